@@ -1,0 +1,99 @@
+// Package cli is drover's command line: flags, printing and exit codes, and
+// nothing else. Every command is a thin caller of a package that returns
+// values and events.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/signal"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+)
+
+// Main runs drover with args (without the program's name) on the process's
+// own streams and returns the exit code. The first SIGINT or SIGTERM cancels
+// the command's context; a second one ends the process at once.
+func Main(args []string) int {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	go func() {
+		<-ctx.Done()
+		stop() // from here on the default handler is back: a second Ctrl-C kills
+	}()
+	return Run(ctx, systemIO(), args)
+}
+
+// Run executes one command line on the given streams and returns its exit
+// code.
+func Run(ctx context.Context, streams *IO, args []string) int {
+	root := newRoot(streams)
+	root.SetArgs(normalizeFlags(root, args))
+	err := root.ExecuteContext(ctx)
+	printError(streams.Err, err)
+	var usage errUsage
+	if errors.As(err, &usage) {
+		fmt.Fprintf(streams.Err, "Run 'drover help' for the commands and their flags.\n")
+	}
+	return exitCode(err)
+}
+
+func newRoot(streams *IO) *cobra.Command {
+	root := &cobra.Command{
+		Use:           "drover",
+		Short:         "Deploy applications of many services on Nomad",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("unknown command %q", args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
+	}
+	root.SetIn(streams.In)
+	root.SetOut(streams.Out)
+	root.SetErr(streams.Err)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usagef("%s: %s", cmd.CommandPath(), err)
+	})
+	root.AddCommand(newVersion(streams))
+	return root
+}
+
+// normalizeFlags turns Nomad's single-dash long flags (-var, -var-file=x)
+// into the double-dash form that pflag reads, so that both are accepted.
+// Only names that some command defines are touched, and nothing after "--".
+func normalizeFlags(root *cobra.Command, args []string) []string {
+	known := map[string]bool{}
+	var visit func(*cobra.Command)
+	visit = func(c *cobra.Command) {
+		mark := func(f *pflag.Flag) { known[f.Name] = true }
+		c.Flags().VisitAll(mark)
+		c.PersistentFlags().VisitAll(mark)
+		for _, sub := range c.Commands() {
+			visit(sub)
+		}
+	}
+	visit(root)
+	out := make([]string, len(args))
+	for i, a := range args {
+		out[i] = a
+		if a == "--" {
+			copy(out[i:], args[i:])
+			break
+		}
+		if len(a) > 2 && a[0] == '-' && a[1] != '-' {
+			if name, _, _ := strings.Cut(a[1:], "="); known[name] {
+				out[i] = "-" + a
+			}
+		}
+	}
+	return out
+}
