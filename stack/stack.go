@@ -1,0 +1,110 @@
+// Package stack reads a stack directory (stack.hcl, variables, environments)
+// and the values an operator gives into one validated [Stack].
+package stack
+
+import (
+	"io/fs"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// Stack is an application made of several Nomad jobs, with every value
+// resolved for one environment. It holds nothing that has not been validated.
+type Stack struct {
+	Name        string // stack "NAME", or the directory's name without stack.hcl
+	Version     string // of the stack itself
+	AppVersion  string // of what it runs
+	Description string
+
+	// Path is the directory (or the single job file) as the operator named
+	// it; file names in messages start with it. FS is rooted in that directory.
+	Path string
+	FS   fs.FS
+
+	// RequiresJobs are Nomad job IDs of other stacks that must be running
+	// before this one is deployed.
+	RequiresJobs []string
+
+	// Environment is the name given with -e, or "default".
+	Environment string
+
+	Services []*Service // in dependency order, ties by file name
+	Secrets  []*Secret  // in the order of stack.hcl
+	Volumes  []*Volume
+	Checks   []*Check
+
+	// Values are all declared variables of the stack after precedence:
+	// default < environment < NOMAD_VAR_x < -var-file and -values < -var.
+	Values map[string]cty.Value
+}
+
+// Service is one job of the stack.
+type Service struct {
+	Name      string   // label of the service block, or the file's base name
+	File      string   // path below Stack.FS
+	DependsOn []string // names of services, each healthy before this one is submitted
+	Secrets   []string // items of Stack.Secrets that the job's variable holds
+	Range     hcl.Range
+}
+
+// Kinds of generated secrets.
+const (
+	SecretRandom      = "random"      // Length characters of [A-Za-z0-9]
+	SecretUUID        = "uuid"        // RFC 9562 version 4
+	SecretGiven       = "given"       // never generated: `drover secrets set`
+	SecretCertificate = "certificate" // CA and leaf; items NAME_ca, NAME_cert, NAME_key (PEM)
+)
+
+// Secret is a value that is generated once per stack and environment and
+// kept in Nomad Variables.
+type Secret struct {
+	Name   string
+	Type   string // one of the Secret constants
+	Length int    // characters, for SecretRandom
+
+	// DNSNames and IPAddresses are what a SecretCertificate is valid for.
+	DNSNames    []string
+	IPAddresses []string
+
+	// ImportPaths are dotted paths in a foreign YAML file (oCIS's ocis.yaml)
+	// where `secrets import` finds this value.
+	ImportPaths []string
+	Description string
+}
+
+// Items are the names under which the parts of a secret stand in a job's
+// Nomad Variable: the name itself, or for a certificate NAME_ca, NAME_cert
+// and NAME_key.
+func (s *Secret) Items() []string {
+	if s.Type == SecretCertificate {
+		return []string{s.Name + "_ca", s.Name + "_cert", s.Name + "_key"}
+	}
+	return []string{s.Name}
+}
+
+// Volume says how `deploy --create-volumes` makes a dynamic host volume
+// (POST /v1/volume/host/create) that a job asks for.
+type Volume struct {
+	Name       string
+	PluginID   string            // "mkdir" when empty
+	Parameters map[string]string // for the plugin: uid, gid, mode
+}
+
+// Check is a smoke test of the running stack: one HTTP request and what its
+// answer must be.
+type Check struct {
+	Name          string
+	Method        string // GET when empty
+	URL           string
+	Headers       map[string]string
+	Username      string // basic auth, when not empty
+	Password      string
+	Body          string
+	Status        []int         // any of these; 200 when empty
+	Contains      string        // must be in the body, when not empty
+	Timeout       time.Duration // of one request; 10 s when 0
+	TLSSkipVerify bool
+	Range         hcl.Range
+}
