@@ -1,0 +1,136 @@
+# The layer under every job of the stack but the mesh. A service's own file says what is
+# its own: ports, checks, addresses, secrets, and whether two instances may
+# overlap.
+
+locals {
+  # A service with state says so in its own file. `service` names its volume
+  # (ocis-<service>) and its directory.
+  service  = "unset"
+  stateful = false
+
+  mounted  = local.stateful && !var.ephemeral && var.driver != "raw_exec"
+  host_dir = local.stateful && !var.ephemeral && var.driver == "raw_exec"
+  data     = local.mounted ? "/var/lib/ocis" : (local.host_dir ? "${var.data_dir}/ocis-${local.service}" : "$${NOMAD_ALLOC_DIR}/data")
+}
+
+job "ocis-*" {
+  datacenters = var.datacenters
+  type        = "service"
+
+  group "*" {
+    count = 1
+
+    # The new instance starts beside the old one and takes over when its
+    # checks pass. Services that must be alone with their data set canary = 0.
+    update {
+      max_parallel      = 1
+      canary            = 1
+      auto_promote      = true
+      auto_revert       = true
+      health_check      = "checks"
+      min_healthy_time  = "2s"
+      healthy_deadline  = "3m"
+      progress_deadline = "5m"
+    }
+
+    # A process that dies comes back at once on the same node and port, and
+    # is never given up: sharing, for one, exits when storage-system is late.
+    restart {
+      attempts = 20
+      interval = "5m"
+      delay    = "1s"
+      mode     = "delay"
+    }
+
+    # Rescheduling a failed first allocation would keep a bad version alive
+    # until progress_deadline; allocations of a lost node are replaced anyway.
+    reschedule {
+      attempts  = 0
+      unlimited = false
+    }
+
+    # Out of Consul first; the signal follows when nobody asks any more.
+    shutdown_delay = "2s"
+
+    dynamic "volume" {
+      for_each = local.mounted ? ["data"] : []
+      labels   = [volume.value]
+      content {
+        type            = "host"
+        source          = "ocis-${local.service}"
+        access_mode     = "single-node-multi-writer"
+        attachment_mode = "file-system"
+      }
+    }
+
+    # raw_exec mounts no volumes: the directory is made before the service
+    # starts, as its own user.
+    dynamic "task" {
+      for_each = local.host_dir ? ["data"] : []
+      labels   = [task.value]
+      content {
+        driver = "raw_exec"
+        user   = var.user
+        lifecycle {
+          hook = "prestart"
+        }
+        config {
+          command = "/bin/mkdir"
+          args    = ["-p", "-m", "0700", local.data]
+        }
+        resources {
+          cpu    = 20
+          memory = 16
+        }
+      }
+    }
+
+    task "*" {
+      driver = var.driver
+      user   = var.user
+
+      # go-micro services deregister and stop on SIGINT. Reva services drain
+      # on SIGQUIT only: their files say so.
+      kill_signal  = "SIGINT"
+      kill_timeout = "15s"
+
+      config {
+        image        = var.driver == "docker" ? var.image : null
+        network_mode = var.driver == "docker" ? "host" : null
+        command      = var.driver == "docker" ? null : var.binary
+        args         = [local.service, "server"]
+      }
+
+      dynamic "volume_mount" {
+        for_each = local.mounted ? ["data"] : []
+        content {
+          volume      = volume_mount.value
+          destination = local.data
+        }
+      }
+
+      env {
+        HOME                   = "$${NOMAD_TASK_DIR}"
+        GOMEMLIMIT             = "$${NOMAD_MEMORY_LIMIT}MiB"
+        OCIS_URL               = "https://${var.domain}"
+        OCIS_INSECURE          = var.insecure
+        OCIS_LOG_LEVEL         = var.log_level
+        OCIS_CONFIG_DIR        = "$${NOMAD_TASK_DIR}/config"
+        OCIS_BASE_DATA_PATH    = local.data
+        MICRO_REGISTRY         = "consul"
+        MICRO_REGISTRY_ADDRESS = var.consul_address
+        REVA_GATEWAY           = "${var.mesh_address}:9142"
+      }
+
+      resources {
+        cpu    = 50
+        memory = 256
+      }
+
+      logs {
+        max_files     = 3
+        max_file_size = 10
+      }
+    }
+  }
+}

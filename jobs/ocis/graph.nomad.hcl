@@ -1,0 +1,57 @@
+# LibreGraph API: users, groups, drives.
+
+locals {
+  service = "graph"
+}
+
+job "ocis-graph" {
+  group "graph" {
+    network {
+      port "http" {}
+      port "debug" {}
+    }
+
+    service {
+      name     = "ocis-graph"
+      port     = "http"
+      provider = "consul"
+      check {
+        type     = "tcp"
+        interval = "2s"
+        timeout  = "2s"
+      }
+    }
+
+    task "graph" {
+      env {
+        GRAPH_HTTP_ADDR       = "$${NOMAD_ADDR_http}"
+        GRAPH_DEBUG_ADDR      = "$${NOMAD_ADDR_debug}"
+        GRAPH_EVENTS_ENDPOINT = "${var.mesh_address}:9233"
+        LDAP_URI              = "ldaps://${var.mesh_address}:9235"
+        LDAP_CACERT           = "$${NOMAD_SECRETS_DIR}/ldap-ca.crt"
+      }
+
+      template {
+        destination = "secrets/ocis.env"
+        env         = true
+        perms       = "0600"
+        data        = <<EOT
+{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}
+OCIS_JWT_SECRET={{ .jwt_secret }}
+GRAPH_LDAP_BIND_PASSWORD={{ .idm_password }}
+{{ end }}
+EOT
+      }
+
+      template {
+        destination = "secrets/ldap-ca.crt"
+        perms       = "0600"
+        uid         = var.uid
+        gid         = var.uid
+        data        = <<EOT
+{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}{{ .ldap_ca }}{{ end }}
+EOT
+      }
+    }
+  }
+}

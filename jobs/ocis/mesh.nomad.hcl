@@ -1,0 +1,175 @@
+# Stable addresses. The services of oCIS 2.0 find one another by fixed
+# addresses (REVA_GATEWAY, LDAP_URI, …), not through the registry. HAProxy
+# listens for each of them on loopback of every node and forwards to the
+# healthy instances in Consul, as a ClusterIP does on Kubernetes. The services
+# themselves can then take dynamic ports, and a canary starts beside its
+# predecessor.
+#
+# The configuration is complete from the start and never reloaded: instances
+# come and go through DNS SRV records. A reload would leave an old worker
+# behind for as long as a NATS or LDAP connection lives.
+
+locals {
+  # Consul service = port, protocol. A single one stops before its successor
+  # starts: connections wait for that instead of failing.
+  listeners = {
+    ocis-nats                = { port = 9233, protocol = "tcp", single = true }
+    ocis-idm                 = { port = 9235, protocol = "tcp", maxconn = 20, single = true }
+    ocis-idp                 = { port = 9130, protocol = "http", single = true }
+    ocis-users               = { port = 9144, protocol = "h2c" }
+    ocis-groups              = { port = 9160, protocol = "h2c" }
+    ocis-auth-basic          = { port = 9146, protocol = "h2c" }
+    ocis-auth-bearer         = { port = 9148, protocol = "h2c" }
+    ocis-auth-machine        = { port = 9166, protocol = "h2c" }
+    ocis-gateway             = { port = 9142, protocol = "h2c" }
+    ocis-storage-system      = { port = 9215, protocol = "h2c" }
+    ocis-storage-system-http = { port = 9216, protocol = "http" }
+    ocis-storage-users       = { port = 9157, protocol = "h2c" }
+    ocis-storage-users-http  = { port = 9158, protocol = "http" }
+    ocis-storage-shares      = { port = 9154, protocol = "h2c" }
+    ocis-storage-publiclink  = { port = 9178, protocol = "h2c" }
+    ocis-sharing             = { port = 9150, protocol = "h2c" }
+    ocis-settings            = { port = 9191, protocol = "h2c" }
+    ocis-settings-http       = { port = 9190, protocol = "http" }
+    ocis-thumbnails-http     = { port = 9186, protocol = "http" }
+    ocis-graph               = { port = 9120, protocol = "http" }
+    ocis-ocs                 = { port = 9110, protocol = "http" }
+    ocis-ocdav               = { port = 9162, protocol = "http" }
+    ocis-webdav              = { port = 9115, protocol = "http" }
+    ocis-frontend            = { port = 9140, protocol = "http" }
+    ocis-web                 = { port = 9100, protocol = "http" }
+    ocis-app-registry        = { port = 9242, protocol = "h2c" }
+    ocis-proxy               = { port = 9200, protocol = "tcp" }
+  }
+}
+
+job "mesh-ocis" {
+  datacenters = var.datacenters
+  type        = "system"
+
+  group "mesh" {
+    update {
+      max_parallel     = 1
+      health_check     = "checks"
+      min_healthy_time = "1s"
+      healthy_deadline = "1m"
+      auto_revert      = true
+    }
+
+    restart {
+      attempts = 20
+      interval = "5m"
+      delay    = "1s"
+      mode     = "delay"
+    }
+
+    network {
+      port "health" {}
+    }
+
+    service {
+      name     = "ocis-mesh"
+      port     = "health"
+      provider = "consul"
+      check {
+        type     = "http"
+        path     = "/"
+        interval = "2s"
+        timeout  = "2s"
+      }
+    }
+
+    task "haproxy" {
+      driver = var.mesh_driver
+
+      # SIGUSR1 stops listening and lets what is running finish.
+      kill_signal  = "SIGUSR1"
+      kill_timeout = "15s"
+
+      config {
+        image        = var.mesh_driver == "docker" ? var.mesh_image : null
+        network_mode = var.mesh_driver == "docker" ? "host" : null
+        command      = var.mesh_driver == "docker" ? "haproxy" : var.mesh_binary
+        args         = ["-db", "-f", "$${NOMAD_TASK_DIR}/haproxy.cfg"]
+      }
+
+      user = var.user
+
+      resources {
+        cpu    = 100
+        memory = 128
+      }
+
+      template {
+        destination = "local/haproxy.cfg"
+        data        = <<EOT
+global
+  log stderr format raw local0 notice
+  hard-stop-after 10s
+
+resolvers consul
+  nameserver local 127.0.0.1:{{ env "attr.consul.dns.port" }}
+  accepted_payload_size 8192
+  timeout resolve 500ms
+  timeout retry 500ms
+  hold valid 250ms
+  hold nx 1s
+  hold obsolete 0s
+  # A Consul agent that does not answer must not take a working path away.
+  hold other 24h
+  hold refused 24h
+  hold timeout 24h
+
+# For single services: an address that is gone from DNS is kept and tried
+# again each second until the successor's appears.
+resolvers successor
+  nameserver local 127.0.0.1:{{ env "attr.consul.dns.port" }}
+  accepted_payload_size 8192
+  timeout resolve 500ms
+  timeout retry 500ms
+  hold valid 250ms
+  hold nx 1m
+  hold obsolete 0s
+  hold other 24h
+  hold refused 24h
+  hold timeout 24h
+
+defaults
+  log global
+  timeout connect 2s
+  timeout queue 30s
+  timeout client 1h
+  timeout server 1h
+  timeout tunnel 24h
+  option redispatch
+  retries 3
+
+frontend health
+  mode http
+  bind {{ env "NOMAD_ADDR_health" }}
+  monitor-uri /
+%{for name, l in local.listeners~}
+
+listen ${name}
+  bind ${var.mesh_address}:${l.port}%{if l.protocol == "h2c"} proto h2%{endif}
+%{if l.protocol == "tcp"~}
+  mode tcp
+  balance leastconn
+%{else~}
+  mode http
+  balance roundrobin
+  option idle-close-on-response
+  retry-on conn-failure empty-response
+%{endif~}
+%{if lookup(l, "single", false)~}
+  retries 15
+  server-template s 2 _${name}._tcp.service.consul resolvers successor resolve-opts allow-dup-ip init-addr none%{if lookup(l, "maxconn", 0) > 0} maxconn ${l.maxconn}%{endif}
+%{else~}
+  server-template s 4 _${name}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check inter 500ms fall 2 rise 1%{if l.protocol == "h2c"} proto h2%{endif}
+%{endif~}
+%{endfor~}
+EOT
+      }
+    }
+  }
+}

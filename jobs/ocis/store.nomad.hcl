@@ -1,0 +1,42 @@
+# Key-value store of the services, one writer of its directory.
+
+locals {
+  service  = "store"
+  stateful = true
+}
+
+job "ocis-store" {
+  group "store" {
+    # Alone with its data: the old instance stops before the new one starts.
+    update {
+      canary       = 0
+      auto_promote = false
+    }
+
+    shutdown_delay = "0s"
+
+    network {
+      port "grpc" {}
+      port "debug" {}
+    }
+
+    service {
+      name     = "ocis-store"
+      port     = "grpc"
+      provider = "consul"
+      check {
+        type     = "tcp"
+        interval = "2s"
+        timeout  = "2s"
+      }
+    }
+
+    task "store" {
+      env {
+        STORE_GRPC_ADDR  = "$${NOMAD_ADDR_grpc}"
+        STORE_DEBUG_ADDR = "$${NOMAD_ADDR_debug}"
+        STORE_DATA_PATH  = "${local.data}/store"
+      }
+    }
+  }
+}
