@@ -1,0 +1,195 @@
+package rollout
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+)
+
+const logLines = 10
+
+// rank orders task events by how much they say about why a task failed.
+var rank = map[string]int{
+	api.TaskDriverFailure:          9,
+	api.TaskSetupFailure:           9,
+	api.TaskFailedValidation:       9,
+	api.TaskArtifactDownloadFailed: 9,
+	"Task hook failed":             9,
+	api.TaskTerminated:             8,
+	"Template":                     7, // "Missing: nomad.var…"
+	"Alloc Unhealthy":              6,
+	api.TaskRestarting:             3,
+	api.TaskNotRestarting:          2,
+	api.TaskKilling:                1,
+}
+
+// diagnose collects why the followed version is not healthy: per task the
+// decisive event and the last log lines, the failing checks, the reasons
+// against a placement. What cannot be read is left out.
+func (f *follower) diagnose(ctx context.Context, n snapshot) *Failure {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	out := &Failure{}
+
+	failures := map[string]*TaskFailure{}
+	var order []string
+	allocs := slices.Clone(n.allocs)
+	slices.SortFunc(allocs, func(a, b *api.AllocationListStub) int { return cmp.Compare(b.CreateIndex, a.CreateIndex) })
+	for _, a := range allocs {
+		if healthy(a) {
+			continue
+		}
+		for _, task := range slices.Sorted(maps.Keys(a.TaskStates)) {
+			ev := decisive(a.TaskStates[task])
+			if ev == nil {
+				continue
+			}
+			t := &TaskFailure{AllocID: a.ID, Node: a.NodeName, Group: a.TaskGroup, Task: task, Event: ev.Type, Message: f.opts.Redact(message(ev)), Count: 1}
+			key := t.Group + "\x00" + t.Task + "\x00" + t.Event + "\x00" + t.Message
+			if same := failures[key]; same != nil {
+				same.Count++
+				continue
+			}
+			failures[key] = t
+			order = append(order, key)
+		}
+	}
+	for i, key := range order {
+		t := failures[key]
+		if i < 3 {
+			t.Logs, t.LogType = f.lastLines(ctx, t)
+		}
+		out.Tasks = append(out.Tasks, *t)
+	}
+	for _, c := range f.failing {
+		c.Output = f.opts.Redact(c.Output)
+		out.Checks = append(out.Checks, c)
+	}
+	if n.hasBlocked() {
+		out.Placement = placements(n.evals)
+	}
+	if len(out.Tasks)+len(out.Checks)+len(out.Placement) == 0 {
+		return nil
+	}
+	return out
+}
+
+func healthy(a *api.AllocationListStub) bool {
+	if a.ClientStatus == api.AllocClientStatusFailed {
+		return false
+	}
+	d := a.DeploymentStatus
+	return d != nil && d.Healthy != nil && *d.Healthy || a.ClientStatus == api.AllocClientStatusComplete
+}
+
+// decisive picks the event that says most; of equals, the last one.
+func decisive(st *api.TaskState) *api.TaskEvent {
+	var best *api.TaskEvent
+	for _, e := range st.Events {
+		r := rank[e.Type]
+		if e.Type == api.TaskTerminated && e.ExitCode == 0 && e.Signal == 0 && !oom(e) && e.Details["exit_code"] == "0" {
+			r = 1
+		}
+		if r > 0 && (best == nil || r >= rank[best.Type]) {
+			best = e
+		}
+	}
+	return best
+}
+
+func oom(e *api.TaskEvent) bool { return e.Details["oom_killed"] == "true" }
+
+func message(e *api.TaskEvent) string {
+	m := cmp.Or(e.DisplayMessage, e.Message, e.Type)
+	if oom(e) {
+		m += " (out of memory)"
+	}
+	return strings.TrimSpace(m)
+}
+
+// lastLines reads the end of the task's log (GET /v1/client/fs/logs/:alloc):
+// stderr, or stdout when that is empty.
+func (f *follower) lastLines(ctx context.Context, t *TaskFailure) (lines []string, logType string) {
+	s := f.step.spec
+	for _, logType := range []string{"stderr", "stdout"} {
+		frames, errs := f.clients.Nomad.AllocFS().Logs(&api.Allocation{ID: t.AllocID, Namespace: s.namespace}, false, t.Task, logType, "end", 4096, ctx.Done(), s.query(ctx))
+		if text := drain(ctx, frames, errs); len(text) > 0 {
+			lines := strings.Split(strings.TrimRight(string(text), "\n"), "\n")
+			lines = lines[max(0, len(lines)-logLines):]
+			return strings.Split(f.opts.Redact(strings.Join(lines, "\n")), "\n"), logType
+		}
+	}
+	return nil, ""
+}
+
+func drain(ctx context.Context, frames <-chan *api.StreamFrame, errs <-chan error) []byte {
+	var buf bytes.Buffer
+	for frames != nil {
+		select {
+		case fr, ok := <-frames:
+			if !ok {
+				return buf.Bytes()
+			}
+			buf.Write(fr.Data)
+		case <-errs:
+			return buf.Bytes()
+		case <-ctx.Done():
+			return buf.Bytes()
+		}
+	}
+	return nil
+}
+
+// placements are the reasons of the latest evaluation that could not place.
+func placements(evals []*api.Evaluation) []Placement {
+	var latest *api.Evaluation
+	for _, e := range evals {
+		if len(e.FailedTGAllocs) > 0 && (latest == nil || e.CreateIndex > latest.CreateIndex) {
+			latest = e
+		}
+	}
+	if latest == nil {
+		return nil
+	}
+	var out []Placement
+	for _, group := range slices.Sorted(maps.Keys(latest.FailedTGAllocs)) {
+		m := latest.FailedTGAllocs[group]
+		p := Placement{Group: group, Evaluated: m.NodesEvaluated, Filtered: map[string]int{}, Exhausted: map[string]int{}, Quota: m.QuotaExhausted}
+		for c, nodes := range m.ConstraintFiltered {
+			p.Filtered[c] = nodes
+		}
+		for c, nodes := range m.ClassFiltered {
+			p.Filtered["node class "+c] = nodes
+		}
+		for d, nodes := range m.DimensionExhausted {
+			p.Exhausted[d] = nodes
+		}
+		out = append(out, p)
+	}
+	return out
+}
+
+// String is the placement in one line, for a person.
+func (p Placement) String() string {
+	var parts []string
+	for _, c := range slices.Sorted(maps.Keys(p.Filtered)) {
+		parts = append(parts, fmt.Sprintf("%s filtered %d", c, p.Filtered[c]))
+	}
+	for _, d := range slices.Sorted(maps.Keys(p.Exhausted)) {
+		parts = append(parts, fmt.Sprintf("%s exhausted on %d", d, p.Exhausted[d]))
+	}
+	for _, q := range p.Quota {
+		parts = append(parts, "quota "+q)
+	}
+	if len(parts) == 0 {
+		parts = []string{"no node in its datacenters and node pool"}
+	}
+	return fmt.Sprintf("group %s: %d nodes evaluated; %s", p.Group, p.Evaluated, strings.Join(parts, "; "))
+}

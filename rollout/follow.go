@@ -1,0 +1,402 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/consul"
+)
+
+// follower takes one service from its submission to its outcome.
+type follower struct {
+	clients Clients
+	opts    Options
+	step    *step
+	wake    <-chan struct{}
+	hub     *hub
+	tell    func(Event)
+
+	target   uint64 // JobModifyIndex of the version that is followed
+	settling bool
+	watcher  *consul.Watcher
+
+	result ServiceResult
+	last   Event     // the last progress that was told
+	since  time.Time // blocked without a break since, when not zero
+
+	// failing are the Consul checks of the followed allocations that failed
+	// when last looked at while any did: a rollback takes them out of Consul
+	// before the failure can be told.
+	failing []consul.Failing
+}
+
+func (f *follower) run(ctx context.Context) ServiceResult {
+	s := f.step
+	timeout := fmt.Errorf("not healthy within %s", f.opts.Timeout)
+	wctx, cancel := context.WithTimeoutCause(ctx, f.opts.Timeout, timeout)
+	defer cancel()
+
+	if err := f.submit(wctx); err != nil {
+		return f.ended(ctx, wctx, err)
+	}
+	if names := consul.Names(s.spec.consul); len(names) > 0 && f.clients.Consul != nil {
+		f.watcher = consul.Watch(wctx, f.clients.Consul, names)
+	}
+
+	n, err := f.until(wctx)
+	if err != nil {
+		return f.ended(ctx, wctx, err)
+	}
+	switch f.result.Outcome {
+	case Deployed:
+		if !f.result.Submitted {
+			f.result.Outcome = Unchanged
+		}
+	case FailedReverted: // for now: Nomad has begun to roll back
+		f.result.Failure = f.diagnose(ctx, n)
+		f.reverted(ctx, wctx)
+	default:
+		f.result.Failure = f.diagnose(ctx, n)
+	}
+	return f.result
+}
+
+// submit registers the job by check-and-set on the index that the plan saw
+// (POST /v1/jobs). An unchanged job is not registered, only followed.
+func (f *follower) submit(ctx context.Context) error {
+	s := f.step
+	f.target = s.plan.JobModifyIndex
+	if s.unchanged() {
+		f.settling = true
+		return f.revive(ctx)
+	}
+	return f.register(ctx, s.plan.JobModifyIndex)
+}
+
+func (f *follower) register(ctx context.Context, index uint64) error {
+	s := f.step
+	opts := &api.RegisterOptions{EnforceIndex: true, ModifyIndex: index}
+	if len(s.HCL) > 0 && len(s.HCL) < 1e6 { // job_max_source_size
+		opts.Submission = &api.JobSubmission{Source: string(s.HCL), Format: "hcl2"}
+	}
+	// A request that has left cannot be called back: it is not cancelled, so
+	// that Ctrl-C never leaves it open whether the job was registered.
+	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	resp, _, err := f.clients.Nomad.Jobs().RegisterOpts(s.Job.Job, opts, s.spec.write(wctx))
+	if err != nil {
+		return fmt.Errorf("registering job %q: %w", s.spec.id, err)
+	}
+	s.submitted, f.settling = true, false
+	f.target = resp.JobModifyIndex
+	f.result.Submitted, f.result.JobModifyIndex = true, resp.JobModifyIndex
+	f.tell(Event{Kind: EventSubmitted, Service: s.Service, JobID: s.spec.id, Desired: s.spec.total()})
+	return nil
+}
+
+// revive gives an unchanged job whose deployment has failed another chance.
+// Nomad does nothing when the same spec is registered again, so the job is
+// stopped first, and only when not one of its allocations is healthy.
+func (f *follower) revive(ctx context.Context) error {
+	s := f.step
+	d, err := f.findDeployment(ctx)
+	if err != nil || d == nil || d.Status != api.DeploymentStatusFailed {
+		return err
+	}
+	allocs, _, err := f.clients.Nomad.Jobs().Allocations(s.spec.id, false, s.spec.query(ctx))
+	if err != nil {
+		return fmt.Errorf("reading the allocations of job %q: %w", s.spec.id, err)
+	}
+	for _, a := range current(allocs) {
+		if st := a.DeploymentStatus; st == nil || st.Healthy == nil || *st.Healthy {
+			return nil
+		}
+	}
+	if _, _, err := f.clients.Nomad.Jobs().Deregister(s.spec.id, false, s.spec.write(ctx)); err != nil {
+		return fmt.Errorf("stopping job %q, whose deployment had failed: %w", s.spec.id, err)
+	}
+	job, _, err := f.clients.Nomad.Jobs().Info(s.spec.id, s.spec.query(ctx))
+	if err != nil {
+		return fmt.Errorf("reading job %q: %w", s.spec.id, err)
+	}
+	return f.register(ctx, deref(job.JobModifyIndex, 0))
+}
+
+// until follows the target to its outcome, which it leaves in f.result.
+// FailedReverted there means that a rollback has begun.
+func (f *follower) until(ctx context.Context) (snapshot, error) {
+	for {
+		n, err := f.read(ctx)
+		if err != nil {
+			if ctx.Err() != nil || !transient(err) {
+				return n, err
+			}
+			f.progress(f.last.Healthy, f.last.Desired, "Nomad does not answer: "+firstLine(err.Error()))
+		} else {
+			v := judge(f.step.spec, n)
+			f.result.Healthy, f.result.Desired, f.result.Detail = v.healthy, v.desired, v.detail
+			if n.deployment != nil {
+				f.result.DeploymentID = n.deployment.ID
+			}
+			health := f.consulHealth(n)
+			if v.outcome == Deployed && !health.Healthy() {
+				v.outcome, v.waiting = "", describe(health.Failing)
+			} else if v.outcome == "" && len(health.Failing) > 0 && health.Failing[0].Status != consul.Missing {
+				v.waiting += ", " + describe(health.Failing)
+			}
+			if v.outcome == "" && v.blocked && f.blockedTooLong() {
+				v.outcome = PlacementFailed
+			}
+			if !v.blocked {
+				f.since = time.Time{}
+			}
+			if v.outcome != "" {
+				f.result.Outcome = v.outcome
+				if v.reverting {
+					f.result.Outcome = FailedReverted
+				}
+				return n, nil
+			}
+			f.progress(v.healthy, v.desired, v.waiting)
+		}
+		if err := f.pause(ctx); err != nil {
+			return n, err
+		}
+	}
+}
+
+// pause waits until there is a reason to look again.
+func (f *follower) pause(ctx context.Context) error {
+	var changed <-chan struct{}
+	if f.watcher != nil {
+		changed = f.watcher.Changed()
+	}
+	again := 15 * time.Second // a belt: events may be dropped
+	if !f.hub.live(f.step) {
+		again = time.Second
+	}
+	if !f.since.IsZero() {
+		again = min(again, f.opts.BlockedGrace-time.Since(f.since)+10*time.Millisecond)
+	}
+	timer := time.NewTimer(max(again, time.Millisecond))
+	defer timer.Stop()
+	select {
+	case <-f.wake:
+	case <-changed:
+	case <-timer.C:
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+	return nil
+}
+
+func (f *follower) blockedTooLong() bool {
+	if f.since.IsZero() {
+		f.since = time.Now()
+	}
+	return time.Since(f.since) >= f.opts.BlockedGrace
+}
+
+// read takes a snapshot of the followed version.
+func (f *follower) read(ctx context.Context) (snapshot, error) {
+	s := f.step.spec
+	jobs := f.clients.Nomad.Jobs()
+	n := snapshot{target: f.target, settling: f.settling}
+	d, err := f.findDeployment(ctx)
+	if err != nil {
+		return n, err
+	}
+	n.deployment = d
+	followed := d != nil && (!f.settling || inProgress(d.Status))
+	if d != nil {
+		n.version = d.JobVersion
+	}
+	if !followed {
+		job, _, err := jobs.Info(s.id, s.query(ctx))
+		switch {
+		case notFound(err):
+			n.jobGone = true
+			return n, nil
+		case err != nil:
+			return n, fmt.Errorf("reading job %q: %w", s.id, err)
+		}
+		n.jobIndex, n.version = deref(job.JobModifyIndex, 0), deref(job.Version, 0)
+	}
+	// Evaluations after the deployment and before the allocations: one that is
+	// seen as done has its allocations in the next answer.
+	if n.evals, _, err = jobs.Evaluations(s.id, s.query(ctx)); err != nil {
+		return n, fmt.Errorf("reading the evaluations of job %q: %w", s.id, err)
+	}
+	if !followed && !n.pending() && !s.noDeploy {
+		// The scheduler may have made the deployment since the first look.
+		if d, err = f.findDeployment(ctx); err != nil {
+			return n, err
+		}
+		if n.deployment = d; d != nil {
+			n.version = d.JobVersion
+		}
+	}
+	all, _, err := jobs.Allocations(s.id, false, s.query(ctx))
+	if err != nil {
+		return n, fmt.Errorf("reading the allocations of job %q: %w", s.id, err)
+	}
+	for _, a := range all {
+		if a.JobVersion == n.version {
+			n.allocs = append(n.allocs, a)
+		}
+	}
+	return n, nil
+}
+
+// findDeployment reads the deployment of the followed version, nil when
+// there is none: by ID when it is known, else by the index of the job spec
+// (GET /v1/job/:id/deployments).
+func (f *follower) findDeployment(ctx context.Context) (*api.Deployment, error) {
+	s := f.step.spec
+	if s.noDeploy {
+		return nil, nil
+	}
+	if id := f.result.DeploymentID; id != "" {
+		d, _, err := f.clients.Nomad.Deployments().Info(id, s.query(ctx))
+		if err == nil && d.JobSpecModifyIndex == f.target {
+			return d, nil
+		}
+		if err != nil && !notFound(err) {
+			return nil, fmt.Errorf("reading the deployment of job %q: %w", s.id, err)
+		}
+	}
+	list, _, err := f.clients.Nomad.Jobs().Deployments(s.id, false, s.query(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("reading the deployments of job %q: %w", s.id, err)
+	}
+	var newest *api.Deployment
+	for _, d := range list {
+		if d.JobSpecModifyIndex == f.target && (newest == nil || d.CreateIndex > newest.CreateIndex) {
+			newest = d
+		}
+	}
+	return newest, nil
+}
+
+// consulHealth judges the services of the allocations that run now.
+func (f *follower) consulHealth(n snapshot) consul.Health {
+	if f.watcher == nil {
+		return consul.Health{}
+	}
+	running := map[string]string{}
+	for _, a := range current(n.allocs) {
+		if a.ClientStatus == api.AllocClientStatusRunning {
+			running[a.ID] = a.TaskGroup
+		}
+	}
+	h, ok, err := f.watcher.Judge(f.step.spec.consul, running)
+	switch {
+	case err != nil:
+		return consul.Health{Total: h.Total + 1, Failing: []consul.Failing{{Service: "Consul", Status: "not answering", Output: err.Error()}}}
+	case !ok:
+		return consul.Health{Total: h.Total + 1, Failing: []consul.Failing{{Service: "Consul", Status: consul.Missing}}}
+	}
+	for _, c := range h.Failing {
+		if c.Status != consul.Missing {
+			f.failing = h.Failing
+			break
+		}
+	}
+	return h
+}
+
+func describe(failing []consul.Failing) string {
+	if len(failing) == 0 {
+		return ""
+	}
+	c := failing[0]
+	text := fmt.Sprintf("%s is %s in Consul", c.Service, c.Status)
+	if c.Check != "" {
+		text = fmt.Sprintf("check %q of %s is %s", c.Check, c.Service, c.Status)
+	}
+	if len(failing) > 1 {
+		text += fmt.Sprintf(" (and %d more)", len(failing)-1)
+	}
+	return text
+}
+
+// reverted follows the version that Nomad went back to.
+func (f *follower) reverted(ctx, wctx context.Context) {
+	first := f.result
+	f.failing = nil
+	s := f.step.spec
+	job, _, err := f.clients.Nomad.Jobs().Info(s.id, s.query(wctx))
+	if err == nil {
+		f.target, f.result.DeploymentID, f.settling = deref(job.JobModifyIndex, 0), "", false
+		f.progress(0, 0, "rollback to the version before")
+		_, err = f.until(wctx)
+	}
+	second := f.result
+	f.result = first
+	f.result.Healthy, f.result.Desired = second.Healthy, second.Desired
+	switch {
+	case err != nil && ctx.Err() != nil:
+		f.result.Detail += "; interrupted while Nomad rolls back"
+	case err != nil:
+		f.result.Outcome = Failed
+		f.result.Detail += fmt.Sprintf("; the rollback is not finished: %s", err)
+	case second.Outcome != Deployed:
+		f.result.Outcome = Failed
+		f.result.Detail += "; and the rollback did not come out well either: " + string(second.Outcome)
+	}
+}
+
+// ended gives an outcome to a service that could not be followed to its end.
+func (f *follower) ended(ctx, wctx context.Context, err error) ServiceResult {
+	switch {
+	case ctx.Err() != nil:
+		f.result.Outcome, f.result.Detail = Cancelled, "not submitted"
+		if f.result.Submitted {
+			f.result.Detail = "submitted; Nomad goes on with it"
+		}
+	case wctx.Err() != nil:
+		f.result.Outcome, f.result.Detail = TimedOut, context.Cause(wctx).Error()
+		if f.last.Waiting != "" {
+			f.result.Detail += "; it waited for: " + f.last.Waiting
+		}
+		if n, err := f.read(ctx); err == nil {
+			f.result.Failure = f.diagnose(ctx, n)
+		}
+	case strings.Contains(err.Error(), "Enforcing job modify index"):
+		f.result.Outcome, f.result.Detail = Superseded, "not submitted: somebody changed the job since it was planned"
+	default:
+		f.result.Outcome, f.result.Detail = Failed, err.Error()
+	}
+	return f.result
+}
+
+// progress tells what has changed since the last time.
+func (f *follower) progress(healthy, desired int, waiting string) {
+	e := Event{Kind: EventProgress, Service: f.step.Service, JobID: f.step.spec.id, Healthy: healthy, Desired: desired, Waiting: f.opts.Redact(waiting)}
+	if e == f.last {
+		return
+	}
+	f.last = e
+	f.tell(e)
+}
+
+func notFound(err error) bool {
+	var resp api.UnexpectedResponseError
+	return errors.As(err, &resp) && resp.StatusCode() == http.StatusNotFound
+}
+
+// transient says that the same request may work a moment later: the server
+// is restarting, electing a leader or busy.
+func transient(err error) bool {
+	var resp api.UnexpectedResponseError
+	if errors.As(err, &resp) {
+		return resp.StatusCode() >= 500 || resp.StatusCode() == http.StatusTooManyRequests
+	}
+	return true // no answer at all
+}

@@ -1,0 +1,128 @@
+package rollout
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+)
+
+// hub wakes the followers of jobs when Nomad's event stream
+// (GET /v1/event/stream) mentions them: one stream per region and namespace.
+// An event only says "look again"; truth is read from the API, because the
+// stream may repeat and drop events.
+type hub struct {
+	ctx    context.Context
+	client *api.Client
+
+	mu   sync.Mutex
+	wait map[string]chan struct{} // by place and job ID
+	up   map[place]bool
+}
+
+type place struct{ region, namespace string }
+
+func newHub(ctx context.Context, client *api.Client, steps []*step) *hub {
+	h := &hub{ctx: ctx, client: client, wait: map[string]chan struct{}{}, up: map[place]bool{}}
+	jobs := map[place][]string{}
+	for _, s := range steps {
+		if s.unchanged() && s.healthy {
+			continue // nobody follows it
+		}
+		at := place{s.spec.region, s.spec.namespace}
+		jobs[at] = append(jobs[at], s.spec.id)
+		h.wait[h.key(at, s.spec.id)] = make(chan struct{}, 1)
+	}
+	for at, ids := range jobs {
+		go h.follow(at, ids)
+	}
+	return h
+}
+
+func (h *hub) key(at place, id string) string { return at.region + "\x00" + at.namespace + "\x00" + id }
+
+// wake is the channel that receives when s should be looked at again.
+func (h *hub) wake(s *step) <-chan struct{} {
+	return h.wait[h.key(place{s.spec.region, s.spec.namespace}, s.spec.id)]
+}
+
+// live says that the stream for s is open. While it is not, a follower has to
+// find out by itself.
+func (h *hub) live(s *step) bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.up[place{s.spec.region, s.spec.namespace}]
+}
+
+func (h *hub) notify(at place, id string) {
+	if ch := h.wait[h.key(at, id)]; ch != nil {
+		select {
+		case ch <- struct{}{}:
+		default:
+		}
+	}
+}
+
+func (h *hub) setUp(at place, up bool) {
+	h.mu.Lock()
+	h.up[at] = up
+	h.mu.Unlock()
+}
+
+func (h *hub) follow(at place, ids []string) {
+	topics := map[api.Topic][]string{api.TopicDeployment: ids, api.TopicAllocation: ids, api.TopicEvaluation: ids, api.TopicJob: ids}
+	if len(ids) > 100 { // the URL would become too long
+		all := []string{"*"}
+		topics = map[api.Topic][]string{api.TopicDeployment: all, api.TopicAllocation: all, api.TopicEvaluation: all, api.TopicJob: all}
+	}
+	const firstPause, longestPause = 250 * time.Millisecond, 8 * time.Second
+	pause := firstPause
+	var index uint64
+	for h.ctx.Err() == nil {
+		q := &api.QueryOptions{Region: at.region, Namespace: at.namespace}
+		stream, err := h.client.EventStream().Stream(h.ctx, topics, index, q)
+		if err == nil {
+			h.setUp(at, true)
+			for _, id := range ids {
+				h.notify(at, id) // whatever happened before the stream was open
+			}
+			for events := range stream {
+				if events.Err != nil {
+					break
+				}
+				pause = firstPause
+				index = events.Index
+				for _, e := range events.Events {
+					h.notify(at, jobOf(e))
+				}
+			}
+			h.setUp(at, false)
+			for _, id := range ids {
+				h.notify(at, id)
+			}
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-h.ctx.Done():
+			timer.Stop()
+		}
+		pause = min(2*pause, longestPause)
+	}
+}
+
+// jobOf finds the job that an event is about without decoding all of it.
+func jobOf(e api.Event) string {
+	if e.Topic == api.TopicJob {
+		return e.Key
+	}
+	for _, v := range e.Payload {
+		if m, ok := v.(map[string]any); ok {
+			if id, ok := m["JobID"].(string); ok {
+				return id
+			}
+		}
+	}
+	return ""
+}

@@ -1,0 +1,238 @@
+package rollout
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/hashicorp/nomad/api"
+)
+
+// snapshot is everything that decides about one job at one moment.
+type snapshot struct {
+	target  uint64 // JobModifyIndex of the version that is followed
+	version uint64 // its number
+
+	jobGone  bool   // the job is not there any more
+	jobIndex uint64 // JobModifyIndex of the job as it is now
+	// settling: the job was not changed by us, so that an ended deployment
+	// says nothing about how it is today.
+	settling bool
+
+	deployment *api.Deployment // whose JobSpecModifyIndex is target
+	allocs     []*api.AllocationListStub
+	evals      []*api.Evaluation
+}
+
+// verdict is what a snapshot means.
+type verdict struct {
+	outcome   Outcome // "" while it goes on
+	reverting bool    // failed, and Nomad registers the version before
+	blocked   bool    // nothing makes progress until there is a place
+	healthy   int
+	desired   int
+	waiting   string
+	detail    string
+}
+
+// judge is the state machine of every job type. It looks at nothing but its
+// arguments.
+func judge(s spec, n snapshot) verdict {
+	if s.registeredIsDeployed() && !n.pending() {
+		return verdict{outcome: Deployed}
+	}
+	if n.jobGone {
+		return verdict{outcome: Superseded, detail: "the job was stopped and purged by somebody else"}
+	}
+	d := n.deployment
+	if d != nil && n.settling && !inProgress(d.Status) {
+		return n.settledAfter(s, d)
+	}
+	if d != nil {
+		return n.deploying(s, d)
+	}
+	if n.jobIndex != 0 && n.jobIndex != n.target {
+		return verdict{outcome: Superseded, detail: "the job was changed by somebody else"}
+	}
+	return n.withoutDeployment(s)
+}
+
+func inProgress(status string) bool {
+	switch status {
+	case api.DeploymentStatusSuccessful, api.DeploymentStatusFailed, api.DeploymentStatusCancelled:
+		return false
+	}
+	return true
+}
+
+func (n snapshot) deploying(s spec, d *api.Deployment) verdict {
+	v := verdict{detail: d.StatusDescription}
+	for _, g := range d.TaskGroups {
+		v.healthy += min(g.HealthyAllocs, g.DesiredTotal)
+		v.desired += g.DesiredTotal
+	}
+	switch d.Status {
+	case api.DeploymentStatusSuccessful:
+		v.outcome = Deployed
+	case api.DeploymentStatusFailed:
+		v.outcome = Failed
+		// "… - rolling back to job version 3"; the other endings are "no stable
+		// job version to auto revert to" and "not rolling back to …".
+		v.reverting = strings.Contains(d.StatusDescription, " - rolling back to job version ")
+	case api.DeploymentStatusCancelled:
+		v.outcome = Superseded
+	case api.DeploymentStatusPaused:
+		v.waiting = "deployment is paused: nomad deployment resume " + d.ID[:min(8, len(d.ID))]
+	default:
+		if s.manual && awaitsPromotion(d) {
+			v.outcome = AwaitPromotion
+			v.detail = "canaries are healthy: nomad deployment promote " + d.ID[:min(8, len(d.ID))]
+			return v
+		}
+		v.waiting = n.waiting(v.healthy, v.desired)
+		v.blocked = n.blocked()
+	}
+	return v
+}
+
+// awaitsPromotion says that every canary is healthy and nothing but a
+// promotion is missing.
+func awaitsPromotion(d *api.Deployment) bool {
+	canaries := false
+	for _, g := range d.TaskGroups {
+		if g.DesiredCanaries > 0 && !g.Promoted {
+			canaries = true
+			if g.HealthyAllocs < g.DesiredCanaries {
+				return false
+			}
+		} else if g.HealthyAllocs < g.DesiredTotal {
+			return false
+		}
+	}
+	return canaries
+}
+
+// settledAfter judges an unchanged job whose deployment has ended before we
+// came.
+func (n snapshot) settledAfter(s spec, d *api.Deployment) verdict {
+	v := n.withoutDeployment(s)
+	if d.Status != api.DeploymentStatusFailed || v.outcome == Superseded {
+		return v
+	}
+	for _, a := range current(n.allocs) {
+		if a.DeploymentStatus != nil && a.DeploymentStatus.Healthy != nil && !*a.DeploymentStatus.Healthy {
+			v.outcome, v.detail = Failed, "the deployment of this same version has failed before: "+d.StatusDescription
+		}
+	}
+	return v
+}
+
+// withoutDeployment judges by the allocations alone.
+func (n snapshot) withoutDeployment(s spec) verdict {
+	var v verdict
+	v.desired = s.total()
+	var dead []string
+	perGroup := map[string]int{}
+	live := current(n.allocs)
+	for _, a := range live {
+		good := a.ClientStatus == api.AllocClientStatusRunning && !s.finite() ||
+			a.ClientStatus == api.AllocClientStatusComplete && s.finite()
+		switch {
+		case good:
+			perGroup[a.TaskGroup]++
+		case a.ClientStatus == api.AllocClientStatusFailed && a.FollowupEvalID == "",
+			a.ClientStatus == api.AllocClientStatusComplete:
+			dead = append(dead, a.Name)
+		}
+	}
+	complete := true
+	for group, count := range s.counts {
+		if s.perNode() {
+			v.healthy += perGroup[group]
+			continue
+		}
+		v.healthy += min(perGroup[group], count)
+		complete = complete && perGroup[group] >= count
+	}
+	if s.perNode() {
+		v.desired = len(live)
+		complete = v.healthy == len(live)
+	}
+	pending := n.pending()
+	switch {
+	case pending:
+		v.waiting = "the scheduler"
+	case len(dead) > 0:
+		v.outcome = Failed
+		v.detail = fmt.Sprintf("%s ended and is not started again", strings.Join(dead, ", "))
+	case complete && !n.hasBlocked():
+		v.outcome = Deployed
+	default:
+		v.waiting = n.waiting(v.healthy, v.desired)
+		v.blocked = n.blocked()
+	}
+	return v
+}
+
+// pending says that the scheduler has not yet looked at the job. An
+// evaluation that waits for its time (a delayed reschedule) does not count.
+func (n snapshot) pending() bool {
+	for _, e := range n.evals {
+		if e.Status == api.EvalStatusPending && e.WaitUntil.IsZero() && e.Wait == 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (n snapshot) hasBlocked() bool {
+	for _, e := range n.evals {
+		if e.Status == api.EvalStatusBlocked {
+			return true
+		}
+	}
+	return false
+}
+
+// blocked says that some allocation finds no node while none of the others
+// is on its way to become healthy.
+func (n snapshot) blocked() bool {
+	if !n.hasBlocked() || n.pending() {
+		return false
+	}
+	for _, a := range current(n.allocs) {
+		undecided := a.DeploymentStatus == nil || a.DeploymentStatus.Healthy == nil
+		if a.ClientStatus == api.AllocClientStatusPending ||
+			(n.deployment != nil && a.ClientStatus == api.AllocClientStatusRunning && undecided) {
+			return false
+		}
+	}
+	return true
+}
+
+// waiting says in a few words what is missing.
+func (n snapshot) waiting(healthy, desired int) string {
+	for _, a := range current(n.allocs) {
+		if a.ClientStatus == api.AllocClientStatusFailed {
+			return "a new allocation after a failed one"
+		}
+		for task, st := range a.TaskStates {
+			if st.State == "running" || len(st.Events) == 0 {
+				continue
+			}
+			ev := st.Events[len(st.Events)-1]
+			if ev.DisplayMessage != "" {
+				return task + ": " + firstLine(ev.DisplayMessage)
+			}
+			return task + ": " + ev.Type
+		}
+	}
+	if n.hasBlocked() {
+		return "a node with room"
+	}
+	return fmt.Sprintf("%d of %d healthy", healthy, desired)
+}
+
+func firstLine(s string) string {
+	line, _, _ := strings.Cut(strings.TrimSpace(s), "\n")
+	return line
+}

@@ -1,0 +1,106 @@
+package rollout
+
+import (
+	"time"
+
+	"github.com/drover-nomad/drover/consul"
+)
+
+// Outcome is what became of a service.
+type Outcome string
+
+// Outcomes. Only the first two are good.
+const (
+	Unchanged       Outcome = "unchanged"          // the cluster runs exactly this, healthy; nothing was written
+	Deployed        Outcome = "deployed"           // submitted, and healthy in Nomad and Consul
+	Failed          Outcome = "failed"             // the deployment failed and was not rolled back
+	FailedReverted  Outcome = "failed-reverted"    // the deployment failed and Nomad went back to the version before
+	AwaitPromotion  Outcome = "awaiting-promotion" // canaries are healthy and somebody has to promote them
+	Superseded      Outcome = "superseded"         // somebody changed the job meanwhile
+	PlacementFailed Outcome = "placement-blocked"  // no node takes what is missing
+	TimedOut        Outcome = "timed-out"          // not healthy within the timeout
+	Cancelled       Outcome = "cancelled"          // interrupted; what was submitted goes on in Nomad
+	Skipped         Outcome = "skipped"            // not submitted, because something before it did not come out well
+)
+
+// OK says that dependants may be submitted.
+func (o Outcome) OK() bool { return o == Unchanged || o == Deployed }
+
+// ServiceResult is the end of one service.
+type ServiceResult struct {
+	Service   string        `json:"service"`
+	JobID     string        `json:"job_id"`
+	Outcome   Outcome       `json:"outcome"`
+	Submitted bool          `json:"submitted"` // the job was registered by this rollout
+	Healthy   int           `json:"healthy"`
+	Desired   int           `json:"desired"`
+	Detail    string        `json:"detail,omitempty"` // one line more, often Nomad's own words
+	Failure   *Failure      `json:"failure,omitempty"`
+	Elapsed   time.Duration `json:"elapsed_ns"`
+
+	JobModifyIndex uint64 `json:"job_modify_index,omitempty"`
+	DeploymentID   string `json:"deployment_id,omitempty"`
+}
+
+// Failure is why a service did not come out well: the events, outputs and
+// lines that decide it, without secret values.
+type Failure struct {
+	Tasks     []TaskFailure    `json:"tasks,omitempty"`
+	Checks    []consul.Failing `json:"checks,omitempty"`
+	Placement []Placement      `json:"placement,omitempty"`
+}
+
+// TaskFailure is the decisive event of one task.
+type TaskFailure struct {
+	AllocID string   `json:"alloc_id"`
+	Node    string   `json:"node,omitempty"`
+	Group   string   `json:"group"`
+	Task    string   `json:"task"`
+	Event   string   `json:"event"` // Nomad's type, as "Driver Failure"
+	Message string   `json:"message"`
+	Logs    []string `json:"logs,omitempty"` // the last lines, of stderr unless that is empty
+	LogType string   `json:"log_type,omitempty"`
+	Count   int      `json:"count,omitempty"` // how many allocations ended in the same way
+}
+
+// Placement is why a group found no node.
+type Placement struct {
+	Group     string         `json:"group"`
+	Evaluated int            `json:"nodes_evaluated"`
+	Filtered  map[string]int `json:"filtered,omitempty"`  // constraint → nodes
+	Exhausted map[string]int `json:"exhausted,omitempty"` // resource → nodes
+	Quota     []string       `json:"quota,omitempty"`
+}
+
+// Result is the end of a rollout.
+type Result struct {
+	Services []ServiceResult `json:"services"`
+	Elapsed  time.Duration   `json:"elapsed_ns"`
+}
+
+// worst orders outcomes for Result.Outcome: the first that occurs names the
+// whole rollout.
+var worst = [...]Outcome{Cancelled, Failed, FailedReverted, TimedOut, PlacementFailed, Superseded, AwaitPromotion, Skipped, Deployed}
+
+// Outcome of the whole: the worst of its services.
+func (r Result) Outcome() Outcome {
+	for _, o := range worst {
+		for _, s := range r.Services {
+			if s.Outcome == o {
+				return o
+			}
+		}
+	}
+	return Unchanged
+}
+
+// Count is how many services ended with o.
+func (r Result) Count(o Outcome) int {
+	n := 0
+	for _, s := range r.Services {
+		if s.Outcome == o {
+			n++
+		}
+	}
+	return n
+}

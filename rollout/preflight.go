@@ -1,0 +1,217 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	capi "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/consul"
+	"github.com/drover-nomad/drover/render"
+)
+
+// ClusterError says that Nomad or Consul cannot be worked with: it does not
+// answer, refuses the token, or has a version that drover does not know.
+type ClusterError struct {
+	System  string // Nomad or Consul
+	Address string
+	Problem string
+	Hint    string // what to do
+	Err     error
+}
+
+func (e *ClusterError) Error() string {
+	msg := fmt.Sprintf("%s at %s %s", e.System, e.Address, e.Problem)
+	if e.Err != nil {
+		msg += ": " + e.Err.Error()
+	}
+	return msg + "; " + e.Hint
+}
+
+func (e *ClusterError) Unwrap() error { return e.Err }
+
+// Oldest versions that drover works with.
+const (
+	minNomadMajor, minNomadMinor   = 1, 10
+	minConsulMajor, minConsulMinor = 1, 17
+)
+
+// Preflight finds out, before anything is written, whether Nomad and (when
+// needConsul) Consul answer, have a fitting version and take the token.
+// (GET /v1/agent/self of both; a token without agent:read cannot see the
+// version, which is then not checked.)
+func Preflight(ctx context.Context, c Clients, needConsul bool) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	errs := make(chan error, 1)
+	go func() {
+		if !needConsul || c.Consul == nil {
+			errs <- nil
+			return
+		}
+		errs <- preflightConsul(ctx, c.Consul)
+	}()
+	// Nomad's answer first: without it the other one does not matter.
+	if err := preflightNomad(ctx, c.Nomad); err != nil {
+		return err
+	}
+	return <-errs
+}
+
+// NeedsConsul says whether a job registers a service in Consul.
+func NeedsConsul(jobs []render.Job) bool {
+	for _, j := range jobs {
+		if len(consul.Services(j.Job)) > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func preflightNomad(ctx context.Context, client *api.Client) error {
+	var self api.AgentSelf
+	_, err := client.Raw().Query("/v1/agent/self", &self, (&api.QueryOptions{}).WithContext(ctx))
+	fail := &ClusterError{System: "Nomad", Address: client.Address(), Err: err}
+	var resp api.UnexpectedResponseError
+	switch {
+	case err == nil:
+	case errors.As(err, &resp) && resp.StatusCode() == http.StatusForbidden && !badToken(resp.Body()):
+		return nil // a good token that may not look at the agent
+	default:
+		return nomadError(fail)
+	}
+	version := ""
+	if v, ok := self.Config["Version"].(map[string]any); ok {
+		version, _ = v["Version"].(string)
+	}
+	if tooOld(version, minNomadMajor, minNomadMinor) {
+		fail.Problem = fmt.Sprintf("has version %s", version)
+		fail.Hint = fmt.Sprintf("drover needs %d.%d or newer", minNomadMajor, minNomadMinor)
+		return fail
+	}
+	return nil
+}
+
+func badToken(body string) bool {
+	return strings.Contains(body, "token not found") || strings.Contains(body, "token expired") || strings.Contains(body, "must be UUID")
+}
+
+func nomadError(e *ClusterError) error {
+	var resp api.UnexpectedResponseError
+	switch {
+	case errors.Is(e.Err, context.Canceled):
+		return e.Err
+	case errors.As(e.Err, &resp) && resp.StatusCode() == http.StatusForbidden:
+		e.Problem, e.Hint = "refuses the token", "set NOMAD_TOKEN to one that may do this"
+	case errors.As(e.Err, &resp):
+		e.Problem, e.Hint = fmt.Sprintf("answers %d", resp.StatusCode()), "look at `nomad server members`"
+	default:
+		e.Problem, e.Hint = "cannot be reached", "start it, or set NOMAD_ADDR (and NOMAD_CACERT, NOMAD_CLIENT_CERT with TLS)"
+	}
+	return e
+}
+
+func preflightConsul(ctx context.Context, client *capi.Client) error {
+	var self struct{ Config struct{ Version string } }
+	_, err := client.Raw().Query("/v1/agent/self", &self, (&capi.QueryOptions{}).WithContext(ctx))
+	fail := &ClusterError{System: "Consul", Address: consulAddress(), Err: err}
+	var resp capi.StatusError
+	switch {
+	case err == nil:
+	case errors.As(err, &resp) && resp.Code == http.StatusForbidden && !strings.Contains(resp.Body, "not found"):
+		return nil
+	default:
+		return consulError(fail)
+	}
+	if tooOld(self.Config.Version, minConsulMajor, minConsulMinor) {
+		fail.Problem = fmt.Sprintf("has version %s", self.Config.Version)
+		fail.Hint = fmt.Sprintf("drover needs %d.%d or newer", minConsulMajor, minConsulMinor)
+		return fail
+	}
+	return nil
+}
+
+// consulAddress is where the client of the process looks; capi.Client does
+// not tell its own.
+func consulAddress() string { return capi.DefaultConfig().Address }
+
+func consulError(e *ClusterError) error {
+	var resp capi.StatusError
+	switch {
+	case errors.Is(e.Err, context.Canceled):
+		return e.Err
+	case errors.As(e.Err, &resp) && resp.Code == http.StatusForbidden:
+		e.Problem, e.Hint = "refuses the token", "set CONSUL_HTTP_TOKEN to one that may read services"
+	case errors.As(e.Err, &resp):
+		e.Problem, e.Hint = fmt.Sprintf("answers %d", resp.Code), "look at `consul members`"
+	default:
+		e.Problem, e.Hint = "cannot be reached", "start it, or set CONSUL_HTTP_ADDR"
+	}
+	return e
+}
+
+// AsClusterError recognises a failure of the cluster itself in the error of
+// any later request, so that it ends in the same way as at the preflight.
+func AsClusterError(err error, address string) (*ClusterError, bool) {
+	var (
+		cluster *ClusterError
+		refused api.UnexpectedResponseError
+		consul  capi.StatusError
+		netErr  *net.OpError
+		urlErr  *url.Error
+	)
+	switch {
+	case err == nil, errors.Is(err, context.Canceled):
+		return nil, false
+	case errors.As(err, &cluster):
+		return cluster, true
+	case errors.As(err, &consul) && consul.Code == http.StatusForbidden:
+		e := &ClusterError{System: "Consul", Address: consulAddress(), Err: err}
+		_ = consulError(e)
+		return e, true
+	case errors.As(err, &refused) && refused.StatusCode() == http.StatusForbidden, errors.As(err, &netErr), errors.As(err, &urlErr):
+		e := &ClusterError{System: "Nomad", Address: address, Err: err}
+		_ = nomadError(e)
+		return e, true
+	}
+	return nil, false
+}
+
+// tooOld compares major and minor; what cannot be read is not too old.
+func tooOld(version string, major, minor int) bool {
+	parts := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
+	if len(parts) < 2 {
+		return false
+	}
+	ma, err1 := strconv.Atoi(parts[0])
+	mi, err2 := strconv.Atoi(parts[1])
+	if err1 != nil || err2 != nil {
+		return false
+	}
+	return ma < major || (ma == major && mi < minor)
+}
+
+// CheckRequired says which of the jobs of other stacks that must run first
+// does not (GET /v1/job/:id).
+func CheckRequired(ctx context.Context, c Clients, ids []string) error {
+	return each(len(ids), 8, func(i int) error {
+		job, _, err := c.Nomad.Jobs().Info(ids[i], (&api.QueryOptions{}).WithContext(ctx))
+		switch {
+		case notFound(err):
+			return fmt.Errorf("job %q must run before this stack and is not there; deploy its stack first", ids[i])
+		case err != nil:
+			return fmt.Errorf("reading required job %q: %w", ids[i], err)
+		case deref(job.Status, "") != "running":
+			return fmt.Errorf("job %q must run before this stack and is %s; look at `nomad job status %s`", ids[i], deref(job.Status, "unknown"), ids[i])
+		}
+		return nil
+	})
+}

@@ -1,0 +1,222 @@
+// Package rollout brings the jobs of a stack to a Nomad cluster in
+// dependency order and says truthfully what became of each.
+package rollout
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	capi "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/render"
+)
+
+// Clients are the two servers that a rollout talks to. Region and namespace
+// of each job are sent with every request; the clients' own are the default.
+type Clients struct {
+	Nomad *api.Client
+	// Consul may be nil when no job registers a service there.
+	Consul *capi.Client
+}
+
+// Options of a rollout. The zero value is ready for use.
+type Options struct {
+	// Parallel is how many services may be on their way at once; 16 when 0.
+	Parallel int
+	// Timeout is how long one service may take from its submission until it
+	// is healthy; 15 minutes when 0.
+	Timeout time.Duration
+	// BlockedGrace is how long a job may wait for a place while none of its
+	// allocations makes progress; 5 s when 0.
+	BlockedGrace time.Duration
+	// Redact removes secret values from task events, check output and logs.
+	Redact func(string) string
+}
+
+func (o Options) withDefaults() Options {
+	if o.Parallel <= 0 {
+		o.Parallel = 16
+	}
+	if o.Timeout <= 0 {
+		o.Timeout = 15 * time.Minute
+	}
+	if o.BlockedGrace <= 0 {
+		o.BlockedGrace = 5 * time.Second
+	}
+	if o.Redact == nil {
+		o.Redact = func(s string) string { return s }
+	}
+	return o
+}
+
+// Event kinds, in the order in which a service sees them.
+const (
+	EventPlanned   = "planned"   // Change says what Nomad would do
+	EventSubmitted = "submitted" // the job is registered
+	EventProgress  = "progress"  // Healthy, Desired or Waiting changed
+	EventDone      = "done"      // Result is set
+)
+
+// Event is one step of one service, for whoever watches.
+type Event struct {
+	Time    time.Time      `json:"time"`
+	Kind    string         `json:"event"`
+	Service string         `json:"service"`
+	JobID   string         `json:"job_id"`
+	Change  string         `json:"change,omitempty"` // none, create or update
+	Healthy int            `json:"healthy"`
+	Desired int            `json:"desired"`
+	Waiting string         `json:"waiting,omitempty"` // what it waits for, for a person
+	Result  *ServiceResult `json:"result,omitempty"`
+}
+
+// Plan is what a rollout is going to do. Nothing has been written yet.
+type Plan struct {
+	clients Clients
+	opts    Options
+	steps   []*step
+}
+
+// step is one service on its way.
+type step struct {
+	render.Job
+	spec      spec
+	plan      *api.JobPlanResponse
+	healthy   bool // planned as unchanged, and what runs is healthy
+	submitted bool
+	result    ServiceResult
+	done      chan struct{}
+}
+
+func (s *step) unchanged() bool { return s.plan.Diff != nil && s.plan.Diff.Type == "None" }
+
+func (s *step) change() string {
+	switch {
+	case s.unchanged():
+		return "none"
+	case s.plan.JobModifyIndex == 0:
+		return "create"
+	}
+	return "update"
+}
+
+// Run plans jobs and applies the plan.
+func Run(ctx context.Context, c Clients, jobs []render.Job, opts Options, emit func(Event)) (Result, error) {
+	p, err := Prepare(ctx, c, jobs, opts)
+	if err != nil {
+		return Result{}, err
+	}
+	return p.Apply(ctx, emit), nil
+}
+
+// Apply submits what has changed, each service when everything it depends on
+// is healthy, and follows all to their end. Once a service has not come out
+// well nothing new is submitted; what is under way is followed to its end.
+// When ctx ends, Apply returns with what is known so far: everything that was
+// submitted goes on in Nomad by itself.
+//
+// emit is called from one goroutine at a time and may be nil.
+func (p *Plan) Apply(ctx context.Context, emit func(Event)) Result {
+	started := time.Now()
+	var mu sync.Mutex
+	tell := func(e Event) {
+		if emit == nil {
+			return
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		e.Time = time.Now()
+		emit(e)
+	}
+
+	byName := map[string]*step{}
+	for _, s := range p.steps {
+		s.done = make(chan struct{})
+		byName[s.Service] = s
+		tell(Event{Kind: EventPlanned, Service: s.Service, JobID: s.spec.id, Change: s.change()})
+	}
+
+	watchCtx, stopWatching := context.WithCancel(ctx)
+	defer stopWatching()
+	hub := newHub(watchCtx, p.clients.Nomad, p.steps)
+
+	// halted is closed when a service has not come out well.
+	halted := make(chan struct{})
+	var halt sync.Once
+	slots := make(chan struct{}, p.opts.Parallel)
+	var wg sync.WaitGroup
+	for _, s := range p.steps {
+		wg.Go(func() {
+			defer close(s.done)
+			s.result = p.runStep(ctx, s, byName, slots, halted, hub, tell)
+			if !s.result.Outcome.OK() {
+				halt.Do(func() { close(halted) })
+			}
+			r := s.result
+			tell(Event{Kind: EventDone, Service: s.Service, JobID: s.spec.id, Healthy: r.Healthy, Desired: r.Desired, Result: &r})
+		})
+	}
+	wg.Wait()
+
+	r := Result{Elapsed: time.Since(started)}
+	for _, s := range p.steps {
+		r.Services = append(r.Services, s.result)
+	}
+	return r
+}
+
+// runStep waits for its turn, submits one service and follows it.
+func (p *Plan) runStep(ctx context.Context, s *step, byName map[string]*step, slots chan struct{}, halted <-chan struct{}, hub *hub, tell func(Event)) ServiceResult {
+	base := ServiceResult{Service: s.Service, JobID: s.spec.id}
+	if s.unchanged() && s.healthy {
+		base.Outcome = Unchanged
+		base.Healthy, base.Desired = s.spec.total(), s.spec.total()
+		return base
+	}
+	for _, name := range s.DependsOn {
+		dep := byName[name]
+		if dep == nil {
+			continue // not part of this rollout
+		}
+		select {
+		case <-dep.done:
+		default:
+			tell(Event{Kind: EventProgress, Service: s.Service, JobID: s.spec.id, Desired: s.spec.total(), Waiting: name})
+			<-dep.done // ends soon after ctx does
+		}
+		if !dep.result.Outcome.OK() {
+			base.Outcome, base.Detail = Skipped, "not submitted: "+name+" did not come out well"
+			if ctx.Err() != nil {
+				base.Outcome, base.Detail = Cancelled, "not submitted"
+			}
+			return base
+		}
+	}
+	select {
+	case slots <- struct{}{}:
+		defer func() { <-slots }()
+	case <-halted:
+	case <-ctx.Done():
+	}
+	if ctx.Err() != nil {
+		base.Outcome, base.Detail = Cancelled, "not submitted"
+		return base
+	}
+	select {
+	case <-halted:
+		base.Outcome, base.Detail = Skipped, "not submitted: another service did not come out well"
+		return base
+	default:
+	}
+
+	start := time.Now()
+	f := &follower{
+		clients: p.clients, opts: p.opts, step: s, wake: hub.wake(s), hub: hub,
+		tell: tell, result: base,
+	}
+	r := f.run(ctx)
+	r.Elapsed = time.Since(start)
+	return r
+}

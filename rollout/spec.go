@@ -1,0 +1,148 @@
+package rollout
+
+import (
+	"context"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/consul"
+)
+
+// spec is what following a job needs to know of it.
+type spec struct {
+	id        string
+	namespace string // "" for the client's own
+	region    string
+	kind      string // service, batch, system, sysbatch
+	parent    bool   // periodic or parameterized: runs nothing by itself
+	counts    map[string]int
+	manual    bool // a canary group without auto_promote
+	noDeploy  bool // Nomad makes no deployment for it
+	consul    []consul.Service
+}
+
+func specOf(job *api.Job) spec {
+	s := spec{
+		id: *job.ID, kind: api.JobTypeService, counts: map[string]int{},
+		parent: job.ParameterizedJob != nil || (job.Periodic != nil && deref(job.Periodic.Enabled, true)),
+		consul: consul.Services(job),
+	}
+	s.namespace = deref(job.Namespace, "")
+	s.region = deref(job.Region, "")
+	s.kind = deref(job.Type, api.JobTypeService)
+	rolling := false
+	for _, tg := range job.TaskGroups {
+		s.counts[deref(tg.Name, "")] = deref(tg.Count, 1)
+		canary, promote, parallel := 0, false, 1
+		for _, u := range []*api.UpdateStrategy{job.Update, tg.Update} {
+			if u != nil {
+				canary, promote, parallel = deref(u.Canary, canary), deref(u.AutoPromote, promote), deref(u.MaxParallel, parallel)
+			}
+		}
+		s.manual = s.manual || (canary > 0 && !promote)
+		rolling = rolling || parallel > 0
+	}
+	s.noDeploy = !rolling || s.kind == api.JobTypeBatch || s.kind == api.JobTypeSysbatch
+	return s
+}
+
+// perNode says that Nomad decides how many allocations there are.
+func (s spec) perNode() bool {
+	return s.kind == api.JobTypeSystem || s.kind == api.JobTypeSysbatch
+}
+
+// finite says that the job is meant to end.
+func (s spec) finite() bool {
+	return s.kind == api.JobTypeBatch || s.kind == api.JobTypeSysbatch
+}
+
+// total is the number of allocations that the spec asks for, 0 when Nomad decides.
+func (s spec) total() int {
+	n := 0
+	if !s.perNode() {
+		for _, c := range s.counts {
+			n += c
+		}
+	}
+	return n
+}
+
+// registeredIsDeployed says that there is nothing to wait for.
+func (s spec) registeredIsDeployed() bool {
+	return s.parent || (!s.perNode() && s.total() == 0)
+}
+
+func (s spec) query(ctx context.Context) *api.QueryOptions {
+	return (&api.QueryOptions{Namespace: s.namespace, Region: s.region}).WithContext(ctx)
+}
+
+func (s spec) write(ctx context.Context) *api.WriteOptions {
+	return (&api.WriteOptions{Namespace: s.namespace, Region: s.region}).WithContext(ctx)
+}
+
+// settled says, from one reading, that an unchanged job is healthy and that
+// nothing about it is under way. When in doubt it says no and the job is
+// followed as if it had been deployed.
+func (s spec) settled(allocs []*api.AllocationListStub, a *api.PlanAnnotations, instances map[string][]consul.Instance) bool {
+	if s.registeredIsDeployed() {
+		return true
+	}
+	if a != nil {
+		for _, u := range a.DesiredTGUpdates {
+			if *u != (api.DesiredUpdates{Ignore: u.Ignore}) {
+				return false
+			}
+		}
+	}
+	live := current(allocs)
+	running := map[string]string{}
+	perGroup := map[string]int{}
+	for _, al := range live {
+		switch {
+		case al.JobVersion != live[0].JobVersion:
+			return false
+		case s.finite() && al.ClientStatus == api.AllocClientStatusComplete:
+			perGroup[al.TaskGroup]++
+			continue
+		case s.finite(), al.ClientStatus != api.AllocClientStatusRunning:
+			return false
+		}
+		d := al.DeploymentStatus
+		if !s.noDeploy && (d == nil || d.Healthy == nil || !*d.Healthy || d.Canary) && al.RescheduleTracker == nil {
+			return false // a deployment may be running, or has failed
+		}
+		perGroup[al.TaskGroup]++
+		running[al.ID] = al.TaskGroup
+	}
+	for group, count := range s.counts {
+		if (s.perNode() && perGroup[group] == 0) || (!s.perNode() && perGroup[group] != count) {
+			return false
+		}
+	}
+	var checked []consul.Service
+	for _, c := range s.consul {
+		if c.Checks > 0 { // one without checks is not in the list of checks
+			checked = append(checked, c)
+		}
+	}
+	return consul.Judge(checked, running, instances).Healthy()
+}
+
+// current keeps the allocations that count: not stopped on purpose, not
+// replaced by another one.
+func current(allocs []*api.AllocationListStub) []*api.AllocationListStub {
+	var out []*api.AllocationListStub
+	for _, a := range allocs {
+		if a.DesiredStatus == api.AllocDesiredStatusRun && a.NextAllocation == "" {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func deref[T any](p *T, otherwise T) T {
+	if p == nil {
+		return otherwise
+	}
+	return *p
+}
