@@ -1,13 +1,57 @@
 # The two commands that matter: `make up` and `make test`.
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
 
 .PHONY: build
 build: ## bin/drover
-	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/drover ./cmd/drover
+	@CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/drover ./cmd/drover
+
+.PHONY: up
+up: ## a running oCIS on a local Nomad and Consul
+	@start=$$SECONDS
+	[ "$$(uname -s)" = Linux ] || { echo "make up: the dev cluster runs on Linux only; on $$(uname -s), use drover against a cluster you have (docs/how-to/deploy.md)." >&2; exit 1; }
+	command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ] || { echo "make up: haproxy is not installed; on Debian and Ubuntu: apt-get install haproxy" >&2; exit 1; }
+	$(MAKE) --no-print-directory build
+	bin/drover dev up --tool ocis
+	eval "$$(bin/drover dev env)"
+	bin/drover deploy ocis -e dev
+	bin/drover check ocis -e dev --retry-for 60s
+	cat <<END
+
+	ownCloud Infinite Scale is running after $$((SECONDS - start)) s.
+
+	  URL        https://$$NOMAD_VAR_domain/
+	  demo user  einstein, password relativity
+	  try        curl -k -u einstein:relativity -X PROPFIND https://$$NOMAD_VAR_domain/remote.php/webdav/
+	  Nomad      $$NOMAD_ADDR
+	  Consul     http://$$CONSUL_HTTP_ADDR
+
+	make down stops it and keeps the data; bin/drover dev down --wipe removes all.
+	END
+
+.PHONY: down
+down: build ## stop what `make up` started; data is kept
+	@bin/drover dev down
+
+.PHONY: test
+test: lint unit e2e ## everything CI runs
+
+.PHONY: unit
+unit: ## packages and the command line, with the race detector
+	@go test -race -timeout 15m ./cmd/... ./consul/... ./devcluster/... ./jobs/... ./record/... ./render/... ./rollout/... ./stack/...
+
+.PHONY: e2e
+e2e: ## real Nomad, Consul and oCIS, end to end
+	@go test -count=1 -timeout 40m -v ./tests/conformance/... ./tests/e2e/...
+
+.PHONY: bench
+bench: ## render and deploy against their floors, as a table
+	@go test -run '^$$' -bench . -benchtime 3x -timeout 30m ./tests/bench/...
 
 .PHONY: lint
 lint: ## go vet and golangci-lint, built from the pinned module
-	go vet ./...
-	cd tools/lint && go build -o ../../bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint
+	@go vet ./...
+	cd tools/lint && go build -o ../../bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint && cd ../..
 	bin/golangci-lint run ./...
