@@ -23,6 +23,10 @@ type Stack struct {
 	Path string
 	FS   fs.FS
 
+	// Dir is the directory on disk that FS reads, "" when there is none (a
+	// stack that ships inside the binary).
+	Dir string
+
 	// RequiresJobs are Nomad job IDs of other stacks that must be running
 	// before this one is deployed.
 	RequiresJobs []string
@@ -30,14 +34,39 @@ type Stack struct {
 	// Environment is the name given with -e, or "default".
 	Environment string
 
-	Services []*Service // in dependency order, ties by file name
+	Services []*Service // in dependency order, ties by name
 	Secrets  []*Secret  // in the order of stack.hcl
 	Volumes  []*Volume
 	Checks   []*Check
 
 	// Values are all declared variables of the stack after precedence:
-	// default < environment < NOMAD_VAR_x < -var-file and -values < -var.
+	// default < environment < NOMAD_VAR_x < -var-file and -values < -var. A
+	// variable that several services declare for themselves with different
+	// values stands here as SERVICE.NAME.
 	Values map[string]cty.Value
+
+	// Variables, Base and Overlay are the layers that all services share:
+	// variables.hcl, _base.nomad.hcl and the environment's file. Nil when the
+	// stack has none.
+	Variables, Base, Overlay *Layer
+
+	// Plain is set when the stack is one job file given by its own path with
+	// neither an environment nor YAML values. It is then evaluated by Nomad's own rule,
+	// from what the operator gave.
+	Plain *Plain
+}
+
+// Layer is one file that a job is merged from.
+type Layer struct {
+	File string // as messages name it
+	Src  []byte
+}
+
+// Plain is what an operator gave beside a single job file.
+type Plain struct {
+	Vars     []string // k=v
+	VarFiles []string
+	Environ  []string
 }
 
 // Service is one job of the stack.
@@ -47,6 +76,12 @@ type Service struct {
 	DependsOn []string // names of services, each healthy before this one is submitted
 	Secrets   []string // items of Stack.Secrets that the job's variable holds
 	Range     hcl.Range
+
+	// Layer is the text of File.
+	Layer *Layer
+	// Values are the variables that this service sees: those of the stack
+	// and the ones that its own file declares.
+	Values map[string]cty.Value
 }
 
 // Kinds of generated secrets.

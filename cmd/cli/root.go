@@ -63,7 +63,7 @@ func newRoot(streams *IO) *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%s: %s", cmd.CommandPath(), err)
 	})
-	root.AddCommand(newVersion(streams))
+	root.AddCommand(newVersion(streams), newRender(streams))
 	return root
 }
 

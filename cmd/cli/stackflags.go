@@ -1,0 +1,80 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/drover-nomad/drover/jobs"
+	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// stackFlags are the flags of every command that reads a stack.
+type stackFlags struct {
+	environment string
+	vars        []string
+	valueFiles  []string // -var-file and -values share one order
+	services    []string
+}
+
+func (f *stackFlags) register(cmd *cobra.Command) {
+	fl := cmd.Flags()
+	fl.StringVarP(&f.environment, "env", "e", "", "environment: NAME of environments/NAME.hcl, or the path of a file")
+	fl.StringArrayVar(&f.vars, "var", nil, "set a variable: NAME=VALUE (repeatable)")
+	fl.Var((*appendValue)(&f.valueFiles), "var-file", "file of variable values, HCL or JSON (repeatable)")
+	fl.Var((*appendValue)(&f.valueFiles), "values", "file of variable values, HCL, JSON or YAML (repeatable)")
+	fl.StringArrayVar(&f.services, "service", nil, "only this service (repeatable)")
+}
+
+// appendValue lets two flags fill one list in the order of the command line.
+type appendValue []string
+
+func (v *appendValue) String() string { return "" }
+func (v *appendValue) Type() string   { return "FILE" }
+func (v *appendValue) Set(s string) error {
+	*v = append(*v, s)
+	return nil
+}
+
+// load reads the stack that arg names, a directory, a job file or a stack
+// that ships with drover, and renders its services.
+func (f *stackFlags) load(ctx context.Context, arg string) (*stack.Stack, []render.Job, error) {
+	s, err := f.stack(ctx, arg)
+	if err != nil {
+		return nil, nil, err
+	}
+	rendered, err := render.Stack(ctx, s, render.Options{Services: f.services})
+	if err != nil {
+		return nil, nil, err
+	}
+	return s, rendered, nil
+}
+
+// stack is load without rendering.
+func (f *stackFlags) stack(ctx context.Context, arg string) (*stack.Stack, error) {
+	o := stack.Options{Path: arg, Environment: f.environment, Vars: f.vars, ValueFiles: f.valueFiles, Environ: os.Environ()}
+	if _, err := os.Stat(arg); err != nil {
+		if !errors.Is(err, fs.ErrNotExist) || strings.ContainsAny(arg, `/\`) {
+			return nil, notFound(arg)
+		}
+		if o.FS, err = jobs.Stack(arg); err != nil {
+			return nil, notFound(arg)
+		}
+	}
+	return stack.Load(ctx, o)
+}
+
+func notFound(arg string) error {
+	return hcl.Diagnostics{{
+		Severity: hcl.DiagError,
+		Summary:  fmt.Sprintf("There is no stack %q", arg),
+		Detail:   fmt.Sprintf("Name a directory, a job file or one of the stacks that ship with drover: %s.", strings.Join(jobs.Names(), ", ")),
+	}}
+}

@@ -1,0 +1,324 @@
+package render
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/hashicorp/hcl/v2/hclwrite"
+	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
+
+	"github.com/drover-nomad/drover/stack"
+)
+
+// compose merges the layers of one service to a plain job spec: the
+// variables and locals that the job refers to, then the job.
+func (r *renderer) compose(svc *stack.Service) (*sourceMap, hcl.Diagnostics) {
+	own, diags := r.parse(svc.Layer, "variable", "variables", "locals", "job")
+	if diags.HasErrors() {
+		return nil, diags
+	}
+	m := &merger{rules: r.rules}
+	job, ds := r.job(m, svc, own)
+	if ds.HasErrors() {
+		return nil, ds
+	}
+	vars, locals := r.declarations(m, own)
+	if m.diags.HasErrors() {
+		return nil, m.diags
+	}
+
+	refs := references{vars: map[string]hcl.Range{}, locals: map[string]hcl.Range{}}
+	refs.body(job.body)
+	// Locals refer to locals: follow them until nothing new is named.
+	carried := &body{}
+	for done := map[string]bool{}; ; {
+		var next []string
+		for name := range refs.locals {
+			if !done[name] {
+				next = append(next, name)
+			}
+		}
+		if len(next) == 0 {
+			break
+		}
+		slices.Sort(next)
+		for _, name := range next {
+			done[name] = true
+			at := slices.IndexFunc(locals.items, func(n *node) bool { return n.name == name })
+			if at < 0 {
+				diags = append(diags, unknownReference("local", name, refs.locals[name], names(locals)))
+				continue
+			}
+			refs.expr(locals.items[at].expr)
+		}
+	}
+	for _, n := range locals.items {
+		if _, ok := refs.locals[n.name]; ok {
+			carried.items = append(carried.items, n)
+		}
+	}
+
+	e := &emitter{}
+	known := names(vars)
+	for _, name := range slices.Sorted(maps.Keys(refs.vars)) {
+		if !slices.Contains(known, name) {
+			diags = append(diags, unknownReference("var", name, refs.vars[name], known))
+		}
+	}
+	if diags.HasErrors() {
+		return nil, diags
+	}
+	for _, n := range vars.items {
+		name := n.name
+		if !n.attr {
+			name = n.labels[0]
+		}
+		if _, ok := refs.vars[name]; ok {
+			e.variable(n, name, svc.Values[name])
+		}
+	}
+	if len(carried.items) > 0 {
+		e.newline()
+		e.buf.WriteString("\nlocals {\n")
+		e.body(carried, 1)
+		e.buf.WriteString("}\n\n")
+	}
+	e.node(job, 0)
+	return e.sourceMap(), nil
+}
+
+func names(b *body) []string {
+	var out []string
+	for _, n := range b.items {
+		if n.attr {
+			out = append(out, n.name)
+		} else {
+			out = append(out, n.labels[0])
+		}
+	}
+	return out
+}
+
+// job merges the job blocks that concern the service.
+func (r *renderer) job(m *merger, svc *stack.Service, own *body) (*node, hcl.Diagnostics) {
+	var job *node
+	for _, n := range own.items {
+		if n.name != "job" {
+			continue
+		}
+		if job != nil {
+			return nil, hcl.Diagnostics{diagAt(n.rng, "A job file holds one job", "Another one is at "+place(job.rng)+"; move it to a file of its own.")}
+		}
+		job = n
+	}
+	if job == nil {
+		start := hcl.Range{Filename: svc.Layer.File, Start: hcl.InitialPos, End: hcl.InitialPos}
+		return nil, hcl.Diagnostics{diagAt(start, "No job block", fmt.Sprintf("Write job %q { … }.", svc.Name))}
+	}
+	if job.isGlob() {
+		return nil, hcl.Diagnostics{diagAt(job.rng, "A service's job needs a name", "Patterns belong to "+stack.BaseFile+" and to environments.")}
+	}
+	merged := *job
+	first := true
+	lay := func(n *node) {
+		if first {
+			merged.body, first = n.body, false
+			return
+		}
+		merged.body = m.bodies(merged.body, n.body)
+	}
+	concerns := func(n *node) bool {
+		return n.name == "job" && !n.attr && len(n.labels) == 1 &&
+			(n.labels[0] == svc.Name || n.labels[0] == job.labels[0] || matches(n.labels[0], svc.Name) || matches(n.labels[0], job.labels[0]))
+	}
+	if r.base != nil {
+		for _, n := range r.base.items {
+			if concerns(n) {
+				lay(n)
+			}
+		}
+	}
+	lay(job)
+	if r.overlay != nil {
+		for _, n := range r.overlay.items {
+			if concerns(n) {
+				r.used[n.rng] = true
+				for _, g := range n.globs {
+					r.used[g] = true
+				}
+				lay(n)
+			}
+		}
+	}
+	if m.diags.HasErrors() {
+		return nil, m.diags
+	}
+	merged.body = m.resolve(merged.body, r.used)
+	merged.pristine = merged.body == job.body
+	return &merged, m.diags
+}
+
+// declarations merges the variable blocks and locals of all layers.
+func (r *renderer) declarations(m *merger, own *body) (vars, locals *body) {
+	vars, locals = &body{}, &body{}
+	for _, layer := range []*body{r.variables, r.base, own, r.overlay} {
+		if layer == nil {
+			continue
+		}
+		lv, ll := &body{}, &body{}
+		for _, n := range layer.items {
+			switch n.name {
+			case "variable":
+				lv.items = append(lv.items, n)
+			case "variables":
+				if layer != r.overlay { // there they are values
+					lv.items = append(lv.items, n.body.items...)
+				}
+			case "locals":
+				ll = m.bodies(ll, n.body)
+			}
+		}
+		vars = m.bodies(vars, lv)
+		locals = m.bodies(locals, ll)
+	}
+	return vars, locals
+}
+
+// variable writes a variable block with the resolved value as its default.
+func (e *emitter) variable(n *node, name string, v cty.Value) {
+	if n.attr { // from a block of the form variables { NAME = DEFAULT }
+		e.newline()
+		e.chunk(chunk{layer: n.text.layer, start: n.text.start, text: fmt.Sprintf("variable %q {\n  default = %s\n}\n", name, literal(v))})
+		return
+	}
+	at := slices.IndexFunc(n.body.items, func(i *node) bool { return i.attr && i.name == "default" })
+	if at >= 0 && sameValue(n.body.items[at].expr, v) {
+		e.node(n, 0)
+		return
+	}
+	def := &node{attr: true, name: "default", text: chunk{layer: n.text.layer, start: n.text.start, text: "default = " + literal(v) + "\n"}}
+	out := *n
+	out.pristine = false
+	b := *n.body
+	b.items = slices.Clone(b.items)
+	if at >= 0 {
+		def.lead = b.items[at].lead
+		def.text.layer, def.text.start = b.items[at].text.layer, b.items[at].text.start
+		b.items[at] = def
+	} else {
+		b.items = append(b.items, def)
+	}
+	out.body = &b
+	e.node(&out, 0)
+}
+
+// literal writes a value as HCL.
+func literal(v cty.Value) string {
+	return string(hclwrite.Format(hclwrite.TokensForValue(v).Bytes()))
+}
+
+// sameValue says whether a default expression already is the value.
+func sameValue(e hclsyntax.Expression, v cty.Value) bool {
+	d, diags := e.Value(nil)
+	if diags.HasErrors() {
+		return false
+	}
+	d, err := convert.Convert(d, v.Type())
+	return err == nil && d.RawEquals(v)
+}
+
+// references collects the names that expressions refer to, each with the
+// place of its first use.
+type references struct{ vars, locals map[string]hcl.Range }
+
+func (r references) body(b *body) {
+	for _, n := range b.items {
+		if n.attr {
+			r.expr(n.expr)
+		} else {
+			r.body(n.body)
+		}
+	}
+}
+
+func (r references) expr(e hclsyntax.Expression) {
+	for _, t := range e.Variables() {
+		if len(t) < 2 {
+			continue
+		}
+		var into map[string]hcl.Range
+		switch t.RootName() {
+		case "var":
+			into = r.vars
+		case "local":
+			into = r.locals
+		default:
+			continue
+		}
+		if a, ok := t[1].(hcl.TraverseAttr); ok {
+			if _, known := into[a.Name]; !known {
+				into[a.Name] = t.SourceRange()
+			}
+		}
+	}
+}
+
+func unknownReference(root, name string, rng hcl.Range, known []string) *hcl.Diagnostic {
+	detail := fmt.Sprintf("Nothing declares %s.%s.", root, name)
+	if near := stack.Nearest(name, known); near != "" {
+		detail += fmt.Sprintf(" Did you mean %s.%s?", root, near)
+	} else if root == "var" {
+		detail += fmt.Sprintf(" Declare it with variable %q { … } in %s.", name, stack.VariablesFile)
+	}
+	what := map[string]string{"var": "variable", "local": "local"}[root]
+	return diagAt(rng, fmt.Sprintf("Unknown %s %q", what, name), detail)
+}
+
+// unmatched complains about blocks of the environment that changed nothing,
+// because nothing in the stack has such a label.
+func (r *renderer) unmatched() hcl.Diagnostics {
+	if r.overlay == nil {
+		return nil
+	}
+	var labels []string
+	for _, svc := range r.s.Services {
+		labels = append(labels, svc.Name)
+	}
+	var diags hcl.Diagnostics
+	for _, n := range r.overlay.items {
+		if n.name != "job" {
+			continue
+		}
+		if r.used[n.rng] {
+			diags = append(diags, r.unmatchedBelow(n.body)...)
+			continue
+		}
+		detail := "No service and no job of the stack has that name."
+		if near := stack.Nearest(n.labels[0], labels); near != "" {
+			detail += fmt.Sprintf(" Did you mean %q?", near)
+		}
+		diags = append(diags, diagAt(n.rng, fmt.Sprintf("Overlay job %q matches nothing", n.labels[0]), detail))
+	}
+	return diags
+}
+
+func (r *renderer) unmatchedBelow(b *body) hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	for _, n := range b.items {
+		if n.attr {
+			continue
+		}
+		if n.isGlob() && !r.used[n.rng] {
+			diags = append(diags, diagAt(n.rng, fmt.Sprintf("Overlay %s %q matches nothing", n.name, strings.Join(n.labels, " ")),
+				fmt.Sprintf("No %s of the jobs that this overlay reaches has such a name.", n.name)))
+			continue
+		}
+		diags = append(diags, r.unmatchedBelow(n.body)...)
+	}
+	return diags
+}

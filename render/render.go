@@ -1,0 +1,232 @@
+package render
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/nomad/api"
+	"github.com/hashicorp/nomad/jobspec2"
+
+	"github.com/drover-nomad/drover/stack"
+)
+
+// Options narrow what is rendered.
+type Options struct {
+	Services []string // names of services; all when empty
+}
+
+// Stack merges and evaluates the services of s in dependency order. What is
+// wrong in a layer comes back as hcl.Diagnostics that point into that layer.
+func Stack(ctx context.Context, s *stack.Stack, o Options) ([]Job, error) {
+	var jobs []Job
+	err := Each(ctx, s, o, func(j Job) error {
+		jobs = append(jobs, j)
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return jobs, nil
+}
+
+// Each is Stack for a caller that needs one job at a time. It stops at the
+// first error of do; mistakes in services are collected, so that do may have
+// seen some jobs when Each returns hcl.Diagnostics.
+func Each(ctx context.Context, s *stack.Stack, o Options, do func(Job) error) error {
+	if err := knownServices(s, o.Services); err != nil {
+		return err
+	}
+	r, done, err := newRenderer(s)
+	if err != nil {
+		return err
+	}
+	defer done()
+	diags := r.diags
+	ids := map[string]*stack.Service{}
+	for _, svc := range s.Services {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if len(o.Services) > 0 && !slices.Contains(o.Services, svc.Name) {
+			continue
+		}
+		job, ds := r.service(svc)
+		diags = append(diags, ds...)
+		if ds.HasErrors() {
+			if len(diags) > 50 {
+				break // the rest would be more of the same
+			}
+			continue
+		}
+		id := jobKey(job.Job)
+		if other := ids[id]; other != nil {
+			diags = append(diags, diagAt(svc.Range, fmt.Sprintf("Services %q and %q render to the same job %q", other.Name, svc.Name, *job.Job.ID), "Give one of them another id."))
+			continue
+		}
+		ids[id] = svc
+		if err := do(job); err != nil {
+			return err
+		}
+	}
+	if len(o.Services) == 0 && !diags.HasErrors() {
+		diags = append(diags, r.unmatched()...)
+	}
+	if diags.HasErrors() {
+		return diags
+	}
+	return nil
+}
+
+// jobKey is what tells jobs apart in Nomad.
+func jobKey(j *api.Job) string {
+	key := *j.ID
+	for _, p := range []*string{j.Namespace, j.Region} {
+		key += "\x00"
+		if p != nil {
+			key += *p
+		}
+	}
+	return key
+}
+
+func knownServices(s *stack.Stack, names []string) error {
+	var diags hcl.Diagnostics
+	for _, name := range names {
+		if !slices.ContainsFunc(s.Services, func(svc *stack.Service) bool { return svc.Name == name }) {
+			var all []string
+			for _, svc := range s.Services {
+				all = append(all, svc.Name)
+			}
+			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: fmt.Sprintf("Unknown service %q", name),
+				Detail: fmt.Sprintf("%s has %s.", s.Path, strings.Join(all, ", "))})
+		}
+	}
+	if len(diags) > 0 {
+		return diags
+	}
+	return nil
+}
+
+// renderer renders the services of one stack, one at a time.
+type renderer struct {
+	s     *stack.Stack
+	rules ruleSet
+	dir   string // where file() looks
+	temp  string // what of dir is not the operator's business
+	diags hcl.Diagnostics
+
+	variables, base, overlay *body
+	used                     map[hcl.Range]bool // patterns that matched something
+}
+
+func newRenderer(s *stack.Stack) (*renderer, func(), error) {
+	r := &renderer{s: s, rules: newRuleSet(), dir: s.Dir, used: map[hcl.Range]bool{}}
+	done := func() {}
+	if s.Dir == "" {
+		temp, err := os.MkdirTemp("", "drover-render-")
+		if err != nil {
+			return nil, nil, fmt.Errorf("unpacking the stack: %w", err)
+		}
+		done = func() { _ = os.RemoveAll(temp) }
+		if err := os.CopyFS(temp, s.FS); err != nil {
+			done()
+			return nil, nil, fmt.Errorf("unpacking the stack: %w", err)
+		}
+		r.dir, r.temp = temp, temp
+	}
+	r.variables = r.layer(s.Variables, "variable", "locals")
+	r.base = r.layer(s.Base, "variable", "variables", "locals", "job")
+	r.overlay = r.layer(s.Overlay, "variables", "locals", "job", "target", "wave", "schedule")
+	return r, done, nil
+}
+
+// layer parses a layer that all services share.
+func (r *renderer) layer(l *stack.Layer, allowed ...string) *body {
+	if l == nil {
+		return nil
+	}
+	b, diags := r.parse(l, allowed...)
+	r.diags = append(r.diags, diags...)
+	return b
+}
+
+func (r *renderer) parse(l *stack.Layer, allowed ...string) (*body, hcl.Diagnostics) {
+	p := &parser{rules: r.rules, layer: l}
+	b := p.file()
+	for _, n := range b.items {
+		if n.attr || !slices.Contains(allowed, n.name) {
+			p.diags = append(p.diags, diagAt(n.rng, fmt.Sprintf("%q does not belong here", n.name), "This file may hold "+strings.Join(allowed, ", ")+"."))
+		}
+	}
+	return b, p.diags
+}
+
+// service renders one service.
+func (r *renderer) service(svc *stack.Service) (Job, hcl.Diagnostics) {
+	job := Job{Service: svc.Name, DependsOn: svc.DependsOn, Secrets: svc.Secrets, File: svc.Layer.File}
+	if r.s.Plain != nil {
+		return r.plain(svc, job)
+	}
+	merged, diags := r.compose(svc)
+	if diags.HasErrors() {
+		return job, diags
+	}
+	var err error
+	job.HCL = merged.text
+	job.Job, err = evaluate(&jobspec2.ParseConfig{Path: svc.Layer.File, BaseDir: r.dir, Body: merged.text, AllowFS: true, Strict: true})
+	if err != nil {
+		return job, r.hideTemp(merged.translate(err, svc.Layer.File))
+	}
+	return job, nil
+}
+
+// plain evaluates a job file by Nomad's own rule.
+func (r *renderer) plain(svc *stack.Service, job Job) (Job, hcl.Diagnostics) {
+	name := filepath.Base(svc.Layer.File)
+	self := &sourceMap{text: svc.Layer.Src, segs: []segment{{layer: svc.Layer}}}
+	var err error
+	job.Job, err = evaluate(&jobspec2.ParseConfig{
+		Path: name, Body: svc.Layer.Src, AllowFS: true, Strict: true,
+		ArgVars: r.s.Plain.Vars, VarFiles: r.s.Plain.VarFiles, Envs: r.s.Plain.Environ,
+	})
+	if err != nil {
+		return job, self.translate(err, name)
+	}
+	job.HCL = svc.Layer.Src
+	if !isJSON(svc.Layer.Src) {
+		if merged, diags := r.compose(svc); !diags.HasErrors() {
+			job.HCL = merged.text
+		}
+	}
+	return job, nil
+}
+
+func isJSON(src []byte) bool {
+	trimmed := strings.TrimLeft(string(src[:min(len(src), 512)]), " ")
+	return strings.HasPrefix(trimmed, "{")
+}
+
+// evaluate is jobspec2's, whose panics on odd input are errors here.
+func evaluate(c *jobspec2.ParseConfig) (job *api.Job, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("nomad's parser gave up on this job: %v", p)
+		}
+	}()
+	return jobspec2.ParseWithConfig(c)
+}
+
+// hideTemp names the stack where messages name its unpacked copy.
+func (r *renderer) hideTemp(diags hcl.Diagnostics) hcl.Diagnostics {
+	if r.temp != "" {
+		for _, d := range diags {
+			d.Detail = strings.ReplaceAll(d.Detail, r.temp, r.s.Path)
+		}
+	}
+	return diags
+}

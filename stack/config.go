@@ -1,0 +1,287 @@
+package stack
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/gohcl"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// configSchema is the top level of stack.hcl.
+var configSchema = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
+	{Type: "stack", LabelNames: []string{"name"}},
+	{Type: "service", LabelNames: []string{"name"}},
+	{Type: "secret", LabelNames: []string{"name"}},
+	{Type: "volume", LabelNames: []string{"name"}},
+	{Type: "check", LabelNames: []string{"name"}},
+	{Type: "precondition"},
+	// Reserved: read by later commands, any content.
+	{Type: "certificate", LabelNames: []string{"name"}},
+	{Type: "route", LabelNames: []string{"name"}},
+}}
+
+type stackBlock struct {
+	Version      string   `hcl:"version,optional"`
+	AppVersion   string   `hcl:"app_version,optional"`
+	Description  string   `hcl:"description,optional"`
+	RequiresJobs []string `hcl:"requires_jobs,optional"`
+}
+
+type serviceBlock struct {
+	DependsOn []string `hcl:"depends_on,optional"`
+	Secrets   []string `hcl:"secrets,optional"`
+	File      string   `hcl:"file,optional"`
+}
+
+type secretBlock struct {
+	Type        string   `hcl:"type,optional"`
+	Length      *int     `hcl:"length,optional"`
+	DNSNames    []string `hcl:"dns_names,optional"`
+	IPAddresses []string `hcl:"ip_addresses,optional"`
+	Import      []string `hcl:"import,optional"`
+	Description string   `hcl:"description,optional"`
+}
+
+type volumeBlock struct {
+	PluginID   string            `hcl:"plugin_id,optional"`
+	Parameters map[string]string `hcl:"parameters,optional"`
+}
+
+type checkBlock struct {
+	Method        string            `hcl:"method,optional"`
+	URL           string            `hcl:"url"`
+	Headers       map[string]string `hcl:"headers,optional"`
+	BasicAuth     *basicAuthBlock   `hcl:"basic_auth,block"`
+	Body          string            `hcl:"body,optional"`
+	Status        []int             `hcl:"status,optional"`
+	Contains      string            `hcl:"contains,optional"`
+	Timeout       string            `hcl:"timeout,optional"`
+	TLSSkipVerify bool              `hcl:"tls_skip_verify,optional"`
+}
+
+type basicAuthBlock struct {
+	Username string `hcl:"username"`
+	Password string `hcl:"password"`
+}
+
+type preconditionBlock struct {
+	Condition    hcl.Expression `hcl:"condition"`
+	ErrorMessage string         `hcl:"error_message"`
+}
+
+// config reads stack.hcl into s. Services come in the order of the file.
+func (s *Stack) config(body hcl.Body, ctx *hcl.EvalContext) hcl.Diagnostics {
+	content, diags := body.Content(configSchema)
+	seen := map[string]hcl.Range{}
+	for _, b := range content.Blocks {
+		id := b.Type
+		if len(b.Labels) > 0 && b.Type != "stack" {
+			id += " " + b.Labels[0]
+		}
+		if b.Type != "precondition" {
+			if first, dup := seen[id]; dup {
+				diags = append(diags, errAt(b.DefRange, "Duplicate "+b.Type, fmt.Sprintf("%s is already defined at %s.", id, place(first))))
+				continue
+			}
+			seen[id] = b.DefRange
+		}
+		switch b.Type {
+		case "stack":
+			var v stackBlock
+			diags = append(diags, gohcl.DecodeBody(b.Body, ctx, &v)...)
+			s.Name, s.Version, s.AppVersion, s.Description, s.RequiresJobs = b.Labels[0], v.Version, v.AppVersion, v.Description, v.RequiresJobs
+		case "service":
+			var v serviceBlock
+			diags = append(diags, gohcl.DecodeBody(b.Body, ctx, &v)...)
+			if v.File == "" {
+				v.File = b.Labels[0] + jobSuffix
+			}
+			s.Services = append(s.Services, &Service{Name: b.Labels[0], File: v.File, DependsOn: v.DependsOn, Secrets: v.Secrets, Range: b.DefRange})
+		case "secret":
+			diags = append(diags, s.secret(b, ctx)...)
+		case "volume":
+			var v volumeBlock
+			diags = append(diags, gohcl.DecodeBody(b.Body, ctx, &v)...)
+			s.Volumes = append(s.Volumes, &Volume{Name: b.Labels[0], PluginID: v.PluginID, Parameters: v.Parameters})
+		case "check":
+			diags = append(diags, s.check(b, ctx)...)
+		case "precondition":
+			diags = append(diags, precondition(b, ctx)...)
+		}
+	}
+	return diags
+}
+
+func (s *Stack) secret(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
+	var v secretBlock
+	diags := gohcl.DecodeBody(b.Body, ctx, &v)
+	sec := &Secret{
+		Name: b.Labels[0], Type: v.Type, Length: 32, DNSNames: v.DNSNames, IPAddresses: v.IPAddresses,
+		ImportPaths: v.Import, Description: v.Description,
+	}
+	if sec.Type == "" {
+		sec.Type = SecretRandom
+	}
+	kinds := []string{SecretRandom, SecretUUID, SecretGiven, SecretCertificate}
+	if !slices.Contains(kinds, sec.Type) {
+		diags = append(diags, errAt(attrRange(b, "type"), fmt.Sprintf("Unknown type of secret %q", sec.Type), "Write one of "+strings.Join(kinds, ", ")+"."))
+	}
+	if v.Length != nil {
+		sec.Length = *v.Length
+		if sec.Length < 8 || sec.Length > 4096 {
+			diags = append(diags, errAt(attrRange(b, "length"), "Invalid length of a secret", "Write a number from 8 to 4096."))
+		}
+	}
+	s.Secrets = append(s.Secrets, sec)
+	return diags
+}
+
+func (s *Stack) check(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
+	var v checkBlock
+	diags := gohcl.DecodeBody(b.Body, ctx, &v)
+	c := &Check{
+		Name: b.Labels[0], Method: v.Method, URL: v.URL, Headers: v.Headers, Body: v.Body, Status: v.Status,
+		Contains: v.Contains, TLSSkipVerify: v.TLSSkipVerify, Range: b.DefRange,
+	}
+	if v.BasicAuth != nil {
+		c.Username, c.Password = v.BasicAuth.Username, v.BasicAuth.Password
+	}
+	if v.Timeout != "" {
+		d, err := time.ParseDuration(v.Timeout)
+		if err != nil || d <= 0 {
+			diags = append(diags, errAt(attrRange(b, "timeout"), fmt.Sprintf("Invalid timeout %q", v.Timeout), `Write a duration such as "10s".`))
+		}
+		c.Timeout = d
+	}
+	s.Checks = append(s.Checks, c)
+	return diags
+}
+
+func precondition(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
+	var v preconditionBlock
+	diags := gohcl.DecodeBody(b.Body, ctx, &v)
+	if diags.HasErrors() {
+		return diags
+	}
+	ok, ds := condition(v.Condition, ctx)
+	diags = append(diags, ds...)
+	if !ds.HasErrors() && !ok {
+		diags = append(diags, errAt(b.DefRange, "The stack's precondition does not hold", v.ErrorMessage))
+	}
+	return diags
+}
+
+// attrRange is where an attribute of b is written, or b itself.
+func attrRange(b *hcl.Block, name string) hcl.Range {
+	c, _, _ := b.Body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: name}}})
+	if a := c.Attributes[name]; a != nil {
+		return a.Expr.Range()
+	}
+	return b.DefRange
+}
+
+// checkReferences looks at what services name: each other and secrets.
+func (s *Stack) checkReferences() hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	var names, items []string
+	for _, svc := range s.Services {
+		names = append(names, svc.Name)
+	}
+	for _, sec := range s.Secrets {
+		items = append(items, sec.Items()...)
+	}
+	unknown := func(svc *Service, what, name string, known []string) {
+		hint := "There is none of that name."
+		if near := Nearest(name, known); near != "" {
+			hint = fmt.Sprintf("Did you mean %q?", near)
+		} else if len(known) > 0 && len(known) <= 12 {
+			hint = "Known are " + strings.Join(known, ", ") + "."
+		}
+		diags = append(diags, errAt(svc.Range, fmt.Sprintf("Service %q names the unknown %s %q", svc.Name, what, name), hint))
+	}
+	for _, svc := range s.Services {
+		for _, d := range svc.DependsOn {
+			if !slices.Contains(names, d) {
+				unknown(svc, "service", d, names)
+			}
+		}
+		for _, i := range svc.Secrets {
+			if !slices.Contains(items, i) {
+				unknown(svc, "secret item", i, items)
+			}
+		}
+	}
+	return diags
+}
+
+// sortServices puts services behind what they depend on, ties by name.
+func (s *Stack) sortServices() hcl.Diagnostics {
+	slices.SortFunc(s.Services, func(a, b *Service) int { return strings.Compare(a.Name, b.Name) })
+	byName := make(map[string]*Service, len(s.Services))
+	for _, svc := range s.Services {
+		byName[svc.Name] = svc
+	}
+	waits := map[string]int{}           // services that svc still waits for
+	dependents := map[string][]string{} // who waits for it
+	for _, svc := range s.Services {
+		for _, d := range slices.Compact(slices.Sorted(slices.Values(svc.DependsOn))) {
+			waits[svc.Name]++
+			dependents[d] = append(dependents[d], svc.Name)
+		}
+	}
+	var ready []string
+	for _, svc := range s.Services {
+		if waits[svc.Name] == 0 {
+			ready = append(ready, svc.Name)
+		}
+	}
+	sorted := make([]*Service, 0, len(s.Services))
+	for len(ready) > 0 {
+		name := ready[0]
+		ready = ready[1:]
+		sorted = append(sorted, byName[name])
+		for _, d := range dependents[name] {
+			if waits[d]--; waits[d] == 0 {
+				at, _ := slices.BinarySearch(ready, d)
+				ready = slices.Insert(ready, at, d)
+			}
+		}
+	}
+	if len(sorted) < len(s.Services) {
+		return hcl.Diagnostics{cycle(s.Services, byName, waits)}
+	}
+	s.Services = sorted
+	return nil
+}
+
+// cycle describes one circle among the services that still wait.
+func cycle(services []*Service, byName map[string]*Service, waits map[string]int) *hcl.Diagnostic {
+	var path []string
+	var name string
+	for _, svc := range services {
+		if waits[svc.Name] > 0 {
+			name = svc.Name
+			break
+		}
+	}
+	for !slices.Contains(path, name) {
+		path = append(path, name)
+		for _, d := range byName[name].DependsOn {
+			if waits[d] > 0 {
+				name = d
+				break
+			}
+		}
+	}
+	path = append(path[slices.Index(path, name):], name)
+	return errAt(byName[name].Range, "Services depend on each other in a circle",
+		strings.Join(path, " → ")+". Remove one depends_on of these.")
+}
+
+func evalContext(vars map[string]cty.Value, funcs map[string]function) *hcl.EvalContext {
+	return &hcl.EvalContext{Variables: map[string]cty.Value{"var": cty.ObjectVal(vars)}, Functions: funcs}
+}

@@ -1,0 +1,428 @@
+package stack
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/hashicorp/nomad/jobspec2"
+	"github.com/zclconf/go-cty/cty"
+	ctyfunction "github.com/zclconf/go-cty/cty/function"
+)
+
+type function = ctyfunction.Function
+
+// Files of a stack directory.
+const (
+	ConfigFile    = "stack.hcl"
+	VariablesFile = "variables.hcl"
+	BaseFile      = "_base.nomad.hcl"
+	jobSuffix     = ".nomad.hcl"
+	// DefaultEnvironment is used when none is named, if its file exists.
+	DefaultEnvironment = "default"
+)
+
+// Options say which stack to load and with which values.
+type Options struct {
+	// Path is a stack directory or a single job file, as messages name it.
+	Path string
+	// FS, when set, is the stack directory; Path is then only its name.
+	FS fs.FS
+
+	// Environment is the NAME of environments/NAME.hcl or the path of a
+	// file; "" stands for the default environment if the stack has one.
+	Environment string
+
+	Vars       []string // -var k=v
+	ValueFiles []string // -var-file and -values, in the order given
+	Environ    []string // os.Environ(): NOMAD_VAR_x
+}
+
+// Load reads a stack and resolves every value of it. What the operator wrote
+// wrongly comes back as hcl.Diagnostics.
+func Load(ctx context.Context, o Options) (*Stack, error) {
+	l := &loader{Options: o, s: &Stack{Path: o.Path, FS: o.FS}}
+	if err := l.open(); err != nil {
+		return nil, err
+	}
+	diags, err := l.load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if diags.HasErrors() {
+		return nil, diags
+	}
+	return l.s, nil
+}
+
+type loader struct {
+	Options
+	s      *Stack
+	single string // name of the only job file below s.FS, when Path is a file
+}
+
+// open finds out what Path is.
+func (l *loader) open() error {
+	if l.FS != nil {
+		return nil
+	}
+	info, err := os.Stat(l.Path)
+	if err != nil {
+		return fmt.Errorf("reading the stack: %w", err)
+	}
+	l.s.Dir = l.Path
+	if !info.IsDir() {
+		l.single = filepath.Base(l.Path)
+		l.s.Dir = filepath.Dir(l.Path)
+	}
+	l.s.FS = os.DirFS(l.s.Dir)
+	return nil
+}
+
+// display is how messages name a file below the stack's directory.
+func (l *loader) display(name string) string {
+	if l.single != "" {
+		return filepath.Join(filepath.Dir(l.Path), filepath.FromSlash(name))
+	}
+	return filepath.Join(l.Path, filepath.FromSlash(name))
+}
+
+// read returns a file of the stack, nil when it does not exist.
+func (l *loader) read(name string) (*Layer, error) {
+	src, err := fs.ReadFile(l.s.FS, name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", l.display(name), err)
+	}
+	display := l.display(name)
+	if l.single != "" && name == l.single {
+		display = l.Path
+	}
+	return &Layer{File: display, Src: src}, nil
+}
+
+func (l *loader) load(ctx context.Context) (hcl.Diagnostics, error) {
+	s := l.s
+	var diags hcl.Diagnostics
+	var config *Layer
+	var files []string
+	var err error
+	if l.single != "" {
+		s.Name = strings.TrimSuffix(strings.TrimSuffix(l.single, ".hcl"), ".nomad")
+		s.Services = []*Service{{Name: s.Name, File: l.single}}
+		files = []string{l.single}
+	} else {
+		s.Name = filepath.Base(l.Path)
+		if abs, err := filepath.Abs(l.Path); err == nil && l.FS == nil {
+			s.Name = filepath.Base(abs)
+		}
+		if config, err = l.read(ConfigFile); err != nil {
+			return nil, err
+		}
+		if s.Variables, err = l.read(VariablesFile); err != nil {
+			return nil, err
+		}
+		if s.Base, err = l.read(BaseFile); err != nil {
+			return nil, err
+		}
+		if files, err = l.jobFiles(); err != nil {
+			return nil, err
+		}
+		if config == nil && len(files) == 0 {
+			return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Not a stack: " + l.Path,
+				Detail: "A stack is a directory with a " + ConfigFile + " or with job specs named *" + jobSuffix + "."}}, nil
+		}
+	}
+	envGiven, ds, err := l.environment()
+	if err != nil {
+		return nil, err
+	}
+	diags = append(diags, ds...)
+
+	// Declarations that all services share.
+	shared := declarations{}
+	for _, layer := range []*Layer{s.Variables, s.Base} {
+		if layer == nil {
+			continue
+		}
+		f, ds := parse(layer)
+		diags = append(diags, ds...)
+		if ds.HasErrors() {
+			continue
+		}
+		shared, ds = shared.declare(f)
+		diags = append(diags, ds...)
+	}
+
+	vals := append(envGiven, environValues(l.Environ)...)
+	for _, name := range l.ValueFiles {
+		vs, ds := fileValues(name)
+		diags = append(diags, ds...)
+		vals = append(vals, vs...)
+	}
+	vs, ds := argValues(l.Vars)
+	diags = append(diags, ds...)
+	vals = append(vals, vs...)
+
+	// What stack.hcl says needs the shared values.
+	sharedVals, ds := shared.resolve(vals)
+	diags = append(diags, ds...)
+	if diags.HasErrors() {
+		return diags, nil
+	}
+	switch {
+	case config != nil:
+		f, ds := parse(config)
+		diags = append(diags, ds...)
+		if ds.HasErrors() {
+			return diags, nil
+		}
+		dir := s.Dir
+		diags = append(diags, s.config(f.Body, evalContext(sharedVals, jobspec2.Functions(dir, dir != "")))...)
+		diags = append(diags, l.matchFiles(files)...)
+	case l.single == "":
+		for _, f := range files {
+			s.Services = append(s.Services, &Service{Name: strings.TrimSuffix(f, jobSuffix), File: f})
+		}
+	}
+	if diags.HasErrors() {
+		return diags, nil
+	}
+	ds, err = l.services(ctx, shared, sharedVals, vals)
+	if err != nil {
+		return nil, err
+	}
+	diags = append(diags, ds...)
+	diags = append(diags, s.checkReferences()...)
+	if !diags.HasErrors() {
+		diags = append(diags, s.sortServices()...)
+	}
+	if l.single != "" && s.Overlay == nil && !slices.ContainsFunc(l.ValueFiles, isYAML) {
+		s.Plain = &Plain{Vars: l.Vars, VarFiles: l.ValueFiles, Environ: l.Environ}
+	}
+	return diags, nil
+}
+
+func isYAML(name string) bool {
+	ext := strings.ToLower(filepath.Ext(name))
+	return ext == ".yaml" || ext == ".yml"
+}
+
+// services reads each service's file, its own declarations and its values.
+func (l *loader) services(ctx context.Context, shared declarations, sharedVals map[string]cty.Value, vals []given) (hcl.Diagnostics, error) {
+	s := l.s
+	var diags hcl.Diagnostics
+	known := map[string]bool{}
+	for name := range shared {
+		known[name] = true
+	}
+	s.Values = maps.Clone(sharedVals)
+	own := map[string][]*Service{} // variables that services declare
+	for _, svc := range s.Services {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
+		layer, err := l.read(svc.File)
+		if err != nil {
+			return nil, err
+		}
+		svc.Layer = layer
+		svc.Values = sharedVals
+		if svc.Range.Filename == "" {
+			svc.Range = hcl.Range{Filename: layer.File, Start: hcl.InitialPos, End: hcl.InitialPos}
+		}
+		if !bytes.Contains(layer.Src, []byte("variable")) || isJSON(layer.Src) {
+			continue // no declaration: parsed once, when it is rendered
+		}
+		f, ds := parse(layer)
+		diags = append(diags, ds...)
+		if ds.HasErrors() {
+			continue
+		}
+		ownDecls, ds := shared.declare(f)
+		diags = append(diags, ds...)
+		changed := declarations{}
+		for name, d := range ownDecls {
+			if shared[name] != d {
+				changed[name] = d
+				known[name] = true
+				own[name] = append(own[name], svc)
+			}
+		}
+		if len(changed) == 0 {
+			continue
+		}
+		ownVals, ds := changed.resolve(vals)
+		diags = append(diags, ds...)
+		svc.Values = maps.Clone(sharedVals)
+		maps.Copy(svc.Values, ownVals)
+	}
+	for name, svcs := range own {
+		first := svcs[0].Values[name]
+		same := !slices.ContainsFunc(svcs, func(svc *Service) bool {
+			return first == cty.NilVal || svc.Values[name] == cty.NilVal || !first.RawEquals(svc.Values[name])
+		})
+		if _, stackWide := sharedVals[name]; same && !stackWide {
+			s.Values[name] = first
+			continue
+		}
+		for _, svc := range svcs {
+			s.Values[svc.Name+"."+name] = svc.Values[name]
+		}
+	}
+	if l.single == "" || !isJSON(s.Services[0].Layer.Src) {
+		diags = append(diags, unknownNames(slices.Sorted(maps.Keys(known)), vals)...)
+	}
+	return diags, nil
+}
+
+// jobFiles lists the services' files: *.nomad.hcl without a leading "_".
+func (l *loader) jobFiles() ([]string, error) {
+	entries, err := fs.ReadDir(l.s.FS, ".")
+	if err != nil {
+		return nil, fmt.Errorf("reading the stack: %w", err)
+	}
+	var out []string
+	for _, e := range entries {
+		n := e.Name()
+		if !e.IsDir() && strings.HasSuffix(n, jobSuffix) && !strings.HasPrefix(n, "_") && !strings.HasPrefix(n, ".") {
+			out = append(out, n)
+		}
+	}
+	return out, nil
+}
+
+// matchFiles checks that service blocks and job files belong together.
+// Without any service block, every file is a service.
+func (l *loader) matchFiles(files []string) hcl.Diagnostics {
+	s := l.s
+	if len(s.Services) == 0 {
+		for _, f := range files {
+			s.Services = append(s.Services, &Service{Name: strings.TrimSuffix(f, jobSuffix), File: f})
+		}
+		return nil
+	}
+	var diags hcl.Diagnostics
+	used := map[string]hcl.Range{}
+	for _, svc := range s.Services {
+		if !fs.ValidPath(svc.File) {
+			diags = append(diags, errAt(svc.Range, fmt.Sprintf("Service %q names a file outside the stack", svc.Name), "file is a path below the stack's directory, with forward slashes."))
+			continue
+		}
+		if first, dup := used[svc.File]; dup {
+			diags = append(diags, errAt(svc.Range, fmt.Sprintf("%s is the file of two services", svc.File), "The other one is at "+place(first)+"."))
+			continue
+		}
+		used[svc.File] = svc.Range
+		if info, err := fs.Stat(l.s.FS, svc.File); err != nil || info.IsDir() {
+			hint := "Write the job spec there or name another file with file = \"…\"."
+			if near := Nearest(svc.File, files); near != "" {
+				hint += fmt.Sprintf(" There is a %s.", near)
+			}
+			diags = append(diags, errAt(svc.Range, fmt.Sprintf("Service %q has no file %s", svc.Name, l.display(svc.File)), hint))
+		}
+	}
+	for _, f := range files {
+		if _, ok := used[f]; !ok {
+			name := strings.TrimSuffix(f, jobSuffix)
+			diags = append(diags, errAt(hcl.Range{Filename: l.display(f), Start: hcl.InitialPos, End: hcl.InitialPos},
+				"Job file without a service block", fmt.Sprintf("Add service %q {} to %s, or begin the file's name with _ to leave it out.", name, l.display(ConfigFile))))
+		}
+	}
+	return diags
+}
+
+// environment finds and reads the environment: its values, and the layer
+// whose job blocks lie over every service.
+func (l *loader) environment() ([]given, hcl.Diagnostics, error) {
+	s, name := l.s, l.Environment
+	s.Environment = DefaultEnvironment
+	var layer *Layer
+	var err error
+	switch {
+	case name == "":
+		if l.single == "" {
+			layer, err = l.read(path.Join("environments", DefaultEnvironment+".hcl"))
+		}
+	case strings.ContainsAny(name, `/\`) || strings.HasSuffix(name, ".hcl"):
+		var src []byte
+		if src, err = os.ReadFile(name); err != nil {
+			return nil, nil, fmt.Errorf("reading the environment: %w", err)
+		}
+		layer = &Layer{File: name, Src: src}
+		s.Environment = strings.TrimSuffix(filepath.Base(name), ".hcl")
+	default:
+		s.Environment = name
+		if layer, err = l.read(path.Join("environments", name+".hcl")); err == nil && layer == nil {
+			return nil, hcl.Diagnostics{l.unknownEnvironment(name)}, nil
+		}
+	}
+	if err != nil || layer == nil {
+		return nil, nil, err
+	}
+	f, diags := parse(layer)
+	if diags.HasErrors() {
+		return nil, diags, nil
+	}
+	s.Overlay = layer
+	var vals []given
+	seen := map[string]hcl.Range{}
+	for _, b := range f.Body.(*hclsyntax.Body).Blocks {
+		if b.Type != "variables" {
+			continue // jobs and locals: read as a layer by package render
+		}
+		if len(b.Body.Blocks) > 0 {
+			diags = append(diags, errAt(b.Body.Blocks[0].DefRange(), "The variables block of an environment holds only values", "Write NAME = VALUE."))
+			continue
+		}
+		for _, name := range slices.Sorted(maps.Keys(b.Body.Attributes)) {
+			a := b.Body.Attributes[name]
+			if first, dup := seen[name]; dup {
+				diags = append(diags, errAt(a.SrcRange, fmt.Sprintf("Variable %q is set twice", name), "It is already set at "+place(first)+"."))
+			}
+			seen[name] = a.SrcRange
+			v, ds := a.Expr.Value(&hcl.EvalContext{Functions: jobspec2.Functions(s.Dir, s.Dir != "")})
+			diags = append(diags, ds...)
+			rng := a.Expr.Range()
+			vals = append(vals, given{name: name, value: v, rng: &rng, from: "environment " + s.Environment})
+		}
+	}
+	return vals, diags, nil
+}
+
+func (l *loader) unknownEnvironment(name string) *hcl.Diagnostic {
+	var known []string
+	matches, _ := fs.Glob(l.s.FS, "environments/*.hcl")
+	for _, m := range matches {
+		known = append(known, strings.TrimSuffix(path.Base(m), ".hcl"))
+	}
+	hint := fmt.Sprintf("Write %s.", l.display("environments/"+name+".hcl"))
+	if near := Nearest(name, known); near != "" {
+		hint = fmt.Sprintf("Did you mean %q?", near)
+	} else if len(known) > 0 {
+		hint = "There are " + strings.Join(known, ", ") + "."
+	}
+	return &hcl.Diagnostic{Severity: hcl.DiagError, Summary: fmt.Sprintf("Unknown environment %q", name), Detail: hint}
+}
+
+func parse(l *Layer) (*hcl.File, hcl.Diagnostics) {
+	return hclsyntax.ParseConfig(l.Src, l.File, hcl.InitialPos)
+}
+
+// isJSON is Nomad's rule for job files in HCL's JSON syntax.
+func isJSON(src []byte) bool {
+	src = bytes.TrimLeft(src, " ")
+	return len(src) > 0 && src[0] == '{'
+}
