@@ -1,0 +1,557 @@
+package record
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// Layout of what this package stores.
+const Layout = 1
+
+const (
+	layoutItem = "_layout" // in the master
+	infoItem   = "_info"   // in the master: when each secret was made, as JSON
+	markerItem = "_drover" // in a job's variable: drover owns it; its layout
+)
+
+// Secrets are the secrets of one stack in one environment: a master copy in
+// the Nomad Variable drover/stacks/STACK/ENV/secrets, with an item for each,
+// and for each job a variable at nomad/jobs/JOB_ID with just what it needs.
+type Secrets struct {
+	client     *api.Client
+	stack, env string
+	now        func() time.Time
+}
+
+// OpenSecrets makes no request. now is the clock for certificates; nil is
+// time.Now.
+func OpenSecrets(client *api.Client, stackName, env string, now func() time.Time) *Secrets {
+	if now == nil {
+		now = time.Now
+	}
+	return &Secrets{client: client, stack: stackName, env: env, now: now}
+}
+
+// Path of the master variable.
+func (s *Secrets) Path() string {
+	return "drover/stacks/" + s.stack + "/" + s.env + "/secrets"
+}
+
+// ErrNotFound says that a stack has no secret of that name.
+var ErrNotFound = errors.New("no such secret")
+
+// master is the content of the master variable.
+type master struct {
+	items map[string]string
+	info  map[string]info
+	index uint64 // 0 when there is none yet
+}
+
+type info struct {
+	Made time.Time `json:"made"`
+}
+
+func (m *master) clone() *master {
+	return &master{items: maps.Clone(m.items), info: maps.Clone(m.info), index: m.index}
+}
+
+func (s *Secrets) read(ctx context.Context) (*master, error) {
+	m := &master{items: map[string]string{}, info: map[string]info{}}
+	v, _, err := s.client.Variables().Peek(s.Path(), (&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("reading the secrets of stack %s: %w", s.stack, err)
+	}
+	if v == nil {
+		return m, nil
+	}
+	if err := checkLayout(v.Items[layoutItem], "the secrets at "+s.Path()); err != nil {
+		return nil, err
+	}
+	if text := v.Items[infoItem]; text != "" {
+		if err := json.Unmarshal([]byte(text), &m.info); err != nil {
+			return nil, fmt.Errorf("item %s of %s is not readable: %w", infoItem, s.Path(), err)
+		}
+	}
+	for k, val := range v.Items {
+		if k != layoutItem && k != infoItem {
+			m.items[k] = val
+		}
+	}
+	m.index = v.ModifyIndex
+	return m, nil
+}
+
+func checkLayout(text, what string) error {
+	n, err := strconv.Atoi(text)
+	switch {
+	case err != nil || n < 1:
+		return fmt.Errorf("%s carry no layout number: not written by drover", what)
+	case n > Layout:
+		return fmt.Errorf("%s were written by a newer drover (layout %d, this one knows %d): update drover", what, n, Layout)
+	}
+	return nil
+}
+
+func (s *Secrets) write(ctx context.Context, m *master) error {
+	text, err := json.Marshal(m.info)
+	if err != nil {
+		return fmt.Errorf("encoding %s: %w", infoItem, err)
+	}
+	v := &api.Variable{Path: s.Path(), Items: api.VariableItems(maps.Clone(m.items)), ModifyIndex: m.index}
+	v.Items[layoutItem], v.Items[infoItem] = strconv.Itoa(Layout), string(text)
+	out, err := writeChecked(ctx, s.client, v, &api.WriteOptions{})
+	if err != nil {
+		return fmt.Errorf("writing the secrets of stack %s: %w", s.stack, err)
+	}
+	m.index = out.ModifyIndex
+	return nil
+}
+
+// writeChecked creates a variable or replaces just the version that was read
+// (PUT /v1/var/:path?cas=). A request that has left is not cancelled.
+func writeChecked(ctx context.Context, client *api.Client, v *api.Variable, w *api.WriteOptions) (*api.Variable, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	write := client.Variables().CheckedUpdate
+	if v.ModifyIndex == 0 {
+		write = client.Variables().CheckedCreate
+	}
+	out, _, err := write(v, w.WithContext(ctx))
+	return out, withoutItems(err)
+}
+
+// withoutItems keeps the values of the other writer out of the error text.
+func withoutItems(err error) error {
+	var conflict api.ErrCASConflict
+	if errors.As(err, &conflict) {
+		return errConflict{conflict.Conflict.Path}
+	}
+	return err
+}
+
+type errConflict struct{ path string }
+
+func (e errConflict) Error() string {
+	return "somebody else changed " + e.path + " at the same time; try again"
+}
+
+// update applies f to the master and writes it if f changed anything. When
+// somebody else writes in between, f is applied once more to what is there
+// then.
+func (s *Secrets) update(ctx context.Context, f func(*master) error) (*master, error) {
+	for retry := true; ; retry = false {
+		old, err := s.read(ctx)
+		if err != nil {
+			return nil, err
+		}
+		m := old.clone()
+		if err := f(m); err != nil {
+			return nil, err
+		}
+		if maps.Equal(m.items, old.items) {
+			return m, nil
+		}
+		err = s.write(ctx, m)
+		var conflict errConflict
+		if err == nil || !retry || !errors.As(err, &conflict) {
+			return m, err
+		}
+	}
+}
+
+// Report is what Ensure did.
+type Report struct {
+	Generated []string // secrets that were made
+	Renewed   []string // certificates with a new leaf
+	Jobs      []string // jobs whose variable was written
+	Redact    func(string) string
+}
+
+// Ensure makes the secrets that are missing, renews certificates that are in
+// the last third of their life, and gives every job its variable. When all is
+// there it writes nothing: one request for the master and one per job.
+func (s *Secrets) Ensure(ctx context.Context, specs []*stack.Secret, jobs []render.Job) (Report, error) {
+	var rep Report
+	vars, err := s.readJobs(ctx, jobs) // refuses before anything is written
+	if err != nil {
+		return rep, err
+	}
+	m, err := s.update(ctx, func(m *master) error {
+		rep = Report{}
+		return s.complete(specs, m, &rep)
+	})
+	if err != nil {
+		return rep, err
+	}
+	rep.Jobs, err = s.publish(ctx, specs, vars, m)
+	rep.Redact = m.redactor()
+	return rep, err
+}
+
+// Redactor hides the values that the stack has now.
+func (s *Secrets) Redactor(ctx context.Context) (func(string) string, error) {
+	m, err := s.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return m.redactor(), nil
+}
+
+func (m *master) redactor() func(string) string {
+	var values []Value
+	for _, v := range m.items {
+		if !strings.HasPrefix(v, "-----BEGIN CERTIFICATE-----") { // public
+			values = append(values, NewValue(v))
+		}
+	}
+	return Redactor(values...)
+}
+
+func (s *Secrets) complete(specs []*stack.Secret, m *master, rep *Report) error {
+	var given []string
+	for _, spec := range specs {
+		if spec.Type == stack.SecretCertificate {
+			_, had := m.items[certItem(spec.Name)]
+			made, err := certify(spec, m.items, s.now(), false)
+			if err != nil {
+				return err
+			}
+			if made {
+				m.info[spec.Name] = info{Made: s.now().UTC()}
+				if had {
+					rep.Renewed = append(rep.Renewed, spec.Name)
+				} else {
+					rep.Generated = append(rep.Generated, spec.Name)
+				}
+			}
+			continue
+		}
+		if m.items[spec.Name] != "" {
+			continue
+		}
+		value, err := generate(spec)
+		if err != nil {
+			return err
+		}
+		if value == "" {
+			given = append(given, spec.Name)
+			continue
+		}
+		m.items[spec.Name] = value
+		m.info[spec.Name] = info{Made: s.now().UTC()}
+		rep.Generated = append(rep.Generated, spec.Name)
+	}
+	if len(given) > 0 {
+		return fmt.Errorf("stack %s needs secrets that only you can give: %s; run `drover secrets set %s %s -e %s` for each", s.stack, strings.Join(given, ", "), s.stack, given[0], s.env)
+	}
+	return nil
+}
+
+// generate makes a value, "" for one that has to be given.
+func generate(spec *stack.Secret) (string, error) {
+	switch spec.Type {
+	case stack.SecretRandom:
+		length := spec.Length
+		if length <= 0 {
+			length = 32
+		}
+		return randomText(length), nil
+	case stack.SecretUUID:
+		return randomUUID(), nil
+	case stack.SecretGiven:
+		return "", nil
+	}
+	return "", fmt.Errorf("secret %s has unknown type %q", spec.Name, spec.Type)
+}
+
+// jobVariable is what is at nomad/jobs/ID now.
+type jobVariable struct {
+	job   render.Job
+	id    string
+	items map[string]string
+	index uint64
+}
+
+func (v *jobVariable) path() string { return "nomad/jobs/" + v.id }
+
+func (v *jobVariable) places() (namespace, region string) {
+	if p := v.job.Job.Namespace; p != nil {
+		namespace = *p
+	}
+	if p := v.job.Job.Region; p != nil {
+		region = *p
+	}
+	return namespace, region
+}
+
+// readJobs reads the variables of the jobs that need secrets.
+func (s *Secrets) readJobs(ctx context.Context, jobs []render.Job) ([]*jobVariable, error) {
+	var vars []*jobVariable
+	for _, j := range jobs {
+		if len(j.Secrets) > 0 {
+			vars = append(vars, &jobVariable{job: j, id: *j.Job.ID})
+		}
+	}
+	return vars, each(len(vars), func(i int) error {
+		v := vars[i]
+		namespace, region := v.places()
+		got, _, err := s.client.Variables().Peek(v.path(), (&api.QueryOptions{Namespace: namespace, Region: region}).WithContext(ctx))
+		if err != nil {
+			return fmt.Errorf("reading the variable of job %s: %w", v.id, err)
+		}
+		if got == nil {
+			return nil
+		}
+		if got.Items[markerItem] == "" {
+			return fmt.Errorf("the Nomad Variable %s was not made by drover and would be overwritten; move its items elsewhere and delete it with `nomad var purge %s`", v.path(), v.path())
+		}
+		if err := checkLayout(got.Items[markerItem], "the items of "+v.path()); err != nil {
+			return err
+		}
+		v.items, v.index = got.Items, got.ModifyIndex
+		return nil
+	})
+}
+
+// publish gives each job just its items and returns the IDs of those that
+// were written.
+func (s *Secrets) publish(ctx context.Context, specs []*stack.Secret, vars []*jobVariable, m *master) ([]string, error) {
+	items := map[string][]string{} // a secret's name or one of its items → items
+	for _, spec := range specs {
+		items[spec.Name] = spec.Items()
+		for _, i := range spec.Items() {
+			items[i] = append(items[i], i)
+		}
+	}
+	wanted := make([]map[string]string, len(vars))
+	for i, v := range vars {
+		w := map[string]string{markerItem: strconv.Itoa(Layout)}
+		for _, name := range v.job.Secrets {
+			if items[name] == nil {
+				return nil, fmt.Errorf("job %s asks for secret %q, which stack %s does not have", v.id, name, s.stack)
+			}
+			for _, item := range items[name] {
+				w[item] = m.items[item]
+			}
+		}
+		wanted[i] = w
+	}
+	var mu sync.Mutex
+	var written []string
+	err := each(len(vars), func(i int) error {
+		v := vars[i]
+		if maps.Equal(v.items, wanted[i]) {
+			return nil
+		}
+		namespace, region := v.places()
+		_, err := writeChecked(ctx, s.client, &api.Variable{Path: v.path(), Items: wanted[i], ModifyIndex: v.index},
+			&api.WriteOptions{Namespace: namespace, Region: region})
+		if err != nil {
+			return fmt.Errorf("writing the variable of job %s: %w", v.id, err)
+		}
+		mu.Lock()
+		written = append(written, v.id)
+		mu.Unlock()
+		return nil
+	})
+	slices.Sort(written)
+	return written, err
+}
+
+// refresh brings the variables that jobs already have up to date.
+func (s *Secrets) refresh(ctx context.Context, specs []*stack.Secret, jobs []render.Job, m *master) ([]string, error) {
+	vars, err := s.readJobs(ctx, jobs)
+	if err != nil {
+		return nil, err
+	}
+	vars = slices.DeleteFunc(vars, func(v *jobVariable) bool { return v.index == 0 })
+	return s.publish(ctx, specs, vars, m)
+}
+
+// Set gives a secret a value, and returns the jobs whose variable changed.
+func (s *Secrets) Set(ctx context.Context, specs []*stack.Secret, jobs []render.Job, name string, value Value) ([]string, error) {
+	spec, err := s.find(specs, name)
+	if err != nil {
+		return nil, err
+	}
+	if spec.Type == stack.SecretCertificate {
+		return nil, fmt.Errorf("secret %s is a certificate that drover makes; `drover secrets rotate` makes a new one", name)
+	}
+	if value.text == "" {
+		return nil, fmt.Errorf("the value of secret %s is empty", name)
+	}
+	m, err := s.update(ctx, func(m *master) error {
+		if m.items[name] != value.text {
+			m.items[name] = value.text
+			m.info[name] = info{Made: s.now().UTC()}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.refresh(ctx, specs, jobs, m)
+}
+
+// Rotate makes a new value in the master and in the variables of the jobs,
+// whose tasks pick it up through their templates. A certificate gets a new
+// leaf from the same CA.
+func (s *Secrets) Rotate(ctx context.Context, specs []*stack.Secret, jobs []render.Job, name string) ([]string, error) {
+	spec, err := s.find(specs, name)
+	if err != nil {
+		return nil, err
+	}
+	m, err := s.update(ctx, func(m *master) error {
+		m.info[name] = info{Made: s.now().UTC()}
+		if spec.Type == stack.SecretCertificate {
+			_, err := certify(spec, m.items, s.now(), true)
+			return err
+		}
+		value, err := generate(spec)
+		if err == nil && value == "" {
+			err = fmt.Errorf("secret %s is given by you and cannot be made; use `drover secrets set %s %s -e %s`", name, s.stack, name, s.env)
+		}
+		m.items[name] = value
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.refresh(ctx, specs, jobs, m)
+}
+
+func (s *Secrets) find(specs []*stack.Secret, name string) (*stack.Secret, error) {
+	var names []string
+	for _, spec := range specs {
+		if spec.Name == name {
+			return spec, nil
+		}
+		names = append(names, spec.Name)
+	}
+	if len(names) == 0 {
+		return nil, fmt.Errorf("%w: %q; stack %s declares none", ErrNotFound, name, s.stack)
+	}
+	return nil, fmt.Errorf("%w: %q; stack %s has %s", ErrNotFound, name, s.stack, strings.Join(names, ", "))
+}
+
+// Show returns one item. A certificate has several: NAME_ca, NAME_cert, NAME_key.
+func (s *Secrets) Show(ctx context.Context, specs []*stack.Secret, name string) (Value, error) {
+	m, err := s.read(ctx)
+	if err != nil {
+		return Value{}, err
+	}
+	if v, ok := m.items[name]; ok {
+		return NewValue(v), nil
+	}
+	spec, err := s.find(specs, name)
+	if err != nil {
+		return Value{}, err
+	}
+	if spec.Type == stack.SecretCertificate && m.items[certItem(name)] != "" {
+		return Value{}, fmt.Errorf("secret %s is a certificate; show one of %s", name, strings.Join(spec.Items(), ", "))
+	}
+	return Value{}, fmt.Errorf("secret %s has no value yet; `drover deploy` makes it, `drover secrets set` gives it one", name)
+}
+
+// Listed is a secret without its value.
+type Listed struct {
+	Name        string    `json:"name"`
+	Type        string    `json:"type"` // "" when the stack does not declare it (any more)
+	Set         bool      `json:"set"`
+	Made        time.Time `json:"made,omitzero"`
+	Expires     time.Time `json:"expires,omitzero"` // of a certificate's leaf
+	Description string    `json:"description,omitempty"`
+}
+
+// List tells which secrets there are, never their values.
+func (s *Secrets) List(ctx context.Context, specs []*stack.Secret) ([]Listed, error) {
+	m, err := s.read(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []Listed
+	known := map[string]bool{}
+	for _, spec := range specs {
+		l := Listed{Name: spec.Name, Type: spec.Type, Description: spec.Description, Made: m.info[spec.Name].Made}
+		item := spec.Name
+		if spec.Type == stack.SecretCertificate {
+			item = certItem(spec.Name)
+			if c := firstCertificate(m.items[item]); c != nil {
+				l.Expires = c.NotAfter
+			}
+			known[caKeyItem(spec.Name)] = true
+		}
+		_, l.Set = m.items[item]
+		for _, i := range spec.Items() {
+			known[i] = true
+		}
+		out = append(out, l)
+	}
+	for _, name := range slices.Sorted(maps.Keys(m.items)) {
+		if !known[name] {
+			out = append(out, Listed{Name: name, Set: true, Made: m.info[name].Made})
+		}
+	}
+	return out, nil
+}
+
+// Purge deletes the master and the variables of the jobs, those that drover
+// made.
+func (s *Secrets) Purge(ctx context.Context, jobs []render.Job) error {
+	vars, err := s.readJobs(ctx, jobs)
+	if err != nil {
+		return err
+	}
+	err = each(len(vars), func(i int) error {
+		v := vars[i]
+		if v.index == 0 {
+			return nil
+		}
+		namespace, region := v.places()
+		w := (&api.WriteOptions{Namespace: namespace, Region: region}).WithContext(ctx)
+		if _, err := s.client.Variables().CheckedDelete(v.path(), v.index, w); err != nil {
+			return fmt.Errorf("deleting the variable of job %s: %w", v.id, withoutItems(err))
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	m, err := s.read(ctx)
+	if err != nil || m.index == 0 {
+		return err
+	}
+	if _, err := s.client.Variables().CheckedDelete(s.Path(), m.index, (&api.WriteOptions{}).WithContext(ctx)); err != nil {
+		return fmt.Errorf("deleting the secrets of stack %s: %w", s.stack, withoutItems(err))
+	}
+	return nil
+}
+
+// each calls f for 0…n-1, a few at a time, and joins the errors.
+func each(n int, f func(int) error) error {
+	errs := make([]error, n)
+	slots := make(chan struct{}, 8)
+	var wg sync.WaitGroup
+	for i := range n {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			errs[i] = f(i)
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}

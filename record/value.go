@@ -1,0 +1,63 @@
+// Package record keeps what drover has to remember in Nomad Variables. For
+// now that is the secrets of a stack.
+//
+// Everything stored carries the number of its layout; a layout newer than
+// this drover knows is refused, never guessed at.
+package record
+
+import (
+	"log/slog"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// Redacted stands wherever a secret value would have.
+const Redacted = "(redacted)"
+
+// Value is a secret. Printing, logging or encoding it shows [Redacted]; only
+// Reveal gives it out.
+type Value struct{ text string }
+
+// NewValue makes a Value of a plain string.
+func NewValue(s string) Value { return Value{s} }
+
+// Reveal is the secret itself.
+func (v Value) Reveal() string { return v.text }
+
+func (Value) String() string               { return Redacted }
+func (Value) GoString() string             { return Redacted }
+func (Value) MarshalJSON() ([]byte, error) { return []byte(`"` + Redacted + `"`), nil }
+func (Value) MarshalText() ([]byte, error) { return []byte(Redacted), nil }
+func (Value) LogValue() slog.Value         { return slog.StringValue(Redacted) }
+
+// Redactor replaces every occurrence of the values in a text. A PEM block is
+// recognised by each of its lines. Values shorter than four characters are
+// left alone: they are in every other word.
+func Redactor(values ...Value) func(string) string {
+	var old []string
+	add := func(s string) {
+		if s = strings.TrimSpace(s); len(s) >= 4 {
+			old = append(old, s)
+		}
+	}
+	for _, v := range values {
+		add(v.text)
+		add(url.QueryEscape(v.text))
+		if strings.Contains(v.text, "\n") {
+			for line := range strings.Lines(v.text) {
+				if !strings.HasPrefix(line, "-----") {
+					add(line)
+				}
+			}
+		}
+	}
+	// The longest first: one value may be the beginning of another.
+	slices.SortFunc(old, func(a, b string) int { return len(b) - len(a) })
+	old = slices.Compact(old)
+	pairs := make([]string, 0, 2*len(old))
+	for _, s := range old {
+		pairs = append(pairs, s, Redacted)
+	}
+	return strings.NewReplacer(pairs...).Replace
+}
