@@ -167,6 +167,9 @@ func precondition(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 	if diags.HasErrors() {
 		return diags
 	}
+	if ds := UnknownFunctions(v.Condition); ds.HasErrors() {
+		return append(diags, ds...)
+	}
 	ok, ds := condition(v.Condition, ctx)
 	diags = append(diags, ds...)
 	if !ds.HasErrors() && !ok {

@@ -134,6 +134,7 @@ func declareBlock(below *declaration, b *hclsyntax.Block) (*declaration, hcl.Dia
 			continue
 		}
 		v := validation{condition: c.Attributes["condition"].Expr, rng: vb.DefRange}
+		diags = append(diags, UnknownFunctions(v.condition)...)
 		diags = append(diags, gohcl.DecodeExpression(c.Attributes["error_message"].Expr, nil, &v.message)...)
 		d.validations = append(d.validations, v)
 	}
@@ -267,6 +268,36 @@ func (d *declaration) validate(v cty.Value, g given) hcl.Diagnostics {
 			Subject:  subject,
 		})
 	}
+	return diags
+}
+
+// UnknownFunctions complains about calls of functions that Nomad does not
+// have. Evaluation does so too, but not inside can() and try(), where the
+// mistake would only make the condition false.
+func UnknownFunctions(e hcl.Expression) hcl.Diagnostics {
+	node, ok := e.(hclsyntax.Node)
+	if !ok {
+		return nil
+	}
+	var diags hcl.Diagnostics
+	var known map[string]function
+	_ = hclsyntax.VisitAll(node, func(n hclsyntax.Node) hcl.Diagnostics {
+		call, ok := n.(*hclsyntax.FunctionCallExpr)
+		if !ok {
+			return nil
+		}
+		if known == nil {
+			known = jobspec2.Functions("", false)
+		}
+		if _, ok := known[call.Name]; !ok {
+			detail := "Nomad's job specs have no function of that name."
+			if near := Nearest(call.Name, slices.Sorted(maps.Keys(known))); near != "" {
+				detail += fmt.Sprintf(" Did you mean %s?", near)
+			}
+			diags = append(diags, errAt(call.NameRange, fmt.Sprintf("Unknown function %q", call.Name), detail))
+		}
+		return nil
+	})
 	return diags
 }
 
