@@ -2,7 +2,7 @@ variable "domain" {
   type        = string
   description = "Host (and port, if not 443) under which users reach this oCIS: cloud.example.org. It must also resolve inside the cluster."
   validation {
-    condition     = can(regex("^[A-Za-z0-9.-]+(:[0-9]+)?$", var.domain))
+    condition     = var.domain != "" && regex_replace(var.domain, "^[A-Za-z0-9.-]+(:[0-9]+)?$", "") == ""
     error_message = "The domain is a host name or address with an optional port, without a scheme: cloud.example.org or 127.0.0.1:9200."
   }
 }
@@ -41,7 +41,7 @@ variable "user" {
   default     = "1000"
   validation {
     condition     = !contains(["", "0", "root"], var.user)
-    error_message = "oCIS does not run as root: name a user."
+    error_message = "No service of oCIS runs as root: name another user."
   }
 }
 
