@@ -64,6 +64,7 @@ func newRoot(streams *IO) *cobra.Command {
 		return usagef("%s: %s", cmd.CommandPath(), err)
 	})
 	root.AddCommand(newVersion(streams), newRender(streams))
+	root.AddCommand(newDev(streams))
 	return root
 }
 

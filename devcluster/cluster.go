@@ -1,0 +1,177 @@
+package devcluster
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+)
+
+// Cluster is a cluster that exists; it may be running or not.
+type Cluster struct {
+	// AlreadyRunning says that Up had nothing to start.
+	AlreadyRunning bool
+
+	l        *layout
+	lifeline *os.File // held, never written: see Options.Lifeline
+}
+
+// Name is the cluster's name.
+func (c *Cluster) Name() string { return c.l.Name }
+
+// Dir is the directory that holds everything of the cluster.
+func (c *Cluster) Dir() string { return c.l.dir }
+
+// BinDir is the directory with programs for tasks (client meta drover_bin).
+func (c *Cluster) BinDir() string { return c.l.path("bin") }
+
+// DataDir is where tasks keep what outlives them (client meta drover_data).
+func (c *Cluster) DataDir() string { return c.l.path("data") }
+
+// NomadAddr is the URL of Nomad's HTTP API in the first region.
+func (c *Cluster) NomadAddr() string { return c.Regions()[0].NomadAddr }
+
+// ConsulAddr is the URL of Consul's HTTP API in the first region.
+func (c *Cluster) ConsulAddr() string { return c.Regions()[0].ConsulAddr }
+
+// ConsulDNS is host and port of Consul's DNS in the first region.
+func (c *Cluster) ConsulDNS() string {
+	for _, a := range c.l.agents() {
+		if a.program == Consul && a.server {
+			return a.addr + ":" + strconv.Itoa(c.l.Ports.ConsulDNS)
+		}
+	}
+	return ""
+}
+
+// Loopback is an address that no other cluster uses, for tasks that listen on
+// ports of their choice; with several clients it is the first one's.
+func (c *Cluster) Loopback() string {
+	for _, a := range c.l.agents() {
+		if a.loopback != "" {
+			return a.loopback
+		}
+	}
+	return ""
+}
+
+// Regions says how to talk to each region.
+func (c *Cluster) Regions() []Reach {
+	var all []Reach
+	for _, region := range c.l.Shape.Regions {
+		r := Reach{Region: region}
+		for _, a := range c.l.agents() {
+			if a.region != region || !a.server {
+				continue
+			}
+			if a.program == Nomad && r.NomadAddr == "" {
+				r.NomadAddr = a.httpAddr(c.l.Ports)
+			}
+			if a.program == Consul && r.ConsulAddr == "" {
+				r.ConsulAddr = a.httpAddr(c.l.Ports)
+			}
+		}
+		all = append(all, r)
+	}
+	return all
+}
+
+// Env are the environment variables that make nomad, consul and drover talk
+// to the given region of the cluster, the first one when empty.
+func (c *Cluster) Env(region string) ([]string, error) {
+	for _, r := range c.Regions() {
+		if r.Region != region && region != "" {
+			continue
+		}
+		env := []string{"NOMAD_ADDR=" + r.NomadAddr, "CONSUL_HTTP_ADDR=" + r.ConsulAddr}
+		if len(c.l.Shape.Regions) > 1 {
+			env = append(env, "NOMAD_REGION="+r.Region)
+		}
+		return env, nil
+	}
+	return nil, invalidf("the dev cluster has no region %q: it has %v", region, c.l.Shape.Regions)
+}
+
+// Agents lists the agents in the order in which they are started.
+func (c *Cluster) Agents(ctx context.Context) []Agent { return c.Status(ctx).Agents }
+
+// Status asks the supervisor what runs.
+func (c *Cluster) Status(ctx context.Context) Status {
+	st := Status{
+		Name: c.Name(), Dir: c.Dir(), State: StateStopped,
+		NomadAddr: c.NomadAddr(), ConsulAddr: c.ConsulAddr(), ConsulDNS: c.ConsulDNS(), Loopback: c.Loopback(),
+	}
+	if len(c.l.Shape.Regions) > 1 {
+		st.Regions = c.Regions()
+	}
+	sup, err := control{c.l.dir}.status(ctx)
+	if err == nil {
+		st.State, st.SupervisorPID = StateRunning, sup.PID
+		if sup.Stopping {
+			st.State = StateStopping
+		}
+	}
+	for _, spec := range c.l.agents() {
+		a := c.l.agent(spec)
+		if p, ok := sup.Agents[a.Name]; ok {
+			a.State, a.PID = p.State, p.PID
+		}
+		st.Agents = append(st.Agents, a)
+	}
+	return st
+}
+
+// Kill kills the named agent and returns when it is gone. What it ran goes on.
+func (c *Cluster) Kill(ctx context.Context, name string) error {
+	return control{c.l.dir}.post(ctx, "/agent/"+name+"/kill")
+}
+
+// Stop pauses the named agent with SIGSTOP: it keeps its connections and says
+// nothing more.
+func (c *Cluster) Stop(ctx context.Context, name string) error {
+	return control{c.l.dir}.post(ctx, "/agent/"+name+"/pause")
+}
+
+// Cont lets an agent go on that Stop paused.
+func (c *Cluster) Cont(ctx context.Context, name string) error {
+	return control{c.l.dir}.post(ctx, "/agent/"+name+"/continue")
+}
+
+// Restart stops the named agent if it runs, starts it and waits until it is
+// ready. What it ran goes on.
+func (c *Cluster) Restart(ctx context.Context, name string) error {
+	for _, spec := range c.l.agents() {
+		if spec.name != name {
+			continue
+		}
+		ctl := control{c.l.dir}
+		st, err := ctl.status(ctx)
+		if err != nil {
+			return err
+		}
+		if st.Agents[name].PID != 0 {
+			if err := ctl.post(ctx, "/agent/"+name+"/stop"); err != nil {
+				return err
+			}
+		}
+		if err := ctl.post(ctx, "/agent/"+name+"/start"); err != nil {
+			return err
+		}
+		return c.l.awaitReady(ctx, 2*time.Minute, []*agentSpec{spec})
+	}
+	return fmt.Errorf("there is no agent %q", name)
+}
+
+// Down stops the cluster; with wipe it removes it.
+func (c *Cluster) Down(ctx context.Context, wipe bool) error {
+	err := Down(ctx, Options{Name: c.l.Name, Dir: c.l.dir}, wipe)
+	if c.lifeline != nil {
+		_ = c.lifeline.Close()
+	}
+	return err
+}
+
+// Leftovers lists processes of the cluster, and fails if something is mounted
+// in its directory. Of a cluster that is down there are none.
+func (c *Cluster) Leftovers() ([]Process, error) { return leftovers(c.l) }

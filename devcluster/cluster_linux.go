@@ -1,0 +1,487 @@
+package devcluster
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// graceDown is how long a supervisor may take to end everything.
+const graceDown = 60 * time.Second
+
+// lockCluster keeps two drovers from changing one cluster at once. The lock is
+// not in the cluster's directory, which may be removed under it.
+func lockCluster(ctx context.Context, opts Options) (*os.File, error) {
+	root, err := stateRoot()
+	if err != nil {
+		return nil, err
+	}
+	locks := filepath.Join(root, ".locks")
+	if err := os.MkdirAll(locks, 0o755); err != nil { // #nosec G301 -- empty files
+		return nil, fmt.Errorf("locking the dev cluster: %w", err)
+	}
+	name := strings.NewReplacer("%", "%25", "/", "%2F").Replace(opts.Dir)
+	if len(name) > 200 {
+		name = name[len(name)-200:]
+	}
+	f, err := lockFile(ctx, filepath.Join(locks, name), func() {
+		opts.Events(Event{Text: "waiting for another drover dev command on this cluster"})
+	})
+	if err != nil {
+		return nil, fmt.Errorf("locking the dev cluster: %w", err)
+	}
+	return f, nil
+}
+
+// Up starts the cluster, which it creates if there is none, and returns when
+// it can take jobs: every region has a leader and every client is ready. If
+// the cluster runs already, that is all that Up finds out; see
+// Cluster.AlreadyRunning. When Up fails or ctx ends, nothing keeps running.
+func Up(ctx context.Context, opts Options) (*Cluster, error) {
+	opts, err := opts.resolve()
+	if err != nil {
+		return nil, err
+	}
+	lock, err := lockCluster(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	l, err := loadLayout(opts.Dir)
+	if err != nil && !errors.Is(err, ErrNoCluster) {
+		return nil, err
+	}
+	if l != nil {
+		if err := l.fits(opts); err != nil {
+			return nil, err
+		}
+		st, err := control{opts.Dir}.status(ctx)
+		if err == nil && !st.Stopping {
+			c := &Cluster{l: l, AlreadyRunning: true}
+			return c, l.placeTools(ctx, opts)
+		}
+		if err := l.awaitSupervisor(ctx, graceDown); err != nil {
+			return nil, err
+		}
+	} else if err := claimable(opts.Dir); err != nil {
+		return nil, err
+	}
+	programs := map[string]string{}
+	for _, name := range []string{Nomad, Consul} {
+		if programs[name], err = opts.Tools.Path(ctx, name); err != nil {
+			return nil, err
+		}
+	}
+	if l == nil {
+		if l, err = establish(ctx, opts); err != nil {
+			return nil, err
+		}
+	} else {
+		if err := l.sweep(ctx); err != nil {
+			return nil, fmt.Errorf("cleaning up after the last run: %w", err)
+		}
+		if err := l.portsFree(ctx); err != nil {
+			return nil, err
+		}
+	}
+	l.Programs = programs
+	if err := l.prepare(); err != nil {
+		return nil, err
+	}
+	if err := l.placeTools(ctx, opts); err != nil {
+		return nil, err
+	}
+	l.warnUnreachable(opts)
+	return l.launch(ctx, opts)
+}
+
+// fits says whether the existing cluster is what opts ask for.
+func (l *layout) fits(opts Options) error {
+	if !opts.Shape.isZero() && !opts.Shape.equal(l.Shape) {
+		return invalidf("the dev cluster %q exists with another shape (%s): remove it with drover dev down --wipe, or give another --name", l.Name, l.Shape)
+	}
+	if opts.DefaultPorts && l.Ports != slotPorts(l.Slot, true) {
+		return invalidf("the dev cluster %q exists with ports of its own: remove it with drover dev down --wipe, or give another --name", l.Name)
+	}
+	return nil
+}
+
+// claimable refuses a directory that holds anything but a cluster's own files:
+// it would have to be told apart when the cluster is removed.
+func claimable(dir string) error {
+	names, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("creating the dev cluster: %w", err)
+	}
+	for _, n := range names {
+		if !slices.Contains(entries, n.Name()) {
+			return invalidf("%s is in use: it holds %s, which is not of a dev cluster", dir, n.Name())
+		}
+	}
+	return nil
+}
+
+// establish makes the directory and the state of a new cluster.
+func establish(ctx context.Context, opts Options) (*layout, error) {
+	if err := mkdir(opts.Dir, 0o755); err != nil {
+		return nil, fmt.Errorf("creating the dev cluster: %w", err)
+	}
+	return create(ctx, opts)
+}
+
+// mkdir makes a directory with exactly this mode, whatever the umask is.
+func mkdir(path string, mode os.FileMode) error {
+	if err := os.MkdirAll(path, 0o755); err != nil { // #nosec G301 -- see prepare
+		return err
+	}
+	return os.Chmod(path, mode)
+}
+
+// prepare makes the directories and writes the agents' configuration.
+//
+// Tasks run as nobody or another user, so they must get through the directory
+// to their own files, read bin and make directories of their own in data, as
+// everybody may in /tmp: hence the sticky bit. What Nomad and Consul keep for
+// themselves, keys among it, is closed.
+func (l *layout) prepare() error {
+	type dir struct {
+		path string
+		mode os.FileMode
+	}
+	dirs := []dir{
+		{l.path("bin"), 0o755},
+		{l.path("data"), 0o777 | os.ModeSticky},
+		{l.path("volumes"), 0o755},
+		{l.path("nomad"), 0o711},
+		{l.path("consul"), 0o700},
+		{l.path("config"), 0o755},
+		{l.path("logs"), 0o755},
+		{l.path("run"), 0o700},
+	}
+	for _, a := range l.agents() {
+		if a.program == Consul {
+			dirs = append(dirs, dir{l.path("consul", a.name), 0o700})
+			continue
+		}
+		dirs = append(dirs,
+			dir{l.path("nomad", a.name), 0o711},
+			dir{l.path("nomad", a.name, "server"), 0o700},
+			dir{l.path("nomad", a.name, "client"), 0o700})
+		if a.client {
+			dirs = append(dirs, dir{l.volumesDir(a), 0o755})
+		}
+	}
+	for _, d := range dirs {
+		if err := mkdir(d.path, d.mode); err != nil {
+			return fmt.Errorf("preparing the dev cluster: %w", err)
+		}
+	}
+	for _, a := range l.agents() {
+		err := writeFile(l.path("config", a.name+".hcl"), []byte(a.config), 0o644)
+		if log := l.path("logs", a.name+".log"); err == nil {
+			if err = os.Rename(log, log+".old"); errors.Is(err, os.ErrNotExist) {
+				err = nil
+			}
+		}
+		if err != nil {
+			return fmt.Errorf("preparing the dev cluster: %w", err)
+		}
+	}
+	return l.save()
+}
+
+func (l *layout) placeTools(ctx context.Context, opts Options) error {
+	for _, name := range opts.TaskTools {
+		path, err := opts.Tools.Path(ctx, name)
+		if err != nil {
+			return err
+		}
+		if err := place(path, l.path("bin"), name); err != nil {
+			return fmt.Errorf("putting %s into %s: %w", name, l.path("bin"), noSpace(err, l.dir))
+		}
+	}
+	return nil
+}
+
+// warnUnreachable says when tasks of other users will not get to their files.
+func (l *layout) warnUnreachable(opts Options) {
+	if os.Geteuid() != 0 {
+		return // then all tasks are of this user
+	}
+	for dir := l.dir; ; dir = filepath.Dir(dir) {
+		if fi, err := os.Stat(dir); err == nil && fi.Mode()&0o001 == 0 {
+			opts.Events(Event{Warning: true, Text: fmt.Sprintf("%s is closed to other users: tasks that run as nobody cannot start", dir)})
+			return
+		}
+		if dir == "/" {
+			return
+		}
+	}
+}
+
+// launch starts the supervisor and through it the agents.
+func (l *layout) launch(ctx context.Context, opts Options) (_ *Cluster, err error) {
+	life, cut, err := os.Pipe()
+	if err != nil {
+		return nil, fmt.Errorf("starting the dev cluster: %w", err)
+	}
+	defer life.Close()
+	abort := func() error {
+		_ = cut.Close()
+		ctx := context.WithoutCancel(ctx)
+		return errors.Join(l.awaitSupervisor(ctx, graceDown), l.sweep(ctx))
+	}
+	defer func() {
+		if err != nil {
+			if e := abort(); e != nil {
+				err = fmt.Errorf("%w; and then: %w", err, e)
+			}
+		}
+	}()
+	if err := l.spawn(ctx, opts, life); err != nil {
+		return nil, err
+	}
+	ctl := control{l.dir}
+	begun := time.Now()
+	// Consul first: a Nomad client that does not find it looks again after
+	// 15 seconds only.
+	for _, program := range []string{Consul, Nomad} {
+		var agents []*agentSpec
+		for _, a := range l.agents() {
+			if a.program == program {
+				opts.Events(Event{Subject: a.name, Text: "starting on " + a.httpAddr(l.Ports)})
+				if err := ctl.post(ctx, "/agent/"+a.name+"/start"); err != nil {
+					return nil, err
+				}
+				agents = append(agents, a)
+			}
+		}
+		if err := l.awaitReady(ctx, opts.Timeout, agents); err != nil {
+			return nil, err
+		}
+	}
+	opts.Events(Event{Text: fmt.Sprintf("ready after %.1f s", time.Since(begun).Seconds())})
+	c := &Cluster{l: l}
+	if opts.Lifeline {
+		c.lifeline = cut
+		return c, nil
+	}
+	if _, err := cut.Write([]byte{1}); err != nil {
+		return nil, fmt.Errorf("starting the dev cluster: %w", err)
+	}
+	_ = cut.Close()
+	return c, nil
+}
+
+// spawn starts the supervisor and waits until it can be talked to.
+func (l *layout) spawn(ctx context.Context, opts Options, life *os.File) error {
+	sup := opts.Supervisor
+	if sup.Path == "" {
+		exe, err := os.Executable()
+		if err != nil {
+			return fmt.Errorf("starting the supervisor: %w", err)
+		}
+		sup = Command{Path: exe, Args: []string{"dev", "supervise", "--dir", l.dir}}
+	}
+	log, err := os.OpenFile(l.path("logs", "supervisor.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("starting the supervisor: %w", err)
+	}
+	defer log.Close()
+	r, w, err := os.Pipe()
+	if err != nil {
+		return fmt.Errorf("starting the supervisor: %w", err)
+	}
+	defer r.Close()
+	// Not CommandContext: it outlives this call.
+	cmd := exec.Command(sup.Path, sup.Args...) //nolint:noctx
+	cmd.Env = append(append(os.Environ(), sup.Env...), envSuper+"="+l.dir)
+	cmd.Dir = "/"
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.ExtraFiles = []*os.File{life, w} // lifelineFD, readyFD
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
+	err = cmd.Start()
+	_ = w.Close()
+	if err != nil {
+		return fmt.Errorf("starting the supervisor: %w", err)
+	}
+	go func() { _ = cmd.Wait() }()
+	defer context.AfterFunc(ctx, func() { _ = r.SetReadDeadline(time.Unix(1, 0)) })()
+	answer, err := io.ReadAll(r)
+	switch {
+	case ctx.Err() != nil:
+		return fmt.Errorf("starting the supervisor: %w", ctx.Err())
+	case err != nil:
+		return fmt.Errorf("starting the supervisor: %w", err)
+	case len(answer) == 0:
+		return fmt.Errorf("the supervisor ended at once: %s", tail(log.Name()))
+	case string(answer) != "ok":
+		return errors.New(string(answer))
+	}
+	return nil
+}
+
+// awaitSupervisor waits until no supervisor is left. One that does not end in
+// time is killed, and its agents with it.
+func (l *layout) awaitSupervisor(ctx context.Context, grace time.Duration) error {
+	path := l.path("run", "supervisor.lock")
+	if _, err := os.Stat(path); errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	gone := func(d time.Duration) error {
+		ctx, cancel := context.WithTimeout(ctx, d)
+		defer cancel()
+		f, err := lockFile(ctx, path, nil)
+		if err == nil {
+			_ = f.Close()
+		}
+		return err
+	}
+	err := gone(grace)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		b, _ := os.ReadFile(path)
+		var pid int
+		if n, _ := fmt.Sscan(string(b), &pid); n == 1 && pid > 1 {
+			_ = syscall.Kill(pid, syscall.SIGKILL)
+		}
+		err = gone(graceKill)
+	}
+	if err != nil {
+		return fmt.Errorf("waiting for the supervisor to end: %w", err)
+	}
+	return nil
+}
+
+// Down stops the cluster; with wipe it removes it. That it does not run is no
+// error; what is left of a run that crashed is cleaned up.
+func Down(ctx context.Context, opts Options, wipe bool) error {
+	opts, err := opts.resolve()
+	if err != nil {
+		return err
+	}
+	lock, err := lockCluster(ctx, opts)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	l, err := loadLayout(opts.Dir)
+	if err != nil {
+		return err
+	}
+	ctl := control{opts.Dir}
+	if _, err := ctl.status(ctx); err == nil {
+		opts.Events(Event{Text: "stopping the agents and what they run"})
+		if err := ctl.post(ctx, "/down"); err != nil {
+			return err
+		}
+	}
+	if err := l.awaitSupervisor(ctx, graceDown); err != nil {
+		return err
+	}
+	if err := l.sweep(ctx); err != nil {
+		return fmt.Errorf("stopping the dev cluster: %w", err)
+	}
+	if wipe {
+		opts.Events(Event{Text: "removing " + l.dir})
+		return l.wipe()
+	}
+	return nil
+}
+
+// Open returns the existing cluster, running or not.
+func Open(opts Options) (*Cluster, error) {
+	opts, err := opts.resolve()
+	if err != nil {
+		return nil, err
+	}
+	l, err := loadLayout(opts.Dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Cluster{l: l}, nil
+}
+
+func leftovers(l *layout) ([]Process, error) {
+	var found []Process
+	for _, pid := range l.find(0).all() {
+		found = append(found, Process{PID: pid, Command: command(pid)})
+	}
+	ms, err := mounts(l.dir)
+	if err == nil && len(ms) > 0 {
+		err = fmt.Errorf("still mounted: %s", strings.Join(ms, ", "))
+	}
+	return found, err
+}
+
+// tail is the end of a log, for an error message.
+func tail(path string) string {
+	const lines, most = 8, 16 << 10
+	f, err := os.Open(path)
+	if err != nil {
+		return err.Error()
+	}
+	defer f.Close()
+	if fi, err := f.Stat(); err == nil && fi.Size() > most {
+		_, _ = f.Seek(-most, io.SeekEnd)
+	}
+	b, _ := io.ReadAll(f)
+	all := strings.Split(strings.TrimSpace(string(b)), "\n")
+	if len(all) > lines {
+		all = all[len(all)-lines:]
+	}
+	return fmt.Sprintf("the last lines of %s are:\n  %s", path, strings.Join(all, "\n  "))
+}
+
+// control talks to the supervisor of the cluster in dir.
+type control struct{ dir string }
+
+func (c control) do(ctx context.Context, method, path string, answer any) error {
+	tr := &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return dialControl(ctx, c.dir) },
+	}
+	req, err := http.NewRequestWithContext(ctx, method, "http://supervisor"+path, nil)
+	if err != nil {
+		return err
+	}
+	res, err := (&http.Client{Transport: tr}).Do(req)
+	if err != nil {
+		return fmt.Errorf("asking the supervisor: %w", err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		return fmt.Errorf("asking the supervisor: %w", err)
+	}
+	if res.StatusCode != http.StatusOK {
+		return errors.New(string(bytes.TrimSpace(body)))
+	}
+	if answer == nil {
+		return nil
+	}
+	return json.Unmarshal(body, answer)
+}
+
+func (c control) post(ctx context.Context, path string) error {
+	return c.do(ctx, http.MethodPost, path, nil)
+}
+
+func (c control) status(ctx context.Context) (supervisorStatus, error) {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	var st supervisorStatus
+	err := c.do(ctx, http.MethodGet, "/status", &st)
+	return st, err
+}

@@ -1,0 +1,428 @@
+package devcluster
+
+import (
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// layoutVersion is the version of the files in a cluster's directory. A newer
+// drover reads older layouts; an older one refuses newer ones.
+const layoutVersion = 1
+
+// Every cluster takes a slot: a block of ports and a loopback network that no
+// other cluster on the machine has. Ports end below 32768, where Linux begins
+// to give out ports for outgoing connections.
+const (
+	maxSlots      = 32
+	slotBase      = 12000
+	slotSize      = 640
+	slotAgents    = 40 // ports of a slot that are kept for agents
+	loopbackFirst = 100
+)
+
+// envMarker is in the environment of every agent, and so of every process
+// that an agent starts: it is how leftovers are recognized.
+const envMarker = "DROVER_DEV_CLUSTER"
+
+// layout is the cluster's state file: all that is needed to start the same
+// cluster again, on the same ports.
+type layout struct {
+	LayoutVersion int    `json:"layout_version"`
+	ID            string `json:"id"`
+	Name          string `json:"name"`
+	Slot          int    `json:"slot"`
+	Shape         Shape  `json:"shape"`
+	Ports         ports  `json:"ports"`
+	Throwaway     bool   `json:"throwaway,omitempty"`
+	// Programs are the paths of nomad and consul that run now or ran last.
+	Programs map[string]string `json:"programs"`
+
+	dir string
+}
+
+// ports are those of every agent; in larger shapes each has an address of its
+// own.
+type ports struct {
+	NomadHTTP     int `json:"nomad_http"`
+	NomadRPC      int `json:"nomad_rpc"`
+	NomadSerf     int `json:"nomad_serf"`
+	ConsulHTTP    int `json:"consul_http"`
+	ConsulDNS     int `json:"consul_dns"`
+	ConsulServer  int `json:"consul_server"`
+	ConsulSerfLAN int `json:"consul_serf_lan"`
+	ConsulSerfWAN int `json:"consul_serf_wan"`
+	// Nomad gives these to tasks.
+	DynamicMin int `json:"dynamic_min"`
+	DynamicMax int `json:"dynamic_max"`
+}
+
+func slotPorts(slot int, defaults bool) ports {
+	base := slotBase + slot*slotSize
+	p := ports{
+		NomadHTTP: base, NomadRPC: base + 1, NomadSerf: base + 2,
+		ConsulHTTP: base + 10, ConsulDNS: base + 11, ConsulServer: base + 12,
+		ConsulSerfLAN: base + 13, ConsulSerfWAN: base + 14,
+		DynamicMin: base + slotAgents, DynamicMax: base + slotSize - 1,
+	}
+	if defaults {
+		p.NomadHTTP, p.NomadRPC, p.NomadSerf = 4646, 4647, 4648
+		p.ConsulHTTP, p.ConsulDNS, p.ConsulServer, p.ConsulSerfLAN, p.ConsulSerfWAN = 8500, 8600, 8300, 8301, 8302
+	}
+	return p
+}
+
+func newLayout(opts Options, slot int) *layout {
+	id := make([]byte, 8)
+	_, _ = rand.Read(id) // never fails
+	return &layout{
+		LayoutVersion: layoutVersion,
+		ID:            hex.EncodeToString(id),
+		Name:          opts.Name,
+		Slot:          slot,
+		Shape:         opts.Shape.normalized(),
+		Ports:         slotPorts(slot, opts.DefaultPorts),
+		Throwaway:     opts.Throwaway,
+		dir:           opts.Dir,
+	}
+}
+
+const layoutFile = "state.json"
+
+// entries are all names that drover, Nomad or Consul make in the directory of
+// a cluster: nothing else is ever removed.
+var entries = []string{"bin", "data", "volumes", "nomad", "consul", "config", "logs", "run", layoutFile}
+
+func loadLayout(dir string) (*layout, error) {
+	b, err := os.ReadFile(filepath.Join(dir, layoutFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, ErrNoCluster
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading the dev cluster's state: %w", err)
+	}
+	var l layout
+	if err := json.Unmarshal(b, &l); err != nil {
+		return nil, fmt.Errorf("reading the dev cluster's state %s: %w", filepath.Join(dir, layoutFile), err)
+	}
+	if l.LayoutVersion > layoutVersion {
+		return nil, fmt.Errorf("the dev cluster in %s was made by a newer drover (layout %d, this one knows %d): use that drover, or remove the directory", dir, l.LayoutVersion, layoutVersion)
+	}
+	if l.ID == "" || l.Slot < 0 || l.Slot >= maxSlots {
+		return nil, fmt.Errorf("the dev cluster's state %s is damaged: remove the directory", filepath.Join(dir, layoutFile))
+	}
+	l.dir = dir
+	return &l, nil
+}
+
+func (l *layout) save() error {
+	b, err := json.MarshalIndent(l, "", "  ")
+	if err != nil {
+		return fmt.Errorf("writing the dev cluster's state: %w", err)
+	}
+	if err := writeFile(filepath.Join(l.dir, layoutFile), append(b, '\n'), 0o644); err != nil {
+		return fmt.Errorf("writing the dev cluster's state: %w", err)
+	}
+	return nil
+}
+
+// writeFile replaces path in one step.
+func writeFile(path string, b []byte, mode fs.FileMode) error {
+	f, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+".*")
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(b)
+	err = errors.Join(err, f.Chmod(mode), f.Close())
+	if err == nil {
+		err = os.Rename(f.Name(), path)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+	}
+	return err
+}
+
+func (l *layout) path(elem ...string) string {
+	return filepath.Join(append([]string{l.dir}, elem...)...)
+}
+
+// agentSpec is one agent as it is to be started.
+type agentSpec struct {
+	name       string
+	program    string // nomad, consul
+	server     bool
+	client     bool
+	region     string
+	datacenter string
+	addr       string // what it binds to
+	loopback   string // Nomad clients
+	consul     string // address of the Consul agent that a Nomad agent uses
+	bridge     string // interface to be made for a client, with addr
+	config     string // HCL
+}
+
+func (a *agentSpec) httpAddr(p ports) string {
+	port := p.NomadHTTP
+	if a.program == Consul {
+		port = p.ConsulHTTP
+	}
+	return fmt.Sprintf("http://%s:%d", a.addr, port)
+}
+
+func (l *layout) agent(a *agentSpec) Agent {
+	return Agent{
+		Name: a.name, Program: a.program, Server: a.server, Client: a.client,
+		Region: a.region, Datacenter: a.datacenter,
+		Addr: a.httpAddr(l.Ports), Loopback: a.loopback,
+		Log: l.path("logs", a.name+".log"), State: StateStopped,
+	}
+}
+
+// ip is an address in the slot's own network 127.(100+slot).0.0/24: .11 on
+// Consul servers, .31 on Nomad servers, .51 on clients, .151 on the loopback
+// of clients.
+func (l *layout) ip(host int) string {
+	return fmt.Sprintf("127.%d.0.%d", loopbackFirst+l.Slot, host)
+}
+
+// agents are all agents of the cluster in the order in which to start them.
+func (l *layout) agents() []*agentSpec {
+	if l.Shape.Single() {
+		return l.singleNode()
+	}
+	var (
+		consulServers, nomadServers, consulClients, nomadClients []*agentSpec
+		prefix                                                   string
+	)
+	for r, region := range l.Shape.Regions {
+		// One Consul datacenter per region: a region's clients then find
+		// each other's services whatever their Nomad datacenter is.
+		consulDC := l.Shape.Datacenters[0]
+		if len(l.Shape.Regions) > 1 {
+			prefix, consulDC = region+"-", region
+		}
+		cs := &agentSpec{name: prefix + "consul-server", program: Consul, server: true, region: region, datacenter: consulDC, addr: l.ip(11 + r)}
+		consulServers = append(consulServers, cs)
+		var servers []string
+		for i := range l.Shape.Servers {
+			a := &agentSpec{
+				name: fmt.Sprintf("%snomad-server-%d", prefix, i+1), program: Nomad, server: true,
+				region: region, datacenter: l.Shape.Datacenters[i%len(l.Shape.Datacenters)],
+				addr: l.ip(31 + len(nomadServers)), consul: cs.addr,
+			}
+			nomadServers = append(nomadServers, a)
+			servers = append(servers, a.addr)
+		}
+		for i := range l.Shape.Clients {
+			n := len(nomadClients)
+			dc := l.Shape.Datacenters[i%len(l.Shape.Datacenters)]
+			// Nomad clients that share a Consul agent deregister each
+			// other's services: each has one of its own.
+			cc := &agentSpec{name: fmt.Sprintf("%sconsul-client-%d", prefix, i+1), program: Consul, client: true, region: region, datacenter: consulDC, addr: l.ip(51 + n)}
+			cc.config = l.consulConfig(cc, cs.addr, nil)
+			consulClients = append(consulClients, cc)
+			nc := &agentSpec{
+				name: fmt.Sprintf("%snomad-client-%d", prefix, i+1), program: Nomad, client: true,
+				region: region, datacenter: dc, addr: cc.addr, consul: cc.addr,
+				loopback: l.ip(151 + n), bridge: fmt.Sprintf("drover%dc%d", l.Slot, n+1),
+			}
+			nc.config = l.nomadConfig(nc, servers)
+			nomadClients = append(nomadClients, nc)
+		}
+	}
+	var first []string // the first server of each region, to federate with
+	for i, a := range nomadServers {
+		if i%l.Shape.Servers == 0 {
+			first = append(first, a.addr)
+		}
+	}
+	for i, a := range nomadServers {
+		mine := i / l.Shape.Servers * l.Shape.Servers
+		var join []string
+		for j := mine; j < mine+l.Shape.Servers; j++ {
+			if j != i {
+				join = append(join, nomadServers[j].addr)
+			}
+		}
+		for _, f := range first {
+			if f != first[i/l.Shape.Servers] {
+				join = append(join, f)
+			}
+		}
+		a.config = l.nomadConfig(a, join)
+	}
+	for _, a := range consulServers {
+		var wan []string
+		for _, b := range consulServers {
+			if b != a {
+				wan = append(wan, b.addr)
+			}
+		}
+		a.config = l.consulConfig(a, "", wan)
+	}
+	all := append(consulServers, consulClients...)
+	all = append(all, nomadServers...)
+	return append(all, nomadClients...)
+}
+
+func (l *layout) singleNode() []*agentSpec {
+	const addr = "127.0.0.1"
+	c := &agentSpec{name: Consul, program: Consul, server: true, region: l.Shape.Regions[0], datacenter: l.Shape.Datacenters[0], addr: addr}
+	c.config = l.consulConfig(c, "", nil)
+	n := &agentSpec{
+		name: Nomad, program: Nomad, server: true, client: true,
+		region: c.region, datacenter: c.datacenter, addr: addr, consul: addr, loopback: l.ip(1),
+	}
+	n.config = l.nomadConfig(n, nil)
+	return []*agentSpec{c, n}
+}
+
+// quoteList is an HCL list of strings, each with the given port appended.
+func quoteList(hosts []string, port int) string {
+	q := make([]string, len(hosts))
+	for i, h := range hosts {
+		if port != 0 {
+			h = fmt.Sprintf("%s:%d", h, port)
+		}
+		q[i] = fmt.Sprintf("%q", h)
+	}
+	return "[" + strings.Join(q, ", ") + "]"
+}
+
+func (l *layout) consulConfig(a *agentSpec, join string, wan []string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `# Written by drover dev up; changes are lost.
+node_name   = %q
+datacenter  = %q
+data_dir    = %q
+bind_addr   = %q
+client_addr = %[4]q
+ports {
+  http     = %d
+  dns      = %d
+  server   = %d
+  serf_lan = %d
+  serf_wan = %d
+  grpc     = -1
+  grpc_tls = -1
+}
+disable_update_check    = true
+leave_on_terminate      = false
+skip_leave_on_interrupt = true
+performance {
+  raft_multiplier = 1
+}
+# The default of 200 connections per address is for agents whose users are not
+# all on one address.
+limits {
+  http_max_conns_per_client = 8192
+  rpc_max_conns_per_client  = 8192
+}
+`, a.name, a.datacenter, l.path("consul", a.name), a.addr,
+		l.Ports.ConsulHTTP, l.Ports.ConsulDNS, l.Ports.ConsulServer, l.Ports.ConsulSerfLAN, l.Ports.ConsulSerfWAN)
+	if a.server {
+		b.WriteString("server           = true\nbootstrap_expect = 1\n")
+	} else {
+		fmt.Fprintf(&b, "server         = false\nretry_join     = %s\nretry_interval = \"1s\"\n", quoteList([]string{join}, l.Ports.ConsulSerfLAN))
+	}
+	if len(wan) > 0 {
+		fmt.Fprintf(&b, "advertise_addr_wan = %q\nretry_join_wan     = %s\nretry_interval_wan = \"2s\"\n", a.addr, quoteList(wan, l.Ports.ConsulSerfWAN))
+	}
+	return b.String()
+}
+
+// nomadConfig is the configuration of one Nomad agent; peers are servers to
+// join for a server and servers to register with for a client.
+func (l *layout) nomadConfig(a *agentSpec, peers []string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `# Written by drover dev up; changes are lost.
+name       = %q
+region     = %q
+datacenter = %q
+data_dir   = %q
+bind_addr  = %q
+# Nomad refuses to advertise a loopback address that it found by itself.
+advertise {
+  http = %[5]q
+  rpc  = %[5]q
+  serf = %[5]q
+}
+ports {
+  http = %d
+  rpc  = %d
+  serf = %d
+}
+disable_update_check = true
+leave_on_interrupt   = false
+leave_on_terminate   = false
+# The default of 100 connections per address is for agents whose users are not
+# all on one address.
+limits {
+  http_max_conns_per_client = 8192
+  rpc_max_conns_per_client  = 8192
+}
+`, a.name, a.region, a.datacenter, l.path("nomad", a.name), a.addr, l.Ports.NomadHTTP, l.Ports.NomadRPC, l.Ports.NomadSerf)
+	fmt.Fprintf(&b, "consul {\n  address = %q\n", fmt.Sprintf("%s:%d", a.consul, l.Ports.ConsulHTTP))
+	if a.server != a.client {
+		// Servers share their region's Consul server and would deregister
+		// each other; clients are told their servers.
+		fmt.Fprintf(&b, "  auto_advertise   = %v\n  server_auto_join = false\n  client_auto_join = false\n", a.client)
+	}
+	b.WriteString("}\n")
+	if a.server {
+		fmt.Fprintf(&b, "server {\n  enabled          = true\n  bootstrap_expect = %d\n", l.Shape.Servers)
+		if len(peers) > 0 {
+			fmt.Fprintf(&b, "  server_join {\n    retry_join     = %s\n    retry_interval = \"1s\"\n  }\n", quoteList(peers, l.Ports.NomadSerf))
+		}
+		b.WriteString("}\n")
+	}
+	if a.client {
+		iface := a.bridge
+		if iface == "" {
+			iface = "lo"
+		}
+		b.WriteString("client {\n  enabled           = true\n")
+		if !a.server {
+			fmt.Fprintf(&b, "  servers           = %s\n", quoteList(peers, l.Ports.NomadRPC))
+		}
+		fmt.Fprintf(&b, `  network_interface = %q
+  min_dynamic_port  = %d
+  max_dynamic_port  = %d
+  host_volumes_dir  = %q
+  meta {
+    drover_bin       = %q
+    drover_data      = %q
+    drover_loopback  = %q
+    consul_http_addr = %q
+  }
+  options = {
+    # The others ask 169.254.169.254 and wait for an answer.
+    "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean"
+    "driver.allowlist"     = "raw_exec,exec,docker,mock_driver"
+  }
+}
+plugin "raw_exec" {
+  config {
+    enabled = true
+  }
+}
+`, iface, l.Ports.DynamicMin, l.Ports.DynamicMax, l.volumesDir(a), l.path("bin"), l.path("data"), a.loopback,
+			fmt.Sprintf("%s:%d", a.consul, l.Ports.ConsulHTTP))
+	}
+	return b.String()
+}
+
+// volumesDir is where a client makes its dynamic host volumes.
+func (l *layout) volumesDir(a *agentSpec) string {
+	if a.server {
+		return l.path("volumes")
+	}
+	return l.path("volumes", a.name)
+}

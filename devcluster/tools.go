@@ -1,0 +1,73 @@
+package devcluster
+
+import (
+	"regexp"
+	"strings"
+)
+
+// The programs that Tools.Path knows.
+const (
+	Nomad              = "nomad"
+	Consul             = "consul"
+	OCIS               = "ocis"
+	Pebble             = "pebble"
+	PebbleChallTestSrv = "pebble-challtestsrv"
+)
+
+// Tools finds the programs that a dev cluster and its tasks run. A program on
+// PATH is taken when its version fits; otherwise it is built, once, from the
+// module in tools/ that pins it. The zero Tools is ready to use.
+type Tools struct {
+	// SourceDir is the directory with one Go module per tool. When empty it
+	// is $DROVER_TOOLS_DIR, or the tools/ directory of the checkout that the
+	// working directory or this executable is in.
+	SourceDir string
+	// CacheDir is where builds are kept: by default
+	// ${XDG_CACHE_HOME:-~/.cache}/drover/tools.
+	CacheDir string
+	// Events receives progress; it may be nil.
+	Events func(Event)
+}
+
+// tool is how to recognize and build one program.
+type tool struct {
+	name   string
+	module string // directory under tools/
+	main   string // package to build
+	wants  string // the version that fits, for a person
+	fits   *regexp.Regexp
+	// ask says that `<tool> version` tells the version. The others are read
+	// from the build information in the binary: `ocis version` contacts the
+	// service registry, pebble has no such command.
+	ask  bool
+	path string // main module, for those that are not asked
+	cgo  bool   // leave cgo as it is: Nomad needs it for what it knows of users and groups
+}
+
+// tools are built without Nomad's "release" tag, so that mock_driver is there.
+func lookupTool(name string) (tool, error) {
+	all := []tool{
+		{name: Nomad, module: "nomad", main: "github.com/hashicorp/nomad", wants: "1.11", ask: true, cgo: true,
+			fits: regexp.MustCompile(`^Nomad v1\.11\.\d+(\s|$)`)},
+		{name: Consul, module: "consul", main: "github.com/hashicorp/consul", wants: "1.20", ask: true,
+			fits: regexp.MustCompile(`^Consul v1\.20\.\d+(\s|$)`)},
+		{name: OCIS, module: "ocis", main: "github.com/owncloud/ocis/v2/ocis/cmd/ocis", wants: "2.0.0",
+			fits: regexp.MustCompile(`^v?2\.0\.0$`), path: "github.com/owncloud/ocis/v2"},
+		{name: Pebble, module: "pebble", main: "github.com/letsencrypt/pebble/v2/cmd/pebble", wants: "2",
+			fits: regexp.MustCompile(`^v2\.\d+\.\d+$`), path: "github.com/letsencrypt/pebble/v2"},
+		{name: PebbleChallTestSrv, module: "pebble", main: "github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv", wants: "2",
+			fits: regexp.MustCompile(`^v2\.\d+\.\d+$`), path: "github.com/letsencrypt/pebble/v2"},
+	}
+	var names []string
+	for _, t := range all {
+		if t.name == name {
+			return t, nil
+		}
+		names = append(names, t.name)
+	}
+	return tool{}, invalidf("%q is no tool that drover knows: there are %s", name, strings.Join(names, ", "))
+}
+
+func (t tool) flags() []string {
+	return []string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w"}
+}
