@@ -8,15 +8,26 @@ import (
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/rollout"
 )
 
 // Exit codes of every command. They are listed in docs/reference/exit-codes.md
 // and by `drover help exit-codes`; a test keeps the three equal.
 const (
-	exitOK        = 0
-	exitError     = 1   // something failed that has no code of its own
-	exitUsage     = 2   // bad flags, bad stack, bad values: nothing was done
-	exitCancelled = 130 // Ctrl-C or SIGTERM: what was done so far was said
+	exitOK         = 0
+	exitError      = 1   // something failed that has no code of its own
+	exitUsage      = 2   // bad flags, bad stack, bad values: nothing was done
+	exitFailed     = 3   // a deployment failed and was not rolled back
+	exitReverted   = 4   // a deployment failed and Nomad rolled it back
+	exitPromotion  = 5   // canaries are healthy and wait for a promotion
+	exitSuperseded = 6   // somebody changed a job meanwhile
+	exitPlacement  = 7   // no node takes what is to be placed
+	exitTimeout    = 8   // not healthy within --timeout
+	exitCheck      = 9   // a check of the stack failed
+	exitCluster    = 10  // Nomad or Consul unreachable, refusing, or of a wrong version
+	exitCancelled  = 130 // Ctrl-C or SIGTERM: what was done so far was said
 )
 
 // errUsage marks a mistake on the command line; its usage line is printed.
@@ -49,6 +60,8 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.Is(err, context.Canceled):
 		return exitCancelled
+	case asClusterError(err) != nil:
+		return exitCluster
 	}
 	return exitError
 }
@@ -66,9 +79,20 @@ func printError(w io.Writer, err error) {
 		for _, d := range diags {
 			fmt.Fprintln(w, formatDiagnostic(d))
 		}
+	case errors.Is(err, context.Canceled):
+		fmt.Fprintln(w, "Interrupted.")
+	case asClusterError(err) != nil:
+		fmt.Fprintf(w, "Error: %s\n", asClusterError(err))
 	default:
 		fmt.Fprintf(w, "Error: %s\n", err)
 	}
+}
+
+// asClusterError is the failure of the cluster itself in err, nil when there
+// is none.
+func asClusterError(err error) *rollout.ClusterError {
+	e, _ := rollout.AsClusterError(err, api.DefaultConfig().Address)
+	return e
 }
 
 // formatDiagnostic is "file:line:column: error: summary; detail", the form

@@ -65,6 +65,7 @@ func newRoot(streams *IO) *cobra.Command {
 	})
 	root.AddCommand(newVersion(streams), newRender(streams))
 	root.AddCommand(newDev(streams))
+	root.AddCommand(newDeploy(streams))
 	return root
 }
 
