@@ -84,7 +84,10 @@ func (r *renderer) compose(svc *stack.Service) (*sourceMap, hcl.Diagnostics) {
 	}
 	if len(carried.items) > 0 {
 		e.newline()
-		e.buf.WriteString("\nlocals {\n")
+		if e.buf.Len() > 0 {
+			e.buf.WriteByte('\n')
+		}
+		e.buf.WriteString("locals {\n")
 		e.body(carried, 1)
 		e.buf.WriteString("}\n\n")
 	}

@@ -49,6 +49,16 @@ func (e *emitter) newline() {
 
 func (e *emitter) indent(depth int) { e.buf.WriteString(strings.Repeat("  ", depth)) }
 
+// foreign says whether n comes from another layer than what stands before
+// it, and brings no blank line of its own.
+func (e *emitter) foreign(n *node) bool {
+	if len(e.segs) == 0 || len(n.lead) == 0 || e.segs[len(e.segs)-1].layer == n.lead[0].layer {
+		return false
+	}
+	text := e.buf.Bytes()
+	return !bytes.HasPrefix(n.lead[0].bytes(), []byte("\n")) && !bytes.HasSuffix(text, []byte("{\n")) && !bytes.HasSuffix(text, []byte("\n\n"))
+}
+
 func (e *emitter) body(b *body, depth int) {
 	for _, n := range b.items {
 		e.node(n, depth)
@@ -61,6 +71,9 @@ func (e *emitter) body(b *body, depth int) {
 
 func (e *emitter) node(n *node, depth int) {
 	e.newline()
+	if !n.attr && e.foreign(n) {
+		e.buf.WriteByte('\n')
+	}
 	// The white space before the item itself is its indentation.
 	indent := -1
 	for i, c := range n.lead {
