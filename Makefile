@@ -26,7 +26,7 @@ up: ## a running oCIS on a local Nomad and Consul
 	  demo user  einstein, password relativity
 	  try        curl -k -u einstein:relativity -X PROPFIND https://$$NOMAD_VAR_domain/remote.php/webdav/
 	  Nomad      $$NOMAD_ADDR
-	  Consul     http://$$CONSUL_HTTP_ADDR
+	  Consul     $$CONSUL_HTTP_ADDR
 
 	make down stops it and keeps the data; bin/drover dev down --wipe removes all.
 	END

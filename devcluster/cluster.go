@@ -84,7 +84,12 @@ func (c *Cluster) Env(region string) ([]string, error) {
 		if r.Region != region && region != "" {
 			continue
 		}
-		env := []string{"NOMAD_ADDR=" + r.NomadAddr, "CONSUL_HTTP_ADDR=" + r.ConsulAddr}
+		env := []string{
+			"NOMAD_ADDR=" + r.NomadAddr, "CONSUL_HTTP_ADDR=" + r.ConsulAddr,
+			// What the environment dev of the stacks that ship cannot know
+			// beforehand: where this cluster's jobs may listen.
+			"NOMAD_VAR_mesh_address=" + c.Loopback(), "NOMAD_VAR_domain=" + c.Loopback() + ":9200",
+		}
 		if len(c.l.Shape.Regions) > 1 {
 			env = append(env, "NOMAD_REGION="+r.Region)
 		}
