@@ -1,0 +1,184 @@
+package e2e
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"fmt"
+	"io/fs"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestDocker deploys the whole stack with driver = "docker". It starts
+// Debian's docker.io by hand if no engine answers, and makes images from
+// scratch out of the same programs that the other tests run.
+func TestDocker(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("a Docker engine can only be started by root")
+	}
+	startDocker(t)
+	r := start(t)
+
+	const ocisImage, haproxyImage = "drover-e2e/ocis:2.0.0", "drover-e2e/haproxy:2.0.0"
+	importImage(t, ocisImage, `ENTRYPOINT ["/usr/bin/ocis"]`, map[string]string{
+		"usr/bin/ocis": filepath.Join(r.BinDir(), "ocis"),
+	})
+	importImage(t, haproxyImage, `ENTRYPOINT []`, withLibraries(t, "/usr/sbin/haproxy"))
+
+	began := time.Now()
+	r.drover.must(t, "deploy", "ocis", "-e", "dev", "--create-volumes",
+		"-var", "driver=docker", "-var", "image="+ocisImage,
+		"-var", "mesh_driver=docker", "-var", "mesh_image="+haproxyImage,
+		"-var", "user=1000", "-var", "uid=1000")
+	t.Logf("deployed in %s", time.Since(began).Round(time.Second))
+	if n := len(r.processes(t)); n != 0 {
+		t.Errorf("%d services run outside of containers", n)
+	}
+	admin := login{"admin", strings.TrimSpace(r.drover.must(t, "secrets", "show", "ocis", "admin_password", "-e", "dev"))}
+	eventually(t, 30*time.Second, "the PROPFIND works", func() bool { return r.ocis.propfind(t.Context()) })
+	testOCIS(t, r.ocis, admin)
+	r.drover.must(t, "destroy", "ocis", "-e", "dev", "-y")
+}
+
+// startDocker makes sure that an engine answers on the default socket, where
+// Nomad looks for it.
+func startDocker(t *testing.T) {
+	t.Helper()
+	if exec.CommandContext(t.Context(), "docker", "info").Run() == nil {
+		return
+	}
+	dir, err := os.MkdirTemp("", "drover-docker-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log bytes.Buffer
+	// Host networking only: no bridge, no firewall rules to clean up.
+	cmd := exec.Command("dockerd", "--data-root", dir+"/data", "--exec-root", dir+"/exec", "--pidfile", dir+"/pid",
+		"-H", "unix:///var/run/docker.sock", "--storage-driver=overlay2", "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--bridge=none")
+	cmd.Stdout, cmd.Stderr = &log, &log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
+	if err := cmd.Start(); err != nil {
+		t.Fatalf("starting dockerd (Debian: apt-get install docker.io): %v", err)
+	}
+	exited := make(chan error, 1)
+	go func() { exited <- cmd.Wait() }()
+	t.Cleanup(func() {
+		_ = cmd.Process.Signal(syscall.SIGTERM)
+		select {
+		case <-exited:
+		case <-time.After(30 * time.Second):
+			_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
+			<-exited
+		}
+		unmountBelow(dir)
+		_ = os.Remove("/var/run/docker.sock")
+		if err := os.RemoveAll(dir); err != nil {
+			t.Errorf("removing Docker's data: %v", err)
+		}
+	})
+	eventually(t, time.Minute, "dockerd answers", func() bool {
+		select {
+		case err := <-exited:
+			t.Fatalf("dockerd ended: %v\n%s", err, tail(log.Bytes()))
+		default:
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		defer cancel()
+		return exec.CommandContext(ctx, "docker", "info").Run() == nil
+	})
+}
+
+func tail(b []byte) string {
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return strings.Join(lines[max(0, len(lines)-15):], "\n")
+}
+
+// unmountBelow detaches what the engine left mounted, deepest first.
+func unmountBelow(dir string) {
+	b, err := os.ReadFile("/proc/self/mounts")
+	if err != nil {
+		return
+	}
+	lines := strings.Split(string(b), "\n")
+	for i := len(lines) - 1; i >= 0; i-- {
+		if f := strings.Fields(lines[i]); len(f) > 1 && strings.HasPrefix(f[1], dir+"/") {
+			_ = syscall.Unmount(f[1], syscall.MNT_DETACH)
+		}
+	}
+}
+
+// withLibraries maps a dynamically linked program and what it needs to paths
+// in an image.
+func withLibraries(t *testing.T, program string) map[string]string {
+	t.Helper()
+	files := map[string]string{strings.TrimPrefix(program, "/"): program}
+	out, err := exec.CommandContext(t.Context(), "ldd", program).Output()
+	if err != nil {
+		t.Fatalf("ldd %s: %v", program, err)
+	}
+	for word := range strings.FieldsSeq(string(out)) {
+		if strings.HasPrefix(word, "/") {
+			files[strings.TrimPrefix(word, "/")] = word
+		}
+	}
+	return files
+}
+
+// importImage makes an image out of files (path in the image: path here).
+func importImage(t *testing.T, name, change string, files map[string]string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "docker", "import", "--change", change, "-", name)
+	in, err := cmd.StdinPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	werr := writeImage(tar.NewWriter(in), files)
+	_ = in.Close()
+	if err := cmd.Wait(); err != nil || werr != nil {
+		t.Fatalf("docker import %s: %v, %v\n%s", name, err, werr, out.Bytes())
+	}
+}
+
+func writeImage(w *tar.Writer, files map[string]string) error {
+	add := func(name string, mode fs.FileMode, content []byte) error {
+		h := &tar.Header{Name: name, Mode: int64(mode.Perm()), Size: int64(len(content)), Typeflag: tar.TypeReg}
+		if mode.IsDir() {
+			h.Typeflag = tar.TypeDir
+		}
+		if mode&fs.ModeSticky != 0 {
+			h.Mode |= 0o1000
+		}
+		if err := w.WriteHeader(h); err != nil {
+			return fmt.Errorf("%s: %w", name, err)
+		}
+		_, err := w.Write(content)
+		return err
+	}
+	if err := add("tmp", fs.ModeDir|fs.ModeSticky|0o777, nil); err != nil {
+		return err
+	}
+	if err := add("etc/passwd", 0o644, []byte("root:x:0:0:root:/:/\nocis:x:1000:1000:ocis:/:/\n")); err != nil {
+		return err
+	}
+	for name, path := range files {
+		content, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		if err := add(name, 0o755, content); err != nil {
+			return err
+		}
+	}
+	return w.Close()
+}

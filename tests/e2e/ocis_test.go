@@ -1,0 +1,423 @@
+// Package e2e runs drover, as a user would type it, against real Nomad,
+// Consul, HAProxy and oCIS.
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	capi "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/devcluster"
+	"github.com/drover-nomad/drover/devcluster/devtest"
+)
+
+func TestMain(m *testing.M) { devtest.Main(m) }
+
+// drover runs the built binary against one cluster.
+type drover struct {
+	binary string
+	env    []string
+}
+
+// buildDrover compiles the command as the Makefile does.
+func buildDrover(t testing.TB) string {
+	t.Helper()
+	binary := filepath.Join(t.TempDir(), "drover")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../../cmd/drover")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("building drover: %v\n%s", err, out)
+	}
+	return binary
+}
+
+// run returns stdout, stderr and the exit code.
+func (d *drover) run(ctx context.Context, args ...string) (stdout, stderr string, code int) {
+	cmd := exec.CommandContext(ctx, d.binary, args...)
+	cmd.Env = append(os.Environ(), d.env...)
+	var out, errs bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &errs
+	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
+		return "", err.Error(), -1
+	}
+	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
+}
+
+// must runs drover and expects exit code 0; it returns stdout.
+func (d *drover) must(t testing.TB, args ...string) string {
+	t.Helper()
+	out, errs, code := d.run(t.Context(), args...)
+	if code != 0 {
+		t.Fatalf("drover %s: exit code %d\n%s%s", strings.Join(args, " "), code, out, errs)
+	}
+	return out
+}
+
+// running is a dev cluster with clients of its APIs and a drover for it.
+type running struct {
+	*devcluster.Cluster
+	drover *drover
+	nomad  *api.Client
+	consul *capi.Client
+	ocis   *ocis
+}
+
+func start(t *testing.T) *running {
+	t.Helper()
+	cluster := devtest.Cluster(t, devcluster.Options{Tools: []string{devcluster.OCIS}})
+	env, err := cluster.Env("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nomad, err := api.NewClient(&api.Config{Address: cluster.NomadAddr()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	consul, err := capi.NewClient(&capi.Config{Address: cluster.ConsulAddr()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &running{
+		Cluster: cluster,
+		drover:  &drover{binary: buildDrover(t), env: env},
+		nomad:   nomad,
+		consul:  consul,
+		ocis:    newOCIS("https://" + cluster.Loopback() + ":9200"),
+	}
+}
+
+// services are the names of the stack's services with their job IDs.
+func (r *running) jobs(t testing.TB) []*api.JobListStub {
+	t.Helper()
+	jobs, _, err := r.nomad.Jobs().List(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return jobs
+}
+
+// TestOCIS is the proof: the whole of oCIS from one command, used, broken and
+// taken down again.
+func TestOCIS(t *testing.T) {
+	r := start(t)
+	began := time.Now()
+	r.drover.must(t, "deploy", "ocis", "-e", "dev")
+	t.Logf("deployed in %s", time.Since(began).Round(time.Second))
+	r.drover.must(t, "check", "ocis", "-e", "dev", "--retry-for", "60s")
+
+	admin := login{"admin", strings.TrimSpace(r.drover.must(t, "secrets", "show", "ocis", "admin_password", "-e", "dev"))}
+
+	steps := []struct {
+		name string
+		test func(*testing.T)
+	}{
+		{"cluster", func(t *testing.T) { testCluster(t, r) }},
+		{"works", func(t *testing.T) { testOCIS(t, r.ocis, admin) }},
+		{"unchanged", func(t *testing.T) { testUnchanged(t, r) }},
+		{"plain job specs", func(t *testing.T) { testPlainSpecs(t, r) }},
+		{"secrets", func(t *testing.T) { testNoSecretInClear(t, r) }},
+		{"kill -9", func(t *testing.T) { testKill9(t, r) }},
+		{"destroy keeps data", func(t *testing.T) { testDestroy(t, r, admin) }},
+	}
+	for _, s := range steps {
+		if !t.Run(s.name, s.test) && s.name == "cluster" {
+			return
+		}
+	}
+}
+
+// testCluster looks at what Nomad and Consul say.
+func testCluster(t *testing.T, r *running) {
+	jobs := r.jobs(t)
+	if len(jobs) != 30 {
+		t.Errorf("%d jobs, want 29 services and the mesh", len(jobs))
+	}
+	for _, j := range jobs {
+		if j.Status != "running" {
+			t.Errorf("%s is %s", j.ID, j.Status)
+		}
+		d, _, err := r.nomad.Jobs().LatestDeployment(j.ID, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if d == nil || d.Status != api.DeploymentStatusSuccessful {
+			t.Errorf("the deployment of %s: %+v", j.ID, d)
+		}
+	}
+	// go-micro registers a moment after its port opens.
+	var registered []string
+	eventually(t, 30*time.Second, "28 registrations under com.owncloud", func() bool {
+		names, _, err := r.consul.Catalog().Services(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		registered = registered[:0]
+		for name := range names {
+			if strings.HasPrefix(name, "com.owncloud.") {
+				registered = append(registered, name)
+			}
+		}
+		return len(registered) == 28
+	})
+	checks, _, err := r.consul.Health().State(capi.HealthAny, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	count := 0
+	for _, c := range checks {
+		if !strings.HasPrefix(c.ServiceName, "ocis-") {
+			continue
+		}
+		count++
+		if c.Status != capi.HealthPassing {
+			t.Errorf("check of %s is %s: %s", c.ServiceName, c.Status, c.Output)
+		}
+	}
+	if count < 28 {
+		t.Errorf("%d checks of ocis-* services", count)
+	}
+	status := r.drover.must(t, "status", "ocis", "-e", "dev")
+	for _, name := range []string{"gateway", "idm", "proxy"} {
+		if !strings.Contains(status, name) {
+			t.Errorf("status does not show %s:\n%s", name, status)
+		}
+	}
+}
+
+// testUnchanged deploys again: nothing may be written.
+func testUnchanged(t *testing.T, r *running) {
+	before := versions(t, r)
+	began := time.Now()
+	r.drover.must(t, "deploy", "ocis", "-e", "dev")
+	t.Logf("a second deploy took %s", time.Since(began).Round(100*time.Millisecond))
+	if after := versions(t, r); !slices.Equal(before, after) {
+		t.Errorf("a second deploy changed something:\nbefore %v\nafter  %v", before, after)
+	}
+}
+
+// versions lists JobModifyIndex of every job and ModifyIndex of every Nomad
+// Variable.
+func versions(t testing.TB, r *running) []string {
+	t.Helper()
+	var out []string
+	for _, j := range r.jobs(t) {
+		out = append(out, fmt.Sprint(j.ID, "=", j.JobModifyIndex))
+	}
+	vars, _, err := r.nomad.Variables().List(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, v := range vars {
+		out = append(out, fmt.Sprint(v.Path, "=", v.ModifyIndex))
+	}
+	slices.Sort(out)
+	return out
+}
+
+// testPlainSpecs leaves drover: the rendered files are what runs, for Nomad's
+// own command line too.
+func testPlainSpecs(t *testing.T, r *running) {
+	nomad, err := devcluster.Tools{}.Path(t.Context(), devcluster.Nomad)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	r.drover.must(t, "render", "ocis", "-e", "dev", "-o", "hcl", "--out", dir)
+	files, err := filepath.Glob(filepath.Join(dir, "*.nomad.hcl"))
+	if err != nil || len(files) != 30 {
+		t.Fatalf("%d files: %v", len(files), err)
+	}
+	for _, sub := range []string{"run", "plan"} {
+		for _, f := range files {
+			args := []string{"job", sub, f}
+			if sub == "run" {
+				args = []string{"job", sub, "-detach", f}
+			}
+			cmd := exec.CommandContext(t.Context(), nomad, args...)
+			cmd.Env = append(os.Environ(), "NOMAD_ADDR="+r.NomadAddr())
+			out, err := cmd.CombinedOutput()
+			if err != nil {
+				t.Errorf("nomad %s: %v\n%s", strings.Join(args[:2], " "), err, out)
+			}
+			if sub == "plan" && bytes.Contains(out, []byte("+/-")) {
+				t.Errorf("nomad job plan %s shows a difference:\n%s", filepath.Base(f), out)
+			}
+		}
+	}
+}
+
+// testNoSecretInClear looks for every secret where anybody may read.
+func testNoSecretInClear(t *testing.T, r *running) {
+	var secrets map[string]any
+	out := r.drover.must(t, "secrets", "export", "ocis", "-e", "dev")
+	if err := json.Unmarshal([]byte(out), &secrets); err != nil {
+		t.Fatalf("export: %v", err)
+	}
+	var values []string
+	var walk func(any)
+	walk = func(v any) {
+		switch v := v.(type) {
+		case string:
+			if len(v) >= 16 {
+				values = append(values, v)
+			}
+		case map[string]any:
+			for _, e := range v {
+				walk(e)
+			}
+		}
+	}
+	walk(secrets)
+	if len(values) < 13 {
+		t.Fatalf("only %d secrets were exported", len(values))
+	}
+	seen := map[string][]byte{}
+	for _, j := range r.jobs(t) {
+		job, _, err := r.nomad.Jobs().Info(j.ID, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := json.Marshal(job)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen["job "+j.ID] = b
+		if sub, _, err := r.nomad.Jobs().Submission(j.ID, int(*job.Version), nil); err == nil && sub != nil {
+			seen["submission "+j.ID] = []byte(sub.Source)
+		}
+	}
+	kv, _, err := r.consul.KV().List("", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range kv {
+		seen["Consul KV "+p.Key] = p.Value
+	}
+	pids, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range pids {
+		if b, err := os.ReadFile(p); err == nil {
+			seen[p] = b
+		}
+	}
+	for where, b := range seen {
+		for _, v := range values {
+			if bytes.Contains(b, []byte(v)) {
+				t.Errorf("a secret stands in clear in %s", where)
+			}
+		}
+	}
+}
+
+// processes maps the service of every running oCIS process of the cluster to
+// its pid.
+func (r *running) processes(t testing.TB) map[string]int {
+	t.Helper()
+	out := map[string]int{}
+	pids, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range pids {
+		b, err := os.ReadFile(filepath.Join(dir, "cmdline"))
+		if err != nil {
+			continue
+		}
+		args := strings.Split(strings.TrimRight(string(b), "\x00"), "\x00")
+		if len(args) != 3 || args[0] != filepath.Join(r.BinDir(), "ocis") || args[2] != "server" {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(dir))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[args[1]] = pid
+	}
+	return out
+}
+
+// testKill9 kills every service once and measures how long the PROPFIND does
+// not answer 207. The numbers are for docs/reliability.md.
+func testKill9(t *testing.T, r *running) {
+	procs := r.processes(t)
+	if len(procs) != 29 {
+		t.Fatalf("%d oCIS processes, want 29: %v", len(procs), procs)
+	}
+	names := make([]string, 0, len(procs))
+	for name := range procs {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	var table strings.Builder
+	fmt.Fprintf(&table, "\n| service | process back after | PROPFIND answers again after |\n|---|---|---|\n")
+	for _, name := range names {
+		old := procs[name]
+		if err := kill(old); err != nil {
+			t.Fatalf("kill %s: %v", name, err)
+		}
+		began := time.Now()
+		eventually(t, time.Minute, name+" runs again", func() bool {
+			pid := r.processes(t)[name]
+			return pid != 0 && pid != old
+		})
+		back := time.Since(began)
+		answers := time.Duration(0)
+		// Two in a row: the first one may be answered from a cache.
+		good := 0
+		eventually(t, 2*time.Minute, "the PROPFIND works after kill -9 of "+name, func() bool {
+			if !r.ocis.propfind(t.Context()) {
+				good = 0
+				return false
+			}
+			if good++; good == 1 {
+				answers = time.Since(began)
+			}
+			return good == 2
+		})
+		fmt.Fprintf(&table, "| %s | %.1f s | %.1f s |\n", name, back.Seconds(), answers.Seconds())
+	}
+	t.Log(table.String())
+}
+
+// testDestroy takes the stack away and brings it back: secrets and files are
+// still there.
+func testDestroy(t *testing.T, r *running, admin login) {
+	r.ocis.must(t, http.StatusCreated, einstein, "PUT", "/remote.php/webdav/kept.txt", nil, []byte("kept"))
+	r.drover.must(t, "destroy", "ocis", "-e", "dev", "-y")
+	if jobs := r.jobs(t); len(jobs) != 0 {
+		t.Errorf("%d jobs are left", len(jobs))
+	}
+	eventually(t, 30*time.Second, "all processes are gone", func() bool { return len(r.processes(t)) == 0 })
+
+	r.drover.must(t, "deploy", "ocis", "-e", "dev")
+	eventually(t, 30*time.Second, "the PROPFIND works", func() bool { return r.ocis.propfind(t.Context()) })
+	if got := r.ocis.must(t, http.StatusOK, einstein, "GET", "/remote.php/webdav/kept.txt", nil, nil); string(got) != "kept" {
+		t.Errorf("the file now holds %q", got)
+	}
+	if again := strings.TrimSpace(r.drover.must(t, "secrets", "show", "ocis", "admin_password", "-e", "dev")); again != admin.password {
+		t.Error("the secrets were minted anew")
+	}
+	r.drover.must(t, "destroy", "ocis", "-e", "dev", "-y", "--purge", "secrets")
+	vars, _, err := r.nomad.Variables().List(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(vars) != 0 {
+		t.Errorf("%d Nomad Variables are left", len(vars))
+	}
+}
