@@ -255,20 +255,16 @@ func (l *layout) launch(ctx context.Context, opts Options) (_ *Cluster, err erro
 	}
 	ctl := control{l.dir}
 	begun := time.Now()
-	// Consul first: a Nomad client that does not find it looks again after
-	// 15 seconds only.
-	for _, program := range []string{Consul, Nomad} {
-		var agents []*agentSpec
-		for _, a := range l.agents() {
-			if a.program == program {
-				opts.Events(Event{Subject: a.name, Text: "starting on " + a.httpAddr(l.Ports)})
-				if err := ctl.post(ctx, "/agent/"+a.name+"/start"); err != nil {
-					return nil, err
-				}
-				agents = append(agents, a)
+	// In this order: a Nomad client that finds no Consul or no leader when it
+	// starts looks again after 15 seconds only.
+	for _, stage := range l.stages() {
+		for _, a := range stage {
+			opts.Events(Event{Subject: a.name, Text: "starting on " + a.httpAddr(l.Ports)})
+			if err := ctl.post(ctx, "/agent/"+a.name+"/start"); err != nil {
+				return nil, err
 			}
 		}
-		if err := l.awaitReady(ctx, opts.Timeout, agents); err != nil {
+		if err := l.awaitReady(ctx, opts.Timeout, stage); err != nil {
 			return nil, err
 		}
 	}

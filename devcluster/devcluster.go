@@ -79,8 +79,8 @@ type Command struct {
 	Env  []string
 }
 
-// Shape is the number and kind of agents. The zero Shape is a single node:
-// one Nomad agent that is server and client, and one Consul server.
+// Shape is the number and kind of agents. The zero Shape is a single node: one
+// Consul server, one Nomad server and one Nomad client on 127.0.0.1.
 type Shape struct {
 	// Servers is the number of Nomad servers per region, 1 when zero.
 	Servers int `json:"servers,omitempty"`
@@ -93,7 +93,7 @@ type Shape struct {
 	Regions []string `json:"regions,omitempty"`
 }
 
-// Single says that the shape is one agent that is server and client.
+// Single says that the shape is a single node.
 func (s Shape) Single() bool {
 	return s.Servers <= 1 && s.Clients == 0 && len(s.Datacenters) <= 1 && len(s.Regions) <= 1
 }

@@ -50,7 +50,10 @@ type layout struct {
 // ports are those of every agent; in larger shapes each has an address of its
 // own.
 type ports struct {
-	NomadHTTP     int `json:"nomad_http"`
+	NomadHTTP int `json:"nomad_http"`
+	// NomadClient is the HTTP port of agents that are only clients: on a
+	// single node they share their address with the server.
+	NomadClient   int `json:"nomad_client"`
 	NomadRPC      int `json:"nomad_rpc"`
 	NomadSerf     int `json:"nomad_serf"`
 	ConsulHTTP    int `json:"consul_http"`
@@ -66,7 +69,7 @@ type ports struct {
 func slotPorts(slot int, defaults bool) ports {
 	base := slotBase + slot*slotSize
 	p := ports{
-		NomadHTTP: base, NomadRPC: base + 1, NomadSerf: base + 2,
+		NomadHTTP: base, NomadRPC: base + 1, NomadSerf: base + 2, NomadClient: base + 3,
 		ConsulHTTP: base + 10, ConsulDNS: base + 11, ConsulServer: base + 12,
 		ConsulSerfLAN: base + 13, ConsulSerfWAN: base + 14,
 		DynamicMin: base + slotAgents, DynamicMax: base + slotSize - 1,
@@ -168,12 +171,18 @@ type agentSpec struct {
 	config     string // HCL
 }
 
-func (a *agentSpec) httpAddr(p ports) string {
-	port := p.NomadHTTP
-	if a.program == Consul {
-		port = p.ConsulHTTP
+func (a *agentSpec) httpPort(p ports) int {
+	switch {
+	case a.program == Consul:
+		return p.ConsulHTTP
+	case a.server:
+		return p.NomadHTTP
 	}
-	return fmt.Sprintf("http://%s:%d", a.addr, port)
+	return p.NomadClient
+}
+
+func (a *agentSpec) httpAddr(p ports) string {
+	return fmt.Sprintf("http://%s:%d", a.addr, a.httpPort(p))
 }
 
 func (l *layout) agent(a *agentSpec) Agent {
@@ -272,16 +281,36 @@ func (l *layout) agents() []*agentSpec {
 	return append(all, nomadClients...)
 }
 
+// stages are the agents that start together, each stage when the one before
+// is ready: Consul, Nomad's servers, Nomad's clients.
+func (l *layout) stages() [][]*agentSpec {
+	stages := make([][]*agentSpec, 3)
+	for _, a := range l.agents() {
+		i := 0
+		if a.program == Nomad && a.server {
+			i = 1
+		} else if a.program == Nomad {
+			i = 2
+		}
+		stages[i] = append(stages[i], a)
+	}
+	return stages
+}
+
+// singleNode has all on one address. Server and client are two agents: after
+// a restart a client that starts together with the only server is refused,
+// since there is no leader yet, and would try again and start its tasks after
+// 15 to 30 seconds.
 func (l *layout) singleNode() []*agentSpec {
 	const addr = "127.0.0.1"
-	c := &agentSpec{name: Consul, program: Consul, server: true, region: l.Shape.Regions[0], datacenter: l.Shape.Datacenters[0], addr: addr}
+	region, dc := l.Shape.Regions[0], l.Shape.Datacenters[0]
+	c := &agentSpec{name: "consul", program: Consul, server: true, region: region, datacenter: dc, addr: addr}
 	c.config = l.consulConfig(c, "", nil)
-	n := &agentSpec{
-		name: Nomad, program: Nomad, server: true, client: true,
-		region: c.region, datacenter: c.datacenter, addr: addr, consul: addr, loopback: l.ip(1),
-	}
-	n.config = l.nomadConfig(n, nil)
-	return []*agentSpec{c, n}
+	s := &agentSpec{name: "nomad-server", program: Nomad, server: true, region: region, datacenter: dc, addr: addr, consul: addr}
+	s.config = l.nomadConfig(s, nil)
+	n := &agentSpec{name: "nomad-client", program: Nomad, client: true, region: region, datacenter: dc, addr: addr, consul: addr, loopback: l.ip(1)}
+	n.config = l.nomadConfig(n, []string{addr})
+	return []*agentSpec{c, s, n}
 }
 
 // quoteList is an HCL list of strings, each with the given port appended.
@@ -368,14 +397,8 @@ limits {
   http_max_conns_per_client = 8192
   rpc_max_conns_per_client  = 8192
 }
-`, a.name, a.region, a.datacenter, l.path("nomad", a.name), a.addr, l.Ports.NomadHTTP, l.Ports.NomadRPC, l.Ports.NomadSerf)
-	fmt.Fprintf(&b, "consul {\n  address = %q\n", fmt.Sprintf("%s:%d", a.consul, l.Ports.ConsulHTTP))
-	if a.server != a.client {
-		// Servers share their region's Consul server and would deregister
-		// each other; clients are told their servers.
-		fmt.Fprintf(&b, "  auto_advertise   = %v\n  server_auto_join = false\n  client_auto_join = false\n", a.client)
-	}
-	b.WriteString("}\n")
+`, a.name, a.region, a.datacenter, l.path("nomad", a.name), a.addr, a.httpPort(l.Ports), l.Ports.NomadRPC, l.Ports.NomadSerf)
+	fmt.Fprintf(&b, "consul {\n  address          = %q\n  server_auto_join = false\n  client_auto_join = false\n}\n", fmt.Sprintf("%s:%d", a.consul, l.Ports.ConsulHTTP))
 	if a.server {
 		fmt.Fprintf(&b, "server {\n  enabled          = true\n  bootstrap_expect = %d\n", l.Shape.Servers)
 		if len(peers) > 0 {
@@ -388,11 +411,10 @@ limits {
 		if iface == "" {
 			iface = "lo"
 		}
-		b.WriteString("client {\n  enabled           = true\n")
-		if !a.server {
-			fmt.Fprintf(&b, "  servers           = %s\n", quoteList(peers, l.Ports.NomadRPC))
-		}
-		fmt.Fprintf(&b, `  network_interface = %q
+		fmt.Fprintf(&b, `client {
+  enabled           = true
+  servers           = %s
+  network_interface = %q
   min_dynamic_port  = %d
   max_dynamic_port  = %d
   host_volumes_dir  = %q
@@ -413,7 +435,7 @@ plugin "raw_exec" {
     enabled = true
   }
 }
-`, iface, l.Ports.DynamicMin, l.Ports.DynamicMax, l.volumesDir(a), l.path("bin"), l.path("data"), a.loopback,
+`, quoteList(peers, l.Ports.NomadRPC), iface, l.Ports.DynamicMin, l.Ports.DynamicMax, l.volumesDir(a), l.path("bin"), l.path("data"), a.loopback,
 			fmt.Sprintf("%s:%d", a.consul, l.Ports.ConsulHTTP))
 	}
 	return b.String()
@@ -421,7 +443,7 @@ plugin "raw_exec" {
 
 // volumesDir is where a client makes its dynamic host volumes.
 func (l *layout) volumesDir(a *agentSpec) string {
-	if a.server {
+	if l.Shape.Single() {
 		return l.path("volumes")
 	}
 	return l.path("volumes", a.name)

@@ -96,7 +96,7 @@ func (l *layout) portsFree(ctx context.Context) error {
 	}
 	var all []endpoint
 	for _, a := range l.agents() {
-		tcp, udp := []int{l.Ports.NomadHTTP}, []int(nil)
+		tcp, udp := []int{a.httpPort(l.Ports)}, []int(nil)
 		switch {
 		case a.program == Consul:
 			tcp = []int{l.Ports.ConsulHTTP, l.Ports.ConsulDNS, l.Ports.ConsulSerfLAN}

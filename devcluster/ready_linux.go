@@ -89,23 +89,22 @@ func (l *layout) ready(ctx context.Context, hc *http.Client, a *agentSpec) error
 }
 
 // clientReady looks at the node through its own agent. After a restart the
-// servers still have what the node said before, so its first heartbeat is
-// waited for.
+// servers still have what the node said before, so its registration is waited
+// for: that gives it a time to live.
 func clientReady(ctx context.Context, hc *http.Client, url string) error {
 	var self struct {
 		Stats struct {
 			Client struct {
-				NodeID        string `json:"node_id"`
-				LastHeartbeat string `json:"last_heartbeat"`
+				NodeID       string `json:"node_id"`
+				HeartbeatTTL string `json:"heartbeat_ttl"`
 			} `json:"client"`
 		} `json:"stats"`
 	}
 	if err := get(ctx, hc, url+"/v1/agent/self", &self); err != nil {
 		return err
 	}
-	// Before the first heartbeat this is the time since the year 1.
-	if d, err := time.ParseDuration(self.Stats.Client.LastHeartbeat); err != nil || d > 24*time.Hour {
-		return errors.New("no heartbeat yet")
+	if ttl, err := time.ParseDuration(self.Stats.Client.HeartbeatTTL); err != nil || ttl == 0 {
+		return errors.New("the node is not registered yet")
 	}
 	var node struct {
 		Status     string

@@ -152,7 +152,7 @@ func writePID(f *os.File) error {
 func agentEnv() []string {
 	var env []string
 	for _, name := range []string{
-		"PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LC_ALL", "TZ", "TMPDIR",
+		"PATH", "LANG", "LC_ALL", "TZ", "TMPDIR",
 		"DOCKER_HOST", "SSL_CERT_FILE", "SSL_CERT_DIR",
 		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 	} {
