@@ -229,7 +229,10 @@ func (n snapshot) waiting(healthy, desired int) string {
 	if n.hasBlocked() {
 		return "a node with room"
 	}
-	return fmt.Sprintf("%d of %d healthy", healthy, desired)
+	if desired > 0 && healthy >= desired {
+		return "the deployment to end"
+	}
+	return ""
 }
 
 func firstLine(s string) string {
