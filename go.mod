@@ -10,6 +10,8 @@ require (
 	github.com/spf13/cobra v1.10.1
 )
 
+require golang.org/x/tools v0.49.0 // indirect
+
 require (
 	github.com/agext/levenshtein v1.2.1 // indirect
 	github.com/apparentlymart/go-cidr v1.1.0 // indirect

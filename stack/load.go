@@ -426,3 +426,56 @@ func isJSON(src []byte) bool {
 	src = bytes.TrimLeft(src, " ")
 	return len(src) > 0 && src[0] == '{'
 }
+
+// Outline reads what stack.hcl says without any value: name, versions,
+// description and the names of the services. Whatever depends on a variable
+// is left empty.
+func Outline(name string, files fs.FS) (*Stack, error) {
+	l := &loader{Options: Options{Path: name, FS: files}, s: &Stack{Name: name, Path: name, FS: files}}
+	jobFiles, err := l.jobFiles()
+	if err != nil {
+		return nil, err
+	}
+	config, err := l.read(ConfigFile)
+	if err != nil {
+		return nil, err
+	}
+	if config == nil {
+		for _, f := range jobFiles {
+			l.s.Services = append(l.s.Services, &Service{Name: strings.TrimSuffix(f, jobSuffix), File: f})
+		}
+		return l.s, nil
+	}
+	f, diags := parse(config)
+	if diags.HasErrors() {
+		return nil, diags
+	}
+	for _, b := range f.Body.(*hclsyntax.Body).Blocks {
+		switch b.Type {
+		case "stack":
+			text := func(attr string) string {
+				a := b.Body.Attributes[attr]
+				if a == nil {
+					return ""
+				}
+				v, diags := a.Expr.Value(nil)
+				if diags.HasErrors() || v.IsNull() || v.Type() != cty.String {
+					return ""
+				}
+				return v.AsString()
+			}
+			if len(b.Labels) == 1 {
+				l.s.Name = b.Labels[0]
+			}
+			l.s.Version, l.s.AppVersion, l.s.Description = text("version"), text("app_version"), text("description")
+		case "service":
+			if len(b.Labels) == 1 {
+				l.s.Services = append(l.s.Services, &Service{Name: b.Labels[0], Range: b.DefRange()})
+			}
+		}
+	}
+	if len(l.s.Services) == 0 {
+		_ = l.matchFiles(jobFiles)
+	}
+	return l.s, nil
+}
