@@ -1,0 +1,139 @@
+package cli
+
+import (
+	"bufio"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+	"github.com/spf13/cobra"
+
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/rollout"
+)
+
+func newDestroy(streams *IO) *cobra.Command {
+	var (
+		flags   stackFlags
+		purge   []string
+		yes     bool
+		timeout time.Duration
+	)
+	cmd := &cobra.Command{
+		Use:   "destroy STACK",
+		Short: "Stop and remove the jobs of a stack",
+		Long: `Stop and remove the jobs of a stack, each when everything that depends on it
+is gone. Secrets and volumes stay, unless --purge names them: "secrets" deletes
+the stack's secrets, "data" its dynamic host volumes with everything in them.
+Directories that a task writes outside of volumes cannot be deleted by drover.`,
+		Args: exactArgs(1, "STACK"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			for _, p := range purge {
+				if err := oneOf("--purge", p, "secrets", "data"); err != nil {
+					return err
+				}
+			}
+			if slices.Contains(purge, "secrets") && len(flags.services) > 0 {
+				return usagef("--purge secrets is for the whole stack, not with --service")
+			}
+			ctx := cmd.Context()
+			s, jobs, err := flags.load(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if err := confirm(streams, yes, destroyQuestion(s.Name, s.Environment, len(jobs), purge)); err != nil {
+				return err
+			}
+			clients, err := connect(ctx, false)
+			if err != nil {
+				return err
+			}
+			stopped := 0
+			err = rollout.Destroy(ctx, clients, jobs, timeout, func(d rollout.Destroyed) {
+				switch {
+				case d.Missing:
+					fmt.Fprintf(streams.Err, "%s: not there\n", d.Service)
+				case d.Err == nil:
+					stopped++
+					fmt.Fprintf(streams.Err, "%s: stopped\n", d.Service)
+				}
+			})
+			if err != nil {
+				return err
+			}
+			if slices.Contains(purge, "data") {
+				deleted, kept, err := rollout.PurgeVolumes(ctx, clients, jobs)
+				for _, v := range deleted {
+					fmt.Fprintf(streams.Err, "volume %s: deleted\n", v)
+				}
+				for _, v := range kept {
+					fmt.Fprintf(streams.Err, "volume %s: not a dynamic host volume; its data stays on the node\n", v)
+				}
+				if err != nil {
+					return err
+				}
+				if names := rawExec(jobs); len(names) > 0 {
+					fmt.Fprintf(streams.Err, "Note: %s ran with raw_exec; what they wrote outside of volumes is still on the nodes.\n", strings.Join(names, ", "))
+				}
+			}
+			if slices.Contains(purge, "secrets") {
+				if err := record.OpenSecrets(clients.Nomad, s.Name, s.Environment, nil).Purge(ctx, jobs); err != nil {
+					return err
+				}
+				fmt.Fprintln(streams.Err, "secrets: deleted")
+			}
+			fmt.Fprintf(streams.Out, "%s: destroyed: %d of %d services were running\n", s.Name, stopped, len(jobs))
+			return nil
+		},
+	}
+	flags.register(cmd)
+	fl := cmd.Flags()
+	fl.StringSliceVar(&purge, "purge", nil, "also delete: secrets, data (comma separated)")
+	fl.BoolVarP(&yes, "yes", "y", false, "do not ask")
+	fl.DurationVar(&timeout, "timeout", 10*time.Minute, "how long the tasks may take to stop")
+	return cmd
+}
+
+func destroyQuestion(name, env string, n int, purge []string) string {
+	q := fmt.Sprintf("Stop and remove %d services of stack %s (environment %s)", n, name, env)
+	if slices.Contains(purge, "secrets") {
+		q += ", delete its SECRETS"
+	}
+	if slices.Contains(purge, "data") {
+		q += ", delete its volumes with all DATA"
+	}
+	return q + "?"
+}
+
+// confirm asks on a terminal and insists on -y elsewhere.
+func confirm(streams *IO, yes bool, question string) error {
+	if yes {
+		return nil
+	}
+	if !streams.TTY {
+		return usagef("this needs a confirmation and there is no terminal: add -y")
+	}
+	fmt.Fprintf(streams.Err, "%s [y/N] ", question)
+	answer, _ := bufio.NewReader(streams.In).ReadString('\n')
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
+		return nil
+	}
+	fmt.Fprintln(streams.Err, "Nothing was done.")
+	return errSilent{exitCancelled}
+}
+
+func rawExec(jobs []render.Job) []string {
+	var names []string
+	for _, j := range jobs {
+		if slices.ContainsFunc(j.Job.TaskGroups, func(g *api.TaskGroup) bool {
+			return slices.ContainsFunc(g.Tasks, func(t *api.Task) bool { return t.Driver == "raw_exec" })
+		}) {
+			names = append(names, j.Service)
+		}
+	}
+	return names
+}

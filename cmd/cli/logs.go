@@ -1,0 +1,49 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drover-nomad/drover/rollout"
+)
+
+func newLogs(streams *IO) *cobra.Command {
+	var (
+		flags  stackFlags
+		opts   rollout.LogOptions
+		stderr bool
+	)
+	cmd := &cobra.Command{
+		Use:   "logs STACK SERVICE",
+		Short: "Print the logs of all instances of a service",
+		Long: `Print the logs of all instances of a service, each line with allocation and
+task before it.`,
+		Args: exactArgs(2, "STACK and SERVICE"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			flags.services = []string{args[1]}
+			_, jobs, err := flags.load(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			clients, err := connect(cmd.Context(), false)
+			if err != nil {
+				return err
+			}
+			opts.Stream = "stdout"
+			if stderr {
+				opts.Stream = "stderr"
+			}
+			return rollout.Logs(cmd.Context(), clients, jobs[0], opts, func(l rollout.LogLine) {
+				fmt.Fprintf(streams.Out, "%.8s %s | %s\n", l.AllocID, l.Task, l.Text)
+			})
+		},
+	}
+	flags.register(cmd)
+	_ = cmd.Flags().MarkHidden("service") // it is an argument here
+	fl := cmd.Flags()
+	fl.BoolVarP(&opts.Follow, "follow", "f", false, "go on with new lines until Ctrl-C")
+	fl.IntVar(&opts.Tail, "tail", 100, "the last N lines of each task, -1 for all")
+	fl.BoolVar(&stderr, "stderr", false, "what the tasks write to stderr")
+	return cmd
+}

@@ -1,0 +1,94 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drover-nomad/drover/rollout"
+)
+
+func newStatus(streams *IO) *cobra.Command {
+	var (
+		flags  stackFlags
+		format string
+	)
+	cmd := &cobra.Command{
+		Use:   "status STACK",
+		Short: "Show how the services of a stack are now",
+		Long: `Show how the services of a stack are now.
+
+The exit code is 0 when every service is deployed, all its allocations are
+healthy and all its checks pass, otherwise 1.`,
+		Args: exactArgs(1, "STACK"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := oneOf("-o", format, "text", "json"); err != nil {
+				return err
+			}
+			s, jobs, err := flags.load(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			clients, err := connect(cmd.Context(), rollout.NeedsConsul(jobs))
+			if err != nil {
+				return err
+			}
+			list, err := rollout.Status(cmd.Context(), clients, jobs)
+			if err != nil {
+				return err
+			}
+			allOK := true
+			for _, st := range list {
+				allOK = allOK && st.OK
+			}
+			if format == "json" {
+				err = json.NewEncoder(streams.Out).Encode(map[string]any{"stack": s.Name, "environment": s.Environment, "ok": allOK, "services": list})
+			} else {
+				err = printStatus(streams, list)
+			}
+			if err == nil && !allOK {
+				err = errSilent{exitError}
+			}
+			return err
+		},
+	}
+	flags.register(cmd)
+	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
+	return cmd
+}
+
+func printStatus(streams *IO, list []rollout.ServiceStatus) error {
+	w := tabwriter.NewWriter(streams.Out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "SERVICE\tSTATUS\tVERSION\tHEALTHY\tCHECKS\tAGE\t")
+	for _, st := range list {
+		version, healthy, checks, age := "-", "-", "-", "-"
+		if st.Status != "missing" {
+			version = fmt.Sprint(st.Version)
+			healthy = fmt.Sprintf("%d/%d", st.Healthy, st.Desired)
+		}
+		if st.ChecksTotal > 0 {
+			checks = fmt.Sprintf("%d/%d", st.ChecksPassing, st.ChecksTotal)
+		}
+		if !st.Submitted.IsZero() {
+			age = ago(time.Since(st.Submitted))
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", st.Service, st.Status, version, healthy, checks, age, st.Detail)
+	}
+	return w.Flush()
+}
+
+// ago is a duration in its largest unit.
+func ago(d time.Duration) string {
+	switch {
+	case d >= 48*time.Hour:
+		return fmt.Sprintf("%dd", int(d.Hours())/24)
+	case d >= 2*time.Hour:
+		return fmt.Sprintf("%dh", int(d.Hours()))
+	case d >= 2*time.Minute:
+		return fmt.Sprintf("%dm", int(d.Minutes()))
+	}
+	return fmt.Sprintf("%ds", int(d.Seconds()))
+}
