@@ -126,6 +126,7 @@ func (r *renderer) job(m *merger, svc *stack.Service, own *body) (*node, hcl.Dia
 	if job.isGlob() {
 		return nil, hcl.Diagnostics{diagAt(job.rng, "A service's job needs a name", "Patterns belong to "+stack.BaseFile+" and to environments.")}
 	}
+	r.labels = append(r.labels, svc.Name, job.labels[0])
 	merged := *job
 	first := true
 	lay := func(n *node) {
@@ -288,10 +289,6 @@ func (r *renderer) unmatched() hcl.Diagnostics {
 	if r.overlay == nil {
 		return nil
 	}
-	var labels []string
-	for _, svc := range r.s.Services {
-		labels = append(labels, svc.Name)
-	}
 	var diags hcl.Diagnostics
 	for _, n := range r.overlay.items {
 		if n.name != "job" {
@@ -302,7 +299,7 @@ func (r *renderer) unmatched() hcl.Diagnostics {
 			continue
 		}
 		detail := "No service and no job of the stack has that name."
-		if near := stack.Nearest(n.labels[0], labels); near != "" {
+		if near := stack.Nearest(n.labels[0], r.labels); near != "" {
 			detail += fmt.Sprintf(" Did you mean %q?", near)
 		}
 		diags = append(diags, diagAt(n.rng, fmt.Sprintf("Overlay job %q matches nothing", n.labels[0]), detail))

@@ -122,6 +122,7 @@ type renderer struct {
 
 	variables, base, overlay *body
 	used                     map[hcl.Range]bool // patterns that matched something
+	labels                   []string           // of services and jobs so far
 }
 
 func newRenderer(s *stack.Stack) (*renderer, func(), error) {

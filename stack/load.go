@@ -396,7 +396,7 @@ func (l *loader) environment() ([]given, hcl.Diagnostics, error) {
 			v, ds := a.Expr.Value(&hcl.EvalContext{Functions: jobspec2.Functions(s.Dir, s.Dir != "")})
 			diags = append(diags, ds...)
 			rng := a.Expr.Range()
-			vals = append(vals, given{name: name, value: v, rng: &rng, from: "environment " + s.Environment})
+			vals = append(vals, given{name: name, value: v, rng: &rng, at: a.NameRange.Ptr(), from: "environment " + s.Environment})
 		}
 	}
 	return vals, diags, nil

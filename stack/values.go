@@ -2,6 +2,7 @@ package stack
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"maps"
 	"os"
@@ -134,7 +135,10 @@ func declareBlock(below *declaration, b *hclsyntax.Block) (*declaration, hcl.Dia
 			continue
 		}
 		v := validation{condition: c.Attributes["condition"].Expr, rng: vb.DefRange}
-		diags = append(diags, UnknownFunctions(v.condition)...)
+		if ds := UnknownFunctions(v.condition); ds.HasErrors() {
+			diags = append(diags, ds...)
+			continue
+		}
 		diags = append(diags, gohcl.DecodeExpression(c.Attributes["error_message"].Expr, nil, &v.message)...)
 		d.validations = append(d.validations, v)
 	}
@@ -145,7 +149,8 @@ func declareBlock(below *declaration, b *hclsyntax.Block) (*declaration, hcl.Dia
 type given struct {
 	name  string
 	value cty.Value
-	rng   *hcl.Range // where the operator wrote it, nil for the environment's and -var
+	rng   *hcl.Range // where the operator wrote the value, nil for -var and NOMAD_VAR_x
+	at    *hcl.Range // where the name stands
 	from  string     // "environment prod", "-var", …
 	raw   *string    // text of -var and NOMAD_VAR_x, read by the variable's type
 	lax   bool       // NOMAD_VAR_x: a name that is not declared is not ours
@@ -325,7 +330,7 @@ func unknownNames(known []string, vals []given) hcl.Diagnostics {
 		if near := Nearest(g.name, known); near != "" {
 			detail = fmt.Sprintf("Given with %s, but nothing declares it. Did you mean %q?", g.from, near)
 		}
-		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: fmt.Sprintf("Unknown variable %q", g.name), Detail: detail, Subject: g.rng})
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: fmt.Sprintf("Unknown variable %q", g.name), Detail: detail, Subject: g.at})
 	}
 	return diags
 }
@@ -401,7 +406,7 @@ func attributeValues(body hcl.Body, from string) ([]given, hcl.Diagnostics) {
 		if rng.Filename == "" {
 			rng = a.Range
 		}
-		out = append(out, given{name: name, value: v, rng: &rng, from: from})
+		out = append(out, given{name: name, value: v, rng: &rng, at: a.NameRange.Ptr(), from: from})
 	}
 	return out, diags
 }
@@ -426,29 +431,31 @@ func yamlValues(path string, src []byte) ([]given, hcl.Diagnostics) {
 	}
 	var out []given
 	var diags hcl.Diagnostics
+	budget := 1_000_000
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		k, n := root.Content[i], root.Content[i+1]
-		v, err := yamlValue(n, 0)
+		v, err := yamlValue(n, &budget)
 		if err != nil {
 			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Cannot read YAML", Detail: err.Error() + ".", Subject: at(n)})
 			continue
 		}
-		out = append(out, given{name: k.Value, value: v, rng: at(n), from: path})
+		out = append(out, given{name: k.Value, value: v, rng: at(n), at: at(k), from: path})
 	}
 	return out, diags
 }
 
-func yamlValue(n *yaml.Node, depth int) (cty.Value, error) {
-	if depth > 100 {
-		return cty.NilVal, fmt.Errorf("nested too deeply")
+// yamlValue reads one node. budget bounds how many nodes aliases unfold to.
+func yamlValue(n *yaml.Node, budget *int) (cty.Value, error) {
+	if *budget--; *budget < 0 {
+		return cty.NilVal, errors.New("the file unfolds to too many values")
 	}
 	switch n.Kind {
 	case yaml.AliasNode:
-		return yamlValue(n.Alias, depth+1)
+		return yamlValue(n.Alias, budget)
 	case yaml.SequenceNode:
 		vals := make([]cty.Value, len(n.Content))
 		for i, c := range n.Content {
-			v, err := yamlValue(c, depth+1)
+			v, err := yamlValue(c, budget)
 			if err != nil {
 				return cty.NilVal, err
 			}
@@ -458,7 +465,7 @@ func yamlValue(n *yaml.Node, depth int) (cty.Value, error) {
 	case yaml.MappingNode:
 		vals := map[string]cty.Value{}
 		for i := 0; i+1 < len(n.Content); i += 2 {
-			v, err := yamlValue(n.Content[i+1], depth+1)
+			v, err := yamlValue(n.Content[i+1], budget)
 			if err != nil {
 				return cty.NilVal, err
 			}
@@ -496,6 +503,11 @@ func Nearest(name string, known []string) string {
 	for _, k := range known {
 		if d := distance(name, k); d < bestDist {
 			best, bestDist = k, d
+		}
+	}
+	if best == "" && len(name) > 2 {
+		if i := slices.IndexFunc(known, func(k string) bool { return strings.HasPrefix(k, name) || strings.HasPrefix(name, k) && len(k) > 2 }); i >= 0 {
+			best = known[i]
 		}
 	}
 	return best
