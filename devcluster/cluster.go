@@ -47,14 +47,7 @@ func (c *Cluster) ConsulDNS() string {
 
 // Loopback is an address that no other cluster uses, for tasks that listen on
 // ports of their choice; with several clients it is the first one's.
-func (c *Cluster) Loopback() string {
-	for _, a := range c.l.agents() {
-		if a.loopback != "" {
-			return a.loopback
-		}
-	}
-	return ""
-}
+func (c *Cluster) Loopback() string { return c.Regions()[0].Loopback }
 
 // Regions says how to talk to each region.
 func (c *Cluster) Regions() []Reach {
@@ -62,14 +55,14 @@ func (c *Cluster) Regions() []Reach {
 	for _, region := range c.l.Shape.Regions {
 		r := Reach{Region: region}
 		for _, a := range c.l.agents() {
-			if a.region != region || !a.server {
-				continue
-			}
-			if a.program == Nomad && r.NomadAddr == "" {
+			switch {
+			case a.region != region:
+			case a.program == Nomad && a.server && r.NomadAddr == "":
 				r.NomadAddr = a.httpAddr(c.l.Ports)
-			}
-			if a.program == Consul && r.ConsulAddr == "" {
+			case a.program == Consul && a.server && r.ConsulAddr == "":
 				r.ConsulAddr = a.httpAddr(c.l.Ports)
+			case r.Loopback == "":
+				r.Loopback = a.loopback
 			}
 		}
 		all = append(all, r)
@@ -88,7 +81,7 @@ func (c *Cluster) Env(region string) ([]string, error) {
 			"NOMAD_ADDR=" + r.NomadAddr, "CONSUL_HTTP_ADDR=" + r.ConsulAddr,
 			// What the environment dev of the stacks that ship cannot know
 			// beforehand: where this cluster's jobs may listen.
-			"NOMAD_VAR_mesh_address=" + c.Loopback(), "NOMAD_VAR_domain=" + c.Loopback() + ":9200",
+			"NOMAD_VAR_mesh_address=" + r.Loopback, "NOMAD_VAR_domain=" + r.Loopback + ":9200",
 		}
 		if len(c.l.Shape.Regions) > 1 {
 			env = append(env, "NOMAD_REGION="+r.Region)

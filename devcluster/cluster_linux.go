@@ -80,7 +80,7 @@ func Up(ctx context.Context, opts Options) (*Cluster, error) {
 	}
 	programs := map[string]string{}
 	for _, name := range []string{Nomad, Consul} {
-		if programs[name], err = opts.Tools.Path(ctx, name); err != nil {
+		if programs[name], err = opts.Finder.Path(ctx, name); err != nil {
 			return nil, err
 		}
 	}
@@ -203,8 +203,8 @@ func (l *layout) prepare() error {
 }
 
 func (l *layout) placeTools(ctx context.Context, opts Options) error {
-	for _, name := range opts.TaskTools {
-		path, err := opts.Tools.Path(ctx, name)
+	for _, name := range opts.Tools {
+		path, err := opts.Finder.Path(ctx, name)
 		if err != nil {
 			return err
 		}

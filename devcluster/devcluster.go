@@ -52,10 +52,10 @@ type Options struct {
 	// DefaultPorts gives a new cluster the ports that Nomad and Consul have
 	// by default instead of those of its slot.
 	DefaultPorts bool
-	// Tools finds or builds the programs.
-	Tools Tools
-	// TaskTools are put into BinDir for tasks to run: names as in Tools.Path.
-	TaskTools []string
+	// Tools are put into BinDir for tasks to run: names as in Tools.Path.
+	Tools []string
+	// Finder finds or builds them, and Nomad and Consul.
+	Finder Tools
 	// Timeout bounds how long Up waits for the agents once they are started;
 	// two minutes when zero.
 	Timeout time.Duration
@@ -199,8 +199,8 @@ func (o Options) resolve() (Options, error) {
 	if o.Events == nil {
 		o.Events = func(Event) {}
 	}
-	if o.Tools.Events == nil {
-		o.Tools.Events = o.Events
+	if o.Finder.Events == nil {
+		o.Finder.Events = o.Events
 	}
 	return o, o.Shape.validate()
 }
@@ -266,6 +266,8 @@ type Reach struct {
 	Region     string `json:"region"`
 	NomadAddr  string `json:"nomad_addr"`
 	ConsulAddr string `json:"consul_addr"`
+	// Loopback is the first client's; see Cluster.Loopback.
+	Loopback string `json:"loopback"`
 }
 
 // Agent is one Nomad or Consul process of a cluster.

@@ -103,7 +103,7 @@ numbers are per region. A cluster keeps its shape until it is wiped.`,
 	f.IntVar(&opts.Shape.Clients, "clients", 0, "Nomad clients")
 	f.StringSliceVar(&opts.Shape.Datacenters, "datacenters", nil, "names of datacenters, to which the clients are given in turn")
 	f.StringSliceVar(&opts.Shape.Regions, "regions", nil, "names of regions")
-	f.StringArrayVar(&opts.TaskTools, "tool", nil, "program for tasks to run: ocis, pebble or pebble-challtestsrv (repeatable)")
+	f.StringArrayVar(&opts.Tools, "tool", nil, "program for tasks to run: ocis, pebble or pebble-challtestsrv (repeatable)")
 	f.DurationVar(&opts.Timeout, "timeout", 2*time.Minute, "how long to wait for the agents")
 	return cmd
 }

@@ -1,0 +1,160 @@
+// Package devtest gives tests dev clusters of their own: real agents, in a
+// temporary directory, gone with the test however it ends.
+package devtest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drover-nomad/drover/devcluster"
+)
+
+const (
+	envSupervise = "DROVER_DEVTEST_SUPERVISE" // directory of the cluster to supervise
+	envMain      = "DROVER_DEVTEST_MAIN"      // process that called Main
+)
+
+// Main is the TestMain of a package whose tests use Cluster:
+//
+//	func TestMain(m *testing.M) { devtest.Main(m) }
+//
+// The test binary is also the clusters' supervisor, so that tests need no
+// other program: Main tells which of the two this process is.
+func Main(m *testing.M) {
+	if dir := os.Getenv(envSupervise); dir != "" {
+		if err := devcluster.Supervise(dir); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	if err := os.Setenv(envMain, strconv.Itoa(os.Getpid())); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	os.Exit(m.Run())
+}
+
+// Options completes opts for a cluster that ends with the test process: a
+// temporary directory, the test binary as supervisor, progress in the test's
+// log. Most tests want Cluster; this is for those that call devcluster.Up.
+func Options(t testing.TB, opts devcluster.Options) devcluster.Options {
+	t.Helper()
+	if os.Getenv(envMain) != strconv.Itoa(os.Getpid()) {
+		// Without it the supervisor would run the tests again.
+		t.Fatal("devtest: TestMain must call devtest.Main")
+	}
+	if opts.Name == "" {
+		opts.Name = "test"
+	}
+	if opts.Dir == "" {
+		// Not t.TempDir, through which only its owner gets: tasks run as
+		// nobody.
+		tmp, err := os.MkdirTemp("", "drover-test-")
+		if err == nil {
+			err = os.Chmod(tmp, 0o755) // #nosec G302 -- see above
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		opts.Dir = filepath.Join(tmp, opts.Name)
+		t.Cleanup(func() {
+			if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("the cluster's directory is not empty: %v", err)
+			}
+		})
+	}
+	exe, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	opts.Supervisor = devcluster.Command{Path: exe, Env: []string{envSupervise + "=" + opts.Dir}}
+	opts.Lifeline, opts.Throwaway = true, true
+	if opts.Events == nil {
+		opts.Events = func(e devcluster.Event) {
+			if !e.Transient {
+				t.Log(strings.TrimPrefix(e.Subject+": "+e.Text, ": "))
+			}
+		}
+	}
+	return opts
+}
+
+// Cluster starts a cluster for the test. When the test is over the cluster is
+// stopped and removed, and a process that it leaves behind fails the test.
+func Cluster(t testing.TB, opts devcluster.Options) *devcluster.Cluster {
+	t.Helper()
+	opts = Options(t, opts)
+	c, err := devcluster.Up(t.Context(), opts)
+	if errors.Is(err, devcluster.ErrUnsupported) {
+		t.Skip(err)
+	}
+	t.Cleanup(func() { Remove(t, opts.Dir) }) // also what a failed Up made
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			logAgents(t, c)
+		}
+		// Holds the lifeline until here, whatever the test does with c.
+		if err := c.Down(context.WithoutCancel(t.Context()), false); err != nil && !errors.Is(err, devcluster.ErrNoCluster) {
+			t.Error(err)
+		}
+	})
+	return c
+}
+
+// Remove stops and removes the cluster in dir, if there is one, and fails the
+// test for every process that is left.
+func Remove(t testing.TB, dir string) {
+	t.Helper()
+	opts := devcluster.Options{Dir: dir}
+	c, err := devcluster.Open(opts)
+	if errors.Is(err, devcluster.ErrNoCluster) {
+		_ = os.Remove(dir)
+		return
+	}
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute)
+	defer cancel()
+	if err := devcluster.Down(ctx, opts, false); err != nil {
+		t.Error(err)
+	}
+	left, err := c.Leftovers()
+	if err != nil {
+		t.Error(err)
+	}
+	for _, p := range left {
+		t.Errorf("the cluster left a process behind: %s", p)
+	}
+	if err := devcluster.Down(ctx, opts, true); err != nil {
+		t.Error(err)
+	}
+}
+
+// logAgents writes the end of each agent's log to the log of a failed test.
+func logAgents(t testing.TB, c *devcluster.Cluster) {
+	const lines = 20
+	for _, a := range c.Agents(context.WithoutCancel(t.Context())) {
+		b, err := os.ReadFile(a.Log)
+		if err != nil {
+			continue
+		}
+		all := strings.Split(strings.TrimSpace(string(b)), "\n")
+		if len(all) > lines {
+			all = all[len(all)-lines:]
+		}
+		t.Logf("%s (%s):\n%s", a.Name, a.State, strings.Join(all, "\n"))
+	}
+}
