@@ -205,14 +205,21 @@ func destroyJob(ctx context.Context, c Clients, s spec) (missing bool, err error
 			}
 		}
 	}
+	// Stopped first and purged when that is done: Nomad lists no allocations
+	// of a job that it has forgotten.
 	for _, id := range ids {
-		if _, _, err := c.Nomad.Jobs().Deregister(id, true, s.write(ctx)); err != nil && !notFound(err) {
+		if _, _, err := c.Nomad.Jobs().Deregister(id, false, s.write(ctx)); err != nil && !notFound(err) {
 			return false, fmt.Errorf("stopping job %q: %w", id, err)
 		}
 	}
 	for _, id := range ids {
 		if err := stopped(ctx, c, s, id); err != nil {
 			return false, err
+		}
+	}
+	for _, id := range ids {
+		if _, _, err := c.Nomad.Jobs().Deregister(id, true, s.write(ctx)); err != nil && !notFound(err) {
+			return false, fmt.Errorf("purging job %q: %w", id, err)
 		}
 	}
 	return false, nil
