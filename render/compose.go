@@ -280,7 +280,9 @@ func unknownReference(root, name string, rng hcl.Range, known []string) *hcl.Dia
 		detail += fmt.Sprintf(" Declare it with variable %q { … } in %s.", name, stack.VariablesFile)
 	}
 	what := map[string]string{"var": "variable", "local": "local"}[root]
-	return diagAt(rng, fmt.Sprintf("Unknown %s %q", what, name), detail)
+	diag := diagAt(rng, fmt.Sprintf("Unknown %s %q", what, name), detail)
+	diag.Extra = stack.CodeUnknownVariable
+	return diag
 }
 
 // unmatched complains about blocks of the environment that changed nothing,
@@ -302,7 +304,7 @@ func (r *renderer) unmatched() hcl.Diagnostics {
 		if near := stack.Nearest(n.labels[0], r.labels); near != "" {
 			detail += fmt.Sprintf(" Did you mean %q?", near)
 		}
-		diags = append(diags, diagAt(n.rng, fmt.Sprintf("Overlay job %q matches nothing", n.labels[0]), detail))
+		diags = append(diags, unmatchedAt(n, detail))
 	}
 	return diags
 }
@@ -314,11 +316,16 @@ func (r *renderer) unmatchedBelow(b *body) hcl.Diagnostics {
 			continue
 		}
 		if n.isGlob() && !r.used[n.rng] {
-			diags = append(diags, diagAt(n.rng, fmt.Sprintf("Overlay %s %q matches nothing", n.name, strings.Join(n.labels, " ")),
-				fmt.Sprintf("No %s of the jobs that this overlay reaches has such a name.", n.name)))
+			diags = append(diags, unmatchedAt(n, fmt.Sprintf("No %s of the jobs that this overlay reaches has such a name.", n.name)))
 			continue
 		}
 		diags = append(diags, r.unmatchedBelow(n.body)...)
 	}
 	return diags
+}
+
+func unmatchedAt(n *node, detail string) *hcl.Diagnostic {
+	diag := diagAt(n.rng, fmt.Sprintf("Overlay %s %q matches nothing", n.name, strings.Join(n.labels, " ")), detail)
+	diag.Extra = stack.CodeOverlay
+	return diag
 }

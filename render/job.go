@@ -15,4 +15,6 @@ type Job struct {
 	HCL  []byte
 	File string // the service's file, for messages
 	Job  *api.Job
+
+	source *sourceMap // of HCL, nil when it is not a merged text
 }

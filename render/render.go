@@ -178,7 +178,7 @@ func (r *renderer) service(svc *stack.Service) (Job, hcl.Diagnostics) {
 		return job, diags
 	}
 	var err error
-	job.HCL = merged.text
+	job.HCL, job.source = merged.text, merged
 	job.Job, err = evaluate(&jobspec2.ParseConfig{Path: svc.Layer.File, BaseDir: r.dir, Body: merged.text, AllowFS: true, Strict: true})
 	if err != nil {
 		return job, r.hideTemp(merged.translate(err, svc.Layer.File))
@@ -198,10 +198,10 @@ func (r *renderer) plain(svc *stack.Service, job Job) (Job, hcl.Diagnostics) {
 	if err != nil {
 		return job, self.translate(err, name)
 	}
-	job.HCL = svc.Layer.Src
+	job.HCL, job.source = svc.Layer.Src, self
 	if !isJSON(svc.Layer.Src) {
 		if merged, diags := r.compose(svc); !diags.HasErrors() {
-			job.HCL = merged.text
+			job.HCL, job.source = merged.text, merged
 		}
 	}
 	return job, nil

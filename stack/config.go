@@ -281,8 +281,10 @@ func cycle(services []*Service, byName map[string]*Service, waits map[string]int
 		}
 	}
 	path = append(path[slices.Index(path, name):], name)
-	return errAt(byName[name].Range, "Services depend on each other in a circle",
+	diag := errAt(byName[name].Range, "Services depend on each other in a circle",
 		strings.Join(path, " → ")+". Remove one depends_on of these.")
+	diag.Extra = CodeCycle
+	return diag
 }
 
 func evalContext(vars map[string]cty.Value, funcs map[string]function) *hcl.EvalContext {

@@ -200,7 +200,9 @@ func (d *declaration) missing() *hcl.Diagnostic {
 	if d.description != "" {
 		detail = strings.TrimSuffix(d.description, ".") + ". " + detail
 	}
-	return errAt(d.rng, fmt.Sprintf("Variable %q has no value", d.name), detail)
+	diag := errAt(d.rng, fmt.Sprintf("Variable %q has no value", d.name), detail)
+	diag.Extra = CodeMissingValue
+	return diag
 }
 
 func (g given) eval(d *declaration) (cty.Value, hcl.Diagnostics) {
@@ -243,7 +245,7 @@ func (d *declaration) typeName() string {
 }
 
 func (g given) errorf(summary, format string, args ...any) *hcl.Diagnostic {
-	return &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...), Subject: g.rng}
+	return &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: fmt.Sprintf(format, args...), Subject: g.rng, Extra: CodeInvalidValue}
 }
 
 func (d *declaration) validate(v cty.Value, g given) hcl.Diagnostics {
@@ -271,6 +273,7 @@ func (d *declaration) validate(v cty.Value, g given) hcl.Diagnostics {
 			Summary:  fmt.Sprintf("Invalid value for variable %q", d.name),
 			Detail:   fmt.Sprintf("%s (The value%s breaks the rule at %s.)", val.message, from, place(val.rng)),
 			Subject:  subject,
+			Extra:    CodeInvalidValue,
 		})
 	}
 	return diags
@@ -319,6 +322,19 @@ func condition(e hcl.Expression, ctx *hcl.EvalContext) (bool, hcl.Diagnostics) {
 	return b.True(), nil
 }
 
+// A Code says which kind of mistake a diagnostic is about; it stands in the
+// diagnostic's Extra field. Diagnostics of HCL and Nomad have none.
+type Code string
+
+// Codes of diagnostics.
+const (
+	CodeUnknownVariable Code = "unknown-variable"
+	CodeInvalidValue    Code = "invalid-value"
+	CodeMissingValue    Code = "missing-value"
+	CodeCycle           Code = "dependency-cycle"
+	CodeOverlay         Code = "overlay-matches-nothing"
+)
+
 // unknownNames complains about values for variables that nobody declares.
 func unknownNames(known []string, vals []given) hcl.Diagnostics {
 	var diags hcl.Diagnostics
@@ -330,7 +346,7 @@ func unknownNames(known []string, vals []given) hcl.Diagnostics {
 		if near := Nearest(g.name, known); near != "" {
 			detail = fmt.Sprintf("Given with %s, but nothing declares it. Did you mean %q?", g.from, near)
 		}
-		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: fmt.Sprintf("Unknown variable %q", g.name), Detail: detail, Subject: g.at})
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: fmt.Sprintf("Unknown variable %q", g.name), Detail: detail, Subject: g.at, Extra: CodeUnknownVariable})
 	}
 	return diags
 }

@@ -63,7 +63,7 @@ func newRoot(streams *IO) *cobra.Command {
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%s: %s", cmd.CommandPath(), err)
 	})
-	root.AddCommand(newVersion(streams), newRender(streams), newStacks(streams), newInit(streams))
+	root.AddCommand(newVersion(streams), newRender(streams), newStacks(streams), newInit(streams), newLint(streams))
 	root.AddCommand(newDev(streams))
 	root.AddCommand(newDeploy(streams), newStatus(streams), newDestroy(streams), newLogs(streams), newCheck(streams), newSecrets(streams))
 	return root

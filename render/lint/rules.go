@@ -1,0 +1,356 @@
+package lint
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/hashicorp/nomad/api"
+	"github.com/zclconf/go-cty/cty"
+
+	"github.com/drover-nomad/drover/stack"
+)
+
+// Rules are all rules, in the order of docs/reference/lint.md.
+func Rules() []Rule {
+	return []Rule{
+		{Name: "invalid", Severity: Error, Why: "The stack cannot be read or evaluated."},
+		{Name: string(stack.CodeUnknownVariable), Severity: Error, Why: "A value or an expression names a variable that nothing declares."},
+		{Name: string(stack.CodeInvalidValue), Severity: Error, Why: "A value does not fit its variable's type or validation."},
+		{Name: string(stack.CodeMissingValue), Severity: Error, Why: "A variable without a default has no value."},
+		{Name: string(stack.CodeCycle), Severity: Error, Why: "Services depend on each other in a circle."},
+		{Name: string(stack.CodeOverlay), Severity: Error, Why: "A block of the environment matches no job, group or task and so changes nothing."},
+		{Name: "missing-check", Severity: Warning, Why: "A service without a check counts as healthy as soon as its process runs.", job: missingCheck},
+		{Name: "auto-revert-off", Severity: Warning, Why: "Without auto_revert a failed deployment leaves the broken version running.", job: autoRevertOff},
+		{Name: "deadline-order", Severity: Error, Why: "min_healthy_time, healthy_deadline and progress_deadline must grow in this order.", job: deadlineOrder},
+		{Name: "reschedule-hides-failure", Severity: Warning, Why: "While failed allocations are rescheduled, a deployment fails and reverts only at progress_deadline.", job: rescheduleHidesFailure},
+		{Name: "template-wait", Severity: Warning, Why: "A template that follows services in Consul with the default wait and splay is seconds to minutes late.", job: templateWait},
+		{Name: "volatile-function", Severity: Error, Why: "A function that never returns the same twice makes every plan a change.", job: volatileFunction},
+		{Name: "mutable-tag", Severity: Warning, Why: "An image without a fixed tag can change under a running release.", job: mutableTag},
+		{Name: "secret-in-clear", Severity: Error, Why: "A secret in a job spec can be read by everyone who may read the job.", job: secretInClear},
+		{Name: "port-collision", Severity: Error, Why: "Two users of one static port cannot run on the same node.", stack: portCollision},
+		{Name: "static-port-canary", Severity: Warning, Why: "A canary cannot start beside its predecessor on a node whose static port is taken.", job: staticPortCanary},
+		{Name: "no-shutdown-delay", Severity: Warning, Why: "Without shutdown_delay a stopping instance still gets requests until its deregistration has spread.", job: noShutdownDelay},
+	}
+}
+
+// Names lists the rules' names.
+func Names() []string {
+	var out []string
+	for _, r := range Rules() {
+		out = append(out, r.Name)
+	}
+	return out
+}
+
+func (s *subject) typ() string {
+	if s.Job.Job.Type == nil {
+		return api.JobTypeService
+	}
+	return *s.Job.Job.Type
+}
+
+// longRunning says whether the job is deployed in the sense of update blocks.
+func (s *subject) longRunning() bool {
+	return s.typ() == api.JobTypeService || s.typ() == api.JobTypeSystem
+}
+
+func name(p *string) string {
+	if p == nil {
+		return ""
+	}
+	return *p
+}
+
+func group(g *api.TaskGroup) string { return "group " + name(g.Name) }
+
+// setting is the value of an update attribute: the group's, the job's or the
+// default.
+func setting[T any](s *subject, g *api.TaskGroup, field func(*api.UpdateStrategy) *T, def T) T {
+	for _, u := range []*api.UpdateStrategy{g.Update, s.Job.Job.Update} {
+		if u != nil {
+			if v := field(u); v != nil {
+				return *v
+			}
+		}
+	}
+	return def
+}
+
+func autoRevert(u *api.UpdateStrategy) *bool { return u.AutoRevert }
+func canary(u *api.UpdateStrategy) *int      { return u.Canary }
+
+// update is where the update block of a group was written, or where it would
+// be.
+func (s *subject) update(g *api.TaskGroup, attr string) hcl.Range {
+	if g.Update == nil && s.Job.Job.Update != nil {
+		return s.at("update", attr)
+	}
+	return s.at(group(g), "update", attr)
+}
+
+func missingCheck(s *subject) {
+	if !s.longRunning() {
+		return
+	}
+	visit := func(services []*api.Service, path ...string) {
+		for i, svc := range services {
+			if len(svc.Checks) == 0 && svc.Connect == nil {
+				s.report(s.at(append(path, fmt.Sprintf("service #%d", i))...), fmt.Sprintf("Service %q has no check", svc.Name),
+					"Add a check block that says whether it can serve.")
+			}
+		}
+	}
+	for _, g := range s.Job.Job.TaskGroups {
+		visit(g.Services, group(g))
+		for _, t := range g.Tasks {
+			visit(t.Services, group(g), "task "+t.Name)
+		}
+	}
+}
+
+func autoRevertOff(s *subject) {
+	if !s.longRunning() {
+		return
+	}
+	for _, g := range s.Job.Job.TaskGroups {
+		if !setting(s, g, autoRevert, false) {
+			s.report(s.update(g, "auto_revert"), "auto_revert is off", "Write auto_revert = true in the update block.")
+		}
+	}
+}
+
+func deadlineOrder(s *subject) {
+	if !s.longRunning() {
+		return
+	}
+	for _, g := range s.Job.Job.TaskGroups {
+		healthy := setting(s, g, func(u *api.UpdateStrategy) *time.Duration { return u.MinHealthyTime }, 10*time.Second)
+		deadline := setting(s, g, func(u *api.UpdateStrategy) *time.Duration { return u.HealthyDeadline }, 5*time.Minute)
+		progress := setting(s, g, func(u *api.UpdateStrategy) *time.Duration { return u.ProgressDeadline }, 10*time.Minute)
+		if healthy >= deadline {
+			s.report(s.update(g, "min_healthy_time"), fmt.Sprintf("min_healthy_time (%s) is not below healthy_deadline (%s)", healthy, deadline),
+				"No allocation could become healthy in time: raise healthy_deadline.")
+		}
+		if progress != 0 && deadline >= progress { // 0: the first failure ends the deployment
+			s.report(s.update(g, "progress_deadline"), fmt.Sprintf("healthy_deadline (%s) is not below progress_deadline (%s)", deadline, progress),
+				"Nomad refuses this: raise progress_deadline, or write 0 to fail at the first unhealthy allocation.")
+		}
+	}
+}
+
+func rescheduleHidesFailure(s *subject) {
+	if s.typ() != api.JobTypeService {
+		return
+	}
+	for _, g := range s.Job.Job.TaskGroups {
+		if !setting(s, g, autoRevert, false) || setting(s, g, func(u *api.UpdateStrategy) *time.Duration { return u.ProgressDeadline }, time.Second) == 0 {
+			continue
+		}
+		unlimited, attempts := true, 0
+		for _, r := range []*api.ReschedulePolicy{s.Job.Job.Reschedule, g.ReschedulePolicy} {
+			if r == nil {
+				continue
+			}
+			if r.Unlimited != nil {
+				unlimited = *r.Unlimited
+			}
+			if r.Attempts != nil {
+				attempts = *r.Attempts
+			}
+		}
+		if unlimited || attempts > 0 {
+			at := s.at(group(g), "reschedule")
+			if g.ReschedulePolicy == nil && s.Job.Job.Reschedule != nil {
+				at = s.at("reschedule")
+			}
+			s.report(at, "reschedule makes auto_revert wait for progress_deadline",
+				"Write reschedule { attempts = 0, unlimited = false } on lines of their own; allocations of lost nodes are replaced anyway.")
+		}
+	}
+}
+
+var followsServices = regexp.MustCompile(`\{\{[^}]*\b(service|services|nomadService|nomadServices|connect)\b`)
+
+func templateWait(s *subject) {
+	for _, g := range s.Job.Job.TaskGroups {
+		for _, t := range g.Tasks {
+			for i, tmpl := range t.Templates {
+				mode := name(tmpl.ChangeMode)
+				if tmpl.EmbeddedTmpl == nil || !followsServices.MatchString(*tmpl.EmbeddedTmpl) || mode != "" && mode != "signal" && mode != "restart" {
+					continue
+				}
+				var missing []string
+				if tmpl.Wait == nil {
+					missing = append(missing, "wait")
+				}
+				if tmpl.Splay == nil {
+					missing = append(missing, "splay")
+				}
+				if len(missing) > 0 {
+					s.report(s.at(group(g), "task "+t.Name, fmt.Sprintf("template #%d", i)), "A template that follows services has the default "+strings.Join(missing, " and "),
+						`Write splay = "0s" and a wait block with min = "200ms" and max = "1s": the defaults are 5 s to 4 min and up to 5 s.`)
+				}
+			}
+		}
+	}
+}
+
+func volatileFunction(s *subject) {
+	if s.source == nil {
+		return
+	}
+	_ = hclsyntax.VisitAll(s.source.Body, func(n hclsyntax.Node) hcl.Diagnostics {
+		if call, ok := n.(*hclsyntax.FunctionCallExpr); ok && slices.Contains([]string{"uuidv4", "bcrypt", "timestamp"}, call.Name) {
+			s.report(s.source.Origin(call.NameRange), call.Name+"() is different at every render", "Make the value a variable, or a secret of the stack that is generated once.")
+		}
+		return nil
+	})
+}
+
+func mutableTag(s *subject) {
+	for _, g := range s.Job.Job.TaskGroups {
+		for _, t := range g.Tasks {
+			image, ok := t.Config["image"].(string)
+			if !ok || image == "" || strings.Contains(image, "@sha256:") || strings.HasSuffix(image, "}") || t.Driver != "docker" && t.Driver != "podman" {
+				continue
+			}
+			_, tag, tagged := strings.Cut(image[strings.LastIndexByte(image, '/')+1:], ":")
+			if !tagged || tag == "latest" {
+				s.report(s.at(group(g), "task "+t.Name, "config", "image"), fmt.Sprintf("The image %q has no fixed tag", image), "Name a version, or a digest with @sha256:….")
+			}
+		}
+	}
+}
+
+var (
+	secretName = regexp.MustCompile(`(?i)(passw(or)?d|passphrase|secret|token|api_?key|(^|_)key$)`)
+	harmless   = regexp.MustCompile(`(?i)(_(file|path|dir|url|name|id|ttl|expiry|length|type|algorithm|enabled|lifespan|timeout)$)|^(file|path)_`)
+	harmlessOf = regexp.MustCompile(`^(true|false|[0-9]+(ms|s|m|h)?|/.*|.*/.*\.(pem|key|crt|json|ya?ml))$`)
+)
+
+func secretInClear(s *subject) {
+	if s.source == nil {
+		return
+	}
+	check := func(key string, e hclsyntax.Expression, at hcl.Range) {
+		if !secretName.MatchString(key) || harmless.MatchString(key) {
+			return
+		}
+		v, diags := e.Value(nil)
+		if diags.HasErrors() || len(e.Variables()) > 0 || v.IsNull() || v.Type() != cty.String {
+			return
+		}
+		text := v.AsString()
+		if text == "" || strings.Contains(text, "${") || strings.Contains(text, "{{") || harmlessOf.MatchString(text) {
+			return
+		}
+		s.report(s.source.Origin(at), fmt.Sprintf("%s looks like a secret in clear", key), "Make it a secret of the stack and read it in a template block from the job's Nomad Variable.")
+	}
+	var object func(e hclsyntax.Expression)
+	object = func(e hclsyntax.Expression) {
+		if o, ok := e.(*hclsyntax.ObjectConsExpr); ok {
+			for _, item := range o.Items {
+				if k, diags := item.KeyExpr.Value(nil); !diags.HasErrors() && k.Type() == cty.String && !k.IsNull() {
+					check(k.AsString(), item.ValueExpr, item.KeyExpr.Range())
+				}
+				object(item.ValueExpr)
+			}
+		}
+	}
+	var walk func(b *hclsyntax.Body, inside bool)
+	walk = func(b *hclsyntax.Body, inside bool) {
+		for _, a := range b.Attributes {
+			if inside {
+				check(a.Name, a.Expr, a.SrcRange)
+			}
+			if inside || a.Name == "env" || a.Name == "config" {
+				object(a.Expr)
+			}
+		}
+		for _, c := range b.Blocks {
+			walk(c.Body, inside || c.Type == "env" || c.Type == "config")
+		}
+	}
+	walk(s.source.Body, false)
+}
+
+// static calls do for every static port of a job.
+func (s *subject) static(do func(g *api.TaskGroup, p api.Port, at hcl.Range)) {
+	for _, g := range s.Job.Job.TaskGroups {
+		for i, n := range g.Networks {
+			for _, p := range n.ReservedPorts {
+				do(g, p, s.at(group(g), fmt.Sprintf("network #%d", i), "port "+p.Label))
+			}
+		}
+		for _, t := range g.Tasks {
+			if t.Resources == nil {
+				continue
+			}
+			for i, n := range t.Resources.Networks {
+				for _, p := range n.ReservedPorts {
+					do(g, p, s.at(group(g), "task "+t.Name, "resources", fmt.Sprintf("network #%d", i), "port "+p.Label))
+				}
+			}
+		}
+	}
+}
+
+func portCollision(all []*subject, report reporter) {
+	type key struct {
+		port    int
+		network string
+	}
+	type user struct {
+		service, group string
+		at             hcl.Range
+	}
+	first := map[key]user{}
+	for _, s := range all {
+		s.static(func(g *api.TaskGroup, p api.Port, at hcl.Range) {
+			k := key{p.Value, p.HostNetwork}
+			if k.network == "" {
+				k.network = "default"
+			}
+			u, taken := first[k]
+			if !taken {
+				first[k] = user{s.Service, name(g.Name), at}
+				return
+			}
+			report(s, at, fmt.Sprintf("Static port %d is already taken by group %q of %q", p.Value, u.group, u.service),
+				fmt.Sprintf("Take another port, or a dynamic one (the other is at %s:%d:%d).", u.at.Filename, u.at.Start.Line, u.at.Start.Column))
+		})
+	}
+}
+
+func staticPortCanary(s *subject) {
+	if s.typ() != api.JobTypeService {
+		return
+	}
+	s.static(func(g *api.TaskGroup, p api.Port, at hcl.Range) {
+		if n := setting(s, g, canary, 0); n > 0 {
+			s.report(at, fmt.Sprintf("Static port %d in a group with canary = %d", p.Value, n), "Make the port dynamic, or write canary = 0.")
+		}
+	})
+}
+
+func noShutdownDelay(s *subject) {
+	if !s.longRunning() {
+		return
+	}
+	for _, g := range s.Job.Job.TaskGroups {
+		services := len(g.Services)
+		delayed := g.ShutdownDelay != nil && *g.ShutdownDelay > 0
+		for _, t := range g.Tasks {
+			services += len(t.Services)
+			delayed = delayed || t.ShutdownDelay > 0
+		}
+		if services > 0 && !delayed {
+			s.report(s.at(group(g)), fmt.Sprintf("Group %q has services but no shutdown_delay", name(g.Name)), `Write shutdown_delay = "2s" or more.`)
+		}
+	}
+}
