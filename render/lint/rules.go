@@ -169,7 +169,7 @@ func rescheduleHidesFailure(s *subject) {
 				at = s.at("reschedule")
 			}
 			s.report(at, "reschedule makes auto_revert wait for progress_deadline",
-				"Write reschedule { attempts = 0, unlimited = false } on lines of their own; allocations of lost nodes are replaced anyway.")
+				"Write a reschedule block with attempts = 0 and unlimited = false; allocations of lost nodes are replaced anyway.")
 		}
 	}
 }
@@ -188,7 +188,7 @@ func templateWait(s *subject) {
 				if tmpl.Wait == nil {
 					missing = append(missing, "wait")
 				}
-				if tmpl.Splay == nil {
+				if tmpl.Splay == nil || *tmpl.Splay >= 5*time.Second { // Nomad's parser fills the default in
 					missing = append(missing, "splay")
 				}
 				if len(missing) > 0 {
