@@ -1,31 +1,17 @@
 package record
 
 import (
-	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
-	"errors"
 	"fmt"
-	"math/big"
 	"net"
 	"slices"
-	"strings"
 	"time"
 
+	"github.com/drover-nomad/drover/acme/pki"
 	"github.com/drover-nomad/drover/stack"
 )
 
-const (
-	caLifetime   = 10 * 365 * 24 * time.Hour
-	leafLifetime = 365 * 24 * time.Hour
-
-	// clockSkew is how far a node's clock may be behind ours.
-	clockSkew = 5 * time.Minute
-)
+const leafLifetime = 365 * 24 * time.Hour
 
 const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 
@@ -68,23 +54,25 @@ func certify(spec *stack.Secret, items map[string]string, now time.Time, fresh b
 	if !fresh && !leafDue(spec, items, now) {
 		return false, nil
 	}
-	ca, caKey, err := parsePair(items[caItem(spec.Name)], items[caKeyItem(spec.Name)])
-	if err != nil || due(ca, now) {
+	ca, caKey, err := pki.ParseCA(items[caItem(spec.Name)], items[caKeyItem(spec.Name)])
+	if err != nil || pki.Due(ca, now) {
 		old := items[caItem(spec.Name)]
-		if ca, caKey, err = newCA(spec.Name, now); err != nil {
+		if ca, caKey, err = pki.NewCA(spec.Name, now); err != nil {
 			return false, err
 		}
-		keyPEM, err := keyToPEM(caKey)
+		keyPEM, err := pki.EncodeKey(caKey)
 		if err != nil {
 			return false, err
 		}
-		bundle := certToPEM(ca.Raw)
-		if first := firstCertificate(old); first != nil && now.Before(first.NotAfter) {
-			bundle += certToPEM(first.Raw) // still trusted until every task has the new one
+		bundle := pki.EncodeCertificate(ca.Raw)
+		if first := pki.First(old); first != nil && now.Before(first.NotAfter) {
+			bundle += pki.EncodeCertificate(first.Raw) // still trusted until every task has the new one
 		}
 		items[caItem(spec.Name)], items[caKeyItem(spec.Name)] = bundle, keyPEM
 	}
-	cert, key, err := newLeaf(spec, ca, caKey, now)
+	cert, key, err := pki.Sign(pki.Leaf{
+		CommonName: spec.Name, DNSNames: spec.DNSNames, IPAddresses: spec.IPAddresses, Lifetime: leafLifetime, ClientAuth: true,
+	}, ca, caKey, now)
 	if err != nil {
 		return false, err
 	}
@@ -95,8 +83,8 @@ func certify(spec *stack.Secret, items map[string]string, now time.Time, fresh b
 // leafDue says that the leaf is missing, unreadable, for other names or in
 // the last third of its life.
 func leafDue(spec *stack.Secret, items map[string]string, now time.Time) bool {
-	leaf := firstCertificate(items[certItem(spec.Name)])
-	if leaf == nil || items[keyItem(spec.Name)] == "" || items[caItem(spec.Name)] == "" || due(leaf, now) {
+	leaf := pki.First(items[certItem(spec.Name)])
+	if leaf == nil || items[keyItem(spec.Name)] == "" || items[caItem(spec.Name)] == "" || pki.Due(leaf, now) {
 		return true
 	}
 	for _, n := range spec.DNSNames {
@@ -110,107 +98,4 @@ func leafDue(spec *stack.Secret, items map[string]string, now time.Time) bool {
 		}
 	}
 	return false
-}
-
-func due(c *x509.Certificate, now time.Time) bool {
-	return c.NotAfter.Sub(now) < c.NotAfter.Sub(c.NotBefore)/3
-}
-
-func newCA(name string, now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, nil, fmt.Errorf("making a CA key: %w", err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: name + " CA"},
-		NotBefore: now.Add(-clockSkew), NotAfter: now.Add(caLifetime),
-		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
-		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return nil, nil, fmt.Errorf("signing the CA of %s: %w", name, err)
-	}
-	ca, err := x509.ParseCertificate(der)
-	return ca, key, err
-}
-
-func newLeaf(spec *stack.Secret, ca *x509.Certificate, caKey *ecdsa.PrivateKey, now time.Time) (certPEM, keyPEM string, err error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return "", "", fmt.Errorf("making a key: %w", err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: spec.Name},
-		NotBefore: now.Add(-clockSkew), NotAfter: now.Add(leafLifetime),
-		DNSNames:    spec.DNSNames,
-		KeyUsage:    x509.KeyUsageDigitalSignature,
-		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
-	}
-	for _, ip := range spec.IPAddresses {
-		parsed := net.ParseIP(ip)
-		if parsed == nil {
-			return "", "", fmt.Errorf("certificate %s: %q is not an IP address", spec.Name, ip)
-		}
-		template.IPAddresses = append(template.IPAddresses, parsed)
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, ca, key.Public(), caKey)
-	if err != nil {
-		return "", "", fmt.Errorf("signing certificate %s: %w", spec.Name, err)
-	}
-	keyPEM, err = keyToPEM(key)
-	return certToPEM(der), keyPEM, err
-}
-
-func serial() *big.Int {
-	var b [16]byte
-	_, _ = rand.Read(b[:])
-	b[0] &= 0x7f // positive
-	return new(big.Int).SetBytes(b[:])
-}
-
-func certToPEM(der []byte) string {
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
-}
-
-func keyToPEM(key *ecdsa.PrivateKey) (string, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return "", fmt.Errorf("encoding a key: %w", err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})), nil
-}
-
-// firstCertificate is nil when text does not begin with a certificate.
-func firstCertificate(text string) *x509.Certificate {
-	block, _ := pem.Decode([]byte(strings.TrimSpace(text)))
-	if block == nil || block.Type != "CERTIFICATE" {
-		return nil
-	}
-	c, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return nil
-	}
-	return c
-}
-
-func parsePair(certPEM, keyPEM string) (*x509.Certificate, *ecdsa.PrivateKey, error) {
-	cert := firstCertificate(certPEM)
-	block, _ := pem.Decode([]byte(keyPEM))
-	if cert == nil || block == nil {
-		return nil, nil, errors.New("no certificate and key")
-	}
-	parsed, err := x509.ParsePKCS8PrivateKey(block.Bytes)
-	if err != nil {
-		return nil, nil, err
-	}
-	key, ok := parsed.(*ecdsa.PrivateKey)
-	if !ok {
-		return nil, nil, errors.New("not an ECDSA key")
-	}
-	public, ok := cert.PublicKey.(*ecdsa.PublicKey)
-	if !ok || !public.Equal(key.Public()) || !bytes.Equal(cert.RawSubject, cert.RawIssuer) {
-		return nil, nil, errors.New("key and CA do not belong together")
-	}
-	return cert, key, nil
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/acme/pki"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -489,7 +490,7 @@ func (s *Secrets) List(ctx context.Context, specs []*stack.Secret) ([]Listed, er
 		item := spec.Name
 		if spec.Type == stack.SecretCertificate {
 			item = certItem(spec.Name)
-			if c := firstCertificate(m.items[item]); c != nil {
+			if c := pki.First(m.items[item]); c != nil {
 				l.Expires = c.NotAfter
 			}
 			known[caKeyItem(spec.Name)] = true
