@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -133,4 +135,27 @@ func Read(ctx context.Context, client *capi.Client, names []string) (map[string]
 		out[of[id]] = append(out[of[id]], *in)
 	}
 	return out, nil
+}
+
+// Outputs fills in the output of failing checks that the catalog does not
+// have yet: an agent reports a new output only with a new status, or after
+// minutes. The agent that client talks to knows its own at once
+// (GET /v1/agent/checks); those of other nodes stay as they are.
+func Outputs(ctx context.Context, client *capi.Client, failing []Failing) []Failing {
+	if !slices.ContainsFunc(failing, func(f Failing) bool { return f.Check != "" && f.Output == "" }) {
+		return failing
+	}
+	checks, err := client.Agent().ChecksWithFilterOpts("", (&capi.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return failing
+	}
+	out := slices.Clone(failing)
+	for i, f := range out {
+		for _, c := range checks {
+			if f.Output == "" && c.Name == f.Check && c.ServiceName == f.Service && strings.Contains(c.ServiceID, f.AllocID) {
+				out[i].Output = strings.TrimSpace(c.Output)
+			}
+		}
+	}
+	return out
 }

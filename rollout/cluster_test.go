@@ -2,16 +2,22 @@ package rollout
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"net"
+	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/stack"
 )
 
 func ptr[T any](v T) *T { return &v }
@@ -148,4 +154,526 @@ func TestFirstDeployFails(t *testing.T) {
 	res, _ := deploy(t, c, Options{}, service(mockJob(id, crashes())), service(mockJob(after, runs()), id))
 	wantOutcomes(t, res, Failed, Skipped)
 	t.Log(dump(res))
+}
+
+// counter counts the requests of a client.
+type counter struct {
+	mu     sync.Mutex
+	all    []string
+	writes []string
+}
+
+func (c *counter) RoundTrip(r *http.Request) (*http.Response, error) {
+	c.mu.Lock()
+	line := r.Method + " " + r.URL.Path
+	c.all = append(c.all, line)
+	if r.Method != http.MethodGet && !strings.HasSuffix(r.URL.Path, "/plan") {
+		c.writes = append(c.writes, line)
+	}
+	c.mu.Unlock()
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+func counting(t *testing.T) (Clients, *counter) {
+	c := cluster(t)
+	n := &counter{}
+	var err error
+	if c.Nomad, err = nomadClient(shared.addr, &http.Client{Transport: n}); err != nil {
+		t.Fatal(err)
+	}
+	return c, n
+}
+
+func info(t *testing.T, c Clients, id string) *api.Job {
+	t.Helper()
+	job, _, err := c.Nomad.Jobs().Info(id, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return job
+}
+
+// Nothing is written when nothing changed, and at most 3 requests are made
+// per service; here there are no secrets, so 2.
+func TestUnchangedWritesNothing(t *testing.T) {
+	t.Parallel()
+	c, n := counting(t)
+	p := prefix(t)
+	var jobs []render.Job
+	for i := range 6 {
+		id := fmt.Sprint(p, i)
+		purge(t, c, id)
+		jobs = append(jobs, service(mockJob(id, runs())))
+	}
+	res, _ := deploy(t, c, Options{}, jobs...)
+	if res.Outcome() != Deployed {
+		t.Fatal(dump(res))
+	}
+	before := info(t, c, *jobs[0].Job.ID)
+	n.mu.Lock()
+	n.all, n.writes = nil, nil
+	n.mu.Unlock()
+
+	res, rec := deploy(t, c, Options{}, jobs...)
+	if res.Outcome() != Unchanged || len(rec.order(EventSubmitted)) > 0 {
+		t.Fatal(dump(res))
+	}
+	if len(n.writes) > 0 {
+		t.Errorf("an unchanged deploy wrote: %v", n.writes)
+	}
+	if len(n.all) > 2*len(jobs) {
+		t.Errorf("%d requests for %d services: %v", len(n.all), len(jobs), n.all)
+	}
+	after := info(t, c, *jobs[0].Job.ID)
+	if *after.ModifyIndex != *before.ModifyIndex || *after.Version != 0 {
+		t.Errorf("the job moved from index %d to %d, version %d", *before.ModifyIndex, *after.ModifyIndex, *after.Version)
+	}
+}
+
+// checked adds a Consul service whose check connects to a port of 127.0.0.1.
+func checked(job *api.Job, port string) *api.Job {
+	job.TaskGroups[0].Services = []*api.Service{{
+		Name: *job.ID, Provider: "consul", PortLabel: port, Address: "127.0.0.1",
+		Checks: []api.ServiceCheck{{Name: "listens", Type: "tcp", Interval: time.Second, Timeout: time.Second}},
+	}}
+	return job
+}
+
+func openPort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conn.Close()
+		}
+	}()
+	_, port, _ := net.SplitHostPort(l.Addr().String())
+	return port
+}
+
+func TestFailingCheckIsReverted(t *testing.T) {
+	t.Parallel()
+	c := cluster(t)
+	id := prefix(t) + "web"
+	purge(t, c, id)
+	job := checked(mockJob(id, runs()), openPort(t))
+	job.Update.HealthCheck, job.Update.AutoRevert = ptr("checks"), ptr(true)
+	res, _ := deploy(t, c, Options{}, service(job))
+	wantOutcomes(t, res, Deployed)
+
+	bad := checked(mockJob(id, map[string]any{"run_for": "2h"}), "1")
+	bad.Update.HealthCheck, bad.Update.AutoRevert = ptr("checks"), ptr(true)
+	res, _ = deploy(t, c, Options{}, service(bad))
+	wantOutcomes(t, res, FailedReverted)
+	s := res.Services[0]
+	if s.Failure == nil || len(s.Failure.Checks) == 0 || !strings.Contains(s.Failure.Checks[0].Output, "refused") {
+		t.Errorf("the failing check is not told: %s", dump(res))
+	}
+	if s.Healthy != 1 || s.Desired != 1 {
+		t.Errorf("after the rollback %d/%d are healthy", s.Healthy, s.Desired)
+	}
+	if v := *info(t, c, id).Version; v != 2 {
+		t.Errorf("version is %d", v)
+	}
+}
+
+// The gate is Consul too: Nomad calls the allocation healthy by its task
+// alone, the check never passes.
+func TestConsulGate(t *testing.T) {
+	t.Parallel()
+	c := cluster(t)
+	id, after := prefix(t)+"web", prefix(t)+"after"
+	purge(t, c, id, after)
+	res, _ := deploy(t, c, Options{Timeout: 5 * time.Second}, service(checked(mockJob(id, runs()), "1")), service(mockJob(after, runs()), id))
+	wantOutcomes(t, res, TimedOut, Skipped)
+	s := res.Services[0]
+	if s.Healthy != 1 || !strings.Contains(s.Detail, `check "listens"`) || s.Failure == nil || len(s.Failure.Checks) == 0 {
+		t.Error(dump(res))
+	}
+	// Deployed once more it is unchanged, but not healthy: it is not called so.
+	res, _ = deploy(t, c, Options{Timeout: 2 * time.Second}, service(checked(mockJob(id, runs()), "1")))
+	wantOutcomes(t, res, TimedOut)
+}
+
+func TestFailureIsRedacted(t *testing.T) {
+	t.Parallel()
+	c := cluster(t)
+	id := prefix(t) + "leaks"
+	purge(t, c, id)
+	job := mockJob(id, map[string]any{"run_for": "10ms", "exit_code": 1, "stdout_string": "password=hunter22 is wrong"})
+	res, _ := deploy(t, c, Options{Redact: func(s string) string { return strings.ReplaceAll(s, "hunter22", "(redacted)") }}, service(job))
+	wantOutcomes(t, res, Failed)
+	f := res.Services[0].Failure
+	if f == nil || len(f.Tasks) != 1 || len(f.Tasks[0].Logs) != 1 || f.Tasks[0].Logs[0] != "password=(redacted) is wrong" || f.Tasks[0].Message != "Exit Code: 1" {
+		t.Error(dump(res))
+	}
+}
+
+// A job whose deployment has failed is tried again by the next deploy, though
+// its spec is the same.
+func TestFailedIsTriedAgain(t *testing.T) {
+	t.Parallel()
+	c := cluster(t)
+	id := prefix(t) + "bad"
+	purge(t, c, id)
+	res, _ := deploy(t, c, Options{}, service(mockJob(id, crashes())))
+	wantOutcomes(t, res, Failed)
+	res, rec := deploy(t, c, Options{}, service(mockJob(id, crashes())))
+	wantOutcomes(t, res, Failed)
+	if len(rec.order(EventSubmitted)) != 1 {
+		t.Errorf("it was not submitted again: %s", dump(res))
+	}
+}
+
+// Unchanged, but what ran has died meanwhile and Nomad does not start it again.
+func TestUnchangedButDead(t *testing.T) {
+	t.Parallel()
+	c := cluster(t)
+	id := prefix(t) + "dies"
+	purge(t, c, id)
+	job := service(mockJob(id, map[string]any{"run_for": "3s", "exit_code": 1}))
+	res, _ := deploy(t, c, Options{}, job)
+	wantOutcomes(t, res, Deployed)
+	if err := poll(t.Context(), func() bool {
+		allocs, _, err := c.Nomad.Jobs().Allocations(id, false, nil)
+		return err == nil && len(allocs) == 1 && allocs[0].ClientStatus == "failed"
+	}); err != nil {
+		t.Fatal(err)
+	}
+	res, rec := deploy(t, c, Options{Timeout: 10 * time.Second}, job)
+	wantOutcomes(t, res, Deployed)
+	if len(rec.order(EventSubmitted)) != 1 {
+		t.Error("it was not submitted again")
+	}
+}
+
+func TestPlacementBlocked(t *testing.T) {
+	t.Parallel()
+	c := cluster(t)
+	id := prefix(t) + "nowhere"
+	purge(t, c, id)
+	job := mockJob(id, runs())
+	job.Constraints = []*api.Constraint{{LTarget: "${attr.kernel.name}", RTarget: "plan9", Operand: "="}}
+	res, _ := deploy(t, c, Options{BlockedGrace: time.Second}, service(job))
+	wantOutcomes(t, res, PlacementFailed)
+	if res.Elapsed > 4*time.Second {
+		t.Errorf("it took %s to see that", res.Elapsed)
+	}
+	f := res.Services[0].Failure
+	if f == nil || len(f.Placement) != 1 || !strings.Contains(f.Placement[0].String(), "plan9 filtered 1") {
+		t.Error(dump(res))
+	}
+}
+
+func TestCanaryAwaitsPromotion(t *testing.T) {
+	t.Parallel()
+	c := cluster(t)
+	id := prefix(t) + "canary"
+	purge(t, c, id)
+	job := mockJob(id, runs())
+	job.Update.Canary = ptr(1)
+	res, _ := deploy(t, c, Options{}, service(job))
+	wantOutcomes(t, res, Deployed)
+	next := mockJob(id, map[string]any{"run_for": "2h"})
+	next.Update.Canary = ptr(1)
+	res, _ = deploy(t, c, Options{}, service(next))
+	wantOutcomes(t, res, AwaitPromotion)
+	// And again: nothing is submitted, and it is not called unchanged either.
+	res, rec := deploy(t, c, Options{}, service(next))
+	wantOutcomes(t, res, AwaitPromotion)
+	if len(rec.order(EventSubmitted)) > 0 {
+		t.Error("it was submitted twice")
+	}
+	if _, _, err := c.Nomad.Deployments().PromoteAll(res.Services[0].DeploymentID, nil); err != nil {
+		t.Fatal(err)
+	}
+	res, _ = deploy(t, c, Options{}, service(next))
+	wantOutcomes(t, res, Unchanged)
+}
+
+func TestSuperseded(t *testing.T) {
+	t.Parallel()
+	c := cluster(t)
+	id := prefix(t) + "contended"
+	purge(t, c, id)
+	job := mockJob(id, runs())
+	job.Update.MinHealthyTime = ptr(3 * time.Second)
+	res, err := Run(t.Context(), c, []render.Job{service(job)}, Options{}, func(e Event) {
+		if e.Kind == EventSubmitted {
+			if _, _, err := c.Nomad.Jobs().Register(mockJob(id, map[string]any{"run_for": "3h"}), nil); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantOutcomes(t, res, Superseded)
+}
+
+// Somebody registers the job between plan and submission.
+func TestCheckAndSet(t *testing.T) {
+	t.Parallel()
+	c := cluster(t)
+	id := prefix(t) + "raced"
+	purge(t, c, id)
+	p, err := Prepare(t.Context(), c, []render.Job{service(mockJob(id, runs()))}, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := c.Nomad.Jobs().Register(mockJob(id, map[string]any{"run_for": "3h"}), nil); err != nil {
+		t.Fatal(err)
+	}
+	res := p.Apply(t.Context(), nil)
+	wantOutcomes(t, res, Superseded)
+	if res.Services[0].Submitted || *info(t, c, id).Version != 0 {
+		t.Error(dump(res))
+	}
+}
+
+func TestTimeout(t *testing.T) {
+	t.Parallel()
+	c := cluster(t)
+	id := prefix(t) + "slow"
+	purge(t, c, id)
+	res, _ := deploy(t, c, Options{Timeout: time.Second}, service(mockJob(id, map[string]any{"run_for": "1h", "start_block_for": "20s"})))
+	wantOutcomes(t, res, TimedOut)
+	if res.Elapsed > 4*time.Second {
+		t.Errorf("took %s", res.Elapsed)
+	}
+}
+
+// Ctrl-C: what is submitted stays and goes on; nothing more is submitted.
+func TestCancelled(t *testing.T) {
+	t.Parallel()
+	c := cluster(t)
+	id, after := prefix(t)+"first", prefix(t)+"after"
+	purge(t, c, id, after)
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	jobs := []render.Job{service(mockJob(id, runs())), service(mockJob(after, runs()), id)}
+	res, err := Run(ctx, c, jobs, Options{}, func(e Event) {
+		if e.Kind == EventSubmitted {
+			cancel()
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantOutcomes(t, res, Cancelled, Cancelled)
+	if !res.Services[0].Submitted || res.Services[1].Submitted {
+		t.Error(dump(res))
+	}
+	// The next deploy goes on from there.
+	res, rec := deploy(t, c, Options{}, jobs...)
+	wantOutcomes(t, res, Unchanged, Deployed)
+	if got := rec.order(EventSubmitted); len(got) != 1 {
+		t.Errorf("submitted %v", got)
+	}
+}
+
+func TestJobTypes(t *testing.T) {
+	t.Parallel()
+	c := cluster(t)
+	p := prefix(t)
+	batch := mockJob(p+"batch", map[string]any{"run_for": "200ms"})
+	batch.Type, batch.Update = ptr("batch"), nil
+	failing := mockJob(p+"failing", crashes())
+	failing.Type, failing.Update = ptr("batch"), nil
+	system := mockJob(p+"system", runs())
+	system.Type, system.TaskGroups[0].Count, system.TaskGroups[0].ReschedulePolicy = ptr("system"), nil, nil
+	sysbatch := mockJob(p+"sysbatch", map[string]any{"run_for": "200ms"})
+	sysbatch.Type, sysbatch.TaskGroups[0].Count, sysbatch.Update, sysbatch.TaskGroups[0].ReschedulePolicy = ptr("sysbatch"), nil, nil, nil
+	periodic := mockJob(p+"periodic", runs())
+	periodic.Type, periodic.Update = ptr("batch"), nil
+	periodic.Periodic = &api.PeriodicConfig{Enabled: ptr(true), Spec: ptr("0 0 1 1 *"), SpecType: ptr("cron")}
+	parameterized := mockJob(p+"parameterized", runs())
+	parameterized.Type, parameterized.Update = ptr("batch"), nil
+	parameterized.ParameterizedJob = &api.ParameterizedJobConfig{}
+	zero := mockJob(p+"zero", runs())
+	zero.TaskGroups[0].Count = ptr(0)
+	serial := mockJob(p+"no-deployment", runs())
+	serial.Update.MaxParallel = ptr(0)
+	serial.Update.MinHealthyTime, serial.Update.HealthyDeadline, serial.Update.ProgressDeadline = nil, nil, nil
+	for _, c1 := range []struct {
+		job           *api.Job
+		first, second Outcome
+	}{
+		{batch, Deployed, Unchanged},
+		{failing, Failed, Failed},
+		{system, Deployed, Unchanged},
+		{sysbatch, Deployed, Unchanged},
+		{periodic, Deployed, Unchanged},
+		{parameterized, Deployed, Unchanged},
+		{zero, Deployed, Unchanged},
+		{serial, Deployed, Unchanged},
+	} {
+		t.Run(strings.TrimPrefix(*c1.job.ID, p), func(t *testing.T) {
+			t.Parallel()
+			purge(t, c, *c1.job.ID)
+			res, _ := deploy(t, c, Options{Timeout: 20 * time.Second}, service(c1.job))
+			wantOutcomes(t, res, c1.first)
+			res, _ = deploy(t, c, Options{Timeout: 20 * time.Second}, service(c1.job))
+			wantOutcomes(t, res, c1.second)
+		})
+	}
+}
+
+func TestVolumes(t *testing.T) {
+	t.Parallel()
+	c := cluster(t)
+	id := prefix(t) + "stateful"
+	job := mockJob(id, runs())
+	job.TaskGroups[0].Volumes = map[string]*api.VolumeRequest{"data": {Name: "data", Type: "host", Source: id}}
+	jobs := []render.Job{service(job)}
+	missing, err := MissingVolumes(t.Context(), c, jobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(missing) != 1 || !strings.Contains(missing[0].String(), "--create-volumes") || !strings.Contains(missing[0].String(), id) {
+		t.Fatalf("missing %v", missing)
+	}
+	if err := CreateVolumes(t.Context(), c, missing, []*stack.Volume{{Name: id, Parameters: map[string]string{"mode": "0700"}}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if missing, err = MissingVolumes(t.Context(), c, jobs); err != nil || len(missing) != 0 {
+		t.Fatalf("missing %v, %v", missing, err)
+	}
+	deleted, _, err := PurgeVolumes(t.Context(), c, jobs)
+	if err != nil || !slices.Equal(deleted, []string{id}) {
+		t.Fatalf("deleted %v, %v", deleted, err)
+	}
+}
+
+func TestPreflight(t *testing.T) {
+	t.Parallel()
+	c := cluster(t)
+	if err := Preflight(t.Context(), c, true); err != nil {
+		t.Fatal(err)
+	}
+	var ce *ClusterError
+	nowhere, err := nomadClient("http://127.0.0.1:1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Preflight(t.Context(), Clients{Nomad: nowhere}, false); !errors.As(err, &ce) || !strings.Contains(err.Error(), "127.0.0.1:1 cannot be reached") || !strings.Contains(err.Error(), "NOMAD_ADDR") {
+		t.Errorf("unreachable: %v", err)
+	}
+	for body, want := range map[string]string{
+		`{"config":{"Version":{"Version":"1.9.3"}}}`: "has version 1.9.3",
+		"ACL token not found":                        "refuses the token",
+		"Permission denied":                          "",
+		"No cluster leader":                          "answers 500",
+	} {
+		srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			switch body[0] {
+			case 'N':
+				w.WriteHeader(500)
+			case '{':
+			default:
+				w.WriteHeader(403)
+			}
+			fmt.Fprint(w, body)
+		}))
+		n, err := nomadClient(srv.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = Preflight(t.Context(), Clients{Nomad: n}, false)
+		if want == "" {
+			if err != nil {
+				t.Errorf("%s: %v", body, err)
+			}
+		} else if !errors.As(err, &ce) || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", body, err)
+		}
+		srv.Close()
+	}
+	if err := CheckRequired(t.Context(), c, []string{prefix(t) + "absent"}); err == nil || !strings.Contains(err.Error(), "is not there") {
+		t.Errorf("required: %v", err)
+	}
+}
+
+func TestStatusLogsDestroy(t *testing.T) {
+	t.Parallel()
+	c := cluster(t)
+	a, b := prefix(t)+"a", prefix(t)+"b"
+	purge(t, c, a, b)
+	one := checked(mockJob(a, map[string]any{"run_for": "1h", "stdout_string": "one\ntwo\nthree\n"}), openPort(t))
+	jobs := []render.Job{service(one), service(mockJob(b, runs()), a)}
+	st, err := Status(t.Context(), c, jobs)
+	if err != nil || st[0].Status != "missing" || st[0].OK {
+		t.Fatalf("%+v, %v", st, err)
+	}
+	res, _ := deploy(t, c, Options{}, jobs...)
+	wantOutcomes(t, res, Deployed, Deployed)
+	if st, err = Status(t.Context(), c, jobs); err != nil || !st[0].OK || !st[1].OK || st[0].ChecksPassing != 1 || st[0].ChecksTotal != 1 || st[1].Healthy != 1 {
+		t.Fatalf("%+v, %v", st, err)
+	}
+
+	var lines []string
+	if err := Logs(t.Context(), c, jobs[0], LogOptions{Tail: 2, Stream: "stdout"}, func(l LogLine) { lines = append(lines, l.Text) }); err != nil || !slices.Equal(lines, []string{"two", "three"}) {
+		t.Errorf("lines %q, %v", lines, err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
+	lines = nil
+	if err := Logs(ctx, c, jobs[0], LogOptions{Tail: 10, Stream: "stdout", Follow: true}, func(l LogLine) {
+		if lines = append(lines, l.Text); len(lines) == 3 {
+			cancel()
+		}
+	}); !errors.Is(err, context.Canceled) || len(lines) != 3 {
+		t.Errorf("followed %q, %v", lines, err)
+	}
+
+	var order []string
+	if err := Destroy(t.Context(), c, jobs, time.Minute, func(d Destroyed) { order = append(order, d.Service) }); err != nil || !slices.Equal(order, []string{b, a}) {
+		t.Fatalf("stopped %v, %v", order, err)
+	}
+	if st, err = Status(t.Context(), c, jobs); err != nil || st[0].Status != "missing" || st[1].Status != "missing" {
+		t.Fatalf("%+v, %v", st, err)
+	}
+}
+
+func TestRunCheck(t *testing.T) {
+	t.Parallel()
+	var calls atomic.Int32
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if user, pass, _ := r.BasicAuth(); user != "u" || pass != "s3cretpass" {
+			w.WriteHeader(401)
+			return
+		}
+		if calls.Add(1) < 3 {
+			w.WriteHeader(503)
+			fmt.Fprintf(w, "not yet, %s", r.Header.Get("Authorization"))
+			return
+		}
+		w.WriteHeader(207)
+		fmt.Fprint(w, "<multistatus>")
+	}))
+	defer srv.Close()
+	keep := func(s string) string { return s }
+	check := &stack.Check{Name: "dav", Method: "PROPFIND", URL: srv.URL, Username: "u", Password: "s3cretpass", Status: []int{207}, Contains: "multistatus"}
+	if r := RunCheck(t.Context(), check, 0, keep); r.OK || r.Status != 503 || !strings.Contains(r.Problem, "expected 207") || !strings.HasPrefix(r.Body, "not yet") {
+		t.Errorf("%+v", r)
+	}
+	if r := RunCheck(t.Context(), check, 10*time.Second, keep); !r.OK || r.Attempts != 2 {
+		t.Errorf("%+v", r)
+	}
+	check.Contains = "nonsense"
+	if r := RunCheck(t.Context(), check, 0, keep); r.OK || !strings.Contains(r.Problem, "does not contain") {
+		t.Errorf("%+v", r)
+	}
+	check.URL = "http://me:hidden@127.0.0.1:1/"
+	if r := RunCheck(t.Context(), check, 0, keep); r.OK || strings.Contains(r.URL+r.Problem, "hidden") || !strings.Contains(r.Problem, "no answer") {
+		t.Errorf("%+v", r)
+	}
 }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -100,32 +101,44 @@ func (f *follower) register(ctx context.Context, index uint64) error {
 	return nil
 }
 
-// revive gives an unchanged job whose deployment has failed another chance.
-// Nomad does nothing when the same spec is registered again, so the job is
-// stopped first, and only when not one of its allocations is healthy.
+// revive gives an unchanged job that is dead another chance. Nomad replaces
+// a failed allocation whose reschedule attempts are used up for nothing less
+// than a changed spec: not for the same one registered again, not after a
+// stop, not by a forced evaluation. So the job is purged first, and only when
+// none of its allocations is worth keeping.
 func (f *follower) revive(ctx context.Context) error {
 	s := f.step
 	d, err := f.findDeployment(ctx)
-	if err != nil || d == nil || d.Status != api.DeploymentStatusFailed {
+	if err != nil || (d != nil && inProgress(d.Status)) {
 		return err
 	}
 	allocs, _, err := f.clients.Nomad.Jobs().Allocations(s.spec.id, false, s.spec.query(ctx))
 	if err != nil {
 		return fmt.Errorf("reading the allocations of job %q: %w", s.spec.id, err)
 	}
-	for _, a := range current(allocs) {
-		if st := a.DeploymentStatus; st == nil || st.Healthy == nil || *st.Healthy {
+	live := current(allocs)
+	for _, a := range live {
+		dead := a.ClientStatus == api.AllocClientStatusFailed && a.FollowupEvalID == ""
+		st := a.DeploymentStatus
+		rejected := d != nil && d.Status == api.DeploymentStatusFailed && st != nil && st.Healthy != nil && !*st.Healthy
+		if !dead && !rejected {
 			return nil
 		}
 	}
-	if _, _, err := f.clients.Nomad.Jobs().Deregister(s.spec.id, false, s.spec.write(ctx)); err != nil {
-		return fmt.Errorf("stopping job %q, whose deployment had failed: %w", s.spec.id, err)
+	if len(live) == 0 {
+		return nil
 	}
 	job, _, err := f.clients.Nomad.Jobs().Info(s.spec.id, s.spec.query(ctx))
 	if err != nil {
 		return fmt.Errorf("reading job %q: %w", s.spec.id, err)
 	}
-	return f.register(ctx, deref(job.JobModifyIndex, 0))
+	if deref(job.JobModifyIndex, 0) != f.target {
+		return nil // changed meanwhile: the follower will say so
+	}
+	if _, _, err := f.clients.Nomad.Jobs().Deregister(s.spec.id, true, s.spec.write(ctx)); err != nil {
+		return fmt.Errorf("purging job %q, of which nothing is alive: %w", s.spec.id, err)
+	}
+	return f.register(ctx, 0)
 }
 
 // until follows the target to its outcome, which it leaves in f.result.
@@ -144,7 +157,7 @@ func (f *follower) until(ctx context.Context) (snapshot, error) {
 			if n.deployment != nil {
 				f.result.DeploymentID = n.deployment.ID
 			}
-			health := f.consulHealth(n)
+			health := f.consulHealth(ctx, n)
 			if v.outcome == Deployed && !health.Healthy() {
 				v.outcome, v.waiting = "", describe(health.Failing)
 			} else if v.outcome == "" && len(health.Failing) > 0 && health.Failing[0].Status != consul.Missing {
@@ -183,6 +196,9 @@ func (f *follower) pause(ctx context.Context) error {
 	}
 	if !f.since.IsZero() {
 		again = min(again, f.opts.BlockedGrace-time.Since(f.since)+10*time.Millisecond)
+	}
+	if slices.ContainsFunc(f.failing, func(c consul.Failing) bool { return c.Output == "" && c.Check != "" }) {
+		again = min(again, time.Second) // the check has not run yet
 	}
 	timer := time.NewTimer(max(again, time.Millisecond))
 	defer timer.Stop()
@@ -285,7 +301,7 @@ func (f *follower) findDeployment(ctx context.Context) (*api.Deployment, error) 
 }
 
 // consulHealth judges the services of the allocations that run now.
-func (f *follower) consulHealth(n snapshot) consul.Health {
+func (f *follower) consulHealth(ctx context.Context, n snapshot) consul.Health {
 	if f.watcher == nil {
 		return consul.Health{}
 	}
@@ -304,7 +320,7 @@ func (f *follower) consulHealth(n snapshot) consul.Health {
 	}
 	for _, c := range h.Failing {
 		if c.Status != consul.Missing {
-			f.failing = h.Failing
+			f.failing = consul.Outputs(ctx, f.clients.Consul, h.Failing)
 			break
 		}
 	}

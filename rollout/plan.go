@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/nomad/api"
 
@@ -17,7 +18,7 @@ import (
 // where that is nothing, whether what runs is healthy
 // (GET /v1/job/:id/allocations and one request to Consul). Nothing is written.
 func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*Plan, error) {
-	p := &Plan{clients: c, opts: opts.withDefaults()}
+	p := &Plan{clients: c, opts: opts.withDefaults(), begun: time.Now()}
 	for _, j := range jobs {
 		if j.Job == nil || j.Job.ID == nil || *j.Job.ID == "" {
 			return nil, fmt.Errorf("service %q has no job ID", j.Service)

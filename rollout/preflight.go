@@ -31,7 +31,12 @@ type ClusterError struct {
 func (e *ClusterError) Error() string {
 	msg := fmt.Sprintf("%s at %s %s", e.System, e.Address, e.Problem)
 	if e.Err != nil {
-		msg += ": " + e.Err.Error()
+		var request *url.Error
+		if errors.As(e.Err, &request) {
+			msg += ": " + request.Err.Error() // the URL is not what matters
+		} else {
+			msg += ": " + e.Err.Error()
+		}
 	}
 	return msg + "; " + e.Hint
 }

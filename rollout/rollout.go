@@ -77,6 +77,7 @@ type Plan struct {
 	clients Clients
 	opts    Options
 	steps   []*step
+	begun   time.Time
 }
 
 // step is one service on its way.
@@ -119,7 +120,6 @@ func Run(ctx context.Context, c Clients, jobs []render.Job, opts Options, emit f
 //
 // emit is called from one goroutine at a time and may be nil.
 func (p *Plan) Apply(ctx context.Context, emit func(Event)) Result {
-	started := time.Now()
 	var mu sync.Mutex
 	tell := func(e Event) {
 		if emit == nil {
@@ -160,7 +160,7 @@ func (p *Plan) Apply(ctx context.Context, emit func(Event)) Result {
 	}
 	wg.Wait()
 
-	r := Result{Elapsed: time.Since(started)}
+	r := Result{Elapsed: time.Since(p.begun)}
 	for _, s := range p.steps {
 		r.Services = append(r.Services, s.result)
 	}
