@@ -14,11 +14,80 @@ import (
 	"testing"
 	"time"
 
+	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/devcluster"
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
+
+func TestMain(m *testing.M) { devtest.Main(m) }
+
+// TestOnCluster runs everything that needs servers on one Nomad and Consul.
+func TestOnCluster(t *testing.T) {
+	t.Parallel()
+	dev := devtest.Cluster(t, devcluster.Options{})
+	var c Clients
+	var err error
+	if c.Nomad, err = nomadClient(dev.NomadAddr(), nil); err != nil {
+		t.Fatal(err)
+	}
+	cfg := capi.DefaultConfig()
+	cfg.Address = dev.ConsulAddr()
+	if c.Consul, err = capi.NewClient(cfg); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, Clients)
+	}{
+		{"DeployInOrderThenUnchanged", testDeployInOrderThenUnchanged},
+		{"FirstDeployFails", testFirstDeployFails},
+		{"FailingCheckIsReverted", testFailingCheckIsReverted},
+		{"ConsulGate", testConsulGate},
+		{"FailureIsRedacted", testFailureIsRedacted},
+		{"FailedIsTriedAgain", testFailedIsTriedAgain},
+		{"UnchangedButDead", testUnchangedButDead},
+		{"PlacementBlocked", testPlacementBlocked},
+		{"CanaryAwaitsPromotion", testCanaryAwaitsPromotion},
+		{"Superseded", testSuperseded},
+		{"CheckAndSet", testCheckAndSet},
+		{"Timeout", testTimeout},
+		{"Cancelled", testCancelled},
+		{"JobTypes", testJobTypes},
+		{"Volumes", testVolumes},
+		{"Preflight", testPreflight},
+		{"StatusLogsDestroy", testStatusLogsDestroy},
+		{"UnchangedWritesNothing", testUnchangedWritesNothing},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			test.run(t, c)
+		})
+	}
+}
+
+func nomadClient(addr string, hc *http.Client) (*api.Client, error) {
+	cfg := api.DefaultConfig()
+	cfg.Address, cfg.HttpClient = addr, hc
+	return api.NewClient(cfg)
+}
+
+// poll tries until ok or ctx ends.
+func poll(ctx context.Context, ok func() bool) error {
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	return nil
+}
 
 func ptr[T any](v T) *T { return &v }
 
@@ -53,8 +122,8 @@ func service(job *api.Job, deps ...string) render.Job {
 	return render.Job{Service: *job.ID, DependsOn: deps, Job: job, HCL: []byte("job \"" + *job.ID + "\" {}\n"), File: *job.ID + ".nomad.hcl"}
 }
 
-// purge removes jobs at the end of a test, so that the agent stays quick.
-func purge(t *testing.T, c Clients, ids ...string) {
+// cleanUp removes jobs at the end of a test, so that the agent stays quick.
+func cleanUp(t *testing.T, c Clients, ids ...string) {
 	t.Cleanup(func() {
 		for _, id := range ids {
 			_, _, _ = c.Nomad.Jobs().Deregister(id, true, nil)
@@ -63,7 +132,8 @@ func purge(t *testing.T, c Clients, ids ...string) {
 }
 
 func prefix(t *testing.T) string {
-	return strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(t.Name())) + "-"
+	name := strings.TrimPrefix(t.Name(), "TestOnCluster/")
+	return strings.ToLower(strings.NewReplacer("/", "-", "_", "-").Replace(name)) + "-"
 }
 
 type recorder struct {
@@ -125,12 +195,10 @@ func dump(res Result) string {
 	return b.String()
 }
 
-func TestDeployInOrderThenUnchanged(t *testing.T) {
-	t.Parallel()
-	c := cluster(t)
+func testDeployInOrderThenUnchanged(t *testing.T, c Clients) {
 	p := prefix(t)
 	a, b, d := p+"a", p+"b", p+"c"
-	purge(t, c, a, b, d)
+	cleanUp(t, c, a, b, d)
 	jobs := []render.Job{service(mockJob(a, runs())), service(mockJob(b, runs()), a), service(mockJob(d, runs()), b)}
 	res, rec := deploy(t, c, Options{}, jobs...)
 	wantOutcomes(t, res, Deployed, Deployed, Deployed)
@@ -145,12 +213,10 @@ func TestDeployInOrderThenUnchanged(t *testing.T) {
 	}
 }
 
-func TestFirstDeployFails(t *testing.T) {
-	t.Parallel()
-	c := cluster(t)
+func testFirstDeployFails(t *testing.T, c Clients) {
 	id := prefix(t) + "bad"
 	after := prefix(t) + "after"
-	purge(t, c, id, after)
+	cleanUp(t, c, id, after)
 	res, _ := deploy(t, c, Options{}, service(mockJob(id, crashes())), service(mockJob(after, runs()), id))
 	wantOutcomes(t, res, Failed, Skipped)
 	t.Log(dump(res))
@@ -174,11 +240,10 @@ func (c *counter) RoundTrip(r *http.Request) (*http.Response, error) {
 	return http.DefaultTransport.RoundTrip(r)
 }
 
-func counting(t *testing.T) (Clients, *counter) {
-	c := cluster(t)
+func counting(t *testing.T, c Clients) (Clients, *counter) {
 	n := &counter{}
 	var err error
-	if c.Nomad, err = nomadClient(shared.addr, &http.Client{Transport: n}); err != nil {
+	if c.Nomad, err = nomadClient(c.Nomad.Address(), &http.Client{Transport: n}); err != nil {
 		t.Fatal(err)
 	}
 	return c, n
@@ -195,14 +260,13 @@ func info(t *testing.T, c Clients, id string) *api.Job {
 
 // Nothing is written when nothing changed, and at most 3 requests are made
 // per service; here there are no secrets, so 2.
-func TestUnchangedWritesNothing(t *testing.T) {
-	t.Parallel()
-	c, n := counting(t)
+func testUnchangedWritesNothing(t *testing.T, c Clients) {
+	c, n := counting(t, c)
 	p := prefix(t)
 	var jobs []render.Job
 	for i := range 6 {
 		id := fmt.Sprint(p, i)
-		purge(t, c, id)
+		cleanUp(t, c, id)
 		jobs = append(jobs, service(mockJob(id, runs())))
 	}
 	res, _ := deploy(t, c, Options{}, jobs...)
@@ -259,11 +323,9 @@ func openPort(t *testing.T) string {
 	return port
 }
 
-func TestFailingCheckIsReverted(t *testing.T) {
-	t.Parallel()
-	c := cluster(t)
+func testFailingCheckIsReverted(t *testing.T, c Clients) {
 	id := prefix(t) + "web"
-	purge(t, c, id)
+	cleanUp(t, c, id)
 	job := checked(mockJob(id, runs()), openPort(t))
 	job.Update.HealthCheck, job.Update.AutoRevert = ptr("checks"), ptr(true)
 	res, _ := deploy(t, c, Options{}, service(job))
@@ -287,11 +349,9 @@ func TestFailingCheckIsReverted(t *testing.T) {
 
 // The gate is Consul too: Nomad calls the allocation healthy by its task
 // alone, the check never passes.
-func TestConsulGate(t *testing.T) {
-	t.Parallel()
-	c := cluster(t)
+func testConsulGate(t *testing.T, c Clients) {
 	id, after := prefix(t)+"web", prefix(t)+"after"
-	purge(t, c, id, after)
+	cleanUp(t, c, id, after)
 	res, _ := deploy(t, c, Options{Timeout: 5 * time.Second}, service(checked(mockJob(id, runs()), "1")), service(mockJob(after, runs()), id))
 	wantOutcomes(t, res, TimedOut, Skipped)
 	s := res.Services[0]
@@ -303,11 +363,9 @@ func TestConsulGate(t *testing.T) {
 	wantOutcomes(t, res, TimedOut)
 }
 
-func TestFailureIsRedacted(t *testing.T) {
-	t.Parallel()
-	c := cluster(t)
+func testFailureIsRedacted(t *testing.T, c Clients) {
 	id := prefix(t) + "leaks"
-	purge(t, c, id)
+	cleanUp(t, c, id)
 	job := mockJob(id, map[string]any{"run_for": "10ms", "exit_code": 1, "stdout_string": "password=hunter22 is wrong"})
 	res, _ := deploy(t, c, Options{Redact: func(s string) string { return strings.ReplaceAll(s, "hunter22", "(redacted)") }}, service(job))
 	wantOutcomes(t, res, Failed)
@@ -319,11 +377,9 @@ func TestFailureIsRedacted(t *testing.T) {
 
 // A job whose deployment has failed is tried again by the next deploy, though
 // its spec is the same.
-func TestFailedIsTriedAgain(t *testing.T) {
-	t.Parallel()
-	c := cluster(t)
+func testFailedIsTriedAgain(t *testing.T, c Clients) {
 	id := prefix(t) + "bad"
-	purge(t, c, id)
+	cleanUp(t, c, id)
 	res, _ := deploy(t, c, Options{}, service(mockJob(id, crashes())))
 	wantOutcomes(t, res, Failed)
 	res, rec := deploy(t, c, Options{}, service(mockJob(id, crashes())))
@@ -334,11 +390,9 @@ func TestFailedIsTriedAgain(t *testing.T) {
 }
 
 // Unchanged, but what ran has died meanwhile and Nomad does not start it again.
-func TestUnchangedButDead(t *testing.T) {
-	t.Parallel()
-	c := cluster(t)
+func testUnchangedButDead(t *testing.T, c Clients) {
 	id := prefix(t) + "dies"
-	purge(t, c, id)
+	cleanUp(t, c, id)
 	job := service(mockJob(id, map[string]any{"run_for": "3s", "exit_code": 1}))
 	res, _ := deploy(t, c, Options{}, job)
 	wantOutcomes(t, res, Deployed)
@@ -355,11 +409,9 @@ func TestUnchangedButDead(t *testing.T) {
 	}
 }
 
-func TestPlacementBlocked(t *testing.T) {
-	t.Parallel()
-	c := cluster(t)
+func testPlacementBlocked(t *testing.T, c Clients) {
 	id := prefix(t) + "nowhere"
-	purge(t, c, id)
+	cleanUp(t, c, id)
 	job := mockJob(id, runs())
 	job.Constraints = []*api.Constraint{{LTarget: "${attr.kernel.name}", RTarget: "plan9", Operand: "="}}
 	res, _ := deploy(t, c, Options{BlockedGrace: time.Second}, service(job))
@@ -373,11 +425,9 @@ func TestPlacementBlocked(t *testing.T) {
 	}
 }
 
-func TestCanaryAwaitsPromotion(t *testing.T) {
-	t.Parallel()
-	c := cluster(t)
+func testCanaryAwaitsPromotion(t *testing.T, c Clients) {
 	id := prefix(t) + "canary"
-	purge(t, c, id)
+	cleanUp(t, c, id)
 	job := mockJob(id, runs())
 	job.Update.Canary = ptr(1)
 	res, _ := deploy(t, c, Options{}, service(job))
@@ -399,11 +449,9 @@ func TestCanaryAwaitsPromotion(t *testing.T) {
 	wantOutcomes(t, res, Unchanged)
 }
 
-func TestSuperseded(t *testing.T) {
-	t.Parallel()
-	c := cluster(t)
+func testSuperseded(t *testing.T, c Clients) {
 	id := prefix(t) + "contended"
-	purge(t, c, id)
+	cleanUp(t, c, id)
 	job := mockJob(id, runs())
 	job.Update.MinHealthyTime = ptr(3 * time.Second)
 	res, err := Run(t.Context(), c, []render.Job{service(job)}, Options{}, func(e Event) {
@@ -420,11 +468,9 @@ func TestSuperseded(t *testing.T) {
 }
 
 // Somebody registers the job between plan and submission.
-func TestCheckAndSet(t *testing.T) {
-	t.Parallel()
-	c := cluster(t)
+func testCheckAndSet(t *testing.T, c Clients) {
 	id := prefix(t) + "raced"
-	purge(t, c, id)
+	cleanUp(t, c, id)
 	p, err := Prepare(t.Context(), c, []render.Job{service(mockJob(id, runs()))}, Options{})
 	if err != nil {
 		t.Fatal(err)
@@ -439,11 +485,9 @@ func TestCheckAndSet(t *testing.T) {
 	}
 }
 
-func TestTimeout(t *testing.T) {
-	t.Parallel()
-	c := cluster(t)
+func testTimeout(t *testing.T, c Clients) {
 	id := prefix(t) + "slow"
-	purge(t, c, id)
+	cleanUp(t, c, id)
 	res, _ := deploy(t, c, Options{Timeout: time.Second}, service(mockJob(id, map[string]any{"run_for": "1h", "start_block_for": "20s"})))
 	wantOutcomes(t, res, TimedOut)
 	if res.Elapsed > 4*time.Second {
@@ -452,11 +496,9 @@ func TestTimeout(t *testing.T) {
 }
 
 // Ctrl-C: what is submitted stays and goes on; nothing more is submitted.
-func TestCancelled(t *testing.T) {
-	t.Parallel()
-	c := cluster(t)
+func testCancelled(t *testing.T, c Clients) {
 	id, after := prefix(t)+"first", prefix(t)+"after"
-	purge(t, c, id, after)
+	cleanUp(t, c, id, after)
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	jobs := []render.Job{service(mockJob(id, runs())), service(mockJob(after, runs()), id)}
@@ -480,9 +522,7 @@ func TestCancelled(t *testing.T) {
 	}
 }
 
-func TestJobTypes(t *testing.T) {
-	t.Parallel()
-	c := cluster(t)
+func testJobTypes(t *testing.T, c Clients) {
 	p := prefix(t)
 	batch := mockJob(p+"batch", map[string]any{"run_for": "200ms"})
 	batch.Type, batch.Update = ptr("batch"), nil
@@ -518,7 +558,7 @@ func TestJobTypes(t *testing.T) {
 	} {
 		t.Run(strings.TrimPrefix(*c1.job.ID, p), func(t *testing.T) {
 			t.Parallel()
-			purge(t, c, *c1.job.ID)
+			cleanUp(t, c, *c1.job.ID)
 			res, _ := deploy(t, c, Options{Timeout: 20 * time.Second}, service(c1.job))
 			wantOutcomes(t, res, c1.first)
 			res, _ = deploy(t, c, Options{Timeout: 20 * time.Second}, service(c1.job))
@@ -527,9 +567,7 @@ func TestJobTypes(t *testing.T) {
 	}
 }
 
-func TestVolumes(t *testing.T) {
-	t.Parallel()
-	c := cluster(t)
+func testVolumes(t *testing.T, c Clients) {
 	id := prefix(t) + "stateful"
 	job := mockJob(id, runs())
 	job.TaskGroups[0].Volumes = map[string]*api.VolumeRequest{"data": {Name: "data", Type: "host", Source: id}}
@@ -553,9 +591,7 @@ func TestVolumes(t *testing.T) {
 	}
 }
 
-func TestPreflight(t *testing.T) {
-	t.Parallel()
-	c := cluster(t)
+func testPreflight(t *testing.T, c Clients) {
 	if err := Preflight(t.Context(), c, true); err != nil {
 		t.Fatal(err)
 	}
@@ -602,11 +638,9 @@ func TestPreflight(t *testing.T) {
 	}
 }
 
-func TestStatusLogsDestroy(t *testing.T) {
-	t.Parallel()
-	c := cluster(t)
+func testStatusLogsDestroy(t *testing.T, c Clients) {
 	a, b := prefix(t)+"a", prefix(t)+"b"
-	purge(t, c, a, b)
+	cleanUp(t, c, a, b)
 	one := checked(mockJob(a, map[string]any{"run_for": "1h", "stdout_string": "one\ntwo\nthree\n"}), openPort(t))
 	jobs := []render.Job{service(one), service(mockJob(b, runs()), a)}
 	st, err := Status(t.Context(), c, jobs)

@@ -138,7 +138,7 @@ func drain(ctx context.Context, frames <-chan *api.StreamFrame, errs <-chan erro
 				return buf.Bytes()
 			}
 			buf.Write(fr.Data)
-		case <-errs:
+		case <-errs: //nolint:errcheck // what was read so far is better than nothing
 			return buf.Bytes()
 		case <-ctx.Done():
 			return buf.Bytes()

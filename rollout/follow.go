@@ -135,8 +135,9 @@ func (f *follower) revive(ctx context.Context) error {
 	if deref(job.JobModifyIndex, 0) != f.target {
 		return nil // changed meanwhile: the follower will say so
 	}
-	if _, _, err := f.clients.Nomad.Jobs().Deregister(s.spec.id, true, s.spec.write(ctx)); err != nil {
-		return fmt.Errorf("purging job %q, of which nothing is alive: %w", s.spec.id, err)
+	f.progress(0, s.spec.total(), "the old allocations to stop: none of them was healthy")
+	if err := purge(ctx, f.clients, s.spec, s.spec.id); err != nil {
+		return err
 	}
 	return f.register(ctx, 0)
 }

@@ -205,24 +205,28 @@ func destroyJob(ctx context.Context, c Clients, s spec) (missing bool, err error
 			}
 		}
 	}
-	// Stopped first and purged when that is done: Nomad lists no allocations
-	// of a job that it has forgotten.
+	return false, purge(ctx, c, s, ids...)
+}
+
+// purge stops jobs first and purges them when that is done: Nomad lists no
+// allocations of a job that it has forgotten.
+func purge(ctx context.Context, c Clients, s spec, ids ...string) error {
 	for _, id := range ids {
 		if _, _, err := c.Nomad.Jobs().Deregister(id, false, s.write(ctx)); err != nil && !notFound(err) {
-			return false, fmt.Errorf("stopping job %q: %w", id, err)
+			return fmt.Errorf("stopping job %q: %w", id, err)
 		}
 	}
 	for _, id := range ids {
 		if err := stopped(ctx, c, s, id); err != nil {
-			return false, err
+			return err
 		}
 	}
 	for _, id := range ids {
 		if _, _, err := c.Nomad.Jobs().Deregister(id, true, s.write(ctx)); err != nil && !notFound(err) {
-			return false, fmt.Errorf("purging job %q: %w", id, err)
+			return fmt.Errorf("purging job %q: %w", id, err)
 		}
 	}
-	return false, nil
+	return nil
 }
 
 // stopped waits by a blocking query until no allocation of the job runs.
