@@ -103,7 +103,7 @@ func Up(ctx context.Context, opts Options) (*Cluster, error) {
 	if err := l.placeTools(ctx, opts); err != nil {
 		return nil, err
 	}
-	l.warnUnreachable(opts)
+	l.warn(opts)
 	return l.launch(ctx, opts)
 }
 
@@ -164,6 +164,7 @@ func (l *layout) prepare() error {
 		{l.path("bin"), 0o755},
 		{l.path("data"), 0o777 | os.ModeSticky},
 		{l.path("volumes"), 0o755},
+		{l.path("alloc"), 0o711},
 		{l.path("nomad"), 0o711},
 		{l.path("consul"), 0o700},
 		{l.path("config"), 0o755},
@@ -180,7 +181,7 @@ func (l *layout) prepare() error {
 			dir{l.path("nomad", a.name, "server"), 0o700},
 			dir{l.path("nomad", a.name, "client"), 0o700})
 		if a.client {
-			dirs = append(dirs, dir{l.volumesDir(a), 0o755})
+			dirs = append(dirs, dir{l.allocDir(a), 0o711}, dir{l.volumesDir(a), 0o755})
 		}
 	}
 	for _, d := range dirs {
@@ -215,8 +216,13 @@ func (l *layout) placeTools(ctx context.Context, opts Options) error {
 	return nil
 }
 
-// warnUnreachable says when tasks of other users will not get to their files.
-func (l *layout) warnUnreachable(opts Options) {
+// warn says what about the directory will trouble tasks.
+func (l *layout) warn(opts Options) {
+	// See allocDir: 107 bytes less those of the alloc's ID and of the names
+	// that do not depend on the task.
+	if room := 107 - len(l.dir) - len("/alloc/150/") - 36 - len("//secrets/api.sock"); room < 12 {
+		opts.Events(Event{Warning: true, Text: fmt.Sprintf("the path %s is long: tasks whose name has more than %d letters get no API socket", l.dir, max(room, 0))})
+	}
 	if os.Geteuid() != 0 {
 		return // then all tasks are of this user
 	}

@@ -100,7 +100,7 @@ const layoutFile = "state.json"
 
 // entries are all names that drover, Nomad or Consul make in the directory of
 // a cluster: nothing else is ever removed.
-var entries = []string{"bin", "data", "volumes", "nomad", "consul", "config", "logs", "run", layoutFile}
+var entries = []string{"bin", "data", "volumes", "alloc", "nomad", "consul", "config", "logs", "run", layoutFile}
 
 func loadLayout(dir string) (*layout, error) {
 	b, err := os.ReadFile(filepath.Join(dir, layoutFile))
@@ -417,6 +417,7 @@ limits {
   network_interface = %q
   min_dynamic_port  = %d
   max_dynamic_port  = %d
+  alloc_dir         = %q
   host_volumes_dir  = %q
   meta {
     drover_bin       = %q
@@ -435,10 +436,21 @@ plugin "raw_exec" {
     enabled = true
   }
 }
-`, quoteList(peers, l.Ports.NomadRPC), iface, l.Ports.DynamicMin, l.Ports.DynamicMax, l.volumesDir(a), l.path("bin"), l.path("data"), a.loopback,
+`, quoteList(peers, l.Ports.NomadRPC), iface, l.Ports.DynamicMin, l.Ports.DynamicMax, l.allocDir(a), l.volumesDir(a), l.path("bin"), l.path("data"), a.loopback,
 			fmt.Sprintf("%s:%d", a.consul, l.Ports.ConsulHTTP))
 	}
 	return b.String()
+}
+
+// allocDir is where a client keeps its allocations. Nomad would have it in its
+// own directory, but then the path of a task's API socket
+// (<alloc>/<task>/secrets/api.sock) gets longer than the 107 bytes that a
+// socket's may have.
+func (l *layout) allocDir(a *agentSpec) string {
+	if l.Shape.Single() {
+		return l.path("alloc")
+	}
+	return l.path("alloc", a.addr[strings.LastIndexByte(a.addr, '.')+1:])
 }
 
 // volumesDir is where a client makes its dynamic host volumes.

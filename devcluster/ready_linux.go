@@ -82,6 +82,17 @@ func (l *layout) ready(ctx context.Context, hc *http.Client, a *agentSpec) error
 			}
 		}
 	}
+	if a.program == Nomad && a.server {
+		// A client that registers before the leader has a key to sign its
+		// identity with is refused and tries again after 15 seconds.
+		var jwks struct{ Keys []json.RawMessage }
+		if err := get(ctx, hc, url+"/.well-known/jwks.json", &jwks); err != nil {
+			return err
+		}
+		if len(jwks.Keys) == 0 {
+			return errors.New("no keyring yet")
+		}
+	}
 	if a.program == Nomad && a.client {
 		return clientReady(ctx, hc, url)
 	}

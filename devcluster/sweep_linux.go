@@ -81,10 +81,12 @@ func (l *layout) find(root int, keep ...int) *finder {
 	for _, pid := range keep {
 		f.keep[pid] = true
 	}
-	dirs, _ := filepath.Glob(l.path("nomad", "*", "alloc", "*"))
-	for _, d := range dirs {
-		if id := filepath.Base(d); len(id) == 36 {
-			f.allocs = append(f.allocs, id)
+	for _, pattern := range []string{l.path("alloc", "*"), l.path("alloc", "*", "*")} {
+		dirs, _ := filepath.Glob(pattern)
+		for _, d := range dirs {
+			if id := filepath.Base(d); len(id) == 36 && strings.Count(id, "-") == 4 {
+				f.allocs = append(f.allocs, id)
+			}
 		}
 	}
 	return f
@@ -134,7 +136,7 @@ func (f *finder) belongs(pid int) bool {
 	if st.ppid == 1 && st.tty == 0 {
 		if cwd, err := os.Readlink(dir + "cwd"); err == nil && f.inside(cwd) {
 			for _, id := range f.allocs {
-				if strings.Contains(cwd, "/alloc/"+id) {
+				if strings.Contains(cwd, "/"+id+"/") {
 					return true
 				}
 			}

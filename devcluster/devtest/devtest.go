@@ -55,9 +55,9 @@ func Options(t testing.TB, opts devcluster.Options) devcluster.Options {
 		opts.Name = "test"
 	}
 	if opts.Dir == "" {
-		// Not t.TempDir, through which only its owner gets: tasks run as
-		// nobody.
-		tmp, err := os.MkdirTemp("", "drover-test-")
+		// Not t.TempDir, through which only its owner gets and whose path is
+		// long: tasks run as nobody and have sockets.
+		tmp, err := os.MkdirTemp("", "dev-")
 		if err == nil {
 			err = os.Chmod(tmp, 0o755) // #nosec G302 -- see above
 		}
