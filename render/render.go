@@ -48,14 +48,25 @@ func Each(ctx context.Context, s *stack.Stack, o Options, do func(Job) error) er
 	defer done()
 	diags := r.diags
 	ids := map[string]*stack.Service{}
-	for _, svc := range s.Services {
-		if err := ctx.Err(); err != nil {
+	services := slices.DeleteFunc(slices.Clone(s.Services), func(svc *stack.Service) bool {
+		return len(o.Services) > 0 && !slices.Contains(o.Services, svc.Name)
+	})
+	// Merging runs one step ahead of evaluation.
+	ctx, cancel := context.WithCancel(ctx)
+	texts := make(chan merged, 1)
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
+		defer close(texts)
+		r.merge(ctx, services, texts)
+	}()
+	defer func() { cancel(); <-stopped }()
+	for _, svc := range services {
+		m, ok := <-texts
+		if err := ctx.Err(); err != nil || !ok {
 			return err
 		}
-		if len(o.Services) > 0 && !slices.Contains(o.Services, svc.Name) {
-			continue
-		}
-		job, ds := r.service(svc)
+		job, ds := r.service(svc, m)
 		diags = append(diags, ds...)
 		if ds.HasErrors() {
 			if len(diags) > 50 {
@@ -72,6 +83,9 @@ func Each(ctx context.Context, s *stack.Stack, o Options, do func(Job) error) er
 		if err := do(job); err != nil {
 			return err
 		}
+	}
+	if err := ctx.Err(); err != nil {
+		return err
 	}
 	if len(o.Services) == 0 && !diags.HasErrors() {
 		diags = append(diags, r.unmatched()...)
@@ -167,27 +181,47 @@ func (r *renderer) parse(l *stack.Layer, allowed ...string) (*body, hcl.Diagnost
 	return b, p.diags
 }
 
-// service renders one service.
-func (r *renderer) service(svc *stack.Service) (Job, hcl.Diagnostics) {
+// merged is the text of one service and where it comes from.
+type merged struct {
+	text  *sourceMap
+	diags hcl.Diagnostics
+}
+
+// merge sends the merged text of each service, until ctx ends.
+func (r *renderer) merge(ctx context.Context, services []*stack.Service, to chan<- merged) {
+	for _, svc := range services {
+		var m merged
+		if !isJSON(svc.Layer.Src) || r.s.Plain == nil {
+			m.text, m.diags = r.compose(svc)
+		}
+		select {
+		case to <- m:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// service evaluates one service.
+func (r *renderer) service(svc *stack.Service, m merged) (Job, hcl.Diagnostics) {
 	job := Job{Service: svc.Name, DependsOn: svc.DependsOn, Secrets: svc.Secrets, File: svc.Layer.File}
 	if r.s.Plain != nil {
-		return r.plain(svc, job)
+		return r.plain(svc, job, m)
 	}
-	merged, diags := r.compose(svc)
-	if diags.HasErrors() {
-		return job, diags
+	if m.diags.HasErrors() {
+		return job, m.diags
 	}
 	var err error
-	job.HCL, job.source = merged.text, merged
-	job.Job, err = evaluate(&jobspec2.ParseConfig{Path: svc.Layer.File, BaseDir: r.dir, Body: merged.text, AllowFS: true, Strict: true})
+	job.HCL, job.source = m.text.text, m.text
+	job.Job, err = evaluate(&jobspec2.ParseConfig{Path: svc.Layer.File, BaseDir: r.dir, Body: job.HCL, AllowFS: true, Strict: true})
 	if err != nil {
-		return job, r.hideTemp(merged.translate(err, svc.Layer.File))
+		return job, r.hideTemp(m.text.translate(err, svc.Layer.File))
 	}
 	return job, nil
 }
 
 // plain evaluates a job file by Nomad's own rule.
-func (r *renderer) plain(svc *stack.Service, job Job) (Job, hcl.Diagnostics) {
+func (r *renderer) plain(svc *stack.Service, job Job, m merged) (Job, hcl.Diagnostics) {
 	name := filepath.Base(svc.Layer.File)
 	self := &sourceMap{text: svc.Layer.Src, segs: []segment{{layer: svc.Layer}}}
 	var err error
@@ -199,10 +233,8 @@ func (r *renderer) plain(svc *stack.Service, job Job) (Job, hcl.Diagnostics) {
 		return job, self.translate(err, name)
 	}
 	job.HCL, job.source = svc.Layer.Src, self
-	if !isJSON(svc.Layer.Src) {
-		if merged, diags := r.compose(svc); !diags.HasErrors() {
-			job.HCL, job.source = merged.text, merged
-		}
+	if m.text != nil {
+		job.HCL, job.source = m.text.text, m.text
 	}
 	return job, nil
 }
