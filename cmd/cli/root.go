@@ -65,7 +65,7 @@ func newRoot(streams *IO) *cobra.Command {
 	})
 	root.AddCommand(newVersion(streams), newRender(streams), newStacks(streams), newInit(streams), newLint(streams))
 	root.AddCommand(newDev(streams))
-	root.AddCommand(newDeploy(streams), newStatus(streams), newDestroy(streams), newLogs(streams), newCheck(streams), newSecrets(streams))
+	root.AddCommand(newDeploy(streams), newStatus(streams), newDestroy(streams), newLogs(streams), newCheck(streams), newSecrets(streams), newExitCodes())
 	return root
 }
 

@@ -1,0 +1,46 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+)
+
+// exitCodes is what docs/reference/exit-codes.md says, row by row.
+var exitCodes = [...]struct {
+	code    int
+	outcome string // of a rollout, as in -o json
+	meaning string
+	next    string
+}{
+	{exitOK, "deployed, unchanged", "everything asked for is done and healthy", ""},
+	{exitError, "", "something failed that has no code of its own; `status`: not everything is healthy", "read the message"},
+	{exitUsage, "", "a mistake on the command line, in the stack or in its values; nothing was done", "read the message"},
+	{exitFailed, "failed", "a service did not become healthy, and Nomad had no version to go back to; its allocations may still run", "`nomad job status JOB`"},
+	{exitReverted, "failed-reverted", "a service did not become healthy, and Nomad went back to the version before", "`nomad job status JOB`"},
+	{exitPromotion, "awaiting-promotion", "canaries are healthy beside the old version and wait for a promotion", "`nomad deployment promote ID`"},
+	{exitSuperseded, "superseded", "somebody else changed a job meanwhile", "`nomad job history JOB`"},
+	{exitPlacement, "placement-blocked", "no node takes an allocation: a constraint, or a resource that is used up; it stays queued", "`nomad node status`"},
+	{exitTimeout, "timed-out", "a service was not healthy within `--timeout`; Nomad goes on with it", "`drover status STACK`"},
+	{exitCheck, "", "`check`: an answer was not as expected", "`drover logs STACK SERVICE`"},
+	{exitCluster, "", "Nomad or Consul cannot be reached, refuses the token, or is too old; nothing was done unless the output says so", "look at `NOMAD_ADDR`, `NOMAD_TOKEN`, `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_TOKEN`"},
+	{exitCancelled, "cancelled", "Ctrl-C or SIGTERM; what was submitted before goes on in Nomad and is named", "`drover deploy` goes on from there"},
+}
+
+// newExitCodes is a help topic: `drover help exit-codes`.
+func newExitCodes() *cobra.Command {
+	var b strings.Builder
+	b.WriteString("Every command ends with one of these codes.\n\n")
+	for _, e := range exitCodes {
+		fmt.Fprintf(&b, "%5d  %s\n", e.code, strings.ReplaceAll(e.meaning, "`", "'"))
+		if e.outcome != "" {
+			fmt.Fprintf(&b, "       outcome: %s\n", e.outcome)
+		}
+		if e.next != "" {
+			fmt.Fprintf(&b, "       next: %s\n", strings.ReplaceAll(e.next, "`", "'"))
+		}
+	}
+	b.WriteString("\nOf several services the worst counts: cancelled, then 3, 4, 8, 7, 6, 5.")
+	return &cobra.Command{Use: "exit-codes", Short: "What drover's exit codes mean", Long: b.String()}
+}
