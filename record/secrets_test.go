@@ -1,0 +1,435 @@
+package record
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/http"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/devcluster"
+	"github.com/drover-nomad/drover/devcluster/devtest"
+	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/stack"
+)
+
+func TestMain(m *testing.M) { devtest.Main(m) }
+
+func TestValueNeverShows(t *testing.T) {
+	t.Parallel()
+	v := struct{ V Value }{NewValue("hunter22")}
+	text, err := json.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var log strings.Builder
+	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "v", v.V)
+	for _, s := range []string{string(text), fmt.Sprint(v), fmt.Sprintf("%+v %#v %s %q", v, v, v.V, v.V), log.String()} {
+		if strings.Contains(s, "hunter22") || !strings.Contains(s, "redacted") {
+			t.Errorf("shows %s", s)
+		}
+	}
+}
+
+func TestRedactor(t *testing.T) {
+	t.Parallel()
+	hide := Redactor(NewValue("secret"), NewValue("secret-and-more"), NewValue("p&ss word"), NewValue("abc"),
+		NewValue("-----BEGIN PRIVATE KEY-----\nMIGHAgEAMBMG\nq83vEjRWeJq8\n-----END PRIVATE KEY-----\n"))
+	for in, want := range map[string]string{
+		"x secret-and-more y":         "x (redacted) y",
+		"secret, secret":              "(redacted), (redacted)",
+		"?q=p%26ss+word":              "?q=(redacted)",
+		"abc stays":                   "abc stays",
+		"key: q83vEjRWeJq8":           "key: (redacted)",
+		"-----BEGIN PRIVATE KEY-----": "-----BEGIN PRIVATE KEY-----",
+	} {
+		if got := hide(in); got != want {
+			t.Errorf("%q became %q", in, got)
+		}
+	}
+}
+
+func TestGenerate(t *testing.T) {
+	t.Parallel()
+	count := map[rune]int{}
+	const n = 62 * 1000
+	text := randomText(n)
+	for _, r := range text {
+		count[r]++
+	}
+	if len(text) != n || len(count) != 62 {
+		t.Fatalf("%d characters, %d different", len(text), len(count))
+	}
+	for r, c := range count { // 1000 expected, standard deviation 31.4
+		if c < 800 || c > 1200 {
+			t.Errorf("%c came %d times of 1000", r, c)
+		}
+	}
+	if u := randomUUID(); !regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`).MatchString(u) {
+		t.Errorf("uuid %s", u)
+	}
+}
+
+func verify(t *testing.T, items map[string]string, name, host string, at time.Time) {
+	t.Helper()
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM([]byte(items[name+"_ca"]))
+	block, _ := pem.Decode([]byte(items[name+"_cert"]))
+	if block == nil {
+		t.Fatal("no certificate")
+	}
+	leaf, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := leaf.Verify(x509.VerifyOptions{Roots: pool, DNSName: host, CurrentTime: at}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCertificateLife(t *testing.T) {
+	t.Parallel()
+	now := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
+	day := 24 * time.Hour
+	spec := &stack.Secret{Name: "ldap", Type: stack.SecretCertificate, DNSNames: []string{"ldap.internal"}, IPAddresses: []string{"127.0.0.1"}}
+	items := map[string]string{}
+	step := func(what string, at time.Time, want bool) {
+		t.Helper()
+		before := maps.Clone(items)
+		made, err := certify(spec, items, at, false)
+		if err != nil || made != want || made == maps.Equal(before, items) {
+			t.Fatalf("%s: made %v, %v", what, made, err)
+		}
+		verify(t, items, "ldap", "ldap.internal", at)
+		verify(t, items, "ldap", "127.0.0.1", at)
+	}
+	step("first", now, true)
+	ca, key := items["ldap_ca"], items["ldap_ca_key"]
+	step("the same day", now, false)
+	step("before the last third", now.Add(240*day), false)
+	step("in the last third", now.Add(250*day), true)
+	if items["ldap_ca"] != ca || items["ldap_ca_key"] != key {
+		t.Error("the CA changed with the leaf")
+	}
+	spec.DNSNames = append(spec.DNSNames, "new.internal")
+	step("for another name", now.Add(251*day), true)
+	verify(t, items, "ldap", "new.internal", now.Add(251*day))
+	step("the CA in its last third", now.Add(7*365*day), true)
+	if items["ldap_ca_key"] == key || !strings.Contains(items["ldap_ca"], ca) {
+		t.Error("a new CA has to stand beside the old one")
+	}
+}
+
+// tamper changes what a client sends or sees, to play somebody else.
+type tamper struct {
+	mu     sync.Mutex
+	writes int
+	before func(*http.Request) // called before each write
+}
+
+func (c *tamper) RoundTrip(r *http.Request) (*http.Response, error) {
+	if r.Method != http.MethodGet {
+		c.mu.Lock()
+		c.writes++
+		before := c.before
+		c.before = nil
+		c.mu.Unlock()
+		if before != nil {
+			before(r)
+		}
+	}
+	return http.DefaultTransport.RoundTrip(r)
+}
+
+func job(id string, secrets ...string) render.Job {
+	return render.Job{Service: id, Secrets: secrets, Job: &api.Job{ID: &id}}
+}
+
+func TestOnCluster(t *testing.T) {
+	t.Parallel()
+	dev := devtest.Cluster(t, devcluster.Options{})
+	connect := func(t *testing.T) (*api.Client, *tamper) {
+		rt := &tamper{}
+		cfg := api.DefaultConfig()
+		cfg.Address, cfg.HttpClient = dev.NomadAddr(), &http.Client{Transport: rt}
+		c, err := api.NewClient(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c, rt
+	}
+	for name, test := range map[string]func(*testing.T, *api.Client, *tamper){
+		"ensure": testEnsure, "given": testGiven, "foreign variable": testForeignVariable, "newer layout": testNewerLayout,
+		"conflict": testConflict, "rotate": testRotate, "transfer": testTransfer, "import": testImportForeign, "purge": testPurge,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			c, rt := connect(t)
+			test(t, c, rt)
+		})
+	}
+}
+
+func items(t *testing.T, c *api.Client, path string) map[string]string {
+	t.Helper()
+	v, _, err := c.Variables().Peek(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v == nil {
+		return nil
+	}
+	return v.Items
+}
+
+var specs = []*stack.Secret{
+	{Name: "jwt", Type: stack.SecretRandom, Length: 24, ImportPaths: []string{"token_manager.jwt_secret"}},
+	{Name: "mount", Type: stack.SecretUUID, ImportPaths: []string{"gateway.storage_registry.mount", "storage.mount"}},
+	{Name: "ldap", Type: stack.SecretCertificate, DNSNames: []string{"ldap.internal"}},
+}
+
+func testEnsure(t *testing.T, c *api.Client, rt *tamper) {
+	s := OpenSecrets(c, "ensure", "default", nil)
+	jobs := []render.Job{job("ensure-a", "jwt", "ldap_ca"), job("ensure-b", "ldap"), job("ensure-c")}
+	rep, err := s.Ensure(t.Context(), specs, jobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(rep.Generated, []string{"jwt", "mount", "ldap"}) || !slices.Equal(rep.Jobs, []string{"ensure-a", "ensure-b"}) {
+		t.Errorf("report %+v", rep)
+	}
+	master, a, b := items(t, c, s.Path()), items(t, c, "nomad/jobs/ensure-a"), items(t, c, "nomad/jobs/ensure-b")
+	if master["_layout"] != "1" || len(master["jwt"]) != 24 || master["ldap_ca_key"] == "" {
+		t.Errorf("master has %v", slices.Sorted(maps.Keys(master)))
+	}
+	if !maps.Equal(a, map[string]string{"_drover": "1", "jwt": master["jwt"], "ldap_ca": master["ldap_ca"]}) {
+		t.Errorf("a has %v", slices.Sorted(maps.Keys(a)))
+	}
+	if got := slices.Sorted(maps.Keys(b)); !slices.Equal(got, []string{"_drover", "ldap_ca", "ldap_cert", "ldap_key"}) {
+		t.Errorf("b has %v", got)
+	}
+	if items(t, c, "nomad/jobs/ensure-c") != nil {
+		t.Error("c needs no secrets and has a variable")
+	}
+	if got := rep.Redact("token " + master["jwt"] + " leaked"); got != "token (redacted) leaked" {
+		t.Error(got)
+	}
+
+	rt.writes = 0
+	rep, err = s.Ensure(t.Context(), specs, jobs)
+	if err != nil || rt.writes != 0 || len(rep.Generated)+len(rep.Renewed)+len(rep.Jobs) != 0 || !maps.Equal(master, items(t, c, s.Path())) {
+		t.Errorf("the second time: %d writes, %+v, %v", rt.writes, rep, err)
+	}
+
+	// Most of a year later the leaf is renewed, and nothing else.
+	later := OpenSecrets(c, "ensure", "default", func() time.Time { return time.Now().Add(300 * 24 * time.Hour) })
+	rep, err = later.Ensure(t.Context(), specs, jobs)
+	if err != nil || !slices.Equal(rep.Renewed, []string{"ldap"}) || !slices.Equal(rep.Jobs, []string{"ensure-b"}) || len(rep.Generated) > 0 {
+		t.Errorf("renewal: %+v, %v", rep, err)
+	}
+
+	list, err := s.List(t.Context(), specs)
+	if err != nil || len(list) != 3 || !list[0].Set || list[0].Made.IsZero() || list[2].Expires.IsZero() {
+		t.Errorf("list %+v, %v", list, err)
+	}
+	if v, err := s.Show(t.Context(), specs, "jwt"); err != nil || v.Reveal() != master["jwt"] {
+		t.Errorf("show: %v", err)
+	}
+	if _, err := s.Show(t.Context(), specs, "ldap"); err == nil || !strings.Contains(err.Error(), "ldap_cert") {
+		t.Errorf("show of a certificate: %v", err)
+	}
+	if _, err := s.Show(t.Context(), specs, "nix"); !errors.Is(err, ErrNotFound) {
+		t.Errorf("show of nothing: %v", err)
+	}
+}
+
+func testGiven(t *testing.T, c *api.Client, rt *tamper) {
+	s := OpenSecrets(c, "given", "prod", nil)
+	specs := []*stack.Secret{{Name: "smtp", Type: stack.SecretGiven}, {Name: "jwt", Type: stack.SecretRandom}, {Name: "api", Type: stack.SecretGiven}}
+	jobs := []render.Job{job("given-a", "smtp")}
+	_, err := s.Ensure(t.Context(), specs, jobs)
+	if err == nil || !strings.Contains(err.Error(), "smtp, api") || !strings.Contains(err.Error(), "drover secrets set given smtp -e prod") {
+		t.Errorf("ensure: %v", err)
+	}
+	if rt.writes != 0 {
+		t.Error("something was written though a secret is missing")
+	}
+	for _, name := range []string{"smtp", "api"} {
+		if _, err := s.Set(t.Context(), specs, jobs, name, NewValue("from the operator")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Ensure(t.Context(), specs, jobs); err != nil {
+		t.Fatal(err)
+	}
+	if got := items(t, c, "nomad/jobs/given-a")["smtp"]; got != "from the operator" {
+		t.Errorf("the job has %q", got)
+	}
+	if _, err := s.Rotate(t.Context(), specs, jobs, "smtp"); err == nil || !strings.Contains(err.Error(), "secrets set") {
+		t.Errorf("rotate: %v", err)
+	}
+	if _, err := s.Set(t.Context(), specs, jobs, "smtp", NewValue("")); err == nil {
+		t.Error("an empty value was taken")
+	}
+	jobs2, err := s.Set(t.Context(), specs, jobs, "smtp", NewValue("another"))
+	if err != nil || !slices.Equal(jobs2, []string{"given-a"}) || items(t, c, "nomad/jobs/given-a")["smtp"] != "another" {
+		t.Errorf("set: %v, %v", jobs2, err)
+	}
+}
+
+func testForeignVariable(t *testing.T, c *api.Client, rt *tamper) {
+	if _, _, err := c.Variables().Create(&api.Variable{Path: "nomad/jobs/foreign-a", Items: api.VariableItems{"x": "theirs"}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	rt.writes = 0
+	s := OpenSecrets(c, "foreign", "default", nil)
+	_, err := s.Ensure(t.Context(), specs, []render.Job{job("foreign-a", "jwt")})
+	if err == nil || !strings.Contains(err.Error(), "nomad/jobs/foreign-a was not made by drover") || strings.Contains(err.Error(), "theirs") {
+		t.Errorf("ensure: %v", err)
+	}
+	if rt.writes != 0 || items(t, c, s.Path()) != nil {
+		t.Error("something was written")
+	}
+}
+
+func testNewerLayout(t *testing.T, c *api.Client, _ *tamper) {
+	s := OpenSecrets(c, "newer", "default", nil)
+	if _, _, err := c.Variables().Create(&api.Variable{Path: s.Path(), Items: api.VariableItems{"_layout": "2"}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Ensure(t.Context(), specs, nil); err == nil || !strings.Contains(err.Error(), "newer drover") {
+		t.Errorf("ensure: %v", err)
+	}
+}
+
+// Two deploys at once: the values of the first one to write win.
+func testConflict(t *testing.T, c *api.Client, rt *tamper) {
+	s := OpenSecrets(c, "conflict", "default", nil)
+	rt.before = func(*http.Request) {
+		if _, err := OpenSecrets(c, "conflict", "default", nil).Ensure(t.Context(), specs, nil); err != nil {
+			t.Error(err)
+		}
+	}
+	rep, err := s.Ensure(t.Context(), specs, nil)
+	if err != nil || len(rep.Generated) != 0 {
+		t.Errorf("%+v, %v", rep, err)
+	}
+}
+
+func testRotate(t *testing.T, c *api.Client, _ *tamper) {
+	s := OpenSecrets(c, "rotate", "default", nil)
+	jobs := []render.Job{job("rotate-a", "jwt"), job("rotate-b", "mount"), job("rotate-c", "ldap")}
+	if _, err := s.Ensure(t.Context(), specs, jobs); err != nil {
+		t.Fatal(err)
+	}
+	before := items(t, c, s.Path())
+	written, err := s.Rotate(t.Context(), specs, jobs, "jwt")
+	if err != nil || !slices.Equal(written, []string{"rotate-a"}) {
+		t.Fatalf("%v, %v", written, err)
+	}
+	after := items(t, c, s.Path())
+	if after["jwt"] == before["jwt"] || after["mount"] != before["mount"] || items(t, c, "nomad/jobs/rotate-a")["jwt"] != after["jwt"] {
+		t.Error("not the new value everywhere, or more than it")
+	}
+	if written, err = s.Rotate(t.Context(), specs, jobs, "ldap"); err != nil || !slices.Equal(written, []string{"rotate-c"}) {
+		t.Fatalf("%v, %v", written, err)
+	}
+	if got := items(t, c, s.Path()); got["ldap_ca"] != before["ldap_ca"] || got["ldap_cert"] == before["ldap_cert"] {
+		t.Error("a rotated certificate is a new leaf of the same CA")
+	}
+}
+
+func testTransfer(t *testing.T, c *api.Client, rt *tamper) {
+	s := OpenSecrets(c, "transfer", "default", nil)
+	if _, err := s.Ensure(t.Context(), specs, nil); err != nil {
+		t.Fatal(err)
+	}
+	want := items(t, c, s.Path())
+	for _, format := range []string{"json", "yaml"} {
+		text, err := s.Export(t.Context(), format)
+		if err != nil {
+			t.Fatal(err)
+		}
+		to := OpenSecrets(c, "transfer", format, nil)
+		rep, err := to.Import(t.Context(), specs, nil, text, false)
+		if err != nil || len(rep.Secrets) != 6 || len(rep.Missing)+len(rep.Ignored) != 0 {
+			t.Errorf("%s: %+v, %v", format, rep, err)
+		}
+		got := items(t, c, to.Path())
+		delete(got, infoItem)
+		delete(want, infoItem)
+		if !maps.Equal(got, want) {
+			t.Errorf("%s: what was imported differs", format)
+		}
+		// Again: nothing to do, nothing written.
+		rt.writes = 0
+		if rep, err = to.Import(t.Context(), specs, nil, text, false); err != nil || len(rep.Same) != 6 || rt.writes != 0 {
+			t.Errorf("%s again: %+v, %v, %d writes", format, rep, err, rt.writes)
+		}
+	}
+}
+
+func testImportForeign(t *testing.T, c *api.Client, rt *tamper) {
+	s := OpenSecrets(c, "import", "default", nil)
+	jobs := []render.Job{job("import-a", "jwt")}
+	file := []byte("token_manager:\n  jwt_secret: 0123456789\nstorage:\n  mount: abc\nother: 1\n")
+	rep, err := s.Import(t.Context(), specs, jobs, file, false)
+	if err != nil || !slices.Equal(rep.Secrets, []string{"jwt", "mount"}) || !slices.Equal(rep.Missing, []string{"ldap"}) {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	if got := items(t, c, s.Path()); got["jwt"] != "0123456789" || got["mount"] != "abc" {
+		t.Error("not what the file says")
+	}
+	if _, err := s.Ensure(t.Context(), specs, jobs); err != nil {
+		t.Fatal(err)
+	}
+	if got := items(t, c, "nomad/jobs/import-a")["jwt"]; got != "0123456789" {
+		t.Error("the deploy after an import made a new value")
+	}
+
+	changed := []byte("token_manager: {jwt_secret: otherwise}\nstorage: {mount: abc}\n")
+	rt.writes = 0
+	if _, err := s.Import(t.Context(), specs, jobs, changed, false); err == nil || !strings.Contains(err.Error(), "jwt") || !strings.Contains(err.Error(), "--force") || strings.Contains(err.Error(), "otherwise") || rt.writes != 0 {
+		t.Errorf("a different value: %v", err)
+	}
+	if rep, err := s.Import(t.Context(), specs, jobs, changed, true); err != nil || !slices.Equal(rep.Jobs, []string{"import-a"}) || items(t, c, "nomad/jobs/import-a")["jwt"] != "otherwise" {
+		t.Errorf("with force: %+v, %v", rep, err)
+	}
+	for text, want := range map[string]string{
+		"a: [": "neither YAML nor JSON", "- 1": "neither YAML nor JSON", "": "neither YAML nor JSON", "x: 1": "none of the secrets",
+		"gateway: {storage_registry: {mount: one}}\nstorage: {mount: two}": "different values",
+		"layout: 9\nsecrets: {jwt: x}":                                     "newer drover",
+	} {
+		if _, err := s.Import(t.Context(), specs, jobs, []byte(text), true); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v", text, err)
+		}
+	}
+}
+
+func testPurge(t *testing.T, c *api.Client, _ *tamper) {
+	s := OpenSecrets(c, "purge", "default", nil)
+	jobs := []render.Job{job("purge-a", "jwt")}
+	if _, err := s.Ensure(t.Context(), specs, jobs); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Purge(t.Context(), jobs); err != nil {
+		t.Fatal(err)
+	}
+	if items(t, c, s.Path()) != nil || items(t, c, "nomad/jobs/purge-a") != nil {
+		t.Error("something is left")
+	}
+	if err := s.Purge(t.Context(), jobs); err != nil {
+		t.Errorf("again: %v", err)
+	}
+}
