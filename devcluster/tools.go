@@ -41,7 +41,9 @@ type tool struct {
 	// service registry, pebble has no such command.
 	ask  bool
 	path string // main module, for those that are not asked
-	cgo  bool   // leave cgo as it is: Nomad needs it for what it knows of users and groups
+	// cgo leaves cgo as it is: Nomad needs it for what it knows of users and
+	// groups, oCIS for libcrypt.
+	cgo bool
 }
 
 // tools are built without Nomad's "release" tag, so that mock_driver is there.
@@ -51,7 +53,7 @@ func lookupTool(name string) (tool, error) {
 			fits: regexp.MustCompile(`^Nomad v1\.11\.\d+(\s|$)`)},
 		{name: Consul, module: "consul", main: "github.com/hashicorp/consul", wants: "1.20", ask: true,
 			fits: regexp.MustCompile(`^Consul v1\.20\.\d+(\s|$)`)},
-		{name: OCIS, module: "ocis", main: "github.com/owncloud/ocis/v2/ocis/cmd/ocis", wants: "2.0.0",
+		{name: OCIS, module: "ocis", main: "github.com/owncloud/ocis/v2/ocis/cmd/ocis", wants: "2.0.0", cgo: true,
 			fits: regexp.MustCompile(`^v?2\.0\.0$`), path: "github.com/owncloud/ocis/v2"},
 		{name: Pebble, module: "pebble", main: "github.com/letsencrypt/pebble/v2/cmd/pebble", wants: "2",
 			fits: regexp.MustCompile(`^v2\.\d+\.\d+$`), path: "github.com/letsencrypt/pebble/v2"},
