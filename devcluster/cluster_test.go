@@ -636,7 +636,7 @@ func TestTaskEnvironment(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer res.Body.Close()
-	if b, _ := io.ReadAll(res.Body); !strings.Contains(string(b), `"Name":"nomad-server"`) {
+	if b, _ := io.ReadAll(res.Body); !strings.Contains(string(b), `"Name":"nomad-server.global"`) {
 		t.Errorf("the server at %s is not the cluster's", c.NomadAddr())
 	}
 }

@@ -202,6 +202,11 @@ func (o Options) resolve() (Options, error) {
 	if o.Finder.Events == nil {
 		o.Finder.Events = o.Events
 	}
+	for _, name := range o.Tools {
+		if _, err := lookupTool(name); err != nil {
+			return o, err
+		}
+	}
 	return o, o.Shape.validate()
 }
 
