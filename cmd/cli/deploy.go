@@ -224,11 +224,12 @@ func resultLine(r rollout.ServiceResult) string {
 // round shortens a duration to what a person reads.
 func round(d time.Duration) time.Duration {
 	switch {
+	case d < time.Second:
+		return d.Round(time.Millisecond)
 	case d < 10*time.Second:
 		return d.Round(100 * time.Millisecond)
-	default:
-		return d.Round(time.Second)
 	}
+	return d.Round(time.Second)
 }
 
 // end writes why services failed, what to do next, and the summary.
