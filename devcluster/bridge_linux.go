@@ -35,7 +35,7 @@ func netlink(kind uint16, flags int, body ...[]byte) error {
 	if err != nil {
 		return err
 	}
-	defer syscall.Close(fd)
+	defer func() { _ = syscall.Close(fd) }()
 	msg := make([]byte, syscall.NLMSG_HDRLEN)
 	for _, b := range body {
 		msg = append(msg, b...)

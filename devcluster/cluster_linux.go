@@ -58,7 +58,7 @@ func Up(ctx context.Context, opts Options) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer lock.Close()
+	defer func() { _ = lock.Close() }()
 	l, err := loadLayout(opts.Dir)
 	if err != nil && !errors.Is(err, ErrNoCluster) {
 		return nil, err
@@ -243,7 +243,7 @@ func (l *layout) launch(ctx context.Context, opts Options) (_ *Cluster, err erro
 	if err != nil {
 		return nil, fmt.Errorf("starting the dev cluster: %w", err)
 	}
-	defer life.Close()
+	defer func() { _ = life.Close() }()
 	abort := func() error {
 		_ = cut.Close()
 		ctx := context.WithoutCancel(ctx)
@@ -301,12 +301,12 @@ func (l *layout) spawn(ctx context.Context, opts Options, life *os.File) error {
 	if err != nil {
 		return fmt.Errorf("starting the supervisor: %w", err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	r, w, err := os.Pipe()
 	if err != nil {
 		return fmt.Errorf("starting the supervisor: %w", err)
 	}
-	defer r.Close()
+	defer func() { _ = r.Close() }()
 	// Not CommandContext: it outlives this call.
 	cmd := exec.Command(sup.Path, sup.Args...) //nolint:noctx
 	cmd.Env = append(append(os.Environ(), sup.Env...), envSuper+"="+l.dir)
@@ -377,7 +377,7 @@ func Down(ctx context.Context, opts Options, wipe bool) error {
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer func() { _ = lock.Close() }()
 	l, err := loadLayout(opts.Dir)
 	if err != nil {
 		return err
@@ -434,7 +434,7 @@ func tail(path string) string {
 	if err != nil {
 		return err.Error()
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	if fi, err := f.Stat(); err == nil && fi.Size() > most {
 		_, _ = f.Seek(-most, io.SeekEnd)
 	}
@@ -462,7 +462,7 @@ func (c control) do(ctx context.Context, method, path string, answer any) error 
 	if err != nil {
 		return fmt.Errorf("asking the supervisor: %w", err)
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	body, err := io.ReadAll(res.Body)
 	if err != nil {
 		return fmt.Errorf("asking the supervisor: %w", err)

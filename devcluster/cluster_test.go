@@ -463,10 +463,10 @@ func TestClients(t *testing.T) {
 		for _, e := range s {
 			addrs[e.Service.Address] = true
 		}
-		if err != nil || len(addrs) != 3 {
-			return fmt.Errorf("Consul has instances on %v (%v), want 3 addresses", addrs, err)
+		if err == nil && len(addrs) != 3 {
+			err = fmt.Errorf("Consul has instances on %v, want 3 addresses", addrs)
 		}
-		return nil
+		return err
 	}
 	until(t, 20*time.Second, instances)
 

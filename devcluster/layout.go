@@ -103,7 +103,7 @@ const layoutFile = "state.json"
 var entries = []string{"bin", "data", "volumes", "alloc", "nomad", "consul", "config", "logs", "run", layoutFile}
 
 func loadLayout(dir string) (*layout, error) {
-	b, err := os.ReadFile(filepath.Join(dir, layoutFile))
+	b, err := os.ReadFile(filepath.Join(dir, layoutFile)) // #nosec G703 -- the directory is the caller's choice
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, ErrNoCluster
 	}

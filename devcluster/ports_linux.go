@@ -36,7 +36,7 @@ func create(ctx context.Context, opts Options) (*layout, error) {
 	if err != nil {
 		return nil, fmt.Errorf("creating the dev cluster: %w", err)
 	}
-	defer lock.Close()
+	defer func() { _ = lock.Close() }()
 	var busy error
 	for slot := range maxSlots {
 		file := filepath.Join(slots, strconv.Itoa(slot))

@@ -148,7 +148,7 @@ func get(ctx context.Context, hc *http.Client, url string, answer any) error {
 	if err != nil {
 		return err
 	}
-	defer res.Body.Close()
+	defer func() { _ = res.Body.Close() }()
 	body, err := io.ReadAll(res.Body)
 	if err != nil {
 		return err

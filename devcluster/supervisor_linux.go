@@ -175,16 +175,16 @@ func (s *supervisor) start(name string) error {
 	case a.pid != 0:
 		return fmt.Errorf("agent %q runs already", name)
 	}
-	log, err := os.OpenFile(s.l.path("logs", name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	log, err := os.OpenFile(s.l.path("logs", name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600) // #nosec G703 -- the name is an agent's
 	if err != nil {
 		return fmt.Errorf("starting %s: %w", name, err)
 	}
-	defer log.Close()
+	defer func() { _ = log.Close() }()
 	null, err := os.Open(os.DevNull)
 	if err != nil {
 		return fmt.Errorf("starting %s: %w", name, err)
 	}
-	defer null.Close()
+	defer func() { _ = null.Close() }()
 	program := s.l.Programs[a.spec.program]
 	argv := []string{program, "agent", "-config", s.l.path("config", name+".hcl")}
 	if a.spec.program == Consul {
@@ -195,7 +195,7 @@ func (s *supervisor) start(name string) error {
 	// s.mu is held over the fork, so that the reaper finds the process.
 	s.forks <- func() {
 		defer close(done)
-		pid, _, err = syscall.StartProcess(program, argv, &syscall.ProcAttr{
+		pid, _, err = syscall.StartProcess(program, argv, &syscall.ProcAttr{ // #nosec G702 -- nomad or consul, as Tools found it
 			Dir:   s.l.dir,
 			Env:   append(agentEnv(), envMarker+"="+s.l.ID),
 			Files: []uintptr{null.Fd(), log.Fd(), log.Fd()},
@@ -397,17 +397,18 @@ func (s *supervisor) handler() http.Handler {
 // A socket's path may have 107 bytes, and a test's directory has more: so it
 // is reached through the file descriptor of its directory.
 func viaDir(dir string, f func(path string) error) error {
-	d, err := os.Open(filepath.Join(dir, "run"))
+	d, err := os.Open(filepath.Join(dir, "run")) // #nosec G703 -- the directory is the caller's choice
 	if err != nil {
 		return err
 	}
-	defer d.Close()
+	defer func() { _ = d.Close() }()
 	return f(fmt.Sprintf("/proc/self/fd/%d/control", d.Fd()))
 }
 
 func listenControl(dir string) (net.Listener, error) {
 	var ln net.Listener
 	err := viaDir(dir, func(path string) error {
+		// #nosec G703 -- as above
 		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 			return err
 		}

@@ -184,7 +184,7 @@ func (f *finder) all() []int {
 // helper says that the process is Nomad's own beside a task: it ends when told
 // by its agent only, so it is not asked.
 func (f *finder) helper(pid int) bool {
-	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // #nosec G703 -- a number
 	argv := strings.Split(string(b), "\x00")
 	if len(argv) < 2 || filepath.Base(argv[0]) != filepath.Base(f.nomad) {
 		return false
@@ -251,7 +251,7 @@ func mounts(dir string) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
+	defer func() { _ = f.Close() }()
 	var found []string
 	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
 	sc := bufio.NewScanner(f)

@@ -176,7 +176,7 @@ func (t Tools) build(ctx context.Context, tl tool, other string) (string, error)
 	if err != nil {
 		return "", cannot(noSpace(err, cache))
 	}
-	defer lock.Close()
+	defer func() { _ = lock.Close() }()
 	if isExecutable(target) {
 		return target, nil
 	}
@@ -186,7 +186,7 @@ func (t Tools) build(ctx context.Context, tl tool, other string) (string, error)
 	start := time.Now()
 	t.event(Event{Subject: tl.name, Text: fmt.Sprintf("building %s (%s); this is done once", version, other)})
 	tmp := filepath.Join(dir, "."+tl.name+".new") // ours: the lock is held
-	defer os.Remove(tmp)
+	defer func() { _ = os.Remove(tmp) }()
 	if err := t.goBuild(ctx, tl, src, tmp); err != nil {
 		if ctx.Err() != nil {
 			return "", fmt.Errorf("building %s: %w", tl.name, ctx.Err())
@@ -319,8 +319,8 @@ func place(path, dir, name string) error {
 	if err != nil {
 		return err
 	}
-	defer os.Remove(tmp.Name())
-	defer tmp.Close()
+	defer func() { _ = os.Remove(tmp.Name()) }()
+	defer func() { _ = tmp.Close() }()
 	if src.Mode()&0o005 == 0o005 {
 		link := tmp.Name() + ".link"
 		if os.Link(path, link) == nil {
@@ -335,7 +335,7 @@ func place(path, dir, name string) error {
 	if err != nil {
 		return err
 	}
-	defer in.Close()
+	defer func() { _ = in.Close() }()
 	_, err = io.Copy(tmp, in)
 	return errors.Join(err, tmp.Chmod(0o755), tmp.Close(), os.Rename(tmp.Name(), target))
 }
