@@ -26,10 +26,12 @@ func TestDocker(t *testing.T) {
 	r := start(t)
 
 	const ocisImage, haproxyImage = "drover-e2e/ocis:2.0.0", "drover-e2e/haproxy:2.0.0"
-	importImage(t, ocisImage, `ENTRYPOINT ["/usr/bin/ocis"]`, map[string]string{
-		"usr/bin/ocis": filepath.Join(r.BinDir(), "ocis"),
-	})
-	importImage(t, haproxyImage, `ENTRYPOINT []`, withLibraries(t, "/usr/sbin/haproxy"))
+	files := withLibraries(t, filepath.Join(r.BinDir(), "ocis"))
+	files["usr/bin/ocis"] = filepath.Join(r.BinDir(), "ocis")
+	importImage(t, ocisImage, `ENTRYPOINT ["/usr/bin/ocis"]`, files)
+	files = withLibraries(t, "/usr/sbin/haproxy")
+	files["usr/sbin/haproxy"] = "/usr/sbin/haproxy"
+	importImage(t, haproxyImage, `ENTRYPOINT []`, files)
 
 	began := time.Now()
 	r.drover.must(t, "deploy", "ocis", "-e", "dev", "--create-volumes",
@@ -113,11 +115,11 @@ func unmountBelow(dir string) {
 	}
 }
 
-// withLibraries maps a dynamically linked program and what it needs to paths
-// in an image.
+// withLibraries maps the libraries of a dynamically linked program to their
+// paths in an image.
 func withLibraries(t *testing.T, program string) map[string]string {
 	t.Helper()
-	files := map[string]string{strings.TrimPrefix(program, "/"): program}
+	files := map[string]string{}
 	out, err := exec.CommandContext(t.Context(), "ldd", program).Output()
 	if err != nil {
 		t.Fatalf("ldd %s: %v", program, err)

@@ -262,7 +262,7 @@ func testPlainSpecs(t *testing.T, r *running) {
 // testNoSecretInClear looks for every secret where anybody may read.
 func testNoSecretInClear(t *testing.T, r *running) {
 	var secrets map[string]any
-	out := r.drover.must(t, "secrets", "export", "ocis", "-e", "dev")
+	out := r.drover.must(t, "secrets", "export", "ocis", "-e", "dev", "-o", "json")
 	if err := json.Unmarshal([]byte(out), &secrets); err != nil {
 		t.Fatalf("export: %v", err)
 	}
