@@ -63,6 +63,8 @@ job "mesh-ocis" {
       mode     = "delay"
     }
 
+    shutdown_delay = "0s" # nobody finds the mesh through Consul
+
     network {
       port "health" {}
     }

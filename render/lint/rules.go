@@ -34,7 +34,7 @@ func Rules() []Rule {
 		{Name: "secret-in-clear", Severity: Error, Why: "A secret in a job spec can be read by everyone who may read the job.", job: secretInClear},
 		{Name: "port-collision", Severity: Error, Why: "Two users of one static port cannot run on the same node.", stack: portCollision},
 		{Name: "static-port-canary", Severity: Warning, Why: "A canary cannot start beside its predecessor on a node whose static port is taken.", job: staticPortCanary},
-		{Name: "no-shutdown-delay", Severity: Warning, Why: "Without shutdown_delay a stopping instance still gets requests until its deregistration has spread.", job: noShutdownDelay},
+		{Name: "no-shutdown-delay", Severity: Warning, Why: "Without shutdown_delay a stopping instance still gets requests until its deregistration has spread; an explicit \"0s\" is taken as meant.", job: noShutdownDelay},
 	}
 }
 
@@ -344,7 +344,9 @@ func noShutdownDelay(s *subject) {
 	}
 	for _, g := range s.Job.Job.TaskGroups {
 		services := len(g.Services)
-		delayed := g.ShutdownDelay != nil && *g.ShutdownDelay > 0
+		// "0s", written down, is a decision: a service that must be alone with
+		// its data only stands still for longer.
+		delayed := g.ShutdownDelay != nil
 		for _, t := range g.Tasks {
 			services += len(t.Services)
 			delayed = delayed || t.ShutdownDelay > 0
