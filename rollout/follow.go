@@ -162,7 +162,7 @@ func (f *follower) until(ctx context.Context) (snapshot, error) {
 			if v.outcome == Deployed && !health.Healthy() {
 				v.outcome, v.waiting = "", describe(health.Failing)
 			} else if v.outcome == "" && len(health.Failing) > 0 && health.Failing[0].Status != consul.Missing {
-				v.waiting += ", " + describe(health.Failing)
+				v.waiting = strings.TrimPrefix(v.waiting+", "+describe(health.Failing), ", ")
 			}
 			if v.outcome == "" && v.blocked && f.blockedTooLong() {
 				v.outcome = PlacementFailed

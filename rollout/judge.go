@@ -2,6 +2,8 @@ package rollout
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/nomad/api"
@@ -215,8 +217,9 @@ func (n snapshot) waiting(healthy, desired int) string {
 		if a.ClientStatus == api.AllocClientStatusFailed {
 			return "a new allocation after a failed one"
 		}
-		for task, st := range a.TaskStates {
-			if st.State == "running" || len(st.Events) == 0 {
+		for _, task := range slices.Sorted(maps.Keys(a.TaskStates)) {
+			st := a.TaskStates[task]
+			if st.State == "running" || st.State == "dead" && !st.Failed || len(st.Events) == 0 {
 				continue
 			}
 			ev := st.Events[len(st.Events)-1]
