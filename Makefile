@@ -40,7 +40,7 @@ test: lint unit e2e ## everything CI runs
 
 .PHONY: unit
 unit: ## packages and the command line, with the race detector
-	@go test -race -timeout 15m ./cmd/... ./consul/... ./devcluster/... ./jobs/... ./record/... ./render/... ./rollout/... ./stack/...
+	@go test -race -timeout 15m ./cmd/... ./consul/... ./devcluster/... ./dns/... ./jobs/... ./record/... ./render/... ./rollout/... ./stack/...
 
 .PHONY: e2e
 e2e: ## real Nomad, Consul and oCIS, end to end

@@ -10,7 +10,11 @@ require (
 	github.com/spf13/cobra v1.10.1
 )
 
-require golang.org/x/tools v0.49.0 // indirect
+require (
+	github.com/libdns/libdns v1.1.1
+	github.com/mholt/acmez/v3 v3.1.7 // indirect
+	golang.org/x/tools v0.49.0 // indirect
+)
 
 require (
 	github.com/agext/levenshtein v1.2.1 // indirect
@@ -45,7 +49,7 @@ require (
 	github.com/zclconf/go-cty-yaml v1.2.0 // indirect
 	golang.org/x/crypto v0.57.0 // indirect
 	golang.org/x/exp v0.0.0-20260218203240-3dfff04db8fa // indirect
-	golang.org/x/net v0.59.0 // indirect
+	golang.org/x/net v0.59.0
 	golang.org/x/sys v0.49.0 // indirect
 	golang.org/x/term v0.47.0 // indirect
 	golang.org/x/text v0.42.0 // indirect

@@ -1,0 +1,308 @@
+// Package dnstest starts real name servers for tests: on free ports of the
+// loopback, in a temporary directory, gone with the test.
+package dnstest
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// Install is how to get what the tests need on Debian and Ubuntu.
+const Install = "apt-get install --no-install-recommends pdns-server pdns-backend-sqlite3 sqlite3"
+
+// Server is a running PowerDNS with its HTTP API, dynamic updates (RFC 2136)
+// and zone transfers, the last two for the TSIG key only.
+type Server struct {
+	API string // URL
+	Key string // of the API
+	DNS string // address of the name server, UDP and TCP
+
+	TSIGName, TSIGSecret string // hmac-sha256
+
+	cmd *exec.Cmd
+	log *os.File
+}
+
+const (
+	apiKey     = "dnstest-api-key-5f0c" // #nosec G101 -- of a throwaway server
+	tsigName   = "drover"
+	tsigSecret = "a2VlcCBvbiBkcm92aW5nLCBrZWVwIG9uIGRyb3Zpbmc=" // #nosec G101 -- of a throwaway server
+)
+
+// PowerDNS starts a server with the given zones.
+func PowerDNS(t testing.TB, zones ...string) *Server {
+	t.Helper()
+	if _, err := os.Stat("/usr/sbin/pdns_server"); err != nil {
+		t.Fatalf("pdns_server is not installed: %s", Install)
+	}
+	schema, err := os.ReadFile("/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql")
+	if err != nil {
+		t.Fatalf("PowerDNS's sqlite backend is not installed: %s", Install)
+	}
+	dir, err := os.MkdirTemp("", "dnstest") // short: it holds a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	db := filepath.Join(dir, "pdns.sqlite3")
+	create := exec.CommandContext(t.Context(), "sqlite3", db)
+	create.Stdin = bytes.NewReader(append([]byte("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;\n"), schema...))
+	if out, err := create.CombinedOutput(); err != nil {
+		t.Fatalf("making PowerDNS's database: %v\n%s\n%s", err, out, Install)
+	}
+	var s *Server
+	for range 5 {
+		// Somebody may take the ports before the server does.
+		if s, err = start(t, dir, db); err == nil {
+			break
+		}
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { s.Stop() })
+	t.Cleanup(func() {
+		if t.Failed() {
+			b, _ := os.ReadFile(filepath.Join(dir, "log"))
+			lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+			t.Logf("PowerDNS:\n%s", strings.Join(lines[max(0, len(lines)-20):], "\n"))
+		}
+	})
+	s.must(t, "POST", "/tsigkeys", map[string]any{"name": tsigName, "algorithm": "hmac-sha256", "key": tsigSecret})
+	for _, z := range zones {
+		s.Zone(t, z)
+	}
+	return s
+}
+
+func start(t testing.TB, dir, db string) (*Server, error) {
+	dnsPort, apiPort := freePort(t), freePort(t)
+	conf := fmt.Sprintf(`launch=gsqlite3
+gsqlite3-database=%s
+gsqlite3-pragma-synchronous=0
+local-address=127.0.0.1
+local-port=%d
+socket-dir=%s
+webserver=yes
+webserver-address=127.0.0.1
+webserver-port=%d
+webserver-allow-from=127.0.0.1
+api=yes
+api-key=%s
+security-poll-suffix=
+dnsupdate=yes
+allow-dnsupdate-from=127.0.0.0/8
+allow-axfr-ips=
+cache-ttl=0
+query-cache-ttl=0
+negquery-cache-ttl=0
+zone-cache-refresh-interval=0
+zone-metadata-cache-ttl=0
+default-soa-content=ns1.@ hostmaster.@ 0 10800 3600 604800 60
+distributor-threads=1
+receiver-threads=1
+retrieval-threads=1
+`, db, dnsPort, dir, apiPort, apiKey)
+	if err := os.WriteFile(filepath.Join(dir, "pdns.conf"), []byte(conf), 0o600); err != nil {
+		return nil, err
+	}
+	log, err := os.Create(filepath.Join(dir, "log"))
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		API: "http://127.0.0.1:" + strconv.Itoa(apiPort), Key: apiKey,
+		DNS:      "127.0.0.1:" + strconv.Itoa(dnsPort),
+		TSIGName: tsigName, TSIGSecret: tsigSecret, log: log,
+	}
+	s.cmd = exec.Command("/usr/sbin/pdns_server", "--config-dir="+dir, "--daemon=no", "--guardian=no", "--disable-syslog", "--write-pid=no") //nolint:noctx // ends with the test, see Stop
+	s.cmd.Stdout, s.cmd.Stderr = log, log
+	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
+	if err := s.cmd.Start(); err != nil {
+		return nil, fmt.Errorf("starting PowerDNS: %w", err)
+	}
+	exited := make(chan struct{})
+	go func() { _ = s.cmd.Wait(); close(exited) }()
+	deadline := time.After(20 * time.Second)
+	for {
+		if s.up(t.Context()) {
+			return s, nil
+		}
+		select {
+		case <-exited:
+			b, _ := os.ReadFile(log.Name())
+			return nil, fmt.Errorf("PowerDNS ended at once:\n%s", b)
+		case <-deadline:
+			s.Stop()
+			return nil, errors.New("PowerDNS does not answer")
+		case <-t.Context().Done():
+			return nil, t.Context().Err()
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (s *Server) up(ctx context.Context) bool {
+	status, _, err := s.call(ctx, "GET", "", nil)
+	if err != nil || status != http.StatusOK {
+		return false
+	}
+	c, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.DNS)
+	if err != nil {
+		return false
+	}
+	_ = c.Close()
+	return true
+}
+
+// Stop ends the server; a second call does nothing.
+func (s *Server) Stop() {
+	if s.cmd == nil {
+		return
+	}
+	_ = s.cmd.Process.Kill()
+	for syscall.Kill(s.cmd.Process.Pid, 0) == nil {
+		time.Sleep(time.Millisecond) // the goroutine of start reaps it
+	}
+	_ = s.log.Close()
+	s.cmd = nil
+}
+
+// Pause makes the server hang: its ports stay open and nobody answers.
+func (s *Server) Pause(t testing.TB) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Resume ends a Pause.
+func (s *Server) Resume(t testing.TB) {
+	t.Helper()
+	if err := s.cmd.Process.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Zone makes a zone that the TSIG key may transfer and update.
+func (s *Server) Zone(t testing.TB, name string) {
+	t.Helper()
+	name = strings.TrimSuffix(name, ".") + "."
+	s.must(t, "POST", "/zones", map[string]any{
+		"name": name, "kind": "Native", "nameservers": []string{"ns1." + name},
+		"master_tsig_key_ids": []string{tsigName + "."}, // may transfer
+	})
+	s.must(t, "POST", "/zones/"+name+"/metadata", map[string]any{"kind": "TSIG-ALLOW-DNSUPDATE", "metadata": []string{tsigName}})
+}
+
+// Set writes a record set past drover, as somebody else would. Contents are
+// in the syntax of zone files; without any the set is deleted.
+func (s *Server) Set(t testing.TB, zone, name, typ string, ttl int, contents ...string) {
+	t.Helper()
+	type record struct {
+		Content string `json:"content"`
+	}
+	set := map[string]any{"name": strings.TrimSuffix(name, ".") + ".", "type": typ, "changetype": "DELETE"}
+	if len(contents) > 0 {
+		var rs []record
+		for _, c := range contents {
+			rs = append(rs, record{c})
+		}
+		set["changetype"], set["ttl"], set["records"] = "REPLACE", ttl, rs
+	}
+	s.must(t, "PATCH", "/zones/"+strings.TrimSuffix(zone, ".")+".", map[string]any{"rrsets": []any{set}})
+}
+
+// Dump is every record of a zone but its SOA and NS, as "NAME TTL TYPE
+// CONTENT", sorted by the server.
+func (s *Server) Dump(t testing.TB, zone string) []string {
+	t.Helper()
+	status, b, err := s.call(t.Context(), "GET", "/zones/"+strings.TrimSuffix(zone, ".")+".", nil)
+	if err != nil || status != http.StatusOK {
+		t.Fatalf("reading zone %s: %d %v", zone, status, err)
+	}
+	var z struct {
+		RRsets []struct {
+			Name, Type string
+			TTL        int
+			Records    []struct{ Content string }
+		}
+	}
+	if err := json.Unmarshal(b, &z); err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for _, rs := range z.RRsets {
+		if rs.Type == "SOA" || rs.Type == "NS" {
+			continue
+		}
+		for _, r := range rs.Records {
+			out = append(out, fmt.Sprintf("%s %d %s %s", rs.Name, rs.TTL, rs.Type, r.Content))
+		}
+	}
+	return out
+}
+
+func (s *Server) must(t testing.TB, method, path string, in any) {
+	t.Helper()
+	status, b, err := s.call(t.Context(), method, path, in)
+	if err != nil || status >= 300 {
+		t.Fatalf("PowerDNS: %s %s: %d %v %s", method, path, status, err, b)
+	}
+}
+
+func (s *Server) call(ctx context.Context, method, path string, in any) (int, []byte, error) {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return 0, nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, s.API+"/api/v1/servers/localhost"+path, bytes.NewReader(body))
+	if err != nil {
+		return 0, nil, err
+	}
+	req.Header.Set("X-API-Key", s.Key)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return 0, nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	return resp.StatusCode, b, err
+}
+
+// freePort is one that TCP and UDP have free.
+func freePort(t testing.TB) int {
+	t.Helper()
+	for range 20 {
+		l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		port := l.Addr().(*net.TCPAddr).Port
+		u, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", fmt.Sprintf("127.0.0.1:%d", port))
+		_ = l.Close()
+		if err == nil {
+			_ = u.Close()
+			return port
+		}
+	}
+	t.Fatal("no free port")
+	return 0
+}

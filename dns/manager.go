@@ -1,0 +1,318 @@
+package dns
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Manager keeps the records of one owner.
+type Manager struct {
+	Owner    string // for example STACK/ENVIRONMENT
+	Provider Provider
+	Zones    []string // allow-list; nothing outside of it is ever touched
+	Policy   Policy
+	Adopt    bool
+	Store    Store
+	Clock    Clock         // the real one when nil
+	Timeout  time.Duration // of each conversation with the provider; 30 s when 0
+}
+
+func (m *Manager) now() time.Time {
+	if m.Clock == nil {
+		return time.Now()
+	}
+	return m.Clock.Now()
+}
+
+func (m *Manager) timeout(ctx context.Context) (context.Context, context.CancelFunc) {
+	return context.WithTimeout(ctx, cmp.Or(m.Timeout, 30*time.Second))
+}
+
+// Read is what the allowed zones hold. A zone that cannot be read is among
+// the errors and does not keep the others from being read.
+func (m *Manager) Read(ctx context.Context) (map[string]map[Key]Set, []ZoneError) {
+	var (
+		mu     sync.Mutex
+		wg     sync.WaitGroup
+		actual = map[string]map[Key]Set{}
+		failed []ZoneError
+	)
+	limit := make(chan struct{}, 8)
+	for _, z := range m.Zones {
+		wg.Go(func() {
+			limit <- struct{}{}
+			defer func() { <-limit }()
+			zone, err := normalizeZone(z)
+			var sets map[Key]Set
+			if err == nil {
+				ctx, cancel := m.timeout(ctx)
+				defer cancel()
+				sets, err = readZone(ctx, m.Provider, zone)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if err != nil {
+				failed = append(failed, ZoneError{cmp.Or(zone, z), err})
+				return
+			}
+			actual[zone] = sets
+		})
+	}
+	wg.Wait()
+	slices.SortFunc(failed, func(a, b ZoneError) int { return strings.Compare(a.Zone, b.Zone) })
+	return actual, failed
+}
+
+// Plan compares desired with what there is. Mistakes in desired are an error
+// of [Normalize], and nothing is asked then.
+func (m *Manager) Plan(ctx context.Context, desired []Record) (*Plan, error) {
+	records, err := Normalize(desired, m.Zones)
+	if err != nil {
+		return nil, err
+	}
+	owned, err := m.Store.Load(ctx, m.Owner)
+	if err != nil {
+		return nil, err
+	}
+	others, err := m.Store.Others(ctx, m.Owner)
+	if err != nil {
+		return nil, err
+	}
+	actual, failed := m.Read(ctx)
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	p := NewPlan(Input{Desired: records, Actual: actual, Failed: failed, Owned: owned.Claims, Others: others, Policy: m.Policy, Adopt: m.Adopt})
+	p.owned = owned
+	return p, nil
+}
+
+// Failure is a change that was not made.
+type Failure struct {
+	Change Change
+	Err    error
+}
+
+func (f Failure) Error() string {
+	return fmt.Sprintf("record %s: %s", f.Change.Key, f.Err)
+}
+
+func (f Failure) Unwrap() error { return f.Err }
+
+// Result is what Apply did.
+type Result struct {
+	Done   []Change
+	Failed []Failure
+}
+
+// Apply makes the changes of a plan of this Manager. Each zone is one batch;
+// when a batch is refused its names are tried one by one, so that a bad
+// record does not keep the others out. The claims are noted before a record
+// is first written. The error is about the store; what happened to the
+// records is in the result. done, when not nil, is told of each change, made
+// or not, from this goroutine.
+func (m *Manager) Apply(ctx context.Context, p *Plan, done func(Change, error)) (Result, error) {
+	var res Result
+	if done == nil {
+		done = func(Change, error) {}
+	}
+	claims := p.owned.clone()
+	byZone := map[string][]Change{}
+	now := m.now().UTC().Truncate(time.Second)
+	var settle []Change // known how they ended
+	for _, c := range p.Changes {
+		switch {
+		case c.writes():
+			byZone[c.Zone] = append(byZone[c.Zone], c)
+		case c.Pending():
+			settle = append(settle, c)
+		case c.Action == Unchanged && p.owned.Claims[c.Key].Pending != "":
+			settle = append(settle, c) // written by one that died before it could say so
+		}
+		if c.Action == Create || c.Adopt {
+			if old, ours := claims.Claims[c.Key]; !ours || old.Pending != "" {
+				claims.Claims[c.Key] = Claim{Zone: c.Zone, Since: now, Adopted: c.Adopt, Pending: digest(*c.New)}
+			}
+		}
+	}
+	if len(byZone) == 0 && len(settle) == 0 {
+		return res, nil
+	}
+	if !equalClaims(claims.Claims, p.owned.Claims) {
+		index, err := m.Store.Save(ctx, m.Owner, claims)
+		if err != nil {
+			return res, err
+		}
+		claims.Index = index
+	}
+	failed := map[Key]error{}
+	zones := make([]string, 0, len(byZone))
+	for z := range byZone {
+		zones = append(zones, z)
+	}
+	slices.Sort(zones)
+	report := func(changes []Change, err error) {
+		for _, c := range changes {
+			if err != nil {
+				failed[c.Key] = err
+				res.Failed = append(res.Failed, Failure{c, err})
+			} else {
+				settle = append(settle, c)
+				res.Done = append(res.Done, c)
+			}
+			done(c, err)
+		}
+	}
+	for _, c := range settle {
+		if c.Action != Unchanged {
+			res.Done = append(res.Done, c)
+			done(c, nil)
+		}
+	}
+	for _, z := range zones {
+		m.applyZone(ctx, z, byZone[z], report)
+	}
+	return res, m.settle(ctx, claims, p.owned, settle, res.Failed)
+}
+
+// settle notes how the changes ended.
+func (m *Manager) settle(ctx context.Context, claims, before Ownership, settled []Change, failed []Failure) error {
+	// Also when the operator has interrupted: the records are there.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	for try := 0; ; try++ {
+		after := claims.clone()
+		for _, c := range settled {
+			if c.Action == Delete || c.Action == Forget {
+				delete(after.Claims, c.Key)
+			} else if claim, ours := after.Claims[c.Key]; ours {
+				claim.Pending = ""
+				after.Claims[c.Key] = claim
+			}
+		}
+		for _, f := range failed {
+			// Only what was certainly not written is given back.
+			if _, ours := before.Claims[f.Change.Key]; !ours && kindOf(f.Err) != KindUnavailable {
+				delete(after.Claims, f.Change.Key)
+			}
+		}
+		if equalClaims(after.Claims, claims.Claims) {
+			return nil
+		}
+		_, err := m.Store.Save(ctx, m.Owner, after)
+		if !errors.Is(err, ErrChanged) || try == 3 {
+			return err
+		}
+		if claims, err = m.Store.Load(ctx, m.Owner); err != nil {
+			return err
+		}
+	}
+}
+
+func equalClaims(a, b map[Key]Claim) bool {
+	if len(a) != len(b) {
+		return false
+	}
+	for k, c := range a {
+		o, there := b[k]
+		if !there || o.Zone != c.Zone || o.Pending != c.Pending || o.Adopted != c.Adopted || !o.Since.Equal(c.Since) {
+			return false
+		}
+	}
+	return true
+}
+
+const batchSize = 500 // names
+
+// applyZone changes one zone and reports every change just once.
+func (m *Manager) applyZone(ctx context.Context, zone string, changes []Change, report func([]Change, error)) {
+	groups := byName(changes)
+	if batcher, ok := m.Provider.(Batcher); ok {
+		var left [][]Change
+		for batch := range slices.Chunk(groups, batchSize) {
+			all := slices.Concat(batch...)
+			err := m.batch(ctx, batcher, zone, all)
+			if err != nil && len(batch) > 1 && !stopsZone(err) {
+				left = append(left, batch...)
+				continue
+			}
+			report(all, err)
+		}
+		m.each(left, report, func(g []Change) error { return m.batch(ctx, batcher, zone, g) })
+		return
+	}
+	m.each(groups, report, func(g []Change) error { return m.oneByOne(ctx, zone, g) })
+}
+
+// each makes the changes name by name, until the zone itself is out of reach.
+func (m *Manager) each(groups [][]Change, report func([]Change, error), apply func([]Change) error) {
+	var stopped error
+	for _, g := range groups {
+		err := stopped
+		if err == nil {
+			err = apply(g)
+		}
+		if err != nil && stopsZone(err) {
+			stopped = err
+		}
+		report(g, err)
+	}
+}
+
+// byName groups changes of the same name: a CNAME that makes room for
+// another record must go in the same step. Deletions come first.
+func byName(changes []Change) [][]Change {
+	var out [][]Change
+	at := map[string]int{}
+	for _, c := range changes {
+		i, there := at[c.Name]
+		if !there {
+			i = len(out)
+			at[c.Name] = i
+			out = append(out, nil)
+		}
+		if c.Action == Delete {
+			out[i] = slices.Insert(out[i], 0, c)
+		} else {
+			out[i] = append(out[i], c)
+		}
+	}
+	return out
+}
+
+func (m *Manager) batch(ctx context.Context, b Batcher, zone string, changes []Change) error {
+	ctx, cancel := m.timeout(ctx)
+	defer cancel()
+	edits := make([]Edit, 0, len(changes))
+	for _, c := range changes {
+		e := Edit{Key: c.Key, Old: c.Old, Set: c.New}
+		if c.Action == Delete {
+			e.Set = nil
+		}
+		edits = append(edits, e)
+	}
+	return b.ApplyBatch(ctx, fqdn(zone), edits)
+}
+
+func (m *Manager) oneByOne(ctx context.Context, zone string, changes []Change) error {
+	ctx, cancel := m.timeout(ctx)
+	defer cancel()
+	for _, c := range changes {
+		var err error
+		if c.Action == Delete {
+			_, err = m.Provider.DeleteRecords(ctx, fqdn(zone), toLibdns(zone, c.Key, *c.Old))
+		} else {
+			_, err = m.Provider.SetRecords(ctx, fqdn(zone), toLibdns(zone, c.Key, *c.New))
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,194 @@
+package dns
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Input is everything that a plan is made of.
+type Input struct {
+	Desired []Record // from Normalize
+	// Actual is what each zone holds. A zone that could not be read is
+	// missing here, and nothing is planned in it.
+	Actual map[string]map[Key]Set
+	// Failed are the zones that could not be read.
+	Failed []ZoneError
+	// Owned is what drover made for this owner.
+	Owned map[Key]Claim
+	// Others names the owner of records that drover made for others.
+	Others map[Key]string
+
+	Policy Policy // UpsertOnly when empty
+	Adopt  bool   // take over foreign records that are desired
+}
+
+// Plan is what would be changed, in the order of zone, name and type.
+type Plan struct {
+	Policy  Policy
+	Changes []Change
+	// Errors are the zones that could not be read.
+	Errors []ZoneError
+
+	owned Ownership // what the plan was made with
+}
+
+// ZoneError is a zone in which nothing was done, and why.
+type ZoneError struct {
+	Zone string
+	Err  error
+}
+
+func (e ZoneError) Error() string { return fmt.Sprintf("zone %s: %s", e.Zone, e.Err) }
+func (e ZoneError) Unwrap() error { return e.Err }
+
+// Empty says that applying the plan would do nothing.
+func (p *Plan) Empty() bool {
+	return !slices.ContainsFunc(p.Changes, Change.Pending)
+}
+
+// Conflicts are the records that will not be as desired.
+func (p *Plan) Conflicts() []Change {
+	var out []Change
+	for _, c := range p.Changes {
+		if c.Conflict {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// Count is how many changes have this action.
+func (p *Plan) Count(a Action) int {
+	n := 0
+	for _, c := range p.Changes {
+		if c.Action == a {
+			n++
+		}
+	}
+	return n
+}
+
+// NewPlan compares. It reads nothing but its input and changes nothing.
+func NewPlan(in Input) *Plan {
+	p := &Plan{Policy: cmp.Or(in.Policy, UpsertOnly), Errors: in.Failed}
+	desired := map[Key]Record{}
+	for _, r := range in.Desired {
+		desired[r.Key()] = r
+	}
+	// What is deleted may make room for a CNAME, so deletions come first.
+	gone := map[Key]bool{}
+	for key, claim := range in.Owned {
+		if _, wanted := desired[key]; wanted {
+			continue
+		}
+		zone, readable := in.Actual[claim.Zone]
+		if !readable {
+			if !slices.ContainsFunc(in.Failed, func(e ZoneError) bool { return e.Zone == claim.Zone }) {
+				p.Changes = append(p.Changes, Change{Action: Keep, Zone: claim.Zone, Key: key,
+					Reason: "no longer asked for, and its zone is no longer among the zones"})
+			}
+			continue
+		}
+		c := Change{Action: Delete, Zone: claim.Zone, Key: key}
+		old, exists := zone[key]
+		if exists {
+			c.Old = &old
+		}
+		switch {
+		case !exists:
+			c.Action = Forget
+		case !claim.covers(old):
+			c.Action, c.Reason = Forget, "somebody else made it before drover could"
+		case p.Policy != Sync:
+			c.Action, c.Reason = Keep, fmt.Sprintf("no longer asked for; policy %s deletes nothing", p.Policy)
+		default:
+			gone[key] = true
+		}
+		p.Changes = append(p.Changes, c)
+	}
+	for _, r := range in.Desired {
+		zone, readable := in.Actual[r.Zone]
+		if !readable {
+			continue
+		}
+		p.Changes = append(p.Changes, p.record(in, r, zone, gone))
+	}
+	slices.SortFunc(p.Changes, func(a, b Change) int {
+		return cmp.Or(strings.Compare(a.Zone, b.Zone), compareKeys(a.Key, b.Key))
+	})
+	return p
+}
+
+// record plans one desired record.
+func (p *Plan) record(in Input, r Record, zone map[Key]Set, gone map[Key]bool) Change {
+	key := r.Key()
+	want := Set{TTL: r.TTL, Values: r.Values}
+	c := Change{Zone: r.Zone, Key: key, New: &want, Source: r.Source}
+	old, exists := zone[key]
+	claim, owned := in.Owned[key]
+	if exists {
+		c.Old = &old
+		owned = owned && claim.covers(old)
+	}
+	if !exists {
+		if other := clash(key, zone, gone); other != (Key{}) {
+			c.Action, c.Conflict = Foreign, true
+			c.Reason = fmt.Sprintf("there is a %s record of that name, and a CNAME cannot stand next to others", other.Type)
+			if _, ours := in.Owned[other]; ours {
+				c.Action = Keep
+				c.Reason += fmt.Sprintf("; policy %s deletes nothing", p.Policy)
+			} else {
+				c.Reason += "; drover did not make it: remove it where it was made"
+			}
+			return c
+		}
+		c.Action = Create
+		return c
+	}
+	switch other := in.Others[key]; {
+	case owned:
+	case other != "":
+		c.Action, c.Conflict = Foreign, true
+		c.Reason = "it belongs to " + other + ": remove it there first"
+		return c
+	case !in.Adopt:
+		c.Action, c.Conflict = Foreign, !old.Equal(want)
+		c.Reason = "drover did not make it; --adopt takes it over"
+		if !c.Conflict {
+			c.Reason = "it is as desired, but drover did not make it; --adopt takes it over"
+		}
+		return c
+	default:
+		c.Adopt = true
+	}
+	switch {
+	case old.Equal(want):
+		c.Action = Unchanged
+		if c.Adopt {
+			c.Action, c.Reason = Update, "adopted as it is"
+		}
+	case p.Policy == CreateOnly:
+		c.Action, c.Conflict, c.Adopt = Keep, true, false
+		c.Reason = "policy create-only changes nothing that is there"
+	default:
+		c.Action = Update
+		if c.Adopt {
+			c.Reason = "adopted"
+		}
+	}
+	return c
+}
+
+// clash is a record that the one at key cannot stand next to.
+func clash(key Key, zone map[Key]Set, gone map[Key]bool) Key {
+	for _, other := range slices.SortedFunc(maps.Keys(zone), compareKeys) {
+		if other.Name == key.Name && other.Type != key.Type && !gone[other] &&
+			(key.Type == TypeCNAME || other.Type == TypeCNAME) {
+			return other
+		}
+	}
+	return Key{}
+}

@@ -1,0 +1,427 @@
+package dns
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/libdns/libdns"
+)
+
+// Provider is where zones live, in the shape of libdns. The ACME client's
+// DNS-01 solver uses the same values. All methods are safe for concurrent
+// use and obey their context; zones may be given with or without the dot.
+type Provider interface {
+	libdns.RecordGetter
+	libdns.RecordAppender
+	libdns.RecordSetter
+	libdns.RecordDeleter
+}
+
+// Edit is one record set that a batch writes, or deletes when Set is nil.
+// Old is what was there when the batch was planned, nil for nothing.
+type Edit struct {
+	Key
+	Old, Set *Set
+}
+
+// Batcher is a Provider that can change several record sets of a zone at
+// once: all of them or, with an error, none.
+type Batcher interface {
+	ApplyBatch(ctx context.Context, zone string, edits []Edit) error
+}
+
+// Kind of an [Error]: what it is good for to try again with.
+type Kind string
+
+const (
+	KindRefused     Kind = "refused"     // this content, by a provider that is fine otherwise
+	KindDenied      Kind = "denied"      // the credentials
+	KindNoZone      Kind = "no-zone"     // the provider does not have the zone
+	KindUnavailable Kind = "unavailable" // down, overloaded, or not answering in time
+)
+
+// Error is what a provider says. It never holds a credential.
+type Error struct {
+	Provider string
+	Kind     Kind
+	Msg      string
+	Err      error // the cause, may be nil
+}
+
+func (e *Error) Error() string {
+	s := e.Provider + ": " + e.Msg
+	if e.Err != nil {
+		s += ": " + e.Err.Error()
+	}
+	return s
+}
+
+func (e *Error) Unwrap() error { return e.Err }
+
+// kindOf is the kind of err, "" when a provider did not say.
+func kindOf(err error) Kind {
+	var e *Error
+	if errors.As(err, &e) {
+		return e.Kind
+	}
+	if errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return KindUnavailable
+	}
+	return ""
+}
+
+// stopsZone says that nothing else in the zone will work either.
+func stopsZone(err error) bool {
+	k := kindOf(err)
+	return k == KindDenied || k == KindNoZone || k == KindUnavailable
+}
+
+func fqdn(zone string) string { return strings.TrimSuffix(zone, ".") + "." }
+
+// bareZone is a zone as a caller of a provider names it, in our form.
+func bareZone(zone string) string { return strings.ToLower(strings.TrimSuffix(zone, ".")) }
+
+func relative(name, zone string) string {
+	if name == zone {
+		return "@"
+	}
+	return strings.TrimSuffix(name, "."+zone)
+}
+
+// absolute is the complete form of a name of libdns.
+func absolute(name, zone string) string {
+	bare := strings.ToLower(strings.TrimSuffix(name, "."))
+	switch {
+	case bare == "" || bare == "@":
+		return zone
+	case strings.HasSuffix(name, ".") && inZone(bare, zone):
+		return bare
+	}
+	return bare + "." + zone
+}
+
+// toLibdns is a set as libdns records, one for each value.
+func toLibdns(zone string, key Key, set Set) []libdns.Record {
+	out := make([]libdns.Record, 0, len(set.Values))
+	for _, v := range set.Values {
+		rr := libdns.RR{Name: relative(key.Name, zone), TTL: time.Duration(set.TTL) * time.Second, Type: key.Type, Data: v}
+		switch key.Type {
+		case TypeCNAME:
+			rr.Data = fqdn(v)
+		case TypeCAA:
+			if c, err := parseCAA(v); err == nil {
+				out = append(out, libdns.CAA{Name: rr.Name, TTL: rr.TTL, Flags: c.flags, Tag: c.tag, Value: c.value})
+				continue
+			}
+		}
+		// A record of another type that libdns cannot read is no reason to
+		// lose sight of the zone.
+		if r, err := rr.Parse(); err == nil {
+			out = append(out, r)
+		} else {
+			out = append(out, rr)
+		}
+	}
+	return out
+}
+
+// value is the content of one record in our form.
+func value(r libdns.Record) string {
+	rr := r.RR()
+	raw := rr.Data
+	if c, ok := r.(libdns.CAA); ok {
+		raw = caa{c.Flags, strings.ToLower(c.Tag), c.Value}.String()
+	}
+	if !slices.Contains(Types(), rr.Type) {
+		return raw
+	}
+	if v, err := normalizeValue(rr.Type, raw); err == nil {
+		return v
+	}
+	return raw
+}
+
+// fromLibdns groups records into sets.
+func fromLibdns(zone string, records []libdns.Record) map[Key]Set {
+	out := map[Key]Set{}
+	for _, r := range records {
+		rr := r.RR()
+		key := Key{absolute(rr.Name, zone), strings.ToUpper(rr.Type)}
+		if n, err := normalizeName(key.Name); err == nil {
+			key.Name = n
+		}
+		ttl := int(rr.TTL / time.Second)
+		set, there := out[key]
+		if there && set.TTL != ttl {
+			ttl = -1 // the values do not agree: differs from everything desired
+		}
+		set.TTL = ttl
+		if v := value(r); !slices.Contains(set.Values, v) {
+			set.Values = append(set.Values, v)
+		}
+		out[key] = set
+	}
+	for key, set := range out {
+		slices.Sort(set.Values)
+		out[key] = set
+	}
+	return out
+}
+
+// signatures are made by a server that signs its zones; they stand next to
+// everything.
+func signature(typ string) bool {
+	switch typ {
+	case "RRSIG", "NSEC", "NSEC3", "NSEC3PARAM", "DNSKEY", "CDS", "CDNSKEY":
+		return true
+	}
+	return false
+}
+
+// readZone is what a zone holds, without what a signing server adds.
+func readZone(ctx context.Context, p Provider, zone string) (map[Key]Set, error) {
+	records, err := p.GetRecords(ctx, fqdn(zone))
+	if err != nil {
+		return nil, err
+	}
+	sets := fromLibdns(zone, records)
+	for key := range sets {
+		if signature(key.Type) {
+			delete(sets, key)
+		}
+	}
+	return sets, nil
+}
+
+// setBackend is a provider whose unit is the record set.
+type setBackend interface {
+	// sets are those of the zone; only, when not nil, are the ones of interest.
+	sets(ctx context.Context, zone string, only []Key) (map[Key]Set, error)
+	apply(ctx context.Context, zone string, edits []Edit) error
+}
+
+// setProvider gives a setBackend the shape of libdns. Reading and writing
+// back is serialized here, so that two ACME challenges for one name do not
+// lose each other's value.
+type setProvider struct {
+	backend setBackend
+	mu      sync.Mutex
+}
+
+func (p *setProvider) GetRecords(ctx context.Context, zone string) ([]libdns.Record, error) {
+	zone = bareZone(zone)
+	sets, err := p.backend.sets(ctx, zone, nil)
+	if err != nil {
+		return nil, err
+	}
+	var out []libdns.Record
+	for _, key := range sortedKeys(sets) {
+		out = append(out, toLibdns(zone, key, sets[key])...)
+	}
+	return out, nil
+}
+
+func sortedKeys(sets map[Key]Set) []Key {
+	keys := make([]Key, 0, len(sets))
+	for k := range sets {
+		keys = append(keys, k)
+	}
+	slices.SortFunc(keys, compareKeys)
+	return keys
+}
+
+// ApplyBatch implements [Batcher].
+func (p *setProvider) ApplyBatch(ctx context.Context, zone string, edits []Edit) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.backend.apply(ctx, bareZone(zone), edits)
+}
+
+func (p *setProvider) SetRecords(ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error) {
+	zone = bareZone(zone)
+	want := fromLibdns(zone, records)
+	var edits []Edit
+	for _, key := range sortedKeys(want) {
+		set := withTTL(want[key])
+		edits = append(edits, Edit{Key: key, Set: &set})
+	}
+	if len(edits) == 0 {
+		return nil, nil
+	}
+	if err := p.ApplyBatch(ctx, zone, edits); err != nil {
+		return nil, err
+	}
+	return records, nil
+}
+
+func withTTL(s Set) Set {
+	if s.TTL <= 0 {
+		s.TTL = DefaultTTL
+	}
+	return s
+}
+
+func (p *setProvider) AppendRecords(ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error) {
+	zone = bareZone(zone)
+	add := fromLibdns(zone, records)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	have, err := p.backend.sets(ctx, zone, sortedKeys(add))
+	if err != nil {
+		return nil, err
+	}
+	var edits []Edit
+	for _, key := range sortedKeys(add) {
+		set := withTTL(add[key])
+		e := Edit{Key: key, Set: &set}
+		if old, there := have[key]; there {
+			e.Old = &old
+			set.TTL = old.TTL
+			set.Values = slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(old.Values), set.Values...))))
+			if set.Equal(old) {
+				continue
+			}
+		}
+		edits = append(edits, e)
+	}
+	if len(edits) == 0 {
+		return records, nil
+	}
+	if err := p.backend.apply(ctx, zone, edits); err != nil {
+		return nil, err
+	}
+	return records, nil
+}
+
+func (p *setProvider) DeleteRecords(ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error) {
+	zone = bareZone(zone)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	have, err := p.backend.sets(ctx, zone, nil)
+	if err != nil {
+		return nil, err
+	}
+	left := map[Key]Set{}
+	var deleted []libdns.Record
+	for _, r := range records {
+		rr := r.RR()
+		name := absolute(rr.Name, zone)
+		for _, key := range sortedKeys(have) {
+			if key.Name != name || rr.Type != "" && !strings.EqualFold(rr.Type, key.Type) {
+				continue
+			}
+			set, touched := left[key]
+			if !touched {
+				set = have[key]
+				set.Values = slices.Clone(set.Values)
+			}
+			if rr.TTL >= time.Second && int(rr.TTL/time.Second) != set.TTL {
+				continue
+			}
+			gone := set
+			if rr.Data != "" {
+				i := slices.Index(set.Values, value(r))
+				if i < 0 {
+					continue
+				}
+				gone.Values = []string{set.Values[i]}
+				set.Values = slices.Delete(slices.Clone(set.Values), i, i+1)
+			} else {
+				set.Values = nil
+			}
+			deleted = append(deleted, toLibdns(zone, key, gone)...)
+			left[key] = set
+		}
+	}
+	var edits []Edit
+	for _, key := range sortedKeys(left) {
+		old, set := have[key], left[key]
+		e := Edit{Key: key, Old: &old}
+		if len(set.Values) > 0 {
+			e.Set = &set
+		}
+		edits = append(edits, e)
+	}
+	if len(edits) == 0 {
+		return nil, nil
+	}
+	if err := p.backend.apply(ctx, zone, edits); err != nil {
+		return nil, err
+	}
+	return deleted, nil
+}
+
+// Options say which provider is meant. Credentials are not among them: they
+// come from CredentialFile, or from the environment variable CredentialEnv,
+// by default the one that the provider's users know.
+type Options struct {
+	Provider string // powerdns, rfc2136, cloudflare, route53, exec
+
+	Server   string   // powerdns: URL; rfc2136: HOST or HOST:PORT
+	ServerID string   // powerdns: "localhost" when empty
+	Command  []string // exec: program and arguments
+	CAFile   string   // powerdns: CA bundle of Server
+
+	KeyName      string // rfc2136: name of the TSIG key
+	KeyAlgorithm string // rfc2136: hmac-sha256 when empty
+
+	CredentialFile string
+	CredentialEnv  string
+
+	// Getenv is os.Getenv in a program.
+	Getenv func(string) string
+	// Clock is for retries; the real one when nil.
+	Clock Clock
+}
+
+// Names of the providers.
+const (
+	ProviderPowerDNS   = "powerdns"
+	ProviderRFC2136    = "rfc2136"
+	ProviderCloudflare = "cloudflare"
+	ProviderRoute53    = "route53"
+	ProviderExec       = "exec"
+)
+
+// OptionsError is a mistake in [Options]: nothing was asked.
+type OptionsError struct{ Msg string }
+
+func (e *OptionsError) Error() string { return e.Msg }
+
+func optionsf(format string, args ...any) error { return &OptionsError{fmt.Sprintf(format, args...)} }
+
+// Open makes a provider. It reads the credential and sends nothing.
+func Open(o Options) (Provider, error) {
+	if o.Getenv == nil {
+		o.Getenv = func(string) string { return "" }
+	}
+	if o.Clock == nil {
+		o.Clock = realClock{}
+	}
+	open, known := map[string]func(Options) (Provider, error){
+		ProviderPowerDNS: openPowerDNS,
+	}[o.Provider]
+	if !known {
+		return nil, optionsf("unknown DNS provider %q; it is one of %s", o.Provider, strings.Join([]string{
+			ProviderPowerDNS, ProviderRFC2136, ProviderCloudflare, ProviderRoute53, ProviderExec}, ", "))
+	}
+	return open(o)
+}
+
+// credential reads the secret of a provider.
+func (o Options) credential(defaultEnv string) (secret, error) {
+	if o.CredentialFile != "" {
+		return readSecret(o.CredentialFile)
+	}
+	env := cmp.Or(o.CredentialEnv, defaultEnv)
+	if v := strings.TrimSpace(o.Getenv(env)); v != "" {
+		return secret{v}, nil
+	}
+	return secret{}, optionsf("the DNS provider %s needs its credential: set the environment variable %s, or name a file with credential_file", o.Provider, env)
+}

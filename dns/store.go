@@ -1,0 +1,228 @@
+package dns
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+)
+
+// Claim is the note that drover made a record.
+type Claim struct {
+	Zone    string    `json:"zone"`
+	Since   time.Time `json:"since"`
+	Adopted bool      `json:"adopted,omitempty"`
+	// Pending is set from before a record is first written until that is
+	// known to have worked: the claim then covers just this content, so that
+	// a drover that dies in between neither loses its record nor claims the
+	// one that somebody else makes instead.
+	Pending string `json:"pending,omitempty"`
+}
+
+func (c Claim) covers(s Set) bool { return c.Pending == "" || c.Pending == digest(s) }
+
+func digest(s Set) string {
+	text, _ := json.Marshal(s) // cannot fail
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:8])
+}
+
+// Ownership is what one owner has claimed. Index is for check-and-set.
+type Ownership struct {
+	Claims map[Key]Claim
+	Index  uint64
+}
+
+func (o Ownership) clone() Ownership { return Ownership{maps.Clone(o.Claims), o.Index} }
+
+// Store remembers who made which record.
+type Store interface {
+	// Load is what owner has claimed; no claims when nothing is stored.
+	Load(ctx context.Context, owner string) (Ownership, error)
+	// Save replaces just the version with o.Index and returns the new index.
+	// When somebody else wrote meanwhile the error is ErrChanged.
+	Save(ctx context.Context, owner string, o Ownership) (uint64, error)
+	// Others are the claims of everybody else, with their owner's name.
+	Others(ctx context.Context, owner string) (map[Key]string, error)
+}
+
+// ErrChanged says that two drovers worked for one owner at the same time.
+var ErrChanged = errors.New("somebody else changed the same records at the same time; try again")
+
+// Layout of what NomadStore writes.
+const Layout = 1
+
+const (
+	layoutItem = "_layout"
+	storeRoot  = "drover/dns/"
+)
+
+// NomadStore keeps one Nomad Variable for each owner, at drover/dns/OWNER,
+// with an item for each record.
+type NomadStore struct{ Client *api.Client }
+
+var notInPath = regexp.MustCompile(`[^a-zA-Z0-9_~/-]`)
+
+// storePath of an owner. A path of Nomad has no dots and at most 128
+// characters.
+func storePath(owner string) string {
+	p := storeRoot + notInPath.ReplaceAllString(owner, "~")
+	if len(p) > 128 || p != storeRoot+owner {
+		sum := sha256.Sum256([]byte(owner))
+		p = p[:min(len(p), 110)] + "~" + hex.EncodeToString(sum[:8])
+	}
+	return p
+}
+
+// Load implements [Store].
+func (s NomadStore) Load(ctx context.Context, owner string) (Ownership, error) {
+	return s.load(ctx, storePath(owner))
+}
+
+func (s NomadStore) load(ctx context.Context, path string) (Ownership, error) {
+	o := Ownership{Claims: map[Key]Claim{}}
+	v, _, err := s.Client.Variables().Peek(path, (&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return o, fmt.Errorf("reading which DNS records are drover's: %w", err)
+	}
+	if v == nil {
+		return o, nil
+	}
+	n, err := strconv.Atoi(v.Items[layoutItem])
+	switch {
+	case err != nil || n < 1:
+		return o, fmt.Errorf("the variable %s carries no layout number: not written by drover", path)
+	case n > Layout:
+		return o, fmt.Errorf("the variable %s was written by a newer drover (layout %d, this one knows %d): update drover", path, n, Layout)
+	}
+	for item, text := range v.Items {
+		if item == layoutItem {
+			continue
+		}
+		typ, name, _ := strings.Cut(item, "/")
+		var c Claim
+		if err := json.Unmarshal([]byte(text), &c); err != nil {
+			return o, fmt.Errorf("item %s of the variable %s is not readable: %w", item, path, err)
+		}
+		o.Claims[Key{name, typ}] = c
+	}
+	o.Index = v.ModifyIndex
+	return o, nil
+}
+
+// Save implements [Store].
+func (s NomadStore) Save(ctx context.Context, owner string, o Ownership) (uint64, error) {
+	v := &api.Variable{Path: storePath(owner), ModifyIndex: o.Index, Items: api.VariableItems{layoutItem: strconv.Itoa(Layout)}}
+	size := 0
+	for key, c := range o.Claims {
+		text, err := json.Marshal(c)
+		if err != nil {
+			return 0, err
+		}
+		item := key.Type + "/" + key.Name
+		v.Items[item] = string(text)
+		size += len(item) + len(text)
+	}
+	if size > 64000 {
+		return 0, fmt.Errorf("%d DNS records of one owner are more than a Nomad Variable can note: split the stack", len(o.Claims))
+	}
+	write := s.Client.Variables().CheckedUpdate
+	if o.Index == 0 {
+		write = s.Client.Variables().CheckedCreate
+	}
+	out, _, err := write(v, (&api.WriteOptions{}).WithContext(ctx))
+	var conflict api.ErrCASConflict
+	if errors.As(err, &conflict) {
+		return 0, ErrChanged
+	}
+	if err != nil {
+		return 0, fmt.Errorf("noting which DNS records are drover's: %w", err)
+	}
+	return out.ModifyIndex, nil
+}
+
+// Others implements [Store].
+func (s NomadStore) Others(ctx context.Context, owner string) (map[Key]string, error) {
+	list, _, err := s.Client.Variables().PrefixList(storeRoot, (&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("listing whose DNS records are drover's: %w", err)
+	}
+	out := map[Key]string{}
+	for _, meta := range list {
+		if meta.Path == storePath(owner) {
+			continue
+		}
+		o, err := s.load(ctx, meta.Path)
+		if err != nil {
+			return nil, err
+		}
+		for key, c := range o.Claims {
+			if c.Pending == "" {
+				out[key] = strings.TrimPrefix(meta.Path, storeRoot)
+			}
+		}
+	}
+	return out, nil
+}
+
+// MemoryStore is a Store that forgets with the process, for tests and for
+// dry runs. The zero value is empty.
+type MemoryStore struct {
+	mu   sync.Mutex
+	data map[string]Ownership
+}
+
+// Load implements [Store].
+func (s *MemoryStore) Load(_ context.Context, owner string) (Ownership, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	o := s.data[owner].clone()
+	if o.Claims == nil {
+		o.Claims = map[Key]Claim{}
+	}
+	return o, nil
+}
+
+// Save implements [Store].
+func (s *MemoryStore) Save(_ context.Context, owner string, o Ownership) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.data[owner].Index != o.Index {
+		return 0, ErrChanged
+	}
+	if s.data == nil {
+		s.data = map[string]Ownership{}
+	}
+	o = o.clone()
+	o.Index++
+	s.data[owner] = o
+	return o.Index, nil
+}
+
+// Others implements [Store].
+func (s *MemoryStore) Others(_ context.Context, owner string) (map[Key]string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	out := map[Key]string{}
+	for name, o := range s.data {
+		if name == owner {
+			continue
+		}
+		for key, c := range o.Claims {
+			if c.Pending == "" {
+				out[key] = name
+			}
+		}
+	}
+	return out, nil
+}

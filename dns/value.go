@@ -1,0 +1,192 @@
+package dns
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"strings"
+)
+
+// normalizeValue gives one value of a record its one form.
+func normalizeValue(typ, v string) (string, error) {
+	switch typ {
+	case TypeA, TypeAAAA:
+		ip, err := netip.ParseAddr(strings.TrimSpace(v))
+		if err != nil {
+			return "", fmt.Errorf("%q is not an address", v)
+		}
+		if ip.Zone() != "" || ip.Is4In6() || ip.Is4() != (typ == TypeA) {
+			other := map[string]string{TypeA: "an IPv4", TypeAAAA: "an IPv6"}[typ]
+			return "", fmt.Errorf("%q is not %s address", v, other)
+		}
+		return ip.String(), nil
+	case TypeCNAME:
+		n, err := normalizeName(v)
+		if err == nil && strings.HasPrefix(n, "*") {
+			err = fmt.Errorf("%q: a target has no wildcard", v)
+		}
+		return n, err
+	case TypeTXT:
+		if v == "" {
+			return "", errors.New("the text is empty")
+		}
+		if n := len(v) + (len(v)+254)/255; n > 65000 {
+			return "", fmt.Errorf("the text is longer than a message can hold (%d bytes)", len(v))
+		}
+		return v, nil
+	case TypeCAA:
+		c, err := parseCAA(v)
+		if err != nil {
+			return "", err
+		}
+		return c.String(), nil
+	}
+	return v, nil
+}
+
+type caa struct {
+	flags uint8
+	tag   string
+	value string
+}
+
+func (c caa) String() string { return fmt.Sprintf("%d %s %s", c.flags, c.tag, quoteChunk(c.value)) }
+
+func parseCAA(v string) (caa, error) {
+	var c caa
+	bad := func(why string) (caa, error) {
+		return c, fmt.Errorf(`%q: %s; write FLAGS TAG VALUE, for example 0 issue "letsencrypt.org"`, v, why)
+	}
+	v = strings.TrimSpace(v)
+	flags, rest, _ := strings.Cut(v, " ")
+	tag, value, ok := strings.Cut(strings.TrimSpace(rest), " ")
+	if !ok {
+		return bad("a CAA record has three parts")
+	}
+	n, err := strconv.ParseUint(flags, 10, 8)
+	if err != nil {
+		return bad("the flags are not a number from 0 to 255")
+	}
+	c.flags, c.tag = uint8(n), strings.ToLower(tag)
+	for _, r := range c.tag {
+		if (r < 'a' || r > 'z') && (r < '0' || r > '9') {
+			return bad("the tag has letters and digits only")
+		}
+	}
+	value = strings.TrimSpace(value)
+	if !strings.HasPrefix(value, `"`) {
+		c.value = value
+		return c, nil
+	}
+	parts, err := parseStrings(value)
+	if err != nil || len(parts) != 1 {
+		return bad("the value is not one quoted text")
+	}
+	c.value = parts[0]
+	return c, nil
+}
+
+// quoteTXT is a text in the syntax of zone files: quoted chunks of at most
+// 255 bytes.
+func quoteTXT(text string) string {
+	var b strings.Builder
+	for _, c := range chunks(text) {
+		if b.Len() > 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteString(quoteChunk(c))
+	}
+	return b.String()
+}
+
+// chunks of a text as they go over the wire.
+func chunks(text string) []string {
+	var out []string
+	for len(text) > 255 {
+		out = append(out, text[:255])
+		text = text[255:]
+	}
+	return append(out, text)
+}
+
+func quoteChunk(s string) string { return `"` + escapeChunk(s) + `"` }
+
+// escapeChunk writes everything that is not printable ASCII as \DDD.
+func escapeChunk(s string) string {
+	var b strings.Builder
+	for _, c := range []byte(s) {
+		switch {
+		case c == '"' || c == '\\':
+			b.WriteByte('\\')
+			b.WriteByte(c)
+		case c < ' ' || c > '~':
+			fmt.Fprintf(&b, `\%03d`, c)
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return b.String()
+}
+
+// unquoteTXT is the text of a TXT record in the syntax of zone files.
+func unquoteTXT(content string) (string, error) {
+	parts, err := parseStrings(content)
+	return strings.Join(parts, ""), err
+}
+
+// parseStrings reads character-strings (RFC 1035, section 5.1), quoted or not.
+func parseStrings(s string) ([]string, error) {
+	var out []string
+	for {
+		s = strings.TrimLeft(s, " \t")
+		if s == "" {
+			return out, nil
+		}
+		quoted := s[0] == '"'
+		if quoted {
+			s = s[1:]
+		}
+		var b strings.Builder
+		closed := false
+		for s != "" && !closed {
+			switch c := s[0]; {
+			case c == '\\':
+				ch, n, err := unescape(s)
+				if err != nil {
+					return nil, err
+				}
+				b.WriteByte(ch)
+				s = s[n:]
+			case quoted && c == '"', !quoted && (c == ' ' || c == '\t'):
+				closed = true
+				s = s[1:]
+			default:
+				b.WriteByte(c)
+				s = s[1:]
+			}
+		}
+		if quoted && !closed {
+			return nil, errors.New("a quote is not closed")
+		}
+		out = append(out, b.String())
+	}
+}
+
+// unescape reads \DDD or \X at the start of s and says how long it is.
+func unescape(s string) (byte, int, error) {
+	if len(s) < 2 {
+		return 0, 0, errors.New("a backslash stands at the end")
+	}
+	if s[1] < '0' || s[1] > '9' {
+		return s[1], 2, nil
+	}
+	if len(s) < 4 {
+		return 0, 0, errors.New(`a \ with a digit needs three of them`)
+	}
+	n, err := strconv.ParseUint(s[1:4], 10, 8)
+	if err != nil {
+		return 0, 0, errors.New(`a \ with a digit needs three of them, up to 255`)
+	}
+	return byte(n), 4, nil
+}
