@@ -19,6 +19,8 @@ var configSchema = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
 	{Type: "volume", LabelNames: []string{"name"}},
 	{Type: "check", LabelNames: []string{"name"}},
 	{Type: "precondition"},
+	{Type: "dns"},
+	{Type: "record", LabelNames: []string{"name"}},
 	// Reserved: read by later commands, any content.
 	{Type: "certificate", LabelNames: []string{"name"}},
 	{Type: "route", LabelNames: []string{"name"}},
@@ -82,7 +84,7 @@ func (s *Stack) config(body hcl.Body, ctx *hcl.EvalContext) hcl.Diagnostics {
 		if len(b.Labels) > 0 && b.Type != "stack" {
 			id += " " + b.Labels[0]
 		}
-		if b.Type != "precondition" {
+		if b.Type != "precondition" && b.Type != "record" { // a name has several types of record
 			if first, dup := seen[id]; dup {
 				diags = append(diags, errAt(b.DefRange, "Duplicate "+b.Type, fmt.Sprintf("%s is already defined at %s.", id, place(first))))
 				continue
@@ -109,6 +111,10 @@ func (s *Stack) config(body hcl.Body, ctx *hcl.EvalContext) hcl.Diagnostics {
 			s.Volumes = append(s.Volumes, &Volume{Name: b.Labels[0], PluginID: v.PluginID, Parameters: v.Parameters})
 		case "check":
 			diags = append(diags, s.check(b, ctx)...)
+		case "dns":
+			diags = append(diags, s.dns(b, ctx)...)
+		case "record":
+			diags = append(diags, s.record(b, ctx)...)
 		case "precondition":
 			diags = append(diags, precondition(b, ctx)...)
 		}

@@ -38,6 +38,8 @@ type Stack struct {
 	Secrets  []*Secret  // in the order of stack.hcl
 	Volumes  []*Volume
 	Checks   []*Check
+	Records  []*Record // in the order of stack.hcl
+	DNS      *DNS      // nil when stack.hcl says nothing
 
 	// Values are all declared variables of the stack after precedence:
 	// default < environment < NOMAD_VAR_x < -var-file and -values < -var. A

@@ -1,0 +1,100 @@
+package stack
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/gohcl"
+)
+
+// DNS says where the stack's names live and what may be done to them.
+type DNS struct {
+	Provider string   // "" for none: the records are somebody else's business
+	Zones    []string // allow-list
+	Policy   string   // "" for the default
+	TTL      int      // seconds, of records without their own; 0 for the default
+
+	Server         string
+	ServerID       string
+	Command        []string
+	CAFile         string
+	KeyName        string
+	KeyAlgorithm   string
+	CredentialFile string
+	CredentialEnv  string
+
+	Range hcl.Range
+}
+
+// Record is a DNS record that the stack asks for, beside those of its routes.
+type Record struct {
+	Name   string // relative to Zone, or complete
+	Zone   string
+	Type   string
+	Values []string
+	TTL    int // seconds; 0 for the default
+	Range  hcl.Range
+}
+
+// What the provider and policy of a dns block can be.
+var (
+	dnsProviders = []string{"powerdns", "rfc2136", "cloudflare", "route53", "exec"}
+	dnsPolicies  = []string{"upsert-only", "sync", "create-only"}
+)
+
+type dnsBlock struct {
+	Provider       string   `hcl:"provider"`
+	Zones          []string `hcl:"zones,optional"`
+	Policy         string   `hcl:"policy,optional"`
+	TTL            int      `hcl:"ttl,optional"`
+	Server         string   `hcl:"server,optional"`
+	ServerID       string   `hcl:"server_id,optional"`
+	Command        []string `hcl:"command,optional"`
+	CAFile         string   `hcl:"ca_file,optional"`
+	KeyName        string   `hcl:"key_name,optional"`
+	KeyAlgorithm   string   `hcl:"key_algorithm,optional"`
+	CredentialFile string   `hcl:"credential_file,optional"`
+	CredentialEnv  string   `hcl:"credential_env,optional"`
+}
+
+type recordBlock struct {
+	Zone   string   `hcl:"zone,optional"`
+	Type   string   `hcl:"type"`
+	Values []string `hcl:"values"`
+	TTL    int      `hcl:"ttl,optional"`
+}
+
+func (s *Stack) dns(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
+	var v dnsBlock
+	diags := gohcl.DecodeBody(b.Body, ctx, &v)
+	if diags.HasErrors() {
+		return diags
+	}
+	if v.Provider != "" && !slices.Contains(dnsProviders, v.Provider) {
+		diags = append(diags, errAt(attrRange(b, "provider"), fmt.Sprintf("Unknown DNS provider %q", v.Provider), "Write one of "+strings.Join(dnsProviders, ", ")+`, or "" for none.`))
+	}
+	if v.Policy != "" && !slices.Contains(dnsPolicies, v.Policy) {
+		diags = append(diags, errAt(attrRange(b, "policy"), fmt.Sprintf("Unknown DNS policy %q", v.Policy), "Write one of "+strings.Join(dnsPolicies, ", ")+"."))
+	}
+	if v.Provider != "" && len(v.Zones) == 0 {
+		diags = append(diags, errAt(attrRange(b, "zones"), "A dns block without zones", "Write the zones that may be changed, for example zones = [\"example.org\"]. Nothing outside of them is touched."))
+	}
+	if v.TTL < 0 {
+		diags = append(diags, errAt(attrRange(b, "ttl"), "Invalid TTL", "Write a number of seconds."))
+	}
+	s.DNS = &DNS{
+		Provider: v.Provider, Zones: v.Zones, Policy: v.Policy, TTL: v.TTL, Server: v.Server, ServerID: v.ServerID,
+		Command: v.Command, CAFile: v.CAFile, KeyName: v.KeyName, KeyAlgorithm: v.KeyAlgorithm,
+		CredentialFile: v.CredentialFile, CredentialEnv: v.CredentialEnv, Range: b.DefRange,
+	}
+	return diags
+}
+
+func (s *Stack) record(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
+	var v recordBlock
+	diags := gohcl.DecodeBody(b.Body, ctx, &v)
+	s.Records = append(s.Records, &Record{Name: b.Labels[0], Zone: v.Zone, Type: v.Type, Values: v.Values, TTL: v.TTL, Range: b.DefRange})
+	return diags
+}
