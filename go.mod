@@ -12,7 +12,7 @@ require (
 
 require (
 	github.com/libdns/libdns v1.1.1
-	github.com/mholt/acmez/v3 v3.1.7 // indirect
+	github.com/mholt/acmez/v3 v3.1.7
 	golang.org/x/tools v0.49.0 // indirect
 )
 

@@ -1,0 +1,344 @@
+package acme
+
+import (
+	"context"
+	"crypto"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/drover-nomad/drover/acme/pki"
+	"github.com/drover-nomad/drover/record"
+)
+
+// account is the store's, made when there is none.
+func (m *Manager) account(ctx context.Context) (*Account, error) {
+	a, err := m.c.Store.Account(ctx)
+	if errors.Is(err, ErrNotFound) {
+		a, err = m.c.Store.updateAccount(ctx, func(*Account) error { return nil })
+	}
+	return a, err
+}
+
+// ca is the client for an issuer.
+func (m *Manager) ca(ctx context.Context, name string) (*ca, error) {
+	i, ok := m.ownIssuer(name)
+	if !ok {
+		a, err := m.account(ctx)
+		if err != nil {
+			return nil, err
+		}
+		if i, err = m.issuer(a, name); err != nil {
+			return nil, err
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c := m.cas[i.Directory]; c != nil && issuerEqual(c.issuer, i) {
+		return c, nil
+	}
+	c, err := newCA(i, m.c.Transport, m.c.RequestTimeout, m.c.Logger, m.c.Requests)
+	if err != nil {
+		return nil, err
+	}
+	m.cas[i.Directory] = c
+	return c, nil
+}
+
+// accountAt is the account at a CA, registered when the store does not know
+// of any. lost, when not empty, is the URL of one that the CA has forgotten.
+func (m *Manager) accountAt(ctx context.Context, c *ca, lost string) (acme.Account, error) {
+	a, err := m.account(ctx)
+	if err != nil {
+		return acme.Account{}, err
+	}
+	dir := c.issuer.Directory
+	r := a.CAs[dir]
+	text := a.Key
+	if r.OnNextKey {
+		text = a.nextKey
+	}
+	key, err := pki.ParseKey(text.Reveal())
+	if err != nil {
+		return acme.Account{}, err
+	}
+	if r.Location != "" && r.Location != lost {
+		return acme.Account{Status: acme.StatusValid, Location: r.Location, PrivateKey: key}, nil
+	}
+	account, err := c.register(ctx, key)
+	if err != nil {
+		return account, err
+	}
+	_, err = m.c.Store.updateAccount(ctx, func(a *Account) error {
+		r := a.CAs[dir]
+		r.Issuer, r.Location, r.Registered = c.issuer, account.Location, m.now()
+		a.CAs[dir] = r
+		return nil
+	})
+	if err != nil {
+		return account, err
+	}
+	m.event(Event{Kind: "registered", Issuer: c.issuer.Name, Account: account.Location, Text: "account at " + dir})
+	return account, nil
+}
+
+// from gets a certificate from one issuer.
+func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Solver) (*Object, *issued, error) {
+	c, err := m.ca(ctx, issuer)
+	if err != nil {
+		return o, nil, err
+	}
+	account, err := m.accountAt(ctx, c, "")
+	if err != nil {
+		return o, nil, err
+	}
+	set, lost := o.Spec.NameSet(), false
+	for {
+		p := o.Status.Pending
+		if p != nil && (p.Set != set || p.Directory != c.issuer.Directory || o.pendingKey.Reveal() == "") {
+			p = nil
+		}
+		is := issuance{spec: o.Spec, account: account, solver: solver, now: m.now, step: func(string) {}}
+		if p != nil {
+			is.order = p.Order
+			if is.key, err = pki.ParseKey(o.pendingKey.Reveal()); err != nil {
+				return o, nil, err
+			}
+		} else {
+			var text record.Value
+			if is.key, text, err = m.newKey(o); err != nil {
+				return o, nil, err
+			}
+			is.replaces = m.replaced(o, c)
+			if until := o.Status.held(set, m.now()); !until.IsZero() && is.replaces == nil {
+				return o, nil, &HeldError{o.Spec.Name, until}
+			}
+			is.ordered = func(ctx context.Context, url string, replacing bool) error {
+				// A request that has left is not cancelled: the order exists.
+				next, err := m.c.Store.Update(context.WithoutCancel(ctx), o.Spec.Name, func(cur *Object) error {
+					if nameSet(cur.Spec.Names) != set {
+						return &SpecError{o.Spec.Name, "its names were changed while it was ordered"}
+					}
+					now := m.now()
+					cur.pendingKey = text
+					cur.Status.Pending = &Pending{Issuer: issuer, Directory: c.issuer.Directory, Order: url, Set: set, At: now}
+					cur.Status.Orders = slices.DeleteFunc(cur.Status.Orders, func(x Ordered) bool { return now.Sub(x.At) >= breakerTime })
+					if !replacing {
+						cur.Status.Orders = append(cur.Status.Orders, Ordered{At: now, Set: set})
+					}
+					return nil
+				})
+				if err != nil {
+					return err
+				}
+				o = next
+				m.event(Event{Kind: "ordered", Certificate: o.Spec.Name, Names: o.Spec.Names, Issuer: issuer, Account: account.Location, Text: url})
+				return nil
+			}
+		}
+		got, err := c.issue(ctx, is)
+		var ie *IssuerError
+		switch {
+		case err == nil:
+			return o, got, nil
+		case ctx.Err() != nil:
+			return o, nil, ctx.Err()
+		case errors.As(err, &ie) && ie.Kind == KindAccount && !lost:
+			// The CA was set up anew, or has deleted the account.
+			lost = true
+			m.event(Event{Kind: "warning", Certificate: o.Spec.Name, Issuer: issuer, Account: account.Location, Text: "the CA does not know the account any more: " + ie.Err.Error()})
+			if account, err = m.accountAt(ctx, c, account.Location); err != nil {
+				return o, nil, err
+			}
+			if p != nil {
+				if o, err = m.dropPending(ctx, o); err != nil {
+					return o, nil, err
+				}
+			}
+		case errors.Is(err, errOrderGone) && p != nil:
+			if o, err = m.dropPending(ctx, o); err != nil {
+				return o, nil, err
+			}
+		case errors.Is(err, errOrderGone), errors.As(err, &ie) && (ie.Kind == KindInvalid || ie.Kind == KindUnproven && isRefused(err)):
+			// The order is used up.
+			o, derr := m.dropPending(ctx, o)
+			return o, nil, errors.Join(err, derr)
+		default:
+			return o, nil, err
+		}
+	}
+}
+
+// isRefused says that the CA has looked and was not content: the order is of
+// no use any more. Before that, it can be gone on with.
+func isRefused(err error) bool {
+	var p problemError
+	return errors.As(err, &p)
+}
+
+func (m *Manager) dropPending(ctx context.Context, o *Object) (*Object, error) {
+	return m.c.Store.Update(ctx, o.Spec.Name, func(o *Object) error {
+		o.Status.Pending, o.pendingKey = nil, record.Value{}
+		return nil
+	})
+}
+
+func (m *Manager) newKey(o *Object) (crypto.Signer, record.Value, error) {
+	if o.Spec.ReuseKey && o.Status.Phase != Temporary {
+		if key, err := pki.ParseKey(o.Key.Reveal()); err == nil {
+			return key, o.Key, nil
+		}
+	}
+	key, err := pki.NewKey(o.Spec.KeyType)
+	if err != nil {
+		return nil, record.Value{}, err
+	}
+	text, err := pki.EncodeKey(key)
+	return key, record.NewValue(text), err
+}
+
+// replaced is the certificate that a new one from this CA replaces, nil when
+// there is none.
+func (m *Manager) replaced(o *Object, c *ca) *x509.Certificate {
+	leaf := pki.First(o.Chain)
+	if leaf == nil || o.Status.Directory != c.issuer.Directory || serialOf(leaf) != o.Status.Serial || o.Status.ARI == nil {
+		return nil
+	}
+	return leaf
+}
+
+// Revoke tells the CA that a certificate is not to be trusted any more. It is
+// not renewed afterwards, until somebody asks for it.
+func (m *Manager) Revoke(ctx context.Context, name string, reason int) (*Object, error) {
+	o, err := m.c.Store.Get(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	leaf := pki.First(o.Chain)
+	if leaf == nil || o.Status.Phase == Temporary || o.Status.Issuer == "" {
+		return o, &SpecError{name, "no CA has issued it"}
+	}
+	key, err := pki.ParseKey(o.Key.Reveal())
+	if err != nil {
+		return o, err
+	}
+	c, err := m.ca(ctx, o.Status.Issuer)
+	if err != nil {
+		return o, err
+	}
+	if err := c.revoke(ctx, leaf, key, reason); err != nil {
+		return o, err
+	}
+	serial := serialOf(leaf)
+	o, err = m.c.Store.Update(context.WithoutCancel(ctx), name, func(o *Object) error {
+		if o.Status.Serial == serial {
+			o.Status.Phase, o.Status.Reason = Revoked, "it was revoked; `drover cert renew --force` gets a new one"
+			o.Status.ARI = nil
+		}
+		return nil
+	})
+	m.event(Event{Kind: "revoked", Certificate: name, Issuer: c.issuer.Name, Serial: serial, Text: fmt.Sprintf("reason %d", reason)})
+	return o, err
+}
+
+// Force makes the next Reconcile renew a certificate, whatever its age and
+// former failures. The circuit breaker stays.
+func (m *Manager) Force(ctx context.Context, name string) (*Object, error) {
+	return m.c.Store.Update(ctx, name, func(o *Object) error {
+		o.Status.Forced, o.Status.Attempts, o.Status.NextAttempt = true, 0, time.Time{}
+		return nil
+	})
+}
+
+// Rollover gives the account a new key at every CA that knows it. It can be
+// repeated when it was interrupted: the new key is in the store before any
+// CA gets it, and which CA has it is written down as it happens.
+func (m *Manager) Rollover(ctx context.Context) (*Account, error) {
+	lease, err := m.c.Store.b.Lock(ctx, lockFolder+"/_account", m.c.LockTTL)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = lease.Release(context.WithoutCancel(ctx)) }()
+	a, err := m.c.Store.updateAccount(ctx, func(a *Account) error {
+		if a.nextKey.Reveal() != "" {
+			return nil // go on with an interrupted one
+		}
+		key, err := pki.NewKey(pki.P256)
+		if err != nil {
+			return err
+		}
+		text, err := pki.EncodeKey(key)
+		a.nextKey = record.NewValue(text)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	next, err := pki.ParseKey(a.nextKey.Reveal())
+	if err != nil {
+		return nil, err
+	}
+	current, err := pki.ParseKey(a.Key.Reveal())
+	if err != nil {
+		return nil, err
+	}
+	for dir, r := range a.CAs {
+		if r.Location == "" || r.OnNextKey {
+			continue
+		}
+		c, err := m.ca(ctx, r.Issuer.Name)
+		if err != nil {
+			return nil, err
+		}
+		if err := c.changeKey(ctx, r.Location, current, next); err != nil {
+			return nil, err
+		}
+		if _, err := m.c.Store.updateAccount(context.WithoutCancel(ctx), func(a *Account) error {
+			r := a.CAs[dir]
+			r.OnNextKey = true
+			a.CAs[dir] = r
+			return nil
+		}); err != nil {
+			return nil, err
+		}
+	}
+	a, err = m.c.Store.updateAccount(context.WithoutCancel(ctx), func(a *Account) error {
+		a.Key, a.nextKey = a.nextKey, record.Value{}
+		for dir, r := range a.CAs {
+			r.OnNextKey = false
+			a.CAs[dir] = r
+		}
+		var err error
+		a.Thumbprint, err = thumbprint(next)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := m.c.Store.publish(ctx, a.Thumbprint); err != nil {
+		return nil, err
+	}
+	m.event(Event{Kind: "rolled-over", Text: fmt.Sprintf("new account key at %d CAs; thumbprint %s", len(a.CAs), a.Thumbprint)})
+	return a, nil
+}
+
+// changeKey is RFC 8555 7.3.5. A CA that has the new key already, because a
+// former attempt was interrupted, is content.
+func (c *ca) changeKey(ctx context.Context, location string, current, next crypto.Signer) error {
+	ctx, s := listen(ctx, time.Now)
+	if err := c.ready(ctx); err != nil {
+		return c.fail(s, "reading its directory", err)
+	}
+	_, err := c.client.AccountKeyRollover(ctx, acme.Account{Location: location, PrivateKey: current}, next)
+	if err == nil {
+		return nil
+	}
+	if found, ferr := c.client.GetAccount(ctx, acme.Account{PrivateKey: next}); ferr == nil && found.Location == location {
+		return nil
+	}
+	return c.fail(s, "changing the account key", err)
+}

@@ -1,0 +1,106 @@
+package acme
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// Layout of what this package stores.
+const Layout = 1
+
+// Items are the named texts of one stored object. Some are keys: printing
+// or logging shows the names only.
+type Items map[string]string
+
+func (i Items) String() string       { return fmt.Sprintf("%d items (redacted)", len(i)) }
+func (i Items) GoString() string     { return i.String() }
+func (i Items) LogValue() slog.Value { return slog.StringValue(i.String()) }
+
+// Errors of a Backend.
+var (
+	// ErrNotFound says that there is no object at a path.
+	ErrNotFound = errors.New("there is no such object in the certificate store")
+	// ErrConflict says that somebody else wrote first.
+	ErrConflict = errors.New("somebody else changed it at the same time")
+	// ErrLocked says that somebody else holds a lock.
+	ErrLocked = errors.New("somebody else holds the lock")
+)
+
+// Backend keeps objects by path, whole and by check-and-set, and gives out
+// leased locks. A path is lower and upper case letters, digits, "-", "_",
+// "~" and "/".
+type Backend interface {
+	// Name is how messages call the store: "Nomad Variables", …
+	Name() string
+	// Get returns an object and its version; ErrNotFound when there is none.
+	Get(ctx context.Context, path string) (Items, string, error)
+	// Put writes an object and returns its version. version is that of the
+	// object it replaces, "" for one that must not exist yet; otherwise
+	// nothing is written and the error is ErrConflict.
+	Put(ctx context.Context, path string, items Items, version string) (string, error)
+	// Delete removes the object of that version. One that is gone is no error.
+	Delete(ctx context.Context, path, version string) error
+	// List returns the paths below a folder, in any order.
+	List(ctx context.Context, folder string) ([]string, error)
+	// Lock takes the lock of that path without waiting for it; ErrLocked when
+	// it is held. Nobody else gets it before ttl after the last sign of life.
+	Lock(ctx context.Context, path string, ttl time.Duration) (Lease, error)
+}
+
+// Lease is a lock that is held.
+type Lease interface {
+	// Lost is closed when the lock is, or may be, no longer held.
+	Lost() <-chan struct{}
+	// Release gives the lock back.
+	Release(ctx context.Context) error
+}
+
+// StoreError is a store that cannot be worked with.
+type StoreError struct {
+	Store string // Backend.Name
+	Doing string
+	Err   error
+}
+
+func (e *StoreError) Error() string { return e.Store + ": " + e.Doing + ": " + e.Err.Error() }
+func (e *StoreError) Unwrap() error { return e.Err }
+
+func storeError(b Backend, err error, format string, args ...any) error {
+	if err == nil || errors.Is(err, ErrNotFound) || errors.Is(err, ErrConflict) || errors.Is(err, ErrLocked) {
+		return err
+	}
+	return &StoreError{Store: b.Name(), Doing: fmt.Sprintf(format, args...), Err: err}
+}
+
+// keepLease renews a lease until stop is closed. It gives up, closing lost,
+// as soon as ttl may have passed since the last renewal that succeeded.
+func keepLease(ttl time.Duration, renew func(ctx context.Context) error, gone func(error) bool, stop <-chan struct{}, lost chan<- struct{}) {
+	defer close(lost)
+	alive := time.Now()
+	tick := time.NewTicker(ttl / 3)
+	defer tick.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-tick.C:
+		}
+		asked := time.Now()
+		left := ttl - time.Since(alive)
+		if left <= 0 {
+			return
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), min(left, ttl/3))
+		err := renew(ctx)
+		cancel()
+		switch {
+		case err == nil:
+			alive = asked
+		case gone(err):
+			return
+		}
+	}
+}

@@ -1,0 +1,183 @@
+package acme
+
+import (
+	"context"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/rand"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	capi "github.com/hashicorp/consul/api"
+)
+
+// SealKey is the key that objects in Consul are encrypted with.
+type SealKey struct{ aead cipher.AEAD }
+
+// NewSealKey takes 32 bytes, as they are or in base64.
+func NewSealKey(text []byte) (SealKey, error) {
+	raw := text
+	if len(raw) != 32 {
+		var err error
+		if raw, err = base64.StdEncoding.DecodeString(strings.TrimSpace(string(text))); err != nil || len(raw) != 32 {
+			return SealKey{}, errors.New("the key that seals certificates must be 32 random bytes, or these in base64 (`openssl rand -base64 32`)")
+		}
+	}
+	block, err := aes.NewCipher(raw)
+	if err != nil {
+		return SealKey{}, fmt.Errorf("making the seal: %w", err)
+	}
+	// The standard library's nonce of 96 random bits is good for 2^32 writes.
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		return SealKey{}, fmt.Errorf("making the seal: %w", err)
+	}
+	return SealKey{aead}, nil
+}
+
+// NewRandomSealKey makes the text of a key for NewSealKey.
+func NewRandomSealKey() []byte {
+	var b [32]byte
+	_, _ = rand.Read(b[:])
+	return []byte(base64.StdEncoding.EncodeToString(b[:]))
+}
+
+// ConsulKV keeps objects in Consul's KV store, sealed with AES-256-GCM and
+// bound to their path: whoever reads Consul learns nothing, whoever writes
+// it cannot exchange one object for another.
+func ConsulKV(client *capi.Client, key SealKey) Backend { return &consulBackend{client, key} }
+
+type consulBackend struct {
+	client *capi.Client
+	key    SealKey
+}
+
+func (*consulBackend) Name() string { return "Consul KV" }
+
+func (b *consulBackend) Get(ctx context.Context, path string) (Items, string, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	pair, _, err := b.client.KV().Get(path, (&capi.QueryOptions{RequireConsistent: true}).WithContext(ctx))
+	if err != nil {
+		return nil, "", storeError(b, err, "reading %s", path)
+	}
+	if pair == nil {
+		return nil, "", ErrNotFound
+	}
+	text, err := b.key.aead.Open(nil, nil, pair.Value, []byte(path))
+	if err != nil {
+		return nil, "", storeError(b, errors.New("it was not sealed with this key, or was changed since"), "reading %s", path)
+	}
+	var items Items
+	if json.Unmarshal(text, &items) != nil {
+		return nil, "", storeError(b, errors.New("it is not JSON"), "reading %s", path)
+	}
+	return items, strconv.FormatUint(pair.ModifyIndex, 10), nil
+}
+
+func (b *consulBackend) Put(ctx context.Context, path string, items Items, version string) (string, error) {
+	text, err := json.Marshal(map[string]string(items))
+	if err != nil {
+		return "", storeError(b, err, "encoding %s", path)
+	}
+	out, err := b.checked(ctx, &capi.KVTxnOp{Verb: capi.KVCAS, Key: path, Value: b.key.aead.Seal(nil, nil, text, []byte(path))}, version)
+	if err != nil {
+		return "", storeError(b, err, "writing %s", path)
+	}
+	return strconv.FormatUint(out.Results[0].ModifyIndex, 10), nil
+}
+
+func (b *consulBackend) checked(ctx context.Context, op *capi.KVTxnOp, version string) (*capi.KVTxnResponse, error) {
+	if version != "" {
+		var err error
+		if op.Index, err = strconv.ParseUint(version, 10, 64); err != nil {
+			return nil, err
+		}
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
+	defer cancel()
+	ok, out, _, err := b.client.KV().Txn(capi.KVTxnOps{op}, (&capi.QueryOptions{}).WithContext(ctx)) //nolint:staticcheck // one operation; Txn of the whole client has no easier form
+	switch {
+	case err != nil:
+		return nil, err
+	case !ok && len(out.Errors) > 0 && !strings.Contains(out.Errors[0].What, "index is stale"):
+		return nil, errors.New(out.Errors[0].What)
+	case !ok:
+		return nil, ErrConflict
+	}
+	return out, nil
+}
+
+func (b *consulBackend) Delete(ctx context.Context, path, version string) error {
+	_, err := b.checked(ctx, &capi.KVTxnOp{Verb: capi.KVDeleteCAS, Key: path}, version)
+	return storeError(b, err, "deleting %s", path)
+}
+
+func (b *consulBackend) List(ctx context.Context, folder string) ([]string, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	keys, _, err := b.client.KV().Keys(folder+"/", "", (&capi.QueryOptions{}).WithContext(ctx))
+	return keys, storeError(b, err, "listing %s", folder)
+}
+
+func (b *consulBackend) Lock(ctx context.Context, path string, ttl time.Duration) (Lease, error) {
+	rctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	w := (&capi.WriteOptions{}).WithContext(rctx)
+	id, _, err := b.client.Session().CreateNoChecks(&capi.SessionEntry{
+		Name: "drover " + path, TTL: max(ttl, 10*time.Second).String(), LockDelay: time.Second, Behavior: capi.SessionBehaviorDelete,
+	}, w)
+	if err != nil {
+		return nil, storeError(b, err, "opening a session for %s", path)
+	}
+	host, _ := os.Hostname()
+	ok, _, err := b.client.KV().Acquire(&capi.KVPair{Key: path, Session: id, Value: []byte(host + "/" + strconv.Itoa(os.Getpid()))}, w)
+	if err != nil || !ok {
+		_, _ = b.client.Session().Destroy(id, w)
+		if err == nil {
+			err = ErrLocked
+		}
+		return nil, storeError(b, err, "locking %s", path)
+	}
+	l := &consulLease{b: b, path: path, id: id, stop: make(chan struct{}), lost: make(chan struct{})}
+	go keepLease(ttl, l.renew, func(err error) bool { return errors.Is(err, capi.ErrSessionExpired) }, l.stop, l.lost)
+	return l, nil
+}
+
+type consulLease struct {
+	b          *consulBackend
+	path, id   string
+	once       sync.Once
+	stop, lost chan struct{}
+}
+
+func (l *consulLease) renew(ctx context.Context) error {
+	entry, _, err := l.b.client.Session().Renew(l.id, (&capi.WriteOptions{}).WithContext(ctx))
+	if err == nil && entry == nil {
+		err = capi.ErrSessionExpired
+	}
+	return err
+}
+
+func (l *consulLease) Lost() <-chan struct{} { return l.lost }
+
+func (l *consulLease) Release(ctx context.Context) error {
+	l.once.Do(func() { close(l.stop) })
+	<-l.lost
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
+	defer cancel()
+	w := (&capi.WriteOptions{}).WithContext(ctx)
+	// Released before the session ends: no lock delay for the next one.
+	if _, _, err := l.b.client.KV().Release(&capi.KVPair{Key: l.path, Session: l.id}, w); err != nil {
+		return storeError(l.b, err, "releasing %s", l.path)
+	}
+	_, err := l.b.client.Session().Destroy(l.id, w)
+	return storeError(l.b, err, "releasing %s", l.path)
+}

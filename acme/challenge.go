@@ -1,0 +1,235 @@
+package acme
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+)
+
+// Challenge is what a CA wants to see.
+type Challenge struct {
+	Type       string // http-01, …
+	Name       string // the domain without "*.", or the IP address
+	Wildcard   bool
+	Token      string
+	Thumbprint string // of the account key
+	// TXT is the content of the record that dns-01 and dns-persist-01 want.
+	TXT string
+}
+
+func challengeOf(authz acme.Authorization, ch acme.Challenge, account acme.Account) (Challenge, error) {
+	print, err := thumbprint(account.PrivateKey)
+	if err != nil {
+		return Challenge{}, err
+	}
+	out := Challenge{Type: ch.Type, Name: authz.Identifier.Value, Wildcard: authz.Wildcard, Token: ch.Token, Thumbprint: print}
+	switch ch.Type {
+	case DNS01:
+		sum := sha256.Sum256([]byte(ch.Token + "." + print))
+		out.TXT = base64.RawURLEncoding.EncodeToString(sum[:])
+	case DNSPersist01:
+		if len(ch.IssuerDomainNames) == 0 {
+			return out, errors.New("the CA offers dns-persist-01 without its own name")
+		}
+		out.TXT = ch.DNSPersist01TXTRecordValue(account, ch.IssuerDomainNames[0], authz.Wildcard)
+	}
+	return out, nil
+}
+
+// Solver shows CAs what they want to see. It is used for many certificates at
+// once.
+type Solver interface {
+	// Check says what keeps names from being proven, before a CA is asked.
+	Check(ctx context.Context, names []string, thumbprint string) error
+	// Present puts up the answer to a challenge.
+	Present(ctx context.Context, ch Challenge) error
+	// Wait returns when the CA will see it.
+	Wait(ctx context.Context, ch Challenge) error
+	// CleanUp takes it down. It is called once for each Present, also for one
+	// that failed; what it cannot take down it remembers itself.
+	CleanUp(ctx context.Context, ch Challenge)
+}
+
+// challengePath is where CAs ask for the answer to HTTP-01.
+const challengePath = "/.well-known/acme-challenge/"
+
+var tokenPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,256}$`)
+
+// Responder answers HTTP-01 for every token: the edge does just this. The
+// answer is worth something only to the holder of the account key.
+type Responder struct {
+	// Thumbprint is asked for each request.
+	Thumbprint func(ctx context.Context) (string, error)
+}
+
+func (r Responder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
+	token, ok := strings.CutPrefix(req.URL.Path, challengePath)
+	if !ok || !tokenPattern.MatchString(token) {
+		http.NotFound(w, req)
+		return
+	}
+	print, err := r.Thumbprint(req.Context())
+	if err != nil || print == "" {
+		http.Error(w, "the account is not known here yet", http.StatusServiceUnavailable)
+		return
+	}
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	_, _ = io.WriteString(w, token+"."+print)
+}
+
+// Respond answers HTTP-01 on l until ctx is over.
+func Respond(ctx context.Context, l net.Listener, r Responder) error {
+	srv := &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) }}
+	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
+	defer stop()
+	err := srv.Serve(l)
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// Stateless solves HTTP-01 where the edge answers for every token: all there
+// is to do is to make sure that it does.
+type Stateless struct {
+	// SkipCheck leaves out the question to the domain itself, for networks
+	// from which the domain is seen differently than from outside.
+	SkipCheck bool
+	// Port that CAs connect to; 80 when 0.
+	Port int
+	// Resolver finds the domain; net.DefaultResolver when nil.
+	Resolver *net.Resolver
+	// Timeout of asking one domain; 10 s when 0.
+	Timeout time.Duration
+}
+
+// ReachError says that a domain is not answered by our edge.
+type ReachError struct {
+	Name      string
+	Addresses []string // what it resolves to
+	Problem   string
+}
+
+func (e *ReachError) Error() string {
+	s := e.Name
+	if len(e.Addresses) > 0 {
+		s += " (" + strings.Join(e.Addresses, ", ") + ")"
+	}
+	return s + ": " + e.Problem
+}
+
+// Check asks each name for the answer to a token that no CA made.
+func (s Stateless) Check(ctx context.Context, names []string, thumbprint string) error {
+	if s.SkipCheck {
+		return nil
+	}
+	errs := make([]error, len(names))
+	each(len(names), 8, func(i int) { errs[i] = s.check(ctx, names[i], thumbprint) })
+	return errors.Join(errs...)
+}
+
+func (s Stateless) check(ctx context.Context, name, thumbprint string) error {
+	timeout := s.Timeout
+	if timeout == 0 {
+		timeout = 10 * time.Second
+	}
+	port := s.Port
+	if port == 0 {
+		port = 80
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	resolver, asked := s.Resolver, "the resolver of this host"
+	if resolver == nil {
+		resolver = net.DefaultResolver
+	}
+	e := &ReachError{Name: name}
+	e.Addresses = []string{name}
+	if net.ParseIP(name) == nil {
+		addrs, err := resolver.LookupHost(ctx, name)
+		if err != nil {
+			var dns *net.DNSError
+			if errors.As(err, &dns) && dns.Server != "" {
+				asked = dns.Server
+			}
+			e.Addresses = nil
+			e.Problem = "does not resolve: " + asked + " was asked and said " + dnsProblem(err)
+			return e
+		}
+		e.Addresses = addrs
+	}
+	const token = "drover-self-check"
+	dialer := net.Dialer{}
+	client := &http.Client{
+		Transport: &http.Transport{
+			DisableKeepAlives: true,
+			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				var errs []error
+				for _, a := range e.Addresses {
+					conn, err := dialer.DialContext(ctx, network, net.JoinHostPort(a, fmt.Sprint(port)))
+					if err == nil {
+						return conn, nil
+					}
+					errs = append(errs, err)
+				}
+				return nil, errors.Join(errs...)
+			},
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	host := name
+	if strings.Contains(name, ":") {
+		host = "[" + name + "]"
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+challengePath+token, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		e.Problem = fmt.Sprintf("port %d cannot be connected to from here: %s", port, errors.Unwrap(err))
+		return e
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+	got := strings.TrimSpace(string(body))
+	switch {
+	case resp.StatusCode == http.StatusOK && got == token+"."+thumbprint:
+		return nil
+	case resp.StatusCode != http.StatusOK:
+		e.Problem = fmt.Sprintf("somebody else answers there, or an edge without the ACME route: GET %s%s gave %s", challengePath, token, resp.Status)
+	case strings.HasPrefix(got, token+"."):
+		e.Problem = "the edge there answers for a different ACME account"
+	default:
+		e.Problem = fmt.Sprintf("somebody else answers there: GET %s%s gave something that is not ours", challengePath, token)
+	}
+	return e
+}
+
+func dnsProblem(err error) string {
+	var dns *net.DNSError
+	if errors.As(err, &dns) {
+		return dns.Err
+	}
+	return err.Error()
+}
+
+// Present does nothing: the thumbprint is published before a CA is asked.
+func (Stateless) Present(context.Context, Challenge) error { return nil }
+
+// Wait does nothing, see Check.
+func (Stateless) Wait(context.Context, Challenge) error { return nil }
+
+// CleanUp does nothing.
+func (Stateless) CleanUp(context.Context, Challenge) {}

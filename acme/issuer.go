@@ -1,0 +1,376 @@
+package acme
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/drover-nomad/drover/record"
+)
+
+// Directories of Let's Encrypt.
+const (
+	LetsEncrypt        = "https://acme-v02.api.letsencrypt.org/directory"
+	LetsEncryptStaging = "https://acme-staging-v02.api.letsencrypt.org/directory"
+)
+
+// Names of issuers that need no declaration.
+const (
+	IssuerLetsEncrypt = "letsencrypt"
+	IssuerStaging     = "letsencrypt-staging"
+)
+
+// Issuer is a CA that speaks ACME.
+type Issuer struct {
+	Name      string `json:"name"`
+	Directory string `json:"directory"` // URL
+	// CA is, in PEM, what the CA's own HTTPS certificate is verified with; the
+	// system's roots when empty.
+	CA    string `json:"ca,omitempty"`
+	Email string `json:"email,omitempty"`
+	EAB   *EAB   `json:"eab,omitempty"`
+}
+
+// EAB is an external account binding: an account that exists at the CA.
+type EAB struct {
+	KeyID  string       `json:"key_id"`
+	MACKey record.Value `json:"-"` // base64url, as CAs give it
+}
+
+// BuiltinIssuers are Let's Encrypt and its staging environment.
+func BuiltinIssuers() []Issuer {
+	return []Issuer{{Name: IssuerLetsEncrypt, Directory: LetsEncrypt}, {Name: IssuerStaging, Directory: LetsEncryptStaging}}
+}
+
+// Validate says what is wrong with an issuer.
+func (i Issuer) Validate() error {
+	u, err := url.Parse(i.Directory)
+	if err != nil || u.Scheme != "https" || u.Host == "" {
+		return &IssuerError{Issuer: i.Name, Step: "reading its settings", Kind: KindConfig, Err: fmt.Errorf("%q is no https URL of an ACME directory", i.Directory)}
+	}
+	if i.CA != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(i.CA)) {
+		return &IssuerError{Issuer: i.Name, Step: "reading its settings", Kind: KindConfig, Err: errors.New("its CA file has no certificate in PEM")}
+	}
+	return nil
+}
+
+// Kind is what sort of failure an IssuerError is.
+type Kind string
+
+// Kinds.
+const (
+	KindConfig      Kind = "config"      // what was asked for cannot be
+	KindUnreachable Kind = "unreachable" // no answer
+	KindServer      Kind = "server"      // 5xx
+	KindRateLimited Kind = "rate-limited"
+	KindAccount     Kind = "account" // the CA does not know, or does not want, the account
+	KindUnproven    Kind = "unproven"
+	KindRejected    Kind = "rejected" // any other answer of the CA
+	KindInvalid     Kind = "invalid"  // what the CA issued is not what was asked for
+)
+
+// IssuerError is a failure at or because of a CA.
+type IssuerError struct {
+	Issuer string
+	Step   string
+	Kind   Kind
+	// RetryAfter is when the CA wants to be asked again, zero when it said
+	// nothing.
+	RetryAfter time.Time
+	Err        error
+}
+
+func (e *IssuerError) Error() string {
+	s := "issuer " + e.Issuer + ": " + e.Step + ": " + e.Err.Error()
+	if !e.RetryAfter.IsZero() {
+		s += " (ask again after " + e.RetryAfter.UTC().Format(time.RFC3339) + ")"
+	}
+	return s
+}
+
+func (e *IssuerError) Unwrap() error { return e.Err }
+
+// another says that a different CA may do better.
+func (e *IssuerError) another() bool {
+	return e.Kind != KindUnproven && e.Kind != KindConfig
+}
+
+// Request is one HTTP request to a CA, for metrics.
+type Request struct {
+	Issuer   string
+	Method   string
+	URL      string
+	Status   int // 0 without an answer
+	Duration time.Duration
+}
+
+// ca talks to one CA.
+type ca struct {
+	issuer Issuer
+	client *acme.Client
+	tr     *transport
+}
+
+// pollInterval is how often an order is looked at when the CA does not say.
+const pollInterval = 250 * time.Millisecond
+
+func newCA(i Issuer, base http.RoundTripper, timeout time.Duration, log *slog.Logger, observe func(Request)) (*ca, error) {
+	if err := i.Validate(); err != nil {
+		return nil, err
+	}
+	if base == nil {
+		t := http.DefaultTransport.(*http.Transport).Clone()
+		if i.CA != "" {
+			pool := x509.NewCertPool()
+			pool.AppendCertsFromPEM([]byte(i.CA))
+			t.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+		}
+		base = t
+	}
+	tr := &transport{issuer: i, base: base, observe: observe, fetching: make(chan struct{}, 1)}
+	return &ca{issuer: i, tr: tr, client: &acme.Client{
+		Directory: i.Directory, HTTPClient: &http.Client{Transport: tr, Timeout: timeout},
+		UserAgent: "drover", PollInterval: pollInterval, PollTimeout: 2 * time.Minute, Logger: log,
+	}}, nil
+}
+
+func (c *ca) close() {
+	if t, ok := c.tr.base.(*http.Transport); ok {
+		t.CloseIdleConnections()
+	}
+}
+
+// transport counts requests and keeps what the client library throws away:
+// Retry-After and the CA's clock.
+type transport struct {
+	issuer   Issuer
+	base     http.RoundTripper
+	observe  func(Request)
+	fetching chan struct{} // held by who gets the directory
+
+	mu        sync.Mutex
+	directory *http.Response // without a body
+	body      []byte
+}
+
+// said is what a CA said in passing during one operation.
+type said struct {
+	mu         sync.Mutex
+	requests   int
+	status     int // of the last answer
+	retryAfter time.Time
+	skew       time.Duration // our clock minus the CA's
+	now        func() time.Time
+}
+
+type saidKey struct{}
+
+// listen returns a context whose requests are noted.
+func listen(ctx context.Context, now func() time.Time) (context.Context, *said) {
+	s := &said{now: now}
+	return context.WithValue(ctx, saidKey{}, s), s
+}
+
+func (s *said) note(resp *http.Response) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.requests++
+	s.status, s.retryAfter = 0, time.Time{}
+	if resp == nil {
+		return
+	}
+	s.status = resp.StatusCode
+	if date, err := http.ParseTime(resp.Header.Get("Date")); err == nil {
+		s.skew = s.now().Sub(date).Truncate(time.Second)
+	}
+	if text := resp.Header.Get("Retry-After"); text != "" {
+		if n, err := strconv.Atoi(text); err == nil && n >= 0 {
+			s.retryAfter = s.now().Add(time.Duration(n) * time.Second)
+		} else if at, err := http.ParseTime(text); err == nil {
+			s.retryAfter = at.Add(s.skew)
+		}
+	}
+}
+
+func (t *transport) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Method == http.MethodGet && req.URL.String() == t.issuer.Directory {
+		return t.cached(req)
+	}
+	return t.do(req)
+}
+
+func (t *transport) do(req *http.Request) (*http.Response, error) {
+	start := time.Now()
+	resp, err := t.base.RoundTrip(req)
+	if s, ok := req.Context().Value(saidKey{}).(*said); ok {
+		s.note(resp)
+	}
+	if t.observe != nil {
+		r := Request{Issuer: t.issuer.Name, Method: req.Method, URL: req.URL.String(), Duration: time.Since(start)}
+		if resp != nil {
+			r.Status = resp.StatusCode
+		}
+		t.observe(r)
+	}
+	return resp, err
+}
+
+// cached answers from what prefetch got.
+func (t *transport) cached(req *http.Request) (*http.Response, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.directory == nil {
+		return nil, errors.New("the directory was not read")
+	}
+	resp := *t.directory
+	resp.Request, resp.Body = req, io.NopCloser(bytes.NewReader(t.body))
+	return &resp, nil
+}
+
+// ready reads the CA's directory. The client library would do it under a lock
+// that all its clients share: one CA that hangs would stop the others.
+func (c *ca) ready(ctx context.Context) error {
+	t := c.tr
+	select {
+	case t.fetching <- struct{}{}:
+		defer func() { <-t.fetching }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	t.mu.Lock()
+	have := t.directory != nil
+	t.mu.Unlock()
+	if have {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.client.HTTPClient.Timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.issuer.Directory, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := t.do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 1<<20))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("GET %s answers %s", c.issuer.Directory, resp.Status)
+	}
+	t.mu.Lock()
+	t.directory, t.body = resp, body
+	t.mu.Unlock()
+	return nil
+}
+
+// fail makes an IssuerError of what went wrong in a step.
+func (c *ca) fail(s *said, step string, err error) error {
+	var already *IssuerError
+	if err == nil || errors.As(err, &already) || errors.Is(err, context.Canceled) {
+		return err
+	}
+	e := &IssuerError{Issuer: c.issuer.Name, Step: step, Kind: KindRejected, Err: err}
+	s.mu.Lock()
+	status := s.status
+	if status == http.StatusTooManyRequests || status >= 500 {
+		e.RetryAfter = s.retryAfter
+	}
+	s.mu.Unlock()
+	var problem acme.Problem
+	switch {
+	case errors.As(err, &problem):
+		e.Err = problemError{problem}
+		switch problem.Type {
+		case acme.ProblemTypeRateLimited:
+			e.Kind = KindRateLimited
+		case acme.ProblemTypeServerInternal:
+			e.Kind = KindServer
+		case acme.ProblemTypeAccountDoesNotExist, acme.ProblemTypeExternalAccountRequired, acme.ProblemTypeUserActionRequired:
+			e.Kind = KindAccount
+		}
+	case status == http.StatusTooManyRequests:
+		e.Kind = KindRateLimited
+	case status >= 500:
+		e.Kind = KindServer
+	case status == 0:
+		e.Kind = KindUnreachable
+	}
+	return e
+}
+
+// problemError is a CA's problem document in words, the CA's own first.
+type problemError struct{ acme.Problem }
+
+func (p problemError) Unwrap() error { return p.Problem }
+
+func (p problemError) Error() string {
+	text := p.Detail
+	if text == "" {
+		text = p.Title
+	}
+	if kind := strings.TrimPrefix(p.Type, acme.ProblemTypeNamespace); kind != "" {
+		text = strings.TrimSpace(text+" ("+kind) + ")"
+	}
+	for _, sub := range p.Subproblems {
+		text += "; "
+		if sub.Identifier.Value != "" {
+			text += sub.Identifier.Value + ": "
+		}
+		text += sub.Detail
+	}
+	return text
+}
+
+func isProblem(err error, types ...string) bool {
+	var p acme.Problem
+	if !errors.As(err, &p) {
+		return false
+	}
+	for _, t := range types {
+		if p.Type == t {
+			return true
+		}
+	}
+	return false
+}
+
+// register makes the account at the CA, or finds the one that has this key.
+func (c *ca) register(ctx context.Context, key crypto.Signer) (acme.Account, error) {
+	ctx, s := listen(ctx, time.Now)
+	if err := c.ready(ctx); err != nil {
+		return acme.Account{}, c.fail(s, "reading its directory", err)
+	}
+	account := acme.Account{PrivateKey: key, TermsOfServiceAgreed: true}
+	if c.issuer.Email != "" {
+		account.Contact = []string{"mailto:" + c.issuer.Email}
+	}
+	if eab := c.issuer.EAB; eab != nil {
+		err := account.SetExternalAccountBinding(ctx, c.client, acme.EAB{KeyID: eab.KeyID, MACKey: strings.TrimRight(eab.MACKey.Reveal(), "=")})
+		if err != nil {
+			return account, &IssuerError{Issuer: c.issuer.Name, Step: "binding the account", Kind: KindConfig, Err: errors.New("the MAC key of the external account binding is not base64url")}
+		}
+	}
+	account, err := c.client.NewAccount(ctx, account)
+	if err != nil {
+		return account, c.fail(s, "registering an account", err)
+	}
+	return account, nil
+}

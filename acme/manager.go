@@ -1,0 +1,691 @@
+package acme
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/drover-nomad/drover/acme/pki"
+	"github.com/drover-nomad/drover/record"
+)
+
+// Clock is the time that decisions are made by. How long a CA is waited for
+// is measured by the real one.
+type Clock interface {
+	Now() time.Time
+	// After is time.After.
+	After(d time.Duration) <-chan time.Time
+}
+
+type systemClock struct{}
+
+func (systemClock) Now() time.Time                         { return time.Now() }
+func (systemClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
+
+// Config of a Manager. Only Store is required.
+type Config struct {
+	Store *Store
+	// Issuers are known by name beside those that the store has, which a spec
+	// asked for before, and Let's Encrypt's.
+	Issuers []Issuer
+	// DefaultIssuer is for specs that name none; letsencrypt when empty.
+	DefaultIssuer string
+	// Solvers by challenge; Stateless for http-01 when it has none.
+	Solvers map[string]Solver
+	Clock   Clock // the system's when nil
+	// Events are told as they happen, from several goroutines.
+	Events func(Event)
+	// Requests are told one by one, for metrics.
+	Requests func(Request)
+	// Logger gets the debug output of the protocol; it may be nil.
+	Logger *slog.Logger
+	// LockTTL is how long a manager that died keeps others out; 15 s when 0.
+	LockTTL time.Duration
+	// RequestTimeout ends one request to a CA; 30 s when 0.
+	RequestTimeout time.Duration
+	// Transport replaces HTTPS to the CA, in tests.
+	Transport http.RoundTripper
+	// Parallel is how many certificates are issued at once; 8 when 0.
+	Parallel int
+}
+
+// Event is something that was done or that failed.
+type Event struct {
+	Time        time.Time `json:"time"`
+	Kind        string    `json:"kind"` // issuing, ordered, issued, failed, held, renewal-info, temporary, revoked, registered, rolled-over, warning
+	Certificate string    `json:"certificate,omitempty"`
+	Names       []string  `json:"names,omitempty"`
+	Issuer      string    `json:"issuer,omitempty"`
+	Account     string    `json:"account,omitempty"`
+	Serial      string    `json:"serial,omitempty"`
+	Requests    int       `json:"requests,omitempty"` // to the CA
+	Text        string    `json:"text"`
+}
+
+// Manager issues and renews what is in a store. Several, also in several
+// processes, may work on one store.
+type Manager struct {
+	c     Config
+	clock Clock
+
+	mu  sync.Mutex
+	cas map[string]*ca // by directory URL
+}
+
+// NewManager makes no request.
+func NewManager(c Config) *Manager {
+	if c.Clock == nil {
+		c.Clock = systemClock{}
+	}
+	if c.DefaultIssuer == "" {
+		c.DefaultIssuer = IssuerLetsEncrypt
+	}
+	if c.LockTTL == 0 {
+		c.LockTTL = 15 * time.Second
+	}
+	if c.RequestTimeout == 0 {
+		c.RequestTimeout = 30 * time.Second
+	}
+	if c.Parallel == 0 {
+		c.Parallel = 8
+	}
+	solvers := map[string]Solver{HTTP01: Stateless{}}
+	for k, v := range c.Solvers {
+		solvers[k] = v
+	}
+	c.Solvers = solvers
+	return &Manager{c: c, clock: c.Clock, cas: map[string]*ca{}}
+}
+
+// Close drops idle connections.
+func (m *Manager) Close() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, c := range m.cas {
+		c.close()
+	}
+}
+
+func (m *Manager) now() time.Time { return m.clock.Now().UTC().Truncate(time.Millisecond) }
+
+func (m *Manager) event(e Event) {
+	if m.c.Events != nil {
+		e.Time = m.now()
+		m.c.Events(e)
+	}
+}
+
+// Apply stores what a certificate is wanted to be, with a self-signed
+// stand-in until there is one. It asks no CA.
+func (m *Manager) Apply(ctx context.Context, spec Spec) (*Object, error) {
+	spec, err := spec.Normalize()
+	if err != nil {
+		return nil, err
+	}
+	if len(spec.Issuers) == 0 {
+		spec.Issuers = []string{m.c.DefaultIssuer}
+	}
+	if err := m.rememberIssuers(ctx, spec); err != nil {
+		return nil, err
+	}
+	for {
+		o, err := m.c.Store.Get(ctx, spec.Name)
+		if errors.Is(err, ErrNotFound) {
+			o = &Object{}
+		} else if err != nil {
+			return nil, err
+		}
+		if o.version != "" && specEqual(o.Spec, spec) && o.Chain != "" {
+			return o, nil
+		}
+		if nameSet(o.Spec.Names) != nameSet(spec.Names) || !slices.Equal(o.Spec.Issuers, spec.Issuers) {
+			// Another question: the failures of the former one do not count.
+			o.Status.Attempts, o.Status.NextAttempt, o.Status.LastError = 0, time.Time{}, ""
+		}
+		o.Spec = spec
+		if o.Chain == "" {
+			chain, key, err := SelfSigned(spec.Names, m.now())
+			if err != nil {
+				return nil, err
+			}
+			o.Chain, o.Key = chain, record.NewValue(key)
+			leaf := pki.First(chain)
+			o.Status.Phase, o.Status.Reason = Temporary, "no CA has issued it yet"
+			o.Status.Serial, o.Status.NotBefore, o.Status.NotAfter = serialOf(leaf), leaf.NotBefore, leaf.NotAfter
+			m.event(Event{Kind: "temporary", Certificate: spec.Name, Names: spec.Names, Serial: o.Status.Serial, Text: "self-signed until a CA has issued"})
+		}
+		if err = m.c.Store.Put(ctx, o); err == nil {
+			return o, nil
+		}
+		if !errors.Is(err, ErrConflict) {
+			return nil, err
+		}
+	}
+}
+
+func specEqual(a, b Spec) bool {
+	an, bn := slices.Clone(a.Names), slices.Clone(b.Names)
+	slices.Sort(an)
+	slices.Sort(bn)
+	return slices.Equal(an, bn) && slices.Equal(a.Issuers, b.Issuers) && a.Challenge == b.Challenge && a.KeyType == b.KeyType &&
+		a.ReuseKey == b.ReuseKey && a.Profile == b.Profile && a.PreferredChain == b.PreferredChain && a.Window == b.Window
+}
+
+// rememberIssuers keeps the settings of a spec's issuers in the store, for
+// managers that do not have them.
+func (m *Manager) rememberIssuers(ctx context.Context, spec Spec) error {
+	var given []Issuer
+	for _, name := range spec.Issuers {
+		if i, ok := m.ownIssuer(name); ok {
+			if err := i.Validate(); err != nil {
+				return err
+			}
+			given = append(given, i)
+		}
+	}
+	a, err := m.c.Store.Account(ctx)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	if a != nil {
+		same := func(i Issuer) bool {
+			r, ok := a.CAs[i.Directory]
+			return ok && issuerEqual(r.Issuer, i)
+		}
+		if !slices.ContainsFunc(given, func(i Issuer) bool { return !same(i) }) {
+			return m.knows(a, spec)
+		}
+	}
+	a, err = m.c.Store.updateAccount(ctx, func(a *Account) error {
+		for _, i := range given {
+			r := a.CAs[i.Directory]
+			r.Issuer = i
+			a.CAs[i.Directory] = r
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return m.knows(a, spec)
+}
+
+func (m *Manager) knows(a *Account, spec Spec) error {
+	for _, name := range spec.Issuers {
+		if _, err := m.issuer(a, name); err != nil {
+			return &SpecError{spec.Name, err.Error()}
+		}
+	}
+	return nil
+}
+
+func issuerEqual(a, b Issuer) bool {
+	if (a.EAB == nil) != (b.EAB == nil) || a.EAB != nil && *a.EAB != *b.EAB {
+		return false
+	}
+	return a.Name == b.Name && a.Directory == b.Directory && a.CA == b.CA && a.Email == b.Email
+}
+
+func (m *Manager) ownIssuer(name string) (Issuer, bool) {
+	for _, i := range slices.Concat(m.c.Issuers, BuiltinIssuers()) {
+		if i.Name == name {
+			return i, true
+		}
+	}
+	return Issuer{}, false
+}
+
+// issuer finds an issuer by name: ours first, then those of the store.
+func (m *Manager) issuer(a *Account, name string) (Issuer, error) {
+	if i, ok := m.ownIssuer(name); ok {
+		return i, nil
+	}
+	var known []string
+	for _, r := range a.CAs {
+		if r.Issuer.Name == name {
+			return r.Issuer, nil
+		}
+		known = append(known, r.Issuer.Name)
+	}
+	return Issuer{}, &IssuerError{Issuer: name, Step: "looking it up", Kind: KindConfig, Err: fmt.Errorf("there is no issuer of that name; known are %v and Let's Encrypt's", known)}
+}
+
+// Result of a reconciliation.
+type Result struct {
+	Object *Object
+	// Next is when there is something to do again.
+	Next time.Time
+	// Issued says that a new certificate was stored.
+	Issued bool
+}
+
+// Reconcile does what one certificate needs now. A failed issuance is an
+// error here and in the object's status, where the next attempt stands; so
+// it is no reason to call again before Next.
+func (m *Manager) Reconcile(ctx context.Context, name string) (Result, error) {
+	o, err := m.c.Store.Get(ctx, name)
+	if err != nil {
+		return Result{}, err
+	}
+	if m.now().After(m.checkAt(o)) {
+		if o, err = m.askRenewal(ctx, o); err != nil {
+			return Result{Object: o, Next: m.now().Add(time.Minute)}, err
+		}
+	}
+	if todo := m.judge(o); todo.at.After(m.now()) {
+		return Result{Object: o, Next: m.nextLook(o, todo)}, nil
+	}
+	lease, err := m.c.Store.lock(ctx, name, m.c.LockTTL)
+	if errors.Is(err, ErrLocked) {
+		return Result{Object: o, Next: m.now().Add(m.c.LockTTL)}, ErrLocked
+	}
+	if err != nil {
+		return Result{Object: o, Next: m.now().Add(time.Minute)}, err
+	}
+	defer func() { _ = lease.Release(context.WithoutCancel(ctx)) }()
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	go func() {
+		select {
+		case <-lease.Lost():
+			cancel(errLeaseLost)
+		case <-ctx.Done():
+		}
+	}()
+	// Whoever held the lock before may have done it.
+	if o, err = m.c.Store.Get(ctx, name); err != nil {
+		return Result{}, err
+	}
+	todo := m.judge(o)
+	if todo.at.After(m.now()) {
+		return Result{Object: o, Next: m.nextLook(o, todo)}, nil
+	}
+	o, err = m.issue(ctx, o, todo)
+	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errLeaseLost) {
+		err = cause
+	}
+	res := Result{Object: o, Issued: err == nil, Next: m.now().Add(time.Minute)}
+	if o != nil && err == nil {
+		res.Next = m.nextLook(o, m.judge(o))
+	} else if o != nil && o.Status.NextAttempt.After(m.now()) {
+		res.Next = o.Status.NextAttempt
+	}
+	return res, err
+}
+
+var errLeaseLost = errors.New("the lock was lost to another manager, which goes on")
+
+// todo is what a certificate needs, and when.
+type todo struct {
+	why string // "" when nothing ever
+	at  time.Time
+	new bool // nothing to replace
+}
+
+var never = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// need is why and when a new certificate is needed, whatever former attempts
+// came to.
+func (m *Manager) need(o *Object) todo {
+	now, st := m.now(), &o.Status
+	switch {
+	case o.Chain == "":
+		return todo{why: "there is none", at: now, new: true}
+	case st.Phase == Temporary:
+		return todo{why: "there is only a self-signed one", at: now, new: true}
+	case st.Phase == Revoked && !st.Forced:
+		return todo{at: never}
+	case st.Forced:
+		return todo{why: "the renewal was asked for", at: now}
+	}
+	key, err := pki.ParseKey(o.Key.Reveal())
+	if err == nil {
+		err = Validate(o.Chain, key, o.Spec.Names, now.Add(-st.ClockSkew))
+	}
+	if err != nil {
+		return todo{why: "what is stored cannot be used: " + err.Error(), at: now}
+	}
+	leaf := pki.First(o.Chain)
+	if serialOf(leaf) != st.Serial || st.RenewAt.IsZero() { // put there by somebody else
+		return todo{why: "less than a third of its life is left", at: o.Spec.Window.next(backstop(leaf, 0))}
+	}
+	return todo{why: st.RenewedBy, at: m.inWindow(o, st.RenewAt)}
+}
+
+// inWindow moves a renewal into the maintenance window, unless that would
+// leave less than half of the time that is left for it.
+func (m *Manager) inWindow(o *Object, at time.Time) time.Time {
+	if now := m.now(); at.Before(now) {
+		at = now
+	}
+	moved := o.Spec.Window.next(at)
+	if left := o.Status.NotAfter.Sub(o.Status.RenewAt); moved.After(o.Status.RenewAt.Add(left / 2)) {
+		return at
+	}
+	return moved
+}
+
+// judge is need after what former attempts came to.
+func (m *Manager) judge(o *Object) todo {
+	t, st := m.need(o), &o.Status
+	if t.at.After(m.now()) {
+		return t
+	}
+	if st.NextAttempt.After(m.now()) && !st.Forced {
+		t.at = st.NextAttempt
+	}
+	return t
+}
+
+// backstop is when a certificate is renewed if its CA says nothing: with a
+// third of its life left, a half of a life under ten days. early takes up to
+// a twentieth of the life off that.
+func backstop(leaf *x509.Certificate, early float64) time.Time {
+	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	left := life / 3
+	if life < 10*24*time.Hour {
+		left = life / 2
+	}
+	left += time.Duration(early * float64(life) / 20)
+	return leaf.NotAfter.Add(-left).UTC().Truncate(time.Second)
+}
+
+// plan sets when the stored certificate is renewed.
+func (st *Status) plan(leaf *x509.Certificate, early float64) {
+	st.RenewAt, st.RenewedBy = backstop(leaf, early), "it has used up its time"
+	if a := st.ARI; a != nil && a.Serial == serialOf(leaf) && !a.Selected.IsZero() && a.Selected.Before(st.RenewAt) {
+		st.RenewAt, st.RenewedBy = a.Selected, "its CA asks for it"
+		if a.Why != "" {
+			st.RenewedBy += ", see " + a.Why
+		}
+	}
+}
+
+// checkAt is when the CA is asked about the renewal.
+func (m *Manager) checkAt(o *Object) time.Time {
+	st := &o.Status
+	if st.ARI == nil || st.ARI.Serial != st.Serial || st.Phase == Temporary || st.Phase == Revoked || st.Directory == "" {
+		return never
+	}
+	return st.ARI.CheckAfter
+}
+
+func (m *Manager) nextLook(o *Object, t todo) time.Time {
+	if check := m.checkAt(o); check.Before(t.at) && check.After(m.now()) {
+		return check
+	}
+	return t.at
+}
+
+// askRenewal asks the CA when the certificate should be renewed. That it does
+// not answer is no failure of the certificate.
+func (m *Manager) askRenewal(ctx context.Context, o *Object) (*Object, error) {
+	c, err := m.ca(ctx, o.Status.Issuer)
+	leaf := pki.First(o.Chain)
+	if leaf == nil {
+		return o, nil
+	}
+	var info *ARI
+	if err == nil {
+		info, err = c.renewal(ctx, leaf, m.now())
+	}
+	if ctx.Err() != nil {
+		return o, ctx.Err()
+	}
+	asked := serialOf(leaf)
+	before := o.Status.RenewAt
+	o, uerr := m.c.Store.Update(ctx, o.Spec.Name, func(o *Object) error {
+		st := &o.Status
+		if st.ARI == nil || st.Serial != asked {
+			return nil
+		}
+		if info == nil {
+			st.ARI.CheckAfter = m.now().Add(ariDefault)
+			return nil
+		}
+		if info.Start.Equal(st.ARI.Start) && info.End.Equal(st.ARI.End) {
+			info.Selected = st.ARI.Selected // once per window
+		}
+		moved := !info.Selected.Equal(st.ARI.Selected)
+		st.ARI = info
+		if moved {
+			st.plan(leaf, rand.Float64())
+		}
+		return nil
+	})
+	if uerr != nil {
+		return o, uerr
+	}
+	if err != nil {
+		m.event(Event{Kind: "warning", Certificate: o.Spec.Name, Issuer: o.Status.Issuer, Text: err.Error()})
+	} else if !o.Status.RenewAt.Equal(before) {
+		m.event(Event{Kind: "renewal-info", Certificate: o.Spec.Name, Issuer: o.Status.Issuer, Serial: o.Status.Serial,
+			Text: "to be renewed " + o.Status.RenewAt.Format(time.RFC3339) + ": " + o.Status.RenewedBy})
+	}
+	return o, nil
+}
+
+// Backoff after so many failures in a row.
+func backoff(failures int) time.Duration {
+	switch failures {
+	case 0, 1:
+		return time.Minute
+	case 2:
+		return 10 * time.Minute
+	case 3:
+		return 100 * time.Minute
+	}
+	return 24 * time.Hour
+}
+
+// jitter is d, more or less by a tenth.
+func jitter(d time.Duration) time.Duration {
+	return d - d/10 + rand.N(d/5+1)
+}
+
+const (
+	breakerOrders = 3
+	breakerTime   = 24 * time.Hour
+)
+
+// HeldError says that the circuit breaker is open.
+type HeldError struct {
+	Certificate string
+	Until       time.Time
+}
+
+func (e *HeldError) Error() string {
+	return fmt.Sprintf("certificate %s: %d new orders for the same names within a day; the next is placed after %s, because CAs lock out who asks too often",
+		e.Certificate, breakerOrders, e.Until.UTC().Format(time.RFC3339))
+}
+
+// held says until when no new order may be placed, zero when one may.
+func (st *Status) held(set string, now time.Time) time.Time {
+	var recent []time.Time
+	for _, x := range st.Orders {
+		if x.Set == set && now.Sub(x.At) < breakerTime && !x.At.After(now) {
+			recent = append(recent, x.At)
+		}
+	}
+	if len(recent) < breakerOrders {
+		return time.Time{}
+	}
+	slices.SortFunc(recent, time.Time.Compare)
+	return recent[len(recent)-breakerOrders].Add(breakerTime)
+}
+
+// issue asks the spec's issuers one after the other. It holds the lock.
+func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error) {
+	name := o.Spec.Name
+	m.event(Event{Kind: "issuing", Certificate: name, Names: o.Spec.Names, Text: "because " + t.why})
+	solver := m.c.Solvers[o.Spec.Challenge]
+	if solver == nil {
+		return m.failed(ctx, o, &SpecError{name, fmt.Sprintf("nothing here can solve %s; for dns-01 a DNS provider must be set up", o.Spec.Challenge)})
+	}
+	account, err := m.account(ctx)
+	if err != nil {
+		return o, err
+	}
+	if err := m.c.Store.publish(ctx, account.Thumbprint); err != nil {
+		return o, err
+	}
+	if o.Status.Pending == nil {
+		if err := solver.Check(ctx, o.Spec.Names, account.Thumbprint); err != nil {
+			if ctx.Err() != nil {
+				return o, ctx.Err()
+			}
+			return m.failed(ctx, o, err)
+		}
+	}
+	var errs []error
+	issuers := o.Spec.Issuers
+	if len(issuers) == 0 {
+		issuers = []string{m.c.DefaultIssuer}
+	}
+	for _, issuer := range issuers {
+		if until := o.Status.NotBeforeAt[issuer]; until.After(m.now()) {
+			errs = append(errs, &IssuerError{Issuer: issuer, Step: "waiting as it asked", Kind: KindRateLimited, RetryAfter: until, Err: errors.New("it is not asked before")})
+			continue
+		}
+		var got *issued
+		o, got, err = m.from(ctx, o, issuer, solver)
+		if err == nil {
+			return m.keep(ctx, o, issuer, got)
+		}
+		if ctx.Err() != nil {
+			return o, ctx.Err()
+		}
+		errs = append(errs, err)
+		var ie *IssuerError
+		if !errors.As(err, &ie) || !ie.another() {
+			break
+		}
+		m.event(Event{Kind: "warning", Certificate: name, Issuer: issuer, Text: err.Error()})
+	}
+	return m.failed(ctx, o, errors.Join(errs...))
+}
+
+// failed writes a failed attempt down.
+func (m *Manager) failed(ctx context.Context, o *Object, cause error) (*Object, error) {
+	now := m.now()
+	ctx = context.WithoutCancel(ctx)
+	out, err := m.c.Store.Update(ctx, o.Spec.Name, func(o *Object) error {
+		st := &o.Status
+		st.LastAttempt, st.LastError, st.Forced = now, cause.Error(), false
+		var held *HeldError
+		if errors.As(cause, &held) {
+			st.Phase, st.Reason, st.NextAttempt = keepTemporary(st.Phase, Held), "too many orders for the same names within a day", held.Until
+			return nil
+		}
+		st.Attempts++
+		st.NextAttempt = now.Add(jitter(backoff(st.Attempts))).Truncate(time.Second)
+		st.Phase = keepTemporary(st.Phase, Failing)
+		st.Reason = fmt.Sprintf("the last %d attempts failed", st.Attempts)
+		if st.Attempts == 1 {
+			st.Reason = "the last attempt failed"
+		}
+		// When all issuers want to be left alone, they are, until the first
+		// one does not.
+		var first time.Time
+		all := issuerErrors(cause)
+		for n, e := range all {
+			if !e.RetryAfter.After(now) {
+				first = now
+				continue
+			}
+			if st.NotBeforeAt == nil {
+				st.NotBeforeAt = map[string]time.Time{}
+			}
+			st.NotBeforeAt[e.Issuer] = e.RetryAfter
+			if n == 0 || e.RetryAfter.Before(first) {
+				first = e.RetryAfter
+			}
+		}
+		if first.After(st.NextAttempt) {
+			st.NextAttempt = first
+		}
+		return nil
+	})
+	kind := "failed"
+	if out != nil && out.Status.Phase == Held {
+		kind = "held"
+	}
+	m.event(Event{Kind: kind, Certificate: o.Spec.Name, Names: o.Spec.Names, Text: cause.Error()})
+	if err != nil {
+		return o, errors.Join(cause, err)
+	}
+	return out, cause
+}
+
+// keepTemporary leaves a stand-in known as one.
+func keepTemporary(now, next Phase) Phase {
+	if now == Temporary {
+		return Temporary
+	}
+	return next
+}
+
+func issuerErrors(err error) []*IssuerError {
+	var out []*IssuerError
+	var visit func(error)
+	visit = func(err error) {
+		var e *IssuerError
+		switch x := err.(type) { //nolint:errorlint // walks the tree itself
+		case interface{ Unwrap() []error }:
+			for _, sub := range x.Unwrap() {
+				visit(sub)
+			}
+		default:
+			if errors.As(err, &e) {
+				out = append(out, e)
+			}
+		}
+	}
+	visit(err)
+	return out
+}
+
+// keep stores a certificate.
+func (m *Manager) keep(ctx context.Context, o *Object, issuer string, got *issued) (*Object, error) {
+	// From here on the certificate exists: it is stored also when the caller
+	// goes away.
+	ctx = context.WithoutCancel(ctx)
+	now := m.now()
+	key := o.pendingKey
+	chain := got.chain
+	out, err := m.c.Store.Update(ctx, o.Spec.Name, func(cur *Object) error {
+		if cur.Status.Pending == nil || o.Status.Pending == nil || cur.Status.Pending.Order != o.Status.Pending.Order {
+			return fmt.Errorf("certificate %s: %w", o.Spec.Name, ErrConflict)
+		}
+		st := &cur.Status
+		cur.Chain, cur.Key, cur.pendingKey = chain, key, record.Value{}
+		orders := slices.DeleteFunc(st.Orders, func(x Ordered) bool { return now.Sub(x.At) >= breakerTime })
+		*st = Status{
+			Phase: Issued, Reason: "stored; nobody has looked yet whether it is served", Issuer: issuer, Directory: o.Status.Pending.Directory, CertURL: got.url,
+			Serial: serialOf(got.leaf), NotBefore: got.leaf.NotBefore.UTC(), NotAfter: got.leaf.NotAfter.UTC(), IssuedAt: now,
+			ARI: got.ari, LastAttempt: now, Orders: orders, Leftovers: st.Leftovers, ServedAs: st.ServedAs, ServedSeen: st.ServedSeen,
+		}
+		if got.skew.Abs() > time.Hour {
+			st.ClockSkew = got.skew
+		}
+		st.plan(got.leaf, rand.Float64())
+		return nil
+	})
+	if err != nil {
+		return o, fmt.Errorf("storing certificate %s, which its CA keeps meanwhile: %w", o.Spec.Name, err)
+	}
+	if out.Status.ClockSkew != 0 {
+		m.event(Event{Kind: "warning", Certificate: o.Spec.Name, Issuer: issuer,
+			Text: fmt.Sprintf("the clock of this host is %s off the CA's", out.Status.ClockSkew)})
+	}
+	m.event(Event{Kind: "issued", Certificate: o.Spec.Name, Names: o.Spec.Names, Issuer: issuer, Serial: out.Status.Serial, Requests: got.requests,
+		Text: "valid until " + out.Status.NotAfter.Format(time.RFC3339)})
+	return out, nil
+}

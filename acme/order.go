@@ -1,0 +1,371 @@
+package acme
+
+import (
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/drover-nomad/drover/acme/pki"
+)
+
+// issuance is one certificate to be got from one CA.
+type issuance struct {
+	spec     Spec
+	account  acme.Account
+	key      crypto.Signer
+	replaces *x509.Certificate
+	order    string // URL of an order to go on with
+	solver   Solver
+	now      func() time.Time
+	// ordered is called as soon as the CA has an order, before anything else
+	// is asked of it.
+	ordered func(ctx context.Context, url string, replacing bool) error
+	// step tells what is being done.
+	step func(string)
+}
+
+// issued is what a CA gave.
+type issued struct {
+	chain    string // PEM
+	leaf     *x509.Certificate
+	url      string
+	ari      *ARI
+	skew     time.Duration
+	requests int
+}
+
+// errOrderGone says that an order cannot be gone on with.
+var errOrderGone = errors.New("the CA has the order no longer")
+
+// issue gets a certificate, from the order's beginning or from wherever a
+// former attempt left it.
+func (c *ca) issue(ctx context.Context, is issuance) (*issued, error) {
+	ctx, s := listen(ctx, is.now)
+	if err := c.ready(ctx); err != nil {
+		return nil, c.fail(s, "reading its directory", err)
+	}
+	order, err := c.begin(ctx, s, is)
+	if err != nil {
+		return nil, err
+	}
+	if order.Status == acme.StatusPending {
+		if order, err = c.prove(ctx, s, is, order); err != nil {
+			return nil, err
+		}
+	}
+	if order.Status == acme.StatusReady {
+		is.step("finalizing the order")
+		csr, err := newCSR(is.spec.Names, is.key)
+		if err != nil {
+			return nil, err
+		}
+		if order, err = c.client.FinalizeOrder(ctx, is.account, order, csr); err != nil {
+			return nil, c.fail(s, "finalizing the order", err)
+		}
+	}
+	for order.Status == acme.StatusProcessing {
+		if err := c.pause(ctx, s); err != nil {
+			return nil, err
+		}
+		if order, err = c.client.GetOrder(ctx, is.account, order); err != nil {
+			return nil, c.fail(s, "waiting for the certificate", err)
+		}
+	}
+	if order.Status != acme.StatusValid {
+		return nil, c.fail(s, "finalizing the order", fmt.Errorf("%w: it is %s", errOrderGone, order.Status))
+	}
+	is.step("downloading the certificate")
+	chains, err := c.client.GetCertificateChain(ctx, is.account, order.Certificate)
+	if err != nil {
+		return nil, c.fail(s, "downloading the certificate", err)
+	}
+	out, err := c.choose(is, chains)
+	if err != nil {
+		return nil, &IssuerError{Issuer: c.issuer.Name, Step: "looking at what it issued", Kind: KindInvalid, Err: err}
+	}
+	s.mu.Lock()
+	out.requests, out.skew = s.requests, s.skew
+	s.mu.Unlock()
+	if err := Validate(out.chain, is.key, is.spec.Names, is.now().Add(-out.skew)); err != nil {
+		return nil, &IssuerError{Issuer: c.issuer.Name, Step: "looking at what it issued", Kind: KindInvalid, Err: err}
+	}
+	return out, nil
+}
+
+func (c *ca) begin(ctx context.Context, s *said, is issuance) (acme.Order, error) {
+	if is.order != "" {
+		is.step("going on with the order of a former attempt")
+		order, err := c.client.GetOrder(ctx, is.account, acme.Order{Location: is.order})
+		order.Location = is.order
+		switch {
+		case err != nil && s.status >= 400 && s.status < 500 && s.status != http.StatusTooManyRequests:
+			return order, c.fail(s, "going on with an order", fmt.Errorf("%w: %w", errOrderGone, err))
+		case err != nil:
+			return order, c.fail(s, "going on with an order", err)
+		case order.Status == acme.StatusInvalid:
+			return order, c.fail(s, "going on with an order", fmt.Errorf("%w: it is %s", errOrderGone, order.Status))
+		}
+		return order, nil
+	}
+	is.step("ordering")
+	want := acme.Order{Profile: is.spec.Profile}
+	for _, n := range is.spec.Names {
+		id := acme.Identifier{Type: "dns", Value: n}
+		if net.ParseIP(n) != nil {
+			id.Type = "ip"
+		}
+		want.Identifiers = append(want.Identifiers, id)
+	}
+	if is.replaces != nil {
+		if id, err := acme.ARIUniqueIdentifier(is.replaces); err == nil && len(is.replaces.AuthorityKeyId) > 0 {
+			want.Replaces = id
+		}
+	}
+	order, err := c.client.NewOrder(ctx, is.account, want)
+	if err != nil && want.Replaces != "" && refusesReplaces(err) {
+		want.Replaces = ""
+		order, err = c.client.NewOrder(ctx, is.account, want)
+	}
+	if err != nil {
+		return order, c.fail(s, "ordering", err)
+	}
+	return order, is.ordered(ctx, order.Location, want.Replaces != "")
+}
+
+// refusesReplaces says that the order was refused because of the certificate
+// that it replaces: replaced already, or unknown to the CA.
+func refusesReplaces(err error) bool {
+	var p acme.Problem
+	return isProblem(err, acme.ProblemTypeAlreadyReplaced) ||
+		errors.As(err, &p) && strings.Contains(strings.ToLower(p.Detail), "replace") ||
+		isProblem(err, acme.ProblemTypeMalformed, acme.ProblemTypeUnauthorized)
+}
+
+// prove solves what the CA wants to see of each name, and returns the order
+// when the CA is content. The order is polled, not its authorizations: one
+// request for any number of names.
+func (c *ca) prove(ctx context.Context, s *said, is issuance, order acme.Order) (acme.Order, error) {
+	type open struct {
+		authz acme.Authorization
+		chal  acme.Challenge
+		ours  Challenge
+	}
+	var todo []open
+	for _, u := range order.Authorizations {
+		authz, err := c.client.GetAuthorization(ctx, is.account, u)
+		if err != nil {
+			return order, c.fail(s, "reading what it wants proven", err)
+		}
+		if authz.Status == acme.StatusValid {
+			continue
+		}
+		if authz.Status != acme.StatusPending {
+			return order, c.fail(s, "reading what it wants proven", fmt.Errorf("%w: the authorization of %s is %s", errOrderGone, authz.IdentifierValue(), authz.Status))
+		}
+		o, offered := open{authz: authz}, []string{}
+		for _, ch := range authz.Challenges {
+			offered = append(offered, ch.Type)
+			if ch.Type == is.spec.Challenge {
+				o.chal = ch
+			}
+		}
+		if o.chal.URL == "" {
+			return order, &IssuerError{Issuer: c.issuer.Name, Step: "choosing a challenge", Kind: KindConfig,
+				Err: fmt.Errorf("%s cannot be proven by %s: it offers %s", authz.IdentifierValue(), is.spec.Challenge, strings.Join(offered, ", "))}
+		}
+		if o.ours, err = challengeOf(authz, o.chal, is.account); err != nil {
+			return order, err
+		}
+		todo = append(todo, o)
+	}
+	is.step("proving " + strings.Join(is.spec.Names, ", ") + " by " + is.spec.Challenge)
+	defer func() {
+		for _, o := range todo {
+			// Also when ctx is over: what was put up is taken down.
+			cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
+			is.solver.CleanUp(cctx, o.ours)
+			cancel()
+		}
+	}()
+	for _, o := range todo {
+		if err := is.solver.Present(ctx, o.ours); err != nil {
+			return order, &IssuerError{Issuer: c.issuer.Name, Step: "preparing the proof of " + o.ours.Name, Kind: KindUnproven, Err: err}
+		}
+	}
+	for _, o := range todo {
+		if err := is.solver.Wait(ctx, o.ours); err != nil {
+			return order, &IssuerError{Issuer: c.issuer.Name, Step: "preparing the proof of " + o.ours.Name, Kind: KindUnproven, Err: err}
+		}
+	}
+	for _, o := range todo {
+		if o.chal.Status != acme.StatusPending {
+			continue // initiated by a former attempt
+		}
+		if _, err := c.client.InitiateChallenge(ctx, is.account, o.chal); err != nil {
+			return order, c.fail(s, "asking it to check "+o.ours.Name, err)
+		}
+	}
+	for order.Status == acme.StatusPending {
+		if err := c.pause(ctx, s); err != nil {
+			return order, err
+		}
+		var err error
+		if order, err = c.client.GetOrder(ctx, is.account, order); err != nil {
+			return order, c.fail(s, "waiting for it to check", err)
+		}
+	}
+	if order.Status != acme.StatusInvalid {
+		return order, nil
+	}
+	return order, c.refused(ctx, is, order)
+}
+
+// refused finds out which name the CA could not check, and why.
+func (c *ca) refused(ctx context.Context, is issuance, order acme.Order) error {
+	e := &IssuerError{Issuer: c.issuer.Name, Step: "checking", Kind: KindUnproven, Err: errors.New("the CA did not say why")}
+	if order.Error != nil {
+		e.Err = problemError{*order.Error}
+	}
+	for _, u := range order.Authorizations {
+		authz, err := c.client.GetAuthorization(ctx, is.account, u)
+		if err != nil || authz.Status != acme.StatusInvalid {
+			continue
+		}
+		for _, ch := range authz.Challenges {
+			if ch.Error != nil {
+				e.Step, e.Err = "checking "+authz.IdentifierValue()+" by "+ch.Type, problemError{*ch.Error}
+				return e
+			}
+		}
+	}
+	return e
+}
+
+// pause waits as long as the CA said, or pollInterval.
+func (c *ca) pause(ctx context.Context, s *said) error {
+	wait := pollInterval
+	s.mu.Lock()
+	if !s.retryAfter.IsZero() {
+		wait = min(max(s.retryAfter.Sub(s.now()), pollInterval), time.Minute)
+	}
+	s.mu.Unlock()
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-t.C:
+		return nil
+	}
+}
+
+// choose takes the preferred chain, or the first.
+func (c *ca) choose(is issuance, chains []acme.Certificate) (*issued, error) {
+	if len(chains) == 0 {
+		return nil, errors.New("it gave no certificate")
+	}
+	pick := chains[0]
+	if want := is.spec.PreferredChain; want != "" {
+	search:
+		for _, ch := range chains {
+			certs, err := pki.ParseChain(string(ch.ChainPEM))
+			if err != nil {
+				continue
+			}
+			for _, cert := range certs {
+				if cert.Issuer.CommonName == want {
+					pick = ch
+					break search
+				}
+			}
+		}
+	}
+	certs, err := pki.ParseChain(string(pick.ChainPEM))
+	if err != nil {
+		return nil, err
+	}
+	var chain strings.Builder
+	for _, cert := range certs { // nothing but certificates
+		chain.WriteString(pki.EncodeCertificate(cert.Raw))
+	}
+	out := &issued{chain: chain.String(), leaf: certs[0], url: pick.URL}
+	if info := pick.RenewalInfo; info != nil && info.HasWindow() {
+		out.ari = ariOf(*info, certs[0], is.now())
+	}
+	return out, nil
+}
+
+func newCSR(names []string, key crypto.Signer) ([]byte, error) {
+	template := &x509.CertificateRequest{}
+	for _, n := range names {
+		if ip := net.ParseIP(n); ip != nil {
+			template.IPAddresses = append(template.IPAddresses, ip)
+		} else {
+			template.DNSNames = append(template.DNSNames, n)
+		}
+	}
+	der, err := x509.CreateCertificateRequest(rand.Reader, template, key)
+	if err != nil {
+		return nil, fmt.Errorf("making a certificate request: %w", err)
+	}
+	return der, nil
+}
+
+// Bounds of how often a CA is asked about a renewal: its own wish within
+// these (RFC 9773 4.3.2), otherwise ariDefault.
+const (
+	ariAtLeast = time.Minute
+	ariAtMost  = 12 * time.Hour
+	ariDefault = 6 * time.Hour
+)
+
+func ariOf(info acme.RenewalInfo, leaf *x509.Certificate, now time.Time) *ARI {
+	wait := ariDefault
+	if info.RetryAfter != nil {
+		wait = min(max(time.Until(*info.RetryAfter), ariAtLeast), ariAtMost)
+	}
+	return &ARI{
+		Serial: serialOf(leaf), Start: info.SuggestedWindow.Start.UTC(), End: info.SuggestedWindow.End.UTC(),
+		Selected: info.SelectedTime.UTC(), CheckAfter: now.Add(wait).UTC().Truncate(time.Second), Why: info.ExplanationURL,
+	}
+}
+
+// renewal asks the CA when the certificate should be renewed; nil when it
+// has nothing to say about that.
+func (c *ca) renewal(ctx context.Context, leaf *x509.Certificate, now time.Time) (*ARI, error) {
+	ctx, s := listen(ctx, time.Now)
+	if err := c.ready(ctx); err != nil {
+		return nil, c.fail(s, "reading its directory", err)
+	}
+	info, err := c.client.GetRenewalInfo(ctx, leaf)
+	if errors.Is(err, acme.ErrUnsupported) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, c.fail(s, "asking about the renewal", err)
+	}
+	return ariOf(info, leaf, now), nil
+}
+
+// revoke tells the CA that the certificate is not to be trusted, signed with
+// the certificate's own key: also when the account is lost.
+func (c *ca) revoke(ctx context.Context, leaf *x509.Certificate, key crypto.Signer, reason int) error {
+	ctx, s := listen(ctx, time.Now)
+	if err := c.ready(ctx); err != nil {
+		return c.fail(s, "reading its directory", err)
+	}
+	err := c.client.RevokeCertificate(ctx, acme.Account{}, leaf, key, reason)
+	if isProblem(err, acme.ProblemTypeAlreadyRevoked) {
+		return nil
+	}
+	return c.fail(s, "revoking", err)
+}

@@ -1,0 +1,342 @@
+package acme
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/drover-nomad/drover/acme/pki"
+	"github.com/drover-nomad/drover/record"
+)
+
+// Paths in a Backend. Who serves certificates needs to read CertFolder and
+// PublicPath; the account is for those who issue.
+const (
+	CertFolder  = "drover/certs"
+	PublicPath  = "drover/acme/public"  // item "thumbprint"
+	AccountPath = "drover/acme/account" // the account key and the issuers
+	lockFolder  = "drover/acme/locks"
+)
+
+// Items of a certificate's object.
+const (
+	ItemBundle = "bundle" // chain and key
+	ItemChain  = "chain"
+	ItemKey    = "key"
+	itemSpec   = "spec"
+	itemStatus = "status"
+	itemNext   = "pending_key"
+	itemLayout = "_layout"
+
+	// ItemThumbprint, at PublicPath, is what an edge answers HTTP-01 with:
+	// TOKEN.THUMBPRINT for every token.
+	ItemThumbprint = "thumbprint"
+)
+
+// Store keeps certificates, the ACME account and the locks in a Backend.
+type Store struct{ b Backend }
+
+// NewStore makes no request.
+func NewStore(b Backend) *Store { return &Store{b} }
+
+// Name is the backend's.
+func (s *Store) Name() string { return s.b.Name() }
+
+// Path is where the object of a certificate is. Nomad allows neither dots nor
+// stars in the path of a variable.
+func Path(name string) string { return CertFolder + "/" + encodeName(name) }
+
+func encodeName(name string) string {
+	return strings.NewReplacer(".", "~", "*", "~wild").Replace(name)
+}
+
+func checkLayout(items Items, what string) error {
+	n, err := strconv.Atoi(items[itemLayout])
+	switch {
+	case err != nil || n < 1:
+		return fmt.Errorf("%s carries no layout number: not written by drover", what)
+	case n > Layout:
+		return fmt.Errorf("%s was written by a newer drover (layout %d, this one knows %d): update drover", what, n, Layout)
+	}
+	return nil
+}
+
+// Get reads a certificate; ErrNotFound when there is none of that name.
+func (s *Store) Get(ctx context.Context, name string) (*Object, error) {
+	if !namePattern.MatchString(name) {
+		return nil, &SpecError{name, "that is no name of a certificate"}
+	}
+	return s.get(ctx, Path(name))
+}
+
+func (s *Store) get(ctx context.Context, path string) (*Object, error) {
+	items, version, err := s.b.Get(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkLayout(items, "the certificate at "+path); err != nil {
+		return nil, storeError(s.b, err, "reading")
+	}
+	o := &Object{
+		Key: record.NewValue(items[ItemKey]), Chain: items[ItemChain],
+		pendingKey: record.NewValue(items[itemNext]), version: version,
+	}
+	for item, to := range map[string]any{itemSpec: &o.Spec, itemStatus: &o.Status} {
+		if err := json.Unmarshal([]byte(items[item]), to); err != nil {
+			return nil, storeError(s.b, fmt.Errorf("item %s is not readable: %w", item, err), "reading %s", path)
+		}
+	}
+	return o, nil
+}
+
+// Put writes a certificate that was read or is new, whole; ErrConflict when
+// somebody else wrote it since.
+func (s *Store) Put(ctx context.Context, o *Object) error {
+	items := Items{itemLayout: strconv.Itoa(Layout)}
+	for item, from := range map[string]any{itemSpec: o.Spec, itemStatus: o.Status} {
+		text, err := json.Marshal(from)
+		if err != nil {
+			return fmt.Errorf("encoding certificate %s: %w", o.Spec.Name, err)
+		}
+		items[item] = string(text)
+	}
+	if o.Chain != "" {
+		items[ItemChain], items[ItemKey], items[ItemBundle] = o.Chain, o.Key.Reveal(), o.Bundle().Reveal()
+	}
+	if k := o.pendingKey.Reveal(); k != "" {
+		items[itemNext] = k
+	}
+	version, err := s.b.Put(ctx, Path(o.Spec.Name), items, o.version)
+	if err != nil {
+		return err
+	}
+	o.version = version
+	return nil
+}
+
+// Delete removes a certificate that was read.
+func (s *Store) Delete(ctx context.Context, o *Object) error {
+	return s.b.Delete(ctx, Path(o.Spec.Name), o.version)
+}
+
+// List reads all certificates, sorted by name. An object that cannot be read
+// is left out and its error is among those returned beside the rest.
+func (s *Store) List(ctx context.Context) ([]*Object, error) {
+	paths, err := s.b.List(ctx, CertFolder)
+	if err != nil {
+		return nil, err
+	}
+	found, errs := make([]*Object, len(paths)), make([]error, len(paths))
+	each(len(paths), 8, func(i int) {
+		found[i], errs[i] = s.get(ctx, paths[i])
+		if errors.Is(errs[i], ErrNotFound) {
+			errs[i] = nil // deleted since
+		}
+	})
+	found = slices.DeleteFunc(found, func(o *Object) bool { return o == nil })
+	slices.SortFunc(found, func(a, b *Object) int { return strings.Compare(a.Spec.Name, b.Spec.Name) })
+	return found, errors.Join(errs...)
+}
+
+// each calls f for 0…n-1, at most limit at a time.
+func each(n, limit int, f func(int)) {
+	slots := make(chan struct{}, limit)
+	var wg sync.WaitGroup
+	for i := range n {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			f(i)
+		})
+	}
+	wg.Wait()
+}
+
+// Update applies f to a certificate and writes it. When somebody else writes
+// in between, f is applied to what is there then.
+func (s *Store) Update(ctx context.Context, name string, f func(*Object) error) (*Object, error) {
+	for try := 1; ; try++ {
+		o, err := s.Get(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if err := f(o); err != nil {
+			return o, err
+		}
+		if err = s.Put(ctx, o); err == nil || !errors.Is(err, ErrConflict) || try == 5 {
+			return o, err
+		}
+	}
+}
+
+// lock takes the lock of a certificate, or ErrLocked.
+func (s *Store) lock(ctx context.Context, name string, ttl time.Duration) (Lease, error) {
+	return s.b.Lock(ctx, lockFolder+"/"+encodeName(name), ttl)
+}
+
+// Registration is the account at one CA.
+type Registration struct {
+	Issuer     Issuer    `json:"issuer"`
+	Location   string    `json:"location,omitempty"` // "" before the CA was asked
+	Registered time.Time `json:"registered,omitzero"`
+	// OnNextKey says that the CA has taken the next key already, in a rollover
+	// that is not over.
+	OnNextKey bool `json:"on_next_key,omitempty"`
+}
+
+// Account is the one account key of a store and the CAs that know it. There
+// is one for all, because the edge answers HTTP-01 for every CA with the same
+// thumbprint.
+type Account struct {
+	Key        record.Value            `json:"-"`
+	Thumbprint string                  `json:"thumbprint"`
+	CAs        map[string]Registration `json:"cas"` // by directory URL
+
+	nextKey record.Value
+	version string
+}
+
+// Account reads the account; ErrNotFound before the first issuance.
+func (s *Store) Account(ctx context.Context) (*Account, error) {
+	items, version, err := s.b.Get(ctx, AccountPath)
+	if err != nil {
+		return nil, err
+	}
+	if err := checkLayout(items, "the account at "+AccountPath); err != nil {
+		return nil, storeError(s.b, err, "reading")
+	}
+	a := &Account{Key: record.NewValue(items["key"]), nextKey: record.NewValue(items["next_key"]), version: version}
+	var cas map[string]storedRegistration
+	if err := json.Unmarshal([]byte(items["cas"]), &cas); err != nil {
+		return nil, storeError(s.b, errors.New("item cas is not readable"), "reading %s", AccountPath)
+	}
+	a.CAs = map[string]Registration{}
+	for dir, r := range cas {
+		if r.Issuer.EAB != nil {
+			r.Issuer.EAB.MACKey = record.NewValue(r.MACKey)
+		}
+		a.CAs[dir] = r.Registration
+	}
+	key, err := pki.ParseKey(a.Key.Reveal())
+	if err != nil {
+		return nil, storeError(s.b, err, "reading the account key at %s", AccountPath)
+	}
+	a.Thumbprint, err = thumbprint(key)
+	return a, err
+}
+
+// storedRegistration has the one secret that Registration does not show.
+type storedRegistration struct {
+	Registration
+	MACKey string `json:"mac_key,omitempty"`
+}
+
+func (s *Store) putAccount(ctx context.Context, a *Account) error {
+	cas := map[string]storedRegistration{}
+	for dir, r := range a.CAs {
+		st := storedRegistration{Registration: r}
+		if r.Issuer.EAB != nil {
+			st.MACKey = r.Issuer.EAB.MACKey.Reveal()
+		}
+		cas[dir] = st
+	}
+	text, err := json.Marshal(cas)
+	if err != nil {
+		return fmt.Errorf("encoding the account: %w", err)
+	}
+	items := Items{itemLayout: strconv.Itoa(Layout), "key": a.Key.Reveal(), "cas": string(text)}
+	if k := a.nextKey.Reveal(); k != "" {
+		items["next_key"] = k
+	}
+	version, err := s.b.Put(ctx, AccountPath, items, a.version)
+	if err == nil {
+		a.version = version
+	}
+	return err
+}
+
+// updateAccount applies f to the account, which it makes when there is none.
+func (s *Store) updateAccount(ctx context.Context, f func(*Account) error) (*Account, error) {
+	for try := 1; ; try++ {
+		a, err := s.Account(ctx)
+		if errors.Is(err, ErrNotFound) {
+			a, err = newAccount()
+		}
+		if err != nil {
+			return nil, err
+		}
+		if err := f(a); err != nil {
+			return nil, err
+		}
+		if err = s.putAccount(ctx, a); err == nil || !errors.Is(err, ErrConflict) || try == 5 {
+			return a, err
+		}
+	}
+}
+
+func newAccount() (*Account, error) {
+	key, err := pki.NewKey(pki.P256)
+	if err != nil {
+		return nil, err
+	}
+	text, err := pki.EncodeKey(key)
+	if err != nil {
+		return nil, err
+	}
+	a := &Account{Key: record.NewValue(text), CAs: map[string]Registration{}}
+	a.Thumbprint, err = thumbprint(key)
+	return a, err
+}
+
+// Thumbprint is what is published for those who answer HTTP-01; "" when
+// nothing is.
+func (s *Store) Thumbprint(ctx context.Context) (string, error) {
+	items, _, err := s.b.Get(ctx, PublicPath)
+	if errors.Is(err, ErrNotFound) {
+		return "", nil
+	}
+	return items[ItemThumbprint], err
+}
+
+// publish makes sure that the thumbprint is published.
+func (s *Store) publish(ctx context.Context, thumbprint string) error {
+	for try := 1; ; try++ {
+		items, version, err := s.b.Get(ctx, PublicPath)
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		if items[ItemThumbprint] == thumbprint {
+			return nil
+		}
+		_, err = s.b.Put(ctx, PublicPath, Items{itemLayout: strconv.Itoa(Layout), ItemThumbprint: thumbprint}, version)
+		if err == nil || !errors.Is(err, ErrConflict) || try == 5 {
+			return err
+		}
+	}
+}
+
+// thumbprint is RFC 7638's of an ECDSA P-256 key, which account keys are.
+func thumbprint(key crypto.Signer) (string, error) {
+	public, ok := key.Public().(*ecdsa.PublicKey)
+	if !ok || public.Curve != elliptic.P256() {
+		return "", errors.New("the account key is not ECDSA P-256")
+	}
+	raw, err := public.Bytes() // 4, x, y
+	if err != nil {
+		return "", err
+	}
+	enc := base64.RawURLEncoding.EncodeToString
+	sum := sha256.Sum256([]byte(`{"crv":"P-256","kty":"EC","x":"` + enc(raw[1:33]) + `","y":"` + enc(raw[33:]) + `"}`))
+	return enc(sum[:]), nil
+}
