@@ -88,6 +88,7 @@ func Up(ctx context.Context, opts Options) (*Cluster, error) {
 		if l, err = establish(ctx, opts); err != nil {
 			return nil, err
 		}
+		l.warn(opts)
 	} else {
 		if err := l.sweep(ctx); err != nil {
 			return nil, fmt.Errorf("cleaning up after the last run: %w", err)
@@ -103,7 +104,6 @@ func Up(ctx context.Context, opts Options) (*Cluster, error) {
 	if err := l.placeTools(ctx, opts); err != nil {
 		return nil, err
 	}
-	l.warn(opts)
 	return l.launch(ctx, opts)
 }
 
@@ -218,9 +218,14 @@ func (l *layout) placeTools(ctx context.Context, opts Options) error {
 
 // warn says what about the directory will trouble tasks.
 func (l *layout) warn(opts Options) {
-	// See allocDir: 107 bytes less those of the alloc's ID and of the names
-	// that do not depend on the task.
-	if room := 107 - len(l.dir) - len("/alloc/150/") - 36 - len("//secrets/api.sock"); room < 12 {
+	// See allocDir: 107 bytes less those that do not depend on the task.
+	longest := l.path("alloc")
+	for _, a := range l.agents() {
+		if a.client {
+			longest = l.allocDir(a)
+		}
+	}
+	if room := 107 - len(longest+"/00000000-0000-0000-0000-000000000000//secrets/api.sock"); room < 12 {
 		opts.Events(Event{Warning: true, Text: fmt.Sprintf("the path %s is long: tasks whose name has more than %d letters get no API socket", l.dir, max(room, 0))})
 	}
 	if os.Geteuid() != 0 {

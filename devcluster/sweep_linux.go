@@ -194,8 +194,8 @@ func (f *finder) helper(pid int) bool {
 
 // How long leftovers and tasks have to end before they are killed.
 const (
-	graceInt  = 3 * time.Second // SIGINT is what Nomad itself sends first
-	graceTerm = 3 * time.Second
+	graceInt  = 5 * time.Second // SIGINT is what Nomad itself sends first
+	graceTerm = 10 * time.Second
 	graceKill = 10 * time.Second
 )
 
@@ -303,11 +303,12 @@ func (l *layout) wipe() error {
 	}
 	l.removeTraces()
 	for _, e := range entries {
+		// #nosec G703 -- names of our own, in a directory with our state file
 		if err := os.RemoveAll(l.path(e)); err != nil {
 			return fmt.Errorf("removing the dev cluster: %w", err)
 		}
 	}
-	_ = os.Remove(l.dir) // unless somebody keeps something there
+	_ = os.Remove(l.dir) // #nosec G703 -- unless somebody keeps something there
 	return nil
 }
 
