@@ -46,7 +46,11 @@ func Each(ctx context.Context, s *stack.Stack, o Options, do func(Job) error) er
 		return err
 	}
 	defer done()
-	diags := r.diags
+	if r.diags.HasErrors() {
+		return r.diags
+	}
+	var diags hcl.Diagnostics
+	told := map[string]bool{} // a mistake in a shared layer is told once
 	ids := map[string]*stack.Service{}
 	services := slices.DeleteFunc(slices.Clone(s.Services), func(svc *stack.Service) bool {
 		return len(o.Services) > 0 && !slices.Contains(o.Services, svc.Name)
@@ -67,7 +71,12 @@ func Each(ctx context.Context, s *stack.Stack, o Options, do func(Job) error) er
 			return err
 		}
 		job, ds := r.service(svc, m)
-		diags = append(diags, ds...)
+		for _, d := range ds {
+			if text := d.Error(); !told[text] {
+				told[text] = true
+				diags = append(diags, d)
+			}
+		}
 		if ds.HasErrors() {
 			if len(diags) > 50 {
 				break // the rest would be more of the same
@@ -176,6 +185,22 @@ func (r *renderer) parse(l *stack.Layer, allowed ...string) (*body, hcl.Diagnost
 	for _, n := range b.items {
 		if n.attr || !slices.Contains(allowed, n.name) {
 			p.diags = append(p.diags, diagAt(n.rng, fmt.Sprintf("%q does not belong here", n.name), "This file may hold "+strings.Join(allowed, ", ")+"."))
+			continue
+		}
+		switch n.name {
+		case "variable":
+			if len(n.labels) != 1 {
+				p.diags = append(p.diags, diagAt(n.rng, "A variable block has one label", "Write variable \"NAME\" { … }."))
+			}
+		case "locals", "variables":
+			if len(n.labels) > 0 {
+				p.diags = append(p.diags, diagAt(n.rng, fmt.Sprintf("A %s block has no label", n.name), fmt.Sprintf("Write %s { … }.", n.name)))
+			}
+			for _, inner := range n.body.items {
+				if !inner.attr {
+					p.diags = append(p.diags, diagAt(inner.rng, fmt.Sprintf("A %s block holds only values", n.name), "Write NAME = VALUE."))
+				}
+			}
 		}
 	}
 	return b, p.diags

@@ -260,6 +260,9 @@ func (p *parser) lineEnd(pos, limit int) int {
 			return pos
 		}
 	}
+	if limit < len(p.layer.Src) {
+		return pos
+	}
 	return len(src)
 }
 

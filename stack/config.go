@@ -91,6 +91,10 @@ func (s *Stack) config(body hcl.Body, ctx *hcl.EvalContext) hcl.Diagnostics {
 			}
 			seen[id] = b.DefRange
 		}
+		if (b.Type == "service" || b.Type == "secret" || b.Type == "volume") && !validName(b.Labels[0]) {
+			diags = append(diags, errAt(b.LabelRanges[0], fmt.Sprintf("Invalid name %q of a %s", b.Labels[0], b.Type), "A name holds letters, digits, dots, dashes and underscores, and begins with a letter or digit."))
+			continue
+		}
 		switch b.Type {
 		case "stack":
 			var v stackBlock
@@ -122,6 +126,16 @@ func (s *Stack) config(body hcl.Body, ctx *hcl.EvalContext) hcl.Diagnostics {
 	return diags
 }
 
+func validName(name string) bool {
+	for i, r := range name {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		if !letter && (i == 0 || !strings.ContainsRune("._-", r)) {
+			return false
+		}
+	}
+	return name != ""
+}
+
 func (s *Stack) secret(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 	var v secretBlock
 	diags := gohcl.DecodeBody(b.Body, ctx, &v)
@@ -140,6 +154,13 @@ func (s *Stack) secret(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 		sec.Length = *v.Length
 		if sec.Length < 8 || sec.Length > 4096 {
 			diags = append(diags, errAt(attrRange(b, "length"), "Invalid length of a secret", "Write a number from 8 to 4096."))
+		}
+	}
+	for _, other := range s.Secrets {
+		for _, item := range sec.Items() {
+			if slices.Contains(other.Items(), item) {
+				diags = append(diags, errAt(b.DefRange, fmt.Sprintf("Secrets %q and %q both have the item %q", other.Name, sec.Name, item), "Rename one of them."))
+			}
 		}
 	}
 	s.Secrets = append(s.Secrets, sec)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 
@@ -180,7 +181,8 @@ func (l *loader) load(ctx context.Context) (hcl.Diagnostics, error) {
 	sharedVals, ds := shared.resolve(vals)
 	diags = append(diags, ds...)
 	if diags.HasErrors() {
-		return diags, nil
+		// A name that was mistyped is often why another has no value.
+		return append(diags, unknownNames(l.mentioned(shared, files), vals)...), nil
 	}
 	switch {
 	case config != nil:
@@ -213,6 +215,20 @@ func (l *loader) load(ctx context.Context) (hcl.Diagnostics, error) {
 		s.Plain = &Plain{Vars: l.Vars, VarFiles: l.ValueFiles, Environ: l.Environ}
 	}
 	return diags, nil
+}
+
+// mentioned are the names of variables that could be meant, also of those in
+// services that have not been read properly.
+func (l *loader) mentioned(shared declarations, files []string) []string {
+	names := shared.names()
+	for _, f := range files {
+		if layer, err := l.read(f); err == nil && layer != nil {
+			for _, m := range regexp.MustCompile(`variable\s+"?([\w-]+)`).FindAllSubmatch(layer.Src, -1) {
+				names = append(names, string(m[1]))
+			}
+		}
+	}
+	return names
 }
 
 func isYAML(name string) bool {
