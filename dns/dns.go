@@ -36,7 +36,8 @@ const maxTTL = 1<<31 - 1 // RFC 2181, section 8
 // Record is one desired record set: all values of one name and type.
 //
 // As a user writes it, Name is relative to Zone ("@" for its apex), or
-// complete when it ends with a dot or with the zone. After [Normalize] it is
+// complete when it ends with a dot or with the zone. Without a Zone it is
+// relative to the only allowed zone, or complete when there are several. After [Normalize] it is
 // complete, in lower case, IDNA-encoded and without a trailing dot, as is Zone.
 //
 // Values are addresses, the target of a CNAME (always complete, with or
@@ -92,8 +93,8 @@ func (e *RecordError) Error() string {
 }
 
 // Normalize checks desired records and gives them the form in which they are
-// compared. zones is the allow-list; a record without a zone gets the longest
-// one that its complete name is in. Every mistake is in the error, joined:
+// compared. zones is the allow-list; a record without a zone gets the most
+// specific one that its complete name is in. Every mistake is in the error, joined:
 // each is a *RecordError.
 func Normalize(records []Record, zones []string) ([]Record, error) {
 	var errs []error
@@ -163,6 +164,9 @@ func normalizeRecord(r Record, zones []string) (Record, error) {
 		if r.Zone, err = normalizeZone(r.Zone); err != nil {
 			return r, fmt.Errorf("zone: %w", err)
 		}
+	}
+	if r.Zone == "" && len(zones) == 1 && !strings.HasSuffix(r.Name, ".") {
+		r.Zone = zones[0] // the only one that can be meant
 	}
 	if r.Name, err = completeName(r.Name, r.Zone); err != nil {
 		return r, err
@@ -257,7 +261,8 @@ type Change struct {
 
 	// Adopt says that a foreign record becomes drover's by this change.
 	Adopt bool `json:"adopt,omitempty"`
-	// Conflict says that the record is not as desired and will not be.
+	// Conflict says that the record is not as desired and that no policy
+	// wants it so.
 	Conflict bool   `json:"conflict,omitempty"`
 	Reason   string `json:"reason,omitempty"`
 	Source   string `json:"source,omitempty"`

@@ -171,7 +171,7 @@ func (p *Plan) record(in Input, r Record, zone map[Key]Set, gone map[Key]bool) C
 			c.Action, c.Reason = Update, "adopted as it is"
 		}
 	case p.Policy == CreateOnly:
-		c.Action, c.Conflict, c.Adopt = Keep, true, false
+		c.Action, c.Adopt = Keep, false
 		c.Reason = "policy create-only changes nothing that is there"
 	default:
 		c.Action = Update

@@ -86,14 +86,14 @@ func TestPlan(t *testing.T) {
 		{name: "as it is", desired: []Record{want}, actual: map[Key]Set{www: same}, owned: mine, want: "unchanged"},
 		{name: "differs", desired: []Record{want}, actual: map[Key]Set{www: other}, owned: mine, want: "update"},
 		{name: "TTL differs", desired: []Record{want}, actual: map[Key]Set{www: set(60, "192.0.2.1")}, owned: mine, want: "update"},
-		{name: "differs, create-only", desired: []Record{want}, actual: map[Key]Set{www: other}, owned: mine, policy: CreateOnly, want: "keep!", reason: "create-only"},
+		{name: "differs, create-only", desired: []Record{want}, actual: map[Key]Set{www: other}, owned: mine, policy: CreateOnly, want: "keep", reason: "create-only"},
 		{name: "vanished", desired: []Record{want}, owned: mine, want: "create"},
 		{name: "foreign", desired: []Record{want}, actual: map[Key]Set{www: other}, want: "foreign!", reason: "--adopt"},
 		{name: "foreign, sync", desired: []Record{want}, actual: map[Key]Set{www: other}, policy: Sync, want: "foreign!"},
 		{name: "foreign and the same", desired: []Record{want}, actual: map[Key]Set{www: same}, want: "foreign", reason: "as desired"},
 		{name: "adopted", desired: []Record{want}, actual: map[Key]Set{www: other}, adopt: true, want: "update+"},
 		{name: "adopted as it is", desired: []Record{want}, actual: map[Key]Set{www: same}, adopt: true, want: "update+"},
-		{name: "adopt, create-only", desired: []Record{want}, actual: map[Key]Set{www: other}, adopt: true, policy: CreateOnly, want: "keep!"},
+		{name: "adopt, create-only", desired: []Record{want}, actual: map[Key]Set{www: other}, adopt: true, policy: CreateOnly, want: "keep"},
 		{name: "of another owner", desired: []Record{want}, actual: map[Key]Set{www: other}, others: map[Key]string{www: "shop/prod"}, adopt: true, want: "foreign!", reason: "shop/prod"},
 		{name: "no longer desired", actual: map[Key]Set{www: same}, owned: mine, want: "keep", reason: "upsert-only"},
 		{name: "no longer desired, sync", actual: map[Key]Set{www: same}, owned: mine, policy: Sync, want: "delete"},
@@ -343,8 +343,8 @@ func reconcileOnce(ctx context.Context, r *rand.Rand) error {
 			return err
 		}
 		conflicts := map[Key]bool{}
-		for _, c := range plan.Conflicts() {
-			conflicts[c.Key] = true
+		for _, c := range plan.Changes {
+			conflicts[c.Key] = c.Conflict || c.Action == Keep
 		}
 		for _, rec := range records {
 			now, there := w.zones[rec.Zone][rec.Key()]

@@ -1,0 +1,433 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/spf13/cobra"
+
+	"github.com/drover-nomad/drover/dns"
+	"github.com/drover-nomad/drover/stack"
+)
+
+func newDNS(streams *IO) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "dns",
+		Short: "Look at and change the DNS records of a stack",
+		Long: `Look at and change the DNS records of a stack.
+
+The dns block of stack.hcl names the provider, the zones that may be changed
+and the policy; record blocks are what the stack wants there. Which records are
+drover's is kept in a Nomad Variable: a record that drover did not make is left
+alone unless --adopt is given.`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("unknown command %q of %s", args[0], cmd.CommandPath())
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newDNSPlan(streams, false), newDNSPlan(streams, true), newDNSList(streams))
+	return cmd
+}
+
+// dnsFlags are those of every dns command.
+type dnsFlags struct {
+	stackFlags
+	adopt   bool
+	timeout time.Duration
+	format  string
+}
+
+func (f *dnsFlags) register(cmd *cobra.Command, jsonHelp string) {
+	f.stackFlags.register(cmd)
+	_ = cmd.Flags().MarkHidden("service") // records are the stack's
+	cmd.Flags().DurationVar(&f.timeout, "timeout", 30*time.Second, "how long one conversation with the DNS provider may take")
+	cmd.Flags().StringVarP(&f.format, "output", "o", "text", jsonHelp)
+}
+
+// open reads the stack and makes its DNS manager; nil when the stack wants no
+// provider in this environment.
+func (f *dnsFlags) open(ctx context.Context, arg string) (*dns.Manager, []dns.Record, *stack.Stack, error) {
+	if err := oneOf("-o", f.format, "text", "json"); err != nil {
+		return nil, nil, nil, err
+	}
+	if f.timeout <= 0 {
+		return nil, nil, nil, usagef("--timeout is greater than 0")
+	}
+	s, err := f.stack(ctx, arg)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	switch {
+	case s.DNS == nil:
+		return nil, nil, s, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: fmt.Sprintf("The stack %q says nothing about DNS", s.Name),
+			Detail: "Write a dns block into its stack.hcl, with provider and zones."}}
+	case s.DNS.Provider == "":
+		return nil, nil, s, nil
+	}
+	opts, records := dns.FromStack(s)
+	opts.Getenv = os.Getenv
+	// Mistakes are told before anybody is asked.
+	if _, err := dns.Normalize(records, s.DNS.Zones); err != nil {
+		return nil, nil, s, dnsDiagnostics(s, err)
+	}
+	provider, err := dns.Open(opts)
+	if err != nil {
+		return nil, nil, s, dnsDiagnostics(s, err)
+	}
+	policy, err := dns.ParsePolicy(s.DNS.Policy)
+	if err != nil {
+		return nil, nil, s, dnsDiagnostics(s, err)
+	}
+	clients, err := connect(ctx, false)
+	if err != nil {
+		return nil, nil, s, err
+	}
+	return &dns.Manager{
+		Owner: dns.Owner(s), Provider: provider, Zones: s.DNS.Zones, Policy: policy, Adopt: f.adopt,
+		Store: dns.NomadStore{Client: clients.Nomad}, Timeout: f.timeout,
+	}, records, s, nil
+}
+
+// dnsDiagnostics gives every mistake its place in the stack.
+func dnsDiagnostics(s *stack.Stack, err error) error {
+	var diags hcl.Diagnostics
+	errs := []error{err}
+	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // not a cause: the parts
+		errs = joined.Unwrap()
+	}
+	for _, e := range errs {
+		d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: e.Error(), Subject: &s.DNS.Range}
+		var bad *dns.RecordError
+		if errors.As(e, &bad) {
+			d.Summary = fmt.Sprintf("Record %q (%s): %s", bad.Record.Name, bad.Record.Type, bad.Msg)
+			for _, r := range s.Records {
+				if bad.Record.Source == fmt.Sprintf("%s:%d:%d", r.Range.Filename, r.Range.Start.Line, r.Range.Start.Column) {
+					d.Subject = &r.Range
+				}
+			}
+		}
+		diags = append(diags, d)
+	}
+	return diags
+}
+
+func newDNSPlan(streams *IO, apply bool) *cobra.Command {
+	var flags dnsFlags
+	cmd := &cobra.Command{
+		Use:   "plan STACK",
+		Short: "Show what would be changed in DNS",
+		Long: `Show what would be changed in DNS, and what is left alone and why.
+
+The exit code is 1 when a zone cannot be read.`,
+		Args: exactArgs(1, "STACK"),
+	}
+	if apply {
+		cmd.Use, cmd.Short = "apply STACK", "Make the DNS records as the stack wants them"
+		cmd.Long = `Make the DNS records as the stack wants them.
+
+Each zone is changed at once where the provider can; when that is refused,
+every name is tried by itself, so that one bad record does not keep the others
+out. The exit code is 1 when a record is not as the stack wants it.`
+	}
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		m, records, s, err := flags.open(cmd.Context(), args[0])
+		if err != nil {
+			return err
+		}
+		v := &dnsView{io: streams, asJSON: flags.format == "json", owner: dns.Owner(s)}
+		if m == nil {
+			return v.none()
+		}
+		plan, err := m.Plan(cmd.Context(), records)
+		if err != nil {
+			return err
+		}
+		if !apply {
+			return v.plan(plan)
+		}
+		return v.apply(cmd.Context(), m, plan)
+	}
+	flags.register(cmd, "text, or json: one event per line")
+	cmd.Flags().BoolVar(&flags.adopt, "adopt", false, "take over records that the stack wants and that drover did not make")
+	return cmd
+}
+
+// dnsView prints plans and what became of them.
+type dnsView struct {
+	io     *IO
+	asJSON bool
+	owner  string
+}
+
+type dnsEvent struct {
+	Time  time.Time `json:"time"`
+	Event string    `json:"event"`
+	dns.Change
+	Error string `json:"error,omitempty"`
+}
+
+func (v *dnsView) json(value any) { _ = json.NewEncoder(v.io.Out).Encode(value) }
+
+func (v *dnsView) end(outcome string, code int, counts map[string]int) {
+	if v.asJSON {
+		v.json(map[string]any{"time": time.Now(), "event": "end", "owner": v.owner, "outcome": outcome, "exit_code": code, "counts": counts})
+	}
+}
+
+func (v *dnsView) none() error {
+	if !v.asJSON {
+		fmt.Fprintf(v.io.Out, "%s: no DNS provider in this environment: nothing to do\n", v.owner)
+	}
+	v.end("unchanged", exitOK, nil)
+	return nil
+}
+
+var dnsMarks = map[dns.Action]string{dns.Create: "+", dns.Update: "~", dns.Delete: "-", dns.Foreign: "!", dns.Keep: "!"}
+
+// show is a line for one change.
+func (v *dnsView) show(c dns.Change) string {
+	mark := dnsMarks[c.Action]
+	if mark == "" || !c.Conflict && c.Action == dns.Foreign {
+		mark = " "
+	}
+	line := fmt.Sprintf("%s %s\t%s\t%s\t%s", mark, c.Action, c.Name, c.Type, contents(c))
+	if c.Reason != "" {
+		line += "  (" + c.Reason + ")"
+	}
+	return line
+}
+
+// contents is what a record holds now and what it should.
+func contents(c dns.Change) string {
+	switch {
+	case c.Old == nil && c.New == nil:
+		return "-"
+	case c.Old == nil:
+		return contentsOf(*c.New)
+	case c.New == nil || c.Old.Equal(*c.New):
+		return contentsOf(*c.Old)
+	}
+	return contentsOf(*c.Old) + " → " + contentsOf(*c.New)
+}
+
+func contentsOf(s dns.Set) string {
+	parts := make([]string, len(s.Values))
+	for i, p := range s.Values {
+		if r := []rune(p); len(r) > 60 {
+			p = string(r[:59]) + "…"
+		}
+		parts[i] = fmt.Sprintf("%q", p)
+		if !strings.ContainsAny(p, " \"\\") && len(parts[i]) == len(p)+2 {
+			parts[i] = p
+		}
+	}
+	return fmt.Sprintf("%ds %s", s.TTL, strings.Join(parts, ", "))
+}
+
+func (v *dnsView) changes(p *dns.Plan) {
+	if v.asJSON {
+		for _, c := range p.Changes {
+			v.json(dnsEvent{Time: time.Now(), Event: "plan", Change: c})
+		}
+		return
+	}
+	w := tabwriter.NewWriter(v.io.Out, 0, 0, 2, ' ', 0)
+	for _, c := range p.Changes {
+		fmt.Fprintln(w, v.show(c))
+	}
+	_ = w.Flush()
+}
+
+func (v *dnsView) zoneErrors(p *dns.Plan) {
+	for _, e := range p.Errors {
+		if v.asJSON {
+			v.json(map[string]any{"time": time.Now(), "event": "zone-failed", "zone": e.Zone, "error": e.Err.Error()})
+			continue
+		}
+		fmt.Fprintf(v.io.Err, "Error: %s\n", e)
+	}
+}
+
+func dnsCounts(p *dns.Plan) map[string]int {
+	counts := map[string]int{}
+	for _, c := range p.Changes {
+		counts[string(c.Action)]++
+	}
+	return counts
+}
+
+func (v *dnsView) plan(p *dns.Plan) error {
+	v.changes(p)
+	v.zoneErrors(p)
+	code, outcome := exitOK, "changes"
+	if p.Empty() {
+		outcome = "unchanged"
+	}
+	if len(p.Errors) > 0 {
+		code, outcome = exitError, "failed"
+	}
+	if !v.asJSON {
+		fmt.Fprintf(v.io.Out, "%s: %s\n", v.owner, dnsTotals(p, len(p.Errors)))
+	}
+	v.end(outcome, code, dnsCounts(p))
+	if code != exitOK {
+		return errSilent{code}
+	}
+	return nil
+}
+
+func dnsTotals(p *dns.Plan, zones int) string {
+	parts := []string{
+		fmt.Sprintf("%d to create", p.Count(dns.Create)), fmt.Sprintf("%d to update", p.Count(dns.Update)),
+		fmt.Sprintf("%d to delete", p.Count(dns.Delete)), fmt.Sprintf("%d unchanged", p.Count(dns.Unchanged)),
+	}
+	for _, a := range []dns.Action{dns.Foreign, dns.Keep, dns.Forget} {
+		if n := p.Count(a); n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, map[dns.Action]string{dns.Foreign: "foreign", dns.Keep: "kept", dns.Forget: "gone"}[a]))
+		}
+	}
+	if zones > 0 {
+		parts = append(parts, fmt.Sprintf("%d zones could not be read", zones))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func (v *dnsView) apply(ctx context.Context, m *dns.Manager, p *dns.Plan) error {
+	v.zoneErrors(p)
+	for _, c := range p.Changes {
+		switch {
+		case v.asJSON && !c.Pending():
+			v.json(dnsEvent{Time: time.Now(), Event: "left", Change: c})
+		case c.Conflict:
+			fmt.Fprintf(v.io.Err, "Error: record %s is not as the stack wants it: %s\n", c.Key, c.Reason)
+		}
+	}
+	res, err := m.Apply(ctx, p, func(c dns.Change, err error) {
+		switch {
+		case v.asJSON && err != nil:
+			v.json(dnsEvent{Time: time.Now(), Event: "failed", Change: c, Error: err.Error()})
+		case v.asJSON:
+			v.json(dnsEvent{Time: time.Now(), Event: "done", Change: c})
+		case err != nil:
+			fmt.Fprintf(v.io.Err, "Error: %s of record %s: %s\n", c.Action, c.Key, err)
+		default:
+			fmt.Fprintln(v.io.Out, strings.ReplaceAll(v.show(c), "\t", "  "))
+		}
+	})
+	if err != nil {
+		return err
+	}
+	code, outcome := exitOK, "applied"
+	if len(res.Done) == 0 {
+		outcome = "unchanged"
+	}
+	if len(res.Failed) > 0 || len(p.Errors) > 0 || len(p.Conflicts()) > 0 {
+		code, outcome = exitError, "failed"
+	}
+	if ctx.Err() != nil {
+		code, outcome = exitCancelled, "cancelled"
+	}
+	counts := map[string]int{"failed": len(res.Failed), "conflicts": len(p.Conflicts()), "unchanged": p.Count(dns.Unchanged)}
+	for _, c := range res.Done {
+		counts[string(c.Action)]++
+	}
+	if !v.asJSON {
+		line := fmt.Sprintf("%s: %d created, %d updated, %d deleted, %d unchanged", v.owner, counts["create"], counts["update"], counts["delete"], counts["unchanged"])
+		if n := len(res.Failed) + len(p.Conflicts()); n > 0 {
+			line += fmt.Sprintf(", %d not as wanted", n)
+		}
+		if len(p.Errors) > 0 {
+			line += fmt.Sprintf(", %d zones could not be read", len(p.Errors))
+		}
+		fmt.Fprintln(v.io.Out, line)
+	}
+	v.end(outcome, code, counts)
+	if code != exitOK {
+		return errSilent{code}
+	}
+	return nil
+}
+
+func newDNSList(streams *IO) *cobra.Command {
+	var flags dnsFlags
+	cmd := &cobra.Command{
+		Use:   "list STACK",
+		Short: "List the records that drover made for a stack, and how they are now",
+		Args:  exactArgs(1, "STACK"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			m, _, s, err := flags.open(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			v := &dnsView{io: streams, asJSON: flags.format == "json", owner: dns.Owner(s)}
+			if m == nil {
+				return v.none()
+			}
+			return v.list(cmd.Context(), m)
+		},
+	}
+	flags.register(cmd, "text, or json: one record per line")
+	return cmd
+}
+
+// list prints claims with what the zones hold. A zone that cannot be read
+// costs the contents of its records only.
+func (v *dnsView) list(ctx context.Context, m *dns.Manager) error {
+	owned, err := m.Store.Load(ctx, m.Owner)
+	if err != nil {
+		return err
+	}
+	actual, failed := m.Read(ctx)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	type row struct {
+		Zone string `json:"zone"`
+		dns.Key
+		State   string    `json:"state"` // present, gone, unknown
+		Set     *dns.Set  `json:"set,omitempty"`
+		Since   time.Time `json:"since"`
+		Adopted bool      `json:"adopted,omitempty"`
+	}
+	w := tabwriter.NewWriter(v.io.Out, 0, 0, 2, ' ', 0)
+	if !v.asJSON {
+		fmt.Fprintln(w, "NAME\tTYPE\tSTATE\tSINCE\tCONTENTS")
+	}
+	keys := slices.SortedFunc(maps.Keys(owned.Claims), func(a, b dns.Key) int { return strings.Compare(a.String(), b.String()) })
+	for _, key := range keys {
+		c := owned.Claims[key]
+		r := row{Zone: c.Zone, Key: key, State: "unknown", Since: c.Since, Adopted: c.Adopted}
+		text := "-"
+		if zone, readable := actual[c.Zone]; readable {
+			r.State = "gone"
+			if set, there := zone[key]; there {
+				r.State, r.Set, text = "present", &set, contentsOf(set)
+			}
+		}
+		if v.asJSON {
+			v.json(r)
+			continue
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.Name, r.Type, r.State, r.Since.Format(time.DateOnly), text)
+	}
+	_ = w.Flush()
+	for _, e := range failed {
+		fmt.Fprintf(v.io.Err, "Error: %s\n", e)
+	}
+	if len(failed) > 0 {
+		return errSilent{exitError}
+	}
+	return nil
+}
