@@ -154,3 +154,42 @@ func nomadBinary(t *testing.T) string {
 	}
 	return path
 }
+
+// What `drover render -o hcl` writes for the stacks that ship is, to Nomad,
+// the same jobs that drover itself deploys.
+func TestMergedJobSpecsAreTheSameJobsToNomad(t *testing.T) {
+	nomad := nomadBinary(t)
+	for _, args := range [][]string{
+		{"ocis", "-var", "domain=cloud.example.org"},
+		{"ocis", "-var", "domain=cloud.example.org", "-e", "dev"},
+	} {
+		specs, jobs := t.TempDir(), t.TempDir()
+		for dir, format := range map[string]string{specs: "hcl", jobs: "json"} {
+			var stdout, stderr bytes.Buffer
+			streams := &cli.IO{In: strings.NewReader(""), Out: &stdout, Err: &stderr}
+			if code := cli.Run(t.Context(), streams, append([]string{"render", "--out", dir, "-o", format}, args...)); code != 0 {
+				t.Fatalf("%v: exit code %d: %s", args, code, stderr.String())
+			}
+		}
+		files, err := filepath.Glob(filepath.Join(specs, "*.nomad.hcl"))
+		if err != nil || len(files) < 29 {
+			t.Fatalf("%d job specs: %v", len(files), err)
+		}
+		for _, f := range files {
+			cmd := exec.CommandContext(t.Context(), nomad, "job", "run", "-output", filepath.Base(f))
+			cmd.Dir = specs
+			got, err := cmd.Output()
+			if err != nil {
+				t.Errorf("%v: nomad refuses %s: %v", args, filepath.Base(f), err)
+				continue
+			}
+			want, err := os.ReadFile(filepath.Join(jobs, strings.TrimSuffix(filepath.Base(f), ".hcl")+".json"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%v: nomad makes another job of %s than drover", args, filepath.Base(f))
+			}
+		}
+	}
+}
