@@ -87,7 +87,7 @@ func (m *Manager) accountAt(ctx context.Context, c *ca, lost string) (acme.Accou
 }
 
 // from gets a certificate from one issuer.
-func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Solver) (*Object, *issued, error) {
+func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Solver, left func(*LeftoverError)) (*Object, *issued, error) {
 	c, err := m.ca(ctx, issuer)
 	if err != nil {
 		return o, nil, err
@@ -102,7 +102,7 @@ func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Sol
 		if p != nil && (p.Set != set || p.Directory != c.issuer.Directory || o.pendingKey.Reveal() == "") {
 			p = nil
 		}
-		is := issuance{spec: o.Spec, account: account, solver: solver, now: m.now, step: func(string) {}}
+		is := issuance{spec: o.Spec, account: account, solver: solver, now: m.now, leftover: left}
 		if p != nil {
 			is.order = p.Order
 			if is.key, err = pki.ParseKey(o.pendingKey.Reveal()); err != nil {

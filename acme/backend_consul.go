@@ -87,7 +87,7 @@ func (b *consulBackend) Put(ctx context.Context, path string, items Items, versi
 	if err != nil {
 		return "", storeError(b, err, "encoding %s", path)
 	}
-	out, err := b.checked(ctx, &capi.KVTxnOp{Verb: capi.KVCAS, Key: path, Value: b.key.aead.Seal(nil, nil, text, []byte(path))}, version)
+	out, err := b.checked(ctx, &capi.KVTxnOp{Verb: capi.KVCAS, Key: path, Value: b.key.aead.Seal(nil, nil, text, []byte(path))}, version) // #nosec G407 -- the AEAD makes its own nonce
 	if err != nil {
 		return "", storeError(b, err, "writing %s", path)
 	}
@@ -147,6 +147,7 @@ func (b *consulBackend) Lock(ctx context.Context, path string, ttl time.Duration
 		return nil, storeError(b, err, "locking %s", path)
 	}
 	l := &consulLease{b: b, path: path, id: id, stop: make(chan struct{}), lost: make(chan struct{})}
+	// #nosec G118 -- the lease outlives the request that took it
 	go keepLease(ttl, l.renew, func(err error) bool { return errors.Is(err, capi.ErrSessionExpired) }, l.stop, l.lost)
 	return l, nil
 }

@@ -106,6 +106,7 @@ func (b *nomadBackend) Lock(ctx context.Context, path string, ttl time.Duration)
 		return nil, storeError(b, err, "locking %s", path)
 	}
 	l := &nomadLease{b: b, path: path, id: held.LockID(), stop: make(chan struct{}), lost: make(chan struct{})}
+	// #nosec G118 -- the lease outlives the request that took it
 	go keepLease(ttl, l.renew, func(err error) bool { return isStatus(err, http.StatusConflict) }, l.stop, l.lost)
 	return l, nil
 }

@@ -56,8 +56,10 @@ type Solver interface {
 	// Wait returns when the CA will see it.
 	Wait(ctx context.Context, ch Challenge) error
 	// CleanUp takes it down. It is called once for each Present, also for one
-	// that failed; what it cannot take down it remembers itself.
-	CleanUp(ctx context.Context, ch Challenge)
+	// that failed. A LeftoverError is written down and tried again with
+	// Remove.
+	CleanUp(ctx context.Context, ch Challenge) error
+	Remove(ctx context.Context, l Leftover) error
 }
 
 // challengePath is where CAs ask for the answer to HTTP-01.
@@ -85,7 +87,7 @@ func (r Responder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
-	_, _ = io.WriteString(w, token+"."+print)
+	_, _ = io.WriteString(w, token+"."+print) // #nosec G705 -- letters, digits, dash, underscore
 }
 
 // Respond answers HTTP-01 on l until ctx is over.
@@ -169,7 +171,7 @@ func (s Stateless) check(ctx context.Context, name, thumbprint string) error {
 		}
 		e.Addresses = addrs
 	}
-	const token = "drover-self-check"
+	const token = "drover-self-check" // #nosec G101 -- public
 	dialer := net.Dialer{}
 	client := &http.Client{
 		Transport: &http.Transport{
@@ -232,4 +234,7 @@ func (Stateless) Present(context.Context, Challenge) error { return nil }
 func (Stateless) Wait(context.Context, Challenge) error { return nil }
 
 // CleanUp does nothing.
-func (Stateless) CleanUp(context.Context, Challenge) {}
+func (Stateless) CleanUp(context.Context, Challenge) error { return nil }
+
+// Remove does nothing.
+func (Stateless) Remove(context.Context, Leftover) error { return nil }

@@ -456,7 +456,7 @@ func (m *Manager) askRenewal(ctx context.Context, o *Object) (*Object, error) {
 		moved := !info.Selected.Equal(st.ARI.Selected)
 		st.ARI = info
 		if moved {
-			st.plan(leaf, rand.Float64())
+			st.plan(leaf, early())
 		}
 		return nil
 	})
@@ -487,8 +487,11 @@ func backoff(failures int) time.Duration {
 
 // jitter is d, more or less by a tenth.
 func jitter(d time.Duration) time.Duration {
-	return d - d/10 + rand.N(d/5+1)
+	return d - d/10 + rand.N(d/5+1) // #nosec G404 -- no secret
 }
+
+// early spreads renewals that would all be due at once.
+func early() float64 { return rand.Float64() } // #nosec G404 -- no secret
 
 const (
 	breakerOrders = 3
@@ -536,6 +539,17 @@ func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error)
 	if err := m.c.Store.publish(ctx, account.Thumbprint); err != nil {
 		return o, err
 	}
+	o = m.tidy(ctx, o, solver)
+	left := func(e *LeftoverError) {
+		m.event(Event{Kind: "warning", Certificate: name, Text: e.Error()})
+		next, err := m.c.Store.Update(context.WithoutCancel(ctx), name, func(o *Object) error {
+			o.Status.Leftovers = append(o.Status.Leftovers, e.Leftover)
+			return nil
+		})
+		if err == nil {
+			o = next
+		}
+	}
 	if o.Status.Pending == nil {
 		if err := solver.Check(ctx, o.Spec.Names, account.Thumbprint); err != nil {
 			if ctx.Err() != nil {
@@ -555,7 +569,7 @@ func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error)
 			continue
 		}
 		var got *issued
-		o, got, err = m.from(ctx, o, issuer, solver)
+		o, got, err = m.from(ctx, o, issuer, solver, left)
 		if err == nil {
 			return m.keep(ctx, o, issuer, got)
 		}
@@ -570,6 +584,27 @@ func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error)
 		m.event(Event{Kind: "warning", Certificate: name, Issuer: issuer, Text: err.Error()})
 	}
 	return m.failed(ctx, o, errors.Join(errs...))
+}
+
+// tidy removes what former attempts left behind.
+func (m *Manager) tidy(ctx context.Context, o *Object, solver Solver) *Object {
+	var gone []Leftover
+	for _, l := range o.Status.Leftovers {
+		if solver.Remove(ctx, l) == nil {
+			gone = append(gone, l)
+		}
+	}
+	if len(gone) == 0 {
+		return o
+	}
+	next, err := m.c.Store.Update(ctx, o.Spec.Name, func(o *Object) error {
+		o.Status.Leftovers = slices.DeleteFunc(o.Status.Leftovers, func(l Leftover) bool { return slices.Contains(gone, l) })
+		return nil
+	})
+	if err != nil {
+		return o
+	}
+	return next
 }
 
 // failed writes a failed attempt down.
@@ -675,7 +710,7 @@ func (m *Manager) keep(ctx context.Context, o *Object, issuer string, got *issue
 		if got.skew.Abs() > time.Hour {
 			st.ClockSkew = got.skew
 		}
-		st.plan(got.leaf, rand.Float64())
+		st.plan(got.leaf, early())
 		return nil
 	})
 	if err != nil {

@@ -29,8 +29,8 @@ type issuance struct {
 	// ordered is called as soon as the CA has an order, before anything else
 	// is asked of it.
 	ordered func(ctx context.Context, url string, replacing bool) error
-	// step tells what is being done.
-	step func(string)
+	// leftover is told what could not be cleaned up.
+	leftover func(*LeftoverError)
 }
 
 // issued is what a CA gave.
@@ -63,7 +63,6 @@ func (c *ca) issue(ctx context.Context, is issuance) (*issued, error) {
 		}
 	}
 	if order.Status == acme.StatusReady {
-		is.step("finalizing the order")
 		csr, err := newCSR(is.spec.Names, is.key)
 		if err != nil {
 			return nil, err
@@ -83,7 +82,6 @@ func (c *ca) issue(ctx context.Context, is issuance) (*issued, error) {
 	if order.Status != acme.StatusValid {
 		return nil, c.fail(s, "finalizing the order", fmt.Errorf("%w: it is %s", errOrderGone, order.Status))
 	}
-	is.step("downloading the certificate")
 	chains, err := c.client.GetCertificateChain(ctx, is.account, order.Certificate)
 	if err != nil {
 		return nil, c.fail(s, "downloading the certificate", err)
@@ -103,7 +101,6 @@ func (c *ca) issue(ctx context.Context, is issuance) (*issued, error) {
 
 func (c *ca) begin(ctx context.Context, s *said, is issuance) (acme.Order, error) {
 	if is.order != "" {
-		is.step("going on with the order of a former attempt")
 		order, err := c.client.GetOrder(ctx, is.account, acme.Order{Location: is.order})
 		order.Location = is.order
 		switch {
@@ -116,7 +113,6 @@ func (c *ca) begin(ctx context.Context, s *said, is issuance) (acme.Order, error
 		}
 		return order, nil
 	}
-	is.step("ordering")
 	want := acme.Order{Profile: is.spec.Profile}
 	for _, n := range is.spec.Names {
 		id := acme.Identifier{Type: "dns", Value: n}
@@ -187,12 +183,15 @@ func (c *ca) prove(ctx context.Context, s *said, is issuance, order acme.Order) 
 		}
 		todo = append(todo, o)
 	}
-	is.step("proving " + strings.Join(is.spec.Names, ", ") + " by " + is.spec.Challenge)
 	defer func() {
 		for _, o := range todo {
 			// Also when ctx is over: what was put up is taken down.
 			cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
-			is.solver.CleanUp(cctx, o.ours)
+			err := is.solver.CleanUp(cctx, o.ours)
+			var left *LeftoverError
+			if errors.As(err, &left) {
+				is.leftover(left)
+			}
 			cancel()
 		}
 	}()

@@ -71,7 +71,7 @@ func certNames(c *x509.Certificate) []string {
 		names = append(names, strings.ToLower(n))
 	}
 	for _, ip := range c.IPAddresses {
-		names = append(names, net.IP(ip).String())
+		names = append(names, ip.String())
 	}
 	return names
 }
