@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -25,6 +26,7 @@ type follower struct {
 
 	target   uint64 // JobModifyIndex of the version that is followed
 	settling bool
+	index    uint64 // of the allocations, when last read
 	watcher  *consul.Watcher
 
 	result ServiceResult
@@ -86,19 +88,49 @@ func (f *follower) register(ctx context.Context, index uint64) error {
 	if len(s.HCL) > 0 && len(s.HCL) < 1e6 { // job_max_source_size
 		opts.Submission = &api.JobSubmission{Source: string(s.HCL), Format: "hcl2"}
 	}
-	// A request that has left cannot be called back: it is not cancelled, so
-	// that Ctrl-C never leaves it open whether the job was registered.
-	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
-	defer cancel()
-	resp, _, err := f.clients.Nomad.Jobs().RegisterOpts(s.Job.Job, opts, s.spec.write(wctx))
+	answered, err := f.send(ctx, opts)
 	if err != nil {
-		return fmt.Errorf("registering job %q: %w", s.spec.id, err)
+		return fmt.Errorf("registering job %q: %w", s.spec.id, plain(err))
 	}
-	s.submitted, f.settling = true, false
-	f.target = resp.JobModifyIndex
-	f.result.Submitted, f.result.JobModifyIndex = true, resp.JobModifyIndex
+	f.settling, f.target = false, answered
+	f.result.Submitted, f.result.JobModifyIndex = true, answered
 	f.tell(Event{Kind: EventSubmitted, Service: s.Service, JobID: s.spec.id, Desired: s.spec.total()})
 	return nil
+}
+
+// send registers the job, again and again while Nomad has no leader or does
+// not answer, and returns its new JobModifyIndex.
+func (f *follower) send(ctx context.Context, opts *api.RegisterOptions) (uint64, error) {
+	s := f.step
+	unsure := false // an earlier attempt may have arrived
+	for {
+		// A request that has left cannot be called back: it is not cancelled, so
+		// that Ctrl-C never leaves it open whether the job was registered.
+		wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		resp, _, err := f.clients.Nomad.Jobs().RegisterOpts(s.Job.Job, opts, s.spec.write(wctx))
+		cancel()
+		switch {
+		case err == nil:
+			return resp.JobModifyIndex, nil
+		case unsure && conflict(err):
+			plan, _, perr := f.clients.Nomad.Jobs().Plan(s.Job.Job, true, s.spec.write(ctx))
+			if perr == nil && plan.Diff != nil && plan.Diff.Type == "None" {
+				return plan.JobModifyIndex, nil // it was ours
+			}
+			return 0, err
+		case !notServing(err):
+			return 0, err
+		}
+		unsure = true
+		f.progress(0, s.spec.total(), "Nomad, which does not answer: "+firstLine(plain(err).Error()))
+		timer := time.NewTimer(500 * time.Millisecond)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return 0, err
+		}
+	}
 }
 
 // revive gives an unchanged job that is dead another chance. Nomad replaces
@@ -151,7 +183,7 @@ func (f *follower) until(ctx context.Context) (snapshot, error) {
 			if ctx.Err() != nil || !transient(err) {
 				return n, err
 			}
-			f.progress(f.last.Healthy, f.last.Desired, "Nomad does not answer: "+firstLine(err.Error()))
+			f.progress(f.last.Healthy, f.last.Desired, "Nomad, which does not answer: "+firstLine(plain(err).Error()))
 		} else {
 			v := judge(f.step.spec, n)
 			f.result.Healthy, f.result.Desired, f.result.Detail = v.healthy, v.desired, v.detail
@@ -193,6 +225,12 @@ func (f *follower) pause(ctx context.Context) error {
 	}
 	again := 15 * time.Second // a belt: events may be dropped
 	if !f.hub.live(f.step) {
+		// No event stream: the token may not read it, or the server is away.
+		q := f.step.spec.query(ctx)
+		q.WaitIndex, q.WaitTime = f.index, 2*time.Second
+		if _, _, err := f.clients.Nomad.Jobs().Allocations(f.step.spec.id, false, q); err == nil {
+			return nil
+		}
 		again = time.Second
 	}
 	if !f.since.IsZero() {
@@ -259,10 +297,11 @@ func (f *follower) read(ctx context.Context) (snapshot, error) {
 			n.version = d.JobVersion
 		}
 	}
-	all, _, err := jobs.Allocations(s.id, false, s.query(ctx))
+	all, meta, err := jobs.Allocations(s.id, false, s.query(ctx))
 	if err != nil {
 		return n, fmt.Errorf("reading the allocations of job %q: %w", s.id, err)
 	}
+	f.index = meta.LastIndex
 	for _, a := range all {
 		if a.JobVersion == n.version {
 			n.allocs = append(n.allocs, a)
@@ -382,10 +421,12 @@ func (f *follower) ended(ctx, wctx context.Context, err error) ServiceResult {
 		if f.last.Waiting != "" {
 			f.result.Detail += "; it waited for: " + f.last.Waiting
 		}
-		if n, err := f.read(ctx); err == nil {
+		rctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+		defer cancel()
+		if n, err := f.read(rctx); err == nil {
 			f.result.Failure = f.diagnose(ctx, n)
 		}
-	case strings.Contains(err.Error(), "Enforcing job modify index"):
+	case conflict(err):
 		f.result.Outcome, f.result.Detail = Superseded, "not submitted: somebody changed the job since it was planned"
 	default:
 		f.result.Outcome, f.result.Detail = Failed, err.Error()
@@ -402,6 +443,46 @@ func (f *follower) progress(healthy, desired int, waiting string) {
 	f.last = e
 	f.tell(e)
 }
+
+// conflict says that the job is not at the index that was enforced.
+func conflict(err error) bool {
+	return strings.Contains(err.Error(), "Enforcing job modify index")
+}
+
+// notServing says that no server has looked at the request, or none has
+// answered. Nomad answers 500 to a user's mistakes too, so the code alone
+// tells nothing.
+func notServing(err error) bool {
+	var resp api.UnexpectedResponseError
+	if !errors.As(err, &resp) {
+		return true
+	}
+	return resp.StatusCode() == http.StatusTooManyRequests || strings.Contains(resp.Body(), "No cluster leader") ||
+		strings.Contains(resp.Body(), "rpc error: EOF") || strings.Contains(resp.Body(), "connection refused")
+}
+
+// plain is err in Nomad's own words, without the HTTP around them.
+func plain(err error) error {
+	var (
+		resp    api.UnexpectedResponseError
+		request *url.Error
+	)
+	switch {
+	case errors.As(err, &resp) && resp.HasBody():
+		return &plainError{strings.TrimSpace(resp.Body()), err}
+	case errors.As(err, &request):
+		return &plainError{request.Err.Error(), err}
+	}
+	return err
+}
+
+type plainError struct {
+	msg string
+	err error
+}
+
+func (e *plainError) Error() string { return e.msg }
+func (e *plainError) Unwrap() error { return e.err }
 
 func notFound(err error) bool {
 	var resp api.UnexpectedResponseError

@@ -18,6 +18,8 @@ import (
 // where that is nothing, whether what runs is healthy
 // (GET /v1/job/:id/allocations and one request to Consul). Nothing is written.
 func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*Plan, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("no answer within a minute"))
+	defer cancel()
 	p := &Plan{clients: c, opts: opts.withDefaults(), begun: time.Now()}
 	for _, j := range jobs {
 		if j.Job == nil || j.Job.ID == nil || *j.Job.ID == "" {
@@ -36,7 +38,11 @@ func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*
 	var consulErr error
 	var wg sync.WaitGroup
 	if len(names) > 0 && c.Consul != nil {
-		wg.Go(func() { instances, consulErr = consul.Read(ctx, c.Consul, names) })
+		wg.Go(func() {
+			if instances, consulErr = consul.Read(ctx, c.Consul, names); consulErr != nil {
+				consulErr = consulError(&ClusterError{System: "Consul", Address: consulAddress(), Err: consulErr})
+			}
+		})
 	}
 
 	allocs := make([][]*api.AllocationListStub, len(p.steps))
@@ -44,7 +50,7 @@ func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*
 		s := p.steps[i]
 		plan, _, err := c.Nomad.Jobs().Plan(s.Job.Job, true, s.spec.write(ctx))
 		if err != nil {
-			return fmt.Errorf("planning job %q: %w", s.spec.id, err)
+			return fmt.Errorf("planning job %q: %w", s.spec.id, plain(err))
 		}
 		s.plan = plan
 		if s.unchanged() && !s.spec.registeredIsDeployed() {

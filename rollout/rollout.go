@@ -83,12 +83,11 @@ type Plan struct {
 // step is one service on its way.
 type step struct {
 	render.Job
-	spec      spec
-	plan      *api.JobPlanResponse
-	healthy   bool // planned as unchanged, and what runs is healthy
-	submitted bool
-	result    ServiceResult
-	done      chan struct{}
+	spec    spec
+	plan    *api.JobPlanResponse
+	healthy bool // planned as unchanged, and what runs is healthy
+	result  ServiceResult
+	done    chan struct{}
 }
 
 func (s *step) unchanged() bool { return s.plan.Diff != nil && s.plan.Diff.Type == "None" }

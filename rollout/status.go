@@ -114,7 +114,7 @@ func consulStatus(ctx context.Context, c Clients, out []ServiceStatus, specs []s
 	slices.Sort(names)
 	instances, err := consul.Read(ctx, c.Consul, slices.Compact(names))
 	if err != nil {
-		return err
+		return consulError(&ClusterError{System: "Consul", Address: consulAddress(), Err: err})
 	}
 	for i := range out {
 		checked := slices.DeleteFunc(slices.Clone(specs[i].consul), func(s consul.Service) bool { return s.Checks == 0 })

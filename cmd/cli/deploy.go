@@ -143,15 +143,12 @@ type deployView struct {
 	io     *IO
 	stack  *stack.Stack
 	asJSON bool
-	live   *liveTree // on a terminal
+	jobs   []render.Job
+	live   *liveTree // on a terminal, from the first event on
 }
 
 func newDeployView(streams *IO, s *stack.Stack, jobs []render.Job, asJSON bool) *deployView {
-	v := &deployView{io: streams, stack: s, asJSON: asJSON}
-	if streams.TTY && !asJSON {
-		v.live = newLiveTree(streams, jobs)
-	}
-	return v
+	return &deployView{io: streams, stack: s, asJSON: asJSON, jobs: jobs}
 }
 
 func (v *deployView) line(format string, args ...any) {
@@ -187,7 +184,10 @@ func (v *deployView) event(e rollout.Event) {
 	switch {
 	case v.asJSON:
 		v.json(e)
-	case v.live != nil:
+	case v.io.TTY:
+		if v.live == nil {
+			v.live = newLiveTree(v.io, v.jobs)
+		}
 		v.live.event(e)
 	default:
 		v.plain(e)
