@@ -3,7 +3,6 @@ package devcluster
 import (
 	"context"
 	"fmt"
-	"os"
 	"strconv"
 	"time"
 )
@@ -13,8 +12,8 @@ type Cluster struct {
 	// AlreadyRunning says that Up had nothing to start.
 	AlreadyRunning bool
 
-	l        *layout
-	lifeline *os.File // held, never written: see Options.Lifeline
+	l   *layout
+	cut func() // cuts the lifeline, if there is one
 }
 
 // Name is the cluster's name.
@@ -164,8 +163,8 @@ func (c *Cluster) Restart(ctx context.Context, name string) error {
 // Down stops the cluster; with wipe it removes it.
 func (c *Cluster) Down(ctx context.Context, wipe bool) error {
 	err := Down(ctx, Options{Name: c.l.Name, Dir: c.l.dir}, wipe)
-	if c.lifeline != nil {
-		_ = c.lifeline.Close()
+	if c.cut != nil {
+		c.cut()
 	}
 	return err
 }

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"time"
 )
@@ -21,22 +22,31 @@ import (
 // graceDown is how long a supervisor may take to end everything.
 const graceDown = 60 * time.Second
 
-// lockCluster keeps two drovers from changing one cluster at once. The lock is
-// not in the cluster's directory, which may be removed under it.
-func lockCluster(ctx context.Context, opts Options) (*os.File, error) {
+// lockPath is the file to be locked by who changes the cluster in dir. It is
+// not in there, because that may be removed under the lock.
+func lockPath(dir string) (string, error) {
 	root, err := stateRoot()
 	if err != nil {
-		return nil, err
+		return "", err
 	}
 	locks := filepath.Join(root, ".locks")
 	if err := os.MkdirAll(locks, 0o755); err != nil { // #nosec G301 -- empty files
-		return nil, fmt.Errorf("locking the dev cluster: %w", err)
+		return "", fmt.Errorf("locking the dev cluster: %w", err)
 	}
-	name := strings.NewReplacer("%", "%25", "/", "%2F").Replace(opts.Dir)
+	name := strings.NewReplacer("%", "%25", "/", "%2F").Replace(dir)
 	if len(name) > 200 {
 		name = name[len(name)-200:]
 	}
-	f, err := lockFile(ctx, filepath.Join(locks, name), func() {
+	return filepath.Join(locks, name), nil
+}
+
+// lockCluster keeps two drovers from changing one cluster at once.
+func lockCluster(ctx context.Context, opts Options) (*os.File, error) {
+	path, err := lockPath(opts.Dir)
+	if err != nil {
+		return nil, err
+	}
+	f, err := lockFile(ctx, path, func() {
 		opts.Events(Event{Text: "waiting for another drover dev command on this cluster"})
 	})
 	if err != nil {
@@ -244,13 +254,17 @@ func (l *layout) warn(opts Options) {
 
 // launch starts the supervisor and through it the agents.
 func (l *layout) launch(ctx context.Context, opts Options) (_ *Cluster, err error) {
-	life, cut, err := os.Pipe()
-	if err != nil {
+	// The writing end is no os.File, which would be closed when nothing
+	// refers to it any more: a lifeline lasts as long as the process.
+	var pipe [2]int
+	if err := syscall.Pipe2(pipe[:], syscall.O_CLOEXEC); err != nil {
 		return nil, fmt.Errorf("starting the dev cluster: %w", err)
 	}
+	life := os.NewFile(uintptr(pipe[0]), "lifeline")
 	defer func() { _ = life.Close() }()
+	cut := sync.OnceFunc(func() { _ = syscall.Close(pipe[1]) })
 	abort := func() error {
-		_ = cut.Close()
+		cut()
 		ctx := context.WithoutCancel(ctx)
 		return errors.Join(l.awaitSupervisor(ctx, graceDown), l.sweep(ctx))
 	}
@@ -282,13 +296,13 @@ func (l *layout) launch(ctx context.Context, opts Options) (_ *Cluster, err erro
 	opts.Events(Event{Text: fmt.Sprintf("ready after %.1f s", time.Since(begun).Seconds())})
 	c := &Cluster{l: l}
 	if opts.Lifeline {
-		c.lifeline = cut
+		c.cut = cut
 		return c, nil
 	}
-	if _, err := cut.Write([]byte{1}); err != nil {
+	if _, err := syscall.Write(pipe[1], []byte{1}); err != nil {
 		return nil, fmt.Errorf("starting the dev cluster: %w", err)
 	}
-	_ = cut.Close()
+	cut()
 	return c, nil
 }
 
@@ -353,6 +367,9 @@ func (l *layout) awaitSupervisor(ctx context.Context, grace time.Duration) error
 		f, err := lockFile(ctx, path, nil)
 		if err == nil {
 			_ = f.Close()
+		}
+		if errors.Is(err, os.ErrNotExist) {
+			return nil // it removed its cluster
 		}
 		return err
 	}

@@ -416,7 +416,10 @@ func TestPortTaken(t *testing.T) {
 	}
 	noLeftoverProcesses(t, c)
 	ln.Close()
-	up(t, opts)
+	c = up(t, opts)
+	if err := c.Down(t.Context(), true); err != nil {
+		t.Error(err)
+	}
 }
 
 func noLeftoverProcesses(t testing.TB, c *devcluster.Cluster) {

@@ -60,7 +60,7 @@ type Options struct {
 	// two minutes when zero.
 	Timeout time.Duration
 	// Lifeline ends the cluster, and with Throwaway removes it, when the
-	// calling process ends or lets go of the *Cluster, however it ends.
+	// calling process ends, however it ends.
 	Lifeline bool
 	// Throwaway makes a cluster that is removed when its lifeline is cut.
 	Throwaway bool

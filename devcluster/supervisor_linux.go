@@ -305,10 +305,24 @@ func (s *supervisor) end(orphaned bool) error {
 	err = errors.Join(err, s.l.find(os.Getpid()).kill(ctx), s.l.release())
 	_ = s.server.Close()
 	if err == nil && orphaned && s.l.Throwaway {
-		err = s.l.wipe()
+		err = s.wipe()
 	}
 	_ = s.lock.Close()
 	return err
+}
+
+// wipe removes the cluster, unless somebody is at it who will do that.
+func (s *supervisor) wipe() error {
+	path, err := lockPath(s.l.dir)
+	if err != nil {
+		return err
+	}
+	lock, err := tryLock(path)
+	if err != nil || lock == nil {
+		return err
+	}
+	defer func() { _ = lock.Close() }()
+	return s.l.wipe()
 }
 
 // supervisorStatus is the answer to GET /status.

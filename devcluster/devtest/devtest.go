@@ -104,7 +104,6 @@ func Cluster(t testing.TB, opts devcluster.Options) *devcluster.Cluster {
 		if t.Failed() {
 			logAgents(t, c)
 		}
-		// Holds the lifeline until here, whatever the test does with c.
 		if err := c.Down(context.WithoutCancel(t.Context()), false); err != nil && !errors.Is(err, devcluster.ErrNoCluster) {
 			t.Error(err)
 		}
@@ -128,7 +127,7 @@ func Remove(t testing.TB, dir string) {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), 2*time.Minute)
 	defer cancel()
-	if err := devcluster.Down(ctx, opts, false); err != nil {
+	if err := devcluster.Down(ctx, opts, false); err != nil && !errors.Is(err, devcluster.ErrNoCluster) {
 		t.Error(err)
 	}
 	left, err := c.Leftovers()
@@ -138,7 +137,7 @@ func Remove(t testing.TB, dir string) {
 	for _, p := range left {
 		t.Errorf("the cluster left a process behind: %s", p)
 	}
-	if err := devcluster.Down(ctx, opts, true); err != nil {
+	if err := devcluster.Down(ctx, opts, true); err != nil && !errors.Is(err, devcluster.ErrNoCluster) {
 		t.Error(err)
 	}
 }
