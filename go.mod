@@ -11,6 +11,12 @@ require (
 )
 
 require (
+	github.com/miekg/dns v1.1.72
+	golang.org/x/mod v0.41.0 // indirect
+	golang.org/x/sync v0.23.0 // indirect
+)
+
+require (
 	github.com/libdns/libdns v1.1.1
 	github.com/mholt/acmez/v3 v3.1.7
 	golang.org/x/tools v0.49.0 // indirect

@@ -1,4 +1,7 @@
 package dns
 
 // LibdnsContract is for the tests of providers on real servers.
-var LibdnsContract = libdnsContract
+var (
+	LibdnsContract = libdnsContract
+	ToLibdns       = toLibdns
+)

@@ -24,10 +24,12 @@ type Provider interface {
 }
 
 // Edit is one record set that a batch writes, or deletes when Set is nil.
-// Old is what was there when the batch was planned, nil for nothing.
+// Old is what was there when the batch was planned, nil for nothing, and not
+// known when Blind.
 type Edit struct {
 	Key
 	Old, Set *Set
+	Blind    bool
 }
 
 // Batcher is a Provider that can change several record sets of a zone at
@@ -249,7 +251,7 @@ func (p *setProvider) SetRecords(ctx context.Context, zone string, records []lib
 	var edits []Edit
 	for _, key := range sortedKeys(want) {
 		set := withTTL(want[key])
-		edits = append(edits, Edit{Key: key, Set: &set})
+		edits = append(edits, Edit{Key: key, Set: &set, Blind: true})
 	}
 	if len(edits) == 0 {
 		return nil, nil
@@ -406,6 +408,8 @@ func Open(o Options) (Provider, error) {
 	}
 	open, known := map[string]func(Options) (Provider, error){
 		ProviderPowerDNS: openPowerDNS,
+		ProviderRFC2136:  openRFC2136,
+		ProviderExec:     openExec,
 	}[o.Provider]
 	if !known {
 		return nil, optionsf("unknown DNS provider %q; it is one of %s", o.Provider, strings.Join([]string{
