@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -64,7 +63,7 @@ func Options(t testing.TB, opts devcluster.Options) devcluster.Options {
 		if err != nil {
 			t.Fatal(err)
 		}
-		opts.Dir = filepath.Join(tmp, opts.Name)
+		opts.Dir = tmp
 		t.Cleanup(func() {
 			if err := os.Remove(tmp); err != nil && !errors.Is(err, os.ErrNotExist) {
 				t.Errorf("the cluster's directory is not empty: %v", err)
