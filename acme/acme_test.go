@@ -50,7 +50,12 @@ type world struct {
 
 func newWorld(t *testing.T, opts acmetest.Options) *world {
 	t.Helper()
-	w := &world{clock: &clock{}, store: acme.NewStore(acme.Directory(t.TempDir()))}
+	return newWorldOn(t, opts, acme.Directory(t.TempDir()))
+}
+
+func newWorldOn(t *testing.T, opts acmetest.Options, b acme.Backend) *world {
+	t.Helper()
+	w := &world{clock: &clock{}, store: acme.NewStore(b)}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)

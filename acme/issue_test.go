@@ -313,7 +313,7 @@ func TestRevokeAndRollover(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, acmetest.Options{})
 	m := w.manager(t)
-	o := w.issue(t, m, acme.Spec{Name: "a", Names: []string{"a.example.com"}})
+	w.issue(t, m, acme.Spec{Name: "a", Names: []string{"a.example.com"}})
 	before, err := w.store.Account(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -329,7 +329,8 @@ func TestRevokeAndRollover(t *testing.T) {
 	if w.count("registered") != 1 {
 		t.Error("the new key is no key of the account:\n" + w.said())
 	}
-	if o, err = m.Revoke(t.Context(), "a", 4); err != nil || o.Status.Phase != acme.Revoked {
+	o, err := m.Revoke(t.Context(), "a", 4)
+	if err != nil || o.Status.Phase != acme.Revoked {
 		t.Fatal(o.Status, err)
 	}
 	if yes, err := w.ca.IsRevoked(o.Status.Serial); err != nil || !yes {

@@ -5,8 +5,10 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"strings"
@@ -345,14 +347,48 @@ func (c *ca) renewal(ctx context.Context, leaf *x509.Certificate, now time.Time)
 	if err := c.ready(ctx); err != nil {
 		return nil, c.fail(s, "reading its directory", err)
 	}
-	info, err := c.client.GetRenewalInfo(ctx, leaf)
-	if errors.Is(err, acme.ErrUnsupported) {
+	dir, err := c.client.GetDirectory(ctx)
+	if err != nil {
+		return nil, c.fail(s, "reading its directory", err)
+	}
+	id, err := acme.ARIUniqueIdentifier(leaf)
+	if err != nil || dir.RenewalInfo == "" {
 		return nil, nil
 	}
+	// Not the client library's function, which waits and asks again: when the
+	// CA does not answer, there is time.
+	info, err := c.renewalInfo(ctx, dir.RenewalInfo+"/"+id)
 	if err != nil {
 		return nil, c.fail(s, "asking about the renewal", err)
 	}
+	s.mu.Lock()
+	if !s.retryAfter.IsZero() {
+		info.RetryAfter = &s.retryAfter
+	}
+	s.mu.Unlock()
+	window := info.SuggestedWindow.End.Sub(info.SuggestedWindow.Start)
+	if info.SuggestedWindow.Start.IsZero() || window <= 0 {
+		return nil, c.fail(s, "asking about the renewal", errors.New("its window ends before it begins"))
+	}
+	info.SelectedTime = info.SuggestedWindow.Start.Add(time.Duration(early() * float64(window))).Truncate(time.Second)
 	return ariOf(info, leaf, now), nil
+}
+
+func (c *ca) renewalInfo(ctx context.Context, url string) (info acme.RenewalInfo, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return info, err
+	}
+	resp, err := c.client.HTTPClient.Do(req)
+	if err != nil {
+		return info, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if resp.StatusCode != http.StatusOK {
+		return info, fmt.Errorf("HTTP %s", resp.Status)
+	}
+	err = json.NewDecoder(io.LimitReader(resp.Body, 1<<20)).Decode(&info)
+	return info, err
 }
 
 // revoke tells the CA that the certificate is not to be trusted, signed with

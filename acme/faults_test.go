@@ -1,0 +1,455 @@
+package acme_test
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/acme/acmetest"
+	"github.com/drover-nomad/drover/acme/pki"
+	"github.com/drover-nomad/drover/record"
+)
+
+// TestManagersRace lets several managers at one store.
+func TestManagersRace(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, acmetest.Options{})
+	if _, err := w.manager(t).Apply(t.Context(), acme.Spec{Name: "a", Names: []string{"a.example.com", "b.example.com"}}); err != nil {
+		t.Fatal(err)
+	}
+	var wg sync.WaitGroup
+	var issued atomic.Int32
+	for range 5 {
+		m := w.manager(t)
+		wg.Go(func() {
+			for {
+				r, err := m.Reconcile(t.Context(), "a")
+				if r.Issued {
+					issued.Add(1)
+				}
+				if err == nil {
+					return
+				}
+				if !errors.Is(err, acme.ErrLocked) {
+					t.Error(err)
+					return
+				}
+				time.Sleep(10 * time.Millisecond) // the next one's turn
+			}
+		})
+	}
+	wg.Wait()
+	if issued.Load() != 1 || w.count("ordered") != 1 {
+		t.Errorf("%d issued, %d ordered", issued.Load(), w.count("ordered"))
+	}
+}
+
+// mortal is a manager's process: it dies at its n-th request to the CA or to
+// the store, before the request or after it, and does nothing from then on.
+type mortal struct {
+	acme.Backend
+	http.RoundTripper
+	at    int
+	after bool
+
+	mu   sync.Mutex
+	n    int
+	dead bool
+}
+
+var errDead = errors.New("killed")
+
+func (m *mortal) step(f func() error) error {
+	m.mu.Lock()
+	m.n++
+	die := m.n == m.at
+	dead := m.dead
+	if die && !m.after {
+		m.dead = true
+		dead = true
+	}
+	m.mu.Unlock()
+	if dead {
+		return errDead
+	}
+	err := f()
+	if die {
+		m.mu.Lock()
+		m.dead = true
+		m.mu.Unlock()
+		return errDead
+	}
+	return err
+}
+
+func (m *mortal) RoundTrip(req *http.Request) (resp *http.Response, err error) {
+	err = m.step(func() error { resp, err = m.RoundTripper.RoundTrip(req); return err }) //nolint:bodyclose // its caller does
+	if err != nil {
+		resp = nil
+	}
+	return resp, err
+}
+
+func (m *mortal) Put(ctx context.Context, path string, items acme.Items, version string) (out string, err error) {
+	err = m.step(func() error { out, err = m.Backend.Put(ctx, path, items, version); return err })
+	return out, err
+}
+
+func (m *mortal) Get(ctx context.Context, path string) (items acme.Items, version string, err error) {
+	m.mu.Lock()
+	dead := m.dead
+	m.mu.Unlock()
+	if dead {
+		return nil, "", errDead
+	}
+	return m.Backend.Get(ctx, path)
+}
+
+func (w *world) https(t *testing.T) http.RoundTripper {
+	t.Helper()
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM([]byte(w.ca.Root))
+	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: pool}, ForceAttemptHTTP2: true}
+	t.Cleanup(tr.CloseIdleConnections)
+	return tr
+}
+
+// TestKilledAtEveryStep kills a manager at each of its requests; the next one
+// goes on with what it finds. The CA issues one certificate, whatever happens.
+func TestKilledAtEveryStep(t *testing.T) {
+	t.Parallel()
+	backend := acme.Directory(t.TempDir())
+	w := newWorldOn(t, acmetest.Options{}, backend)
+	base := w.https(t)
+	w.issue(t, w.manager(t), acme.Spec{Name: "account", Names: []string{"account.example.com"}})
+	const steps = 16
+	var survived, names atomic.Int32
+	t.Run("steps", func(t *testing.T) {
+		for n := range 2 * steps {
+			step, after := n/2+1, n%2 == 1
+			name := fmt.Sprintf("k%d-%v.example.com", step, after)
+			t.Run(name, func(t *testing.T) {
+				t.Parallel()
+				names.Add(1)
+				if _, err := w.manager(t).Apply(t.Context(), acme.Spec{Name: name, Names: []string{name}}); err != nil {
+					t.Fatal(err)
+				}
+				first := &mortal{Backend: backend, RoundTripper: base, at: step, after: after}
+				r, err := w.manager(t, func(c *acme.Config) {
+					c.Store, c.Transport = acme.NewStore(first), first
+				}).Reconcile(t.Context(), name)
+				if !first.dead {
+					survived.Add(1)
+					if err != nil || !r.Issued {
+						t.Error(r, err)
+					}
+					return
+				}
+				r, err = w.manager(t).Reconcile(t.Context(), name)
+				if err != nil || r.Object.Status.Phase != acme.Issued {
+					t.Fatalf("%+v, %v", r, err)
+				}
+				w.check(t, r.Object)
+			})
+		}
+	})
+	if survived.Load() == 0 {
+		t.Error("there are more steps than were tried")
+	}
+	want := int(names.Load()) + 1
+	if n := strings.Count(w.ca.Log(), "Issued certificate serial"); n != want {
+		t.Errorf("%d certificates for %d names", n, want)
+	}
+	if n := w.count("ordered"); n > want {
+		t.Errorf("%d orders for %d names", n, want)
+	}
+}
+
+// TestForgottenByCA: the CA comes back without accounts and orders.
+func TestForgottenByCA(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, acmetest.Options{})
+	m := w.manager(t)
+	w.issue(t, m, acme.Spec{Name: "a", Names: []string{"a.example.com"}})
+	w.ca.Restart()
+	w.issue(t, m, acme.Spec{Name: "b", Names: []string{"b.example.com"}})
+	if w.count("registered") != 2 || w.count("failed") != 0 {
+		t.Error(w.said())
+	}
+}
+
+// answering is a fake CA, for what Pebble cannot be made to do.
+func answering(t *testing.T, h http.HandlerFunc) acme.Issuer {
+	t.Helper()
+	srv := httptest.NewTLSServer(h)
+	t.Cleanup(srv.Close)
+	return acme.Issuer{Name: "bad", Directory: srv.URL + "/dir", CA: pki.EncodeCertificate(srv.Certificate().Raw)}
+}
+
+func TestBadCA(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, acmetest.Options{})
+	// A directory that works, and a newNonce that does what is asked for.
+	behind := func(f http.HandlerFunc) http.HandlerFunc {
+		return func(rw http.ResponseWriter, r *http.Request) {
+			if r.URL.Path != "/dir" {
+				f(rw, r)
+				return
+			}
+			rw.Header().Set("Content-Type", "application/json")
+			base := "https://" + r.Host
+			fmt.Fprintf(rw, `{"newNonce":"%[1]s/nonce","newAccount":"%[1]s/account","newOrder":"%[1]s/order","revokeCert":"%[1]s/revoke","keyChange":"%[1]s/key"}`, base)
+		}
+	}
+	gone := answering(t, func(http.ResponseWriter, *http.Request) {})
+	gone.Directory = "https://127.0.0.1:1/dir"
+	for _, c := range []struct {
+		name   string
+		issuer acme.Issuer
+		kind   acme.Kind
+		after  time.Duration
+	}{
+		{"down", gone, acme.KindUnreachable, 0},
+		{"hanging", answering(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }), acme.KindUnreachable, 0},
+		{"5xx", answering(t, func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusBadGateway) }), acme.KindServer, 0},
+		{"maintenance", answering(t, func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("Retry-After", "7200")
+			rw.WriteHeader(http.StatusServiceUnavailable)
+		}), acme.KindServer, 2 * time.Hour},
+		{"rate-limited", answering(t, behind(func(rw http.ResponseWriter, r *http.Request) {
+			rw.Header().Set("Replay-Nonce", "bm9uY2U")
+			if r.Method == http.MethodHead {
+				return
+			}
+			rw.Header().Set("Retry-After", "259200")
+			rw.Header().Set("Content-Type", "application/problem+json")
+			rw.WriteHeader(http.StatusTooManyRequests)
+			fmt.Fprint(rw, `{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many certificates already issued"}`)
+		})), acme.KindRateLimited, 72 * time.Hour},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			c.issuer.Name = c.name
+			m := w.manager(t, func(cfg *acme.Config) {
+				cfg.Issuers = append(cfg.Issuers, c.issuer)
+				cfg.RequestTimeout = 300 * time.Millisecond
+			})
+			spec := acme.Spec{Name: c.name, Names: []string{c.name + ".example.com"}, Issuers: []string{c.name}}
+			if _, err := m.Apply(t.Context(), spec); err != nil {
+				t.Fatal(err)
+			}
+			r, err := m.Reconcile(t.Context(), c.name)
+			var ie *acme.IssuerError
+			if !errors.As(err, &ie) || ie.Kind != c.kind || !strings.Contains(err.Error(), "issuer "+c.name) {
+				t.Fatalf("%v", err)
+			}
+			st := r.Object.Status
+			wait := st.NextAttempt.Sub(st.LastAttempt)
+			if c.after == 0 && (wait < 50*time.Second || wait > 70*time.Second) || c.after != 0 && (wait < c.after-time.Minute || wait > c.after+time.Minute) {
+				t.Errorf("next attempt after %s", wait)
+			}
+			if st.Attempts != 1 || st.LastError != err.Error() || !r.Next.Equal(st.NextAttempt) {
+				t.Errorf("status %+v", st)
+			}
+			// Nothing is asked before its time, also by a manager that was
+			// not there.
+			n := len(w.requests)
+			if r, err := w.manager(t).Reconcile(t.Context(), c.name); err != nil || r.Issued || len(w.requests) != n {
+				t.Errorf("asked again at once: %+v, %v", r, err)
+			}
+			// With a second issuer it goes on there.
+			spec.Issuers = []string{c.name, "pebble"}
+			if o, err := m.Apply(t.Context(), spec); err != nil || o.Status.Attempts != 0 {
+				t.Fatal(err)
+			}
+			r, err = m.Reconcile(t.Context(), c.name)
+			if err != nil || !r.Issued || r.Object.Status.Issuer != "pebble" {
+				t.Errorf("fallback: %+v, %v", r, err)
+			}
+		})
+	}
+}
+
+func TestBackoffAndBreaker(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, acmetest.Options{})
+	// The CA connects to a port that nobody listens on.
+	if err := w.ca.SetDNS("add-a", map[string]any{"host": "a.example.com.", "addresses": []string{"127.0.0.9"}}); err != nil {
+		t.Fatal(err)
+	}
+	skip := func(c *acme.Config) { c.Solvers[acme.HTTP01] = acme.Stateless{SkipCheck: true} }
+	if _, err := w.manager(t, skip).Apply(t.Context(), acme.Spec{Name: "a", Names: []string{"a.example.com"}}); err != nil {
+		t.Fatal(err)
+	}
+	for n, want := range []time.Duration{time.Minute, 10 * time.Minute, 100 * time.Minute} {
+		r, err := w.manager(t, skip).Reconcile(t.Context(), "a")
+		if err == nil {
+			t.Fatal("issued without proof")
+		}
+		wait := r.Object.Status.NextAttempt.Sub(r.Object.Status.LastAttempt)
+		if wait < want*8/10 || wait > want*12/10 || r.Object.Status.Attempts != n+1 {
+			t.Errorf("attempt %d: next after %s", n+1, wait)
+		}
+		w.clock.to(r.Object.Status.NextAttempt.Add(time.Second))
+	}
+	requests := len(w.requests)
+	var held *acme.HeldError
+	r, err := w.manager(t, skip).Reconcile(t.Context(), "a")
+	if !errors.As(err, &held) || held.Until.Sub(w.clock.Now()) > 24*time.Hour {
+		t.Fatalf("after three orders: %v", err)
+	}
+	if len(w.requests) != requests {
+		t.Errorf("the CA was asked %d times while held", len(w.requests)-requests)
+	}
+	if !r.Next.Equal(held.Until) {
+		t.Errorf("next look at %s, held until %s", r.Next, held.Until)
+	}
+	w.clock.to(held.Until.Add(time.Second))
+	if _, err := w.manager(t, skip).Reconcile(t.Context(), "a"); err == nil || errors.As(err, &held) {
+		t.Errorf("a day later: %v", err)
+	}
+	if w.count("ordered") != 4 {
+		t.Errorf("%d orders", w.count("ordered"))
+	}
+}
+
+// TestClockWrong: this host's clock is a day off.
+func TestClockWrong(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, acmetest.Options{})
+	for name, off := range map[string]time.Duration{"behind": -24 * time.Hour, "ahead": 24 * time.Hour} {
+		c := &clock{offset: off}
+		m := w.manager(t, func(cfg *acme.Config) { cfg.Clock = c })
+		if _, err := m.Apply(t.Context(), acme.Spec{Name: name, Names: []string{name + ".example.com"}, Profile: "shortlived"}); err != nil {
+			t.Fatal(err)
+		}
+		r, err := m.Reconcile(t.Context(), name)
+		if err != nil || !r.Issued {
+			t.Fatalf("%s: %+v, %v", name, r, err)
+		}
+		if skew := r.Object.Status.ClockSkew - off; skew.Abs() > time.Minute {
+			t.Errorf("%s: skew is said to be %s", name, r.Object.Status.ClockSkew)
+		}
+		if r, err := m.Reconcile(t.Context(), name); err != nil || r.Issued {
+			t.Errorf("%s: issued again: %v", name, err)
+		}
+	}
+	if !strings.Contains(w.said(), "the clock of this host is ") {
+		t.Error(w.said())
+	}
+}
+
+// TestForeignInStore: somebody has put something else where our certificate
+// was.
+func TestForeignInStore(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, acmetest.Options{})
+	m := w.manager(t)
+	other := w.issue(t, m, acme.Spec{Name: "other", Names: []string{"other.example.com"}})
+	for name, change := range map[string]func(*acme.Object){
+		"the names":           func(o *acme.Object) { o.Chain, o.Key = other.Chain, other.Key },
+		"the key is not that": func(o *acme.Object) { o.Key = other.Key },
+		"expired": func(o *acme.Object) {
+			chain, key, err := acme.SelfSigned(o.Spec.Names, time.Now().Add(-30*24*time.Hour))
+			if err != nil {
+				t.Fatal(err)
+			}
+			o.Chain, o.Key = chain, record.NewValue(key)
+		},
+		"no certificate in PEM": func(o *acme.Object) { o.Chain = "nonsense" },
+	} {
+		id := strings.ReplaceAll(name, " ", "-")
+		w.issue(t, m, acme.Spec{Name: id, Names: []string{id + ".example.com"}})
+		if _, err := w.store.Update(t.Context(), id, func(o *acme.Object) error { change(o); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		r, err := m.Reconcile(t.Context(), id)
+		if err != nil || !r.Issued {
+			t.Errorf("%s: %+v, %v", name, r, err)
+			continue
+		}
+		w.check(t, r.Object)
+	}
+}
+
+// TestLostLock: the lock is gone while the CA is asked; nothing is stored by
+// who lost it.
+func TestLostLock(t *testing.T) {
+	t.Parallel()
+	b := &losing{Backend: acme.Directory(t.TempDir())}
+	w := newWorldOn(t, acmetest.Options{}, b)
+	m := w.manager(t, func(c *acme.Config) {
+		c.Transport = &hook{w.https(t), func(r *http.Request) {
+			if strings.Contains(r.URL.Path, "order-plz") {
+				b.lose()
+			}
+		}}
+	})
+	if _, err := m.Apply(t.Context(), acme.Spec{Name: "a", Names: []string{"a.example.com"}}); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := m.Reconcile(t.Context(), "a"); err == nil || r.Issued || !strings.Contains(err.Error(), "lock was lost") {
+		t.Errorf("%+v, %v", r, err)
+	}
+	o, err := w.store.Get(t.Context(), "a")
+	if err != nil || o.Status.Attempts != 0 {
+		t.Errorf("%+v, %v", o.Status, err)
+	}
+}
+
+type hook struct {
+	http.RoundTripper
+	before func(*http.Request)
+}
+
+func (h *hook) RoundTrip(r *http.Request) (*http.Response, error) {
+	h.before(r)
+	select { // what the lost lock sets off comes first
+	case <-r.Context().Done():
+		return nil, r.Context().Err()
+	case <-time.After(100 * time.Millisecond):
+	}
+	return h.RoundTripper.RoundTrip(r)
+}
+
+type losing struct {
+	acme.Backend
+	mu    sync.Mutex
+	lease *losingLease
+}
+
+type losingLease struct {
+	acme.Lease
+	lost chan struct{}
+}
+
+func (l *losingLease) Lost() <-chan struct{} { return l.lost }
+
+func (b *losing) Lock(ctx context.Context, path string, ttl time.Duration) (acme.Lease, error) {
+	l, err := b.Backend.Lock(ctx, path, ttl)
+	if err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.lease = &losingLease{l, make(chan struct{})}
+	return b.lease, nil
+}
+
+func (b *losing) lose() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.lease != nil {
+		close(b.lease.lost)
+		b.lease = nil
+	}
+}
