@@ -5,12 +5,17 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -69,6 +74,10 @@ func TestOnCluster(t *testing.T) {
 			Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
 		})
 	})
+	t.Run("unchanged", func(t *testing.T) {
+		t.Parallel()
+		unchanged(t, env)
+	})
 	t.Run("interrupt", func(t *testing.T) {
 		t.Parallel()
 		interrupt(t, env)
@@ -95,18 +104,73 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// interrupt sends SIGINT to a deploy when its first service is submitted.
-func interrupt(t *testing.T, env []string) {
+// unchanged counts what a deploy of an unchanged stack asks of Nomad: at most
+// 3 requests per service beside those of the preflight, and no write.
+func unchanged(t *testing.T, env []string) {
+	var (
+		mu            sync.Mutex
+		reads, writes []string
+	)
+	nomad, err := url.Parse(strings.TrimPrefix(env[0], "NOMAD_ADDR="))
+	if err != nil {
+		t.Fatal(err)
+	}
+	proxy := httputil.NewSingleHostReverseProxy(nomad)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		if r.Method == http.MethodGet || strings.HasSuffix(r.URL.Path, "/plan") {
+			reads = append(reads, r.URL.Path)
+		} else {
+			writes = append(writes, r.Method+" "+r.URL.Path)
+		}
+		mu.Unlock()
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(srv.Close)
+
 	dir := t.TempDir()
-	for name, text := range map[string]string{
-		"stack.hcl":       "stack \"interrupted\" {}\nservice \"int-a\" {}\nservice \"int-b\" {\n  depends_on = [\"int-a\"]\n}\n",
-		"int-a.nomad.hcl": slowJob("int-a"),
-		"int-b.nomad.hcl": slowJob("int-b"),
-	} {
+	files := map[string]string{"stack.hcl": "stack \"counted\" {}\nsecret \"word\" {\n  type = \"random\"\n}\n"}
+	const services = 5
+	for i := range services {
+		name := "counted-" + strconv.Itoa(i)
+		files["stack.hcl"] += "service \"" + name + "\" {\n  secrets = [\"word\"]\n}\n"
+		files[name+".nomad.hcl"] = strings.Replace(mockJob(name, "100ms"), "    task", "    service {\n      name = \""+name+"\"\n    }\n    task", 1)
+	}
+	write(t, dir, files)
+	for _, want := range []string{"counted: deployed: ", "counted: unchanged: "} {
+		mu.Lock()
+		reads, writes = nil, nil
+		mu.Unlock()
+		cmd := exec.CommandContext(t.Context(), "drover", "deploy", dir)
+		cmd.Env = append(os.Environ(), "NOMAD_ADDR="+srv.URL, env[1])
+		out, err := cmd.Output()
+		if err != nil || !strings.HasPrefix(string(out), want) {
+			t.Fatalf("%s: %v", out, err)
+		}
+	}
+	const preflight = 2 // the agent, the master of the secrets
+	if len(reads) > preflight+3*services || len(writes) > 0 {
+		t.Errorf("%d reads %v, writes %v", len(reads), reads, writes)
+	}
+}
+
+func write(t *testing.T, dir string, files map[string]string) {
+	t.Helper()
+	for name, text := range files {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+// interrupt sends SIGINT to a deploy when its first service is submitted.
+func interrupt(t *testing.T, env []string) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{
+		"stack.hcl":       "stack \"interrupted\" {}\nservice \"int-a\" {}\nservice \"int-b\" {\n  depends_on = [\"int-a\"]\n}\n",
+		"int-a.nomad.hcl": mockJob("int-a", "9s"),
+		"int-b.nomad.hcl": mockJob("int-b", "9s"),
+	})
 	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "drover", "deploy", dir)
@@ -138,10 +202,11 @@ func interrupt(t *testing.T, env []string) {
 	}
 }
 
-func slowJob(name string) string {
+// mockJob is a job that is healthy after a time, without any process.
+func mockJob(name, minHealthy string) string {
 	return `job "` + name + `" {
   update {
-    min_healthy_time = "9s"
+    min_healthy_time = "` + minHealthy + `"
     health_check     = "task_states"
   }
   group "g" {

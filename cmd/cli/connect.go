@@ -2,7 +2,7 @@ package cli
 
 import (
 	"context"
-	"fmt"
+	"strings"
 
 	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
@@ -28,12 +28,12 @@ func connect(ctx context.Context, needConsul bool) (rollout.Clients, error) {
 	return c, rollout.Preflight(ctx, c, needConsul)
 }
 
-// formats checks the value of -o.
+// oneOf checks the value of a flag.
 func oneOf(flag, value string, allowed ...string) error {
 	for _, a := range allowed {
 		if a == value {
 			return nil
 		}
 	}
-	return usagef("%s cannot be %q; it is one of %s", flag, value, fmt.Sprint(allowed))
+	return usagef("%s cannot be %q; it is %s", flag, value, strings.Join(allowed, " or "))
 }

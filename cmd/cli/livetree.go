@@ -2,9 +2,12 @@ package cli
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/term"
 
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -14,6 +17,7 @@ import (
 // healthy of desired, elapsed, what it waits for.
 type liveTree struct {
 	io      *IO
+	height  int // of the terminal
 	started time.Time
 	stop    chan struct{}
 	stopped chan struct{}
@@ -34,7 +38,7 @@ type liveRow struct {
 }
 
 func newLiveTree(streams *IO, jobs []render.Job) *liveTree {
-	t := &liveTree{io: streams, started: time.Now(), stop: make(chan struct{}), stopped: make(chan struct{}), by: map[string]*liveRow{}}
+	t := &liveTree{io: streams, height: 24, started: time.Now(), stop: make(chan struct{}), stopped: make(chan struct{}), by: map[string]*liveRow{}}
 	for _, j := range jobs {
 		r := &liveRow{name: j.Service, state: "waiting"}
 		for _, d := range j.DependsOn {
@@ -44,6 +48,11 @@ func newLiveTree(streams *IO, jobs []render.Job) *liveTree {
 		}
 		t.rows = append(t.rows, r)
 		t.by[j.Service] = r
+	}
+	if f, ok := streams.Err.(*os.File); ok {
+		if _, h, err := term.GetSize(int(f.Fd())); err == nil && h > 8 {
+			t.height = h
+		}
 	}
 	go t.run()
 	return t
@@ -103,7 +112,7 @@ func (t *liveTree) draw(final bool) {
 	rows := t.rows
 	hidden := 0
 	// A terminal cannot redraw more than it shows; finished rows go first.
-	const most = 40
+	most := t.height - 3
 	if !final && len(rows) > most {
 		var busy []*liveRow
 		for _, r := range rows {
