@@ -15,6 +15,10 @@ job "ocis-proxy" {
       name     = "ocis-proxy"
       port     = "http"
       provider = "consul"
+
+      # The edge sends the domain here (jobs/edge).
+      tags = ["drover.route=${split(":", lower(var.domain))[0]}/", "drover.protocol=https"]
+
       check {
         type     = "tcp"
         interval = "2s"
