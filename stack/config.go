@@ -21,8 +21,9 @@ var configSchema = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
 	{Type: "precondition"},
 	{Type: "dns"},
 	{Type: "record", LabelNames: []string{"name"}},
-	// Reserved: read by later commands, any content.
 	{Type: "certificate", LabelNames: []string{"name"}},
+	{Type: "issuer", LabelNames: []string{"name"}},
+	// Reserved: read by later commands, any content.
 	{Type: "route", LabelNames: []string{"name"}},
 }}
 
@@ -119,6 +120,10 @@ func (s *Stack) config(body hcl.Body, ctx *hcl.EvalContext) hcl.Diagnostics {
 			diags = append(diags, s.dns(b, ctx)...)
 		case "record":
 			diags = append(diags, s.record(b, ctx)...)
+		case "certificate":
+			diags = append(diags, s.certificate(b, ctx)...)
+		case "issuer":
+			diags = append(diags, s.issuer(b, ctx)...)
 		case "precondition":
 			diags = append(diags, precondition(b, ctx)...)
 		}

@@ -59,8 +59,21 @@ check "home" {
     password = "p"
   }
 }
-certificate "public" { names = [1, { x = 2 }] }
+certificate "public" {
+  names   = [var.domain, "192.0.2.1"]
+  issuers = ["ours", "letsencrypt"]
+  window  = "23:00-01:30"
+}
+issuer "ours" {
+  directory_url = "https://ca.example.org/dir"
+  ca_file       = "ca.pem"
+  eab {
+    key_id  = "k"
+    mac_key = "m"
+  }
+}
 `,
+		"ca.pem":           `PEM`,
 		"web.nomad.hcl":    `job "web" {}`,
 		"api.nomad.hcl":    `job "api" {}`,
 		"sub/database.hcl": `job "db" {}`,
@@ -71,6 +84,10 @@ certificate "public" { names = [1, { x = 2 }] }
 	}
 	if s.Name != "shop" || s.Version != "1.2.3" || s.AppVersion != "4" || s.Description != "sells" || !slices.Equal(s.RequiresJobs, []string{"mesh"}) {
 		t.Errorf("stack: %+v", s)
+	}
+	if c, i := s.Certificates[0], s.Issuers[0]; len(c.Names) != 2 || !slices.Equal(c.Issuers, []string{"ours", "letsencrypt"}) ||
+		c.WindowFrom != 23*time.Hour || c.WindowFor != 150*time.Minute || i.CA != "PEM" || i.EABMACKey != "m" {
+		t.Errorf("certificate %+v of %+v", c, i)
 	}
 	var order []string
 	for _, svc := range s.Services {

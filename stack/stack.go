@@ -41,6 +41,9 @@ type Stack struct {
 	Records  []*Record // in the order of stack.hcl
 	DNS      *DNS      // nil when stack.hcl says nothing
 
+	Certificates []*Certificate
+	Issuers      []*Issuer
+
 	// Values are all declared variables of the stack after precedence:
 	// default < environment < NOMAD_VAR_x < -var-file and -values < -var. A
 	// variable that several services declare for themselves with different

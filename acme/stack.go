@@ -1,0 +1,32 @@
+package acme
+
+import (
+	"errors"
+
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// FromStack is what the certificate and issuer blocks of a stack say.
+func FromStack(s *stack.Stack) ([]Spec, []Issuer, error) {
+	var errs []error
+	specs := make([]Spec, 0, len(s.Certificates))
+	for _, c := range s.Certificates {
+		spec, err := Spec{
+			Name: c.Name, Names: c.Names, Issuers: c.Issuers, Challenge: c.Challenge, KeyType: c.KeyType, ReuseKey: c.ReuseKey,
+			Profile: c.Profile, PreferredChain: c.PreferredChain, Window: Window{From: c.WindowFrom, For: c.WindowFor},
+		}.Normalize()
+		specs = append(specs, spec)
+		errs = append(errs, err)
+	}
+	issuers := make([]Issuer, 0, len(s.Issuers))
+	for _, i := range s.Issuers {
+		issuer := Issuer{Name: i.Name, Directory: i.DirectoryURL, CA: i.CA, Email: i.Email}
+		if i.EABKeyID != "" {
+			issuer.EAB = &EAB{KeyID: i.EABKeyID, MACKey: record.NewValue(i.EABMACKey)}
+		}
+		issuers = append(issuers, issuer)
+		errs = append(errs, issuer.Validate())
+	}
+	return specs, issuers, errors.Join(errs...)
+}

@@ -1,0 +1,161 @@
+package stack
+
+import (
+	"fmt"
+	"io/fs"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/gohcl"
+)
+
+// Certificate is a certificate that the stack asks a CA for.
+type Certificate struct {
+	Name           string
+	Names          []string // domains and IP addresses
+	Issuers        []string // in the order in which they are tried; empty for the default
+	Challenge      string   // "" for the default
+	KeyType        string
+	ReuseKey       bool
+	Profile        string
+	PreferredChain string
+	WindowFrom     time.Duration // maintenance window in UTC: since midnight
+	WindowFor      time.Duration // 0 for any time
+	Range          hcl.Range
+}
+
+// Issuer is a CA that certificates name.
+type Issuer struct {
+	Name         string
+	DirectoryURL string
+	CA           string // PEM; "" for the system's roots
+	Email        string
+	EABKeyID     string
+	EABMACKey    string // secret
+	Range        hcl.Range
+}
+
+// What a certificate block's challenge and key_type can be.
+var (
+	certificateChallenges = []string{"http-01", "dns-01", "dns-persist-01"}
+	certificateKeyTypes   = []string{"p256", "p384", "rsa2048", "rsa4096"}
+)
+
+type certificateBlock struct {
+	Names          []string `hcl:"names"`
+	Issuer         string   `hcl:"issuer,optional"`
+	Issuers        []string `hcl:"issuers,optional"`
+	Challenge      string   `hcl:"challenge,optional"`
+	KeyType        string   `hcl:"key_type,optional"`
+	ReuseKey       bool     `hcl:"reuse_key,optional"`
+	Profile        string   `hcl:"profile,optional"`
+	PreferredChain string   `hcl:"preferred_chain,optional"`
+	Window         string   `hcl:"window,optional"`
+}
+
+type issuerBlock struct {
+	DirectoryURL string    `hcl:"directory_url"`
+	CAFile       string    `hcl:"ca_file,optional"`
+	CAPEM        string    `hcl:"ca_pem,optional"`
+	Email        string    `hcl:"email,optional"`
+	EAB          *eabBlock `hcl:"eab,block"`
+}
+
+type eabBlock struct {
+	KeyID  string `hcl:"key_id"`
+	MACKey string `hcl:"mac_key"`
+}
+
+func (s *Stack) certificate(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
+	var v certificateBlock
+	diags := gohcl.DecodeBody(b.Body, ctx, &v)
+	if diags.HasErrors() {
+		return diags
+	}
+	c := &Certificate{
+		Name: b.Labels[0], Names: v.Names, Issuers: v.Issuers, Challenge: v.Challenge, KeyType: v.KeyType, ReuseKey: v.ReuseKey,
+		Profile: v.Profile, PreferredChain: v.PreferredChain, Range: b.DefRange,
+	}
+	bad := func(attr, summary, detail string) {
+		diags = append(diags, errAt(attrRange(b, attr), summary, detail))
+	}
+	if len(v.Names) == 0 {
+		bad("names", "A certificate without names", "Write the domains that it is for.")
+	}
+	if v.Issuer != "" {
+		if len(v.Issuers) > 0 {
+			bad("issuers", "A certificate with issuer and issuers", "Write one of the two.")
+		}
+		c.Issuers = []string{v.Issuer}
+	}
+	if v.Challenge != "" && !slices.Contains(certificateChallenges, v.Challenge) {
+		bad("challenge", fmt.Sprintf("Unknown challenge %q", v.Challenge), "Write one of "+strings.Join(certificateChallenges, ", ")+".")
+	}
+	if v.KeyType != "" && !slices.Contains(certificateKeyTypes, v.KeyType) {
+		bad("key_type", fmt.Sprintf("Unknown type of key %q", v.KeyType), "Write one of "+strings.Join(certificateKeyTypes, ", ")+".")
+	}
+	if v.Window != "" {
+		from, until, ok := strings.Cut(v.Window, "-")
+		start, err1 := time.Parse("15:04", strings.TrimSpace(from))
+		end, err2 := time.Parse("15:04", strings.TrimSpace(until))
+		if !ok || err1 != nil || err2 != nil || start.Equal(end) {
+			bad("window", fmt.Sprintf("Invalid maintenance window %q", v.Window), `Write hours in UTC, such as "02:00-05:00".`)
+		} else {
+			c.WindowFrom = time.Duration(start.Hour())*time.Hour + time.Duration(start.Minute())*time.Minute
+			if c.WindowFor = end.Sub(start); c.WindowFor < 0 {
+				c.WindowFor += 24 * time.Hour // past midnight
+			}
+		}
+	}
+	s.Certificates = append(s.Certificates, c)
+	return diags
+}
+
+func (s *Stack) issuer(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
+	var v issuerBlock
+	diags := gohcl.DecodeBody(b.Body, ctx, &v)
+	if diags.HasErrors() {
+		return diags
+	}
+	i := &Issuer{Name: b.Labels[0], DirectoryURL: v.DirectoryURL, CA: v.CAPEM, Email: v.Email, Range: b.DefRange}
+	if v.EAB != nil {
+		i.EABKeyID, i.EABMACKey = v.EAB.KeyID, v.EAB.MACKey
+	}
+	if !strings.HasPrefix(v.DirectoryURL, "https://") {
+		diags = append(diags, errAt(attrRange(b, "directory_url"), "An issuer is reached by https", "Write the URL of its ACME directory."))
+	}
+	if v.CAFile != "" {
+		text, err := fs.ReadFile(s.FS, path.Clean(v.CAFile))
+		if err != nil {
+			diags = append(diags, errAt(attrRange(b, "ca_file"), fmt.Sprintf("The CA of issuer %q cannot be read", i.Name), "ca_file is a file in the stack's directory; or give its text as ca_pem. "+err.Error()+"."))
+		}
+		i.CA = string(text)
+	}
+	s.Issuers = append(s.Issuers, i)
+	return diags
+}
+
+// checkIssuers looks at the issuers that certificates name: those of the
+// stack and Let's Encrypt's.
+func (s *Stack) checkIssuers() hcl.Diagnostics {
+	known := []string{"letsencrypt", "letsencrypt-staging"}
+	for _, i := range s.Issuers {
+		known = append(known, i.Name)
+	}
+	var diags hcl.Diagnostics
+	for _, c := range s.Certificates {
+		for _, name := range c.Issuers {
+			if !slices.Contains(known, name) {
+				hint := "Known are " + strings.Join(known, ", ") + "."
+				if near := Nearest(name, known); near != "" {
+					hint = fmt.Sprintf("Did you mean %q?", near)
+				}
+				diags = append(diags, errAt(c.Range, fmt.Sprintf("Certificate %q names the unknown issuer %q", c.Name, name), hint))
+			}
+		}
+	}
+	return diags
+}
