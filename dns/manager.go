@@ -228,7 +228,9 @@ func equalClaims(a, b map[Key]Claim) bool {
 	return true
 }
 
-const batchSize = 250 // names; an update of RFC 2136 is at most 64 KiB
+// Names in a batch: Cloudflare takes 200 records at once, an update of RFC
+// 2136 is at most 64 KiB.
+const batchSize = 100
 
 // applyZone changes one zone and reports every change just once.
 func (m *Manager) applyZone(ctx context.Context, zone string, changes []Change, report func([]Change, error)) {

@@ -365,7 +365,7 @@ func (p *setProvider) DeleteRecords(ctx context.Context, zone string, records []
 type Options struct {
 	Provider string // powerdns, rfc2136, cloudflare, route53, exec
 
-	Server   string   // powerdns: URL; rfc2136: HOST or HOST:PORT
+	Server   string   // powerdns, cloudflare: URL of the API; rfc2136: HOST or HOST:PORT
 	ServerID string   // powerdns: "localhost" when empty
 	Command  []string // exec: program and arguments
 	CAFile   string   // powerdns: CA bundle of Server
@@ -407,9 +407,11 @@ func Open(o Options) (Provider, error) {
 		o.Clock = realClock{}
 	}
 	open, known := map[string]func(Options) (Provider, error){
-		ProviderPowerDNS: openPowerDNS,
-		ProviderRFC2136:  openRFC2136,
-		ProviderExec:     openExec,
+		ProviderPowerDNS:   openPowerDNS,
+		ProviderRFC2136:    openRFC2136,
+		ProviderCloudflare: openCloudflare,
+		ProviderRoute53:    openRoute53,
+		ProviderExec:       openExec,
 	}[o.Provider]
 	if !known {
 		return nil, optionsf("unknown DNS provider %q; it is one of %s", o.Provider, strings.Join([]string{

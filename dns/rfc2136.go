@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -87,13 +88,14 @@ func (r *rfc2136) dial(ctx context.Context) (*mdns.Conn, func(), error) {
 	if err != nil {
 		return nil, nil, r.unavailable(ctx, err)
 	}
-	stop := context.AfterFunc(ctx, func() { _ = c.SetDeadline(time.Unix(1, 0)) })
+	// Closing, since the library moves deadlines with every message.
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	return &mdns.Conn{Conn: c, TsigSecret: r.secrets()}, func() { stop(); _ = c.Close() }, nil
 }
 
 func (r *rfc2136) unavailable(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return &Error{Provider: ProviderRFC2136, Kind: KindUnavailable, Msg: "no answer from " + r.server + " in time", Err: ctx.Err()}
+	if ctx.Err() != nil || errors.Is(err, os.ErrDeadlineExceeded) {
+		return &Error{Provider: ProviderRFC2136, Kind: KindUnavailable, Msg: "no answer from " + r.server + " in time", Err: cmp.Or(ctx.Err(), context.DeadlineExceeded)}
 	}
 	return &Error{Provider: ProviderRFC2136, Kind: KindUnavailable, Msg: "cannot be asked", Err: err}
 }
@@ -108,10 +110,6 @@ func (r *rfc2136) sets(ctx context.Context, zone string, _ []Key) (map[Key]Set, 
 	msg.SetAxfr(mdns.Fqdn(zone))
 	r.sign(msg)
 	transfer := &mdns.Transfer{Conn: conn, TsigSecret: r.secrets(), ReadTimeout: time.Hour, WriteTimeout: time.Hour}
-	if deadline, ok := ctx.Deadline(); ok {
-		left := time.Until(deadline)
-		transfer.ReadTimeout, transfer.WriteTimeout = left, left
-	}
 	envelopes, err := transfer.In(msg, r.server)
 	if err != nil {
 		return nil, r.unavailable(ctx, err)
@@ -148,7 +146,7 @@ func (r *rfc2136) sets(ctx context.Context, zone string, _ []Key) (map[Key]Set, 
 func (r *rfc2136) transferError(ctx context.Context, zone string, err error) error {
 	e := &Error{Provider: ProviderRFC2136, Kind: KindDenied, Err: err}
 	switch text := err.Error(); {
-	case ctx.Err() != nil:
+	case ctx.Err() != nil, errors.Is(err, os.ErrDeadlineExceeded):
 		return r.unavailable(ctx, err)
 	case errors.Is(err, mdns.ErrSig), errors.Is(err, mdns.ErrTime), errors.Is(err, mdns.ErrSecret), errors.Is(err, mdns.ErrKey):
 		e.Msg = fmt.Sprintf("%s does not accept %s", r.server, r.who())

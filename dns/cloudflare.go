@@ -1,0 +1,286 @@
+package dns
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+	"sync"
+)
+
+// cloudflare speaks the API of Cloudflare. A batch is one transaction of its
+// database; what a record has beside its content (proxied, comment, tags) is
+// left as it is.
+type cloudflare struct {
+	api   *apiClient
+	base  string
+	token secret
+
+	mu    sync.Mutex
+	zones map[string]string // identifiers
+}
+
+const cloudflareAPI = "https://api.cloudflare.com/client/v4"
+
+func openCloudflare(o Options) (Provider, error) {
+	token, err := o.credential("CLOUDFLARE_API_TOKEN")
+	if err != nil {
+		return nil, err
+	}
+	base := strings.TrimSuffix(cmp.Or(o.Server, cloudflareAPI), "/")
+	if u, err := url.Parse(base); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil {
+		return nil, optionsf("the server of the DNS provider cloudflare is an http:// or https:// URL without a user, and need not be set")
+	}
+	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	return &setProvider{backend: &cloudflare{
+		api:  &apiClient{provider: ProviderCloudflare, http: client, clock: o.Clock, secret: token},
+		base: base, token: token, zones: map[string]string{},
+	}}, nil
+}
+
+type cloudflareAnswer struct {
+	Success bool            `json:"success"`
+	Result  json.RawMessage `json:"result"`
+	Errors  []struct {
+		Code    int    `json:"code"`
+		Message string `json:"message"`
+	} `json:"errors"`
+	Info struct {
+		TotalPages int `json:"total_pages"`
+		TotalCount int `json:"total_count"`
+		PerPage    int `json:"per_page"`
+	} `json:"result_info"`
+}
+
+type cloudflareRecord struct {
+	ID      string         `json:"id,omitempty"`
+	Name    string         `json:"name,omitempty"`
+	Type    string         `json:"type,omitempty"`
+	Content string         `json:"content,omitempty"`
+	TTL     int            `json:"ttl,omitempty"`
+	Data    *cloudflareCAA `json:"data,omitempty"`
+}
+
+// cloudflareCAA is how the API wants a CAA record; other types' data is not
+// looked at.
+type cloudflareCAA struct {
+	Flags json.Number `json:"flags"`
+	Tag   string      `json:"tag"`
+	Value string      `json:"value"`
+}
+
+type cloudflareBatch struct {
+	Deletes []cloudflareRecord `json:"deletes,omitempty"`
+	Patches []cloudflareRecord `json:"patches,omitempty"`
+	Posts   []cloudflareRecord `json:"posts,omitempty"`
+}
+
+// automatic is the TTL 1 of the API, which resolvers see as 300 seconds.
+const automatic = 1
+
+func (r cloudflareRecord) key() Key {
+	return Key{strings.ToLower(strings.TrimSuffix(r.Name, ".")), r.Type}
+}
+
+func (r cloudflareRecord) value() string {
+	switch {
+	case r.Type == TypeTXT && strings.HasPrefix(r.Content, `"`):
+		if text, err := unquoteTXT(r.Content); err == nil {
+			return text
+		}
+	case r.Type == TypeCAA && r.Data != nil && r.Data.Tag != "":
+		r.Content = fmt.Sprintf("%s %s %s", cmp.Or(r.Data.Flags.String(), "0"), r.Data.Tag, quoteChunk(r.Data.Value))
+	}
+	if slices.Contains(Types(), r.Type) && r.Type != TypeTXT {
+		if v, err := normalizeValue(r.Type, r.Content); err == nil {
+			return v
+		}
+	}
+	return r.Content
+}
+
+func toCloudflare(key Key, ttl int, v string) cloudflareRecord {
+	r := cloudflareRecord{Name: key.Name, Type: key.Type, TTL: ttl, Content: v}
+	switch key.Type {
+	case TypeTXT:
+		r.Content = quoteTXT(v)
+	case TypeCAA:
+		if c, err := parseCAA(v); err == nil {
+			r.Data = &cloudflareCAA{Flags: json.Number(fmt.Sprint(c.flags)), Tag: c.tag, Value: c.value}
+		}
+	}
+	return r
+}
+
+func (p *cloudflare) list(ctx context.Context, zone string) (map[Key][]cloudflareRecord, string, error) {
+	id, err := p.zoneID(ctx, zone)
+	if err != nil {
+		return nil, "", err
+	}
+	out := map[Key][]cloudflareRecord{}
+	for page := 1; ; page++ {
+		var records []cloudflareRecord
+		a, err := p.call(ctx, http.MethodGet, fmt.Sprintf("/zones/%s/dns_records?per_page=100&page=%d", id, page), nil, &records)
+		if err != nil {
+			return nil, "", err
+		}
+		for _, r := range records {
+			out[r.key()] = append(out[r.key()], r)
+		}
+		if len(records) == 0 || page >= a.Info.TotalPages {
+			return out, id, nil
+		}
+	}
+}
+
+func (p *cloudflare) sets(ctx context.Context, zone string, _ []Key) (map[Key]Set, error) {
+	records, _, err := p.list(ctx, zone)
+	if err != nil {
+		return nil, err
+	}
+	out := map[Key]Set{}
+	for key, rs := range records {
+		set := Set{TTL: ttlOf(rs[0])}
+		for _, r := range rs {
+			set.Values = append(set.Values, r.value())
+			if ttlOf(r) != set.TTL {
+				set.TTL = -1
+			}
+		}
+		slices.Sort(set.Values)
+		out[key] = set
+	}
+	return out, nil
+}
+
+func ttlOf(r cloudflareRecord) int {
+	if r.TTL == automatic {
+		return DefaultTTL
+	}
+	return r.TTL
+}
+
+func (p *cloudflare) apply(ctx context.Context, zone string, edits []Edit) error {
+	have, id, err := p.list(ctx, zone)
+	if err != nil {
+		return err
+	}
+	var b cloudflareBatch
+	for _, e := range edits {
+		missing, ttl := []string{}, 0
+		if e.Set != nil {
+			missing, ttl = slices.Clone(e.Set.Values), e.Set.TTL
+		}
+		var stale []cloudflareRecord
+		for _, r := range have[e.Key] {
+			i := slices.Index(missing, r.value())
+			if i < 0 {
+				stale = append(stale, r)
+				continue
+			}
+			missing = slices.Delete(missing, i, i+1)
+			if ttlOf(r) != ttl {
+				b.Patches = append(b.Patches, cloudflareRecord{ID: r.ID, TTL: ttl})
+			}
+		}
+		for _, r := range stale {
+			if len(missing) == 0 {
+				b.Deletes = append(b.Deletes, cloudflareRecord{ID: r.ID})
+				continue
+			}
+			patch := toCloudflare(e.Key, ttl, missing[0])
+			patch.ID = r.ID
+			b.Patches, missing = append(b.Patches, patch), missing[1:]
+		}
+		for _, v := range missing {
+			b.Posts = append(b.Posts, toCloudflare(e.Key, ttl, v))
+		}
+	}
+	if len(b.Deletes)+len(b.Patches)+len(b.Posts) == 0 {
+		return nil
+	}
+	_, err = p.call(ctx, http.MethodPost, "/zones/"+id+"/dns_records/batch", b, nil)
+	return err
+}
+
+func (p *cloudflare) zoneID(ctx context.Context, zone string) (string, error) {
+	p.mu.Lock()
+	id := p.zones[zone]
+	p.mu.Unlock()
+	if id != "" {
+		return id, nil
+	}
+	var found []struct {
+		ID string `json:"id"`
+	}
+	if _, err := p.call(ctx, http.MethodGet, "/zones?name="+url.QueryEscape(zone), nil, &found); err != nil {
+		return "", err
+	}
+	if len(found) != 1 {
+		return "", &Error{Provider: ProviderCloudflare, Kind: KindNoZone, Msg: fmt.Sprintf("the token sees %d zones named %s", len(found), zone)}
+	}
+	p.mu.Lock()
+	p.zones[zone] = found[0].ID
+	p.mu.Unlock()
+	return found[0].ID, nil
+}
+
+func (p *cloudflare) call(ctx context.Context, method, path string, in, out any) (cloudflareAnswer, error) {
+	var (
+		a    cloudflareAnswer
+		body io.Reader
+	)
+	if in != nil {
+		b, err := json.Marshal(in)
+		if err != nil {
+			return a, err
+		}
+		body = bytes.NewReader(b)
+	}
+	req, err := http.NewRequestWithContext(ctx, method, p.base+path, body)
+	if err != nil {
+		return a, err
+	}
+	req.Header.Set("Authorization", "Bearer "+p.token.reveal())
+	if in != nil {
+		req.Header.Set("Content-Type", "application/json")
+	}
+	resp, err := p.api.Do(req)
+	if err != nil {
+		return a, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	if err == nil {
+		err = json.Unmarshal(b, &a)
+	}
+	if err != nil {
+		return a, &Error{Provider: ProviderCloudflare, Kind: KindUnavailable, Msg: "the answer (" + resp.Status + ") cannot be read", Err: err}
+	}
+	if !a.Success || resp.StatusCode >= 300 {
+		e := &Error{Provider: ProviderCloudflare, Kind: KindRefused, Msg: resp.Status}
+		var said []string
+		for _, x := range a.Errors {
+			said = append(said, fmt.Sprintf("%s (%d)", x.Message, x.Code))
+			if x.Code == 6003 || x.Code == 10000 { // a token that is none, or not for this
+				e.Kind = KindDenied
+			}
+		}
+		if len(said) > 0 {
+			e.Msg = p.token.redact(strings.Join(said, "; "))
+		}
+		return a, e
+	}
+	if out != nil {
+		if err := json.Unmarshal(a.Result, out); err != nil {
+			return a, &Error{Provider: ProviderCloudflare, Kind: KindUnavailable, Msg: "the answer cannot be read", Err: err}
+		}
+	}
+	return a, nil
+}

@@ -1,0 +1,175 @@
+package dns
+
+import (
+	"encoding/json"
+	"fmt"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+)
+
+// fakeCloudflare has the part of the API that drover uses, as its reference
+// describes it: pages, identifiers, and batches that are done whole or not.
+type fakeCloudflare struct {
+	mu      sync.Mutex
+	next    int
+	records map[string]cloudflareRecord
+	busy    int // requests to answer with 429 first
+	batches int
+}
+
+func (f *fakeCloudflare) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	say := func(status int, result any, pages int, errs ...string) {
+		w.WriteHeader(status)
+		list := []map[string]any{}
+		for _, e := range errs {
+			list = append(list, map[string]any{"code": 81053, "message": e})
+		}
+		_ = json.NewEncoder(w).Encode(map[string]any{"success": len(errs) == 0, "result": result, "errors": list, "result_info": map[string]any{"total_pages": pages}})
+	}
+	switch {
+	case r.Header.Get("Authorization") != "Bearer the-right-token":
+		say(403, nil, 0, "Authentication error")
+	case f.busy > 0:
+		f.busy--
+		w.Header().Set("Retry-After", "0")
+		say(429, nil, 0, "slow down")
+	case r.URL.Path == "/zones":
+		if r.URL.Query().Get("name") != zone {
+			say(200, []any{}, 0)
+			return
+		}
+		say(200, []map[string]string{{"id": "z1"}}, 1)
+	case r.URL.Path == "/zones/z1/dns_records":
+		var page int
+		_, _ = fmt.Sscan(r.URL.Query().Get("page"), &page)
+		var all []cloudflareRecord
+		for _, id := range slices.Sorted(maps.Keys(f.records)) {
+			all = append(all, f.records[id])
+		}
+		const per = 3
+		from := min((page-1)*per, len(all))
+		say(200, all[from:min(from+per, len(all))], (len(all)+per-1)/per)
+	case r.URL.Path == "/zones/z1/dns_records/batch" && r.Method == http.MethodPost:
+		var b cloudflareBatch
+		_ = json.NewDecoder(r.Body).Decode(&b)
+		f.batches++
+		next := maps.Clone(f.records)
+		for _, d := range b.Deletes {
+			delete(next, d.ID)
+		}
+		for _, p := range b.Patches {
+			old := next[p.ID]
+			if p.Content != "" {
+				old.Content, old.Data = p.Content, p.Data
+			}
+			old.TTL = p.TTL
+			next[p.ID] = old
+		}
+		for _, p := range b.Posts {
+			if strings.HasPrefix(p.Name, "bad.") {
+				say(400, nil, 0, "An A record with that host already exists.")
+				return
+			}
+			f.next++
+			p.ID = fmt.Sprintf("r%03d", f.next)
+			next[p.ID] = p
+		}
+		f.records = next
+		say(200, map[string]any{}, 0)
+	default:
+		say(404, nil, 0, "no route")
+	}
+}
+
+func openFake(t *testing.T, f *fakeCloudflare, token string) Provider {
+	t.Helper()
+	api := httptest.NewServer(f)
+	t.Cleanup(api.Close)
+	file := filepath.Join(t.TempDir(), "token")
+	if err := os.WriteFile(file, []byte(token), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := Open(Options{Provider: ProviderCloudflare, Server: api.URL, CredentialFile: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+func TestCloudflare(t *testing.T) {
+	t.Parallel()
+	f := &fakeCloudflare{busy: 2, records: map[string]cloudflareRecord{
+		"m": {ID: "m", Name: "mail.example.org", Type: "MX", Content: "mx.example.org", TTL: 1},
+		"t": {ID: "t", Name: "old.example.org", Type: "TXT", Content: "without quotes", TTL: 1},
+	}}
+	p := openFake(t, f, "the-right-token")
+	m := &Manager{Owner: "o", Provider: p, Zones: []string{zone}, Store: &MemoryStore{}}
+	desired := []Record{
+		{Name: "www", Zone: zone, Type: "A", Values: []string{"192.0.2.1", "192.0.2.2", "192.0.2.3"}},
+		{Name: "c", Zone: zone, Type: "CNAME", Values: []string{"edge.example.net"}},
+		{Name: "@", Zone: zone, Type: "CAA", Values: []string{`0 issue "letsencrypt.org"`}},
+		{Name: "t", Zone: zone, Type: "TXT", Values: []string{strings.Repeat("x", 300), `say "hi" \o/`}},
+	}
+	apply := func() (*Plan, Result) {
+		t.Helper()
+		plan, err := m.Plan(t.Context(), desired)
+		if err != nil || len(plan.Errors) > 0 {
+			t.Fatal(err, plan)
+		}
+		res, err := m.Apply(t.Context(), plan, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return plan, res
+	}
+	if _, res := apply(); len(res.Done) != 4 || f.batches != 1 {
+		t.Fatalf("%+v in %d batches", res, f.batches)
+	}
+	if plan, _ := apply(); !plan.Empty() || f.batches != 1 {
+		t.Errorf("the second plan: %+v, %d batches", plan.Changes, f.batches)
+	}
+	// One of three addresses changes: one record is patched, two keep their
+	// identifiers.
+	before := maps.Clone(f.records)
+	desired[0].Values[1] = "192.0.2.9"
+	apply()
+	changed := 0
+	for id, r := range f.records {
+		if b, there := before[id]; !there || b.Content != r.Content {
+			changed++
+		}
+	}
+	if changed != 1 || len(f.records) != len(before) {
+		t.Errorf("%d records changed", changed)
+	}
+	desired = append(desired, Record{Name: "bad", Zone: zone, Type: "A", Values: []string{"192.0.2.1"}}, Record{Name: "good", Zone: zone, Type: "A", Values: []string{"192.0.2.1"}})
+	_, res := apply()
+	if len(res.Done) != 1 || len(res.Failed) != 1 || !strings.Contains(res.Failed[0].Error(), "bad.example.org A: cloudflare: An A record with that host already exists. (81053)") {
+		t.Errorf("%+v", res)
+	}
+	desired, m.Policy = nil, Sync
+	if _, res := apply(); len(res.Failed) > 0 || len(f.records) != 2 {
+		t.Errorf("after sync: %v %v", res.Failed, f.records)
+	}
+	libdnsContract(t, p, zone)
+
+	m.Provider = openFake(t, f, "a-wrong-token")
+	plan, err := m.Plan(t.Context(), nil)
+	if err != nil || len(plan.Errors) != 1 || !strings.Contains(plan.Errors[0].Error(), "does not accept the credential") || strings.Contains(plan.Errors[0].Error(), "a-wrong-token") {
+		t.Errorf("%v %v", plan.Errors, err)
+	}
+	m.Provider, m.Zones = p, []string{"example.net"}
+	plan, err = m.Plan(t.Context(), nil)
+	if err != nil || len(plan.Errors) != 1 || !strings.Contains(plan.Errors[0].Error(), "0 zones named example.net") {
+		t.Errorf("%v %v", plan.Errors, err)
+	}
+}
