@@ -31,7 +31,7 @@ down and up; no process does.`,
 	var opts devcluster.Options
 	cmd.PersistentFlags().StringVar(&opts.Name, "name", devcluster.DefaultName, "name of the cluster")
 	cmd.PersistentFlags().StringVar(&opts.Dir, "dir", "", "directory of the cluster (default /var/lib/drover/dev/NAME for root,\n~/.local/state/drover/dev/NAME for others)")
-	cmd.AddCommand(newDevUp(streams, &opts), newDevDown(streams, &opts), newDevStatus(streams, &opts), newDevEnv(streams, &opts), newDevSupervise(&opts))
+	cmd.AddCommand(newDevUp(streams, &opts), newDevDown(streams, &opts), newDevStatus(streams, &opts), newDevEnv(streams, &opts), newDevTools(streams), newDevSupervise(&opts))
 	return cmd
 }
 
@@ -245,6 +245,31 @@ func newDevEnv(streams *IO, opts *devcluster.Options) *cobra.Command {
 	}
 	cmd.Flags().StringVar(&region, "region", "", "region of a cluster with several (default the first)")
 	return cmd
+}
+
+func newDevTools(streams *IO) *cobra.Command {
+	return &cobra.Command{
+		Use:   "tools [NAME...]",
+		Short: "Find or build the programs of the dev cluster, and print where they are",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := devSupported(); err != nil {
+				return err
+			}
+			if len(args) == 0 {
+				args = []string{devcluster.Consul, devcluster.Nomad, devcluster.OCIS, devcluster.Pebble, devcluster.PebbleChallTestSrv}
+			}
+			p := newDevProgress(streams)
+			for _, name := range args {
+				path, err := devcluster.Tools{Events: p.event}.Path(cmd.Context(), name)
+				p.close()
+				if err != nil {
+					return devError(err)
+				}
+				fmt.Fprintf(streams.Out, "%s\t%s\n", name, path)
+			}
+			return nil
+		},
+	}
 }
 
 func newDevSupervise(opts *devcluster.Options) *cobra.Command {
