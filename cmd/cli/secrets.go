@@ -280,7 +280,7 @@ func newSecretsImport(streams *IO) *cobra.Command {
 			return fmt.Errorf("importing %s: %w", args[1], err)
 		}
 		if len(rep.Missing) > 0 {
-			fmt.Fprintf(streams.Err, "not in the file: %s\n", strings.Join(rep.Missing, ", "))
+			fmt.Fprintf(streams.Err, "not in the file, left to deploy: %s\n", strings.Join(rep.Missing, ", "))
 		}
 		if len(rep.Ignored) > 0 {
 			fmt.Fprintf(streams.Err, "in the file and not in the stack: %s\n", strings.Join(rep.Ignored, ", "))
