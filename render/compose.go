@@ -54,7 +54,7 @@ func (r *renderer) compose(svc *stack.Service) (*sourceMap, hcl.Diagnostics) {
 				diags = append(diags, unknownReference("local", name, refs.locals[name], names(locals)))
 				continue
 			}
-			refs.expr(locals.items[at].expr)
+			refs.add(locals.items[at].refs)
 		}
 	}
 	for _, n := range locals.items {
@@ -73,14 +73,16 @@ func (r *renderer) compose(svc *stack.Service) (*sourceMap, hcl.Diagnostics) {
 	if diags.HasErrors() {
 		return nil, diags
 	}
-	for _, n := range vars.items {
-		name := n.name
-		if !n.attr {
-			name = n.labels[0]
+	for i, n := range vars.items {
+		name := known[i]
+		if _, ok := refs.vars[name]; !ok {
+			continue
 		}
-		if _, ok := refs.vars[name]; ok {
-			e.variable(n, name, svc.Values[name])
+		valued := r.valued[n]
+		if valued == nil { // the service's own declaration
+			valued = withValue(n, name, svc.Values[name])
 		}
+		e.node(valued, 0)
 	}
 	if len(carried.items) > 0 {
 		e.newline()
@@ -126,7 +128,13 @@ func (r *renderer) job(m *merger, svc *stack.Service, own *body) (*node, hcl.Dia
 	if job.isGlob() {
 		return nil, hcl.Diagnostics{diagAt(job.rng, "A service's job needs a name", "Patterns belong to "+stack.BaseFile+" and to environments.")}
 	}
-	r.labels = append(r.labels, svc.Name, job.labels[0])
+	used := map[hcl.Range]bool{}
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		maps.Copy(r.used, used)
+		r.labels = append(r.labels, svc.Name, job.labels[0])
+	}()
 	merged := *job
 	first := true
 	lay := func(n *node) {
@@ -151,9 +159,9 @@ func (r *renderer) job(m *merger, svc *stack.Service, own *body) (*node, hcl.Dia
 	if r.overlay != nil {
 		for _, n := range r.overlay.items {
 			if concerns(n) {
-				r.used[n.rng] = true
+				used[n.rng] = true
 				for _, g := range n.globs {
-					r.used[g] = true
+					used[g] = true
 				}
 				lay(n)
 			}
@@ -162,48 +170,69 @@ func (r *renderer) job(m *merger, svc *stack.Service, own *body) (*node, hcl.Dia
 	if m.diags.HasErrors() {
 		return nil, m.diags
 	}
-	merged.body = m.resolve(merged.body, r.used)
+	merged.body = m.resolve(merged.body, used)
 	merged.pristine = merged.body == job.body
 	return &merged, m.diags
 }
 
 // declarations merges the variable blocks and locals of all layers.
 func (r *renderer) declarations(m *merger, own *body) (vars, locals *body) {
-	vars, locals = &body{}, &body{}
-	for _, layer := range []*body{r.variables, r.base, own, r.overlay} {
-		if layer == nil {
-			continue
-		}
-		lv, ll := &body{}, &body{}
-		for _, n := range layer.items {
-			switch n.name {
-			case "variable":
-				lv.items = append(lv.items, n)
-			case "variables":
-				if layer != r.overlay { // there they are values
-					lv.items = append(lv.items, n.body.items...)
-				}
-			case "locals":
-				ll = m.bodies(ll, n.body)
-			}
-		}
-		vars = m.bodies(vars, lv)
+	vars, locals = r.vars, r.locals
+	ov, ol := declared(m, own)
+	vars, locals = m.bodies(vars, ov), m.bodies(locals, ol)
+	if r.overlay != nil {
+		_, ll := declared(m, r.overlay) // its variables block holds values
 		locals = m.bodies(locals, ll)
 	}
 	return vars, locals
 }
 
-// variable writes a variable block with the resolved value as its default.
-func (e *emitter) variable(n *node, name string, v cty.Value) {
+// share merges what the layers that all services share declare, and writes
+// the values into it.
+func (r *renderer) share() {
+	m := &merger{rules: r.rules}
+	r.vars, r.locals = &body{}, &body{}
+	for _, layer := range []*body{r.variables, r.base} {
+		if layer != nil {
+			lv, ll := declared(m, layer)
+			r.vars, r.locals = m.bodies(r.vars, lv), m.bodies(r.locals, ll)
+		}
+	}
+	r.valued = map[*node]*node{}
+	for i, name := range names(r.vars) {
+		if v, ok := r.s.Values[name]; ok {
+			r.valued[r.vars.items[i]] = withValue(r.vars.items[i], name, v)
+		}
+	}
+	r.diags = append(r.diags, m.diags...)
+}
+
+func declared(m *merger, layer *body) (vars, locals *body) {
+	vars, locals = &body{}, &body{}
+	for _, n := range layer.items {
+		switch n.name {
+		case "variable":
+			vars.items = append(vars.items, n)
+		case "variables":
+			vars.items = append(vars.items, n.body.items...)
+		case "locals":
+			locals = m.bodies(locals, n.body)
+		}
+	}
+	return vars, locals
+}
+
+// withValue is a variable block with the resolved value as its default.
+func withValue(n *node, name string, v cty.Value) *node {
 	if n.attr { // from a block of the form variables { NAME = DEFAULT }
-		e.newline()
-		e.chunk(chunk{layer: n.text.layer, start: n.text.start, text: fmt.Sprintf("variable %q {\n  default = %s\n}\n", name, literal(v))})
-		return
+		out := *n
+		out.lead = nil
+		out.text = chunk{layer: n.text.layer, start: n.text.start, text: fmt.Sprintf("variable %q {\n  default = %s\n}\n", name, literal(v))}
+		return &out
 	}
 	at := slices.IndexFunc(n.body.items, func(i *node) bool { return i.attr && i.name == "default" })
 	if at >= 0 && sameValue(n.body.items[at].expr, v) {
-		e.node(n, 0)
-		return
+		return n
 	}
 	def := &node{attr: true, name: "default", text: chunk{layer: n.text.layer, start: n.text.start, text: "default = " + literal(v) + "\n"}}
 	out := *n
@@ -218,7 +247,7 @@ func (e *emitter) variable(n *node, name string, v cty.Value) {
 		b.items = append(b.items, def)
 	}
 	out.body = &b
-	e.node(&out, 0)
+	return &out
 }
 
 // literal writes a value as HCL.
@@ -240,36 +269,47 @@ func sameValue(e hclsyntax.Expression, v cty.Value) bool {
 // place of its first use.
 type references struct{ vars, locals map[string]hcl.Range }
 
+// A reference is a use of var.NAME or local.NAME.
+type reference struct {
+	local bool
+	name  string
+	rng   hcl.Range
+}
+
 func (r references) body(b *body) {
 	for _, n := range b.items {
 		if n.attr {
-			r.expr(n.expr)
+			r.add(n.refs)
 		} else {
 			r.body(n.body)
 		}
 	}
 }
 
-func (r references) expr(e hclsyntax.Expression) {
-	for _, t := range e.Variables() {
-		if len(t) < 2 {
-			continue
-		}
-		var into map[string]hcl.Range
-		switch t.RootName() {
-		case "var":
-			into = r.vars
-		case "local":
+func (r references) add(refs []reference) {
+	for _, ref := range refs {
+		into := r.vars
+		if ref.local {
 			into = r.locals
-		default:
+		}
+		if _, known := into[ref.name]; !known {
+			into[ref.name] = ref.rng
+		}
+	}
+}
+
+func referencesOf(e hclsyntax.Expression) []reference {
+	var out []reference
+	for _, t := range e.Variables() {
+		root := t.RootName()
+		if len(t) < 2 || root != "var" && root != "local" {
 			continue
 		}
 		if a, ok := t[1].(hcl.TraverseAttr); ok {
-			if _, known := into[a.Name]; !known {
-				into[a.Name] = t.SourceRange()
-			}
+			out = append(out, reference{local: root == "local", name: a.Name, rng: t.SourceRange()})
 		}
 	}
+	return out
 }
 
 func unknownReference(root, name string, rng hcl.Range, known []string) *hcl.Diagnostic {
@@ -301,7 +341,7 @@ func (r *renderer) unmatched() hcl.Diagnostics {
 			continue
 		}
 		detail := "No service and no job of the stack has that name."
-		if near := stack.Nearest(n.labels[0], r.labels); near != "" {
+		if near := stack.Nearest(n.labels[0], slices.Sorted(slices.Values(r.labels))); near != "" {
 			detail += fmt.Sprintf(" Did you mean %q?", near)
 		}
 		diags = append(diags, unmatchedAt(n, detail))

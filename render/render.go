@@ -5,8 +5,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/nomad/api"
@@ -55,22 +57,47 @@ func Each(ctx context.Context, s *stack.Stack, o Options, do func(Job) error) er
 	services := slices.DeleteFunc(slices.Clone(s.Services), func(svc *stack.Service) bool {
 		return len(o.Services) > 0 && !slices.Contains(o.Services, svc.Name)
 	})
-	// Merging runs one step ahead of evaluation.
+	// A few services at a time, so that as few syntax trees are in memory,
+	// handed on in order.
 	ctx, cancel := context.WithCancel(ctx)
-	texts := make(chan merged, 1)
-	stopped := make(chan struct{})
-	go func() {
-		defer close(stopped)
-		defer close(texts)
-		r.merge(ctx, services, texts)
-	}()
-	defer func() { cancel(); <-stopped }()
-	for _, svc := range services {
-		m, ok := <-texts
-		if err := ctx.Err(); err != nil || !ok {
+	type task struct {
+		service *stack.Service
+		to      chan rendered
+	}
+	workers := min(runtime.GOMAXPROCS(0), 4)
+	queue, tasks := make(chan chan rendered, workers), make(chan task)
+	var working sync.WaitGroup
+	for range workers {
+		working.Go(func() {
+			for t := range tasks {
+				t.to <- r.service(t.service)
+			}
+		})
+	}
+	working.Go(func() {
+		defer close(queue)
+		defer close(tasks)
+		for _, svc := range services {
+			to := make(chan rendered, 1)
+			select {
+			case tasks <- task{svc, to}:
+			case <-ctx.Done():
+				return
+			}
+			select {
+			case queue <- to:
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+	defer func() { cancel(); working.Wait() }()
+	for from := range queue {
+		if err := ctx.Err(); err != nil {
 			return err
 		}
-		job, ds := r.service(svc, m)
+		res := <-from
+		svc, job, ds := res.service, res.job, res.diags
 		for _, d := range ds {
 			if text := d.Error(); !told[text] {
 				told[text] = true
@@ -135,7 +162,7 @@ func knownServices(s *stack.Stack, names []string) error {
 	return nil
 }
 
-// renderer renders the services of one stack, one at a time.
+// renderer renders the services of one stack.
 type renderer struct {
 	s     *stack.Stack
 	rules ruleSet
@@ -144,8 +171,14 @@ type renderer struct {
 	diags hcl.Diagnostics
 
 	variables, base, overlay *body
-	used                     map[hcl.Range]bool // patterns that matched something
-	labels                   []string           // of services and jobs so far
+
+	// What variables and base declare; each variable also with its value.
+	vars, locals *body
+	valued       map[*node]*node
+
+	mu     sync.Mutex
+	used   map[hcl.Range]bool // patterns that matched something
+	labels []string           // of services and jobs so far
 }
 
 func newRenderer(s *stack.Stack) (*renderer, func(), error) {
@@ -166,6 +199,9 @@ func newRenderer(s *stack.Stack) (*renderer, func(), error) {
 	r.variables = r.layer(s.Variables, "variable", "locals")
 	r.base = r.layer(s.Base, "variable", "variables", "locals", "job")
 	r.overlay = r.layer(s.Overlay, "variables", "locals", "job", "target", "wave", "schedule")
+	if !r.diags.HasErrors() {
+		r.share()
+	}
 	return r, done, nil
 }
 
@@ -206,47 +242,35 @@ func (r *renderer) parse(l *stack.Layer, allowed ...string) (*body, hcl.Diagnost
 	return b, p.diags
 }
 
-// merged is the text of one service and where it comes from.
-type merged struct {
-	text  *sourceMap
-	diags hcl.Diagnostics
+// rendered is what became of one service.
+type rendered struct {
+	service *stack.Service
+	job     Job
+	diags   hcl.Diagnostics
 }
 
-// merge sends the merged text of each service, until ctx ends.
-func (r *renderer) merge(ctx context.Context, services []*stack.Service, to chan<- merged) {
-	for _, svc := range services {
-		var m merged
-		if !isJSON(svc.Layer.Src) || r.s.Plain == nil {
-			m.text, m.diags = r.compose(svc)
-		}
-		select {
-		case to <- m:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// service evaluates one service.
-func (r *renderer) service(svc *stack.Service, m merged) (Job, hcl.Diagnostics) {
-	job := Job{Service: svc.Name, DependsOn: svc.DependsOn, Secrets: svc.Secrets, File: svc.Layer.File}
+// service merges and evaluates one service. It may run beside others.
+func (r *renderer) service(svc *stack.Service) rendered {
+	res := rendered{service: svc, job: Job{Service: svc.Name, DependsOn: svc.DependsOn, Secrets: svc.Secrets, File: svc.Layer.File}}
 	if r.s.Plain != nil {
-		return r.plain(svc, job, m)
+		res.diags = r.plain(svc, &res.job)
+		return res
 	}
-	if m.diags.HasErrors() {
-		return job, m.diags
+	merged, diags := r.compose(svc)
+	if res.diags = diags; diags.HasErrors() {
+		return res
 	}
 	var err error
-	job.HCL, job.source = m.text.text, m.text
-	job.Job, err = evaluate(&jobspec2.ParseConfig{Path: svc.Layer.File, BaseDir: r.dir, Body: job.HCL, AllowFS: true, Strict: true})
+	res.job.HCL, res.job.source = merged.text, merged
+	res.job.Job, err = evaluate(&jobspec2.ParseConfig{Path: svc.Layer.File, BaseDir: r.dir, Body: merged.text, AllowFS: true, Strict: true})
 	if err != nil {
-		return job, r.hideTemp(m.text.translate(err, svc.Layer.File))
+		res.diags = r.hideTemp(merged.translate(err, svc.Layer.File))
 	}
-	return job, nil
+	return res
 }
 
 // plain evaluates a job file by Nomad's own rule.
-func (r *renderer) plain(svc *stack.Service, job Job, m merged) (Job, hcl.Diagnostics) {
+func (r *renderer) plain(svc *stack.Service, job *Job) hcl.Diagnostics {
 	name := filepath.Base(svc.Layer.File)
 	self := &sourceMap{text: svc.Layer.Src, segs: []segment{{layer: svc.Layer}}}
 	var err error
@@ -255,13 +279,15 @@ func (r *renderer) plain(svc *stack.Service, job Job, m merged) (Job, hcl.Diagno
 		ArgVars: r.s.Plain.Vars, VarFiles: r.s.Plain.VarFiles, Envs: r.s.Plain.Environ,
 	})
 	if err != nil {
-		return job, self.translate(err, name)
+		return self.translate(err, name)
 	}
 	job.HCL, job.source = svc.Layer.Src, self
-	if m.text != nil {
-		job.HCL, job.source = m.text.text, m.text
+	if !isJSON(svc.Layer.Src) {
+		if merged, diags := r.compose(svc); !diags.HasErrors() {
+			job.HCL, job.source = merged.text, merged
+		}
 	}
-	return job, nil
+	return nil
 }
 
 func isJSON(src []byte) bool {

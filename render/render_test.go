@@ -3,6 +3,7 @@ package render
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -137,7 +138,11 @@ func TestFilesOfAnEmbeddedStack(t *testing.T) {
 }
 
 func TestRenderStopsWithItsContext(t *testing.T) {
-	s := load(t, nil, map[string]string{"a.nomad.hcl": `job "a" {}`, "b.nomad.hcl": `job "b" {}`})
+	files := map[string]string{}
+	for i := range 40 {
+		files[fmt.Sprintf("s%d.nomad.hcl", i)] = fmt.Sprintf("job \"j%d\" {}", i)
+	}
+	s := load(t, nil, files)
 	ctx, cancel := context.WithCancel(t.Context())
 	err := Each(ctx, s, Options{}, func(Job) error { cancel(); return nil })
 	if !errors.Is(err, context.Canceled) {

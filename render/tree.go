@@ -44,6 +44,7 @@ type node struct {
 	// pristine: whole is exactly this block.
 	pristine bool
 	expr     hclsyntax.Expression
+	refs     []reference // what expr refers to
 	body     *body
 	rng      hcl.Range
 }
@@ -144,7 +145,7 @@ func (p *parser) trivia(start, end int) []chunk {
 
 func (p *parser) attribute(a *hclsyntax.Attribute, limit int) *node {
 	return &node{
-		attr: true, name: a.Name, expr: a.Expr, rng: a.SrcRange,
+		attr: true, name: a.Name, expr: a.Expr, rng: a.SrcRange, refs: referencesOf(a.Expr),
 		text: chunk{layer: p.layer, start: a.SrcRange.Start.Byte, end: p.lineEnd(a.SrcRange.End.Byte, limit)},
 	}
 }

@@ -166,7 +166,8 @@ func BenchmarkRender(b *testing.B) {
 	if err != nil || len(files) != manyServices {
 		b.Fatalf("%d merged files: %v", len(files), err)
 	}
-	var ours, floor time.Duration
+	// The best of the runs: what disturbs a run only makes it longer.
+	ours, floor := time.Hour, time.Hour
 	for b.Loop() {
 		runtime.GC()
 		began := time.Now()
@@ -179,7 +180,7 @@ func BenchmarkRender(b *testing.B) {
 				b.Fatal(err)
 			}
 		}
-		floor += time.Since(began)
+		floor = min(floor, time.Since(began))
 
 		runtime.GC()
 		began = time.Now()
@@ -191,11 +192,11 @@ func BenchmarkRender(b *testing.B) {
 		if err := render.Each(b.Context(), s, render.Options{}, func(render.Job) error { n++; return nil }); err != nil || n != manyServices {
 			b.Fatalf("%d jobs: %v", n, err)
 		}
-		ours += time.Since(began)
+		ours = min(ours, time.Since(began))
 	}
 	b.ReportMetric(0, "ns/op")
-	b.ReportMetric(ours.Seconds()/float64(b.N), "drover-s")
-	b.ReportMetric(floor.Seconds()/float64(b.N), "jobspec2-s")
+	b.ReportMetric(ours.Seconds(), "drover-s")
+	b.ReportMetric(floor.Seconds(), "jobspec2-s")
 	b.ReportMetric(ours.Seconds()/floor.Seconds(), "ratio")
 }
 
