@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/hashicorp/nomad/api"
@@ -195,4 +197,50 @@ record "@" {
 	if others, err := store.Others(t.Context(), "somebody"); err != nil || others[dns.Key{Name: "*.example.org", Type: "A"}] == "" {
 		t.Errorf("%v %v", others, err)
 	}
+
+	// More records than a variable has room for as items.
+	many := dns.Ownership{Claims: map[dns.Key]dns.Claim{}}
+	for i := range 2000 {
+		many.Claims[dns.Key{Name: fmt.Sprintf("host-%d.example.org", i), Type: "A"}] = dns.Claim{Zone: "example.org", Pending: fmt.Sprintf("%016x", i*7919)}
+	}
+	if _, err := store.Save(t.Context(), "many", many); err != nil {
+		t.Fatal(err)
+	}
+	if back, err = store.Load(t.Context(), "many"); err != nil || !maps.Equal(back.Claims, many.Claims) {
+		t.Errorf("%d of 2000 claims came back: %v", len(back.Claims), err)
+	}
+
+	// Written by a drover to come, or by somebody else altogether.
+	for _, layout := range []string{"2", ""} {
+		if _, _, err := nomad.Variables().Update(&api.Variable{Path: "drover/dns/future", Items: api.VariableItems{"_layout": layout}}, nil); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.Load(t.Context(), "future"); err == nil || !strings.Contains(err.Error(), "layout") {
+			t.Errorf("layout %q: %v", layout, err)
+		}
+	}
+	if _, err := nomad.Variables().Delete("drover/dns/future", nil); err != nil {
+		t.Fatal(err)
+	}
+
+	// Two at once, on the real store: nothing is lost.
+	p := open(t, powerdns(s), s.Key)
+	var wg sync.WaitGroup
+	for i := range 4 {
+		wg.Go(func() {
+			m := &dns.Manager{Owner: "race", Provider: p, Zones: []string{"example.org"}, Store: store}
+			desired := []dns.Record{{Name: "race", Zone: "example.org", Type: "A", Values: []string{"192.0.2.1"}}}
+			if _, res, err := m.Reconcile(t.Context(), desired); len(res.Failed) > 0 || err != nil && !errors.Is(err, dns.ErrChanged) {
+				t.Errorf("racer %d: %v %v", i, res, err)
+			}
+		})
+	}
+	wg.Wait()
+	m := &dns.Manager{Owner: "race", Provider: p, Zones: []string{"example.org"}, Store: store, Policy: dns.Sync}
+	if plan, _ := reconcile(t, m, nil); plan.Count(dns.Delete) != 1 {
+		t.Errorf("after the race: %+v", plan.Changes)
+	}
+
+	t.Setenv("NOMAD_ADDR", "http://127.0.0.1:1")
+	expect(10, []string{"Nomad"}, "dns", "apply", dir)
 }

@@ -93,6 +93,21 @@ func (m *Manager) Plan(ctx context.Context, desired []Record) (*Plan, error) {
 	return p, nil
 }
 
+// Reconcile plans and applies. When somebody else did the same at the same
+// time it plans once more, from what is there then.
+func (m *Manager) Reconcile(ctx context.Context, desired []Record) (*Plan, Result, error) {
+	for try := 0; ; try++ {
+		p, err := m.Plan(ctx, desired)
+		if err != nil {
+			return nil, Result{}, err
+		}
+		res, err := m.Apply(ctx, p, nil)
+		if !errors.Is(err, ErrChanged) || try > 0 || len(res.Done)+len(res.Failed) > 0 {
+			return p, res, err
+		}
+	}
+}
+
 // Failure is a change that was not made.
 type Failure struct {
 	Change Change

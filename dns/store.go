@@ -1,14 +1,19 @@
 package dns
 
 import (
+	"bytes"
+	"compress/gzip"
 	"context"
 	"crypto/sha256"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -64,11 +69,13 @@ const Layout = 1
 
 const (
 	layoutItem = "_layout"
+	claimsItem = "_claims" // all of them, when they are too many to stand alone
 	storeRoot  = "drover/dns/"
 )
 
 // NomadStore keeps one Nomad Variable for each owner, at drover/dns/OWNER,
-// with an item for each record.
+// with an item for each record; several hundred records are packed into one
+// item, since a variable holds 64 KiB.
 type NomadStore struct{ Client *api.Client }
 
 var notInPath = regexp.MustCompile(`[^a-zA-Z0-9_~/-]`)
@@ -109,6 +116,12 @@ func (s NomadStore) load(ctx context.Context, path string) (Ownership, error) {
 		if item == layoutItem {
 			continue
 		}
+		if item == claimsItem {
+			if err := unpack(text, o.Claims); err != nil {
+				return o, fmt.Errorf("item %s of the variable %s is not readable: %w", item, path, err)
+			}
+			continue
+		}
 		typ, name, _ := strings.Cut(item, "/")
 		var c Claim
 		if err := json.Unmarshal([]byte(text), &c); err != nil {
@@ -133,7 +146,15 @@ func (s NomadStore) Save(ctx context.Context, owner string, o Ownership) (uint64
 		v.Items[item] = string(text)
 		size += len(item) + len(text)
 	}
-	if size > 64000 {
+	if size > 48<<10 {
+		packed, err := pack(o.Claims)
+		if err != nil {
+			return 0, err
+		}
+		v.Items = api.VariableItems{layoutItem: strconv.Itoa(Layout), claimsItem: packed}
+		size = len(packed)
+	}
+	if size > 65000 {
 		return 0, fmt.Errorf("%d DNS records of one owner are more than a Nomad Variable can note: split the stack", len(o.Claims))
 	}
 	write := s.Client.Variables().CheckedUpdate
@@ -149,6 +170,40 @@ func (s NomadStore) Save(ctx context.Context, owner string, o Ownership) (uint64
 		return 0, fmt.Errorf("noting which DNS records are drover's: %w", err)
 	}
 	return out.ModifyIndex, nil
+}
+
+// packed is a claim with its key.
+type packed struct {
+	Key
+	Claim
+}
+
+func pack(claims map[Key]Claim) (string, error) {
+	list := make([]packed, 0, len(claims))
+	for _, key := range slices.SortedFunc(maps.Keys(claims), compareKeys) {
+		list = append(list, packed{key, claims[key]})
+	}
+	var b bytes.Buffer
+	w := gzip.NewWriter(&b)
+	if err := errors.Join(json.NewEncoder(w).Encode(list), w.Close()); err != nil {
+		return "", err
+	}
+	return base64.StdEncoding.EncodeToString(b.Bytes()), nil
+}
+
+func unpack(text string, claims map[Key]Claim) error {
+	r, err := gzip.NewReader(base64.NewDecoder(base64.StdEncoding, strings.NewReader(text)))
+	if err != nil {
+		return err
+	}
+	var list []packed
+	if err := json.NewDecoder(io.LimitReader(r, 64<<20)).Decode(&list); err != nil {
+		return err
+	}
+	for _, p := range list {
+		claims[p.Key] = p.Claim
+	}
+	return nil
 }
 
 // Others implements [Store].
