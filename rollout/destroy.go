@@ -1,0 +1,179 @@
+package rollout
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/render"
+)
+
+// Destroyed is told for each service when its last allocation has stopped.
+type Destroyed struct {
+	Service string `json:"service"`
+	JobID   string `json:"job_id"`
+	Missing bool   `json:"missing,omitempty"` // it was not there
+	Err     error  `json:"-"`
+}
+
+// Destroy stops and purges the jobs (DELETE /v1/job/:id?purge=true), each
+// when everything that depends on it is gone, and waits until their
+// allocations have stopped. Secrets and volumes stay.
+func Destroy(ctx context.Context, c Clients, jobs []render.Job, timeout time.Duration, told func(Destroyed)) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not stopped within %s", timeout))
+	defer cancel()
+	gone := map[string]chan struct{}{}
+	failed := map[string]bool{}
+	dependants := map[string][]string{}
+	for _, j := range jobs {
+		gone[j.Service] = make(chan struct{})
+		for _, d := range j.DependsOn {
+			dependants[d] = append(dependants[d], j.Service)
+		}
+	}
+	var mu sync.Mutex
+	return each(len(jobs), len(jobs)+1, func(i int) error {
+		j := jobs[i]
+		defer close(gone[j.Service])
+		s := specOf(j.Job)
+		res := Destroyed{Service: j.Service, JobID: s.id}
+		var err error
+		for _, d := range dependants[j.Service] {
+			if gone[d] == nil {
+				continue
+			}
+			<-gone[d]
+			mu.Lock()
+			if failed[d] && err == nil {
+				err = fmt.Errorf("job %q is not stopped: %s, which depends on it, still runs", s.id, d)
+			}
+			mu.Unlock()
+		}
+		if err == nil {
+			res.Missing, err = destroyJob(ctx, c, s)
+		}
+		res.Err = err
+		mu.Lock()
+		defer mu.Unlock()
+		failed[j.Service] = err != nil
+		if told != nil {
+			told(res)
+		}
+		return err
+	})
+}
+
+func destroyJob(ctx context.Context, c Clients, s spec) (missing bool, err error) {
+	_, _, err = c.Nomad.Jobs().Info(s.id, s.query(ctx))
+	switch {
+	case notFound(err):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("reading job %q: %w", s.id, err)
+	}
+	ids := []string{s.id}
+	if s.parent {
+		// Purging a periodic or parameterized job leaves its children running.
+		q := s.query(ctx)
+		q.Prefix = s.id + "/"
+		children, _, err := c.Nomad.Jobs().List(q)
+		if err != nil {
+			return false, fmt.Errorf("listing the children of job %q: %w", s.id, err)
+		}
+		for _, child := range children {
+			if child.ParentID == s.id {
+				ids = append(ids, child.ID)
+			}
+		}
+	}
+	return false, purge(ctx, c, s, ids...)
+}
+
+// purge stops jobs first and purges them when that is done: Nomad lists no
+// allocations of a job that it has forgotten.
+func purge(ctx context.Context, c Clients, s spec, ids ...string) error {
+	for _, id := range ids {
+		if _, _, err := c.Nomad.Jobs().Deregister(id, false, s.write(ctx)); err != nil && !notFound(err) {
+			return fmt.Errorf("stopping job %q: %w", id, err)
+		}
+	}
+	for _, id := range ids {
+		if err := stopped(ctx, c, s, id); err != nil {
+			return err
+		}
+	}
+	for _, id := range ids {
+		if _, _, err := c.Nomad.Jobs().Deregister(id, true, s.write(ctx)); err != nil && !notFound(err) {
+			return fmt.Errorf("purging job %q: %w", id, err)
+		}
+	}
+	return nil
+}
+
+// stopped waits by a blocking query until no allocation of the job runs.
+func stopped(ctx context.Context, c Clients, s spec, id string) error {
+	var index uint64
+	for {
+		q := s.query(ctx)
+		q.WaitIndex, q.WaitTime = index, time.Minute
+		allocs, meta, err := c.Nomad.Jobs().Allocations(id, true, q)
+		if err != nil {
+			if ctx.Err() != nil {
+				err = context.Cause(ctx)
+			}
+			return fmt.Errorf("waiting for job %q to stop: %w", id, err)
+		}
+		if !slices.ContainsFunc(allocs, func(a *api.AllocationListStub) bool {
+			return a.ClientStatus == api.AllocClientStatusRunning || a.ClientStatus == api.AllocClientStatusPending && a.DesiredStatus == api.AllocDesiredStatusRun
+		}) {
+			return nil
+		}
+		index = meta.LastIndex
+	}
+}
+
+// PurgeVolumes deletes the dynamic host volumes that the jobs ask for, with
+// their data (DELETE /v1/volume/host/:id/delete), and returns their names
+// and those of volumes that are in a node's configuration, which only its
+// operator can delete.
+func PurgeVolumes(ctx context.Context, c Clients, jobs []render.Job) (deleted, kept []string, err error) {
+	wanted := map[place]map[string]bool{}
+	for _, j := range jobs {
+		for _, w := range volumesOf(j.Job) {
+			at := place{w.Region, w.Namespace}
+			if wanted[at] == nil {
+				wanted[at] = map[string]bool{}
+			}
+			wanted[at][w.Name] = true
+		}
+	}
+	for at, names := range wanted {
+		list, _, err := c.Nomad.HostVolumes().List(nil, (&api.QueryOptions{Region: at.region, Namespace: at.namespace}).WithContext(ctx))
+		if err != nil {
+			return deleted, kept, fmt.Errorf("listing host volumes: %w", err)
+		}
+		for _, v := range list {
+			if !names[v.Name] {
+				continue
+			}
+			w := (&api.WriteOptions{Region: at.region, Namespace: at.namespace}).WithContext(ctx)
+			if _, _, err := c.Nomad.HostVolumes().Delete(&api.HostVolumeDeleteRequest{ID: v.ID}, w); err != nil {
+				return deleted, kept, fmt.Errorf("deleting host volume %q: %w", v.Name, err)
+			}
+			deleted = append(deleted, v.Name)
+			names[v.Name] = false
+		}
+		for name, left := range names {
+			if left {
+				kept = append(kept, name)
+			}
+		}
+	}
+	slices.Sort(deleted)
+	slices.Sort(kept)
+	return slices.Compact(deleted), slices.Compact(kept), nil
+}
