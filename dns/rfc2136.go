@@ -238,7 +238,8 @@ func (r *rfc2136) exchange(ctx context.Context, zone string, msg *mdns.Msg) erro
 		case mdns.RcodeNotAuth:
 			return denied(fmt.Sprintf("does not have the zone %s, or does not accept %s", zone, r.who()))
 		case mdns.RcodeRefused:
-			return denied(fmt.Sprintf("does not let the zone %s be changed by %s", zone, r.who()))
+			// Perhaps just this name: servers have policies for each.
+			return &Error{Provider: ProviderRFC2136, Kind: KindRefused, Msg: fmt.Sprintf("%s does not let it be changed by %s", r.server, r.who())}
 		case mdns.RcodeNotZone:
 			return &Error{Provider: ProviderRFC2136, Kind: KindRefused, Msg: "the name is not in the zone " + zone}
 		default:
