@@ -145,6 +145,7 @@ type deployView struct {
 	asJSON bool
 	jobs   []render.Job
 	live   *liveTree // on a terminal, from the first event on
+	plain  *plainLog // in a pipe, likewise
 }
 
 func newDeployView(streams *IO, s *stack.Stack, jobs []render.Job, asJSON bool) *deployView {
@@ -190,23 +191,10 @@ func (v *deployView) event(e rollout.Event) {
 		}
 		v.live.event(e)
 	default:
-		v.plain(e)
-	}
-}
-
-// plain writes the lines that a log wants: no line for what did not change.
-func (v *deployView) plain(e rollout.Event) {
-	switch e.Kind {
-	case rollout.EventSubmitted:
-		v.line("%s: submitted", e.Service)
-	case rollout.EventProgress:
-		if e.Waiting != "" {
-			v.line("%s: %d/%d healthy, waits for %s", e.Service, e.Healthy, e.Desired, e.Waiting)
+		if v.plain == nil {
+			v.plain = newPlainLog(v.line, 15*time.Second)
 		}
-	case rollout.EventDone:
-		if e.Result.Outcome != rollout.Unchanged {
-			v.line("%s", resultLine(*e.Result))
-		}
+		v.plain.event(e)
 	}
 }
 
@@ -234,6 +222,9 @@ func round(d time.Duration) time.Duration {
 
 // end writes why services failed, what to do next, and the summary.
 func (v *deployView) end(r rollout.Result) {
+	if v.plain != nil {
+		v.plain.close()
+	}
 	if v.live != nil {
 		v.live.close()
 	}

@@ -1,0 +1,91 @@
+package cli
+
+import (
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/drover-nomad/drover/rollout"
+)
+
+// plainLog writes a rollout as the lines that a log wants: what begins and
+// what ends at once, and every now and then what is still waited for.
+type plainLog struct {
+	line func(format string, args ...any)
+
+	mu       sync.Mutex
+	inFlight map[string]flight
+	stop     chan struct{}
+	stopped  chan struct{}
+}
+
+type flight struct {
+	since time.Time
+	last  rollout.Event
+}
+
+func newPlainLog(line func(string, ...any), every time.Duration) *plainLog {
+	p := &plainLog{line: line, inFlight: map[string]flight{}, stop: make(chan struct{}), stopped: make(chan struct{})}
+	go p.run(every)
+	return p
+}
+
+// run gives a sign of life of every service that is under way.
+func (p *plainLog) run(every time.Duration) {
+	defer close(p.stopped)
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	for {
+		select {
+		case now := <-tick.C:
+			p.mu.Lock()
+			p.remind(now, every)
+			p.mu.Unlock()
+		case <-p.stop:
+			return
+		}
+	}
+}
+
+func (p *plainLog) remind(now time.Time, after time.Duration) {
+	var lines []string
+	for service, f := range p.inFlight {
+		if took := now.Sub(f.since); took >= after {
+			line := fmt.Sprintf("%s: %d/%d healthy after %s", service, f.last.Healthy, f.last.Desired, round(took))
+			if f.last.Waiting != "" {
+				line += ", waits for " + f.last.Waiting
+			}
+			lines = append(lines, line)
+		}
+	}
+	slices.Sort(lines)
+	for _, l := range lines {
+		p.line("%s", l)
+	}
+}
+
+func (p *plainLog) event(e rollout.Event) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	switch e.Kind {
+	case rollout.EventSubmitted:
+		p.line("%s: submitted", e.Service)
+		p.inFlight[e.Service] = flight{since: time.Now(), last: e}
+	case rollout.EventProgress:
+		if f, ok := p.inFlight[e.Service]; ok {
+			f.last = e
+			p.inFlight[e.Service] = f
+		}
+	case rollout.EventDone:
+		delete(p.inFlight, e.Service)
+		if e.Result.Outcome != rollout.Unchanged {
+			p.line("%s", resultLine(*e.Result))
+		}
+	}
+}
+
+func (p *plainLog) close() {
+	close(p.stop)
+	<-p.stopped
+}
