@@ -75,7 +75,7 @@ func (m *Manager) accountAt(ctx context.Context, c *ca, lost string) (acme.Accou
 	}
 	_, err = m.c.Store.updateAccount(ctx, func(a *Account) error {
 		r := a.CAs[dir]
-		r.Issuer, r.Location, r.Registered = c.issuer, account.Location, m.now()
+		r.Issuer, r.Location, r.Registered = c.issuer.Name, account.Location, m.now()
 		a.CAs[dir] = r
 		return nil
 	})
@@ -290,7 +290,7 @@ func (m *Manager) Rollover(ctx context.Context) (*Account, error) {
 		if r.Location == "" || r.OnNextKey {
 			continue
 		}
-		c, err := m.ca(ctx, r.Issuer.Name)
+		c, err := m.ca(ctx, r.Issuer)
 		if err != nil {
 			return nil, err
 		}

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -196,8 +198,8 @@ func (m *Manager) rememberIssuers(ctx context.Context, spec Spec) error {
 	}
 	if a != nil {
 		same := func(i Issuer) bool {
-			r, ok := a.CAs[i.Directory]
-			return ok && issuerEqual(r.Issuer, i)
+			known, ok := a.Issuers[i.Name]
+			return ok && issuerEqual(known, i)
 		}
 		if !slices.ContainsFunc(given, func(i Issuer) bool { return !same(i) }) {
 			return m.knows(a, spec)
@@ -205,9 +207,7 @@ func (m *Manager) rememberIssuers(ctx context.Context, spec Spec) error {
 	}
 	a, err = m.c.Store.updateAccount(ctx, func(a *Account) error {
 		for _, i := range given {
-			r := a.CAs[i.Directory]
-			r.Issuer = i
-			a.CAs[i.Directory] = r
+			a.Issuers[i.Name] = i
 		}
 		return nil
 	})
@@ -247,14 +247,11 @@ func (m *Manager) issuer(a *Account, name string) (Issuer, error) {
 	if i, ok := m.ownIssuer(name); ok {
 		return i, nil
 	}
-	var known []string
-	for _, r := range a.CAs {
-		if r.Issuer.Name == name {
-			return r.Issuer, nil
-		}
-		known = append(known, r.Issuer.Name)
+	if i, ok := a.Issuers[name]; ok {
+		return i, nil
 	}
-	return Issuer{}, &IssuerError{Issuer: name, Step: "looking it up", Kind: KindConfig, Err: fmt.Errorf("there is no issuer of that name; known are %v and Let's Encrypt's", known)}
+	known := slices.Sorted(maps.Keys(a.Issuers))
+	return Issuer{}, &IssuerError{Issuer: name, Step: "looking it up", Kind: KindConfig, Err: fmt.Errorf("there is no issuer of that name; known are %s and Let's Encrypt's", strings.Join(known, ", "))}
 }
 
 // Result of a reconciliation.

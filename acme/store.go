@@ -187,7 +187,7 @@ func (s *Store) lock(ctx context.Context, name string, ttl time.Duration) (Lease
 
 // Registration is the account at one CA.
 type Registration struct {
-	Issuer     Issuer    `json:"issuer"`
+	Issuer     string    `json:"issuer"`             // name of the one it was made for
 	Location   string    `json:"location,omitempty"` // "" before the CA was asked
 	Registered time.Time `json:"registered,omitzero"`
 	// OnNextKey says that the CA has taken the next key already, in a rollover
@@ -201,7 +201,8 @@ type Registration struct {
 type Account struct {
 	Key        record.Value            `json:"-"`
 	Thumbprint string                  `json:"thumbprint"`
-	CAs        map[string]Registration `json:"cas"` // by directory URL
+	Issuers    map[string]Issuer       `json:"issuers"` // by name
+	CAs        map[string]Registration `json:"cas"`     // by directory URL
 
 	nextKey record.Value
 	version string
@@ -217,16 +218,18 @@ func (s *Store) Account(ctx context.Context) (*Account, error) {
 		return nil, storeError(s.b, err, "reading")
 	}
 	a := &Account{Key: record.NewValue(items["key"]), nextKey: record.NewValue(items["next_key"]), version: version}
-	var cas map[string]storedRegistration
-	if err := json.Unmarshal([]byte(items["cas"]), &cas); err != nil {
-		return nil, storeError(s.b, errors.New("item cas is not readable"), "reading %s", AccountPath)
-	}
-	a.CAs = map[string]Registration{}
-	for dir, r := range cas {
-		if r.Issuer.EAB != nil {
-			r.Issuer.EAB.MACKey = record.NewValue(r.MACKey)
+	var issuers map[string]storedIssuer
+	a.CAs, a.Issuers = map[string]Registration{}, map[string]Issuer{}
+	for item, to := range map[string]any{"cas": &a.CAs, "issuers": &issuers} {
+		if json.Unmarshal([]byte(items[item]), to) != nil { // its words may quote a secret
+			return nil, storeError(s.b, errors.New("item "+item+" is not readable"), "reading %s", AccountPath)
 		}
-		a.CAs[dir] = r.Registration
+	}
+	for name, i := range issuers {
+		if i.EAB != nil {
+			i.EAB.MACKey = record.NewValue(i.MACKey)
+		}
+		a.Issuers[name] = i.Issuer
 	}
 	key, err := pki.ParseKey(a.Key.Reveal())
 	if err != nil {
@@ -236,26 +239,29 @@ func (s *Store) Account(ctx context.Context) (*Account, error) {
 	return a, err
 }
 
-// storedRegistration has the one secret that Registration does not show.
-type storedRegistration struct {
-	Registration
+// storedIssuer has the one secret that Issuer does not show.
+type storedIssuer struct {
+	Issuer
 	MACKey string `json:"mac_key,omitempty"`
 }
 
 func (s *Store) putAccount(ctx context.Context, a *Account) error {
-	cas := map[string]storedRegistration{}
-	for dir, r := range a.CAs {
-		st := storedRegistration{Registration: r}
-		if r.Issuer.EAB != nil {
-			st.MACKey = r.Issuer.EAB.MACKey.Reveal()
+	issuers := map[string]storedIssuer{}
+	for name, i := range a.Issuers {
+		st := storedIssuer{Issuer: i}
+		if i.EAB != nil {
+			st.MACKey = i.EAB.MACKey.Reveal()
 		}
-		cas[dir] = st
+		issuers[name] = st
 	}
-	text, err := json.Marshal(cas)
-	if err != nil {
-		return fmt.Errorf("encoding the account: %w", err)
+	items := Items{itemLayout: strconv.Itoa(Layout), "key": a.Key.Reveal()}
+	for item, from := range map[string]any{"cas": a.CAs, "issuers": issuers} {
+		text, err := json.Marshal(from)
+		if err != nil {
+			return fmt.Errorf("encoding the account: %w", err)
+		}
+		items[item] = string(text)
 	}
-	items := Items{itemLayout: strconv.Itoa(Layout), "key": a.Key.Reveal(), "cas": string(text)}
 	if k := a.nextKey.Reveal(); k != "" {
 		items["next_key"] = k
 	}
@@ -294,7 +300,7 @@ func newAccount() (*Account, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Account{Key: record.NewValue(text), CAs: map[string]Registration{}}
+	a := &Account{Key: record.NewValue(text), CAs: map[string]Registration{}, Issuers: map[string]Issuer{}}
 	a.Thumbprint, err = thumbprint(key)
 	return a, err
 }

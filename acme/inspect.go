@@ -1,0 +1,155 @@
+package acme
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/drover-nomad/drover/acme/pki"
+)
+
+// Attention says how urgently a person should look at a certificate, the
+// lowest number first, and why; "" when there is no need to.
+func Attention(o *Object, now time.Time) (int, string) {
+	st := &o.Status
+	left := st.NotAfter.Sub(now)
+	switch {
+	case st.Phase != Temporary && left <= 0:
+		return 0, "expired"
+	case st.Phase == Temporary && st.Attempts > 0:
+		return 1, "no CA has issued it: " + st.LastError
+	case st.Phase == Revoked:
+		return 2, "revoked"
+	case st.Phase == Held:
+		return 3, st.LastError
+	case st.Phase == Failing:
+		return 4, st.LastError
+	case st.Phase == Temporary:
+		return 5, st.Reason
+	case !st.RenewAt.IsZero() && now.After(st.RenewAt.Add(st.NotAfter.Sub(st.RenewAt)/2)):
+		return 6, "should have been renewed " + st.RenewAt.Format(time.RFC3339) + "; is the controller running?"
+	case len(st.Leftovers) > 0:
+		return 7, fmt.Sprintf("%d DNS records of challenges are still to be removed", len(st.Leftovers))
+	case st.ClockSkew != 0:
+		return 8, fmt.Sprintf("the clock of the host that issued it was %s off", st.ClockSkew)
+	}
+	return 9, ""
+}
+
+// SortByAttention puts what needs attention first, then what expires first.
+func SortByAttention(list []*Object, now time.Time) {
+	slices.SortStableFunc(list, func(a, b *Object) int {
+		x, _ := Attention(a, now)
+		y, _ := Attention(b, now)
+		if x != y {
+			return x - y
+		}
+		if c := a.Status.NotAfter.Compare(b.Status.NotAfter); c != 0 {
+			return c
+		}
+		return strings.Compare(a.Spec.Name, b.Spec.Name)
+	})
+}
+
+// Serial is a certificate's serial number as Status has it.
+func Serial(c *x509.Certificate) string { return serialOf(c) }
+
+// Names are what a certificate is for.
+func Names(c *x509.Certificate) []string { return certNames(c) }
+
+// Dial asks who serves TLS at address for the chain that it shows to
+// serverName, whatever it is worth.
+func Dial(ctx context.Context, address, serverName string, timeout time.Duration) ([]*x509.Certificate, error) {
+	if serverName == "" {
+		host, _, err := net.SplitHostPort(address)
+		if err != nil {
+			return nil, err
+		}
+		serverName = host
+	}
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	d := tls.Dialer{Config: &tls.Config{ServerName: serverName, InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}} // #nosec G402 -- looks, trusts nothing
+	conn, err := d.DialContext(ctx, "tcp", address)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = conn.Close() }()
+	chain := conn.(*tls.Conn).ConnectionState().PeerCertificates
+	if len(chain) == 0 {
+		return nil, errors.New("it shows no certificate")
+	}
+	return chain, nil
+}
+
+// Served is what one place serves.
+type Served struct {
+	Address string    `json:"address"`
+	Serial  string    `json:"serial,omitempty"`
+	Expires time.Time `json:"expires,omitzero"`
+	Match   bool      `json:"match"` // it is the one that is stored
+	Problem string    `json:"problem,omitempty"`
+}
+
+// Verify asks every address for a certificate by its first name, and writes
+// down whether all serve what is stored. At the first time that they do, the
+// certificate is Ready.
+func (m *Manager) Verify(ctx context.Context, name string, addresses []string, timeout time.Duration) ([]Served, *Object, error) {
+	o, err := m.c.Store.Get(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	server := strings.Replace(o.Spec.Names[0], "*", "drover-probe", 1)
+	out := make([]Served, len(addresses))
+	each(len(addresses), 16, func(i int) {
+		s := Served{Address: addresses[i]}
+		chain, err := Dial(ctx, addresses[i], server, timeout)
+		if err != nil {
+			s.Problem = err.Error()
+		} else {
+			s.Serial, s.Expires = serialOf(chain[0]), chain[0].NotAfter.UTC()
+			stored := pki.First(o.Chain)
+			s.Match = stored != nil && stored.Equal(chain[0])
+			switch {
+			case s.Match:
+			case IsTemporary(chain[0]):
+				s.Problem = "serves the self-signed stand-in"
+			default:
+				s.Problem = "serves a different certificate, for " + strings.Join(certNames(chain[0]), ", ")
+			}
+		}
+		out[i] = s
+	})
+	if ctx.Err() != nil {
+		return out, o, ctx.Err()
+	}
+	all := len(out) > 0 && !slices.ContainsFunc(out, func(s Served) bool { return !s.Match })
+	serial := o.Status.Serial
+	if all == (o.Status.ServedAs == serial) && (o.Status.Phase != Issued || !all) {
+		return out, o, nil // nothing new
+	}
+	o, err = m.c.Store.Update(ctx, name, func(o *Object) error {
+		st := &o.Status
+		if st.Serial != serial {
+			return nil
+		}
+		switch {
+		case all:
+			st.ServedAs, st.ServedSeen = serial, m.now()
+			if st.Phase == Issued {
+				st.Phase, st.Reason = Ready, "stored and served"
+			}
+		case st.Phase == Ready || st.Phase == Issued:
+			st.Phase, st.ServedAs = Issued, ""
+			st.Reason = "stored, but not served everywhere"
+		}
+		return nil
+	})
+	return out, o, err
+}
