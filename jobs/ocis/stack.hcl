@@ -288,6 +288,11 @@ volume "ocis-thumbnails" {
   }
 }
 
+# For the edge, where TLS of the outside ends.
+certificate "public" {
+  names = [split(":", var.domain)[0]]
+}
+
 # The proof: a demo user lists their files over WebDAV; where there are no demo
 # users, the whole chain is asked and refuses.
 check "webdav" {
