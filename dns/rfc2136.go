@@ -150,8 +150,8 @@ func (r *rfc2136) transferError(ctx context.Context, zone string, err error) err
 		return r.unavailable(ctx, err)
 	case errors.Is(err, mdns.ErrSig), errors.Is(err, mdns.ErrTime), errors.Is(err, mdns.ErrSecret), errors.Is(err, mdns.ErrKey):
 		e.Msg = fmt.Sprintf("%s does not accept %s", r.server, r.who())
-	case errors.Is(err, mdns.ErrNoSig), strings.Contains(text, "xfr rcode: 9"), strings.Contains(text, "xfr rcode: 5"):
-		// A refusal is not signed, and that is noticed before its code.
+	case errors.Is(err, mdns.ErrNoSig), errors.Is(err, mdns.ErrAuth), strings.Contains(text, "xfr rcode: 9"), strings.Contains(text, "xfr rcode: 5"):
+		// A refusal is not signed, or signed in vain; that is noticed before its code.
 		e.Err = nil
 		e.Msg = fmt.Sprintf("%s refuses to transfer the zone %s: it does not have the zone, or does not accept %s for it", r.server, zone, r.who())
 	default:

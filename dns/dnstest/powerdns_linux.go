@@ -5,6 +5,7 @@ package dnstest
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -38,7 +39,6 @@ type Server struct {
 }
 
 const (
-	apiKey     = "dnstest-api-key-5f0c" // #nosec G101 -- of a throwaway server
 	tsigName   = "drover"
 	tsigSecret = "a2VlcCBvbiBkcm92aW5nLCBrZWVwIG9uIGRyb3Zpbmc=" // #nosec G101 -- of a throwaway server
 )
@@ -90,7 +90,7 @@ func PowerDNS(t testing.TB, zones ...string) *Server {
 }
 
 func start(t testing.TB, dir, db string) (*Server, error) {
-	dnsPort, apiPort := freePort(t), freePort(t)
+	dnsPort, apiPort, key := freePort(t), freePort(t), "dnstest-api-key-"+rand.Text() // servers must not be taken for each other
 	conf := fmt.Sprintf(`launch=gsqlite3
 gsqlite3-database=%s
 gsqlite3-pragma-synchronous=0
@@ -116,7 +116,7 @@ default-soa-content=ns1.@ hostmaster.@ 0 10800 3600 604800 60
 distributor-threads=1
 receiver-threads=1
 retrieval-threads=1
-`, db, dnsPort, dir, apiPort, apiKey)
+`, db, dnsPort, dir, apiPort, key)
 	if err := os.WriteFile(filepath.Join(dir, "pdns.conf"), []byte(conf), 0o600); err != nil {
 		return nil, err
 	}
@@ -125,7 +125,7 @@ retrieval-threads=1
 		return nil, err
 	}
 	s := &Server{
-		API: "http://127.0.0.1:" + strconv.Itoa(apiPort), Key: apiKey,
+		API: "http://127.0.0.1:" + strconv.Itoa(apiPort), Key: key,
 		DNS:      "127.0.0.1:" + strconv.Itoa(dnsPort),
 		TSIGName: tsigName, TSIGSecret: tsigSecret, log: log,
 	}
