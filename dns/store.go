@@ -48,7 +48,11 @@ type Ownership struct {
 	Index  uint64
 }
 
-func (o Ownership) clone() Ownership { return Ownership{maps.Clone(o.Claims), o.Index} }
+func (o Ownership) clone() Ownership {
+	c := Ownership{Claims: map[Key]Claim{}, Index: o.Index}
+	maps.Copy(c.Claims, o.Claims)
+	return c
+}
 
 // Store remembers who made which record.
 type Store interface {
@@ -241,11 +245,7 @@ type MemoryStore struct {
 func (s *MemoryStore) Load(_ context.Context, owner string) (Ownership, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	o := s.data[owner].clone()
-	if o.Claims == nil {
-		o.Claims = map[Key]Claim{}
-	}
-	return o, nil
+	return s.data[owner].clone(), nil
 }
 
 // Save implements [Store].
