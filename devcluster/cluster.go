@@ -48,6 +48,34 @@ func (c *Cluster) ConsulDNS() string {
 // ports of their choice; with several clients it is the first one's.
 func (c *Cluster) Loopback() string { return c.Regions()[0].Loopback }
 
+// ACMEDirectory is the URL of the directory of Pebble, an ACME CA that checks
+// names on the ports where the stack edge listens in the environment dev;
+// empty without Options.ACME.
+func (c *Cluster) ACMEDirectory() string {
+	if !c.l.ACME {
+		return ""
+	}
+	return c.l.pebble().httpAddr(c.l.Ports) + "/dir"
+}
+
+// ACMECA is the file with the CA that the HTTPS of ACMEDirectory is verified
+// with; empty without Options.ACME.
+func (c *Cluster) ACMECA() string {
+	if !c.l.ACME {
+		return ""
+	}
+	return c.l.path("acme", acmeAPICA)
+}
+
+// CA is the file with the root of the certificates that Pebble issues: another
+// one whenever it is started. Empty without Options.ACME.
+func (c *Cluster) CA() string {
+	if !c.l.ACME {
+		return ""
+	}
+	return c.l.path("acme", acmeCA)
+}
+
 // Regions says how to talk to each region.
 func (c *Cluster) Regions() []Reach {
 	var all []Reach
@@ -76,11 +104,18 @@ func (c *Cluster) Env(region string) ([]string, error) {
 		if r.Region != region && region != "" {
 			continue
 		}
+		domain := r.Loopback + ":9200" // oCIS itself
+		if c.l.ACME {
+			domain = fmt.Sprintf("%s:%d", r.Loopback, edgeHTTPS)
+		}
 		env := []string{
 			"NOMAD_ADDR=" + r.NomadAddr, "CONSUL_HTTP_ADDR=" + r.ConsulAddr,
 			// What the environment dev of the stacks that ship cannot know
 			// beforehand: where this cluster's jobs may listen.
-			"NOMAD_VAR_mesh_address=" + r.Loopback, "NOMAD_VAR_domain=" + r.Loopback + ":9200",
+			"NOMAD_VAR_mesh_address=" + r.Loopback, "NOMAD_VAR_domain=" + domain,
+		}
+		if c.l.ACME {
+			env = append(env, "DROVER_ACME_DIRECTORY="+c.ACMEDirectory(), "DROVER_ACME_CA="+c.ACMECA(), "DROVER_DEV_CA="+c.CA())
 		}
 		if len(c.l.Shape.Regions) > 1 {
 			env = append(env, "NOMAD_REGION="+r.Region)
@@ -98,6 +133,7 @@ func (c *Cluster) Status(ctx context.Context) Status {
 	st := Status{
 		Name: c.Name(), Dir: c.Dir(), State: StateStopped,
 		NomadAddr: c.NomadAddr(), ConsulAddr: c.ConsulAddr(), ConsulDNS: c.ConsulDNS(), Loopback: c.Loopback(),
+		ACMEDirectory: c.ACMEDirectory(),
 	}
 	if len(c.l.Shape.Regions) > 1 {
 		st.Regions = c.Regions()
@@ -138,26 +174,24 @@ func (c *Cluster) Cont(ctx context.Context, name string) error {
 // Restart stops the named agent if it runs, starts it and waits until it is
 // ready. What it ran goes on.
 func (c *Cluster) Restart(ctx context.Context, name string) error {
-	for _, spec := range c.l.agents() {
-		if spec.name != name {
-			continue
-		}
-		ctl := control{c.l.dir}
-		st, err := ctl.status(ctx)
-		if err != nil {
-			return err
-		}
-		if st.Agents[name].PID != 0 {
-			if err := ctl.post(ctx, "/agent/"+name+"/stop"); err != nil {
-				return err
-			}
-		}
-		if err := ctl.post(ctx, "/agent/"+name+"/start"); err != nil {
-			return err
-		}
-		return c.l.awaitReady(ctx, 2*time.Minute, []*agentSpec{spec})
+	spec := c.l.named(name)
+	if spec == nil {
+		return fmt.Errorf("there is no agent %q", name)
 	}
-	return fmt.Errorf("there is no agent %q", name)
+	ctl := control{c.l.dir}
+	st, err := ctl.status(ctx)
+	if err != nil {
+		return err
+	}
+	if st.Agents[name].PID != 0 {
+		if err := ctl.post(ctx, "/agent/"+name+"/stop"); err != nil {
+			return err
+		}
+	}
+	if err := ctl.post(ctx, "/agent/"+name+"/start"); err != nil {
+		return err
+	}
+	return c.l.awaitReady(ctx, 2*time.Minute, []*agentSpec{spec})
 }
 
 // Down stops the cluster; with wipe it removes it.

@@ -79,7 +79,12 @@ func Up(ctx context.Context, opts Options) (*Cluster, error) {
 		}
 		st, err := control{opts.Dir}.status(ctx)
 		if err == nil && !st.Stopping {
-			c := &Cluster{l: l, AlreadyRunning: true}
+			c := &Cluster{l: l, AlreadyRunning: !opts.ACME || l.ACME}
+			if !c.AlreadyRunning {
+				if err := l.addPebble(ctx, opts); err != nil {
+					return nil, err
+				}
+			}
 			return c, l.placeTools(ctx, opts)
 		}
 		if err := l.awaitSupervisor(ctx, graceDown); err != nil {
@@ -89,7 +94,11 @@ func Up(ctx context.Context, opts Options) (*Cluster, error) {
 		return nil, err
 	}
 	programs := map[string]string{}
-	for _, name := range []string{Nomad, Consul} {
+	wanted := []string{Nomad, Consul}
+	if opts.ACME || (l != nil && l.ACME) {
+		wanted = append(wanted, Pebble)
+	}
+	for _, name := range wanted {
 		if programs[name], err = opts.Finder.Path(ctx, name); err != nil {
 			return nil, err
 		}
@@ -100,10 +109,11 @@ func Up(ctx context.Context, opts Options) (*Cluster, error) {
 		}
 		l.warn(opts)
 	} else {
+		l.ACME = l.ACME || opts.ACME
 		if err := l.sweep(ctx); err != nil {
 			return nil, fmt.Errorf("cleaning up after the last run: %w", err)
 		}
-		if err := l.portsFree(ctx); err != nil {
+		if err := l.portsFree(ctx, l.agents()); err != nil {
 			return nil, err
 		}
 	}
@@ -182,9 +192,12 @@ func (l *layout) prepare() error {
 		{l.path("run"), 0o700},
 	}
 	for _, a := range l.agents() {
-		if a.program == Consul {
+		switch a.program {
+		case Consul:
 			dirs = append(dirs, dir{l.path("consul", a.name), 0o700})
 			continue
+		case Pebble:
+			continue // see configure
 		}
 		dirs = append(dirs,
 			dir{l.path("nomad", a.name), 0o711},
@@ -200,17 +213,30 @@ func (l *layout) prepare() error {
 		}
 	}
 	for _, a := range l.agents() {
-		err := writeFile(l.path("config", a.name+".hcl"), []byte(a.config), 0o644)
-		if log := l.path("logs", a.name+".log"); err == nil {
-			if err = os.Rename(log, log+".old"); errors.Is(err, os.ErrNotExist) {
-				err = nil
-			}
-		}
-		if err != nil {
+		if err := l.configure(a); err != nil {
 			return fmt.Errorf("preparing the dev cluster: %w", err)
 		}
 	}
 	return l.save()
+}
+
+// configure writes the agent's configuration and puts its last log aside.
+func (l *layout) configure(a *agentSpec) error {
+	mode := os.FileMode(0o644)
+	if a.program == Pebble {
+		mode = 0o600
+		if err := l.acmeFiles(); err != nil {
+			return err
+		}
+	}
+	if err := writeFile(l.configFile(a), []byte(a.config), mode); err != nil {
+		return err
+	}
+	log := l.path("logs", a.name+".log")
+	if err := os.Rename(log, log+".old"); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 func (l *layout) placeTools(ctx context.Context, opts Options) error {

@@ -52,9 +52,12 @@ type Options struct {
 	// DefaultPorts gives a new cluster the ports that Nomad and Consul have
 	// by default instead of those of its slot.
 	DefaultPorts bool
+	// ACME adds Pebble, an ACME CA, to the cluster, which then keeps it; see
+	// Cluster.ACMEDirectory.
+	ACME bool
 	// Tools are put into BinDir for tasks to run: names as in Tools.Path.
 	Tools []string
-	// Finder finds or builds them, and Nomad and Consul.
+	// Finder finds or builds them, and what the agents run.
 	Finder Tools
 	// Timeout bounds how long Up waits for the agents once they are started;
 	// two minutes when zero.
@@ -262,6 +265,7 @@ type Status struct {
 	ConsulAddr    string  `json:"consul_addr,omitempty"`
 	ConsulDNS     string  `json:"consul_dns,omitempty"`
 	Loopback      string  `json:"loopback,omitempty"`
+	ACMEDirectory string  `json:"acme_directory,omitempty"`
 	Regions       []Reach `json:"regions,omitempty"`
 	Agents        []Agent `json:"agents,omitempty"`
 }
@@ -275,10 +279,11 @@ type Reach struct {
 	Loopback string `json:"loopback"`
 }
 
-// Agent is one Nomad or Consul process of a cluster.
+// Agent is one process of a cluster: Nomad's, Consul's or Pebble's, which
+// belongs to no region.
 type Agent struct {
 	Name string `json:"name"`
-	// Program is "nomad" or "consul".
+	// Program is "nomad", "consul" or "pebble".
 	Program    string `json:"program"`
 	Server     bool   `json:"server"`
 	Client     bool   `json:"client"`

@@ -40,8 +40,9 @@ type layout struct {
 	Slot          int    `json:"slot"`
 	Shape         Shape  `json:"shape"`
 	Ports         ports  `json:"ports"`
+	ACME          bool   `json:"acme,omitempty"`
 	Throwaway     bool   `json:"throwaway,omitempty"`
-	// Programs are the paths of nomad and consul that run now or ran last.
+	// Programs are the paths of what the agents run now or ran last.
 	Programs map[string]string `json:"programs"`
 
 	dir string
@@ -61,6 +62,8 @@ type ports struct {
 	ConsulServer  int `json:"consul_server"`
 	ConsulSerfLAN int `json:"consul_serf_lan"`
 	ConsulSerfWAN int `json:"consul_serf_wan"`
+	ACME          int `json:"acme"`
+	ACMEManage    int `json:"acme_manage"`
 	// Nomad gives these to tasks.
 	DynamicMin int `json:"dynamic_min"`
 	DynamicMax int `json:"dynamic_max"`
@@ -72,6 +75,7 @@ func slotPorts(slot int, defaults bool) ports {
 		NomadHTTP: base, NomadRPC: base + 1, NomadSerf: base + 2, NomadClient: base + 3,
 		ConsulHTTP: base + 10, ConsulDNS: base + 11, ConsulServer: base + 12,
 		ConsulSerfLAN: base + 13, ConsulSerfWAN: base + 14,
+		ACME: base + 20, ACMEManage: base + 21,
 		DynamicMin: base + slotAgents, DynamicMax: base + slotSize - 1,
 	}
 	if defaults {
@@ -91,6 +95,7 @@ func newLayout(opts Options, slot int) *layout {
 		Slot:          slot,
 		Shape:         opts.Shape.normalized(),
 		Ports:         slotPorts(slot, opts.DefaultPorts),
+		ACME:          opts.ACME,
 		Throwaway:     opts.Throwaway,
 		dir:           opts.Dir,
 	}
@@ -98,9 +103,9 @@ func newLayout(opts Options, slot int) *layout {
 
 const layoutFile = "state.json"
 
-// entries are all names that drover, Nomad or Consul make in the directory of
+// entries are all names that drover and the agents make in the directory of
 // a cluster: nothing else is ever removed.
-var entries = []string{"bin", "data", "volumes", "alloc", "nomad", "consul", "config", "logs", "run", layoutFile}
+var entries = []string{"bin", "data", "volumes", "alloc", "nomad", "consul", "acme", "config", "logs", "run", layoutFile}
 
 func loadLayout(dir string) (*layout, error) {
 	b, err := os.ReadFile(filepath.Join(dir, layoutFile)) // #nosec G703 -- the directory is the caller's choice
@@ -119,6 +124,10 @@ func loadLayout(dir string) (*layout, error) {
 	}
 	if l.ID == "" || l.Slot < 0 || l.Slot >= maxSlots {
 		return nil, fmt.Errorf("the dev cluster's state %s is damaged: remove the directory", filepath.Join(dir, layoutFile))
+	}
+	if l.Ports.ACME == 0 { // from before there was Pebble
+		p := slotPorts(l.Slot, false)
+		l.Ports.ACME, l.Ports.ACMEManage = p.ACME, p.ACMEManage
 	}
 	l.dir = dir
 	return &l, nil
@@ -159,7 +168,7 @@ func (l *layout) path(elem ...string) string {
 // agentSpec is one agent as it is to be started.
 type agentSpec struct {
 	name       string
-	program    string // nomad, consul
+	program    string // nomad, consul, pebble
 	server     bool
 	client     bool
 	region     string
@@ -168,13 +177,15 @@ type agentSpec struct {
 	loopback   string // Nomad clients
 	consul     string // address of the Consul agent that a Nomad agent uses
 	bridge     string // interface to be made for a client, with addr
-	config     string // HCL
+	config     string // HCL, Pebble's JSON
 }
 
 func (a *agentSpec) httpPort(p ports) int {
 	switch {
 	case a.program == Consul:
 		return p.ConsulHTTP
+	case a.program == Pebble:
+		return p.ACME
 	case a.server:
 		return p.NomadHTTP
 	}
@@ -182,7 +193,11 @@ func (a *agentSpec) httpPort(p ports) int {
 }
 
 func (a *agentSpec) httpAddr(p ports) string {
-	return fmt.Sprintf("http://%s:%d", a.addr, a.httpPort(p))
+	scheme := "http"
+	if a.program == Pebble {
+		scheme = "https"
+	}
+	return fmt.Sprintf("%s://%s:%d", scheme, a.addr, a.httpPort(p))
 }
 
 func (l *layout) agent(a *agentSpec) Agent {
@@ -203,9 +218,48 @@ func (l *layout) ip(host int) string {
 
 // agents are all agents of the cluster in the order in which to start them.
 func (l *layout) agents() []*agentSpec {
+	all := l.severalNodes
 	if l.Shape.Single() {
-		return l.singleNode()
+		all = l.singleNode
 	}
+	if l.ACME {
+		return append([]*agentSpec{l.pebble()}, all()...)
+	}
+	return all()
+}
+
+// named is the agent of that name, nil if there is none.
+func (l *layout) named(name string) *agentSpec {
+	for _, a := range l.agents() {
+		if a.name == name {
+			return a
+		}
+	}
+	return nil
+}
+
+// configFile is where the agent's configuration is.
+func (l *layout) configFile(a *agentSpec) string {
+	if a.program == Pebble {
+		return l.path("acme", "pebble.json")
+	}
+	return l.path("config", a.name+".hcl")
+}
+
+// command is what starts the agent, and what it needs in its environment.
+func (l *layout) command(a *agentSpec) (argv, env []string) {
+	program, file := l.Programs[a.program], l.configFile(a)
+	switch a.program {
+	case Consul:
+		return []string{program, "agent", "-config-file", file}, nil
+	case Pebble:
+		return []string{program, "-config", file}, pebbleEnv()
+	}
+	return []string{program, "agent", "-config", file}, nil
+}
+
+// severalNodes has each agent on an address of its own.
+func (l *layout) severalNodes() []*agentSpec {
 	var (
 		consulServers, nomadServers, consulClients, nomadClients []*agentSpec
 		prefix                                                   string
@@ -282,7 +336,7 @@ func (l *layout) agents() []*agentSpec {
 }
 
 // stages are the agents that start together, each stage when the one before
-// is ready: Consul, Nomad's servers, Nomad's clients.
+// is ready: Consul and Pebble, Nomad's servers, Nomad's clients.
 func (l *layout) stages() [][]*agentSpec {
 	stages := make([][]*agentSpec, 3)
 	for _, a := range l.agents() {

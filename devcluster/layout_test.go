@@ -48,6 +48,10 @@ func TestShapes(t *testing.T) {
 		if len(agents) != tc.agents {
 			t.Errorf("%+v: %d agents, want %d", tc.shape, len(agents), tc.agents)
 		}
+		l.ACME = true
+		if agents = l.agents(); len(agents) != tc.agents+1 || l.named("pebble") == nil || l.stages()[0][0].program != Pebble {
+			t.Errorf("%+v: %d agents with Pebble, want %d", tc.shape, len(agents), tc.agents+1)
+		}
 		names, addrs, bridges := map[string]bool{}, map[string]bool{}, map[string]bool{}
 		for _, a := range agents {
 			if names[a.name] || addrs[a.httpAddr(l.Ports)] || (a.bridge != "" && bridges[a.bridge]) {
@@ -69,7 +73,7 @@ func TestShapes(t *testing.T) {
 func TestSlots(t *testing.T) {
 	for slot := range maxSlots {
 		p, next := slotPorts(slot, false), slotPorts(slot+1, false)
-		if p.DynamicMax-p.DynamicMin < 500 || p.ConsulSerfWAN >= p.DynamicMin || p.DynamicMax >= next.NomadHTTP || p.DynamicMax >= 32768 {
+		if p.DynamicMax-p.DynamicMin < 500 || p.ACMEManage >= p.DynamicMin || p.DynamicMax >= next.NomadHTTP || p.DynamicMax >= 32768 {
 			t.Errorf("slot %d has ports %+v", slot, p)
 		}
 	}
@@ -103,6 +107,14 @@ func TestStateFile(t *testing.T) {
 	got, err := loadLayout(dir)
 	if err != nil || got.ID != l.ID || got.Ports != l.Ports || got.Slot != 5 {
 		t.Errorf("read %+v, %v", got, err)
+	}
+	want := l.Ports
+	l.Ports.ACME, l.Ports.ACMEManage = 0, 0 // as drover wrote it before
+	if err := l.save(); err != nil {
+		t.Fatal(err)
+	}
+	if got, err = loadLayout(dir); err != nil || got.Ports != want {
+		t.Errorf("an older state has the ports %+v, %v", got.Ports, err)
 	}
 }
 

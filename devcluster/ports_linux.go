@@ -44,7 +44,7 @@ func create(ctx context.Context, opts Options) (*layout, error) {
 			continue
 		}
 		l := newLayout(opts, slot)
-		if err := l.portsFree(ctx); err != nil {
+		if err := l.portsFree(ctx, l.agents()); err != nil {
 			if opts.DefaultPorts {
 				return nil, err
 			}
@@ -87,15 +87,15 @@ func slotTaken(file, dir string) bool {
 	return l.ID == o.ID
 }
 
-// portsFree fails with the first port of an agent that something listens on.
-func (l *layout) portsFree(ctx context.Context) error {
+// portsFree fails with the first port of the agents that something listens on.
+func (l *layout) portsFree(ctx context.Context, agents []*agentSpec) error {
 	type endpoint struct {
 		addr string
 		port int
 		udp  bool
 	}
 	var all []endpoint
-	for _, a := range l.agents() {
+	for _, a := range agents {
 		tcp, udp := []int{a.httpPort(l.Ports)}, []int(nil)
 		switch {
 		case a.program == Consul:
@@ -105,6 +105,8 @@ func (l *layout) portsFree(ctx context.Context) error {
 				tcp = append(tcp, l.Ports.ConsulServer, l.Ports.ConsulSerfWAN)
 				udp = append(udp, l.Ports.ConsulSerfWAN)
 			}
+		case a.program == Pebble:
+			tcp = append(tcp, l.Ports.ACMEManage)
 		case a.server:
 			tcp = append(tcp, l.Ports.NomadRPC, l.Ports.NomadSerf)
 			udp = append(udp, l.Ports.NomadSerf)

@@ -57,6 +57,9 @@ func (l *layout) awaitReady(ctx context.Context, timeout time.Duration, agents [
 
 // ready says what the agent still lacks.
 func (l *layout) ready(ctx context.Context, hc *http.Client, a *agentSpec) error {
+	if a.program == Pebble {
+		return l.pebbleReady(ctx)
+	}
 	url := a.httpAddr(l.Ports)
 	var leader string
 	if a.program == Consul || a.server {
@@ -140,21 +143,26 @@ func clientReady(ctx context.Context, hc *http.Client, url string) error {
 }
 
 func get(ctx context.Context, hc *http.Client, url string, answer any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	body, err := fetch(ctx, hc, url)
 	if err != nil {
 		return err
+	}
+	return json.Unmarshal(body, answer)
+}
+
+func fetch(ctx context.Context, hc *http.Client, url string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
 	}
 	res, err := hc.Do(req)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	defer func() { _ = res.Body.Close() }()
 	body, err := io.ReadAll(res.Body)
-	if err != nil {
-		return err
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s: %s", url, res.Status, strings.TrimSpace(string(body)))
 	}
-	if res.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s: %s", url, res.Status, strings.TrimSpace(string(body)))
-	}
-	return json.Unmarshal(body, answer)
+	return body, err
 }

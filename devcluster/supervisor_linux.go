@@ -166,12 +166,23 @@ func agentEnv() []string {
 func (s *supervisor) start(name string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	a, ok := s.agents[name]
-	switch {
-	case !ok:
+	// Not s.l: dev up --acme adds an agent to a cluster that runs.
+	l, err := loadLayout(s.l.dir)
+	if err != nil {
+		return err
+	}
+	spec := l.named(name)
+	if spec == nil {
 		return fmt.Errorf("there is no agent %q", name)
+	}
+	a := s.agents[name]
+	switch {
 	case s.stopping:
 		return errors.New("the cluster is being stopped")
+	case a == nil:
+		a = &agentProc{spec: spec}
+		s.agents[name] = a
+		s.order = append(s.order, name)
 	case a.pid != 0:
 		return fmt.Errorf("agent %q runs already", name)
 	}
@@ -185,26 +196,23 @@ func (s *supervisor) start(name string) error {
 		return fmt.Errorf("starting %s: %w", name, err)
 	}
 	defer func() { _ = null.Close() }()
-	program := s.l.Programs[a.spec.program]
-	argv := []string{program, "agent", "-config", s.l.path("config", name+".hcl")}
-	if a.spec.program == Consul {
-		argv[2] = "-config-file"
-	}
+	argv, env := l.command(spec)
+	env = append(append(agentEnv(), envMarker+"="+l.ID), env...)
 	var pid int
 	done := make(chan struct{})
 	// s.mu is held over the fork, so that the reaper finds the process.
 	s.forks <- func() {
 		defer close(done)
-		pid, _, err = syscall.StartProcess(program, argv, &syscall.ProcAttr{ // #nosec G702 -- nomad or consul, as Tools found it
+		pid, _, err = syscall.StartProcess(argv[0], argv, &syscall.ProcAttr{ // #nosec G702 -- nomad, consul or pebble, as Tools found it
 			Dir:   s.l.dir,
-			Env:   append(agentEnv(), envMarker+"="+s.l.ID),
+			Env:   env,
 			Files: []uintptr{null.Fd(), log.Fd(), log.Fd()},
 			Sys:   &syscall.SysProcAttr{Setsid: true, Pdeathsig: syscall.SIGKILL},
 		})
 	}
 	<-done
 	if err != nil {
-		return fmt.Errorf("starting %s with %s: %w", name, program, err)
+		return fmt.Errorf("starting %s with %s: %w", name, argv[0], err)
 	}
 	a.pid, a.begun, a.exited = pid, true, make(chan struct{})
 	return nil
@@ -277,23 +285,24 @@ func (s *supervisor) stop(names ...string) {
 }
 
 // end takes the cluster down: Nomad first, so that it does not start again
-// what is stopped next; Consul last, so that tasks can still say goodbye.
+// what is stopped next; Consul and Pebble last, so that tasks can still say
+// goodbye.
 func (s *supervisor) end(orphaned bool) error {
 	s.mu.Lock()
 	s.stopping = true
-	var nomads, consuls []string
+	var nomads, others []string
 	for _, n := range s.order {
 		if s.agents[n].spec.program == Nomad {
 			nomads = append(nomads, n)
 		} else {
-			consuls = append(consuls, n)
+			others = append(others, n)
 		}
 	}
 	s.mu.Unlock()
 	s.stop(nomads...)
 	var keep []int
 	s.mu.Lock()
-	for _, n := range consuls {
+	for _, n := range others {
 		if pid := s.agents[n].pid; pid != 0 {
 			keep = append(keep, pid)
 		}
@@ -301,7 +310,7 @@ func (s *supervisor) end(orphaned bool) error {
 	s.mu.Unlock()
 	ctx := context.Background()
 	err := s.l.find(os.Getpid(), keep...).kill(ctx)
-	s.stop(consuls...)
+	s.stop(others...)
 	err = errors.Join(err, s.l.find(os.Getpid()).kill(ctx), s.l.release())
 	_ = s.server.Close()
 	if err == nil && orphaned && s.l.Throwaway {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -70,7 +71,10 @@ command ends. A cluster that runs already is left alone.
 
 With --servers, --clients, --datacenters or --regions the agents are separate
 processes on addresses of their own, which takes root or CAP_NET_ADMIN. The
-numbers are per region. A cluster keeps its shape until it is wiped.`,
+numbers are per region. A cluster keeps its shape until it is wiped.
+
+--acme adds Pebble, an ACME CA whose certificates are for trying things only,
+also to a cluster that runs; it stays until the cluster is wiped.`,
 		Args: noSubcommand,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := devSupported(); err != nil {
@@ -103,6 +107,7 @@ numbers are per region. A cluster keeps its shape until it is wiped.`,
 	f.IntVar(&opts.Shape.Clients, "clients", 0, "Nomad clients")
 	f.StringSliceVar(&opts.Shape.Datacenters, "datacenters", nil, "names of datacenters, to which the clients are given in turn")
 	f.StringSliceVar(&opts.Shape.Regions, "regions", nil, "names of regions")
+	f.BoolVar(&opts.ACME, "acme", false, "also run Pebble, an ACME CA to try certificates with")
 	f.StringArrayVar(&opts.Tools, "tool", nil, "program for tasks to run: ocis, pebble or pebble-challtestsrv (repeatable)")
 	f.DurationVar(&opts.Timeout, "timeout", 2*time.Minute, "how long to wait for the agents")
 	return cmd
@@ -121,6 +126,9 @@ func printDevAddresses(w io.Writer, st devcluster.Status) {
 		}
 		fmt.Fprintf(t, "Nomad%s\t%s\n", suffix, r.NomadAddr)
 		fmt.Fprintf(t, "Consul%s\t%s\n", suffix, r.ConsulAddr)
+	}
+	if st.ACMEDirectory != "" {
+		fmt.Fprintf(t, "ACME\t%s\n", st.ACMEDirectory)
 	}
 	fmt.Fprintf(t, "Directory\t%s\n", st.Dir)
 	_ = t.Flush()
@@ -208,7 +216,7 @@ func printDevStatus(w io.Writer, st devcluster.Status) {
 		if a.PID != 0 {
 			pid = fmt.Sprint(a.PID)
 		}
-		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", a.Name, a.State, pid, a.Region, a.Datacenter, a.Addr)
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\t%s\n", a.Name, a.State, pid, cmp.Or(a.Region, "-"), cmp.Or(a.Datacenter, "-"), a.Addr)
 	}
 	_ = t.Flush()
 }

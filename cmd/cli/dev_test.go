@@ -102,6 +102,18 @@ func TestDevCluster(t *testing.T) {
 	if _, errs, code := devRun(t, dir, "up", "--clients", "2"); code != exitUsage || !strings.Contains(errs, "exists with another shape") {
 		t.Errorf("up with another shape: %d\n%s", code, errs)
 	}
+	out, errs, code = devRun(t, dir, "up", "--acme")
+	if code != exitOK || !strings.Contains(errs, "pebble: starting on https://") || strings.Contains(errs, "already running") || !strings.Contains(out, "ACME ") {
+		t.Errorf("up --acme on a running cluster: %d\n%s%s", code, out, errs)
+	}
+	if out, _, code := devRun(t, dir, "env"); code != exitOK || !strings.Contains(out, "export DROVER_ACME_DIRECTORY=https://") ||
+		!strings.Contains(out, "export DROVER_ACME_CA="+filepath.Join(dir, "acme", "api-ca.pem")+"\n") ||
+		!strings.Contains(out, "export DROVER_DEV_CA="+filepath.Join(dir, "acme", "ca.pem")+"\n") || !strings.Contains(out, ":9443\n") {
+		t.Errorf("env with ACME: %d\n%s", code, out)
+	}
+	if st = status(); len(st.Agents) != 4 || st.Agents[0].Program != devcluster.Pebble {
+		t.Errorf("after up --acme: %+v", st)
+	}
 	if _, errs, code := devRun(t, dir, "down"); code != exitOK || !strings.Contains(errs, "is down; its data is kept") {
 		t.Errorf("down: %d\n%s", code, errs)
 	}
