@@ -6,7 +6,11 @@ import "context"
 // self-signed stand-in of the certificate, and the published thumbprint of the
 // account key.
 func (m *Manager) Prepare(ctx context.Context, spec Spec) (*Object, error) {
-	if _, err := m.account(ctx); err != nil {
+	account, err := m.account(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.c.Store.publish(ctx, account.Thumbprint); err != nil {
 		return nil, err
 	}
 	return m.Apply(ctx, spec)

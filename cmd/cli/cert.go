@@ -39,7 +39,7 @@ are for the first issuance, for looking, and for the day it goes wrong.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
-	cmd.AddCommand(newCertList(streams), newCertStatus(streams), newCertIssue(streams), newCertRenew(streams), newCertRevoke(streams),
+	cmd.AddCommand(newCertList(streams), newCertStatus(streams), newCertPrepare(streams), newCertIssue(streams), newCertRenew(streams), newCertRevoke(streams),
 		newCertInspect(streams), newCertVerify(streams), newCertExport(streams), newCertAccount(streams))
 	return cmd
 }
@@ -353,7 +353,12 @@ func (f *certIssuing) with(ctx context.Context, streams *IO, b acme.Backend, s *
 		http.SkipCheck = http.SkipCheck || l.Addr().(*net.TCPAddr).Port != 80
 		served := make(chan error, 1)
 		sctx, stop := context.WithCancel(ctx)
-		defer func() { stop(); _ = <-served }()
+		defer func() {
+			stop()
+			if err := <-served; err != nil {
+				fmt.Fprintf(streams.Err, "Answering HTTP-01 on %s: %s\n", f.listen, err)
+			}
+		}()
 		go func() { served <- acme.Respond(sctx, l, acme.Responder{Thumbprint: store.Thumbprint}) }()
 	}
 	solvers[acme.HTTP01] = http

@@ -1,0 +1,70 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drover-nomad/drover/acme"
+)
+
+// newCertPrepare is what comes before the edge, as the edge comes before the
+// first issuance over HTTP-01.
+func newCertPrepare(streams *IO) *cobra.Command {
+	var (
+		flags certIssuing
+		sf    stackFlags
+	)
+	cmd := &cobra.Command{
+		Use:   "prepare STACK",
+		Short: "Make what an edge needs to start: stand-ins and the account's thumbprint",
+		Long: `Make what an edge needs to start: a self-signed stand-in for every certificate
+of the stack that is not there yet, and the thumbprint of the ACME account's
+key. No CA is asked. drover cert issue follows when the edge runs.`,
+		Args: exactArgs(1, "STACK"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			given, err := flags.issuer()
+			if err != nil {
+				return err
+			}
+			s, err := sf.stack(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			specs, issuers, err := acme.FromStack(s)
+			if err != nil {
+				return certError(err)
+			}
+			if len(specs) == 0 {
+				return usagef("stack %s has no certificate to prepare", s.Name)
+			}
+			if given != nil {
+				issuers = append([]acme.Issuer{*given}, issuers...)
+			}
+			b, err := flags.open(ctx)
+			if err != nil {
+				return err
+			}
+			return flags.with(ctx, streams, b, nil, issuers, func(ctx context.Context, m *acme.Manager) error {
+				for _, spec := range specs {
+					if given != nil {
+						spec.Issuers = []string{given.Name}
+					}
+					o, err := m.Prepare(ctx, spec)
+					if err != nil {
+						return err
+					}
+					fmt.Fprintf(streams.Out, "%s  %s  %s\n", spec.Name, o.Status.Phase, strings.Join(o.Spec.Names, ","))
+				}
+				return nil
+			})
+		},
+	}
+	flags.register(cmd)
+	sf.register(cmd)
+	_ = cmd.Flags().MarkHidden("service")
+	return cmd
+}
