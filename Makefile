@@ -14,8 +14,12 @@ up: ## a running oCIS on a local Nomad and Consul
 	[ "$$(uname -s)" = Linux ] || { echo "make up: the dev cluster runs on Linux only; on $$(uname -s), use drover against a cluster you have (docs/how-to/deploy.md)." >&2; exit 1; }
 	command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ] || { echo "make up: haproxy is not installed; on Debian and Ubuntu: apt-get install haproxy" >&2; exit 1; }
 	$(MAKE) --no-print-directory build
-	bin/drover dev up --tool ocis
+	bin/drover dev up --acme --tool ocis
 	eval "$$(bin/drover dev env)"
+	ca=(--directory "$$DROVER_ACME_DIRECTORY" --ca "$$DROVER_ACME_CA" --no-check)
+	bin/drover cert prepare ocis -e dev "$${ca[@]}"
+	bin/drover deploy edge -e dev
+	bin/drover cert issue ocis -e dev "$${ca[@]}"
 	bin/drover deploy ocis -e dev
 	bin/drover check ocis -e dev --retry-for 60s
 	cat <<END
@@ -24,7 +28,7 @@ up: ## a running oCIS on a local Nomad and Consul
 
 	  URL        https://$$NOMAD_VAR_domain/
 	  demo user  einstein, password relativity
-	  try        curl -k -u einstein:relativity -X PROPFIND https://$$NOMAD_VAR_domain/remote.php/webdav/
+	  try        curl --cacert $$DROVER_DEV_CA -u einstein:relativity -X PROPFIND https://$$NOMAD_VAR_domain/remote.php/webdav/
 	  Nomad      $$NOMAD_ADDR
 	  Consul     $$CONSUL_HTTP_ADDR
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"image"
@@ -25,11 +26,12 @@ type ocis struct {
 	http *http.Client
 }
 
-func newOCIS(base string) *ocis {
+// newOCIS trusts certificates of roots; nil stands for the proxy itself, whose
+// certificate is self-signed.
+func newOCIS(base string, roots *x509.CertPool) *ocis {
 	return &ocis{base: base, http: &http.Client{
-		Timeout: time.Minute,
-		// The proxy's certificate is self-signed until the edge ends TLS.
-		Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}},
+		Timeout:   time.Minute,
+		Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, InsecureSkipVerify: roots == nil}},
 	}}
 }
 

@@ -23,7 +23,7 @@ func TestDocker(t *testing.T) {
 		t.Skip("a Docker engine can only be started by root")
 	}
 	startDocker(t)
-	r := start(t)
+	r := start(t, false)
 
 	const ocisImage, haproxyImage = "drover-e2e/ocis:2.0.0", "drover-e2e/haproxy:2.0.0"
 	files := withLibraries(t, filepath.Join(r.BinDir(), "ocis"))

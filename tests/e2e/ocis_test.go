@@ -5,6 +5,7 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -75,9 +76,11 @@ type running struct {
 	ocis   *ocis
 }
 
-func start(t *testing.T) *running {
+// start brings a cluster up; with an ACME CA, oCIS is reached through the
+// edge, and otherwise at the proxy's own address with its own certificate.
+func start(t *testing.T, withACME bool) *running {
 	t.Helper()
-	cluster := devtest.Cluster(t, devcluster.Options{Tools: []string{devcluster.OCIS}})
+	cluster := devtest.Cluster(t, devcluster.Options{Tools: []string{devcluster.OCIS}, ACME: withACME})
 	env, err := cluster.Env("")
 	if err != nil {
 		t.Fatal(err)
@@ -90,13 +93,32 @@ func start(t *testing.T) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &running{
+	r := &running{
 		Cluster: cluster,
 		drover:  &drover{binary: buildDrover(t), env: env},
 		nomad:   nomad,
 		consul:  consul,
-		ocis:    newOCIS("https://" + cluster.Loopback() + ":9200"),
 	}
+	if !withACME {
+		r.ocis = newOCIS("https://"+cluster.Loopback()+":9200", nil)
+		return r
+	}
+	roots := x509.NewCertPool()
+	pem, err := os.ReadFile(cluster.CA())
+	if err != nil || !roots.AppendCertsFromPEM(pem) {
+		t.Fatalf("the CA of the dev cluster: %v", err)
+	}
+	r.ocis = newOCIS("https://"+cluster.Loopback()+":9443", roots)
+	return r
+}
+
+// edge deploys the entrance with a certificate of the cluster's CA.
+func (r *running) edge(t *testing.T) {
+	t.Helper()
+	ca := []string{"ocis", "-e", "dev", "--directory", r.ACMEDirectory(), "--ca", r.ACMECA()}
+	r.drover.must(t, append([]string{"cert", "prepare"}, ca...)...)
+	r.drover.must(t, "deploy", "edge", "-e", "dev")
+	r.drover.must(t, append([]string{"cert", "issue", "--no-check"}, ca...)...)
 }
 
 // services are the names of the stack's services with their job IDs.
@@ -112,7 +134,8 @@ func (r *running) jobs(t testing.TB) []*api.JobListStub {
 // TestOCIS is the proof: the whole of oCIS from one command, used, broken and
 // taken down again.
 func TestOCIS(t *testing.T) {
-	r := start(t)
+	r := start(t, true)
+	r.edge(t)
 	began := time.Now()
 	r.drover.must(t, "deploy", "ocis", "-e", "dev")
 	t.Logf("deployed in %s", time.Since(began).Round(time.Second))
@@ -142,8 +165,8 @@ func TestOCIS(t *testing.T) {
 // testCluster looks at what Nomad and Consul say.
 func testCluster(t *testing.T, r *running) {
 	jobs := r.jobs(t)
-	if len(jobs) != 30 {
-		t.Errorf("%d jobs, want 29 services and the mesh", len(jobs))
+	if len(jobs) != 31 {
+		t.Errorf("%d jobs, want 29 services, the mesh and the edge", len(jobs))
 	}
 	for _, j := range jobs {
 		if j.Status != "running" {
@@ -399,8 +422,8 @@ func testKill9(t *testing.T, r *running) {
 func testDestroy(t *testing.T, r *running, admin login) {
 	r.ocis.must(t, http.StatusCreated, einstein, "PUT", "/remote.php/webdav/kept.txt", nil, []byte("kept"))
 	r.drover.must(t, "destroy", "ocis", "-e", "dev", "-y")
-	if jobs := r.jobs(t); len(jobs) != 0 {
-		t.Errorf("%d jobs are left", len(jobs))
+	if jobs := r.jobs(t); len(jobs) != 1 {
+		t.Errorf("%d jobs are left beside the edge", len(jobs)-1)
 	}
 	eventually(t, 30*time.Second, "all processes are gone", func() bool { return len(r.processes(t)) == 0 })
 
@@ -417,7 +440,9 @@ func testDestroy(t *testing.T, r *running, admin login) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(vars) != 0 {
-		t.Errorf("%d Nomad Variables are left", len(vars))
+	for _, v := range vars {
+		if strings.HasPrefix(v.Path, "nomad/jobs/ocis-") || strings.HasPrefix(v.Path, "drover/stacks/") {
+			t.Errorf("the Nomad Variable %s is left", v.Path)
+		}
 	}
 }
