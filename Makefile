@@ -21,6 +21,8 @@ up: ## a running oCIS on a local Nomad and Consul
 	bin/drover deploy edge -e dev
 	bin/drover cert issue ocis -e dev "$${ca[@]}"
 	bin/drover deploy ocis -e dev
+	# Pebble has a new root at each start: what the former one signed is void.
+	curl -s -o /dev/null --cacert "$$DROVER_DEV_CA" "https://$$NOMAD_VAR_domain/" || bin/drover cert renew public --force "$${ca[@]}"
 	bin/drover check ocis -e dev --retry-for 60s
 	cat <<END
 
