@@ -24,18 +24,17 @@ up: ## a running oCIS on a local Nomad and Consul
 	# Pebble has a new root at each start: what the former one signed is void.
 	curl -s -o /dev/null --cacert "$$DROVER_DEV_CA" "https://$$NOMAD_VAR_domain/" || bin/drover cert renew public --force "$${ca[@]}"
 	bin/drover check ocis -e dev --retry-for 60s
-	cat <<END
-
-	ownCloud Infinite Scale is running after $$((SECONDS - start)) s.
-
-	  URL        https://$$NOMAD_VAR_domain/
-	  demo user  einstein, password relativity
-	  try        curl --cacert $$DROVER_DEV_CA -u einstein:relativity -X PROPFIND https://$$NOMAD_VAR_domain/remote.php/webdav/
-	  Nomad      $$NOMAD_ADDR
-	  Consul     $$CONSUL_HTTP_ADDR
-
-	make down stops it and keeps the data; bin/drover dev down --wipe removes all.
-	END
+	printf '%s\n' \
+	  "" \
+	  "ownCloud Infinite Scale is running after $$((SECONDS - start)) s." \
+	  "" \
+	  "  URL        https://$$NOMAD_VAR_domain/" \
+	  "  demo user  einstein, password relativity" \
+	  "  try        curl --cacert $$DROVER_DEV_CA -u einstein:relativity -X PROPFIND https://$$NOMAD_VAR_domain/remote.php/webdav/" \
+	  "  Nomad      $$NOMAD_ADDR" \
+	  "  Consul     $$CONSUL_HTTP_ADDR" \
+	  "" \
+	  "make down stops it and keeps the data; bin/drover dev down --wipe removes all."
 
 .PHONY: down
 down: build ## stop what `make up` started; data is kept
