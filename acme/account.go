@@ -70,6 +70,9 @@ func (m *Manager) accountAt(ctx context.Context, c *ca, lost string) (acme.Accou
 		return acme.Account{Status: acme.StatusValid, Location: r.Location, PrivateKey: key}, nil
 	}
 	account, err := c.register(ctx, key)
+	for n := 0; isProblem(err, acme.ProblemTypeBadNonce) && n < maxNonces; n++ {
+		account, err = c.register(ctx, key)
+	}
 	if err != nil {
 		return account, err
 	}
@@ -86,6 +89,10 @@ func (m *Manager) accountAt(ctx context.Context, c *ca, lost string) (acme.Accou
 	return account, nil
 }
 
+// maxNonces is how often a request is begun anew whose nonces were refused,
+// each time ten of them.
+const maxNonces = 3
+
 // from gets a certificate from one issuer.
 func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Solver, left func(*LeftoverError)) (*Object, *issued, error) {
 	c, err := m.ca(ctx, issuer)
@@ -96,7 +103,7 @@ func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Sol
 	if err != nil {
 		return o, nil, err
 	}
-	set, lost := o.Spec.NameSet(), false
+	set, lost, nonces := o.Spec.NameSet(), false, 0
 	for {
 		p := o.Status.Pending
 		if p != nil && (p.Set != set || p.Directory != c.issuer.Directory || o.pendingKey.Reveal() == "") {
@@ -159,6 +166,8 @@ func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Sol
 					return o, nil, err
 				}
 			}
+		case isProblem(err, acme.ProblemTypeBadNonce) && nonces < maxNonces:
+			nonces++ // an order that was made is gone on with
 		case errors.Is(err, errOrderGone) && p != nil:
 			if o, err = m.dropPending(ctx, o); err != nil {
 				return o, nil, err

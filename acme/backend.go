@@ -19,6 +19,9 @@ func (i Items) String() string       { return fmt.Sprintf("%d items (redacted)",
 func (i Items) GoString() string     { return i.String() }
 func (i Items) LogValue() slog.Value { return slog.StringValue(i.String()) }
 
+// MarshalJSON shows no item either; a Backend encodes the map that it is.
+func (i Items) MarshalJSON() ([]byte, error) { return []byte(`"` + i.String() + `"`), nil }
+
 // Errors of a Backend.
 var (
 	// ErrNotFound says that there is no object at a path.

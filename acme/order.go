@@ -106,7 +106,7 @@ func (c *ca) begin(ctx context.Context, s *said, is issuance) (acme.Order, error
 		order, err := c.client.GetOrder(ctx, is.account, acme.Order{Location: is.order})
 		order.Location = is.order
 		switch {
-		case err != nil && s.status >= 400 && s.status < 500 && s.status != http.StatusTooManyRequests:
+		case err != nil && !isProblem(err, acme.ProblemTypeBadNonce) && s.status >= 400 && s.status < 500 && s.status != http.StatusTooManyRequests:
 			return order, c.fail(s, "going on with an order", fmt.Errorf("%w: %w", errOrderGone, err))
 		case err != nil:
 			return order, c.fail(s, "going on with an order", err)

@@ -1,11 +1,12 @@
 // Package acmetest gives tests a CA of their own: a real Pebble with the DNS
-// server of pebble-challtestsrv, on free ports of the loopback address, gone
+// server of pebble-challtestsrv, on a loopback address of its own, gone
 // with the test.
 package acmetest
 
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
@@ -49,6 +50,7 @@ type CA struct {
 	t          testing.TB
 	dir        string
 	opts       Options
+	ip         string
 	port, mgmt int
 	challAPI   string
 	stop       context.CancelFunc
@@ -72,16 +74,16 @@ func Start(t testing.TB, opts Options) *CA {
 		t.Fatal(err)
 	}
 	ca := &CA{t: t, dir: t.TempDir(), opts: opts, HTTPPort: opts.HTTPPort}
-	ports := freePorts(t, 4)
-	ca.port, ca.mgmt = ports[0], ports[1]
-	ca.DNS, ca.challAPI = addr(ports[2]), "http://"+addr(ports[3])
-	ca.Directory = "https://" + addr(ca.port) + "/dir"
+	ca.ip = loopback()
+	ca.port, ca.mgmt = 14000, 15000
+	ca.DNS, ca.challAPI = ca.addr(8053), "http://"+ca.addr(8055)
+	ca.Directory = "https://" + ca.addr(ca.port) + "/dir"
 	root, key, err := pki.NewCA("pebble", time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
 	ca.Root = pki.EncodeCertificate(root.Raw)
-	cert, certKey, err := pki.Sign(pki.Leaf{CommonName: "pebble", IPAddresses: []string{"127.0.0.1"}, DNSNames: []string{"localhost"}, Lifetime: time.Hour}, root, key, time.Now())
+	cert, certKey, err := pki.Sign(pki.Leaf{CommonName: "pebble", IPAddresses: []string{ca.ip}, DNSNames: []string{"localhost"}, Lifetime: time.Hour}, root, key, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +98,7 @@ func Start(t testing.TB, opts Options) *CA {
 	t.Cleanup(ca.client.CloseIdleConnections)
 
 	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
-	done := ca.run(ctx, "challtestsrv", nil, chall, "-dnsserver", ca.DNS, "-management", addr(ports[3]),
+	done := ca.run(ctx, "challtestsrv", nil, chall, "-dnsserver", ca.DNS, "-management", ca.addr(8055),
 		"-http01", "", "-https01", "", "-tlsalpn01", "", "-doh", "", "-defaultIPv4", "127.0.0.1", "-defaultIPv6", "")
 	t.Cleanup(func() { stop(); <-done })
 	ca.until("the DNS server", func() error {
@@ -115,7 +117,7 @@ func (ca *CA) start(pebble string) {
 		ValidityPeriod uint64 `json:"validityPeriod"`
 	}
 	config := map[string]any{"pebble": map[string]any{
-		"listenAddress": addr(ca.port), "managementListenAddress": addr(ca.mgmt),
+		"listenAddress": ca.addr(ca.port), "managementListenAddress": ca.addr(ca.mgmt),
 		"certificate": filepath.Join(ca.dir, "cert.pem"), "privateKey": filepath.Join(ca.dir, "key.pem"),
 		"httpPort": ca.HTTPPort, "tlsPort": 5001, "keyAlgorithm": "ecdsa",
 		"externalAccountBindingRequired": len(ca.opts.EAB) > 0, "externalAccountMACKeys": ca.opts.EAB,
@@ -263,7 +265,7 @@ func (ca *CA) SetRenewal(chain string, start, end time.Time) error {
 	if err != nil {
 		return err
 	}
-	_, err = ca.post("https://"+addr(ca.mgmt)+"/set-renewal-info/", map[string]string{
+	_, err = ca.post("https://"+ca.addr(ca.mgmt)+"/set-renewal-info/", map[string]string{
 		"certificate": first + "-----END CERTIFICATE-----\n", "ariResponse": string(info),
 	})
 	return err
@@ -279,7 +281,7 @@ func (ca *CA) IsRevoked(serial string) (bool, error) {
 }
 
 func (ca *CA) manage(path string) (string, error) {
-	return ca.get("https://" + addr(ca.mgmt) + path)
+	return ca.get("https://" + ca.addr(ca.mgmt) + path)
 }
 
 // Resolver asks the CA's DNS server.
@@ -289,25 +291,12 @@ func (ca *CA) Resolver() *net.Resolver {
 	}}
 }
 
-func addr(port int) string { return fmt.Sprintf("127.0.0.1:%d", port) }
-
-// freePorts finds ports that are free for TCP and UDP.
-func freePorts(t testing.TB, n int) []int {
-	t.Helper()
-	var out []int
-	for len(out) < n {
-		l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = l.Close() }()
-		port := l.Addr().(*net.TCPAddr).Port
-		u, err := (&net.ListenConfig{}).ListenPacket(t.Context(), "udp", addr(port))
-		if err != nil {
-			continue
-		}
-		defer func() { _ = u.Close() }()
-		out = append(out, port)
-	}
-	return out
+// loopback is an address that nobody else uses: a port that is free there is
+// free until it is bound.
+func loopback() string {
+	var b [3]byte
+	_, _ = rand.Read(b[:])
+	return fmt.Sprintf("127.%d.%d.%d", 64+b[0]%128, b[1], 1+b[2]%254)
 }
+
+func (ca *CA) addr(port int) string { return fmt.Sprintf("%s:%d", ca.ip, port) }
