@@ -49,6 +49,16 @@ func (m *Manager) ca(ctx context.Context, name string) (*ca, error) {
 	return c, nil
 }
 
+// forget makes the next request of m to a CA the first one.
+func (m *Manager) forget(c *ca) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.cas[c.issuer.Directory] == c {
+		delete(m.cas, c.issuer.Directory)
+		c.close()
+	}
+}
+
 // accountAt is the account at a CA, registered when the store does not know
 // of any. lost, when not empty, is the URL of one that the CA has forgotten.
 func (m *Manager) accountAt(ctx context.Context, c *ca, lost string) (acme.Account, error) {
@@ -149,6 +159,9 @@ func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Sol
 		}
 		got, err := c.issue(ctx, is)
 		var ie *IssuerError
+		if errors.As(err, &ie) && ie.Kind != KindUnproven && ie.Kind != KindConfig {
+			m.forget(c) // its directory is read anew
+		}
 		switch {
 		case err == nil:
 			return o, got, nil

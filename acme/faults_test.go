@@ -453,3 +453,50 @@ func (b *losing) lose() {
 		b.lease = nil
 	}
 }
+
+// TestRolloverKilledAtEveryStep kills a rollover at each of its requests; the
+// next one ends it, and the account is the same.
+func TestRolloverKilledAtEveryStep(t *testing.T) {
+	t.Parallel()
+	backend := acme.Directory(t.TempDir())
+	w := newWorldOn(t, acmetest.Options{}, backend)
+	base := w.https(t)
+	w.issue(t, w.manager(t), acme.Spec{Name: "a", Names: []string{"a.example.com"}})
+	for n := 0; ; n++ {
+		step, after := n/2+1, n%2 == 1
+		before, err := w.store.Account(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		first := &mortal{Backend: backend, RoundTripper: base, at: step, after: after}
+		_, err = w.manager(t, func(c *acme.Config) { c.Store, c.Transport = acme.NewStore(first), first }).Rollover(t.Context())
+		if !first.dead {
+			if err != nil {
+				t.Error(err)
+			}
+			break
+		}
+		if err == nil {
+			t.Errorf("killed at step %d (%v) without an error", step, after)
+		}
+		a, err := w.manager(t).Rollover(t.Context())
+		if err != nil {
+			t.Fatalf("after a death at step %d (%v): %v", step, after, err)
+		}
+		if a.Thumbprint == before.Thumbprint {
+			t.Errorf("killed at step %d (%v): the key is the old one", step, after)
+		}
+		if p, err := w.store.Thumbprint(t.Context()); err != nil || p != a.Thumbprint {
+			t.Errorf("published is %q instead of %q, %v", p, a.Thumbprint, err)
+		}
+		if _, err := w.manager(t).Force(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := w.manager(t).Reconcile(t.Context(), "a"); err != nil || !r.Issued {
+			t.Fatalf("killed at step %d (%v), and nothing can be issued: %v", step, after, err)
+		}
+	}
+	if w.count("registered") != 1 {
+		t.Error(w.said())
+	}
+}

@@ -167,6 +167,24 @@ func TestIssueWithKeyTypesAndChain(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, acmetest.Options{AlternateRoots: 2})
 	m := w.manager(t)
+	// The roots have random names: the second one's is asked for by name.
+	chains := map[string]bool{}
+	for i := range 3 {
+		root, err := w.ca.IssuingRoot(i)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := pki.First(root).Subject.CommonName
+		chains[name] = true
+		o := w.issue(t, m, acme.Spec{Name: fmt.Sprint("chain", i), Names: []string{fmt.Sprintf("chain%d.example.com", i)}, PreferredChain: name})
+		certs, err := pki.ParseChain(o.Chain)
+		if err != nil || certs[len(certs)-1].Issuer.CommonName != name {
+			t.Errorf("the chain ends in %q instead of %q, %v", certs[len(certs)-1].Issuer.CommonName, name, err)
+		}
+	}
+	if len(chains) != 3 {
+		t.Errorf("roots %v", chains)
+	}
 	first := w.issue(t, m, acme.Spec{Name: "a", Names: []string{"a.example.com"}, KeyType: pki.RSA2048})
 	chain, err := pki.ParseChain(first.Chain)
 	if err != nil {

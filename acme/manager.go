@@ -151,6 +151,9 @@ func (m *Manager) Apply(ctx context.Context, spec Spec) (*Object, error) {
 			// Another question: the failures of the former one do not count.
 			o.Status.Attempts, o.Status.NextAttempt, o.Status.LastError = 0, time.Time{}, ""
 		}
+		if o.Status.Pending != nil && !orderedAlike(o.Spec, spec) {
+			o.Status.Pending, o.pendingKey = nil, record.Value{} // an order for something else
+		}
 		o.Spec = spec
 		if o.Chain == "" {
 			chain, key, err := SelfSigned(spec.Names, m.now())
@@ -170,6 +173,12 @@ func (m *Manager) Apply(ctx context.Context, spec Spec) (*Object, error) {
 			return nil, err
 		}
 	}
+}
+
+// orderedAlike says that an order for a will do for b.
+func orderedAlike(a, b Spec) bool {
+	a.Window, a.PreferredChain, a.Issuers = b.Window, b.PreferredChain, b.Issuers
+	return specEqual(a, b)
 }
 
 func specEqual(a, b Spec) bool {

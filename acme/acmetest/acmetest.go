@@ -271,8 +271,9 @@ func (ca *CA) SetRenewal(chain string, start, end time.Time) error {
 	return err
 }
 
-// Issuers is the root that issued certificates are verified with, in PEM.
-func (ca *CA) Issuers() (string, error) { return ca.manage("/roots/0") }
+// IssuingRoot is the n-th root that issued certificates are verified with, in PEM;
+// there is one more than AlternateRoots.
+func (ca *CA) IssuingRoot(n int) (string, error) { return ca.manage(fmt.Sprint("/roots/", n)) }
 
 // IsRevoked asks the CA about a serial number in hexadecimal.
 func (ca *CA) IsRevoked(serial string) (bool, error) {
