@@ -9,7 +9,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -112,7 +114,8 @@ type Stateless struct {
 	Port int
 	// Resolver finds the domain; net.DefaultResolver when nil.
 	Resolver *net.Resolver
-	// Timeout of asking one domain; 10 s when 0.
+	// Timeout of asking one domain, which includes waiting for an edge to read
+	// the thumbprint; 10 s when 0.
 	Timeout time.Duration
 }
 
@@ -171,52 +174,91 @@ func (s Stateless) check(ctx context.Context, name, thumbprint string) error {
 		}
 		e.Addresses = addrs
 	}
+	// Every address: a CA may come to any of them. One that cannot be reached
+	// from here may be an IPv6 address on a host that has none.
+	var answered bool
+	var unreachable error
+	for _, address := range e.Addresses {
+		problem, err := s.ask(ctx, name, address, port, thumbprint)
+		switch {
+		case err != nil && ctx.Err() == nil:
+			unreachable = err
+		case err != nil:
+			unreachable = fmt.Errorf("no answer within %s", timeout)
+		case problem != "":
+			return &ReachError{Name: name, Addresses: []string{address}, Problem: problem}
+		default:
+			answered = true
+		}
+	}
+	if !answered {
+		e.Problem = fmt.Sprintf("port %d cannot be connected to from here: %s", port, unreachable)
+		return e
+	}
+	return nil
+}
+
+// settle is how often an edge is asked that does not have our thumbprint yet:
+// it reads what was published a moment ago a moment later.
+const settle = 500 * time.Millisecond
+
+// ask asks one address for the answer to a token that no CA made, and says
+// what is wrong with it.
+func (s Stateless) ask(ctx context.Context, name, address string, port int, thumbprint string) (problem string, err error) {
 	const token = "drover-self-check" // #nosec G101 -- public
+	host := name
+	if strings.Contains(name, ":") {
+		host = "[" + name + "]"
+	}
 	dialer := net.Dialer{}
 	client := &http.Client{
 		Transport: &http.Transport{
 			DisableKeepAlives: true,
 			DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-				var errs []error
-				for _, a := range e.Addresses {
-					conn, err := dialer.DialContext(ctx, network, net.JoinHostPort(a, fmt.Sprint(port)))
-					if err == nil {
-						return conn, nil
-					}
-					errs = append(errs, err)
-				}
-				return nil, errors.Join(errs...)
+				return dialer.DialContext(ctx, network, net.JoinHostPort(address, strconv.Itoa(port)))
 			},
 		},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
-	host := name
-	if strings.Contains(name, ":") {
-		host = "[" + name + "]"
+	for {
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+challengePath+token, nil)
+		if err != nil {
+			return "", err
+		}
+		resp, err := client.Do(req)
+		if err != nil {
+			if problem != "" {
+				return problem, nil // of the last answer, before time was up
+			}
+			var u *url.Error
+			if errors.As(err, &u) {
+				err = u.Err
+			}
+			return "", err
+		}
+		body, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
+		_ = resp.Body.Close()
+		got := strings.TrimSpace(string(body))
+		switch {
+		case resp.StatusCode == http.StatusOK && got == token+"."+thumbprint:
+			return "", nil
+		case resp.StatusCode == http.StatusServiceUnavailable:
+			problem = "the edge there does not know the ACME account yet"
+		case resp.StatusCode != http.StatusOK:
+			return fmt.Sprintf("somebody else answers there, or an edge without the ACME route: GET %s%s gave %s", challengePath, token, resp.Status), nil
+		case strings.HasPrefix(got, token+"."):
+			problem = "the edge there answers for a different ACME account"
+		default:
+			return fmt.Sprintf("somebody else answers there: GET %s%s gave something that is not ours", challengePath, token), nil
+		}
+		t := time.NewTimer(settle)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			return problem, nil
+		case <-t.C:
+		}
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+host+challengePath+token, nil)
-	if err != nil {
-		return err
-	}
-	resp, err := client.Do(req)
-	if err != nil {
-		e.Problem = fmt.Sprintf("port %d cannot be connected to from here: %s", port, errors.Unwrap(err))
-		return e
-	}
-	defer func() { _ = resp.Body.Close() }()
-	body, _ := io.ReadAll(io.LimitReader(resp.Body, 4096))
-	got := strings.TrimSpace(string(body))
-	switch {
-	case resp.StatusCode == http.StatusOK && got == token+"."+thumbprint:
-		return nil
-	case resp.StatusCode != http.StatusOK:
-		e.Problem = fmt.Sprintf("somebody else answers there, or an edge without the ACME route: GET %s%s gave %s", challengePath, token, resp.Status)
-	case strings.HasPrefix(got, token+"."):
-		e.Problem = "the edge there answers for a different ACME account"
-	default:
-		e.Problem = fmt.Sprintf("somebody else answers there: GET %s%s gave something that is not ours", challengePath, token)
-	}
-	return e
 }
 
 func dnsProblem(err error) string {

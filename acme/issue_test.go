@@ -417,3 +417,65 @@ func TestUnreachableNames(t *testing.T) {
 		t.Errorf("status %+v, %v", o.Status, err)
 	}
 }
+
+// TestEdgeThatIsLate: the edge has the thumbprint a moment after it was
+// published, or never.
+func TestEdgeThatIsLate(t *testing.T) {
+	t.Parallel()
+	var asked sync.Map
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		n := 0
+		served <- acme.Respond(ctx, l, acme.Responder{Thumbprint: func(context.Context) (string, error) {
+			n++
+			asked.Store("n", n)
+			return []string{"", "old", "ours"}[min(n-1, 2)], nil
+		}})
+	}()
+	t.Cleanup(func() { cancel(); <-served })
+	s := acme.Stateless{Port: l.Addr().(*net.TCPAddr).Port, Timeout: 5 * time.Second}
+	if err := s.Check(t.Context(), []string{"127.0.0.1"}, "ours"); err != nil {
+		t.Error(err)
+	}
+	if n, _ := asked.Load("n"); n != 3 {
+		t.Errorf("asked %v times", n)
+	}
+	s.Timeout = 700 * time.Millisecond
+	if err := s.Check(t.Context(), []string{"127.0.0.1"}, "another"); err == nil || err.Error() != "127.0.0.1 (127.0.0.1): the edge there answers for a different ACME account" {
+		t.Errorf("%v", err)
+	}
+}
+
+// quick is a clock on which a moment is a minute.
+type quick struct{ clock }
+
+func (*quick) After(d time.Duration) <-chan time.Time { return time.After(min(d, 20*time.Millisecond)) }
+
+func TestRun(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, acmetest.Options{})
+	m := w.manager(t, func(c *acme.Config) { c.Clock = &quick{} })
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- m.Run(ctx) }()
+	if _, err := m.Apply(t.Context(), acme.Spec{Name: "late", Names: []string{"late.example.com"}}); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); w.count("issued") == 0; time.Sleep(20 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal(w.said())
+		}
+	}
+	cancel()
+	if err := <-done; !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if w.count("ordered") != 1 {
+		t.Error(w.said())
+	}
+}
