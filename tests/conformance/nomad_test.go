@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/drover-nomad/drover/cmd/cli"
+	"github.com/drover-nomad/drover/devcluster"
 )
 
 // Every job spec that Nomad keeps for its own tests and demonstrations
@@ -142,15 +143,12 @@ func nomadSource(t *testing.T) string {
 	return dir
 }
 
-// nomadBinary is $DROVER_TEST_NOMAD or the nomad on PATH.
+// nomadBinary is the Nomad that the dev cluster runs.
 func nomadBinary(t *testing.T) string {
 	t.Helper()
-	if path := os.Getenv("DROVER_TEST_NOMAD"); path != "" {
-		return path
-	}
-	path, err := exec.LookPath("nomad")
+	path, err := devcluster.Tools{}.Path(t.Context(), devcluster.Nomad)
 	if err != nil {
-		t.Fatal("no nomad on PATH; name one with DROVER_TEST_NOMAD")
+		t.Fatal(err)
 	}
 	return path
 }
