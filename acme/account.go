@@ -62,22 +62,21 @@ func (m *Manager) forget(c *ca) {
 // accountAt is the account at a CA, registered when the store does not know
 // of any. lost, when not empty, is the URL of one that the CA has forgotten.
 func (m *Manager) accountAt(ctx context.Context, c *ca, lost string) (acme.Account, error) {
-	a, err := m.account(ctx)
-	if err != nil {
-		return acme.Account{}, err
-	}
 	dir := c.issuer.Directory
-	r := a.CAs[dir]
-	text := a.Key
-	if r.OnNextKey {
-		text = a.nextKey
+	stored, key, err := m.storedAccount(ctx, dir)
+	if err != nil || stored != "" && stored != lost {
+		return acme.Account{Status: acme.StatusValid, Location: stored, PrivateKey: key}, err
 	}
-	key, err := pki.ParseKey(text.Reveal())
-	if err != nil {
-		return acme.Account{}, err
+	// Of several certificates that are the first ones here, one registers.
+	select {
+	case c.registering <- struct{}{}:
+		defer func() { <-c.registering }()
+	case <-ctx.Done():
+		return acme.Account{}, ctx.Err()
 	}
-	if r.Location != "" && r.Location != lost {
-		return acme.Account{Status: acme.StatusValid, Location: r.Location, PrivateKey: key}, nil
+	stored, key, err = m.storedAccount(ctx, dir)
+	if err != nil || stored != "" && stored != lost {
+		return acme.Account{Status: acme.StatusValid, Location: stored, PrivateKey: key}, err
 	}
 	account, err := c.register(ctx, key)
 	for n := 0; isProblem(err, acme.ProblemTypeBadNonce) && n < maxNonces; n++ {
@@ -97,6 +96,21 @@ func (m *Manager) accountAt(ctx context.Context, c *ca, lost string) (acme.Accou
 	}
 	m.event(Event{Kind: "registered", Issuer: c.issuer.Name, Account: account.Location, Text: "account at " + dir})
 	return account, nil
+}
+
+// storedAccount is the URL of the account at a CA, "" when there is none, and
+// the key that it has or will have.
+func (m *Manager) storedAccount(ctx context.Context, directory string) (string, crypto.Signer, error) {
+	a, err := m.account(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	r, text := a.CAs[directory], a.Key
+	if r.OnNextKey {
+		text = a.nextKey
+	}
+	key, err := pki.ParseKey(text.Reveal())
+	return r.Location, key, err
 }
 
 // maxNonces is how often a request is begun anew whose nonces were refused,

@@ -123,6 +123,8 @@ type ca struct {
 	issuer Issuer
 	client *acme.Client
 	tr     *transport
+
+	registering chan struct{} // held by who registers the account
 }
 
 // pollInterval is how often an order is looked at when the CA does not say.
@@ -142,7 +144,7 @@ func newCA(i Issuer, base http.RoundTripper, timeout time.Duration, log *slog.Lo
 		base = t
 	}
 	tr := &transport{issuer: i, base: base, observe: observe, fetching: make(chan struct{}, 1)}
-	return &ca{issuer: i, tr: tr, client: &acme.Client{
+	return &ca{issuer: i, tr: tr, registering: make(chan struct{}, 1), client: &acme.Client{
 		Directory: i.Directory, HTTPClient: &http.Client{Transport: tr, Timeout: timeout},
 		UserAgent: "drover", PollInterval: pollInterval, PollTimeout: 2 * time.Minute, Logger: log,
 	}}, nil
