@@ -152,6 +152,13 @@ func TestOCIS(t *testing.T) {
 		{"unchanged", func(t *testing.T) { testUnchanged(t, r) }},
 		{"plain job specs", func(t *testing.T) { testPlainSpecs(t, r) }},
 		{"secrets", func(t *testing.T) { testNoSecretInClear(t, r) }},
+		{"renewal is served", func(t *testing.T) { testRenewal(t, r) }},
+		{"nginx as the edge", func(t *testing.T) {
+			r.drover.must(t, "deploy", "edge-nginx", "-e", "dev")
+			eventually(t, 20*time.Second, "the PROPFIND works", func() bool { return r.ocis.propfind(t.Context()) })
+			testOCIS(t, r.ocis, admin)
+			testRenewal(t, r)
+		}},
 		{"kill -9", func(t *testing.T) { testKill9(t, r) }},
 		{"destroy keeps data", func(t *testing.T) { testDestroy(t, r, admin) }},
 	}
@@ -344,6 +351,40 @@ func testNoSecretInClear(t *testing.T, r *running) {
 				t.Errorf("a secret stands in clear in %s", where)
 			}
 		}
+	}
+}
+
+// testRenewal renews the certificate while requests run: the new one is on the
+// wire within seconds, and nobody notices.
+func testRenewal(t *testing.T, r *running) {
+	ctx, stop := context.WithCancel(t.Context())
+	var failed []string
+	var total int
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			status, _, err := r.ocis.do(ctx, login{}, "POST", "/status.php", nil, []byte("x"))
+			if ctx.Err() != nil {
+				return
+			}
+			total++
+			if err != nil || status >= 500 {
+				failed = append(failed, fmt.Sprint(status, " ", err))
+			}
+		}
+	}()
+	r.drover.must(t, "cert", "renew", "public", "--force", "--no-check", "--directory", r.ACMEDirectory(), "--ca", r.ACMECA())
+	renewed := time.Now()
+	eventually(t, 10*time.Second, "the renewed certificate is served", func() bool {
+		_, _, code := r.drover.run(t.Context(), "cert", "verify", "public", "--at", r.Loopback()+":9443")
+		return code == 0
+	})
+	t.Logf("served %s after it was stored", time.Since(renewed).Round(100*time.Millisecond))
+	stop()
+	<-done
+	if total == 0 || len(failed) > 0 {
+		t.Errorf("%d of %d requests failed: %q", len(failed), total, failed)
 	}
 }
 
