@@ -61,6 +61,7 @@ func TestOnCluster(t *testing.T) {
 		{"Preflight", testPreflight},
 		{"StatusLogsDestroy", testStatusLogsDestroy},
 		{"UnchangedWritesNothing", testUnchangedWritesNothing},
+		{"Hooks", testHooks},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -79,7 +79,21 @@ func (f *follower) submit(ctx context.Context) error {
 		f.settling = true
 		return f.revive(ctx)
 	}
+	if err := f.before(ctx); err != nil {
+		return err
+	}
 	return f.register(ctx, s.plan.JobModifyIndex)
+}
+
+// before is the hook of that name, whose error says that nothing is written.
+func (f *follower) before(ctx context.Context) error {
+	if f.opts.Before == nil {
+		return nil
+	}
+	if err := f.opts.Before(ctx, f.step.submission()); err != nil {
+		return fmt.Errorf("not submitted: %w", err)
+	}
+	return nil
 }
 
 func (f *follower) register(ctx context.Context, index uint64) error {
@@ -95,6 +109,9 @@ func (f *follower) register(ctx context.Context, index uint64) error {
 	f.settling, f.target = false, answered
 	f.result.Submitted, f.result.JobModifyIndex = true, answered
 	f.tell(Event{Kind: EventSubmitted, Service: s.Service, JobID: s.spec.id, Desired: s.spec.total()})
+	if f.opts.After != nil {
+		return f.opts.After(ctx, s.submission(), answered)
+	}
 	return nil
 }
 
@@ -166,6 +183,9 @@ func (f *follower) revive(ctx context.Context) error {
 	}
 	if deref(job.JobModifyIndex, 0) != f.target {
 		return nil // changed meanwhile: the follower will say so
+	}
+	if err := f.before(ctx); err != nil {
+		return err
 	}
 	f.progress(0, s.spec.total(), "the old allocations to stop: none of them was healthy")
 	if err := purge(ctx, f.clients, s.spec, s.spec.id); err != nil {
@@ -410,7 +430,10 @@ func (f *follower) reverted(ctx, wctx context.Context) {
 
 // ended gives an outcome to a service that could not be followed to its end.
 func (f *follower) ended(ctx, wctx context.Context, err error) ServiceResult {
+	var refusal *Refusal
 	switch {
+	case errors.As(err, &refusal):
+		f.result.Outcome, f.result.Detail = refusal.Outcome, err.Error()
 	case ctx.Err() != nil:
 		f.result.Outcome, f.result.Detail = Cancelled, "not submitted"
 		if f.result.Submitted {

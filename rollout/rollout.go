@@ -33,7 +33,39 @@ type Options struct {
 	BlockedGrace time.Duration
 	// Redact removes secret values from task events, check output and logs.
 	Redact func(string) string
+
+	// Before is called directly before a service is written to Nomad for the
+	// first time. An error keeps it from being written: the service ends with
+	// the Outcome of a *Refusal, or Failed.
+	Before func(ctx context.Context, s Submission) error
+	// After is called directly after the job is registered; index is its new
+	// JobModifyIndex. An error ends the service like one of Before, but the
+	// job is registered.
+	After func(ctx context.Context, s Submission, index uint64) error
+	// Done is called when the outcome of a service is known, before anything
+	// that depends on it may begin.
+	Done func(ctx context.Context, s Submission, r ServiceResult)
 }
+
+// Submission is what a hook learns of the service that is being written. The
+// hooks of one service are called one after another, those of several
+// services side by side.
+type Submission struct {
+	Service string
+	Job     *api.Job // as it is registered; not to be changed
+	// JobModifyIndex is that of the job that the plan saw and that the
+	// registration enforces, 0 when there is to be none.
+	JobModifyIndex uint64
+}
+
+// Refusal is an error of a hook that says how the service ends.
+type Refusal struct {
+	Outcome Outcome
+	Err     error
+}
+
+func (e *Refusal) Error() string { return e.Err.Error() }
+func (e *Refusal) Unwrap() error { return e.Err }
 
 func (o Options) withDefaults() Options {
 	if o.Parallel <= 0 {
@@ -88,6 +120,10 @@ type step struct {
 	healthy bool // planned as unchanged, and what runs is healthy
 	result  ServiceResult
 	done    chan struct{}
+}
+
+func (s *step) submission() Submission {
+	return Submission{Service: s.Service, Job: s.Job.Job, JobModifyIndex: s.plan.JobModifyIndex}
 }
 
 func (s *step) unchanged() bool { return s.plan.Diff != nil && s.plan.Diff.Type == "None" }
@@ -150,6 +186,9 @@ func (p *Plan) Apply(ctx context.Context, emit func(Event)) Result {
 		wg.Go(func() {
 			defer close(s.done)
 			s.result = p.runStep(ctx, s, byName, slots, halted, hub, tell)
+			if p.opts.Done != nil {
+				p.opts.Done(ctx, s.submission(), s.result)
+			}
 			if !s.result.Outcome.OK() {
 				halt.Do(func() { close(halted) })
 			}
