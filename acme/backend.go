@@ -82,26 +82,27 @@ func storeError(b Backend, err error, format string, args ...any) error {
 // as soon as ttl may have passed since the last renewal that succeeded.
 func keepLease(ttl time.Duration, renew func(ctx context.Context) error, gone func(error) bool, stop <-chan struct{}, lost chan<- struct{}) {
 	defer close(lost)
-	alive := time.Now()
 	tick := time.NewTicker(ttl / 3)
 	defer tick.Stop()
+	end := time.Now().Add(ttl)
+	over := time.NewTimer(ttl)
+	defer over.Stop()
 	for {
 		select {
 		case <-stop:
 			return
+		case <-over.C:
+			return
 		case <-tick.C:
 		}
 		asked := time.Now()
-		left := ttl - time.Since(alive)
-		if left <= 0 {
-			return
-		}
-		ctx, cancel := context.WithTimeout(context.Background(), min(left, ttl/3))
+		ctx, cancel := context.WithTimeout(context.Background(), min(time.Until(end), ttl/3))
 		err := renew(ctx)
 		cancel()
 		switch {
 		case err == nil:
-			alive = asked
+			end = asked.Add(ttl)
+			over.Reset(time.Until(end))
 		case gone(err):
 			return
 		}

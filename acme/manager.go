@@ -290,7 +290,7 @@ func (m *Manager) Reconcile(ctx context.Context, name string) (Result, error) {
 	}
 	lease, err := m.c.Store.lock(ctx, name, m.c.LockTTL)
 	if errors.Is(err, ErrLocked) {
-		return Result{Object: o, Next: m.now().Add(m.c.LockTTL)}, ErrLocked
+		return Result{Object: o, Next: m.now().Add(lockedPause)}, ErrLocked
 	}
 	if err != nil {
 		return Result{Object: o, Next: m.now().Add(time.Minute)}, err
@@ -325,6 +325,10 @@ func (m *Manager) Reconcile(ctx context.Context, name string) (Result, error) {
 	}
 	return res, err
 }
+
+// lockedPause is how often it is looked whether somebody else's work is done,
+// or their lock is over because they died.
+const lockedPause = 2 * time.Second
 
 var errLeaseLost = errors.New("the lock was lost to another manager, which goes on")
 

@@ -64,7 +64,7 @@ func newRoot(streams *IO) *cobra.Command {
 		return usagef("%s: %s", cmd.CommandPath(), err)
 	})
 	root.AddCommand(newVersion(streams), newRender(streams), newStacks(streams), newInit(streams), newLint(streams))
-	root.AddCommand(newDev(streams), newDNS(streams), newCert(streams))
+	root.AddCommand(newDev(streams), newDNS(streams), newCert(streams), newController(streams))
 	root.AddCommand(newDeploy(streams), newStatus(streams), newDestroy(streams), newLogs(streams), newCheck(streams), newSecrets(streams), newExitCodes())
 	return root
 }

@@ -1,0 +1,279 @@
+// Package controller is the job that runs for as long as the cluster does: it
+// renews certificates, looks whether the edge serves them, and keeps DNS
+// records as stacks want them.
+//
+// Of several replicas one works, the leader: who holds a leased lock in the
+// certificate store. The others wait for it and answer health and metrics.
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	capi "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/dns"
+)
+
+// LeaderPath is where the lock is that makes a replica the leader.
+const LeaderPath = "drover/controller/leader"
+
+const (
+	// leaseTTL is the shortest that Nomad and Consul take. They keep the lock
+	// of a dead leader for up to twice as long and a second.
+	leaseTTL  = 10 * time.Second
+	campaign  = time.Second      // between two attempts to become the leader
+	lookAgain = 30 * time.Second // at certificates, when none is due
+)
+
+// Config of a replica. Only Backend is required.
+type Config struct {
+	// Backend has the certificates and the lock.
+	Backend acme.Backend
+	// ACME is how certificates are issued. Store, Events, Requests, Clock and
+	// LockTTL in it are the controller's to set.
+	ACME acme.Config
+	// Clock is what renewals are decided by; the system's when nil.
+	Clock acme.Clock
+
+	// Nomad and Consul are compared for registrations that lost clients left
+	// behind; both or neither. Consul alone is where the edge is found.
+	Nomad  *api.Client
+	Consul *capi.Client
+
+	// SweepOrphans removes these registrations; otherwise they are told.
+	SweepOrphans bool
+	// OrphansEvery is how often they are looked for; 5 min when 0. One is dealt
+	// with at the second look.
+	OrphansEvery time.Duration
+
+	// EdgeService is the Consul service whose instances serve certificates on
+	// EdgePort. EdgeAddresses, HOST:PORT, replace it. Without either nobody
+	// looks what is served.
+	EdgeService   string
+	EdgePort      int
+	EdgeAddresses []string
+
+	// DNS is what to keep in DNS; nil for nothing. It is asked again and
+	// again, so that a stack may change.
+	DNS func(ctx context.Context) (*dns.Manager, []dns.Record, error)
+
+	// Listener serves /health and /metrics; nil for nobody.
+	Listener net.Listener
+	// Events are told as they happen, from several goroutines.
+	Events func(acme.Event)
+}
+
+// controller is one replica.
+type controller struct {
+	c       Config
+	clock   acme.Clock
+	store   *acme.Store
+	manager *acme.Manager
+	metrics *metrics
+
+	stored chan struct{} // a certificate has been stored
+
+	mu     sync.Mutex
+	leader bool
+	since  time.Time
+}
+
+type systemClock struct{}
+
+func (systemClock) Now() time.Time                         { return time.Now() }
+func (systemClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
+
+// Run is a replica until ctx is over, which is no error. The lock is given
+// back then, so that another replica goes on at once.
+func Run(ctx context.Context, config Config) error {
+	c := &controller{c: config, clock: config.Clock, store: acme.NewStore(config.Backend), since: time.Now(), stored: make(chan struct{}, 1)}
+	if c.clock == nil {
+		c.clock = systemClock{}
+	}
+	if c.c.OrphansEvery == 0 {
+		c.c.OrphansEvery = orphansEvery
+	}
+	c.metrics = newMetrics(c)
+	a := config.ACME
+	a.Store, a.Clock, a.LockTTL, a.Events = c.store, c.clock, leaseTTL, c.event
+	a.Requests = func(r acme.Request) {
+		c.metrics.request(r)
+		if config.ACME.Requests != nil {
+			config.ACME.Requests(r)
+		}
+	}
+	c.manager = acme.NewManager(a)
+	defer c.manager.Close()
+
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel(nil)
+	if config.Listener != nil {
+		srv := &http.Server{Handler: c.handler(), ReadHeaderTimeout: 10 * time.Second, WriteTimeout: time.Minute}
+		wg.Go(func() {
+			<-ctx.Done()
+			_ = srv.Close()
+		})
+		wg.Go(func() {
+			if err := srv.Serve(config.Listener); !errors.Is(err, http.ErrServerClosed) {
+				cancel(fmt.Errorf("serving health and metrics: %w", err))
+			}
+		})
+	}
+	c.campaign(ctx)
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
+		return cause
+	}
+	return nil
+}
+
+// event tells what happened.
+func (c *controller) event(e acme.Event) {
+	switch e.Kind {
+	case "issued":
+		select {
+		case c.stored <- struct{}{}:
+		default:
+		}
+		fallthrough
+	case "failed", "held", "temporary", "revoked":
+		c.metrics.stale()
+	}
+	if c.c.Events != nil {
+		c.c.Events(e)
+	}
+}
+
+func (c *controller) say(kind, format string, args ...any) {
+	c.event(acme.Event{Time: c.clock.Now().UTC().Truncate(time.Millisecond), Kind: kind, Text: fmt.Sprintf(format, args...)})
+}
+
+// warn tells that some work failed, once for each different reason.
+func (c *controller) warn(what string, last *string, err error) {
+	text := ""
+	if err != nil {
+		text = what + ": " + err.Error()
+		c.metrics.failed(what)
+	}
+	if text != *last && text != "" {
+		c.say("warning", "%s", text)
+	}
+	*last = text
+}
+
+// wait is false when ctx is over before d is.
+func wait(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}
+
+// campaign tries to be the leader, and is it, until ctx is over.
+func (c *controller) campaign(ctx context.Context) {
+	var last string
+	for ctx.Err() == nil {
+		lease, err := c.c.Backend.Lock(ctx, LeaderPath, leaseTTL)
+		switch {
+		case err == nil:
+			last = ""
+			c.lead(ctx, lease)
+			continue
+		case errors.Is(err, acme.ErrLocked):
+			err = nil
+		case ctx.Err() != nil:
+			return
+		}
+		c.warn("leader", &last, err)
+		if !wait(ctx, campaign) {
+			return
+		}
+	}
+}
+
+var errLost = errors.New("the lock of the leader was lost")
+
+// lead works for as long as the lease is held.
+func (c *controller) lead(ctx context.Context, lease acme.Lease) {
+	work, cancel := context.WithCancelCause(ctx)
+	var wg sync.WaitGroup
+	c.become(true)
+	c.say("leader", "this replica works now")
+	for _, f := range []func(context.Context){c.certificates, c.probes, c.records, c.orphans} {
+		wg.Go(func() { f(work) })
+	}
+	lost := false
+	select {
+	case <-lease.Lost():
+		lost = true
+		cancel(errLost)
+		c.become(false)
+		c.say("standby", "%s: another replica goes on", errLost)
+	case <-ctx.Done():
+		cancel(context.Cause(ctx))
+	}
+	wg.Wait()
+	cancel(nil)
+	c.metrics.forget() // what was noted since
+	if lost {
+		return // there is nothing to give back
+	}
+	c.become(false)
+	if err := lease.Release(context.WithoutCancel(ctx)); err != nil {
+		c.say("warning", "leader: %s", err)
+	}
+	c.say("standby", "this replica has given the lock back")
+}
+
+func (c *controller) become(leader bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.leader, c.since = leader, time.Now()
+	if !leader {
+		c.metrics.forget()
+	}
+}
+
+func (c *controller) state() (leader bool, since time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.leader, c.since
+}
+
+// certificates issues and renews what is due. It is acme.Manager.Run, and
+// notes when it was done.
+func (c *controller) certificates(ctx context.Context) {
+	var last string
+	for {
+		next, err := c.manager.ReconcileAll(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		// Failures of single certificates were told as events.
+		var store *acme.StoreError
+		if !errors.As(err, &store) {
+			c.metrics.done("certificates")
+			err = nil
+		}
+		c.warn("certificates", &last, err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.clock.After(min(max(next.Sub(c.clock.Now()), time.Second), lookAgain)):
+		}
+	}
+}

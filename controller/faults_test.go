@@ -1,0 +1,258 @@
+package controller_test
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"net/http"
+	"strings"
+	"testing"
+	"time"
+
+	capi "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/acme/acmetest"
+	"github.com/drover-nomad/drover/controller"
+	"github.com/drover-nomad/drover/devcluster"
+	"github.com/drover-nomad/drover/devcluster/devtest"
+)
+
+// world is a Nomad namespace with a store of its own, what an edge does in
+// it, and a CA that checks names there.
+type world struct {
+	cluster *devcluster.Cluster
+	nomad   *api.Client
+	consul  *capi.Client
+	store   *acme.Store
+	ca      *acmetest.CA
+	edge    string // HOST:PORT that serves certificate c, as it was read last
+	s       settings
+}
+
+func newWorld(t *testing.T, cluster *devcluster.Cluster, namespace string) *world {
+	t.Helper()
+	w := &world{cluster: cluster}
+	nc := api.DefaultConfig()
+	nc.Address = cluster.NomadAddr()
+	var err error
+	if w.nomad, err = api.NewClient(nc); err != nil {
+		t.Fatal(err)
+	}
+	cc := capi.DefaultConfig()
+	cc.Address = cluster.ConsulAddr()
+	if w.consul, err = capi.NewClient(cc); err != nil {
+		t.Fatal(err)
+	}
+	if namespace != "" {
+		if _, err := w.nomad.Namespaces().Register(&api.Namespace{Name: namespace}, nil); err != nil {
+			t.Fatal(err)
+		}
+		w.nomad.SetNamespace(namespace)
+	}
+	w.store = acme.NewStore(acme.NomadVariables(w.nomad))
+
+	answers, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.WithoutCancel(t.Context()))
+	t.Cleanup(stop)
+	go func() { _ = acme.Respond(ctx, answers, acme.Responder{Thumbprint: w.store.Thumbprint}) }()
+	w.ca = acmetest.Start(t, acmetest.Options{HTTPPort: answers.Addr().(*net.TCPAddr).Port})
+	w.edge = serve(t, w.store)
+	w.s = settings{Nomad: cluster.NomadAddr(), Namespace: namespace, Directory: w.ca.Directory, CA: w.ca.Root, Listen: "127.0.0.1:0"}
+	return w
+}
+
+// serve serves certificate c of the store, and goes on with the one it has
+// when the store cannot be read, as a proxy does.
+func serve(t *testing.T, store *acme.Store) string {
+	t.Helper()
+	have := make(chan *tls.Certificate, 1)
+	have <- nil
+	l, err := tls.Listen("tcp", "127.0.0.1:0", &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		ctx, cancel := context.WithTimeout(h.Context(), time.Second)
+		defer cancel()
+		last := <-have
+		o, err := store.Get(ctx, "c")
+		if err == nil {
+			pair, perr := tls.X509KeyPair([]byte(o.Chain), []byte(o.Key.Reveal()))
+			if err = perr; err == nil {
+				last = &pair
+			}
+		}
+		have <- last
+		if last == nil {
+			return nil, err
+		}
+		return last, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{ReadHeaderTimeout: time.Second}
+	t.Cleanup(func() { _ = srv.Close() })
+	go func() { _ = srv.Serve(l) }()
+	return l.Addr().String()
+}
+
+// want stores what certificate c is to be, before anybody works.
+func (w *world) want(t *testing.T) {
+	t.Helper()
+	m := acme.NewManager(acme.Config{
+		Store: w.store, DefaultIssuer: "pebble",
+		Issuers: []acme.Issuer{{Name: "pebble", Directory: w.ca.Directory, CA: w.ca.Root}},
+	})
+	defer m.Close()
+	if _, err := m.Apply(t.Context(), acme.Spec{Name: "c", Names: []string{"c.example.com"}}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// replica is one in this process, with the edge to look at.
+func (w *world) replica(t *testing.T, change ...func(*controller.Config)) (said *log, address string, stop func()) {
+	t.Helper()
+	c, err := w.s.config(0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said = newLog()
+	c.Events, c.EdgeAddresses = said.add, []string{w.edge}
+	for _, f := range change {
+		f(&c)
+	}
+	return said, c.Listener.Addr().String(), run(t, c)
+}
+
+func (w *world) object(t *testing.T) *acme.Object {
+	t.Helper()
+	o, err := w.store.Get(t.Context(), "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+// served is the serial number on the wire.
+func (w *world) served(t *testing.T) string {
+	t.Helper()
+	chain, err := acme.Dial(t.Context(), w.edge, "c.example.com", 5*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return acme.Serial(chain[0])
+}
+
+// TestControllerFaults runs against one cluster, each case in a namespace of
+// its own.
+func TestControllerFaults(t *testing.T) {
+	t.Parallel()
+	cluster := devtest.Cluster(t, devcluster.Options{})
+	for _, at := range []string{"issuing", "registered", "ordered", "issued"} {
+		t.Run("killed at "+at, func(t *testing.T) {
+			t.Parallel()
+			killedAt(t, newWorld(t, cluster, at), at)
+		})
+	}
+	t.Run("orphans", func(t *testing.T) {
+		t.Parallel()
+		orphans(t, newWorld(t, cluster, "orphans"))
+	})
+}
+
+// killedAt: the leader is killed just after it told of something: before it
+// asks the CA, with an account but no order, between order and store, and
+// with a certificate stored that nobody has seen served. The other replica
+// goes on from there with the one order that there is.
+func killedAt(t *testing.T, w *world, at string) {
+	w.want(t)
+	s := w.s
+	s.DieAt = at
+	first, _, gone := process(t, s)
+	first.until(t, "leader", 30*time.Second)
+	other, _, _ := w.replica(t)
+	within(t, gone, 30*time.Second)
+	died := time.Now()
+	if first.count(at) != 1 {
+		t.Fatalf("it did not die at %q:\n%s", at, first)
+	}
+	other.until(t, "served", 40*time.Second)
+	if over := time.Since(died); over > 40*time.Second {
+		t.Errorf("taken over after %s", over)
+	} else {
+		t.Logf("killed at %q: served %s later", at, over.Truncate(100*time.Millisecond))
+	}
+	o := w.object(t)
+	if o.Status.Phase != acme.Ready || o.Status.Serial != w.served(t) {
+		t.Errorf("%s with serial %s; served is %s", o.Status.Phase, o.Status.Serial, w.served(t))
+	}
+	if n := strings.Count(w.ca.Log(), "Issued certificate serial"); n != 1 {
+		t.Errorf("the CA issued %d certificates", n)
+	}
+	if n := first.count("ordered") + other.count("ordered"); n != 1 {
+		t.Errorf("%d orders\n%s%s", n, first, other)
+	}
+	if n := first.count("failed") + other.count("failed"); n != 0 {
+		t.Errorf("failures are counted:\n%s%s", first, other)
+	}
+}
+
+// orphans: what a lost client left behind is told, and removed only when that
+// was asked for; what may be another cluster's stays.
+func orphans(t *testing.T, w *world) {
+	const (
+		dead    = "_nomad-task-01234567-89ab-cdef-0123-456789abcdef-group-x-lost-http"
+		foreign = "_nomad-task-11234567-89ab-cdef-0123-456789abcdef-group-x-lost-http"
+	)
+	// A node whose Consul agent is dead, and a registration of an allocation
+	// that this Nomad does not know on one that lives.
+	_, err := w.consul.Catalog().Register(&capi.CatalogRegistration{
+		Node: "lost-node", Address: "127.0.0.77", Service: &capi.AgentService{ID: dead, Service: "lost"},
+		Check: &capi.AgentCheck{Node: "lost-node", CheckID: "serfHealth", Name: "Serf Health Status", Status: capi.HealthCritical},
+	}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = w.consul.Catalog().Deregister(&capi.CatalogDeregistration{Node: "lost-node"}, nil) })
+	if err := w.consul.Agent().ServiceRegister(&capi.AgentServiceRegistration{Name: "foreign", ID: foreign}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = w.consul.Agent().ServiceDeregister(foreign) })
+
+	often := func(sweep bool) func(*controller.Config) {
+		return func(c *controller.Config) {
+			c.Nomad, c.Consul, c.OrphansEvery, c.SweepOrphans = w.nomad, w.consul, 100*time.Millisecond, sweep
+		}
+	}
+	said, address, stop := w.replica(t, often(false))
+	said.untilText(t, "left behind, and would be removed with --sweep-orphans: service lost of allocation 01234567 on node lost-node", 20*time.Second)
+	said.untilText(t, "left behind, or of another Nomad cluster, so it stays: service foreign of allocation 11234567", 20*time.Second)
+	eventually(t, 10*time.Second, func() bool { return strings.Contains(get(t, address, "/metrics"), "drover_consul_orphans 2\n") })
+	stop()
+
+	said, address, _ = w.replica(t, often(true))
+	said.untilText(t, "removed from Consul: service lost of allocation 01234567 on node lost-node", 20*time.Second)
+	eventually(t, 10*time.Second, func() bool { return strings.Contains(get(t, address, "/metrics"), "drover_consul_orphans 1\n") })
+	if list, _, err := w.consul.Catalog().Service("lost", "", nil); err != nil || len(list) != 0 {
+		t.Errorf("still there: %v, %v", list, err)
+	}
+	if list, _, err := w.consul.Catalog().Service("foreign", "", nil); err != nil || len(list) != 1 {
+		t.Errorf("another cluster's registration: %v, %v", list, err)
+	}
+}
+
+func eventually(t *testing.T, limit time.Duration, f func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(limit); !f(); {
+		if time.Now().After(deadline) {
+			t.Fatalf("not within %s", limit)
+		}
+		select {
+		case <-t.Context().Done():
+			t.Fatal(t.Context().Err())
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}

@@ -1,0 +1,269 @@
+package controller
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/drover-nomad/drover/acme"
+)
+
+// cacheFor is how old what /metrics says about certificates may be.
+const cacheFor = 10 * time.Second
+
+// metrics is what /metrics says.
+type metrics struct {
+	c *controller
+
+	reading sync.Mutex // one reads the store
+
+	mu       sync.Mutex
+	list     []*acme.Object
+	readAt   time.Time // zero when it must be read again
+	storeOK  bool
+	served   map[string][]acme.Served
+	last     map[string]time.Time
+	errors   map[string]int
+	requests map[requestKey]*requestCount
+	dns      map[string]map[string]int
+	orphans  int // -1 when nobody looked
+}
+
+type requestKey struct{ issuer, status string }
+
+type requestCount struct {
+	count   int
+	seconds float64
+}
+
+func newMetrics(c *controller) *metrics {
+	m := &metrics{c: c, last: map[string]time.Time{}, errors: map[string]int{}, requests: map[requestKey]*requestCount{}}
+	m.forget()
+	return m
+}
+
+// forget is for who is no leader any more: what it saw is not kept up.
+func (m *metrics) forget() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.served, m.dns, m.orphans = nil, map[string]map[string]int{}, -1
+}
+
+// stale has certificates read again.
+func (m *metrics) stale() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.readAt = time.Time{}
+}
+
+func (m *metrics) request(r acme.Request) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	k := requestKey{r.Issuer, strconv.Itoa(r.Status)}
+	if r.Status == 0 {
+		k.status = "none"
+	}
+	n := m.requests[k]
+	if n == nil {
+		n = &requestCount{}
+		m.requests[k] = n
+	}
+	n.count++
+	n.seconds += r.Duration.Seconds()
+}
+
+func (m *metrics) done(what string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.last[what] = time.Now()
+}
+
+func (m *metrics) failed(what string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.errors[what]++
+}
+
+func (m *metrics) serve(s map[string][]acme.Served) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.served = s
+}
+
+func (m *metrics) dnsRecords(owner string, counts map[string]int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.dns[owner] = counts
+}
+
+func (m *metrics) orphaned(n int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.orphans = n
+}
+
+// certificates are those of the store, or what they were when it answered last.
+func (m *metrics) certificates(ctx context.Context) ([]*acme.Object, bool) {
+	m.reading.Lock()
+	defer m.reading.Unlock()
+	m.mu.Lock()
+	list, ok, fresh := m.list, m.storeOK, time.Since(m.readAt) < cacheFor
+	m.mu.Unlock()
+	if fresh {
+		return list, ok
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	asked := time.Now()
+	got, err := m.c.store.List(ctx)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.storeOK = err == nil
+	if err == nil || len(got) > 0 {
+		m.list, m.readAt = got, asked
+	}
+	return m.list, m.storeOK
+}
+
+func (c *controller) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /health", func(w http.ResponseWriter, _ *http.Request) {
+		state := "standby"
+		leader, since := c.state()
+		if leader {
+			state = "leader"
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_ = json.NewEncoder(w).Encode(map[string]any{"state": state, "since": since.UTC().Format(time.RFC3339)})
+	})
+	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+		_, _ = io.WriteString(w, c.metrics.text(r.Context()))
+	})
+	return mux
+}
+
+// exposition is Prometheus's text format 0.0.4.
+type exposition struct{ strings.Builder }
+
+func (e *exposition) family(name, kind, help string) {
+	fmt.Fprintf(e, "# HELP %s %s\n# TYPE %s %s\n", name, help, name, kind)
+}
+
+var escapeLabel = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
+
+// sample takes labels as name, value, name, value.
+func (e *exposition) sample(name string, value float64, labels ...string) {
+	text := name
+	for i := 0; i+1 < len(labels); i += 2 {
+		sep := ","
+		if i == 0 {
+			sep = "{"
+		}
+		text += fmt.Sprintf(`%s%s="%s"`, sep, labels[i], escapeLabel.Replace(labels[i+1]))
+	}
+	if len(labels) > 0 {
+		text += "}"
+	}
+	fmt.Fprintf(e, "%s %s\n", text, strconv.FormatFloat(value, 'f', -1, 64))
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func unix(t time.Time) float64 {
+	if t.IsZero() {
+		return 0
+	}
+	return float64(t.UnixMilli()) / 1000
+}
+
+var phases = []acme.Phase{acme.Temporary, acme.Issued, acme.Ready, acme.Failing, acme.Held, acme.Revoked}
+
+func (m *metrics) text(ctx context.Context) string {
+	list, storeOK := m.certificates(ctx)
+	leader, _ := m.c.state()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var e exposition
+	one := func(name, kind, help string, value float64) {
+		e.family(name, kind, help)
+		e.sample(name, value)
+	}
+	one("drover_controller_leader", "gauge", "Whether this replica holds the lock and works.", number(leader))
+	one("drover_store_up", "gauge", "Whether the certificate store answered the last time.", number(storeOK))
+	e.family("drover_controller_last_reconcile_timestamp_seconds", "gauge", "When this replica last did this work without an error of the cluster.")
+	for _, what := range slices.Sorted(maps.Keys(m.last)) {
+		e.sample("drover_controller_last_reconcile_timestamp_seconds", unix(m.last[what]), "work", what)
+	}
+	e.family("drover_controller_errors_total", "counter", "How often this work failed.")
+	for _, what := range slices.Sorted(maps.Keys(m.errors)) {
+		e.sample("drover_controller_errors_total", float64(m.errors[what]), "work", what)
+	}
+	for _, g := range []struct {
+		name, help string
+		value      func(*acme.Object) float64
+	}{
+		{"not_before_timestamp_seconds", "Start of the life of the stored certificate.", func(o *acme.Object) float64 { return unix(o.Status.NotBefore) }},
+		{"not_after_timestamp_seconds", "End of the life of the stored certificate.", func(o *acme.Object) float64 { return unix(o.Status.NotAfter) }},
+		{"renew_at_timestamp_seconds", "When it is to be renewed; 0 when that is not known.", func(o *acme.Object) float64 { return unix(o.Status.RenewAt) }},
+		{"next_attempt_timestamp_seconds", "When the next attempt is after one that failed; 0 without.", func(o *acme.Object) float64 { return unix(o.Status.NextAttempt) }},
+		{"ready", "Whether what is served is what is stored.", func(o *acme.Object) float64 { return number(o.Status.Phase == acme.Ready) }},
+		{"attempts", "Attempts that failed in a row.", func(o *acme.Object) float64 { return float64(o.Status.Attempts) }},
+	} {
+		e.family("drover_certificate_"+g.name, "gauge", g.help)
+		for _, o := range list {
+			e.sample("drover_certificate_"+g.name, g.value(o), "certificate", o.Spec.Name)
+		}
+	}
+	e.family("drover_certificate_phase", "gauge", "1 for the phase that a certificate is in.")
+	for _, o := range list {
+		for _, p := range phases {
+			e.sample("drover_certificate_phase", number(o.Status.Phase == p), "certificate", o.Spec.Name, "phase", string(p))
+		}
+	}
+	e.family("drover_certificate_info", "gauge", "1; who issued a certificate and its serial number.")
+	for _, o := range list {
+		e.sample("drover_certificate_info", 1, "certificate", o.Spec.Name, "issuer", o.Status.Issuer, "serial", o.Status.Serial)
+	}
+	e.family("drover_certificate_served_match", "gauge", "Whether this instance of the edge serves what is stored; the leader looks.")
+	for _, name := range slices.Sorted(maps.Keys(m.served)) {
+		for _, s := range m.served[name] {
+			e.sample("drover_certificate_served_match", number(s.Match), "certificate", name, "address", s.Address)
+		}
+	}
+	keys := slices.SortedFunc(maps.Keys(m.requests), func(a, b requestKey) int {
+		return strings.Compare(a.issuer+"\x00"+a.status, b.issuer+"\x00"+b.status)
+	})
+	e.family("drover_acme_requests_total", "counter", "Requests to CAs by the status of the answer; none without one.")
+	for _, k := range keys {
+		e.sample("drover_acme_requests_total", float64(m.requests[k].count), "issuer", k.issuer, "status", k.status)
+	}
+	e.family("drover_acme_request_seconds_total", "counter", "How long CAs took to answer.")
+	for _, k := range keys {
+		e.sample("drover_acme_request_seconds_total", m.requests[k].seconds, "issuer", k.issuer, "status", k.status)
+	}
+	e.family("drover_dns_records", "gauge", "Records of a stack by what became of them the last time; the leader looks.")
+	for _, owner := range slices.Sorted(maps.Keys(m.dns)) {
+		for _, action := range slices.Sorted(maps.Keys(m.dns[owner])) {
+			e.sample("drover_dns_records", float64(m.dns[owner][action]), "owner", owner, "action", action)
+		}
+	}
+	e.family("drover_consul_orphans", "gauge", "Registrations in Consul whose allocation is over; the leader looks.")
+	if m.orphans >= 0 {
+		e.sample("drover_consul_orphans", float64(m.orphans))
+	}
+	return e.String()
+}

@@ -1,0 +1,124 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"strconv"
+	"time"
+
+	capi "github.com/hashicorp/consul/api"
+
+	"github.com/drover-nomad/drover/acme"
+)
+
+const (
+	probeEvery = 30 * time.Second
+	// A new certificate is asked for more often, until it is served.
+	probeSoon    = time.Second
+	probeSoonFor = time.Minute
+	probeTimeout = 5 * time.Second
+)
+
+// probes looks what the edge serves.
+func (c *controller) probes(ctx context.Context) {
+	if c.c.EdgeService == "" && len(c.c.EdgeAddresses) == 0 {
+		return
+	}
+	var (
+		last string
+		soon time.Time
+	)
+	for {
+		all, err := c.probe(ctx)
+		if ctx.Err() != nil {
+			return
+		}
+		c.warn("served", &last, err)
+		if err == nil {
+			c.metrics.done("served")
+		}
+		pause := probeEvery
+		if !all && time.Now().Before(soon) {
+			pause = probeSoon
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(pause):
+		case <-c.stored:
+			soon = time.Now().Add(probeSoonFor)
+		}
+	}
+}
+
+// probe asks every instance of the edge for every certificate, and says
+// whether all serve what is stored.
+func (c *controller) probe(ctx context.Context) (all bool, err error) {
+	addresses, err := c.edge(ctx)
+	if err != nil {
+		return false, err
+	}
+	list, err := c.store.List(ctx)
+	errs := []error{err}
+	all = len(addresses) > 0
+	results := map[string][]acme.Served{}
+	for _, o := range list {
+		name := o.Spec.Name
+		served, now, err := c.manager.Verify(ctx, name, addresses, probeTimeout)
+		if err != nil {
+			if !errors.Is(err, acme.ErrNotFound) && !errors.Is(err, acme.ErrConflict) {
+				errs = append(errs, err)
+			}
+			continue
+		}
+		results[name] = served
+		i := slices.IndexFunc(served, func(s acme.Served) bool { return !s.Match })
+		all = all && i < 0
+		switch {
+		case now.Status.Phase == acme.Ready && o.Status.Phase != acme.Ready:
+			c.tell(now, "served", fmt.Sprintf("by %d instances of the edge", len(served)))
+		case i >= 0 && now.Status.Phase != acme.Ready && o.Status.Phase == acme.Ready:
+			c.tell(now, "warning", served[i].Address+" "+served[i].Problem)
+		}
+	}
+	c.metrics.serve(results)
+	return all, errors.Join(errs...)
+}
+
+func (c *controller) tell(o *acme.Object, kind, text string) {
+	c.metrics.stale()
+	c.event(acme.Event{
+		Time: c.clock.Now().UTC().Truncate(time.Millisecond), Kind: kind,
+		Certificate: o.Spec.Name, Names: o.Spec.Names, Issuer: o.Status.Issuer, Serial: o.Status.Serial, Text: text,
+	})
+}
+
+// edge is where the edge is.
+func (c *controller) edge(ctx context.Context) ([]string, error) {
+	if len(c.c.EdgeAddresses) > 0 {
+		return c.c.EdgeAddresses, nil
+	}
+	if c.c.Consul == nil {
+		return nil, errors.New("without Consul nobody knows where the edge is")
+	}
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	// An instance that fails its check is not asked: it may be starting.
+	entries, _, err := c.c.Consul.Health().Service(c.c.EdgeService, "", true, (&capi.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("asking Consul for the instances of %s: %w", c.c.EdgeService, err)
+	}
+	var out []string
+	for _, e := range entries {
+		host := e.Service.Address
+		if host == "" {
+			host = e.Node.Address
+		}
+		out = append(out, net.JoinHostPort(host, strconv.Itoa(c.c.EdgePort)))
+	}
+	slices.Sort(out)
+	return slices.Compact(out), nil
+}
