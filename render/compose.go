@@ -15,19 +15,20 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// compose merges the layers of one service to a plain job spec: the
+// compose merges the layers of one service in one target to a plain job spec: the
 // variables and locals that the job refers to, then the job.
-func (r *renderer) compose(svc *stack.Service) (*sourceMap, hcl.Diagnostics) {
+func (r *renderer) compose(u unit) (*sourceMap, hcl.Diagnostics) {
+	svc := u.service
 	own, diags := r.parse(svc.Layer, "variable", "variables", "locals", "job")
 	if diags.HasErrors() {
 		return nil, diags
 	}
 	m := &merger{rules: r.rules}
-	job, ds := r.job(m, svc, own)
+	job, ds := r.job(m, u, own)
 	if ds.HasErrors() {
 		return nil, ds
 	}
-	vars, locals := r.declarations(m, own)
+	vars, locals := r.declarations(m, u, own)
 	if m.diags.HasErrors() {
 		return nil, m.diags
 	}
@@ -110,7 +111,8 @@ func names(b *body) []string {
 }
 
 // job merges the job blocks that concern the service.
-func (r *renderer) job(m *merger, svc *stack.Service, own *body) (*node, hcl.Diagnostics) {
+func (r *renderer) job(m *merger, u unit, own *body) (*node, hcl.Diagnostics) {
+	svc := u.service
 	var job *node
 	for _, n := range own.items {
 		if n.name != "job" {
@@ -156,8 +158,11 @@ func (r *renderer) job(m *merger, svc *stack.Service, own *body) (*node, hcl.Dia
 		}
 	}
 	lay(job)
-	if r.overlay != nil {
-		for _, n := range r.overlay.items {
+	for _, layer := range []*body{r.overlay, r.targets[u.target.Name]} {
+		if layer == nil {
+			continue
+		}
+		for _, n := range layer.items {
 			if concerns(n) {
 				used[n.rng] = true
 				for _, g := range n.globs {
@@ -167,22 +172,26 @@ func (r *renderer) job(m *merger, svc *stack.Service, own *body) (*node, hcl.Dia
 			}
 		}
 	}
+	merged.body = m.bodies(merged.body, r.placement(u))
 	if m.diags.HasErrors() {
 		return nil, m.diags
 	}
 	merged.body = m.resolve(merged.body, used)
+	merged.body = r.suffixed(u.target, &merged)
 	merged.pristine = merged.body == job.body
 	return &merged, m.diags
 }
 
 // declarations merges the variable blocks and locals of all layers.
-func (r *renderer) declarations(m *merger, own *body) (vars, locals *body) {
+func (r *renderer) declarations(m *merger, u unit, own *body) (vars, locals *body) {
 	vars, locals = r.vars, r.locals
 	ov, ol := declared(m, own)
 	vars, locals = m.bodies(vars, ov), m.bodies(locals, ol)
-	if r.overlay != nil {
-		_, ll := declared(m, r.overlay) // its variables block holds values
-		locals = m.bodies(locals, ll)
+	for _, layer := range []*body{r.overlay, r.targets[u.target.Name]} {
+		if layer != nil {
+			_, ll := declared(m, layer) // the variables block of an environment holds values
+			locals = m.bodies(locals, ll)
+		}
 	}
 	return vars, locals
 }
@@ -328,23 +337,29 @@ func unknownReference(root, name string, rng hcl.Range, known []string) *hcl.Dia
 // unmatched complains about blocks of the environment that changed nothing,
 // because nothing in the stack has such a label.
 func (r *renderer) unmatched() hcl.Diagnostics {
-	if r.overlay == nil {
-		return nil
-	}
 	var diags hcl.Diagnostics
-	for _, n := range r.overlay.items {
-		if n.name != "job" {
+	layers := []*body{r.overlay}
+	for _, t := range r.s.Targets {
+		layers = append(layers, r.targets[t.Name])
+	}
+	for _, layer := range layers {
+		if layer == nil {
 			continue
 		}
-		if r.used[n.rng] {
-			diags = append(diags, r.unmatchedBelow(n.body)...)
-			continue
+		for _, n := range layer.items {
+			if n.name != "job" {
+				continue
+			}
+			if r.used[n.rng] {
+				diags = append(diags, r.unmatchedBelow(n.body)...)
+				continue
+			}
+			detail := "No service and no job of the stack has that name."
+			if near := stack.Nearest(n.labels[0], slices.Sorted(slices.Values(r.labels))); near != "" {
+				detail += fmt.Sprintf(" Did you mean %q?", near)
+			}
+			diags = append(diags, unmatchedAt(n, detail))
 		}
-		detail := "No service and no job of the stack has that name."
-		if near := stack.Nearest(n.labels[0], slices.Sorted(slices.Values(r.labels))); near != "" {
-			detail += fmt.Sprintf(" Did you mean %q?", near)
-		}
-		diags = append(diags, unmatchedAt(n, detail))
 	}
 	return diags
 }

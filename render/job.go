@@ -7,7 +7,8 @@ import "github.com/hashicorp/nomad/api"
 // Job is one service of a stack after merging and evaluation.
 type Job struct {
 	Service   string   // name in the stack
-	DependsOn []string // names of services in the same stack
+	Target    string   // name of the target, "" where the environment has none
+	DependsOn []string // names of services in the same stack and target
 	Secrets   []string // items that the job's variable at nomad/jobs/<ID> holds
 
 	// HCL is the merged, self-contained job spec that Job was made from:
@@ -17,4 +18,12 @@ type Job struct {
 	Job  *api.Job
 
 	source *sourceMap // of HCL, nil when it is not a merged text
+}
+
+// Name is the service, and where there are several the target, for a person.
+func (j Job) Name() string {
+	if j.Target == "" {
+		return j.Service
+	}
+	return j.Service + "@" + j.Target
 }

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/hashicorp/hcl/v2"
+
+	"github.com/drover-nomad/drover/stack"
 )
 
 // merger lays layers over each other. Merging is associative, an empty layer
@@ -109,7 +111,7 @@ func nthIdentity(items []*node, n *node, id string, nth int) int {
 func lastOverlap(items []*node, n *node) int {
 	for i := len(items) - 1; i >= 0; i-- {
 		o := items[i]
-		if o.attr || o.name != n.name || !o.rule.Glob || !overlaps(o.labels[0], n.labels[0]) {
+		if o.attr || o.name != n.name || !o.rule.Glob || !stack.PatternsOverlap(o.labels[0], n.labels[0]) {
 			continue
 		}
 		if o.labels[0] == n.labels[0] {

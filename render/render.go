@@ -20,10 +20,12 @@ import (
 // Options narrow what is rendered.
 type Options struct {
 	Services []string // names of services; all when empty
+	Targets  []string // names of targets; all when empty
 }
 
-// Stack merges and evaluates the services of s in dependency order. What is
-// wrong in a layer comes back as hcl.Diagnostics that point into that layer.
+// Stack merges and evaluates the services of s, target by target and in
+// dependency order. What is wrong in a layer comes back as hcl.Diagnostics
+// that point into that layer.
 func Stack(ctx context.Context, s *stack.Stack, o Options) ([]Job, error) {
 	var jobs []Job
 	err := Each(ctx, s, o, func(j Job) error {
@@ -40,7 +42,8 @@ func Stack(ctx context.Context, s *stack.Stack, o Options) ([]Job, error) {
 // first error of do; mistakes in services are collected, so that do may have
 // seen some jobs when Each returns hcl.Diagnostics.
 func Each(ctx context.Context, s *stack.Stack, o Options, do func(Job) error) error {
-	if err := knownServices(s, o.Services); err != nil {
+	work, err := choose(s, o)
+	if err != nil {
 		return err
 	}
 	r, done, err := newRenderer(s)
@@ -53,16 +56,13 @@ func Each(ctx context.Context, s *stack.Stack, o Options, do func(Job) error) er
 	}
 	var diags hcl.Diagnostics
 	told := map[string]bool{} // a mistake in a shared layer is told once
-	ids := map[string]*stack.Service{}
-	services := slices.DeleteFunc(slices.Clone(s.Services), func(svc *stack.Service) bool {
-		return len(o.Services) > 0 && !slices.Contains(o.Services, svc.Name)
-	})
+	ids := map[string]rendered{}
 	// A few services at a time, so that as few syntax trees are in memory,
 	// handed on in order.
 	ctx, cancel := context.WithCancel(ctx)
 	type task struct {
-		service *stack.Service
-		to      chan rendered
+		unit
+		to chan rendered
 	}
 	workers := min(runtime.GOMAXPROCS(0), 4)
 	queue, tasks := make(chan chan rendered, workers), make(chan task)
@@ -70,17 +70,17 @@ func Each(ctx context.Context, s *stack.Stack, o Options, do func(Job) error) er
 	for range workers {
 		working.Go(func() {
 			for t := range tasks {
-				t.to <- r.service(t.service)
+				t.to <- r.service(t.unit)
 			}
 		})
 	}
 	working.Go(func() {
 		defer close(queue)
 		defer close(tasks)
-		for _, svc := range services {
+		for _, u := range work {
 			to := make(chan rendered, 1)
 			select {
-			case tasks <- task{svc, to}:
+			case tasks <- task{u, to}:
 			case <-ctx.Done():
 				return
 			}
@@ -97,7 +97,7 @@ func Each(ctx context.Context, s *stack.Stack, o Options, do func(Job) error) er
 			return err
 		}
 		res := <-from
-		svc, job, ds := res.service, res.job, res.diags
+		job, ds := res.job, res.diags
 		for _, d := range ds {
 			if text := d.Error(); !told[text] {
 				told[text] = true
@@ -110,12 +110,12 @@ func Each(ctx context.Context, s *stack.Stack, o Options, do func(Job) error) er
 			}
 			continue
 		}
-		id := jobKey(job.Job)
-		if other := ids[id]; other != nil {
-			diags = append(diags, diagAt(svc.Range, fmt.Sprintf("Services %q and %q render to the same job %q", other.Name, svc.Name, *job.Job.ID), "Give one of them another id."))
+		id := jobKey(res.target, job.Job)
+		if other, dup := ids[id]; dup {
+			diags = append(diags, sameJob(other, res))
 			continue
 		}
-		ids[id] = svc
+		ids[id] = res
 		if err := do(job); err != nil {
 			return err
 		}
@@ -123,7 +123,7 @@ func Each(ctx context.Context, s *stack.Stack, o Options, do func(Job) error) er
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	if len(o.Services) == 0 && !diags.HasErrors() {
+	if len(o.Services) == 0 && len(o.Targets) == 0 && !diags.HasErrors() {
 		diags = append(diags, r.unmatched()...)
 	}
 	if diags.HasErrors() {
@@ -133,7 +133,7 @@ func Each(ctx context.Context, s *stack.Stack, o Options, do func(Job) error) er
 }
 
 // jobKey is what tells jobs apart in Nomad.
-func jobKey(j *api.Job) string {
+func jobKey(t *stack.Target, j *api.Job) string {
 	key := *j.ID
 	for _, p := range []*string{j.Namespace, j.Region} {
 		key += "\x00"
@@ -141,25 +141,68 @@ func jobKey(j *api.Job) string {
 			key += *p
 		}
 	}
+	if t.Cluster != nil {
+		key += "\x00" + t.Cluster.Name
+	}
 	return key
 }
 
-func knownServices(s *stack.Stack, names []string) error {
-	var diags hcl.Diagnostics
-	for _, name := range names {
-		if !slices.ContainsFunc(s.Services, func(svc *stack.Service) bool { return svc.Name == name }) {
-			var all []string
-			for _, svc := range s.Services {
-				all = append(all, svc.Name)
-			}
-			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: fmt.Sprintf("Unknown service %q", name),
-				Detail: fmt.Sprintf("%s has %s.", s.Path, strings.Join(all, ", "))})
+func sameJob(a, b rendered) *hcl.Diagnostic {
+	if a.service == b.service {
+		return diagAt(b.target.Range, fmt.Sprintf("Service %q renders to the same job %q in targets %q and %q", a.service.Name, *a.job.Job.ID, a.target.Name, b.target.Name), "Write a region or a job_suffix in one of them.")
+	}
+	return diagAt(b.service.Range, fmt.Sprintf("Services %q and %q render to the same job %q", a.service.Name, b.service.Name, *a.job.Job.ID), "Give one of them another id.")
+}
+
+// unit is one service in one target.
+type unit struct {
+	service *stack.Service
+	target  *stack.Target
+}
+
+// choose lists what o asks for, in the order in which it is rendered.
+func choose(s *stack.Stack, o Options) ([]unit, error) {
+	var services, targets []string
+	for _, svc := range s.Services {
+		services = append(services, svc.Name)
+	}
+	for _, t := range s.Targets {
+		if t.Name != "" {
+			targets = append(targets, t.Name)
 		}
 	}
-	if len(diags) > 0 {
-		return diags
+	diags := append(known("service", s.Path, o.Services, services), known("target", "environment "+s.Environment, o.Targets, targets)...)
+	if diags.HasErrors() {
+		return nil, diags
 	}
-	return nil
+	var out []unit
+	for _, t := range s.Targets {
+		if len(o.Targets) > 0 && !slices.Contains(o.Targets, t.Name) {
+			continue
+		}
+		for _, svc := range s.Services {
+			if slices.Contains(t.Services, svc.Name) && (len(o.Services) == 0 || slices.Contains(o.Services, svc.Name)) {
+				out = append(out, unit{svc, t})
+			}
+		}
+	}
+	return out, nil
+}
+
+// known complains about names that are not among all.
+func known(what, where string, names, all []string) hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	for _, name := range names {
+		if slices.Contains(all, name) {
+			continue
+		}
+		detail := fmt.Sprintf("%s has none.", where)
+		if len(all) > 0 {
+			detail = fmt.Sprintf("%s has %s.", where, strings.Join(all, ", "))
+		}
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: fmt.Sprintf("Unknown %s %q", what, name), Detail: detail})
+	}
+	return diags
 }
 
 // renderer renders the services of one stack.
@@ -171,6 +214,7 @@ type renderer struct {
 	diags hcl.Diagnostics
 
 	variables, base, overlay *body
+	targets                  map[string]*body // what the target blocks of overlay hold
 
 	// What variables and base declare; each variable also with its value.
 	vars, locals *body
@@ -198,9 +242,10 @@ func newRenderer(s *stack.Stack) (*renderer, func(), error) {
 	}
 	r.variables = r.layer(s.Variables, "variable", "locals")
 	r.base = r.layer(s.Base, "variable", "variables", "locals", "job")
-	r.overlay = r.layer(s.Overlay, "variables", "locals", "job", "target", "wave", "schedule")
+	r.overlay = r.layer(s.Overlay, "variables", "locals", "job", "cluster", "target", "wave", "schedule", "drover_driver")
 	if !r.diags.HasErrors() {
 		r.share()
+		r.readTargets()
 	}
 	return r, done, nil
 }
@@ -244,19 +289,20 @@ func (r *renderer) parse(l *stack.Layer, allowed ...string) (*body, hcl.Diagnost
 
 // rendered is what became of one service.
 type rendered struct {
-	service *stack.Service
-	job     Job
-	diags   hcl.Diagnostics
+	unit
+	job   Job
+	diags hcl.Diagnostics
 }
 
 // service merges and evaluates one service. It may run beside others.
-func (r *renderer) service(svc *stack.Service) rendered {
-	res := rendered{service: svc, job: Job{Service: svc.Name, DependsOn: svc.DependsOn, Secrets: svc.Secrets, File: svc.Layer.File}}
+func (r *renderer) service(u unit) rendered {
+	svc := u.service
+	res := rendered{unit: u, job: Job{Service: svc.Name, Target: u.target.Name, DependsOn: svc.DependsOn, Secrets: svc.Secrets, File: svc.Layer.File}}
 	if r.s.Plain != nil {
 		res.diags = r.plain(svc, &res.job)
 		return res
 	}
-	merged, diags := r.compose(svc)
+	merged, diags := r.compose(u)
 	if res.diags = diags; diags.HasErrors() {
 		return res
 	}
@@ -265,7 +311,9 @@ func (r *renderer) service(svc *stack.Service) rendered {
 	res.job.Job, err = evaluate(&jobspec2.ParseConfig{Path: svc.Layer.File, BaseDir: r.dir, Body: merged.text, AllowFS: true, Strict: true})
 	if err != nil {
 		res.diags = r.hideTemp(merged.translate(err, svc.Layer.File))
+		return res
 	}
+	res.diags = foreignVariables(u.target, res.job)
 	return res
 }
 
@@ -283,7 +331,7 @@ func (r *renderer) plain(svc *stack.Service, job *Job) hcl.Diagnostics {
 	}
 	job.HCL, job.source = svc.Layer.Src, self
 	if !isJSON(svc.Layer.Src) {
-		if merged, diags := r.compose(svc); !diags.HasErrors() {
+		if merged, diags := r.compose(unit{svc, r.s.Targets[0]}); !diags.HasErrors() {
 			job.HCL, job.source = merged.text, merged
 		}
 	}

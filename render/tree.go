@@ -49,7 +49,7 @@ type node struct {
 	rng      hcl.Range
 }
 
-func (n *node) isGlob() bool { return n.rule.Glob && isPattern(n.labels[0]) }
+func (n *node) isGlob() bool { return n.rule.Glob && stack.IsPattern(n.labels[0]) }
 
 // A body is the content of a block or file.
 type body struct {
@@ -57,26 +57,10 @@ type body struct {
 	tail  []chunk // comments behind the last item
 }
 
-func isPattern(label string) bool { return strings.ContainsAny(label, "*?[") }
-
 // matches says whether the pattern of a layer matches a label.
 func matches(pattern, label string) bool {
 	ok, err := path.Match(pattern, label)
 	return err == nil && ok
-}
-
-// overlaps says whether some label may match both. It errs towards yes.
-func overlaps(a, b string) bool {
-	switch ga, gb := isPattern(a), isPattern(b); {
-	case !ga && !gb:
-		return a == b
-	case !ga:
-		return matches(b, a)
-	case !gb:
-		return matches(a, b)
-	}
-	pa, pb := a[:strings.IndexAny(a, "*?[")], b[:strings.IndexAny(b, "*?[")]
-	return strings.HasPrefix(pa, pb) || strings.HasPrefix(pb, pa)
 }
 
 // parser builds trees out of layers.
@@ -162,7 +146,7 @@ func (p *parser) block(b *hclsyntax.Block, limit int) *node {
 		p.diags = append(p.diags, diagAt(n.rng, fmt.Sprintf("A %s block has one label", b.Type), fmt.Sprintf("Write %s \"NAME\" { … }.", b.Type)))
 		n.rule.Glob, n.rule.Mode = false, Labelled
 	}
-	if n.rule.Glob && isPattern(b.Labels[0]) {
+	if n.rule.Glob && stack.IsPattern(b.Labels[0]) {
 		if _, err := path.Match(b.Labels[0], ""); err != nil {
 			p.diags = append(p.diags, diagAt(n.rng, fmt.Sprintf("Invalid pattern %q", b.Labels[0]), "A bracket is not closed."))
 		}

@@ -98,16 +98,9 @@ func (s *Stack) certificate(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics 
 		bad("key_type", fmt.Sprintf("Unknown type of key %q", v.KeyType), "Write one of "+strings.Join(certificateKeyTypes, ", ")+".")
 	}
 	if v.Window != "" {
-		from, until, ok := strings.Cut(v.Window, "-")
-		start, err1 := time.Parse("15:04", strings.TrimSpace(from))
-		end, err2 := time.Parse("15:04", strings.TrimSpace(until))
-		if !ok || err1 != nil || err2 != nil || start.Equal(end) {
+		var ok bool
+		if c.WindowFrom, c.WindowFor, ok = parseWindow(v.Window); !ok {
 			bad("window", fmt.Sprintf("Invalid maintenance window %q", v.Window), `Write hours in UTC, such as "02:00-05:00".`)
-		} else {
-			c.WindowFrom = time.Duration(start.Hour())*time.Hour + time.Duration(start.Minute())*time.Minute
-			if c.WindowFor = end.Sub(start); c.WindowFor < 0 {
-				c.WindowFor += 24 * time.Hour // past midnight
-			}
 		}
 	}
 	s.Certificates = append(s.Certificates, c)

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -70,6 +71,7 @@ type loader struct {
 	Options
 	s      *Stack
 	single string // name of the only job file below s.FS, when Path is a file
+	env    hcl.Body
 }
 
 // open finds out what Path is.
@@ -211,6 +213,10 @@ func (l *loader) load(ctx context.Context) (hcl.Diagnostics, error) {
 	diags = append(diags, s.checkIssuers()...)
 	if !diags.HasErrors() {
 		diags = append(diags, s.sortServices()...)
+	}
+	if !diags.HasErrors() {
+		dir := s.Dir
+		diags = append(diags, s.environment(l.env, evalContext(sharedVals, jobspec2.Functions(dir, dir != "")), time.Now())...)
 	}
 	if l.single != "" && s.Overlay == nil && !slices.ContainsFunc(l.ValueFiles, isYAML) {
 		s.Plain = &Plain{Vars: l.Vars, VarFiles: l.ValueFiles, Environ: l.Environ}
@@ -393,12 +399,12 @@ func (l *loader) environment() ([]given, hcl.Diagnostics, error) {
 	if diags.HasErrors() {
 		return nil, diags, nil
 	}
-	s.Overlay = layer
+	s.Overlay, l.env = layer, f.Body
 	var vals []given
 	seen := map[string]hcl.Range{}
 	for _, b := range f.Body.(*hclsyntax.Body).Blocks {
 		if b.Type != "variables" {
-			continue // jobs and locals: read as a layer by package render
+			continue // jobs and locals: read as a layer by package render; the rest: environment.go
 		}
 		if len(b.Body.Blocks) > 0 {
 			diags = append(diags, errAt(b.Body.Blocks[0].DefRange(), "The variables block of an environment holds only values", "Write NAME = VALUE."))

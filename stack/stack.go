@@ -44,6 +44,13 @@ type Stack struct {
 	Certificates []*Certificate
 	Issuers      []*Issuer
 
+	// What the environment says. There is always a target and a wave.
+	Clusters  []*Cluster
+	Targets   []*Target
+	Waves     []*Wave // in order; each service of each target is in just one
+	Schedules []*Schedule
+	Driver    *Driver // nil when nothing is said
+
 	// Values are all declared variables of the stack after precedence:
 	// default < environment < NOMAD_VAR_x < -var-file and -values < -var. A
 	// variable that several services declare for themselves with different

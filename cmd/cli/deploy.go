@@ -56,6 +56,11 @@ left alone. The exit code tells the outcome: see 'drover help exit-codes'.`,
 }
 
 func deploy(ctx context.Context, streams *IO, s *stack.Stack, jobs []render.Job, opts rollout.Options, createVolumes, asJSON bool) error {
+	for _, j := range jobs {
+		if j.Target != jobs[0].Target {
+			return usagef("environment %s has several targets; deploy one after the other with --target NAME", s.Environment)
+		}
+	}
 	clients, err := connect(ctx, rollout.NeedsConsul(jobs))
 	if err != nil {
 		return err

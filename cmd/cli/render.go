@@ -26,7 +26,8 @@ func newRender(streams *IO) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "render STACK",
 		Short: "Print the job specs that a stack is made of",
-		Long: `Print the job specs that a stack is made of, in dependency order.
+		Long: `Print the job specs that a stack is made of, in dependency order, target by
+target where the environment has several.
 
 STACK is a directory, a single job file or the name of a stack that ships with
 drover. With a single job file, the output is that of 'nomad job run -output'.`,
@@ -109,7 +110,7 @@ func printHCL(w io.Writer, jobs []render.Job) error {
 			if i > 0 {
 				fmt.Fprintln(w)
 			}
-			fmt.Fprintf(w, "# %s\n", j.Service)
+			fmt.Fprintf(w, "# %s\n", j.Name())
 		}
 		if _, err := w.Write(j.HCL); err != nil {
 			return err
@@ -119,8 +120,24 @@ func printHCL(w io.Writer, jobs []render.Job) error {
 }
 
 // writeJobs writes one file per service, and for HCL beside them what the
-// job specs may name with file().
+// job specs may name with file(). With several targets each has a directory.
 func writeJobs(dir, format string, s *stack.Stack, jobs []render.Job) error {
+	byTarget := map[string][]render.Job{}
+	for _, j := range jobs {
+		byTarget[j.Target] = append(byTarget[j.Target], j)
+	}
+	if len(byTarget) < 2 {
+		return writeTarget(dir, format, s, jobs)
+	}
+	for target, jobs := range byTarget {
+		if err := writeTarget(filepath.Join(dir, target), format, s, jobs); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func writeTarget(dir, format string, s *stack.Stack, jobs []render.Job) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // job specs are no secret
 		return fmt.Errorf("writing the job specs: %w", err)
 	}

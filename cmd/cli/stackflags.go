@@ -22,6 +22,7 @@ type stackFlags struct {
 	vars        []string
 	valueFiles  []string // -var-file and -values share one order
 	services    []string
+	targets     []string
 }
 
 func (f *stackFlags) register(cmd *cobra.Command) {
@@ -31,6 +32,7 @@ func (f *stackFlags) register(cmd *cobra.Command) {
 	fl.Var((*appendValue)(&f.valueFiles), "var-file", "file of variable values, HCL or JSON (repeatable)")
 	fl.Var((*appendValue)(&f.valueFiles), "values", "file of variable values, HCL, JSON or YAML (repeatable)")
 	fl.StringArrayVar(&f.services, "service", nil, "only this service (repeatable)")
+	fl.StringArrayVar(&f.targets, "target", nil, "only this target of the environment (repeatable)")
 }
 
 // appendValue lets two flags fill one list in the order of the command line.
@@ -50,7 +52,7 @@ func (f *stackFlags) load(ctx context.Context, arg string) (*stack.Stack, []rend
 	if err != nil {
 		return nil, nil, err
 	}
-	rendered, err := render.Stack(ctx, s, render.Options{Services: f.services})
+	rendered, err := render.Stack(ctx, s, render.Options{Services: f.services, Targets: f.targets})
 	if err != nil {
 		return nil, nil, err
 	}

@@ -3,6 +3,7 @@ package main
 
 import (
 	"os"
+	_ "time/tzdata" // schedules name time zones, and a container has none
 
 	"github.com/drover-nomad/drover/cmd/cli"
 )

@@ -302,8 +302,8 @@ func (s *subject) static(do func(g *api.TaskGroup, p api.Port, at hcl.Range)) {
 
 func portCollision(all []*subject, report reporter) {
 	type key struct {
-		port    int
-		network string
+		port            int
+		network, target string // targets have nodes of their own
 	}
 	type user struct {
 		service, group string
@@ -312,7 +312,7 @@ func portCollision(all []*subject, report reporter) {
 	first := map[key]user{}
 	for _, s := range all {
 		s.static(func(g *api.TaskGroup, p api.Port, at hcl.Range) {
-			k := key{p.Value, p.HostNetwork}
+			k := key{p.Value, p.HostNetwork, s.Target}
 			if k.network == "" {
 				k.network = "default"
 			}
