@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"time"
+
+	"github.com/drover-nomad/drover/record"
 )
 
 // Layout of what this package stores.
@@ -29,7 +31,7 @@ var (
 	// ErrConflict says that somebody else wrote first.
 	ErrConflict = errors.New("somebody else changed it at the same time")
 	// ErrLocked says that somebody else holds a lock.
-	ErrLocked = errors.New("somebody else holds the lock")
+	ErrLocked = record.ErrLocked
 )
 
 // Backend keeps objects by path, whole and by check-and-set, and gives out
@@ -76,35 +78,4 @@ func storeError(b Backend, err error, format string, args ...any) error {
 		return err
 	}
 	return &StoreError{Store: b.Name(), Doing: fmt.Sprintf(format, args...), Err: err}
-}
-
-// keepLease renews a lease until stop is closed. It gives up, closing lost,
-// as soon as ttl may have passed since the last renewal that succeeded.
-func keepLease(ttl time.Duration, renew func(ctx context.Context) error, gone func(error) bool, stop <-chan struct{}, lost chan<- struct{}) {
-	defer close(lost)
-	tick := time.NewTicker(ttl / 3)
-	defer tick.Stop()
-	end := time.Now().Add(ttl)
-	over := time.NewTimer(ttl)
-	defer over.Stop()
-	for {
-		select {
-		case <-stop:
-			return
-		case <-over.C:
-			return
-		case <-tick.C:
-		}
-		asked := time.Now()
-		ctx, cancel := context.WithTimeout(context.Background(), min(time.Until(end), ttl/3))
-		err := renew(ctx)
-		cancel()
-		switch {
-		case err == nil:
-			end = asked.Add(ttl)
-			over.Reset(time.Until(end))
-		case gone(err):
-			return
-		}
-	}
 }

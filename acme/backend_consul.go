@@ -16,6 +16,8 @@ import (
 	"time"
 
 	capi "github.com/hashicorp/consul/api"
+
+	"github.com/drover-nomad/drover/record"
 )
 
 // SealKey is the key that objects in Consul are encrypted with.
@@ -148,7 +150,7 @@ func (b *consulBackend) Lock(ctx context.Context, path string, ttl time.Duration
 	}
 	l := &consulLease{b: b, path: path, id: id, stop: make(chan struct{}), lost: make(chan struct{})}
 	// #nosec G118 -- the lease outlives the request that took it
-	go keepLease(ttl, l.renew, func(err error) bool { return errors.Is(err, capi.ErrSessionExpired) }, l.stop, l.lost)
+	go record.KeepLease(ttl, l.renew, func(err error) bool { return errors.Is(err, capi.ErrSessionExpired) }, l.stop, l.lost)
 	return l, nil
 }
 

@@ -3,13 +3,13 @@ package acme
 import (
 	"context"
 	"errors"
-	"net/http"
 	"os"
 	"strconv"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/record"
 )
 
 // requestTimeout ends a request to a store that a caller's context does not.
@@ -91,57 +91,9 @@ func (b *nomadBackend) List(ctx context.Context, folder string) ([]string, error
 
 func (b *nomadBackend) Lock(ctx context.Context, path string, ttl time.Duration) (Lease, error) {
 	host, _ := os.Hostname()
-	// Nomad keeps a lost lock for the delay on top of the TTL.
-	v := &api.Variable{
-		Path: path, Items: api.VariableItems{"holder": host + "/" + strconv.Itoa(os.Getpid())},
-		Lock: &api.VariableLock{TTL: ttl.String(), LockDelay: "1s"},
-	}
-	rctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	held, _, err := b.client.Variables().AcquireLock(v, (&api.WriteOptions{}).WithContext(rctx))
-	if isStatus(err, http.StatusConflict) {
-		return nil, ErrLocked
-	}
+	l, err := record.TakeLease(ctx, b.client, path, map[string]string{"holder": host + "/" + strconv.Itoa(os.Getpid())}, ttl)
 	if err != nil {
-		return nil, storeError(b, err, "locking %s", path)
+		return nil, storeError(b, err, "taking a lock")
 	}
-	l := &nomadLease{b: b, path: path, id: held.LockID(), stop: make(chan struct{}), lost: make(chan struct{})}
-	// #nosec G118 -- the lease outlives the request that took it
-	go keepLease(ttl, l.renew, func(err error) bool { return isStatus(err, http.StatusConflict) }, l.stop, l.lost)
 	return l, nil
-}
-
-func isStatus(err error, code int) bool {
-	var bad api.UnexpectedResponseError
-	return errors.As(err, &bad) && bad.StatusCode() == code
-}
-
-type nomadLease struct {
-	b          *nomadBackend
-	path, id   string
-	once       sync.Once
-	stop, lost chan struct{}
-}
-
-func (l *nomadLease) variable() *api.Variable {
-	return &api.Variable{Path: l.path, Lock: &api.VariableLock{ID: l.id}}
-}
-
-func (l *nomadLease) renew(ctx context.Context) error {
-	_, _, err := l.b.client.Variables().RenewLock(l.variable(), (&api.WriteOptions{}).WithContext(ctx))
-	return err
-}
-
-func (l *nomadLease) Lost() <-chan struct{} { return l.lost }
-
-func (l *nomadLease) Release(ctx context.Context) error {
-	l.once.Do(func() { close(l.stop) })
-	<-l.lost // no renewal is on its way
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
-	defer cancel()
-	_, _, err := l.b.client.Variables().ReleaseLock(l.variable(), (&api.WriteOptions{}).WithContext(ctx))
-	if isStatus(err, http.StatusConflict) {
-		return nil // not ours any more
-	}
-	return storeError(l.b, err, "releasing %s", l.path)
 }

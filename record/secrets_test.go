@@ -136,15 +136,19 @@ type tamper struct {
 	mu     sync.Mutex
 	writes int
 	before func(*http.Request) // called before each write
+	lose   bool                // the answer to the next write
 }
 
 func (c *tamper) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Method != http.MethodGet {
 		c.mu.Lock()
 		c.writes++
-		before := c.before
-		c.before = nil
+		before, lose := c.before, c.lose
+		c.before, c.lose = nil, false
 		c.mu.Unlock()
+		if lose {
+			return loseAnswer(r)
+		}
 		if before != nil {
 			before(r)
 		}
@@ -172,6 +176,7 @@ func TestOnCluster(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *api.Client, *tamper){
 		"ensure": testEnsure, "given": testGiven, "foreign variable": testForeignVariable, "newer layout": testNewerLayout,
 		"conflict": testConflict, "rotate": testRotate, "transfer": testTransfer, "import": testImportForeign, "purge": testPurge,
+		"lock": testLock, "lock of the dead": testLockOfTheDead, "releases": testReleases, "journal": testJournal, "take over": testTakeOver, "keep": testKeep, "newer release": testNewerRelease,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

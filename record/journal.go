@@ -1,0 +1,221 @@
+package record
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+)
+
+// Journal writes how far each service of a release has come. It has one
+// writer per page; changes that come while a write is under way go into the
+// next one together. A write is a check-and-set on what this process wrote
+// last: when somebody else has taken over the release, or the journal cannot
+// be written, Lost is closed, and Update lets nothing more through.
+type Journal struct {
+	releases *Releases
+	number   int
+	owner    string
+	stop     context.CancelFunc
+	ctx      context.Context //nolint:containedctx // of the writers, which outlive a call
+	writers  sync.WaitGroup
+
+	mu       sync.Mutex
+	services []Service
+	pages    []*journalPage
+	of       []int // service → page
+	err      error
+	lost     chan struct{}
+}
+
+type journalPage struct {
+	first, n int // its services
+	index    uint64
+	seq      int
+	version  int // of what is to be written, counted up by every change
+	stored   int // the version that is written
+	wake     chan struct{}
+	written  chan struct{} // closed and renewed after each write
+}
+
+func newJournal(ctx context.Context, r *Releases, head *Release, pages [][]Service) *Journal {
+	j := &Journal{releases: r, number: head.Number, owner: head.Owner, services: slices.Concat(pages...), lost: make(chan struct{})}
+	// The writers go on while the deployment is being cancelled: that is to be
+	// written down, too.
+	j.ctx, j.stop = context.WithCancel(context.WithoutCancel(ctx))
+	first := 0
+	for i, p := range pages {
+		j.pages = append(j.pages, &journalPage{first: first, n: len(p), wake: make(chan struct{}, 1), written: make(chan struct{})})
+		first += len(p)
+		for range p {
+			j.of = append(j.of, i)
+		}
+	}
+	return j
+}
+
+func (j *Journal) start() {
+	for i := range j.pages {
+		j.writers.Go(func() { j.write(i) })
+	}
+}
+
+// Services is the journal as it is now.
+func (j *Journal) Services() []Service {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return slices.Clone(j.services)
+}
+
+// Lost is closed when the release is in somebody else's hands, or the
+// journal could not be written; Err says which.
+func (j *Journal) Lost() <-chan struct{} { return j.lost }
+
+// Err is why Lost is closed.
+func (j *Journal) Err() error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.err
+}
+
+// Note changes a line; it is written soon.
+func (j *Journal) Note(i int, f func(*Service)) { j.change(i, f) }
+
+// Update changes a line and returns when that is written.
+func (j *Journal) Update(ctx context.Context, i int, f func(*Service)) error {
+	return j.wait(ctx, j.of[i], j.change(i, f))
+}
+
+// Flush returns when everything is written.
+func (j *Journal) Flush(ctx context.Context) error {
+	var errs []error
+	for i, p := range j.pages {
+		j.mu.Lock()
+		version := p.version
+		j.mu.Unlock()
+		errs = append(errs, j.wait(ctx, i, version))
+	}
+	return errors.Join(errs...)
+}
+
+// Close writes what is left and ends the writers.
+func (j *Journal) Close(ctx context.Context) error {
+	err := j.Flush(ctx)
+	j.stop()
+	j.writers.Wait()
+	return err
+}
+
+func (j *Journal) change(i int, f func(*Service)) int {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	f(&j.services[i])
+	p := j.pages[j.of[i]]
+	p.version++
+	select {
+	case p.wake <- struct{}{}:
+	default:
+	}
+	return p.version
+}
+
+func (j *Journal) wait(ctx context.Context, i, version int) error {
+	p := j.pages[i]
+	for {
+		j.mu.Lock()
+		stored, err, written := p.stored, j.err, p.written
+		j.mu.Unlock()
+		switch {
+		case err != nil:
+			return err
+		case stored >= version:
+			return nil
+		}
+		select {
+		case <-written:
+		case <-j.lost:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}
+
+func (j *Journal) fail(err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.err == nil {
+		j.err = err
+		close(j.lost)
+	}
+}
+
+// write is the writer of one page.
+func (j *Journal) write(i int) {
+	p := j.pages[i]
+	for {
+		select {
+		case <-p.wake:
+		case <-j.lost:
+			return
+		case <-j.ctx.Done():
+			return
+		}
+		j.mu.Lock()
+		content := page{Owner: j.owner, Seq: p.seq + 1, Services: slices.Clone(j.services[p.first : p.first+p.n])}
+		version := p.version
+		j.mu.Unlock()
+		index, err := j.put(i, content)
+		if err != nil {
+			j.fail(err)
+			return
+		}
+		j.mu.Lock()
+		p.index, p.seq, p.stored = index, content.Seq, version
+		close(p.written)
+		p.written = make(chan struct{})
+		j.mu.Unlock()
+	}
+}
+
+// journalPatience is how long Nomad may not take a write of the journal.
+const journalPatience = time.Minute
+
+// put writes a page, again and again while Nomad does not answer.
+func (j *Journal) put(i int, content page) (uint64, error) {
+	p := j.pages[i]
+	deadline := time.Now().Add(journalPatience)
+	for {
+		index, err := j.releases.writePage(j.ctx, j.number, i, content, p.index)
+		if err == nil {
+			return index, nil
+		}
+		if errors.Is(err, ErrTakenOver) {
+			// Unless it is what an earlier attempt wrote, whose answer was lost.
+			there, index, rerr := j.releases.readPage(j.ctx, j.number, i)
+			if rerr == nil && there.Owner == j.owner && there.Seq == content.Seq {
+				return index, nil
+			}
+			return 0, err
+		}
+		if time.Now().After(deadline) || refused(err) {
+			return 0, err
+		}
+		timer := time.NewTimer(500 * time.Millisecond)
+		select {
+		case <-timer.C:
+		case <-j.ctx.Done():
+			timer.Stop()
+			return 0, err
+		}
+	}
+}
+
+// refused says that asking again would not help.
+func refused(err error) bool {
+	var bad api.UnexpectedResponseError
+	return errors.As(err, &bad) && bad.StatusCode() >= 400 && bad.StatusCode() < 500 && bad.StatusCode() != http.StatusTooManyRequests
+}

@@ -1,0 +1,117 @@
+package record
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+)
+
+// ErrLocked says that somebody else holds a lock.
+var ErrLocked = errors.New("somebody else holds the lock")
+
+// requestTimeout ends a request to Nomad that a caller's context does not.
+const requestTimeout = 30 * time.Second
+
+// Lease is the lock of a Nomad Variable, held and renewed until Release.
+type Lease struct {
+	client     *api.Client
+	path, id   string
+	once       sync.Once
+	stop, lost chan struct{}
+}
+
+// TakeLease takes the lock of the variable at path without waiting for it
+// (PUT /v1/var/:path?lock-acquire) and gives the variable these items.
+// ErrLocked when it is held. Nomad frees the lock of a holder that died
+// between one and two times ttl, at least 10 s, after its last renewal.
+func TakeLease(ctx context.Context, client *api.Client, path string, items map[string]string, ttl time.Duration) (*Lease, error) {
+	// Nomad keeps a lost lock for the delay on top of the TTL.
+	v := &api.Variable{Path: path, Items: items, Lock: &api.VariableLock{TTL: ttl.String(), LockDelay: "1s"}}
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	held, _, err := client.Variables().AcquireLock(v, (&api.WriteOptions{}).WithContext(ctx))
+	if isStatus(err, http.StatusConflict) {
+		return nil, ErrLocked
+	}
+	if err != nil {
+		return nil, fmt.Errorf("locking %s: %w", path, err)
+	}
+	l := &Lease{client: client, path: path, id: held.LockID(), stop: make(chan struct{}), lost: make(chan struct{})}
+	// #nosec G118 -- the lease outlives the request that took it
+	go KeepLease(ttl, l.renew, notHeld, l.stop, l.lost)
+	return l, nil
+}
+
+func isStatus(err error, code int) bool {
+	var bad api.UnexpectedResponseError
+	return errors.As(err, &bad) && bad.StatusCode() == code
+}
+
+// notHeld says that the lock is somebody else's, or nobody's.
+func notHeld(err error) bool {
+	var bad api.UnexpectedResponseError
+	return errors.As(err, &bad) && (bad.StatusCode() == http.StatusConflict || strings.Contains(bad.Body(), "doesn't hold a lock"))
+}
+
+func (l *Lease) variable() *api.Variable {
+	return &api.Variable{Path: l.path, Lock: &api.VariableLock{ID: l.id}}
+}
+
+func (l *Lease) renew(ctx context.Context) error {
+	_, _, err := l.client.Variables().RenewLock(l.variable(), (&api.WriteOptions{}).WithContext(ctx))
+	return err
+}
+
+// Lost is closed when the lock is, or may be, no longer held.
+func (l *Lease) Lost() <-chan struct{} { return l.lost }
+
+// Release gives the lock back; one that is not ours any more is no error.
+func (l *Lease) Release(ctx context.Context) error {
+	l.once.Do(func() { close(l.stop) })
+	<-l.lost // no renewal is on its way
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
+	defer cancel()
+	_, _, err := l.client.Variables().ReleaseLock(l.variable(), (&api.WriteOptions{}).WithContext(ctx))
+	if err == nil || notHeld(err) {
+		return nil
+	}
+	return fmt.Errorf("releasing %s: %w", l.path, err)
+}
+
+// KeepLease renews a lease of any kind until stop is closed. It gives up,
+// closing lost, as soon as ttl may have passed since the last renewal that
+// succeeded, or when gone says of an error that there is nothing to renew.
+func KeepLease(ttl time.Duration, renew func(ctx context.Context) error, gone func(error) bool, stop <-chan struct{}, lost chan<- struct{}) {
+	defer close(lost)
+	tick := time.NewTicker(ttl / 3)
+	defer tick.Stop()
+	end := time.Now().Add(ttl)
+	over := time.NewTimer(ttl)
+	defer over.Stop()
+	for {
+		select {
+		case <-stop:
+			return
+		case <-over.C:
+			return
+		case <-tick.C:
+		}
+		asked := time.Now()
+		ctx, cancel := context.WithTimeout(context.Background(), min(time.Until(end), ttl/3))
+		err := renew(ctx)
+		cancel()
+		switch {
+		case err == nil:
+			end = asked.Add(ttl)
+			over.Reset(time.Until(end))
+		case gone(err):
+			return
+		}
+	}
+}

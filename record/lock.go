@@ -1,0 +1,154 @@
+package record
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/user"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+)
+
+// LockTTL is the lease of the lock of a stack. Whoever holds it and dies is
+// out after at most twice this time and a second.
+const LockTTL = 15 * time.Second
+
+// Holder is who holds the lock of a stack, for those who would like to.
+type Holder struct {
+	User    string    `json:"user"`
+	Host    string    `json:"host"`
+	PID     int       `json:"pid"`
+	Command string    `json:"command"` // without values of flags
+	Since   time.Time `json:"since"`
+	CI      string    `json:"ci,omitempty"` // address of the pipeline's run
+}
+
+// Self describes this process. command must not hold secrets; environ is
+// where pipelines tell their address.
+func Self(command string, environ func(string) string) Holder {
+	h := Holder{PID: os.Getpid(), Command: command, Since: time.Now().UTC().Truncate(time.Second)}
+	h.Host, _ = os.Hostname()
+	if u, err := user.Current(); err == nil {
+		h.User = u.Username
+	}
+	for _, name := range []string{"CI_JOB_URL", "BUILD_URL", "CIRCLE_BUILD_URL", "DRONE_BUILD_LINK", "CI_PIPELINE_URL"} {
+		if h.CI == "" {
+			h.CI = environ(name)
+		}
+	}
+	if run := environ("GITHUB_RUN_ID"); h.CI == "" && run != "" {
+		h.CI = environ("GITHUB_SERVER_URL") + "/" + environ("GITHUB_REPOSITORY") + "/actions/runs/" + run
+	}
+	return h
+}
+
+func (h Holder) String() string {
+	s := fmt.Sprintf("%s@%s (pid %d) with `%s` since %s", h.User, h.Host, h.PID, h.Command, h.Since.Local().Format("2006-01-02 15:04:05"))
+	if h.CI != "" {
+		s += ", " + h.CI
+	}
+	return s
+}
+
+// LockedError says who holds the lock of a stack. It is an ErrLocked.
+type LockedError struct {
+	Stack, Environment string
+	Holder             Holder
+}
+
+func (e *LockedError) Error() string {
+	return fmt.Sprintf("stack %s (environment %s) is being changed by %s; wait for it with --lock-wait, or look at `drover status`", e.Stack, e.Environment, e.Holder)
+}
+
+func (e *LockedError) Unwrap() error { return ErrLocked }
+
+// Lock takes the lock of the stack, which one deployer at a time holds. When
+// somebody else has it, it waits until wait is over, after telling whom it
+// waits for (told may be nil), and returns a *LockedError.
+func (r *Releases) Lock(ctx context.Context, h Holder, wait time.Duration, told func(Holder)) (*Lease, error) {
+	text, err := json.Marshal(h)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the holder of the lock: %w", err)
+	}
+	deadline := time.Now().Add(wait)
+	var index uint64
+	var last Holder
+	for {
+		l, err := TakeLease(ctx, r.client, r.lockPath(), map[string]string{layoutItem: layoutText, "holder": string(text)}, LockTTL)
+		if err == nil || !isLocked(err) {
+			return l, err
+		}
+		other, seen, err := r.holder(ctx, index, min(max(time.Until(deadline), 0), 5*time.Second))
+		if err != nil {
+			return nil, err
+		}
+		if other != nil && *other != last {
+			last = *other
+			if told != nil && wait > 0 {
+				told(last)
+			}
+		}
+		index = seen
+		if left := time.Until(deadline); left <= 0 {
+			return nil, &LockedError{r.stack, r.env, last}
+		}
+		if other == nil { // in its delay after it was lost
+			timer := time.NewTimer(250 * time.Millisecond)
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+				timer.Stop()
+			}
+		}
+		if ctx.Err() != nil {
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+// Holder is who holds the lock now, nil when nobody does.
+func (r *Releases) Holder(ctx context.Context) (*Holder, error) {
+	h, _, err := r.holder(ctx, 0, 0)
+	return h, err
+}
+
+// holder waits, when index is not 0, until the lock's variable has changed.
+func (r *Releases) holder(ctx context.Context, index uint64, wait time.Duration) (*Holder, uint64, error) {
+	q := &api.QueryOptions{}
+	if index > 0 && wait > 0 {
+		q.WaitIndex, q.WaitTime = index, wait
+	}
+	v, meta, err := r.client.Variables().Peek(r.lockPath(), q.WithContext(ctx))
+	if err != nil {
+		return nil, 0, fmt.Errorf("reading the lock of stack %s: %w", r.stack, err)
+	}
+	if v == nil || v.Lock == nil {
+		return nil, 0, nil
+	}
+	if err := checkLayout(v.Items[layoutItem], "the items of "+r.lockPath()); err != nil {
+		return nil, 0, err
+	}
+	var h Holder
+	if err := json.Unmarshal([]byte(v.Items["holder"]), &h); err != nil {
+		return nil, 0, fmt.Errorf("the holder in %s is not readable: %w", r.lockPath(), err)
+	}
+	return &h, meta.LastIndex, nil
+}
+
+// Unlock takes the lock away from its holder, who notices before its next
+// step. It reports whether there was anything to take away.
+func (r *Releases) Unlock(ctx context.Context) (bool, error) {
+	v, _, err := r.client.Variables().Peek(r.lockPath(), (&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return false, fmt.Errorf("reading the lock of stack %s: %w", r.stack, err)
+	}
+	if v == nil || v.Lock == nil {
+		return false, nil
+	}
+	if _, _, err := r.client.Variables().ReleaseLock(&api.Variable{Path: v.Path, Lock: v.Lock}, (&api.WriteOptions{}).WithContext(ctx)); err != nil {
+		return false, fmt.Errorf("releasing the lock of stack %s: %w", r.stack, err)
+	}
+	return true, nil
+}
