@@ -6,7 +6,9 @@ SHELL := /bin/bash
 
 .PHONY: build
 build: ## bin/drover
-	@CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o bin/drover ./cmd/drover
+	@cli=github.com/drover-nomad/drover/cmd/cli
+	commit=$$(git rev-parse HEAD 2>/dev/null || true)
+	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X $$cli.Commit=$$commit" -o bin/drover ./cmd/drover
 
 .PHONY: up
 up: ## a running oCIS on a local Nomad and Consul
@@ -45,7 +47,7 @@ tools: build ## the programs of the dev cluster, built once
 	@bin/drover dev tools >/dev/null
 
 .PHONY: test
-test: lint unit e2e ## everything CI runs
+test: lint vuln unit e2e ## everything CI runs
 
 .PHONY: unit
 unit: tools ## packages and the command line, with the race detector
@@ -65,3 +67,41 @@ lint: ## go vet and golangci-lint, built from the pinned module
 	go vet -tags route53 ./dns/
 	cd tools/lint && go build -o ../../bin/golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint && cd ../..
 	bin/golangci-lint run ./...
+
+.PHONY: vuln
+vuln: ## known vulnerabilities in what drover calls; says so when the database cannot be reached
+	@cd tools/vuln && go build -o ../../bin/govulncheck golang.org/x/vuln/cmd/govulncheck && cd ../..
+	code=0
+	out=$$(bin/govulncheck ./cmd/drover 2>&1) || code=$$?
+	case "$$code $$out" in
+	  0*) echo "govulncheck: nothing known" ;;
+	  *"fetching vulnerabilities"*) echo "govulncheck: NOT CHECKED, the database cannot be reached: $${out##*vulnerabilities: }" ;;
+	  *) echo "$$out" >&2; exit 1 ;;
+	esac
+
+.PHONY: docs
+docs: ## docs/reference/cli from the commands
+	@go run ./tools/release -docs docs/reference/cli
+
+.PHONY: release
+release: bin/nfpm ## dist/: static binaries, archives, packages, bills of materials, checksums
+	@go run ./tools/release -out dist
+	cat dist/SHA256SUMS
+
+.PHONY: release-check
+release-check: release ## the release again, in another directory with an empty build cache: the same bytes?
+	@tmp=$$(mktemp -d); trap 'chmod -R u+w "$$tmp"; rm -rf "$$tmp"' EXIT
+	git clone -q . "$$tmp/elsewhere"
+	git -C "$$tmp/elsewhere" checkout -q "$$(git rev-parse HEAD)"
+	git diff --quiet HEAD || { echo "release-check: commit your changes first" >&2; exit 1; }
+	nfpm=$$PWD/bin/nfpm; dist=$$PWD/dist
+	(cd "$$tmp/elsewhere" && GOCACHE=$$tmp/cache go run ./tools/release -nfpm "$$nfpm" -out out/there)
+	diff dist/SHA256SUMS "$$tmp/elsewhere/out/there/SHA256SUMS"
+	echo "release-check: the same bytes"
+
+bin/nfpm: tools/nfpm/go.mod
+	@cd tools/nfpm && CGO_ENABLED=0 go build -o ../../bin/nfpm github.com/goreleaser/nfpm/v2/cmd/nfpm
+
+.PHONY: image
+image: release ## the container image drover:dev from dist/
+	@docker build -q -t drover:dev -f Containerfile dist

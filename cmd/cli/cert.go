@@ -31,6 +31,8 @@ func newCert(streams *IO) *cobra.Command {
 A certificate is one object in a store: Nomad Variables below drover/certs
 unless --store names another. Renewals are the controller's; these commands
 are for the first issuance, for looking, and for the day it goes wrong.`,
+		Example: `  drover cert list
+  drover cert issue ocis -e prod --dry-run`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usagef("unknown command %q of %s", args[0], cmd.CommandPath())
@@ -134,6 +136,8 @@ func newCertList(streams *IO) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use: "list", Short: "List certificates, those that need attention first", Args: exactArgs(0, "no arguments"),
+		Example: `  drover cert list
+  drover cert list -o json`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneOf("-o", format, "text", "json"); err != nil {
 				return err
@@ -211,7 +215,8 @@ func newCertStatus(streams *IO) *cobra.Command {
 		Long: `Show how one certificate is, and why.
 
 The exit code is 0 when nobody needs to look at it, otherwise 1.`,
-		Args: exactArgs(1, "NAME"),
+		Example: "  drover cert status public",
+		Args:    exactArgs(1, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneOf("-o", format, "text", "json"); err != nil {
 				return err
@@ -442,6 +447,8 @@ func newCertIssue(streams *IO) *cobra.Command {
 Certificates that are there and not due are left alone. With --dry-run all is
 done as it would be, at Let's Encrypt's staging environment or at --directory,
 and the certificate is thrown away.`,
+		Example: `  drover cert issue ocis -e prod --staging
+  drover cert issue --names cloud.example.org --challenge http-01`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 1) == (len(names) > 0) || len(args) > 1 {
 				return usagef("%s: give STACK, or --names", cmd.CommandPath())
@@ -558,6 +565,8 @@ func newCertRenew(streams *IO) *cobra.Command {
 renewed whatever their age, and former failures are forgotten; a CA that asked
 to be left alone still is, and so is one that got three new orders for the
 same names within a day.`,
+		Example: `  drover cert renew
+  drover cert renew public --force`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			if force && len(args) == 0 {

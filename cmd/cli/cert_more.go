@@ -41,7 +41,8 @@ func newCertRevoke(streams *IO) *cobra.Command {
 
 What is stored stays and is served; it is not renewed by itself. Get a new one
 with drover cert renew --force NAME.`,
-		Args: exactArgs(1, "NAME"),
+		Example: "  drover cert revoke public",
+		Args:    exactArgs(1, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			at := slices.Index(names, reason)
 			if at < 0 {
@@ -94,6 +95,8 @@ func newCertInspect(streams *IO) *cobra.Command {
 
 The exit code is 1 when the first certificate has expired or is not valid yet,
 when the chain is broken, or when a key in the file is not its own.`,
+		Example: `  drover cert inspect chain.pem
+  drover cert inspect cloud.example.org:443`,
 		Args: exactArgs(1, "FILE or HOST:PORT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneOf("-o", format, "text", "json"); err != nil {
@@ -192,7 +195,8 @@ func newCertVerify(streams *IO) *cobra.Command {
 
 Every --at is asked by TLS for the first name of the certificate. The result is
 noted in its status. The exit code is 1 when one of them serves something else.`,
-		Args: exactArgs(1, "NAME"),
+		Example: "  drover cert verify public --at cloud.example.org:443",
+		Args:    exactArgs(1, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneOf("-o", format, "text", "json"); err != nil {
 				return err
@@ -243,7 +247,8 @@ func newCertExport(streams *IO) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use: "export NAME --out DIR", Short: "Write chain, key and bundle into new files that only you can read",
-		Args: exactArgs(1, "NAME"),
+		Example: "  drover cert export public --out ./public",
+		Args:    exactArgs(1, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if out == "" {
 				return usagef("--out DIR is missing")
@@ -278,6 +283,7 @@ func newCertExport(streams *IO) *cobra.Command {
 func newCertAccount(streams *IO) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "account", Short: "The ACME account of a store",
+		Example: "  drover cert account show",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usagef("unknown command %q of %s", args[0], cmd.CommandPath())
@@ -297,6 +303,7 @@ func newCertAccountShow(streams *IO) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use: "show", Short: "Show the account and the CAs that know it", Args: exactArgs(0, "no arguments"),
+		Example: "  drover cert account show",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneOf("-o", format, "text", "json"); err != nil {
 				return err
@@ -351,7 +358,8 @@ func newCertAccountRollover(streams *IO) *cobra.Command {
 
 It can be repeated when it was interrupted. Edges answer HTTP-01 with the new
 thumbprint as soon as they have read it; certificates are not touched.`,
-		Args: exactArgs(0, "no arguments"),
+		Example: "  drover cert account rollover",
+		Args:    exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b, err := flags.open(cmd.Context())
 			if err != nil {

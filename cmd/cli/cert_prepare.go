@@ -23,7 +23,8 @@ func newCertPrepare(streams *IO) *cobra.Command {
 		Long: `Make what an edge needs to start: a self-signed stand-in for every certificate
 of the stack that is not there yet, and the thumbprint of the ACME account's
 key. No CA is asked. drover cert issue follows when the edge runs.`,
-		Args: exactArgs(1, "STACK"),
+		Example: "  drover cert prepare ocis -e prod",
+		Args:    exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
 			given, err := flags.issuer()

@@ -24,6 +24,8 @@ func newCheck(streams *IO) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check STACK [NAME]",
 		Short: "Run the checks of a stack: HTTP requests and what they must answer",
+		Example: `  drover check ocis -e prod
+  drover check ocis webdav -e prod --retry-for 1m`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) < 1 || len(args) > 2 {
 				return usagef("%s: give STACK and perhaps the NAME of a check", cmd.CommandPath())

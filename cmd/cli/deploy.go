@@ -31,6 +31,8 @@ func newDeploy(streams *IO) *cobra.Command {
 Each service is submitted when everything it depends on is healthy in Nomad and
 passing in Consul; independent services go in parallel. What has not changed is
 left alone. The exit code tells the outcome: see 'drover help exit-codes'.`,
+		Example: `  drover deploy ocis -e prod --create-volumes
+  drover deploy mycloud -e prod --service gateway -o json`,
 		Args: exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneOf("-o", format, "text", "json"); err != nil {

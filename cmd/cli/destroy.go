@@ -29,6 +29,8 @@ func newDestroy(streams *IO) *cobra.Command {
 is gone. Secrets and volumes stay, unless --purge names them: "secrets" deletes
 the stack's secrets, "data" its dynamic host volumes with everything in them.
 Directories that a task writes outside of volumes cannot be deleted by drover.`,
+		Example: `  drover destroy ocis -e staging
+  drover destroy ocis -e staging --yes --purge secrets`,
 		Args: exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, p := range purge {

@@ -26,6 +26,9 @@ several servers, clients, datacenters and regions.
 The programs are taken from PATH when their version fits, and otherwise built
 once from the versions that drover pins. What Nomad and Consul know survives
 down and up; no process does.`,
+		Example: `  drover dev up
+  eval "$(drover dev env)"
+  drover dev down --wipe`,
 		Args: noSubcommand,
 		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
@@ -75,6 +78,8 @@ numbers are per region. A cluster keeps its shape until it is wiped.
 
 --acme adds Pebble, an ACME CA whose certificates are for trying things only,
 also to a cluster that runs; it stays until the cluster is wiped.`,
+		Example: `  drover dev up
+  drover dev up --servers 3 --clients 2`,
 		Args: noSubcommand,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := devSupported(); err != nil {
@@ -141,6 +146,8 @@ func newDevDown(streams *IO, opts *devcluster.Options) *cobra.Command {
 		Short: "Stop the dev cluster and everything that it runs",
 		Long: `Stop the dev cluster and everything that it runs. Jobs, volumes and what Consul
 knows are kept, and the next up brings them back; --wipe removes them.`,
+		Example: `  drover dev down
+  drover dev down --wipe`,
 		Args: noSubcommand,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := devSupported(); err != nil {
@@ -171,9 +178,10 @@ knows are kept, and the next up brings them back; --wipe removes them.`,
 func newDevStatus(streams *IO, opts *devcluster.Options) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
-		Use:   "status",
-		Short: "Show what the dev cluster is made of and what runs",
-		Args:  noSubcommand,
+		Use:     "status",
+		Short:   "Show what the dev cluster is made of and what runs",
+		Example: "  drover dev status",
+		Args:    noSubcommand,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := devSupported(); err != nil {
 				return err
@@ -229,7 +237,8 @@ func newDevEnv(streams *IO, opts *devcluster.Options) *cobra.Command {
 		Long: `Print the shell variables that make nomad, consul and drover use the dev cluster:
 
     eval "$(drover dev env)"`,
-		Args: noSubcommand,
+		Example: `  eval "$(drover dev env)"`,
+		Args:    noSubcommand,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := devSupported(); err != nil {
 				return err
@@ -259,6 +268,8 @@ func newDevTools(streams *IO) *cobra.Command {
 	return &cobra.Command{
 		Use:   "tools [NAME...]",
 		Short: "Find or build the programs of the dev cluster, and print where they are",
+		Example: `  drover dev tools
+  drover dev tools nomad consul`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := devSupported(); err != nil {
 				return err

@@ -29,6 +29,8 @@ The dns block of stack.hcl names the provider, the zones that may be changed
 and the policy; record blocks are what the stack wants there. Which records are
 drover's is kept in a Nomad Variable: a record that drover did not make is left
 alone unless --adopt is given.`,
+		Example: `  drover dns plan ocis -e prod
+  drover dns apply ocis -e prod`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return usagef("unknown command %q of %s", args[0], cmd.CommandPath())
@@ -131,10 +133,12 @@ func newDNSPlan(streams *IO, apply bool) *cobra.Command {
 		Long: `Show what would be changed in DNS, and what is left alone and why.
 
 The exit code is 1 when a zone cannot be read.`,
-		Args: exactArgs(1, "STACK"),
+		Example: "  drover dns plan ocis -e prod",
+		Args:    exactArgs(1, "STACK"),
 	}
 	if apply {
 		cmd.Use, cmd.Short = "apply STACK", "Make the DNS records as the stack wants them"
+		cmd.Example = "  drover dns apply ocis -e prod"
 		cmd.Long = `Make the DNS records as the stack wants them.
 
 Each zone is changed at once where the provider can; when that is refused,
@@ -363,9 +367,10 @@ func (v *dnsView) apply(ctx context.Context, m *dns.Manager, p *dns.Plan) error 
 func newDNSList(streams *IO) *cobra.Command {
 	var flags dnsFlags
 	cmd := &cobra.Command{
-		Use:   "list STACK",
-		Short: "List the records that drover made for a stack, and how they are now",
-		Args:  exactArgs(1, "STACK"),
+		Use:     "list STACK",
+		Short:   "List the records that drover made for a stack, and how they are now",
+		Example: "  drover dns list ocis -e prod",
+		Args:    exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			m, _, s, err := flags.open(cmd.Context(), args[0])
 			if err != nil {

@@ -25,6 +25,8 @@ func newLint(streams *IO) *cobra.Command {
 
 The rules are described in docs/reference/lint.md. The exit code is 0 when there
 are no errors (warnings are allowed) and 2 when there are.`,
+		Example: `  drover lint ./mycloud -e prod
+  drover lint web.nomad.hcl`,
 		Args: exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if format != "text" && format != "json" {

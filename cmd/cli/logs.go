@@ -19,7 +19,8 @@ func newLogs(streams *IO) *cobra.Command {
 		Short: "Print the logs of all instances of a service",
 		Long: `Print the logs of all instances of a service, each line with allocation and
 task before it.`,
-		Args: exactArgs(2, "STACK and SERVICE"),
+		Example: "  drover logs ocis gateway -e prod",
+		Args:    exactArgs(2, "STACK and SERVICE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			flags.services = []string{args[1]}
 			_, jobs, err := flags.load(cmd.Context(), args[0])

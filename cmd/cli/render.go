@@ -31,6 +31,8 @@ target where the environment has several.
 
 STACK is a directory, a single job file or the name of a stack that ships with
 drover. With a single job file, the output is that of 'nomad job run -output'.`,
+		Example: `  drover render ocis -e prod --var domain=cloud.example.org
+  drover render ./mycloud -e prod -o hcl --out rendered`,
 		Args: exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if format != "json" && format != "hcl" {

@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"strings"
@@ -43,10 +44,22 @@ func Run(ctx context.Context, streams *IO, args []string) int {
 	return exitCode(err)
 }
 
+// Root is the tree of drover's commands, for what documents it: man pages,
+// reference and completions.
+func Root() *cobra.Command {
+	root := newRoot(&IO{In: strings.NewReader(""), Out: io.Discard, Err: io.Discard})
+	root.InitDefaultCompletionCmd()
+	root.DisableAutoGenTag = true
+	return root
+}
+
 func newRoot(streams *IO) *cobra.Command {
 	root := &cobra.Command{
-		Use:           "drover",
-		Short:         "Deploy applications of many services on Nomad",
+		Use:   "drover",
+		Short: "Deploy applications of many services on Nomad",
+		Example: `  drover init ocis mycloud
+  drover lint mycloud -e prod
+  drover deploy mycloud -e prod`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -66,6 +79,7 @@ func newRoot(streams *IO) *cobra.Command {
 	root.AddCommand(newVersion(streams), newRender(streams), newStacks(streams), newInit(streams), newLint(streams))
 	root.AddCommand(newDev(streams), newDNS(streams), newCert(streams), newController(streams))
 	root.AddCommand(newDeploy(streams), newStatus(streams), newDestroy(streams), newLogs(streams), newCheck(streams), newSecrets(streams), newExitCodes())
+	completeWords(root)
 	return root
 }
 

@@ -25,7 +25,9 @@ func newStacks(streams *IO) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "stacks",
 		Short: "List the stacks that ship with drover",
-		Args:  exactArgs(0, "no arguments"),
+		Example: `  drover stacks
+  drover stacks -o json`,
+		Args: exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			type row struct {
 				Name        string `json:"name"`
@@ -78,6 +80,8 @@ which must be empty or absent, to be edited.
 With a DIR of your own job specs (*.nomad.hcl), a stack.hcl with one service
 for each is written there; FILEs narrow it to some of them. Nothing is ever
 overwritten.`,
+		Example: `  drover init ocis mycloud
+  drover init ./jobs web.nomad.hcl api.nomad.hcl`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usagef("%s: give NAME DIR, or a DIR with job specs", cmd.CommandPath())

@@ -23,6 +23,8 @@ func newStatus(streams *IO) *cobra.Command {
 
 The exit code is 0 when every service is deployed, all its allocations are
 healthy and all its checks pass, otherwise 1.`,
+		Example: `  drover status ocis -e prod
+  drover status ocis -e prod -o json`,
 		Args: exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneOf("-o", format, "text", "json"); err != nil {

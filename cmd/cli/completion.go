@@ -1,0 +1,123 @@
+package cli
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drover-nomad/drover/jobs"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// completeWords teaches the shells what the words of a command are: those
+// that its usage line calls STACK and SERVICE, and its flags --env, --service
+// and --output. Nothing is asked of a cluster and no stack is evaluated.
+func completeWords(cmd *cobra.Command) {
+	for _, sub := range cmd.Commands() {
+		completeWords(sub)
+	}
+	words := strings.Fields(cmd.Use)[1:]
+	if cmd.ValidArgsFunction == nil && slices.Contains(words, "STACK") {
+		cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) >= len(words) {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			switch strings.Trim(words[len(args)], "[]…") {
+			case "STACK":
+				return stackNames(), cobra.ShellCompDirectiveDefault // and files
+			case "SERVICE":
+				return serviceNames(args[0]), cobra.ShellCompDirectiveNoFileComp
+			case "FILE":
+				return nil, cobra.ShellCompDirectiveDefault
+			}
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		}
+	}
+	ofStack := func(names func(string) []string) cobra.CompletionFunc {
+		return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+			if len(args) == 0 {
+				return nil, cobra.ShellCompDirectiveDefault
+			}
+			return names(args[0]), cobra.ShellCompDirectiveNoFileComp
+		}
+	}
+	for name, f := range map[string]cobra.CompletionFunc{"env": ofStack(environmentNames), "service": ofStack(serviceNames)} {
+		if cmd.Flags().Lookup(name) != nil {
+			_ = cmd.RegisterFlagCompletionFunc(name, f) // fails only when there is one already
+		}
+	}
+	if f := cmd.Flags().Lookup("output"); f != nil {
+		_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats(f.Usage), cobra.ShellCompDirectiveNoFileComp))
+	}
+}
+
+// formats are the values that the usage of --output names.
+func formats(usage string) []string {
+	var found []string
+	for _, w := range strings.FieldsFunc(usage, func(r rune) bool { return r == ' ' || r == ',' || r == ':' }) {
+		if slices.Contains([]string{"text", "json", "hcl", "yaml"}, w) && !slices.Contains(found, w) {
+			found = append(found, w)
+		}
+	}
+	return found
+}
+
+// stackNames are the stacks that ship with drover and those below the
+// working directory.
+func stackNames() []string {
+	names := jobs.Names()
+	here, _ := filepath.Glob("*/" + stack.ConfigFile)
+	for _, f := range here {
+		names = append(names, filepath.Dir(f))
+	}
+	files, _ := filepath.Glob("*.nomad.hcl")
+	return append(names, files...)
+}
+
+// stackFiles is the directory of a stack, nil when arg is none.
+func stackFiles(arg string) fs.FS {
+	if info, err := os.Stat(arg); err == nil {
+		if !info.IsDir() {
+			return nil
+		}
+		return os.DirFS(arg)
+	}
+	files, err := jobs.Stack(arg)
+	if err != nil {
+		return nil
+	}
+	return files
+}
+
+func environmentNames(arg string) []string {
+	files := stackFiles(arg)
+	if files == nil {
+		return nil
+	}
+	var names []string
+	found, _ := fs.Glob(files, "environments/*.hcl")
+	for _, f := range found {
+		names = append(names, strings.TrimSuffix(strings.TrimPrefix(f, "environments/"), ".hcl"))
+	}
+	return names
+}
+
+func serviceNames(arg string) []string {
+	files := stackFiles(arg)
+	if files == nil {
+		return nil
+	}
+	outline, err := stack.Outline(arg, files)
+	if err != nil {
+		return nil // a mistake in the stack is for the command to tell
+	}
+	var names []string
+	for _, s := range outline.Services {
+		names = append(names, s.Name)
+	}
+	return names
+}
