@@ -76,6 +76,14 @@ func release(ctx context.Context, o options) error {
 	if err := os.MkdirAll(o.out, 0o755); err != nil { //nolint:gosec // a release is public
 		return err
 	}
+	// What the Containerfile puts beside the binary: a /tmp for everybody.
+	tmp := filepath.Join(o.out, "rootfs", "tmp")
+	if err := os.MkdirAll(tmp, 0o755); err != nil { //nolint:gosec // as above
+		return err
+	}
+	if err := os.Chmod(tmp, 0o777|os.ModeSticky); err != nil { //nolint:gosec // that is what /tmp is
+		return err
+	}
 	pages, err := manPages(src)
 	if err != nil {
 		return err
