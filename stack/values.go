@@ -450,7 +450,7 @@ func yamlValues(path string, src []byte) ([]given, hcl.Diagnostics) {
 	budget := 1_000_000
 	for i := 0; i+1 < len(root.Content); i += 2 {
 		k, n := root.Content[i], root.Content[i+1]
-		v, err := yamlValue(n, &budget)
+		v, err := yamlValue(n, &budget, 0)
 		if err != nil {
 			diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: "Cannot read YAML", Detail: err.Error() + ".", Subject: at(n)})
 			continue
@@ -460,18 +460,22 @@ func yamlValues(path string, src []byte) ([]given, hcl.Diagnostics) {
 	return out, diags
 }
 
-// yamlValue reads one node. budget bounds how many nodes aliases unfold to.
-func yamlValue(n *yaml.Node, budget *int) (cty.Value, error) {
+// yamlValue reads one node. budget bounds how many nodes aliases unfold to,
+// depth how deep: an alias may be inside of what it names.
+func yamlValue(n *yaml.Node, budget *int, depth int) (cty.Value, error) {
 	if *budget--; *budget < 0 {
 		return cty.NilVal, errors.New("the file unfolds to too many values")
 	}
+	if depth++; depth > 100 {
+		return cty.NilVal, errors.New("the value is nested too deeply, or an alias is inside of what it names")
+	}
 	switch n.Kind {
 	case yaml.AliasNode:
-		return yamlValue(n.Alias, budget)
+		return yamlValue(n.Alias, budget, depth)
 	case yaml.SequenceNode:
 		vals := make([]cty.Value, len(n.Content))
 		for i, c := range n.Content {
-			v, err := yamlValue(c, budget)
+			v, err := yamlValue(c, budget, depth)
 			if err != nil {
 				return cty.NilVal, err
 			}
@@ -481,7 +485,7 @@ func yamlValue(n *yaml.Node, budget *int) (cty.Value, error) {
 	case yaml.MappingNode:
 		vals := map[string]cty.Value{}
 		for i := 0; i+1 < len(n.Content); i += 2 {
-			v, err := yamlValue(n.Content[i+1], budget)
+			v, err := yamlValue(n.Content[i+1], budget, depth)
 			if err != nil {
 				return cty.NilVal, err
 			}
