@@ -20,13 +20,13 @@ func completeWords(cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
 		completeWords(sub)
 	}
-	words := strings.Fields(cmd.Use)[1:]
+	words := strings.Fields(strings.NewReplacer("[", "", "]", "", "…", "").Replace(cmd.Use))[1:]
 	if cmd.ValidArgsFunction == nil && slices.Contains(words, "STACK") {
 		cmd.ValidArgsFunction = func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			if len(args) >= len(words) {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			switch strings.Trim(words[len(args)], "[]…") {
+			switch words[len(args)] {
 			case "STACK":
 				return stackNames(), cobra.ShellCompDirectiveDefault // and files
 			case "SERVICE":

@@ -45,6 +45,7 @@ serve /health and /metrics. The log is JSON on stderr.
 
 Registrations in Consul whose allocation is over, left behind by clients that
 were lost, are named in the log, and removed with --sweep-orphans.`,
+		Example: "  drover controller ocis -e prod --listen 0.0.0.0:9190",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 1 {
 				return usagef("%s takes one STACK at most", cmd.CommandPath())
