@@ -127,7 +127,11 @@ func service(job *api.Job, deps ...string) render.Job {
 func cleanUp(t *testing.T, c Clients, ids ...string) {
 	t.Cleanup(func() {
 		for _, id := range ids {
-			_, _, _ = c.Nomad.Jobs().Deregister(id, true, nil)
+			ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
+			if err := purge(ctx, c, spec{}, id); err != nil {
+				t.Error(err)
+			}
+			cancel()
 		}
 	})
 }

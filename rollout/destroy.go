@@ -94,11 +94,24 @@ func destroyJob(ctx context.Context, c Clients, s spec) (missing bool, err error
 }
 
 // purge stops jobs first and purges them when that is done: Nomad lists no
-// allocations of a job that it has forgotten.
+// allocations of a job that it has forgotten. And a server of Nomad 1.11.3
+// panics (planner.applyPlan) when the scheduler has to cancel the deployment
+// of a job that has been purged meanwhile, so that the evaluation of the stop,
+// behind which no older one waits, has to have ended too.
 func purge(ctx context.Context, c Clients, s spec, ids ...string) error {
+	var evals []string
 	for _, id := range ids {
-		if _, _, err := c.Nomad.Jobs().Deregister(id, false, s.write(ctx)); err != nil && !notFound(err) {
+		eval, _, err := c.Nomad.Jobs().Deregister(id, false, s.write(ctx))
+		if err != nil && !notFound(err) {
 			return fmt.Errorf("stopping job %q: %w", id, err)
+		}
+		if eval != "" { // periodic and parameterized jobs have none
+			evals = append(evals, eval)
+		}
+	}
+	for _, id := range evals {
+		if err := evaluated(ctx, c, s, id); err != nil {
+			return err
 		}
 	}
 	for _, id := range ids {
@@ -112,6 +125,28 @@ func purge(ctx context.Context, c Clients, s spec, ids ...string) error {
 		}
 	}
 	return nil
+}
+
+// evaluated waits by a blocking query (GET /v1/evaluation/:id) until the
+// scheduler has dealt with an evaluation.
+func evaluated(ctx context.Context, c Clients, s spec, id string) error {
+	var index uint64
+	for {
+		q := s.query(ctx)
+		q.WaitIndex, q.WaitTime = index, time.Minute
+		eval, meta, err := c.Nomad.Evaluations().Info(id, q)
+		switch {
+		case notFound(err):
+			return nil // collected as garbage, as only an ended one is
+		case err != nil && ctx.Err() != nil:
+			return fmt.Errorf("waiting for evaluation %s: %w", id, context.Cause(ctx))
+		case err != nil:
+			return fmt.Errorf("waiting for evaluation %s: %w", id, err)
+		case eval.Status != api.EvalStatusPending:
+			return nil
+		}
+		index = meta.LastIndex
+	}
 }
 
 // stopped waits by a blocking query until no allocation of the job runs.
