@@ -213,19 +213,34 @@ func TestBadCA(t *testing.T) {
 	}
 	gone := answering(t, func(http.ResponseWriter, *http.Request) {})
 	gone.Directory = "https://127.0.0.1:1/dir"
+	hang := func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }
 	for _, c := range []struct {
 		name   string
 		issuer acme.Issuer
 		kind   acme.Kind
 		after  time.Duration
+		says   string
 	}{
-		{"down", gone, acme.KindUnreachable, 0},
-		{"hanging", answering(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() }), acme.KindUnreachable, 0},
-		{"5xx", answering(t, func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusBadGateway) }), acme.KindServer, 0},
+		{"down", gone, acme.KindUnreachable, 0, "connection refused"},
+		{"hanging", answering(t, hang), acme.KindUnreachable, 0, "no answer within 300ms"},
+		{"hanging-later", answering(t, behind(hang)), acme.KindUnreachable, 0, "no answer within 300ms"},
+		{"hanging-midway", answering(t, func(rw http.ResponseWriter, r *http.Request) {
+			fmt.Fprint(rw, "{")
+			_ = http.NewResponseController(rw).Flush()
+			hang(rw, r)
+		}), acme.KindUnreachable, 0, "no answer within 300ms"},
+		{"empty", answering(t, func(http.ResponseWriter, *http.Request) {}), acme.KindServer, 0, "answers 200 OK with nothing: that is no ACME directory"},
+		{"portal", answering(t, func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprint(rw, "<html>log in") }), acme.KindServer, 0,
+			"answers 200 OK with 12 bytes of text/html; charset=utf-8: that is no ACME directory"},
+		{"portal-later", answering(t, behind(func(rw http.ResponseWriter, _ *http.Request) {
+			rw.Header().Set("Replay-Nonce", "bm9uY2U")
+			fmt.Fprint(rw, "<html>log in")
+		})), acme.KindServer, 0, "registering an account"},
+		{"5xx", answering(t, func(rw http.ResponseWriter, _ *http.Request) { rw.WriteHeader(http.StatusBadGateway) }), acme.KindServer, 0, "502 Bad Gateway"},
 		{"maintenance", answering(t, func(rw http.ResponseWriter, _ *http.Request) {
 			rw.Header().Set("Retry-After", "7200")
 			rw.WriteHeader(http.StatusServiceUnavailable)
-		}), acme.KindServer, 2 * time.Hour},
+		}), acme.KindServer, 2 * time.Hour, "503 Service Unavailable"},
 		{"rate-limited", answering(t, behind(func(rw http.ResponseWriter, r *http.Request) {
 			rw.Header().Set("Replay-Nonce", "bm9uY2U")
 			if r.Method == http.MethodHead {
@@ -235,13 +250,15 @@ func TestBadCA(t *testing.T) {
 			rw.Header().Set("Content-Type", "application/problem+json")
 			rw.WriteHeader(http.StatusTooManyRequests)
 			fmt.Fprint(rw, `{"type":"urn:ietf:params:acme:error:rateLimited","detail":"too many certificates already issued"}`)
-		})), acme.KindRateLimited, 72 * time.Hour},
+		})), acme.KindRateLimited, 72 * time.Hour, "too many certificates already issued"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			c.issuer.Name = c.name
 			m := w.manager(t, func(cfg *acme.Config) {
 				cfg.Issuers = append(cfg.Issuers, c.issuer)
-				cfg.RequestTimeout = 300 * time.Millisecond
+				if strings.HasPrefix(c.name, "hanging") {
+					cfg.RequestTimeout = 300 * time.Millisecond
+				}
 			})
 			spec := acme.Spec{Name: c.name, Names: []string{c.name + ".example.com"}, Issuers: []string{c.name}}
 			if _, err := m.Apply(t.Context(), spec); err != nil {
@@ -249,8 +266,8 @@ func TestBadCA(t *testing.T) {
 			}
 			r, err := m.Reconcile(t.Context(), c.name)
 			var ie *acme.IssuerError
-			if !errors.As(err, &ie) || ie.Kind != c.kind || !strings.Contains(err.Error(), "issuer "+c.name) {
-				t.Fatalf("%v", err)
+			if !errors.As(err, &ie) || ie.Kind != c.kind || !strings.Contains(err.Error(), "issuer "+c.name) || !strings.Contains(err.Error(), c.says) {
+				t.Fatalf("%+v", err)
 			}
 			st := r.Object.Status
 			wait := st.NextAttempt.Sub(st.LastAttempt)
@@ -271,11 +288,57 @@ func TestBadCA(t *testing.T) {
 			if o, err := m.Apply(t.Context(), spec); err != nil || o.Status.Attempts != 0 {
 				t.Fatal(err)
 			}
-			r, err = m.Reconcile(t.Context(), c.name)
+			r, err = w.manager(t, func(cfg *acme.Config) {
+				cfg.Issuers = append(cfg.Issuers, c.issuer)
+				if strings.HasPrefix(c.name, "hanging") { // without the wait
+					cfg.Transport = &only{w.https(t), strings.TrimSuffix(w.ca.Directory, "/dir")}
+				}
+			}).Reconcile(t.Context(), c.name)
 			if err != nil || !r.Issued || r.Object.Status.Issuer != "pebble" {
 				t.Errorf("fallback: %+v, %v", r, err)
 			}
 		})
+	}
+}
+
+// only reaches one server; all others time out at once.
+type only struct {
+	http.RoundTripper
+	server string
+}
+
+func (o *only) RoundTrip(r *http.Request) (*http.Response, error) {
+	if !strings.HasPrefix(r.URL.String(), o.server) {
+		return nil, context.DeadlineExceeded
+	}
+	return o.RoundTripper.RoundTrip(r)
+}
+
+// late answers as a server does that notices that it is no longer waited for:
+// when the request is over, with nothing, as if that were an answer.
+type late struct{}
+
+func (late) RoundTrip(r *http.Request) (*http.Response, error) {
+	<-r.Context().Done()
+	return &http.Response{StatusCode: http.StatusOK, Status: "200 OK", Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+}
+
+// TestAnswerAfterTimeout: an answer that races the timeout is none.
+func TestAnswerAfterTimeout(t *testing.T) {
+	t.Parallel()
+	m := acme.NewManager(acme.Config{
+		Store: acme.NewStore(acme.Directory(t.TempDir())), RequestTimeout: 20 * time.Millisecond, Transport: late{},
+		Issuers: []acme.Issuer{{Name: "late", Directory: "https://ca.example/dir"}}, DefaultIssuer: "late",
+		Solvers: map[string]acme.Solver{acme.HTTP01: acme.Stateless{SkipCheck: true}},
+	})
+	defer m.Close()
+	if _, err := m.Apply(t.Context(), acme.Spec{Name: "a", Names: []string{"a.example.com"}}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := m.Reconcile(t.Context(), "a")
+	var ie *acme.IssuerError
+	if !errors.As(err, &ie) || ie.Kind != acme.KindUnreachable || !strings.Contains(err.Error(), "no answer within 20ms") {
+		t.Fatal(err)
 	}
 }
 

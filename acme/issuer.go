@@ -6,6 +6,7 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -75,7 +76,7 @@ type Kind string
 const (
 	KindConfig      Kind = "config"      // what was asked for cannot be
 	KindUnreachable Kind = "unreachable" // no answer
-	KindServer      Kind = "server"      // 5xx
+	KindServer      Kind = "server"      // 5xx, or an answer that is not ACME's
 	KindRateLimited Kind = "rate-limited"
 	KindAccount     Kind = "account" // the CA does not know, or does not want, the account
 	KindUnproven    Kind = "unproven"
@@ -274,13 +275,38 @@ func (c *ca) ready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	// A server that notices that it is no longer waited for may end its answer
+	// as if it had one.
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("GET %s: %w", c.issuer.Directory, err)
+	}
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("GET %s answers %s", c.issuer.Directory, resp.Status)
 	}
+	// What is no directory is not kept: it is asked for again next time.
+	var dir acme.Directory
+	if json.Unmarshal(body, &dir) != nil || dir.NewNonce == "" || dir.NewAccount == "" || dir.NewOrder == "" {
+		return fmt.Errorf("GET %s answers %s with %s: %w", c.issuer.Directory, resp.Status, describe(resp, body), errNotACME)
+	}
+	resp.Header.Set("Content-Type", "application/json") // some say text/json
 	t.mu.Lock()
 	t.directory, t.body = resp, body
 	t.mu.Unlock()
 	return nil
+}
+
+// errNotACME says that something answers where a CA should.
+var errNotACME = errors.New("that is no ACME directory")
+
+// describe is an answer in a few words.
+func describe(resp *http.Response, body []byte) string {
+	if len(body) == 0 {
+		return "nothing"
+	}
+	if t := resp.Header.Get("Content-Type"); t != "" {
+		return fmt.Sprintf("%d bytes of %s", len(body), t)
+	}
+	return fmt.Sprintf("%d bytes", len(body))
 }
 
 // fail makes an IssuerError of what went wrong in a step.
@@ -297,7 +323,9 @@ func (c *ca) fail(s *said, step string, err error) error {
 	}
 	s.mu.Unlock()
 	var problem acme.Problem
+	var timeout interface{ Timeout() bool }
 	switch {
+	case errors.Is(err, errOrderGone): // rejected
 	case errors.As(err, &problem):
 		e.Err = problemError{problem}
 		switch problem.Type {
@@ -312,8 +340,12 @@ func (c *ca) fail(s *said, step string, err error) error {
 		e.Kind = KindRateLimited
 	case status >= 500:
 		e.Kind = KindServer
+	case errors.As(err, &timeout) && timeout.Timeout():
+		e.Kind, e.Err = KindUnreachable, fmt.Errorf("no answer within %s: %w", c.client.HTTPClient.Timeout, err)
 	case status == 0:
 		e.Kind = KindUnreachable
+	case status < 400: // not what ACME says comes next
+		e.Kind = KindServer
 	}
 	return e
 }
