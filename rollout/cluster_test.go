@@ -62,6 +62,12 @@ func TestOnCluster(t *testing.T) {
 		{"StatusLogsDestroy", testStatusLogsDestroy},
 		{"UnchangedWritesNothing", testUnchangedWritesNothing},
 		{"Hooks", testHooks},
+		{"PlanIsWhatHappens", testPlanIsWhatHappens},
+		{"NeedsReplace", testNeedsReplace},
+		{"KeepsScaledCount", testKeepsScaledCount},
+		{"Former", testFormer},
+		{"PlanTrouble", testPlanTrouble},
+		{"SavedPlan", testSavedPlan},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -158,9 +158,13 @@ func placements(evals []*api.Evaluation) []Placement {
 	if latest == nil {
 		return nil
 	}
+	return placementsOf(latest.FailedTGAllocs)
+}
+
+func placementsOf(failed map[string]*api.AllocationMetric) []Placement {
 	var out []Placement
-	for _, group := range slices.Sorted(maps.Keys(latest.FailedTGAllocs)) {
-		m := latest.FailedTGAllocs[group]
+	for _, group := range slices.Sorted(maps.Keys(failed)) {
+		m := failed[group]
 		p := Placement{Group: group, Evaluated: m.NodesEvaluated, Filtered: map[string]int{}, Exhausted: map[string]int{}, Quota: m.QuotaExhausted}
 		for c, nodes := range m.ConstraintFiltered {
 			p.Filtered[c] = nodes

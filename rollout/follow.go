@@ -75,9 +75,15 @@ func (f *follower) run(ctx context.Context) ServiceResult {
 func (f *follower) submit(ctx context.Context) error {
 	s := f.step
 	f.target = s.plan.JobModifyIndex
-	if s.unchanged() {
+	switch {
+	case s.unchanged():
 		f.settling = true
 		return f.revive(ctx)
+	case s.retyped:
+		if err := s.allowed(f.opts); err != nil {
+			return err
+		}
+		return f.recreate(ctx, s.recreate)
 	}
 	if err := f.before(ctx); err != nil {
 		return err
@@ -150,49 +156,70 @@ func (f *follower) send(ctx context.Context, opts *api.RegisterOptions) (uint64,
 	}
 }
 
-// revive gives an unchanged job that is dead another chance. Nomad replaces
-// a failed allocation whose reschedule attempts are used up for nothing less
-// than a changed spec: not for the same one registered again, not after a
-// stop, not by a forced evaluation. So the job is purged first, and only when
-// none of its allocations is worth keeping.
+// revive gives an unchanged job that is dead another chance.
 func (f *follower) revive(ctx context.Context) error {
 	s := f.step
-	d, err := f.findDeployment(ctx)
-	if err != nil || (d != nil && inProgress(d.Status)) {
-		return err
-	}
 	allocs, _, err := f.clients.Nomad.Jobs().Allocations(s.spec.id, false, s.spec.query(ctx))
 	if err != nil {
 		return fmt.Errorf("reading the allocations of job %q: %w", s.spec.id, err)
 	}
+	why, err := s.spec.hopeless(ctx, f.clients, f.target, allocs)
+	if err != nil || why == "" {
+		return err
+	}
+	return f.recreate(ctx, why)
+}
+
+// hopeless says why an unchanged job at the given index has to be purged to
+// be started: "" when it has not. Nomad replaces a failed allocation whose
+// reschedule attempts are used up for nothing less than a changed spec: not
+// for the same one registered again, not after a stop, not by a forced
+// evaluation. It is purged only when no allocation is worth keeping.
+func (s spec) hopeless(ctx context.Context, c Clients, index uint64, allocs []*api.AllocationListStub) (string, error) {
 	live := current(allocs)
+	if len(live) == 0 {
+		return "", nil
+	}
+	d, err := s.deploymentOf(ctx, c, index)
+	if err != nil || (d != nil && inProgress(d.Status)) {
+		return "", err
+	}
 	for _, a := range live {
 		dead := a.ClientStatus == api.AllocClientStatusFailed && a.FollowupEvalID == ""
 		st := a.DeploymentStatus
 		rejected := d != nil && d.Status == api.DeploymentStatusFailed && st != nil && st.Healthy != nil && !*st.Healthy
 		if !dead && !rejected {
-			return nil
+			return "", nil
 		}
 	}
-	if len(live) == 0 {
-		return nil
-	}
+	return "none of its allocations is healthy, and Nomad starts no others for the same job", nil
+}
+
+// recreate purges the job that the plan saw, and registers it as a new one.
+func (f *follower) recreate(ctx context.Context, why string) error {
+	s := f.step
 	job, _, err := f.clients.Nomad.Jobs().Info(s.spec.id, s.spec.query(ctx))
 	if err != nil {
 		return fmt.Errorf("reading job %q: %w", s.spec.id, err)
 	}
 	if deref(job.JobModifyIndex, 0) != f.target {
-		return nil // changed meanwhile: the follower will say so
+		if s.unchanged() {
+			return nil // changed meanwhile: the follower will say so
+		}
+		return errMoved
 	}
 	if err := f.before(ctx); err != nil {
 		return err
 	}
-	f.progress(0, s.spec.total(), "the old allocations to stop: none of them was healthy")
+	f.progress(0, s.spec.total(), "the old allocations to stop: "+why)
 	if err := purge(ctx, f.clients, s.spec, s.spec.id); err != nil {
 		return err
 	}
 	return f.register(ctx, 0)
 }
+
+// errMoved reads as Nomad's own refusal of a registration.
+var errMoved = errors.New("Enforcing job modify index: the job has another one")
 
 // until follows the target to its outcome, which it leaves in f.result.
 // FailedReverted there means that a rollback has begun.
@@ -347,13 +374,22 @@ func (f *follower) findDeployment(ctx context.Context) (*api.Deployment, error) 
 			return nil, fmt.Errorf("reading the deployment of job %q: %w", s.id, err)
 		}
 	}
-	list, _, err := f.clients.Nomad.Jobs().Deployments(s.id, false, s.query(ctx))
+	return s.deploymentOf(ctx, f.clients, f.target)
+}
+
+// deploymentOf is the newest deployment of the version with that
+// JobModifyIndex, nil when there is none.
+func (s spec) deploymentOf(ctx context.Context, c Clients, index uint64) (*api.Deployment, error) {
+	if s.noDeploy {
+		return nil, nil
+	}
+	list, _, err := c.Nomad.Jobs().Deployments(s.id, false, s.query(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("reading the deployments of job %q: %w", s.id, err)
 	}
 	var newest *api.Deployment
 	for _, d := range list {
-		if d.JobSpecModifyIndex == f.target && (newest == nil || d.CreateIndex > newest.CreateIndex) {
+		if d.JobSpecModifyIndex == index && (newest == nil || d.CreateIndex > newest.CreateIndex) {
 			newest = d
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -46,29 +47,229 @@ func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*
 	}
 
 	allocs := make([][]*api.AllocationListStub, len(p.steps))
-	err := each(len(p.steps), 8, func(i int) error {
-		s := p.steps[i]
-		plan, _, err := c.Nomad.Jobs().Plan(s.Job.Job, true, s.spec.write(ctx))
-		if err != nil {
-			return fmt.Errorf("planning job %q: %w", s.spec.id, plain(err))
-		}
-		s.plan = plan
-		if s.unchanged() && !s.spec.registeredIsDeployed() {
-			allocs[i], _, err = c.Nomad.Jobs().Allocations(s.spec.id, false, s.spec.query(ctx))
-			if err != nil {
-				return fmt.Errorf("reading the allocations of job %q: %w", s.spec.id, err)
-			}
-		}
-		return nil
+	err := each(len(p.steps), 8, func(i int) (err error) {
+		allocs[i], err = p.steps[i].ask(ctx, c)
+		return err
 	})
+	err = errors.Join(err, p.findFormer(ctx, opts.Former))
 	wg.Wait()
 	if err = errors.Join(err, consulErr); err != nil {
 		return nil, err
 	}
-	for i, s := range p.steps {
-		s.healthy = s.unchanged() && s.spec.settled(allocs[i], s.plan.Annotations, instances)
+	err = each(len(p.steps), 8, func(i int) (err error) {
+		s := p.steps[i]
+		if s.healthy = s.unchanged() && s.spec.settled(allocs[i], s.plan.Annotations, instances); s.healthy || !s.unchanged() {
+			return nil
+		}
+		s.recreate, err = s.spec.hopeless(ctx, c, s.plan.JobModifyIndex, allocs[i])
+		return err
+	})
+	if err != nil {
+		return nil, err
 	}
 	return p, nil
+}
+
+// ask plans one job, and reads its allocations if that says that nothing
+// changed.
+func (s *step) ask(ctx context.Context, c Clients) ([]*api.AllocationListStub, error) {
+	if err := s.keepCounts(ctx, c); err != nil {
+		return nil, err
+	}
+	var err error
+	if s.plan, _, err = c.Nomad.Jobs().Plan(s.Job.Job, true, s.spec.write(ctx)); err != nil {
+		return nil, fmt.Errorf("planning job %q: %w", s.spec.id, plain(err))
+	}
+	quiet(s.plan)
+	if s.recreate = retyped(s.plan); s.recreate != "" {
+		s.retyped = true
+	}
+	if !s.unchanged() || s.spec.registeredIsDeployed() {
+		return nil, nil
+	}
+	allocs, _, err := c.Nomad.Jobs().Allocations(s.spec.id, false, s.spec.query(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("reading the allocations of job %q: %w", s.spec.id, err)
+	}
+	return allocs, nil
+}
+
+// keepCounts gives groups with a scaling block the count that they have now
+// (GET /v1/job/:id): it belongs to the autoscaler, and Nomad's plan, unlike
+// its registration, cannot be told to keep it.
+func (s *step) keepCounts(ctx context.Context, c Clients) error {
+	scaled := func(g *api.TaskGroup) bool { return g.Scaling != nil && deref(g.Scaling.Enabled, true) }
+	if !slices.ContainsFunc(s.Job.Job.TaskGroups, scaled) {
+		return nil
+	}
+	live, _, err := c.Nomad.Jobs().Info(s.spec.id, s.spec.query(ctx))
+	switch {
+	case notFound(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("reading job %q: %w", s.spec.id, err)
+	case deref(live.Stop, false):
+		return nil
+	}
+	now := map[string]int{}
+	for _, g := range live.TaskGroups {
+		now[deref(g.Name, "")] = deref(g.Count, 1)
+	}
+	job := *s.Job.Job // the caller's stays as it is
+	job.TaskGroups = slices.Clone(job.TaskGroups)
+	for i, g := range job.TaskGroups {
+		name := deref(g.Name, "")
+		count, there := now[name]
+		if !there || !scaled(g) {
+			continue
+		}
+		// Nomad takes no count outside the bounds, which may be new.
+		count = max(count, int(deref(g.Scaling.Min, 0)))
+		if g.Scaling.Max != nil {
+			count = min(count, int(*g.Scaling.Max))
+		}
+		spec := deref(g.Count, int(deref(g.Scaling.Min, 1)))
+		if count == spec {
+			continue
+		}
+		g := *g
+		g.Count = &count
+		job.TaskGroups[i] = &g
+		s.kept = append(s.kept, KeptCount{Group: name, Spec: spec, Live: count})
+	}
+	s.Job.Job, s.spec = &job, specOf(&job)
+	return nil
+}
+
+// quiet corrects a plan that calls a job with a scaling block changed when
+// nothing is: Nomad compares the indices of the scaling policy too, which the
+// first version of a job has and no spec. Registered, it would even become a
+// new version.
+func quiet(p *api.JobPlanResponse) {
+	if p.Diff == nil || p.Diff.Type != "Edited" {
+		return
+	}
+	field := func(f *api.FieldDiff) bool { return f.Type != "None" }
+	object := func(o *api.ObjectDiff) bool {
+		return o.Type != "None" && (o.Name != "Scaling" || len(o.Fields)+len(o.Objects) > 0)
+	}
+	if slices.ContainsFunc(p.Diff.Fields, field) || slices.ContainsFunc(p.Diff.Objects, object) {
+		return
+	}
+	for _, g := range p.Diff.TaskGroups {
+		if g.Type == "Added" || g.Type == "Deleted" || slices.ContainsFunc(g.Fields, field) || slices.ContainsFunc(g.Objects, object) ||
+			slices.ContainsFunc(g.Tasks, func(t *api.TaskDiff) bool { return t.Type != "None" }) {
+			return
+		}
+	}
+	p.Diff.Type = "None"
+	if p.Annotations != nil {
+		for _, u := range p.Annotations.DesiredTGUpdates {
+			u.Ignore, u.InPlaceUpdate = u.Ignore+u.InPlaceUpdate, 0
+		}
+	}
+}
+
+// retyped says why Nomad would refuse to register the job over the one that
+// is there; its plan does not. A periodic or parameterized job and one of
+// another type can only be purged first.
+func retyped(p *api.JobPlanResponse) string {
+	if p.Diff == nil || p.JobModifyIndex == 0 {
+		return ""
+	}
+	for _, f := range p.Diff.Fields {
+		if f.Name == "Type" && f.Type == "Edited" {
+			return fmt.Sprintf("its type changes from %s to %s", f.Old, f.New)
+		}
+	}
+	for _, o := range p.Diff.Objects {
+		kind := map[string]string{"Periodic": "periodic", "ParameterizedJob": "parameterized"}[o.Name]
+		switch {
+		case kind != "" && o.Type == "Added":
+			return "it becomes " + kind
+		case kind != "" && o.Type == "Deleted":
+			return "it is " + kind + " no more"
+		}
+	}
+	return ""
+}
+
+// findFormer keeps those of the last release's jobs that are still there and
+// have no successor in the plan.
+func (p *Plan) findFormer(ctx context.Context, former []Former) error {
+	key := func(id, namespace, region string) string {
+		if namespace == "" {
+			namespace = api.DefaultNamespace
+		}
+		return strings.Join([]string{id, namespace, region}, "\x00")
+	}
+	kept := map[string]bool{}
+	for _, s := range p.steps {
+		kept[key(s.spec.id, s.spec.namespace, s.spec.region)] = true
+	}
+	there := make([]bool, len(former))
+	err := each(len(former), 8, func(i int) error {
+		f := &former[i]
+		if kept[key(f.JobID, f.Namespace, f.Region)] {
+			return nil
+		}
+		q := (&api.QueryOptions{Namespace: f.Namespace, Region: f.Region}).WithContext(ctx)
+		job, _, err := p.clients.Nomad.Jobs().Info(f.JobID, q)
+		switch {
+		case notFound(err):
+			return nil
+		case err != nil:
+			return fmt.Errorf("reading job %q: %w", f.JobID, err)
+		}
+		f.index = deref(job.JobModifyIndex, 0)
+		// A child of a periodic or dispatched job is its parent's.
+		there[i] = !deref(job.Stop, false) && deref(job.ParentID, "") == ""
+		return nil
+	})
+	for i, f := range former {
+		if there[i] {
+			p.former = append(p.former, f)
+		}
+	}
+	return err
+}
+
+// Jobs are the jobs as Apply registers them: those that Prepare was given,
+// with the counts that autoscaled groups have now.
+func (p *Plan) Jobs() []render.Job {
+	out := make([]render.Job, len(p.steps))
+	for i, s := range p.steps {
+		out[i] = s.Job
+	}
+	return out
+}
+
+// NeedsReplace says that a job can only be purged and created again, which
+// was not allowed.
+type NeedsReplace struct {
+	JobID  string
+	Reason string // "its type changes from service to batch"
+}
+
+func (e *NeedsReplace) Error() string {
+	return fmt.Sprintf("job %q has to be stopped and created again: %s, which Nomad does not do to a registered job; allow it with --replace", e.JobID, e.Reason)
+}
+
+// Allowed is an error for each job that needs Options.Replace and is applied
+// without.
+func (p *Plan) Allowed() error {
+	var errs []error
+	for _, s := range p.steps {
+		errs = append(errs, s.allowed(p.opts))
+	}
+	return errors.Join(errs...)
+}
+
+func (s *step) allowed(o Options) error {
+	if s.retyped && !o.Replace {
+		return &NeedsReplace{s.spec.id, s.recreate}
+	}
+	return nil
 }
 
 // Unchanged says that applying the plan would write nothing.

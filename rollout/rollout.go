@@ -31,6 +31,13 @@ type Options struct {
 	// BlockedGrace is how long a job may wait for a place while none of its
 	// allocations makes progress; 5 s when 0.
 	BlockedGrace time.Duration
+	// Former are the jobs of the last release. What of them is not to be
+	// rolled out is in Plan.Changes as a job that stops; Apply leaves it alone.
+	Former []Former
+	// Replace allows that a job is purged and created again where Nomad
+	// refuses the change: another type, to or from periodic or parameterized.
+	Replace bool
+
 	// Redact removes secret values from task events, check output and logs.
 	Redact func(string) string
 
@@ -109,7 +116,19 @@ type Plan struct {
 	clients Clients
 	opts    Options
 	steps   []*step
+	former  []Former
 	begun   time.Time
+}
+
+// Former is a job of an earlier release.
+type Former struct {
+	Service   string
+	Target    string // of the environment, "" where it has none
+	JobID     string
+	Namespace string // "" for the client's own
+	Region    string
+
+	index uint64 // its JobModifyIndex now
 }
 
 // step is one service on its way.
@@ -118,8 +137,12 @@ type step struct {
 	spec    spec
 	plan    *api.JobPlanResponse
 	healthy bool // planned as unchanged, and what runs is healthy
-	result  ServiceResult
-	done    chan struct{}
+	kept    []KeptCount
+	// recreate is why the job has to be purged and created, "" when it has not.
+	recreate string
+	retyped  bool // by a change that Nomad refuses
+	result   ServiceResult
+	done     chan struct{}
 }
 
 func (s *step) submission() Submission {

@@ -16,14 +16,15 @@ type spec struct {
 	kind      string // service, batch, system, sysbatch
 	parent    bool   // periodic or parameterized: runs nothing by itself
 	counts    map[string]int
-	manual    bool // a canary group without auto_promote
-	noDeploy  bool // Nomad makes no deployment for it
+	parallel  map[string]int // max_parallel of each group; 0: all at once
+	manual    bool           // a canary group without auto_promote
+	noDeploy  bool           // Nomad makes no deployment for it
 	consul    []consul.Service
 }
 
 func specOf(job *api.Job) spec {
 	s := spec{
-		id: *job.ID, kind: api.JobTypeService, counts: map[string]int{},
+		id: *job.ID, kind: api.JobTypeService, counts: map[string]int{}, parallel: map[string]int{},
 		parent: job.ParameterizedJob != nil || (job.Periodic != nil && deref(job.Periodic.Enabled, true)),
 		consul: consul.Services(job),
 	}
@@ -39,8 +40,12 @@ func specOf(job *api.Job) spec {
 				canary, promote, parallel = deref(u.Canary, canary), deref(u.AutoPromote, promote), deref(u.MaxParallel, parallel)
 			}
 		}
+		s.parallel[deref(tg.Name, "")] = parallel
 		s.manual = s.manual || (canary > 0 && !promote)
 		rolling = rolling || parallel > 0
+	}
+	if s.finite() {
+		clear(s.parallel)
 	}
 	s.noDeploy = !rolling || s.kind == api.JobTypeBatch || s.kind == api.JobTypeSysbatch
 	return s

@@ -30,9 +30,13 @@ func newDeploy(streams *IO) *cobra.Command {
 
 Each service is submitted when everything it depends on is healthy in Nomad and
 passing in Consul; independent services go in parallel. What has not changed is
-left alone. The exit code tells the outcome: see 'drover help exit-codes'.`,
+left alone. The exit code tells the outcome: see 'drover help exit-codes'.
+
+A file that 'drover plan -out' wrote is deployed exactly as it was shown, or not
+at all when anything in the cluster has moved since.`,
 		Example: `  drover deploy ocis -e prod --create-volumes
-  drover deploy mycloud -e prod --service gateway -o json`,
+  drover deploy mycloud -e prod --service gateway -o json
+  drover plan ocis -e prod -out ocis.plan && drover deploy ocis.plan`,
 		Args: exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneOf("-o", format, "text", "json"); err != nil {
@@ -41,23 +45,28 @@ left alone. The exit code tells the outcome: see 'drover help exit-codes'.`,
 			if opts.Parallel < 1 || opts.Timeout <= 0 {
 				return usagef("--parallel and --timeout are greater than 0")
 			}
-			s, jobs, err := flags.load(cmd.Context(), args[0])
+			saved, err := flags.savedPlan(cmd, args[0])
 			if err != nil {
 				return err
 			}
-			return deploy(cmd.Context(), streams, s, jobs, opts, createVolumes, format == "json")
+			s, jobs, err := flags.loadOrThaw(cmd.Context(), args[0], saved)
+			if err != nil {
+				return err
+			}
+			return deploy(cmd.Context(), streams, s, jobs, saved, opts, createVolumes, format == "json")
 		},
 	}
 	flags.register(cmd)
 	fl := cmd.Flags()
 	fl.IntVar(&opts.Parallel, "parallel", 16, "how many services may be on their way at once")
 	fl.DurationVar(&opts.Timeout, "timeout", 15*time.Minute, "how long one service may take to become healthy")
+	fl.BoolVar(&opts.Replace, "replace", false, "stop and create again jobs whose change Nomad refuses, such as one of type")
 	fl.BoolVar(&createVolumes, "create-volumes", false, "create the host volumes that are missing")
 	fl.StringVarP(&format, "output", "o", "text", "text, or json: one event per line")
 	return cmd
 }
 
-func deploy(ctx context.Context, streams *IO, s *stack.Stack, jobs []render.Job, opts rollout.Options, createVolumes, asJSON bool) error {
+func deploy(ctx context.Context, streams *IO, s *stack.Stack, jobs []render.Job, saved *rollout.Saved, opts rollout.Options, createVolumes, asJSON bool) error {
 	for _, j := range jobs {
 		if j.Target != jobs[0].Target {
 			return usagef("environment %s has several targets; deploy one after the other with --target NAME", s.Environment)
@@ -85,6 +94,14 @@ func deploy(ctx context.Context, streams *IO, s *stack.Stack, jobs []render.Job,
 	plan, err := rollout.Prepare(ctx, clients, jobs, opts)
 	if err != nil {
 		return err
+	}
+	if saved != nil {
+		// A recreation that the plan showed is agreed to.
+		if err := saved.Check(plan); err != nil {
+			return err
+		}
+	} else if err := plan.Allowed(); err != nil {
+		return usageOf(err)
 	}
 
 	view := newDeployView(streams, s, jobs, asJSON)

@@ -50,6 +50,7 @@ func exitCode(err error) int {
 		silent errSilent
 		usage  errUsage
 		diags  hcl.Diagnostics
+		moved  *rollout.Moved
 	)
 	switch {
 	case err == nil:
@@ -58,6 +59,8 @@ func exitCode(err error) int {
 		return silent.code
 	case errors.As(err, &usage), errors.As(err, &diags):
 		return exitUsage
+	case errors.As(err, &moved):
+		return exitSuperseded
 	case errors.Is(err, context.Canceled):
 		return exitCancelled
 	case asClusterError(err) != nil:

@@ -16,11 +16,11 @@ var exitCodes = [...]struct {
 }{
 	{exitOK, "deployed, unchanged", "everything asked for is done and healthy", ""},
 	{exitError, "", "something failed that has no code of its own; `status`: not everything is healthy", "read the message"},
-	{exitUsage, "", "a mistake on the command line, in the stack or in its values; nothing was done", "read the message"},
+	{exitUsage, "", "a mistake on the command line, in the stack or in its values; nothing was done. With `--detailed-exitcode` (`plan`): there are changes, and every error is 1", "read the message"},
 	{exitFailed, "failed", "a service did not become healthy, and Nomad had no version to go back to; its allocations may still run", "`nomad job status JOB`"},
 	{exitReverted, "failed-reverted", "a service did not become healthy, and Nomad went back to the version before", "`nomad job status JOB`"},
 	{exitPromotion, "awaiting-promotion", "canaries are healthy beside the old version and wait for a promotion", "`nomad deployment promote ID`"},
-	{exitSuperseded, "superseded", "somebody else changed a job meanwhile", "`nomad job history JOB`"},
+	{exitSuperseded, "superseded", "somebody else changed a job meanwhile, or since the plan in a file was made", "`nomad job history JOB`"},
 	{exitPlacement, "placement-blocked", "no node takes an allocation: a constraint, or a resource that is used up; it stays queued", "`nomad node status`"},
 	{exitTimeout, "timed-out", "a service was not healthy within `--timeout`; Nomad goes on with it", "`drover status STACK`"},
 	{exitCheck, "", "`check`: an answer was not as expected", "`drover logs STACK SERVICE`"},

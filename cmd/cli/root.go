@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -34,14 +35,20 @@ func Main(args []string) int {
 // code.
 func Run(ctx context.Context, streams *IO, args []string) int {
 	root := newRoot(streams)
-	root.SetArgs(normalizeFlags(root, args))
+	args = normalizeFlags(root, args)
+	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	printError(streams.Err, err)
 	var usage errUsage
 	if errors.As(err, &usage) {
 		fmt.Fprintf(streams.Err, "Run 'drover help' for the commands and their flags.\n")
 	}
-	return exitCode(err)
+	code := exitCode(err)
+	var silent errSilent
+	if code != exitOK && code != exitCancelled && !errors.As(err, &silent) && slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "--"+flagDetailed) }) {
+		return exitError // 2 says that there are changes
+	}
+	return code
 }
 
 // Root is the tree of drover's commands, for what documents it: man pages,
@@ -78,7 +85,7 @@ func newRoot(streams *IO) *cobra.Command {
 	})
 	root.AddCommand(newVersion(streams), newRender(streams), newStacks(streams), newInit(streams), newLint(streams))
 	root.AddCommand(newDev(streams), newDNS(streams), newCert(streams), newController(streams))
-	root.AddCommand(newDeploy(streams), newStatus(streams), newDestroy(streams), newLogs(streams), newCheck(streams), newSecrets(streams), newExitCodes())
+	root.AddCommand(newPlan(streams), newDeploy(streams), newStatus(streams), newDestroy(streams), newLogs(streams), newCheck(streams), newSecrets(streams), newExitCodes())
 	completeWords(root)
 	return root
 }

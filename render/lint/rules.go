@@ -212,15 +212,22 @@ func volatileFunction(s *subject) {
 	})
 }
 
+// Image is the image of a task with a container driver, and whether it is
+// named by a digest or a tag other than latest. What is not known before the
+// task runs counts as fixed.
+func Image(t *api.Task) (image string, fixed bool) {
+	image, _ = t.Config["image"].(string)
+	if image == "" || strings.Contains(image, "@sha256:") || strings.HasSuffix(image, "}") || t.Driver != "docker" && t.Driver != "podman" {
+		return image, true
+	}
+	_, tag, tagged := strings.Cut(image[strings.LastIndexByte(image, '/')+1:], ":")
+	return image, tagged && tag != "latest"
+}
+
 func mutableTag(s *subject) {
 	for _, g := range s.Job.Job.TaskGroups {
 		for _, t := range g.Tasks {
-			image, ok := t.Config["image"].(string)
-			if !ok || image == "" || strings.Contains(image, "@sha256:") || strings.HasSuffix(image, "}") || t.Driver != "docker" && t.Driver != "podman" {
-				continue
-			}
-			_, tag, tagged := strings.Cut(image[strings.LastIndexByte(image, '/')+1:], ":")
-			if !tagged || tag == "latest" {
+			if image, fixed := Image(t); !fixed {
 				s.report(s.at(group(g), "task "+t.Name, "config", "image"), fmt.Sprintf("The image %q has no fixed tag", image), "Name a version, or a digest with @sha256:….")
 			}
 		}

@@ -1,0 +1,348 @@
+package cli
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/rogpeppe/go-internal/diff"
+	"github.com/spf13/cobra"
+
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// With flagDetailed, codeChanges is no failure and every failure is 1, as in
+// other programs that plan.
+const (
+	flagDetailed = "detailed-exitcode"
+	codeChanges  = 2
+)
+
+func newPlan(streams *IO) *cobra.Command {
+	var (
+		flags    stackFlags
+		format   string
+		out      string
+		detailed bool
+	)
+	cmd := &cobra.Command{
+		Use:   "plan STACK",
+		Short: "Show what a deploy would change, and write nothing",
+		Long: `Show what a deploy would change, and write nothing.
+
+For each service, in the order of a deploy: whether it is created, changed in
+place, replaced (all of its allocations, and how many of them at first),
+recreated, stopped or left alone; every attribute that differs, secrets hidden;
+what finds no node; what would be preempted. Counts that an autoscaler has set
+are kept.
+
+With -out the plan is frozen in a file: 'drover deploy FILE' does exactly that,
+or refuses and names what moved. With --detailed-exitcode the command ends with
+0 when there is nothing to do, 2 when there is, and 1 on any error.`,
+		Example: `  drover plan ocis -e prod
+  drover plan ocis -e prod -out ocis.plan && drover deploy ocis.plan
+  drover plan . --detailed-exitcode -o json`,
+		Args: exactArgs(1, "STACK"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := oneOf("-o", format, "text", "json"); err != nil {
+				return err
+			}
+			s, jobs, err := flags.load(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			p, err := preparePlan(cmd.Context(), s, jobs)
+			if err != nil {
+				return err
+			}
+			if out != "" {
+				text, err := p.plan.Save(s, jobs, Version)
+				if err != nil {
+					return err
+				}
+				if err := replacePrivate(out, text); err != nil {
+					return err
+				}
+			}
+			if err := p.print(streams, format == "json", out); err != nil {
+				return err
+			}
+			if detailed && p.changed() {
+				return errSilent{codeChanges}
+			}
+			return nil
+		},
+	}
+	flags.register(cmd)
+	fl := cmd.Flags()
+	fl.StringVarP(&format, "output", "o", "text", "text or json")
+	fl.StringVar(&out, "out", "", "freeze the plan in this `FILE`, which only its owner may read")
+	fl.BoolVar(&detailed, flagDetailed, false, "end with 0: nothing to do, 2: changes, 1: error")
+	return cmd
+}
+
+// planned is a plan and what it was made of.
+type planned struct {
+	stack   *stack.Stack
+	address string
+	inputs  string
+	plan    *rollout.Plan
+	changes []rollout.Change
+}
+
+// preparePlan asks the cluster what a deploy of the jobs would change.
+func preparePlan(ctx context.Context, s *stack.Stack, jobs []render.Job) (*planned, error) {
+	clients, err := connect(ctx, rollout.NeedsConsul(jobs))
+	if err != nil {
+		return nil, err
+	}
+	opts := rollout.Options{}
+	if len(s.Secrets) > 0 {
+		opts.Redact, err = record.OpenSecrets(clients.Nomad, s.Name, s.Environment, nil).Redactor(ctx)
+		if err != nil && !errors.Is(err, record.ErrNotFound) {
+			return nil, err
+		}
+	}
+	p := &planned{stack: s, address: clients.Nomad.Address()}
+	if p.inputs, err = rollout.Digest(jobs); err != nil {
+		return nil, err
+	}
+	if p.plan, err = rollout.Prepare(ctx, clients, jobs, opts); err != nil {
+		return nil, err
+	}
+	p.changes = p.plan.Changes()
+	return p, nil
+}
+
+func (p *planned) changed() bool {
+	for _, c := range p.changes {
+		if c.Action != rollout.ActionNone {
+			return true
+		}
+	}
+	return false
+}
+
+// planSummary counts services by what happens to them.
+type planSummary struct {
+	Create    int `json:"create"`
+	InPlace   int `json:"in_place"`
+	Replace   int `json:"replace"`
+	Recreate  int `json:"recreate"`
+	Stop      int `json:"stop"`
+	Unchanged int `json:"unchanged"`
+	// Restarted is how many allocations are stopped and started in all.
+	Restarted int `json:"allocations_replaced"`
+	Unplaced  int `json:"unplaced_groups"`
+}
+
+func summarize(changes []rollout.Change) planSummary {
+	var s planSummary
+	for _, c := range changes {
+		*map[rollout.Action]*int{
+			rollout.ActionCreate: &s.Create, rollout.ActionInPlace: &s.InPlace, rollout.ActionReplace: &s.Replace,
+			rollout.ActionRecreate: &s.Recreate, rollout.ActionStop: &s.Stop, rollout.ActionNone: &s.Unchanged,
+		}[c.Action]++
+		for _, g := range c.Groups {
+			s.Restarted += g.Replace
+		}
+		s.Unplaced += len(c.Placement)
+	}
+	return s
+}
+
+func (s planSummary) String() string {
+	var parts []string
+	add := func(n int, what string) {
+		if n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, what))
+		}
+	}
+	add(s.Create, "create")
+	add(s.InPlace, "in-place")
+	if s.Replace > 0 {
+		parts = append(parts, fmt.Sprintf("%d replace (%s)", s.Replace, count(s.Restarted, "allocation")))
+	}
+	add(s.Recreate, "recreate")
+	add(s.Stop, "stop")
+	add(s.Unchanged, "unchanged")
+	return cmp.Or(strings.Join(parts, ", "), "no services")
+}
+
+// count is "1 allocation", "2 allocations".
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}
+
+func (p *planned) print(streams *IO, asJSON bool, file string) error {
+	sum := summarize(p.changes)
+	if asJSON {
+		enc := json.NewEncoder(streams.Out)
+		enc.SetIndent("", "  ")
+		return enc.Encode(map[string]any{
+			"layout": 1, "stack": p.stack.Name, "environment": p.stack.Environment, "address": p.address,
+			"inputs": p.inputs, "changed": p.changed(), "services": p.changes, "summary": sum,
+		})
+	}
+	var b bytes.Buffer
+	v := planView{w: &b, color: streams.Color}
+	for _, c := range p.changes {
+		v.change(c)
+	}
+	if p.changed() {
+		fmt.Fprintln(&b)
+	}
+	fmt.Fprintf(&b, "%s: %s\n", p.stack.Name, sum)
+	if _, err := streams.Out.Write(b.Bytes()); err != nil {
+		return err
+	}
+	if file != "" {
+		fmt.Fprintf(streams.Err, "Next: drover deploy %s\n", file)
+	}
+	return nil
+}
+
+// planView writes changes for a person.
+type planView struct {
+	w     io.Writer
+	color bool
+}
+
+var planMarks = map[rollout.Action]string{
+	rollout.ActionNone: " ", rollout.ActionCreate: "+", rollout.ActionInPlace: "~",
+	rollout.ActionReplace: "±", rollout.ActionRecreate: "!", rollout.ActionStop: "-",
+}
+
+// planColours are those of the marks, by ANSI number.
+var planColours = map[string]string{"+": "32", "~": "33", "±": "33", "!": "31", "-": "31"}
+
+func (v planView) mark(mark string) string {
+	if c := planColours[mark]; v.color && c != "" {
+		return "\x1b[" + c + "m" + mark + "\x1b[0m"
+	}
+	return mark
+}
+
+func (v planView) line(depth int, format string, args ...any) {
+	fmt.Fprintf(v.w, strings.Repeat("  ", depth)+format+"\n", args...)
+}
+
+func (v planView) change(c rollout.Change) {
+	name := render.Job{Service: c.Service, Target: c.Target}.Name()
+	var what []string
+	if c.Reason != "" {
+		what = append(what, c.Reason)
+	}
+	for _, g := range c.Groups {
+		text := g.String()
+		if len(c.Groups) > 1 {
+			text = g.Group + ": " + text
+		}
+		what = append(what, text)
+	}
+	if c.Action == rollout.ActionNone {
+		v.line(0, "  %s  unchanged", name)
+	} else {
+		line := fmt.Sprintf("%s %s  %s", v.mark(planMarks[c.Action]), name, c.Action)
+		if c.JobID != c.Service {
+			line += " (job " + c.JobID + ")"
+		}
+		if len(what) > 0 {
+			line += "  " + strings.Join(what, "; ")
+		}
+		v.line(0, "%s", line)
+	}
+	for _, f := range c.Diff {
+		v.field(f)
+	}
+	if !c.NextRun.IsZero() && c.Action != rollout.ActionNone {
+		v.line(2, "next run %s", c.NextRun.Format(time.RFC3339))
+	}
+	for _, k := range c.Kept {
+		v.line(2, "count of group %s stays %d, as it was scaled to; the stack says %d", k.Group, k.Live, k.Spec)
+	}
+	for _, p := range c.Placement {
+		v.line(2, "no place: %s", p)
+	}
+	for _, p := range c.Preempted {
+		v.line(2, "preempts %s of job %s", count(p.Count, "allocation"), p.JobID)
+	}
+	if c.Action != rollout.ActionNone {
+		for _, image := range c.Images {
+			v.line(2, "warning: the image %s has no fixed tag and may change without the job", image)
+		}
+		for _, w := range c.Warnings {
+			v.line(2, "warning: %s", strings.TrimSpace(w))
+		}
+	}
+}
+
+func (v planView) field(f rollout.FieldChange) {
+	mark := map[string]string{rollout.FieldAdded: "+", rollout.FieldDeleted: "-"}[f.Kind]
+	mark = v.mark(cmp.Or(mark, "~"))
+	switch {
+	case f.Secret:
+		v.line(2, "%s %s: %s", mark, f.Path, record.Redacted)
+	case f.Old == "" && f.New == "" && f.Kind != rollout.FieldEdited:
+		v.line(2, "%s %s", mark, f.Path)
+	case strings.Contains(f.Old+f.New, "\n"):
+		v.line(2, "%s %s:", mark, f.Path)
+		text := string(diff.Diff("old", []byte(ended(f.Old)), "new", []byte(ended(f.New))))
+		lines := strings.SplitAfter(text, "\n")
+		for _, l := range lines[min(3, len(lines)):] { // after the names of the files
+			if l == "" {
+				continue
+			}
+			l = strings.TrimSuffix(l, "\n")
+			v.line(4, "%s%s", v.mark(l[:1]), l[1:])
+		}
+	case f.Kind == rollout.FieldAdded:
+		v.line(2, "%s %s: %q", mark, f.Path, f.New)
+	case f.Kind == rollout.FieldDeleted:
+		v.line(2, "%s %s: %q", mark, f.Path, f.Old)
+	case len(f.Old)+len(f.New) > 80:
+		v.line(2, "%s %s: %q", mark, f.Path, f.Old)
+		v.line(4, "→ %q", f.New)
+	default:
+		v.line(2, "%s %s: %q → %q", mark, f.Path, f.Old, f.New)
+	}
+}
+
+func ended(s string) string {
+	if s == "" || strings.HasSuffix(s, "\n") {
+		return s
+	}
+	return s + "\n"
+}
+
+// replacePrivate writes a file, or a new one in its place, at once and for its
+// owner alone.
+func replacePrivate(name string, text []byte) error {
+	f, err := os.CreateTemp(filepath.Dir(name), ".drover-") // 0600
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", name, err)
+	}
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err != nil {
+		_ = os.Remove(f.Name())
+		return fmt.Errorf("writing %s: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,65 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// savedPlan reads the file that arg names when that is a saved plan, and
+// returns nil when it is not.
+func (f *stackFlags) savedPlan(cmd *cobra.Command, arg string) (*rollout.Saved, error) {
+	info, err := os.Stat(arg)
+	if err != nil || !info.Mode().IsRegular() {
+		return nil, nil //nolint:nilerr // then it is a stack, or a mistake that load tells
+	}
+	text, err := os.ReadFile(arg)
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", arg, err)
+	}
+	if !rollout.IsSaved(text) {
+		return nil, nil
+	}
+	saved, err := rollout.ReadSaved(text)
+	if err != nil {
+		return nil, usagef("%s: %s", arg, err)
+	}
+	for _, name := range []string{"var", "var-file", "values", "service", "target"} {
+		if cmd.Flags().Changed(name) {
+			return nil, usagef("--%s does not go with a saved plan: everything in %s is fixed", name, arg)
+		}
+	}
+	return saved, nil
+}
+
+// loadOrThaw is load, or what load was when the plan was saved.
+func (f *stackFlags) loadOrThaw(ctx context.Context, arg string, saved *rollout.Saved) (*stack.Stack, []render.Job, error) {
+	if saved == nil {
+		return f.load(ctx, arg)
+	}
+	s, err := stack.Thaw(saved.Stack)
+	if err != nil {
+		return nil, nil, fmt.Errorf("%s: %w", arg, err)
+	}
+	if f.environment != "" && f.environment != s.Environment {
+		return nil, nil, usagef("%s is a plan of stack %s in environment %s, not %s", arg, s.Name, s.Environment, f.environment)
+	}
+	return s, saved.Jobs(), nil
+}
+
+// usageOf marks err as something to be mended on the command line: nothing
+// was done.
+func usageOf(err error) error {
+	var needs *rollout.NeedsReplace
+	if errors.As(err, &needs) {
+		return usagef("%s", err)
+	}
+	return err
+}

@@ -1,0 +1,220 @@
+package rollout
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// SavedLayout is the layout of saved plans that this drover writes.
+const SavedLayout = 1
+
+// Saved is a plan in a file: the rendered jobs, and all that a deploy has to
+// find unchanged to do exactly what was shown.
+type Saved struct {
+	Layout  int             `json:"drover_plan"` // first, so that a file can be told from others
+	Sum     string          `json:"sum"`         // SHA-256 of the rest, hexadecimal
+	Created time.Time       `json:"created"`
+	Drover  string          `json:"drover"` // version that wrote it
+	Address string          `json:"address"`
+	Inputs  string          `json:"inputs"` // Digest of the rendered jobs
+	Stack   json.RawMessage `json:"stack"`  // stack.Freeze
+	Steps   []SavedStep     `json:"services"`
+	Stops   []SavedStop     `json:"stops,omitempty"`
+}
+
+// SavedStep is one service of a saved plan.
+type SavedStep struct {
+	Service   string   `json:"service"`
+	Target    string   `json:"target,omitempty"`
+	DependsOn []string `json:"depends_on,omitempty"`
+	Secrets   []string `json:"secrets,omitempty"`
+	File      string   `json:"file"`
+	HCL       string   `json:"hcl"`
+	Job       *api.Job `json:"job"` // as it is registered
+	Action    Action   `json:"action"`
+	Index     uint64   `json:"job_modify_index"`
+}
+
+// SavedStop is a job that a saved plan stops.
+type SavedStop struct {
+	Service   string `json:"service"`
+	Target    string `json:"target,omitempty"`
+	JobID     string `json:"job_id"`
+	Namespace string `json:"namespace,omitempty"`
+	Region    string `json:"region,omitempty"`
+	Index     uint64 `json:"job_modify_index"`
+}
+
+// Digest is the SHA-256 of what the jobs were rendered to, hexadecimal: equal
+// inputs have equal digests.
+func Digest(jobs []render.Job) (string, error) {
+	h := sha256.New()
+	enc := json.NewEncoder(h)
+	for _, j := range jobs {
+		if err := enc.Encode([]any{j.Service, j.Target, j.DependsOn, j.Secrets, string(j.HCL), j.Job}); err != nil {
+			return "", fmt.Errorf("encoding job of service %s: %w", j.Service, err)
+		}
+	}
+	return hex.EncodeToString(h.Sum(nil)), nil
+}
+
+// Save freezes the plan that was made of the jobs of s. version is that of
+// drover.
+func (p *Plan) Save(s *stack.Stack, jobs []render.Job, version string) ([]byte, error) {
+	out := Saved{Layout: SavedLayout, Created: time.Now().UTC().Truncate(time.Second), Drover: version, Address: p.clients.Nomad.Address()}
+	var err error
+	if out.Inputs, err = Digest(jobs); err != nil {
+		return nil, err
+	}
+	if out.Stack, err = stack.Freeze(s); err != nil {
+		return nil, err
+	}
+	for _, st := range p.steps {
+		out.Steps = append(out.Steps, SavedStep{
+			Service: st.Service, Target: st.Target, DependsOn: st.DependsOn, Secrets: st.Secrets, File: st.File, HCL: string(st.HCL),
+			Job: st.Job.Job, Action: st.action(), Index: st.plan.JobModifyIndex,
+		})
+	}
+	for _, f := range p.former {
+		out.Stops = append(out.Stops, SavedStop{f.Service, f.Target, f.JobID, f.Namespace, f.Region, f.index})
+	}
+	if out.Sum, err = out.sum(); err != nil {
+		return nil, err
+	}
+	text, err := json.MarshalIndent(out, "", " ")
+	if err != nil {
+		return nil, fmt.Errorf("encoding the plan: %w", err)
+	}
+	return append(text, '\n'), nil
+}
+
+func (f Saved) sum() (string, error) {
+	f.Sum = ""
+	text, err := json.Marshal(f) // RawMessage is compacted
+	if err != nil {
+		return "", fmt.Errorf("encoding the plan: %w", err)
+	}
+	digest := sha256.Sum256(text)
+	return hex.EncodeToString(digest[:]), nil
+}
+
+// IsSaved says whether a file begins like a saved plan.
+func IsSaved(text []byte) bool {
+	head := bytes.TrimLeft(text, " \t\r\n")
+	if !bytes.HasPrefix(head, []byte("{")) {
+		return false
+	}
+	return bytes.HasPrefix(bytes.TrimLeft(head[1:], " \t\r\n"), []byte(`"drover_plan"`))
+}
+
+// ReadSaved reads a saved plan and refuses one that is not as it was written.
+func ReadSaved(text []byte) (*Saved, error) {
+	var layout struct {
+		Layout int `json:"drover_plan"`
+	}
+	if err := json.Unmarshal(text, &layout); err != nil {
+		return nil, fmt.Errorf("not a whole plan file: %w; make it again with drover plan -out", err)
+	}
+	if layout.Layout != SavedLayout {
+		return nil, fmt.Errorf("a plan file of layout %d, and this drover knows %d; deploy it with the drover that wrote it", layout.Layout, SavedLayout)
+	}
+	var f Saved
+	dec := json.NewDecoder(bytes.NewReader(text))
+	dec.DisallowUnknownFields()
+	if err := dec.Decode(&f); err != nil {
+		return nil, fmt.Errorf("not a plan file as drover writes them: %w; make it again with drover plan -out", err)
+	}
+	if _, err := dec.Token(); err == nil || dec.More() {
+		return nil, errors.New("something follows the plan in this file; make it again with drover plan -out")
+	}
+	sum, err := f.sum()
+	if err != nil {
+		return nil, err
+	}
+	if sum != f.Sum {
+		return nil, errors.New("this plan file was changed after drover wrote it (its checksum does not fit); make it again with drover plan -out")
+	}
+	for _, s := range f.Steps {
+		if s.Job == nil || s.Job.ID == nil || *s.Job.ID == "" || s.Service == "" {
+			return nil, errors.New("not a plan file as drover writes them: a service has no job; make it again with drover plan -out")
+		}
+	}
+	return &f, nil
+}
+
+// Jobs are the jobs of the plan, as they will be registered.
+func (f *Saved) Jobs() []render.Job {
+	out := make([]render.Job, len(f.Steps))
+	for i, s := range f.Steps {
+		out[i] = render.Job{Service: s.Service, Target: s.Target, DependsOn: s.DependsOn, Secrets: s.Secrets, File: s.File, HCL: []byte(s.HCL), Job: s.Job}
+	}
+	return out
+}
+
+// Moved says that the cluster is not as a saved plan saw it.
+type Moved struct {
+	What []string // one line for each job
+}
+
+func (e *Moved) Error() string {
+	return "since the plan was made:\n  " + strings.Join(e.What, "\n  ") + "\nnothing was done; plan again"
+}
+
+// Check compares a saved plan with one that was made of its jobs just now,
+// and returns *Moved if a deploy would do anything else than was shown.
+func (f *Saved) Check(now *Plan) error {
+	var e Moved
+	say := func(format string, args ...any) { e.What = append(e.What, fmt.Sprintf(format, args...)) }
+	for i, then := range f.Steps {
+		s := now.steps[i]
+		id, index := s.spec.id, s.plan.JobModifyIndex
+		switch {
+		case then.Index == 0 && index != 0:
+			say("job %q was not there; somebody created it", id)
+		case then.Index != 0 && index == 0:
+			say("job %q was there; somebody purged it", id)
+		case then.Index != index:
+			say("job %q was changed (JobModifyIndex %d, the plan saw %d)", id, index, then.Index)
+		case then.Action != s.action():
+			say("job %q: the plan was %q and would be %q now", id, then.Action, s.action())
+		}
+	}
+	for _, then := range f.Stops {
+		found := false
+		for _, s := range now.former {
+			if s.JobID != then.JobID || s.Namespace != then.Namespace || s.Region != then.Region {
+				continue
+			}
+			if found = true; s.index != then.Index {
+				say("job %q, to be stopped, was changed (JobModifyIndex %d, the plan saw %d)", then.JobID, s.index, then.Index)
+			}
+		}
+		if !found {
+			say("job %q, to be stopped, is not there any more", then.JobID)
+		}
+	}
+	for _, s := range now.former {
+		known := false
+		for _, then := range f.Stops {
+			known = known || s.JobID == then.JobID && s.Namespace == then.Namespace && s.Region == then.Region
+		}
+		if !known {
+			say("job %q would be stopped now, which the plan did not show", s.JobID)
+		}
+	}
+	if len(e.What) > 0 {
+		return &e
+	}
+	return nil
+}

@@ -1,0 +1,67 @@
+package stack
+
+import (
+	"encoding/json"
+	"fmt"
+
+	"github.com/zclconf/go-cty/cty"
+	ctyjson "github.com/zclconf/go-cty/cty/json"
+)
+
+// frozen is what of a stack survives without its files.
+type frozen struct {
+	Stack  *Stack
+	Values map[string]json.RawMessage // each with its type
+}
+
+// Freeze is the stack without its files and layers, as JSON: what is left to
+// know of it once its jobs are rendered. Secrets that a stack may hold in
+// clear, the keys of external account bindings and the passwords of checks,
+// are left out.
+func Freeze(s *Stack) ([]byte, error) {
+	c := *s
+	c.FS, c.Dir, c.Plain = nil, "", nil
+	c.Variables, c.Base, c.Overlay = nil, nil, nil
+	c.Values, c.Checks = nil, nil
+	c.Services = make([]*Service, len(s.Services))
+	for i, svc := range s.Services {
+		copied := *svc
+		copied.Layer, copied.Values = nil, nil
+		c.Services[i] = &copied
+	}
+	c.Issuers = make([]*Issuer, len(s.Issuers))
+	for i, is := range s.Issuers {
+		copied := *is
+		copied.EABMACKey = ""
+		c.Issuers[i] = &copied
+	}
+	f := frozen{Stack: &c, Values: map[string]json.RawMessage{}}
+	for name, v := range s.Values {
+		text, err := ctyjson.Marshal(v, cty.DynamicPseudoType)
+		if err != nil {
+			return nil, fmt.Errorf("writing the value of %s: %w", name, err)
+		}
+		f.Values[name] = text
+	}
+	return json.Marshal(f)
+}
+
+// Thaw reads what Freeze wrote.
+func Thaw(text []byte) (*Stack, error) {
+	var f frozen
+	if err := json.Unmarshal(text, &f); err != nil {
+		return nil, fmt.Errorf("reading a stack: %w", err)
+	}
+	if f.Stack == nil {
+		return nil, fmt.Errorf("reading a stack: there is none")
+	}
+	f.Stack.Values = map[string]cty.Value{}
+	for name, raw := range f.Values {
+		v, err := ctyjson.Unmarshal(raw, cty.DynamicPseudoType)
+		if err != nil {
+			return nil, fmt.Errorf("reading the value of %s: %w", name, err)
+		}
+		f.Stack.Values[name] = v
+	}
+	return f.Stack, nil
+}
