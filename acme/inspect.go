@@ -97,14 +97,9 @@ type Served struct {
 	Problem string    `json:"problem,omitempty"`
 }
 
-// Verify asks every address for a certificate by its first name, and writes
-// down whether all serve what is stored. At the first time that they do, the
-// certificate is Ready.
-func (m *Manager) Verify(ctx context.Context, name string, addresses []string, timeout time.Duration) ([]Served, *Object, error) {
-	o, err := m.c.Store.Get(ctx, name)
-	if err != nil {
-		return nil, nil, err
-	}
+// Served asks every address for the certificate by its first name, and
+// compares what it shows with what is stored.
+func (o *Object) Served(ctx context.Context, addresses []string, timeout time.Duration) []Served {
 	server := strings.Replace(o.Spec.Names[0], "*", "drover-probe", 1)
 	out := make([]Served, len(addresses))
 	each(len(addresses), 16, func(i int) {
@@ -126,6 +121,18 @@ func (m *Manager) Verify(ctx context.Context, name string, addresses []string, t
 		}
 		out[i] = s
 	})
+	return out
+}
+
+// Verify asks every address for a certificate by its first name, and writes
+// down whether all serve what is stored. At the first time that they do, the
+// certificate is Ready.
+func (m *Manager) Verify(ctx context.Context, name string, addresses []string, timeout time.Duration) ([]Served, *Object, error) {
+	o, err := m.c.Store.Get(ctx, name)
+	if err != nil {
+		return nil, nil, err
+	}
+	out := o.Served(ctx, addresses, timeout)
 	if ctx.Err() != nil {
 		return out, o, ctx.Err()
 	}

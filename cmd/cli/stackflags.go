@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -62,8 +64,10 @@ func (f *stackFlags) load(ctx context.Context, arg string) (*stack.Stack, []rend
 // stack is load without rendering.
 func (f *stackFlags) stack(ctx context.Context, arg string) (*stack.Stack, error) {
 	o := stack.Options{Path: arg, Environment: f.environment, Vars: f.vars, ValueFiles: f.valueFiles, Environ: os.Environ()}
-	if _, err := os.Stat(arg); err != nil {
-		if !errors.Is(err, fs.ErrNotExist) || strings.ContainsAny(arg, `/\`) {
+	info, err := os.Stat(arg)
+	// A directory that is no stack does not hide one that ships.
+	if err != nil || info.IsDir() && slices.Contains(jobs.Names(), arg) && !isStack(arg) {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) || strings.ContainsAny(arg, `/\`) {
 			return nil, notFound(arg)
 		}
 		if o.FS, err = jobs.Stack(arg); err != nil {
@@ -71,6 +75,16 @@ func (f *stackFlags) stack(ctx context.Context, arg string) (*stack.Stack, error
 		}
 	}
 	return stack.Load(ctx, o)
+}
+
+// isStack says whether a directory has what a stack is made of.
+func isStack(dir string) bool {
+	for _, pattern := range []string{"stack.hcl", "*.nomad.hcl"} {
+		if files, err := filepath.Glob(filepath.Join(dir, pattern)); err == nil && len(files) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 func notFound(arg string) error {

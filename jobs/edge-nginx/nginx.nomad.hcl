@@ -1,14 +1,26 @@
-# nginx on every node, with the same tags on services as the stack edge:
-#
-#   drover.route=HOST/PATH   the host in lower case, and every path that begins
-#                            so; the longest path wins. Repeatable.
-#   drover.protocol=https    what the service speaks: http (when it says
-#                            nothing) or https (its certificate is not verified).
-#   drover.strip=/PREFIX     remove this from the path before passing it on.
-#   drover.sticky=cookie     a client address stays with one instance.
+# nginx on every node, with the same tags on services as the stack edge
+# (docs/reference/routes.md says which of them nginx does not have).
 #
 # nginx does not follow DNS SRV records: instances that come and go reload it,
 # and a routed service needs a shutdown_delay of 3 s or more.
+
+locals {
+  # The grammar, which package edge has in the same words. Nothing that does
+  # not fit it gets into the configuration.
+  host  = "[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
+  path  = "/[A-Za-z0-9._~/+-]*"
+  url   = "(?:https?:/)?/[A-Za-z0-9._~/?#@!&()*+,;=%:-]*"
+  ipv4  = "(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:/(?:3[0-2]|[12]?[0-9]))?"
+  hex   = "[0-9a-f]{1,4}"
+  ipv6  = "(?:(?:${local.hex}:){7}${local.hex}|(?:${local.hex}:){1,7}:|(?:${local.hex}:){1,6}:${local.hex}|(?:${local.hex}:){1,5}(?::${local.hex}){1,2}|(?:${local.hex}:){1,4}(?::${local.hex}){1,3}|(?:${local.hex}:){1,3}(?::${local.hex}){1,4}|(?:${local.hex}:){1,2}(?::${local.hex}){1,5}|${local.hex}:(?::${local.hex}){1,6}|:(?::${local.hex}){1,7}|::)(?:/(?:12[0-8]|1[01][0-9]|[1-9]?[0-9]))?"
+  range = "(?:${local.ipv4}|${local.ipv6})"
+
+  name   = "^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
+  route  = "^drover\\.(?:route=${local.host}${local.path}|redirect=${local.host}${local.path} 30[12378] ${local.url})$"
+  option = "^drover\\.(?:protocol=https?|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|auth=[a-z0-9][a-z0-9-]{0,62}|allow=${local.range}(?:,${local.range})*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\\[\\]-~](?:[ !-#%-\\[\\]-~]*[!-#%-\\[\\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve))$"
+  # Headers that say where a message ends, or that the edge itself answers for.
+  reserved = "^drover\\.header=[a-z]+ [a-z]+ (?i:connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|content-length|forwarded|x-forwarded-for|x-forwarded-proto|x-forwarded-host)(?: |$)"
+}
 
 job "edge" {
   datacenters = var.datacenters
@@ -54,7 +66,7 @@ job "edge" {
       user   = var.user
 
       kill_signal  = "SIGQUIT"
-      kill_timeout = "30s"
+      kill_timeout = var.drain
 
       config {
         image        = var.driver == "docker" ? var.image : null
@@ -90,6 +102,30 @@ job "edge" {
         data = "{{ with nomadVar \"drover/certs/${var.certificate}\" }}{{ .bundle }}{{ end }}\n"
       }
 
+      # Lists of users: the workers read them at each request.
+      dynamic "template" {
+        for_each = var.users
+        iterator = list
+        content {
+          destination = "secrets/users/${list.value}"
+          change_mode = "noop"
+          perms       = "0600"
+          uid         = var.uid
+          gid         = var.uid
+          wait {
+            min = "250ms"
+            max = "2s"
+          }
+          data = <<EOT
+# A list of users, from a Nomad Variable.
+{{- if nomadVarExists "drover/users/${list.value}" }}{{ with nomadVar "drover/users/${list.value}" }}{{ range $user, $hash := . }}
+{{- if and ($user | regexMatch `^[A-Za-z0-9._@-]+$`) ($hash.Value | regexMatch `^\$[0-9a-z]+\$[A-Za-z0-9./$=,]+$`) }}
+{{ $user }}:{{ $hash }}
+{{- end }}{{ end }}{{ end }}{{ end }}
+EOT
+        }
+      }
+
       template {
         destination   = "local/nginx.conf"
         change_mode   = "signal"
@@ -100,6 +136,107 @@ job "edge" {
           max = "2s"
         }
         data = <<EOT
+{{- /* What is wanted: every service with tags of ours, judged as a whole. */ -}}
+{{- $input := "" -}}
+{{- range $s := services -}}
+{{- $ours := "" }}{{ $good := $s.Name | regexMatch `${local.name}` -}}
+{{- range $t := $s.Tags }}{{ if $t | regexMatch `^drover\.` -}}
+{{- $ours = printf "%s\t%s" $ours $t -}}
+{{- if $t | regexMatch `^drover\.(?:route|redirect|tcp|sni)=` -}}
+{{- else if gt (len $t) 2000 }}{{ $good = false -}}
+{{- else if $t | regexMatch `${local.reserved}` }}{{ $good = false -}}
+{{- else if not ($t | regexMatch `${local.option}`) }}{{ $good = false -}}
+{{- else if $t | regexMatch `^drover\.auth=` -}}
+{{- if not ($t | regexMatch `^drover\.auth=(?:${join("|", var.users)})$`) }}{{ $good = false }}{{ end -}}
+{{- end }}{{ end }}{{ end -}}
+{{- if $ours }}{{ $input = printf "%s%s%s\n" $input $s.Name $ours }}{{ end -}}
+{{- if and $ours $good }}{{ range $t := $s.Tags }}{{ if and (le (len $t) 2000) ($t | regexMatch `${local.route}`) -}}
+{{- $value := index ($t | split "=") 1 }}{{ $from := index ($value | split " ") 0 }}{{ $host := index ($from | split "/") 0 -}}
+{{- scratch.MapSet "hosts" $host "" -}}
+{{- if $t | regexMatch `^drover\.route=` -}}
+{{- scratch.MapSetX "routes" $from $s.Name }}{{ scratch.MapSet "http" $s.Name $s.Tags -}}
+{{- if $s.Tags | join "\n" | regexMatch `(?m)^drover\.http=serve$` }}{{ scratch.MapSet "serve" $s.Name "" }}{{ scratch.MapSet "plain" $host "" }}{{ end -}}
+{{- else -}}
+{{- scratch.MapSetX "routes" $from $t -}}
+{{- end -}}
+{{- end }}{{ end }}{{ end -}}
+{{- end -}}
+{{- define "challenge" }}
+    # HTTP-01 (RFC 8555, 8.3) without state: whoever holds the account key made
+    # the thumbprint, and only they can use the answer.
+{{- with nomadVar "drover/acme/public" }}
+    location ~ "^/\.well-known/acme-challenge/([-_a-zA-Z0-9]+)$" {
+      default_type text/plain;
+      return 200 "$1.{{ .thumbprint }}";
+    }
+{{- end }}
+{{- end }}
+{{- define "location" }}
+{{- $from := scratch.Get "from" }}{{ $target := scratch.Get "target" }}{{ $path := regexReplaceAll `^[^/]*` "" $from }}
+{{- if $target | regexMatch `^drover\.` }}
+{{- $f := regexReplaceAll `^[^=]*=` "" $target | split " " }}
+    location {{ $path }} {
+{{- if and ($path | regexMatch `/$`) (index $f 2 | regexMatch `/$`) }}
+      if ($request_uri ~ "^{{ $path | replaceAll "." "\\." | replaceAll "+" "\\+" }}(.*)$") {
+        return {{ index $f 1 }} "{{ index $f 2 }}$1";
+      }
+{{- end }}
+      return {{ index $f 1 }} "{{ index $f 2 }}";
+    }
+{{- else }}
+{{- $tags := index (scratch.Get "http") $target }}{{ $proto := "http" }}{{ $allow := false }}{{ $host := "$http_host" }}
+    location {{ $path }} {
+{{- range $t := $tags }}
+{{- $value := regexReplaceAll `^[^=]*=` "" $t }}{{ $f := $value | split " " }}
+{{- if $t | regexMatch `^drover\.protocol=` }}{{ $proto = $value }}
+{{- else if $t | regexMatch `^drover\.allow=` }}{{ $allow = true }}
+{{- range $value | split "," }}
+      allow {{ . }};
+{{- end }}
+{{- else if $t | regexMatch `^drover\.auth=` }}{{ scratch.Set "auth" $value }}
+{{- else if $t | regexMatch `^drover\.max-body=` }}{{ scratch.Set "body" $value }}
+{{- else if $t | regexMatch `^drover\.strip=` }}{{ scratch.Set "strip" ($value | trimSuffix "/" | replaceAll "." "\\.") }}
+{{- else if $t | regexMatch `^drover\.header=` }}
+{{- $name := index $f 2 }}{{ $text := regexReplaceAll `^[^ ]* [^ ]* [^ ]* ?` "" $value | replaceAll "\"" "\\\"" }}
+{{- if eq (index $f 0) "response" }}
+      proxy_hide_header {{ $name }};
+{{- if $text }}
+      add_header {{ $name }} "{{ $text }}" always;
+{{- end }}
+{{- else if eq ($name | toLower) "host" }}{{ $host = printf "\"%s\"" $text }}
+{{- else }}
+      proxy_set_header {{ $name }} "{{ $text }}";
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if $allow }}
+      deny all;
+{{- end }}
+{{- with scratch.Get "auth" }}
+      auth_basic {{ . }};
+      auth_basic_user_file {{ env "NOMAD_SECRETS_DIR" }}/users/{{ . }};
+{{- end }}
+{{- with scratch.Get "body" }}
+      client_max_body_size {{ . }};
+{{- end }}
+{{- with scratch.Get "strip" }}
+      rewrite ^{{ . }}(?:/(.*))?$ /$1 break;
+{{- end }}
+{{- scratch.Set "auth" "" }}{{ scratch.Set "body" "" }}{{ scratch.Set "strip" "" }}
+      proxy_set_header Host {{ $host }};
+      proxy_set_header X-Forwarded-For $remote_addr;
+      proxy_set_header X-Forwarded-Proto $scheme;
+      proxy_set_header X-Forwarded-Host $http_host;
+      proxy_set_header Forwarded "";
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection $connection_upgrade;
+%{if var.hsts_max_age > 0~}
+      add_header Strict-Transport-Security $hsts always;
+%{endif~}
+      proxy_pass {{ $proto }}://{{ $target }};
+    }
+{{- end }}
+{{- end -}}
 daemon off;
 worker_processes auto;
 worker_shutdown_timeout ${var.hard_stop_after};
@@ -114,6 +251,8 @@ http {
   fastcgi_temp_path {{ env "NOMAD_TASK_DIR" }}/fastcgi;
   uwsgi_temp_path {{ env "NOMAD_TASK_DIR" }}/uwsgi;
   scgi_temp_path {{ env "NOMAD_TASK_DIR" }}/scgi;
+  server_names_hash_bucket_size 512;
+  server_names_hash_max_size 4096;
 
   log_format json escape=json '{"time":"$time_iso8601","client":"$remote_addr","host":"$host","method":"$request_method","path":"$uri","status":$status,"bytes":$bytes_sent,"seconds":$request_time,"backend":"$upstream_addr","tls":"$ssl_protocol"}';
 %{ if var.user == "root" ~}
@@ -124,13 +263,19 @@ http {
   server_tokens off;
 
   # Mozilla's intermediate configuration, version 5.7
-  ssl_protocols TLSv1.2 TLSv1.3;
+  ssl_protocols %{if var.tls_min == "1.2"}TLSv1.2 %{endif}TLSv1.3;
   ssl_ciphers ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305;
   ssl_prefer_server_ciphers off;
   ssl_session_cache shared:tls:10m;
   ssl_session_tickets off;
   ssl_certificate {{ env "NOMAD_SECRETS_DIR" }}/public.pem;
   ssl_certificate_key {{ env "NOMAD_SECRETS_DIR" }}/public.pem;
+%{if length(var.accept_proxy) > 0~}
+%{for range in var.accept_proxy~}
+  set_real_ip_from ${range};
+%{endfor~}
+  real_ip_header proxy_protocol;
+%{endif~}
 
   # No limit and no buffering of bodies: WebDAV, TUS, server-sent events.
   client_max_body_size 0;
@@ -141,17 +286,17 @@ http {
   proxy_read_timeout 1h;
   proxy_send_timeout 1h;
   proxy_next_upstream error timeout;
-  proxy_set_header Host $http_host;
-  proxy_set_header X-Forwarded-For $remote_addr;
-  proxy_set_header X-Forwarded-Proto $scheme;
-  proxy_set_header X-Forwarded-Host $http_host;
-  proxy_set_header Forwarded "";
   map $http_upgrade $connection_upgrade {
     default upgrade;
     "" "";
   }
-  proxy_set_header Upgrade $http_upgrade;
-  proxy_set_header Connection $connection_upgrade;
+%{if var.hsts_max_age > 0~}
+  # Only over TLS, and not when the service says so itself.
+  map $https$upstream_http_strict_transport_security $hsts {
+    on max-age=${var.hsts_max_age};
+    default "";
+  }
+%{endif~}
 
   server {
     listen {{ env "NOMAD_ADDR_metrics" }};
@@ -162,18 +307,18 @@ http {
     location = /metrics {
       stub_status;
     }
+    # What this is, and which tags it was made from, for drover edge status.
+    location = /edge {
+      default_type application/json;
+      return 200 '{"edge":"nginx","https":"{{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}","certificates":["${var.certificate}"],"users":${jsonencode(var.users)},"tcp_ports":[],"tags":"{{ $input | sha256Hex }}"}';
+    }
   }
-{{- range $s := services }}{{ if $s.Name | regexMatch "^[A-Za-z0-9-]+$" }}{{ range $t := $s.Tags }}{{ if $t | regexMatch "^drover\\.route=[a-z0-9.-]+/[A-Za-z0-9._~/%+-]*$" }}
-{{- $host := index ($t | replaceAll "drover.route=" "" | split "/") 0 }}
-{{- scratch.MapSet "hosts" $host "y" }}
-{{- scratch.MapSet "services" $s.Name "y" }}
-{{- end }}{{ end }}{{ end }}{{ end }}
-{{- range $name, $_ := scratch.Get "services" }}
+{{- range $name, $tags := scratch.Get "http" }}
 
   upstream {{ $name }} {
-{{- range $s := services }}{{ if eq $s.Name $name }}{{ range $t := $s.Tags }}{{ if eq $t "drover.sticky=cookie" }}
+{{- if $tags | join "\n" | regexMatch `(?m)^drover\.sticky=cookie$` }}
     ip_hash;
-{{- end }}{{ end }}{{ end }}{{ end }}
+{{- end }}
 {{- range $i := service $name }}
     server {{ $i.Address }}:{{ $i.Port }} max_fails=0;
 {{- else }}
@@ -183,49 +328,62 @@ http {
 {{- end }}
 
   server {
-    listen {{ env "EDGE_BIND_ADDRESS" }}:${var.http_port} default_server;
-    # HTTP-01 (RFC 8555, 8.3) without state: whoever holds the account key made
-    # the thumbprint, and only they can use the answer.
-{{ with nomadVar "drover/acme/public" }}
-    location ~ "^/\.well-known/acme-challenge/([-_a-zA-Z0-9]+)$" {
-      default_type text/plain;
-      return 200 "$1.{{ .thumbprint }}";
-    }
-{{ end }}
+    listen {{ env "EDGE_BIND_ADDRESS" }}:${var.http_port}%{if length(var.accept_proxy) > 0} proxy_protocol%{endif} default_server;
+{{- template "challenge" }}
     location / {
       return 308 https://$host%{if var.https_port != 443}:${var.https_port}%{endif}$request_uri;
     }
   }
 
   server {
-    listen {{ env "EDGE_BIND_ADDRESS" }}:${var.https_port} ssl http2 default_server;
+    listen {{ env "EDGE_BIND_ADDRESS" }}:${var.https_port} ssl http2%{if length(var.accept_proxy) > 0} proxy_protocol%{endif} default_server;
     default_type text/plain;
     location / {
       return 404 "No service has a route for this host and path.\n";
     }
   }
+{{- range $host, $_ := scratch.Get "plain" }}
+
+  server {
+    listen {{ env "EDGE_BIND_ADDRESS" }}:${var.http_port}%{if length(var.accept_proxy) > 0} proxy_protocol%{endif};
+    server_name {{ $host }};
+{{- template "challenge" }}
+{{- $all := false }}
+{{- range $from, $target := scratch.Get "routes" }}{{ if eq (index ($from | split "/") 0) $host }}
+{{- $path := regexReplaceAll `^[^/]*` "" $from }}{{ if eq $path "/" }}{{ $all = true }}{{ end }}
+{{- $serve := false }}{{ range $name, $_ := scratch.Get "serve" }}{{ if eq $name $target }}{{ $serve = true }}{{ end }}{{ end }}
+{{- if $serve }}{{ scratch.Set "from" $from }}{{ scratch.Set "target" $target }}
+{{- template "location" }}
+{{- else }}
+    location {{ $path }} {
+      return 308 https://$host%{if var.https_port != 443}:${var.https_port}%{endif}$request_uri;
+    }
+{{- end }}
+{{- end }}{{ end }}
+{{- if not $all }}
+    location / {
+      return 308 https://$host%{if var.https_port != 443}:${var.https_port}%{endif}$request_uri;
+    }
+{{- end }}
+  }
+{{- end }}
 {{- range $host, $_ := scratch.Get "hosts" }}
 
   server {
-    listen {{ env "EDGE_BIND_ADDRESS" }}:${var.https_port} ssl http2;
+    listen {{ env "EDGE_BIND_ADDRESS" }}:${var.https_port} ssl http2%{if length(var.accept_proxy) > 0} proxy_protocol%{endif};
     server_name {{ $host }};
-%{if var.hsts_max_age > 0~}
-    add_header Strict-Transport-Security max-age=${var.hsts_max_age} always;
-%{endif~}
-{{- range $s := services }}{{ if $s.Name | regexMatch "^[A-Za-z0-9-]+$" }}
-{{- $proto := "http" }}{{ $strip := "" }}
-{{- range $t := $s.Tags }}
-{{- if eq $t "drover.protocol=https" }}{{ $proto = "https" }}{{ end }}
-{{- if $t | regexMatch "^drover\\.strip=/[A-Za-z0-9._~/-]*$" }}{{ $strip = ($t | replaceAll "drover.strip=" "") }}{{ end }}
-{{- end }}
-{{- range $t := $s.Tags }}{{ if $t | regexMatch (printf "^drover\\.route=%s/[A-Za-z0-9._~/%%+-]*$" $host) }}
-    location {{ $t | replaceAll (printf "drover.route=%s" $host) "" }} {
-{{- if $strip }}
-      rewrite ^{{ $strip }}/?(.*)$ /$1 break;
-{{- end }}
-      proxy_pass {{ $proto }}://{{ $s.Name }};
+{{- $all := false }}
+{{- range $from, $target := scratch.Get "routes" }}{{ if eq (index ($from | split "/") 0) $host }}
+{{- if eq (regexReplaceAll `^[^/]*` "" $from) "/" }}{{ $all = true }}{{ end }}
+{{- scratch.Set "from" $from }}{{ scratch.Set "target" $target }}
+{{- template "location" }}
+{{- end }}{{ end }}
+{{- if not $all }}
+    location / {
+      default_type text/plain;
+      return 404 "No service has a route for this host and path.\n";
     }
-{{- end }}{{ end }}{{ end }}{{ end }}
+{{- end }}
   }
 {{- end }}
 }

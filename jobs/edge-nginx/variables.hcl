@@ -72,3 +72,35 @@ variable "hard_stop_after" {
   description = "How long uploads, downloads and websockets may go on in an old worker after a reload."
   default     = "300s"
 }
+
+variable "tls_min" {
+  type        = string
+  description = "Oldest version of TLS that is spoken: 1.2 (Mozilla's intermediate configuration) or 1.3 (its modern one)."
+  default     = "1.2"
+  validation {
+    condition     = contains(["1.2", "1.3"], var.tls_min)
+    error_message = "TLS is spoken from version 1.2 or from 1.3 on."
+  }
+}
+
+variable "users" {
+  type        = list(string)
+  description = "Lists of users for basic authentication (Nomad Variables drover/users/NAME) that routes may ask for."
+  default     = []
+  validation {
+    condition     = length([for name in var.users : name if regex_replace(name, "^[a-z0-9][a-z0-9-]{0,62}$", "") != ""]) == 0
+    error_message = "The name of a list of users has lower-case letters, digits and dashes."
+  }
+}
+
+variable "accept_proxy" {
+  type        = list(string)
+  description = "Addresses and ranges of load balancers in front, which send the PROXY protocol and are believed; with any, every connection must have it."
+  default     = []
+}
+
+variable "drain" {
+  type        = string
+  description = "How long running requests may go on when the edge itself is stopped or replaced; its node takes no new ones meanwhile."
+  default     = "10s"
+}

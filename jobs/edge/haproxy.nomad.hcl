@@ -1,16 +1,28 @@
-# HAProxy on every node. Any service in Consul is routed by its tags:
-#
-#   drover.route=HOST/PATH   the host in lower case, and every path that begins
-#                            so; the longest path wins. Repeatable.
-#   drover.protocol=https    what the service speaks: http (when it says
-#                            nothing), https (its certificate is not verified)
-#                            or h2c.
-#   drover.strip=/PREFIX     remove this from the path before passing it on.
-#   drover.sticky=cookie     a client stays with the instance that it met first.
+# HAProxy on every node. Any service in Consul is routed by its tags
+# (docs/reference/routes.md). What is wrong with a tag costs that service its
+# routes and nobody else's; drover edge status says so.
 #
 # Instances come and go by DNS SRV records, without a reload. A new route, a
 # renewed certificate or a new ACME account reloads: the old worker finishes
 # what it has.
+
+locals {
+  # The grammar, which package edge has in the same words. Nothing that does
+  # not fit it gets into the configuration.
+  host  = "[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
+  path  = "/[A-Za-z0-9._~/+-]*"
+  url   = "(?:https?:/)?/[A-Za-z0-9._~/?#@!&()*+,;=%:-]*"
+  ipv4  = "(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:/(?:3[0-2]|[12]?[0-9]))?"
+  hex   = "[0-9a-f]{1,4}"
+  ipv6  = "(?:(?:${local.hex}:){7}${local.hex}|(?:${local.hex}:){1,7}:|(?:${local.hex}:){1,6}:${local.hex}|(?:${local.hex}:){1,5}(?::${local.hex}){1,2}|(?:${local.hex}:){1,4}(?::${local.hex}){1,3}|(?:${local.hex}:){1,3}(?::${local.hex}){1,4}|(?:${local.hex}:){1,2}(?::${local.hex}){1,5}|${local.hex}:(?::${local.hex}){1,6}|:(?::${local.hex}){1,7}|::)(?:/(?:12[0-8]|1[01][0-9]|[1-9]?[0-9]))?"
+  range = "(?:${local.ipv4}|${local.ipv6})"
+
+  name   = "^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
+  route  = "^drover\\.(?:route=${local.host}${local.path}|redirect=${local.host}${local.path} 30[12378] ${local.url}|tcp=[1-9][0-9]{0,4}|sni=${local.host})$"
+  option = "^drover\\.(?:protocol=(?:http|https|h2c)|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|auth=[a-z0-9][a-z0-9-]{0,62}|allow=${local.range}(?:,${local.range})*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\\[\\]-~](?:[ !-#%-\\[\\]-~]*[!-#%-\\[\\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)|send-proxy=v[12])$"
+  # Headers that say where a message ends, or that the edge itself answers for.
+  reserved = "^drover\\.header=[a-z]+ [a-z]+ (?i:connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|content-length|forwarded|x-forwarded-for|x-forwarded-proto|x-forwarded-host)(?: |$)"
+}
 
 job "edge" {
   datacenters = var.datacenters
@@ -36,6 +48,14 @@ job "edge" {
 
     network {
       port "metrics" {}
+
+      dynamic "port" {
+        for_each = var.tcp_ports
+        labels   = ["tcp-${port.value}"]
+        content {
+          static = port.value
+        }
+      }
     }
 
     service {
@@ -56,13 +76,13 @@ job "edge" {
       user   = var.user
 
       kill_signal  = "SIGUSR1"
-      kill_timeout = "30s"
+      kill_timeout = var.drain
 
       config {
         image        = var.driver == "docker" ? var.image : null
         network_mode = var.driver == "docker" ? "host" : null
         command      = var.driver == "docker" ? "haproxy" : var.binary
-        args         = ["-W", "-db", "-f", "$${NOMAD_TASK_DIR}/haproxy.cfg"]
+        args         = ["-W", "-db", "-f", "$${NOMAD_TASK_DIR}/haproxy.cfg", "-f", "$${NOMAD_SECRETS_DIR}/users.cfg"]
       }
 
       resources {
@@ -96,6 +116,34 @@ job "edge" {
         }
       }
 
+      # Hashes of passwords are not for everybody who may look at a job's files.
+      # Each list has its section, so that the file below never names one that
+      # this file does not have yet.
+      template {
+        destination   = "secrets/users.cfg"
+        change_mode   = "signal"
+        change_signal = "SIGUSR2"
+        splay         = "0s"
+        perms         = "0600"
+        uid           = var.user == "root" ? 0 : var.uid
+        gid           = var.user == "root" ? 0 : var.uid
+        wait {
+          min = "250ms"
+          max = "2s"
+        }
+        data = <<EOT
+# Lists of users, from Nomad Variables.
+%{for list in var.users~}
+userlist ${list}
+{{- if nomadVarExists "drover/users/${list}" }}{{ with nomadVar "drover/users/${list}" }}{{ range $user, $hash := . }}
+{{- if and ($user | regexMatch `^[A-Za-z0-9._@-]+$`) ($hash.Value | regexMatch `^\$[0-9a-z]+\$[A-Za-z0-9./$=,]+$`) }}
+  user {{ $user }} password '{{ $hash }}'
+{{- end }}{{ end }}{{ end }}{{ end }}
+
+%{endfor~}
+EOT
+      }
+
       template {
         destination   = "local/haproxy.cfg"
         change_mode   = "signal"
@@ -106,6 +154,37 @@ job "edge" {
           max = "2s"
         }
         data = <<EOT
+{{- /* What is wanted: every service with tags of ours, judged as a whole. */ -}}
+{{- $input := "" -}}
+{{- scratch.MapSet "tcp" "" "" -}}
+{{- range $s := services -}}
+{{- $ours := "" }}{{ $good := $s.Name | regexMatch `${local.name}` }}{{ $auth := false -}}
+{{- range $t := $s.Tags }}{{ if $t | regexMatch `^drover\.` -}}
+{{- $ours = printf "%s\t%s" $ours $t -}}
+{{- if $t | regexMatch `^drover\.(?:route|redirect|tcp|sni)=` -}}
+{{- else if gt (len $t) 2000 }}{{ $good = false -}}
+{{- else if $t | regexMatch `${local.reserved}` }}{{ $good = false -}}
+{{- else if not ($t | regexMatch `${local.option}`) }}{{ $good = false -}}
+{{- else if $t | regexMatch `^drover\.auth=` }}{{ $auth = true -}}
+{{- if not ($t | regexMatch `^drover\.auth=(?:${join("|", var.users)})$`) }}{{ $good = false }}{{ end -}}
+{{- end }}{{ end }}{{ end -}}
+{{- if $ours }}{{ $input = printf "%s%s%s\n" $input $s.Name $ours }}{{ end -}}
+{{- if and $ours $good }}{{ range $t := $s.Tags }}{{ if and (le (len $t) 2000) ($t | regexMatch `${local.route}`) -}}
+{{- $value := index ($t | split "=") 1 -}}
+{{- if $t | regexMatch `^drover\.route=` -}}
+{{- scratch.MapSetX "routes" $value $s.Name }}{{ scratch.MapSet "http" $s.Name $s.Tags -}}
+{{- if $s.Tags | join "\n" | regexMatch `(?m)^drover\.http=serve$` }}{{ scratch.MapSet "serve" $s.Name "" }}{{ end -}}
+{{- else if $t | regexMatch `^drover\.redirect=` -}}
+{{- scratch.MapSetX "routes" (index ($value | split " ") 0) ($t | sha256Hex | printf "redirect.%.12s") -}}
+{{- scratch.MapSet "redirects" ($t | sha256Hex | printf "redirect.%.12s") $t -}}
+{{- else if $auth -}}
+{{- else if $t | regexMatch `^drover\.sni=` -}}
+{{- scratch.MapSetX "sni" $value $s.Name }}{{ scratch.MapSet "raw" $s.Name $s.Tags -}}
+{{- else if $t | regexMatch `^drover\.tcp=(?:${join("|", var.tcp_ports)})$` -}}
+{{- scratch.MapSetX "tcp" $value $s.Name }}{{ scratch.MapSet "raw" $s.Name $s.Tags -}}
+{{- end -}}
+{{- end }}{{ end }}{{ end -}}
+{{- end -}}
 global
   log stdout format raw local0 info
   hard-stop-after ${var.hard_stop_after}
@@ -116,7 +195,7 @@ global
   # Mozilla's intermediate configuration, version 5.7
   ssl-default-bind-ciphers ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305:DHE-RSA-AES128-GCM-SHA256:DHE-RSA-AES256-GCM-SHA384:DHE-RSA-CHACHA20-POLY1305
   ssl-default-bind-ciphersuites TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256
-  ssl-default-bind-options prefer-client-ciphers ssl-min-ver TLSv1.2 no-tls-tickets
+  ssl-default-bind-options prefer-client-ciphers ssl-min-ver TLSv${var.tls_min} no-tls-tickets
   tune.ssl.default-dh-param 2048
 
 resolvers consul
@@ -131,13 +210,25 @@ resolvers consul
   hold refused 24h
   hold timeout 24h
 
-defaults
+defaults tcp
+  mode tcp
+  log global
+  option dontlognull
+  option redispatch 1
+  retries 3
+  timeout connect 2s
+  timeout client 24h
+  timeout server 24h
+  log-format '{"time":"%T","client":"%ci","frontend":"%f","bytes":%B,"ms":%Tt,"backend":"%b","server":"%s","end":"%ts"}'
+
+defaults http
   mode http
   log global
   option dontlognull
   option idle-close-on-response
-  option redispatch
+  option redispatch 1
   retries 3
+  # A request that was sent is sent again only if twice does what once does.
   retry-on conn-failure empty-response
   timeout connect 2s
   timeout http-request 30s
@@ -148,14 +239,23 @@ defaults
   # No limit and no buffering of bodies: WebDAV, TUS, server-sent events.
   log-format '{"time":"%T","client":"%ci","host":"%[var(txn.host),json(utf8s)]","method":"%HM","path":"%[var(txn.path),json(utf8s)]","status":%ST,"bytes":%B,"ms":%Ta,"backend":"%b","server":"%s","tls":"%sslv","end":"%ts"}'
 
-frontend metrics
+frontend metrics from http
   bind {{ env "NOMAD_ADDR_metrics" }}
   no log
   monitor-uri /health
   http-request use-service prometheus-exporter if { path /metrics }
+  # What this is, and which tags it was made from, for drover edge status.
+  http-request return status 200 content-type application/json string '{"edge":"haproxy","https":"{{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}","certificates":${jsonencode(var.certificates)},"users":${jsonencode(var.users)},"tcp_ports":${jsonencode(var.tcp_ports)},"tags":"{{ $input | sha256Hex }}"}' if { path /edge }
+  http-request return status 404
 
-frontend http
+frontend http from http
   bind {{ env "EDGE_BIND_ADDRESS" }}:${var.http_port}
+%{if length(var.accept_proxy) > 0~}
+%{for range in var.accept_proxy~}
+  acl balancer src ${range}
+%{endfor~}
+  tcp-request connection expect-proxy layer4 if balancer
+%{endif~}
   http-request set-var(txn.host) req.hdr(host),field(1,:),lower
   http-request set-var(txn.path) path
   # HTTP-01 (RFC 8555, 8.3) without state: whoever holds the account key made
@@ -163,55 +263,176 @@ frontend http
 {{ with nomadVar "drover/acme/public" }}
   http-request return status 200 content-type text/plain lf-string "%[path,field(4,/)].{{ .thumbprint }}" if { path_beg /.well-known/acme-challenge/ }
 {{ end }}
+{{- if scratch.Key "serve" }}
+  http-request set-var(txn.route) var(txn.host),concat(,txn.path)
+{{- range $route, $target := scratch.Get "routes" }}
+  http-request set-var(txn.backend) str({{ $target }}) if { var(txn.route) -m beg {{ $route }} }
+{{- end }}
+{{- range $service, $_ := scratch.Get "serve" }}
+  acl serve var(txn.backend) -m str {{ $service }}
+{{- end }}
+  http-request redirect code 308 location https://%[var(txn.host)]%{if var.https_port != 443}:${var.https_port}%{endif}%[capture.req.uri] unless serve
+  http-request disable-l7-retry unless { method GET HEAD OPTIONS PUT DELETE PROPFIND REPORT }
+  http-request del-header X-Forwarded-For
+  http-request del-header Forwarded
+  option forwardfor
+  http-request set-header X-Forwarded-Proto http
+  http-request set-header X-Forwarded-Host %[req.hdr(host)]
+  use_backend %[var(txn.backend)]
+{{- else }}
   http-request redirect code 308 location https://%[var(txn.host)]%{if var.https_port != 443}:${var.https_port}%{endif}%[capture.req.uri]
+{{- end }}
+{{- if scratch.Key "sni" }}
 
-frontend https
+# Connections to some names are passed on as they are. The others go on to the
+# frontend below, which listens where only this node can connect.
+frontend sni from tcp
+  bind {{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}
+%{if length(var.accept_proxy) > 0~}
+%{for range in var.accept_proxy~}
+  acl balancer src ${range}
+%{endfor~}
+  tcp-request connection expect-proxy layer4 if balancer
+%{endif~}
+  tcp-request inspect-delay 5s
+  tcp-request content set-var(sess.sni) req.ssl_sni,lower
+{{- range $host, $service := scratch.Get "sni" }}
+  acl raw var(sess.sni) -m str {{ $host }}
+{{- end }}
+  tcp-request content set-log-level silent unless raw
+  tcp-request content accept if { req.ssl_hello_type 1 }
+{{- range $host, $service := scratch.Get "sni" }}
+  use_backend tcp.{{ $service }} if { var(sess.sni) -m str {{ $host }} }
+{{- end }}
+  default_backend sni.https
+
+backend sni.https from tcp
+  server https abns@drover-edge-{{ env "NOMAD_ALLOC_ID" }} send-proxy-v2
+{{- end }}
+
+frontend https from http
+{{- if scratch.Key "sni" }}
+  bind abns@drover-edge-{{ env "NOMAD_ALLOC_ID" }} accept-proxy ssl crt {{ env "NOMAD_SECRETS_DIR" }}/certs/ alpn h2,http/1.1
+{{- else }}
   bind {{ env "EDGE_BIND_ADDRESS" }}:${var.https_port} ssl crt {{ env "NOMAD_SECRETS_DIR" }}/certs/ alpn h2,http/1.1
+%{if length(var.accept_proxy) > 0~}
+%{for range in var.accept_proxy~}
+  acl balancer src ${range}
+%{endfor~}
+  tcp-request connection expect-proxy layer4 if balancer
+%{endif~}
+{{- end }}
   http-request set-var(txn.host) req.hdr(host),field(1,:),lower
   http-request set-var(txn.path) path
   http-request set-var(txn.route) var(txn.host),concat(,txn.path)
+  http-request disable-l7-retry unless { method GET HEAD OPTIONS PUT DELETE PROPFIND REPORT }
   http-request del-header X-Forwarded-For
   http-request del-header Forwarded
   option forwardfor
   http-request set-header X-Forwarded-Proto https
   http-request set-header X-Forwarded-Host %[req.hdr(host)]
 %{if var.hsts_max_age > 0~}
-  http-response set-header Strict-Transport-Security max-age=${var.hsts_max_age}
+  http-response set-header Strict-Transport-Security max-age=${var.hsts_max_age} unless { res.hdr(Strict-Transport-Security) -m found }
 %{endif~}
-{{- range $s := services }}{{ if $s.Name | regexMatch "^[A-Za-z0-9-]+$" }}{{ range $t := $s.Tags }}{{ if $t | regexMatch "^drover\\.route=[a-z0-9.-]+/[A-Za-z0-9._~/%+-]*$" }}
-{{- scratch.MapSet "routes" ($t | replaceAll "drover.route=" "") $s.Name }}
-{{- end }}{{ end }}{{ end }}{{ end }}
   # In the order of the alphabet, so that the last one that fits is the longest.
-{{- range $route, $service := scratch.Get "routes" }}
-  http-request set-var(txn.backend) str({{ $service }}) if { var(txn.route) -m beg {{ $route }} }
+{{- range $route, $target := scratch.Get "routes" }}
+  http-request set-var(txn.backend) str({{ $target }}) if { var(txn.route) -m beg {{ $route }} }
 {{- end }}
   use_backend %[var(txn.backend)] if { var(txn.backend) -m found }
-  default_backend no-route
+  default_backend no.route
 
-backend no-route
+backend no.route from http
   http-request return status 404 content-type text/plain string "No service has a route for this host and path.\n"
-{{- range $s := services }}
-{{- $routed := false }}{{ $proto := "http" }}{{ $strip := "" }}{{ $sticky := "" }}
-{{- range $t := $s.Tags }}
-{{- if $t | regexMatch "^drover\\.route=[a-z0-9.-]+/[A-Za-z0-9._~/%+-]*$" }}{{ $routed = ($s.Name | regexMatch "^[A-Za-z0-9-]+$") }}{{ end }}
-{{- if $t | regexMatch "^drover\\.protocol=(http|https|h2c)$" }}{{ $proto = ($t | replaceAll "drover.protocol=" "") }}{{ end }}
-{{- if $t | regexMatch "^drover\\.strip=/[A-Za-z0-9._~/-]*$" }}{{ $strip = ($t | replaceAll "drover.strip=" "") }}{{ end }}
-{{- if eq $t "drover.sticky=cookie" }}{{ $sticky = "yes" }}{{ end }}
-{{- end }}
-{{- if $routed }}
+{{- range $name, $tag := scratch.Get "redirects" }}
+{{- $f := $tag | split "=" }}{{ $f = $tag | replaceAll (printf "%s=" (index $f 0)) "" | split " " }}
+{{- $from := regexReplaceAll `^[^/]*` "" (index $f 0) }}{{ $to := index $f 2 | replaceAll "%" "%%" }}
 
-backend {{ $s.Name }}
+backend {{ $name }} from http
+  http-request redirect code {{ index $f 1 }} location "{{ $to }}{{ if and ($from | regexMatch `/$`) ($to | regexMatch `/$`) }}%[pathq,bytes({{ len $from }})]{{ end }}"
+{{- end }}
+{{- range $name, $tags := scratch.Get "http" }}
+{{- $server := "" }}{{ $sticky := false }}{{ $auth := "" }}{{ $allow := false }}{{ $strip := "" }}{{ $body := "" }}
+
+backend {{ $name }} from http
   balance leastconn
+{{- range $t := $tags }}
+{{- $value := regexReplaceAll `^[^=]*=` "" $t }}
+{{- if $t | regexMatch `^drover\.protocol=https$` }}{{ $server = " ssl verify none" }}
+{{- else if $t | regexMatch `^drover\.protocol=h2c$` }}{{ $server = " proto h2" }}
+{{- else if $t | regexMatch `^drover\.protocol=http$` }}{{ $server = "" }}
+{{- else if $t | regexMatch `^drover\.sticky=` }}{{ $sticky = true }}
+{{- else if $t | regexMatch `^drover\.auth=` }}{{ $auth = $value }}
+{{- else if $t | regexMatch `^drover\.strip=` }}{{ $strip = $value | trimSuffix "/" | replaceAll "." "\\." }}
+{{- else if $t | regexMatch `^drover\.max-body=` }}{{ $body = $value }}
+{{- else if $t | regexMatch `^drover\.allow=` }}{{ $allow = true }}
+{{- range $value | split "," }}
+  acl allowed src {{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- if $allow }}
+  http-request deny deny_status 403 unless allowed
+{{- end }}
+{{- if $auth }}
+  http-request auth realm {{ $auth }} unless { http_auth({{ $auth }}) }
+{{- end }}
+{{- if $body }}
+{{- $bytes := regexReplaceAll `[kmg]` "" $body | parseInt }}
+{{- if $body | regexMatch `k` }}{{ $bytes = multiply 1024 $bytes }}{{ else if $body | regexMatch `m` }}{{ $bytes = multiply 1048576 $bytes }}{{ else if $body | regexMatch `g` }}{{ $bytes = multiply 1073741824 $bytes }}{{ end }}
+  http-request return status 413 content-type text/plain string "The body is larger than {{ $bytes }} bytes.\n" if { req.hdr(content-length) -m int gt {{ $bytes }} }
+  http-request return status 411 content-type text/plain string "The length of the body must be given.\n" if { req.hdr_cnt(transfer-encoding) gt 0 } or { req.hdr_cnt(content-length) eq 0 } !{ method GET HEAD OPTIONS DELETE }
+{{- end }}
+{{- range $t := $tags }}
+{{- $f := regexReplaceAll `^[^=]*=` "" $t | split " " }}
+{{- if $t | regexMatch `^drover\.header=` }}
+{{- if eq (index $f 1) "remove" }}
+  http-{{ index $f 0 }} del-header {{ index $f 2 }}
+{{- else }}
+  http-{{ index $f 0 }} set-header {{ index $f 2 }} "{{ regexReplaceAll `^[^=]*=[^ ]* set [^ ]* ` "" $t | replaceAll "%" "%%" | replaceAll "\"" "\\\"" }}"
+{{- end }}
+{{- end }}
+{{- end }}
 {{- if $strip }}
-  http-request set-path %[path,regsub(^{{ $strip }}/?,/)]
+  http-request replace-path '^{{ $strip }}(/(.*))?$' '/\2'
 {{- end }}
 {{- if $sticky }}
-  dynamic-cookie-key {{ $s.Name }}
+  dynamic-cookie-key {{ $name }}
   cookie drover insert indirect nocache httponly secure dynamic
 {{- end }}
-  server-template s 8 _{{ $s.Name }}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check inter 500ms fall 2 rise 1{{ if eq $proto "https" }} ssl verify none{{ end }}{{ if eq $proto "h2c" }} proto h2{{ end }}
+{{- $sp := $tags | join "\n" }}
+  server-template s ${var.max_instances} _{{ $name }}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check inter 500ms fall 2 rise 1{{ $server }}{{ if $sp | regexMatch `(?m)^drover\.send-proxy=v2$` }} send-proxy-v2{{ else if $sp | regexMatch `(?m)^drover\.send-proxy=v1$` }} send-proxy{{ end }}
 {{- end }}
+{{- range $name, $tags := scratch.Get "raw" }}
+{{- $allow := false }}
+
+backend tcp.{{ $name }} from tcp
+  balance leastconn
+{{- range $t := $tags }}{{ if $t | regexMatch `^drover\.allow=` }}{{ $allow = true }}
+{{- range regexReplaceAll `^[^=]*=` "" $t | split "," }}
+  acl allowed src {{ . }}
+{{- end }}{{ end }}{{ end }}
+{{- if $allow }}
+  tcp-request content reject unless allowed
 {{- end }}
+{{- $sp := $tags | join "\n" }}
+  server-template s ${var.max_instances} _{{ $name }}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check inter 500ms fall 2 rise 1{{ if $sp | regexMatch `(?m)^drover\.send-proxy=v2$` }} send-proxy-v2{{ else if $sp | regexMatch `(?m)^drover\.send-proxy=v1$` }} send-proxy{{ end }}
+{{- end }}
+%{for port in var.tcp_ports~}
+
+frontend tcp.${port} from tcp
+  bind {{ env "EDGE_BIND_ADDRESS" }}:${port}
+%{if length(var.accept_proxy) > 0~}
+%{for range in var.accept_proxy~}
+  acl balancer src ${range}
+%{endfor~}
+  tcp-request connection expect-proxy layer4 if balancer
+%{endif~}
+{{- with index (scratch.Get "tcp") "${port}" }}
+  default_backend tcp.{{ . }}
+{{- else }}
+  tcp-request connection reject
+{{- end }}
+%{endfor~}
 EOT
       }
     }

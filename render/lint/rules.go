@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -35,6 +36,7 @@ func Rules() []Rule {
 		{Name: "port-collision", Severity: Error, Why: "Two users of one static port cannot run on the same node.", stack: portCollision},
 		{Name: "static-port-canary", Severity: Warning, Why: "A canary cannot start beside its predecessor on a node whose static port is taken.", job: staticPortCanary},
 		{Name: "no-shutdown-delay", Severity: Warning, Why: "Without shutdown_delay a stopping instance still gets requests until its deregistration has spread; an explicit \"0s\" is taken as meant.", job: noShutdownDelay},
+		{Name: "route-tag", Severity: Error, Why: "The edge leaves out a service whose tags it cannot read, and of two that want the same route one.", stack: routeTag},
 	}
 }
 
@@ -360,6 +362,63 @@ func noShutdownDelay(s *subject) {
 		}
 		if services > 0 && !delayed {
 			s.report(s.at(group(g)), fmt.Sprintf("Group %q has services but no shutdown_delay", name(g.Name)), `Write shutdown_delay = "2s" or more.`)
+		}
+	}
+}
+
+func routeTag(all []*subject, report reporter) {
+	type claim struct {
+		service string
+		at      hcl.Range
+	}
+	claims := map[string]claim{}
+	inspect := func(s *subject, svc *api.Service, tags []string, at hcl.Range) {
+		if !slices.ContainsFunc(tags, func(t string) bool { return strings.HasPrefix(t, edge.Prefix) }) {
+			return
+		}
+		if svc.Provider == "nomad" {
+			report(s, at, fmt.Sprintf("Service %q has tags of the edge, which looks for services in Consul only", svc.Name), `Write provider = "consul".`)
+		}
+		// What only a client can fill in is not known yet.
+		open := slices.ContainsFunc(append([]string{svc.Name}, tags...), func(t string) bool { return strings.Contains(t, "${") })
+		routes, problems := edge.Parse(edge.HAProxy, svc.Name, tags, nil)
+		for _, p := range problems {
+			switch {
+			case open && (p.Tag == "" || p.Costs == edge.CostsNothing || strings.Contains(p.Tag, "${")):
+			case p.Tag == "":
+				report(s, at, p.Message, p.Mend)
+			default:
+				report(s, at, fmt.Sprintf("Tag %q: %s", p.Tag, p.Message), p.Mend)
+			}
+		}
+		for _, r := range routes {
+			key := r.From
+			if r.Kind == edge.SNI {
+				key = "sni " + key
+			}
+			if first, taken := claims[key]; !taken {
+				claims[key] = claim{svc.Name, at}
+			} else if first.service != svc.Name {
+				report(s, at, fmt.Sprintf("%s leads to service %q already", r.From, first.service),
+					fmt.Sprintf("Let one of the two have another host, path or port (the other is at %s:%d:%d).", first.at.Filename, first.at.Start.Line, first.at.Start.Column))
+			}
+		}
+	}
+	for _, s := range all {
+		visit := func(services []*api.Service, path ...string) {
+			for i, svc := range services {
+				block := append(slices.Clone(path), fmt.Sprintf("service #%d", i))
+				inspect(s, svc, svc.Tags, s.at(append(slices.Clone(block), "tags")...))
+				if len(svc.CanaryTags) > 0 {
+					inspect(s, svc, svc.CanaryTags, s.at(append(slices.Clone(block), "canary_tags")...))
+				}
+			}
+		}
+		for _, g := range s.Job.Job.TaskGroups {
+			visit(g.Services, group(g))
+			for _, t := range g.Tasks {
+				visit(t.Services, group(g), "task "+t.Name)
+			}
 		}
 	}
 }

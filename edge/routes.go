@@ -1,0 +1,324 @@
+// Package edge is what drover knows about the entrance from outside, the job
+// edge of jobs/edge and jobs/edge-nginx: the grammar of the tags by which
+// services in Consul ask for routes, and what each instance of the job serves.
+package edge
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/drover-nomad/drover/stack"
+)
+
+// Kind is the program that the edge is made of.
+type Kind string
+
+// Kinds. nginx knows fewer tags than HAProxy.
+const (
+	HAProxy Kind = "haproxy"
+	Nginx   Kind = "nginx"
+)
+
+// Prefix of the tags that are the edge's.
+const Prefix = "drover."
+
+// MaxTag is the length of the longest tag, in bytes.
+const MaxTag = 2000
+
+// Settings of an edge, on which it depends whether a tag is good.
+type Settings struct {
+	Users    []string `json:"users"`     // lists for basic authentication
+	TCPPorts []int    `json:"tcp_ports"` // ports beside HTTP and HTTPS
+}
+
+// RouteKind says what a route does.
+type RouteKind string
+
+// Kinds of routes.
+const (
+	HTTP     RouteKind = "route"
+	Redirect RouteKind = "redirect"
+	TCP      RouteKind = "tcp"
+	SNI      RouteKind = "sni"
+)
+
+// Route is what leads to a service, or elsewhere.
+type Route struct {
+	Kind    RouteKind `json:"kind"`
+	From    string    `json:"from"` // HOST/PATH, a port or a host
+	Service string    `json:"service"`
+	Code    int       `json:"code,omitempty"` // of a redirect
+	To      string    `json:"to,omitempty"`   // of a redirect
+	// Options are the other tags of the service, as they were written.
+	Options []string `json:"options,omitempty"`
+}
+
+// Cost is what a problem with a tag takes away.
+type Cost string
+
+// Costs. Whoever misspells drover.allow must not be open to all: such a tag
+// costs the service all its routes, and one that only leads somewhere itself.
+const (
+	CostsService Cost = "service" // every route of the service
+	CostsTag     Cost = "tag"     // what this tag asks for
+	CostsNothing Cost = "nothing" // it is only not what was meant
+)
+
+// Problem is one thing that is wrong with the tags of a service.
+type Problem struct {
+	Service string `json:"service"`
+	Tag     string `json:"tag,omitempty"`
+	Message string `json:"message"`
+	Mend    string `json:"mend"`
+	Costs   Cost   `json:"costs"`
+}
+
+// The grammar. The job files have the same expressions, so that what is good
+// here is good there: TestJobsHaveTheGrammar.
+const (
+	hostExpr  = `[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?`
+	pathExpr  = `/[A-Za-z0-9._~/+-]*`
+	urlExpr   = `(?:https?:/)?/[A-Za-z0-9._~/?#@!&()*+,;=%:-]*`
+	ipv4Expr  = `(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:/(?:3[0-2]|[12]?[0-9]))?`
+	hexExpr   = `[0-9a-f]{1,4}`
+	ipv6Expr  = `(?:(?:` + hexExpr + `:){7}` + hexExpr + `|(?:` + hexExpr + `:){1,7}:|(?:` + hexExpr + `:){1,6}:` + hexExpr + `|(?:` + hexExpr + `:){1,5}(?::` + hexExpr + `){1,2}|(?:` + hexExpr + `:){1,4}(?::` + hexExpr + `){1,3}|(?:` + hexExpr + `:){1,3}(?::` + hexExpr + `){1,4}|(?:` + hexExpr + `:){1,2}(?::` + hexExpr + `){1,5}|` + hexExpr + `:(?::` + hexExpr + `){1,6}|:(?::` + hexExpr + `){1,7}|::)(?:/(?:12[0-8]|1[01][0-9]|[1-9]?[0-9]))?`
+	rangeExpr = `(?:` + ipv4Expr + `|` + ipv6Expr + `)`
+
+	nameExpr     = `^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$`
+	reservedExpr = `^drover\.header=[a-z]+ [a-z]+ (?i:connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|content-length|forwarded|x-forwarded-for|x-forwarded-proto|x-forwarded-host)(?: |$)`
+
+	optionsOfBoth = `|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|auth=[a-z0-9][a-z0-9-]{0,62}|allow=` + rangeExpr + `(?:,` + rangeExpr + `)*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\[\]-~](?:[ !-#%-\[\]-~]*[!-#%-\[\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)`
+	routesOfBoth  = `route=` + hostExpr + pathExpr + `|redirect=` + hostExpr + pathExpr + ` 30[12378] ` + urlExpr
+)
+
+// grammar of one kind of edge.
+type grammar struct{ route, option *regexp.Regexp }
+
+var (
+	name     = regexp.MustCompile(nameExpr)
+	reserved = regexp.MustCompile(reservedExpr)
+	leads    = regexp.MustCompile(`^drover\.(?:route|redirect|tcp|sni)=`)
+
+	grammars = map[Kind]grammar{
+		HAProxy: {
+			route:  regexp.MustCompile(`^drover\.(?:` + routesOfBoth + `|tcp=[1-9][0-9]{0,4}|sni=` + hostExpr + `)$`),
+			option: regexp.MustCompile(`^drover\.(?:protocol=(?:http|https|h2c)` + optionsOfBoth + `|send-proxy=v[12])$`),
+		},
+		Nginx: {
+			route:  regexp.MustCompile(`^drover\.(?:` + routesOfBoth + `)$`),
+			option: regexp.MustCompile(`^drover\.(?:protocol=https?` + optionsOfBoth + `)$`),
+		},
+	}
+)
+
+// Form is how a tag is written, for documentation and messages.
+type Form struct {
+	Key     string
+	Value   string // what is expected
+	Example string
+}
+
+// Forms are all tags, in the order of docs/reference/routes.md.
+func Forms() []Form {
+	return []Form{
+		{"route", "HOST/PATH: the host in lower case and without a port, the path of letters, digits and . _ ~ / + -", "drover.route=cloud.example.org/"},
+		{"redirect", "HOST/PATH CODE URL, the code being 301, 302, 303, 307 or 308", "drover.redirect=www.example.org/ 301 https://example.org/"},
+		{"sni", "HOST: in lower case", "drover.sni=mail.example.org"},
+		{"tcp", "PORT: a number from 1 to 65535", "drover.tcp=636"},
+		{"protocol", "http, https or h2c", "drover.protocol=h2c"},
+		{"strip", "/PREFIX of letters, digits and . _ ~ / -", "drover.strip=/app"},
+		{"sticky", "cookie", "drover.sticky=cookie"},
+		{"auth", "LIST: the name of a list of users, in lower-case letters, digits and dashes", "drover.auth=admins"},
+		{"allow", "ADDRESS or ADDRESS/BITS, several with commas between them", "drover.allow=10.0.0.0/8,2001:db8::/32"},
+		{"max-body", "BYTES, or with k, m or g behind it", "drover.max-body=100m"},
+		{"header", `request|response set NAME VALUE, or request|response remove NAME; the value is ASCII without \ and $`, "drover.header=response set X-Frame-Options DENY"},
+		{"http", "redirect or serve", "drover.http=serve"},
+		{"send-proxy", "v1 or v2", "drover.send-proxy=v2"},
+	}
+}
+
+// single are the tags of which one counts.
+var single = []string{"protocol", "strip", "sticky", "auth", "max-body", "http", "send-proxy"}
+
+// Parse reads the tags of one service as an edge of this kind does. settings
+// may be nil when they are not known; then what depends on them is taken to be
+// good. Tags that are not the edge's are passed over.
+func Parse(kind Kind, service string, tags []string, settings *Settings) ([]Route, []Problem) {
+	g := grammars[kind]
+	var (
+		routes   []Route
+		problems []Problem
+		options  []string
+		auth     string
+		values   = map[string]string{}
+		good     = true
+	)
+	problem := func(costs Cost, tag, message, mend string) {
+		problems = append(problems, Problem{service, tag, message, mend, costs})
+		good = good && costs != CostsService
+	}
+	ours := slices.DeleteFunc(slices.Clone(tags), func(t string) bool { return !strings.HasPrefix(t, Prefix) })
+	slices.Sort(ours)
+	if len(ours) == 0 {
+		return nil, nil
+	}
+	if !name.MatchString(service) {
+		problem(CostsService, "", fmt.Sprintf("A service called %q cannot be routed", service), "Call it by lower-case letters, digits and dashes, at most 63.")
+	}
+	// The options first: routes depend on them.
+	for _, t := range ours {
+		key, value, _ := strings.Cut(strings.TrimPrefix(t, Prefix), "=")
+		costs, pattern := CostsService, g.option
+		if leads.MatchString(t) {
+			costs, pattern = CostsTag, g.route
+		}
+		switch {
+		case len(t) > MaxTag:
+			problem(costs, t[:40]+"…", "The tag is too long", fmt.Sprintf("Write at most %d bytes.", MaxTag))
+		case reserved.MatchString(t):
+			problem(costs, t, fmt.Sprintf("The header %s is the edge's own", strings.Fields(value)[2]), "Leave it to the edge.")
+		case !pattern.MatchString(t):
+			message, mend := explain(kind, key, t)
+			problem(costs, t, message, mend)
+		case costs == CostsTag:
+		default:
+			options = append(options, t)
+			if key == "auth" {
+				auth = value
+				if settings != nil && !slices.Contains(settings.Users, value) {
+					problem(costs, t, fmt.Sprintf("The edge has no list of users %q", value), fmt.Sprintf("Add it to the variable users of the stack of the edge, and make the Nomad Variable drover/users/%s.", value))
+				}
+			}
+			if before, twice := values[key]; twice && before != value && slices.Contains(single, key) {
+				problem(CostsNothing, t, fmt.Sprintf("%s%s is there twice, and %q counts", Prefix, key, value), "Write one. While a new version of the service starts, both are there for a moment.")
+			}
+			values[key] = value
+		}
+	}
+	leading := false
+	for _, t := range ours {
+		if !leads.MatchString(t) {
+			continue
+		}
+		leading = true
+		if len(t) > MaxTag || !g.route.MatchString(t) {
+			continue // told above
+		}
+		key, value, _ := strings.Cut(strings.TrimPrefix(t, Prefix), "=")
+		r := Route{Kind: RouteKind(key), From: value, Service: service, Options: options}
+		switch r.Kind {
+		case Redirect:
+			f := strings.Split(value, " ")
+			r.From, r.To, r.Options = f[0], f[2], nil
+			r.Code, _ = strconv.Atoi(f[1]) // the grammar says that it is a number
+		case SNI, TCP:
+			if auth != "" {
+				problem(CostsTag, t, "A TCP connection cannot be asked for a password", "Use a service of its own, without drover.auth.")
+				continue
+			}
+			if r.Kind == SNI {
+				break
+			}
+			if port, err := strconv.Atoi(value); err != nil || port > 65535 {
+				problem(CostsTag, t, "There is no port "+value, "Write a number from 1 to 65535.")
+				continue
+			} else if settings != nil && !slices.Contains(settings.TCPPorts, port) {
+				problem(CostsTag, t, fmt.Sprintf("The edge does not listen on port %d", port), "Add it to the variable tcp_ports of the stack of the edge.")
+				continue
+			}
+		}
+		routes = append(routes, r)
+	}
+	if !leading && good {
+		problem(CostsNothing, ours[0], "Tags of the edge, but no route", "Add drover.route=HOST/PATH.")
+	}
+	if !good {
+		routes = nil
+	}
+	return routes, problems
+}
+
+// explain says what is wrong with a tag that does not fit the grammar.
+func explain(kind Kind, key, tag string) (message, mend string) {
+	var keys []string
+	for _, f := range Forms() {
+		keys = append(keys, f.Key)
+		if f.Key != key {
+			continue
+		}
+		if kind == Nginx {
+			if h := grammars[HAProxy]; h.route.MatchString(tag) || h.option.MatchString(tag) {
+				return "nginx cannot do this", "Use the stack edge, which is HAProxy."
+			}
+		}
+		return fmt.Sprintf("This is not %s%s=%s", Prefix, key, strings.SplitN(f.Value, ":", 2)[0]), fmt.Sprintf("Expected is %s; for example %s.", f.Value, f.Example)
+	}
+	mend = "The tags are described in docs/reference/routes.md."
+	if near := stack.Nearest(key, keys); near != "" {
+		mend = fmt.Sprintf("Did you mean %s%s?", Prefix, near)
+	}
+	return fmt.Sprintf("There is no tag %s%s", Prefix, key), mend
+}
+
+// Table is what an edge makes of all services.
+type Table struct {
+	Routes   []Route // by kind and From
+	Problems []Problem
+}
+
+// Read judges all services and their tags, as GET /v1/catalog/services has
+// them. Of two that want the same, the first in the alphabet gets it.
+func Read(kind Kind, services map[string][]string, settings *Settings) Table {
+	var t Table
+	taken := map[string]string{}
+	for _, service := range slices.Sorted(maps.Keys(services)) {
+		routes, problems := Parse(kind, service, services[service], settings)
+		t.Problems = append(t.Problems, problems...)
+		for _, r := range routes {
+			group := string(r.Kind)
+			if r.Kind == Redirect {
+				group = string(HTTP)
+			}
+			key := group + " " + r.From
+			if first, is := taken[key]; is {
+				t.Problems = append(t.Problems, Problem{service, fmt.Sprintf("%s%s=%s", Prefix, r.Kind, r.From), fmt.Sprintf("%s belongs to %s already", r.From, first), "Let one of the two have another host, path or port.", CostsTag})
+				continue
+			}
+			taken[key] = service
+			t.Routes = append(t.Routes, r)
+		}
+	}
+	slices.SortStableFunc(t.Routes, func(a, b Route) int {
+		return cmp.Or(cmp.Compare(order(a.Kind), order(b.Kind)), cmp.Compare(a.From, b.From))
+	})
+	return t
+}
+
+// order puts what is reached by host and path first.
+func order(k RouteKind) int { return slices.Index([]RouteKind{SNI, TCP}, k) }
+
+// Digest is a fingerprint of the tags that an edge is made from, which it
+// shows at /edge on its port metrics.
+func Digest(services map[string][]string) string {
+	var b strings.Builder
+	for _, service := range slices.Sorted(maps.Keys(services)) {
+		ours := ""
+		for _, t := range slices.Sorted(slices.Values(services[service])) {
+			if strings.HasPrefix(t, Prefix) {
+				ours += "\t" + t
+			}
+		}
+		if ours != "" {
+			b.WriteString(service + ours + "\n")
+		}
+	}
+	sum := sha256.Sum256([]byte(b.String()))
+	return hex.EncodeToString(sum[:])
+}

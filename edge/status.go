@@ -1,0 +1,342 @@
+package edge
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	capi "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/acme"
+)
+
+// ServiceName is what the edge's instances are called in Consul.
+const ServiceName = "edge"
+
+// settle is how long an edge is given to load what changed a moment ago.
+const settle = 3 * time.Second
+
+// Options of Look.
+type Options struct {
+	// Store has the certificates that should be served.
+	Store *acme.Store
+	// Timeout for one instance to answer; 5 s when zero.
+	Timeout time.Duration
+}
+
+// Report is how the edge is.
+type Report struct {
+	OK        bool          `json:"ok"`
+	Instances []Instance    `json:"instances"`
+	Routes    []RouteStatus `json:"routes"`
+	Problems  []Problem     `json:"problems"` // of the tags
+}
+
+// Instance is one edge.
+type Instance struct {
+	Node    string `json:"node"`
+	AllocID string `json:"alloc_id"`
+	Kind    Kind   `json:"kind,omitempty"`
+	Address string `json:"address,omitempty"` // of HTTPS, host:port
+	// Current says that its routes are made from the tags that are in Consul.
+	Current bool `json:"current"`
+	// Refused is why it did not take its last configuration, and goes on with
+	// the one before.
+	Refused string `json:"refused,omitempty"`
+	// Problem is anything else that is wrong.
+	Problem string `json:"problem,omitempty"`
+	// Certificates are those that it should serve.
+	Certificates []CertificateStatus `json:"certificates"`
+
+	settings Settings
+	up       map[string]int // HAProxy: backend → servers that answer
+}
+
+// CertificateStatus is one certificate at one instance.
+type CertificateStatus struct {
+	Name string `json:"name"`
+	acme.Served
+}
+
+// RouteStatus is a route and what is behind it.
+type RouteStatus struct {
+	Route
+	Passing int `json:"passing"` // instances whose checks pass in Consul
+	Total   int `json:"total"`
+	// Up is how many of them the edges reach, at the one that reaches fewest;
+	// nil when the edge does not tell (nginx).
+	Up *int `json:"up,omitempty"`
+}
+
+// Bad says whether nobody would be served by the route.
+func (r RouteStatus) Bad() bool {
+	return r.Kind != Redirect && (r.Passing == 0 || r.Up != nil && *r.Up == 0)
+}
+
+// Look asks Consul for routes (GET /v1/catalog/services), every instance of
+// the edge for what it has loaded (GET /edge and /metrics on its port
+// metrics), and its HTTPS port for the certificates. A change of the last few
+// seconds is waited for.
+func Look(ctx context.Context, nomad *api.Client, consul *capi.Client, o Options) (*Report, error) {
+	if o.Timeout == 0 {
+		o.Timeout = 5 * time.Second
+	}
+	deadline := time.Now().Add(settle)
+	for {
+		r, err := look(ctx, nomad, consul, o)
+		if err != nil || r.OK || time.Now().After(deadline) || !slices.ContainsFunc(r.Instances, func(i Instance) bool { return !i.Current && i.Problem == "" }) &&
+			!slices.ContainsFunc(r.Routes, func(s RouteStatus) bool { return s.Bad() && s.Passing > 0 }) {
+			return r, err
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(500 * time.Millisecond):
+		}
+	}
+}
+
+func look(ctx context.Context, nomad *api.Client, consul *capi.Client, o Options) (*Report, error) {
+	q := (&capi.QueryOptions{}).WithContext(ctx)
+	services, _, err := consul.Catalog().Services(q)
+	if err != nil {
+		return nil, fmt.Errorf("listing services: %w", err)
+	}
+	edges, _, err := consul.Health().Service(ServiceName, "", false, q)
+	if err != nil {
+		return nil, fmt.Errorf("looking for the edge: %w", err)
+	}
+	r := &Report{OK: len(edges) > 0, Instances: make([]Instance, len(edges)), Routes: []RouteStatus{}, Problems: []Problem{}}
+	digest := Digest(services)
+	var wait sync.WaitGroup
+	for i, e := range edges {
+		wait.Add(1)
+		go func() {
+			defer wait.Done()
+			r.Instances[i] = instance(ctx, nomad, e, digest, o)
+		}()
+	}
+	wait.Wait()
+	if ctx.Err() != nil {
+		return nil, ctx.Err()
+	}
+
+	kind, settings := HAProxy, (*Settings)(nil)
+	for _, i := range r.Instances {
+		r.OK = r.OK && i.Current && i.Refused == "" && i.Problem == "" && !slices.ContainsFunc(i.Certificates, func(c CertificateStatus) bool { return !c.Match })
+		if settings == nil && i.Kind != "" {
+			kind, settings = i.Kind, &i.settings
+		}
+	}
+	table := Read(kind, services, settings)
+	r.Problems = append(r.Problems, table.Problems...)
+	r.OK = r.OK && len(r.Problems) == 0
+	counted := map[string]RouteStatus{}
+	for _, route := range table.Routes {
+		if route.Kind == Redirect {
+			r.Routes = append(r.Routes, RouteStatus{Route: route})
+			continue
+		}
+		s, is := counted[route.Service]
+		if !is {
+			entries, _, err := consul.Health().Service(route.Service, "", false, q)
+			if err != nil {
+				return nil, fmt.Errorf("looking for %s: %w", route.Service, err)
+			}
+			s.Total = len(entries)
+			for _, e := range entries {
+				if e.Checks.AggregatedStatus() == capi.HealthPassing {
+					s.Passing++
+				}
+			}
+			counted[route.Service] = s
+		}
+		s.Route, s.Up = route, up(r.Instances, route)
+		r.Routes = append(r.Routes, s)
+		r.OK = r.OK && !s.Bad()
+	}
+	return r, nil
+}
+
+// up is the smallest number of servers that an edge reaches for a route.
+func up(instances []Instance, route Route) *int {
+	backend := route.Service
+	if route.Kind == TCP || route.Kind == SNI {
+		backend = "tcp." + backend
+	}
+	var least *int
+	for _, i := range instances {
+		if n, known := i.up[backend]; known && (least == nil || n < *least) {
+			least = &n
+		}
+	}
+	return least
+}
+
+// allocID is in the IDs that Nomad gives to services.
+var allocID = regexp.MustCompile(`^_nomad-task-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-`)
+
+func instance(ctx context.Context, nomad *api.Client, e *capi.ServiceEntry, digest string, o Options) Instance {
+	i := Instance{Node: e.Node.Node, Certificates: []CertificateStatus{}}
+	if m := allocID.FindStringSubmatch(e.Service.ID); m != nil {
+		i.AllocID = m[1]
+	}
+	host := e.Service.Address
+	if host == "" {
+		host = e.Node.Address
+	}
+	metrics := net.JoinHostPort(host, strconv.Itoa(e.Service.Port))
+	var said struct {
+		Settings
+		Edge         Kind     `json:"edge"`
+		HTTPS        string   `json:"https"`
+		Certificates []string `json:"certificates"`
+		Tags         string   `json:"tags"`
+	}
+	if err := get(ctx, "http://"+metrics+"/edge", o.Timeout, func(body io.Reader) error { return json.NewDecoder(body).Decode(&said) }); err != nil {
+		i.Problem = fmt.Sprintf("does not answer: %v", err)
+		return i
+	}
+	i.Kind, i.settings, i.Current = said.Edge, said.Settings, said.Tags == digest
+	if nomad != nil && i.AllocID != "" {
+		text, err := logs(ctx, nomad, i.AllocID, string(i.Kind), o.Timeout)
+		if err != nil {
+			i.Problem = fmt.Sprintf("its log cannot be read: %v", err)
+		}
+		i.Refused = Refusal(i.Kind, text)
+	}
+	if i.Kind == HAProxy {
+		if err := get(ctx, "http://"+metrics+"/metrics?scope=backend", o.Timeout, func(body io.Reader) (err error) { i.up, err = servers(body); return }); err != nil {
+			i.Problem = fmt.Sprintf("does not answer: %v", err)
+		}
+	}
+	bind, port, err := net.SplitHostPort(said.HTTPS)
+	if err != nil {
+		i.Problem = fmt.Sprintf("says that it listens at %q", said.HTTPS)
+		return i
+	}
+	if ip := net.ParseIP(bind); ip == nil || ip.IsUnspecified() {
+		bind = host
+	}
+	i.Address = net.JoinHostPort(bind, port)
+	for _, name := range said.Certificates {
+		c := CertificateStatus{Name: name}
+		if stored, err := o.Store.Get(ctx, name); err != nil {
+			c.Address, c.Problem = i.Address, err.Error()
+		} else {
+			c.Served = stored.Served(ctx, []string{i.Address}, o.Timeout)[0]
+		}
+		i.Certificates = append(i.Certificates, c)
+	}
+	return i
+}
+
+func get(ctx context.Context, url string, timeout time.Duration, read func(io.Reader) error) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = res.Body.Close() }()
+	if res.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: status %d", url, res.StatusCode)
+	}
+	return read(res.Body)
+}
+
+var activeServers = regexp.MustCompile(`^haproxy_backend_active_servers\{proxy="([^"]+)"\} ([0-9]+)`)
+
+// servers reads how many servers of each backend answer, from HAProxy's
+// metrics.
+func servers(body io.Reader) (map[string]int, error) {
+	out := map[string]int{}
+	lines := bufio.NewScanner(body)
+	for lines.Scan() {
+		if m := activeServers.FindStringSubmatch(lines.Text()); m != nil {
+			out[m[1]], _ = strconv.Atoi(m[2]) // the expression says that it is a number
+		}
+	}
+	return out, lines.Err()
+}
+
+// logs is the end of what a task has written to stderr.
+func logs(ctx context.Context, nomad *api.Client, alloc, task string, timeout time.Duration) (string, error) {
+	const most = 256 << 10
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	q := (&api.QueryOptions{}).WithContext(ctx)
+	a, _, err := nomad.Allocations().Info(alloc, q)
+	if err != nil {
+		return "", err
+	}
+	frames, errs := nomad.AllocFS().Logs(a, false, task, "stderr", "end", most, ctx.Done(), q)
+	var text strings.Builder
+	for {
+		select {
+		case f, more := <-frames:
+			if !more {
+				return text.String(), nil
+			}
+			text.Write(f.Data)
+		case err := <-errs:
+			if errors.Is(err, io.EOF) {
+				return text.String(), nil
+			}
+			return text.String(), err
+		case <-ctx.Done():
+			return text.String(), ctx.Err()
+		}
+	}
+}
+
+var (
+	// HAProxy: [ALERT] (pid) : config : …
+	haproxyAlert = regexp.MustCompile(`^\[ALERT\] +\(\d+\) : config : (.*)`)
+	// nginx: date [emerg] pid#tid: … in …
+	nginxEmerg = regexp.MustCompile(`\[emerg\] \d+#\d+: (.*)`)
+	// The directory of the task says nothing that is not known.
+	taskDir = regexp.MustCompile(`/\S*/(local|secrets)/`)
+)
+
+// Refusal is why a program did not take the configuration that it was given
+// last, from what it wrote to stderr; empty when it did.
+func Refusal(kind Kind, log string) string {
+	var reasons []string
+	for l := range strings.Lines(log) {
+		l = strings.TrimSpace(l)
+		switch kind {
+		case HAProxy:
+			switch m := haproxyAlert.FindStringSubmatch(l); {
+			case strings.Contains(l, "Loading success"), strings.Contains(l, "Reloading HAProxy"):
+				reasons = nil
+			case m != nil && !strings.HasPrefix(m[1], "Error(s) found") && !strings.HasPrefix(m[1], "Fatal errors found"):
+				reasons = append(reasons, m[1])
+			}
+		case Nginx:
+			switch m := nginxEmerg.FindStringSubmatch(l); {
+			case strings.Contains(l, "(SIGHUP) received"), strings.Contains(l, "start worker processes"):
+				reasons = nil
+			case m != nil:
+				reasons = append(reasons, m[1])
+			}
+		}
+	}
+	return taskDir.ReplaceAllString(strings.Join(reasons, "; "), "$1/")
+}
