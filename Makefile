@@ -47,7 +47,7 @@ tools: build ## the programs of the dev cluster, built once
 	@bin/drover dev tools >/dev/null
 
 .PHONY: test
-test: lint vuln unit e2e ## everything CI runs
+test: lint vuln unit fuzz-short e2e ## everything CI runs
 
 .PHONY: unit
 unit: tools ## packages and the command line, with the race detector
@@ -56,6 +56,23 @@ unit: tools ## packages and the command line, with the race detector
 .PHONY: e2e
 e2e: tools ## real Nomad, Consul and oCIS, end to end
 	@go test -count=1 -timeout 40m -v ./tests/conformance/... ./tests/e2e/...
+
+FUZZTIME ?= 30s
+
+.PHONY: fuzz
+fuzz: ## every fuzz target for FUZZTIME; what it finds is kept in testdata/fuzz and tried by `make unit` from then on
+	@grep -ro --include='*_test.go' '^func Fuzz[A-Za-z0-9]*' . | sort | while IFS=: read -r file func; do
+	  name=$${func#func }
+	  echo "fuzz: $$(dirname $$file) $$name for $(FUZZTIME)"
+	  # A worker that is busy when the time is over is no finding (go.dev/issue/75804).
+	  go test "$$(dirname $$file)" -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s </dev/null >fuzz.out 2>&1 ||
+	    { grep -q 'context deadline exceeded' fuzz.out && ! grep -q 'Failing input' fuzz.out; } || { cat fuzz.out; exit 1; }
+	done
+	rm -f fuzz.out
+
+.PHONY: fuzz-short
+fuzz-short:
+	@$(MAKE) --no-print-directory fuzz FUZZTIME=2000x
 
 .PHONY: bench
 bench: tools ## render and deploy against their floors, as a table

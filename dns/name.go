@@ -37,6 +37,9 @@ func normalizeName(name string) (string, error) {
 			labels[i] = strings.ToLower(l)
 		default:
 			ascii, err := idna.Lookup.ToASCII(l)
+			if err == nil { // what is not UTF-8 is encoded to what is no name
+				_, err = idna.Lookup.ToASCII(ascii)
+			}
 			if err != nil {
 				return "", fmt.Errorf("%q: the part %q is not a valid name", name, l)
 			}

@@ -114,7 +114,7 @@ func nomadError(e *ClusterError) error {
 	switch {
 	case errors.Is(e.Err, context.Canceled):
 		return e.Err
-	case errors.As(e.Err, &resp) && resp.StatusCode() == http.StatusForbidden:
+	case errors.As(e.Err, &resp) && (resp.StatusCode() == http.StatusForbidden || badToken(resp.Body())):
 		e.Problem, e.Hint = "refuses the token", "set NOMAD_TOKEN to one that may do this"
 	case errors.As(e.Err, &resp):
 		e.Problem, e.Hint = fmt.Sprintf("answers %d", resp.StatusCode()), "look at `nomad server members`"
@@ -220,3 +220,9 @@ func CheckRequired(ctx context.Context, c Clients, ids []string) error {
 		return nil
 	})
 }
+
+// SupportedNomad says whether drover works with that version of Nomad.
+func SupportedNomad(version string) bool { return !tooOld(version, minNomadMajor, minNomadMinor) }
+
+// SupportedConsul says whether drover works with that version of Consul.
+func SupportedConsul(version string) bool { return !tooOld(version, minConsulMajor, minConsulMinor) }

@@ -15,7 +15,7 @@ var exitCodes = [...]struct {
 	next    string
 }{
 	{exitOK, "deployed, unchanged", "everything asked for is done and healthy", ""},
-	{exitError, "", "something failed that has no code of its own; `status`: not everything is healthy", "read the message"},
+	{exitError, "", "something failed that has no code of its own; `status`: not everything is healthy; `doctor`: there is an error", "read the message"},
 	{exitUsage, "", "a mistake on the command line, in the stack or in its values; nothing was done. With `--detailed-exitcode` (`plan`): there are changes, and every error is 1", "read the message"},
 	{exitFailed, "failed", "a service did not become healthy, and Nomad had no version to go back to; its allocations may still run", "`nomad job status JOB`"},
 	{exitReverted, "failed-reverted", "a service did not become healthy, and Nomad went back to the version before", "`nomad job status JOB`"},

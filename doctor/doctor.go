@@ -1,0 +1,156 @@
+// Package doctor finds out what would make a deployment to a cluster fail or
+// hurt later. Collect asks the cluster and changes nothing in it; Probe runs
+// a short job on every node for what can only be seen from there; Examine
+// makes findings of what they saw, without asking anybody.
+package doctor
+
+import (
+	"cmp"
+	"slices"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/render"
+)
+
+// Severity says how much a finding matters.
+type Severity string
+
+// Severities, the gravest first.
+const (
+	Error   Severity = "error"   // a deployment fails, or what it brings does not work
+	Warning Severity = "warning" // it works until the day it does not
+	Unknown Severity = "unknown" // could not be looked at, and why
+	Note    Severity = "note"    // nothing wrong, but to be known
+	OK      Severity = "ok"
+)
+
+var severities = []Severity{Error, Warning, Unknown, Note, OK}
+
+// Finding is what one check says about one thing.
+type Finding struct {
+	Check    string   `json:"check"` // one of Checks
+	Severity Severity `json:"severity"`
+	Subject  string   `json:"subject,omitempty"` // node, volume, job or name it is about
+	Reason   string   `json:"reason"`
+	Mend     string   `json:"mend,omitempty"` // the command, or what to write where
+}
+
+// Needs are what the stack that is to be deployed asks of the cluster. The
+// zero value asks nothing: only the cluster itself is looked at.
+type Needs struct {
+	Stack string
+	Jobs  []render.Job
+	Names []string // domains that users will ask for
+}
+
+// Facts are what was seen of a cluster. Missing holds what could not be
+// seen, by the key that the collector gave it, and why.
+type Facts struct {
+	At      time.Time
+	Missing map[string]error
+
+	Servers   []Server
+	Health    *api.OperatorHealthReply
+	Scheduler *api.SchedulerConfiguration
+	ACLs      bool // Nomad's are on
+	// Rights are what the token may not do, by what it is needed for.
+	Rights []Right
+	Keys   []*api.RootKeyMeta
+	// ExternalKEK says that a KMS outside of Nomad guards the keys.
+	ExternalKEK bool
+
+	Nodes []Node
+
+	ConsulVersions map[string]string // agent → version
+	ConsulLeader   string
+	ConsulNomad    bool // Nomad's servers are in the catalog
+
+	// Placements are the reasons why a group of a job of the stack finds no
+	// node, by service.
+	Placements map[string]string
+	// Volumes are the host volumes that the stack asks for.
+	Volumes []Volume
+	// NoShutdownDelay are groups that run now, as JOB/GROUP, with services
+	// and without shutdown_delay.
+	NoShutdownDelay []string
+
+	// Outside is what was seen of Needs.Names from where drover runs.
+	Outside []Reach
+	// Probes are what was seen on the nodes, nil without a probe.
+	Probes []NodeProbe
+}
+
+// Server is a Nomad server.
+type Server struct {
+	Name, Version, Status string
+}
+
+// Right is something that drover needs to be allowed, and whether it is.
+type Right struct {
+	What       string // "submit jobs"
+	Capability string // of an ACL policy
+	Err        error  // nil: allowed
+}
+
+// Node is a Nomad client.
+type Node struct {
+	ID, Name, Version, Datacenter string
+	Status, Eligibility           string
+	Drivers                       map[string]*api.DriverInfo
+	// Consul is the version of its agent, "" for none; Agent tells agents
+	// apart.
+	Consul, Agent string
+	// Skew is its clock less ours; SkewKnown within Fuzz.
+	Skew, Fuzz time.Duration
+	SkewKnown  bool
+	Disks      []*api.HostDiskStats
+	AllocDir   *api.HostDiskStats
+	Volumes    map[string]*api.HostVolumeInfo
+	// Ports are those that allocations of Nomad have reserved.
+	Ports []int
+}
+
+// Ready says that Nomad places allocations on the node.
+func (n *Node) Ready() bool {
+	return n.Status == api.NodeStatusReady && n.Eligibility == api.NodeSchedulingEligible
+}
+
+// Volume is a host volume that a job of the stack asks for.
+type Volume struct {
+	Name, JobID string
+	Missing     string // why it cannot be used, "" when it can
+}
+
+// Reach is how a name looked from one place.
+type Reach struct {
+	Name      string
+	Addresses []string
+	Err       error         // of the look-up
+	Ports     map[int]error // of the connections, by TCP port
+}
+
+// Report is all findings, the gravest first.
+type Report struct {
+	Stack    string    `json:"stack,omitempty"`
+	OK       bool      `json:"ok"` // no error among them
+	Findings []Finding `json:"findings"`
+}
+
+// Examine makes findings of facts.
+func Examine(f *Facts, n Needs) Report {
+	r := Report{Stack: n.Stack, OK: true, Findings: []Finding{}}
+	for _, c := range Checks() {
+		found := c.look(f, n)
+		for i := range found {
+			found[i].Check = c.Name
+			r.OK = r.OK && found[i].Severity != Error
+		}
+		r.Findings = append(r.Findings, found...)
+	}
+	slices.SortStableFunc(r.Findings, func(a, b Finding) int {
+		return cmp.Compare(slices.Index(severities, a.Severity), slices.Index(severities, b.Severity))
+	})
+	return r
+}

@@ -1,0 +1,301 @@
+package doctor
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/rollout"
+)
+
+// NodeProbe is what was seen on a node.
+type NodeProbe struct {
+	Node      string
+	Volumes   map[string]VolumeProbe
+	Names     []Reach
+	Listening []int // TCP ports, of anybody in the node's own network
+}
+
+// VolumeProbe is the directory of a host volume.
+type VolumeProbe struct {
+	Path  string
+	Err   string // why it cannot be used
+	UID   int
+	Mode  uint32 // permission bits
+	XAttr string // yes, no, unknown
+}
+
+// ProbeOptions say how the job of a probe runs.
+type ProbeOptions struct {
+	// Driver is raw_exec, exec or docker; the first of them that a node has
+	// when empty. Only raw_exec sees the directories of volumes.
+	Driver string
+	Image  string // for docker; must have a shell
+	// Timeout bounds how long the job may take on all nodes.
+	Timeout time.Duration
+}
+
+// Probe runs a sysbatch job on all ready nodes, reads what it printed into
+// f.Probes, and removes it, however it ends.
+func Probe(ctx context.Context, c rollout.Clients, f *Facts, n Needs, o ProbeOptions) (err error) {
+	driver := o.Driver
+	for _, d := range []string{"raw_exec", "exec", "docker"} {
+		if driver == "" && slices.ContainsFunc(f.Nodes, func(n Node) bool { return n.Ready() && n.Drivers[d] != nil && n.Drivers[d].Healthy }) {
+			driver = d
+		}
+	}
+	if driver == "" {
+		return errors.New("no node has a healthy driver raw_exec, exec or docker to run the probe with")
+	}
+	ctx, cancel := context.WithTimeout(ctx, o.Timeout)
+	defer cancel()
+	job := probeJob(f, n, driver, o.Image)
+	registered, _, err := c.Nomad.Jobs().EnforceRegister(job, 0, (&api.WriteOptions{}).WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("registering the job of the probe: %w", plain(err))
+	}
+	defer func() {
+		after, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+		defer cancel()
+		if _, _, e := c.Nomad.Jobs().Deregister(*job.ID, true, (&api.WriteOptions{}).WithContext(after)); e != nil {
+			err = errors.Join(err, fmt.Errorf("the job %s is left behind; nomad job stop -purge %s: %w", *job.ID, *job.ID, plain(e)))
+		}
+	}()
+	allocs, err := ended(ctx, c.Nomad, *job.ID, registered.EvalID)
+	if err != nil {
+		return err
+	}
+	f.Probes = []NodeProbe{}
+	for _, stub := range allocs {
+		text, err := output(ctx, c.Nomad, stub)
+		if err != nil {
+			return fmt.Errorf("output of the probe on %s: %w", stub.NodeName, plain(err))
+		}
+		f.Probes = append(f.Probes, readProbe(stub.NodeName, text, n.Names))
+	}
+	slices.SortFunc(f.Probes, func(a, b NodeProbe) int { return strings.Compare(a.Node, b.Node) })
+	return nil
+}
+
+func probeJob(f *Facts, n Needs, driver, image string) *api.Job {
+	id := "drover-doctor-" + strings.ToLower(rand.Text()[:8])
+	job := api.NewSysbatchJob(id, id, "", 100)
+	job.Datacenters = []string{"*"}
+	all := "all"
+	job.NodePool = &all
+	job.Constraints = []*api.Constraint{api.NewConstraint("${attr.kernel.name}", "=", "linux")}
+	task := api.NewTask("probe", driver)
+	task.Resources = &api.Resources{CPU: ptr(20), MemoryMB: ptr(32)}
+	task.RestartPolicy = &api.RestartPolicy{Attempts: ptr(0), Mode: ptr("fail")}
+	task.LogConfig = &api.LogConfig{MaxFiles: ptr(1), MaxFileSizeMB: ptr(1)}
+	group := api.NewTaskGroup("probe", 1)
+
+	// On each node a volume has the path that the node says; a driver with a
+	// root of its own does not see it there.
+	var script strings.Builder
+	script.WriteString(probeScript)
+	paths := map[string]string{}
+	for _, v := range f.Volumes {
+		for _, node := range f.Nodes {
+			if h := node.Volumes[v.Name]; h != nil {
+				paths[node.ID+" "+v.Name] = path.Clean(h.Path)
+			}
+		}
+	}
+	if driver == "raw_exec" {
+		for _, key := range slices.Sorted(maps.Keys(paths)) {
+			node, name, _ := strings.Cut(key, " ")
+			fmt.Fprintf(&script, "[ \"$NODE\" != %s ] || volume %s %s\n", quote(node), quote(name), quote(paths[key]))
+		}
+	}
+	for _, name := range n.Names {
+		host, port, ok := strings.Cut(name, ":")
+		if !ok {
+			port = "443 80"
+		}
+		fmt.Fprintf(&script, "name %s %s\n", quote(host), port)
+	}
+	if driver == "raw_exec" || driver == "docker" {
+		script.WriteString("listening\n")
+	}
+	task.Env = map[string]string{"NODE": "${node.unique.id}"}
+	task.Templates = []*api.Template{{
+		EmbeddedTmpl: ptr(script.String()), DestPath: ptr("local/probe.sh"),
+		LeftDelim: ptr("<%drover"), RightDelim: ptr("drover%>"),
+	}}
+	args := []string{"${NOMAD_TASK_DIR}/probe.sh"}
+	if driver == "docker" {
+		task.Config = map[string]any{"image": image, "network_mode": "host", "command": "/bin/sh", "args": args}
+	} else {
+		task.Config = map[string]any{"command": "/bin/sh", "args": args}
+	}
+	group.AddTask(task)
+	job.AddTaskGroup(group)
+	return job
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// quote is a word of the shell.
+func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// probeScript needs a POSIX shell. What it uses beyond that may be missing,
+// and it says so. Each line that it prints is one fact: readProbe reads them.
+const probeScript = `
+has() { command -v "$1" >/dev/null 2>&1; }
+volume() {
+  if ! [ -d "$2" ]; then echo "volume $1 err there is no directory $2"; return; fi
+  echo "volume $1 path $2"
+  echo "volume $1 stat $(stat -c '%u %a' "$2" 2>/dev/null)"
+  file="$2/.drover-doctor-$$"
+  if ! (: >"$file") 2>/dev/null; then echo "volume $1 err nothing can be written there"; return; fi
+  x=unknown
+  if has setfattr; then
+    x=no; setfattr -n user.drover -v 1 "$file" 2>/dev/null && x=yes
+  elif has python3; then
+    x=no; python3 -c 'import os,sys; os.setxattr(sys.argv[1], "user.drover", b"1")' "$file" 2>/dev/null && x=yes
+  fi
+  rm -f "$file"
+  echo "volume $1 xattr $x"
+}
+name() {
+  host=$1; shift
+  if has getent; then
+    found=$(getent ahosts "$host" | awk '{print $1}' | sort -u | tr '\n' ' ')
+  elif has nslookup; then
+    found=$(nslookup "$host" 2>/dev/null | awk '/^Name:/ {on=1} on && /^Address/ {print $NF}' | sort -u | tr '\n' ' ')
+  else
+    echo "name $host unknown"; return
+  fi
+  echo "name $host addresses $found"
+  [ -n "$found" ] || return 0
+  for port; do
+    r=unknown
+    if has bash && has timeout; then
+      r=no; timeout 5 bash -c ": </dev/tcp/$host/$port" 2>/dev/null && r=yes
+    elif has nc; then
+      r=no; nc -z -w 5 "$host" "$port" >/dev/null 2>&1 && r=yes
+    fi
+    echo "name $host port $port $r"
+  done
+}
+listening() { awk '$4 == "0A" {split($2, a, ":"); print "listen", a[2]}' /proc/net/tcp /proc/net/tcp6 2>/dev/null | sort -u; }
+`
+
+// ended waits until every allocation of the job has ended.
+func ended(ctx context.Context, client *api.Client, id, eval string) ([]*api.AllocationListStub, error) {
+	placed := false
+	for index := uint64(0); ; {
+		if !placed {
+			e, _, err := client.Evaluations().Info(eval, (&api.QueryOptions{}).WithContext(ctx))
+			if err != nil {
+				return nil, fmt.Errorf("waiting for the probe: %w", plain(err))
+			}
+			placed = e.Status == "complete"
+		}
+		q := (&api.QueryOptions{WaitIndex: index, WaitTime: 5 * time.Second}).WithContext(ctx)
+		allocs, meta, err := client.Jobs().Allocations(id, false, q)
+		if err != nil {
+			if errors.Is(err, context.DeadlineExceeded) {
+				return nil, errors.New("the probe did not end in time; nomad job status " + id)
+			}
+			return nil, fmt.Errorf("waiting for the probe: %w", plain(err))
+		}
+		open := slices.ContainsFunc(allocs, func(a *api.AllocationListStub) bool {
+			return a.ClientStatus == api.AllocClientStatusPending || a.ClientStatus == api.AllocClientStatusRunning
+		})
+		switch {
+		case placed && !open && len(allocs) > 0:
+			return allocs, nil
+		case placed && len(allocs) == 0 && index > 0:
+			return nil, errors.New("no node took the probe")
+		}
+		index = meta.LastIndex
+	}
+}
+
+// output is what the probe printed.
+func output(ctx context.Context, client *api.Client, stub *api.AllocationListStub) (string, error) {
+	if stub.ClientStatus != api.AllocClientStatusComplete {
+		if t := stub.TaskStates["probe"]; t != nil && len(t.Events) > 0 {
+			return "", fmt.Errorf("it is %s: %s", stub.ClientStatus, t.Events[len(t.Events)-1].DisplayMessage)
+		}
+		return "", fmt.Errorf("it is %s", stub.ClientStatus)
+	}
+	r, err := client.AllocFS().Cat(&api.Allocation{ID: stub.ID, NodeID: stub.NodeID}, "alloc/logs/probe.stdout.0", (&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = r.Close() }()
+	text, err := io.ReadAll(io.LimitReader(r, 1<<20))
+	return string(text), err
+}
+
+// readProbe reads the lines of probeScript. Lines that it does not know are
+// somebody else's noise.
+func readProbe(node, text string, names []string) NodeProbe {
+	p := NodeProbe{Node: node, Volumes: map[string]VolumeProbe{}}
+	reached := map[string]*Reach{}
+	for _, name := range names {
+		host, _, _ := strings.Cut(name, ":")
+		reached[host] = &Reach{Name: host, Err: errors.New("there is neither getent nor nslookup"), Ports: map[int]error{}}
+	}
+	for sc := bufio.NewScanner(strings.NewReader(text)); sc.Scan(); {
+		w := strings.Fields(sc.Text())
+		switch {
+		case len(w) == 2 && w[0] == "listen":
+			if port, err := strconv.ParseUint(w[1], 16, 16); err == nil {
+				p.Listening = append(p.Listening, int(port))
+			}
+		case len(w) >= 3 && w[0] == "name" && reached[w[1]] != nil:
+			r := reached[w[1]]
+			switch {
+			case w[2] == "addresses" && len(w) == 3:
+				r.Err = errors.New("no such host")
+			case w[2] == "addresses":
+				r.Addresses, r.Err = w[3:], nil
+			case w[2] == "port" && len(w) == 5 && w[4] != "unknown":
+				port, err := strconv.Atoi(w[3])
+				if err == nil && w[4] == "no" {
+					err = errors.New("no connection")
+				}
+				r.Ports[port] = err
+			}
+		case len(w) >= 4 && w[0] == "volume":
+			v := p.Volumes[w[1]]
+			switch w[2] {
+			case "path":
+				v.Path = strings.Join(w[3:], " ")
+			case "err":
+				v.Err = strings.Join(w[3:], " ")
+			case "xattr":
+				v.XAttr = w[3]
+			case "stat":
+				v.UID, _ = strconv.Atoi(w[3])
+				if len(w) > 4 {
+					mode, _ := strconv.ParseUint(w[4], 8, 32)
+					v.Mode = uint32(mode)
+				}
+			}
+			p.Volumes[w[1]] = v
+		}
+	}
+	slices.Sort(p.Listening)
+	p.Listening = slices.Compact(p.Listening)
+	for _, name := range names {
+		host, _, _ := strings.Cut(name, ":")
+		p.Names = append(p.Names, *reached[host])
+	}
+	return p
+}
