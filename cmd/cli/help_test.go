@@ -1,0 +1,57 @@
+package cli
+
+import (
+	"io"
+	"strings"
+	"testing"
+
+	"github.com/spf13/cobra"
+)
+
+// Every command says what it is for and shows a command line of its own;
+// what stands in examples is taken by the flags and arguments of its command.
+func TestEveryCommandHasAnExample(t *testing.T) {
+	t.Parallel()
+	root := func() *cobra.Command { return newRoot(&IO{In: strings.NewReader(""), Out: io.Discard, Err: io.Discard}) }
+	check := func(line string) (of string) {
+		line, _, _ = strings.Cut(line, " | ")
+		line, _, _ = strings.Cut(line, " < ")
+		_, line, ok := strings.Cut(strings.Trim(line, " )\"\n"), "drover ")
+		if !ok {
+			return "" // of another program
+		}
+		r := root()
+		cmd, args, err := r.Find(normalizeFlags(r, strings.Fields(line)))
+		if err == nil {
+			err = cmd.ParseFlags(args)
+		}
+		if err == nil {
+			err = cmd.ValidateArgs(cmd.Flags().Args())
+		}
+		if err != nil {
+			t.Errorf("example %q: %v", line, err)
+		}
+		return cmd.CommandPath()
+	}
+	var walk func(*cobra.Command)
+	walk = func(cmd *cobra.Command) {
+		path, own := cmd.CommandPath(), false
+		for line := range strings.Lines(cmd.Example) {
+			if !strings.HasPrefix(line, "  ") {
+				t.Errorf("%s: example %q does not begin with two spaces", path, line)
+			}
+			for part := range strings.SplitSeq(line, " && ") {
+				own = strings.HasPrefix(check(part), path) || own
+			}
+		}
+		if cmd.Short == "" || !own {
+			t.Errorf("%s: Short %q, Example %q: both are needed", path, cmd.Short, cmd.Example)
+		}
+		for _, sub := range cmd.Commands() {
+			if sub.IsAvailableCommand() && !sub.IsAdditionalHelpTopicCommand() {
+				walk(sub)
+			}
+		}
+	}
+	walk(root())
+}
