@@ -61,6 +61,7 @@ func TestOnCluster(t *testing.T) {
 		{"Preflight", testPreflight},
 		{"StatusLogsDestroy", testStatusLogsDestroy},
 		{"UnchangedWritesNothing", testUnchangedWritesNothing},
+		{"Gate", testGate},
 		{"Hooks", testHooks},
 		{"PlanIsWhatHappens", testPlanIsWhatHappens},
 		{"NeedsReplace", testNeedsReplace},

@@ -16,6 +16,8 @@ type hub struct {
 	ctx    context.Context
 	client *api.Client
 
+	any chan struct{} // receives when one of the jobs should be looked at
+
 	mu   sync.Mutex
 	wait map[string]chan struct{} // by place and job ID
 	up   map[place]bool
@@ -23,16 +25,14 @@ type hub struct {
 
 type place struct{ region, namespace string }
 
-func newHub(ctx context.Context, client *api.Client, steps []*step) *hub {
-	h := &hub{ctx: ctx, client: client, wait: map[string]chan struct{}{}, up: map[place]bool{}}
+func newHub(ctx context.Context, client *api.Client, specs []spec) *hub {
+	h := &hub{ctx: ctx, client: client, any: make(chan struct{}, 1), wait: map[string]chan struct{}{}, up: map[place]bool{}}
 	jobs := map[place][]string{}
-	for _, s := range steps {
-		if s.unchanged() && s.healthy {
-			continue // nobody follows it
-		}
-		at := place{s.spec.region, s.spec.namespace}
-		jobs[at] = append(jobs[at], s.spec.id)
-		h.wait[h.key(at, s.spec.id)] = make(chan struct{}, 1)
+	for _, s := range specs {
+		at := place{s.region, s.namespace}
+		jobs[at] = append(jobs[at], s.id)
+		h.wait[h.key(at, s.id)] = make(chan struct{}, 1)
+		h.up[at] = false
 	}
 	for at, ids := range jobs {
 		go h.follow(at, ids)
@@ -55,12 +55,22 @@ func (h *hub) live(s *step) bool {
 	return h.up[place{s.spec.region, s.spec.namespace}]
 }
 
+// allLive says that all streams are open.
+func (h *hub) allLive() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, up := range h.up {
+		if !up {
+			return false
+		}
+	}
+	return true
+}
+
 func (h *hub) notify(at place, id string) {
 	if ch := h.wait[h.key(at, id)]; ch != nil {
-		select {
-		case ch <- struct{}{}:
-		default:
-		}
+		poke(ch)
+		poke(h.any)
 	}
 }
 

@@ -198,7 +198,13 @@ func (p *Plan) Apply(ctx context.Context, emit func(Event)) Result {
 
 	watchCtx, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
-	hub := newHub(watchCtx, p.clients.Nomad, p.steps)
+	var followed []spec
+	for _, s := range p.steps {
+		if !s.unchanged() || !s.healthy {
+			followed = append(followed, s.spec)
+		}
+	}
+	hub := newHub(watchCtx, p.clients.Nomad, followed)
 
 	// halted is closed when a service has not come out well.
 	halted := make(chan struct{})

@@ -60,13 +60,11 @@ func RunCheck(ctx context.Context, c *stack.Check, retryFor time.Duration, redac
 }
 
 func runOnce(ctx context.Context, client *http.Client, c *stack.Check) CheckResult {
-	r := CheckResult{Name: c.Name, URL: c.URL, Expected: c.Status}
+	r := CheckResult{Name: c.Name, Expected: c.Status}
 	if len(r.Expected) == 0 {
 		r.Expected = []int{http.StatusOK}
 	}
-	if u, err := url.Parse(c.URL); err == nil {
-		r.URL = u.Redacted()
-	}
+	r.URL = shownURL(c.URL)
 	req, err := http.NewRequestWithContext(ctx, cmp.Or(c.Method, http.MethodGet), c.URL, strings.NewReader(c.Body))
 	if err != nil {
 		r.Problem = "is not a request: " + withoutURL(err)
@@ -106,6 +104,15 @@ func runOnce(ctx context.Context, client *http.Client, c *stack.Check) CheckResu
 	}
 	r.Body = strings.ToValidUTF8(string(body[:min(len(body), shown)]), "")
 	return r
+}
+
+// shownURL is a URL without its password.
+func shownURL(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		return "the URL"
+	}
+	return u.Redacted()
 }
 
 // withoutURL drops the URL, which the line has anyway and which may carry a

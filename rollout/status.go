@@ -26,6 +26,9 @@ type ServiceStatus struct {
 	Submitted     time.Time `json:"submitted,omitzero"`
 	OK            bool      `json:"ok"`
 	Detail        string    `json:"detail,omitempty"` // why not
+
+	index    uint64 // JobModifyIndex
+	troubles int    // see trouble
 }
 
 // Status reads how the jobs are now (GET /v1/job/:id and its allocations,
@@ -68,6 +71,7 @@ func (st *ServiceStatus) fill(s spec, job *api.Job, allocs []*api.AllocationList
 		st.Submitted = time.Unix(0, *job.SubmitTime)
 	}
 	st.Desired = s.total()
+	st.index, st.troubles = deref(job.JobModifyIndex, 0), trouble(allocs)
 	running := map[string]string{}
 	live := current(allocs)
 	for _, a := range live {

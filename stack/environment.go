@@ -36,7 +36,7 @@ type Target struct {
 	JobSuffix string
 	// Services that run here, in dependency order.
 	Services []string
-	Range    hcl.Range
+	Range    hcl.Range `json:"-"`
 }
 
 // Cluster is a Nomad cluster with an address of its own and, where it has
@@ -47,7 +47,7 @@ type Cluster struct {
 	Region string // of its targets, unless they say otherwise
 	Access
 	Consul *Access // nil: the Consul that CONSUL_HTTP_ADDR leads to
-	Range  hcl.Range
+	Range  hcl.Range `json:"-"`
 }
 
 // Access is how a server is reached. Files are paths as the process sees them.

@@ -153,5 +153,5 @@ type Check struct {
 	Contains      string        // must be in the body, when not empty
 	Timeout       time.Duration // of one request; 10 s when 0
 	TLSSkipVerify bool
-	Range         hcl.Range
+	Range         hcl.Range `json:"-"`
 }

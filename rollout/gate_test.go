@@ -1,0 +1,132 @@
+package rollout
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// deployed brings jobs to the cluster for a gate to look at.
+func deployed(t *testing.T, c Clients, jobs ...render.Job) Party {
+	t.Helper()
+	for _, j := range jobs {
+		cleanUp(t, c, *j.Job.ID)
+	}
+	r, err := Run(t.Context(), c, jobs, Options{}, nil)
+	if err != nil || r.Outcome() != Deployed {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	return Party{Clients: c, Jobs: jobs}
+}
+
+// answers is a server whose n-th answer (from 1) has the status that f gives.
+func answers(t *testing.T, f func(n int64) int) *stack.Check {
+	var n atomic.Int64
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(f(n.Add(1))) }))
+	t.Cleanup(srv.Close)
+	return &stack.Check{URL: srv.URL}
+}
+
+func testGate(t *testing.T, c Clients) {
+	steady := deployed(t, c, service(mockJob(prefix(t)+"steady", runs())))
+	restless := mockJob(prefix(t)+"restless", map[string]any{"run_for": "1500ms", "exit_code": 1})
+	restless.TaskGroups[0].RestartPolicy.Attempts, restless.TaskGroups[0].RestartPolicy.Delay = ptr(20), ptr(100*time.Millisecond)
+	crashing := deployed(t, c, service(restless))
+	gone := deployed(t, c, service(mockJob(prefix(t)+"gone", runs())))
+	changing := deployed(t, c, service(mockJob(prefix(t)+"changing", runs())))
+	stamp := t.TempDir() + "/stamp"
+
+	for _, test := range []struct {
+		name    string
+		party   Party
+		gate    GateOptions
+		during  func(GateProgress) // called with each progress
+		ok      bool
+		detail  string
+		breaks  int
+		atLeast time.Duration
+	}{
+		{name: "nothing asked", party: steady, gate: GateOptions{Gate: stack.Gate{Timeout: 10 * time.Second}}, ok: true},
+		{name: "bake", party: steady, gate: GateOptions{Gate: stack.Gate{Timeout: 10 * time.Second}, Bake: 2 * time.Second}, ok: true, atLeast: 2 * time.Second},
+		{
+			name: "a probe that breaks the bake", party: steady, ok: true, breaks: 1, atLeast: 4 * time.Second,
+			gate: GateOptions{Bake: 2 * time.Second, Gate: stack.Gate{Timeout: 20 * time.Second, HTTP: answers(t, func(n int64) int {
+				if n == 1 || n == 3 {
+					return 503
+				}
+				return 200
+			})}},
+		},
+		{
+			name: "a probe that never holds", party: steady, detail: "the gate did not hold within 2s: http://127.0.0.1:",
+			gate: GateOptions{Gate: stack.Gate{Timeout: 2 * time.Second, HTTP: answers(t, func(int64) int { return 503 })}},
+		},
+		{
+			name: "a command", party: steady, ok: true,
+			gate: GateOptions{Env: []string{"DROVER_WAVE=w"}, Gate: stack.Gate{Timeout: 10 * time.Second, Command: []string{"sh", "-c", "test $DROVER_WAVE = w"}}},
+		},
+		{ // and is asked again
+			name: "a command that fails at first", party: steady, ok: true, atLeast: 2 * time.Second,
+			gate: GateOptions{Gate: stack.Gate{Timeout: 10 * time.Second, Command: []string{"sh", "-c", "test -e " + stamp + " || ! touch " + stamp}}},
+		},
+		{
+			name: "a command that fails", party: steady, detail: "the gate did not hold within 1s: sh: exit status 3: no (redacted)",
+			gate: GateOptions{
+				Gate:   stack.Gate{Timeout: time.Second, Command: []string{"sh", "-c", "echo no hush; exit 3"}},
+				Redact: func(s string) string { return strings.ReplaceAll(s, "hush", "(redacted)") },
+			},
+		},
+		{
+			name: "a command that does not exist", party: steady, detail: `exec: "there-is-none"`,
+			gate: GateOptions{Gate: stack.Gate{Timeout: time.Second, Command: []string{"there-is-none"}}},
+		},
+		{
+			name: "a task that restarts", party: crashing, breaks: 1, detail: "the gate did not hold within 3s: ",
+			gate: GateOptions{Gate: stack.Gate{Timeout: 3 * time.Second}, Bake: time.Minute},
+		},
+		{
+			name: "a job that is stopped meanwhile", party: gone, detail: "gone: somebody else stopped job",
+			gate: GateOptions{Gate: stack.Gate{Timeout: 3 * time.Second}, Bake: 10 * time.Second},
+			during: func(p GateProgress) {
+				if p.Waiting == "" {
+					_, _, _ = c.Nomad.Jobs().Deregister(*gone.Jobs[0].Job.ID, false, nil)
+				}
+			},
+		},
+		{
+			name: "a job that somebody changes meanwhile", party: changing, detail: "changing: somebody else changed job",
+			gate: GateOptions{Gate: stack.Gate{Timeout: 3 * time.Second}, Bake: 10 * time.Second},
+			during: func(p GateProgress) {
+				if p.Waiting == "" {
+					other := mockJob(*changing.Jobs[0].Job.ID, runs())
+					other.TaskGroups[0].Count = ptr(2)
+					_, _, _ = c.Nomad.Jobs().Register(other, nil)
+				}
+			},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var seen []string
+			r, err := Hold(t.Context(), []Party{test.party}, test.gate, func(p GateProgress) {
+				seen = append(seen, fmt.Sprintf("%q until %v", p.Waiting, !p.Until.IsZero()))
+				if test.during != nil {
+					test.during(p)
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if r.OK != test.ok || !strings.Contains(r.Detail, test.detail) || r.Breaks < test.breaks || r.Elapsed < test.atLeast {
+				t.Errorf("it ended as %+v; seen\n%s", r, strings.Join(seen, "\n"))
+			}
+		})
+	}
+}

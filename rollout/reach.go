@@ -1,0 +1,174 @@
+package rollout
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path"
+	"slices"
+	"strings"
+
+	capi "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/stack"
+)
+
+// Dial makes the clients for a target and makes sure that its servers can be
+// worked with. A target without a cluster of its own is reached through
+// NOMAD_ADDR and CONSUL_HTTP_ADDR, whose servers forward to its region and
+// Consul datacenter.
+func Dial(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error) {
+	var c Clients
+	nc, err := nomadConfig(t)
+	if err == nil {
+		c.Nomad, err = api.NewClient(nc)
+	}
+	if err != nil {
+		return c, dialError("Nomad", t, err)
+	}
+	if !needConsul {
+		return c, inTarget(t, Preflight(ctx, c, false))
+	}
+	cc, err := consulConfig(t)
+	if err != nil {
+		return c, dialError("Consul", t, err)
+	}
+	if err := inTarget(t, Preflight(ctx, c, false)); err != nil {
+		return c, err
+	}
+	if t.Name != "" { // else it is all where the addresses lead
+		if cc.Datacenter = t.ConsulDatacenter; cc.Datacenter == "" {
+			if cc.Datacenter, err = consulDatacenter(ctx, c.Nomad, t); err != nil {
+				return c, inTarget(t, err)
+			}
+		}
+	}
+	if c.Consul, err = capi.NewClient(cc); err != nil {
+		return c, dialError("Consul", t, err)
+	}
+	if err := preflightConsul(ctx, c.Consul); err != nil {
+		var refused *ClusterError
+		if errors.As(err, &refused) {
+			refused.Address = cc.Address
+		}
+		return c, inTarget(t, err)
+	}
+	return c, nil
+}
+
+// inTarget says which target an error is about.
+func inTarget(t *stack.Target, err error) error {
+	if err == nil || t.Name == "" {
+		return err
+	}
+	return fmt.Errorf("target %s: %w", t.Name, err)
+}
+
+func dialError(system string, t *stack.Target, err error) error {
+	address, hint := api.DefaultConfig().Address, "look at the NOMAD_* environment variables"
+	if system == "Consul" {
+		address, hint = capi.DefaultConfig().Address, "look at the CONSUL_* environment variables"
+	}
+	if t.Cluster != nil {
+		address, hint = t.Cluster.Address, "look at the block cluster "+fmt.Sprintf("%q", t.Cluster.Name)
+		if system == "Consul" && t.Cluster.Consul != nil {
+			address = t.Cluster.Consul.Address
+		}
+	}
+	return &ClusterError{System: system, Address: address, Problem: "cannot be asked", Err: err, Hint: hint}
+}
+
+func nomadConfig(t *stack.Target) (*api.Config, error) {
+	if t.Cluster == nil {
+		c := api.DefaultConfig()
+		if t.Region != "" {
+			c.Region = t.Region
+		}
+		return c, nil
+	}
+	token, err := readToken(t.Cluster.Access)
+	if err != nil {
+		return nil, err
+	}
+	a := t.Cluster.Access
+	return &api.Config{
+		Address: a.Address, Region: t.Region, SecretID: token,
+		TLSConfig: &api.TLSConfig{CACert: a.CACert, ClientCert: a.ClientCert, ClientKey: a.ClientKey, TLSServerName: a.TLSServerName},
+	}, nil
+}
+
+func consulConfig(t *stack.Target) (*capi.Config, error) {
+	if t.Cluster == nil || t.Cluster.Consul == nil {
+		return capi.DefaultConfig(), nil
+	}
+	a := *t.Cluster.Consul
+	token, err := readToken(a)
+	if err != nil {
+		return nil, err
+	}
+	return &capi.Config{
+		Address: a.Address, Token: token,
+		TLSConfig: capi.TLSConfig{CAFile: a.CACert, CertFile: a.ClientCert, KeyFile: a.ClientKey, Address: a.TLSServerName},
+	}, nil
+}
+
+// readToken finds the token that an Access names, "" when it names none.
+func readToken(a stack.Access) (string, error) {
+	switch {
+	case a.TokenEnv != "":
+		token := os.Getenv(a.TokenEnv)
+		if token == "" {
+			return "", fmt.Errorf("the environment variable %s, which should hold its token, is empty", a.TokenEnv)
+		}
+		return token, nil
+	case a.TokenFile != "":
+		text, err := os.ReadFile(a.TokenFile)
+		if err != nil {
+			return "", fmt.Errorf("reading its token: %w", err)
+		}
+		if token := strings.TrimSpace(string(text)); token != "" {
+			return token, nil
+		}
+		return "", fmt.Errorf("the file %s, which should hold its token, is empty", a.TokenFile)
+	}
+	return "", nil
+}
+
+// consulDatacenter asks a Nomad client of the target in which Consul
+// datacenter it is (GET /v1/nodes and /v1/node/:id). It is "" when there is no
+// client yet or the token may not look at nodes: the Consul that is asked then
+// answers for its own datacenter.
+func consulDatacenter(ctx context.Context, nomad *api.Client, t *stack.Target) (string, error) {
+	q := (&api.QueryOptions{Region: t.Region, Filter: `Status == "ready"`}).WithContext(ctx)
+	nodes, _, err := nomad.Nodes().List(q)
+	if err != nil {
+		return "", unlessForbidden(err, "listing the nodes")
+	}
+	for _, n := range nodes {
+		here := len(t.Datacenters) == 0 || slices.ContainsFunc(t.Datacenters, func(pattern string) bool {
+			ok, err := path.Match(pattern, n.Datacenter)
+			return err == nil && ok
+		})
+		if !here {
+			continue
+		}
+		node, _, err := nomad.Nodes().Info(n.ID, (&api.QueryOptions{Region: t.Region}).WithContext(ctx))
+		if err != nil {
+			return "", unlessForbidden(err, "reading node "+n.Name)
+		}
+		if dc := node.Attributes["consul.datacenter"]; dc != "" {
+			return dc, nil
+		}
+	}
+	return "", nil
+}
+
+func unlessForbidden(err error, doing string) error {
+	var refused api.UnexpectedResponseError
+	if errors.As(err, &refused) && refused.StatusCode() == 403 {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", doing, err)
+}
