@@ -33,6 +33,7 @@ const (
 // and for each job a variable at nomad/jobs/JOB_ID with just what it needs.
 type Secrets struct {
 	client     *api.Client
+	targets    map[string]*api.Client // of jobs that are elsewhere
 	stack, env string
 	now        func() time.Time
 }
@@ -44,6 +45,22 @@ func OpenSecrets(client *api.Client, stackName, env string, now func() time.Time
 		now = time.Now
 	}
 	return &Secrets{client: client, stack: stackName, env: env, now: now}
+}
+
+// At makes the variables of jobs by the client of their target. Jobs of a
+// target that is not there have theirs where the master copy is.
+func (s *Secrets) At(targets map[string]*api.Client) *Secrets {
+	copied := *s
+	copied.targets = targets
+	return &copied
+}
+
+// of is the client that leads to a job.
+func (s *Secrets) of(j render.Job) *api.Client {
+	if c := s.targets[j.Target]; c != nil {
+		return c
+	}
+	return s.client
 }
 
 // Path of the master variable.
@@ -309,7 +326,7 @@ func (s *Secrets) readJobs(ctx context.Context, jobs []render.Job) ([]*jobVariab
 	return vars, each(len(vars), func(i int) error {
 		v := vars[i]
 		namespace, region := v.places()
-		got, _, err := s.client.Variables().Peek(v.path(), (&api.QueryOptions{Namespace: namespace, Region: region}).WithContext(ctx))
+		got, _, err := s.of(v.job).Variables().Peek(v.path(), (&api.QueryOptions{Namespace: namespace, Region: region}).WithContext(ctx))
 		if err != nil {
 			return fmt.Errorf("reading the variable of job %s: %w", v.id, err)
 		}
@@ -358,7 +375,7 @@ func (s *Secrets) publish(ctx context.Context, specs []*stack.Secret, vars []*jo
 			return nil
 		}
 		namespace, region := v.places()
-		_, err := writeChecked(ctx, s.client, &api.Variable{Path: v.path(), Items: wanted[i], ModifyIndex: v.index},
+		_, err := writeChecked(ctx, s.of(v.job), &api.Variable{Path: v.path(), Items: wanted[i], ModifyIndex: v.index},
 			&api.WriteOptions{Namespace: namespace, Region: region})
 		if err != nil {
 			return fmt.Errorf("writing the variable of job %s: %w", v.id, err)
@@ -523,7 +540,7 @@ func (s *Secrets) Purge(ctx context.Context, jobs []render.Job) error {
 		}
 		namespace, region := v.places()
 		w := (&api.WriteOptions{Namespace: namespace, Region: region}).WithContext(ctx)
-		if _, err := s.client.Variables().CheckedDelete(v.path(), v.index, w); err != nil {
+		if _, err := s.of(v.job).Variables().CheckedDelete(v.path(), v.index, w); err != nil {
 			return fmt.Errorf("deleting the variable of job %s: %w", v.id, withoutItems(err))
 		}
 		return nil

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/drover-nomad/drover/consul"
+	"github.com/drover-nomad/drover/render"
 )
 
 // Outcome is what became of a service.
@@ -28,6 +29,7 @@ func (o Outcome) OK() bool { return o == Unchanged || o == Deployed }
 
 // ServiceResult is the end of one service.
 type ServiceResult struct {
+	Target    string        `json:"target,omitempty"`
 	Service   string        `json:"service"`
 	JobID     string        `json:"job_id"`
 	Outcome   Outcome       `json:"outcome"`
@@ -40,6 +42,11 @@ type ServiceResult struct {
 
 	JobModifyIndex uint64 `json:"job_modify_index,omitempty"`
 	DeploymentID   string `json:"deployment_id,omitempty"`
+}
+
+// Name is the service, and where there are several the target, for a person.
+func (r ServiceResult) Name() string {
+	return render.Job{Service: r.Service, Target: r.Target}.Name()
 }
 
 // Failure is why a service did not come out well: the events, outputs and

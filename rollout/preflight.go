@@ -22,6 +22,7 @@ import (
 // answer, refuses the token, or has a version that drover does not know.
 type ClusterError struct {
 	System  string // Nomad or Consul
+	Target  string // whose it is, "" where there is one
 	Address string
 	Problem string
 	Hint    string // what to do
@@ -29,7 +30,11 @@ type ClusterError struct {
 }
 
 func (e *ClusterError) Error() string {
-	msg := fmt.Sprintf("%s at %s %s", e.System, e.Address, e.Problem)
+	system := e.System
+	if e.Target != "" {
+		system += " of target " + e.Target
+	}
+	msg := fmt.Sprintf("%s at %s %s", system, e.Address, e.Problem)
 	if e.Err != nil {
 		var request *url.Error
 		if errors.As(e.Err, &request) {

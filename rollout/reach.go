@@ -8,6 +8,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"time"
 
 	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
@@ -28,15 +29,20 @@ func Dial(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error
 	if err != nil {
 		return c, dialError("Nomad", t, err)
 	}
+	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("no answer within 10 seconds"))
+	defer cancel()
+	if err := preflightNomad(ctx, c.Nomad); err != nil {
+		return c, inTarget(t, err)
+	}
+	if err := reachRegion(ctx, c.Nomad, t); err != nil {
+		return c, inTarget(t, err)
+	}
 	if !needConsul {
-		return c, inTarget(t, Preflight(ctx, c, false))
+		return c, nil
 	}
 	cc, err := consulConfig(t)
 	if err != nil {
 		return c, dialError("Consul", t, err)
-	}
-	if err := inTarget(t, Preflight(ctx, c, false)); err != nil {
-		return c, err
 	}
 	if t.Name != "" { // else it is all where the addresses lead
 		if cc.Datacenter = t.ConsulDatacenter; cc.Datacenter == "" {
@@ -58,9 +64,31 @@ func Dial(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error
 	return c, nil
 }
 
+// reachRegion finds out whether requests for the target's region arrive
+// (GET /v1/status/leader?region=, which needs no token).
+func reachRegion(ctx context.Context, nomad *api.Client, t *stack.Target) error {
+	if t.Region == "" {
+		return nil
+	}
+	var leader string
+	_, err := nomad.Raw().Query("/v1/status/leader", &leader, (&api.QueryOptions{Region: t.Region}).WithContext(ctx))
+	if err == nil || errors.Is(err, context.Canceled) {
+		return err
+	}
+	return &ClusterError{
+		System: "Nomad", Address: nomad.Address(), Problem: fmt.Sprintf("does not reach region %q", t.Region), Err: plain(err),
+		Hint: "look at `nomad server members` and at the region of the target",
+	}
+}
+
 // inTarget says which target an error is about.
 func inTarget(t *stack.Target, err error) error {
 	if err == nil || t.Name == "" {
+		return err
+	}
+	var cluster *ClusterError
+	if errors.As(err, &cluster) {
+		cluster.Target = t.Name
 		return err
 	}
 	return fmt.Errorf("target %s: %w", t.Name, err)
@@ -77,7 +105,7 @@ func dialError(system string, t *stack.Target, err error) error {
 			address = t.Cluster.Consul.Address
 		}
 	}
-	return &ClusterError{System: system, Address: address, Problem: "cannot be asked", Err: err, Hint: hint}
+	return &ClusterError{System: system, Target: t.Name, Address: address, Problem: "cannot be asked", Err: err, Hint: hint}
 }
 
 func nomadConfig(t *stack.Target) (*api.Config, error) {

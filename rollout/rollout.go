@@ -58,6 +58,7 @@ type Options struct {
 // hooks of one service are called one after another, those of several
 // services side by side.
 type Submission struct {
+	Target  string
 	Service string
 	Job     *api.Job // as it is registered; not to be changed
 	// JobModifyIndex is that of the job that the plan saw and that the
@@ -102,6 +103,7 @@ const (
 type Event struct {
 	Time    time.Time      `json:"time"`
 	Kind    string         `json:"event"`
+	Target  string         `json:"target,omitempty"`
 	Service string         `json:"service"`
 	JobID   string         `json:"job_id"`
 	Change  string         `json:"change,omitempty"` // none, create or update
@@ -110,6 +112,9 @@ type Event struct {
 	Waiting string         `json:"waiting,omitempty"` // what it waits for, for a person
 	Result  *ServiceResult `json:"result,omitempty"`
 }
+
+// Name is the service, and where there are several the target, for a person.
+func (e Event) Name() string { return render.Job{Service: e.Service, Target: e.Target}.Name() }
 
 // Plan is what a rollout is going to do. Nothing has been written yet.
 type Plan struct {
@@ -146,7 +151,7 @@ type step struct {
 }
 
 func (s *step) submission() Submission {
-	return Submission{Service: s.Service, Job: s.Job.Job, JobModifyIndex: s.plan.JobModifyIndex}
+	return Submission{Target: s.Target, Service: s.Service, Job: s.Job.Job, JobModifyIndex: s.plan.JobModifyIndex}
 }
 
 func (s *step) unchanged() bool { return s.plan.Diff != nil && s.plan.Diff.Type == "None" }
@@ -178,6 +183,7 @@ func Run(ctx context.Context, c Clients, jobs []render.Job, opts Options, emit f
 //
 // emit is called from one goroutine at a time and may be nil.
 func (p *Plan) Apply(ctx context.Context, emit func(Event)) Result {
+	byName := map[string]*step{}
 	var mu sync.Mutex
 	tell := func(e Event) {
 		if emit == nil {
@@ -185,11 +191,10 @@ func (p *Plan) Apply(ctx context.Context, emit func(Event)) Result {
 		}
 		mu.Lock()
 		defer mu.Unlock()
-		e.Time = time.Now()
+		e.Time, e.Target = time.Now(), byName[e.Service].Target
 		emit(e)
 	}
 
-	byName := map[string]*step{}
 	for _, s := range p.steps {
 		s.done = make(chan struct{})
 		byName[s.Service] = s
@@ -236,7 +241,7 @@ func (p *Plan) Apply(ctx context.Context, emit func(Event)) Result {
 
 // runStep waits for its turn, submits one service and follows it.
 func (p *Plan) runStep(ctx context.Context, s *step, byName map[string]*step, slots chan struct{}, halted <-chan struct{}, hub *hub, tell func(Event)) ServiceResult {
-	base := ServiceResult{Service: s.Service, JobID: s.spec.id}
+	base := ServiceResult{Target: s.Target, Service: s.Service, JobID: s.spec.id}
 	if s.unchanged() && s.healthy {
 		base.Outcome = Unchanged
 		base.Healthy, base.Desired = s.spec.total(), s.spec.total()

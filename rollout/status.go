@@ -14,6 +14,7 @@ import (
 
 // ServiceStatus is how a service is now.
 type ServiceStatus struct {
+	Target        string    `json:"target,omitempty"`
 	Service       string    `json:"service"`
 	JobID         string    `json:"job_id"`
 	Type          string    `json:"type,omitempty"`
@@ -40,7 +41,7 @@ func Status(ctx context.Context, c Clients, jobs []render.Job) ([]ServiceStatus,
 	running := make([]map[string]string, len(jobs))
 	err := each(len(jobs), 8, func(i int) error {
 		given := specOf(jobs[i].Job)
-		out[i] = ServiceStatus{Service: jobs[i].Service, JobID: given.id}
+		out[i] = ServiceStatus{Target: jobs[i].Target, Service: jobs[i].Service, JobID: given.id}
 		job, _, err := c.Nomad.Jobs().Info(given.id, given.query(ctx))
 		switch {
 		case notFound(err):

@@ -72,9 +72,17 @@ func deploy(ctx context.Context, streams *IO, s *stack.Stack, jobs []render.Job,
 			return usagef("environment %s has several targets; deploy one after the other with --target NAME", s.Environment)
 		}
 	}
-	clients, err := connect(ctx, rollout.NeedsConsul(jobs))
+	home, err := connect(ctx, false)
 	if err != nil {
 		return err
+	}
+	targets, err := connectTargets(ctx, s, jobs, true)
+	if err != nil {
+		return err
+	}
+	clients := home
+	if len(jobs) > 0 {
+		clients = targets[jobs[0].Target]
 	}
 	if err := rollout.CheckRequired(ctx, clients, s.RequiresJobs); err != nil {
 		return err
@@ -88,7 +96,7 @@ func deploy(ctx context.Context, streams *IO, s *stack.Stack, jobs []render.Job,
 	}
 
 	// Everything is asked before anything is written.
-	secrets := record.OpenSecrets(clients.Nomad, s.Name, s.Environment, nil)
+	secrets := record.OpenSecrets(home.Nomad, s.Name, s.Environment, nil).At(nomads(targets))
 	hide := func(text string) string { return text }
 	opts.Redact = func(text string) string { return hide(text) }
 	plan, err := rollout.Prepare(ctx, clients, jobs, opts)
@@ -223,7 +231,7 @@ func (v *deployView) event(e rollout.Event) {
 }
 
 func resultLine(r rollout.ServiceResult) string {
-	line := fmt.Sprintf("%s: %s", r.Service, r.Outcome)
+	line := fmt.Sprintf("%s: %s", r.Name(), r.Outcome)
 	if r.Submitted {
 		line += fmt.Sprintf(" (%s)", round(r.Elapsed))
 	}
@@ -316,7 +324,7 @@ func nextCommand(r rollout.Result) string {
 
 // printFailure writes the decisive facts, indented below the service.
 func printFailure(w io.Writer, r rollout.ServiceResult) {
-	fmt.Fprintf(w, "\n%s (job %s) %s: %s\n", r.Service, r.JobID, r.Outcome, r.Detail)
+	fmt.Fprintf(w, "\n%s (job %s) %s: %s\n", r.Name(), r.JobID, r.Outcome, r.Detail)
 	f := r.Failure
 	for _, t := range f.Tasks {
 		fmt.Fprintf(w, "  task %s, allocation %s", t.Task, t.AllocID[:8])

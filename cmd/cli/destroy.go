@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"slices"
 	"strings"
@@ -38,8 +39,8 @@ Directories that a task writes outside of volumes cannot be deleted by drover.`,
 					return err
 				}
 			}
-			if slices.Contains(purge, "secrets") && len(flags.services) > 0 {
-				return usagef("--purge secrets is for the whole stack, not with --service")
+			if slices.Contains(purge, "secrets") && len(flags.services)+len(flags.targets) > 0 {
+				return usagef("--purge secrets is for the whole stack, not with --service or --target")
 			}
 			ctx := cmd.Context()
 			s, jobs, err := flags.load(ctx, args[0])
@@ -49,40 +50,44 @@ Directories that a task writes outside of volumes cannot be deleted by drover.`,
 			if err := confirm(streams, yes, destroyQuestion(s.Name, s.Environment, len(jobs), purge)); err != nil {
 				return err
 			}
-			clients, err := connect(ctx, false)
+			home, err := connect(ctx, false)
+			if err != nil {
+				return err
+			}
+			clients, err := connectTargets(ctx, s, jobs, false)
 			if err != nil {
 				return err
 			}
 			stopped := 0
-			err = rollout.Destroy(ctx, clients, jobs, timeout, func(d rollout.Destroyed) {
-				switch {
-				case d.Missing:
-					fmt.Fprintf(streams.Err, "%s: not there\n", d.Service)
-				case d.Err == nil:
-					stopped++
-					fmt.Fprintf(streams.Err, "%s: stopped\n", d.Service)
-				}
-			})
-			if err != nil {
-				return err
-			}
-			if slices.Contains(purge, "data") {
-				deleted, kept, err := rollout.PurgeVolumes(ctx, clients, jobs)
-				for _, v := range deleted {
-					fmt.Fprintf(streams.Err, "volume %s: deleted\n", v)
-				}
-				for _, v := range kept {
-					fmt.Fprintf(streams.Err, "volume %s: not a dynamic host volume; its data stays on the node\n", v)
-				}
+			targets := targetsOf(jobs)
+			slices.Reverse(targets)
+			for _, t := range targets {
+				err := rollout.Destroy(ctx, clients[t], jobsIn(jobs, t), timeout, func(d rollout.Destroyed) {
+					name := render.Job{Service: d.Service, Target: t}.Name()
+					switch {
+					case d.Missing:
+						fmt.Fprintf(streams.Err, "%s: not there\n", name)
+					case d.Err == nil:
+						stopped++
+						fmt.Fprintf(streams.Err, "%s: stopped\n", name)
+					}
+				})
 				if err != nil {
 					return err
+				}
+			}
+			if slices.Contains(purge, "data") {
+				for _, t := range targets {
+					if err := purgeVolumes(ctx, streams, clients[t], jobsIn(jobs, t)); err != nil {
+						return err
+					}
 				}
 				if names := rawExec(jobs); len(names) > 0 {
 					fmt.Fprintf(streams.Err, "Note: %s ran with raw_exec; what they wrote outside of volumes is still on the nodes.\n", strings.Join(names, ", "))
 				}
 			}
 			if slices.Contains(purge, "secrets") {
-				if err := record.OpenSecrets(clients.Nomad, s.Name, s.Environment, nil).Purge(ctx, jobs); err != nil {
+				if err := record.OpenSecrets(home.Nomad, s.Name, s.Environment, nil).At(nomads(clients)).Purge(ctx, jobs); err != nil {
 					return err
 				}
 				fmt.Fprintln(streams.Err, "secrets: deleted")
@@ -97,6 +102,17 @@ Directories that a task writes outside of volumes cannot be deleted by drover.`,
 	fl.BoolVarP(&yes, "yes", "y", false, "do not ask")
 	fl.DurationVar(&timeout, "timeout", 10*time.Minute, "how long the tasks may take to stop")
 	return cmd
+}
+
+func purgeVolumes(ctx context.Context, streams *IO, c rollout.Clients, jobs []render.Job) error {
+	deleted, kept, err := rollout.PurgeVolumes(ctx, c, jobs)
+	for _, v := range deleted {
+		fmt.Fprintf(streams.Err, "volume %s: deleted\n", v)
+	}
+	for _, v := range kept {
+		fmt.Fprintf(streams.Err, "volume %s: not a dynamic host volume; its data stays on the node\n", v)
+	}
+	return err
 }
 
 func destroyQuestion(name, env string, n int, purge []string) string {

@@ -40,14 +40,14 @@ type liveRow struct {
 func newLiveTree(streams *IO, jobs []render.Job) *liveTree {
 	t := &liveTree{io: streams, height: 24, started: time.Now(), stop: make(chan struct{}), stopped: make(chan struct{}), by: map[string]*liveRow{}}
 	for _, j := range jobs {
-		r := &liveRow{name: j.Service, state: "waiting"}
+		r := &liveRow{name: j.Name(), state: "waiting"}
 		for _, d := range j.DependsOn {
-			if dep := t.by[d]; dep != nil {
+			if dep := t.by[render.Job{Service: d, Target: j.Target}.Name()]; dep != nil {
 				r.depth = max(r.depth, dep.depth+1)
 			}
 		}
 		t.rows = append(t.rows, r)
-		t.by[j.Service] = r
+		t.by[r.name] = r
 	}
 	if f, ok := streams.Err.(*os.File); ok {
 		if _, h, err := term.GetSize(int(f.Fd())); err == nil && h > 8 {
@@ -78,7 +78,7 @@ func (t *liveTree) run() {
 func (t *liveTree) event(e rollout.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	r := t.by[e.Service]
+	r := t.by[e.Name()]
 	if r == nil {
 		return
 	}

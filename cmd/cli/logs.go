@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -23,11 +24,17 @@ task before it.`,
 		Args:    exactArgs(2, "STACK and SERVICE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			flags.services = []string{args[1]}
-			_, jobs, err := flags.load(cmd.Context(), args[0])
+			s, jobs, err := flags.load(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			clients, err := connect(cmd.Context(), false)
+			switch {
+			case len(jobs) == 0:
+				return usagef("service %s does not run in target %s", args[1], strings.Join(flags.targets, ", "))
+			case len(jobs) > 1:
+				return usagef("service %s runs in several targets; choose one of %s with --target", args[1], strings.Join(targetsOf(jobs), ", "))
+			}
+			clients, err := connectTargets(cmd.Context(), s, jobs, false)
 			if err != nil {
 				return err
 			}
@@ -35,7 +42,7 @@ task before it.`,
 			if stderr {
 				opts.Stream = "stderr"
 			}
-			return rollout.Logs(cmd.Context(), clients, jobs[0], opts, func(l rollout.LogLine) {
+			return rollout.Logs(cmd.Context(), clients[jobs[0].Target], jobs[0], opts, func(l rollout.LogLine) {
 				fmt.Fprintf(streams.Out, "%.8s %s | %s\n", l.AllocID, l.Task, l.Text)
 			})
 		},

@@ -70,15 +70,15 @@ func (p *plainLog) event(e rollout.Event) {
 	defer p.mu.Unlock()
 	switch e.Kind {
 	case rollout.EventSubmitted:
-		p.line("%s: submitted", e.Service)
-		p.inFlight[e.Service] = flight{since: time.Now(), last: e}
+		p.line("%s: submitted", e.Name())
+		p.inFlight[e.Name()] = flight{since: time.Now(), last: e}
 	case rollout.EventProgress:
-		if f, ok := p.inFlight[e.Service]; ok {
+		if f, ok := p.inFlight[e.Name()]; ok {
 			f.last = e
-			p.inFlight[e.Service] = f
+			p.inFlight[e.Name()] = f
 		}
 	case rollout.EventDone:
-		delete(p.inFlight, e.Service)
+		delete(p.inFlight, e.Name())
 		if e.Result.Outcome != rollout.Unchanged {
 			p.line("%s", resultLine(*e.Result))
 		}

@@ -67,6 +67,13 @@ func openSecrets(ctx context.Context, flags *stackFlags, arg string, withJobs bo
 		return o, err
 	}
 	o.Secrets = record.OpenSecrets(clients.Nomad, o.stack.Name, o.stack.Environment, nil)
+	if len(o.jobs) > 0 {
+		targets, err := connectTargets(ctx, o.stack, o.jobs, false)
+		if err != nil {
+			return o, err
+		}
+		o.Secrets = o.At(nomads(targets))
+	}
 	return o, nil
 }
 

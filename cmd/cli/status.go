@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 )
 
@@ -34,13 +35,17 @@ healthy and all its checks pass, otherwise 1.`,
 			if err != nil {
 				return err
 			}
-			clients, err := connect(cmd.Context(), rollout.NeedsConsul(jobs))
+			clients, err := connectTargets(cmd.Context(), s, jobs, true)
 			if err != nil {
 				return err
 			}
-			list, err := rollout.Status(cmd.Context(), clients, jobs)
-			if err != nil {
-				return err
+			var list []rollout.ServiceStatus
+			for _, t := range targetsOf(jobs) {
+				part, err := rollout.Status(cmd.Context(), clients[t], jobsIn(jobs, t))
+				if err != nil {
+					return err
+				}
+				list = append(list, part...)
 			}
 			allOK := true
 			for _, st := range list {
@@ -77,7 +82,7 @@ func printStatus(streams *IO, list []rollout.ServiceStatus) error {
 		if !st.Submitted.IsZero() {
 			age = ago(time.Since(st.Submitted))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", st.Service, st.Status, version, healthy, checks, age, st.Detail)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", render.Job{Service: st.Service, Target: st.Target}.Name(), st.Status, version, healthy, checks, age, st.Detail)
 	}
 	return w.Flush()
 }
