@@ -46,7 +46,7 @@ type Cluster struct {
 	Name   string
 	Region string // of its targets, unless they say otherwise
 	Access
-	Consul *Access // nil: the Consul that CONSUL_HTTP_ADDR leads to
+	Consul *Access   // nil: the Consul that CONSUL_HTTP_ADDR leads to
 	Range  hcl.Range `json:"-"`
 }
 

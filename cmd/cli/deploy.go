@@ -72,13 +72,15 @@ func deploy(ctx context.Context, streams *IO, s *stack.Stack, jobs []render.Job,
 			return usagef("environment %s has several targets; deploy one after the other with --target NAME", s.Environment)
 		}
 	}
-	home, err := connect(ctx, false)
-	if err != nil {
-		return err
-	}
 	targets, err := connectTargets(ctx, s, jobs, true)
 	if err != nil {
 		return err
+	}
+	home, ok := targets[""]
+	if !ok {
+		if home, err = connect(ctx, false); err != nil {
+			return err
+		}
 	}
 	clients := home
 	if len(jobs) > 0 {
