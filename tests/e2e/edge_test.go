@@ -263,6 +263,7 @@ func TestEdge(t *testing.T) {
 			}
 			t.Run("bad tags", func(t *testing.T) { testBadTags(t, e) })
 			t.Run("refused", func(t *testing.T) { testRefused(t, e) })
+			t.Run("load", func(t *testing.T) { testLoad(t, e) })
 			t.Run("proxy protocol in", func(t *testing.T) {
 				e.deploy(t, kind, append(args, "-var", `accept_proxy=["127.0.0.0/8"]`)...)
 				testAcceptProxy(t, e)
@@ -595,8 +596,12 @@ func (e *entrance) socket(t *testing.T, host string) func(string) error {
 	fmt.Fprintf(conn, "GET /socket HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n", host)
 	r := bufio.NewReader(conn)
 	res, err := http.ReadResponse(r, nil)
-	if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
-		t.Fatalf("upgrade: %+v, %v", res, err)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	if res.StatusCode != http.StatusSwitchingProtocols {
+		t.Fatalf("upgrade: %s", res.Status)
 	}
 	return func(text string) error {
 		if err := conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {

@@ -25,7 +25,13 @@ import (
 	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
-func TestMain(m *testing.M) { devtest.Main(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(envBackend) != "" {
+		runBackend()
+		return
+	}
+	devtest.Main(m)
+}
 
 // drover runs the built binary against one cluster.
 type drover struct {

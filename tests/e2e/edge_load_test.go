@@ -1,0 +1,336 @@
+package e2e
+
+import (
+	"bufio"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand"
+	"net/http"
+	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/edge"
+)
+
+// envBackend makes this test binary a backend of its own, for Nomad to run:
+// it has the address to listen on.
+const envBackend = "DROVER_E2E_BACKEND"
+
+func runBackend() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	defer stop()
+	s := &http.Server{Addr: os.Getenv(envBackend), Handler: backend(os.Getenv("NOMAD_ALLOC_ID")), ReadHeaderTimeout: time.Minute}
+	go func() {
+		<-ctx.Done()
+		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		_ = s.Shutdown(ctx)
+	}()
+	if err := s.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+}
+
+// rolled is a job of two instances of the backend.
+const rolled = `
+job "rolled" {
+  group "web" {
+    count          = 2
+    shutdown_delay = "3s"
+    update {
+      max_parallel     = 1
+      min_healthy_time = "500ms"
+      healthy_deadline = "1m"
+    }
+    reschedule {
+      attempts  = 0
+      unlimited = false
+    }
+    network {
+      port "http" {}
+    }
+    service {
+      name = "rolled"
+      port = "http"
+      tags = ["drover.route=rolled.test/"]
+      check {
+        type     = "http"
+        path     = "/"
+        interval = "1s"
+        timeout  = "5s"
+      }
+    }
+    task "web" {
+      driver       = "raw_exec"
+      kill_timeout = "6s"
+      config {
+        command = %q
+      }
+      env {
+        %s  = "${NOMAD_ADDR_http}"
+        VERSION = "%d"
+      }
+      resources {
+        cpu    = 50
+        memory = 64
+      }
+    }
+  }
+}`
+
+// roll deploys a version of the backend and waits until Nomad calls it
+// successful.
+func (e *entrance) roll(t *testing.T, version int) error {
+	exe, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	job, err := e.nomad.Jobs().ParseHCL(fmt.Sprintf(rolled, exe, envBackend, version), true)
+	if err != nil {
+		return err
+	}
+	res, _, err := e.nomad.Jobs().Register(job, nil)
+	if err != nil {
+		return err
+	}
+	deadline := time.Now().Add(2 * time.Minute)
+	for {
+		d, _, err := e.nomad.Jobs().LatestDeployment("rolled", nil)
+		switch {
+		case err != nil:
+			return err
+		case d != nil && d.JobSpecModifyIndex >= res.JobModifyIndex && d.Status == api.DeploymentStatusSuccessful:
+			return nil
+		case d != nil && d.JobSpecModifyIndex >= res.JobModifyIndex && d.Status == api.DeploymentStatusFailed:
+			return fmt.Errorf("version %d: %s", version, d.StatusDescription)
+		case time.Now().After(deadline):
+			return fmt.Errorf("version %d is not deployed after two minutes", version)
+		}
+		select {
+		case <-t.Context().Done():
+			return t.Context().Err()
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// tally counts the requests of one kind.
+type tally struct {
+	total, failed atomic.Int64
+	mu            sync.Mutex
+	why           map[string]int
+}
+
+func (c *tally) fail(why string) {
+	c.failed.Add(1)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.why == nil {
+		c.why = map[string]int{}
+	}
+	c.why[why]++
+}
+
+// post sends requests that nobody may repeat, one after the other, until ctx
+// ends. Go's client does not either: it cannot read the body twice.
+func post(ctx context.Context, client *http.Client, url string, c *tally) {
+	body := strings.Repeat("x", 512)
+	for ctx.Err() == nil {
+		req, err := http.NewRequest("POST", url, struct{ io.Reader }{strings.NewReader(body)})
+		if err != nil {
+			panic(err)
+		}
+		req.ContentLength = int64(len(body))
+		res, err := client.Do(req)
+		c.total.Add(1)
+		if err != nil {
+			text := err.Error()
+			c.fail(text[strings.LastIndex(text, ": ")+1:])
+			continue
+		}
+		var a arrived
+		err = json.NewDecoder(res.Body).Decode(&a)
+		_, _ = io.Copy(io.Discard, res.Body)
+		res.Body.Close()
+		switch {
+		case res.StatusCode != http.StatusOK:
+			c.fail(res.Status)
+		case err != nil || a.Length != int64(len(body)):
+			c.fail("the answer is cut off")
+		}
+	}
+}
+
+// slow is n bytes at a rate, the same ones each time, and their digest when
+// they are read.
+type slow struct {
+	left  int64
+	pause time.Duration // per MiB
+	rnd   *rand.Rand
+	sum   interface {
+		io.Writer
+		Sum([]byte) []byte
+	}
+	since int64
+}
+
+func (s *slow) Read(p []byte) (int, error) {
+	if s.left == 0 {
+		return 0, io.EOF
+	}
+	n := int(min(int64(len(p)), s.left))
+	_, _ = s.rnd.Read(p[:n])
+	_, _ = s.sum.Write(p[:n])
+	s.left -= int64(n)
+	if s.since += int64(n); s.since >= 1<<20 {
+		s.since = 0
+		time.Sleep(s.pause)
+	}
+	return n, nil
+}
+
+// testLoad renews the certificate twelve times, by the CA, and rolls the
+// backend twelve times, while clients send what cannot be repeated and others
+// hold a connection. The numbers are for docs/reliability.md.
+func testLoad(t *testing.T, e *entrance) {
+	const times = 12
+	if err := e.roll(t, 0); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _, _ = e.nomad.Jobs().Deregister("rolled", true, nil) })
+	e.register(t, "steady", address(serve(t, "steady")), "drover.route=steady.test/")
+	e.loaded(t)
+
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var wait sync.WaitGroup
+	run := func(f func()) {
+		wait.Add(1)
+		go func() {
+			defer wait.Done()
+			f()
+		}()
+	}
+	var kept, fresh, h2 tally
+	for range 6 {
+		run(func() { post(ctx, e.client(false), "https://rolled.test/", &kept) })
+	}
+	for range 2 {
+		client := e.client(false)
+		client.Transport.(*http.Transport).DisableKeepAlives = true
+		run(func() { post(ctx, client, "https://rolled.test/", &fresh) })
+	}
+	for range 2 {
+		run(func() { post(ctx, e.client(true), "https://rolled.test/", &h2) })
+	}
+
+	// An event stream in which no number may be missing.
+	var events atomic.Int64
+	req, err := http.NewRequestWithContext(ctx, "GET", "https://steady.test/events", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := e.client(false).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Body.Close()
+	run(func() {
+		for lines := bufio.NewScanner(stream.Body); ; {
+			more := lines.Scan()
+			if ctx.Err() != nil {
+				return
+			}
+			if !more {
+				t.Errorf("the event stream ended after %d events: %v", events.Load(), lines.Err())
+				return
+			}
+			if text := lines.Text(); text != "" {
+				if want := fmt.Sprintf("data: %d", events.Load()); text != want {
+					t.Errorf("the event stream says %q, want %q", text, want)
+					return
+				}
+				events.Add(1)
+			}
+		}
+	})
+	ping := e.socket(t, "steady.test")
+
+	// An upload that lasts through most of the reloads.
+	const size = 400 << 20
+	uploaded := make(chan time.Duration, 1)
+	run(func() {
+		defer close(uploaded)
+		began := time.Now()
+		body := &slow{left: size, pause: 250 * time.Millisecond, rnd: rand.New(rand.NewSource(1)), sum: sha256.New()}
+		req, err := http.NewRequestWithContext(t.Context(), "PUT", "https://steady.test/upload", body)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		req.ContentLength = size
+		res, err := e.client(false).Do(req)
+		if err != nil {
+			t.Errorf("the upload: %v", err)
+			return
+		}
+		defer res.Body.Close()
+		var a arrived
+		if err := json.NewDecoder(res.Body).Decode(&a); err != nil || a.Length != size || a.SHA256 != hex.EncodeToString(body.sum.Sum(nil)) {
+			t.Errorf("of the upload %d bytes arrived: %v", a.Length, err)
+		}
+		uploaded <- time.Since(began)
+	})
+
+	began := time.Now()
+	for i := range times {
+		done := make(chan error, 1)
+		go func() { done <- e.roll(t, i+1) }()
+		e.drover.must(t, "cert", "renew", "public", "--force", "--no-check", "--directory", e.ACMEDirectory(), "--ca", e.ACMECA())
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if err := ping(fmt.Sprint("renewal ", i)); err != nil {
+			t.Errorf("the websocket after %d renewals: %v", i+1, err)
+		}
+	}
+	took := time.Since(began)
+	lasted := <-uploaded
+	stop()
+	wait.Wait()
+	if least := int64(took / (200 * time.Millisecond)); events.Load() < least {
+		t.Errorf("only %d events", events.Load())
+	}
+	t.Logf("%s, %d renewals and %d rolls in %s; %d events; 400 MB in %s", e.kind, times, times, took.Round(time.Second), events.Load(), lasted.Round(time.Second))
+	for _, c := range []struct {
+		name string
+		*tally
+		most float64 // failed, as a share
+	}{
+		{"HTTP/1.1, kept-alive", &kept, map[edge.Kind]float64{edge.HAProxy: 0, edge.Nginx: 0.01}[e.kind]},
+		{"HTTP/1.1, new connection each", &fresh, map[edge.Kind]float64{edge.HAProxy: 0, edge.Nginx: 0.01}[e.kind]},
+		{"HTTP/2", &h2, 0.01},
+	} {
+		t.Logf("| %s | %s | %d of %d | %v", e.kind, c.name, c.failed.Load(), c.total.Load(), c.why)
+		if c.total.Load() < 500 {
+			t.Errorf("%s: only %d requests", c.name, c.total.Load())
+		}
+		if share := float64(c.failed.Load()) / float64(c.total.Load()); share > c.most {
+			t.Errorf("%s: %d of %d failed: %v", c.name, c.failed.Load(), c.total.Load(), c.why)
+		}
+	}
+}
