@@ -18,13 +18,9 @@ up: ## a running oCIS on a local Nomad and Consul
 	$(MAKE) --no-print-directory build
 	bin/drover dev up --acme --tool ocis
 	eval "$$(bin/drover dev env)"
-	ca=(--directory "$$DROVER_ACME_DIRECTORY" --ca "$$DROVER_ACME_CA" --no-check)
-	bin/drover cert prepare ocis -e dev "$${ca[@]}"
-	bin/drover deploy edge -e dev
-	bin/drover cert issue ocis -e dev "$${ca[@]}"
 	bin/drover deploy ocis -e dev
 	# Pebble has a new root at each start: what the former one signed is void.
-	curl -s -o /dev/null --cacert "$$DROVER_DEV_CA" "https://$$NOMAD_VAR_domain/" || bin/drover cert renew public --force "$${ca[@]}"
+	curl -s -o /dev/null --cacert "$$DROVER_DEV_CA" "https://$$NOMAD_VAR_domain/" || bin/drover cert renew public --force
 	bin/drover check ocis -e dev --retry-for 60s
 	printf '%s\n' \
 	  "" \

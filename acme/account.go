@@ -148,6 +148,11 @@ func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Sol
 			if until := o.Status.held(set, m.now()); !until.IsZero() && is.replaces == nil {
 				return o, nil, &HeldError{o.Spec.Name, until}
 			}
+			// The key is stored before the order is placed: with a store that
+			// takes nothing, no order is.
+			if o, err = m.c.Store.Update(ctx, o.Spec.Name, func(cur *Object) error { cur.pendingKey = text; return nil }); err != nil {
+				return o, nil, err
+			}
 			is.ordered = func(ctx context.Context, url string, replacing bool) error {
 				// A request that has left is not cancelled: the order exists.
 				next, err := m.c.Store.Update(context.WithoutCancel(ctx), o.Spec.Name, func(cur *Object) error {

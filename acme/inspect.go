@@ -124,6 +124,10 @@ func (o *Object) Served(ctx context.Context, addresses []string, timeout time.Du
 	return out
 }
 
+func allMatch(served []Served) bool {
+	return len(served) > 0 && !slices.ContainsFunc(served, func(s Served) bool { return !s.Match })
+}
+
 // Verify asks every address for a certificate by its first name, and writes
 // down whether all serve what is stored. At the first time that they do, the
 // certificate is Ready.
@@ -136,7 +140,7 @@ func (m *Manager) Verify(ctx context.Context, name string, addresses []string, t
 	if ctx.Err() != nil {
 		return out, o, ctx.Err()
 	}
-	all := len(out) > 0 && !slices.ContainsFunc(out, func(s Served) bool { return !s.Match })
+	all := allMatch(out)
 	serial := o.Status.Serial
 	if all == (o.Status.ServedAs == serial) && (o.Status.Phase != Issued || !all) {
 		return out, o, nil // nothing new

@@ -79,6 +79,17 @@ type Manager struct {
 
 	mu  sync.Mutex
 	cas map[string]*ca // by directory URL
+	// unwritten are the attempts that the store did not take, by certificate:
+	// the only backoff that a restart ends.
+	unwritten map[string]pause
+	// locked is since when somebody else holds the lock, by certificate; zero
+	// when that was told.
+	locked map[string]time.Time
+}
+
+type pause struct {
+	times int
+	until time.Time
 }
 
 // NewManager makes no request.
@@ -103,7 +114,7 @@ func NewManager(c Config) *Manager {
 		solvers[k] = v
 	}
 	c.Solvers = solvers
-	return &Manager{c: c, clock: c.Clock, cas: map[string]*ca{}}
+	return &Manager{c: c, clock: c.Clock, cas: map[string]*ca{}, unwritten: map[string]pause{}, locked: map[string]time.Time{}}
 }
 
 // Close drops idle connections.
@@ -288,7 +299,11 @@ func (m *Manager) Reconcile(ctx context.Context, name string) (Result, error) {
 	if todo := m.judge(o); todo.at.After(m.now()) {
 		return Result{Object: o, Next: m.nextLook(o, todo)}, nil
 	}
+	if until := m.paused(name); until.After(m.now()) {
+		return Result{Object: o, Next: until}, nil
+	}
 	lease, err := m.c.Store.lock(ctx, name, m.c.LockTTL)
+	m.othersWork(name, errors.Is(err, ErrLocked))
 	if errors.Is(err, ErrLocked) {
 		return Result{Object: o, Next: m.now().Add(lockedPause)}, ErrLocked
 	}
@@ -317,6 +332,10 @@ func (m *Manager) Reconcile(ctx context.Context, name string) (Result, error) {
 	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errLeaseLost) {
 		err = cause
 	}
+	var store *StoreError
+	if next := m.pause(name, errors.As(err, &store)); !next.IsZero() {
+		return Result{Object: o, Next: next}, err
+	}
 	res := Result{Object: o, Issued: err == nil, Next: m.now().Add(time.Minute)}
 	if o != nil && err == nil {
 		res.Next = m.nextLook(o, m.judge(o))
@@ -324,6 +343,45 @@ func (m *Manager) Reconcile(ctx context.Context, name string) (Result, error) {
 		res.Next = o.Status.NextAttempt
 	}
 	return res, err
+}
+
+// othersWork tells, once, of a lock that is held for longer than the dead can.
+func (m *Manager) othersWork(name string, yes bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	since, known := m.locked[name]
+	switch {
+	case !yes:
+		delete(m.locked, name)
+	case !known:
+		m.locked[name] = m.now()
+	case !since.IsZero() && m.now().Sub(since) > 2*m.c.LockTTL+time.Second:
+		m.locked[name] = time.Time{}
+		m.event(Event{Kind: "warning", Certificate: name, Text: fmt.Sprintf("somebody who is alive has held its lock %s/%s since %s: another controller, or a drover cert that waits",
+			lockFolder, encodeName(name), since.Format(time.RFC3339))})
+	}
+}
+
+// pause notes whether the store took what came of an attempt, and returns when
+// the next one is if it did not.
+func (m *Manager) pause(name string, refused bool) time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if !refused {
+		delete(m.unwritten, name)
+		return time.Time{}
+	}
+	p := m.unwritten[name]
+	p.times++
+	p.until = m.now().Add(backoff(min(p.times, 2))) // the store is ours, so it is asked again soon
+	m.unwritten[name] = p
+	return p.until
+}
+
+func (m *Manager) paused(name string) time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.unwritten[name].until
 }
 
 // lockedPause is how often it is looked whether somebody else's work is done,

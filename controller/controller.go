@@ -44,7 +44,7 @@ type Config struct {
 	Clock acme.Clock
 
 	// Nomad and Consul are compared for registrations that lost clients left
-	// behind; both or neither. Consul alone is where the edge is found.
+	// behind; nil for nobody looks.
 	Nomad  *api.Client
 	Consul *capi.Client
 
@@ -54,12 +54,9 @@ type Config struct {
 	// with at the second look.
 	OrphansEvery time.Duration
 
-	// EdgeService is the Consul service whose instances serve certificates on
-	// EdgePort. EdgeAddresses, HOST:PORT, replace it. Without either nobody
-	// looks what is served.
-	EdgeService   string
-	EdgePort      int
-	EdgeAddresses []string
+	// Edge is where certificates are served, HOST:PORT, asked each time anew;
+	// nil when nobody is to look.
+	Edge func(context.Context) ([]string, error)
 
 	// DNS is what to keep in DNS; nil for nothing. It is asked again and
 	// again, so that a stack may change.

@@ -10,14 +10,12 @@ import (
 	"os"
 	"os/exec"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
 
-	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/acme"
@@ -268,18 +266,6 @@ func TestLeaderKilled(t *testing.T) {
 
 	first, kill, _ := process(t, s)
 	first.until(t, "issued", 30*time.Second)
-	// Found in Consul.
-	host, text, err := net.SplitHostPort(w.edge)
-	if err != nil {
-		t.Fatal(err)
-	}
-	port, err := strconv.Atoi(text)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := w.consul.Agent().ServiceRegister(&capi.AgentServiceRegistration{Name: "edge", Address: host, Port: 1}); err != nil {
-		t.Fatal(err)
-	}
 	before, err := store.Get(t.Context(), "c")
 	if err != nil {
 		t.Fatal(err)
@@ -294,7 +280,7 @@ func TestLeaderKilled(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.Events, c.Nomad, c.Consul, c.EdgeService, c.EdgePort = others.add, nomad, w.consul, "edge", port
+		c.Events, c.Nomad, c.Consul, c.Edge = others.add, nomad, w.consul, w.where
 		addresses = append(addresses, c.Listener.Addr().String())
 		stops = append(stops, run(t, c))
 	}
@@ -334,7 +320,7 @@ func TestLeaderKilled(t *testing.T) {
 		if after.Status.Serial == before.Status.Serial {
 			t.Error("the certificate is the old one")
 		}
-		has(t, metrics, `drover_certificate_ready{certificate="c"} 1`, fmt.Sprintf("drover_certificate_served_match{certificate=\"c\",address=\"127.0.0.1:%d\"} 1\n", port),
+		has(t, metrics, `drover_certificate_ready{certificate="c"} 1`, fmt.Sprintf("drover_certificate_served_match{certificate=\"c\",address=%q} 1\n", w.edge),
 			`drover_controller_last_reconcile_timestamp_seconds{work="certificates"}`)
 		has(t, metrics, `drover_acme_requests_total{issuer="pebble",status="201"}`, `drover_certificate_attempts{certificate="c"} 0`,
 			fmt.Sprintf("drover_certificate_info{certificate=\"c\",issuer=\"pebble\",serial=%q} 1\n", after.Status.Serial))

@@ -3,8 +3,10 @@ package controller_test
 import (
 	"context"
 	"crypto/tls"
+	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -17,6 +19,7 @@ import (
 	"github.com/drover-nomad/drover/controller"
 	"github.com/drover-nomad/drover/devcluster"
 	"github.com/drover-nomad/drover/devcluster/devtest"
+	"github.com/drover-nomad/drover/record"
 )
 
 // world is a Nomad namespace with a store of its own, what an edge does in
@@ -92,21 +95,26 @@ func serve(t *testing.T, store *acme.Store) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	srv := &http.Server{ReadHeaderTimeout: time.Second}
+	srv := &http.Server{ReadHeaderTimeout: 20 * time.Second}
 	t.Cleanup(func() { _ = srv.Close() })
 	go func() { _ = srv.Serve(l) }()
 	return l.Addr().String()
 }
 
-// want stores what certificate c is to be, before anybody works.
-func (w *world) want(t *testing.T) {
+func (w *world) where(context.Context) ([]string, error) { return []string{w.edge}, nil }
+
+// want stores what certificate c is to be.
+func (w *world) want(t *testing.T, names ...string) {
 	t.Helper()
+	if len(names) == 0 {
+		names = []string{"c.example.com"}
+	}
 	m := acme.NewManager(acme.Config{
 		Store: w.store, DefaultIssuer: "pebble",
 		Issuers: []acme.Issuer{{Name: "pebble", Directory: w.ca.Directory, CA: w.ca.Root}},
 	})
 	defer m.Close()
-	if _, err := m.Apply(t.Context(), acme.Spec{Name: "c", Names: []string{"c.example.com"}}); err != nil {
+	if _, err := m.Apply(t.Context(), acme.Spec{Name: "c", Names: names}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -119,7 +127,7 @@ func (w *world) replica(t *testing.T, change ...func(*controller.Config)) (said 
 		t.Fatal(err)
 	}
 	said = newLog()
-	c.Events, c.EdgeAddresses = said.add, []string{w.edge}
+	c.Events, c.Edge = said.add, w.where
 	for _, f := range change {
 		f(&c)
 	}
@@ -138,7 +146,7 @@ func (w *world) object(t *testing.T) *acme.Object {
 // served is the serial number on the wire.
 func (w *world) served(t *testing.T) string {
 	t.Helper()
-	chain, err := acme.Dial(t.Context(), w.edge, "c.example.com", 5*time.Second)
+	chain, err := acme.Dial(t.Context(), w.edge, "c.example.com", 20*time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -156,6 +164,18 @@ func TestControllerFaults(t *testing.T) {
 			killedAt(t, newWorld(t, cluster, at), at)
 		})
 	}
+	t.Run("store full", func(t *testing.T) {
+		t.Parallel()
+		storeFull(t, newWorld(t, cluster, "full"))
+	})
+	t.Run("certificate locked", func(t *testing.T) {
+		t.Parallel()
+		certificateLocked(t, newWorld(t, cluster, "locked"))
+	})
+	t.Run("foreign certificate", func(t *testing.T) {
+		t.Parallel()
+		foreignCertificate(t, newWorld(t, cluster, "foreign"))
+	})
 	t.Run("orphans", func(t *testing.T) {
 		t.Parallel()
 		orphans(t, newWorld(t, cluster, "orphans"))
@@ -196,6 +216,119 @@ func killedAt(t *testing.T, w *world, at string) {
 	}
 	if n := first.count("failed") + other.count("failed"); n != 0 {
 		t.Errorf("failures are counted:\n%s%s", first, other)
+	}
+}
+
+// storeFull: the certificate does not fit into a Nomad Variable. What is
+// served goes on, the CA is not asked again and again, and the way out is to
+// want less.
+func storeFull(t *testing.T, w *world) {
+	w.want(t)
+	said, address, stop := w.replica(t)
+	said.until(t, "served", 30*time.Second)
+	before := w.served(t)
+
+	names := []string{"c.example.com"}
+	long := strings.Repeat("."+strings.Repeat("x", 58), 3)
+	for i := range 99 {
+		names = append(names, fmt.Sprintf("n%d%s.example.com", i, long))
+	}
+	w.want(t, names...)
+	said.untilText(t, "certificates: storing certificate c, which its CA keeps meanwhile: Nomad Variables: writing drover/certs/c: ", 60*time.Second)
+	if got := w.served(t); got != before {
+		t.Errorf("served is %s instead of %s", got, before)
+	}
+	has(t, get(t, address, "/metrics"), `drover_controller_errors_total{work="certificates"} 1`)
+	if n := said.count("ordered"); n != 2 {
+		t.Errorf("%d orders\n%s", n, said)
+	}
+	// The next attempt is a minute away, or a restart.
+	stop()
+	w.want(t, "c.example.com", "d.example.com")
+	said, _, _ = w.replica(t)
+	said.until(t, "served", 30*time.Second)
+	if w.served(t) == before || said.count("ordered") != 1 {
+		t.Errorf("served is still %s\n%s", before, said)
+	}
+}
+
+// certificateLocked: somebody who lives holds the lock of the certificate.
+func certificateLocked(t *testing.T, w *world) {
+	w.want(t)
+	lease, err := acme.NomadVariables(w.nomad).Lock(t.Context(), "drover/acme/locks/c", 10*time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	said, _, _ := w.replica(t)
+	said.untilText(t, "somebody who is alive has held its lock drover/acme/locks/c since ", 40*time.Second)
+	if o := w.object(t); said.count("issuing") != 0 || o.Status.Attempts != 0 {
+		t.Errorf("%+v\n%s", o.Status, said)
+	}
+	if err := lease.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	said.until(t, "served", 20*time.Second)
+}
+
+// foreignCertificate: somebody puts another certificate into the store. It is
+// served until it is noticed, and replaced.
+func foreignCertificate(t *testing.T, w *world) {
+	w.want(t)
+	said, _, stop := w.replica(t)
+	said.until(t, "served", 30*time.Second)
+	stop()
+	chain, key, err := acme.SelfSigned([]string{"somebody.example.org"}, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.store.Update(t.Context(), "c", func(o *acme.Object) error {
+		o.Chain, o.Key = chain, record.NewValue(key)
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	said, _, _ = w.replica(t)
+	said.untilText(t, "because what is stored cannot be used: ", 20*time.Second)
+	said.until(t, "served", 30*time.Second)
+	served, err := acme.Dial(t.Context(), w.edge, "c.example.com", 20*time.Second)
+	if err != nil || !slices.Equal(acme.Names(served[0]), []string{"c.example.com"}) {
+		t.Errorf("%v, %v", acme.Names(served[0]), err)
+	}
+}
+
+// TestStoreGone: Nomad goes away for longer than the leader's lock lasts. The
+// leader steps back and says why, what is served goes on, and afterwards
+// somebody leads again. Nothing is ordered twice.
+func TestStoreGone(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, devtest.Cluster(t, devcluster.Options{}), "")
+	w.want(t)
+	said, address, _ := w.replica(t)
+	said.until(t, "served", 30*time.Second)
+	before := w.served(t)
+	has(t, get(t, address, "/metrics"), "drover_store_up 1\n")
+
+	if err := w.cluster.Kill(t.Context(), "nomad-server"); err != nil {
+		t.Fatal(err)
+	}
+	gone := time.Now()
+	said.until(t, "standby", 20*time.Second)
+	t.Logf("stepped back after %s", time.Since(gone).Truncate(100*time.Millisecond))
+	said.untilText(t, "leader: Nomad Variables: locking drover/controller/leader: ", 20*time.Second)
+	if got := w.served(t); got != before {
+		t.Errorf("served is %s instead of %s", got, before)
+	}
+	has(t, get(t, address, "/health"), `"state":"standby"`)
+	eventually(t, 20*time.Second, func() bool { return strings.Contains(get(t, address, "/metrics"), "drover_store_up 0\n") })
+	has(t, get(t, address, "/metrics"), "drover_controller_leader 0\n", `drover_certificate_info{certificate="c",issuer="pebble"`)
+
+	if err := w.cluster.Restart(t.Context(), "nomad-server"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 60*time.Second, func() bool { return strings.Contains(get(t, address, "/metrics"), "drover_controller_leader 1\n") })
+	eventually(t, 20*time.Second, func() bool { return strings.Contains(get(t, address, "/metrics"), "drover_store_up 1\n") })
+	if n := said.count("ordered"); n != 1 || said.count("failed") != 0 {
+		t.Errorf("%d orders\n%s", n, said)
 	}
 }
 

@@ -4,12 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"slices"
-	"strconv"
 	"time"
-
-	capi "github.com/hashicorp/consul/api"
 
 	"github.com/drover-nomad/drover/acme"
 )
@@ -24,7 +20,7 @@ const (
 
 // probes looks what the edge serves.
 func (c *controller) probes(ctx context.Context) {
-	if c.c.EdgeService == "" && len(c.c.EdgeAddresses) == 0 {
+	if c.c.Edge == nil {
 		return
 	}
 	var (
@@ -57,7 +53,9 @@ func (c *controller) probes(ctx context.Context) {
 // probe asks every instance of the edge for every certificate, and says
 // whether all serve what is stored.
 func (c *controller) probe(ctx context.Context) (all bool, err error) {
-	addresses, err := c.edge(ctx)
+	ask, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	addresses, err := c.c.Edge(ask)
 	if err != nil {
 		return false, err
 	}
@@ -79,7 +77,7 @@ func (c *controller) probe(ctx context.Context) (all bool, err error) {
 		all = all && i < 0
 		switch {
 		case now.Status.Phase == acme.Ready && o.Status.Phase != acme.Ready:
-			c.tell(now, "served", fmt.Sprintf("by %d instances of the edge", len(served)))
+			c.tell(now, "served", fmt.Sprintf("by every instance of the edge (%d)", len(served)))
 		case i >= 0 && now.Status.Phase != acme.Ready && o.Status.Phase == acme.Ready:
 			c.tell(now, "warning", served[i].Address+" "+served[i].Problem)
 		}
@@ -94,31 +92,4 @@ func (c *controller) tell(o *acme.Object, kind, text string) {
 		Time: c.clock.Now().UTC().Truncate(time.Millisecond), Kind: kind,
 		Certificate: o.Spec.Name, Names: o.Spec.Names, Issuer: o.Status.Issuer, Serial: o.Status.Serial, Text: text,
 	})
-}
-
-// edge is where the edge is.
-func (c *controller) edge(ctx context.Context) ([]string, error) {
-	if len(c.c.EdgeAddresses) > 0 {
-		return c.c.EdgeAddresses, nil
-	}
-	if c.c.Consul == nil {
-		return nil, errors.New("without Consul nobody knows where the edge is")
-	}
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
-	defer cancel()
-	// An instance that fails its check is not asked: it may be starting.
-	entries, _, err := c.c.Consul.Health().Service(c.c.EdgeService, "", true, (&capi.QueryOptions{}).WithContext(ctx))
-	if err != nil {
-		return nil, fmt.Errorf("asking Consul for the instances of %s: %w", c.c.EdgeService, err)
-	}
-	var out []string
-	for _, e := range entries {
-		host := e.Service.Address
-		if host == "" {
-			host = e.Node.Address
-		}
-		out = append(out, net.JoinHostPort(host, strconv.Itoa(c.c.EdgePort)))
-	}
-	slices.Sort(out)
-	return slices.Compact(out), nil
 }

@@ -115,7 +115,7 @@ func (c *Cluster) Env(region string) ([]string, error) {
 			"NOMAD_VAR_mesh_address=" + r.Loopback, "NOMAD_VAR_domain=" + domain,
 		}
 		if c.l.ACME {
-			env = append(env, "DROVER_ACME_DIRECTORY="+c.ACMEDirectory(), "DROVER_ACME_CA="+c.ACMECA(), "DROVER_DEV_CA="+c.CA())
+			env = append(env, "DROVER_ACME_DIRECTORY="+c.ACMEDirectory(), "DROVER_ACME_CA="+c.ACMECA(), fmt.Sprintf("DROVER_ACME_HTTP_PORT=%d", edgeHTTP), "DROVER_DEV_CA="+c.CA())
 		}
 		if len(c.l.Shape.Regions) > 1 {
 			env = append(env, "NOMAD_REGION="+r.Region)

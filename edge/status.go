@@ -2,6 +2,7 @@ package edge
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -193,19 +194,8 @@ func instance(ctx context.Context, nomad *api.Client, e *capi.ServiceEntry, dige
 	if m := allocID.FindStringSubmatch(e.Service.ID); m != nil {
 		i.AllocID = m[1]
 	}
-	host := e.Service.Address
-	if host == "" {
-		host = e.Node.Address
-	}
-	metrics := net.JoinHostPort(host, strconv.Itoa(e.Service.Port))
-	var said struct {
-		Settings
-		Edge         Kind     `json:"edge"`
-		HTTPS        string   `json:"https"`
-		Certificates []string `json:"certificates"`
-		Tags         string   `json:"tags"`
-	}
-	if err := get(ctx, "http://"+metrics+"/edge", o.Timeout, func(body io.Reader) error { return json.NewDecoder(body).Decode(&said) }); err != nil {
+	said, metrics, err := ask(ctx, e, o.Timeout)
+	if err != nil {
 		i.Problem = fmt.Sprintf("does not answer: %v", err)
 		return i
 	}
@@ -222,15 +212,10 @@ func instance(ctx context.Context, nomad *api.Client, e *capi.ServiceEntry, dige
 			i.Problem = fmt.Sprintf("does not answer: %v", err)
 		}
 	}
-	bind, port, err := net.SplitHostPort(said.HTTPS)
-	if err != nil {
-		i.Problem = fmt.Sprintf("says that it listens at %q", said.HTTPS)
+	if i.Address, err = said.address(e); err != nil {
+		i.Problem = err.Error()
 		return i
 	}
-	if ip := net.ParseIP(bind); ip == nil || ip.IsUnspecified() {
-		bind = host
-	}
-	i.Address = net.JoinHostPort(bind, port)
 	for _, name := range said.Certificates {
 		c := CertificateStatus{Name: name}
 		if stored, err := o.Store.Get(ctx, name); err != nil {
@@ -241,6 +226,36 @@ func instance(ctx context.Context, nomad *api.Client, e *capi.ServiceEntry, dige
 		i.Certificates = append(i.Certificates, c)
 	}
 	return i
+}
+
+// self is what an edge says of itself at GET /edge on its port metrics.
+type self struct {
+	Settings
+	Edge         Kind     `json:"edge"`
+	HTTPS        string   `json:"https"` // HOST:PORT, as it binds
+	Certificates []string `json:"certificates"`
+	Tags         string   `json:"tags"`
+}
+
+// ask also returns the HOST:PORT that was asked.
+func ask(ctx context.Context, e *capi.ServiceEntry, timeout time.Duration) (said self, metrics string, err error) {
+	metrics = net.JoinHostPort(host(e), strconv.Itoa(e.Service.Port))
+	err = get(ctx, "http://"+metrics+"/edge", timeout, func(body io.Reader) error { return json.NewDecoder(body).Decode(&said) })
+	return said, metrics, err
+}
+
+func host(e *capi.ServiceEntry) string { return cmp.Or(e.Service.Address, e.Node.Address) }
+
+// address is where clients find what it binds.
+func (s self) address(e *capi.ServiceEntry) (string, error) {
+	bind, port, err := net.SplitHostPort(s.HTTPS)
+	if err != nil {
+		return "", fmt.Errorf("says that it listens at %q", s.HTTPS)
+	}
+	if ip := net.ParseIP(bind); ip == nil || ip.IsUnspecified() {
+		bind = host(e)
+	}
+	return net.JoinHostPort(bind, port), nil
 }
 
 func get(ctx context.Context, url string, timeout time.Duration, read func(io.Reader) error) error {

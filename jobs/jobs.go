@@ -7,7 +7,7 @@ import (
 	"io/fs"
 )
 
-//go:embed all:edge all:edge-nginx all:ocis
+//go:embed all:drover all:edge all:edge-nginx all:ocis
 var files embed.FS
 
 // Names lists the stacks in alphabetical order.

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"text/tabwriter"
@@ -293,25 +294,54 @@ type certIssuing struct {
 	listen    string
 	noCheck   bool
 	resolvers []string
+	challenge int // port of HTTP-01; 80 when 0
 	format    string
 	timeout   time.Duration
+	sink      func(acme.Event) // gets the events, instead of the streams
 }
 
 func (f *certIssuing) register(cmd *cobra.Command) {
 	f.certStore.register(cmd)
 	fl := cmd.Flags()
-	fl.StringVar(&f.directory, "directory", "", "URL of the ACME directory of the CA to ask, instead of the certificate's issuers")
-	fl.StringVar(&f.caFile, "ca", "", "file with the CA certificate of --directory's own HTTPS")
+	fl.StringVar(&f.directory, "directory", "", "URL of the ACME directory of the CA to ask, instead of the certificate's issuers (default $"+directoryEnv+")")
+	fl.StringVar(&f.caFile, "ca", "", "file with the CA certificate of --directory's own HTTPS (default $"+caEnv+")")
 	fl.StringVar(&f.email, "email", "", "contact for --directory")
 	fl.StringVar(&f.listen, "http", "", "answer HTTP-01 here, on HOST:PORT, instead of at the edge")
 	fl.BoolVar(&f.noCheck, "no-check", false, "ask the CA without looking first whether the names can be proven")
+	fl.IntVar(&f.challenge, "challenge-port", 0, "port at which the CA asks for HTTP-01 (default $"+challengeEnv+", or 80)")
 	fl.StringArrayVar(&f.resolvers, "resolver", nil, "DNS server that must show a record of DNS-01 (repeatable)")
 	fl.DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long it may take altogether")
 	fl.StringVarP(&f.format, "output", "o", "text", "text, or json: one event per line")
 }
 
+// Environment variables that stand for flags: a dev cluster has a CA of its
+// own, see `drover dev env`.
+const (
+	directoryEnv = "DROVER_ACME_DIRECTORY"
+	caEnv        = "DROVER_ACME_CA"
+	challengeEnv = "DROVER_ACME_HTTP_PORT"
+)
+
+// challengePort is where CAs ask for HTTP-01.
+func (f *certIssuing) challengePort() error {
+	if text := os.Getenv(challengeEnv); f.challenge == 0 && text != "" {
+		port, err := strconv.ParseUint(text, 10, 16)
+		if err != nil || port == 0 {
+			return usagef("$%s is no port: %q", challengeEnv, text)
+		}
+		f.challenge = int(port)
+	}
+	return nil
+}
+
 // issuer is what --directory or --staging stand for, nil without them.
 func (f *certIssuing) issuer() (*acme.Issuer, error) {
+	if err := f.challengePort(); err != nil {
+		return nil, err
+	}
+	if f.directory == "" && f.caFile == "" && !f.staging {
+		f.directory, f.caFile = os.Getenv(directoryEnv), os.Getenv(caEnv)
+	}
 	if f.directory == "" {
 		if f.caFile != "" {
 			return nil, usagef("--ca goes with --directory")
@@ -344,10 +374,13 @@ func (f *certIssuing) with(ctx context.Context, streams *IO, b acme.Backend, s *
 	if err := oneOf("-o", f.format, "text", "json"); err != nil {
 		return err
 	}
+	if err := f.challengePort(); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithTimeout(ctx, f.timeout)
 	defer cancel()
 	store := acme.NewStore(b)
-	http := acme.Stateless{SkipCheck: f.noCheck}
+	http := acme.Stateless{SkipCheck: f.noCheck, Port: f.challenge}
 	solvers := map[string]acme.Solver{}
 	if f.listen != "" {
 		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.listen)
@@ -355,7 +388,7 @@ func (f *certIssuing) with(ctx context.Context, streams *IO, b acme.Backend, s *
 			return usagef("--http: %s", err)
 		}
 		// Behind another port, only who forwards to it knows how it is reached.
-		http.SkipCheck = http.SkipCheck || l.Addr().(*net.TCPAddr).Port != 80
+		http.SkipCheck = http.SkipCheck || l.Addr().(*net.TCPAddr).Port != max(f.challenge, 80)
 		served := make(chan error, 1)
 		sctx, stop := context.WithCancel(ctx)
 		defer func() {
@@ -384,6 +417,10 @@ func (f *certIssuing) with(ctx context.Context, streams *IO, b acme.Backend, s *
 	m := acme.NewManager(acme.Config{Store: store, Issuers: issuers, Solvers: solvers, Events: func(e acme.Event) {
 		mu.Lock()
 		defer mu.Unlock()
+		if f.sink != nil {
+			f.sink(e)
+			return
+		}
 		if f.format == "json" {
 			_ = json.NewEncoder(streams.Out).Encode(e)
 			return
@@ -414,7 +451,7 @@ func reconcile(ctx context.Context, m *acme.Manager, name string) (acme.Result, 
 		select {
 		case <-ctx.Done():
 			return r, err
-		case <-time.After(time.Second):
+		case <-time.After(250 * time.Millisecond):
 		}
 	}
 }
@@ -457,7 +494,7 @@ and the certificate is thrown away.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			if dryRun && flags.directory == "" {
+			if dryRun && flags.directory == "" && os.Getenv(directoryEnv) == "" {
 				flags.staging = true
 			}
 			given, err := flags.issuer()

@@ -12,6 +12,7 @@ import (
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/controller"
 	"github.com/drover-nomad/drover/dns"
+	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -22,8 +23,7 @@ type controllerFlags struct {
 	listen    string
 	noCheck   bool
 	resolvers []string
-	edge      string
-	edgePort  int
+	challenge int
 	edgeAddrs []string
 	noConsul  bool
 	sweep     bool
@@ -62,18 +62,17 @@ were lost, are named in the log, and removed with --sweep-orphans.`,
 	fl := cmd.Flags()
 	fl.StringVar(&f.listen, "listen", "127.0.0.1:9190", "HOST:PORT of /health and /metrics")
 	fl.BoolVar(&f.noCheck, "no-check", false, "ask CAs without looking first whether the names can be proven")
+	fl.IntVar(&f.challenge, "challenge-port", 80, "port at which CAs ask for HTTP-01")
 	fl.StringArrayVar(&f.resolvers, "resolver", nil, "DNS server that must show a record of DNS-01 (repeatable)")
-	fl.StringVar(&f.edge, "edge-service", "edge", "Consul service whose instances serve the certificates; empty when nobody is to look")
-	fl.IntVar(&f.edgePort, "edge-port", 443, "port of HTTPS of these instances")
-	fl.StringArrayVar(&f.edgeAddrs, "edge-address", nil, "HOST:PORT that serves the certificates, instead of the instances in Consul (repeatable)")
+	fl.StringArrayVar(&f.edgeAddrs, "edge-address", nil, "HOST:PORT that serves the certificates, instead of those in Consul (repeatable)")
 	fl.BoolVar(&f.noConsul, "no-consul", false, "do without Consul: neither look for the edge there nor for registrations left behind")
 	fl.BoolVar(&f.sweep, "sweep-orphans", false, "remove registrations in Consul that lost clients left behind, instead of naming them")
 	return cmd
 }
 
 func (f *controllerFlags) run(ctx context.Context, streams *IO, args []string) error {
-	if f.edgePort < 1 || f.edgePort > 65535 {
-		return usagef("--edge-port %d is no port", f.edgePort)
+	if f.challenge < 1 || f.challenge > 65535 {
+		return usagef("--challenge-port %d is no port", f.challenge)
 	}
 	if f.sweep && f.noConsul {
 		return usagef("--sweep-orphans needs Consul, and --no-consul does without")
@@ -93,13 +92,14 @@ func (f *controllerFlags) run(ctx context.Context, streams *IO, args []string) e
 		return err
 	}
 	c := controller.Config{
-		Backend: backend, EdgeService: f.edge, EdgePort: f.edgePort, EdgeAddresses: f.edgeAddrs, SweepOrphans: f.sweep,
-		ACME: acme.Config{Solvers: map[string]acme.Solver{acme.HTTP01: acme.Stateless{SkipCheck: f.noCheck}}},
+		Backend: backend, SweepOrphans: f.sweep,
+		ACME: acme.Config{Solvers: map[string]acme.Solver{acme.HTTP01: acme.Stateless{SkipCheck: f.noCheck, Port: f.challenge}}},
 	}
-	if f.noConsul {
-		c.EdgeService = ""
-	} else {
-		c.Nomad, c.Consul = clients.Nomad, clients.Consul
+	if !f.noConsul {
+		c.Nomad, c.Consul, c.Edge = clients.Nomad, clients.Consul, edge.Addresses(clients.Consul)
+	}
+	if len(f.edgeAddrs) > 0 {
+		c.Edge = func(context.Context) ([]string, error) { return f.edgeAddrs, nil }
 	}
 	if len(args) == 1 {
 		if err := f.withStack(ctx, args[0], &c); err != nil {

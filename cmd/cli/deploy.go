@@ -22,6 +22,7 @@ func newDeploy(streams *IO) *cobra.Command {
 		opts          rollout.Options
 		createVolumes bool
 		format        string
+		certs         deployCerts
 	)
 	cmd := &cobra.Command{
 		Use:   "deploy STACK",
@@ -31,6 +32,10 @@ func newDeploy(streams *IO) *cobra.Command {
 Each service is submitted when everything it depends on is healthy in Nomad and
 passing in Consul; independent services go in parallel. What has not changed is
 left alone. The exit code tells the outcome: see 'drover help exit-codes'.
+
+A stack with certificates and routes also gets what these need, first: stand-ins
+so that the edge can start, the certificates from their CA when the edge
+answers, and a look whether they are served.
 
 A file that 'drover plan -out' wrote is deployed exactly as it was shown, or not
 at all when anything in the cluster has moved since.`,
@@ -53,10 +58,18 @@ at all when anything in the cluster has moved since.`,
 			if err != nil {
 				return err
 			}
-			return deploy(cmd.Context(), streams, s, jobs, saved, opts, createVolumes, format == "json")
+			run := func(s *stack.Stack, jobs []render.Job, saved *rollout.Saved) error {
+				return deploy(cmd.Context(), streams, s, jobs, saved, opts, createVolumes, format == "json")
+			}
+			err = certs.before(cmd.Context(), streams, s, jobs, format == "json", run)
+			if err != nil {
+				return err
+			}
+			return certs.after(run(s, jobs, saved))
 		},
 	}
 	flags.register(cmd)
+	certs.register(cmd)
 	fl := cmd.Flags()
 	fl.IntVar(&opts.Parallel, "parallel", 16, "how many services may be on their way at once")
 	fl.DurationVar(&opts.Timeout, "timeout", 15*time.Minute, "how long one service may take to become healthy")

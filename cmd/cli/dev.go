@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"runtime"
 	"strings"
 	"text/tabwriter"
@@ -253,6 +254,10 @@ func newDevEnv(streams *IO, opts *devcluster.Options) *cobra.Command {
 			env, err := c.Env(region)
 			if err != nil {
 				return devError(err)
+			}
+			// The controller of the stack drover is this program.
+			if exe, err := os.Executable(); err == nil {
+				env = append(env, "NOMAD_VAR_drover_binary="+exe)
 			}
 			for _, v := range env {
 				fmt.Fprintf(streams.Out, "export %s\n", v)

@@ -99,7 +99,7 @@ job "edge" {
           min = "250ms"
           max = "2s"
         }
-        data = "{{ with nomadVar \"drover/certs/${var.certificate}\" }}{{ .bundle }}{{ end }}\n"
+        data = "{{ with nomadVar \"drover/certs/${replace(var.certificate, ".", "~")}\" }}{{ .bundle }}{{ end }}\n"
       }
 
       # Lists of users: the workers read them at each request.

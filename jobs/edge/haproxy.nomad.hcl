@@ -112,7 +112,7 @@ job "edge" {
             min = "250ms"
             max = "2s"
           }
-          data = "{{ with nomadVar \"drover/certs/${certificate.value}\" }}{{ .bundle }}{{ end }}\n"
+          data = "{{ with nomadVar \"drover/certs/${replace(certificate.value, ".", "~")}\" }}{{ .bundle }}{{ end }}\n"
         }
       }
 

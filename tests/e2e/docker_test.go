@@ -34,7 +34,7 @@ func TestDocker(t *testing.T) {
 	importImage(t, haproxyImage, `ENTRYPOINT []`, files)
 
 	began := time.Now()
-	r.drover.must(t, "deploy", "ocis", "-e", "dev", "--create-volumes",
+	r.drover.must(t, "deploy", "ocis", "-e", "dev", "--create-volumes", "--no-certificates",
 		"-var", "driver=docker", "-var", "image="+ocisImage,
 		"-var", "mesh_driver=docker", "-var", "mesh_image="+haproxyImage,
 		"-var", "user=1000", "-var", "uid=1000")

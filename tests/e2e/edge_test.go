@@ -55,7 +55,7 @@ func startEdge(t *testing.T) *entrance {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e := &entrance{running: &running{Cluster: cluster, drover: &drover{binary: buildDrover(t), env: env}, nomad: nomad, consul: consul}, roots: x509.NewCertPool()}
+	e := &entrance{running: &running{Cluster: cluster, drover: &drover{binary: buildDrover(t, cluster.BinDir()), env: env}, nomad: nomad, consul: consul}, roots: x509.NewCertPool()}
 	pem, err := os.ReadFile(cluster.CA())
 	if err != nil || !e.roots.AppendCertsFromPEM(pem) {
 		t.Fatalf("the CA of the dev cluster: %v", err)

@@ -40,9 +40,9 @@ type drover struct {
 }
 
 // buildDrover compiles the command as the Makefile does.
-func buildDrover(t testing.TB) string {
+func buildDrover(t testing.TB, dir string) string {
 	t.Helper()
-	binary := filepath.Join(t.TempDir(), "drover")
+	binary := filepath.Join(dir, "drover")
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../../cmd/drover")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -99,9 +99,10 @@ func start(t *testing.T, withACME bool) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
+	binary := buildDrover(t, cluster.BinDir()) // where tasks find it
 	r := &running{
 		Cluster: cluster,
-		drover:  &drover{binary: buildDrover(t), env: env},
+		drover:  &drover{binary: binary, env: append(env, "NOMAD_VAR_drover_binary="+binary)},
 		nomad:   nomad,
 		consul:  consul,
 	}
@@ -118,15 +119,6 @@ func start(t *testing.T, withACME bool) *running {
 	return r
 }
 
-// edge deploys the entrance with a certificate of the cluster's CA.
-func (r *running) edge(t *testing.T) {
-	t.Helper()
-	ca := []string{"ocis", "-e", "dev", "--directory", r.ACMEDirectory(), "--ca", r.ACMECA()}
-	r.drover.must(t, append([]string{"cert", "prepare"}, ca...)...)
-	r.drover.must(t, "deploy", "edge", "-e", "dev")
-	r.drover.must(t, append([]string{"cert", "issue", "--no-check"}, ca...)...)
-}
-
 // services are the names of the stack's services with their job IDs.
 func (r *running) jobs(t testing.TB) []*api.JobListStub {
 	t.Helper()
@@ -141,9 +133,8 @@ func (r *running) jobs(t testing.TB) []*api.JobListStub {
 // taken down again.
 func TestOCIS(t *testing.T) {
 	r := start(t, true)
-	r.edge(t)
 	began := time.Now()
-	r.drover.must(t, "deploy", "ocis", "-e", "dev")
+	r.drover.must(t, "deploy", "ocis", "-e", "dev") // with the edge, the controller and the certificate
 	t.Logf("deployed in %s", time.Since(began).Round(time.Second))
 	r.drover.must(t, "check", "ocis", "-e", "dev", "--retry-for", "60s")
 
@@ -178,8 +169,8 @@ func TestOCIS(t *testing.T) {
 // testCluster looks at what Nomad and Consul say.
 func testCluster(t *testing.T, r *running) {
 	jobs := r.jobs(t)
-	if len(jobs) != 31 {
-		t.Errorf("%d jobs, want 29 services, the mesh and the edge", len(jobs))
+	if len(jobs) != 32 {
+		t.Errorf("%d jobs, want 29 services, the mesh, the edge and the controller", len(jobs))
 	}
 	for _, j := range jobs {
 		if j.Status != "running" {
@@ -469,8 +460,8 @@ func testKill9(t *testing.T, r *running) {
 func testDestroy(t *testing.T, r *running, admin login) {
 	r.ocis.must(t, http.StatusCreated, einstein, "PUT", "/remote.php/webdav/kept.txt", nil, []byte("kept"))
 	r.drover.must(t, "destroy", "ocis", "-e", "dev", "-y")
-	if jobs := r.jobs(t); len(jobs) != 1 {
-		t.Errorf("%d jobs are left beside the edge", len(jobs)-1)
+	if jobs := r.jobs(t); len(jobs) != 2 {
+		t.Errorf("%d jobs are left beside the edge and the controller", len(jobs)-2)
 	}
 	eventually(t, 30*time.Second, "all processes are gone", func() bool { return len(r.processes(t)) == 0 })
 

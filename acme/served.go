@@ -1,0 +1,88 @@
+package acme
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/drover-nomad/drover/acme/pki"
+)
+
+// Usable says why what is stored cannot be served to clients, nil when it can.
+func (o *Object) Usable(now time.Time) error {
+	switch {
+	case o.Chain == "":
+		return errors.New("there is no certificate")
+	case o.Status.Phase == Temporary:
+		return errors.New("there is only a self-signed stand-in")
+	case o.Status.Phase == Revoked:
+		return errors.New("it is revoked")
+	}
+	key, err := pki.ParseKey(o.Key.Reveal())
+	if err != nil {
+		return err
+	}
+	return Validate(o.Chain, key, o.Spec.Names, now.Add(-o.Status.ClockSkew))
+}
+
+const (
+	servedPause   = 200 * time.Millisecond
+	servedTimeout = 5 * time.Second // of one address
+)
+
+// NotServedError says who did not serve what is stored when time was up.
+type NotServedError struct {
+	Certificate string
+	Served      []Served // empty when nobody serves anything
+	Err         error    // of looking, when that failed
+}
+
+func (e *NotServedError) Error() string {
+	text := "certificate " + e.Certificate + " is stored, and not served"
+	for _, s := range e.Served {
+		if !s.Match {
+			return text + ": " + s.Address + ": " + s.Problem
+		}
+	}
+	if e.Err != nil {
+		return text + ": " + e.Err.Error()
+	}
+	return text + ": no instance of the edge is healthy"
+}
+
+func (e *NotServedError) Unwrap() error { return e.Err }
+
+// UntilServed returns when all of where serve what is stored, and a
+// NotServedError when ctx is over first. where is asked each time anew.
+func (m *Manager) UntilServed(ctx context.Context, name string, where func(context.Context) ([]string, error)) ([]Served, error) {
+	last := &NotServedError{Certificate: name}
+	for {
+		addresses, err := where(ctx)
+		if err == nil {
+			var served []Served
+			if served, _, err = m.Verify(ctx, name, addresses, servedTimeout); err == nil {
+				if allMatch(served) {
+					return served, nil
+				}
+				last.Served = served
+			}
+		}
+		if errors.Is(err, ErrNotFound) {
+			return nil, fmt.Errorf("certificate %s: %w", name, err)
+		}
+		if ctx.Err() == nil {
+			last.Err = err
+		}
+		t := time.NewTimer(servedPause)
+		select {
+		case <-ctx.Done():
+			t.Stop()
+			if errors.Is(ctx.Err(), context.Canceled) {
+				return last.Served, ctx.Err()
+			}
+			return last.Served, last
+		case <-t.C:
+		}
+	}
+}

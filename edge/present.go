@@ -1,0 +1,140 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	capi "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/nomad/api"
+)
+
+// Controller is the Nomad job ID of the stack drover, and its Consul service.
+const Controller = "drover-controller"
+
+const askTimeout = 5 * time.Second
+
+// Requested are the HOST/PATH that services of these jobs ask the edge for.
+func Requested(jobs []*api.Job) []string {
+	var out []string
+	add := func(services []*api.Service) {
+		for _, s := range services {
+			for _, t := range s.Tags {
+				if route, ok := strings.CutPrefix(t, Prefix+"route="); ok {
+					out = append(out, route)
+				}
+			}
+		}
+	}
+	for _, j := range jobs {
+		for _, g := range j.TaskGroups {
+			add(g.Services)
+			for _, t := range g.Tasks {
+				add(t.Services)
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// Present is what there is of the jobs that a stack with routes and
+// certificates leans on.
+type Present struct {
+	Edge       bool
+	Controller bool
+	// Certificates are the names that every instance of the edge reads; nil
+	// when none answers.
+	Certificates []string
+}
+
+// Serves says whether the edge reads a certificate, as far as that is known.
+func (p Present) Serves(certificate string) bool {
+	return p.Certificates == nil || slices.Contains(p.Certificates, certificate)
+}
+
+// Presence asks Nomad for the jobs (GET /v1/job/ID) and, for those that it
+// does not have in the client's namespace, Consul for their services.
+func Presence(ctx context.Context, nomad *api.Client, consul *capi.Client) (Present, error) {
+	var p Present
+	var err error
+	if p.Controller, err = there(ctx, nomad, consul, Controller); err != nil {
+		return p, err
+	}
+	if p.Edge, err = there(ctx, nomad, consul, ServiceName); err != nil || !p.Edge {
+		return p, err
+	}
+	places, _ := passing(ctx, consul) // who waits for one that does not answer is told
+	for i, place := range places {
+		if i == 0 {
+			p.Certificates = append([]string{}, place.certificates...)
+		}
+		p.Certificates = slices.DeleteFunc(p.Certificates, func(c string) bool { return !slices.Contains(place.certificates, c) })
+	}
+	return p, nil
+}
+
+// Addresses is where the edge serves HTTPS: HOST:PORT of each instance whose
+// check passes. One that fails it may be starting.
+func Addresses(consul *capi.Client) func(context.Context) ([]string, error) {
+	return func(ctx context.Context) ([]string, error) {
+		places, err := passing(ctx, consul)
+		var out []string
+		for _, p := range places {
+			out = append(out, p.address)
+		}
+		slices.Sort(out)
+		return slices.Compact(out), err
+	}
+}
+
+type place struct {
+	address      string
+	certificates []string
+}
+
+// passing asks every instance in Consul (GET /v1/health/service/edge) where it
+// serves what. One that does not answer is an error beside the others.
+func passing(ctx context.Context, consul *capi.Client) ([]place, error) {
+	entries, _, err := consul.Health().Service(ServiceName, "", true, (&capi.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("asking Consul for the edge: %w", err)
+	}
+	var out []place
+	var errs []error
+	for _, e := range entries {
+		said, metrics, err := ask(ctx, e, askTimeout)
+		var address string
+		if err == nil {
+			address, err = said.address(e)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("the edge at %s: %w", metrics, err))
+			continue
+		}
+		out = append(out, place{address, said.Certificates})
+	}
+	return out, errors.Join(errs...)
+}
+
+// there says whether a job is there and not stopped, or a service of its name.
+func there(ctx context.Context, nomad *api.Client, consul *capi.Client, id string) (bool, error) {
+	job, _, err := nomad.Jobs().Info(id, (&api.QueryOptions{}).WithContext(ctx))
+	var bad api.UnexpectedResponseError
+	switch {
+	case err == nil && (job.Stop == nil || !*job.Stop):
+		return true, nil
+	case err == nil, errors.As(err, &bad) && bad.StatusCode() == http.StatusNotFound:
+	default:
+		return false, fmt.Errorf("reading job %s: %w", id, err)
+	}
+	list, _, err := consul.Health().Service(id, "", true, (&capi.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return false, fmt.Errorf("asking Consul for %s: %w", id, err)
+	}
+	return len(list) > 0, nil
+}

@@ -1,0 +1,107 @@
+# drover controller, twice. It talks to Nomad through the API socket of its own
+# task and with its workload identity: there is no token in the job. With ACLs,
+# docs/how-to/controller.md has the policy.
+
+job "drover-controller" {
+  datacenters = var.datacenters
+  type        = "service"
+
+  group "controller" {
+    count = var.replicas
+
+    spread {
+      attribute = "$${node.unique.id}"
+    }
+
+    update {
+      max_parallel     = 1
+      health_check     = "checks"
+      min_healthy_time = "1s"
+      healthy_deadline = "1m"
+      auto_revert      = true
+    }
+
+    # Never given up: a store that is away for an hour comes back.
+    restart {
+      attempts = 20
+      interval = "5m"
+      delay    = "1s"
+      mode     = "delay"
+    }
+
+    # Allocations of a lost node are replaced anyway.
+    reschedule {
+      attempts  = 0
+      unlimited = false
+    }
+
+    shutdown_delay = "1s"
+
+    network {
+      port "http" {}
+    }
+
+    service {
+      name     = "drover-controller"
+      port     = "http"
+      provider = "consul"
+      tags     = ["metrics"]
+      check {
+        type     = "http"
+        path     = "/health"
+        interval = "2s"
+        timeout  = "2s"
+      }
+    }
+
+    # A short name: the path of the API socket ends with it and may have 107
+    # bytes altogether.
+    task "drover" {
+      driver = var.driver
+      user   = var.user
+
+      # The lock goes back, and another replica goes on at once.
+      kill_signal  = "SIGINT"
+      kill_timeout = "15s"
+
+      identity {
+        env = true
+      }
+
+      config {
+        image        = var.driver == "docker" ? var.image : null
+        network_mode = var.driver == "docker" ? "host" : null
+        command      = var.driver == "docker" ? null : (var.artifact == "" ? var.drover_binary : "$${NOMAD_TASK_DIR}/drover")
+        args = concat(
+          ["controller", "--listen", "$${NOMAD_ADDR_http}", "--challenge-port", format("%d", var.challenge_port)],
+          var.check_names ? [] : ["--no-check"],
+          var.sweep_orphans ? ["--sweep-orphans"] : [],
+          flatten([for r in var.resolvers : ["--resolver", r]]),
+          var.arguments,
+        )
+      }
+
+      dynamic "artifact" {
+        for_each = var.driver == "docker" || var.artifact == "" ? [] : [var.artifact]
+        content {
+          source      = artifact.value
+          destination = "local/"
+          options {
+            checksum = var.artifact_checksum
+          }
+        }
+      }
+
+      env {
+        NOMAD_ADDR       = "unix://$${NOMAD_SECRETS_DIR}/api.sock"
+        CONSUL_HTTP_ADDR = var.consul_address
+        GOMEMLIMIT       = "$${NOMAD_MEMORY_LIMIT}MiB"
+      }
+
+      resources {
+        cpu    = 50
+        memory = 64
+      }
+    }
+  }
+}

@@ -1,0 +1,87 @@
+variable "driver" {
+  type        = string
+  description = "Task driver: docker (the image), exec or raw_exec (a binary on every node, or an artifact)."
+  default     = "docker"
+  validation {
+    condition     = contains(["docker", "exec", "raw_exec"], var.driver)
+    error_message = "The driver is one of docker, exec and raw_exec."
+  }
+}
+
+variable "image" {
+  type        = string
+  description = "drover image for the docker driver; its entrypoint is drover."
+  default     = "ghcr.io/drover-nomad/drover:0.1.0"
+}
+
+variable "drover_binary" {
+  type        = string
+  description = "Path of drover on the nodes, for exec and raw_exec without an artifact."
+  default     = "/usr/local/bin/drover"
+}
+
+variable "artifact" {
+  type        = string
+  description = "URL of an archive with drover in it, as Nomad's artifact block takes it, for exec and raw_exec; empty when it is on the nodes."
+  default     = ""
+}
+
+variable "artifact_checksum" {
+  type        = string
+  description = "Checksum of the archive: sha256:…"
+  default     = ""
+}
+
+variable "user" {
+  type        = string
+  description = "User of the task: a name on the nodes, or a number for docker."
+  default     = "65534"
+}
+
+variable "datacenters" {
+  type        = list(string)
+  description = "Datacenters whose nodes may run it."
+  default     = ["*"]
+}
+
+variable "replicas" {
+  type        = number
+  description = "How many run. One works, the others wait to take over."
+  default     = 2
+}
+
+variable "consul_address" {
+  type        = string
+  description = "HOST:PORT of the Consul agent as a task sees it."
+  default     = "127.0.0.1:8500"
+}
+
+variable "challenge_port" {
+  type        = number
+  description = "Port at which CAs ask for HTTP-01; it is looked there before a CA is asked."
+  default     = 80
+}
+
+variable "check_names" {
+  type        = bool
+  description = "Look whether names can be proven before a CA is asked. Networks that cannot reach their own public address say false."
+  default     = true
+}
+
+variable "resolvers" {
+  type        = list(string)
+  description = "DNS servers, HOST:PORT, that must show a record of DNS-01 before a CA is told to look."
+  default     = []
+}
+
+variable "sweep_orphans" {
+  type        = bool
+  description = "Remove registrations in Consul that lost clients left behind, instead of naming them."
+  default     = false
+}
+
+variable "arguments" {
+  type        = list(string)
+  description = "Further arguments of drover controller, such as --store or a stack and its -e."
+  default     = []
+}
