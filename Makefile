@@ -71,8 +71,8 @@ fuzz-short:
 	@$(MAKE) --no-print-directory fuzz FUZZTIME=2000x
 
 .PHONY: bench
-bench: tools ## render and deploy against their floors, as a table
-	@go test -run '^$$' -bench . -benchtime 3x -timeout 30m ./tests/bench/...
+bench: tools ## drover against nomad in a loop and against floors, as a table; BENCH='-write docs' renews docs/benchmarks.md
+	@go run ./tests/bench $(BENCH)
 
 .PHONY: lint
 lint: ## go vet and golangci-lint, built from the pinned module

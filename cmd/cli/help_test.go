@@ -12,7 +12,9 @@ import (
 // what stands in examples is taken by the flags and arguments of its command.
 func TestEveryCommandHasAnExample(t *testing.T) {
 	t.Parallel()
-	root := func() *cobra.Command { return newRoot(&IO{In: strings.NewReader(""), Out: io.Discard, Err: io.Discard}) }
+	root := func() *cobra.Command {
+		return newRoot(&IO{In: strings.NewReader(""), Out: io.Discard, Err: io.Discard})
+	}
 	check := func(line string) (of string) {
 		line, _, _ = strings.Cut(line, " | ")
 		line, _, _ = strings.Cut(line, " < ")
