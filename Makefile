@@ -72,7 +72,8 @@ fuzz-short:
 
 .PHONY: bench
 bench: tools ## drover against nomad in a loop and against floors, as a table; BENCH='-write docs' renews docs/benchmarks.md
-	@go run ./tests/bench $(BENCH)
+	@go run ./tests/bench/compare $(BENCH)
+	go test -run '^$$' -bench . -benchtime 3x -timeout 30m ./tests/bench/
 
 .PHONY: lint
 lint: ## go vet and golangci-lint, built from the pinned module

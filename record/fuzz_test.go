@@ -1,6 +1,8 @@
 package record
 
 import (
+	"bytes"
+	"encoding/json"
 	"strings"
 	"testing"
 
@@ -41,6 +43,56 @@ func FuzzImport(f *testing.F) {
 			if value == "" || secretOf(specs, item) == item && item != "word" {
 				t.Errorf("took %s = %q: %+v", item, value, rep)
 			}
+		}
+	})
+}
+
+// What a release keeps is read or refused, and comes back as it was packed.
+func FuzzRelease(f *testing.F) {
+	text, err := pack(page{Owner: "o", Seq: 3, Services: []Service{{Name: "web"}}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(text, []byte(`{"number":1,"pages":2}`))
+	f.Add("H4sIAAAAAAAA/6tWKkotLs0pUbKqVkosLlGyMtRRKkktLlGyUqqtBQDDeO9uGQAAAA==", []byte(`null`))
+	f.Fuzz(func(t *testing.T, text string, plain []byte) {
+		var p page
+		_ = unpack(text, &p)
+		var b Blob
+		_ = unpack(text, &b)
+
+		var head Release
+		if json.Unmarshal(plain, &head) == nil {
+			one, err := json.Marshal(head)
+			if err != nil {
+				return // a year that JSON cannot say
+			}
+			var again Release
+			if err := json.Unmarshal(one, &again); err != nil {
+				t.Fatalf("a head that was written is refused: %v\n%s", err, one)
+			}
+			if two, err := json.Marshal(again); err != nil || string(one) != string(two) {
+				t.Errorf("a head written again differs (%v)\n%s\n%s", err, one, two)
+			}
+		}
+		if json.Valid(plain) {
+			packed, err := Pack(Blob{Values: plain, File: "f"})
+			if err != nil {
+				return // too large
+			}
+			if err := unpack(packed.text, &b); err != nil {
+				t.Fatal(err)
+			}
+			var want bytes.Buffer
+			if err := json.Compact(&want, plain); err != nil {
+				t.Fatal(err)
+			}
+			if Digest(plain) != packed.Digest {
+				t.Errorf("packed %q under %s", plain, packed.Digest)
+			}
+		}
+		if name := nameOf(pathName(text)); name != text {
+			t.Errorf("%q is %q in a path, and %q again", text, pathName(text), name)
 		}
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -146,11 +147,31 @@ func ReadSaved(text []byte) (*Saved, error) {
 		return nil, errors.New("this plan file was changed after drover wrote it (its checksum does not fit); make it again with drover plan -out")
 	}
 	for _, s := range f.Steps {
-		if s.Job == nil || s.Job.ID == nil || *s.Job.ID == "" || s.Service == "" {
-			return nil, errors.New("not a plan file as drover writes them: a service has no job; make it again with drover plan -out")
+		if s.Job == nil || s.Job.ID == nil || *s.Job.ID == "" || s.Service == "" || !whole(s.Job) {
+			return nil, errors.New("not a plan file as drover writes them: a service has no job, or one without parts; make it again with drover plan -out")
 		}
 	}
 	return &f, nil
+}
+
+// whole says that nothing is null in a job where a part should be.
+func whole(job *api.Job) bool {
+	for _, g := range job.TaskGroups {
+		if g == nil || g.Name == nil || slices.Contains(g.Services, nil) || slices.Contains(g.Networks, nil) {
+			return false
+		}
+		for _, v := range g.Volumes {
+			if v == nil {
+				return false
+			}
+		}
+		for _, t := range g.Tasks {
+			if t == nil || slices.Contains(t.Services, nil) || slices.Contains(t.Templates, nil) {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // Jobs are the jobs of the plan, as they will be registered.

@@ -3,6 +3,7 @@ package stack
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 
 	"github.com/zclconf/go-cty/cty"
 	ctyjson "github.com/zclconf/go-cty/cty/json"
@@ -55,6 +56,10 @@ func Thaw(text []byte) (*Stack, error) {
 	if f.Stack == nil {
 		return nil, fmt.Errorf("reading a stack: there is none")
 	}
+	if s := f.Stack; holes(s.Services) || holes(s.Secrets) || holes(s.Volumes) || holes(s.Checks) || holes(s.Records) || holes(s.Certificates) ||
+		holes(s.Issuers) || holes(s.Clusters) || holes(s.Targets) || holes(s.Waves) || holes(s.Schedules) {
+		return nil, fmt.Errorf("reading a stack: a part of it is null")
+	}
 	f.Stack.Values = map[string]cty.Value{}
 	for name, raw := range f.Values {
 		v, err := ctyjson.Unmarshal(raw, cty.DynamicPseudoType)
@@ -65,3 +70,6 @@ func Thaw(text []byte) (*Stack, error) {
 	}
 	return f.Stack, nil
 }
+
+// holes says whether a list that was read has nothing where a part should be.
+func holes[T any](list []*T) bool { return slices.Contains(list, nil) }

@@ -110,3 +110,26 @@ func FuzzValues(f *testing.F) {
 		}
 	})
 }
+
+// A frozen stack is read or refused; what was read freezes to the same again.
+func FuzzThaw(f *testing.F) {
+	f.Add([]byte(`{"Stack":{"Name":"s","Services":[{"Name":"a","DependsOn":["b"]}],"Issuers":[{"Name":"i"}]},"Values":{"n":{"value":1,"type":"number"}}}`))
+	f.Add([]byte(`{"Stack":{"Services":[null],"Issuers":[null]}}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		s, err := Thaw(text)
+		if err != nil {
+			return
+		}
+		one, err := Freeze(s)
+		if err != nil {
+			return // a value that cannot be written
+		}
+		if s, err = Thaw(one); err != nil {
+			t.Fatalf("what was frozen does not thaw: %v\n%s", err, one)
+		}
+		two, err := Freeze(s)
+		if err != nil || string(one) != string(two) {
+			t.Errorf("frozen again it differs (%v)\n%s\n%s", err, one, two)
+		}
+	})
+}

@@ -93,9 +93,8 @@ func describeMachine(ctx context.Context, b *bench) (string, error) {
 	if _, err := fmt.Sscan(memory, &kb); err == nil {
 		memory = fmt.Sprintf("%.0f GiB", float64(kb)/(1<<20))
 	}
-	commit := version("git", "describe", "--tags", "--always", "--dirty", "--abbrev=12")
 	return fmt.Sprintf("| | |\n|---|---|\n| commit | %s |\n| processor | %s, %d cores |\n| memory | %s |\n| system | %s, kernel %s |\n| Go | %s |\n| Nomad | %s |\n| load before | %s |\n",
-		commit, field("/proc/cpuinfo", `model name\s*: (.*)`), runtime.NumCPU(), memory,
+		b.commit, field("/proc/cpuinfo", `model name\s*: (.*)`), runtime.NumCPU(), memory,
 		runtime.GOOS+"/"+runtime.GOARCH, regexp.MustCompile(`^[0-9.]+`).FindString(version("uname", "-r")), runtime.Version(), version(b.path.nomad, "version"), b.load), nil
 }
 
@@ -103,7 +102,7 @@ func (r report) write(dir string) error {
 	var out strings.Builder
 	fmt.Fprintf(&out, `# Benchmarks
 
-<!-- Written by tests/bench: run it again instead of editing this page. -->
+<!-- Written by tests/bench/compare: run it again instead of editing this page. -->
 
 drover against what an operator would use instead, and against floors:
 programs that ask the same of Nomad and do nothing else. All numbers are of one

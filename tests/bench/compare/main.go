@@ -100,6 +100,7 @@ type bench struct {
 	env           []string // leads to the cluster
 	path          struct{ drover, nomad string }
 	load          string // average of the machine before
+	commit        string
 	plots         []plot
 }
 
@@ -107,13 +108,17 @@ func newBench(ctx context.Context, temp string, o options) (*bench, error) {
 	load, _ := os.ReadFile("/proc/loadavg") // 1, 5 and 15 minutes; Linux only
 	averages := strings.Fields(string(load))
 	b := &bench{load: strings.Join(averages[:min(3, len(averages))], ", "), options: o, temp: temp, cluster: filepath.Join(temp, "c")}
+	commit, err := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty", "--abbrev=12").Output()
+	if err != nil {
+		return nil, fmt.Errorf("git describe: %w", err)
+	}
+	b.commit = strings.TrimSpace(string(commit))
 	b.path.drover = filepath.Join(temp, "drover")
 	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-ldflags", "-s -w", "-o", b.path.drover, "./cmd/drover")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("building drover: %w\n%s", err, out)
 	}
-	var err error
 	if b.path.nomad, err = (devcluster.Tools{}).Path(ctx, devcluster.Nomad); err != nil {
 		return nil, err
 	}

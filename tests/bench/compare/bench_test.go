@@ -1,0 +1,96 @@
+package main
+
+import (
+	"encoding/xml"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// A thousand services are rendered in less than 150 MB.
+func TestRenderOfManyServicesFitsInMemory(t *testing.T) {
+	const manyServices = 1000
+	dir := t.TempDir()
+	if err := largeStack(dir, manyServices); err != nil {
+		t.Fatal(err)
+	}
+	binary := filepath.Join(t.TempDir(), "drover")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../../../cmd/drover").CombinedOutput(); err != nil {
+		t.Fatalf("building drover: %v\n%s", err, out)
+	}
+	cmd := exec.CommandContext(t.Context(), binary, "render", dir)
+	cmd.Stdout, cmd.Stderr = io.Discard, os.Stderr
+	began := time.Now()
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	usage, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage)
+	if !ok {
+		t.Skip("the system does not tell how much memory a process took")
+	}
+	peak := usage.Maxrss / 1024
+	if runtime.GOOS == "darwin" {
+		peak /= 1024 // there it is bytes
+	}
+	t.Logf("%d services in %s, %d MB at most", manyServices, time.Since(began).Round(time.Millisecond), peak)
+	if peak >= 150 {
+		t.Errorf("rendering %d services took %d MB", manyServices, peak)
+	}
+}
+
+// The generated stack is as deep as it says, and every service is in it.
+func TestCheapStack(t *testing.T) {
+	t.Parallel()
+	for _, n := range []int{1, 7, 30, 300} {
+		dir := t.TempDir()
+		if err := cheapStack(dir, "s", n); err != nil {
+			t.Fatal(err)
+		}
+		s, err := stack.Load(t.Context(), stack.Options{Path: dir})
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := render.Stack(t.Context(), s, render.Options{})
+		if err != nil || len(list) != n {
+			t.Fatalf("%d services: %d: %v", n, len(list), err)
+		}
+		depth, deepest := map[string]int{}, 0
+		for _, j := range list {
+			for _, d := range j.DependsOn {
+				depth[j.Service] = max(depth[j.Service], depth[d]+1)
+			}
+			deepest = max(deepest, depth[j.Service]+1)
+		}
+		if want := min(n, 5); n != 7 && deepest != want {
+			t.Errorf("%d services are %d deep, want %d", n, deepest, want)
+		}
+	}
+}
+
+// A plot is well-formed, and its points are inside of it.
+func TestPlot(t *testing.T) {
+	t.Parallel()
+	p := plot{title: "t", unit: "s", lines: []line{{"a", []point{{10, 0.01}, {1000, 3}}}, {"b", []point{{10, 1}, {1000, 99}}}}}
+	for dec := xml.NewDecoder(strings.NewReader(string(p.svg()))); ; {
+		tok, err := dec.Token()
+		if errors.Is(err, io.EOF) {
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e, ok := tok.(xml.StartElement); ok && e.Name.Local == "circle" && strings.Contains(e.Attr[0].Value+e.Attr[1].Value, "-") {
+			t.Errorf("a point is outside: %v", e.Attr)
+		}
+	}
+}
