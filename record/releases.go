@@ -31,7 +31,8 @@ const (
 	Paused         State = "paused"             // stopped by `drover pause`
 	NeedsPromotion State = "awaiting-promotion" // canaries wait
 	NeedsApproval  State = "awaiting-approval"  // a wave waits
-	RevertFailed   State = "revert-failed"      // neither here nor there
+	Reverting      State = "reverting"          // as Running, on the way back
+	RevertFailed   State = "revert-failed"      // failed, everything is as before, and not all of it is healthy
 	Done           State = "deployed"           // good
 	FailedState    State = "failed"             // left as it was when it failed
 	Reverted       State = "reverted"           // failed, and everything is as before
@@ -42,7 +43,7 @@ const (
 // Open says that the release is not at its end.
 func (s State) Open() bool {
 	switch s {
-	case Running, Interrupted, Paused, NeedsPromotion, NeedsApproval, RevertFailed:
+	case Running, Interrupted, Paused, NeedsPromotion, NeedsApproval, Reverting:
 		return true
 	}
 	return false
@@ -70,9 +71,13 @@ type Release struct {
 	Detail  string    `json:"detail,omitempty"` // one line more
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended,omitzero"`
+	// Aborting says that a release on its way back was given up, not failed.
+	Aborting bool `json:"aborting,omitempty"`
 
 	OnFailure string `json:"on_failure"`
 	Waves     []Wave `json:"waves,omitempty"`
+	// Targets are what is needed to reach them, as package release wrote it.
+	Targets json.RawMessage `json:"targets,omitempty"`
 
 	// Changed, Pruned and Total count services.
 	Changed int `json:"changed"`
@@ -159,9 +164,16 @@ type Service struct {
 // Runs says that the release leaves the job in the cluster.
 func (s Service) Runs() bool { return s.Spec != "" && s.Change != ChangeStop }
 
-// Same says that both lines are about the same job.
-func (s Service) Same(o Service) bool {
-	return s.Target == o.Target && s.JobID == o.JobID && s.Namespace == o.Namespace && s.Region == o.Region
+// Expects says that index is the JobModifyIndex that the job must have for the
+// release to write it.
+func (s Service) Expects(index uint64) bool {
+	switch s.Step {
+	case StepPending:
+		return index == s.Planned
+	case StepSubmitting: // or purged, to be created again
+		return index == s.Planned || index == 0
+	}
+	return index == s.Index
 }
 
 // Releases are the records of one stack in one environment, in Nomad
@@ -479,7 +491,7 @@ func (r *Releases) TakeOver(ctx context.Context, head *Release, owner string) (*
 // Keep removes the oldest releases until max are left, never the last good
 // one nor one that is open, and the blobs that no release names any more. It
 // returns the removed ones with their services. The lock must be held.
-func (r *Releases) Keep(ctx context.Context, most int) ([]*Release, error) {
+func (r *Releases) Keep(ctx context.Context, most int) ([]Removed, error) {
 	numbers, err := r.Numbers(ctx)
 	if err != nil || len(numbers) <= most {
 		return nil, err
@@ -488,14 +500,19 @@ func (r *Releases) Keep(ctx context.Context, most int) ([]*Release, error) {
 	if err != nil {
 		return nil, err
 	}
-	var removed, kept []*Release
+	var removed []Removed
+	var kept []*Release
 	good := false
 	for i, h := range heads {
 		switch {
 		case i < most || h.State.Open(), !good && h.State == Done:
 			kept = append(kept, h)
 		default:
-			removed = append(removed, h)
+			services, err := r.Services(ctx, h)
+			if err != nil {
+				return nil, err
+			}
+			removed = append(removed, Removed{h, services})
 		}
 		good = good || h.State == Done
 	}
@@ -503,11 +520,17 @@ func (r *Releases) Keep(ctx context.Context, most int) ([]*Release, error) {
 		return nil, nil
 	}
 	for _, h := range removed {
-		if err := r.remove(ctx, h); err != nil {
+		if err := r.remove(ctx, h.Release); err != nil {
 			return nil, err
 		}
 	}
 	return removed, r.collect(ctx, kept)
+}
+
+// Removed is a release that is not kept any more.
+type Removed struct {
+	*Release
+	Services []Service
 }
 
 // remove deletes the head first, so that no head is without services.

@@ -471,9 +471,12 @@ func (f *follower) ended(ctx, wctx context.Context, err error) ServiceResult {
 	case errors.As(err, &refusal):
 		f.result.Outcome, f.result.Detail = refusal.Outcome, err.Error()
 	case ctx.Err() != nil:
-		f.result.Outcome, f.result.Detail = Cancelled, "not submitted"
+		f.result.Outcome, f.result.Detail = ended(ctx), "not submitted"
 		if f.result.Submitted {
 			f.result.Detail = "submitted; Nomad goes on with it"
+		}
+		if f.result.Outcome == TimedOut {
+			f.result.Detail = context.Cause(ctx).Error() + "; " + f.result.Detail
 		}
 	case wctx.Err() != nil:
 		f.result.Outcome, f.result.Detail = TimedOut, context.Cause(wctx).Error()

@@ -145,22 +145,12 @@ func (s *step) keepCounts(ctx context.Context, c Clients) error {
 // nothing is: Nomad compares the indices of the scaling policy too, which the
 // first version of a job has and no spec. Registered, it would even become a
 // new version.
+//
+// Nomad also compares the tag of the version, which no spec has either: a
+// tagged job without any difference is planned as an update in place.
 func quiet(p *api.JobPlanResponse) {
-	if p.Diff == nil || p.Diff.Type != "Edited" {
+	if p.Diff == nil || (p.Diff.Type != "None" && !onlyScaling(p.Diff)) {
 		return
-	}
-	field := func(f *api.FieldDiff) bool { return f.Type != "None" }
-	object := func(o *api.ObjectDiff) bool {
-		return o.Type != "None" && (o.Name != "Scaling" || len(o.Fields)+len(o.Objects) > 0)
-	}
-	if slices.ContainsFunc(p.Diff.Fields, field) || slices.ContainsFunc(p.Diff.Objects, object) {
-		return
-	}
-	for _, g := range p.Diff.TaskGroups {
-		if g.Type == "Added" || g.Type == "Deleted" || slices.ContainsFunc(g.Fields, field) || slices.ContainsFunc(g.Objects, object) ||
-			slices.ContainsFunc(g.Tasks, func(t *api.TaskDiff) bool { return t.Type != "None" }) {
-			return
-		}
 	}
 	p.Diff.Type = "None"
 	if p.Annotations != nil {
@@ -168,6 +158,27 @@ func quiet(p *api.JobPlanResponse) {
 			u.Ignore, u.InPlaceUpdate = u.Ignore+u.InPlaceUpdate, 0
 		}
 	}
+}
+
+// onlyScaling says that nothing differs but the indices of scaling policies.
+func onlyScaling(d *api.JobDiff) bool {
+	if d.Type != "Edited" {
+		return false
+	}
+	field := func(f *api.FieldDiff) bool { return f.Type != "None" }
+	object := func(o *api.ObjectDiff) bool {
+		return o.Type != "None" && (o.Name != "Scaling" || len(o.Fields)+len(o.Objects) > 0)
+	}
+	if slices.ContainsFunc(d.Fields, field) || slices.ContainsFunc(d.Objects, object) {
+		return false
+	}
+	for _, g := range d.TaskGroups {
+		if g.Type == "Added" || g.Type == "Deleted" || slices.ContainsFunc(g.Fields, field) || slices.ContainsFunc(g.Objects, object) ||
+			slices.ContainsFunc(g.Tasks, func(t *api.TaskDiff) bool { return t.Type != "None" }) {
+			return false
+		}
+	}
+	return true
 }
 
 // retyped says why Nomad would refuse to register the job over the one that

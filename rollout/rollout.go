@@ -4,6 +4,7 @@ package rollout
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"time"
 
@@ -37,6 +38,10 @@ type Options struct {
 	// Replace allows that a job is purged and created again where Nomad
 	// refuses the change: another type, to or from periodic or parameterized.
 	Replace bool
+
+	// KeepGoing submits a service also when one before it did not come out
+	// well: for going back, where order is a courtesy.
+	KeepGoing bool
 
 	// Redact removes secret values from task events, check output and logs.
 	Redact func(string) string
@@ -223,7 +228,7 @@ func (p *Plan) Apply(ctx context.Context, emit func(Event)) Result {
 			if p.opts.Done != nil {
 				p.opts.Done(ctx, s.submission(), s.result)
 			}
-			if !s.result.Outcome.OK() {
+			if !s.result.Outcome.OK() && !p.opts.KeepGoing {
 				halt.Do(func() { close(halted) })
 			}
 			r := s.result
@@ -237,6 +242,28 @@ func (p *Plan) Apply(ctx context.Context, emit func(Event)) Result {
 		r.Services = append(r.Services, s.result)
 	}
 	return r
+}
+
+// Reverse turns the order of the plan round: each service is submitted when
+// everything that depends on it is done.
+func (p *Plan) Reverse() {
+	before := map[string][]string{}
+	for _, s := range p.steps {
+		for _, d := range s.DependsOn {
+			before[d] = append(before[d], s.Service)
+		}
+	}
+	for _, s := range p.steps {
+		s.DependsOn = before[s.Service]
+	}
+}
+
+// ended is the outcome of what was under way when ctx ended.
+func ended(ctx context.Context) Outcome {
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return TimedOut
+	}
+	return Cancelled
 }
 
 // runStep waits for its turn, submits one service and follows it.
@@ -258,10 +285,10 @@ func (p *Plan) runStep(ctx context.Context, s *step, byName map[string]*step, sl
 			tell(Event{Kind: EventProgress, Service: s.Service, JobID: s.spec.id, Desired: s.spec.total(), Waiting: name})
 			<-dep.done // ends soon after ctx does
 		}
-		if !dep.result.Outcome.OK() {
+		if !dep.result.Outcome.OK() && (!p.opts.KeepGoing || ctx.Err() != nil) {
 			base.Outcome, base.Detail = Skipped, "not submitted: "+name+" did not come out well"
 			if ctx.Err() != nil {
-				base.Outcome, base.Detail = Cancelled, "not submitted"
+				base.Outcome, base.Detail = ended(ctx), "not submitted"
 			}
 			return base
 		}
@@ -273,7 +300,7 @@ func (p *Plan) runStep(ctx context.Context, s *step, byName map[string]*step, sl
 	case <-ctx.Done():
 	}
 	if ctx.Err() != nil {
-		base.Outcome, base.Detail = Cancelled, "not submitted"
+		base.Outcome, base.Detail = ended(ctx), "not submitted"
 		return base
 	}
 	select {

@@ -1,16 +1,20 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	ctyjson "github.com/zclconf/go-cty/cty/json"
 
 	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
@@ -19,9 +23,9 @@ import (
 func newDeploy(streams *IO) *cobra.Command {
 	var (
 		flags         stackFlags
-		opts          rollout.Options
+		rel           releaseFlags
 		createVolumes bool
-		format        string
+		takeOver      bool
 		certs         deployCerts
 	)
 	cmd := &cobra.Command{
@@ -31,7 +35,15 @@ func newDeploy(streams *IO) *cobra.Command {
 
 Each service is submitted when everything it depends on is healthy in Nomad and
 passing in Consul; independent services go in parallel. What has not changed is
-left alone. The exit code tells the outcome: see 'drover help exit-codes'.
+left alone. Services that the last release had and the stack has no more are
+stopped when all others are healthy. The exit code tells the outcome: see 'drover
+help exit-codes'.
+
+What is done is recorded as a release: see 'drover history'. One deploy at a time
+changes a stack; one that was interrupted is in the way until 'drover resume' or
+'drover abort'. When a service does not come out well, everything that the
+release changed goes back to what was there before, unless --on-failure says
+otherwise; with nothing good to go back to, it is left as it is.
 
 A stack with certificates and routes also gets what these need, first: stand-ins
 so that the edge can start, the certificates from their CA when the edge
@@ -40,15 +52,12 @@ answers, and a look whether they are served.
 A file that 'drover plan -out' wrote is deployed exactly as it was shown, or not
 at all when anything in the cluster has moved since.`,
 		Example: `  drover deploy ocis -e prod --create-volumes
-  drover deploy mycloud -e prod --service gateway -o json
+  drover deploy mycloud -e prod --service gateway -m 'more memory' -o json
   drover plan ocis -e prod -out ocis.plan && drover deploy ocis.plan`,
 		Args: exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := oneOf("-o", format, "text", "json"); err != nil {
+			if err := rel.check(); err != nil {
 				return err
-			}
-			if opts.Parallel < 1 || opts.Timeout <= 0 {
-				return usagef("--parallel and --timeout are greater than 0")
 			}
 			saved, err := flags.savedPlan(cmd, args[0])
 			if err != nil {
@@ -58,10 +67,18 @@ at all when anything in the cluster has moved since.`,
 			if err != nil {
 				return err
 			}
+			main := s
 			run := func(s *stack.Stack, jobs []render.Job, saved *rollout.Saved) error {
-				return deploy(cmd.Context(), streams, s, jobs, saved, opts, createVolumes, format == "json")
+				values, err := valuesOf(s)
+				if err != nil {
+					return err
+				}
+				req := release.RequestFor(s, jobs, values)
+				req.Partial = s == main && len(flags.services)+len(flags.targets) > 0
+				req.Message, req.OnFailure, req.TakeOver = rel.message, rel.onFailure, takeOver
+				return deploy(cmd, streams, s, req, saved, rel, createVolumes)
 			}
-			err = certs.before(cmd.Context(), streams, s, jobs, format == "json", run)
+			err = certs.before(cmd.Context(), streams, s, jobs, rel.format == "json", run)
 			if err != nil {
 				return err
 			}
@@ -70,16 +87,30 @@ at all when anything in the cluster has moved since.`,
 	}
 	flags.register(cmd)
 	certs.register(cmd)
+	rel.register(cmd, 0)
+	rel.registerNew(cmd)
 	fl := cmd.Flags()
-	fl.IntVar(&opts.Parallel, "parallel", 16, "how many services may be on their way at once")
-	fl.DurationVar(&opts.Timeout, "timeout", 15*time.Minute, "how long one service may take to become healthy")
-	fl.BoolVar(&opts.Replace, "replace", false, "stop and create again jobs whose change Nomad refuses, such as one of type")
+	fl.BoolVar(&rel.rollout.Replace, "replace", false, "stop and create again jobs whose change Nomad refuses, such as one of type")
+	fl.BoolVar(&takeOver, "take-over", false, "leave a release that was interrupted as it is, and go on from there")
 	fl.BoolVar(&createVolumes, "create-volumes", false, "create the host volumes that are missing")
-	fl.StringVarP(&format, "output", "o", "text", "text, or json: one event per line")
 	return cmd
 }
 
-func deploy(ctx context.Context, streams *IO, s *stack.Stack, jobs []render.Job, saved *rollout.Saved, opts rollout.Options, createVolumes, asJSON bool) error {
+// valuesOf are the values of a stack's variables as JSON, for the record.
+func valuesOf(s *stack.Stack) (json.RawMessage, error) {
+	values := map[string]ctyjson.SimpleJSONValue{}
+	for name, v := range s.Values {
+		values[name] = ctyjson.SimpleJSONValue{Value: v}
+	}
+	text, err := json.Marshal(values)
+	if err != nil {
+		return nil, fmt.Errorf("encoding the values of the variables: %w", err)
+	}
+	return text, nil
+}
+
+func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request, saved *rollout.Saved, rel releaseFlags, createVolumes bool) error {
+	ctx, jobs := cmd.Context(), req.Jobs
 	for _, j := range jobs {
 		if j.Target != jobs[0].Target {
 			return usagef("environment %s has several targets; deploy one after the other with --target NAME", s.Environment)
@@ -112,36 +143,68 @@ func deploy(ctx context.Context, streams *IO, s *stack.Stack, jobs []render.Job,
 
 	// Everything is asked before anything is written.
 	secrets := record.OpenSecrets(home.Nomad, s.Name, s.Environment, nil).At(nomads(targets))
+	d := rel.deployer(cmd, home, s.Name, s.Environment)
+	d.Dial = func(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error) {
+		if c, ok := targets[t.Name]; ok {
+			return c, nil
+		}
+		return rollout.Dial(ctx, t, needConsul)
+	}
 	hide := func(text string) string { return text }
-	opts.Redact = func(text string) string { return hide(text) }
-	plan, err := rollout.Prepare(ctx, clients, jobs, opts)
-	if err != nil {
-		return err
-	}
-	if saved != nil {
-		// A recreation that the plan showed is agreed to.
-		if err := saved.Check(plan); err != nil {
+	d.Rollout.Redact = func(text string) string { return hide(text) }
+	view := newDeployView(streams, s.Name, s.Environment, rel.format == "json")
+	req.Begin = func(ctx context.Context) error {
+		if err := rollout.CreateVolumes(ctx, clients, missing, s.Volumes, view.volume); err != nil || len(s.Secrets) == 0 {
 			return err
 		}
-	} else if err := plan.Allowed(); err != nil {
-		return usageOf(err)
-	}
-
-	view := newDeployView(streams, s, jobs, asJSON)
-	if err := rollout.CreateVolumes(ctx, clients, missing, s.Volumes, view.volume); err != nil {
-		return err
-	}
-	if len(s.Secrets) > 0 {
 		made, err := secrets.Ensure(ctx, s.Secrets, jobs)
-		if err != nil {
-			return err
+		if err == nil {
+			hide = made.Redact
+			view.secrets(made)
 		}
-		hide = made.Redact
-		view.secrets(made)
+		return err
 	}
-	result := plan.Apply(ctx, view.event)
-	view.end(result)
-	return resultError(result)
+	return makeRelease(ctx, d, req, view, func(p *release.Plan) error {
+		if saved == nil {
+			return nil
+		}
+		// A recreation that the plan showed is agreed to.
+		return saved.Check(p.Parts[0].Plan)
+	}, saved != nil)
+}
+
+// makeRelease plans and makes a release. agree says whether the plan is what
+// was asked for.
+func makeRelease(ctx context.Context, d *release.Deployer, req release.Request, view *deployView, agree func(*release.Plan) error, replace bool) error {
+	d.Emit = view.event
+	allowed := func(p *release.Plan) error {
+		for _, part := range p.Parts {
+			if err := part.Plan.Allowed(); err != nil && !replace {
+				return usageOf(err)
+			}
+		}
+		if agree != nil {
+			return agree(p)
+		}
+		return nil
+	}
+	p, err := d.Plan(ctx, req)
+	if err == nil {
+		err = allowed(p)
+	}
+	var res release.Result
+	if err == nil {
+		view.planned(p)
+		res, err = d.Deploy(ctx, p, func(p *release.Plan) error {
+			view.planned(p)
+			return allowed(p)
+		})
+	}
+	if err != nil {
+		view.close()
+		return releaseError(err)
+	}
+	return view.end(res)
 }
 
 type errVolumes []rollout.MissingVolume
@@ -152,14 +215,6 @@ func (e errVolumes) Error() string {
 		lines[i] = m.String()
 	}
 	return strings.Join(lines, "\n       ")
-}
-
-// resultError maps a rollout's outcome to an exit code.
-func resultError(r rollout.Result) error {
-	if code := outcomeCode(r.Outcome()); code != exitOK {
-		return errSilent{code}
-	}
-	return nil
 }
 
 func outcomeCode(o rollout.Outcome) int {
@@ -184,19 +239,34 @@ func outcomeCode(o rollout.Outcome) int {
 	return exitError
 }
 
-// deployView shows a rollout: NDJSON on Out, or lines or a live tree on Err
+// deployView shows a release: NDJSON on Out, or lines or a live tree on Err
 // and a summary on Out.
 type deployView struct {
-	io     *IO
-	stack  *stack.Stack
-	asJSON bool
-	jobs   []render.Job
-	live   *liveTree // on a terminal, from the first event on
-	plain  *plainLog // in a pipe, likewise
+	io        *IO
+	name, env string // of the stack
+	asJSON    bool
+	jobs      []render.Job
+	back      bool      // it goes back
+	live      *liveTree // on a terminal, from the first event on
+	plain     *plainLog // in a pipe, likewise
 }
 
-func newDeployView(streams *IO, s *stack.Stack, jobs []render.Job, asJSON bool) *deployView {
-	return &deployView{io: streams, stack: s, asJSON: asJSON, jobs: jobs}
+func newDeployView(streams *IO, name, env string, asJSON bool) *deployView {
+	return &deployView{io: streams, name: name, env: env, asJSON: asJSON}
+}
+
+// planned takes the services that will be shown, and says what will be
+// stopped.
+func (v *deployView) planned(p *release.Plan) {
+	v.jobs = nil
+	for _, part := range p.Parts {
+		v.jobs = append(v.jobs, part.Jobs...)
+		for _, c := range part.Plan.Changes() {
+			if c.Action == rollout.ActionStop {
+				v.line("%s: job %s will be stopped at the end: it is not in the stack any more", c.Service, c.JobID)
+			}
+		}
+	}
 }
 
 func (v *deployView) line(format string, args ...any) {
@@ -228,21 +298,72 @@ func (v *deployView) secrets(r record.Report) {
 	}
 }
 
-func (v *deployView) event(e rollout.Event) {
-	switch {
-	case v.asJSON:
+func (v *deployView) event(e release.Event) {
+	if v.asJSON {
 		v.json(e)
-	case v.io.TTY:
+		return
+	}
+	switch e.Kind {
+	case release.EventLock:
+		v.line("waiting for %s", e.Text)
+	case release.EventWarning:
+		v.line("Warning: %s", e.Text)
+	case release.EventPruned:
+		if e.Back {
+			v.line("%s: stopped again", e.Service)
+		} else {
+			v.line("%s: stopped", e.Service)
+		}
+	case release.EventRelease:
+		v.state(e)
+	case release.EventWave:
+		v.line("wave %s: %s", e.Wave, e.State)
+	default:
+		v.progress(e)
+	}
+}
+
+// state is said where it is not the end, which is told with all that belongs
+// to it.
+func (v *deployView) state(e release.Event) {
+	switch e.State {
+	case record.Running:
+		v.line("release %d", e.Number)
+	case record.Abandoned:
+		v.line("release %d is left as it is", e.Number)
+	case record.Reverting:
+		v.close()
+		v.back = true
+		if e.Text != "" {
+			v.line("%s", e.Text)
+		}
+		v.line("release %d: everything goes back to what was there before", e.Number)
+	}
+}
+
+func (v *deployView) progress(e release.Event) {
+	if v.io.TTY && !v.back {
 		if v.live == nil {
 			v.live = newLiveTree(v.io, v.jobs)
 		}
-		v.live.event(e)
-	default:
-		if v.plain == nil {
-			v.plain = newPlainLog(v.line, 15*time.Second)
-		}
-		v.plain.event(e)
+		v.live.event(e.Event)
+		return
 	}
+	if v.plain == nil {
+		v.plain = newPlainLog(v.line, 15*time.Second)
+	}
+	v.plain.event(e.Event)
+}
+
+// close ends what is drawn or repeated.
+func (v *deployView) close() {
+	if v.plain != nil {
+		v.plain.close()
+	}
+	if v.live != nil {
+		v.live.close()
+	}
+	v.plain, v.live = nil, nil
 }
 
 func resultLine(r rollout.ServiceResult) string {
@@ -267,29 +388,41 @@ func round(d time.Duration) time.Duration {
 	return d.Round(time.Second)
 }
 
-// end writes why services failed, what to do next, and the summary.
-func (v *deployView) end(r rollout.Result) {
-	if v.plain != nil {
-		v.plain.close()
-	}
-	if v.live != nil {
-		v.live.close()
+// end writes why services failed, what to do next, and the summary. Its error
+// has the exit code.
+func (v *deployView) end(r release.Result) error {
+	v.close()
+	code := outcomeCode(r.Outcome())
+	var failed error
+	if code != exitOK {
+		failed = errSilent{code}
 	}
 	if v.asJSON {
-		v.json(map[string]any{
-			"time": time.Now(), "event": "end", "stack": v.stack.Name, "environment": v.stack.Environment,
-			"outcome": r.Outcome(), "exit_code": outcomeCode(r.Outcome()), "elapsed_ns": r.Elapsed, "services": r.Services,
-		})
-		return
+		end := map[string]any{
+			"time": time.Now(), "event": "end", "stack": v.name, "environment": v.env,
+			"outcome": r.Outcome(), "exit_code": code, "elapsed_ns": r.Elapsed, "services": r.Services,
+		}
+		if r.Release != nil {
+			end["release"], end["state"], end["cause"], end["pruned"] = r.Release.Number, r.Release.State, r.Release.Cause, r.Pruned
+		}
+		if r.Back != nil {
+			end["back"] = r.Back.Services
+		}
+		v.json(end)
+		return failed
 	}
-	for _, s := range r.Services {
+	services := r.Services
+	if r.Back != nil {
+		services = append(slices.Clone(services), r.Back.Services...)
+	}
+	for _, s := range services {
 		if s.Failure != nil {
 			printFailure(v.io.Err, s)
 		}
 	}
 	if r.Outcome() == rollout.Cancelled {
 		var left []string
-		for _, s := range r.Services {
+		for _, s := range services {
 			if s.Outcome == rollout.Cancelled && s.Submitted {
 				left = append(left, s.JobID)
 			}
@@ -300,13 +433,57 @@ func (v *deployView) end(r rollout.Result) {
 			v.line("Interrupted. Nothing was left half-way.")
 		}
 	}
-	fmt.Fprintln(v.io.Out, summary(v.stack.Name, r))
-	if next := nextCommand(r); next != "" {
+	fmt.Fprintln(v.io.Out, v.summary(r))
+	if next := v.next(r); next != "" {
 		v.line("Next: %s", next)
 	}
+	return failed
 }
 
-func summary(name string, r rollout.Result) string {
+// summary is the end in one line.
+func (v *deployView) summary(r release.Result) string {
+	line := fmt.Sprintf("%s: %s", v.name, r.Outcome())
+	if c := counts(r.Result); c != "" {
+		line += ": " + c
+	}
+	elapsed := r.Elapsed
+	if len(r.Pruned) > 0 {
+		line += fmt.Sprintf(", %d stopped", len(r.Pruned))
+	}
+	if r.Back != nil {
+		line += "; back: " + cmp.Or(counts(*r.Back), "nothing")
+		elapsed += r.Back.Elapsed
+	}
+	line += fmt.Sprintf(" in %s", round(elapsed))
+	if r.Release != nil {
+		line += fmt.Sprintf(" (release %d is %s)", r.Release.Number, r.Release.State)
+	}
+	return line
+}
+
+// next is the one command that helps most.
+func (v *deployView) next(r release.Result) string {
+	if r.Release == nil {
+		return nextCommand(r.Result)
+	}
+	env := ""
+	if v.env != stack.DefaultEnvironment {
+		env = " -e " + v.env
+	}
+	switch r.Release.State {
+	case record.Done, record.Aborted:
+		return ""
+	case record.NeedsPromotion:
+		return fmt.Sprintf("drover promote %s%s, or drover abort %s%s", v.name, env, v.name, env)
+	}
+	if r.Release.State.Open() {
+		return fmt.Sprintf("drover resume %s%s, or drover abort %s%s", v.name, env, v.name, env)
+	}
+	return nextCommand(r.Result)
+}
+
+// counts tells how many services ended how.
+func counts(r rollout.Result) string {
 	var parts []string
 	for _, o := range []rollout.Outcome{
 		rollout.Deployed, rollout.Unchanged, rollout.Failed, rollout.FailedReverted, rollout.AwaitPromotion,
@@ -316,7 +493,7 @@ func summary(name string, r rollout.Result) string {
 			parts = append(parts, fmt.Sprintf("%d %s", n, o))
 		}
 	}
-	return fmt.Sprintf("%s: %s: %s in %s", name, r.Outcome(), strings.Join(parts, ", "), round(r.Elapsed))
+	return strings.Join(parts, ", ")
 }
 
 // nextCommand is the one command that helps most after an outcome.

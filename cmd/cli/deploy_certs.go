@@ -50,7 +50,7 @@ func (c *deployCerts) before(ctx context.Context, streams *IO, s *stack.Stack, r
 		return nil
 	}
 	d := &c.done
-	*d = certDeployment{stack: s, view: newDeployView(streams, s, nil, asJSON), run: run, fresh: map[string]bool{}}
+	*d = certDeployment{stack: s, view: newDeployView(streams, s.Name, s.Environment, asJSON), run: run, fresh: map[string]bool{}}
 	var nomadJobs []*api.Job
 	for _, j := range rendered {
 		nomadJobs = append(nomadJobs, j.Job)

@@ -27,6 +27,7 @@ const (
 	exitTimeout    = 8   // not healthy within --timeout
 	exitCheck      = 9   // a check of the stack failed
 	exitCluster    = 10  // Nomad or Consul unreachable, refusing, or of a wrong version
+	exitBusy       = 11  // somebody else changes the stack, or a release is open
 	exitCancelled  = 130 // Ctrl-C or SIGTERM: what was done so far was said
 )
 
@@ -44,12 +45,21 @@ type errSilent struct{ code int }
 
 func (e errSilent) Error() string { return fmt.Sprintf("exit code %d", e.code) }
 
+// errRefused is an error with an exit code of its own.
+type errRefused struct {
+	error
+	code int
+}
+
+func (e errRefused) Unwrap() error { return e.error }
+
 // exitCode maps an error to the code the process ends with.
 func exitCode(err error) int {
 	var (
 		silent errSilent
 		usage  errUsage
 		diags  hcl.Diagnostics
+		refuse errRefused
 		moved  *rollout.Moved
 	)
 	switch {
@@ -57,6 +67,8 @@ func exitCode(err error) int {
 		return exitOK
 	case errors.As(err, &silent):
 		return silent.code
+	case errors.As(err, &refuse):
+		return refuse.code
 	case errors.As(err, &usage), errors.As(err, &diags):
 		return exitUsage
 	case errors.As(err, &moved):

@@ -17,15 +17,16 @@ var exitCodes = [...]struct {
 	{exitOK, "deployed, unchanged", "everything asked for is done and healthy", ""},
 	{exitError, "", "something failed that has no code of its own; `status`: not everything is healthy; `doctor`: there is an error", "read the message"},
 	{exitUsage, "", "a mistake on the command line, in the stack or in its values; nothing was done. With `--detailed-exitcode` (`plan`): there are changes, and every error is 1", "read the message"},
-	{exitFailed, "failed", "a service did not become healthy, and Nomad had no version to go back to; its allocations may still run", "`nomad job status JOB`"},
-	{exitReverted, "failed-reverted", "a service did not become healthy, and Nomad went back to the version before", "`nomad job status JOB`"},
-	{exitPromotion, "awaiting-promotion", "canaries are healthy beside the old version and wait for a promotion", "`nomad deployment promote ID`"},
+	{exitFailed, "failed", "a service did not become healthy, and nothing went back; its allocations may still run", "`nomad job status JOB`"},
+	{exitReverted, "failed-reverted", "a service did not come out well, and what was changed is as it was before: by Nomad, or by drover for the whole release", "`drover show STACK RELEASE`"},
+	{exitPromotion, "awaiting-promotion", "canaries are healthy beside the old version and wait for a promotion", "`drover promote STACK`, or `drover abort STACK`"},
 	{exitSuperseded, "superseded", "somebody else changed a job meanwhile, or since the plan in a file was made", "`nomad job history JOB`"},
 	{exitPlacement, "placement-blocked", "no node takes an allocation: a constraint, or a resource that is used up; it stays queued", "`nomad node status`"},
-	{exitTimeout, "timed-out", "a service was not healthy within `--timeout`; Nomad goes on with it", "`drover status STACK`"},
+	{exitTimeout, "timed-out", "a service was not healthy within `--service-timeout`, or not all of them within `--timeout`; Nomad goes on with it", "`drover status STACK`"},
 	{exitCheck, "", "`check`: an answer was not as expected", "`drover logs STACK SERVICE`"},
 	{exitCluster, "", "Nomad or Consul cannot be reached, refuses the token, or is too old; nothing was done unless the output says so", "look at `NOMAD_ADDR`, `NOMAD_TOKEN`, `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_TOKEN`"},
-	{exitCancelled, "cancelled", "Ctrl-C or SIGTERM; what was submitted before goes on in Nomad and is named", "`drover deploy` goes on from there"},
+	{exitBusy, "", "somebody else is changing the stack, or a release is open, or none is to be gone on with; nothing was done", "`drover status STACK`, `drover resume STACK`, `drover abort STACK`"},
+	{exitCancelled, "cancelled", "Ctrl-C or SIGTERM; what was submitted before goes on in Nomad and is named", "`drover resume STACK` or `drover abort STACK`"},
 }
 
 // newExitCodes is a help topic: `drover help exit-codes`.

@@ -1,0 +1,697 @@
+package release
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// run is one release on its way.
+type run struct {
+	d    *Deployer
+	lock *lock
+	plan *Plan
+
+	beginning sync.Mutex
+	journal   *record.Journal // nil until there is something to record
+	head      *record.Release
+	index     map[key]int // of the journal's lines that are rolled out
+
+	returning bool // on its way back
+}
+
+var errTimeout = errors.New("the release did not end within --timeout")
+
+// Deploy makes the release that was planned. Where the cluster or the record
+// have moved because somebody else was first, it plans again; agree, which
+// may be nil, is asked about that plan.
+//
+// The error says that nothing was begun; how a release that was begun ended is
+// in the result.
+func (d *Deployer) Deploy(ctx context.Context, p *Plan, agree func(*Plan) error) (Result, error) {
+	if p.Unchanged() {
+		if p.req.Begin != nil {
+			if err := p.req.Begin(ctx); err != nil {
+				return Result{}, err
+			}
+		}
+		return (&run{d: d, plan: p}).forward(ctx), nil
+	}
+	l, waited, err := d.lock(ctx, d.LockWait)
+	if err != nil {
+		return Result{}, err
+	}
+	defer func() { _ = l.release(ctx) }()
+	last, err := d.Releases.Last(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	if waited || number(last) != number(p.last) || (last != nil && last.State != p.last.State) {
+		if p, err = d.Plan(ctx, p.req); err != nil {
+			return Result{}, err
+		}
+		if agree != nil {
+			if err := agree(p); err != nil {
+				return Result{}, err
+			}
+		}
+	}
+	r := &run{d: d, lock: l, plan: p}
+	if p.last != nil && p.last.State.Open() {
+		if err := d.abandon(ctx, p.last); err != nil {
+			return Result{}, err
+		}
+	}
+	if p.req.Begin != nil {
+		if err := p.req.Begin(ctx); err != nil {
+			return Result{}, err
+		}
+	}
+	if p.changes() {
+		if err := r.begin(ctx); err != nil {
+			return Result{}, err
+		}
+	}
+	return r.walk(ctx), nil
+}
+
+func number(r *record.Release) int {
+	if r == nil {
+		return 0
+	}
+	return r.Number
+}
+
+// changes says that something will surely be written.
+func (p *Plan) changes() bool {
+	return slices.ContainsFunc(p.Parts, func(part *Part) bool {
+		if len(part.stops) > 0 {
+			return true
+		}
+		for _, c := range part.changes {
+			if c.Action != rollout.ActionNone {
+				return true
+			}
+		}
+		return false
+	})
+}
+
+// abandon ends a release that is left as it is.
+func (d *Deployer) abandon(ctx context.Context, r *record.Release) error {
+	j, err := d.Releases.TakeOver(ctx, r, newOwner())
+	if err != nil {
+		return err
+	}
+	if err := j.Close(ctx); err != nil {
+		return err
+	}
+	r.State, r.Ended = record.Abandoned, time.Now().UTC()
+	if err := d.Releases.Save(ctx, r); err != nil {
+		return err
+	}
+	d.tell(EventRelease, r)
+	return nil
+}
+
+// begin writes the record of the release: the job specs, what they replace,
+// then the journal and the head.
+func (r *run) begin(ctx context.Context) error {
+	r.beginning.Lock()
+	defer r.beginning.Unlock()
+	if r.journal != nil {
+		return nil
+	}
+	d, p := r.d, r.plan
+	lines, blobs, err := r.lines(ctx)
+	if err != nil {
+		return err
+	}
+	head := &record.Release{
+		Number: number(p.last) + 1, Stack: d.Releases.Stack(), Environment: d.Releases.Environment(),
+		Version: p.req.Version, AppVersion: p.req.AppVersion, Kind: p.req.Kind, Of: p.req.Of,
+		By: d.Holder, Message: p.req.Message, Drover: d.Drover,
+		State: record.Running, Started: time.Now().UTC(), OnFailure: p.onFailure(), Owner: newOwner(), Total: len(lines),
+	}
+	if head.Targets, err = json.Marshal(p.req.Targets); err != nil {
+		return fmt.Errorf("encoding the targets: %w", err)
+	}
+	for _, w := range p.req.Waves {
+		wave, err := recordWave(w)
+		if err != nil {
+			return err
+		}
+		head.Waves = append(head.Waves, wave)
+	}
+	var inputs []byte
+	for _, l := range lines {
+		switch {
+		case l.Change == record.ChangeStop:
+			head.Pruned++
+			head.Total--
+		case l.Change != record.ChangeNone:
+			head.Changed++
+		}
+		inputs = fmt.Appendln(inputs, l.Target, l.Name, l.Spec)
+	}
+	head.Inputs = record.Digest(inputs)
+	if p.req.Values != nil {
+		packed, err := record.Pack(record.Blob{Values: p.req.Values})
+		if err != nil {
+			return fmt.Errorf("the values of the variables cannot be recorded: %w", err)
+		}
+		head.Values = packed.Digest
+		blobs = append(blobs, packed)
+	}
+	if err := d.Releases.Store(ctx, blobs); err != nil {
+		return err
+	}
+	if r.journal, err = d.Releases.Create(ctx, head, lines); err != nil {
+		return err
+	}
+	r.head = head
+	r.reindex()
+	d.tell(EventRelease, head)
+	return nil
+}
+
+func (r *run) reindex() {
+	r.index = map[key]int{}
+	for i, l := range r.journal.Services() {
+		if l.Change != record.ChangeStop {
+			r.index[key{l.Target, l.Name}] = i
+		}
+	}
+}
+
+// recordWave is a wave as the head holds it.
+func recordWave(w *stack.Wave) (record.Wave, error) {
+	kept := *w
+	if kept.Gate.HTTP != nil {
+		probe := *kept.Gate.HTTP
+		probe.Password = "" // no secret is recorded
+		kept.Gate.HTTP = &probe
+	}
+	gate, err := json.Marshal(kept)
+	if err != nil {
+		return record.Wave{}, fmt.Errorf("encoding wave %s: %w", w.Name, err)
+	}
+	return record.Wave{Name: w.Name, Gate: gate}, nil
+}
+
+// onFailure is the policy: with nothing good to go back to, what failed is
+// better left to be looked at.
+func (p *Plan) onFailure() string {
+	switch {
+	case p.req.OnFailure != "":
+		return p.req.OnFailure
+	case p.last != nil && (p.last.State == record.Done || p.last.State == record.Reverted || p.last.State == record.Aborted):
+		return OnFailureRevertRelease
+	}
+	return OnFailureStop
+}
+
+// lines makes the journal of a new release, and the blobs that it needs.
+func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, error) {
+	p := r.plan
+	was := map[jobKey]record.Service{}
+	for _, l := range p.lines {
+		was[keyOf(l)] = l
+	}
+	var lines []record.Service
+	var blobs []record.Packed
+	var asks []int // lines whose former spec has to be read from Nomad
+	add := func(l record.Service, former bool) {
+		if l.Planned > 0 && former {
+			if lo := left(was[keyOf(l)]); lo.digest != "" && lo.index == l.Planned {
+				l.Before = lo.digest
+			} else {
+				asks = append(asks, len(lines))
+			}
+		}
+		lines = append(lines, l)
+	}
+	for _, part := range p.Parts {
+		for _, j := range part.Jobs {
+			c := part.changes[j.Service]
+			l := line(j)
+			l.Wave, l.Planned, l.Spec = part.Wave, c.Index, part.digests[j.Service]
+			blobs = append(blobs, p.specs[l.Spec])
+			switch {
+			case c.Action == rollout.ActionNone:
+				l.Change, l.Before, l.Index = record.ChangeNone, l.Spec, c.Index
+			case c.Index == 0:
+				l.Change = record.ChangeCreate
+			default:
+				l.Change = record.ChangeUpdate
+			}
+			add(l, l.Change == record.ChangeUpdate)
+		}
+	}
+	for _, part := range p.Parts {
+		for _, c := range part.stops {
+			old := was[keyOf(record.Service{Target: part.Target, JobID: c.JobID, Namespace: c.Namespace, Region: c.Region})]
+			add(record.Service{
+				Target: part.Target, Name: c.Service, JobID: c.JobID, Namespace: c.Namespace, Region: c.Region, Wave: part.Wave,
+				DependsOn: old.DependsOn, Secrets: old.Secrets, Change: record.ChangeStop, Planned: c.Index, Step: record.StepPending,
+			}, true)
+		}
+	}
+	if p.req.Partial {
+		lines = append(lines, carried(p.lines, lines)...)
+	}
+	former := make([]record.Packed, len(asks))
+	err := each(len(asks), func(i int) error {
+		l := &lines[asks[i]]
+		job, _, err := p.clients[l.Target].Nomad.Jobs().Info(l.JobID, query(ctx, *l))
+		if err != nil {
+			return fmt.Errorf("reading job %q: %w", l.JobID, err)
+		}
+		l.BeforeStopped = deref(job.Stop)
+		if former[i], err = packJob(clean(job), "", ""); err == nil {
+			l.Before = former[i].Digest
+		}
+		return err
+	})
+	return lines, append(blobs, former...), err
+}
+
+// carried are the services of the last release that a partial one leaves as
+// they are.
+func carried(last, lines []record.Service) []record.Service {
+	var out []record.Service
+	for _, l := range last {
+		lo := left(l)
+		if !lo.runs || slices.ContainsFunc(lines, func(n record.Service) bool { return keyOf(n) == keyOf(l) }) {
+			continue
+		}
+		l.Change, l.Step, l.Wave, l.Outcome, l.Detail = record.ChangeNone, record.StepUnchanged, 0, "", ""
+		l.Spec, l.Before, l.BeforeStopped, l.Planned, l.Index = lo.digest, lo.digest, false, lo.index, lo.index
+		l.Started, l.Ended = time.Time{}, time.Time{}
+		out = append(out, l)
+	}
+	return out
+}
+
+// walk goes forward, and back when that is the policy. It ends at once when
+// somebody else takes the release over.
+func (r *run) walk(ctx context.Context) Result {
+	wctx, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	if r.journal != nil {
+		go r.watch(wctx, stop)
+	}
+	res := r.forward(wctx)
+	if r.journal == nil {
+		return res
+	}
+	outcome := res.Result.Outcome()
+	if outcome.OK() {
+		res.Pruned, outcome = r.prune(wctx, &res)
+	}
+	if err := context.Cause(wctx); errors.Is(err, record.ErrTakenOver) {
+		lctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+		defer cancel()
+		r.lost(lctx, &res, err)
+		return res
+	}
+	r.finish(ctx, &res, outcome)
+	return res
+}
+
+// watch calls stop when somebody has paused the release or taken it over.
+func (r *run) watch(ctx context.Context, stop context.CancelCauseFunc) {
+	number, owner := r.head.Number, r.head.Owner
+	var index uint64
+	for ctx.Err() == nil {
+		head, seen, err := r.d.Releases.Watch(ctx, number, index)
+		if err == nil && head.Owner != owner {
+			stop(record.ErrTakenOver)
+			return
+		}
+		if index = seen; err != nil {
+			index = 0
+			timer := time.NewTimer(5 * time.Second)
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+				timer.Stop()
+			}
+		}
+	}
+}
+
+// forward rolls out wave after wave.
+func (r *run) forward(ctx context.Context) Result {
+	if r.d.Timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, r.d.Timeout, errTimeout)
+		defer cancel()
+	}
+	begun := time.Now()
+	var res Result
+	parts := r.plan.Parts
+	for len(parts) > 0 {
+		n := 1
+		for n < len(parts) && parts[n].Wave == parts[0].Wave {
+			n++
+		}
+		res.Services = append(res.Services, r.wave(ctx, parts[:n])...)
+		parts = parts[n:]
+		if !res.Result.Outcome().OK() {
+			break
+		}
+	}
+	res.Elapsed = time.Since(begun)
+	res.Release = r.head
+	return res
+}
+
+// wave rolls out the parts of one wave, side by side.
+func (r *run) wave(ctx context.Context, parts []*Part) []rollout.ServiceResult {
+	results := make([]rollout.Result, len(parts))
+	var wg sync.WaitGroup
+	for i, part := range parts {
+		wg.Go(func() {
+			part.run = r
+			results[i] = part.Plan.Apply(ctx, func(e rollout.Event) {
+				r.d.emit(Event{Event: e, Number: number(r.head)})
+			})
+		})
+	}
+	wg.Wait()
+	var out []rollout.ServiceResult
+	for _, res := range results {
+		for _, s := range res.Services {
+			if s.Outcome == rollout.Unchanged && r.journal != nil && r.journal.Services()[r.index[key{s.Target, s.Service}]].Change != record.ChangeNone {
+				s.Outcome = rollout.Deployed // by this release, before it was resumed
+			}
+			out = append(out, s)
+		}
+	}
+	return out
+}
+
+// before is the hook of that name of package rollout: nothing is submitted
+// but under the lock, and with the journal written.
+func (r *run) before(ctx context.Context, target string, s rollout.Submission) error {
+	if r.lock == nil { // nothing was to be written, and now something is
+		return errors.New("it is not healthy any more; deploy again")
+	}
+	if err := r.begin(ctx); err != nil {
+		return err
+	}
+	if err := r.lock.held(ctx); err != nil {
+		return &rollout.Refusal{Outcome: rollout.Superseded, Err: err}
+	}
+	i := r.index[key{target, s.Service}]
+	if l := r.journal.Services()[i]; !l.Expects(s.JobModifyIndex) {
+		return &rollout.Refusal{Outcome: rollout.Superseded, Err: errMoved}
+	}
+	err := r.journal.Update(ctx, i, func(l *record.Service) {
+		l.Step, l.Started = record.StepSubmitting, time.Now().UTC()
+	})
+	if errors.Is(err, record.ErrTakenOver) {
+		err = &rollout.Refusal{Outcome: rollout.Superseded, Err: err}
+	}
+	return err
+}
+
+var errMoved = errors.New("somebody changed the job since the release was planned")
+
+func (r *run) after(target string, s rollout.Submission, index uint64) {
+	r.journal.Note(r.index[key{target, s.Service}], func(l *record.Service) { l.Step, l.Index = record.StepSubmitted, index })
+}
+
+func (r *run) done(target string, s rollout.Submission, res rollout.ServiceResult) {
+	if r.journal != nil {
+		r.journal.Note(r.index[key{target, s.Service}], func(l *record.Service) { done(l, res) })
+	}
+}
+
+// done notes how a service came out.
+func done(l *record.Service, res rollout.ServiceResult) {
+	l.Outcome, l.Detail = string(res.Outcome), res.Detail
+	switch res.Outcome {
+	case rollout.Deployed, rollout.Unchanged:
+		l.Step, l.Detail = record.StepDone, ""
+		if l.Change == record.ChangeNone && !res.Submitted {
+			l.Step = record.StepUnchanged
+		}
+	case rollout.Skipped, rollout.Cancelled, rollout.AwaitPromotion:
+		return // where it is
+	default:
+		if l.Step == record.StepSubmitted {
+			l.Step = record.StepFailed
+		}
+	}
+	l.Ended = time.Now().UTC()
+}
+
+// prune stops and purges what the stack does not have any more.
+func (r *run) prune(ctx context.Context, res *Result) ([]string, rollout.Outcome) {
+	lines := r.journal.Services()
+	var gone []string
+	outcome := rollout.Deployed
+	byTarget := map[string][]render.Job{}
+	at := map[key]int{}
+	for i, l := range lines {
+		if l.Change != record.ChangeStop || l.Step == record.StepPruned {
+			continue
+		}
+		err := r.lock.held(ctx)
+		if err == nil {
+			err = r.mayStop(ctx, l)
+		}
+		if err == nil {
+			err = r.journal.Update(ctx, i, func(l *record.Service) { l.Step, l.Started = record.StepPruning, time.Now().UTC() })
+		}
+		if err != nil {
+			res.Services = append(res.Services, r.pruneFailed(ctx, i, l, err))
+			outcome = res.Services[len(res.Services)-1].Outcome
+			return gone, outcome
+		}
+		byTarget[l.Target] = append(byTarget[l.Target], named(l))
+		at[key{l.Target, l.Name}] = i
+	}
+	for target, jobs := range byTarget {
+		_ = rollout.Destroy(ctx, r.plan.clients[target], jobs, r.stopTimeout(), func(ds rollout.Destroyed) {
+			i := at[key{target, ds.Service}]
+			if ds.Err != nil {
+				res.Services = append(res.Services, r.pruneFailed(ctx, i, lines[i], ds.Err))
+				outcome = res.Services[len(res.Services)-1].Outcome
+				return
+			}
+			r.journal.Note(i, func(l *record.Service) { l.Step, l.Ended = record.StepPruned, time.Now().UTC() })
+			gone = append(gone, ds.JobID)
+			r.d.emit(Event{Event: rollout.Event{Kind: EventPruned, Target: target, Service: ds.Service, JobID: ds.JobID}, Number: number(r.head)})
+		})
+	}
+	return gone, outcome
+}
+
+const defaultStopTimeout = 15 * time.Minute
+
+func (r *run) stopTimeout() time.Duration {
+	if t := r.d.Rollout.Timeout; t > 0 {
+		return t
+	}
+	return defaultStopTimeout
+}
+
+func (r *run) pruneFailed(ctx context.Context, i int, l record.Service, err error) rollout.ServiceResult {
+	out := rollout.ServiceResult{Service: l.Name, JobID: l.JobID, Outcome: rollout.Failed, Detail: "not stopped: " + err.Error()}
+	var refusal *rollout.Refusal
+	switch {
+	case ctx.Err() != nil:
+		out.Outcome = rollout.Cancelled
+	case errors.As(err, &refusal):
+		out.Outcome = refusal.Outcome
+	case errors.Is(err, record.ErrTakenOver), errors.Is(err, record.ErrLocked):
+		out.Outcome = rollout.Superseded
+	}
+	r.journal.Note(i, func(l *record.Service) { l.Outcome, l.Detail = string(out.Outcome), out.Detail })
+	return out
+}
+
+// mayStop says that the job is the one that the plan showed.
+func (r *run) mayStop(ctx context.Context, l record.Service) error {
+	job, _, err := r.plan.clients[l.Target].Nomad.Jobs().Info(l.JobID, query(ctx, l))
+	switch {
+	case notFound(err):
+		return nil
+	case err != nil:
+		return fmt.Errorf("reading job %q: %w", l.JobID, err)
+	case l.Step == record.StepPruning && deref(job.Stop):
+		return nil // we were at it
+	case deref(job.JobModifyIndex) != l.Planned:
+		return &rollout.Refusal{Outcome: rollout.Superseded, Err: errMoved}
+	case deref(job.ParentID) != "":
+		return errors.New("it is the child of another job")
+	}
+	return nil
+}
+
+// named is a job of which only the name matters.
+func named(l record.Service) render.Job {
+	job := &api.Job{ID: &l.JobID}
+	if l.Namespace != "" {
+		job.Namespace = &l.Namespace
+	}
+	if l.Region != "" {
+		job.Region = &l.Region
+	}
+	return render.Job{Service: l.Name, Target: l.Target, DependsOn: l.DependsOn, Job: job}
+}
+
+// finish ends the release by its outcome: done, left open, or back.
+func (r *run) finish(ctx context.Context, res *Result, outcome rollout.Outcome) {
+	// What has happened is written down however it came to it.
+	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	if err := r.journal.Flush(wctx); err != nil {
+		r.lost(wctx, res, err)
+		return
+	}
+	detail := reason(res.Result, outcome)
+	switch {
+	case outcome.OK():
+		r.end(wctx, res, record.Done, "", "")
+		r.tag(wctx)
+		r.tidy(wctx)
+	case outcome == rollout.AwaitPromotion:
+		r.end(wctx, res, record.NeedsPromotion, outcome, detail)
+	case ctx.Err() != nil:
+		r.end(wctx, res, record.Interrupted, "", "")
+	case r.head.OnFailure == OnFailureStop:
+		r.end(wctx, res, record.FailedState, outcome, detail)
+	default:
+		r.end(wctx, res, record.Reverting, outcome, detail)
+		if r.journal != nil {
+			r.back(ctx, res, record.Reverted)
+		}
+	}
+}
+
+// reason is the detail of the service that decided.
+func reason(r rollout.Result, outcome rollout.Outcome) string {
+	for _, s := range r.Services {
+		if s.Outcome == outcome {
+			return fmt.Sprintf("%s: %s", s.Service, s.Detail)
+		}
+	}
+	return ""
+}
+
+// lost ends a release that is not ours any more, or whose record cannot be
+// written: what became of it is somebody else's to say.
+func (r *run) lost(ctx context.Context, res *Result, err error) {
+	_ = r.journal.Close(ctx) // it fails at once, and its writers end
+	r.journal = nil
+	head := *r.head
+	head.Cause, head.Detail = string(rollout.Failed), err.Error()
+	if errors.Is(err, record.ErrTakenOver) {
+		head.Cause = string(rollout.Superseded)
+		if now, rerr := r.d.Releases.Read(ctx, head.Number); rerr == nil && now.State == record.Paused {
+			head = *now
+		}
+	}
+	r.head = &head
+	res.Release = r.head
+	r.d.tell(EventRelease, r.head)
+}
+
+// end writes the state of the release, and closes its journal unless it is
+// going back.
+func (r *run) end(ctx context.Context, res *Result, state record.State, cause rollout.Outcome, detail string) {
+	var err error
+	if r.returning = state == record.Reverting && !r.returning; !r.returning {
+		err = r.journal.Close(ctx)
+	}
+	if err == nil {
+		err = r.save(ctx, func(h *record.Release) {
+			h.State, h.Cause, h.Detail = state, string(cause), detail
+			if !state.Open() {
+				h.Ended = time.Now().UTC()
+			}
+		})
+	}
+	if err != nil {
+		r.lost(ctx, res, err)
+		return
+	}
+	res.Release = r.head
+	r.d.tell(EventRelease, r.head)
+}
+
+// save changes the head, if it is still ours.
+func (r *run) save(ctx context.Context, f func(*record.Release)) error {
+	head, err := r.d.Releases.Change(ctx, r.head.Number, func(h *record.Release) error {
+		if h.Owner != r.head.Owner {
+			return record.ErrTakenOver
+		}
+		f(h)
+		return nil
+	})
+	if err == nil {
+		r.head = head
+	}
+	return err
+}
+
+// tagName is the version tag by which Nomad's own UI shows a release.
+func tagName(n int) string { return fmt.Sprintf("drover-r%d", n) }
+
+// tag names the versions that the release made (PUT
+// /v1/job/:id/versions/:tag/tag). It is a convenience: what fails is said and
+// no more.
+func (r *run) tag(ctx context.Context) {
+	lines := slices.DeleteFunc(r.journal.Services(), func(l record.Service) bool {
+		return l.Step != record.StepDone
+	})
+	err := each(len(lines), func(i int) error {
+		l := lines[i]
+		jobs := r.plan.clients[l.Target].Nomad.Jobs()
+		job, _, err := jobs.Info(l.JobID, query(ctx, l))
+		if err != nil || deref(job.JobModifyIndex) != l.Index {
+			return err
+		}
+		_, err = jobs.TagVersion(l.JobID, deref(job.Version), tagName(r.head.Number), r.head.Message, write(ctx, l))
+		return err
+	})
+	if err != nil {
+		r.d.warn("release %d is not tagged in Nomad everywhere: %s", r.head.Number, err)
+	}
+}
+
+// tidy removes releases that are too old, and their tags.
+func (r *run) tidy(ctx context.Context) {
+	most := r.d.Keep
+	if most <= 0 {
+		most = DefaultKeep
+	}
+	removed, err := r.d.Releases.Keep(ctx, most)
+	if err != nil {
+		r.d.warn("old releases are not all removed: %s", err)
+	}
+	for _, old := range removed {
+		_ = each(len(old.Services), func(i int) error { // a tag that is not there is no loss
+			l := old.Services[i]
+			if c, ok := r.plan.clients[l.Target]; ok && l.Step == record.StepDone {
+				_, _ = c.Nomad.Jobs().UntagVersion(l.JobID, tagName(old.Number), write(ctx, l))
+			}
+			return nil
+		})
+	}
+}

@@ -1,0 +1,355 @@
+package release
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// Request is what a release is to bring about.
+type Request struct {
+	Kind                string
+	Of                  int // a rollback: the release that it goes back to
+	Version, AppVersion string
+	Values              json.RawMessage // of the variables, without secrets; may be nil
+
+	Targets []*stack.Target
+	Waves   []*stack.Wave
+	Jobs    []render.Job
+	// Partial says that Jobs are not all of the stack: the others stay as they
+	// are, and none is pruned.
+	Partial bool
+
+	Message   string
+	OnFailure string // one of the constants, or "" for the default
+	TakeOver  bool   // a release that is in the way is abandoned
+	Adopt     bool   // jobs of others under our IDs are taken over
+
+	reverse bool // dependants first, where that is possible
+
+	// Begin is called under the lock, before anything is submitted: for what
+	// the jobs need. It may be nil.
+	Begin func(context.Context) error
+}
+
+// RequestFor asks for the whole of a stack as it was rendered.
+func RequestFor(s *stack.Stack, jobs []render.Job, values json.RawMessage) Request {
+	return Request{Kind: KindDeploy, Version: s.Version, AppVersion: s.AppVersion, Values: values, Targets: s.Targets, Waves: s.Waves, Jobs: jobs}
+}
+
+// Plan is what a release would do. Nothing has been written yet.
+type Plan struct {
+	Parts []*Part // in the order of the waves
+
+	req     Request
+	last    *record.Release  // nil before the first one
+	lines   []record.Service // of last
+	specs   map[string]record.Packed
+	clients map[string]rollout.Clients
+}
+
+// Part is what a wave does in one target.
+type Part struct {
+	Wave   int // index into the request's waves
+	Target string
+	Jobs   []render.Job // as they were asked for
+	Plan   *rollout.Plan
+
+	changes map[string]rollout.Change // by service, without those that stop
+	stops   []rollout.Change
+	digests map[string]string // of what will be registered, by service
+	run     *run              // whose journal is written, once there is one
+}
+
+// Unchanged says that the release would write nothing.
+func (p *Plan) Unchanged() bool {
+	return !slices.ContainsFunc(p.Parts, func(part *Part) bool { return len(part.stops) > 0 || !part.Plan.Unchanged() })
+}
+
+// Last is the newest release, nil when there is none.
+func (p *Plan) Last() *record.Release { return p.last }
+
+// Plan finds out what a release would do. It refuses, before anything is
+// touched: an *OpenError, a *ForeignError, a *TooLargeError.
+func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
+	p := &Plan{req: req, specs: map[string]record.Packed{}, clients: map[string]rollout.Clients{}}
+	var err error
+	if p.last, err = d.Releases.Last(ctx); err != nil {
+		return nil, err
+	}
+	if p.last != nil {
+		if p.last.State.Open() && !req.TakeOver {
+			return nil, d.open(ctx, p.last)
+		}
+		if p.lines, err = d.Releases.Services(ctx, p.last); err != nil {
+			return nil, err
+		}
+	}
+	if err := p.partition(); err != nil {
+		return nil, err
+	}
+	if err := d.dial(ctx, p); err != nil {
+		return nil, err
+	}
+	if err := d.prepare(ctx, p); err != nil {
+		return nil, err
+	}
+	if err := p.pack(); err != nil {
+		return nil, err
+	}
+	return p, d.foreign(ctx, p)
+}
+
+// open says who is at a release that is in the way.
+func (d *Deployer) open(ctx context.Context, r *record.Release) error {
+	holder, err := d.Releases.Holder(ctx)
+	if err != nil {
+		return err
+	}
+	if holder != nil {
+		return &record.LockedError{Stack: r.Stack, Environment: r.Environment, Holder: *holder}
+	}
+	return &OpenError{Release: r}
+}
+
+// partition sorts the jobs into waves and targets.
+func (p *Plan) partition() error {
+	waveOf := map[key]int{}
+	for i, w := range p.req.Waves {
+		for _, m := range w.Members {
+			waveOf[key{m.Target, m.Service}] = i
+		}
+	}
+	type place struct {
+		wave   int
+		target string
+	}
+	parts := map[place]*Part{}
+	for _, j := range p.req.Jobs {
+		w, ok := waveOf[key{j.Target, j.Service}]
+		if !ok {
+			return fmt.Errorf("service %s is in no wave", j.Name())
+		}
+		at := place{w, j.Target}
+		if parts[at] == nil {
+			parts[at] = &Part{Wave: w, Target: j.Target}
+			p.Parts = append(p.Parts, parts[at])
+		}
+		parts[at].Jobs = append(parts[at].Jobs, j)
+	}
+	slices.SortStableFunc(p.Parts, func(a, b *Part) int {
+		if a.Wave != b.Wave {
+			return a.Wave - b.Wave
+		}
+		return strings.Compare(a.Target, b.Target)
+	})
+	return nil
+}
+
+// dial makes the clients of every target that is needed.
+func (d *Deployer) dial(ctx context.Context, p *Plan) error {
+	needConsul, needed := map[string]bool{}, map[string]bool{}
+	for _, part := range p.Parts {
+		needed[part.Target] = true
+		needConsul[part.Target] = needConsul[part.Target] || rollout.NeedsConsul(part.Jobs)
+	}
+	var mu sync.Mutex
+	return each(len(p.req.Targets), func(i int) error {
+		t := p.req.Targets[i]
+		if !needed[t.Name] {
+			return nil
+		}
+		c, err := d.Dial(ctx, t, needConsul[t.Name])
+		mu.Lock()
+		defer mu.Unlock()
+		p.clients[t.Name] = c
+		return err
+	})
+}
+
+// prepare plans every part. What the last release left and this one does not
+// have stops in the last part of its target.
+func (d *Deployer) prepare(ctx context.Context, p *Plan) error {
+	wanted := map[jobKey]bool{}
+	lastPart := map[string]*Part{}
+	for _, part := range p.Parts {
+		lastPart[part.Target] = part
+		for _, j := range part.Jobs {
+			wanted[keyOf(line(j))] = true
+		}
+	}
+	former := map[*Part][]rollout.Former{}
+	for _, l := range p.lines {
+		part := lastPart[l.Target]
+		if !p.req.Partial && part != nil && left(l).runs && !wanted[keyOf(l)] {
+			former[part] = append(former[part], rollout.Former{Service: l.Name, JobID: l.JobID, Namespace: l.Namespace, Region: l.Region})
+		}
+	}
+	err := each(len(p.Parts), func(i int) error {
+		part := p.Parts[i]
+		opts := d.Rollout
+		opts.Former = former[part]
+		opts.Before = func(ctx context.Context, s rollout.Submission) error { return part.run.before(ctx, part.Target, s) }
+		opts.After = func(_ context.Context, s rollout.Submission, index uint64) error {
+			part.run.after(part.Target, s, index)
+			return nil
+		}
+		opts.Done = func(_ context.Context, s rollout.Submission, res rollout.ServiceResult) {
+			part.run.done(part.Target, s, res)
+		}
+		var err error
+		if part.Plan, err = rollout.Prepare(ctx, p.clients[part.Target], part.Jobs, opts); err != nil {
+			return err
+		}
+		part.changes = map[string]rollout.Change{}
+		for _, c := range part.Plan.Changes() {
+			if c.Action == rollout.ActionStop {
+				part.stops = append(part.stops, c)
+			} else {
+				part.changes[c.Service] = c
+			}
+		}
+		return nil
+	})
+	if err == nil && p.req.reverse && reversible(p.Parts) {
+		for _, part := range p.Parts {
+			part.Plan.Reverse()
+		}
+	}
+	return err
+}
+
+// jobKey is what tells jobs apart.
+type jobKey struct{ target, id, namespace, region string }
+
+func keyOf(s record.Service) jobKey {
+	ns := s.Namespace
+	if ns == "" {
+		ns = api.DefaultNamespace
+	}
+	return jobKey{s.Target, s.JobID, ns, s.Region}
+}
+
+// pack makes the blobs, whose size may be the end of it.
+func (p *Plan) pack() error {
+	for _, part := range p.Parts {
+		part.digests = map[string]string{}
+		for _, j := range part.Plan.Jobs() {
+			packed, err := packJob(j.Job, string(j.HCL), j.File)
+			if err != nil {
+				return err
+			}
+			p.specs[packed.Digest] = packed
+			part.digests[j.Service] = packed.Digest
+		}
+	}
+	return nil
+}
+
+func packJob(job *api.Job, hcl, file string) (record.Packed, error) {
+	text, err := json.Marshal(job)
+	if err != nil {
+		return record.Packed{}, fmt.Errorf("encoding job %q: %w", deref(job.ID), err)
+	}
+	packed, err := record.Pack(record.Blob{Job: text, HCL: hcl, File: file})
+	var large *record.TooLargeError
+	if errors.As(err, &large) {
+		return packed, &TooLargeError{deref(job.ID), err}
+	}
+	return packed, err
+}
+
+// foreign refuses jobs that are there, differ, and were made by no release
+// of this stack.
+func (d *Deployer) foreign(ctx context.Context, p *Plan) error {
+	if p.req.Adopt {
+		return nil
+	}
+	suspects := map[jobKey]string{}
+	for _, part := range p.Parts {
+		for _, j := range part.Jobs {
+			if c := part.changes[j.Service]; c.Index > 0 && c.Action != rollout.ActionNone {
+				suspects[keyOf(line(j))] = c.JobID
+			}
+		}
+	}
+	clear := func(lines []record.Service) {
+		for _, l := range lines {
+			if ours(l) {
+				delete(suspects, keyOf(l))
+			}
+		}
+	}
+	clear(p.lines)
+	if len(suspects) > 0 {
+		older, err := d.Releases.List(ctx)
+		if err != nil {
+			return err
+		}
+		for _, r := range older {
+			if len(suspects) == 0 {
+				break
+			}
+			lines, err := d.Releases.Services(ctx, r)
+			if err != nil {
+				return err
+			}
+			clear(lines)
+		}
+	}
+	var ids []string
+	for _, id := range suspects {
+		ids = append(ids, id)
+	}
+	if len(ids) > 0 {
+		slices.Sort(ids)
+		return &ForeignError{ids}
+	}
+	return nil
+}
+
+// ours says that a line proves that the job was made, or taken over, by the
+// stack and is not gone since.
+func ours(l record.Service) bool {
+	switch l.Step {
+	case record.StepPending, record.StepReverted:
+		return l.Planned > 0
+	case record.StepPruned:
+		return false
+	}
+	return true
+}
+
+// leftover is what a release left of a job.
+type leftover struct {
+	runs   bool   // there should be such a job
+	digest string // of its spec, "" when it is not known
+	index  uint64 // its JobModifyIndex then, 0 when it is not known
+}
+
+func left(l record.Service) leftover {
+	before := leftover{l.Before != "" && !l.BeforeStopped, l.Before, l.Planned}
+	switch l.Step {
+	case record.StepPending:
+		return before
+	case record.StepReverted:
+		before.index = l.Index
+		return before
+	case record.StepPruned:
+		return leftover{}
+	case record.StepPruning:
+		return leftover{runs: true, digest: l.Before, index: l.Planned}
+	}
+	return leftover{runs: l.Spec != "", digest: l.Spec, index: l.Index}
+}

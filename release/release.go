@@ -1,0 +1,304 @@
+// Package release is a numbered, recorded, locked deployment of a stack in
+// waves: how to make one, go on with it, go back, and list them. Every verb
+// walks the same journal, forward or back.
+package release
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// What is done when a service does not come out well.
+const (
+	OnFailureStop          = "stop"           // nothing more is submitted; what is changed stays
+	OnFailureRevertService = "revert-service" // the services that failed go back
+	OnFailureRevertRelease = "revert-release" // everything that the release changed goes back
+)
+
+// Kinds of releases.
+const (
+	KindDeploy   = "deploy"
+	KindRollback = "rollback"
+)
+
+// Deployer makes releases of one stack in one environment.
+type Deployer struct {
+	Releases *record.Releases
+	// Dial makes the clients of a target.
+	Dial func(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error)
+
+	Holder   record.Holder // of the lock
+	LockWait time.Duration // how long to wait for the lock; not at all when 0
+	Timeout  time.Duration // of a release, without going back; none when 0
+	Keep     int           // how many releases are kept; DefaultKeep when 0
+	Drover   string        // version, for the record
+
+	Rollout rollout.Options
+	Emit    func(Event) // called from one goroutine at a time; may be nil
+
+	emitting sync.Mutex
+}
+
+// DefaultKeep is how many releases are kept.
+const DefaultKeep = 10
+
+// Kinds of events beside those of package rollout.
+const (
+	EventLock    = "lock"    // Text says who holds it; it is waited for
+	EventRelease = "release" // a release begins, ends, or goes back: Number, State
+	EventWave    = "wave"    // a wave begins or ends: Wave, State
+	EventPruned  = "pruned"  // a job that the stack does not have any more is gone
+	EventWarning = "warning" // Text
+)
+
+// Event is one step, for whoever watches.
+type Event struct {
+	rollout.Event
+	Wave   string       `json:"wave,omitempty"`
+	Number int          `json:"release,omitempty"`
+	State  record.State `json:"state,omitempty"`
+	Text   string       `json:"text,omitempty"`
+	// Back says that the service goes back to what was there before.
+	Back bool `json:"back,omitempty"`
+}
+
+func (d *Deployer) emit(e Event) {
+	if d.Emit == nil {
+		return
+	}
+	d.emitting.Lock()
+	defer d.emitting.Unlock()
+	if e.Time.IsZero() {
+		e.Time = time.Now()
+	}
+	d.Emit(e)
+}
+
+func (d *Deployer) warn(format string, args ...any) {
+	d.emit(Event{Event: rollout.Event{Kind: EventWarning}, Text: fmt.Sprintf(format, args...)})
+}
+
+func (d *Deployer) tell(kind string, head *record.Release) {
+	d.emit(Event{Event: rollout.Event{Kind: kind}, Number: head.Number, State: head.State, Text: head.Detail})
+}
+
+// OpenError says that a release is in the way: it is not at its end.
+type OpenError struct {
+	Release *record.Release
+	Holder  *record.Holder // who is at it, nil when nobody is
+}
+
+func (e *OpenError) Error() string {
+	r := e.Release
+	if e.Holder != nil {
+		return fmt.Sprintf("release %d of stack %s (environment %s) is being made by %s", r.Number, r.Stack, r.Environment, e.Holder)
+	}
+	return fmt.Sprintf("release %d of stack %s (environment %s) is %s; finish it with `drover resume`, go back with `drover abort`, or leave it as it is and go on with `drover deploy --take-over`",
+		r.Number, r.Stack, r.Environment, Describe(r))
+}
+
+// Describe is the state of a release in a few words, for a person. Nobody
+// holds its lock.
+func Describe(r *record.Release) string {
+	switch r.State {
+	case record.Running:
+		return "interrupted: its drover is gone"
+	case record.Reverting:
+		if r.Detail != "" {
+			return "not back yet: " + r.Detail
+		}
+		return "interrupted on its way back: its drover is gone"
+	}
+	return string(r.State)
+}
+
+// NotOpenError says that there is nothing to go on with.
+type NotOpenError struct{ Release *record.Release }
+
+func (e *NotOpenError) Error() string {
+	if e.Release == nil {
+		return "there is no release"
+	}
+	return fmt.Sprintf("release %d is %s: there is nothing to go on with", e.Release.Number, e.Release.State)
+}
+
+// ForeignError names jobs that run under IDs of the stack and that no release
+// of it has made.
+type ForeignError struct{ Jobs []string }
+
+func (e *ForeignError) Error() string {
+	what := "job " + strings.Join(e.Jobs, ", ") + " runs and is"
+	if len(e.Jobs) > 1 {
+		what = "jobs " + strings.Join(e.Jobs, ", ") + " run and are"
+	}
+	return what + " not of this stack; take over with `drover adopt`, or choose another job ID"
+}
+
+// TooLargeError says that a job does not fit into the record.
+type TooLargeError struct {
+	JobID string
+	Err   error
+}
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("job %q is too large for the release record: %s; move what is large in it to an artifact or a Nomad Variable", e.JobID, e.Err)
+}
+
+func (e *TooLargeError) Unwrap() error { return e.Err }
+
+// Result is the end of a release.
+type Result struct {
+	rollout.Result
+	Release *record.Release // nil when nothing had to change
+	Back    *rollout.Result // of going back, nil when it did not
+	Pruned  []string        // IDs of jobs
+}
+
+// Outcome of the release: that of its services, or of going back.
+func (r Result) Outcome() rollout.Outcome {
+	if r.Release == nil {
+		return r.Result.Outcome()
+	}
+	switch r.Release.State {
+	case record.Done:
+		return rollout.Deployed
+	case record.Interrupted, record.Paused, record.Running, record.Reverting:
+		if r.Release.Cause == "" {
+			return rollout.Cancelled
+		}
+	case record.Reverted:
+		if o := rollout.Outcome(r.Release.Cause); o != rollout.Superseded {
+			return rollout.FailedReverted
+		}
+	case record.Aborted:
+		return rollout.Deployed
+	case record.RevertFailed:
+		return rollout.Failed
+	}
+	if r.Release.Cause != "" {
+		return rollout.Outcome(r.Release.Cause)
+	}
+	return r.Result.Outcome()
+}
+
+// key tells services of several targets apart.
+type key struct{ target, service string }
+
+// newOwner is a name that no other process has.
+func newOwner() string {
+	var b [8]byte
+	_, _ = rand.Read(b[:])
+	return hex.EncodeToString(b[:])
+}
+
+// lock takes the stack's lock; waited says that somebody else had it.
+func (d *Deployer) lock(ctx context.Context, wait time.Duration) (l *lock, waited bool, err error) {
+	lease, err := d.Releases.Lock(ctx, d.Holder, wait, func(h record.Holder) {
+		waited = true
+		d.emit(Event{Event: rollout.Event{Kind: EventLock}, Text: h.String()})
+	})
+	if err != nil {
+		return nil, waited, err
+	}
+	return &lock{d: d, lease: lease}, waited, nil
+}
+
+// lock is the stack's lock, taken again when it was lost and nobody else has
+// it: a Nomad without a leader for a while must not end a release.
+type lock struct {
+	d     *Deployer
+	mu    sync.Mutex
+	lease *record.Lease
+}
+
+// held says, directly before something is submitted, that the lock is ours.
+func (l *lock) held(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-l.lease.Lost():
+	default:
+		return nil
+	}
+	lease, err := l.d.Releases.Lock(ctx, l.d.Holder, 3*time.Second, nil)
+	if err != nil {
+		return fmt.Errorf("the lock of the stack is lost: %w", err)
+	}
+	l.lease = lease
+	return nil
+}
+
+func (l *lock) release(ctx context.Context) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lease.Release(ctx)
+}
+
+// clean is a job as Nomad has it without what only the server writes:
+// registered again, it changes nothing.
+func clean(job *api.Job) *api.Job {
+	out := *job
+	out.Stop, out.ParentID, out.DispatchIdempotencyToken, out.Payload = nil, nil, nil, nil
+	out.Dispatched = false
+	out.NomadTokenID, out.Status, out.StatusDescription, out.Stable, out.Version, out.SubmitTime = nil, nil, nil, nil, nil, nil
+	out.CreateIndex, out.ModifyIndex, out.JobModifyIndex, out.VersionTag = nil, nil, nil, nil
+	return &out
+}
+
+func notFound(err error) bool {
+	var resp api.UnexpectedResponseError
+	return errors.As(err, &resp) && resp.StatusCode() == 404
+}
+
+func query(ctx context.Context, s record.Service) *api.QueryOptions {
+	return (&api.QueryOptions{Namespace: s.Namespace, Region: s.Region}).WithContext(ctx)
+}
+
+func write(ctx context.Context, s record.Service) *api.WriteOptions {
+	return (&api.WriteOptions{Namespace: s.Namespace, Region: s.Region}).WithContext(ctx)
+}
+
+func deref[T any](p *T) T {
+	if p == nil {
+		var zero T
+		return zero
+	}
+	return *p
+}
+
+// line begins the journal's line of a job.
+func line(j render.Job) record.Service {
+	return record.Service{
+		Target: j.Target, Name: j.Service, JobID: deref(j.Job.ID), Namespace: deref(j.Job.Namespace), Region: deref(j.Job.Region),
+		DependsOn: j.DependsOn, Secrets: j.Secrets, Step: record.StepPending,
+	}
+}
+
+// each calls f for 0…n-1, some at a time, and joins the errors.
+func each(n int, f func(int) error) error {
+	errs := make([]error, n)
+	slots := make(chan struct{}, 8)
+	var wg sync.WaitGroup
+	for i := range n {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			errs[i] = f(i)
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
+}

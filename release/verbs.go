@@ -1,0 +1,408 @@
+package release
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// Resume goes on with a release that was interrupted, from the record alone:
+// forward, or further back when it was on its way back. With promote, canaries
+// that wait are promoted first.
+func (d *Deployer) Resume(ctx context.Context, promote bool) (Result, error) {
+	r, err := d.take(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	defer func() { _ = r.lock.release(ctx) }()
+	if r.head.State == record.Reverting {
+		return r.goBack(ctx, goal(r.head))
+	}
+	res := Result{Release: r.head}
+	if outcome := r.failedBefore(ctx, &res); outcome != "" {
+		r.finish(ctx, &res, outcome)
+		return res, nil
+	}
+	if err := r.save(ctx, func(h *record.Release) { h.State, h.Cause, h.Detail = record.Running, "", "" }); err != nil {
+		return Result{}, err
+	}
+	d.tell(EventRelease, r.head)
+	if err := d.halt(ctx, r.head, r.journal.Services(), false); err != nil {
+		return Result{}, err
+	}
+	if promote {
+		if err := r.promote(ctx); err != nil {
+			return Result{}, err
+		}
+	}
+	if err := r.rebuild(ctx); err != nil {
+		return Result{}, err
+	}
+	return r.walk(ctx), nil
+}
+
+// Abort gives up the release that is open: everything that it changed goes
+// back to what was there before.
+func (d *Deployer) Abort(ctx context.Context) (Result, error) {
+	r, err := d.take(ctx)
+	if err != nil {
+		return Result{}, err
+	}
+	defer func() { _ = r.lock.release(ctx) }()
+	return r.goBack(ctx, record.Aborted)
+}
+
+// goal is the state that a release on its way back is to reach.
+func goal(h *record.Release) record.State {
+	if h.Aborting {
+		return record.Aborted
+	}
+	return record.Reverted
+}
+
+func (r *run) goBack(ctx context.Context, good record.State) (Result, error) {
+	err := r.save(ctx, func(h *record.Release) {
+		h.State, h.Aborting = record.Reverting, good == record.Aborted
+	})
+	if err != nil {
+		return Result{}, err
+	}
+	r.d.tell(EventRelease, r.head)
+	r.returning = true
+	res := Result{Release: r.head}
+	r.back(ctx, &res, good)
+	return res, nil
+}
+
+// take takes the lock and the newest release, if it is open, with its
+// targets.
+func (d *Deployer) take(ctx context.Context) (*run, error) {
+	last, err := d.Releases.Last(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if last == nil || !last.State.Open() {
+		return nil, &NotOpenError{last}
+	}
+	l, _, err := d.lock(ctx, d.LockWait)
+	if err != nil {
+		return nil, err
+	}
+	r := &run{d: d, lock: l}
+	if err := r.take(ctx); err != nil {
+		_ = l.release(ctx)
+		return nil, err
+	}
+	return r, nil
+}
+
+func (r *run) take(ctx context.Context) error {
+	d := r.d
+	last, err := d.Releases.Last(ctx) // as it is under the lock
+	if err != nil {
+		return err
+	}
+	if last == nil || !last.State.Open() {
+		return &NotOpenError{last}
+	}
+	r.head = last
+	lines, err := d.Releases.Services(ctx, last)
+	if err != nil {
+		return err
+	}
+	p := &Plan{specs: map[string]record.Packed{}, clients: map[string]rollout.Clients{}}
+	if p.req, err = requestOf(last); err != nil {
+		return err
+	}
+	r.plan = p
+	// Whatever of it uses Consul, in any version, is followed there.
+	specs, err := d.specs(ctx, lines, func(l record.Service) []string { return []string{l.Spec, l.Before} })
+	if err != nil {
+		return err
+	}
+	needConsul := map[string]bool{}
+	for _, l := range lines {
+		for _, digest := range []string{l.Spec, l.Before} {
+			if digest != "" && rollout.NeedsConsul([]render.Job{specs[digest]}) {
+				needConsul[l.Target] = true
+			}
+		}
+	}
+	for _, t := range p.req.Targets {
+		if p.clients[t.Name], err = d.Dial(ctx, t, needConsul[t.Name]); err != nil {
+			return err
+		}
+	}
+	if r.journal, err = d.Releases.TakeOver(ctx, last, newOwner()); err != nil {
+		return err
+	}
+	r.reindex()
+	return nil
+}
+
+// requestOf is what a release was asked to do, without its jobs.
+func requestOf(h *record.Release) (Request, error) {
+	req := Request{Kind: h.Kind, Of: h.Of, Version: h.Version, AppVersion: h.AppVersion, Message: h.Message, OnFailure: h.OnFailure}
+	if err := json.Unmarshal(h.Targets, &req.Targets); err != nil {
+		return req, fmt.Errorf("the targets of release %d are not readable: %w", h.Number, err)
+	}
+	for _, w := range h.Waves {
+		wave := &stack.Wave{}
+		if err := json.Unmarshal(w.Gate, wave); err != nil {
+			return req, fmt.Errorf("wave %s of release %d is not readable: %w", w.Name, h.Number, err)
+		}
+		req.Waves = append(req.Waves, wave)
+	}
+	return req, nil
+}
+
+// specs reads the job specs that lines name, each once.
+func (d *Deployer) specs(ctx context.Context, lines []record.Service, of func(record.Service) []string) (map[string]render.Job, error) {
+	out := map[string]render.Job{}
+	var digests []string
+	for _, l := range lines {
+		for _, digest := range of(l) {
+			if digest != "" {
+				digests = append(digests, digest)
+			}
+		}
+	}
+	slices.Sort(digests)
+	digests = slices.Compact(digests)
+	var mu sync.Mutex
+	err := each(len(digests), func(i int) error {
+		j, err := readSpec(ctx, d.Releases, digests[i])
+		mu.Lock()
+		defer mu.Unlock()
+		out[digests[i]] = j
+		return err
+	})
+	return out, err
+}
+
+// failedBefore says how a service had already failed when the release was
+// interrupted; a version that Nomad has rolled back meanwhile is one of them.
+func (r *run) failedBefore(ctx context.Context, res *Result) rollout.Outcome {
+	lines := r.journal.Services()
+	for _, l := range lines {
+		if l.Step == record.StepFailed {
+			res.Services = append(res.Services, rollout.ServiceResult{Service: l.Name, JobID: l.JobID, Outcome: rollout.Outcome(l.Outcome), Submitted: true, Detail: l.Detail})
+		}
+	}
+	var mu sync.Mutex
+	_ = each(len(lines), func(i int) error {
+		l := lines[i]
+		if l.Step == record.StepSubmitting {
+			r.arrived(ctx, i, l)
+			return nil
+		}
+		if l.Step != record.StepSubmitted || l.Before == "" || l.Before == l.Spec {
+			return nil
+		}
+		// What cannot be found out now will be found out by following it.
+		if st, err := r.standing(ctx, l); err == nil && st == atBefore {
+			const detail = "Nomad went back to the version before"
+			r.journal.Note(i, func(l *record.Service) {
+				l.Step, l.Outcome, l.Detail = record.StepFailed, string(rollout.FailedReverted), detail
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			res.Services = append(res.Services, rollout.ServiceResult{Service: l.Name, JobID: l.JobID, Outcome: rollout.FailedReverted, Submitted: true, Detail: detail})
+		}
+		return nil
+	})
+	if len(res.Services) == 0 {
+		return ""
+	}
+	return res.Result.Outcome()
+}
+
+// arrived notes that the registration of a job that was being submitted has
+// reached Nomad, if it has.
+func (r *run) arrived(ctx context.Context, i int, l record.Service) {
+	if st, err := r.standing(ctx, l); err != nil || st != atSpec {
+		return
+	}
+	job, _, err := r.plan.clients[l.Target].Nomad.Jobs().Info(l.JobID, query(ctx, l))
+	if err == nil {
+		r.journal.Note(i, func(l *record.Service) { l.Step, l.Index = record.StepSubmitted, deref(job.JobModifyIndex) })
+	}
+}
+
+// rebuild makes the plan of what is left of the release, from its record.
+func (r *run) rebuild(ctx context.Context) error {
+	lines := r.journal.Services()
+	specs, err := r.d.specs(ctx, lines, func(l record.Service) []string { return []string{l.Spec} })
+	if err != nil {
+		return err
+	}
+	for _, l := range lines {
+		if l.Change != record.ChangeStop && !carriedLine(l) {
+			r.plan.req.Jobs = append(r.plan.req.Jobs, ofLine(specs[l.Spec], l))
+		}
+	}
+	if err := r.plan.partition(); err != nil {
+		return err
+	}
+	return r.d.prepare(ctx, r.plan)
+}
+
+// carriedLine says that a line was never part of the release itself.
+func carriedLine(l record.Service) bool {
+	return l.Change == record.ChangeNone && l.Step == record.StepUnchanged && l.Ended.IsZero()
+}
+
+// promote promotes the canaries of the release that wait (PUT
+// /v1/deployment/promote/:id).
+func (r *run) promote(ctx context.Context) error {
+	lines := slices.DeleteFunc(r.journal.Services(), func(l record.Service) bool {
+		return l.Step != record.StepSubmitted || l.Outcome != string(rollout.AwaitPromotion)
+	})
+	if len(lines) == 0 {
+		return errors.New("no canary waits for a promotion")
+	}
+	return each(len(lines), func(i int) error {
+		l := lines[i]
+		c := r.plan.clients[l.Target].Nomad
+		list, _, err := c.Jobs().Deployments(l.JobID, false, query(ctx, l))
+		if err != nil {
+			return fmt.Errorf("reading the deployments of job %q: %w", l.JobID, err)
+		}
+		for _, dep := range list {
+			if dep.JobSpecModifyIndex != l.Index || dep.Status != "running" {
+				continue
+			}
+			if _, _, err := c.Deployments().PromoteAll(dep.ID, write(ctx, l)); err != nil {
+				return fmt.Errorf("promoting job %q: %w", l.JobID, err)
+			}
+		}
+		return nil
+	})
+}
+
+// Rollback asks for what release number left, or with 0 the last good one
+// before the newest.
+func (d *Deployer) Rollback(ctx context.Context, number int) (Request, error) {
+	heads, err := d.Releases.List(ctx)
+	if err != nil {
+		return Request{}, err
+	}
+	var to *record.Release
+	for i, h := range heads {
+		if number == h.Number || number == 0 && h.State == record.Done && i > 0 {
+			to = h
+			break
+		}
+	}
+	switch {
+	case len(heads) == 0:
+		return Request{}, fmt.Errorf("stack %s (environment %s) has %w", d.Releases.Stack(), d.Releases.Environment(), record.ErrNoRelease)
+	case to == nil && number == 0:
+		return Request{}, fmt.Errorf("there is no good release before release %d to go back to", heads[0].Number)
+	case to == nil:
+		return Request{}, fmt.Errorf("there is %w: %d; there are %s", record.ErrNoRelease, number, numbers(heads))
+	case to.State != record.Done:
+		return Request{}, fmt.Errorf("release %d is %s and was never complete; go back to one that is deployed", to.Number, to.State)
+	}
+	req, err := requestOf(to)
+	if err != nil {
+		return req, err
+	}
+	req.Kind, req.Of, req.Message, req.OnFailure, req.reverse = KindRollback, to.Number, "", "", true
+	lines, err := d.Releases.Services(ctx, to)
+	if err != nil {
+		return req, err
+	}
+	lines = slices.DeleteFunc(lines, func(l record.Service) bool { return l.Spec == "" })
+	specs, err := d.specs(ctx, lines, func(l record.Service) []string { return []string{l.Spec} })
+	if err != nil {
+		return req, err
+	}
+	for _, l := range lines {
+		req.Jobs = append(req.Jobs, ofLine(specs[l.Spec], l))
+	}
+	if to.Values != "" {
+		b, err := d.Releases.Blob(ctx, to.Values)
+		if err != nil {
+			return req, err
+		}
+		req.Values = b.Values
+	}
+	return req, nil
+}
+
+func numbers(heads []*record.Release) string {
+	if len(heads) == 1 {
+		return fmt.Sprint(heads[0].Number)
+	}
+	return fmt.Sprintf("%d to %d", heads[len(heads)-1].Number, heads[0].Number)
+}
+
+// Pause stops the release that is being made, at once and where it is: its
+// drover gives up, and Nomad's deployments stand still until `drover resume`.
+func (d *Deployer) Pause(ctx context.Context, by string) (*record.Release, error) {
+	last, err := d.Releases.Last(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if last == nil || last.State != record.Running {
+		return nil, &NotOpenError{last}
+	}
+	// Taking the release over keeps its drover from submitting anything.
+	j, err := d.Releases.TakeOver(ctx, last, newOwner())
+	if err != nil {
+		return nil, err
+	}
+	lines := j.Services()
+	if err := j.Close(ctx); err != nil {
+		return nil, err
+	}
+	last.State, last.Detail = record.Paused, "by "+by
+	if err := d.Releases.Save(ctx, last); err != nil {
+		return nil, err
+	}
+	return last, d.halt(ctx, last, lines, true)
+}
+
+// halt pauses or resumes the deployments of a release that go on (PUT
+// /v1/deployment/pause/:id).
+func (d *Deployer) halt(ctx context.Context, h *record.Release, lines []record.Service, pause bool) error {
+	req, err := requestOf(h)
+	if err != nil {
+		return err
+	}
+	for _, t := range req.Targets {
+		c, err := d.Dial(ctx, t, false)
+		if err != nil {
+			return err
+		}
+		here := slices.DeleteFunc(slices.Clone(lines), func(l record.Service) bool { return l.Target != t.Name || l.Step != record.StepSubmitted })
+		err = each(len(here), func(i int) error {
+			l := here[i]
+			list, _, err := c.Nomad.Jobs().Deployments(l.JobID, false, query(ctx, l))
+			if err != nil {
+				return fmt.Errorf("reading the deployments of job %q: %w", l.JobID, err)
+			}
+			for _, dep := range list {
+				if dep.JobSpecModifyIndex == l.Index && (pause && dep.Status == "running" || !pause && dep.Status == "paused") {
+					if _, _, err := c.Nomad.Deployments().Pause(dep.ID, pause, write(ctx, l)); err != nil {
+						return fmt.Errorf("pausing job %q: %w", l.JobID, err)
+					}
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
