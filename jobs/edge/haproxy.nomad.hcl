@@ -81,8 +81,8 @@ job "edge" {
       config {
         image        = var.driver == "docker" ? var.image : null
         network_mode = var.driver == "docker" ? "host" : null
-        command      = var.driver == "docker" ? "haproxy" : var.binary
-        args         = ["-W", "-db", "-f", "$${NOMAD_TASK_DIR}/haproxy.cfg", "-f", "$${NOMAD_SECRETS_DIR}/users.cfg"]
+        command      = "/bin/sh"
+        args         = ["$${NOMAD_TASK_DIR}/run.sh", "$${NOMAD_TASK_DIR}/haproxy.pid", var.driver == "docker" ? "haproxy" : var.binary, "-W", "-db", "-f", "$${NOMAD_TASK_DIR}/haproxy.cfg", "-f", "$${NOMAD_SECRETS_DIR}/users.cfg"]
       }
 
       resources {
@@ -114,6 +114,54 @@ job "edge" {
           }
           data = "{{ with nomadVar \"drover/certs/${replace(certificate.value, ".", "~")}\" }}{{ .bundle }}{{ end }}\n"
         }
+      }
+
+      # HAProxy loses a SIGUSR2 that comes at the end of a reload, and would go
+      # on with the old certificate until something else changes.
+      template {
+        destination = "local/run.sh"
+        change_mode = "noop"
+        data        = <<EOT
+pid_file=$1
+shift
+"$@" -p "$pid_file" &
+haproxy=$!
+trap 'reload=yes' USR2
+trap 'kill -USR1 $haproxy' USR1
+trap 'kill -TERM $haproxy' TERM INT
+while kill -0 $haproxy 2>/dev/null; do
+  if [ "$reload" ]; then
+    reload=
+    rm -f "$pid_file"
+    kill -USR2 $haproxy
+    # It writes its pid when the new process runs, and does not when it
+    # refuses its configuration.
+    for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+      sleep 0.25
+      [ -s "$pid_file" ] && break
+    done
+  fi
+  sleep 0.25
+done
+wait $haproxy
+EOT
+      }
+
+      # A process that has just started does not know the servers for some
+      # milliseconds, and a service that may run only once has none while it is
+      # replaced. A request waits for one.
+      template {
+        destination = "local/await.lua"
+        change_mode = "noop"
+        data        = <<EOT
+local function await(txn)
+  local till = core.now().sec + 5
+  while txn.f:nbsrv() == 0 and core.now().sec < till do
+    core.msleep(10)
+  end
+end
+core.register_action("await_server", { "http-req", "tcp-req" }, await)
+EOT
       }
 
       # Hashes of passwords are not for everybody who may look at a job's files.
@@ -187,6 +235,7 @@ EOT
 {{- end -}}
 global
   log stdout format raw local0 info
+  lua-load {{ env "NOMAD_TASK_DIR" }}/await.lua
   hard-stop-after ${var.hard_stop_after}
 %{if var.user == "root"~}
   uid ${var.uid}
@@ -400,6 +449,7 @@ backend {{ $name }} from http
   cookie drover insert indirect nocache httponly secure dynamic
 {{- end }}
 {{- $sp := $tags | join "\n" }}
+  http-request lua.await_server if { nbsrv eq 0 }
   server-template s ${var.max_instances} _{{ $name }}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check inter 500ms fall 2 rise 1{{ $server }}{{ if $sp | regexMatch `(?m)^drover\.send-proxy=v2$` }} send-proxy-v2{{ else if $sp | regexMatch `(?m)^drover\.send-proxy=v1$` }} send-proxy{{ end }}
 {{- end }}
 {{- range $name, $tags := scratch.Get "raw" }}
@@ -415,6 +465,7 @@ backend tcp.{{ $name }} from tcp
   tcp-request content reject unless allowed
 {{- end }}
 {{- $sp := $tags | join "\n" }}
+  tcp-request content lua.await_server if { nbsrv eq 0 }
   server-template s ${var.max_instances} _{{ $name }}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check inter 500ms fall 2 rise 1{{ if $sp | regexMatch `(?m)^drover\.send-proxy=v2$` }} send-proxy-v2{{ else if $sp | regexMatch `(?m)^drover\.send-proxy=v1$` }} send-proxy{{ end }}
 {{- end }}
 %{for port in var.tcp_ports~}

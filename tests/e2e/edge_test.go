@@ -131,7 +131,7 @@ func (e *entrance) register(t testing.TB, name, address string, tags ...string) 
 	if _, err := fmt.Sscan(port, &number); err != nil {
 		t.Fatal(err)
 	}
-	id := fmt.Sprintf("%s-%s-%s", t.Name(), name, port)
+	id := e.id(t, name, address)
 	if err := e.consul.Agent().ServiceRegister(&capi.AgentServiceRegistration{ID: id, Name: name, Address: host, Port: number, Tags: tags}); err != nil {
 		t.Fatal(err)
 	}
@@ -270,6 +270,37 @@ func TestEdge(t *testing.T) {
 			})
 		})
 	}
+}
+
+// id is that of a service in Consul which register has registered.
+func (e *entrance) id(t testing.TB, name, address string) string {
+	return fmt.Sprintf("%s-%s-%s", t.Name(), name, address)
+}
+
+// reached waits until no process from before the last reload, which lacks the
+// route, takes connections.
+func (e *entrance) reached(t testing.TB, url string) {
+	t.Helper()
+	client := e.client(false)
+	defer client.CloseIdleConnections()
+	eventually(t, 20*time.Second, url+" is reached", func() bool {
+		for range 5 {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Close = true
+			res, err := client.Do(req)
+			if err != nil {
+				return false
+			}
+			_ = res.Body.Close()
+			if res.StatusCode != http.StatusOK {
+				return false
+			}
+		}
+		return true
+	})
 }
 
 // do sends one request to the edge and wants this status.
@@ -464,6 +495,7 @@ func testTags(t *testing.T, e *entrance, hash func(string) string) {
 			i := slices.IndexFunc(r.Routes, func(s edge.RouteStatus) bool { return s.Service == "sticky" })
 			return i >= 0 && r.Routes[i].Passing == 4 && (r.Routes[i].Up == nil || *r.Routes[i].Up == 4)
 		})
+		e.reached(t, "https://sticky.test/")
 		seen := map[string]bool{}
 		for range 8 {
 			res, first := e.got(t, "GET", "https://sticky.test/", nil, nil)
@@ -485,6 +517,27 @@ func testTags(t *testing.T, e *entrance, hash func(string) string) {
 		if many := len(seen) > 1; many != (e.kind == edge.HAProxy) {
 			t.Errorf("new clients met %v", seen)
 		}
+	})
+	t.Run("a request waits for a server", func(t *testing.T) {
+		if e.kind != edge.HAProxy {
+			t.Skip("nginx answers 502")
+		}
+		s := serve(t, "late")
+		e.register(t, "late", address(s), "drover.route=late.test/")
+		e.loaded(t)
+		e.reached(t, "https://late.test/")
+		check := &capi.AgentCheckRegistration{ID: "late", Name: "late", ServiceID: e.id(t, "late", address(s)), AgentServiceCheck: capi.AgentServiceCheck{TTL: "1h"}}
+		if err := e.consul.Agent().CheckRegister(check); err != nil { // it fails until somebody says something else
+			t.Fatal(err)
+		}
+		eventually(t, 20*time.Second, "nobody is left", func() bool {
+			r, _ := e.status(t)
+			i := slices.IndexFunc(r.Routes, func(s edge.RouteStatus) bool { return s.Service == "late" })
+			return i >= 0 && r.Routes[i].Up != nil && *r.Routes[i].Up == 0
+		})
+		passes := time.AfterFunc(time.Second, func() { _ = e.consul.Agent().UpdateTTL("late", "", capi.HealthPassing) })
+		defer passes.Stop()
+		e.got(t, "POST", "https://late.test/", nil, strings.NewReader("pay 100"))
 	})
 	t.Run("a POST is sent once", func(t *testing.T) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
