@@ -1,11 +1,14 @@
 package cli
 
 import (
+	"context"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
@@ -16,8 +19,9 @@ import (
 )
 
 // completeWords teaches the shells what the words of a command are: those
-// that its usage line calls STACK and SERVICE, and its flags --env, --service,
-// --target and --output. Nothing is asked of a cluster and no stack is evaluated.
+// that its usage line calls STACK, SERVICE and RELEASE, and its flags --env,
+// --service, --target and --output. No stack is evaluated, and only for
+// releases is the cluster asked.
 func completeWords(cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
 		completeWords(sub)
@@ -33,6 +37,8 @@ func completeWords(cmd *cobra.Command) {
 				return stackNames(), cobra.ShellCompDirectiveDefault // and files
 			case "SERVICE":
 				return serviceNames(args[0]), cobra.ShellCompDirectiveNoFileComp
+			case "RELEASE":
+				return releaseNames(cmd, args[0]), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
 			case "FILE":
 				return nil, cobra.ShellCompDirectiveDefault
 			}
@@ -155,6 +161,27 @@ func targetNames(arg, env string) []string {
 		if b.Type == "target" && len(b.Labels) == 1 {
 			names = append(names, b.Labels[0])
 		}
+	}
+	return names
+}
+
+// releaseNames are the last releases of a stack, the newest first, each with
+// what came of it. A cluster that does not answer soon has none.
+func releaseNames(cmd *cobra.Command, arg string) []string {
+	ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
+	defer cancel()
+	env, _ := cmd.Flags().GetString("env") // "" when it has none
+	_, releases, err := recorded(ctx, arg, env)
+	if err != nil {
+		return nil
+	}
+	list, err := releases.List(ctx)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, r := range list {
+		names = append(names, fmt.Sprintf("%d\t%s %s", r.Number, r.State, r.Started.Format("2006-01-02 15:04")))
 	}
 	return names
 }
