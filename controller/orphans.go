@@ -14,6 +14,8 @@ import (
 	"github.com/hashicorp/nomad/api"
 )
 
+const orphansEvery = 5 * time.Minute
+
 // ofAllocation is in the ID of a service that Nomad registered.
 var ofAllocation = regexp.MustCompile(`^_nomad-task-([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})-`)
 
@@ -58,7 +60,7 @@ func (c *controller) orphans(ctx context.Context) {
 		if c.warn("orphans", &last, err); err == nil {
 			c.metrics.done("orphans")
 		}
-		if !wait(ctx, c.c.LookEvery) {
+		if !wait(ctx, c.c.OrphansEvery) {
 			return
 		}
 	}

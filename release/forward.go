@@ -609,7 +609,9 @@ func (r *run) lost(ctx context.Context, res *Result, err error) {
 	}
 	r.head = &head
 	res.Release = r.head
-	r.d.tell(EventRelease, r.head)
+	if head.State != record.Paused {
+		r.d.warn("release %d: %s", head.Number, err)
+	}
 }
 
 // end writes the state of the release, and closes its journal unless it is

@@ -184,6 +184,9 @@ func (r Result) Outcome() rollout.Outcome {
 			return rollout.FailedReverted
 		}
 	case record.Aborted:
+		if o := rollout.Outcome(r.Release.Cause); o == rollout.Superseded {
+			return o // but for what is somebody else's
+		}
 		return rollout.Deployed
 	case record.RevertFailed:
 		return rollout.Failed

@@ -71,6 +71,9 @@ func goal(h *record.Release) record.State {
 func (r *run) goBack(ctx context.Context, good record.State) (Result, error) {
 	err := r.save(ctx, func(h *record.Release) {
 		h.State, h.Aborting = record.Reverting, good == record.Aborted
+		if h.Aborting {
+			h.Cause, h.Detail = "", ""
+		}
 	})
 	if err != nil {
 		return Result{}, err
@@ -357,16 +360,13 @@ func (d *Deployer) Pause(ctx context.Context, by string) (*record.Release, error
 		return nil, &NotOpenError{last}
 	}
 	// Taking the release over keeps its drover from submitting anything.
+	last.State, last.Detail = record.Paused, "by "+by
 	j, err := d.Releases.TakeOver(ctx, last, newOwner())
 	if err != nil {
 		return nil, err
 	}
 	lines := j.Services()
 	if err := j.Close(ctx); err != nil {
-		return nil, err
-	}
-	last.State, last.Detail = record.Paused, "by "+by
-	if err := d.Releases.Save(ctx, last); err != nil {
 		return nil, err
 	}
 	return last, d.halt(ctx, last, lines, true)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -27,20 +28,21 @@ func newDestroy(streams *IO) *cobra.Command {
 		Use:   "destroy STACK",
 		Short: "Stop and remove the jobs of a stack",
 		Long: `Stop and remove the jobs of a stack, each when everything that depends on it
-is gone. Secrets and volumes stay, unless --purge names them: "secrets" deletes
-the stack's secrets, "data" its dynamic host volumes with everything in them.
+is gone. Secrets, volumes and releases stay, unless --purge names them: "secrets"
+deletes the stack's secrets, "data" its dynamic host volumes with everything in
+them, "history" its releases, from which 'drover rollback' could bring it back.
 Directories that a task writes outside of volumes cannot be deleted by drover.`,
 		Example: `  drover destroy ocis -e staging
   drover destroy ocis -e staging --yes --purge secrets`,
 		Args: exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			for _, p := range purge {
-				if err := oneOf("--purge", p, "secrets", "data"); err != nil {
+				if err := oneOf("--purge", p, "secrets", "data", "history"); err != nil {
 					return err
 				}
 			}
-			if slices.Contains(purge, "secrets") && len(flags.services)+len(flags.targets) > 0 {
-				return usagef("--purge secrets is for the whole stack, not with --service or --target")
+			if (slices.Contains(purge, "secrets") || slices.Contains(purge, "history")) && len(flags.services)+len(flags.targets) > 0 {
+				return usagef("--purge secrets and history are for the whole stack, not with --service or --target")
 			}
 			ctx := cmd.Context()
 			s, jobs, err := flags.load(ctx, args[0])
@@ -58,6 +60,12 @@ Directories that a task writes outside of volumes cannot be deleted by drover.`,
 			if err != nil {
 				return err
 			}
+			releases := record.OpenReleases(home.Nomad, s.Name, s.Environment)
+			lease, err := releases.Lock(ctx, record.Self(commandLine(cmd), os.Getenv), 0, nil)
+			if err != nil {
+				return releaseError(err)
+			}
+			defer func() { _ = lease.Release(ctx) }()
 			stopped := 0
 			targets := targetsOf(jobs)
 			slices.Reverse(targets)
@@ -92,13 +100,19 @@ Directories that a task writes outside of volumes cannot be deleted by drover.`,
 				}
 				fmt.Fprintln(streams.Err, "secrets: deleted")
 			}
+			if slices.Contains(purge, "history") {
+				if err := releases.Purge(ctx); err != nil {
+					return err
+				}
+				fmt.Fprintln(streams.Err, "releases: deleted")
+			}
 			fmt.Fprintf(streams.Out, "%s: destroyed: %d of %d services were running\n", s.Name, stopped, len(jobs))
 			return nil
 		},
 	}
 	flags.register(cmd)
 	fl := cmd.Flags()
-	fl.StringSliceVar(&purge, "purge", nil, "also delete: secrets, data (comma separated)")
+	fl.StringSliceVar(&purge, "purge", nil, "also delete: secrets, data, history (comma separated)")
 	fl.BoolVarP(&yes, "yes", "y", false, "do not ask")
 	fl.DurationVar(&timeout, "timeout", 10*time.Minute, "how long the tasks may take to stop")
 	return cmd
@@ -119,6 +133,9 @@ func destroyQuestion(name, env string, n int, purge []string) string {
 	q := fmt.Sprintf("Stop and remove %d services of stack %s (environment %s)", n, name, env)
 	if slices.Contains(purge, "secrets") {
 		q += ", delete its SECRETS"
+	}
+	if slices.Contains(purge, "history") {
+		q += ", delete its RELEASES"
 	}
 	if slices.Contains(purge, "data") {
 		q += ", delete its volumes with all DATA"
