@@ -1,6 +1,7 @@
 package acme
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"os"
@@ -93,7 +94,7 @@ func (b *nomadBackend) Lock(ctx context.Context, path string, ttl time.Duration)
 	host, _ := os.Hostname()
 	l, err := record.TakeLease(ctx, b.client, path, map[string]string{"holder": host + "/" + strconv.Itoa(os.Getpid())}, ttl)
 	if err != nil {
-		return nil, storeError(b, err, "taking a lock")
+		return nil, storeError(b, cmp.Or(errors.Unwrap(err), err), "locking %s", path)
 	}
 	return l, nil
 }

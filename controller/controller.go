@@ -31,6 +31,7 @@ const (
 	leaseTTL  = 10 * time.Second
 	campaign  = time.Second      // between two attempts to become the leader
 	lookAgain = 30 * time.Second // at certificates, when none is due
+	lookEvery = 5 * time.Minute  // at the cluster
 )
 
 // Config of a replica. Only Backend is required.
@@ -43,16 +44,17 @@ type Config struct {
 	// Clock is what renewals are decided by; the system's when nil.
 	Clock acme.Clock
 
-	// Nomad and Consul are compared for registrations that lost clients left
-	// behind; nil for nobody looks.
+	// Nomad has the releases and their jobs. Nomad and Consul are compared for
+	// registrations that lost clients left behind. nil when nobody is to look.
 	Nomad  *api.Client
 	Consul *capi.Client
 
 	// SweepOrphans removes these registrations; otherwise they are told.
 	SweepOrphans bool
-	// OrphansEvery is how often they are looked for; 5 min when 0. One is dealt
-	// with at the second look.
-	OrphansEvery time.Duration
+	// LookEvery is how often these are looked for, and jobs that are not as
+	// their last release left them; 5 min when 0. A registration is dealt with
+	// at the second look.
+	LookEvery time.Duration
 
 	// Edge is where certificates are served, HOST:PORT, asked each time anew;
 	// nil when nobody is to look.
@@ -95,8 +97,8 @@ func Run(ctx context.Context, config Config) error {
 	if c.clock == nil {
 		c.clock = systemClock{}
 	}
-	if c.c.OrphansEvery == 0 {
-		c.c.OrphansEvery = orphansEvery
+	if c.c.LookEvery == 0 {
+		c.c.LookEvery = lookEvery
 	}
 	c.metrics = newMetrics(c)
 	a := config.ACME
@@ -210,7 +212,7 @@ func (c *controller) lead(ctx context.Context, lease acme.Lease) {
 	var wg sync.WaitGroup
 	c.become(true)
 	c.say("leader", "this replica works now")
-	for _, f := range []func(context.Context){c.certificates, c.probes, c.records, c.orphans} {
+	for _, f := range []func(context.Context){c.certificates, c.probes, c.records, c.orphans, c.drift} {
 		wg.Go(func() { f(work) })
 	}
 	lost := false

@@ -176,6 +176,10 @@ func TestControllerFaults(t *testing.T) {
 		t.Parallel()
 		foreignCertificate(t, newWorld(t, cluster, "foreign"))
 	})
+	t.Run("drift", func(t *testing.T) {
+		t.Parallel()
+		drift(t, newWorld(t, cluster, "drift"))
+	})
 	t.Run("orphans", func(t *testing.T) {
 		t.Parallel()
 		orphans(t, newWorld(t, cluster, "orphans"))
@@ -332,6 +336,43 @@ func TestStoreGone(t *testing.T) {
 	}
 }
 
+// drift: somebody changed, stopped and purged jobs of a release.
+func drift(t *testing.T, w *world) {
+	var services []record.Service
+	register := func(id string, priority int) uint64 {
+		job := api.NewBatchJob(id, id, "global", priority)
+		job.Datacenters = []string{"nowhere"} // it need not run
+		job.AddTaskGroup(api.NewTaskGroup("g", 1).AddTask(api.NewTask("t", "mock_driver")))
+		if _, _, err := w.nomad.Jobs().Register(job, nil); err != nil {
+			t.Fatal(err)
+		}
+		got, _, err := w.nomad.Jobs().Info(id, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return *got.JobModifyIndex
+	}
+	for _, id := range []string{"same", "edited", "stopped"} {
+		services = append(services, record.Service{Name: id, JobID: id, Namespace: "drift", Region: "global", Change: "create", Spec: "x", Index: register(id, 50)})
+	}
+	services = append(services, record.Service{Name: "purged", JobID: "purged", Namespace: "drift", Change: "create", Spec: "x", Index: 7})
+	r := record.OpenReleases(w.nomad, "shop", "prod")
+	journal, err := r.Create(t.Context(), &record.Release{Number: 3, Stack: "shop", Environment: "prod", State: record.Done, Owner: "test"}, services)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := journal.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	register("edited", 60)
+	if _, _, err := w.nomad.Jobs().Deregister("stopped", false, nil); err != nil {
+		t.Fatal(err)
+	}
+	said, address, _ := w.replica(t, func(c *controller.Config) { c.Nomad = w.nomad })
+	said.untilText(t, "stack shop in environment prod is not as release 3 left it: edited was changed, stopped is stopped, purged is not there; see drover plan shop -e prod", 20*time.Second)
+	has(t, get(t, address, "/metrics"), `drover_stack_drift{stack="shop",environment="prod"} 3`)
+}
+
 // orphans: what a lost client left behind is told, and removed only when that
 // was asked for; what may be another cluster's stays.
 func orphans(t *testing.T, w *world) {
@@ -356,7 +397,7 @@ func orphans(t *testing.T, w *world) {
 
 	often := func(sweep bool) func(*controller.Config) {
 		return func(c *controller.Config) {
-			c.Nomad, c.Consul, c.OrphansEvery, c.SweepOrphans = w.nomad, w.consul, 100*time.Millisecond, sweep
+			c.Nomad, c.Consul, c.LookEvery, c.SweepOrphans = w.nomad, w.consul, 100*time.Millisecond, sweep
 		}
 	}
 	said, address, stop := w.replica(t, often(false))

@@ -34,7 +34,9 @@ type metrics struct {
 	errors   map[string]int
 	requests map[requestKey]*requestCount
 	dns      map[string]map[string]int
-	orphans  int // -1 when nobody looked
+	orphans  int            // -1 when nobody looked
+	drift    map[string]int // by STACK/ENV
+	runs     map[string]int
 }
 
 type requestKey struct{ issuer, status string }
@@ -45,7 +47,7 @@ type requestCount struct {
 }
 
 func newMetrics(c *controller) *metrics {
-	m := &metrics{c: c, last: map[string]time.Time{}, errors: map[string]int{}, requests: map[requestKey]*requestCount{}}
+	m := &metrics{c: c, last: map[string]time.Time{}, errors: map[string]int{}, runs: map[string]int{}, requests: map[requestKey]*requestCount{}}
 	m.forget()
 	return m
 }
@@ -54,7 +56,7 @@ func newMetrics(c *controller) *metrics {
 func (m *metrics) forget() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.served, m.dns, m.orphans = nil, map[string]map[string]int{}, -1
+	m.served, m.dns, m.orphans, m.drift = nil, map[string]map[string]int{}, -1, nil
 }
 
 // stale has certificates read again.
@@ -84,6 +86,7 @@ func (m *metrics) done(what string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.last[what] = time.Now()
+	m.runs[what]++
 }
 
 func (m *metrics) failed(what string) {
@@ -102,6 +105,12 @@ func (m *metrics) dnsRecords(owner string, counts map[string]int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.dns[owner] = counts
+}
+
+func (m *metrics) drifted(counts map[string]int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.drift = counts
 }
 
 func (m *metrics) orphaned(n int) {
@@ -208,6 +217,10 @@ func (m *metrics) text(ctx context.Context) string {
 	for _, what := range slices.Sorted(maps.Keys(m.last)) {
 		e.sample("drover_controller_last_reconcile_timestamp_seconds", unix(m.last[what]), "work", what)
 	}
+	e.family("drover_controller_runs_total", "counter", "How often this work was done.")
+	for _, what := range slices.Sorted(maps.Keys(m.runs)) {
+		e.sample("drover_controller_runs_total", float64(m.runs[what]), "work", what)
+	}
 	e.family("drover_controller_errors_total", "counter", "How often this work failed.")
 	for _, what := range slices.Sorted(maps.Keys(m.errors)) {
 		e.sample("drover_controller_errors_total", float64(m.errors[what]), "work", what)
@@ -260,6 +273,11 @@ func (m *metrics) text(ctx context.Context) string {
 		for _, action := range slices.Sorted(maps.Keys(m.dns[owner])) {
 			e.sample("drover_dns_records", float64(m.dns[owner][action]), "owner", owner, "action", action)
 		}
+	}
+	e.family("drover_stack_drift", "gauge", "Jobs of a stack that are not as its last release left them; the leader looks.")
+	for _, full := range slices.Sorted(maps.Keys(m.drift)) {
+		stack, env, _ := strings.Cut(full, "/")
+		e.sample("drover_stack_drift", float64(m.drift[full]), "stack", stack, "environment", env)
 	}
 	e.family("drover_consul_orphans", "gauge", "Registrations in Consul whose allocation is over; the leader looks.")
 	if m.orphans >= 0 {

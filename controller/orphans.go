@@ -14,8 +14,6 @@ import (
 	"github.com/hashicorp/nomad/api"
 )
 
-const orphansEvery = 5 * time.Minute
-
 // ofAllocation is in the ID of a service that Nomad registered.
 var ofAllocation = regexp.MustCompile(`^_nomad-task-([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})-`)
 
@@ -60,7 +58,7 @@ func (c *controller) orphans(ctx context.Context) {
 		if c.warn("orphans", &last, err); err == nil {
 			c.metrics.done("orphans")
 		}
-		if !wait(ctx, c.c.OrphansEvery) {
+		if !wait(ctx, c.c.LookEvery) {
 			return
 		}
 	}

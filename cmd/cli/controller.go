@@ -95,8 +95,9 @@ func (f *controllerFlags) run(ctx context.Context, streams *IO, args []string) e
 		Backend: backend, SweepOrphans: f.sweep,
 		ACME: acme.Config{Solvers: map[string]acme.Solver{acme.HTTP01: acme.Stateless{SkipCheck: f.noCheck, Port: f.challenge}}},
 	}
+	c.Nomad = clients.Nomad
 	if !f.noConsul {
-		c.Nomad, c.Consul, c.Edge = clients.Nomad, clients.Consul, edge.Addresses(clients.Consul)
+		c.Consul, c.Edge = clients.Consul, edge.Addresses(clients.Consul)
 	}
 	if len(f.edgeAddrs) > 0 {
 		c.Edge = func(context.Context) ([]string, error) { return f.edgeAddrs, nil }
@@ -160,7 +161,7 @@ func controllerLog(streams *IO) *slog.Logger {
 func logEvent(ctx context.Context, log *slog.Logger, e acme.Event) {
 	level := slog.LevelInfo
 	switch e.Kind {
-	case "failed", "held", "warning", "orphan":
+	case "failed", "held", "warning", "orphan", "drift":
 		level = slog.LevelWarn
 	}
 	attrs := []slog.Attr{slog.String("event", e.Kind)}

@@ -23,7 +23,7 @@ func TestEveryCommandHasAnExample(t *testing.T) {
 			return "" // of another program
 		}
 		r := root()
-		cmd, args, err := r.Find(normalizeFlags(r, strings.Fields(line)))
+		cmd, args, err := r.Find(normalizeFlags(r, words(line)))
 		if err == nil {
 			err = cmd.ParseFlags(args)
 		}
@@ -56,4 +56,17 @@ func TestEveryCommandHasAnExample(t *testing.T) {
 		}
 	}
 	walk(root())
+}
+
+// words splits a line as a shell does, as far as examples need it.
+func words(line string) []string {
+	var out []string
+	for i, part := range strings.Split(line, "'") {
+		if i%2 == 1 {
+			out = append(out, part)
+		} else {
+			out = append(out, strings.Fields(part)...)
+		}
+	}
+	return out
 }

@@ -4,9 +4,17 @@
 package bench
 
 import (
+	"fmt"
+	"os"
 	"testing"
 
 	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
-func TestMain(m *testing.M) { devtest.Main(m) }
+func TestMain(m *testing.M) {
+	if address := os.Getenv(envBackend); address != "" {
+		fmt.Fprintln(os.Stderr, runBackend(address))
+		os.Exit(1)
+	}
+	devtest.Main(m)
+}
