@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"time"
@@ -13,37 +14,58 @@ import (
 	"github.com/drover-nomad/drover/acme/pki"
 )
 
-// addPebble adds Pebble to a cluster that runs. When that fails the cluster
-// is what it was.
-func (l *layout) addPebble(ctx context.Context, opts Options) (err error) {
-	path, err := opts.Finder.Path(ctx, Pebble)
-	if err != nil {
+// add adds Pebble or PowerDNS to a cluster that runs. When that fails the
+// cluster is what it was.
+func (l *layout) add(ctx context.Context, opts Options) (err error) {
+	before := *l
+	before.Programs = maps.Clone(l.Programs)
+	l.ACME, l.DNS = l.ACME || opts.ACME, l.DNS || opts.DNS
+	var added []*agentSpec
+	if l.DNS && !before.DNS {
+		added = append(added, l.powerdns())
+	}
+	if l.ACME && !before.ACME {
+		added = append(added, l.pebble())
+	}
+	for _, a := range added {
+		if l.Programs[a.program], err = opts.Finder.agent(ctx, a.program); err != nil {
+			return err
+		}
+	}
+	if err := l.portsFree(ctx, added); err != nil {
 		return err
 	}
-	a := l.pebble()
-	if err := l.portsFree(ctx, []*agentSpec{a}); err != nil {
-		return err
-	}
-	if err := l.configure(a); err != nil {
-		return fmt.Errorf("adding Pebble to the dev cluster: %w", err)
+	for _, a := range added {
+		if err := l.configure(ctx, a); err != nil {
+			return fmt.Errorf("adding %s to the dev cluster: %w", a.name, err)
+		}
 	}
 	ctl := control{l.dir}
 	defer func() {
 		if err != nil {
-			_ = ctl.post(context.WithoutCancel(ctx), "/agent/"+a.name+"/stop") // if it runs
-			l.ACME = false
+			for _, a := range added {
+				_ = ctl.post(context.WithoutCancel(ctx), "/agent/"+a.name+"/stop") // if it runs
+			}
+			*l = before
 			err = errors.Join(err, l.save())
 		}
 	}()
-	l.ACME, l.Programs[Pebble] = true, path
 	if err := l.save(); err != nil {
 		return err
 	}
-	opts.Events(Event{Subject: a.name, Text: "starting on " + a.httpAddr(l.Ports)})
-	if err := ctl.post(ctx, "/agent/"+a.name+"/start"); err != nil {
-		return err
+	if before.ACME && !before.DNS && l.DNS { // it asks another server for names now
+		if err := ctl.post(ctx, "/agent/"+l.pebble().name+"/stop"); err != nil {
+			return err
+		}
+		added = append(added, l.pebble())
 	}
-	return l.awaitReady(ctx, opts.Timeout, []*agentSpec{a})
+	for _, a := range added {
+		opts.Events(Event{Subject: a.name, Text: "starting on " + a.httpAddr(l.Ports)})
+		if err := ctl.post(ctx, "/agent/"+a.name+"/start"); err != nil {
+			return err
+		}
+	}
+	return l.awaitReady(ctx, opts.Timeout, added)
 }
 
 // acmeFiles makes the certificate of Pebble's own HTTPS, unless a good one is

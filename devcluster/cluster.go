@@ -3,6 +3,7 @@ package devcluster
 import (
 	"context"
 	"fmt"
+	"os"
 	"strconv"
 	"time"
 )
@@ -76,6 +77,32 @@ func (c *Cluster) CA() string {
 	return c.l.path("acme", acmeCA)
 }
 
+// DNSServer is HOST:PORT of PowerDNS, the name server of DNSZone; empty without
+// Options.DNS.
+func (c *Cluster) DNSServer() string {
+	if !c.l.DNS {
+		return ""
+	}
+	return c.l.dnsServer()
+}
+
+// DNSAPI is the URL of the HTTP API of PowerDNS; empty without Options.DNS.
+func (c *Cluster) DNSAPI() string {
+	if !c.l.DNS {
+		return ""
+	}
+	return c.l.powerdns().httpAddr(c.l.Ports)
+}
+
+// DNSKey is the key of DNSAPI.
+func (c *Cluster) DNSKey() (string, error) {
+	b, err := os.ReadFile(c.l.path("dns", dnsKeyFile))
+	if err != nil {
+		return "", fmt.Errorf("reading the key of PowerDNS: %w", err)
+	}
+	return string(b), nil
+}
+
 // Regions says how to talk to each region.
 func (c *Cluster) Regions() []Reach {
 	var all []Reach
@@ -117,6 +144,14 @@ func (c *Cluster) Env(region string) ([]string, error) {
 		if c.l.ACME {
 			env = append(env, "DROVER_ACME_DIRECTORY="+c.ACMEDirectory(), "DROVER_ACME_CA="+c.ACMECA(), fmt.Sprintf("DROVER_ACME_HTTP_PORT=%d", edgeHTTP), "DROVER_DEV_CA="+c.CA())
 		}
+		if c.l.DNS {
+			key, err := c.DNSKey()
+			if err != nil {
+				return nil, err
+			}
+			env = append(env, "DROVER_DEV_DNS="+c.DNSServer(), "PDNS_API_KEY="+key,
+				"NOMAD_VAR_dns_server="+c.DNSAPI(), fmt.Sprintf("NOMAD_VAR_dns_resolvers=[%q]", c.DNSServer()), fmt.Sprintf("NOMAD_VAR_dns_zones=[%q]", DNSZone))
+		}
 		if len(c.l.Shape.Regions) > 1 {
 			env = append(env, "NOMAD_REGION="+r.Region)
 		}
@@ -133,7 +168,7 @@ func (c *Cluster) Status(ctx context.Context) Status {
 	st := Status{
 		Name: c.Name(), Dir: c.Dir(), State: StateStopped,
 		NomadAddr: c.NomadAddr(), ConsulAddr: c.ConsulAddr(), ConsulDNS: c.ConsulDNS(), Loopback: c.Loopback(),
-		ACMEDirectory: c.ACMEDirectory(),
+		ACMEDirectory: c.ACMEDirectory(), DNSServer: c.DNSServer(), DNSAPI: c.DNSAPI(),
 	}
 	if len(c.l.Shape.Regions) > 1 {
 		st.Regions = c.Regions()

@@ -79,9 +79,9 @@ func Up(ctx context.Context, opts Options) (*Cluster, error) {
 		}
 		st, err := control{opts.Dir}.status(ctx)
 		if err == nil && !st.Stopping {
-			c := &Cluster{l: l, AlreadyRunning: !opts.ACME || l.ACME}
+			c := &Cluster{l: l, AlreadyRunning: (!opts.ACME || l.ACME) && (!opts.DNS || l.DNS)}
 			if !c.AlreadyRunning {
-				if err := l.addPebble(ctx, opts); err != nil {
+				if err := l.add(ctx, opts); err != nil {
 					return nil, err
 				}
 			}
@@ -98,8 +98,11 @@ func Up(ctx context.Context, opts Options) (*Cluster, error) {
 	if opts.ACME || (l != nil && l.ACME) {
 		wanted = append(wanted, Pebble)
 	}
+	if opts.DNS || (l != nil && l.DNS) {
+		wanted = append(wanted, PowerDNS)
+	}
 	for _, name := range wanted {
-		if programs[name], err = opts.Finder.Path(ctx, name); err != nil {
+		if programs[name], err = opts.Finder.agent(ctx, name); err != nil {
 			return nil, err
 		}
 	}
@@ -109,7 +112,7 @@ func Up(ctx context.Context, opts Options) (*Cluster, error) {
 		}
 		l.warn(opts)
 	} else {
-		l.ACME = l.ACME || opts.ACME
+		l.ACME, l.DNS = l.ACME || opts.ACME, l.DNS || opts.DNS
 		if err := l.sweep(ctx); err != nil {
 			return nil, fmt.Errorf("cleaning up after the last run: %w", err)
 		}
@@ -118,7 +121,7 @@ func Up(ctx context.Context, opts Options) (*Cluster, error) {
 		}
 	}
 	l.Programs = programs
-	if err := l.prepare(); err != nil {
+	if err := l.prepare(ctx); err != nil {
 		return nil, err
 	}
 	if err := l.placeTools(ctx, opts); err != nil {
@@ -175,7 +178,7 @@ func mkdir(path string, mode os.FileMode) error {
 // to their own files, read bin and make directories of their own in data, as
 // everybody may in /tmp: hence the sticky bit. What Nomad and Consul keep for
 // themselves, keys among it, is closed.
-func (l *layout) prepare() error {
+func (l *layout) prepare(ctx context.Context) error {
 	type dir struct {
 		path string
 		mode os.FileMode
@@ -196,7 +199,7 @@ func (l *layout) prepare() error {
 		case Consul:
 			dirs = append(dirs, dir{l.path("consul", a.name), 0o700})
 			continue
-		case Pebble:
+		case Pebble, PowerDNS:
 			continue // see configure
 		}
 		dirs = append(dirs,
@@ -213,7 +216,7 @@ func (l *layout) prepare() error {
 		}
 	}
 	for _, a := range l.agents() {
-		if err := l.configure(a); err != nil {
+		if err := l.configure(ctx, a); err != nil {
 			return fmt.Errorf("preparing the dev cluster: %w", err)
 		}
 	}
@@ -221,11 +224,17 @@ func (l *layout) prepare() error {
 }
 
 // configure writes the agent's configuration and puts its last log aside.
-func (l *layout) configure(a *agentSpec) error {
+func (l *layout) configure(ctx context.Context, a *agentSpec) error {
 	mode := os.FileMode(0o644)
-	if a.program == Pebble {
+	switch a.program {
+	case Pebble:
 		mode = 0o600
 		if err := l.acmeFiles(); err != nil {
+			return err
+		}
+	case PowerDNS:
+		mode = 0o600
+		if err := l.dnsFiles(ctx, a); err != nil {
 			return err
 		}
 	}

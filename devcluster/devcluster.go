@@ -55,6 +55,9 @@ type Options struct {
 	// ACME adds Pebble, an ACME CA, to the cluster, which then keeps it; see
 	// Cluster.ACMEDirectory.
 	ACME bool
+	// DNS adds PowerDNS with the zone DNSZone to the cluster, which then keeps
+	// it; see Cluster.DNSServer. Pebble asks it, and nobody else, for names.
+	DNS bool
 	// Tools are put into BinDir for tasks to run: names as in Tools.Path.
 	Tools []string
 	// Finder finds or builds them, and what the agents run.
@@ -266,6 +269,8 @@ type Status struct {
 	ConsulDNS     string  `json:"consul_dns,omitempty"`
 	Loopback      string  `json:"loopback,omitempty"`
 	ACMEDirectory string  `json:"acme_directory,omitempty"`
+	DNSServer     string  `json:"dns_server,omitempty"`
+	DNSAPI        string  `json:"dns_api,omitempty"`
 	Regions       []Reach `json:"regions,omitempty"`
 	Agents        []Agent `json:"agents,omitempty"`
 }
@@ -279,11 +284,11 @@ type Reach struct {
 	Loopback string `json:"loopback"`
 }
 
-// Agent is one process of a cluster: Nomad's, Consul's or Pebble's, which
-// belongs to no region.
+// Agent is one process of a cluster: Nomad's, Consul's, or Pebble's and
+// PowerDNS's, which belong to no region.
 type Agent struct {
 	Name string `json:"name"`
-	// Program is "nomad", "consul" or "pebble".
+	// Program is "nomad", "consul", "pebble" or "powerdns".
 	Program    string `json:"program"`
 	Server     bool   `json:"server"`
 	Client     bool   `json:"client"`

@@ -41,6 +41,7 @@ type layout struct {
 	Shape         Shape  `json:"shape"`
 	Ports         ports  `json:"ports"`
 	ACME          bool   `json:"acme,omitempty"`
+	DNS           bool   `json:"dns,omitempty"`
 	Throwaway     bool   `json:"throwaway,omitempty"`
 	// Programs are the paths of what the agents run now or ran last.
 	Programs map[string]string `json:"programs"`
@@ -64,6 +65,8 @@ type ports struct {
 	ConsulSerfWAN int `json:"consul_serf_wan"`
 	ACME          int `json:"acme"`
 	ACMEManage    int `json:"acme_manage"`
+	DNS           int `json:"dns"`
+	DNSAPI        int `json:"dns_api"`
 	// Nomad gives these to tasks.
 	DynamicMin int `json:"dynamic_min"`
 	DynamicMax int `json:"dynamic_max"`
@@ -75,7 +78,7 @@ func slotPorts(slot int, defaults bool) ports {
 		NomadHTTP: base, NomadRPC: base + 1, NomadSerf: base + 2, NomadClient: base + 3,
 		ConsulHTTP: base + 10, ConsulDNS: base + 11, ConsulServer: base + 12,
 		ConsulSerfLAN: base + 13, ConsulSerfWAN: base + 14,
-		ACME: base + 20, ACMEManage: base + 21,
+		ACME: base + 20, ACMEManage: base + 21, DNS: base + 22, DNSAPI: base + 23,
 		DynamicMin: base + slotAgents, DynamicMax: base + slotSize - 1,
 	}
 	if defaults {
@@ -96,6 +99,7 @@ func newLayout(opts Options, slot int) *layout {
 		Shape:         opts.Shape.normalized(),
 		Ports:         slotPorts(slot, opts.DefaultPorts),
 		ACME:          opts.ACME,
+		DNS:           opts.DNS,
 		Throwaway:     opts.Throwaway,
 		dir:           opts.Dir,
 	}
@@ -105,7 +109,7 @@ const layoutFile = "state.json"
 
 // entries are all names that drover and the agents make in the directory of
 // a cluster: nothing else is ever removed.
-var entries = []string{"bin", "data", "volumes", "alloc", "nomad", "consul", "acme", "config", "logs", "run", layoutFile}
+var entries = []string{"bin", "data", "volumes", "alloc", "nomad", "consul", "acme", "dns", "config", "logs", "run", layoutFile}
 
 func loadLayout(dir string) (*layout, error) {
 	b, err := os.ReadFile(filepath.Join(dir, layoutFile)) // #nosec G703 -- the directory is the caller's choice
@@ -128,6 +132,10 @@ func loadLayout(dir string) (*layout, error) {
 	if l.Ports.ACME == 0 { // from before there was Pebble
 		p := slotPorts(l.Slot, false)
 		l.Ports.ACME, l.Ports.ACMEManage = p.ACME, p.ACMEManage
+	}
+	if l.Ports.DNS == 0 { // from before there was PowerDNS
+		p := slotPorts(l.Slot, false)
+		l.Ports.DNS, l.Ports.DNSAPI = p.DNS, p.DNSAPI
 	}
 	l.dir = dir
 	return &l, nil
@@ -168,7 +176,7 @@ func (l *layout) path(elem ...string) string {
 // agentSpec is one agent as it is to be started.
 type agentSpec struct {
 	name       string
-	program    string // nomad, consul, pebble
+	program    string // nomad, consul, pebble, powerdns
 	server     bool
 	client     bool
 	region     string
@@ -177,7 +185,7 @@ type agentSpec struct {
 	loopback   string // Nomad clients
 	consul     string // address of the Consul agent that a Nomad agent uses
 	bridge     string // interface to be made for a client, with addr
-	config     string // HCL, Pebble's JSON
+	config     string // HCL, Pebble's JSON, what PowerDNS reads
 }
 
 func (a *agentSpec) httpPort(p ports) int {
@@ -186,6 +194,8 @@ func (a *agentSpec) httpPort(p ports) int {
 		return p.ConsulHTTP
 	case a.program == Pebble:
 		return p.ACME
+	case a.program == PowerDNS:
+		return p.DNSAPI
 	case a.server:
 		return p.NomadHTTP
 	}
@@ -222,10 +232,14 @@ func (l *layout) agents() []*agentSpec {
 	if l.Shape.Single() {
 		all = l.singleNode
 	}
-	if l.ACME {
-		return append([]*agentSpec{l.pebble()}, all()...)
+	var first []*agentSpec
+	if l.DNS {
+		first = append(first, l.powerdns())
 	}
-	return all()
+	if l.ACME {
+		first = append(first, l.pebble())
+	}
+	return append(first, all()...)
 }
 
 // named is the agent of that name, nil if there is none.
@@ -240,8 +254,11 @@ func (l *layout) named(name string) *agentSpec {
 
 // configFile is where the agent's configuration is.
 func (l *layout) configFile(a *agentSpec) string {
-	if a.program == Pebble {
+	switch a.program {
+	case Pebble:
 		return l.path("acme", "pebble.json")
+	case PowerDNS:
+		return l.pdns().File()
 	}
 	return l.path("config", a.name+".hcl")
 }
@@ -253,7 +270,13 @@ func (l *layout) command(a *agentSpec) (argv, env []string) {
 	case Consul:
 		return []string{program, "agent", "-config-file", file}, nil
 	case Pebble:
-		return []string{program, "-config", file}, pebbleEnv()
+		argv = []string{program, "-config", file}
+		if l.DNS {
+			argv = append(argv, "-dnsserver", l.dnsServer())
+		}
+		return argv, pebbleEnv()
+	case PowerDNS:
+		return append([]string{program}, l.pdns().Args()...), nil
 	}
 	return []string{program, "agent", "-config", file}, nil
 }
@@ -336,7 +359,7 @@ func (l *layout) severalNodes() []*agentSpec {
 }
 
 // stages are the agents that start together, each stage when the one before
-// is ready: Consul and Pebble, Nomad's servers, Nomad's clients.
+// is ready: Consul, Pebble and PowerDNS, Nomad's servers, Nomad's clients.
 func (l *layout) stages() [][]*agentSpec {
 	stages := make([][]*agentSpec, 3)
 	for _, a := range l.agents() {

@@ -107,6 +107,8 @@ func (l *layout) portsFree(ctx context.Context, agents []*agentSpec) error {
 			}
 		case a.program == Pebble:
 			tcp = append(tcp, l.Ports.ACMEManage)
+		case a.program == PowerDNS:
+			tcp, udp = append(tcp, l.Ports.DNS), append(udp, l.Ports.DNS)
 		case a.server:
 			tcp = append(tcp, l.Ports.NomadRPC, l.Ports.NomadSerf)
 			udp = append(udp, l.Ports.NomadSerf)

@@ -57,8 +57,11 @@ func (l *layout) awaitReady(ctx context.Context, timeout time.Duration, agents [
 
 // ready says what the agent still lacks.
 func (l *layout) ready(ctx context.Context, hc *http.Client, a *agentSpec) error {
-	if a.program == Pebble {
+	switch a.program {
+	case Pebble:
 		return l.pebbleReady(ctx)
+	case PowerDNS:
+		return l.powerdnsReady(ctx, hc)
 	}
 	url := a.httpAddr(l.Ports)
 	var leader string

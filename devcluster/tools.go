@@ -14,6 +14,10 @@ const (
 	PebbleChallTestSrv = "pebble-challtestsrv"
 )
 
+// PowerDNS is the program that Options.DNS asks for. It is not built: it must
+// be installed.
+const PowerDNS = "powerdns"
+
 // Tools finds the programs that a dev cluster and its tasks run. A program on
 // PATH is taken when its version fits; otherwise it is built, once, from the
 // module in tools/ that pins it. The zero Tools is ready to use.

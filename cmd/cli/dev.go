@@ -78,7 +78,8 @@ processes on addresses of their own, which takes root or CAP_NET_ADMIN. The
 numbers are per region. A cluster keeps its shape until it is wiped.
 
 --acme adds Pebble, an ACME CA whose certificates are for trying things only,
-also to a cluster that runs; it stays until the cluster is wiped.`,
+and --dns adds PowerDNS with the zone ` + devcluster.DNSZone + `, which must be installed.
+Both can be added to a cluster that runs, and stay until it is wiped.`,
 		Example: `  drover dev up
   drover dev up --servers 3 --clients 2`,
 		Args: noSubcommand,
@@ -114,6 +115,7 @@ also to a cluster that runs; it stays until the cluster is wiped.`,
 	f.StringSliceVar(&opts.Shape.Datacenters, "datacenters", nil, "names of datacenters, to which the clients are given in turn")
 	f.StringSliceVar(&opts.Shape.Regions, "regions", nil, "names of regions")
 	f.BoolVar(&opts.ACME, "acme", false, "also run Pebble, an ACME CA to try certificates with")
+	f.BoolVar(&opts.DNS, "dns", false, "also run PowerDNS, to try DNS records and DNS-01 with")
 	f.StringArrayVar(&opts.Tools, "tool", nil, "program for tasks to run: ocis, pebble or pebble-challtestsrv (repeatable)")
 	f.DurationVar(&opts.Timeout, "timeout", 2*time.Minute, "how long to wait for the agents")
 	return cmd
@@ -135,6 +137,9 @@ func printDevAddresses(w io.Writer, st devcluster.Status) {
 	}
 	if st.ACMEDirectory != "" {
 		fmt.Fprintf(t, "ACME\t%s\n", st.ACMEDirectory)
+	}
+	if st.DNSServer != "" {
+		fmt.Fprintf(t, "DNS\t%s for %s, API %s\n", st.DNSServer, devcluster.DNSZone, st.DNSAPI)
 	}
 	fmt.Fprintf(t, "Directory\t%s\n", st.Dir)
 	_ = t.Flush()

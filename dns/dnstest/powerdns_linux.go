@@ -20,10 +20,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
-)
 
-// Install is how to get what the tests need on Debian and Ubuntu.
-const Install = "apt-get install --no-install-recommends pdns-server pdns-backend-sqlite3 sqlite3"
+	"github.com/drover-nomad/drover/devcluster/pdns"
+)
 
 // Server is a running PowerDNS with its HTTP API, dynamic updates (RFC 2136)
 // and zone transfers, the last two for the TSIG key only.
@@ -46,28 +45,22 @@ const (
 // PowerDNS starts a server with the given zones.
 func PowerDNS(t testing.TB, zones ...string) *Server {
 	t.Helper()
-	if _, err := os.Stat("/usr/sbin/pdns_server"); err != nil {
-		t.Fatalf("pdns_server is not installed: %s", Install)
-	}
-	schema, err := os.ReadFile("/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql")
+	program, err := pdns.Path()
 	if err != nil {
-		t.Fatalf("PowerDNS's sqlite backend is not installed: %s", Install)
+		t.Fatal(err)
 	}
 	dir, err := os.MkdirTemp("", "dnstest") // short: it holds a socket
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	db := filepath.Join(dir, "pdns.sqlite3")
-	create := exec.CommandContext(t.Context(), "sqlite3", db)
-	create.Stdin = bytes.NewReader(append([]byte("PRAGMA journal_mode=WAL; PRAGMA synchronous=OFF;\n"), schema...))
-	if out, err := create.CombinedOutput(); err != nil {
-		t.Fatalf("making PowerDNS's database: %v\n%s\n%s", err, out, Install)
+	if err := (pdns.Config{Dir: dir}).Create(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 	var s *Server
 	for range 5 {
 		// Somebody may take the ports before the server does.
-		if s, err = start(t, dir, db); err == nil {
+		if s, err = start(t, program, dir); err == nil {
 			break
 		}
 	}
@@ -89,35 +82,12 @@ func PowerDNS(t testing.TB, zones ...string) *Server {
 	return s
 }
 
-func start(t testing.TB, dir, db string) (*Server, error) {
-	dnsPort, apiPort, key := freePort(t), freePort(t), "dnstest-api-key-"+rand.Text() // servers must not be taken for each other
-	conf := fmt.Sprintf(`launch=gsqlite3
-gsqlite3-database=%s
-gsqlite3-pragma-synchronous=0
-local-address=127.0.0.1
-local-port=%d
-socket-dir=%s
-webserver=yes
-webserver-address=127.0.0.1
-webserver-port=%d
-webserver-allow-from=127.0.0.1
-api=yes
-api-key=%s
-security-poll-suffix=
-dnsupdate=yes
-allow-dnsupdate-from=127.0.0.0/8
-allow-axfr-ips=
-cache-ttl=0
-query-cache-ttl=0
-negquery-cache-ttl=0
-zone-cache-refresh-interval=0
-zone-metadata-cache-ttl=0
-default-soa-content=ns1.@ hostmaster.@ 0 10800 3600 604800 60
-distributor-threads=1
-receiver-threads=1
-retrieval-threads=1
-`, db, dnsPort, dir, apiPort, key)
-	if err := os.WriteFile(filepath.Join(dir, "pdns.conf"), []byte(conf), 0o600); err != nil {
+func start(t testing.TB, program, dir string) (*Server, error) {
+	c := pdns.Config{
+		Dir: dir, Address: "127.0.0.1", DNSPort: freePort(t), APIPort: freePort(t),
+		Key: "dnstest-api-key-" + rand.Text(), // servers must not be taken for each other
+	}
+	if err := os.WriteFile(c.File(), []byte(c.Text()), 0o600); err != nil {
 		return nil, err
 	}
 	log, err := os.Create(filepath.Join(dir, "log"))
@@ -125,11 +95,11 @@ retrieval-threads=1
 		return nil, err
 	}
 	s := &Server{
-		API: "http://127.0.0.1:" + strconv.Itoa(apiPort), Key: key,
-		DNS:      "127.0.0.1:" + strconv.Itoa(dnsPort),
+		API: "http://127.0.0.1:" + strconv.Itoa(c.APIPort), Key: c.Key,
+		DNS:      "127.0.0.1:" + strconv.Itoa(c.DNSPort),
 		TSIGName: tsigName, TSIGSecret: tsigSecret, log: log,
 	}
-	s.cmd = exec.Command("/usr/sbin/pdns_server", "--config-dir="+dir, "--daemon=no", "--guardian=no", "--disable-syslog", "--write-pid=no") //nolint:noctx // ends with the test, see Stop
+	s.cmd = exec.Command(program, c.Args()...) //nolint:noctx // ends with the test, see Stop
 	s.cmd.Stdout, s.cmd.Stderr = log, log
 	s.cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	if err := s.cmd.Start(); err != nil {
