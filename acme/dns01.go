@@ -110,14 +110,18 @@ func (d *DNS) Check(ctx context.Context, names []string, _ string) error {
 	for _, n := range names {
 		at, zone := d.place(ctx, Challenge{Type: DNS01, Name: strings.TrimPrefix(n, "*.")})
 		if zone == nil {
-			var have []string
-			for _, z := range d.Zones {
-				have = append(have, z.Name)
-			}
-			errs = append(errs, &ReachError{Name: n, Problem: fmt.Sprintf("the record %s would be in none of the zones that may be changed (%s)", at, strings.Join(have, ", "))})
+			errs = append(errs, &ReachError{Name: n, Problem: d.noZone(at)})
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (d *DNS) noZone(name string) string {
+	have := make([]string, 0, len(d.Zones))
+	for _, z := range d.Zones {
+		have = append(have, z.Name)
+	}
+	return fmt.Sprintf("the record %s would be in none of the zones that may be changed (%s)", name, strings.Join(have, ", "))
 }
 
 func (d *DNS) record(name string, z *Zone, text string) []libdns.Record {
@@ -140,7 +144,7 @@ func (d *DNS) Present(ctx context.Context, ch Challenge) error {
 		}
 	}
 	if zone == nil {
-		return fmt.Errorf("%s is in none of the zones that may be changed", name)
+		return errors.New(d.noZone(name))
 	}
 	if _, err := zone.Provider.AppendRecords(ctx, zoneName(zone), d.record(name, zone, ch.TXT)); err != nil {
 		if there, serr := d.shows(ctx, name, ch.TXT); serr == nil && there {

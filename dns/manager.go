@@ -18,6 +18,7 @@ type Manager struct {
 	Zones    []string // allow-list; nothing outside of it is ever touched
 	Policy   Policy
 	Adopt    bool
+	Held     map[string]string // see Input
 	Store    Store
 	Clock    Clock         // the real one when nil
 	Timeout  time.Duration // of each conversation with the provider; 30 s when 0
@@ -88,7 +89,7 @@ func (m *Manager) Plan(ctx context.Context, desired []Record) (*Plan, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	p := NewPlan(Input{Desired: records, Actual: actual, Failed: failed, Owned: owned.Claims, Others: others, Policy: m.Policy, Adopt: m.Adopt})
+	p := NewPlan(Input{Desired: records, Actual: actual, Failed: failed, Owned: owned.Claims, Others: others, Held: m.Held, Policy: m.Policy, Adopt: m.Adopt})
 	p.owned = owned
 	return p, nil
 }

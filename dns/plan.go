@@ -18,6 +18,9 @@ type Input struct {
 	Failed []ZoneError
 	// Owned is what drover made for this owner.
 	Owned map[Key]Claim
+	// Held are names, normalized, whose address nobody knows at the moment, and
+	// why: their records stay as they are.
+	Held map[string]string
 	// Others names the owner of records that drover made for others.
 	Others map[Key]string
 
@@ -84,6 +87,9 @@ func NewPlan(in Input) *Plan {
 		if _, wanted := desired[key]; wanted {
 			continue
 		}
+		if _, held := in.Held[key.Name]; held && slices.Contains(addressTypes, key.Type) {
+			continue // see held
+		}
 		zone, readable := in.Actual[claim.Zone]
 		if !readable {
 			if !slices.ContainsFunc(in.Failed, func(e ZoneError) bool { return e.Zone == claim.Zone }) {
@@ -116,6 +122,7 @@ func NewPlan(in Input) *Plan {
 		}
 		p.Changes = append(p.Changes, p.record(in, r, zone, gone))
 	}
+	p.held(in)
 	slices.SortFunc(p.Changes, func(a, b Change) int {
 		return cmp.Or(strings.Compare(a.Zone, b.Zone), compareKeys(a.Key, b.Key))
 	})

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 
@@ -15,6 +16,14 @@ type DNS struct {
 	Zones    []string // allow-list
 	Policy   string   // "" for the default
 	TTL      int      // seconds, of records without their own; 0 for the default
+	// Routes says that hosts of routes get records.
+	Routes bool
+	// Targets are where these lead: addresses, or one name. Empty for the
+	// instances of the edge.
+	Targets []string
+	// Resolvers are the name servers, HOST or HOST:PORT, that must show a
+	// record of DNS-01 before a CA is told to look; empty for the system's.
+	Resolvers []string
 
 	Server         string
 	ServerID       string
@@ -57,6 +66,9 @@ type dnsBlock struct {
 	KeyAlgorithm   string   `hcl:"key_algorithm,optional"`
 	CredentialFile string   `hcl:"credential_file,optional"`
 	CredentialEnv  string   `hcl:"credential_env,optional"`
+	Routes         *bool    `hcl:"routes,optional"`
+	Targets        []string `hcl:"targets,optional"`
+	Resolvers      []string `hcl:"resolvers,optional"`
 }
 
 type recordBlock struct {
@@ -84,7 +96,16 @@ func (s *Stack) dns(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 	if v.TTL < 0 {
 		diags = append(diags, errAt(attrRange(b, "ttl"), "Invalid TTL", "Write a number of seconds."))
 	}
+	if v.Routes != nil && !*v.Routes && len(v.Targets) > 0 {
+		diags = append(diags, errAt(attrRange(b, "targets"), "Targets of records that are not made", "Remove targets, or routes = false."))
+	}
+	for _, r := range v.Resolvers {
+		if host, port, err := net.SplitHostPort(r); err == nil && (host == "" || port == "") || r == "" {
+			diags = append(diags, errAt(attrRange(b, "resolvers"), fmt.Sprintf("Invalid resolver %q", r), "Write HOST or HOST:PORT of a name server."))
+		}
+	}
 	s.DNS = &DNS{
+		Routes: v.Routes == nil || *v.Routes, Targets: v.Targets, Resolvers: v.Resolvers,
 		Provider: v.Provider, Zones: v.Zones, Policy: v.Policy, TTL: v.TTL, Server: v.Server, ServerID: v.ServerID,
 		Command: v.Command, CAFile: v.CAFile, KeyName: v.KeyName, KeyAlgorithm: v.KeyAlgorithm,
 		CredentialFile: v.CredentialFile, CredentialEnv: v.CredentialEnv, Range: b.DefRange,

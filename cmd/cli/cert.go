@@ -309,7 +309,7 @@ func (f *certIssuing) register(cmd *cobra.Command) {
 	fl.StringVar(&f.listen, "http", "", "answer HTTP-01 here, on HOST:PORT, instead of at the edge")
 	fl.BoolVar(&f.noCheck, "no-check", false, "ask the CA without looking first whether the names can be proven")
 	fl.IntVar(&f.challenge, "challenge-port", 0, "port at which the CA asks for HTTP-01 (default $"+challengeEnv+", or 80)")
-	fl.StringArrayVar(&f.resolvers, "resolver", nil, "DNS server that must show a record of DNS-01 (repeatable)")
+	fl.StringArrayVar(&f.resolvers, "resolver", nil, "DNS server that must show a record of DNS-01, instead of those of the dns block (repeatable)")
 	fl.DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long it may take altogether")
 	fl.StringVarP(&f.format, "output", "o", "text", "text, or json: one event per line")
 }
@@ -407,10 +407,7 @@ func (f *certIssuing) with(ctx context.Context, streams *IO, b acme.Backend, s *
 		if err != nil {
 			return dnsDiagnostics(s, err)
 		}
-		d := &acme.DNS{Resolvers: f.resolvers, SkipCheck: f.noCheck}
-		for _, z := range s.DNS.Zones {
-			d.Zones = append(d.Zones, acme.Zone{Name: z, Provider: provider})
-		}
+		d := dnsSolver(s, provider, f.resolvers, f.noCheck)
 		solvers[acme.DNS01], solvers[acme.DNSPersist01] = d, d
 	}
 	var mu sync.Mutex
@@ -439,6 +436,18 @@ func (f *certIssuing) with(ctx context.Context, streams *IO, b acme.Backend, s *
 		err = fmt.Errorf("not done within --timeout %s; the order stays at the CA, and the next attempt goes on with it", f.timeout)
 	}
 	return certError(err)
+}
+
+// dnsSolver answers DNS-01 in the zones of a stack.
+func dnsSolver(s *stack.Stack, provider dns.Provider, resolvers []string, noCheck bool) *acme.DNS {
+	d := &acme.DNS{Resolvers: s.DNS.Resolvers, SkipCheck: noCheck}
+	if len(resolvers) > 0 {
+		d.Resolvers = resolvers
+	}
+	for _, z := range s.DNS.Zones {
+		d.Zones = append(d.Zones, acme.Zone{Name: z, Provider: provider})
+	}
+	return d
 }
 
 // reconcile does one certificate, waiting for whoever else is at it.

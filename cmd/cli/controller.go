@@ -13,7 +13,6 @@ import (
 	"github.com/drover-nomad/drover/controller"
 	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/edge"
-	"github.com/drover-nomad/drover/stack"
 )
 
 // controllerFlags are those of drover controller.
@@ -63,7 +62,7 @@ were lost, are named in the log, and removed with --sweep-orphans.`,
 	fl.StringVar(&f.listen, "listen", "127.0.0.1:9190", "HOST:PORT of /health and /metrics")
 	fl.BoolVar(&f.noCheck, "no-check", false, "ask CAs without looking first whether the names can be proven")
 	fl.IntVar(&f.challenge, "challenge-port", 80, "port at which CAs ask for HTTP-01")
-	fl.StringArrayVar(&f.resolvers, "resolver", nil, "DNS server that must show a record of DNS-01 (repeatable)")
+	fl.StringArrayVar(&f.resolvers, "resolver", nil, "DNS server that must show a record of DNS-01, instead of those of the dns block (repeatable)")
 	fl.StringArrayVar(&f.edgeAddrs, "edge-address", nil, "HOST:PORT that serves the certificates, instead of those in Consul (repeatable)")
 	fl.BoolVar(&f.noConsul, "no-consul", false, "do without Consul: neither look for the edge there nor for registrations left behind")
 	fl.BoolVar(&f.sweep, "sweep-orphans", false, "remove registrations in Consul that lost clients left behind, instead of naming them")
@@ -127,7 +126,7 @@ func (f *controllerFlags) withStack(ctx context.Context, arg string, c *controll
 		return certError(err)
 	}
 	if m != nil {
-		solver := &acme.DNS{Zones: zones(s, m.Provider), Resolvers: f.resolvers, SkipCheck: f.noCheck}
+		solver := dnsSolver(s, m.Provider, f.resolvers, f.noCheck)
 		c.ACME.Solvers[acme.DNS01], c.ACME.Solvers[acme.DNSPersist01] = solver, solver
 	}
 	c.DNS = func(ctx context.Context) (*dns.Manager, []dns.Record, error) {
@@ -135,14 +134,6 @@ func (f *controllerFlags) withStack(ctx context.Context, arg string, c *controll
 		return m, records, err
 	}
 	return nil
-}
-
-func zones(s *stack.Stack, provider dns.Provider) []acme.Zone {
-	var out []acme.Zone
-	for _, z := range s.DNS.Zones {
-		out = append(out, acme.Zone{Name: z, Provider: provider})
-	}
-	return out
 }
 
 // privateKey is what no log has. Nothing writes one there; this is for the

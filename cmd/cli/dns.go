@@ -13,9 +13,13 @@ import (
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/consul"
 	"github.com/drover-nomad/drover/dns"
+	"github.com/drover-nomad/drover/edge"
+	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -26,7 +30,7 @@ func newDNS(streams *IO) *cobra.Command {
 		Long: `Look at and change the DNS records of a stack.
 
 The dns block of stack.hcl names the provider, the zones that may be changed
-and the policy; record blocks are what the stack wants there. Which records are
+and the policy; record blocks, and the hosts of its routes, are what it wants there. Which records are
 drover's is kept in a Nomad Variable: a record that drover did not make is left
 alone unless --adopt is given.`,
 		Example: `  drover dns plan ocis -e prod
@@ -49,6 +53,7 @@ type dnsFlags struct {
 	adopt   bool
 	timeout time.Duration
 	format  string
+	listing bool // what is wanted does not matter
 }
 
 func (f *dnsFlags) register(cmd *cobra.Command, jsonHelp string) {
@@ -78,28 +83,75 @@ func (f *dnsFlags) open(ctx context.Context, arg string) (*dns.Manager, []dns.Re
 	case s.DNS.Provider == "":
 		return nil, nil, s, nil
 	}
+	var rendered []render.Job
+	if s.DNS.Routes = s.DNS.Routes && !f.listing; s.DNS.Routes {
+		if rendered, err = render.Stack(ctx, s, render.Options{}); err != nil {
+			return nil, nil, s, err
+		}
+	}
+	m, records, err := openDNS(ctx, s, rendered)
+	if m != nil {
+		m.Adopt, m.Timeout = f.adopt, f.timeout
+	}
+	return m, records, s, err
+}
+
+// openDNS makes the DNS manager of a stack that has a provider, and the
+// records that it wants: its own, and those of the hosts that its services ask
+// the edge for.
+func openDNS(ctx context.Context, s *stack.Stack, rendered []render.Job) (*dns.Manager, []dns.Record, error) {
 	opts, records := dns.FromStack(s)
 	opts.Getenv = os.Getenv
 	// Mistakes are told before anybody is asked.
 	if _, err := dns.Normalize(records, s.DNS.Zones); err != nil {
-		return nil, nil, s, dnsDiagnostics(s, err)
+		return nil, nil, dnsDiagnostics(s, err)
+	}
+	var hosts []string
+	if s.DNS.Routes {
+		all := make([]*api.Job, 0, len(rendered))
+		for _, j := range rendered {
+			all = append(all, j.Job)
+		}
+		hosts = dns.RoutedHosts(dns.RouteHosts(all), s.DNS.Zones, records)
+	}
+	routed, err := dns.RouteRecords(hosts, s.DNS.Targets, s.DNS.Zones, s.DNS.TTL, records)
+	if err == nil {
+		_, err = dns.Normalize(slices.Concat(records, routed), s.DNS.Zones)
+	}
+	if err != nil {
+		return nil, nil, dnsDiagnostics(s, err)
 	}
 	provider, err := dns.Open(opts)
 	if err != nil {
-		return nil, nil, s, dnsDiagnostics(s, err)
+		return nil, nil, dnsDiagnostics(s, err)
 	}
 	policy, err := dns.ParsePolicy(s.DNS.Policy)
 	if err != nil {
-		return nil, nil, s, dnsDiagnostics(s, err)
+		return nil, nil, dnsDiagnostics(s, err)
 	}
-	clients, err := connect(ctx, false)
+	ofEdge := len(hosts) > 0 && len(s.DNS.Targets) == 0
+	clients, err := connect(ctx, ofEdge)
 	if err != nil {
-		return nil, nil, s, err
+		return nil, nil, err
 	}
-	return &dns.Manager{
-		Owner: dns.Owner(s), Provider: provider, Zones: s.DNS.Zones, Policy: policy, Adopt: f.adopt,
-		Store: dns.NomadStore{Client: clients.Nomad}, Timeout: f.timeout,
-	}, records, s, nil
+	m := &dns.Manager{
+		Owner: dns.Owner(s), Provider: provider, Zones: s.DNS.Zones, Policy: policy, Store: dns.NomadStore{Client: clients.Nomad}, Held: map[string]string{},
+	}
+	if ofEdge {
+		addresses, err := consul.Public(ctx, clients.Consul, edge.ServiceName)
+		if err != nil {
+			return nil, nil, err
+		}
+		if routed, err = dns.RouteRecords(hosts, addresses, s.DNS.Zones, s.DNS.TTL, records); err != nil {
+			return nil, nil, err
+		}
+		if len(addresses) == 0 {
+			for _, h := range hosts {
+				m.Held[h] = "no instance of the edge passes its check in Consul, so nobody knows where it is; start one, or set targets in the dns block"
+			}
+		}
+	}
+	return m, append(records, routed...), nil
 }
 
 // dnsDiagnostics gives every mistake its place in the stack.
@@ -365,7 +417,7 @@ func (v *dnsView) apply(ctx context.Context, m *dns.Manager, p *dns.Plan) error 
 }
 
 func newDNSList(streams *IO) *cobra.Command {
-	var flags dnsFlags
+	flags := dnsFlags{listing: true}
 	cmd := &cobra.Command{
 		Use:     "list STACK",
 		Short:   "List the records that drover made for a stack, and how they are now",

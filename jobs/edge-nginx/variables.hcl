@@ -44,6 +44,12 @@ variable "bind_address" {
   default     = "0.0.0.0"
 }
 
+variable "public_address" {
+  type        = string
+  description = "Addresses at which clients reach a node, with commas between them, for DNS records; for example $${attr.unique.platform.aws.public-ipv4}. The node's own when empty."
+  default     = ""
+}
+
 variable "http_port" {
   type        = number
   description = "Port for HTTP-01 challenges and for redirects to HTTPS."

@@ -63,6 +63,12 @@ job "edge" {
       port     = "metrics"
       provider = "consul"
       tags     = ["metrics"]
+      # Where drover asks what is served, and where DNS records lead.
+      meta {
+        https_address  = var.bind_address == "*" ? "" : var.bind_address
+        https_port     = var.https_port
+        public_address = var.public_address
+      }
       check {
         type     = "http"
         path     = "/health"

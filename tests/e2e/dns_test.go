@@ -1,0 +1,395 @@
+package e2e
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	capi "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/devcluster"
+	"github.com/drover-nomad/drover/devcluster/devtest"
+)
+
+// siteFiles are a stack with a route, its record and a wildcard certificate.
+var siteFiles = map[string]string{
+	"stack.hcl": `
+stack "site" {}
+dns {
+  provider  = "powerdns"
+  server    = var.dns_server
+  zones     = var.dns_zones
+  resolvers = var.dns_resolvers
+  policy    = "sync"
+  ttl       = 60
+}
+record "@" {
+  type   = "CAA"
+  values = ["0 issue \"pebble.example\""]
+}
+certificate "wild" {
+  names     = ["*.drover.test", "drover.test"]
+  challenge = "dns-01"
+}
+service "web" {}
+`,
+	"variables.hcl": `
+variable "dns_server" {
+  type = string
+}
+variable "dns_zones" {
+  type = list(string)
+}
+variable "dns_resolvers" {
+  type = list(string)
+}
+variable "host" {
+  type    = string
+  default = "shop.drover.test"
+}
+`,
+	"web.nomad.hcl": `
+job "site-web" {
+  group "web" {
+    network {
+      port "http" {}
+    }
+    service {
+      name     = "site-web"
+      port     = "http"
+      provider = "consul"
+      tags     = ["drover.route=${var.host}/", "drover.route=elsewhere.example.com/"]
+      check {
+        type     = "tcp"
+        interval = "1s"
+        timeout  = "1s"
+      }
+    }
+    update {
+      min_healthy_time = "1s"
+    }
+    task "web" {
+      driver = "raw_exec"
+      user   = "nobody"
+      config {
+        command = "/usr/sbin/haproxy"
+        args    = ["-db", "-f", "${NOMAD_TASK_DIR}/web.cfg"]
+      }
+      template {
+        destination = "local/web.cfg"
+        data        = <<EOT
+defaults
+  mode http
+  timeout client 10s
+frontend web
+  bind {{ env "NOMAD_ADDR_http" }}
+  http-request return status 200 content-type text/plain string "here"
+EOT
+      }
+    }
+  }
+}
+`,
+	"environments/dev.hcl": "",
+}
+
+// site is that stack on a cluster with Pebble and PowerDNS.
+type site struct {
+	*running
+	dir   string
+	roots *x509.CertPool
+}
+
+func newSite(t *testing.T) *site {
+	t.Helper()
+	c := devtest.Cluster(t, devcluster.Options{ACME: true, DNS: true})
+	env, err := c.Env("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nomad, err := api.NewClient(&api.Config{Address: c.NomadAddr()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	consul, err := capi.NewClient(&capi.Config{Address: c.ConsulAddr()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := &site{dir: t.TempDir(), roots: x509.NewCertPool(), running: &running{
+		Cluster: c, drover: &drover{binary: buildDrover(t), env: env}, nomad: nomad, consul: consul,
+	}}
+	pem, err := os.ReadFile(c.CA())
+	if err != nil || !s.roots.AppendCertsFromPEM(pem) {
+		t.Fatalf("the CA of the dev cluster: %v", err)
+	}
+	for name, text := range siteFiles {
+		path := filepath.Join(s.dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s
+}
+
+func (s *site) ca(args ...string) []string {
+	return append(args, "--directory", s.ACMEDirectory(), "--ca", s.ACMECA())
+}
+
+// get asks for https://HOST/ as anybody would: the name by DNS, the certificate
+// by the CA.
+func (s *site) get(ctx context.Context, host string) (body string, leaf *x509.Certificate, err error) {
+	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, s.DNSServer())
+	}}
+	tr := &http.Transport{
+		TLSClientConfig: &tls.Config{RootCAs: s.roots, MinVersion: tls.VersionTLS12},
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{Resolver: resolver}).DialContext(ctx, network, host+":9443")
+		},
+	}
+	defer tr.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+host+"/", nil)
+	if err != nil {
+		return "", nil, err
+	}
+	resp, err := (&http.Client{Transport: tr}).Do(req)
+	if err != nil {
+		return "", nil, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("%s: %s", resp.Status, b)
+	}
+	return string(b), resp.TLS.PeerCertificates[0], err
+}
+
+// served waits until a host is.
+func (s *site) served(t testing.TB, host string) {
+	t.Helper()
+	var err error
+	defer func() {
+		if t.Failed() {
+			t.Log(err)
+		}
+	}()
+	eventually(t, 30*time.Second, host+" is served", func() bool { _, _, err = s.get(t.Context(), host); return err == nil })
+}
+
+// says runs drover and expects an exit code and texts.
+func (s *site) says(t testing.TB, code int, texts []string, args ...string) {
+	t.Helper()
+	out, errs, got := s.drover.run(t.Context(), args...)
+	if got != code {
+		t.Fatalf("drover %s: exit code %d, want %d\n%s%s", strings.Join(args, " "), got, code, out, errs)
+	}
+	for _, text := range texts {
+		if !strings.Contains(out+errs, text) {
+			t.Errorf("drover %s does not say %q:\n%s%s", strings.Join(args, " "), text, out, errs)
+		}
+	}
+}
+
+// TestSite is a name, its certificate and its route, from nothing: DNS-01 with
+// a wildcard through PowerDNS, served by the edge, found by DNS.
+func TestSite(t *testing.T) {
+	s := newSite(t)
+
+	// Before there is an edge nobody knows where the name leads.
+	s.says(t, 1, []string{"shop.drover.test A is not as the stack wants it: no instance of the edge passes its check"}, "dns", "apply", s.dir, "-e", "dev")
+
+	s.drover.must(t, s.ca("cert", "prepare", s.dir, "-e", "dev")...)
+	s.drover.must(t, "deploy", "edge", "-e", "dev", "-var", `certificates=["wild"]`)
+	s.drover.must(t, s.ca("cert", "issue", s.dir, "-e", "dev")...)
+	s.drover.must(t, "deploy", s.dir, "-e", "dev")
+	s.says(t, 0, []string{"shop.drover.test", s.Loopback()}, "dns", "plan", s.dir, "-e", "dev")
+	s.says(t, 0, []string{"1 created"}, "dns", "apply", s.dir, "-e", "dev")
+	s.says(t, 0, []string{"0 created, 0 updated, 0 deleted, 2 unchanged"}, "dns", "apply", s.dir, "-e", "dev")
+	s.served(t, "shop.drover.test")
+	body, leaf, err := s.get(t.Context(), "shop.drover.test")
+	if err != nil || body != "here" || !slices.Contains(leaf.DNSNames, "*.drover.test") {
+		t.Fatalf("%q, %v, %v", body, leaf, err)
+	}
+	// No record of a challenge is left.
+	s.says(t, 0, []string{"drover.test"}, "dns", "list", s.dir, "-e", "dev")
+	if txt, err := (&net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, s.DNSServer())
+	}}).LookupTXT(t.Context(), "_acme-challenge.drover.test"); err == nil {
+		t.Errorf("the record of the challenge is left: %q", txt)
+	}
+
+	t.Run("renewal", func(t *testing.T) {
+		s.drover.must(t, s.ca("cert", "renew", "wild", "--force", "--stack", s.dir, "-e", "dev")...)
+		eventually(t, 10*time.Second, "the renewed certificate is served", func() bool {
+			_, now, err := s.get(t.Context(), "shop.drover.test")
+			return err == nil && now.SerialNumber.Cmp(leaf.SerialNumber) != 0
+		})
+	})
+	t.Run("another host", func(t *testing.T) {
+		s.drover.must(t, "deploy", s.dir, "-e", "dev", "-var", "host=store.drover.test")
+		s.says(t, 0, []string{"1 created, 0 updated, 1 deleted"}, "dns", "apply", s.dir, "-e", "dev", "-var", "host=store.drover.test")
+		s.served(t, "store.drover.test")
+		s.drover.must(t, "deploy", s.dir, "-e", "dev")
+		s.drover.must(t, "dns", "apply", s.dir, "-e", "dev")
+		s.served(t, "shop.drover.test")
+	})
+	t.Run("targets of one's own", func(t *testing.T) {
+		s.says(t, 2, []string{"targets are addresses, or one name"}, "dns", "plan", s.with(t, `targets = ["a.example.com", "192.0.2.1"]`), "-e", "dev")
+		s.says(t, 0, []string{"CNAME", "edge.example.com"}, "dns", "plan", s.with(t, `targets = ["edge.example.com"]`), "-e", "dev")
+		s.says(t, 0, []string{"1 to delete", "1 unchanged"}, "dns", "plan", s.with(t, `routes = false`), "-e", "dev")
+	})
+	t.Run("faults", func(t *testing.T) { testSiteFaults(t, s) })
+}
+
+// with is the site with another line in its dns block.
+func (s *site) with(t testing.TB, line string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(s.dir)); err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(siteFiles["stack.hcl"], "dns {", "dns {\n  "+line, 1)
+	if err := os.WriteFile(filepath.Join(dir, "stack.hcl"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+// testSiteFaults breaks what issuing and DNS need, one after the other: each
+// time it is said what is wrong, and the site is served.
+func testSiteFaults(t *testing.T, s *site) {
+	ctx := t.Context()
+	renew := func(dir string) []string {
+		return s.ca("cert", "renew", "wild", "--force", "--stack", dir, "-e", "dev")
+	}
+	// Known before: requests go on after the name servers have gone.
+	address := s.Loopback() + ":9443"
+	served := func(t *testing.T) {
+		t.Helper()
+		tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.roots, ServerName: "shop.drover.test", MinVersion: tls.VersionTLS12}}
+		defer tr.CloseIdleConnections()
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+address+"/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Host = "shop.drover.test"
+		resp, err := (&http.Client{Transport: tr, Timeout: 10 * time.Second}).Do(req)
+		if err != nil {
+			t.Fatal("serving did not go on: ", err)
+		}
+		_ = resp.Body.Close()
+		if resp.StatusCode != http.StatusOK {
+			t.Fatal("serving did not go on: ", resp.Status)
+		}
+	}
+	t.Run("name server gone", func(t *testing.T) {
+		if err := s.Kill(ctx, "powerdns"); err != nil {
+			t.Fatal(err)
+		}
+		s.says(t, 1, []string{"zone drover.test: powerdns: ", "connection refused"}, "dns", "apply", s.dir, "-e", "dev")
+		s.says(t, 1, []string{"preparing the proof of drover.test", "connection refused"}, renew(s.dir)...)
+		served(t)
+		if err := s.Restart(ctx, "powerdns"); err != nil {
+			t.Fatal(err)
+		}
+	})
+	t.Run("wrong zone", func(t *testing.T) {
+		dir := s.with(t, "# elsewhere")
+		args := []string{"-var", `dns_zones=["example.org"]`}
+		s.says(t, 1, []string{"the record _acme-challenge.drover.test would be in none of the zones that may be changed (example.org)"}, append(renew(dir), args...)...)
+		s.says(t, 1, []string{"zone example.org: powerdns: ", "does not have the zone"}, append([]string{"dns", "apply", dir, "-e", "dev"}, args...)...)
+		served(t)
+	})
+	t.Run("a record is refused", func(t *testing.T) {
+		dir := s.with(t, "# and more")
+		more, err := os.OpenFile(filepath.Join(dir, "stack.hcl"), os.O_APPEND|os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprint(more, `
+record "good" {
+  type   = "A"
+  values = ["192.0.2.1"]
+}
+record "alias" {
+  type   = "CNAME"
+  values = ["x.example.org"]
+}
+`)
+		if err := more.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s.powerdns(t, `{"name":"alias.drover.test.","type":"MX","ttl":60,"changetype":"REPLACE","records":[{"content":"10 mail.example.org."}]}`)
+		s.says(t, 1, []string{"alias.drover.test", "good.drover.test", "1 created", "1 not as wanted"}, "dns", "apply", dir, "-e", "dev")
+		served(t)
+		s.powerdns(t, `{"name":"alias.drover.test.","type":"MX","changetype":"DELETE"}`)
+		s.drover.must(t, "dns", "apply", s.dir, "-e", "dev")
+	})
+	t.Run("CA gone", func(t *testing.T) {
+		if err := s.Kill(ctx, "pebble"); err != nil {
+			t.Fatal(err)
+		}
+		s.says(t, 1, []string{"reading its directory", "connection refused"}, renew(s.dir)...)
+		served(t)
+		s.says(t, 1, []string{"Failing", "connection refused", "next attempt"}, "cert", "status", "wild")
+	})
+	t.Run("CA back without its accounts", func(t *testing.T) {
+		if err := s.Restart(ctx, "pebble"); err != nil {
+			t.Fatal(err)
+		}
+		pem, err := os.ReadFile(s.CA())
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.roots.AppendCertsFromPEM(pem)
+		s.says(t, 0, []string{"registered", "issued"}, renew(s.dir)...)
+		served(t)
+		s.says(t, 0, []string{"Issued"}, "cert", "status", "wild")
+	})
+	t.Run("edge away", func(t *testing.T) {
+		// Its record stays: deleting it would make a short stop a long one.
+		s.drover.must(t, "destroy", "edge", "-e", "dev", "-y")
+		s.says(t, 1, []string{"shop.drover.test A is not as the stack wants it: no instance of the edge passes its check", "0 deleted"}, "dns", "apply", s.dir, "-e", "dev")
+		s.drover.must(t, "deploy", "edge", "-e", "dev", "-var", `certificates=["wild"]`)
+		s.says(t, 0, []string{"0 created, 0 updated, 0 deleted, 2 unchanged"}, "dns", "apply", s.dir, "-e", "dev")
+		s.served(t, "shop.drover.test")
+	})
+}
+
+// powerdns writes a record past drover.
+func (s *site) powerdns(t testing.TB, set string) {
+	t.Helper()
+	key, err := s.DNSKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPatch, s.DNSAPI()+"/api/v1/servers/localhost/zones/drover.test.", strings.NewReader(`{"rrsets":[`+set+`]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("X-API-Key", key)
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusNoContent {
+		t.Fatalf("writing a record: %s", resp.Status)
+	}
+}
