@@ -598,7 +598,7 @@ func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error)
 	m.event(Event{Kind: "issuing", Certificate: name, Names: o.Spec.Names, Text: "because " + t.why})
 	solver := m.c.Solvers[o.Spec.Challenge]
 	if solver == nil {
-		return m.failed(ctx, o, &SpecError{name, fmt.Sprintf("nothing here can solve %s; for dns-01 a DNS provider must be set up", o.Spec.Challenge)})
+		return m.failed(ctx, o, &SpecError{name, fmt.Sprintf("nothing here can solve %s: for dns-01 a DNS provider is needed, from the dns block of a stack (drover controller STACK, drover cert renew NAME --stack STACK)", o.Spec.Challenge)})
 	}
 	account, err := m.account(ctx)
 	if err != nil {

@@ -1,14 +1,23 @@
 package cli
 
 import (
+	"bytes"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
+	capi "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/nomad/api"
 	"github.com/rogpeppe/go-internal/testscript"
 
+	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/acme/acmetest"
 )
 
@@ -32,6 +41,149 @@ func TestCert(t *testing.T) {
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "serve": serve},
 	})
+}
+
+// TestCertStores takes certificates with three names each through their life,
+// by commands, in Nomad Variables and in Consul: issued, renewed because the
+// CA asks for it, revoked, and the account given a new key.
+func TestCertStores(t *testing.T) {
+	t.Parallel()
+	env := clusterEnv(t)
+	nc := api.DefaultConfig()
+	nc.Address = strings.TrimPrefix(env[0], "NOMAD_ADDR=")
+	nomad, err := api.NewClient(nc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cc := capi.DefaultConfig()
+	cc.Address = strings.TrimPrefix(env[1], "CONSUL_HTTP_ADDR=")
+	consul, err := capi.NewClient(cc)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seal := acme.NewRandomSealKey()
+	key, err := acme.NewSealKey(seal)
+	if err != nil {
+		t.Fatal(err)
+	}
+	env = append(env, sealEnv+"="+string(seal))
+	t.Run("nomad", func(t *testing.T) {
+		t.Parallel()
+		lifeOf(t, env, 20, "nomad", acme.NewStore(acme.NomadVariables(nomad)))
+	})
+	t.Run("consul", func(t *testing.T) {
+		t.Parallel()
+		lifeOf(t, env, 3, "consul", acme.NewStore(acme.ConsulKV(consul, key)))
+	})
+}
+
+func lifeOf(t *testing.T, env []string, n int, name string, store *acme.Store) {
+	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	http := l.Addr().(*net.TCPAddr)
+	_ = l.Close() // drover listens there itself
+	ca := acmetest.Start(t, acmetest.Options{HTTPPort: http.Port})
+	dir := t.TempDir()
+	stack := fmt.Sprintf("stack \"many\" {}\nissuer \"test\" {\n  directory_url = %q\n  ca_file = \"ca.pem\"\n}\n", ca.Directory)
+	for i := range n {
+		stack += fmt.Sprintf("certificate \"c%[1]d\" {\n  issuer = \"test\"\n  names = [\"a%[1]d.example.com\", \"b%[1]d.example.com\", \"c%[1]d.example.com\"]\n}\n", i)
+	}
+	for file, text := range map[string]string{"stack.hcl": stack, "ca.pem": ca.Root} {
+		if err := os.WriteFile(filepath.Join(dir, file), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run := func(args ...string) string {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), "drover", append(args, "--store", name)...)
+		cmd.Env = append(os.Environ(), env...)
+		var out, errs bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &errs
+		if err := cmd.Run(); err != nil {
+			t.Fatalf("drover %s: %v\n%s%s", strings.Join(args, " "), err, out.String(), errs.String())
+		}
+		return out.String() + errs.String()
+	}
+	listen := []string{"--http", http.String()}
+	issued := run(append([]string{"cert", "issue", dir}, listen...)...)
+	if got := strings.Count(issued, "  issued  a"); got != n {
+		t.Fatalf("%d of %d were issued:\n%s", got, n, issued)
+	}
+	serials := func() map[string]string {
+		t.Helper()
+		var list []struct {
+			Name   string
+			Names  []string
+			Status acme.Status
+		}
+		if err := json.Unmarshal([]byte(run("cert", "list", "-o", "json")), &list); err != nil || len(list) != n {
+			t.Fatalf("%d certificates are listed: %v", len(list), err)
+		}
+		out := map[string]string{}
+		for _, c := range list {
+			if len(c.Names) != 3 {
+				t.Errorf("%s has the names %q", c.Name, c.Names)
+			}
+			out[c.Name] = c.Status.Serial
+		}
+		return out
+	}
+	before := serials()
+
+	// Nothing is due, until the CA asks, and has been asked whether it does.
+	if out := run(append([]string{"cert", "renew"}, listen...)...); strings.Count(out, "unchanged") != n {
+		t.Errorf("renewed before its time:\n%s", out)
+	}
+	for c := range before {
+		o, err := store.Get(t.Context(), c)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ca.SetRenewal(o.Chain, time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)); err != nil {
+			t.Fatal(err)
+		}
+		// Hours pass.
+		if _, err := store.Update(t.Context(), c, func(o *acme.Object) error {
+			o.Status.ARI.CheckAfter = time.Now().Add(-time.Minute)
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out := run(append([]string{"cert", "renew"}, listen...)...); strings.Count(out, "because its CA asks for it") != n {
+		t.Errorf("not all are renewed because the CA asks for it:\n%s", out)
+	}
+	after := serials()
+	for c, serial := range after {
+		if serial == before[c] {
+			t.Errorf("%s is not renewed", c)
+		}
+	}
+	if got := strings.Count(ca.Log(), "is a replacement of"); got != n {
+		t.Errorf("the CA was told of %d replacements", got)
+	}
+
+	// A new account key; what comes after is signed with it.
+	show := run("cert", "account", "show")
+	if now := run("cert", "account", "rollover"); now == show || !strings.Contains(now, ca.Directory) {
+		t.Errorf("the account was\n%sand is\n%s", show, now)
+	}
+	for c, serial := range after {
+		if out := run("cert", "revoke", c, "--reason", "superseded"); strings.Contains(out, "PRIVATE KEY") {
+			t.Error("a key is told")
+		}
+		if yes, err := ca.IsRevoked(serial); err != nil || !yes {
+			t.Errorf("the CA says that %s is revoked: %v, %v", c, yes, err)
+		}
+	}
+	if out := run("cert", "list"); strings.Count(out, "Revoked") != n {
+		t.Errorf("not all are revoked:\n%s", out)
+	}
+	if out := run(append([]string{"cert", "renew", "c0", "--force"}, listen...)...); !strings.Contains(out, "c0  renewed") || strings.Contains(out, "registered") {
+		t.Errorf("after the rollover:\n%s", out)
+	}
 }
 
 // serve VAR DIR serves what is exported in DIR, at $VAR.

@@ -82,7 +82,7 @@ at all when anything in the cluster has moved since.`,
 			if err != nil {
 				return err
 			}
-			return certs.after(run(s, jobs, saved))
+			return certs.after(cmd.Context(), run(s, jobs, saved))
 		},
 	}
 	flags.register(cmd)

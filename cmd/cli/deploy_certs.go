@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io/fs"
 	"net"
@@ -15,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/jobs"
 	"github.com/drover-nomad/drover/render"
@@ -26,7 +28,7 @@ import (
 const servedWithin = time.Minute
 
 // deployCerts is what deploy does beside the rollout for a stack with
-// certificates and routes: stand-in → edge → issued → served. None of it needs
+// certificates and routes: stand-in → edge → DNS records → issued → served. None of it needs
 // the stack's own jobs, so it comes first.
 type deployCerts struct {
 	skip    bool
@@ -36,7 +38,7 @@ type deployCerts struct {
 }
 
 func (c *deployCerts) register(cmd *cobra.Command) {
-	cmd.Flags().BoolVar(&c.skip, "no-certificates", false, "look neither after certificates nor after the edge")
+	cmd.Flags().BoolVar(&c.skip, "no-certificates", false, "look after neither certificates nor DNS records nor the edge")
 	cmd.Flags().BoolVar(&c.noCheck, "no-check", false, "ask the CA without looking first whether the names can be proven")
 }
 
@@ -59,7 +61,10 @@ func (c *deployCerts) before(ctx context.Context, streams *IO, s *stack.Stack, r
 	if err := d.certificates(c.noCheck); err != nil {
 		return err
 	}
-	if len(d.specs) == 0 && len(d.routes) == 0 {
+	if err := d.dnsOf(rendered); err != nil {
+		return err
+	}
+	if len(d.specs) == 0 && len(d.routes) == 0 && d.dns == nil {
 		return nil
 	}
 	if err := d.before(ctx, streams); err != nil {
@@ -72,7 +77,10 @@ func (c *deployCerts) before(ctx context.Context, streams *IO, s *stack.Stack, r
 }
 
 // after is how the command ends, err being how the rollout did.
-func (c *deployCerts) after(err error) error {
+func (c *deployCerts) after(ctx context.Context, err error) error {
+	if d := &c.done; err == nil && d.dns != nil && d.dns.policy == dns.Sync {
+		d.failed = errors.Join(d.failed, d.records(ctx, true))
+	}
 	if err != nil || c.done.failed == nil {
 		return err
 	}
@@ -87,6 +95,7 @@ type certDeployment struct {
 	routes  []string
 	specs   []acme.Spec
 	issuers []acme.Issuer
+	dns     *dnsWants // nil without a provider
 	asking  certIssuing
 	clients rollout.Clients
 	fresh   map[string]bool // certificates that could not be served before
@@ -137,6 +146,10 @@ func (d *certDeployment) before(ctx context.Context, streams *IO) (err error) {
 	if d.clients, err = connect(ctx, true); err != nil {
 		return err
 	}
+	if len(d.specs) == 0 && len(d.routes) == 0 {
+		d.failed = d.records(ctx, false)
+		return ctx.Err()
+	}
 	state, err := edge.Presence(ctx, d.clients.Nomad, d.clients.Consul)
 	if err != nil {
 		return err
@@ -163,8 +176,10 @@ func (d *certDeployment) before(ctx context.Context, streams *IO) (err error) {
 				return err
 			}
 		}
+		d.failed = d.records(ctx, false)
 		for _, spec := range d.specs {
-			if d.failed = d.serve(ctx, m, spec.Name); d.failed != nil {
+			if err := d.serve(ctx, m, spec.Name); err != nil {
+				d.failed = errors.Join(d.failed, err)
 				break
 			}
 		}

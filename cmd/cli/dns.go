@@ -20,6 +20,7 @@ import (
 	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -89,69 +90,90 @@ func (f *dnsFlags) open(ctx context.Context, arg string) (*dns.Manager, []dns.Re
 			return nil, nil, s, err
 		}
 	}
-	m, records, err := openDNS(ctx, s, rendered)
-	if m != nil {
-		m.Adopt, m.Timeout = f.adopt, f.timeout
+	w, err := wantsDNS(s, rendered)
+	if err != nil {
+		return nil, nil, s, err
 	}
-	return m, records, s, err
+	clients, err := connect(ctx, w.ofEdge())
+	if err != nil {
+		return nil, nil, s, err
+	}
+	m, records, err := w.manager(ctx, clients)
+	if err != nil {
+		return nil, nil, s, err
+	}
+	m.Adopt, m.Timeout = f.adopt, f.timeout
+	return m, records, s, nil
 }
 
-// openDNS makes the DNS manager of a stack that has a provider, and the
-// records that it wants: its own, and those of the hosts that its services ask
-// the edge for.
-func openDNS(ctx context.Context, s *stack.Stack, rendered []render.Job) (*dns.Manager, []dns.Record, error) {
+// dnsWants is what a stack with a DNS provider wants, as far as nobody needs
+// to be asked.
+type dnsWants struct {
+	stack    *stack.Stack
+	provider dns.Provider
+	policy   dns.Policy
+	records  []dns.Record // of its own
+	hosts    []string     // that its services ask the edge for
+}
+
+// wantsDNS finds every mistake that can be told before anybody is asked.
+func wantsDNS(s *stack.Stack, rendered []render.Job) (*dnsWants, error) {
 	opts, records := dns.FromStack(s)
 	opts.Getenv = os.Getenv
-	// Mistakes are told before anybody is asked.
+	w := &dnsWants{stack: s, records: records}
 	if _, err := dns.Normalize(records, s.DNS.Zones); err != nil {
-		return nil, nil, dnsDiagnostics(s, err)
+		return nil, dnsDiagnostics(s, err)
 	}
-	var hosts []string
 	if s.DNS.Routes {
 		all := make([]*api.Job, 0, len(rendered))
 		for _, j := range rendered {
 			all = append(all, j.Job)
 		}
-		hosts = dns.RoutedHosts(dns.RouteHosts(all), s.DNS.Zones, records)
+		w.hosts = dns.RoutedHosts(dns.RouteHosts(all), s.DNS.Zones, records)
 	}
-	routed, err := dns.RouteRecords(hosts, s.DNS.Targets, s.DNS.Zones, s.DNS.TTL, records)
+	routed, err := w.routed(s.DNS.Targets)
 	if err == nil {
 		_, err = dns.Normalize(slices.Concat(records, routed), s.DNS.Zones)
 	}
-	if err != nil {
-		return nil, nil, dnsDiagnostics(s, err)
+	if err == nil {
+		w.provider, err = dns.Open(opts)
 	}
-	provider, err := dns.Open(opts)
-	if err != nil {
-		return nil, nil, dnsDiagnostics(s, err)
+	if err == nil {
+		w.policy, err = dns.ParsePolicy(s.DNS.Policy)
 	}
-	policy, err := dns.ParsePolicy(s.DNS.Policy)
 	if err != nil {
-		return nil, nil, dnsDiagnostics(s, err)
+		return nil, dnsDiagnostics(s, err)
 	}
-	ofEdge := len(hosts) > 0 && len(s.DNS.Targets) == 0
-	clients, err := connect(ctx, ofEdge)
-	if err != nil {
-		return nil, nil, err
-	}
+	return w, nil
+}
+
+func (w *dnsWants) routed(targets []string) ([]dns.Record, error) {
+	return dns.RouteRecords(w.hosts, targets, w.stack.DNS.Zones, w.stack.DNS.TTL, w.records)
+}
+
+// ofEdge says that Consul must be asked where the edge is.
+func (w *dnsWants) ofEdge() bool { return len(w.hosts) > 0 && len(w.stack.DNS.Targets) == 0 }
+
+// manager has the records that are wanted now.
+func (w *dnsWants) manager(ctx context.Context, clients rollout.Clients) (*dns.Manager, []dns.Record, error) {
 	m := &dns.Manager{
-		Owner: dns.Owner(s), Provider: provider, Zones: s.DNS.Zones, Policy: policy, Store: dns.NomadStore{Client: clients.Nomad}, Held: map[string]string{},
+		Owner: dns.Owner(w.stack), Provider: w.provider, Zones: w.stack.DNS.Zones, Policy: w.policy,
+		Store: dns.NomadStore{Client: clients.Nomad}, Held: map[string]string{},
 	}
-	if ofEdge {
-		addresses, err := consul.Public(ctx, clients.Consul, edge.ServiceName)
-		if err != nil {
+	targets := w.stack.DNS.Targets
+	if w.ofEdge() {
+		var err error
+		if targets, err = consul.Public(ctx, clients.Consul, edge.ServiceName); err != nil {
 			return nil, nil, err
 		}
-		if routed, err = dns.RouteRecords(hosts, addresses, s.DNS.Zones, s.DNS.TTL, records); err != nil {
-			return nil, nil, err
-		}
-		if len(addresses) == 0 {
-			for _, h := range hosts {
+		if len(targets) == 0 {
+			for _, h := range w.hosts {
 				m.Held[h] = "no instance of the edge passes its check in Consul, so nobody knows where it is; start one, or set targets in the dns block"
 			}
 		}
 	}
-	return m, append(records, routed...), nil
+	routed, err := w.routed(targets)
+	return m, slices.Concat(w.records, routed), err
 }
 
 // dnsDiagnostics gives every mistake its place in the stack.

@@ -15,11 +15,7 @@ import (
 	"testing"
 	"time"
 
-	capi "github.com/hashicorp/consul/api"
-	"github.com/hashicorp/nomad/api"
-
 	"github.com/drover-nomad/drover/devcluster"
-	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
 // siteFiles are a stack with a route, its record and a wildcard certificate.
@@ -113,23 +109,8 @@ type site struct {
 
 func newSite(t *testing.T) *site {
 	t.Helper()
-	c := devtest.Cluster(t, devcluster.Options{ACME: true, DNS: true})
-	env, err := c.Env("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nomad, err := api.NewClient(&api.Config{Address: c.NomadAddr()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	consul, err := capi.NewClient(&capi.Config{Address: c.ConsulAddr()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &site{dir: t.TempDir(), roots: x509.NewCertPool(), running: &running{
-		Cluster: c, drover: &drover{binary: buildDrover(t), env: env}, nomad: nomad, consul: consul,
-	}}
-	pem, err := os.ReadFile(c.CA())
+	s := &site{dir: t.TempDir(), roots: x509.NewCertPool(), running: startOn(t, devcluster.Options{ACME: true, DNS: true})}
+	pem, err := os.ReadFile(s.CA())
 	if err != nil || !s.roots.AppendCertsFromPEM(pem) {
 		t.Fatalf("the CA of the dev cluster: %v", err)
 	}
@@ -214,12 +195,10 @@ func TestSite(t *testing.T) {
 	// Before there is an edge nobody knows where the name leads.
 	s.says(t, 1, []string{"shop.drover.test A is not as the stack wants it: no instance of the edge passes its check"}, "dns", "apply", s.dir, "-e", "dev")
 
-	s.drover.must(t, s.ca("cert", "prepare", s.dir, "-e", "dev")...)
-	s.drover.must(t, "deploy", "edge", "-e", "dev", "-var", `certificates=["wild"]`)
-	s.drover.must(t, s.ca("cert", "issue", s.dir, "-e", "dev")...)
-	s.drover.must(t, "deploy", s.dir, "-e", "dev")
-	s.says(t, 0, []string{"shop.drover.test", s.Loopback()}, "dns", "plan", s.dir, "-e", "dev")
-	s.says(t, 0, []string{"1 created"}, "dns", "apply", s.dir, "-e", "dev")
+	out, errs, code := s.drover.run(t.Context(), "deploy", s.dir, "-e", "dev")
+	if code != 0 || !strings.Contains(out+errs, "record shop.drover.test A: create: 60s "+s.Loopback()) {
+		t.Fatalf("deploy: %d\n%s%s", code, out, errs)
+	}
 	s.says(t, 0, []string{"0 created, 0 updated, 0 deleted, 2 unchanged"}, "dns", "apply", s.dir, "-e", "dev")
 	s.served(t, "shop.drover.test")
 	body, leaf, err := s.get(t.Context(), "shop.drover.test")
@@ -242,11 +221,9 @@ func TestSite(t *testing.T) {
 		})
 	})
 	t.Run("another host", func(t *testing.T) {
-		s.drover.must(t, "deploy", s.dir, "-e", "dev", "-var", "host=store.drover.test")
-		s.says(t, 0, []string{"1 created, 0 updated, 1 deleted"}, "dns", "apply", s.dir, "-e", "dev", "-var", "host=store.drover.test")
+		s.says(t, 0, []string{"record store.drover.test A: create", "record shop.drover.test A: delete"}, "deploy", s.dir, "-e", "dev", "-var", "host=store.drover.test")
 		s.served(t, "store.drover.test")
 		s.drover.must(t, "deploy", s.dir, "-e", "dev")
-		s.drover.must(t, "dns", "apply", s.dir, "-e", "dev")
 		s.served(t, "shop.drover.test")
 	})
 	t.Run("targets of one's own", func(t *testing.T) {

@@ -86,7 +86,24 @@ type running struct {
 // edge, and otherwise at the proxy's own address with its own certificate.
 func start(t *testing.T, withACME bool) *running {
 	t.Helper()
-	cluster := devtest.Cluster(t, devcluster.Options{Tools: []string{devcluster.OCIS}, ACME: withACME})
+	r := startOn(t, devcluster.Options{Tools: []string{devcluster.OCIS}, ACME: withACME})
+	if !withACME {
+		r.ocis = newOCIS("https://"+r.Loopback()+":9200", nil)
+		return r
+	}
+	roots := x509.NewCertPool()
+	pem, err := os.ReadFile(r.CA())
+	if err != nil || !roots.AppendCertsFromPEM(pem) {
+		t.Fatalf("the CA of the dev cluster: %v", err)
+	}
+	r.ocis = newOCIS("https://"+r.Loopback()+":9443", roots)
+	return r
+}
+
+// startOn brings any cluster up.
+func startOn(t *testing.T, opts devcluster.Options) *running {
+	t.Helper()
+	cluster := devtest.Cluster(t, opts)
 	env, err := cluster.Env("")
 	if err != nil {
 		t.Fatal(err)
@@ -100,23 +117,12 @@ func start(t *testing.T, withACME bool) *running {
 		t.Fatal(err)
 	}
 	binary := buildDrover(t, cluster.BinDir()) // where tasks find it
-	r := &running{
+	return &running{
 		Cluster: cluster,
 		drover:  &drover{binary: binary, env: append(env, "NOMAD_VAR_drover_binary="+binary)},
 		nomad:   nomad,
 		consul:  consul,
 	}
-	if !withACME {
-		r.ocis = newOCIS("https://"+cluster.Loopback()+":9200", nil)
-		return r
-	}
-	roots := x509.NewCertPool()
-	pem, err := os.ReadFile(cluster.CA())
-	if err != nil || !roots.AppendCertsFromPEM(pem) {
-		t.Fatalf("the CA of the dev cluster: %v", err)
-	}
-	r.ocis = newOCIS("https://"+cluster.Loopback()+":9443", roots)
-	return r
 }
 
 // services are the names of the stack's services with their job IDs.
