@@ -157,6 +157,8 @@ func TestOCIS(t *testing.T) {
 		{"secrets", func(t *testing.T) { testNoSecretInClear(t, r) }},
 		{"renewal is served", func(t *testing.T) { testRenewal(t, r) }},
 		{"nginx as the edge", func(t *testing.T) {
+			// One job of two stacks: neither takes it from the other.
+			r.drover.must(t, "destroy", "edge", "-e", "dev", "-y")
 			r.drover.must(t, "deploy", "edge-nginx", "-e", "dev")
 			eventually(t, 20*time.Second, "the PROPFIND works", func() bool { return r.ocis.propfind(t.Context()) })
 			testOCIS(t, r.ocis, admin)
