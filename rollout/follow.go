@@ -27,6 +27,7 @@ type follower struct {
 	target   uint64 // JobModifyIndex of the version that is followed
 	settling bool
 	index    uint64 // of the allocations, when last read
+	looked   time.Time
 	watcher  *consul.Watcher
 
 	result ServiceResult
@@ -295,8 +296,24 @@ func (f *follower) pause(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
+	// What happens in Nomad happens in bursts of events: one look for each.
+	if rest := lookGap - time.Since(f.looked); rest > 0 {
+		timer.Reset(rest)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		select {
+		case <-f.wake: // seen by the look that comes now
+		default:
+		}
+	}
 	return nil
 }
+
+// lookGap is the least time between two looks at one service.
+const lookGap = 250 * time.Millisecond
 
 func (f *follower) blockedTooLong() bool {
 	if f.since.IsZero() {
@@ -307,6 +324,7 @@ func (f *follower) blockedTooLong() bool {
 
 // read takes a snapshot of the followed version.
 func (f *follower) read(ctx context.Context) (snapshot, error) {
+	f.looked = time.Now()
 	s := f.step.spec
 	jobs := f.clients.Nomad.Jobs()
 	n := snapshot{target: f.target, settling: f.settling}
