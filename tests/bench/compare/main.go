@@ -99,15 +99,13 @@ type bench struct {
 	temp, cluster string
 	env           []string // leads to the cluster
 	path          struct{ drover, nomad string }
-	load          string // average of the machine before
+	load          string // of the machine before
 	commit        string
 	plots         []plot
 }
 
 func newBench(ctx context.Context, temp string, o options) (*bench, error) {
-	load, _ := os.ReadFile("/proc/loadavg") // 1, 5 and 15 minutes; Linux only
-	averages := strings.Fields(string(load))
-	b := &bench{load: strings.Join(averages[:min(3, len(averages))], ", "), options: o, temp: temp, cluster: filepath.Join(temp, "c")}
+	b := &bench{load: load(), options: o, temp: temp, cluster: filepath.Join(temp, "c")}
 	commit, err := exec.CommandContext(ctx, "git", "describe", "--tags", "--always", "--dirty", "--abbrev=12").Output()
 	if err != nil {
 		return nil, fmt.Errorf("git describe: %w", err)
@@ -140,6 +138,13 @@ func newBench(ctx context.Context, temp string, o options) (*bench, error) {
 		}
 	}
 	return b, nil
+}
+
+// load is the machine's of the last 1, 5 and 15 minutes, where it tells.
+func load() string {
+	text, _ := os.ReadFile("/proc/loadavg") // Linux only
+	averages := strings.Fields(string(text))
+	return strings.Join(averages[:min(3, len(averages))], ", ")
 }
 
 // get is a variable of the cluster's environment.

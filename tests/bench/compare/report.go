@@ -93,9 +93,9 @@ func describeMachine(ctx context.Context, b *bench) (string, error) {
 	if _, err := fmt.Sscan(memory, &kb); err == nil {
 		memory = fmt.Sprintf("%.0f GiB", float64(kb)/(1<<20))
 	}
-	return fmt.Sprintf("| | |\n|---|---|\n| commit | %s |\n| processor | %s, %d cores |\n| memory | %s |\n| system | %s, kernel %s |\n| Go | %s |\n| Nomad | %s |\n| load before | %s |\n",
+	return fmt.Sprintf("| | |\n|---|---|\n| commit | %s |\n| processor | %s, %d cores |\n| memory | %s |\n| system | %s, kernel %s |\n| Go | %s |\n| Nomad | %s |\n| load before, after | %s; %s |\n",
 		b.commit, field("/proc/cpuinfo", `model name\s*: (.*)`), runtime.NumCPU(), memory,
-		runtime.GOOS+"/"+runtime.GOARCH, regexp.MustCompile(`^[0-9.]+`).FindString(version("uname", "-r")), runtime.Version(), version(b.path.nomad, "version"), b.load), nil
+		runtime.GOOS+"/"+runtime.GOARCH, regexp.MustCompile(`^[0-9.]+`).FindString(version("uname", "-r")), runtime.Version(), version(b.path.nomad, "version"), b.load, load()), nil
 }
 
 func (r report) write(dir string) error {
