@@ -366,7 +366,9 @@ func deployOCIS(ctx context.Context, b *bench) (table, error) {
 	if err != nil {
 		return t, err
 	}
-	deploy := func(b *bench) (usage, error) { return b.drover(ctx, "deploy", "ocis", "-e", "dev", "--no-certificates") }
+	deploy := func(b *bench) (usage, error) {
+		return b.drover(ctx, "deploy", "ocis", "-e", "dev", "--no-certificates")
+	}
 	destroy := func() error {
 		_, err := b.drover(ctx, "destroy", "ocis", "-e", "dev", "-y")
 		return err
