@@ -186,6 +186,13 @@ func (r *run) begin(ctx context.Context) error {
 	return nil
 }
 
+// begun is the journal, nil before there is one, and the release's number.
+func (r *run) begun() (*record.Journal, int) {
+	r.beginning.Lock()
+	defer r.beginning.Unlock()
+	return r.journal, number(r.head)
+}
+
 func (r *run) reindex() {
 	r.index = map[key]int{}
 	for i, l := range r.journal.Services() {
@@ -386,7 +393,8 @@ func (r *run) wave(ctx context.Context, parts []*Part) []rollout.ServiceResult {
 		wg.Go(func() {
 			part.run = r
 			results[i] = part.Plan.Apply(ctx, func(e rollout.Event) {
-				r.d.emit(Event{Event: e, Number: number(r.head)})
+				_, n := r.begun()
+				r.d.emit(Event{Event: e, Number: n})
 			})
 		})
 	}
@@ -435,8 +443,8 @@ func (r *run) after(target string, s rollout.Submission, index uint64) {
 }
 
 func (r *run) done(target string, s rollout.Submission, res rollout.ServiceResult) {
-	if r.journal != nil {
-		r.journal.Note(r.index[key{target, s.Service}], func(l *record.Service) { done(l, res) })
+	if j, _ := r.begun(); j != nil {
+		j.Note(r.index[key{target, s.Service}], func(l *record.Service) { done(l, res) })
 	}
 }
 
