@@ -74,9 +74,9 @@ func (r *run) back(ctx context.Context, res *Result, good record.State) {
 		r.end(wctx, res, record.Reverting, cause, left)
 	case outcome == rollout.Superseded:
 		// Everything is back but what is somebody else's now.
-		r.end(wctx, res, good, outcome, reason(out, outcome))
+		r.end(wctx, res, good, outcome, (&Result{Result: out}).reason(outcome))
 	default:
-		r.end(wctx, res, record.RevertFailed, outcome, "back, but not healthy: "+reason(out, outcome))
+		r.end(wctx, res, record.RevertFailed, outcome, "back, but not healthy: "+(&Result{Result: out}).reason(outcome))
 	}
 }
 

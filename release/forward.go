@@ -323,7 +323,7 @@ func (r *run) walk(ctx context.Context) Result {
 	if r.journal == nil {
 		return res
 	}
-	outcome := res.Result.Outcome()
+	outcome := res.outcome()
 	if outcome.OK() {
 		res.Pruned, outcome = r.prune(wctx, &res)
 	}
@@ -374,9 +374,9 @@ func (r *run) forward(ctx context.Context) Result {
 		for n < len(parts) && parts[n].Wave == parts[0].Wave {
 			n++
 		}
-		res.Services = append(res.Services, r.wave(ctx, parts[:n])...)
+		r.inWave(ctx, &res, parts[:n])
 		parts = parts[n:]
-		if !res.Result.Outcome().OK() {
+		if !res.outcome().OK() {
 			break
 		}
 	}
@@ -457,7 +457,7 @@ func done(l *record.Service, res rollout.ServiceResult) {
 		if l.Change == record.ChangeNone && !res.Submitted {
 			l.Step = record.StepUnchanged
 		}
-	case rollout.Skipped, rollout.Cancelled, rollout.AwaitPromotion:
+	case rollout.Skipped, rollout.Cancelled, rollout.AwaitPromotion, rollout.Unreachable:
 		return // where it is
 	default:
 		if l.Step == record.StepSubmitted {
@@ -572,7 +572,7 @@ func (r *run) finish(ctx context.Context, res *Result, outcome rollout.Outcome) 
 		r.lost(wctx, res, err)
 		return
 	}
-	detail := reason(res.Result, outcome)
+	detail := res.reason(outcome)
 	switch {
 	case outcome.OK():
 		r.end(wctx, res, record.Done, "", "")
@@ -580,6 +580,11 @@ func (r *run) finish(ctx context.Context, res *Result, outcome rollout.Outcome) 
 		r.tidy(wctx)
 	case outcome == rollout.AwaitPromotion:
 		r.end(wctx, res, record.NeedsPromotion, outcome, detail)
+	case outcome == rollout.AwaitApproval:
+		r.end(wctx, res, record.NeedsApproval, outcome, detail)
+	case outcome == rollout.Unreachable:
+		// What cannot be reached has not failed, and could not go back either.
+		r.end(wctx, res, record.Interrupted, outcome, detail)
 	case ctx.Err() != nil:
 		r.end(wctx, res, record.Interrupted, "", "")
 	case r.head.OnFailure == OnFailureStop:
@@ -590,16 +595,6 @@ func (r *run) finish(ctx context.Context, res *Result, outcome rollout.Outcome) 
 			r.back(ctx, res, record.Reverted)
 		}
 	}
-}
-
-// reason is the detail of the service that decided.
-func reason(r rollout.Result, outcome rollout.Outcome) string {
-	for _, s := range r.Services {
-		if s.Outcome == outcome {
-			return fmt.Sprintf("%s: %s", s.Service, s.Detail)
-		}
-	}
-	return ""
 }
 
 // lost ends a release that is not ours any more, or whose record cannot be

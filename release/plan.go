@@ -57,6 +57,7 @@ type Plan struct {
 	lines   []record.Service // of last
 	specs   map[string]record.Packed
 	clients map[string]rollout.Clients
+	away    map[string]error // targets that cannot be reached, of a release that is gone on with
 }
 
 // Part is what a wave does in one target.

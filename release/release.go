@@ -49,6 +49,12 @@ type Deployer struct {
 	Rollout rollout.Options
 	Emit    func(Event) // called from one goroutine at a time; may be nil
 
+	// Approve asks whether a wave that needs it may begin, until ctx ends; nil
+	// when there is nobody to ask. ApprovalWait is how long to wait for an
+	// approval from elsewhere; with neither, the release is left open.
+	Approve      func(ctx context.Context, a Approval) (bool, error)
+	ApprovalWait time.Duration
+
 	emitting sync.Mutex
 }
 
@@ -71,6 +77,7 @@ type Event struct {
 	Number int          `json:"release,omitempty"`
 	State  record.State `json:"state,omitempty"`
 	Text   string       `json:"text,omitempty"`
+	Until  time.Time    `json:"until,omitzero"` // of a gate that holds
 	// Back says that the service goes back to what was there before.
 	Back bool `json:"back,omitempty"`
 }
@@ -163,6 +170,7 @@ func (e *TooLargeError) Unwrap() error { return e.Err }
 type Result struct {
 	rollout.Result
 	Release *record.Release // nil when nothing had to change
+	Halt    *Halt           // nil unless a wave kept it from going on
 	Back    *rollout.Result // of going back, nil when it did not
 	Pruned  []string        // IDs of jobs
 }

@@ -18,7 +18,7 @@ import (
 // forward, or further back when it was on its way back. With promote, canaries
 // that wait are promoted first.
 func (d *Deployer) Resume(ctx context.Context, promote bool) (Result, error) {
-	r, err := d.take(ctx)
+	r, err := d.take(ctx, false)
 	if err != nil {
 		return Result{}, err
 	}
@@ -52,7 +52,7 @@ func (d *Deployer) Resume(ctx context.Context, promote bool) (Result, error) {
 // Abort gives up the release that is open: everything that it changed goes
 // back to what was there before.
 func (d *Deployer) Abort(ctx context.Context) (Result, error) {
-	r, err := d.take(ctx)
+	r, err := d.take(ctx, true)
 	if err != nil {
 		return Result{}, err
 	}
@@ -86,8 +86,8 @@ func (r *run) goBack(ctx context.Context, good record.State) (Result, error) {
 }
 
 // take takes the lock and the newest release, if it is open, with its
-// targets.
-func (d *Deployer) take(ctx context.Context) (*run, error) {
+// targets. back says that it is to go back.
+func (d *Deployer) take(ctx context.Context, back bool) (*run, error) {
 	last, err := d.Releases.Last(ctx)
 	if err != nil {
 		return nil, err
@@ -100,14 +100,14 @@ func (d *Deployer) take(ctx context.Context) (*run, error) {
 		return nil, err
 	}
 	r := &run{d: d, lock: l}
-	if err := r.take(ctx); err != nil {
+	if err := r.take(ctx, back); err != nil {
 		_ = l.release(ctx)
 		return nil, err
 	}
 	return r, nil
 }
 
-func (r *run) take(ctx context.Context) error {
+func (r *run) take(ctx context.Context, back bool) error {
 	d := r.d
 	last, err := d.Releases.Last(ctx) // as it is under the lock
 	if err != nil {
@@ -117,6 +117,7 @@ func (r *run) take(ctx context.Context) error {
 		return &NotOpenError{last}
 	}
 	r.head = last
+	back = back || last.State == record.Reverting || last.State == record.RevertFailed
 	lines, err := d.Releases.Services(ctx, last)
 	if err != nil {
 		return err
@@ -139,8 +140,18 @@ func (r *run) take(ctx context.Context) error {
 			}
 		}
 	}
+	p.away = map[string]error{}
 	for _, t := range p.req.Targets {
 		if p.clients[t.Name], err = d.Dial(ctx, t, needConsul[t.Name]); err != nil {
+			if ctx.Err() != nil {
+				return err
+			}
+			p.away[t.Name] = err
+		}
+	}
+	for _, l := range lines {
+		// To go back, only what was changed has to be reached.
+		if err := p.away[l.Target]; err != nil && (changed(l) || !back) {
 			return err
 		}
 	}

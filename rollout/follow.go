@@ -33,6 +33,7 @@ type follower struct {
 	result ServiceResult
 	last   Event     // the last progress that was told
 	since  time.Time // blocked without a break since, when not zero
+	silent time.Time // Nomad has not answered since, when not zero
 
 	// failing are the Consul checks of the followed allocations that failed
 	// when last looked at while any did: a rollback takes them out of Consul
@@ -110,7 +111,11 @@ func (f *follower) register(ctx context.Context, index uint64) error {
 		opts.Submission = &api.JobSubmission{Source: string(s.HCL), Format: "hcl2"}
 	}
 	answered, err := f.send(ctx, opts)
-	if err != nil {
+	var refusal *Refusal
+	switch {
+	case errors.As(err, &refusal):
+		return err
+	case err != nil:
 		return fmt.Errorf("registering job %q: %w", s.spec.id, plain(err))
 	}
 	f.settling, f.target = false, answered
@@ -135,6 +140,7 @@ func (f *follower) send(ctx context.Context, opts *api.RegisterOptions) (uint64,
 		cancel()
 		switch {
 		case err == nil:
+			f.silent = time.Time{}
 			return resp.JobModifyIndex, nil
 		case unsure && conflict(err):
 			plan, _, perr := f.clients.Nomad.Jobs().Plan(s.Job.Job, true, s.spec.write(ctx))
@@ -146,7 +152,9 @@ func (f *follower) send(ctx context.Context, opts *api.RegisterOptions) (uint64,
 			return 0, err
 		}
 		unsure = true
-		f.progress(0, s.spec.total(), "Nomad, which does not answer: "+firstLine(plain(err).Error()))
+		if err := f.silence(err, 0, s.spec.total()); err != nil {
+			return 0, err
+		}
 		timer := time.NewTimer(500 * time.Millisecond)
 		select {
 		case <-timer.C:
@@ -226,13 +234,19 @@ var errMoved = errors.New("Enforcing job modify index: the job has another one")
 // FailedReverted there means that a rollback has begun.
 func (f *follower) until(ctx context.Context) (snapshot, error) {
 	for {
-		n, err := f.read(ctx)
+		// A server that stands still accepts a request and never answers it.
+		rctx, cancel := context.WithTimeoutCause(ctx, 20*time.Second, errors.New("no answer within 20 seconds"))
+		n, err := f.read(rctx)
+		cancel()
 		if err != nil {
 			if ctx.Err() != nil || !transient(err) {
 				return n, err
 			}
-			f.progress(f.last.Healthy, f.last.Desired, "Nomad, which does not answer: "+firstLine(plain(err).Error()))
+			if err := f.silence(err, f.last.Healthy, f.last.Desired); err != nil {
+				return n, err
+			}
 		} else {
+			f.silent = time.Time{}
 			v := judge(f.step.spec, n)
 			f.result.Healthy, f.result.Desired, f.result.Detail = v.healthy, v.desired, v.detail
 			if n.deployment != nil {
@@ -265,6 +279,23 @@ func (f *follower) until(ctx context.Context) (snapshot, error) {
 	}
 }
 
+// silence tells that Nomad has not answered. Its error is that this has gone
+// on for too long.
+func (f *follower) silence(err error, healthy, desired int) error {
+	if f.silent.IsZero() {
+		f.silent = time.Now()
+	}
+	f.progress(healthy, desired, "Nomad, which does not answer: "+firstLine(plain(err).Error()))
+	if time.Since(f.silent) < f.opts.Silence {
+		return nil
+	}
+	what := "not known whether it was submitted"
+	if f.result.Submitted {
+		what = "submitted"
+	}
+	return &Refusal{Outcome: Unreachable, Err: fmt.Errorf("%s; Nomad has not answered for %s: %w", what, f.opts.Silence, plain(err))}
+}
+
 // pause waits until there is a reason to look again.
 func (f *follower) pause(ctx context.Context) error {
 	var changed <-chan struct{}
@@ -276,7 +307,10 @@ func (f *follower) pause(ctx context.Context) error {
 		// No event stream: the token may not read it, or the server is away.
 		q := f.step.spec.query(ctx)
 		q.WaitIndex, q.WaitTime = f.index, 2*time.Second
-		if _, _, err := f.clients.Nomad.Jobs().Allocations(f.step.spec.id, false, q); err == nil {
+		bctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+		_, _, err := f.clients.Nomad.Jobs().Allocations(f.step.spec.id, false, q.WithContext(bctx))
+		cancel()
+		if err == nil {
 			return nil
 		}
 		again = time.Second
@@ -537,8 +571,15 @@ func notServing(err error) bool {
 	if !errors.As(err, &resp) {
 		return true
 	}
-	return resp.StatusCode() == http.StatusTooManyRequests || strings.Contains(resp.Body(), "No cluster leader") ||
-		strings.Contains(resp.Body(), "rpc error: EOF") || strings.Contains(resp.Body(), "connection refused")
+	if resp.StatusCode() == http.StatusTooManyRequests {
+		return true
+	}
+	return slices.ContainsFunc([]string{
+		"No cluster leader", "rpc error: EOF", "connection refused",
+		// Of a region that is forwarded to, in words of Nomad's and of yamux.
+		"No path to region", "failed to get conn", "i/o timeout", "i/o deadline reached",
+		"stream closed", "session shutdown", "keepalive timeout", "connection reset", "broken pipe",
+	}, func(text string) bool { return strings.Contains(resp.Body(), text) })
 }
 
 // plain is err in Nomad's own words, without the HTTP around them.

@@ -38,6 +38,9 @@ type GateOptions struct {
 	Redact func(string) string
 }
 
+// GateFirstLook is what a gate waits for before it knows anything.
+const GateFirstLook = "a first look at the services"
+
 // GateProgress is how a gate stands.
 type GateProgress struct {
 	// Since is when all began to hold; zero while Waiting says what does not.
@@ -74,7 +77,7 @@ func Hold(ctx context.Context, parties []Party, o GateOptions, tell func(GatePro
 	changed := make(chan struct{}, 1)
 	watched := make([]*watchedParty, len(parties))
 	for i, p := range parties {
-		watched[i] = &watchedParty{Party: p, changed: changed, waiting: "a first look at the services"}
+		watched[i] = &watchedParty{Party: p, changed: changed, waiting: GateFirstLook}
 		watching.Go(func() { watched[i].run(wctx) })
 	}
 	var probe *watchedProbe

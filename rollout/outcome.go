@@ -17,6 +17,8 @@ const (
 	Failed          Outcome = "failed"             // the deployment failed and was not rolled back
 	FailedReverted  Outcome = "failed-reverted"    // the deployment failed and Nomad went back to the version before
 	AwaitPromotion  Outcome = "awaiting-promotion" // canaries are healthy and somebody has to promote them
+	AwaitApproval   Outcome = "awaiting-approval"  // of a release: a wave waits until somebody approves it
+	Unreachable     Outcome = "unreachable"        // its Nomad does not answer; what was submitted goes on there
 	Superseded      Outcome = "superseded"         // somebody changed the job meanwhile
 	PlacementFailed Outcome = "placement-blocked"  // no node takes what is missing
 	TimedOut        Outcome = "timed-out"          // not healthy within the timeout
@@ -87,7 +89,7 @@ type Result struct {
 
 // worst orders outcomes for Result.Outcome: the first that occurs names the
 // whole rollout.
-var worst = [...]Outcome{Cancelled, Failed, FailedReverted, TimedOut, PlacementFailed, Superseded, AwaitPromotion, Skipped, Deployed}
+var worst = [...]Outcome{Cancelled, Failed, FailedReverted, TimedOut, PlacementFailed, Superseded, Unreachable, AwaitPromotion, AwaitApproval, Skipped, Deployed}
 
 // Outcome of the whole: the worst of its services.
 func (r Result) Outcome() Outcome {

@@ -32,6 +32,9 @@ type Options struct {
 	// BlockedGrace is how long a job may wait for a place while none of its
 	// allocations makes progress; 5 s when 0.
 	BlockedGrace time.Duration
+	// Silence is how long Nomad may not answer before a service counts as
+	// unreachable; two minutes when 0.
+	Silence time.Duration
 	// Former are the jobs of the last release. What of them is not to be
 	// rolled out is in Plan.Changes as a job that stops; Apply leaves it alone.
 	Former []Former
@@ -89,6 +92,9 @@ func (o Options) withDefaults() Options {
 	}
 	if o.BlockedGrace <= 0 {
 		o.BlockedGrace = 5 * time.Second
+	}
+	if o.Silence <= 0 {
+		o.Silence = 2 * time.Minute
 	}
 	if o.Redact == nil {
 		o.Redact = func(s string) string { return s }

@@ -111,11 +111,6 @@ func valuesOf(s *stack.Stack) (json.RawMessage, error) {
 
 func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request, saved *rollout.Saved, rel releaseFlags, createVolumes bool) error {
 	ctx, jobs := cmd.Context(), req.Jobs
-	for _, j := range jobs {
-		if j.Target != jobs[0].Target {
-			return usagef("environment %s has several targets; deploy one after the other with --target NAME", s.Environment)
-		}
-	}
 	targets, err := connectTargets(ctx, s, jobs, true)
 	if err != nil {
 		return err
@@ -126,19 +121,22 @@ func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request
 			return err
 		}
 	}
-	clients := home
-	if len(jobs) > 0 {
-		clients = targets[jobs[0].Target]
+	if saved != nil && len(targets) > 1 {
+		return usagef("a saved plan is of one target; choose one of %s with --target", strings.Join(targetsOf(jobs), ", "))
 	}
-	if err := rollout.CheckRequired(ctx, clients, s.RequiresJobs); err != nil {
-		return err
+	var volumes errVolumes
+	missing := map[string][]rollout.MissingVolume{}
+	for _, name := range targetsOf(jobs) {
+		if err := rollout.CheckRequired(ctx, targets[name], s.RequiresJobs); err != nil {
+			return err
+		}
+		if missing[name], err = rollout.MissingVolumes(ctx, targets[name], jobsIn(jobs, name)); err != nil {
+			return err
+		}
+		volumes = append(volumes, missing[name]...)
 	}
-	missing, err := rollout.MissingVolumes(ctx, clients, jobs)
-	if err != nil {
-		return err
-	}
-	if len(missing) > 0 && !createVolumes {
-		return errVolumes(missing)
+	if len(volumes) > 0 && !createVolumes {
+		return volumes
 	}
 
 	// Everything is asked before anything is written.
@@ -150,12 +148,18 @@ func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request
 		}
 		return rollout.Dial(ctx, t, needConsul)
 	}
+	d.Approve = asker(streams, rel.format)
 	hide := func(text string) string { return text }
 	d.Rollout.Redact = func(text string) string { return hide(text) }
 	view := newDeployView(streams, s.Name, s.Environment, rel.format == "json")
 	req.Begin = func(ctx context.Context) error {
-		if err := rollout.CreateVolumes(ctx, clients, missing, s.Volumes, view.volume); err != nil || len(s.Secrets) == 0 {
-			return err
+		for _, name := range targetsOf(jobs) {
+			if err := rollout.CreateVolumes(ctx, targets[name], missing[name], s.Volumes, view.volume); err != nil {
+				return err
+			}
+		}
+		if len(s.Secrets) == 0 {
+			return nil
 		}
 		made, err := secrets.Ensure(ctx, s.Secrets, jobs)
 		if err == nil {
@@ -233,6 +237,10 @@ func outcomeCode(o rollout.Outcome) int {
 		return exitPlacement
 	case rollout.TimedOut:
 		return exitTimeout
+	case rollout.AwaitApproval:
+		return exitPromotion
+	case rollout.Unreachable:
+		return exitCluster
 	case rollout.Cancelled:
 		return exitCancelled
 	}
@@ -317,7 +325,9 @@ func (v *deployView) event(e release.Event) {
 	case release.EventRelease:
 		v.state(e)
 	case release.EventWave:
-		v.line("wave %s: %s", e.Wave, e.State)
+		v.wave(e)
+	case release.EventGate:
+		v.gate(e)
 	default:
 		v.progress(e)
 	}
@@ -339,6 +349,40 @@ func (v *deployView) state(e release.Event) {
 		}
 		v.line("release %d: everything goes back to what was there before", e.Number)
 	}
+}
+
+func (v *deployView) wave(e release.Event) {
+	v.close()
+	text := string(e.State)
+	switch e.State {
+	case record.Running:
+		text = "begins"
+	case record.NeedsApproval:
+		text = "waits until somebody approves it: drover approve " + v.stackArgs()
+	}
+	if e.Text != "" && e.State != record.FailedState { // which is told with what follows from it
+		text += ": " + e.Text
+	}
+	v.line("wave %s: %s", e.Wave, text)
+}
+
+func (v *deployView) gate(e release.Event) {
+	v.close()
+	switch {
+	case e.Waiting == rollout.GateFirstLook:
+	case e.Waiting != "":
+		v.line("wave %s: its gate waits for %s", e.Wave, e.Waiting)
+	case time.Until(e.Until) > time.Second:
+		v.line("wave %s: all holds, and has to until %s (%s)", e.Wave, e.Until.Local().Format("15:04:05"), round(time.Until(e.Until)))
+	}
+}
+
+// stackArgs names the stack on a command line.
+func (v *deployView) stackArgs() string {
+	if v.env == stack.DefaultEnvironment {
+		return v.name
+	}
+	return v.name + " -e " + v.env
 }
 
 func (v *deployView) progress(e release.Event) {
@@ -405,6 +449,9 @@ func (v *deployView) end(r release.Result) error {
 		if r.Release != nil {
 			end["release"], end["state"], end["cause"], end["pruned"] = r.Release.Number, r.Release.State, r.Release.Cause, r.Pruned
 		}
+		if r.Halt != nil {
+			end["halt"] = r.Halt
+		}
 		if r.Back != nil {
 			end["back"] = r.Back.Services
 		}
@@ -419,6 +466,9 @@ func (v *deployView) end(r release.Result) error {
 		if s.Failure != nil {
 			printFailure(v.io.Err, s)
 		}
+	}
+	if h := r.Halt; h != nil && r.Back == nil && h.Outcome == rollout.Failed {
+		v.line("%s", h)
 	}
 	if r.Outcome() == rollout.Cancelled {
 		var left []string
@@ -466,18 +516,16 @@ func (v *deployView) next(r release.Result) string {
 	if r.Release == nil {
 		return nextCommand(r.Result)
 	}
-	env := ""
-	if v.env != stack.DefaultEnvironment {
-		env = " -e " + v.env
-	}
 	switch r.Release.State {
 	case record.Done, record.Aborted:
 		return ""
 	case record.NeedsPromotion:
-		return fmt.Sprintf("drover promote %s%s, or drover abort %s%s", v.name, env, v.name, env)
+		return fmt.Sprintf("drover promote %s, or drover abort %s", v.stackArgs(), v.stackArgs())
+	case record.NeedsApproval:
+		return fmt.Sprintf("drover approve %s, or drover abort %s", v.stackArgs(), v.stackArgs())
 	}
 	if r.Release.State.Open() {
-		return fmt.Sprintf("drover resume %s%s, or drover abort %s%s", v.name, env, v.name, env)
+		return fmt.Sprintf("drover resume %s, or drover abort %s", v.stackArgs(), v.stackArgs())
 	}
 	return nextCommand(r.Result)
 }
@@ -487,7 +535,7 @@ func counts(r rollout.Result) string {
 	var parts []string
 	for _, o := range []rollout.Outcome{
 		rollout.Deployed, rollout.Unchanged, rollout.Failed, rollout.FailedReverted, rollout.AwaitPromotion,
-		rollout.Superseded, rollout.PlacementFailed, rollout.TimedOut, rollout.Cancelled, rollout.Skipped,
+		rollout.Superseded, rollout.PlacementFailed, rollout.TimedOut, rollout.Unreachable, rollout.Cancelled, rollout.Skipped,
 	} {
 		if n := r.Count(o); n > 0 {
 			parts = append(parts, fmt.Sprintf("%d %s", n, o))

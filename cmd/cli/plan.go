@@ -103,13 +103,24 @@ type planned struct {
 
 // preparePlan asks the cluster what a deploy of the jobs would change.
 func preparePlan(ctx context.Context, s *stack.Stack, jobs []render.Job) (*planned, error) {
-	clients, err := connect(ctx, rollout.NeedsConsul(jobs))
+	if in := targetsOf(jobs); len(in) > 1 {
+		return nil, usagef("environment %s has several targets; choose one of %s with --target", s.Environment, strings.Join(in, ", "))
+	}
+	home, err := connect(ctx, false)
 	if err != nil {
 		return nil, err
 	}
+	targets, err := connectTargets(ctx, s, jobs, true)
+	if err != nil {
+		return nil, err
+	}
+	clients := home
+	if len(jobs) > 0 {
+		clients = targets[jobs[0].Target]
+	}
 	opts := rollout.Options{}
 	if len(s.Secrets) > 0 {
-		opts.Redact, err = record.OpenSecrets(clients.Nomad, s.Name, s.Environment, nil).Redactor(ctx)
+		opts.Redact, err = record.OpenSecrets(home.Nomad, s.Name, s.Environment, nil).Redactor(ctx)
 		if err != nil && !errors.Is(err, record.ErrNotFound) {
 			return nil, err
 		}

@@ -29,6 +29,7 @@ type releaseFlags struct {
 	rollout   rollout.Options
 	timeout   time.Duration
 	lockWait  time.Duration
+	approval  time.Duration
 	keep      int
 	onFailure string
 	message   string
@@ -42,6 +43,8 @@ func (f *releaseFlags) register(cmd *cobra.Command, wait time.Duration) {
 	fl.DurationVar(&f.rollout.Timeout, "service-timeout", 15*time.Minute, "how long one service may take to become healthy")
 	fl.DurationVar(&f.timeout, "timeout", 0, "how long all of it may take, without going back (default: no limit)")
 	fl.DurationVar(&f.lockWait, "lock-wait", wait, "how long to wait for somebody else who changes the stack")
+	fl.DurationVar(&f.rollout.Silence, "unreachable-after", 2*time.Minute, "how long Nomad may not answer before the release is left open")
+	fl.DurationVar(&f.approval, "approval-wait", 0, "how long to wait for 'drover approve' where a wave needs it (default: the release is left open)")
 	fl.StringVarP(&f.format, "output", "o", "text", "text, or json: one event per line")
 }
 
@@ -78,10 +81,11 @@ func (f *releaseFlags) check() error {
 // cluster.
 func (f *releaseFlags) deployer(cmd *cobra.Command, clients rollout.Clients, name, env string) *release.Deployer {
 	return &release.Deployer{
-		Releases: record.OpenReleases(clients.Nomad, name, env),
-		Dial:     rollout.Dial,
-		Holder:   record.Self(commandLine(cmd), os.Getenv),
-		LockWait: f.lockWait, Timeout: f.timeout, Keep: f.keep, Drover: Version,
+		Releases:     record.OpenReleases(clients.Nomad, name, env),
+		Dial:         rollout.Dial,
+		Holder:       record.Self(commandLine(cmd), os.Getenv),
+		ApprovalWait: f.approval,
+		LockWait:     f.lockWait, Timeout: f.timeout, Keep: f.keep, Drover: Version,
 		Rollout: f.rollout,
 	}
 }
@@ -587,6 +591,7 @@ func goOn(streams *IO, cmd *cobra.Command, do func(context.Context, *release.Dep
 			return err
 		}
 		d := flags.deployer(cmd, clients, r.Stack(), r.Environment())
+		d.Approve = asker(streams, flags.format)
 		if err := redacting(ctx, d, clients); err != nil {
 			return err
 		}
@@ -718,11 +723,12 @@ func releaseError(err error) error {
 		foreign *release.ForeignError
 		open    *release.OpenError
 		notOpen *release.NotOpenError
+		waits   *release.NoApprovalError
 	)
 	if errors.As(err, &large) || errors.As(err, &foreign) {
 		return errRefused{err, exitUsage}
 	}
-	if errors.As(err, &open) || errors.As(err, &notOpen) || errors.Is(err, record.ErrLocked) {
+	if errors.As(err, &open) || errors.As(err, &notOpen) || errors.As(err, &waits) || errors.Is(err, record.ErrLocked) {
 		return errRefused{err, exitBusy}
 	}
 	return err

@@ -1,0 +1,306 @@
+package release
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// EventGate tells how the gate of a wave stands: Waiting is what does not hold;
+// while all does, Until is when it has held for long enough.
+const EventGate = "gate"
+
+// Halt is why a release did not go on although its services came out well.
+type Halt struct {
+	Wave    string          `json:"wave"`
+	Outcome rollout.Outcome `json:"outcome"` // failed, awaiting-approval, cancelled, …
+	Detail  string          `json:"detail,omitempty"`
+}
+
+func (h *Halt) String() string {
+	if h.Wave == "" {
+		return h.Detail
+	}
+	return fmt.Sprintf("wave %s: %s", h.Wave, h.Detail)
+}
+
+// Approval asks a person whether a wave may begin.
+type Approval struct {
+	Number   int // of the release
+	Wave     string
+	Services []string // as SERVICE or SERVICE@TARGET
+}
+
+// outcome is that of what has been done so far.
+func (r *Result) outcome() rollout.Outcome {
+	if r.Halt != nil {
+		return r.Halt.Outcome
+	}
+	return r.Result.Outcome()
+}
+
+// reason is what decided, in one line.
+func (r *Result) reason(outcome rollout.Outcome) string {
+	if r.Halt != nil {
+		return r.Halt.String()
+	}
+	for _, s := range r.Services {
+		if s.Outcome == outcome {
+			return fmt.Sprintf("%s: %s", s.Name(), s.Detail)
+		}
+	}
+	return ""
+}
+
+// inWave rolls out one wave: when somebody has approved it, and until its gate
+// has held.
+func (r *run) inWave(ctx context.Context, res *Result, parts []*Part) {
+	i := parts[0].Wave
+	w := r.plan.req.Waves[i]
+	concerned := r.concerned(i)
+	if concerned {
+		if w.Approve && r.plan.req.Kind != KindRollback {
+			if res.Halt = r.approved(ctx, i, parts); res.Halt != nil {
+				return
+			}
+		}
+		r.noteWave(ctx, i, record.Running, "")
+	}
+	services := r.wave(ctx, parts)
+	res.Services = append(res.Services, services...)
+	if !concerned {
+		return
+	}
+	wave := rollout.Result{Services: services}
+	if outcome := wave.Outcome(); !outcome.OK() {
+		state := record.FailedState
+		if outcome == rollout.AwaitPromotion || outcome == rollout.Cancelled || outcome == rollout.Unreachable {
+			state = record.Interrupted // it can be gone on with
+		}
+		r.noteWave(ctx, i, state, (&Result{Result: wave}).reason(outcome))
+		return
+	}
+	if res.Halt = r.gate(ctx, w, parts); res.Halt != nil {
+		state := record.FailedState
+		if res.Halt.Outcome == rollout.Cancelled {
+			state = record.Interrupted
+		}
+		r.noteWave(ctx, i, state, res.Halt.Detail)
+		return
+	}
+	r.noteWave(ctx, i, record.Done, "")
+}
+
+// concerned says that the release changes something in a wave that is not
+// done.
+func (r *run) concerned(i int) bool {
+	if r.journal == nil || r.head.Waves[i].State == record.Done {
+		return false
+	}
+	return slices.ContainsFunc(r.journal.Services(), func(l record.Service) bool {
+		return l.Wave == i && l.Change != record.ChangeNone && l.Change != record.ChangeStop
+	})
+}
+
+// noteWave writes and tells how a wave stands. What cannot be written shows
+// when the next service is to be submitted.
+func (r *run) noteWave(ctx context.Context, i int, state record.State, detail string) {
+	_ = r.saveWave(ctx, i, func(w *record.Wave) {
+		now := time.Now().UTC()
+		if w.Started.IsZero() {
+			w.Started = now
+		}
+		if state == record.Done || state == record.FailedState {
+			w.Ended = now
+		}
+		w.State, w.Detail = state, detail
+	})
+	if len(r.plan.req.Waves) > 1 {
+		r.tellWave(EventWave, i, state, detail)
+	}
+}
+
+func (r *run) saveWave(ctx context.Context, i int, f func(*record.Wave)) error {
+	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	return r.save(wctx, func(h *record.Release) { f(&h.Waves[i]) })
+}
+
+func (r *run) tellWave(kind string, i int, state record.State, text string) {
+	r.d.emit(Event{Event: rollout.Event{Kind: kind}, Wave: r.plan.req.Waves[i].Name, Number: number(r.head), State: state, Text: text})
+}
+
+// gate waits until the gate of a wave has held, or cannot any more. Going
+// back to a release is not baked: what it was is known, and somebody waits.
+func (r *run) gate(ctx context.Context, w *stack.Wave, parts []*Part) *Halt {
+	o := rollout.GateOptions{Gate: w.Gate, Bake: w.Bake, Redact: r.d.Rollout.Redact}
+	if r.plan.req.Kind == KindRollback {
+		o.Bake = 0
+	}
+	if o.Bake == 0 && o.HTTP == nil && len(o.Command) == 0 {
+		return nil // they are healthy: that was waited for
+	}
+	var parties []rollout.Party
+	var targets []string
+	for _, p := range parts {
+		parties = append(parties, rollout.Party{Target: p.Target, Clients: r.plan.clients[p.Target], Jobs: p.Plan.Jobs()})
+		targets = append(targets, p.Target)
+	}
+	o.Env = []string{
+		"DROVER_STACK=" + r.head.Stack, "DROVER_ENVIRONMENT=" + r.head.Environment, fmt.Sprintf("DROVER_RELEASE=%d", r.head.Number),
+		"DROVER_WAVE=" + w.Name, "DROVER_TARGETS=" + strings.Join(targets, ","),
+	}
+	res, err := rollout.Hold(ctx, parties, o, func(p rollout.GateProgress) {
+		r.d.emit(Event{Event: rollout.Event{Kind: EventGate, Waiting: p.Waiting}, Wave: w.Name, Number: r.head.Number, Until: p.Until})
+	})
+	switch {
+	case err != nil:
+		h := &Halt{Wave: w.Name, Outcome: rollout.Cancelled, Detail: "its gate was being looked at"}
+		if errors.Is(err, errTimeout) {
+			h.Outcome, h.Detail = rollout.TimedOut, err.Error()+"; its gate was being looked at"
+		}
+		return h
+	case !res.OK:
+		return &Halt{Wave: w.Name, Outcome: rollout.Failed, Detail: res.Detail}
+	}
+	return nil
+}
+
+// approved waits until somebody has approved a wave: here, by Deployer.Approve,
+// or in another terminal, by way of the record. When nobody is asked or
+// waited for, the release stays open.
+func (r *run) approved(ctx context.Context, i int, parts []*Part) *Halt {
+	if r.head.Waves[i].Approved != "" {
+		return nil
+	}
+	w := r.plan.req.Waves[i]
+	halt := &Halt{Wave: w.Name, Outcome: rollout.AwaitApproval, Detail: "somebody has to approve it"}
+	err := r.saveWave(ctx, i, func(rw *record.Wave) { rw.State = record.NeedsApproval })
+	if err != nil {
+		halt.Outcome, halt.Detail = rollout.Failed, err.Error()
+		return halt
+	}
+	r.tellWave(EventWave, i, record.NeedsApproval, "")
+	if r.d.Approve == nil && r.d.ApprovalWait <= 0 {
+		return halt
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	elsewhere := make(chan string, 1)
+	go r.watchApproval(ctx, i, elsewhere)
+	here := make(chan bool, 1)
+	if r.d.Approve != nil {
+		a := Approval{Number: r.head.Number, Wave: w.Name}
+		for _, p := range parts {
+			for _, j := range p.Jobs {
+				a.Services = append(a.Services, j.Name())
+			}
+		}
+		go func() {
+			if yes, err := r.d.Approve(ctx, a); err == nil {
+				here <- yes
+			}
+		}()
+	}
+	var late <-chan time.Time
+	if r.d.ApprovalWait > 0 {
+		timer := time.NewTimer(r.d.ApprovalWait)
+		defer timer.Stop()
+		late = timer.C
+	}
+	by := r.d.Holder.User + "@" + r.d.Holder.Host
+	select {
+	case yes := <-here:
+		if !yes {
+			halt.Detail = "not approved"
+			return halt
+		}
+		err := r.saveWave(ctx, i, func(rw *record.Wave) { rw.Approved, rw.ApprovedAt = by, time.Now().UTC() })
+		if err != nil {
+			halt.Outcome, halt.Detail = rollout.Failed, err.Error()
+			return halt
+		}
+	case by = <-elsewhere:
+		if head, err := r.d.Releases.Read(ctx, r.head.Number); err == nil && head.Owner == r.head.Owner {
+			r.head = head
+		}
+	case <-late:
+		return halt
+	case <-ctx.Done():
+		halt.Outcome, halt.Detail = rollout.Cancelled, "nobody had approved it"
+		if errors.Is(context.Cause(ctx), errTimeout) {
+			halt.Outcome = rollout.AwaitApproval
+		}
+		return halt
+	}
+	r.tellWave(EventWave, i, "approved", "by "+by)
+	return nil
+}
+
+// watchApproval tells who has approved a wave in the record.
+func (r *run) watchApproval(ctx context.Context, i int, to chan<- string) {
+	var index uint64
+	for ctx.Err() == nil {
+		head, seen, err := r.d.Releases.Watch(ctx, r.head.Number, index)
+		if err == nil && head.Waves[i].Approved != "" {
+			to <- head.Waves[i].Approved
+			return
+		}
+		if index = seen; err != nil {
+			index = 0
+			timer := time.NewTimer(5 * time.Second)
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+				timer.Stop()
+			}
+		}
+	}
+}
+
+// NoApprovalError says that no wave waits for an approval.
+type NoApprovalError struct{ Release *record.Release }
+
+func (e *NoApprovalError) Error() string {
+	if e.Release == nil {
+		return "there is no release"
+	}
+	return fmt.Sprintf("release %d is %s: no wave of it waits for an approval", e.Release.Number, e.Release.State)
+}
+
+// Allow notes in the record that the wave which waits may begin. holder is
+// the drover that waits for that and goes on by itself; nil when there is
+// none, so that the release has to be resumed.
+func (d *Deployer) Allow(ctx context.Context, by string) (wave string, holder *record.Holder, err error) {
+	last, err := d.Releases.Last(ctx)
+	if err != nil {
+		return "", nil, err
+	}
+	if last == nil {
+		return "", nil, &NoApprovalError{}
+	}
+	_, err = d.Releases.Change(ctx, last.Number, func(h *record.Release) error {
+		i := slices.IndexFunc(h.Waves, func(w record.Wave) bool { return w.State == record.NeedsApproval })
+		if i < 0 || !h.State.Open() {
+			return &NoApprovalError{h}
+		}
+		w := &h.Waves[i]
+		if w.Approved == "" {
+			w.Approved, w.ApprovedAt = by, time.Now().UTC()
+		}
+		wave, last = w.Name, h
+		return nil
+	})
+	if err != nil || last.State != record.Running {
+		return wave, nil, err
+	}
+	holder, err = d.Releases.Holder(ctx)
+	return wave, holder, err
+}

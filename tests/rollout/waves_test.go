@@ -1,0 +1,394 @@
+// Package rollout_test runs drover, as a user would type it, against clusters
+// of several regions and datacenters.
+package rollout_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/devcluster"
+	"github.com/drover-nomad/drover/devcluster/devtest"
+)
+
+func TestMain(m *testing.M) { devtest.Main(m) }
+
+// shop is a stack of two services whose tasks are not processes: fast, and
+// they fail when they are told to.
+var shop = map[string]string{
+	"stack.hcl": `
+stack "shop" {}
+service "db" { secrets = ["pw"] }
+service "web" {
+  depends_on = ["db"]
+  secrets    = ["pw"]
+}
+secret "pw" {}
+`,
+	"variables.hcl": `
+variable "mode" { default = "one" }
+variable "ams_run_for" { default = "1h" }
+variable "gate" { default = "/" }
+`,
+	"_base.nomad.hcl": `
+locals {
+  run_for       = "1h"
+  db_datacenter = "eu"
+}
+job "*" {
+  update {
+    health_check      = "task_states"
+    min_healthy_time  = "100ms"
+    healthy_deadline  = "10s"
+    progress_deadline = "20s"
+  }
+  group "*" {
+    reschedule {
+      attempts  = 0
+      unlimited = false
+    }
+    restart {
+      attempts = 0
+      mode     = "fail"
+    }
+    task "*" {
+      driver = "mock_driver"
+      resources {
+        cpu    = 10
+        memory = 16
+      }
+    }
+  }
+}
+`,
+	"db.nomad.hcl": `
+job "shop-db" {
+  group "g" {
+    service {
+      name = "shop-db"
+    }
+    task "t" {
+      config {
+        run_for = "1h"
+      }
+    }
+  }
+}
+`,
+	"web.nomad.hcl": `
+job "shop-web" {
+  group "g" {
+    service {
+      name = "shop-web"
+    }
+    task "t" {
+      config {
+        run_for   = local.run_for
+        exit_code = 1
+      }
+      env {
+        MODE = var.mode
+      }
+      template {
+        destination = "local/db"
+        change_mode = "noop"
+        data        = <<EOT
+{{ range service "shop-db@${local.db_datacenter}" }}db on {{ .Node }}{{ end }}
+pw {{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}{{ len .pw.Value }}{{ end }}
+EOT
+      }
+    }
+  }
+}
+`,
+	"environments/prod.hcl": `
+target "fra" {
+  region      = "eu"
+  datacenters = ["dc1"]
+}
+target "ams" {
+  region      = "eu"
+  datacenters = ["dc2"]
+  services    = ["web"]
+  locals {
+    run_for = var.ams_run_for
+  }
+}
+target "nyc" {
+  region   = "us"
+  services = ["web"]
+  count    = { web = 2 }
+}
+wave "canary" {
+  targets = ["fra"]
+  bake    = "1s"
+}
+wave "europe" {
+  targets = ["ams"]
+  gate {
+    command = ["sh", "-c", "echo looked at $DROVER_TARGETS; test -e ${var.gate}"]
+    timeout = "3s"
+  }
+}
+wave "rest" {
+  approve = true
+}
+`,
+}
+
+// world is a cluster of two regions, each with two datacenters and a Consul
+// datacenter of its own, and drover.
+type world struct {
+	t      *testing.T
+	dev    *devcluster.Cluster
+	binary string
+	dir    string
+	env    []string
+}
+
+func newWorld(t *testing.T) *world {
+	w := &world{t: t, binary: filepath.Join(t.TempDir(), "drover"), dir: t.TempDir()}
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", w.binary, "../../cmd/drover").CombinedOutput(); err != nil {
+		t.Fatalf("building drover: %v\n%s", err, out)
+	}
+	w.dev = devtest.Cluster(t, devcluster.Options{Shape: devcluster.Shape{Regions: []string{"eu", "us"}, Datacenters: []string{"dc1", "dc2"}}})
+	var err error
+	if w.env, err = w.dev.Env("eu"); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range shop {
+		file := filepath.Join(w.dir, filepath.FromSlash(name))
+		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return w
+}
+
+// drover runs a command on the shop and returns what it said and its code.
+func (w *world) drover(command string, args ...string) (out string, code int) {
+	w.t.Helper()
+	ctx, cancel := context.WithTimeout(w.t.Context(), 4*time.Minute)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, w.binary, append([]string{command, w.dir, "-e", "prod"}, args...)...)
+	cmd.Env = append(os.Environ(), w.env...)
+	var buf bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &buf, &buf
+	err := cmd.Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		w.t.Fatal(err)
+	}
+	return buf.String(), cmd.ProcessState.ExitCode()
+}
+
+// expect is drover with the code that it must end with and what it must say.
+func (w *world) expect(code int, said []string, command string, args ...string) string {
+	w.t.Helper()
+	out, got := w.drover(command, args...)
+	if got != code {
+		w.t.Fatalf("%s %v ended with %d, want %d:\n%s", command, args, got, code, out)
+	}
+	for _, text := range said {
+		if !strings.Contains(out, text) {
+			w.t.Errorf("%s %v does not say %q:\n%s", command, args, text, out)
+		}
+	}
+	return out
+}
+
+func (w *world) nomad(region string) *api.Client {
+	for _, r := range w.dev.Regions() {
+		if r.Region == region {
+			c, err := api.NewClient(&api.Config{Address: r.NomadAddr, Region: region})
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			return c
+		}
+	}
+	w.t.Fatalf("no region %s", region)
+	return nil
+}
+
+// modes are what runs: job → MODE of its task.
+func (w *world) modes() map[string]string {
+	w.t.Helper()
+	out := map[string]string{}
+	for _, region := range []string{"eu", "us"} {
+		c := w.nomad(region)
+		list, _, err := c.Jobs().List(nil)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, stub := range list {
+			job, _, err := c.Jobs().Info(stub.ID, nil)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			if !*job.Stop {
+				out[region+"/"+stub.ID] = job.TaskGroups[0].Tasks[0].Env["MODE"]
+			}
+		}
+	}
+	return out
+}
+
+func (w *world) runs(want map[string]string) {
+	w.t.Helper()
+	got := w.modes()
+	for job, mode := range want {
+		if have, ok := got[job]; !ok || have != mode {
+			w.t.Errorf("%s runs %q (%v), want %q", job, have, ok, mode)
+		}
+	}
+	if len(got) != len(want) {
+		w.t.Errorf("jobs are %v, want %v", got, want)
+	}
+}
+
+// rendered reads a file that a template of a job's first allocation wrote.
+func (w *world) rendered(region, job, file string) string {
+	w.t.Helper()
+	c := w.nomad(region)
+	allocs, _, err := c.Jobs().Allocations(job, false, nil)
+	if err != nil || len(allocs) == 0 {
+		w.t.Fatalf("allocations of %s: %v, %v", job, allocs, err)
+	}
+	alloc, _, err := c.Allocations().Info(allocs[0].ID, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	r, err := c.AllocFS().Cat(alloc, file, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	defer r.Close() //nolint:errcheck // read only
+	text, err := io.ReadAll(r)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return string(text)
+}
+
+// approve approves the wave that waits, as soon as one does.
+func (w *world) approve() {
+	w.t.Helper()
+	deadline := time.Now().Add(2 * time.Minute)
+	for {
+		out, code := w.drover("approve")
+		if code == 0 && strings.Contains(out, "wave rest is approved") {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.t.Fatalf("no wave waits: %d\n%s", code, out)
+		}
+		select {
+		case <-time.After(300 * time.Millisecond):
+		case <-w.t.Context().Done():
+			return
+		}
+	}
+}
+
+// TestWaves is a life of one stack over two regions and two datacenters.
+func TestWaves(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t)
+	jobs := func(mode string) map[string]string {
+		return map[string]string{"eu/shop-db-fra": "", "eu/shop-web-fra": mode, "eu/shop-web-ams": mode, "us/shop-web": mode}
+	}
+
+	// The first release stops before the wave that needs an approval, which
+	// drover approve gives, and goes on.
+	w.expect(5, []string{"wave canary: begins", "wave europe: deployed", "drover approve shop -e prod"}, "deploy")
+	w.runs(map[string]string{"eu/shop-db-fra": "", "eu/shop-web-fra": "one", "eu/shop-web-ams": "one"})
+	w.expect(11, []string{"drover resume"}, "deploy")
+	w.expect(0, []string{"web@nyc: deployed", "deployed"}, "approve")
+	w.runs(jobs("one"))
+	w.expect(11, []string{"no wave of it waits"}, "approve")
+	w.expect(0, []string{"unchanged"}, "deploy")
+	w.expect(0, []string{"web@nyc", "2/2", "db@fra"}, "status")
+
+	// Each region has the secrets of its jobs, and nyc finds the database of
+	// the other Consul datacenter.
+	for job, region := range map[string]string{"shop-web-fra": "eu", "shop-web-ams": "eu", "shop-web": "us"} {
+		text := w.rendered(region, job, "t/local/db")
+		if !strings.Contains(text, "db on ") || !strings.Contains(text, "pw 32") {
+			t.Errorf("%s found %q", job, text)
+		}
+	}
+
+	// A gate that does not hold in wave two: wave one goes back, too, and wave
+	// three has never begun.
+	out := w.expect(4, []string{"wave europe", "the gate did not hold within 3s: sh: exit status 1: looked at ams", "web@fra"}, "deploy", "--var", "mode=two", "--var", "gate=/there/is/none")
+	if strings.Contains(out, "web@nyc: submitted") {
+		t.Errorf("wave three began:\n%s", out)
+	}
+	w.runs(jobs("one"))
+
+	// So does a service that fails in wave two.
+	w.expect(4, []string{"web@ams: failed", "web@fra"}, "deploy", "--var", "mode=two", "--var", "ams_run_for=10ms")
+	w.runs(jobs("one"))
+
+	// And one that fails when it was healthy already: its gate sees that.
+	w.expect(4, []string{"the gate did not hold within 3s: web@ams"}, "deploy", "--var", "mode=two", "--var", "ams_run_for=1500ms")
+	w.runs(jobs("one"))
+
+	// Unless it is said to stay.
+	w.expect(3, []string{"the gate did not hold"}, "deploy", "--var", "mode=two", "--var", "gate=/there/is/none", "--on-failure", "stop")
+	w.runs(map[string]string{"eu/shop-db-fra": "", "eu/shop-web-fra": "two", "eu/shop-web-ams": "two", "us/shop-web": "one"})
+
+	// A drover that waits goes on when another terminal approves; meanwhile the
+	// region of wave three is cut off. That is no failure: the release stays
+	// open, and what it did stays.
+	type ended struct {
+		out  string
+		code int
+	}
+	done := make(chan ended, 1)
+	go func() {
+		out, code := w.drover("deploy", "--var", "mode=three", "--approval-wait", "2m", "--unreachable-after", "3s")
+		done <- ended{out, code}
+	}()
+	waiting := func() bool {
+		out, _ := w.drover("history")
+		return strings.Contains(out, "running")
+	}
+	for deadline := time.Now().Add(time.Minute); !waiting(); {
+		if time.Now().After(deadline) {
+			t.Fatal("the release has not begun")
+		}
+	}
+	for deadline := time.Now().Add(time.Minute); w.modes()["eu/shop-web-ams"] != "three"; {
+		if time.Now().After(deadline) {
+			t.Fatal("wave europe has not begun")
+		}
+	}
+	if err := w.dev.Kill(t.Context(), "us-nomad-server-1"); err != nil {
+		t.Fatal(err)
+	}
+	w.approve()
+	e := <-done
+	if e.code != 10 || !strings.Contains(e.out, "web@nyc: unreachable") || !strings.Contains(e.out, "drover resume shop -e prod") {
+		t.Fatalf("it ended with %d:\n%s", e.code, e.out)
+	}
+	w.expect(10, []string{"us"}, "resume")
+	if err := w.dev.Restart(t.Context(), "us-nomad-server-1"); err != nil {
+		t.Fatal(err)
+	}
+	w.expect(0, []string{"web@nyc: deployed"}, "resume", "--lock-wait", "1m")
+	w.runs(jobs("three"))
+
+	w.expect(0, nil, "destroy", "-y", "--purge", "secrets")
+	w.runs(map[string]string{})
+}
