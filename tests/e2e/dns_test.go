@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/devcluster"
 )
 
@@ -191,6 +192,16 @@ func (s *site) says(t testing.TB, code int, texts []string, args ...string) {
 // a wildcard through PowerDNS, served by the edge, found by DNS.
 func TestSite(t *testing.T) {
 	s := newSite(t)
+	seen, secrets := s.watch(t), hidden{}
+	store := acme.NewStore(acme.NomadVariables(s.nomad))
+	keep := func() {
+		t.Helper()
+		o, err := store.Get(t.Context(), "wild")
+		if err != nil {
+			t.Fatal(err)
+		}
+		secrets.key(t, "the key of "+o.Status.Serial, o.Key.Reveal())
+	}
 
 	// Before there is an edge nobody knows where the name leads.
 	s.says(t, 1, []string{"shop.drover.test A is not as the stack wants it: no instance of the edge passes its check"}, "dns", "apply", s.dir, "-e", "dev")
@@ -214,6 +225,7 @@ func TestSite(t *testing.T) {
 	}
 
 	t.Run("renewal", func(t *testing.T) {
+		keep()
 		s.drover.must(t, s.ca("cert", "renew", "wild", "--force", "--stack", s.dir, "-e", "dev")...)
 		eventually(t, 10*time.Second, "the renewed certificate is served", func() bool {
 			_, now, err := s.get(t.Context(), "shop.drover.test")
@@ -232,6 +244,22 @@ func TestSite(t *testing.T) {
 		s.says(t, 0, []string{"1 to delete", "1 unchanged"}, "dns", "plan", s.with(t, `routes = false`), "-e", "dev")
 	})
 	t.Run("faults", func(t *testing.T) { testSiteFaults(t, s) })
+	t.Run("keys", func(t *testing.T) {
+		keep()
+		account, err := store.Account(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		secrets.key(t, "the account key", account.Key.Reveal())
+		key, err := s.DNSKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		secrets.add("the key of PowerDNS", key)
+		// The command has that one from its environment, as it was told to.
+		seen.forget("PDNS_API_KEY=" + key)
+		testKeys(t, s.running, seen, secrets, map[string]bool{"dns/api-key": true, "dns/pdns.conf": true})
+	})
 }
 
 // with is the site with another line in its dns block.

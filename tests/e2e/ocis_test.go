@@ -38,6 +38,7 @@ func TestMain(m *testing.M) {
 type drover struct {
 	binary string
 	env    []string
+	said   bytes.Buffer // all that it printed
 }
 
 // buildDrover compiles the command as the Makefile does.
@@ -61,6 +62,8 @@ func (d *drover) run(ctx context.Context, args ...string) (stdout, stderr string
 	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
 		return "", err.Error(), -1
 	}
+	d.said.Write(out.Bytes())
+	d.said.Write(errs.Bytes())
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()
 }
 
