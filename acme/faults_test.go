@@ -261,10 +261,14 @@ func TestBadCA(t *testing.T) {
 				}
 			})
 			spec := acme.Spec{Name: c.name, Names: []string{c.name + ".example.com"}, Issuers: []string{c.name}}
-			if _, err := m.Apply(t.Context(), spec); err != nil {
+			before, err := m.Apply(t.Context(), spec)
+			if err != nil {
 				t.Fatal(err)
 			}
 			r, err := m.Reconcile(t.Context(), c.name)
+			if r.Object == nil || r.Object.Chain != before.Chain || r.Object.Key.Reveal() != before.Key.Reveal() {
+				t.Error("what is served does not go on")
+			}
 			var ie *acme.IssuerError
 			if !errors.As(err, &ie) || ie.Kind != c.kind || !strings.Contains(err.Error(), "issuer "+c.name) || !strings.Contains(err.Error(), c.says) {
 				t.Fatalf("%+v", err)

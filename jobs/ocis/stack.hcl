@@ -288,9 +288,19 @@ volume "ocis-thumbnails" {
   }
 }
 
-# For the edge, where TLS of the outside ends.
+# For the edge, where TLS of the outside ends. The route is a tag of the
+# service proxy; with a DNS provider, its record is made too.
 certificate "public" {
-  names = [split(":", var.domain)[0]]
+  names     = length(var.certificate_names) > 0 ? var.certificate_names : [split(":", var.domain)[0]]
+  challenge = var.certificate_challenge
+}
+
+dns {
+  provider  = var.dns_provider
+  server    = var.dns_server
+  zones     = var.dns_zones
+  targets   = var.dns_targets
+  resolvers = var.dns_resolvers
 }
 
 # The proof: a demo user lists their files over WebDAV; where there are no demo

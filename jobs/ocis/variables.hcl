@@ -7,6 +7,52 @@ variable "domain" {
   }
 }
 
+variable "certificate_names" {
+  type        = list(string)
+  description = "Names of the certificate; the domain when empty. A wildcard needs certificate_challenge = \"dns-01\"."
+  default     = []
+}
+
+variable "certificate_challenge" {
+  type        = string
+  description = "How the CA is shown that the names are ours: http-01 at the edge, or dns-01 with the DNS provider."
+  default     = "http-01"
+  validation {
+    condition     = contains(["http-01", "dns-01", "dns-persist-01"], var.certificate_challenge)
+    error_message = "The challenge is one of http-01, dns-01 and dns-persist-01."
+  }
+}
+
+variable "dns_provider" {
+  type        = string
+  description = "Where the record of the domain is made: powerdns, rfc2136 or cloudflare; empty for nowhere. Its credential is in the environment."
+  default     = ""
+}
+
+variable "dns_server" {
+  type        = string
+  description = "Server of the DNS provider: the URL of PowerDNS, HOST:PORT for rfc2136."
+  default     = ""
+}
+
+variable "dns_zones" {
+  type        = list(string)
+  description = "Zones that may be changed."
+  default     = []
+}
+
+variable "dns_targets" {
+  type        = list(string)
+  description = "Where the domain leads: addresses, or one name; the instances of the edge when empty."
+  default     = []
+}
+
+variable "dns_resolvers" {
+  type        = list(string)
+  description = "Name servers, HOST:PORT, that must show a record of dns-01 before the CA is told to look; the system's when empty."
+  default     = []
+}
+
 variable "driver" {
   type        = string
   description = "Task driver: docker (the image), exec or raw_exec (a binary on every node)."

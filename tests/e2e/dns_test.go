@@ -15,6 +15,8 @@ import (
 	"testing"
 	"time"
 
+	capi "github.com/hashicorp/consul/api"
+
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/devcluster"
 )
@@ -131,35 +133,38 @@ func (s *site) ca(args ...string) []string {
 	return append(args, "--directory", s.ACMEDirectory(), "--ca", s.ACMECA())
 }
 
-// get asks for https://HOST/ as anybody would: the name by DNS, the certificate
-// by the CA.
+// get asks for https://HOST/.
 func (s *site) get(ctx context.Context, host string) (body string, leaf *x509.Certificate, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+host+"/", nil)
+	if err != nil {
+		return "", nil, err
+	}
+	status, body, leaf, err := s.do(req)
+	if err == nil && status != http.StatusOK {
+		err = fmt.Errorf("status %d: %s", status, body)
+	}
+	return body, leaf, err
+}
+
+// do asks as anybody would: the name by DNS, the certificate by the CA.
+func (s *site) do(req *http.Request) (status int, body string, leaf *x509.Certificate, err error) {
 	resolver := &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, network, s.DNSServer())
 	}}
 	tr := &http.Transport{
 		TLSClientConfig: &tls.Config{RootCAs: s.roots, MinVersion: tls.VersionTLS12},
 		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return (&net.Dialer{Resolver: resolver}).DialContext(ctx, network, host+":9443")
+			return (&net.Dialer{Resolver: resolver}).DialContext(ctx, network, req.URL.Hostname()+":9443")
 		},
 	}
 	defer tr.CloseIdleConnections()
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
-	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "https://"+host+"/", nil)
+	resp, err := (&http.Client{Transport: tr, Timeout: 30 * time.Second}).Do(req)
 	if err != nil {
-		return "", nil, err
-	}
-	resp, err := (&http.Client{Transport: tr}).Do(req)
-	if err != nil {
-		return "", nil, err
+		return 0, "", nil, err
 	}
 	defer func() { _ = resp.Body.Close() }()
 	b, err := io.ReadAll(resp.Body)
-	if err == nil && resp.StatusCode != http.StatusOK {
-		err = fmt.Errorf("%s: %s", resp.Status, b)
-	}
-	return string(b), resp.TLS.PeerCertificates[0], err
+	return resp.StatusCode, string(b), resp.TLS.PeerCertificates[0], err
 }
 
 // served waits until a host is.
@@ -244,6 +249,28 @@ func TestSite(t *testing.T) {
 		s.says(t, 0, []string{"1 to delete", "1 unchanged"}, "dns", "plan", s.with(t, `routes = false`), "-e", "dev")
 	})
 	t.Run("faults", func(t *testing.T) { testSiteFaults(t, s) })
+	t.Run("controller", func(t *testing.T) {
+		keep()
+		// The one of the dev cluster knows no stack.
+		s.drover.must(t, "destroy", "drover", "-e", "dev", "-y")
+		s.powerdns(t, `{"name":"shop.drover.test.","type":"A","changetype":"DELETE"}`)
+		before, err := store.Update(t.Context(), "wild", func(o *acme.Object) error { o.Status.Forced = true; return nil })
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			s.drover.run(ctx, "controller", s.dir, "-e", "dev", "--listen", "127.0.0.1:0")
+		}()
+		defer func() { stop(); <-ended }()
+		s.served(t, "shop.drover.test") // found by DNS again
+		eventually(t, time.Minute, "the certificate is renewed", func() bool {
+			o, err := store.Get(t.Context(), "wild")
+			return err == nil && o.Status.Serial != before.Status.Serial
+		})
+	})
 	t.Run("keys", func(t *testing.T) {
 		keep()
 		account, err := store.Account(t.Context())
@@ -374,6 +401,47 @@ record "alias" {
 		s.drover.must(t, "deploy", "edge", "-e", "dev", "-var", `certificates=["wild"]`)
 		s.says(t, 0, []string{"0 created, 0 updated, 0 deleted, 2 unchanged"}, "dns", "apply", s.dir, "-e", "dev")
 		s.served(t, "shop.drover.test")
+	})
+}
+
+// testWildcard reaches oCIS by a name below a wildcard, which was proven by
+// DNS-01 through PowerDNS: another way to the same proxy.
+func testWildcard(t *testing.T, r *running) {
+	stack := siteFiles["stack.hcl"]
+	s := &site{running: r, dir: t.TempDir(), roots: x509.NewCertPool()}
+	for name, text := range map[string]string{
+		"stack.hcl": stack[:strings.Index(stack, "service ")], "variables.hcl": siteFiles["variables.hcl"],
+	} {
+		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	proxy, _, err := r.consul.Catalog().Service("ocis-proxy", "", nil)
+	if err != nil || len(proxy) == 0 {
+		t.Fatalf("%d instances of the proxy: %v", len(proxy), err)
+	}
+	if err := r.consul.Agent().ServiceRegister(&capi.AgentServiceRegistration{
+		Name: "ocis-alias", Address: proxy[0].ServiceAddress, Port: proxy[0].ServicePort,
+		Tags: []string{"drover.route=cloud.drover.test/", "drover.protocol=https"},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = r.consul.Agent().ServiceDeregister("ocis-alias") }()
+	s.drover.must(t, s.ca("cert", "issue", s.dir)...)
+	s.drover.must(t, "deploy", "edge", "-e", "dev", "-var", `certificates=["public", "wild"]`)
+	s.powerdns(t, `{"name":"cloud.drover.test.","type":"A","ttl":60,"changetype":"REPLACE","records":[{"content":"`+s.Loopback()+`"}]}`)
+	pem, err := os.ReadFile(s.CA())
+	if err != nil || !s.roots.AppendCertsFromPEM(pem) {
+		t.Fatalf("the CA of the dev cluster: %v", err)
+	}
+	eventually(t, 30*time.Second, "PROPFIND by name answers 207", func() bool {
+		req, err := http.NewRequestWithContext(t.Context(), "PROPFIND", "https://cloud.drover.test/remote.php/webdav/", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.SetBasicAuth(einstein.user, einstein.password)
+		status, _, leaf, err := s.do(req)
+		return err == nil && status == http.StatusMultiStatus && slices.Contains(leaf.DNSNames, "*.drover.test")
 	})
 }
 

@@ -90,7 +90,7 @@ type running struct {
 // edge, and otherwise at the proxy's own address with its own certificate.
 func start(t *testing.T, withACME bool) *running {
 	t.Helper()
-	r := startOn(t, devcluster.Options{Tools: []string{devcluster.OCIS}, ACME: withACME})
+	r := startOn(t, devcluster.Options{Tools: []string{devcluster.OCIS}, ACME: withACME, DNS: withACME})
 	if !withACME {
 		r.ocis = newOCIS("https://"+r.Loopback()+":9200", nil)
 		return r
@@ -160,6 +160,7 @@ func TestOCIS(t *testing.T) {
 		{"plain job specs", func(t *testing.T) { testPlainSpecs(t, r) }},
 		{"secrets", func(t *testing.T) { testNoSecretInClear(t, r) }},
 		{"renewal is served", func(t *testing.T) { testRenewal(t, r) }},
+		{"wildcard by DNS-01", func(t *testing.T) { testWildcard(t, r) }},
 		{"nginx as the edge", func(t *testing.T) {
 			// One job of two stacks: neither takes it from the other.
 			r.drover.must(t, "destroy", "edge", "-e", "dev", "-y")
