@@ -249,28 +249,6 @@ func TestSite(t *testing.T) {
 		s.says(t, 0, []string{"1 to delete", "1 unchanged"}, "dns", "plan", s.with(t, `routes = false`), "-e", "dev")
 	})
 	t.Run("faults", func(t *testing.T) { testSiteFaults(t, s) })
-	t.Run("controller", func(t *testing.T) {
-		keep()
-		// The one of the dev cluster knows no stack.
-		s.drover.must(t, "destroy", "drover", "-e", "dev", "-y")
-		s.powerdns(t, `{"name":"shop.drover.test.","type":"A","changetype":"DELETE"}`)
-		before, err := store.Update(t.Context(), "wild", func(o *acme.Object) error { o.Status.Forced = true; return nil })
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, stop := context.WithCancel(t.Context())
-		ended := make(chan struct{})
-		go func() {
-			defer close(ended)
-			s.drover.run(ctx, "controller", s.dir, "-e", "dev", "--listen", "127.0.0.1:0")
-		}()
-		defer func() { stop(); <-ended }()
-		s.served(t, "shop.drover.test") // found by DNS again
-		eventually(t, time.Minute, "the certificate is renewed", func() bool {
-			o, err := store.Get(t.Context(), "wild")
-			return err == nil && o.Status.Serial != before.Status.Serial
-		})
-	})
 	t.Run("keys", func(t *testing.T) {
 		keep()
 		account, err := store.Account(t.Context())
