@@ -141,6 +141,9 @@ func (c *Cluster) Env(region string) ([]string, error) {
 			// beforehand: where this cluster's jobs may listen.
 			"NOMAD_VAR_mesh_address=" + r.Loopback, "NOMAD_VAR_domain=" + domain,
 		}
+		if c.l.Secure {
+			env = append(env, c.l.secureEnv()...)
+		}
 		if c.l.ACME {
 			env = append(env, "DROVER_ACME_DIRECTORY="+c.ACMEDirectory(), "DROVER_ACME_CA="+c.ACMECA(), fmt.Sprintf("DROVER_ACME_HTTP_PORT=%d", edgeHTTP), "DROVER_DEV_CA="+c.CA())
 		}

@@ -135,6 +135,9 @@ func (l *layout) fits(opts Options) error {
 	if !opts.Shape.isZero() && !opts.Shape.equal(l.Shape) {
 		return invalidf("the dev cluster %q exists with another shape (%s): remove it with drover dev down --wipe, or give another --name", l.Name, l.Shape)
 	}
+	if opts.Secure && !l.Secure {
+		return invalidf("the dev cluster %q exists without ACLs and TLS: remove it with drover dev down --wipe, or give another --name", l.Name)
+	}
 	if opts.DefaultPorts && l.Ports != slotPorts(l.Slot, true) {
 		return invalidf("the dev cluster %q exists with ports of its own: remove it with drover dev down --wipe, or give another --name", l.Name)
 	}
@@ -215,6 +218,11 @@ func (l *layout) prepare(ctx context.Context) error {
 			return fmt.Errorf("preparing the dev cluster: %w", err)
 		}
 	}
+	if l.Secure {
+		if err := l.secureFiles(); err != nil {
+			return fmt.Errorf("preparing the dev cluster: %w", err)
+		}
+	}
 	for _, a := range l.agents() {
 		if err := l.configure(ctx, a); err != nil {
 			return fmt.Errorf("preparing the dev cluster: %w", err)
@@ -226,6 +234,9 @@ func (l *layout) prepare(ctx context.Context) error {
 // configure writes the agent's configuration and puts its last log aside.
 func (l *layout) configure(ctx context.Context, a *agentSpec) error {
 	mode := os.FileMode(0o644)
+	if l.Secure {
+		mode = 0o600 // there are tokens in it
+	}
 	switch a.program {
 	case Pebble:
 		mode = 0o600
@@ -325,6 +336,9 @@ func (l *layout) launch(ctx context.Context, opts Options) (_ *Cluster, err erro
 			}
 		}
 		if err := l.awaitReady(ctx, opts.Timeout, stage); err != nil {
+			return nil, err
+		}
+		if err := l.protect(ctx, stage); err != nil {
 			return nil, err
 		}
 	}

@@ -48,7 +48,7 @@ func until(t testing.TB, limit time.Duration, f func() error) {
 
 func nomadClient(t testing.TB, c *devcluster.Cluster) *api.Client {
 	t.Helper()
-	n, err := api.NewClient(&api.Config{Address: c.NomadAddr()})
+	n, err := api.NewClient(c.NomadConfig())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,11 +57,7 @@ func nomadClient(t testing.TB, c *devcluster.Cluster) *api.Client {
 
 func consulClient(t testing.TB, c *devcluster.Cluster) *capi.Client {
 	t.Helper()
-	u, err := url.Parse(c.ConsulAddr())
-	if err != nil {
-		t.Fatal(err)
-	}
-	k, err := capi.NewClient(&capi.Config{Address: u.Host})
+	k, err := capi.NewClient(c.ConsulConfig())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -58,6 +58,10 @@ type Options struct {
 	// DNS adds PowerDNS with the zone DNSZone to the cluster, which then keeps
 	// it; see Cluster.DNSServer. Pebble asks it, and nobody else, for names.
 	DNS bool
+	// Secure makes a new cluster with ACLs and mutual TLS in Nomad and Consul,
+	// and with Consul tokens by workload identity; one that exists keeps what
+	// it has. See Cluster.Env.
+	Secure bool
 	// Tools are put into BinDir for tasks to run: names as in Tools.Path.
 	Tools []string
 	// Finder finds or builds them, and what the agents run.

@@ -42,11 +42,13 @@ type layout struct {
 	Ports         ports  `json:"ports"`
 	ACME          bool   `json:"acme,omitempty"`
 	DNS           bool   `json:"dns,omitempty"`
+	Secure        bool   `json:"secure,omitempty"`
 	Throwaway     bool   `json:"throwaway,omitempty"`
 	// Programs are the paths of what the agents run now or ran last.
 	Programs map[string]string `json:"programs"`
 
-	dir string
+	dir     string
+	secrets *secrets // of a secure cluster
 }
 
 // ports are those of every agent; in larger shapes each has an address of its
@@ -91,7 +93,7 @@ func slotPorts(slot int, defaults bool) ports {
 func newLayout(opts Options, slot int) *layout {
 	id := make([]byte, 8)
 	_, _ = rand.Read(id) // never fails
-	return &layout{
+	l := &layout{
 		LayoutVersion: layoutVersion,
 		ID:            hex.EncodeToString(id),
 		Name:          opts.Name,
@@ -100,16 +102,21 @@ func newLayout(opts Options, slot int) *layout {
 		Ports:         slotPorts(slot, opts.DefaultPorts),
 		ACME:          opts.ACME,
 		DNS:           opts.DNS,
+		Secure:        opts.Secure,
 		Throwaway:     opts.Throwaway,
 		dir:           opts.Dir,
 	}
+	if l.Secure {
+		l.newSecrets()
+	}
+	return l
 }
 
 const layoutFile = "state.json"
 
 // entries are all names that drover and the agents make in the directory of
 // a cluster: nothing else is ever removed.
-var entries = []string{"bin", "data", "volumes", "alloc", "nomad", "consul", "acme", "dns", "config", "logs", "run", layoutFile}
+var entries = []string{"bin", "data", "volumes", "alloc", "nomad", "consul", "acme", "dns", "secure", "config", "logs", "run", layoutFile}
 
 func loadLayout(dir string) (*layout, error) {
 	b, err := os.ReadFile(filepath.Join(dir, layoutFile)) // #nosec G703 -- the directory is the caller's choice
@@ -138,10 +145,20 @@ func loadLayout(dir string) (*layout, error) {
 		l.Ports.DNS, l.Ports.DNSAPI = p.DNS, p.DNSAPI
 	}
 	l.dir = dir
+	if l.Secure {
+		if l.secrets, err = readSecrets(dir); err != nil {
+			return nil, err
+		}
+	}
 	return &l, nil
 }
 
 func (l *layout) save() error {
+	if l.Secure { // first, since the state says that they are there
+		if err := l.saveSecrets(); err != nil {
+			return fmt.Errorf("writing the dev cluster's tokens: %w", err)
+		}
+	}
 	b, err := json.MarshalIndent(l, "", "  ")
 	if err != nil {
 		return fmt.Errorf("writing the dev cluster's state: %w", err)
@@ -185,6 +202,7 @@ type agentSpec struct {
 	loopback   string // Nomad clients
 	consul     string // address of the Consul agent that a Nomad agent uses
 	bridge     string // interface to be made for a client, with addr
+	secure     bool   // its API is HTTPS
 	config     string // HCL, Pebble's JSON, what PowerDNS reads
 }
 
@@ -204,7 +222,7 @@ func (a *agentSpec) httpPort(p ports) int {
 
 func (a *agentSpec) httpAddr(p ports) string {
 	scheme := "http"
-	if a.program == Pebble {
+	if a.program == Pebble || a.secure {
 		scheme = "https"
 	}
 	return fmt.Sprintf("%s://%s:%d", scheme, a.addr, a.httpPort(p))
@@ -228,9 +246,13 @@ func (l *layout) ip(host int) string {
 
 // agents are all agents of the cluster in the order in which to start them.
 func (l *layout) agents() []*agentSpec {
-	all := l.severalNodes
+	nodes := l.severalNodes
 	if l.Shape.Single() {
-		all = l.singleNode
+		nodes = l.singleNode
+	}
+	all := nodes()
+	for _, a := range all {
+		a.secure = l.Secure
 	}
 	var first []*agentSpec
 	if l.DNS {
@@ -239,7 +261,7 @@ func (l *layout) agents() []*agentSpec {
 	if l.ACME {
 		first = append(first, l.pebble())
 	}
-	return append(first, all()...)
+	return append(first, all...)
 }
 
 // named is the agent of that name, nil if there is none.
@@ -290,9 +312,9 @@ func (l *layout) severalNodes() []*agentSpec {
 	for r, region := range l.Shape.Regions {
 		// One Consul datacenter per region: a region's clients then find
 		// each other's services whatever their Nomad datacenter is.
-		consulDC := l.Shape.Datacenters[0]
+		consulDC := l.consulDatacenter(region)
 		if len(l.Shape.Regions) > 1 {
-			prefix, consulDC = region+"-", region
+			prefix = region + "-"
 		}
 		cs := &agentSpec{name: prefix + "consul-server", program: Consul, server: true, region: region, datacenter: consulDC, addr: l.ip(11 + r)}
 		consulServers = append(consulServers, cs)
@@ -359,15 +381,19 @@ func (l *layout) severalNodes() []*agentSpec {
 }
 
 // stages are the agents that start together, each stage when the one before
-// is ready: Consul, Pebble and PowerDNS, Nomad's servers, Nomad's clients.
+// is ready: Consul, Pebble and PowerDNS, Nomad's servers, Nomad's clients. In a
+// secure cluster Consul's clients come after its servers know their tokens.
 func (l *layout) stages() [][]*agentSpec {
-	stages := make([][]*agentSpec, 3)
+	stages := make([][]*agentSpec, 4)
 	for _, a := range l.agents() {
 		i := 0
-		if a.program == Nomad && a.server {
-			i = 1
-		} else if a.program == Nomad {
+		switch {
+		case a.program == Nomad && a.server:
 			i = 2
+		case a.program == Nomad:
+			i = 3
+		case a.program == Consul && !a.server && l.Secure:
+			i = 1
 		}
 		stages[i] = append(stages[i], a)
 	}
@@ -404,6 +430,10 @@ func quoteList(hosts []string, port int) string {
 
 func (l *layout) consulConfig(a *agentSpec, join string, wan []string) string {
 	var b strings.Builder
+	http, https := l.Ports.ConsulHTTP, -1
+	if l.Secure {
+		https = http // and HTTP is on a socket
+	}
 	fmt.Fprintf(&b, `# Written by drover dev up; changes are lost.
 node_name   = %q
 datacenter  = %q
@@ -412,6 +442,7 @@ bind_addr   = %q
 client_addr = %[4]q
 ports {
   http     = %d
+  https    = %d
   dns      = %d
   server   = %d
   serf_lan = %d
@@ -432,7 +463,7 @@ limits {
   rpc_max_conns_per_client  = 8192
 }
 `, a.name, a.datacenter, l.path("consul", a.name), a.addr,
-		l.Ports.ConsulHTTP, l.Ports.ConsulDNS, l.Ports.ConsulServer, l.Ports.ConsulSerfLAN, l.Ports.ConsulSerfWAN)
+		http, https, l.Ports.ConsulDNS, l.Ports.ConsulServer, l.Ports.ConsulSerfLAN, l.Ports.ConsulSerfWAN)
 	if a.server {
 		b.WriteString("server           = true\nbootstrap_expect = 1\n")
 	} else {
@@ -440,6 +471,9 @@ limits {
 	}
 	if len(wan) > 0 {
 		fmt.Fprintf(&b, "advertise_addr_wan = %q\nretry_join_wan     = %s\nretry_interval_wan = \"2s\"\n", a.addr, quoteList(wan, l.Ports.ConsulSerfWAN))
+	}
+	if l.Secure {
+		b.WriteString(l.consulSecure(a))
 	}
 	return b.String()
 }
@@ -475,9 +509,19 @@ limits {
   rpc_max_conns_per_client  = 8192
 }
 `, a.name, a.region, a.datacenter, l.path("nomad", a.name), a.addr, a.httpPort(l.Ports), l.Ports.NomadRPC, l.Ports.NomadSerf)
-	fmt.Fprintf(&b, "consul {\n  address          = %q\n  server_auto_join = false\n  client_auto_join = false\n}\n", fmt.Sprintf("%s:%d", a.consul, l.Ports.ConsulHTTP))
+	fmt.Fprintf(&b, "consul {\n  address          = %q\n  server_auto_join = false\n  client_auto_join = false\n", fmt.Sprintf("%s:%d", a.consul, l.Ports.ConsulHTTP))
+	if l.Secure {
+		b.WriteString(l.nomadConsulSecure(a))
+	}
+	b.WriteString("}\n")
+	if l.Secure {
+		b.WriteString(l.nomadSecure(a))
+	}
 	if a.server {
 		fmt.Fprintf(&b, "server {\n  enabled          = true\n  bootstrap_expect = %d\n", l.Shape.Servers)
+		if l.Secure {
+			b.WriteString(l.nomadServerSecure())
+		}
 		if len(peers) > 0 {
 			fmt.Fprintf(&b, "  server_join {\n    retry_join     = %s\n    retry_interval = \"1s\"\n  }\n", quoteList(peers, l.Ports.NomadSerf))
 		}
@@ -514,9 +558,18 @@ plugin "raw_exec" {
   }
 }
 `, quoteList(peers, l.Ports.NomadRPC), iface, l.Ports.DynamicMin, l.Ports.DynamicMax, l.allocDir(a), l.volumesDir(a), l.path("bin"), l.path("data"), a.loopback,
-			fmt.Sprintf("%s:%d", a.consul, l.Ports.ConsulHTTP))
+			l.consulHTTP(a.consul))
 	}
 	return b.String()
+}
+
+// consulHTTP is the address of the Consul agent at addr for what runs beside
+// it, as CONSUL_HTTP_ADDR takes it.
+func (l *layout) consulHTTP(addr string) string {
+	if l.Secure {
+		return "unix://" + l.socket(addr)
+	}
+	return fmt.Sprintf("%s:%d", addr, l.Ports.ConsulHTTP)
 }
 
 // allocDir is where a client keeps its allocations. Nomad would have it in its

@@ -18,8 +18,18 @@ func (l *layout) awaitReady(ctx context.Context, timeout time.Duration, agents [
 	ctl := control{l.dir}
 	limit, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	hc := &http.Client{Transport: &http.Transport{}, Timeout: 5 * time.Second} // without the user's proxy
-	defer hc.CloseIdleConnections()
+	clients := map[string]*http.Client{}
+	for _, a := range agents {
+		if clients[a.program] != nil {
+			continue
+		}
+		hc, err := l.httpClient(a.program)
+		if err != nil {
+			return err
+		}
+		defer hc.CloseIdleConnections()
+		clients[a.program] = hc
+	}
 	todo := slices.Clone(agents)
 	var missing error
 	err := wait(limit, func() (bool, error) {
@@ -36,7 +46,7 @@ func (l *layout) awaitReady(ctx context.Context, timeout time.Duration, agents [
 			}
 		}
 		for len(todo) > 0 {
-			if missing = l.ready(limit, hc, todo[0]); missing != nil {
+			if missing = l.ready(limit, clients[todo[0].program], todo[0]); missing != nil {
 				return false, nil
 			}
 			todo = todo[1:]
@@ -71,6 +81,13 @@ func (l *layout) ready(ctx context.Context, hc *http.Client, a *agentSpec) error
 		}
 		if leader == "" {
 			return errors.New("no leader yet")
+		}
+	}
+	if a.program == Consul && a.server && l.Secure && l.first(a.region) {
+		// The leader takes no token until a moment after it is elected.
+		var self struct{ AccessorID string }
+		if err := get(ctx, hc, url+"/v1/acl/token/self", &self); err != nil {
+			return err
 		}
 	}
 	if regions := l.Shape.Regions; a.server && len(regions) > 1 {

@@ -25,11 +25,11 @@ func TestMain(m *testing.M) { devtest.Main(m) }
 func TestRealCluster(t *testing.T) {
 	t.Parallel()
 	cluster := devtest.Cluster(t, devcluster.Options{Shape: devcluster.Shape{Clients: 2}})
-	nomad, err := api.NewClient(&api.Config{Address: cluster.NomadAddr()})
+	nomad, err := api.NewClient(cluster.NomadConfig())
 	if err != nil {
 		t.Fatal(err)
 	}
-	consul, err := capi.NewClient(&capi.Config{Address: cluster.ConsulAddr()})
+	consul, err := capi.NewClient(cluster.ConsulConfig())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -2,6 +2,8 @@ package rollout
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"net"
@@ -119,14 +121,48 @@ func nomadError(e *ClusterError) error {
 	switch {
 	case errors.Is(e.Err, context.Canceled):
 		return e.Err
-	case errors.As(e.Err, &resp) && (resp.StatusCode() == http.StatusForbidden || badToken(resp.Body())):
-		e.Problem, e.Hint = "refuses the token", "set NOMAD_TOKEN to one that may do this"
+	case e.tls("NOMAD_ADDR", "NOMAD_CACERT", "NOMAD_CLIENT_CERT and NOMAD_CLIENT_KEY", "NOMAD_TLS_SERVER_NAME"):
+	case errors.As(e.Err, &resp) && badToken(resp.Body()):
+		e.Problem, e.Hint = "refuses the token", "set NOMAD_TOKEN to one of this cluster that has not expired"
+	case errors.As(e.Err, &resp) && resp.StatusCode() == http.StatusForbidden:
+		e.Problem, e.Hint = "refuses the token", "set NOMAD_TOKEN to one that has not expired and may do this; `drover acl policy --for deployer` prints what a deployment takes"
 	case errors.As(e.Err, &resp):
 		e.Problem, e.Hint = fmt.Sprintf("answers %d", resp.StatusCode()), "look at `nomad server members`"
 	default:
 		e.Problem, e.Hint = "cannot be reached", "start it, or set NOMAD_ADDR (and NOMAD_CACERT, NOMAD_CLIENT_CERT with TLS)"
 	}
 	return e
+}
+
+// tls says what is wrong between the certificates of both sides; false when
+// that is nothing. The arguments name the variables that mend it.
+func (e *ClusterError) tls(addr, ca, client, name string) bool {
+	var (
+		unknown x509.UnknownAuthorityError
+		host    x509.HostnameError
+		invalid x509.CertificateInvalidError
+		plain   tls.RecordHeaderError
+		op      *net.OpError
+	)
+	switch {
+	case errors.As(e.Err, &unknown):
+		e.Problem, e.Hint = "has a certificate of a CA that is not trusted", "set "+ca+" to the file with its CA"
+	case errors.As(e.Err, &host):
+		e.Problem, e.Hint = "has a certificate that is for other names", "set "+addr+" or "+name+" to one of its names"
+	case errors.As(e.Err, &invalid):
+		e.Problem, e.Hint = "has a certificate that is not valid", "look at its dates with openssl s_client -connect, and at this machine's clock"
+	case errors.As(e.Err, &plain):
+		e.Problem, e.Hint = "does not speak TLS", "set "+addr+" to http://"
+	case errors.As(e.Err, &op) && op.Op == "remote error" && strings.Contains(op.Err.Error(), "certificate required"):
+		e.Problem, e.Hint = "wants a client certificate", "set "+client
+	case errors.As(e.Err, &op) && op.Op == "remote error" && strings.Contains(op.Err.Error(), "certificate"): // a TLS alert
+		e.Problem, e.Hint = "refuses the client certificate", "set "+client+" to those of a CA that it trusts"
+	case e.Err != nil && strings.Contains(e.Err.Error(), "HTTP request to an HTTPS server"):
+		e.Problem, e.Hint = "speaks TLS", "set "+addr+" to https://"
+	default:
+		return false
+	}
+	return true
 }
 
 func preflightConsul(ctx context.Context, client *capi.Client) error {
@@ -158,12 +194,15 @@ func consulError(e *ClusterError) error {
 	switch {
 	case errors.Is(e.Err, context.Canceled):
 		return e.Err
+	case e.tls("CONSUL_HTTP_ADDR", "CONSUL_CACERT", "CONSUL_CLIENT_CERT and CONSUL_CLIENT_KEY", "CONSUL_TLS_SERVER_NAME"):
+	case errors.As(e.Err, &resp) && resp.Code == http.StatusForbidden && strings.Contains(resp.Body, "ACL not found"):
+		e.Problem, e.Hint = "refuses the token", "set CONSUL_HTTP_TOKEN to one of this cluster that has not expired"
 	case errors.As(e.Err, &resp) && resp.Code == http.StatusForbidden:
 		e.Problem, e.Hint = "refuses the token", "set CONSUL_HTTP_TOKEN to one that may read services"
 	case errors.As(e.Err, &resp):
 		e.Problem, e.Hint = fmt.Sprintf("answers %d", resp.Code), "look at `consul members`"
 	default:
-		e.Problem, e.Hint = "cannot be reached", "start it, or set CONSUL_HTTP_ADDR"
+		e.Problem, e.Hint = "cannot be reached", "start it, or set CONSUL_HTTP_ADDR (and CONSUL_CACERT, CONSUL_CLIENT_CERT with TLS)"
 	}
 	return e
 }

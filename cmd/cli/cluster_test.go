@@ -25,8 +25,16 @@ import (
 )
 
 // clusterEnv starts the dev cluster of a test and returns the environment
-// that leads to it. It goes with the test, or at the latest with the process.
+// that leads to it.
 func clusterEnv(t *testing.T) []string {
+	t.Helper()
+	dev := startCluster(t, devcluster.Options{})
+	return []string{"NOMAD_ADDR=" + dev.NomadAddr(), "CONSUL_HTTP_ADDR=" + dev.ConsulAddr()}
+}
+
+// startCluster starts a dev cluster that goes with the test, or at the latest
+// with the process.
+func startCluster(t *testing.T, opts devcluster.Options) *devcluster.Cluster {
 	t.Helper()
 	drover, err := exec.LookPath("drover") // the one that testscript.Main puts there
 	if err != nil {
@@ -40,7 +48,7 @@ func clusterEnv(t *testing.T) []string {
 	if err := os.Chmod(tmp, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	opts := devcluster.Options{Dir: filepath.Join(tmp, "c"), Lifeline: true, Throwaway: true}
+	opts.Dir, opts.Lifeline, opts.Throwaway = filepath.Join(tmp, "c"), true, true
 	opts.Supervisor = devcluster.Command{Path: drover, Args: []string{"dev", "supervise", "--dir", opts.Dir}}
 	dev, err := devcluster.Up(t.Context(), opts)
 	if errors.Is(err, devcluster.ErrUnsupported) {
@@ -54,7 +62,7 @@ func clusterEnv(t *testing.T) []string {
 			t.Error(err)
 		}
 	})
-	return []string{"NOMAD_ADDR=" + dev.NomadAddr(), "CONSUL_HTTP_ADDR=" + dev.ConsulAddr()}
+	return dev
 }
 
 // The scripts deploy to a real Nomad and Consul, all to the same: each has

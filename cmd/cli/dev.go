@@ -79,7 +79,11 @@ numbers are per region. A cluster keeps its shape until it is wiped.
 
 --acme adds Pebble, an ACME CA whose certificates are for trying things only,
 and --dns adds PowerDNS with the zone ` + devcluster.DNSZone + `, which must be installed.
-Both can be added to a cluster that runs, and stay until it is wiped.`,
+Both can be added to a cluster that runs, and stay until it is wiped.
+
+--secure makes the cluster as it should be where others can reach it: ACLs that
+deny by default, HTTPS that asks for client certificates, Consul tokens for jobs
+by their workload identity. drover dev env prints the tokens and certificates.`,
 		Example: `  drover dev up
   drover dev up --servers 3 --clients 2`,
 		Args: noSubcommand,
@@ -114,6 +118,7 @@ Both can be added to a cluster that runs, and stay until it is wiped.`,
 	f.IntVar(&opts.Shape.Clients, "clients", 0, "Nomad clients")
 	f.StringSliceVar(&opts.Shape.Datacenters, "datacenters", nil, "names of datacenters, to which the clients are given in turn")
 	f.StringSliceVar(&opts.Shape.Regions, "regions", nil, "names of regions")
+	f.BoolVar(&opts.Secure, "secure", false, "ACLs and mutual TLS in Nomad and Consul")
 	f.BoolVar(&opts.ACME, "acme", false, "also run Pebble, an ACME CA to try certificates with")
 	f.BoolVar(&opts.DNS, "dns", false, "also run PowerDNS, to try DNS records and DNS-01 with")
 	f.StringArrayVar(&opts.Tools, "tool", nil, "program for tasks to run: ocis, pebble or pebble-challtestsrv (repeatable)")

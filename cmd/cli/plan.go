@@ -8,11 +8,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
 	"time"
 
+	"github.com/hashicorp/nomad/api"
 	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/cobra"
 
@@ -121,7 +123,10 @@ func preparePlan(ctx context.Context, s *stack.Stack, jobs []render.Job) (*plann
 	opts := rollout.Options{}
 	if len(s.Secrets) > 0 {
 		opts.Redact, err = record.OpenSecrets(home.Nomad, s.Name, s.Environment, nil).Redactor(ctx)
-		if err != nil && !errors.Is(err, record.ErrNotFound) {
+		switch {
+		case forbidden(err): // which values are secret cannot be known: show none
+			opts.Redact = hideAll
+		case err != nil && !errors.Is(err, record.ErrNotFound):
 			return nil, err
 		}
 	}
@@ -134,6 +139,20 @@ func preparePlan(ctx context.Context, s *stack.Stack, jobs []render.Job) (*plann
 	}
 	p.changes = p.plan.Changes()
 	return p, nil
+}
+
+// forbidden says that the token may not do what was asked of Nomad.
+func forbidden(err error) bool {
+	var refused api.UnexpectedResponseError
+	return errors.As(err, &refused) && refused.StatusCode() == http.StatusForbidden
+}
+
+// hideAll stands for a redactor when the secrets cannot be read.
+func hideAll(s string) string {
+	if s == "" {
+		return ""
+	}
+	return "(hidden)"
 }
 
 func (p *planned) changed() bool {

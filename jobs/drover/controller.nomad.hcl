@@ -68,6 +68,9 @@ job "drover-controller" {
         env = true
       }
 
+      # With Consul ACLs: a token by the same identity, in CONSUL_HTTP_TOKEN.
+      consul {}
+
       config {
         image        = var.driver == "docker" ? var.image : null
         network_mode = var.driver == "docker" ? "host" : null

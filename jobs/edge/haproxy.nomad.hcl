@@ -84,6 +84,10 @@ job "edge" {
       kill_signal  = "SIGUSR1"
       kill_timeout = var.drain
 
+      # With Consul ACLs, templates read services by the token of the task's
+      # workload identity. Without this block they would find none.
+      consul {}
+
       config {
         image        = var.driver == "docker" ? var.image : null
         network_mode = var.driver == "docker" ? "host" : null

@@ -109,6 +109,10 @@ job "ocis-*" {
         }
       }
 
+      # oCIS registers itself in Consul: with Consul ACLs, by the token of its
+      # workload identity in CONSUL_HTTP_TOKEN.
+      consul {}
+
       env {
         HOME                   = "$${NOMAD_TASK_DIR}"
         GOMEMLIMIT             = "$${NOMAD_MEMORY_LIMIT}MiB"

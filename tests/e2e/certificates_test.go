@@ -111,11 +111,11 @@ func startSmall(t *testing.T) (r *running, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	nomad, err := api.NewClient(&api.Config{Address: cluster.NomadAddr()})
+	nomad, err := api.NewClient(cluster.NomadConfig())
 	if err != nil {
 		t.Fatal(err)
 	}
-	consul, err := capi.NewClient(&capi.Config{Address: cluster.ConsulAddr()})
+	consul, err := capi.NewClient(cluster.ConsulConfig())
 	if err != nil {
 		t.Fatal(err)
 	}

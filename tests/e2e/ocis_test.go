@@ -107,16 +107,17 @@ func start(t *testing.T, withACME bool) *running {
 // startOn brings any cluster up.
 func startOn(t *testing.T, opts devcluster.Options) *running {
 	t.Helper()
+	opts.Secure = os.Getenv("DROVER_TEST_SECURE") != "" // the same with ACLs and mutual TLS
 	cluster := devtest.Cluster(t, opts)
 	env, err := cluster.Env("")
 	if err != nil {
 		t.Fatal(err)
 	}
-	nomad, err := api.NewClient(&api.Config{Address: cluster.NomadAddr()})
+	nomad, err := api.NewClient(cluster.NomadConfig())
 	if err != nil {
 		t.Fatal(err)
 	}
-	consul, err := capi.NewClient(&capi.Config{Address: cluster.ConsulAddr()})
+	consul, err := capi.NewClient(cluster.ConsulConfig())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,258 @@
+package acl
+
+import (
+	"context"
+	"crypto/rsa"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
+	"encoding/pem"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net/http"
+	"strings"
+
+	capi "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/nomad/api"
+)
+
+const (
+	// AuthMethod is the name that Nomad's agents expect by default
+	// (consul.service_auth_method, consul.task_auth_method).
+	AuthMethod = "nomad-workloads"
+	// Audience is what service_identity and task_identity of Nomad's agents
+	// put into the token.
+	Audience = "consul.io"
+)
+
+// Workload says how Consul recognises what Nomad runs: a JWT auth method that
+// takes the identity of a service or task, and what a token for it may do.
+// Services may register themselves under their name, tasks may read services.
+type Workload struct {
+	// JWKSURL is where Consul's servers fetch Nomad's public keys from.
+	// Consul has no client certificate to show there: with
+	// verify_https_client on, that is something in front of Nomad, or Keys.
+	JWKSURL string
+	// JWKSCA is the CA of JWKSURL in PEM; empty for the system's.
+	JWKSCA string
+	// Keys are Nomad's public keys in PEM instead of JWKSURL. Nomad makes new
+	// ones after server.root_key_rotation_threshold, 30 days by default.
+	Keys []string
+	// Namespaces are Nomad's namespaces whose tasks may read services.
+	Namespaces []string
+	// TaskServices are prefixes of services that tasks register by
+	// themselves, past Nomad: oCIS does, as com.owncloud.
+	TaskServices []string
+}
+
+// method is the auth method as Consul keeps it.
+func (w Workload) method() (*capi.ACLAuthMethod, error) {
+	config := map[string]any{
+		"BoundAudiences":   []string{Audience},
+		"JWTSupportedAlgs": []string{"RS256"},
+		"ClaimMappings": map[string]string{
+			"nomad_namespace": "nomad_namespace",
+			"nomad_job_id":    "nomad_job_id",
+			"nomad_task":      "nomad_task",
+			"nomad_service":   "nomad_service",
+		},
+	}
+	switch {
+	case w.JWKSURL != "" && len(w.Keys) > 0:
+		return nil, errors.New("Consul takes Nomad's keys or the URL of them, not both")
+	case w.JWKSURL != "":
+		config["JWKSURL"] = w.JWKSURL
+		if w.JWKSCA != "" {
+			config["JWKSCACert"] = w.JWKSCA
+		}
+	case len(w.Keys) > 0:
+		config["JWTValidationPubKeys"] = w.Keys
+	default:
+		return nil, errors.New("Consul needs Nomad's public keys or the URL of them")
+	}
+	return &capi.ACLAuthMethod{
+		Name: AuthMethod, Type: "jwt", TokenLocality: "local", Config: config,
+		DisplayName: "Nomad", Description: "Identities of Nomad's services and tasks",
+	}, nil
+}
+
+// tasksPolicy is what every task may do in Consul.
+func (w Workload) tasksPolicy() Policy {
+	var b strings.Builder
+	b.WriteString("node_prefix \"\" {\n  policy = \"read\"\n}\nservice_prefix \"\" {\n  policy = \"read\"\n}\n")
+	for _, prefix := range w.TaskServices {
+		fmt.Fprintf(&b, "service_prefix %q {\n  policy = \"write\"\n}\n", prefix)
+	}
+	return Policy{Name: "nomad-tasks", Description: "What tasks that run on Nomad may do", Rules: b.String()}
+}
+
+// Apply makes Consul's auth method, and the policy, roles and binding rules of
+// the tasks, or brings them to what w says. (PUT /v1/acl/auth-method/:name,
+// /v1/acl/policy, /v1/acl/role, /v1/acl/binding-rule; acl:write.)
+func (w Workload) Apply(ctx context.Context, c *capi.Client) error {
+	if err := w.ApplyMethod(ctx, c); err != nil {
+		return err
+	}
+	policy, err := PutConsulPolicy(ctx, c, w.tasksPolicy())
+	if err != nil {
+		return err
+	}
+	for _, ns := range w.Namespaces {
+		if err := putConsulRole(ctx, c, "nomad-tasks-"+ns, policy); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ApplyMethod makes only the auth method and its binding rules, which each
+// Consul datacenter has of its own; policies and roles are the primary one's.
+func (w Workload) ApplyMethod(ctx context.Context, c *capi.Client) error {
+	method, err := w.method()
+	if err != nil {
+		return err
+	}
+	q := (&capi.WriteOptions{}).WithContext(ctx)
+	old, _, err := c.ACL().AuthMethodRead(AuthMethod, (&capi.QueryOptions{}).WithContext(ctx))
+	switch {
+	case err != nil && !consulMissing(err):
+		return fmt.Errorf("reading Consul's auth method %s: %w", AuthMethod, err)
+	case err != nil || old == nil:
+		_, _, err = c.ACL().AuthMethodCreate(method, q)
+	default:
+		_, _, err = c.ACL().AuthMethodUpdate(method, q)
+	}
+	if err != nil {
+		return fmt.Errorf("writing Consul's auth method %s: %w", AuthMethod, err)
+	}
+	if err := putBinding(ctx, c, &capi.ACLBindingRule{
+		Description: "Services of Nomad's jobs", Selector: `"nomad_service" in value`,
+		BindType: capi.BindingRuleBindTypeService, BindName: "${value.nomad_service}",
+	}); err != nil {
+		return err
+	}
+	return putBinding(ctx, c, &capi.ACLBindingRule{
+		Description: "Tasks of Nomad's jobs", Selector: `"nomad_service" not in value`,
+		BindType: capi.BindingRuleBindTypeRole, BindName: "nomad-tasks-${value.nomad_namespace}",
+	})
+}
+
+// Keys are the public keys in PEM with which Nomad signs identities now, or
+// soon will, or did a while ago (GET /.well-known/jwks.json).
+func Keys(ctx context.Context, c *api.Client) ([]string, error) {
+	body, err := c.Raw().Response("/.well-known/jwks.json", (&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("reading Nomad's public keys: %w", err)
+	}
+	defer func() { _ = body.Close() }()
+	b, err := io.ReadAll(io.LimitReader(body, 1<<20))
+	if err != nil {
+		return nil, fmt.Errorf("reading Nomad's public keys: %w", err)
+	}
+	return parseJWKS(b)
+}
+
+// parseJWKS takes the RSA keys out of a key set (RFC 7517; RFC 7518 section
+// 6.3.1). Keys of Nomad before 1.9 are Ed25519, which Consul refuses ("Invalid
+// supported algorithm: EdDSA").
+func parseJWKS(b []byte) ([]string, error) {
+	var set struct {
+		Keys []struct{ Kty, N, E string }
+	}
+	if err := json.Unmarshal(b, &set); err != nil {
+		return nil, fmt.Errorf("reading Nomad's public keys: %w", err)
+	}
+	var all []string
+	for i, k := range set.Keys {
+		n, e := decode(k.N), decode(k.E)
+		if k.Kty != "RSA" || len(n) == 0 || len(e) == 0 || len(e) > 4 {
+			continue
+		}
+		der, err := x509.MarshalPKIXPublicKey(&rsa.PublicKey{N: new(big.Int).SetBytes(n), E: int(new(big.Int).SetBytes(e).Int64())})
+		if err != nil {
+			return nil, fmt.Errorf("reading Nomad's public key %d: %w", i+1, err)
+		}
+		all = append(all, string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
+	}
+	if len(all) == 0 {
+		return nil, errors.New("Nomad has no RSA key to sign identities with: make one with nomad operator root keyring rotate")
+	}
+	return all, nil
+}
+
+func decode(s string) []byte {
+	b, _ := base64.RawURLEncoding.DecodeString(s)
+	return b
+}
+
+func consulMissing(err error) bool {
+	var status capi.StatusError
+	return errors.As(err, &status) && (status.Code == http.StatusNotFound || status.Code == http.StatusForbidden && strings.Contains(status.Body, "ACL not found"))
+}
+
+// PutConsulPolicy makes the policy or brings it to what p says.
+func PutConsulPolicy(ctx context.Context, c *capi.Client, p Policy) (id string, err error) {
+	want := &capi.ACLPolicy{Name: p.Name, Description: p.Description, Rules: p.Rules}
+	q := (&capi.WriteOptions{}).WithContext(ctx)
+	old, _, err := c.ACL().PolicyReadByName(p.Name, (&capi.QueryOptions{}).WithContext(ctx))
+	switch {
+	case err != nil && !consulMissing(err):
+		return "", fmt.Errorf("reading Consul's policy %s: %w", p.Name, err)
+	case err != nil || old == nil:
+		want, _, err = c.ACL().PolicyCreate(want, q)
+	default:
+		want.ID = old.ID
+		want, _, err = c.ACL().PolicyUpdate(want, q)
+	}
+	if err != nil {
+		return "", fmt.Errorf("writing Consul's policy %s: %w", p.Name, err)
+	}
+	return want.ID, nil
+}
+
+// putConsulRole makes the role with just this policy.
+func putConsulRole(ctx context.Context, c *capi.Client, name, policy string) error {
+	want := &capi.ACLRole{Name: name, Description: "Made by drover acl bootstrap", Policies: []*capi.ACLRolePolicyLink{{ID: policy}}}
+	q := (&capi.WriteOptions{}).WithContext(ctx)
+	old, _, err := c.ACL().RoleReadByName(name, (&capi.QueryOptions{}).WithContext(ctx))
+	switch {
+	case err != nil && !consulMissing(err):
+		return fmt.Errorf("reading Consul's role %s: %w", name, err)
+	case err != nil || old == nil:
+		_, _, err = c.ACL().RoleCreate(want, q)
+	default:
+		want.ID = old.ID
+		_, _, err = c.ACL().RoleUpdate(want, q)
+	}
+	if err != nil {
+		return fmt.Errorf("writing Consul's role %s: %w", name, err)
+	}
+	return nil
+}
+
+// putBinding makes a binding rule of the auth method. Rules have no names:
+// one that binds to the same is the one.
+func putBinding(ctx context.Context, c *capi.Client, want *capi.ACLBindingRule) error {
+	want.AuthMethod = AuthMethod
+	all, _, err := c.ACL().BindingRuleList(AuthMethod, (&capi.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("reading Consul's binding rules: %w", err)
+	}
+	q := (&capi.WriteOptions{}).WithContext(ctx)
+	for _, old := range all {
+		if old.BindType == want.BindType && old.BindName == want.BindName {
+			want.ID = old.ID
+			_, _, err = c.ACL().BindingRuleUpdate(want, q)
+			break
+		}
+	}
+	if want.ID == "" {
+		_, _, err = c.ACL().BindingRuleCreate(want, q)
+	}
+	if err != nil {
+		return fmt.Errorf("writing Consul's binding rule for %s: %w", want.BindName, err)
+	}
+	return nil
+}

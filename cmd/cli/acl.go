@@ -1,0 +1,174 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+
+	capi "github.com/hashicorp/consul/api"
+	"github.com/spf13/cobra"
+
+	"github.com/drover-nomad/drover/acl"
+)
+
+func newACL(streams *IO) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "acl",
+		Short: "Print and make the ACL policies that drover needs in Nomad and Consul",
+		Example: `  drover acl policy --for deployer --stack ocis
+  drover acl bootstrap`,
+		Args: noSubcommand,
+		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newACLPolicy(streams), newACLBootstrap(streams))
+	return cmd
+}
+
+func newACLPolicy(streams *IO) *cobra.Command {
+	var (
+		use, system string
+		scope       acl.Scope
+	)
+	var words []string
+	for _, u := range acl.Uses() {
+		words = append(words, string(u))
+	}
+	cmd := &cobra.Command{
+		Use:   "policy --for USE",
+		Short: "Print what one use of drover may do, and nothing more",
+		Long: `Print what one use of drover may do, and nothing more, as a policy of Nomad and
+one of Consul. The uses are
+
+  deployer    deploy, roll back, destroy, secrets, certificates
+  ci          plan, and what a reader may; no secrets, no deploy
+  reader      status, history, logs
+  controller  the job drover-controller
+  schedule    a job that redeploys by the clock
+  edge        the job edge
+
+Nothing is asked of a cluster and nothing is changed.`,
+		Example: `  drover acl policy --for reader
+  drover acl policy --for deployer --stack ocis --system nomad | nomad acl policy apply deploy-ocis -`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if use == "" {
+				return usagef("%s: say what the policy is --for: %s", cmd.CommandPath(), strings.Join(words, ", "))
+			}
+			if !slices.Contains(words, use) {
+				return usagef("%s: --for is one of %s, not %q", cmd.CommandPath(), strings.Join(words, ", "), use)
+			}
+			for _, part := range []struct {
+				system, comment string
+				policy          acl.Policy
+			}{
+				{"nomad", "Nomad", scope.Nomad(acl.Use(use))},
+				{"consul", "Consul", scope.Consul(acl.Use(use))},
+			} {
+				switch system {
+				case part.system:
+					fmt.Fprint(streams.Out, part.policy.Rules)
+				case "":
+					fmt.Fprintf(streams.Out, "# %s: %s\n%s", part.comment, part.policy.Name, part.policy.Rules)
+				case "nomad", "consul":
+				default:
+					return usagef("%s: --system is nomad or consul, not %q", cmd.CommandPath(), system)
+				}
+			}
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&use, "for", "", "use: "+strings.Join(words, ", "))
+	f.StringVar(&scope.Namespace, "namespace", "default", "Nomad namespace of the jobs")
+	f.StringArrayVar(&scope.Stacks, "stack", nil, "name of a stack (repeatable; default all)")
+	f.StringVar(&system, "system", "", "print only the policy of nomad or consul")
+	return cmd
+}
+
+func newACLBootstrap(streams *IO) *cobra.Command {
+	var (
+		scope    acl.Scope
+		schedule string
+		w        acl.Workload
+		jwksCA   string
+	)
+	cmd := &cobra.Command{
+		Use:   "bootstrap",
+		Short: "Make the policies of all uses, and let Consul know Nomad's workloads",
+		Long: `Make the policies of all uses in Nomad and Consul, bind those of jobs to the
+jobs, and make in Consul the auth method by which services and tasks get their
+tokens with the identity that Nomad gives them. It takes tokens that may manage
+ACLs, in NOMAD_TOKEN and CONSUL_HTTP_TOKEN. What is there is brought up to date,
+so it may be run again. It makes no tokens.
+
+Consul knows Nomad's keys from --jwks-url. Without it the keys are copied, and
+since Nomad makes new ones every 30 days the command must be run again by then.`,
+		Example: `  drover acl bootstrap
+  drover acl bootstrap --namespace shop --jwks-url https://keys.example.org/.well-known/jwks.json --jwks-ca ca.pem`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			if jwksCA != "" {
+				if w.JWKSURL == "" {
+					return usagef("%s: --jwks-ca goes with --jwks-url", cmd.CommandPath())
+				}
+				pem, err := os.ReadFile(jwksCA)
+				if err != nil {
+					return err
+				}
+				w.JWKSCA = string(pem)
+			}
+			w.Namespaces = []string{scope.Namespace}
+			clients, err := connect(ctx, true)
+			if err != nil {
+				return err
+			}
+			if w.JWKSURL == "" {
+				if w.Keys, err = acl.Keys(ctx, clients.Nomad); err != nil {
+					return err
+				}
+			}
+			made, err := acl.Bootstrap(ctx, clients.Nomad, scope, schedule)
+			for _, p := range made {
+				if p.Job != "" {
+					fmt.Fprintf(streams.Out, "Nomad   %s, of job %s\n", p.Name, p.Job)
+				} else {
+					fmt.Fprintf(streams.Out, "Nomad   %s\n", p.Name)
+				}
+			}
+			if err != nil {
+				return err
+			}
+			made, err = acl.BootstrapConsul(ctx, clients.Consul, scope, w)
+			if consulACLsOff(err) {
+				fmt.Fprintln(streams.Err, "Consul's ACLs are off: nothing is made there.")
+				return nil
+			}
+			for _, p := range made {
+				fmt.Fprintf(streams.Out, "Consul  %s\n", p.Name)
+			}
+			if err != nil {
+				return err
+			}
+			fmt.Fprintf(streams.Out, "Consul  auth method %s\n", acl.AuthMethod)
+			fmt.Fprintf(streams.Err, "Next: nomad acl token create -type client -policy %s\n", scope.Nomad(acl.Deployer).Name)
+			return nil
+		},
+	}
+	f := cmd.Flags()
+	f.StringVar(&scope.Namespace, "namespace", "default", "Nomad namespace of the jobs")
+	f.StringVar(&schedule, "schedule-job", "", "`ID` of a job that redeploys by the clock, to let it do so")
+	f.StringVar(&w.JWKSURL, "jwks-url", "", "where Consul's servers fetch Nomad's public keys")
+	f.StringVar(&jwksCA, "jwks-ca", "", "`FILE` with the CA of --jwks-url")
+	f.StringArrayVar(&w.TaskServices, "task-services", nil, "prefix of services that tasks register by themselves: com.owncloud. of oCIS (repeatable)")
+	return cmd
+}
+
+// consulACLsOff recognises the answer of a Consul without ACLs.
+func consulACLsOff(err error) bool {
+	var status capi.StatusError
+	return errors.As(err, &status) && status.Code == http.StatusUnauthorized
+}
