@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/drover-nomad/drover/acme"
 )
 
 // Use is what somebody, or some job, does with drover.
@@ -89,7 +87,7 @@ func (s Scope) Nomad(u Use) Policy {
 		for _, name := range stacks {
 			paths = append(paths, path{"drover/stacks/" + name + "/*", all})
 		}
-		paths = append(paths, path{"nomad/jobs/*", all}, path{acme.CertFolder + "/*", all}, path{"drover/acme/*", all}, path{"drover/dns/*", all})
+		paths = append(paths, path{"nomad/jobs/*", all}, path{"drover/certs/*", all}, path{"drover/acme/*", all}, path{"drover/dns/*", all})
 	case CI:
 		// Nomad has no capability for planning alone.
 		capabilities = append(slices.Clone(read), "submit-job")
@@ -97,10 +95,10 @@ func (s Scope) Nomad(u Use) Policy {
 		capabilities = read
 	case Controller:
 		capabilities = read[:2]
-		paths = []path{{acme.CertFolder + "/*", all}, {"drover/acme/*", all}, {"drover/dns/*", all}, {"drover/controller/*", all}}
+		paths = []path{{"drover/certs/*", all}, {"drover/acme/*", all}, {"drover/dns/*", all}, {"drover/controller/*", all}}
 	case Edge:
 		cluster = false
-		paths = []path{{acme.CertFolder + "/*", look}, {acme.PublicPath, look}, {"drover/users/*", look}}
+		paths = []path{{"drover/certs/*", look}, {"drover/acme/public", look}, {"drover/users/*", look}}
 	}
 	if u == CI || u == Reader {
 		for _, name := range stacks {
