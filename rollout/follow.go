@@ -248,7 +248,7 @@ func (f *follower) until(ctx context.Context) (snapshot, error) {
 		} else {
 			f.silent = time.Time{}
 			v := judge(f.step.spec, n)
-			f.result.Healthy, f.result.Desired, f.result.Detail = v.healthy, v.desired, v.detail
+			f.result.Healthy, f.result.Desired, f.result.Detail, f.result.Note = v.healthy, v.desired, v.detail, v.note
 			if n.deployment != nil {
 				f.result.DeploymentID = n.deployment.ID
 			}

@@ -34,11 +34,28 @@ type verdict struct {
 	desired   int
 	waiting   string
 	detail    string
+	note      string // worth telling though the outcome is good
 }
 
 // judge is the state machine of every job type. It looks at nothing but its
 // arguments.
 func judge(s spec, n snapshot) verdict {
+	v := n.judge(s)
+	if v.outcome == Deployed && s.perNode() && !s.parent && len(current(n.allocs)) == 0 {
+		if n.pending() {
+			return verdict{waiting: "the scheduler"}
+		}
+		// As many as there are fitting nodes: that may be none, which is
+		// neither a failure nor what most people want.
+		v.note = "no node takes it"
+		for _, p := range placements(n.evals) {
+			v.note += "; " + p.String()
+		}
+	}
+	return v
+}
+
+func (n snapshot) judge(s spec) verdict {
 	if s.registeredIsDeployed() && !n.pending() {
 		return verdict{outcome: Deployed}
 	}

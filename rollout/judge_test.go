@@ -26,19 +26,24 @@ func deployment(status, description string, groups ...*api.DeploymentState) *api
 func TestJudge(t *testing.T) {
 	t.Parallel()
 	var (
-		one     = spec{id: "j", kind: "service", counts: map[string]int{"g": 1}}
-		two     = spec{id: "j", kind: "service", counts: map[string]int{"g": 2}}
-		manual  = spec{id: "j", kind: "service", counts: map[string]int{"g": 1}, manual: true}
-		zero    = spec{id: "j", kind: "service", counts: map[string]int{"g": 0}}
-		parent  = spec{id: "j", kind: "batch", parent: true, counts: map[string]int{"g": 1}}
-		batch   = spec{id: "j", kind: "batch", noDeploy: true, counts: map[string]int{"g": 1}}
-		system  = spec{id: "j", kind: "system", counts: map[string]int{"g": 1}}
-		yes, no = ptr(true), ptr(false)
-		pending = []*api.Evaluation{{Status: "pending"}}
-		delayed = []*api.Evaluation{{Status: "pending", WaitUntil: time.Now().Add(time.Hour)}}
-		blocked = []*api.Evaluation{{Status: "complete"}, {Status: "blocked"}}
-		allocs  = func(list ...*api.AllocationListStub) []*api.AllocationListStub { return list }
+		one      = spec{id: "j", kind: "service", counts: map[string]int{"g": 1}}
+		two      = spec{id: "j", kind: "service", counts: map[string]int{"g": 2}}
+		manual   = spec{id: "j", kind: "service", counts: map[string]int{"g": 1}, manual: true}
+		zero     = spec{id: "j", kind: "service", counts: map[string]int{"g": 0}}
+		parent   = spec{id: "j", kind: "batch", parent: true, counts: map[string]int{"g": 1}}
+		sysbatch = spec{id: "j", kind: "sysbatch", noDeploy: true, counts: map[string]int{"g": 1}}
+		called   = spec{id: "j", kind: "batch", parent: true, noDeploy: true, counts: map[string]int{"g": 1}}
+		atOnce   = spec{id: "j", kind: "service", noDeploy: true, counts: map[string]int{"g": 2}}
+		batch    = spec{id: "j", kind: "batch", noDeploy: true, counts: map[string]int{"g": 1}}
+		system   = spec{id: "j", kind: "system", counts: map[string]int{"g": 1}}
+		yes, no  = ptr(true), ptr(false)
+		pending  = []*api.Evaluation{{Status: "pending"}}
+		delayed  = []*api.Evaluation{{Status: "pending", WaitUntil: time.Now().Add(time.Hour)}}
+		blocked  = []*api.Evaluation{{Status: "complete"}, {Status: "blocked"}}
+		allocs   = func(list ...*api.AllocationListStub) []*api.AllocationListStub { return list }
 	)
+	const nowhere = "no node takes it; group g: 1 nodes evaluated; plan9 filtered 1"
+	filtered := []*api.Evaluation{{Status: "complete", FailedTGAllocs: map[string]*api.AllocationMetric{"g": {NodesEvaluated: 1, ConstraintFiltered: map[string]int{"plan9": 1}}}}}
 	replaced := alloc("failed", nil)
 	replaced.NextAllocation = "next"
 	later := alloc("failed", nil)
@@ -74,6 +79,8 @@ func TestJudge(t *testing.T) {
 		"count 0":              {zero, snapshot{}, verdict{outcome: Deployed}},
 		"count 0, not yet":     {zero, snapshot{evals: pending}, verdict{}},
 		"periodic":             {parent, snapshot{}, verdict{outcome: Deployed}},
+		"parameterized":        {called, snapshot{}, verdict{outcome: Deployed}},
+		"periodic, pends":      {parent, snapshot{evals: pending}, verdict{desired: 1}},
 		"batch runs":           {batch, snapshot{allocs: allocs(alloc("running", nil))}, verdict{desired: 1}},
 		"batch complete":       {batch, snapshot{allocs: allocs(alloc("complete", nil))}, verdict{outcome: Deployed, healthy: 1, desired: 1}},
 		"batch failed":         {batch, snapshot{allocs: allocs(alloc("failed", nil))}, verdict{outcome: Failed, desired: 1}},
@@ -81,6 +88,21 @@ func TestJudge(t *testing.T) {
 		"batch failed, pends":  {batch, snapshot{allocs: allocs(alloc("failed", nil)), evals: pending}, verdict{desired: 1}},
 		"batch second attempt": {batch, snapshot{allocs: allocs(replaced, alloc("complete", nil))}, verdict{outcome: Deployed, healthy: 1, desired: 1}},
 
+		"sysbatch runs":            {sysbatch, snapshot{allocs: allocs(alloc("running", nil))}, verdict{desired: 1}},
+		"sysbatch complete":        {sysbatch, snapshot{allocs: allocs(alloc("complete", nil), alloc("complete", nil))}, verdict{outcome: Deployed, healthy: 2, desired: 2}},
+		"sysbatch failed on one":   {sysbatch, snapshot{allocs: allocs(alloc("complete", nil), alloc("failed", nil))}, verdict{outcome: Failed, healthy: 1, desired: 2}},
+		"sysbatch nowhere":         {sysbatch, snapshot{evals: filtered}, verdict{outcome: Deployed, note: nowhere}},
+		"sysbatch not looked at":   {sysbatch, snapshot{evals: pending}, verdict{}},
+		"max_parallel 0, nothing":  {atOnce, snapshot{}, verdict{desired: 2}},
+		"max_parallel 0, one":      {atOnce, snapshot{allocs: allocs(alloc("running", nil), alloc("pending", nil))}, verdict{healthy: 1, desired: 2}},
+		"max_parallel 0, all":      {atOnce, snapshot{allocs: allocs(alloc("running", nil), alloc("running", nil))}, verdict{outcome: Deployed, healthy: 2, desired: 2}},
+		"max_parallel 0, blocked":  {atOnce, snapshot{allocs: allocs(alloc("running", nil)), evals: blocked}, verdict{healthy: 1, desired: 2, blocked: true}},
+		"max_parallel 0, changed":  {atOnce, snapshot{target: 1, jobIndex: 3, allocs: allocs(alloc("running", nil), alloc("running", nil))}, verdict{outcome: Superseded}},
+		"system deploys, 1.11":     {system, snapshot{deployment: deployment("running", "", &api.DeploymentState{DesiredTotal: 3, HealthyAllocs: 1}), allocs: allocs(alloc("running", yes), alloc("pending", nil))}, verdict{healthy: 1, desired: 3}},
+		"system nowhere, 1.11":     {system, snapshot{deployment: deployment("successful", "", &api.DeploymentState{}), evals: filtered}, verdict{outcome: Deployed, note: nowhere}},
+		"system, not placed yet":   {system, snapshot{deployment: deployment("successful", "", &api.DeploymentState{}), evals: pending}, verdict{}},
+		"system nowhere, before":   {system, snapshot{evals: filtered}, verdict{outcome: Deployed, note: nowhere}},
+		"system failed, 1.11":      {system, snapshot{deployment: deployment("failed", "Failed due to unhealthy allocations - rolling back to job version 1", &api.DeploymentState{DesiredTotal: 3})}, verdict{outcome: Failed, reverting: true, desired: 3}},
 		"no deployment, all run":   {one, snapshot{allocs: allocs(alloc("running", nil))}, verdict{outcome: Deployed, healthy: 1, desired: 1}},
 		"no deployment, one short": {two, snapshot{allocs: allocs(alloc("running", nil))}, verdict{healthy: 1, desired: 2}},
 		"no deployment, dead":      {one, snapshot{allocs: allocs(alloc("failed", nil))}, verdict{outcome: Failed, desired: 1}},

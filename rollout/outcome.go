@@ -39,6 +39,7 @@ type ServiceResult struct {
 	Healthy   int           `json:"healthy"`
 	Desired   int           `json:"desired"`
 	Detail    string        `json:"detail,omitempty"` // one line more, often Nomad's own words
+	Note      string        `json:"note,omitempty"`   // worth telling though the outcome is good
 	Failure   *Failure      `json:"failure,omitempty"`
 	Elapsed   time.Duration `json:"elapsed_ns"`
 

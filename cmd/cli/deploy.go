@@ -418,6 +418,9 @@ func resultLine(r rollout.ServiceResult) string {
 	if r.Detail != "" && !r.Outcome.OK() {
 		line += ": " + r.Detail
 	}
+	if r.Note != "" {
+		line += ": " + r.Note
+	}
 	return line
 }
 

@@ -79,7 +79,7 @@ func (p *plainLog) event(e rollout.Event) {
 		}
 	case rollout.EventDone:
 		delete(p.inFlight, e.Name())
-		if e.Result.Outcome != rollout.Unchanged {
+		if e.Result.Outcome != rollout.Unchanged || e.Result.Note != "" {
 			p.line("%s", resultLine(*e.Result))
 		}
 	}
