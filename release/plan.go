@@ -78,6 +78,38 @@ func (p *Plan) Unchanged() bool {
 	return !slices.ContainsFunc(p.Parts, func(part *Part) bool { return len(part.stops) > 0 || !part.Plan.Unchanged() })
 }
 
+// Change is what the release would do with a service, and in which wave.
+type Change struct {
+	rollout.Change
+	Wave string `json:"wave,omitempty"`
+}
+
+// Changes are all that the release would do, by wave and in the order of the
+// services; what is not in the stack any more stops at the end.
+func (p *Plan) Changes() []Change {
+	var out, stops []Change
+	for _, part := range p.Parts {
+		wave := p.req.Waves[part.Wave].Name
+		for _, c := range part.Plan.Changes() {
+			if c.Target = part.Target; c.Action == rollout.ActionStop {
+				stops = append(stops, Change{Change: c})
+			} else {
+				out = append(out, Change{c, wave})
+			}
+		}
+	}
+	return append(out, stops...)
+}
+
+// Rollouts are the plans of all targets and waves.
+func (p *Plan) Rollouts() []*rollout.Plan {
+	var out []*rollout.Plan
+	for _, part := range p.Parts {
+		out = append(out, part.Plan)
+	}
+	return out
+}
+
 // Last is the newest release, nil when there is none.
 func (p *Plan) Last() *record.Release { return p.last }
 
@@ -109,7 +141,14 @@ func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 	if err := p.pack(); err != nil {
 		return nil, err
 	}
-	return p, d.foreign(ctx, p)
+	if req.Adopt {
+		return p, nil
+	}
+	foreign, err := d.Foreign(ctx, p)
+	if err == nil && len(foreign) > 0 {
+		err = &ForeignError{foreign}
+	}
+	return p, err
 }
 
 // open says who is at a release that is in the way.
@@ -194,7 +233,7 @@ func (d *Deployer) prepare(ctx context.Context, p *Plan) error {
 	for _, l := range p.lines {
 		part := lastPart[l.Target]
 		if !p.req.Partial && part != nil && left(l).runs && !wanted[keyOf(l)] {
-			former[part] = append(former[part], rollout.Former{Service: l.Name, JobID: l.JobID, Namespace: l.Namespace, Region: l.Region})
+			former[part] = append(former[part], rollout.Former{Service: l.Name, Target: l.Target, JobID: l.JobID, Namespace: l.Namespace, Region: l.Region})
 		}
 	}
 	err := each(len(p.Parts), func(i int) error {
@@ -271,12 +310,9 @@ func packJob(job *api.Job, hcl, file string) (record.Packed, error) {
 	return packed, err
 }
 
-// foreign refuses jobs that are there, differ, and were made by no release
-// of this stack.
-func (d *Deployer) foreign(ctx context.Context, p *Plan) error {
-	if p.req.Adopt {
-		return nil
-	}
+// Foreign are the IDs of jobs that are there, differ from what is planned,
+// and were made by no release of this stack.
+func (d *Deployer) Foreign(ctx context.Context, p *Plan) ([]string, error) {
 	suspects := map[jobKey]string{}
 	for _, part := range p.Parts {
 		for _, j := range part.Jobs {
@@ -296,7 +332,7 @@ func (d *Deployer) foreign(ctx context.Context, p *Plan) error {
 	if len(suspects) > 0 {
 		older, err := d.Releases.List(ctx)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		for _, r := range older {
 			if len(suspects) == 0 {
@@ -304,7 +340,7 @@ func (d *Deployer) foreign(ctx context.Context, p *Plan) error {
 			}
 			lines, err := d.Releases.Services(ctx, r)
 			if err != nil {
-				return err
+				return nil, err
 			}
 			clear(lines)
 		}
@@ -313,11 +349,8 @@ func (d *Deployer) foreign(ctx context.Context, p *Plan) error {
 	for _, id := range suspects {
 		ids = append(ids, id)
 	}
-	if len(ids) > 0 {
-		slices.Sort(ids)
-		return &ForeignError{ids}
-	}
-	return nil
+	slices.Sort(ids)
+	return ids, nil
 }
 
 // ours says that a line proves that the job was made, or taken over, by the

@@ -257,7 +257,7 @@ func testSavedPlan(t *testing.T, c Clients) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return f.Check(now)
+		return f.Check([]*Plan{now})
 	}
 	if err := check(); err != nil {
 		t.Errorf("nothing moved: %v", err)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -28,8 +29,9 @@ type Saved struct {
 	Created time.Time       `json:"created"`
 	Drover  string          `json:"drover"` // version that wrote it
 	Address string          `json:"address"`
-	Inputs  string          `json:"inputs"` // Digest of the rendered jobs
-	Stack   json.RawMessage `json:"stack"`  // stack.Freeze
+	Inputs  string          `json:"inputs"`            // Digest of the rendered jobs
+	Partial bool            `json:"partial,omitempty"` // not all of the stack's services
+	Stack   json.RawMessage `json:"stack"`             // stack.Freeze
 	Steps   []SavedStep     `json:"services"`
 	Stops   []SavedStop     `json:"stops,omitempty"`
 }
@@ -70,10 +72,11 @@ func Digest(jobs []render.Job) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// Save freezes the plan that was made of the jobs of s. version is that of
-// drover.
-func (p *Plan) Save(s *stack.Stack, jobs []render.Job, version string) ([]byte, error) {
-	out := Saved{Layout: SavedLayout, Created: time.Now().UTC().Truncate(time.Second), Drover: version, Address: p.clients.Nomad.Address()}
+// Save freezes the plans, one for each target and wave, that were made of the
+// jobs of s. With partial these are not all of them. address is that of the
+// cluster, version that of drover.
+func Save(plans []*Plan, s *stack.Stack, jobs []render.Job, partial bool, address, version string) ([]byte, error) {
+	out := Saved{Layout: SavedLayout, Created: time.Now().UTC().Truncate(time.Second), Drover: version, Address: address, Partial: partial}
 	var err error
 	if out.Inputs, err = Digest(jobs); err != nil {
 		return nil, err
@@ -81,14 +84,16 @@ func (p *Plan) Save(s *stack.Stack, jobs []render.Job, version string) ([]byte, 
 	if out.Stack, err = stack.Freeze(s); err != nil {
 		return nil, err
 	}
-	for _, st := range p.steps {
-		out.Steps = append(out.Steps, SavedStep{
-			Service: st.Service, Target: st.Target, DependsOn: st.DependsOn, Secrets: st.Secrets, File: st.File, HCL: string(st.HCL),
-			Job: st.Job.Job, Action: st.action(), Index: st.plan.JobModifyIndex,
-		})
-	}
-	for _, f := range p.former {
-		out.Stops = append(out.Stops, SavedStop{f.Service, f.Target, f.JobID, f.Namespace, f.Region, f.index})
+	for _, p := range plans {
+		for _, st := range p.steps {
+			out.Steps = append(out.Steps, SavedStep{
+				Service: st.Service, Target: st.Target, DependsOn: st.DependsOn, Secrets: st.Secrets, File: st.File, HCL: string(st.HCL),
+				Job: st.Job.Job, Action: st.action(), Index: st.plan.JobModifyIndex,
+			})
+		}
+		for _, f := range p.former {
+			out.Stops = append(out.Stops, SavedStop{f.Service, f.Target, f.JobID, f.Namespace, f.Region, f.index})
+		}
 	}
 	if out.Sum, err = out.sum(); err != nil {
 		return nil, err
@@ -192,47 +197,73 @@ func (e *Moved) Error() string {
 	return "since the plan was made:\n  " + strings.Join(e.What, "\n  ") + "\nnothing was done; plan again"
 }
 
-// Check compares a saved plan with one that was made of its jobs just now,
-// and returns *Moved if a deploy would do anything else than was shown.
-func (f *Saved) Check(now *Plan) error {
+// place is what tells jobs apart, for messages too.
+func (s SavedStep) place() string {
+	return jobName(s.Target, *s.Job.ID, deref(s.Job.Namespace, ""), deref(s.Job.Region, ""))
+}
+
+func (s SavedStop) place() string { return jobName(s.Target, s.JobID, s.Namespace, s.Region) }
+
+func jobName(target, id, namespace, region string) string {
+	name := fmt.Sprintf("job %q", id)
+	if namespace != "" && namespace != api.DefaultNamespace {
+		name += " in namespace " + namespace
+	}
+	if region != "" && region != api.GlobalRegion {
+		name += " in region " + region
+	}
+	if target != "" {
+		name += " (target " + target + ")"
+	}
+	return name
+}
+
+// Check compares a saved plan with the plans that were made of its jobs just
+// now, and returns *Moved if a deploy would do anything else than was shown.
+func (f *Saved) Check(now []*Plan) error {
 	var e Moved
 	say := func(format string, args ...any) { e.What = append(e.What, fmt.Sprintf(format, args...)) }
-	for i, then := range f.Steps {
-		s := now.steps[i]
-		id, index := s.spec.id, s.plan.JobModifyIndex
+	steps, stops := map[string]*step{}, map[string]uint64{}
+	for _, p := range now {
+		for _, s := range p.steps {
+			steps[jobName(s.Target, s.spec.id, s.spec.namespace, s.spec.region)] = s
+		}
+		for _, s := range p.former {
+			stops[jobName(s.Target, s.JobID, s.Namespace, s.Region)] = s.index
+		}
+	}
+	for _, then := range f.Steps {
+		name := then.place()
+		s := steps[name]
+		if s == nil {
+			say("%s is not planned any more", name)
+			continue
+		}
+		index := s.plan.JobModifyIndex
 		switch {
 		case then.Index == 0 && index != 0:
-			say("job %q was not there; somebody created it", id)
+			say("%s was not there; somebody created it", name)
 		case then.Index != 0 && index == 0:
-			say("job %q was there; somebody purged it", id)
+			say("%s was there; somebody purged it", name)
 		case then.Index != index:
-			say("job %q was changed (JobModifyIndex %d, the plan saw %d)", id, index, then.Index)
+			say("%s was changed (JobModifyIndex %d, the plan saw %d)", name, index, then.Index)
 		case then.Action != s.action():
-			say("job %q: the plan was %q and would be %q now", id, then.Action, s.action())
+			say("%s: the plan was %q and would be %q now", name, then.Action, s.action())
 		}
 	}
 	for _, then := range f.Stops {
-		found := false
-		for _, s := range now.former {
-			if s.JobID != then.JobID || s.Namespace != then.Namespace || s.Region != then.Region {
-				continue
-			}
-			if found = true; s.index != then.Index {
-				say("job %q, to be stopped, was changed (JobModifyIndex %d, the plan saw %d)", then.JobID, s.index, then.Index)
-			}
-		}
-		if !found {
-			say("job %q, to be stopped, is not there any more", then.JobID)
+		name := then.place()
+		index, there := stops[name]
+		delete(stops, name)
+		switch {
+		case !there:
+			say("%s, to be stopped, is not there any more", name)
+		case index != then.Index:
+			say("%s, to be stopped, was changed (JobModifyIndex %d, the plan saw %d)", name, index, then.Index)
 		}
 	}
-	for _, s := range now.former {
-		known := false
-		for _, then := range f.Stops {
-			known = known || s.JobID == then.JobID && s.Namespace == then.Namespace && s.Region == then.Region
-		}
-		if !known {
-			say("job %q would be stopped now, which the plan did not show", s.JobID)
-		}
+	for _, name := range slices.Sorted(maps.Keys(stops)) {
+		say("%s would be stopped now, which the plan did not show", name)
 	}
 	if len(e.What) > 0 {
 		return &e

@@ -18,7 +18,7 @@ func save(t *testing.T, c Clients, opts Options, jobs ...render.Job) *Saved {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := p.Save(&stack.Stack{Name: "s", Environment: "e"}, jobs, "test")
+	text, err := Save([]*Plan{p}, &stack.Stack{Name: "s", Environment: "e"}, jobs, false, c.Nomad.Address(), "test")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -45,15 +45,11 @@ func TestSavedRoundTrip(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	client, err := api.NewClient(api.DefaultConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
-	p := &Plan{clients: Clients{Nomad: client}, opts: Options{}.withDefaults()}
+	p := &Plan{opts: Options{}.withDefaults()}
 	for _, j := range rendered {
 		p.steps = append(p.steps, &step{Job: j, spec: specOf(j.Job), plan: &api.JobPlanResponse{JobModifyIndex: 7}})
 	}
-	text, err := p.Save(s, rendered, "test")
+	text, err := Save([]*Plan{p}, s, rendered, false, "http://127.0.0.1:4646", "test")
 	if err != nil {
 		t.Fatal(err)
 	}

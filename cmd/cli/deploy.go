@@ -74,7 +74,7 @@ at all when anything in the cluster has moved since.`,
 					return err
 				}
 				req := release.RequestFor(s, jobs, values)
-				req.Partial = s == main && len(flags.services)+len(flags.targets) > 0
+				req.Partial = s == main && flags.partial() || saved != nil && saved.Partial
 				req.Message, req.OnFailure, req.TakeOver = rel.message, rel.onFailure, takeOver
 				return deploy(cmd, streams, s, req, saved, rel, createVolumes)
 			}
@@ -120,9 +120,6 @@ func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request
 		if home, err = connect(ctx, false); err != nil {
 			return err
 		}
-	}
-	if saved != nil && len(targets) > 1 {
-		return usagef("a saved plan is of one target; choose one of %s with --target", strings.Join(targetsOf(jobs), ", "))
 	}
 	var volumes errVolumes
 	missing := map[string][]rollout.MissingVolume{}
@@ -173,7 +170,7 @@ func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request
 			return nil
 		}
 		// A recreation that the plan showed is agreed to.
-		return saved.Check(p.Parts[0].Plan)
+		return saved.Check(p.Rollouts())
 	}, saved != nil)
 }
 
@@ -181,6 +178,7 @@ func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request
 // was asked for.
 func makeRelease(ctx context.Context, d *release.Deployer, req release.Request, view *deployView, agree func(*release.Plan) error, replace bool) error {
 	d.Emit = view.event
+	d.Rollout.Replace = d.Rollout.Replace || replace
 	allowed := func(p *release.Plan) error {
 		for _, part := range p.Parts {
 			if err := part.Plan.Allowed(); err != nil && !replace {

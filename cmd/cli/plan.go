@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -19,6 +18,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
@@ -64,12 +64,12 @@ or refuses and names what moved. With --detailed-exitcode the command ends with
 			if err != nil {
 				return err
 			}
-			p, err := preparePlan(cmd.Context(), s, jobs)
+			p, err := preparePlan(cmd, s, jobs, flags.partial())
 			if err != nil {
-				return err
+				return releaseError(err)
 			}
 			if out != "" {
-				text, err := p.plan.Save(s, jobs, Version)
+				text, err := rollout.Save(p.plan.Rollouts(), s, jobs, flags.partial(), p.address, Version)
 				if err != nil {
 					return err
 				}
@@ -99,33 +99,24 @@ type planned struct {
 	stack   *stack.Stack
 	address string
 	inputs  string
-	plan    *rollout.Plan
-	changes []rollout.Change
+	plan    *release.Plan
+	changes []release.Change
+	foreign []string
 }
 
 // preparePlan asks the cluster what a deploy of the jobs would change.
-func preparePlan(ctx context.Context, s *stack.Stack, jobs []render.Job) (*planned, error) {
-	if in := targetsOf(jobs); len(in) > 1 {
-		return nil, usagef("environment %s has several targets; choose one of %s with --target", s.Environment, strings.Join(in, ", "))
-	}
-	home, err := connect(ctx, false)
+func preparePlan(cmd *cobra.Command, s *stack.Stack, jobs []render.Job, partial bool) (*planned, error) {
+	ctx := cmd.Context()
+	clients, err := connect(ctx, rollout.NeedsConsul(jobs))
 	if err != nil {
 		return nil, err
 	}
-	targets, err := connectTargets(ctx, s, jobs, true)
-	if err != nil {
-		return nil, err
-	}
-	clients := home
-	if len(jobs) > 0 {
-		clients = targets[jobs[0].Target]
-	}
-	opts := rollout.Options{}
+	d := (&releaseFlags{}).deployer(cmd, clients, s.Name, s.Environment)
 	if len(s.Secrets) > 0 {
-		opts.Redact, err = record.OpenSecrets(home.Nomad, s.Name, s.Environment, nil).Redactor(ctx)
+		d.Rollout.Redact, err = record.OpenSecrets(clients.Nomad, s.Name, s.Environment, nil).Redactor(ctx)
 		switch {
 		case forbidden(err): // which values are secret cannot be known: show none
-			opts.Redact = hideAll
+			d.Rollout.Redact = hideAll
 		case err != nil && !errors.Is(err, record.ErrNotFound):
 			return nil, err
 		}
@@ -134,7 +125,13 @@ func preparePlan(ctx context.Context, s *stack.Stack, jobs []render.Job) (*plann
 	if p.inputs, err = rollout.Digest(jobs); err != nil {
 		return nil, err
 	}
-	if p.plan, err = rollout.Prepare(ctx, clients, jobs, opts); err != nil {
+	req := release.RequestFor(s, jobs, nil)
+	// What would keep a deploy from beginning is told, not an error.
+	req.Partial, req.TakeOver, req.Adopt = partial, true, true
+	if p.plan, err = d.Plan(ctx, req); err != nil {
+		return nil, err
+	}
+	if p.foreign, err = d.Foreign(ctx, p.plan); err != nil {
 		return nil, err
 	}
 	p.changes = p.plan.Changes()
@@ -177,7 +174,7 @@ type planSummary struct {
 	Unplaced  int `json:"unplaced_groups"`
 }
 
-func summarize(changes []rollout.Change) planSummary {
+func summarize(changes []release.Change) planSummary {
 	var s planSummary
 	for _, c := range changes {
 		*map[rollout.Action]*int{
@@ -225,20 +222,24 @@ func (p *planned) print(streams *IO, asJSON bool, file string) error {
 		enc.SetIndent("", "  ")
 		return enc.Encode(map[string]any{
 			"layout": 1, "stack": p.stack.Name, "environment": p.stack.Environment, "address": p.address,
-			"inputs": p.inputs, "changed": p.changed(), "services": p.changes, "summary": sum,
+			"inputs": p.inputs, "changed": p.changed(), "services": p.changes, "summary": sum, "foreign": p.foreign,
 		})
 	}
 	var b bytes.Buffer
 	v := planView{w: &b, color: streams.Color}
-	for _, c := range p.changes {
-		v.change(c)
-	}
+	v.changes(p.changes)
 	if p.changed() {
 		fmt.Fprintln(&b)
 	}
 	fmt.Fprintf(&b, "%s: %s\n", p.stack.Name, sum)
 	if _, err := streams.Out.Write(b.Bytes()); err != nil {
 		return err
+	}
+	for _, id := range p.foreign {
+		fmt.Fprintf(streams.Err, "Job %s runs and no release of this stack made it: take it over with 'drover adopt', or deploy refuses.\n", id)
+	}
+	if last := p.plan.Last(); last != nil && last.State.Open() {
+		fmt.Fprintf(streams.Err, "Release %d is %s: deploy refuses until it is at its end.\n", last.Number, release.Describe(last))
 	}
 	if file != "" {
 		fmt.Fprintf(streams.Err, "Next: drover deploy %s\n", file)
@@ -269,6 +270,24 @@ func (v planView) mark(mark string) string {
 
 func (v planView) line(depth int, format string, args ...any) {
 	fmt.Fprintf(v.w, strings.Repeat("  ", depth)+format+"\n", args...)
+}
+
+// changes writes them all, under the name of their wave where there are some.
+func (v planView) changes(changes []release.Change) {
+	wave := ""
+	for i, c := range changes {
+		if c.Wave != wave {
+			if i > 0 {
+				fmt.Fprintln(v.w)
+			}
+			if wave = c.Wave; wave != "" {
+				v.line(0, "wave %s", wave)
+			} else {
+				v.line(0, "at the end")
+			}
+		}
+		v.change(c.Change)
+	}
 }
 
 func (v planView) change(c rollout.Change) {

@@ -37,6 +37,9 @@ func (f *stackFlags) register(cmd *cobra.Command) {
 	fl.StringArrayVar(&f.targets, "target", nil, "only this target of the environment (repeatable)")
 }
 
+// partial says that not all of the stack was asked for.
+func (f *stackFlags) partial() bool { return len(f.services)+len(f.targets) > 0 }
+
 // appendValue lets two flags fill one list in the order of the command line.
 type appendValue []string
 
