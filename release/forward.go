@@ -138,22 +138,49 @@ func (r *run) begin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	head := &record.Release{
+	head := d.head(p, record.Running)
+	more, err := describe(head, p, lines)
+	if err != nil {
+		return err
+	}
+	blobs = append(blobs, more...)
+	if err := d.Releases.Store(ctx, blobs); err != nil {
+		return err
+	}
+	if r.journal, err = d.Releases.Create(ctx, head, lines); err != nil {
+		return err
+	}
+	r.head = head
+	r.reindex()
+	d.tell(EventRelease, head)
+	return nil
+}
+
+// head begins the record of the release that follows the last one.
+func (d *Deployer) head(p *Plan, state record.State) *record.Release {
+	return &record.Release{
 		Number: number(p.last) + 1, Stack: d.Releases.Stack(), Environment: d.Releases.Environment(),
 		Version: p.req.Version, AppVersion: p.req.AppVersion, Kind: p.req.Kind, Of: p.req.Of,
 		By: d.Holder, Message: p.req.Message, Drover: d.Drover,
-		State: record.Running, Started: time.Now().UTC(), OnFailure: p.onFailure(), Owner: newOwner(), Total: len(lines),
+		State: state, Started: time.Now().UTC(), OnFailure: p.onFailure(), Owner: newOwner(),
 	}
+}
+
+// describe completes a head with what its lines and the request say. It
+// returns blobs that the head names.
+func describe(head *record.Release, p *Plan, lines []record.Service) ([]record.Packed, error) {
+	var err error
 	if head.Targets, err = json.Marshal(p.req.Targets); err != nil {
-		return fmt.Errorf("encoding the targets: %w", err)
+		return nil, fmt.Errorf("encoding the targets: %w", err)
 	}
 	for _, w := range p.req.Waves {
 		wave, err := recordWave(w)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		head.Waves = append(head.Waves, wave)
 	}
+	head.Total = len(lines)
 	var inputs []byte
 	for _, l := range lines {
 		switch {
@@ -166,24 +193,15 @@ func (r *run) begin(ctx context.Context) error {
 		inputs = fmt.Appendln(inputs, l.Target, l.Name, l.Spec)
 	}
 	head.Inputs = record.Digest(inputs)
-	if p.req.Values != nil {
-		packed, err := record.Pack(record.Blob{Values: p.req.Values})
-		if err != nil {
-			return fmt.Errorf("the values of the variables cannot be recorded: %w", err)
-		}
-		head.Values = packed.Digest
-		blobs = append(blobs, packed)
+	if p.req.Values == nil {
+		return nil, nil
 	}
-	if err := d.Releases.Store(ctx, blobs); err != nil {
-		return err
+	packed, err := record.Pack(record.Blob{Values: p.req.Values})
+	if err != nil {
+		return nil, fmt.Errorf("the values of the variables cannot be recorded: %w", err)
 	}
-	if r.journal, err = d.Releases.Create(ctx, head, lines); err != nil {
-		return err
-	}
-	r.head = head
-	r.reindex()
-	d.tell(EventRelease, head)
-	return nil
+	head.Values = packed.Digest
+	return []record.Packed{packed}, nil
 }
 
 // begun is the journal, nil before there is one, and the release's number.

@@ -38,6 +38,10 @@ type Request struct {
 
 	reverse bool // dependants first, where that is possible
 
+	// KeepRestarts is rollout.Options.KeepRestarts: the jobs are rendered, not
+	// from a record.
+	KeepRestarts bool
+
 	// Begin is called under the lock, before anything is submitted: for what
 	// the jobs need. It may be nil.
 	Begin func(context.Context) error
@@ -45,7 +49,7 @@ type Request struct {
 
 // RequestFor asks for the whole of a stack as it was rendered.
 func RequestFor(s *stack.Stack, jobs []render.Job, values json.RawMessage) Request {
-	return Request{Kind: KindDeploy, Version: s.Version, AppVersion: s.AppVersion, Values: values, Targets: s.Targets, Waves: s.Waves, Jobs: jobs}
+	return Request{Kind: KindDeploy, Version: s.Version, AppVersion: s.AppVersion, Values: values, Targets: s.Targets, Waves: s.Waves, Jobs: jobs, KeepRestarts: true}
 }
 
 // Plan is what a release would do. Nothing has been written yet.
@@ -239,7 +243,7 @@ func (d *Deployer) prepare(ctx context.Context, p *Plan) error {
 	err := each(len(p.Parts), func(i int) error {
 		part := p.Parts[i]
 		opts := d.Rollout
-		opts.Former = former[part]
+		opts.Former, opts.KeepRestarts = former[part], p.req.KeepRestarts
 		opts.Before = func(ctx context.Context, s rollout.Submission) error { return part.run.before(ctx, part.Target, s) }
 		opts.After = func(_ context.Context, s rollout.Submission, index uint64) error {
 			part.run.after(part.Target, s, index)

@@ -1,11 +1,12 @@
 package rollout
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -48,7 +49,7 @@ func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*
 
 	allocs := make([][]*api.AllocationListStub, len(p.steps))
 	err := each(len(p.steps), 8, func(i int) (err error) {
-		allocs[i], err = p.steps[i].ask(ctx, c)
+		allocs[i], err = p.steps[i].ask(ctx, c, p.opts)
 		return err
 	})
 	err = errors.Join(err, p.findFormer(ctx, opts.Former))
@@ -72,15 +73,19 @@ func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*
 
 // ask plans one job, and reads its allocations if that says that nothing
 // changed.
-func (s *step) ask(ctx context.Context, c Clients) ([]*api.AllocationListStub, error) {
+func (s *step) ask(ctx context.Context, c Clients, o Options) ([]*api.AllocationListStub, error) {
 	if err := s.keepCounts(ctx, c); err != nil {
 		return nil, err
 	}
-	var err error
-	if s.plan, _, err = c.Nomad.Jobs().Plan(s.Job.Job, true, s.spec.write(ctx)); err != nil {
-		return nil, fmt.Errorf("planning job %q: %w", s.spec.id, plain(err))
+	if err := s.askPlan(ctx, c); err != nil {
+		return nil, err
 	}
-	quiet(s.plan)
+	if mark := restartMark(s.plan.Diff); mark != "" && o.KeepRestarts {
+		s.Job.Job = Restarted(s.Job.Job, mark)
+		if err := s.askPlan(ctx, c); err != nil {
+			return nil, err
+		}
+	}
 	if s.recreate = retyped(s.plan); s.recreate != "" {
 		s.retyped = true
 	}
@@ -92,6 +97,45 @@ func (s *step) ask(ctx context.Context, c Clients) ([]*api.AllocationListStub, e
 		return nil, fmt.Errorf("reading the allocations of job %q: %w", s.spec.id, err)
 	}
 	return allocs, nil
+}
+
+func (s *step) askPlan(ctx context.Context, c Clients) error {
+	var err error
+	if s.plan, _, err = c.Nomad.Jobs().Plan(s.Job.Job, true, s.spec.write(ctx)); err != nil {
+		return fmt.Errorf("planning job %q: %w", s.spec.id, plain(err))
+	}
+	quiet(s.plan)
+	return nil
+}
+
+// RestartMeta is the job's meta that says when it was last redeployed. It is
+// the one thing that drover ever writes into a job beside what the stack says:
+// a change of meta is what makes Nomad replace allocations by the job's own
+// update block, with its health checks, canaries and rollback.
+const RestartMeta = "drover_redeploy"
+
+// Restarted is the job with that mark.
+func Restarted(j *api.Job, mark string) *api.Job {
+	job := *j
+	job.Meta = maps.Clone(job.Meta)
+	if job.Meta == nil {
+		job.Meta = map[string]string{}
+	}
+	job.Meta[RestartMeta] = mark
+	return &job
+}
+
+// restartMark is the mark that the registered job has and the planned one
+// has not.
+func restartMark(d *api.JobDiff) string {
+	if d != nil {
+		for _, f := range d.Fields {
+			if f.Name == "Meta["+RestartMeta+"]" && f.New == "" {
+				return f.Old
+			}
+		}
+	}
+	return ""
 }
 
 // keepCounts gives groups with a scaling block the count that they have now
@@ -208,20 +252,18 @@ func retyped(p *api.JobPlanResponse) string {
 // findFormer keeps those of the last release's jobs that are still there and
 // have no successor in the plan.
 func (p *Plan) findFormer(ctx context.Context, former []Former) error {
-	key := func(id, namespace, region string) string {
-		if namespace == "" {
-			namespace = api.DefaultNamespace
-		}
-		return strings.Join([]string{id, namespace, region}, "\x00")
-	}
-	kept := map[string]bool{}
-	for _, s := range p.steps {
-		kept[key(s.spec.id, s.spec.namespace, s.spec.region)] = true
+	namespace := func(ns string) string { return cmp.Or(ns, api.DefaultNamespace) }
+	// One that leaves its region open is where its target is.
+	stays := func(f Former) bool {
+		return slices.ContainsFunc(p.steps, func(s *step) bool {
+			return s.spec.id == f.JobID && namespace(s.spec.namespace) == namespace(f.Namespace) &&
+				(s.spec.region == f.Region || s.spec.region == "" || f.Region == "")
+		})
 	}
 	there := make([]bool, len(former))
 	err := each(len(former), 8, func(i int) error {
 		f := &former[i]
-		if kept[key(f.JobID, f.Namespace, f.Region)] {
+		if stays(*f) {
 			return nil
 		}
 		q := (&api.QueryOptions{Namespace: f.Namespace, Region: f.Region}).WithContext(ctx)

@@ -46,6 +46,10 @@ type Options struct {
 	// well: for going back, where order is a courtesy.
 	KeepGoing bool
 
+	// KeepRestarts gives a job that was redeployed the mark that it has of
+	// that (RestartMeta), which no job spec knows of.
+	KeepRestarts bool
+
 	// Redact removes secret values from task events, check output and logs.
 	Redact func(string) string
 

@@ -566,6 +566,58 @@ back job specs, not data and not secrets.`,
 	return cmd
 }
 
+func newRedeploy(streams *IO) *cobra.Command {
+	var (
+		flags    releaseFlags
+		env      string
+		takeOver bool
+	)
+	cmd := &cobra.Command{
+		Use:   "redeploy STACK [SERVICE…]",
+		Short: "Replace every allocation of a stack by the same, step by step",
+		Long: `Replace every allocation of a stack, or of some of its services, by the same job:
+by the update block of each job and with all gates of a deploy. Images whose tag
+has moved are pulled again where the driver does so (docker: latest, or
+force_pull). The source of the stack is not needed.
+
+Jobs that run to an end (batch, sysbatch) run again only when they are named. To
+make Nomad replace anything a job has to change: its meta drover_redeploy is set
+to the time, and later deploys leave it there.`,
+		Example: "  drover redeploy ocis -e prod\n  drover redeploy ocis gateway users -e prod -m 'new CA certificates'",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("%s: give STACK [SERVICE…]", cmd.CommandPath())
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := flags.check(); err != nil {
+				return err
+			}
+			ctx := cmd.Context()
+			clients, r, err := recorded(ctx, args[0], env)
+			if err != nil {
+				return err
+			}
+			d := flags.deployer(cmd, clients, r.Stack(), r.Environment())
+			if err := redacting(ctx, d, clients); err != nil {
+				return err
+			}
+			req, err := d.Redeploy(ctx, args[1:], time.Now())
+			if err != nil {
+				return releaseError(err)
+			}
+			req.Message, req.OnFailure, req.TakeOver = flags.message, flags.onFailure, takeOver
+			return makeRelease(ctx, d, req, newDeployView(streams, r.Stack(), r.Environment(), flags.format == "json"), nil, false)
+		},
+	}
+	envFlag(cmd, &env)
+	flags.register(cmd, 0)
+	flags.registerNew(cmd)
+	cmd.Flags().BoolVar(&takeOver, "take-over", false, "leave a release that was interrupted as it is")
+	return cmd
+}
+
 // redacting hides the values of the stack's secrets in what the deployer
 // tells.
 func redacting(ctx context.Context, d *release.Deployer, clients rollout.Clients) error {

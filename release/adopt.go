@@ -1,0 +1,123 @@
+package release
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/rollout"
+)
+
+// KindAdopt is the kind of a release that took over what ran.
+const KindAdopt = "adopt"
+
+// Adopt records what runs now under the IDs of the plan's jobs as a release,
+// so that the next one may change it and a rollback can come back to it.
+// Nothing is registered and nothing restarts. Jobs that are not there are left
+// out. It returns nil when there is nothing that is not recorded already.
+func (d *Deployer) Adopt(ctx context.Context, p *Plan) (*record.Release, error) {
+	foreign, err := d.Foreign(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	if len(foreign) == 0 && p.last != nil {
+		return nil, nil
+	}
+	l, _, err := d.lock(ctx, d.LockWait)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = l.release(ctx) }()
+	if last, err := d.Releases.Last(ctx); err != nil {
+		return nil, err
+	} else if number(last) != number(p.last) {
+		return nil, fmt.Errorf("somebody else has made release %d meanwhile; look again", number(last))
+	}
+	lines, blobs, err := d.asTheyAre(ctx, p)
+	if err != nil || len(lines) == 0 {
+		return nil, err
+	}
+	if p.req.Partial {
+		lines = append(lines, carried(p.lines, lines)...)
+	}
+	head := d.head(p, record.Running)
+	head.Kind = KindAdopt
+	if _, err := describe(head, p, lines); err != nil { // the values are not those of what runs
+		return nil, err
+	}
+	head.Values = ""
+	r := &run{d: d, lock: l, plan: p, head: head}
+	if err := d.Releases.Store(ctx, blobs); err != nil {
+		return nil, err
+	}
+	if r.journal, err = d.Releases.Create(ctx, head, lines); err != nil {
+		return nil, err
+	}
+	r.reindex()
+	r.end(ctx, &Result{}, record.Done, rollout.Unchanged, "")
+	return r.head, nil
+}
+
+// asTheyAre are lines of the jobs that run, with their specs as Nomad has
+// them.
+func (d *Deployer) asTheyAre(ctx context.Context, p *Plan) ([]record.Service, []record.Packed, error) {
+	var all []record.Service
+	var asked []render.Job
+	for _, part := range p.Parts {
+		for _, j := range part.Jobs {
+			asked = append(asked, j)
+			l := line(j)
+			l.Wave = part.Wave
+			all = append(all, l)
+		}
+	}
+	packed := make([]record.Packed, len(all))
+	err := each(len(all), func(i int) error {
+		l := &all[i]
+		job, _, err := p.clients[l.Target].Nomad.Jobs().Info(l.JobID, query(ctx, *l))
+		switch {
+		case notFound(err), err == nil && deref(job.Stop):
+			return nil
+		case err != nil:
+			return fmt.Errorf("reading job %q: %w", l.JobID, err)
+		}
+		source, err := submitted(ctx, p.clients[l.Target].Nomad, *l, deref(job.Version))
+		if err != nil {
+			return err
+		}
+		// Nomad names the region and namespace that a spec may leave open; a
+		// job is found again under the words of the stack.
+		taken := clean(job)
+		taken.Region, taken.Namespace = asked[i].Job.Region, asked[i].Job.Namespace
+		if packed[i], err = packJob(taken, source, ""); err != nil {
+			return err
+		}
+		l.Change, l.Step = record.ChangeNone, record.StepDone
+		l.Spec, l.Before, l.Planned, l.Index = packed[i].Digest, packed[i].Digest, deref(job.JobModifyIndex), deref(job.JobModifyIndex)
+		return nil
+	})
+	var lines []record.Service
+	var blobs []record.Packed
+	for i, l := range all {
+		if l.Spec != "" {
+			lines, blobs = append(lines, l), append(blobs, packed[i])
+		}
+	}
+	return lines, blobs, err
+}
+
+// submitted is the HCL of a job as its operator wrote it, "" when Nomad does
+// not have it (GET /v1/job/:id/submission).
+func submitted(ctx context.Context, c *api.Client, l record.Service, version uint64) (string, error) {
+	s, _, err := c.Jobs().Submission(l.JobID, int(version), query(ctx, l))
+	switch {
+	case notFound(err) || err == nil && (s == nil || s.Format != "hcl2" || s.Variables != "" || len(s.VariableFlags) > 0):
+		return "", nil
+	case err != nil:
+		return "", fmt.Errorf("reading the source of job %q: %w", l.JobID, err)
+	}
+	return s.Source, nil
+}

@@ -1,0 +1,140 @@
+package release
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/rollout"
+)
+
+// What has become of a job since the release that drift compares with.
+const (
+	DriftNone    = "none"
+	DriftChanged = "changed" // registered again, with other attributes
+	DriftStopped = "stopped" // still there, and nothing of it runs
+	DriftMissing = "missing" // purged
+	DriftExtra   = "extra"   // of an earlier release, and running again
+	DriftDead    = "dead"    // as it was, but no allocation is healthy
+)
+
+// Drift is how a job differs from what the last release left.
+type Drift struct {
+	Service string `json:"service"`
+	Target  string `json:"target,omitempty"`
+	JobID   string `json:"job_id"`
+	Kind    string `json:"drift"` // one of the constants
+	// Diff leads from what the release left (Old) to what is there now (New).
+	Diff []rollout.FieldChange `json:"diff,omitempty"`
+	Kept []rollout.KeptCount   `json:"kept_counts,omitempty"` // scaled since, which is no drift
+}
+
+// Drift compares the cluster with the record alone: with what the last good
+// release left. It returns that release too.
+func (d *Deployer) Drift(ctx context.Context) ([]Drift, *record.Release, error) {
+	head, req, err := d.lastGood(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	req.Adopt, req.TakeOver = true, true // nothing is written
+	p, err := d.Plan(ctx, req)
+	if err != nil {
+		return nil, nil, err
+	}
+	var out []Drift
+	for _, c := range p.Changes() {
+		if c.Action == rollout.ActionStop {
+			continue // of a newer release, that did not come out well
+		}
+		w := Drift{Service: c.Service, Target: c.Target, JobID: c.JobID, Kind: DriftChanged, Kept: c.Kept}
+		switch {
+		case c.Action == rollout.ActionNone:
+			w.Kind = DriftNone
+		case c.Action == rollout.ActionCreate && c.Index == 0:
+			w.Kind = DriftMissing
+		case c.Action == rollout.ActionCreate:
+			w.Kind = DriftStopped
+		case c.Action == rollout.ActionRecreate && len(c.Diff) == 0:
+			w.Kind = DriftDead
+		}
+		for _, f := range c.Diff {
+			f.Old, f.New = f.New, f.Old
+			switch f.Kind {
+			case rollout.FieldAdded:
+				f.Kind = rollout.FieldDeleted
+			case rollout.FieldDeleted:
+				f.Kind = rollout.FieldAdded
+			}
+			w.Diff = append(w.Diff, f)
+		}
+		out = append(out, w)
+	}
+	extra, err := d.extra(ctx, p, head)
+	return append(out, extra...), head, err
+}
+
+// lastGood asks once more for what the last good release left.
+func (d *Deployer) lastGood(ctx context.Context) (*record.Release, Request, error) {
+	heads, err := d.Releases.List(ctx)
+	if err != nil {
+		return nil, Request{}, err
+	}
+	for _, h := range heads {
+		if h.State == record.Done {
+			req, err := d.Rollback(ctx, h.Number)
+			req.Kind, req.Of, req.reverse = KindDeploy, 0, false
+			return h, req, err
+		}
+	}
+	return nil, Request{}, fmt.Errorf("stack %s (environment %s) has %w that is deployed", d.Releases.Stack(), d.Releases.Environment(), record.ErrNoRelease)
+}
+
+// extra finds jobs that an earlier release had and the last one has not, and
+// that run nevertheless.
+func (d *Deployer) extra(ctx context.Context, p *Plan, last *record.Release) ([]Drift, error) {
+	heads, err := d.Releases.List(ctx)
+	if err != nil {
+		return nil, err
+	}
+	seen := map[jobKey]bool{}
+	for _, part := range p.Parts {
+		for _, j := range part.Jobs {
+			seen[keyOf(line(j))] = true
+		}
+	}
+	var suspects []record.Service
+	for _, h := range heads {
+		lines, err := d.Releases.Services(ctx, h)
+		if err != nil {
+			return nil, err
+		}
+		for _, l := range lines {
+			if _, there := p.clients[l.Target]; there && !seen[keyOf(l)] && h.Number <= last.Number {
+				seen[keyOf(l)] = true
+				suspects = append(suspects, l)
+			}
+		}
+	}
+	found := make([]bool, len(suspects))
+	err = each(len(suspects), func(i int) error {
+		l := suspects[i]
+		job, _, err := p.clients[l.Target].Nomad.Jobs().Info(l.JobID, query(ctx, l))
+		if notFound(err) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("reading job %q: %w", l.JobID, err)
+		}
+		found[i] = !deref(job.Stop) && deref(job.ParentID) == ""
+		return nil
+	})
+	var out []Drift
+	for i, l := range suspects {
+		if found[i] {
+			out = append(out, Drift{Service: l.Name, Target: l.Target, JobID: l.JobID, Kind: DriftExtra})
+		}
+	}
+	slices.SortFunc(out, func(a, b Drift) int { return slices.Compare([]string{a.Target, a.JobID}, []string{b.Target, b.JobID}) })
+	return out, err
+}
