@@ -74,6 +74,12 @@ func (d *Deployer) Drift(ctx context.Context) ([]Drift, *record.Release, error) 
 	return append(out, extra...), head, err
 }
 
+// Again asks for what the last good release left, as it is recorded.
+func (d *Deployer) Again(ctx context.Context) (Request, error) {
+	_, req, err := d.lastGood(ctx)
+	return req, err
+}
+
 // lastGood asks once more for what the last good release left.
 func (d *Deployer) lastGood(ctx context.Context) (*record.Release, Request, error) {
 	heads, err := d.Releases.List(ctx)

@@ -68,7 +68,10 @@ type Driver struct {
 	Path     string // with exec and raw_exec: on the node
 	Artifact string // or fetched from here, as Nomad's artifact.source
 	Checksum string // of the artifact, as "sha256:…"
-	Range    hcl.Range
+	// Env is the environment of the process, as CONSUL_HTTP_ADDR. Nomad fills
+	// in ${…}.
+	Env   map[string]string
+	Range hcl.Range
 }
 
 type targetBlock struct {
@@ -115,6 +118,8 @@ type driverBlock struct {
 	Path     string `hcl:"path,optional"`
 	Artifact string `hcl:"artifact,optional"`
 	Checksum string `hcl:"checksum,optional"`
+
+	Env map[string]string `hcl:"env,optional"`
 }
 
 // environmentSchema is what an environment holds beside values and layers.
@@ -456,7 +461,7 @@ func (r *environmentReader) driver(b *hcl.Block) {
 	if !r.decode(b, &v) {
 		return
 	}
-	d := &Driver{Name: b.Labels[0], Image: v.Image, Path: v.Path, Artifact: v.Artifact, Checksum: v.Checksum, Range: b.DefRange}
+	d := &Driver{Name: b.Labels[0], Image: v.Image, Path: v.Path, Artifact: v.Artifact, Checksum: v.Checksum, Env: v.Env, Range: b.DefRange}
 	switch d.Name {
 	case "docker":
 		if d.Image == "" || d.Path != "" || d.Artifact != "" {

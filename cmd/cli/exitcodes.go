@@ -16,7 +16,7 @@ var exitCodes = [...]struct {
 }{
 	{exitOK, "deployed, unchanged", "everything asked for is done and healthy", ""},
 	{exitError, "", "something failed that has no code of its own; `status`: not everything is healthy; `doctor`: there is an error", "read the message"},
-	{exitUsage, "", "a mistake on the command line, in the stack or in its values; nothing was done. With `--detailed-exitcode` (`plan`): there are changes, and every error is 1", "read the message"},
+	{exitUsage, "", "a mistake on the command line, in the stack or in its values; nothing was done. With `--detailed-exitcode` (`plan`, `drift`): there are changes, and every error is 1", "read the message"},
 	{exitFailed, "failed", "a service did not become healthy, and nothing went back; its allocations may still run", "`nomad job status JOB`"},
 	{exitReverted, "failed-reverted", "a service did not come out well, and what was changed is as it was before: by Nomad, or by drover for the whole release", "`drover show STACK RELEASE`"},
 	{exitPromotion, "awaiting-promotion, awaiting-approval", "canaries are healthy beside the old version and wait for a promotion, or a wave waits until somebody approves it", "`drover promote STACK` or `drover approve STACK`, or `drover abort STACK`"},

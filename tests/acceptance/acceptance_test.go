@@ -1,4 +1,4 @@
-package rollout
+package acceptance
 
 import (
 	"context"

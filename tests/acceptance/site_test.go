@@ -1,6 +1,6 @@
-// Package rollout runs drover as its users do, against a real Nomad, where
+// Package acceptance runs drover as its users do, against a real Nomad, where
 // other tools are known to fail.
-package rollout
+package acceptance
 
 import (
 	"bytes"
@@ -67,7 +67,8 @@ type stack struct {
 func (s *site) stack(t *testing.T, files map[string]string) *stack {
 	t.Helper()
 	id := strings.ToLower(t.Name()[strings.LastIndexByte(t.Name(), '/')+1:])
-	st := &stack{site: s, t: t, dir: filepath.Join(t.TempDir(), id), id: id} // the directory names the stack
+	temp := t.TempDir() // ends with 001, 002, …: the directory names the stack
+	st := &stack{site: s, t: t, dir: filepath.Join(temp, id+"-"+filepath.Base(temp)), id: id}
 	st.write(files)
 	t.Cleanup(func() {
 		jobs, _, err := s.client.Jobs().PrefixList(id)

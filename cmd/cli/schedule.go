@@ -1,0 +1,389 @@
+package cli
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/hashicorp/cronexpr"
+	"github.com/hashicorp/nomad/api"
+	"github.com/spf13/cobra"
+
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/schedule"
+	"github.com/drover-nomad/drover/stack"
+)
+
+func newSchedule(streams *IO) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "schedule",
+		Short: "What drover does by itself at certain times",
+		Long: `What drover does by itself at certain times: the schedule blocks of an
+environment, as periodic jobs in Nomad. Each starts a drover inside the cluster,
+which works from the record of the last release and needs no files.`,
+		Example: "  drover schedule apply ocis -e prod\n  drover schedule list ocis -e prod\n  drover schedule history ocis nightly -e prod",
+		Args: func(_ *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usagef("drover schedule: unknown command %q", args[0])
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	cmd.AddCommand(newScheduleApply(streams), newScheduleList(streams), newScheduleRun(streams), newScheduleHistory(streams), newScheduleFire(streams))
+	cmd.AddCommand(newSchedulePause(streams, true), newSchedulePause(streams, false))
+	return cmd
+}
+
+func newScheduleApply(streams *IO) *cobra.Command {
+	var (
+		flags    stackFlags
+		noPolicy bool
+	)
+	cmd := &cobra.Command{
+		Use:   "apply STACK",
+		Short: "Make the periodic jobs what the environment says",
+		Long: `Make the periodic jobs what the environment says, and remove those of schedules
+that it does not have any more. Where Nomad has ACLs, each job gets a policy for
+its workload identity that allows just what it needs.`,
+		Example: "  drover schedule apply ocis -e prod",
+		Args:    exactArgs(1, "STACK"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			s, jobs, err := flags.load(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			clients, err := connect(ctx, false)
+			if err != nil {
+				return err
+			}
+			home := cmp.Or(os.Getenv("NOMAD_NAMESPACE"), api.DefaultNamespace)
+			done, err := schedule.Apply(ctx, clients.Nomad, home, s, jobs, !noPolicy)
+			if errors.Is(err, schedule.ErrNoDriver) {
+				return usagef("%s: write for instance drover_driver \"raw_exec\" { path = \"/usr/local/bin/drover\" }", err)
+			}
+			for _, part := range []struct {
+				names []string
+				what  string
+			}{{done.Policies, "ACL policy written"}, {done.Registered, "registered"}, {done.Unchanged, "unchanged"}, {done.Removed, "removed"}} {
+				for _, name := range part.names {
+					fmt.Fprintf(streams.Out, "%s: %s\n", name, part.what)
+				}
+			}
+			return err
+		},
+	}
+	flags.register(cmd)
+	cmd.Flags().BoolVar(&noPolicy, "no-policy", false, "do not write ACL policies")
+	return cmd
+}
+
+// schedules opens those of a recorded stack.
+func schedules(ctx context.Context, arg, env string) (rollout.Clients, *record.Releases, *record.Schedules, error) {
+	clients, r, err := recorded(ctx, arg, env)
+	if err != nil {
+		return clients, nil, nil, err
+	}
+	return clients, r, record.OpenSchedules(clients.Nomad, r.Stack(), r.Environment()), nil
+}
+
+// scheduleError names the schedules that there are.
+func scheduleError(ctx context.Context, store *record.Schedules, err error) error {
+	if !errors.Is(err, record.ErrNoSchedule) {
+		return err
+	}
+	var names []string
+	all, _ := store.List(ctx) // it is only a hint
+	for _, s := range all {
+		names = append(names, s.Name)
+	}
+	if len(names) == 0 {
+		return usagef("%s; there is none: drover schedule apply makes those of an environment", err)
+	}
+	return usagef("%s; there is %s", err, strings.Join(names, ", "))
+}
+
+func newScheduleList(streams *IO) *cobra.Command {
+	var env, format string
+	cmd := &cobra.Command{
+		Use:     "list STACK",
+		Short:   "List schedules, when each fires next, and what came of it last",
+		Example: "  drover schedule list ocis -e prod",
+		Args:    exactArgs(1, "STACK"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := oneOf("-o", format, "text", "json"); err != nil {
+				return err
+			}
+			_, _, store, err := schedules(cmd.Context(), args[0], env)
+			if err != nil {
+				return err
+			}
+			all, err := store.List(cmd.Context())
+			if err != nil {
+				return err
+			}
+			type row struct {
+				Name     string      `json:"name"`
+				Action   string      `json:"action"`
+				Crons    []string    `json:"crons"`
+				TimeZone string      `json:"time_zone"`
+				Window   string      `json:"window,omitempty"`
+				Services []string    `json:"services,omitempty"`
+				JobID    string      `json:"job_id"`
+				Paused   string      `json:"paused,omitempty"`
+				Next     time.Time   `json:"next,omitzero"`
+				Last     *record.Run `json:"last,omitempty"`
+			}
+			rows := []row{}
+			for _, s := range all {
+				r := row{s.Name, s.Action, s.Crons, s.TimeZone, schedule.Window(&s.Schedule), s.Services, s.JobID, s.Paused, next(&s.Schedule, time.Now()), nil}
+				if n := len(s.Runs); n > 0 {
+					r.Last = &s.Runs[n-1]
+				}
+				rows = append(rows, r)
+			}
+			if format == "json" {
+				enc := json.NewEncoder(streams.Out)
+				enc.SetIndent("", "  ")
+				return enc.Encode(rows)
+			}
+			w := tabwriter.NewWriter(streams.Out, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(w, "NAME\tACTION\tCRONS\tTIME ZONE\tWINDOW\tNEXT\tLAST")
+			for _, r := range rows {
+				when, last := r.Next.Format("2006-01-02 15:04:05 MST"), "never"
+				if r.Next.IsZero() {
+					when = "never"
+				}
+				if r.Paused != "" {
+					when = "paused " + r.Paused
+				}
+				if r.Last != nil {
+					last = r.Last.Outcome + " at " + r.Last.At.Format(time.RFC3339)
+				}
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Name, r.Action, strings.Join(r.Crons, "; "), r.TimeZone, cmp.Or(r.Window, "any"), when, last)
+			}
+			return w.Flush()
+		},
+	}
+	envFlag(cmd, &env)
+	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
+	return cmd
+}
+
+// next is when a schedule fires after now, by the clock that Nomad uses.
+func next(s *stack.Schedule, now time.Time) time.Time {
+	zone, err := time.LoadLocation(s.TimeZone)
+	if err != nil {
+		return time.Time{}
+	}
+	var first time.Time
+	for _, text := range s.Crons {
+		expr, err := cronexpr.Parse(text)
+		if err != nil {
+			continue
+		}
+		if at := expr.Next(now.In(zone)); !at.IsZero() && (first.IsZero() || at.Before(first)) {
+			first = at
+		}
+	}
+	return first
+}
+
+func newScheduleRun(streams *IO) *cobra.Command {
+	var (
+		env     string
+		timeout time.Duration
+	)
+	cmd := &cobra.Command{
+		Use:   "run STACK NAME",
+		Short: "Fire a schedule now, and wait for what comes of it",
+		Long: `Fire a schedule now, in the cluster as its clock does, and wait for what comes of
+it. Pause, window and the memory of failures hold as ever.`,
+		Example: "  drover schedule run ocis nightly -e prod",
+		Args:    exactArgs(2, "STACK and NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx, cancel := context.WithTimeoutCause(cmd.Context(), timeout, fmt.Errorf("the run has not ended within %s; see drover schedule history", timeout))
+			defer cancel()
+			clients, _, store, err := schedules(ctx, args[0], env)
+			if err != nil {
+				return err
+			}
+			s, err := store.Read(ctx, args[1])
+			if err != nil {
+				return scheduleError(ctx, store, err)
+			}
+			evalID, _, err := clients.Nomad.Jobs().PeriodicForce(s.JobID, (&api.WriteOptions{}).WithContext(ctx))
+			if err != nil {
+				return fmt.Errorf("forcing job %q: %w", s.JobID, err)
+			}
+			run, err := schedule.Await(ctx, clients.Nomad, store, s, evalID)
+			if err != nil {
+				return err
+			}
+			printRuns(streams, []record.Run{run})
+			if code := runCode(run); code != exitOK {
+				return errSilent{code}
+			}
+			return nil
+		},
+	}
+	envFlag(cmd, &env)
+	cmd.Flags().DurationVar(&timeout, "timeout", time.Hour, "how long to wait")
+	return cmd
+}
+
+// runCode is the exit code of a run.
+func runCode(r record.Run) int {
+	switch {
+	case r.OK:
+		return exitOK
+	case r.Outcome == "error", r.Outcome == schedule.Drifted:
+		return exitError
+	}
+	return outcomeCode(rollout.Outcome(r.Outcome))
+}
+
+func newScheduleHistory(streams *IO) *cobra.Command {
+	var env, format string
+	cmd := &cobra.Command{
+		Use:     "history STACK NAME",
+		Short:   "What came of a schedule lately, and why it did not run",
+		Example: "  drover schedule history ocis nightly -e prod -o json",
+		Args:    exactArgs(2, "STACK and NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := oneOf("-o", format, "text", "json"); err != nil {
+				return err
+			}
+			_, _, store, err := schedules(cmd.Context(), args[0], env)
+			if err != nil {
+				return err
+			}
+			s, err := store.Read(cmd.Context(), args[1])
+			if err != nil {
+				return scheduleError(cmd.Context(), store, err)
+			}
+			if format == "json" {
+				enc := json.NewEncoder(streams.Out)
+				for _, r := range s.Runs {
+					if err := enc.Encode(r); err != nil {
+						return err
+					}
+				}
+				return nil
+			}
+			printRuns(streams, s.Runs)
+			return nil
+		},
+	}
+	envFlag(cmd, &env)
+	cmd.Flags().StringVarP(&format, "output", "o", "text", "text, or json: one run per line")
+	return cmd
+}
+
+func printRuns(streams *IO, runs []record.Run) {
+	w := tabwriter.NewWriter(streams.Out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "AT\tOUTCOME\tRELEASE\tTOOK\tDETAIL")
+	for _, r := range runs {
+		number := "-"
+		if r.Release > 0 {
+			number = fmt.Sprint(r.Release)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.At.Format(time.RFC3339), r.Outcome, number, round(r.Elapsed), strings.ReplaceAll(r.Detail, "\n", "; "))
+	}
+	_ = w.Flush() // as fmt.Fprint
+}
+
+func newSchedulePause(streams *IO, pause bool) *cobra.Command {
+	var env string
+	cmd := &cobra.Command{
+		Use: "resume STACK NAME", Short: "Let a schedule run again, also after a failure",
+		Example: "  drover schedule resume ocis nightly -e prod",
+		Args:    exactArgs(2, "STACK and NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			_, _, store, err := schedules(ctx, args[0], env)
+			if err != nil {
+				return err
+			}
+			if _, err := store.Read(ctx, args[1]); err != nil {
+				return scheduleError(ctx, store, err)
+			}
+			self := record.Self(commandLine(cmd), os.Getenv)
+			_, err = store.Change(ctx, args[1], func(s *record.Schedule) {
+				if pause {
+					s.Paused = fmt.Sprintf("by %s@%s since %s", self.User, self.Host, time.Now().UTC().Format(time.RFC3339))
+					return
+				}
+				s.Paused = ""
+				s.Runs = append(s.Runs, record.Run{At: time.Now().UTC(), OK: true, Outcome: "resumed", Detail: "by " + self.User + "@" + self.Host})
+			})
+			if err == nil {
+				fmt.Fprintf(streams.Out, "%s: %sd\n", args[1], cmd.Name())
+			}
+			return err
+		},
+	}
+	if pause {
+		cmd.Use, cmd.Short, cmd.Example = "pause STACK NAME", "Keep a schedule from running until it is resumed", "  drover schedule pause ocis nightly -e prod"
+	}
+	envFlag(cmd, &env)
+	return cmd
+}
+
+// newScheduleFire is what the periodic job runs.
+func newScheduleFire(streams *IO) *cobra.Command {
+	var (
+		flags releaseFlags
+		env   string
+	)
+	cmd := &cobra.Command{
+		Use: "fire STACK NAME", Short: "Do what a schedule says (called by its job in Nomad)", Hidden: true,
+		Example: "  drover schedule fire ocis nightly -e prod",
+		Args:    exactArgs(2, "STACK and NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := flags.check(); err != nil {
+				return err
+			}
+			ctx := cmd.Context()
+			address, token, err := schedule.Inside(ctx, api.DefaultConfig(), os.Getenv)
+			if err != nil {
+				return err
+			}
+			// Where every client, also those of targets, looks for them.
+			if err := errors.Join(os.Setenv("NOMAD_ADDR", address), os.Setenv("NOMAD_TOKEN", token)); err != nil {
+				return fmt.Errorf("setting the environment: %w", err)
+			}
+			clients, r, store, err := schedules(ctx, args[0], env)
+			if err != nil {
+				return err
+			}
+			d := flags.deployer(cmd, clients, r.Stack(), r.Environment())
+			if err := redacting(ctx, d, clients); err != nil {
+				return err
+			}
+			view := newDeployView(streams, r.Stack(), r.Environment(), flags.format == "json")
+			d.Emit = view.event
+			run, err := schedule.Fire(ctx, d, store, args[1], time.Now)
+			view.close()
+			if err != nil {
+				return scheduleError(ctx, store, err)
+			}
+			printRuns(streams, []record.Run{run})
+			if code := runCode(run); code != exitOK {
+				return errSilent{code}
+			}
+			return nil
+		},
+	}
+	envFlag(cmd, &env)
+	flags.register(cmd, time.Minute)
+	return cmd
+}

@@ -1,0 +1,138 @@
+package record
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/stack"
+)
+
+// ErrNoSchedule says that there is no schedule of that name.
+var ErrNoSchedule = errors.New("no such schedule")
+
+// Schedule is what is kept of a schedule: what it does, whether it may, and
+// what came of it lately.
+type Schedule struct {
+	stack.Schedule
+	JobID  string // of the periodic job in Nomad
+	Paused string // by whom and since when; "" when it is not
+	Runs   []Run  // the newest last, at most keptRuns
+
+	index uint64
+}
+
+// keptRuns is how many runs are remembered.
+const keptRuns = 40
+
+// Run is one time that a schedule fired, or was not allowed to.
+type Run struct {
+	At      time.Time     `json:"at"`
+	Skipped bool          `json:"skipped,omitempty"`
+	Base    int           `json:"base,omitempty"`    // the release that was there
+	Release int           `json:"release,omitempty"` // the one that it made
+	Outcome string        `json:"outcome,omitempty"` // of the release, or of the check
+	OK      bool          `json:"ok"`
+	Detail  string        `json:"detail,omitempty"`
+	Elapsed time.Duration `json:"elapsed_ns,omitempty"`
+}
+
+// Schedules are those of one stack in one environment, a Nomad Variable each:
+// drover/stacks/STACK/ENV/schedules/NAME.
+type Schedules struct {
+	client *api.Client
+	prefix string
+}
+
+// OpenSchedules makes no request.
+func OpenSchedules(client *api.Client, stackName, env string) *Schedules {
+	return &Schedules{client: client, prefix: "drover/stacks/" + stackName + "/" + env + "/schedules/"}
+}
+
+// Read returns a schedule; ErrNoSchedule when there is none.
+func (s *Schedules) Read(ctx context.Context, name string) (*Schedule, error) {
+	v, _, err := s.client.Variables().Peek(s.prefix+name, (&api.QueryOptions{}).WithContext(ctx))
+	switch {
+	case err != nil:
+		return nil, fmt.Errorf("reading schedule %s: %w", name, err)
+	case v == nil:
+		return nil, fmt.Errorf("%w: %s", ErrNoSchedule, name)
+	}
+	if err := checkLayout(v.Items[layoutItem], "the items of "+v.Path); err != nil {
+		return nil, err
+	}
+	out := &Schedule{JobID: v.Items["job"], Paused: v.Items["paused"], index: v.ModifyIndex}
+	if err := errors.Join(json.Unmarshal([]byte(v.Items["schedule"]), &out.Schedule), json.Unmarshal([]byte(v.Items["runs"]), &out.Runs)); err != nil {
+		return nil, fmt.Errorf("schedule %s is not readable: %w", name, err)
+	}
+	return out, nil
+}
+
+// List reads all, by name.
+func (s *Schedules) List(ctx context.Context) ([]*Schedule, error) {
+	metas, _, err := s.client.Variables().PrefixList(s.prefix, (&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("listing schedules: %w", err)
+	}
+	out := make([]*Schedule, len(metas))
+	err = each(len(metas), func(i int) (err error) {
+		out[i], err = s.Read(ctx, strings.TrimPrefix(metas[i].Path, s.prefix))
+		return err
+	})
+	out = slices.DeleteFunc(out, func(s *Schedule) bool { return s == nil })
+	slices.SortFunc(out, func(a, b *Schedule) int { return strings.Compare(a.Name, b.Name) })
+	return out, err
+}
+
+// Change applies f to a schedule, a new one if there is none, by
+// check-and-set.
+func (s *Schedules) Change(ctx context.Context, name string, f func(*Schedule)) (*Schedule, error) {
+	for {
+		now, err := s.Read(ctx, name)
+		if errors.Is(err, ErrNoSchedule) {
+			now, err = &Schedule{Schedule: stack.Schedule{Name: name}}, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		f(now)
+		if n := len(now.Runs) - keptRuns; n > 0 {
+			now.Runs = now.Runs[n:]
+		}
+		spec, err := json.Marshal(now.Schedule)
+		if err != nil {
+			return nil, fmt.Errorf("encoding schedule %s: %w", name, err)
+		}
+		runs, err := json.Marshal(now.Runs)
+		if err != nil {
+			return nil, fmt.Errorf("encoding schedule %s: %w", name, err)
+		}
+		v := &api.Variable{Path: s.prefix + name, ModifyIndex: now.index, Items: map[string]string{
+			layoutItem: layoutText, "schedule": string(spec), "job": now.JobID, "paused": now.Paused, "runs": string(runs),
+		}}
+		written, err := writeChecked(ctx, s.client, v, &api.WriteOptions{})
+		var conflict errConflict
+		switch {
+		case errors.As(err, &conflict):
+			continue
+		case err != nil:
+			return nil, err
+		}
+		now.index = written.ModifyIndex
+		return now, nil
+	}
+}
+
+// Remove forgets a schedule.
+func (s *Schedules) Remove(ctx context.Context, name string) error {
+	if _, err := s.client.Variables().Delete(s.prefix+name, (&api.WriteOptions{}).WithContext(ctx)); err != nil {
+		return fmt.Errorf("removing schedule %s: %w", name, err)
+	}
+	return nil
+}

@@ -1,0 +1,241 @@
+package schedule
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/release"
+	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// Outcomes of a check, beside those of a rollout.
+const (
+	InSync  = "in-sync"
+	Drifted = "drifted"
+)
+
+// Fire does what a schedule says, or does not and says why, and remembers it.
+// It is called by the clock of Nomad, so that nobody may be there to see: the
+// run is the result. The error says that not even that is known.
+func Fire(ctx context.Context, d *release.Deployer, store *record.Schedules, name string, now func() time.Time) (record.Run, error) {
+	s, err := store.Read(ctx, name)
+	if err != nil {
+		return record.Run{}, err
+	}
+	run := record.Run{At: now().UTC()}
+	base, why, err := mayRun(ctx, d, s, now())
+	switch {
+	case err != nil:
+		run.Outcome, run.Detail = "error", err.Error()
+	case why != "":
+		run.Base, run.Skipped, run.OK, run.Outcome, run.Detail = base, true, true, "skipped", why
+	default:
+		run.Base = base
+		act(ctx, d, s, &run, now)
+	}
+	run.Elapsed = now().Sub(run.At)
+	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	_, err = store.Change(wctx, name, func(s *record.Schedule) { s.Runs = append(s.Runs, run) })
+	return run, err
+}
+
+// mayRun says why a schedule does not run now, "" when it does, and which
+// release is there.
+func mayRun(ctx context.Context, d *release.Deployer, s *record.Schedule, now time.Time) (base int, why string, err error) {
+	if s.Paused != "" {
+		return 0, "paused " + s.Paused, nil
+	}
+	inside, err := InWindow(&s.Schedule, now)
+	if err != nil {
+		return 0, "", err
+	}
+	if !inside {
+		return 0, fmt.Sprintf("outside of its window: %s in %s", Window(&s.Schedule), s.TimeZone), nil
+	}
+	heads, err := d.Releases.List(ctx)
+	if err != nil {
+		return 0, "", err
+	}
+	for i, h := range heads {
+		if i == 0 && h.State.Open() {
+			return 0, fmt.Sprintf("release %d is %s", h.Number, h.State), nil
+		}
+		if h.State == record.Done {
+			base = h.Number
+			break
+		}
+	}
+	if base == 0 {
+		return 0, "there is no release that is deployed", nil
+	}
+	if s.Action == stack.ScheduleCheck {
+		return base, "", nil
+	}
+	// What has failed fails again: once is enough.
+	for i := len(s.Runs) - 1; i >= 0; i-- {
+		if last := s.Runs[i]; !last.Skipped {
+			if !last.OK && last.Base == base {
+				return base, fmt.Sprintf("the same failed at %s (%s), and release %d has not changed since; drover schedule resume tries again",
+					last.At.Format(time.RFC3339), last.Outcome, base), nil
+			}
+			break
+		}
+	}
+	return base, "", nil
+}
+
+// act does it and completes the run.
+func act(ctx context.Context, d *release.Deployer, s *record.Schedule, run *record.Run, now func() time.Time) {
+	var res release.Result
+	err := func() error {
+		var req release.Request
+		var err error
+		switch s.Action {
+		case stack.ScheduleRedeploy:
+			req, err = d.Redeploy(ctx, s.Services, now())
+		case stack.ScheduleDeploy:
+			req, err = d.Again(ctx)
+		case stack.ScheduleCheck:
+			drift, _, err := d.Drift(ctx)
+			run.Outcome, run.OK = InSync, true
+			for _, w := range drift {
+				if w.Kind != release.DriftNone {
+					run.Outcome, run.OK = Drifted, false
+					run.Detail += fmt.Sprintf("%s %s; ", w.Service, w.Kind)
+				}
+			}
+			return err
+		default:
+			err = fmt.Errorf("this drover does not know the action %q", s.Action)
+		}
+		if err != nil {
+			return err
+		}
+		req.Message = "schedule " + s.Name
+		p, err := d.Plan(ctx, req)
+		if err != nil {
+			return err
+		}
+		res, err = d.Deploy(ctx, p, nil)
+		return err
+	}()
+	var open *release.OpenError
+	switch {
+	case errors.Is(err, record.ErrLocked) || errors.As(err, &open):
+		run.Skipped, run.OK, run.Outcome, run.Detail = true, true, "skipped", err.Error()
+	case err != nil:
+		run.OK, run.Outcome, run.Detail = false, "error", err.Error()
+	case s.Action != stack.ScheduleCheck:
+		outcome := res.Outcome()
+		run.Outcome, run.OK = string(outcome), outcome.OK()
+		if res.Release != nil {
+			run.Release = res.Release.Number
+			run.Detail = res.Release.Detail
+		}
+		for _, svc := range res.Services {
+			if !svc.Outcome.OK() && svc.Outcome != rollout.Skipped {
+				run.Detail = fmt.Sprintf("%s: %s", svc.Service, svc.Outcome)
+				break
+			}
+		}
+	}
+}
+
+// InWindow says whether a schedule may start at that moment.
+func InWindow(s *stack.Schedule, now time.Time) (bool, error) {
+	if s.WindowFor == 0 {
+		return true, nil
+	}
+	zone, err := time.LoadLocation(s.TimeZone)
+	if err != nil {
+		return false, fmt.Errorf("schedule %s: %w", s.Name, err)
+	}
+	at := now.In(zone)
+	// Hours as a clock on the wall shows them; a window may have begun
+	// yesterday.
+	since := time.Duration(at.Hour())*time.Hour + time.Duration(at.Minute())*time.Minute + time.Duration(at.Second())*time.Second
+	after := since - s.WindowFrom
+	if after < 0 {
+		after += 24 * time.Hour
+	}
+	return after < s.WindowFor, nil
+}
+
+// Window is the window of a schedule as it is written, "" for any time.
+func Window(s *stack.Schedule) string {
+	if s.WindowFor == 0 {
+		return ""
+	}
+	clock := func(d time.Duration) string {
+		d %= 24 * time.Hour
+		return fmt.Sprintf("%02d:%02d", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return clock(s.WindowFrom) + "-" + clock(s.WindowFrom+s.WindowFor)
+}
+
+// Await waits for the run of a schedule that was forced: for what it
+// remembers, or for the end of its job without that. s is the schedule as it
+// was before.
+func Await(ctx context.Context, c *api.Client, store *record.Schedules, s *record.Schedule, evalID string) (record.Run, error) {
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	jobID := ""
+	var failed error // told after one more look: a run that failed remembers that first
+	for {
+		now, err := store.Read(ctx, s.Name)
+		if err != nil {
+			return record.Run{}, err
+		}
+		if n := len(now.Runs); n > 0 && (len(s.Runs) == 0 || now.Runs[n-1].At.After(s.Runs[len(s.Runs)-1].At)) {
+			return now.Runs[n-1], nil
+		}
+		if failed != nil {
+			return record.Run{}, failed
+		}
+		if jobID == "" {
+			if eval, _, err := c.Evaluations().Info(evalID, (&api.QueryOptions{}).WithContext(ctx)); err == nil {
+				jobID = eval.JobID
+			}
+		}
+		if jobID != "" {
+			if failed = ended(ctx, c, jobID); failed != nil {
+				continue
+			}
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return record.Run{}, context.Cause(ctx)
+		}
+	}
+}
+
+// ended is an error when the job has failed without remembering anything.
+func ended(ctx context.Context, c *api.Client, jobID string) error {
+	allocs, _, err := c.Jobs().Allocations(jobID, false, (&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("reading the allocations of job %q: %w", jobID, err)
+	}
+	for _, a := range allocs {
+		if a.ClientStatus != api.AllocClientStatusFailed {
+			continue
+		}
+		for _, st := range a.TaskStates {
+			for i := len(st.Events) - 1; i >= 0; i-- {
+				switch e := st.Events[i]; e.Type {
+				case api.TaskDriverFailure, api.TaskTerminated, api.TaskSetupFailure, api.TaskArtifactDownloadFailed, api.TaskFailedValidation:
+					return fmt.Errorf("drover did not do its work in the cluster: %s: %s; see nomad alloc logs -stderr %.8s", e.Type, e.DisplayMessage, a.ID)
+				}
+			}
+		}
+		return fmt.Errorf("drover did not run in the cluster: allocation %.8s of job %s failed", a.ID, jobID)
+	}
+	return nil
+}
