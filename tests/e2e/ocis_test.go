@@ -277,6 +277,10 @@ func testPlainSpecs(t *testing.T, r *running) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	env, err := r.Env("")
+	if err != nil {
+		t.Fatal(err)
+	}
 	dir := t.TempDir()
 	r.drover.must(t, "render", "ocis", "-e", "dev", "-o", "hcl", "--out", dir)
 	files, err := filepath.Glob(filepath.Join(dir, "*.nomad.hcl"))
@@ -290,7 +294,7 @@ func testPlainSpecs(t *testing.T, r *running) {
 				args = []string{"job", sub, "-detach", f}
 			}
 			cmd := exec.CommandContext(t.Context(), nomad, args...)
-			cmd.Env = append(os.Environ(), "NOMAD_ADDR="+r.NomadAddr())
+			cmd.Env = append(os.Environ(), env...)
 			out, err := cmd.CombinedOutput()
 			if err != nil {
 				t.Errorf("nomad %s: %v\n%s", strings.Join(args[:2], " "), err, out)
