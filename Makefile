@@ -49,6 +49,10 @@ test: lint vuln unit fuzz-short e2e ## everything CI runs
 unit: tools ## packages and the command line, with the race detector
 	@go test -race -timeout 20m $$(go list ./... | grep -v /tests/)
 
+.PHONY: kill
+kill: tools ## drover killed after every write of a release; `make unit` does every third
+	@DROVER_TEST_EVERY_WRITE=1 go test -count=1 -timeout 30m -run 'TestReleasesOnCluster/killed' ./cmd/cli
+
 .PHONY: e2e
 e2e: tools ## real Nomad, Consul and oCIS, end to end
 	@go test -count=1 -timeout 40m -v ./tests/conformance/... ./tests/e2e/...
