@@ -23,10 +23,10 @@ import (
 	"github.com/drover-nomad/drover/record"
 )
 
-// Releases on a real Nomad, through the program as it is run.
 // envEveryWrite makes the kill tests whole: `make kill`.
 const envEveryWrite = "DROVER_TEST_EVERY_WRITE"
 
+// Releases on a real Nomad, through the program as it is run.
 func TestReleasesOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)
