@@ -55,7 +55,7 @@ kill: tools ## drover killed after every write of a release; `make unit` does ev
 
 .PHONY: e2e
 e2e: tools ## real Nomad, Consul and oCIS, end to end
-	@go test -count=1 -timeout 40m -v ./tests/conformance/... ./tests/e2e/...
+	@go test -count=1 -timeout 40m -v ./tests/conformance ./tests/acceptance ./tests/rollout ./tests/e2e
 
 FUZZTIME ?= 30s
 
