@@ -11,6 +11,7 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand"
@@ -22,6 +23,7 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -249,6 +251,8 @@ func TestEdge(t *testing.T) {
 			args := []string{"-var", `users=["admins", "later"]`, "-var", "hsts_max_age=60"}
 			if kind == edge.HAProxy {
 				args = append(args, "-var", "tcp_ports=[9389, 9390]")
+			} else { // two stacks that have the same job
+				e.drover.must(t, "destroy", "edge", "-e", "dev", "-y")
 			}
 			e.deploy(t, kind, args...)
 			e.drover.must(t, append([]string{"cert", "issue", "--no-check"}, ca...)...)
@@ -316,6 +320,16 @@ func (e *entrance) do(t *testing.T, want int, method, url string, header http.He
 	client := e.client(false)
 	defer client.CloseIdleConnections()
 	res, err := client.Do(req)
+	if errors.Is(err, syscall.EPIPE) || errors.Is(err, syscall.ECONNRESET) {
+		// An answer that comes before the body has been sent, and the end of
+		// the connection, can be faster than the client.
+		if again, ok := body.(io.Seeker); ok {
+			if _, err := again.Seek(0, io.SeekStart); err != nil {
+				t.Fatal(err)
+			}
+			return e.do(t, want, method, url, header, body)
+		}
+	}
 	if err != nil {
 		t.Errorf("%s %s: %v", method, url, err)
 		return http.Header{}, nil
@@ -344,7 +358,7 @@ func (e *entrance) got(t *testing.T, method, url string, header http.Header, bod
 }
 
 // unsized is a body whose length nobody knows.
-type unsized struct{ io.Reader }
+type unsized struct{ io.ReadSeeker }
 
 func testTags(t *testing.T, e *entrance, hash func(string) string) {
 	plain, app := serve(t, "plain"), serve(t, "app")
