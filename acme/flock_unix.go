@@ -32,5 +32,10 @@ func flock(file string, wait bool) (unlock func(), err error) {
 		}
 		return nil, err
 	}
-	return func() { _ = f.Close() }, nil
+	return func() {
+		// Closing is not enough: a program that is being started elsewhere in
+		// this process has the file too, for the moment between fork and exec.
+		_ = unix.Flock(int(f.Fd()), unix.LOCK_UN)
+		_ = f.Close()
+	}, nil
 }

@@ -349,7 +349,9 @@ func killedAt(t *testing.T, env []string, verb string, n int64) bool {
 	if !ended && code != -1 {
 		t.Fatalf("the deploy ended with %d by itself: %s", code, out)
 	}
+	k.mu.Lock() // the proxy may not be done with the last request
 	t.Logf("killed after %s", k.log[len(k.log)-1])
+	k.mu.Unlock()
 	// Its lock would run out by itself.
 	w.drover(exitOK, "unlock", w.name, "--force")
 	last, err := w.releases().Last(t.Context())
