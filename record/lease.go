@@ -84,6 +84,21 @@ func (l *Lease) Release(ctx context.Context) error {
 	return fmt.Errorf("releasing %s: %w", l.path, err)
 }
 
+// Remove gives the lock back and deletes its variable, unless somebody has
+// taken the lock meanwhile.
+func (l *Lease) Remove(ctx context.Context) error {
+	if err := l.Release(ctx); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
+	defer cancel()
+	_, err := l.client.Variables().Delete(l.path, (&api.WriteOptions{}).WithContext(ctx))
+	if err == nil || isStatus(err, http.StatusConflict) {
+		return nil
+	}
+	return fmt.Errorf("deleting %s: %w", l.path, err)
+}
+
 // KeepLease renews a lease of any kind until stop is closed. It gives up,
 // closing lost, as soon as ttl may have passed since the last renewal that
 // succeeded, or when gone says of an error that there is nothing to renew.

@@ -65,7 +65,8 @@ Directories that a task writes outside of volumes cannot be deleted by drover.`,
 			if err != nil {
 				return releaseError(err)
 			}
-			defer func() { _ = lease.Release(ctx) }()
+			unlock := lease.Release
+			defer func() { _ = unlock(ctx) }()
 			stopped := 0
 			targets := targetsOf(jobs)
 			slices.Reverse(targets)
@@ -104,6 +105,7 @@ Directories that a task writes outside of volumes cannot be deleted by drover.`,
 				if err := releases.Purge(ctx); err != nil {
 					return err
 				}
+				unlock = lease.Remove // nothing of the stack is left, nor is its lock
 				fmt.Fprintln(streams.Err, "releases: deleted")
 			}
 			fmt.Fprintf(streams.Out, "%s: destroyed: %d of %d services were running\n", s.Name, stopped, len(jobs))
