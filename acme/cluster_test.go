@@ -239,11 +239,13 @@ func raceInNomad(t *testing.T, nomad *api.Client) {
 	var wg sync.WaitGroup
 	var mu sync.Mutex
 	issued := 0
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
 	for range 3 {
 		m := w.manager(t)
 		wg.Go(func() {
 			for {
-				r, err := m.Reconcile(t.Context(), "race.example.com")
+				r, err := m.Reconcile(ctx, "race.example.com")
 				if r.Issued {
 					mu.Lock()
 					issued++

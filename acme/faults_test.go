@@ -29,11 +29,13 @@ func TestManagersRace(t *testing.T) {
 	}
 	var wg sync.WaitGroup
 	var issued atomic.Int32
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
 	for range 5 {
 		m := w.manager(t)
 		wg.Go(func() {
 			for {
-				r, err := m.Reconcile(t.Context(), "a")
+				r, err := m.Reconcile(ctx, "a")
 				if r.Issued {
 					issued.Add(1)
 				}

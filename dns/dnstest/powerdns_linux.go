@@ -33,8 +33,9 @@ type Server struct {
 
 	TSIGName, TSIGSecret string // hmac-sha256
 
-	cmd *exec.Cmd
-	log *os.File
+	cmd    *exec.Cmd
+	exited chan struct{} // closed when cmd has ended
+	log    *os.File
 }
 
 const (
@@ -105,8 +106,9 @@ func start(t testing.TB, program, dir string) (*Server, error) {
 	if err := s.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting PowerDNS: %w", err)
 	}
-	exited := make(chan struct{})
-	go func() { _ = s.cmd.Wait(); close(exited) }()
+	exited, cmd := make(chan struct{}), s.cmd
+	s.exited = exited
+	go func() { _ = cmd.Wait(); close(exited) }()
 	deadline := time.After(20 * time.Second)
 	for {
 		if s.up(t.Context()) {
@@ -145,9 +147,7 @@ func (s *Server) Stop() {
 		return
 	}
 	_ = s.cmd.Process.Kill()
-	for syscall.Kill(s.cmd.Process.Pid, 0) == nil {
-		time.Sleep(time.Millisecond) // the goroutine of start reaps it
-	}
+	<-s.exited
 	_ = s.log.Close()
 	s.cmd = nil
 }

@@ -196,6 +196,7 @@ func (s *site) says(t testing.TB, code int, texts []string, args ...string) {
 // TestSite is a name, its certificate and its route, from nothing: DNS-01 with
 // a wildcard through PowerDNS, served by the edge, found by DNS.
 func TestSite(t *testing.T) {
+	t.Parallel()
 	s := newSite(t)
 	seen, secrets := s.watch(t), hidden{}
 	store := acme.NewStore(acme.NomadVariables(s.nomad))

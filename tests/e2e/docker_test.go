@@ -19,6 +19,7 @@ import (
 // Debian's docker.io by hand if no engine answers, and makes images from
 // scratch out of the same programs that the other tests run.
 func TestDocker(t *testing.T) {
+	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("a Docker engine can only be started by root")
 	}

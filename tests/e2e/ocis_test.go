@@ -143,6 +143,7 @@ func (r *running) jobs(t testing.TB) []*api.JobListStub {
 // TestOCIS is the proof: the whole of oCIS from one command, used, broken and
 // taken down again.
 func TestOCIS(t *testing.T) {
+	t.Parallel()
 	r := start(t, true)
 	began := time.Now()
 	r.drover.must(t, "deploy", "ocis", "-e", "dev") // with the edge, the controller and the certificate
