@@ -41,7 +41,7 @@ func (d *Deployer) Adopt(ctx context.Context, p *Plan) (*record.Release, error) 
 		return nil, err
 	}
 	if p.req.Partial {
-		lines = append(lines, carried(p.lines, lines)...)
+		lines = append(lines, p.carried(lines)...)
 	}
 	head := d.head(p, record.Running)
 	head.Kind = KindAdopt

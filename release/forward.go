@@ -95,7 +95,7 @@ func number(r *record.Release) int {
 
 // changes says that something will surely be written.
 func (p *Plan) changes() bool {
-	return slices.ContainsFunc(p.Parts, func(part *Part) bool {
+	return len(p.forgotten) > 0 || slices.ContainsFunc(p.Parts, func(part *Part) bool {
 		if len(part.stops) > 0 {
 			return true
 		}
@@ -170,7 +170,13 @@ func (d *Deployer) head(p *Plan, state record.State) *record.Release {
 // returns blobs that the head names.
 func describe(head *record.Release, p *Plan, lines []record.Service) ([]record.Packed, error) {
 	var err error
-	if head.Targets, err = json.Marshal(p.req.Targets); err != nil {
+	targets := slices.Clone(p.req.Targets)
+	for _, t := range p.retired { // of jobs that stop, or that a part of the stack leaves alone
+		if slices.ContainsFunc(lines, func(l record.Service) bool { return l.Target == t.Name }) {
+			targets = append(targets, t)
+		}
+	}
+	if head.Targets, err = json.Marshal(targets); err != nil {
 		return nil, fmt.Errorf("encoding the targets: %w", err)
 	}
 	for _, w := range p.req.Waves {
@@ -294,7 +300,7 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 		}
 	}
 	if p.req.Partial {
-		lines = append(lines, carried(p.lines, lines)...)
+		lines = append(lines, p.carried(lines)...)
 	}
 	former := make([]record.Packed, len(asks))
 	err := each(len(asks), func(i int) error {
@@ -314,11 +320,11 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 
 // carried are the services of the last release that a partial one leaves as
 // they are.
-func carried(last, lines []record.Service) []record.Service {
+func (p *Plan) carried(lines []record.Service) []record.Service {
 	var out []record.Service
-	for _, l := range last {
+	for _, l := range p.lines {
 		lo := left(l)
-		if !lo.runs || slices.ContainsFunc(lines, func(n record.Service) bool { return keyOf(n) == keyOf(l) }) {
+		if !lo.runs || p.moved[keyOf(l)] || slices.Contains(p.req.Forget, l.Target) || slices.ContainsFunc(lines, func(n record.Service) bool { return keyOf(n) == keyOf(l) }) {
 			continue
 		}
 		l.Change, l.Step, l.Wave, l.Outcome, l.Detail = record.ChangeNone, record.StepUnchanged, 0, "", ""

@@ -35,6 +35,9 @@ type Request struct {
 	OnFailure string // one of the constants, or "" for the default
 	TakeOver  bool   // a release that is in the way is abandoned
 	Adopt     bool   // jobs of others under our IDs are taken over
+	// Forget are targets that are not in the environment any more and whose
+	// jobs are neither stopped nor recorded any longer.
+	Forget []string
 
 	reverse bool // dependants first, where that is possible
 
@@ -56,12 +59,15 @@ func RequestFor(s *stack.Stack, jobs []render.Job, values json.RawMessage) Reque
 type Plan struct {
 	Parts []*Part // in the order of the waves
 
-	req     Request
-	last    *record.Release  // nil before the first one
-	lines   []record.Service // of last
-	specs   map[string]record.Packed
-	clients map[string]rollout.Clients
-	away    map[string]error // targets that cannot be reached, of a release that is gone on with
+	req       Request
+	last      *record.Release  // nil before the first one
+	lines     []record.Service // of last
+	specs     map[string]record.Packed
+	clients   map[string]rollout.Clients
+	moved     map[jobKey]bool  // jobs that the record has under another target's name, by both names
+	forgotten []record.Service // see Request.Forget
+	retired   []*stack.Target  // of the last release, and not in the environment any more
+	away      map[string]error // targets that cannot be reached, of a release that is gone on with
 }
 
 // Part is what a wave does in one target.
@@ -73,13 +79,14 @@ type Part struct {
 
 	changes map[string]rollout.Change // by service, without those that stop
 	stops   []rollout.Change
+	former  []rollout.Former  // that the last release left, and may have to stop
 	digests map[string]string // of what will be registered, by service
 	run     *run              // whose journal is written, once there is one
 }
 
 // Unchanged says that the release would write nothing.
 func (p *Plan) Unchanged() bool {
-	return !slices.ContainsFunc(p.Parts, func(part *Part) bool { return len(part.stops) > 0 || !part.Plan.Unchanged() })
+	return len(p.forgotten) == 0 && !slices.ContainsFunc(p.Parts, func(part *Part) bool { return len(part.stops) > 0 || !part.Plan.Unchanged() })
 }
 
 // Change is what the release would do with a service, and in which wave.
@@ -114,6 +121,15 @@ func (p *Plan) Rollouts() []*rollout.Plan {
 	return out
 }
 
+// Forgotten are the services, as SERVICE@TARGET, that Request.Forget leaves.
+func (p *Plan) Forgotten() []string {
+	var out []string
+	for _, l := range p.forgotten {
+		out = append(out, render.Job{Service: l.Name, Target: l.Target}.Name())
+	}
+	return out
+}
+
 // Last is the newest release, nil when there is none.
 func (p *Plan) Last() *record.Release { return p.last }
 
@@ -137,6 +153,10 @@ func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 		return nil, err
 	}
 	if err := d.dial(ctx, p); err != nil {
+		return nil, err
+	}
+	p.drop()
+	if err := d.retire(ctx, p); err != nil {
 		return nil, err
 	}
 	if err := d.prepare(ctx, p); err != nil {
@@ -222,9 +242,9 @@ func (d *Deployer) dial(ctx context.Context, p *Plan) error {
 	})
 }
 
-// prepare plans every part. What the last release left and this one does not
-// have stops in the last part of its target.
-func (d *Deployer) prepare(ctx context.Context, p *Plan) error {
+// drop finds what the last release left and this one does not have: it stops
+// in the last part of its target.
+func (p *Plan) drop() {
 	wanted := map[jobKey]bool{}
 	lastPart := map[string]*Part{}
 	for _, part := range p.Parts {
@@ -233,17 +253,20 @@ func (d *Deployer) prepare(ctx context.Context, p *Plan) error {
 			wanted[keyOf(line(j))] = true
 		}
 	}
-	former := map[*Part][]rollout.Former{}
 	for _, l := range p.lines {
 		part := lastPart[l.Target]
 		if !p.req.Partial && part != nil && left(l).runs && !wanted[keyOf(l)] {
-			former[part] = append(former[part], rollout.Former{Service: l.Name, Target: l.Target, JobID: l.JobID, Namespace: l.Namespace, Region: l.Region})
+			part.former = append(part.former, formerOf(l))
 		}
 	}
+}
+
+// prepare plans every part.
+func (d *Deployer) prepare(ctx context.Context, p *Plan) error {
 	err := each(len(p.Parts), func(i int) error {
 		part := p.Parts[i]
 		opts := d.Rollout
-		opts.Former, opts.KeepRestarts = former[part], p.req.KeepRestarts
+		opts.Former, opts.KeepRestarts = part.former, p.req.KeepRestarts
 		opts.Before = func(ctx context.Context, s rollout.Submission) error { return part.run.before(ctx, part.Target, s) }
 		opts.After = func(_ context.Context, s rollout.Submission, index uint64) error {
 			part.run.after(part.Target, s, index)
@@ -331,6 +354,9 @@ func (d *Deployer) Foreign(ctx context.Context, p *Plan) ([]string, error) {
 				delete(suspects, keyOf(l))
 			}
 		}
+	}
+	for k := range p.moved {
+		delete(suspects, k)
 	}
 	clear(p.lines)
 	if len(suspects) > 0 {

@@ -150,6 +150,9 @@ func (r *run) gate(ctx context.Context, w *stack.Wave, parts []*Part) *Halt {
 	var parties []rollout.Party
 	var targets []string
 	for _, p := range parts {
+		if len(p.Jobs) == 0 {
+			continue // a target that is left
+		}
 		parties = append(parties, rollout.Party{Target: p.Target, Clients: r.plan.clients[p.Target], Jobs: p.Plan.Jobs()})
 		targets = append(targets, p.Target)
 	}

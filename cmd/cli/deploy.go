@@ -26,6 +26,7 @@ func newDeploy(streams *IO) *cobra.Command {
 		rel           releaseFlags
 		createVolumes bool
 		takeOver      bool
+		forget        []string
 		certs         deployCerts
 	)
 	cmd := &cobra.Command{
@@ -75,7 +76,7 @@ at all when anything in the cluster has moved since.`,
 				}
 				req := release.RequestFor(s, jobs, values)
 				req.Partial = s == main && flags.partial() || saved != nil && saved.Partial
-				req.Message, req.OnFailure, req.TakeOver = rel.message, rel.onFailure, takeOver
+				req.Message, req.OnFailure, req.TakeOver, req.Forget = rel.message, rel.onFailure, takeOver, forget
 				return deploy(cmd, streams, s, req, saved, rel, createVolumes)
 			}
 			err = certs.before(cmd.Context(), streams, s, jobs, rel.format == "json", run)
@@ -92,6 +93,7 @@ at all when anything in the cluster has moved since.`,
 	fl := cmd.Flags()
 	fl.BoolVar(&rel.rollout.Replace, "replace", false, "stop and create again jobs whose change Nomad refuses, such as one of type")
 	fl.BoolVar(&takeOver, "take-over", false, "leave a release that was interrupted as it is, and go on from there")
+	forgetFlag(cmd, &forget)
 	fl.BoolVar(&createVolumes, "create-volumes", false, "create the host volumes that are missing")
 	return cmd
 }
@@ -269,9 +271,19 @@ func (v *deployView) planned(p *release.Plan) {
 		v.jobs = append(v.jobs, part.Jobs...)
 		for _, c := range part.Plan.Changes() {
 			if c.Action == rollout.ActionStop {
-				v.line("%s: job %s will be stopped at the end: it is not in the stack any more", c.Service, c.JobID)
+				of, where := "", "stack"
+				if len(part.Jobs) == 0 {
+					where = "environment"
+				}
+				if part.Target != "" {
+					of = " of target " + part.Target
+				}
+				v.line("%s: job %s%s will be stopped at the end: it is not in the %s any more", c.Service, c.JobID, of, where)
 			}
 		}
+	}
+	for _, name := range p.Forgotten() {
+		v.line("%s is left as it is, and forgotten", name)
 	}
 }
 

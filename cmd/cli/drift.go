@@ -126,7 +126,7 @@ the next deploy will change. Jobs that are not there are left to that deploy.`,
 			if err != nil {
 				return err
 			}
-			p, err := preparePlan(cmd, s, jobs, flags.partial())
+			p, err := preparePlan(cmd, s, jobs, flags.partial(), nil)
 			if err != nil {
 				return releaseError(err)
 			}

@@ -87,6 +87,7 @@ func printError(w io.Writer, err error) {
 	var (
 		silent errSilent
 		diags  hcl.Diagnostics
+		refuse errRefused
 	)
 	switch {
 	case err == nil, errors.As(err, &silent):
@@ -96,7 +97,7 @@ func printError(w io.Writer, err error) {
 		}
 	case errors.Is(err, context.Canceled):
 		fmt.Fprintln(w, "Interrupted.")
-	case asClusterError(err) != nil:
+	case asClusterError(err) != nil && !errors.As(err, &refuse):
 		fmt.Fprintf(w, "Error: %s\n", asClusterError(err))
 	default:
 		fmt.Fprintf(w, "Error: %s\n", err)

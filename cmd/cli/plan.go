@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -37,6 +38,7 @@ func newPlan(streams *IO) *cobra.Command {
 		format   string
 		out      string
 		detailed bool
+		forget   []string
 	)
 	cmd := &cobra.Command{
 		Use:   "plan STACK",
@@ -64,7 +66,7 @@ or refuses and names what moved. With --detailed-exitcode the command ends with
 			if err != nil {
 				return err
 			}
-			p, err := preparePlan(cmd, s, jobs, flags.partial())
+			p, err := preparePlan(cmd, s, jobs, flags.partial(), forget)
 			if err != nil {
 				return releaseError(err)
 			}
@@ -90,6 +92,7 @@ or refuses and names what moved. With --detailed-exitcode the command ends with
 	fl := cmd.Flags()
 	fl.StringVarP(&format, "output", "o", "text", "text or json")
 	fl.StringVar(&out, "out", "", "freeze the plan in this `FILE`, which only its owner may read")
+	forgetFlag(cmd, &forget)
 	fl.BoolVar(&detailed, flagDetailed, false, "end with 0: nothing to do, 2: changes, 1: error")
 	return cmd
 }
@@ -105,7 +108,7 @@ type planned struct {
 }
 
 // preparePlan asks the cluster what a deploy of the jobs would change.
-func preparePlan(cmd *cobra.Command, s *stack.Stack, jobs []render.Job, partial bool) (*planned, error) {
+func preparePlan(cmd *cobra.Command, s *stack.Stack, jobs []render.Job, partial bool, forget []string) (*planned, error) {
 	ctx := cmd.Context()
 	clients, err := connect(ctx, rollout.NeedsConsul(jobs))
 	if err != nil {
@@ -127,7 +130,7 @@ func preparePlan(cmd *cobra.Command, s *stack.Stack, jobs []render.Job, partial 
 	}
 	req := release.RequestFor(s, jobs, nil)
 	// What would keep a deploy from beginning is told, not an error.
-	req.Partial, req.TakeOver, req.Adopt = partial, true, true
+	req.Partial, req.TakeOver, req.Adopt, req.Forget = partial, true, true, forget
 	if p.plan, err = d.Plan(ctx, req); err != nil {
 		return nil, err
 	}
@@ -153,12 +156,7 @@ func hideAll(s string) string {
 }
 
 func (p *planned) changed() bool {
-	for _, c := range p.changes {
-		if c.Action != rollout.ActionNone {
-			return true
-		}
-	}
-	return false
+	return len(p.plan.Forgotten()) > 0 || slices.ContainsFunc(p.changes, func(c release.Change) bool { return c.Action != rollout.ActionNone })
 }
 
 // planSummary counts services by what happens to them.
@@ -222,7 +220,7 @@ func (p *planned) print(streams *IO, asJSON bool, file string) error {
 		enc.SetIndent("", "  ")
 		return enc.Encode(map[string]any{
 			"layout": 1, "stack": p.stack.Name, "environment": p.stack.Environment, "address": p.address,
-			"inputs": p.inputs, "changed": p.changed(), "services": p.changes, "summary": sum, "foreign": p.foreign,
+			"inputs": p.inputs, "changed": p.changed(), "services": p.changes, "summary": sum, "foreign": p.foreign, "forgotten": p.plan.Forgotten(),
 		})
 	}
 	var b bytes.Buffer
@@ -234,6 +232,9 @@ func (p *planned) print(streams *IO, asJSON bool, file string) error {
 	fmt.Fprintf(&b, "%s: %s\n", p.stack.Name, sum)
 	if _, err := streams.Out.Write(b.Bytes()); err != nil {
 		return err
+	}
+	for _, name := range p.plan.Forgotten() {
+		fmt.Fprintf(streams.Err, "%s is left as it is, and forgotten.\n", name)
 	}
 	for _, id := range p.foreign {
 		fmt.Fprintf(streams.Err, "Job %s runs and no release of this stack made it: take it over with 'drover adopt', or deploy refuses.\n", id)

@@ -158,6 +158,10 @@ func noReleases(ctx context.Context, clients rollout.Clients, r *record.Releases
 	return errors.New(msg)
 }
 
+func forgetFlag(cmd *cobra.Command, forget *[]string) {
+	cmd.Flags().StringArrayVar(forget, "forget", nil, "leave the jobs of this target, which the environment does not have any more, as they are (repeatable)")
+}
+
 func envFlag(cmd *cobra.Command, env *string) {
 	cmd.Flags().StringVarP(env, "env", "e", "", "environment: NAME, or the path of its file")
 }
@@ -776,8 +780,14 @@ func releaseError(err error) error {
 		open    *release.OpenError
 		notOpen *release.NotOpenError
 		waits   *release.NoApprovalError
+		retired *release.RetiredError
+
+		relocated *release.RelocatedError
 	)
-	if errors.As(err, &large) || errors.As(err, &foreign) {
+	if errors.As(err, &retired) && exitCode(err) == exitCluster {
+		return errRefused{err, exitCluster} // said with what it is about
+	}
+	if errors.As(err, &large) || errors.As(err, &foreign) || errors.As(err, &relocated) {
 		return errRefused{err, exitUsage}
 	}
 	if errors.As(err, &open) || errors.As(err, &notOpen) || errors.As(err, &waits) || errors.Is(err, record.ErrLocked) {

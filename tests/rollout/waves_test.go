@@ -37,11 +37,12 @@ secret "pw" {}
 	"variables.hcl": `
 variable "mode" { default = "one" }
 variable "ams_run_for" { default = "1h" }
+variable "fra_run_for" { default = "1h" }
 variable "gate" { default = "/" }
 `,
 	"_base.nomad.hcl": `
 locals {
-  run_for       = "1h"
+  run_for       = var.fra_run_for
   db_datacenter = "eu"
 }
 job "*" {
@@ -166,20 +167,32 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	for name, text := range shop {
-		file := filepath.Join(w.dir, filepath.FromSlash(name))
-		if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o600)); err != nil {
-			t.Fatal(err)
-		}
+		w.write(name, text)
 	}
 	return w
+}
+
+// write replaces a file of the stack.
+func (w *world) write(name, text string) {
+	w.t.Helper()
+	file := filepath.Join(w.dir, filepath.FromSlash(name))
+	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o755), os.WriteFile(file, []byte(text), 0o600)); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // drover runs a command on the shop and returns what it said and its code.
 func (w *world) drover(command string, args ...string) (out string, code int) {
 	w.t.Helper()
+	return w.run(append([]string{command, w.dir, "-e", "prod"}, args...)...)
+}
+
+// run runs any command.
+func (w *world) run(args ...string) (out string, code int) {
+	w.t.Helper()
 	ctx, cancel := context.WithTimeout(w.t.Context(), 4*time.Minute)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, w.binary, append([]string{command, w.dir, "-e", "prod"}, args...)...)
+	cmd := exec.CommandContext(ctx, w.binary, args...)
 	cmd.Env = append(os.Environ(), w.env...)
 	var buf bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &buf, &buf
@@ -204,6 +217,14 @@ func (w *world) expect(code int, said []string, command string, args ...string) 
 		}
 	}
 	return out
+}
+
+// nomadJob is a job of somebody else.
+func nomadJob(id string) *api.Job {
+	job := api.NewServiceJob(id, id, "global", 50).AddDatacenter("*")
+	task := api.NewTask("t", "mock_driver").SetConfig("run_for", "1h")
+	task.Env = map[string]string{"MODE": "somebody else's"}
+	return job.AddTaskGroup(api.NewTaskGroup("g", 1).AddTask(task))
 }
 
 func (w *world) nomad(region string) *api.Client {

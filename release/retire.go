@@ -1,0 +1,193 @@
+package release
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// RetiredError says that jobs of a target that the environment does not have
+// any more cannot be looked after.
+type RetiredError struct {
+	Target string
+	Jobs   []string // IDs
+	Err    error
+}
+
+func (e *RetiredError) Error() string {
+	if e.Target == "" {
+		return fmt.Sprintf("the environment has targets now, and the jobs from before (%s) have to be stopped: %s", strings.Join(e.Jobs, ", "), e.Err)
+	}
+	return fmt.Sprintf("target %s is not in the environment any more, and its jobs (%s) have to be stopped: %s; if it is gone for good, leave them with --forget %s",
+		e.Target, strings.Join(e.Jobs, ", "), e.Err, e.Target)
+}
+
+func (e *RetiredError) Unwrap() error { return e.Err }
+
+// RelocatedError says that a target has moved to another cluster, where the
+// jobs of the one before would be forgotten.
+type RelocatedError struct{ Target, Was, Now string } // addresses, "" for that of the command line
+
+func (e *RelocatedError) Error() string {
+	const home = "the address of the command line"
+	return fmt.Sprintf("target %s was at %s in the last release and is at %s now; give the new one another name: then the jobs of the old one stop when the new ones are healthy",
+		e.Target, cmp.Or(e.Was, home), cmp.Or(e.Now, home))
+}
+
+// identity is what tells jobs apart in Nomad, whatever an environment calls
+// the place.
+type identity struct{ cluster, region, namespace, id string }
+
+// cluster is the address of a target's cluster, "" for that of the command
+// line.
+func cluster(t *stack.Target) string {
+	if t.Cluster == nil {
+		return ""
+	}
+	return t.Cluster.Address
+}
+
+// retire looks after the jobs that the last release left in targets in which
+// nothing is planned now. One that is planned under the name of another target
+// is the same job and stays ours. The others stop like a service that has left
+// the stack: their target becomes a part without jobs of its own, in the last
+// wave.
+func (d *Deployer) retire(ctx context.Context, p *Plan) error {
+	p.moved = map[jobKey]bool{}
+	if p.last == nil {
+		return nil
+	}
+	was, err := requestOf(p.last)
+	if err != nil {
+		return err
+	}
+	planned := map[string]bool{}
+	for _, part := range p.Parts {
+		planned[part.Target] = true
+	}
+	for _, t := range was.Targets {
+		i := slices.IndexFunc(p.req.Targets, func(now *stack.Target) bool { return now.Name == t.Name })
+		lines := slices.DeleteFunc(slices.Clone(p.lines), func(l record.Service) bool {
+			if l.Target != t.Name || !ours(l) {
+				return true
+			}
+			stops := left(l).runs && !p.req.Partial && !planned[t.Name]
+			return !stops && (i >= 0 || !p.plans(l))
+		})
+		switch {
+		case i < 0:
+			p.retired = append(p.retired, t)
+		case cluster(t) != cluster(p.req.Targets[i]) && slices.ContainsFunc(p.lines, func(l record.Service) bool { return l.Target == t.Name && left(l).runs }):
+			return &RelocatedError{Target: t.Name, Was: cluster(t), Now: cluster(p.req.Targets[i])}
+		}
+		if i < 0 && slices.Contains(p.req.Forget, t.Name) {
+			p.forgotten = append(p.forgotten, lines...)
+			continue
+		}
+		if len(lines) == 0 {
+			continue
+		}
+		if err := d.retireTarget(ctx, p, t, lines); err != nil {
+			return &RetiredError{Target: t.Name, Jobs: jobIDs(lines), Err: err}
+		}
+	}
+	return nil
+}
+
+// plans says that a job of that ID is planned, wherever.
+func (p *Plan) plans(l record.Service) bool {
+	return slices.ContainsFunc(p.req.Jobs, func(j render.Job) bool {
+		now, was := keyOf(line(j)), keyOf(l)
+		return now.id == was.id && now.namespace == was.namespace
+	})
+}
+
+func jobIDs(lines []record.Service) []string {
+	var out []string
+	for _, l := range lines {
+		out = append(out, l.JobID)
+	}
+	return out
+}
+
+func (d *Deployer) retireTarget(ctx context.Context, p *Plan, t *stack.Target, lines []record.Service) error {
+	c, err := d.Dial(ctx, t, false)
+	if err != nil {
+		return err
+	}
+	same := make([]*jobKey, len(lines))
+	err = each(len(lines), func(i int) error {
+		was, err := identify(ctx, c, t, lines[i])
+		if err != nil || was == nil {
+			return err
+		}
+		same[i], err = p.find(ctx, *was)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	part := &Part{Wave: len(p.req.Waves) - 1, Target: t.Name}
+	for i, l := range lines {
+		switch {
+		case same[i] != nil:
+			p.moved[*same[i]], p.moved[keyOf(l)] = true, true
+		case !p.req.Partial && left(l).runs:
+			part.former = append(part.former, formerOf(l))
+		}
+	}
+	if len(part.former) > 0 {
+		p.clients[t.Name] = c
+		p.Parts = append(p.Parts, part)
+	}
+	return nil
+}
+
+// find is the planned job of an identity, nil when there is none.
+func (p *Plan) find(ctx context.Context, want identity) (*jobKey, error) {
+	for _, part := range p.Parts {
+		i := slices.IndexFunc(p.req.Targets, func(t *stack.Target) bool { return t.Name == part.Target })
+		if i < 0 || cluster(p.req.Targets[i]) != want.cluster {
+			continue
+		}
+		for _, j := range part.Jobs {
+			l := line(j)
+			if k := keyOf(l); k.id != want.id || k.namespace != want.namespace {
+				continue
+			}
+			is, err := identify(ctx, p.clients[part.Target], p.req.Targets[i], l)
+			if err != nil {
+				return nil, err
+			}
+			if is != nil && *is == want {
+				k := keyOf(l)
+				return &k, nil
+			}
+		}
+	}
+	return nil, nil
+}
+
+// identify asks Nomad where a job is, whose record may leave that to the
+// client (GET /v1/job/:id); nil when it is not there.
+func identify(ctx context.Context, c rollout.Clients, t *stack.Target, l record.Service) (*identity, error) {
+	job, _, err := c.Nomad.Jobs().Info(l.JobID, query(ctx, l))
+	switch {
+	case notFound(err):
+		return nil, nil
+	case err != nil:
+		return nil, fmt.Errorf("reading job %q: %w", l.JobID, err)
+	}
+	return &identity{cluster(t), deref(job.Region), deref(job.Namespace), l.JobID}, nil
+}
+
+func formerOf(l record.Service) rollout.Former {
+	return rollout.Former{Service: l.Name, Target: l.Target, JobID: l.JobID, Namespace: l.Namespace, Region: l.Region}
+}
