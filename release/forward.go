@@ -57,6 +57,9 @@ func (d *Deployer) Deploy(ctx context.Context, p *Plan, agree func(*Plan) error)
 	if err != nil {
 		return Result{}, err
 	}
+	if last != nil && last.State.Open() && !p.req.TakeOver {
+		return Result{}, &OpenError{Release: last}
+	}
 	if waited || number(last) != number(p.last) || (last != nil && last.State != p.last.State) {
 		if p, err = d.Plan(ctx, p.req); err != nil {
 			return Result{}, err

@@ -138,13 +138,10 @@ func (p *Plan) Last() *record.Release { return p.last }
 func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 	p := &Plan{req: req, specs: map[string]record.Packed{}, clients: map[string]rollout.Clients{}}
 	var err error
-	if p.last, err = d.Releases.Last(ctx); err != nil {
+	if p.last, err = d.latest(ctx, req.TakeOver); err != nil {
 		return nil, err
 	}
 	if p.last != nil {
-		if p.last.State.Open() && !req.TakeOver {
-			return nil, d.open(ctx, p.last)
-		}
 		if p.lines, err = d.Releases.Services(ctx, p.last); err != nil {
 			return nil, err
 		}
@@ -173,6 +170,29 @@ func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 		err = &ForeignError{foreign}
 	}
 	return p, err
+}
+
+// latest is the newest release. One that is open is in the way unless it is
+// left: whoever is at it is waited for, for as long as Deployer.LockWait.
+func (d *Deployer) latest(ctx context.Context, leave bool) (*record.Release, error) {
+	last, err := d.Releases.Last(ctx)
+	if err != nil || last == nil || !last.State.Open() || leave {
+		return last, err
+	}
+	if d.LockWait <= 0 {
+		return nil, d.open(ctx, last)
+	}
+	l, _, err := d.lock(ctx, d.LockWait)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.release(ctx); err != nil {
+		return nil, err
+	}
+	if last, err = d.Releases.Last(ctx); err == nil && last.State.Open() {
+		err = d.open(ctx, last)
+	}
+	return last, err
 }
 
 // open says who is at a release that is in the way.
