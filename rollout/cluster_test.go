@@ -573,6 +573,12 @@ func testJobTypes(t *testing.T, c Clients) {
 			cleanUp(t, c, *c1.job.ID)
 			res, _ := deploy(t, c, Options{Timeout: 20 * time.Second}, service(c1.job))
 			wantOutcomes(t, res, c1.first)
+			if c1.second == Unchanged {
+				plan, err := Prepare(t.Context(), c, []render.Job{service(c1.job)}, Options{})
+				if err != nil || !plan.Unchanged() {
+					t.Errorf("the plan of a job that runs: unchanged is %v, %v", plan.Unchanged(), err)
+				}
+			}
 			res, _ = deploy(t, c, Options{Timeout: 20 * time.Second}, service(c1.job))
 			wantOutcomes(t, res, c1.second)
 		})

@@ -94,7 +94,13 @@ func (s spec) settled(allocs []*api.AllocationListStub, a *api.PlanAnnotations, 
 	}
 	if a != nil {
 		for _, u := range a.DesiredTGUpdates {
-			if *u != (api.DesiredUpdates{Ignore: u.Ignore}) {
+			quiet := api.DesiredUpdates{Ignore: u.Ignore}
+			if s.perNode() {
+				// Nomad 1.11 announces these for each node that has the system
+				// job already; that one lacks it is seen in its evaluation.
+				quiet.Place, quiet.InPlaceUpdate = u.Place, u.InPlaceUpdate
+			}
+			if *u != quiet {
 				return false
 			}
 		}

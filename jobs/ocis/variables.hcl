@@ -163,7 +163,7 @@ variable "basic_auth" {
 
 variable "placeholder_assets" {
   type        = bool
-  description = "Give the idp a placeholder login page. For binaries built from the Go module, which carry none."
+  description = "Give idp and web a placeholder page each. For binaries built from the Go module, which carry none."
   default     = false
 }
 

@@ -147,6 +147,12 @@ func testOCIS(t *testing.T, o *ocis, admin login) {
 			t.Errorf("hello.txt is not listed: %.500s", b)
 		}
 	})
+	t.Run("web page", func(t *testing.T) {
+		b := o.must(t, http.StatusOK, login{}, "GET", "/", nil, nil)
+		if !bytes.Contains(b, []byte("<title>ownCloud</title>")) {
+			t.Errorf("the page is %.300s", b)
+		}
+	})
 	t.Run("wrong password", func(t *testing.T) {
 		o.must(t, http.StatusUnauthorized, login{"einstein", "wrong"}, "PROPFIND", "/remote.php/webdav/", nil, nil)
 		o.must(t, http.StatusUnauthorized, login{}, "PROPFIND", "/remote.php/webdav/", nil, nil)

@@ -50,7 +50,7 @@ const rolled = `
 job "rolled" {
   group "web" {
     count          = 2
-    shutdown_delay = "3s"
+    shutdown_delay = "5s"
     update {
       max_parallel     = 1
       min_healthy_time = "500ms"
