@@ -43,7 +43,8 @@ tools: build ## the programs of the dev cluster, built once
 	@bin/drover dev tools >/dev/null
 
 .PHONY: test
-test: lint vuln unit fuzz-short e2e ## everything CI runs
+test: lint vuln tools ## everything CI runs; unit and end-to-end tests side by side, for both wait more than they work
+	@$(MAKE) --no-print-directory -j2 e2e unit fuzz-short
 
 .PHONY: unit
 unit: tools ## packages and the command line, with the race detector
@@ -55,7 +56,11 @@ kill: tools ## drover killed after every write of a release; `make unit` does ev
 
 .PHONY: e2e
 e2e: tools ## real Nomad, Consul and oCIS, end to end
-	@go test -count=1 -timeout 40m -v ./tests/conformance ./tests/acceptance ./tests/rollout ./tests/e2e
+	@go test -count=1 -timeout 40m -v -p 3 ./tests/e2e ./tests/rollout ./tests/acceptance ./tests/conformance
+
+.PHONY: load
+load: tools ## every service of oCIS rolled under load; renews its table in docs/reliability.md
+	@DROVER_TEST_LOAD=all go test -count=1 -timeout 60m -v -run TestRollUnderLoad ./tests/e2e -write-load ../../docs/reliability.md
 
 FUZZTIME ?= 30s
 

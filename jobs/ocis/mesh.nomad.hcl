@@ -31,6 +31,9 @@ locals {
     ocis-sharing             = { port = 9150, protocol = "h2c" }
     ocis-settings            = { port = 9191, protocol = "h2c" }
     ocis-settings-http       = { port = 9190, protocol = "http" }
+    ocis-store               = { port = 9460, protocol = "h2c", single = true }
+    ocis-search              = { port = 9220, protocol = "h2c", single = true }
+    ocis-thumbnails          = { port = 9185, protocol = "h2c" }
     ocis-thumbnails-http     = { port = 9186, protocol = "http" }
     ocis-graph               = { port = 9120, protocol = "http" }
     ocis-ocs                 = { port = 9110, protocol = "http" }
@@ -40,6 +43,18 @@ locals {
     ocis-web                 = { port = 9100, protocol = "http" }
     ocis-app-registry        = { port = 9242, protocol = "h2c" }
     ocis-proxy               = { port = 9200, protocol = "tcp" }
+  }
+
+  # What go-micro's clients look up. Were the instances themselves in its
+  # registry, a client that meets one that has stopped would open its circuit
+  # breaker and fail every request for a minute: these addresses stay.
+  registry = {
+    "com.owncloud.api.settings"   = 9191
+    "com.owncloud.web.settings"   = 9190
+    "com.owncloud.api.store"      = 9460
+    "com.owncloud.api.search"     = 9220
+    "com.owncloud.api.thumbnails" = 9185
+    "com.owncloud.web.thumbnails" = 9186
   }
 }
 
@@ -97,6 +112,54 @@ job "mesh-ocis" {
 
       user = var.user
 
+      # With Consul ACLs: the token for the registrations, in CONSUL_HTTP_TOKEN.
+      consul {}
+
+      env {
+        CONSUL = var.consul_address
+      }
+
+      # Nomad registers no names with dots, so HAProxy does it, with the agent
+      # of its node. Consul asks for its health, and forgets it when it is gone.
+      template {
+        destination = "local/registry.lua"
+        data        = <<EOT
+local agent = "http://" .. os.getenv("CONSUL") .. "/v1/agent/service/"
+local headers = { ["X-Consul-Token"] = { os.getenv("CONSUL_HTTP_TOKEN") or "" } }
+local services = {
+%{for name, port in local.registry~}
+  ["${name}"] = ${port},
+%{endfor~}
+}
+
+local function ask(method, path, body)
+  local client = core.httpclient()
+  local answer = client[method](client, { url = agent .. path, headers = headers, body = body, timeout = 2000 })
+  return answer and answer.status
+end
+
+core.register_task(function()
+  local said
+  while true do
+    for name, port in pairs(services) do
+      local id = name .. "-" .. os.getenv("NOMAD_ALLOC_ID")
+      local status = ask("get", id)
+      if status == 404 then
+        status = ask("put", "register", string.format(
+          '{"ID":"%s","Name":"%s","Address":"${var.mesh_address}","Port":%d,"Check":{"HTTP":"http://%s/","Interval":"2s","Timeout":"2s","Status":"passing","DeregisterCriticalServiceAfter":"1m"}}',
+          id, name, port, os.getenv("NOMAD_ADDR_health")))
+      end
+      if status ~= 200 and said ~= status then
+        core.Warning("registering " .. name .. " in Consul: status " .. tostring(status))
+      end
+      said = status
+    end
+    core.msleep(2000)
+  end
+end)
+EOT
+      }
+
       resources {
         cpu    = 100
         memory = 128
@@ -108,6 +171,7 @@ job "mesh-ocis" {
 global
   log stderr format raw local0 notice
   hard-stop-after 10s
+  lua-load {{ env "NOMAD_TASK_DIR" }}/registry.lua
 
 resolvers consul
   nameserver local 127.0.0.1:{{ env "attr.consul.dns.port" }}
@@ -165,7 +229,7 @@ listen ${name}
 %{endif~}
 %{if lookup(l, "single", false)~}
   retries 15
-  server-template s 2 _${name}._tcp.service.consul resolvers successor resolve-opts allow-dup-ip init-addr none%{if lookup(l, "maxconn", 0) > 0} maxconn ${l.maxconn}%{endif}
+  server-template s 2 _${name}._tcp.service.consul resolvers successor resolve-opts allow-dup-ip init-addr none%{if lookup(l, "maxconn", 0) > 0} maxconn ${l.maxconn}%{endif}%{if l.protocol == "h2c"} proto h2%{endif}
 %{else~}
   server-template s 4 _${name}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check inter 500ms fall 2 rise 1%{if l.protocol == "h2c"} proto h2%{endif}
 %{endif~}

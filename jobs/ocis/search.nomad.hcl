@@ -33,6 +33,7 @@ job "ocis-search" {
 
     task "search" {
       env {
+        MICRO_REGISTRY         = "memory" # the mesh registers it
         SEARCH_GRPC_ADDR       = "$${NOMAD_ADDR_grpc}"
         SEARCH_DEBUG_ADDR      = "$${NOMAD_ADDR_debug}"
         SEARCH_DATA_PATH       = "${local.data}/search"

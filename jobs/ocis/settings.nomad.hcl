@@ -36,6 +36,7 @@ job "ocis-settings" {
 
     task "settings" {
       env {
+        MICRO_REGISTRY            = "memory" # the mesh registers it
         SETTINGS_GRPC_ADDR        = "$${NOMAD_ADDR_grpc}"
         SETTINGS_HTTP_ADDR        = "$${NOMAD_ADDR_http}"
         SETTINGS_DEBUG_ADDR       = "$${NOMAD_ADDR_debug}"

@@ -33,6 +33,7 @@ job "ocis-store" {
 
     task "store" {
       env {
+        MICRO_REGISTRY   = "memory" # the mesh registers it
         STORE_GRPC_ADDR  = "$${NOMAD_ADDR_grpc}"
         STORE_DEBUG_ADDR = "$${NOMAD_ADDR_debug}"
         STORE_DATA_PATH  = "${local.data}/store"

@@ -37,6 +37,7 @@ job "ocis-thumbnails" {
 
     task "thumbnails" {
       env {
+        MICRO_REGISTRY                    = "memory" # the mesh registers it
         THUMBNAILS_GRPC_ADDR              = "$${NOMAD_ADDR_grpc}"
         THUMBNAILS_HTTP_ADDR              = "$${NOMAD_ADDR_http}"
         THUMBNAILS_DEBUG_ADDR             = "$${NOMAD_ADDR_debug}"
