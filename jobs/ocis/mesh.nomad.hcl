@@ -62,68 +62,74 @@ job "mesh-ocis" {
   datacenters = var.datacenters
   type        = "system"
 
-  group "mesh" {
-    update {
-      max_parallel     = 1
-      health_check     = "checks"
-      min_healthy_time = "1s"
-      healthy_deadline = "1m"
-      auto_revert      = true
-    }
-
-    restart {
-      attempts = 20
-      interval = "5m"
-      delay    = "1s"
-      mode     = "delay"
-    }
-
-    shutdown_delay = "0s" # nobody finds the mesh through Consul
-
-    network {
-      port "health" {}
-    }
-
-    service {
-      name     = "ocis-mesh"
-      port     = "health"
-      provider = "consul"
-      check {
-        type     = "http"
-        path     = "/"
-        interval = "2s"
-        timeout  = "2s"
-      }
-    }
-
-    task "haproxy" {
-      driver = var.mesh_driver
-
-      # SIGUSR1 stops listening and lets what is running finish.
-      kill_signal  = "SIGUSR1"
-      kill_timeout = "15s"
-
-      config {
-        image        = var.mesh_driver == "docker" ? var.mesh_image : null
-        network_mode = var.mesh_driver == "docker" ? "host" : null
-        command      = var.mesh_driver == "docker" ? "haproxy" : var.mesh_binary
-        args         = ["-db", "-f", "$${NOMAD_TASK_DIR}/haproxy.cfg"]
+  # Two on each node, on the same addresses: Linux hands out connections to
+  # both (SO_REUSEPORT), and one is always there.
+  dynamic "group" {
+    for_each = { mesh = "0s", spare = "10s" }
+    labels   = [group.key]
+    content {
+      update {
+        max_parallel     = 1
+        health_check     = "checks"
+        min_healthy_time = "1s"
+        healthy_deadline = "1m"
+        auto_revert      = true
       }
 
-      user = var.user
-
-      # With Consul ACLs: the token for the registrations, in CONSUL_HTTP_TOKEN.
-      consul {}
-
-      env {
-        CONSUL = var.consul_address
+      restart {
+        attempts = 20
+        interval = "5m"
+        delay    = "1s"
+        mode     = "delay"
       }
 
-      # Nomad registers no names with dots, so HAProxy does it, with the agent
-      # of its node. Consul asks for its health, and forgets it when it is gone.
-      template {
-        destination = "local/registry.lua"
-        data        = <<EOT
+      # When the job is replaced, the spare goes on until its sibling is back.
+      shutdown_delay = group.value
+
+      network {
+        port "health" {}
+      }
+
+      service {
+        name     = "ocis-mesh"
+        port     = "health"
+        provider = "consul"
+        check {
+          type     = "http"
+          path     = "/"
+          interval = "2s"
+          timeout  = "2s"
+        }
+      }
+
+      task "haproxy" {
+        driver = var.mesh_driver
+
+        # SIGUSR1 stops listening and lets what is running finish.
+        kill_signal  = "SIGUSR1"
+        kill_timeout = "10s"
+
+        config {
+          image        = var.mesh_driver == "docker" ? var.mesh_image : null
+          network_mode = var.mesh_driver == "docker" ? "host" : null
+          command      = var.mesh_driver == "docker" ? "haproxy" : var.mesh_binary
+          args         = ["-db", "-f", "$${NOMAD_TASK_DIR}/haproxy.cfg"]
+        }
+
+        user = var.user
+
+        # With Consul ACLs: the token for the registrations, in CONSUL_HTTP_TOKEN.
+        consul {}
+
+        env {
+          CONSUL = var.consul_address
+        }
+
+        # Nomad registers no names with dots, so HAProxy does it, with the agent
+        # of its node. Consul asks for its health, and forgets it when it is gone.
+        template {
+          destination = "local/registry.lua"
+          data        = <<EOT
 local agent = "http://" .. os.getenv("CONSUL") .. "/v1/agent/service/"
 local headers = { ["X-Consul-Token"] = { os.getenv("CONSUL_HTTP_TOKEN") or "" } }
 local services = {
@@ -158,19 +164,19 @@ core.register_task(function()
   end
 end)
 EOT
-      }
+        }
 
-      resources {
-        cpu    = 100
-        memory = 128
-      }
+        resources {
+          cpu    = 100
+          memory = 128
+        }
 
-      template {
-        destination = "local/haproxy.cfg"
-        data        = <<EOT
+        template {
+          destination = "local/haproxy.cfg"
+          data        = <<EOT
 global
   log stderr format raw local0 notice
-  hard-stop-after 10s
+  hard-stop-after 5s
   lua-load {{ env "NOMAD_TASK_DIR" }}/registry.lua
 
 resolvers consul
@@ -235,6 +241,7 @@ listen ${name}
 %{endif~}
 %{endfor~}
 EOT
+        }
       }
     }
   }
