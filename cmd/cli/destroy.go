@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 )
@@ -28,7 +29,8 @@ func newDestroy(streams *IO) *cobra.Command {
 		Use:   "destroy STACK",
 		Short: "Stop and remove the jobs of a stack",
 		Long: `Stop and remove the jobs of a stack, each when everything that depends on it
-is gone. Secrets, volumes and releases stay, unless --purge names them: "secrets"
+is gone; also services that the stack does not have any more and that the last
+release left running. Secrets, volumes and releases stay, unless --purge names them: "secrets"
 deletes the stack's secrets, "data" its dynamic host volumes with everything in
 them, "history" its releases, from which 'drover rollback' could bring it back.
 Directories that a task writes outside of volumes cannot be deleted by drover.`,
@@ -49,7 +51,7 @@ Directories that a task writes outside of volumes cannot be deleted by drover.`,
 			if err != nil {
 				return err
 			}
-			if err := confirm(streams, yes, destroyQuestion(s.Name, s.Environment, len(jobs), purge)); err != nil {
+			if err := confirmable(streams, yes); err != nil {
 				return err
 			}
 			home, err := connect(ctx, false)
@@ -61,6 +63,17 @@ Directories that a task writes outside of volumes cannot be deleted by drover.`,
 				return err
 			}
 			releases := record.OpenReleases(home.Nomad, s.Name, s.Environment)
+			var gone []render.Job
+			if len(flags.services)+len(flags.targets) == 0 {
+				var running []render.Job
+				if running, gone, err = release.Former(ctx, releases, clients, jobs); err != nil {
+					return err
+				}
+				jobs = append(jobs, running...)
+			}
+			if err := confirm(streams, yes, destroyQuestion(s.Name, s.Environment, len(jobs), purge)); err != nil {
+				return err
+			}
 			lease, err := releases.Lock(ctx, record.Self(commandLine(cmd), os.Getenv), 0, nil)
 			if err != nil {
 				return releaseError(err)
@@ -96,7 +109,7 @@ Directories that a task writes outside of volumes cannot be deleted by drover.`,
 				}
 			}
 			if slices.Contains(purge, "secrets") {
-				if err := record.OpenSecrets(home.Nomad, s.Name, s.Environment, nil).At(nomads(clients)).Purge(ctx, jobs); err != nil {
+				if err := record.OpenSecrets(home.Nomad, s.Name, s.Environment, nil).At(nomads(clients)).Purge(ctx, append(jobs, gone...)); err != nil {
 					return err
 				}
 				fmt.Fprintln(streams.Err, "secrets: deleted")
@@ -145,13 +158,18 @@ func destroyQuestion(name, env string, n int, purge []string) string {
 	return q + "?"
 }
 
-// confirm asks on a terminal and insists on -y elsewhere.
-func confirm(streams *IO, yes bool, question string) error {
-	if yes {
-		return nil
-	}
-	if !streams.TTY {
+// confirmable insists on -y where there is no terminal.
+func confirmable(streams *IO, yes bool) error {
+	if !yes && !streams.TTY {
 		return usagef("this needs a confirmation and there is no terminal: add -y")
+	}
+	return nil
+}
+
+// confirm asks on a terminal.
+func confirm(streams *IO, yes bool, question string) error {
+	if err := confirmable(streams, yes); yes || err != nil {
+		return err
 	}
 	fmt.Fprintf(streams.Err, "%s [y/N] ", question)
 	answer, _ := bufio.NewReader(streams.In).ReadString('\n')

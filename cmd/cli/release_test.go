@@ -6,10 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/exec"
 	"strings"
@@ -20,6 +16,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/record"
 )
 
@@ -47,6 +44,7 @@ func TestReleasesOnCluster(t *testing.T) {
 		"pause":              pauses,
 		"moved":              moved,
 		"whole timeout":      wholeTimeout,
+		"destroyed":          destroyed,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -238,41 +236,27 @@ func (w *world) unlocked() {
 	}
 }
 
-// killer lets requests through to Nomad and kills a program when the n-th
-// write has been done there, before the program knows.
+// killer kills a program when its n-th write to Nomad has been done there,
+// before the program knows.
 type killer struct {
-	n      int64
-	writes atomic.Int64
+	n     int
+	proxy *devtest.Proxy
+
 	mu     sync.Mutex
 	victim *exec.Cmd
-	log    []string
 }
 
 func (k *killer) serve(t *testing.T, env []string) []string {
 	t.Helper()
-	to, err := url.Parse(strings.TrimPrefix(env[0], "NOMAD_ADDR="))
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := httputil.NewSingleHostReverseProxy(to)
-	proxy.ErrorLog = nil
-	proxy.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) }
-	proxy.ModifyResponse = func(r *http.Response) error {
-		req := r.Request
-		if req.Method == http.MethodGet || strings.HasSuffix(req.URL.Path, "/plan") {
-			return nil
-		}
+	k.proxy = devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
+	k.proxy.Wrote(func(n int) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
-		k.log = append(k.log, req.Method+" "+req.URL.Path)
-		if k.writes.Add(1) == k.n {
+		if n == k.n {
 			_ = k.victim.Process.Kill()
 		}
-		return nil
-	}
-	srv := httptest.NewServer(proxy)
-	t.Cleanup(srv.Close)
-	return []string{"NOMAD_ADDR=" + srv.URL, env[1]}
+	})
+	return []string{"NOMAD_ADDR=" + k.proxy.URL, env[1]}
 }
 
 // run runs a command under the killer.
@@ -312,7 +296,7 @@ func killedAnywhere(t *testing.T, env []string, verb string, slots chan struct{}
 	var ended atomic.Bool // a deploy has got through to its end
 	const most = 80
 	var left sync.WaitGroup
-	first, step := int64(1), int64(3)
+	first, step := 1, 3
 	if verb == "abort" {
 		first = 2
 	}
@@ -337,7 +321,7 @@ func killedAnywhere(t *testing.T, env []string, verb string, slots chan struct{}
 }
 
 // killedAt says whether the deploy ended before its n-th write.
-func killedAt(t *testing.T, env []string, verb string, n int64) bool {
+func killedAt(t *testing.T, env []string, verb string, n int) bool {
 	w := newWorld(t, env, fmt.Sprintf("%s%d", verb, n))
 	w.write(version1()...)
 	w.drover(exitOK, "deploy", w.dir)
@@ -349,9 +333,8 @@ func killedAt(t *testing.T, env []string, verb string, n int64) bool {
 	if !ended && code != -1 {
 		t.Fatalf("the deploy ended with %d by itself: %s", code, out)
 	}
-	k.mu.Lock() // the proxy may not be done with the last request
-	t.Logf("killed after %s", k.log[len(k.log)-1])
-	k.mu.Unlock()
+	writes := k.proxy.Writes()
+	t.Logf("killed after %s", writes[len(writes)-1])
 	// Its lock would run out by itself.
 	w.drover(exitOK, "unlock", w.name, "--force")
 	last, err := w.releases().Last(t.Context())
@@ -696,5 +679,40 @@ func wholeTimeout(t *testing.T, env []string) {
 	w.want(w.drover(exitTimeout, "deploy", w.dir, "--timeout", "3s"), "the release did not end within --timeout")
 	if w.value("b") != "" {
 		t.Error("b was submitted")
+	}
+}
+
+// destroyed has services that the stack does not have any more: one that was
+// pruned, whose secrets are still there, and one that a failed release has
+// left running.
+func destroyed(t *testing.T, env []string) {
+	w := newWorld(t, env, "former")
+	withSecret := func(services ...svc) {
+		w.write(services...)
+		path := w.dir + "/stack.hcl"
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = append(bytes.ReplaceAll(text, []byte("depends_on"), []byte("secrets = [\"word\"]\n  depends_on")), "secret \"word\" {}\n"...)
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	a, b, c := svc{name: "a", value: "1"}, svc{name: "b", value: "1"}, svc{name: "c", value: "1"}
+	withSecret(a, b, c)
+	w.drover(exitOK, "deploy", w.dir)
+	withSecret(a, b)
+	w.want(w.drover(exitOK, "deploy", w.dir), "c: stopped")
+	a.crash = true
+	withSecret(a)
+	w.drover(exitReverted, "deploy", w.dir)
+	w.want(w.drover(exitOK, "destroy", w.dir, "-y", "--purge", "secrets,history"), "b: stopped", "destroyed: 2 of 2 services")
+	if left := w.specs(); len(left) > 0 {
+		t.Errorf("left: %v", left)
+	}
+	vars, _, err := w.nomad.Variables().PrefixList("nomad/jobs/former-", nil)
+	if err != nil || len(vars) > 0 {
+		t.Errorf("%d variables are left, %v", len(vars), err)
 	}
 }
