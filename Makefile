@@ -56,11 +56,16 @@ kill: tools ## drover killed after every write of a release; `make unit` does ev
 
 .PHONY: e2e
 e2e: tools ## real Nomad, Consul and oCIS, end to end
-	@go test -count=1 -timeout 40m -v -p 3 ./tests/e2e ./tests/rollout ./tests/acceptance ./tests/conformance
+	@go test -count=1 -timeout 40m -v -p 3 ./tests/e2e ./tests/rollout ./tests/chaos ./tests/acceptance ./tests/conformance
 
 .PHONY: load
 load: tools ## every service of oCIS rolled under load; renews its table in docs/reliability.md
 	@DROVER_TEST_LOAD=all go test -count=1 -timeout 60m -v -run TestRollUnderLoad ./tests/e2e -write-load ../../docs/reliability.md
+
+.PHONY: chaos
+chaos: tools ## releases struck by faults; CHAOS='-seed N' repeats one run, CHAOS='-from 1 -runs 200' makes many
+	@mkdir -p bin
+	go test -count=1 -timeout 3h -parallel 6 -v -run TestChaos ./tests/chaos $(if $(CHAOS),$(CHAOS),-from 0 -runs 66) -rows $$PWD/bin/chaos.ndjson
 
 FUZZTIME ?= 30s
 

@@ -36,6 +36,15 @@ func TakeLease(ctx context.Context, client *api.Client, path string, items map[s
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	held, _, err := client.Variables().AcquireLock(v, (&api.WriteOptions{}).WithContext(ctx))
+	for attempt := 1; attempt < 4 && unanswered(err); attempt++ {
+		timer := time.NewTimer(time.Duration(attempt) * 200 * time.Millisecond)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		held, _, err = client.Variables().AcquireLock(v, (&api.WriteOptions{}).WithContext(ctx))
+	}
 	if isStatus(err, http.StatusConflict) {
 		return nil, ErrLocked
 	}
@@ -51,6 +60,12 @@ func TakeLease(ctx context.Context, client *api.Client, path string, items map[s
 func isStatus(err error, code int) bool {
 	var bad api.UnexpectedResponseError
 	return errors.As(err, &bad) && bad.StatusCode() == code
+}
+
+// unanswered says that the request has not come to a server that could deal
+// with it.
+func unanswered(err error) bool {
+	return isStatus(err, http.StatusTooManyRequests) || isStatus(err, http.StatusServiceUnavailable)
 }
 
 // notHeld says that the lock is somebody else's, or nobody's.
@@ -75,14 +90,29 @@ func (l *Lease) Lost() <-chan struct{} { return l.lost }
 func (l *Lease) Release(ctx context.Context) error {
 	l.once.Do(func() { close(l.stop) })
 	<-l.lost // no renewal is on its way
+	released := time.Now()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
-	_, _, err := l.client.Variables().ReleaseLock(l.variable(), (&api.WriteOptions{}).WithContext(ctx))
-	if err == nil || notHeld(err) {
-		return nil
+	for {
+		_, _, err := l.client.Variables().ReleaseLock(l.variable(), (&api.WriteOptions{}).WithContext(ctx))
+		if err == nil || notHeld(err) {
+			return nil
+		}
+		timer := time.NewTimer(300 * time.Millisecond)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		timer.Stop()
+		if refused(err) || ctx.Err() != nil || time.Since(released) > releasePatience {
+			return fmt.Errorf("releasing %s: %w", l.path, err)
+		}
 	}
-	return fmt.Errorf("releasing %s: %w", l.path, err)
 }
+
+// releasePatience is how long a lock is tried to be given back: it frees
+// itself soon after.
+const releasePatience = 5 * time.Second
 
 // Remove gives the lock back and deletes its variable, unless somebody has
 // taken the lock meanwhile.

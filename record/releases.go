@@ -333,19 +333,38 @@ func (r *Releases) Change(ctx context.Context, number int, f func(*Release) erro
 	}
 }
 
-// put writes one variable by check-and-set and returns its new index.
+// put writes one variable by check-and-set and returns its new index. It goes
+// on for a moment when Nomad, or what is before it, does not answer well.
 func (r *Releases) put(ctx context.Context, path string, items map[string]string, index uint64) (uint64, error) {
 	items[layoutItem] = layoutText
-	out, err := writeChecked(ctx, r.client, &api.Variable{Path: path, Items: items, ModifyIndex: index}, &api.WriteOptions{})
-	var conflict errConflict
-	switch {
-	case errors.As(err, &conflict):
-		return 0, ErrTakenOver
-	case err != nil:
-		return 0, err
+	unsure := false // an earlier attempt may have arrived
+	for deadline, pause := time.Now().Add(putPatience), 100*time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
+		out, err := writeChecked(ctx, r.client, &api.Variable{Path: path, Items: items, ModifyIndex: index}, &api.WriteOptions{})
+		var conflict errConflict
+		switch {
+		case err == nil:
+			return out.ModifyIndex, nil
+		case errors.As(err, &conflict):
+			if there, _, rerr := r.client.Variables().Peek(path, (&api.QueryOptions{}).WithContext(ctx)); unsure && rerr == nil && there != nil && maps.Equal(there.Items, items) {
+				return there.ModifyIndex, nil
+			}
+			return 0, ErrTakenOver
+		case refused(err) || time.Now().After(deadline):
+			return 0, err
+		}
+		unsure = true
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return 0, err
+		}
 	}
-	return out.ModifyIndex, nil
 }
+
+// putPatience is how long a write of the record is tried.
+const putPatience = 10 * time.Second
 
 // page is the content of one variable with services.
 type page struct {

@@ -361,3 +361,41 @@ func loseAnswer(r *http.Request) (*http.Response, error) {
 	}
 	return nil, err
 }
+
+// A Nomad that is busy, and one whose answer is lost, keep no release from
+// being written, nor its lock from being given back.
+func testBusy(t *testing.T, c *api.Client, rt *tamper) {
+	r := OpenReleases(c, "busy", "default")
+	busy := func() {
+		rt.mu.Lock()
+		defer rt.mu.Unlock()
+		rt.busy = 2
+	}
+	busy()
+	l, err := r.Lock(t.Context(), holder("ann"), 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	busy()
+	head := &Release{Number: 1, Stack: "busy", Environment: "default", State: Running}
+	if err := r.Save(t.Context(), head); err != nil {
+		t.Fatal(err)
+	}
+	rt.mu.Lock()
+	rt.busy, rt.lose = 0, true
+	rt.mu.Unlock()
+	head.State = Done
+	if err := r.Save(t.Context(), head); err != nil {
+		t.Errorf("the answer was lost: %v", err)
+	}
+	if got, err := r.Read(t.Context(), 1); err != nil || got.State != Done {
+		t.Errorf("%v, %v", got, err)
+	}
+	busy()
+	if err := l.Release(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if h, err := r.Holder(t.Context()); h != nil || err != nil {
+		t.Errorf("left behind: %v, %v", h, err)
+	}
+}

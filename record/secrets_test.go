@@ -137,6 +137,7 @@ type tamper struct {
 	writes int
 	before func(*http.Request) // called before each write
 	lose   bool                // the answer to the next write
+	busy   int                 // so many writes are answered 503
 }
 
 func (c *tamper) RoundTrip(r *http.Request) (*http.Response, error) {
@@ -145,7 +146,12 @@ func (c *tamper) RoundTrip(r *http.Request) (*http.Response, error) {
 		c.writes++
 		before, lose := c.before, c.lose
 		c.before, c.lose = nil, false
+		busy := c.busy > 0
+		c.busy--
 		c.mu.Unlock()
+		if busy {
+			return &http.Response{StatusCode: http.StatusServiceUnavailable, Body: http.NoBody, Request: r}, nil
+		}
 		if lose {
 			return loseAnswer(r)
 		}
@@ -175,7 +181,7 @@ func TestOnCluster(t *testing.T) {
 	}
 	for name, test := range map[string]func(*testing.T, *api.Client, *tamper){
 		"ensure": testEnsure, "given": testGiven, "foreign variable": testForeignVariable, "newer layout": testNewerLayout,
-		"conflict": testConflict, "rotate": testRotate, "transfer": testTransfer, "import": testImportForeign, "purge": testPurge,
+		"conflict": testConflict, "rotate": testRotate, "transfer": testTransfer, "busy": testBusy, "import": testImportForeign, "purge": testPurge,
 		"lock": testLock, "lock of the dead": testLockOfTheDead, "releases": testReleases, "journal": testJournal, "take over": testTakeOver, "keep": testKeep, "newer release": testNewerRelease,
 	} {
 		t.Run(name, func(t *testing.T) {

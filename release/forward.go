@@ -624,13 +624,13 @@ func (r *run) finish(ctx context.Context, res *Result, outcome rollout.Outcome) 
 	}
 }
 
-// lost ends a release that is not ours any more, or whose record cannot be
-// written: what became of it is somebody else's to say.
+// lost ends a release that is not ours any more, which is somebody else's to
+// tell, or whose record cannot be written: it stays open.
 func (r *run) lost(ctx context.Context, res *Result, err error) {
 	_ = r.journal.Close(ctx) // it fails at once, and its writers end
 	r.journal = nil
 	head := *r.head
-	head.Cause, head.Detail = string(rollout.Failed), err.Error()
+	head.Cause, head.Detail = string(rollout.Unreachable), err.Error()
 	if errors.Is(err, record.ErrTakenOver) {
 		head.Cause = string(rollout.Superseded)
 		if now, rerr := r.d.Releases.Read(ctx, head.Number); rerr == nil && now.State == record.Paused {

@@ -132,7 +132,7 @@ func (f *follower) register(ctx context.Context, index uint64) error {
 func (f *follower) send(ctx context.Context, opts *api.RegisterOptions) (uint64, error) {
 	s := f.step
 	unsure := false // an earlier attempt may have arrived
-	for {
+	for attempt := 1; ; attempt++ {
 		// A request that has left cannot be called back: it is not cancelled, so
 		// that Ctrl-C never leaves it open whether the job was registered.
 		wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
@@ -148,7 +148,9 @@ func (f *follower) send(ctx context.Context, opts *api.RegisterOptions) (uint64,
 				return plan.JobModifyIndex, nil // it was ours
 			}
 			return 0, err
-		case !notServing(err):
+		case refused(err):
+			return 0, f.refusal(err)
+		case !notServing(err) && (attempt == sendAttempts || !transient(err)):
 			return 0, err
 		}
 		unsure = true
@@ -164,6 +166,11 @@ func (f *follower) send(ctx context.Context, opts *api.RegisterOptions) (uint64,
 		}
 	}
 }
+
+// sendAttempts is how often a registration is sent that Nomad answers with 500:
+// a mistake in the job gets the same answer each time, an accident on the way
+// to the leader does not.
+const sendAttempts = 4
 
 // revive gives an unchanged job that is dead another chance.
 func (f *follower) revive(ctx context.Context) error {
@@ -239,7 +246,13 @@ func (f *follower) until(ctx context.Context) (snapshot, error) {
 		n, err := f.read(rctx)
 		cancel()
 		if err != nil {
-			if ctx.Err() != nil || !transient(err) {
+			if ctx.Err() != nil {
+				return n, err
+			}
+			if refused(err) {
+				return n, f.refusal(err)
+			}
+			if !transient(err) {
 				return n, err
 			}
 			if err := f.silence(err, f.last.Healthy, f.last.Desired); err != nil {
@@ -296,6 +309,16 @@ func (f *follower) silence(err error, healthy, desired int) error {
 	return &Refusal{Outcome: Unreachable, Err: fmt.Errorf("%s; Nomad has not answered for %s: %w", what, f.opts.Silence, plain(err))}
 }
 
+// refusal is what becomes of a service when Nomad refuses the token, which
+// says nothing of the service itself.
+func (f *follower) refusal(err error) error {
+	what := "not submitted"
+	if f.result.Submitted {
+		what = "submitted; Nomad goes on with it"
+	}
+	return &Refusal{Outcome: Unreachable, Err: fmt.Errorf("%s, and refuses the token now: %w", what, plain(err))}
+}
+
 // pause waits until there is a reason to look again.
 func (f *follower) pause(ctx context.Context) error {
 	var changed <-chan struct{}
@@ -314,6 +337,9 @@ func (f *follower) pause(ctx context.Context) error {
 			return nil
 		}
 		again = time.Second
+	}
+	if !f.silent.IsZero() {
+		again = min(again, time.Second) // no event says that Nomad is back
 	}
 	if !f.since.IsZero() {
 		again = min(again, f.opts.BlockedGrace-time.Since(f.since)+10*time.Millisecond)
@@ -571,7 +597,8 @@ func notServing(err error) bool {
 	if !errors.As(err, &resp) {
 		return true
 	}
-	if resp.StatusCode() == http.StatusTooManyRequests {
+	switch resp.StatusCode() { // a proxy's, but for the first
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
 		return true
 	}
 	return slices.ContainsFunc([]string{
@@ -608,6 +635,12 @@ func (e *plainError) Unwrap() error { return e.err }
 func notFound(err error) bool {
 	var resp api.UnexpectedResponseError
 	return errors.As(err, &resp) && resp.StatusCode() == http.StatusNotFound
+}
+
+// refused says that the token is not, or no longer, good enough.
+func refused(err error) bool {
+	var resp api.UnexpectedResponseError
+	return errors.As(err, &resp) && (resp.StatusCode() == http.StatusForbidden || resp.StatusCode() == http.StatusUnauthorized)
 }
 
 // transient says that the same request may work a moment later: the server

@@ -212,7 +212,7 @@ func consulError(e *ClusterError) error {
 func AsClusterError(err error, address string) (*ClusterError, bool) {
 	var (
 		cluster *ClusterError
-		refused api.UnexpectedResponseError
+		answer  api.UnexpectedResponseError
 		consul  capi.StatusError
 		netErr  *net.OpError
 		urlErr  *url.Error
@@ -226,7 +226,7 @@ func AsClusterError(err error, address string) (*ClusterError, bool) {
 		e := &ClusterError{System: "Consul", Address: consulAddress(), Err: err}
 		_ = consulError(e)
 		return e, true
-	case errors.As(err, &refused) && refused.StatusCode() == http.StatusForbidden, errors.As(err, &netErr), errors.As(err, &urlErr):
+	case errors.As(err, &answer) && (refused(err) || notServing(err)), errors.As(err, &netErr), errors.As(err, &urlErr):
 		e := &ClusterError{System: "Nomad", Address: address, Err: err}
 		_ = nomadError(e)
 		return e, true

@@ -24,7 +24,7 @@ func Dial(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error
 	var c Clients
 	nc, err := nomadConfig(t)
 	if err == nil {
-		c.Nomad, err = api.NewClient(nc)
+		c.Nomad, err = NewNomad(nc)
 	}
 	if err != nil {
 		return c, dialError("Nomad", t, err)

@@ -22,7 +22,7 @@ func connect(ctx context.Context, needConsul bool) (rollout.Clients, error) {
 		c   rollout.Clients
 		err error
 	)
-	if c.Nomad, err = api.NewClient(api.DefaultConfig()); err != nil {
+	if c.Nomad, err = rollout.NewNomad(api.DefaultConfig()); err != nil {
 		return c, &rollout.ClusterError{System: "Nomad", Address: api.DefaultConfig().Address, Problem: "cannot be asked", Err: err, Hint: "look at the NOMAD_* environment variables"}
 	}
 	if needConsul {

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"strings"
@@ -45,6 +46,8 @@ func TestReleasesOnCluster(t *testing.T) {
 		"moved":              moved,
 		"whole timeout":      wholeTimeout,
 		"destroyed":          destroyed,
+		"refused midway":     refusedMidway,
+		"bad answers":        badAnswers,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -715,4 +718,59 @@ func destroyed(t *testing.T, env []string) {
 	if err != nil || len(vars) > 0 {
 		t.Errorf("%d variables are left, %v", len(vars), err)
 	}
+}
+
+// struck deploys the second version of two services through a proxy that
+// strikes, with the number of the request, once the first is submitted.
+func struck(t *testing.T, env []string, name string, strike func(n int64, w http.ResponseWriter) bool) (w *world, out string, code int) {
+	w = newWorld(t, env, name)
+	w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1", deps: []string{"a"}})
+	w.drover(exitOK, "deploy", w.dir)
+	w.write(svc{name: "a", value: "2"}, svc{name: "b", value: "2", deps: []string{"a"}})
+	slowly(w, "a")
+	proxy := devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		out, code = run(w.command([]string{"NOMAD_ADDR=" + proxy.URL, env[1]}, "deploy", w.dir))
+	}()
+	w.until("a is submitted", func() bool { return w.value("a") == "2" })
+	var n atomic.Int64
+	proxy.Before(func(res http.ResponseWriter, _ *http.Request) bool { return !strike(n.Add(1), res) })
+	<-done
+	return w, out, code
+}
+
+// refusedMidway: that the token is refused says nothing of the services, and
+// the release can be gone on with.
+func refusedMidway(t *testing.T, env []string) {
+	w, out, code := struck(t, env, "refused", func(_ int64, res http.ResponseWriter) bool {
+		http.Error(res, "Permission denied", http.StatusForbidden)
+		return true
+	})
+	if code != exitCluster {
+		t.Errorf("the deploy ended with %d:\n%s", code, out)
+	}
+	w.want(out, "a: unreachable", "refuses the token now", "Next: drover resume")
+	w.drover(exitOK, "resume", w.name)
+	if w.value("a") != "2" || w.value("b") != "2" {
+		t.Errorf("a %s, b %s", w.value("a"), w.value("b"))
+	}
+}
+
+// badAnswers: a third of what a proxy before Nomad, or a server without a
+// leader, answers is of no use, and the release goes its way.
+func badAnswers(t *testing.T, env []string) {
+	w, out, code := struck(t, env, "answers", func(n int64, res http.ResponseWriter) bool {
+		if n%3 != 0 {
+			return false
+		}
+		status := []int{http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable}[n/3%4]
+		http.Error(res, http.StatusText(status), status)
+		return true
+	})
+	if code != exitOK || w.value("b") != "2" {
+		t.Errorf("the deploy ended with %d, b has %s:\n%s", code, w.value("b"), out)
+	}
+	w.unlocked()
 }

@@ -1,0 +1,99 @@
+package rollout
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+)
+
+// NewNomad makes a client of Nomad's API as api.NewClient does, which asks
+// again what only reads and what a server without a leader, or a proxy before
+// it, could not answer.
+func NewNomad(cfg *api.Config) (*api.Client, error) {
+	to, err := url.Parse(cfg.Address)
+	if err != nil {
+		return nil, fmt.Errorf("invalid address %q: %w", cfg.Address, err)
+	}
+	tr := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // nothing of drover replaces it
+	tr.MaxIdleConnsPerHost = 20
+	tr.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
+	tr.ForceAttemptHTTP2, tr.TLSNextProto = false, map[string]func(string, *tls.Conn) http.RoundTripper{}
+	if to.Scheme == "unix" {
+		cfg.Address = "http://127.0.0.1"
+		tr.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", to.EscapedPath())
+		}
+	}
+	client := &http.Client{Transport: tr}
+	if err := api.ConfigureTLS(client, cfg.TLSConfig); err != nil {
+		return nil, err
+	}
+	client.Transport = patient{tr}
+	cfg.HttpClient = client
+	return api.NewClient(cfg)
+}
+
+// patient asks again what changes nothing.
+type patient struct{ next *http.Transport }
+
+// patience are the pauses between the attempts.
+var patience = [...]time.Duration{100 * time.Millisecond, 300 * time.Millisecond, 900 * time.Millisecond}
+
+func (p patient) RoundTrip(req *http.Request) (*http.Response, error) {
+	plan := req.GetBody != nil && strings.HasSuffix(req.URL.Path, "/plan")
+	if req.Method != http.MethodGet && !plan {
+		return p.next.RoundTrip(req)
+	}
+	for _, pause := range patience {
+		res, err := p.next.RoundTrip(req)
+		if !again(res, err, plan) {
+			return res, err
+		}
+		if err == nil {
+			_, _ = io.CopyN(io.Discard, res.Body, 4096)
+			_ = res.Body.Close()
+		}
+		timer := time.NewTimer(pause)
+		select {
+		case <-timer.C:
+		case <-req.Context().Done():
+			timer.Stop()
+			return nil, req.Context().Err()
+		}
+		if plan {
+			req = req.Clone(req.Context()) // a request is the transport's once it was sent
+			if req.Body, err = req.GetBody(); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return p.next.RoundTrip(req)
+}
+
+// again says that the same request may get another answer in a moment. A plan
+// gets 500 for what is wrong with its job, too.
+func again(res *http.Response, err error, plan bool) bool {
+	if err != nil {
+		return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	}
+	switch res.StatusCode {
+	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
+		return true
+	case http.StatusInternalServerError:
+		return !plan
+	}
+	return false
+}
+
+// CloseIdleConnections is what http.Client looks for.
+func (p patient) CloseIdleConnections() { p.next.CloseIdleConnections() }

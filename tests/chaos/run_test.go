@@ -1,0 +1,348 @@
+package chaos
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/acl"
+	"github.com/drover-nomad/drover/devcluster/devtest"
+	"github.com/drover-nomad/drover/record"
+)
+
+// run is one release of a stack of its own that is struck by faults.
+type run struct {
+	t     *testing.T
+	site  *site
+	seed  uint64
+	name  string // of the stack
+	dir   string // its source
+	data  string // its files
+	env   []string
+	proxy *devtest.Proxy
+	token string // accessor of the deployer, "" without ACLs
+
+	deploy    *process
+	takenOver bool         // another drover went on with the release
+	healed    atomic.Value // chan struct{}, closed when the API answers again
+
+	mu    sync.Mutex
+	rng   *rand.Rand
+	said  bytes.Buffer      // by drover
+	files map[string]string // acknowledged: name → checksum
+	row   Row
+}
+
+// chance is true once in n.
+func (r *run) chance(n int) bool { return r.upToN(n) == 0 }
+
+func (r *run) upToN(n int) int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.rng.IntN(n)
+}
+
+func (r *run) upTo(d time.Duration) time.Duration { return time.Duration(r.upToN(int(d))) }
+
+func (r *run) one(names []string) string { return names[r.upToN(len(names))] }
+
+func (r *run) violate(format string, args ...any) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.row.Violations = append(r.row.Violations, fmt.Sprintf(format, args...))
+}
+
+// environment of the stack.
+func (r *run) environment() string {
+	if len(r.site.regions) > 1 {
+		return "prod"
+	}
+	return "default"
+}
+
+func (r *run) args(verb string, more ...string) []string {
+	args := []string{verb, r.dir}
+	if e := r.environment(); e != "default" {
+		args = append(args, "-e", e)
+	}
+	return append(args, more...)
+}
+
+// drover runs a verb on the stack, past the proxy.
+func (r *run) drover(verb string, more ...string) (string, int) {
+	out, code := r.site.run(r.t.Context(), r.env, r.args(verb, more...)...)
+	r.heard(verb, out, code)
+	return out, code
+}
+
+func (r *run) heard(verb, out string, code int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.said.WriteString(out)
+	if code == hung {
+		r.row.Violations = append(r.row.Violations, fmt.Sprintf("drover %s hung:\n%s", verb, out))
+	}
+	if strings.Contains(out, "panic:") || strings.Contains(out, "goroutine 1 [") && code != hung {
+		r.row.Violations = append(r.row.Violations, fmt.Sprintf("drover %s panicked:\n%s", verb, out))
+	}
+}
+
+// until polls.
+func (r *run) until(ctx context.Context, limit time.Duration, what string, ok func() bool) error {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	for !ok() {
+		if wait(ctx, 200*time.Millisecond) != nil {
+			return fmt.Errorf("not within %s: %s", limit, what)
+		}
+	}
+	return nil
+}
+
+// releases are the records of the stack.
+func (r *run) releases() *record.Releases {
+	return record.OpenReleases(r.site.nomad, r.name, r.environment())
+}
+
+// newRun makes a stack and its deployer.
+func newRun(t *testing.T, s *site, seed uint64) *run {
+	t.Helper()
+	r := &run{
+		t: t, site: s, seed: seed, name: fmt.Sprintf("c%d", seed), dir: t.TempDir(),
+		rng: rand.New(rand.NewPCG(seed, 0)), files: map[string]string{}, env: s.env,
+		row: Row{Seed: seed, Site: s.kind},
+	}
+	r.data = filepath.Join(s.dev.DataDir(), r.name)
+	if err := os.MkdirAll(r.data, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	r.proxy = devtest.NewProxy(t, s.dev.NomadConfig())
+	if s.kind == secure {
+		token, _, err := s.nomad.ACLTokens().Create(&api.ACLToken{Type: "client", Policies: []string{acl.Scope{}.Nomad(acl.Deployer).Name}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.token = token.AccessorID
+		r.env = append(slices.Clone(s.env), "NOMAD_TOKEN="+token.SecretID)
+	}
+	return r
+}
+
+// plan is what the seed says.
+type plan struct {
+	faults []fault
+	after  []int           // writes of the deploy before each fault
+	delay  []time.Duration // and then
+	hold   []time.Duration
+	crash  bool   // one service of the new version does not start
+	verb   string // for a release that is left open
+	json   bool
+	silent time.Duration // --unreachable-after
+}
+
+// all is faults as often as each is wanted: seeds go round.
+var all = func() []fault {
+	var out []fault
+	for _, f := range faults {
+		if f.site == "" {
+			f.site = single
+		}
+		for range max(f.often, 1) {
+			out = append(out, f)
+		}
+	}
+	return out
+}()
+
+// first is the fault that a seed is about.
+func first(seed uint64) fault { return all[seed%uint64(len(all))] }
+
+func (r *run) plan() plan {
+	rng := r.rng
+	p := plan{faults: []fault{first(r.seed)}}
+	if rng.IntN(5) == 0 { // two at a time
+		for {
+			f := all[rng.IntN(len(all))]
+			if f.site == p.faults[0].site && f.name != p.faults[0].name && !strings.HasPrefix(f.name, "drover") {
+				p.faults = append(p.faults, f)
+				break
+			}
+		}
+	}
+	for range p.faults {
+		p.after = append(p.after, 1+rng.IntN(22))
+		p.delay = append(p.delay, time.Duration(rng.IntN(1500))*time.Millisecond)
+		p.hold = append(p.hold, 500*time.Millisecond+time.Duration(rng.IntN(11_000))*time.Millisecond)
+	}
+	slices.Sort(p.after)
+	p.crash = rng.IntN(8) == 0
+	p.verb = []string{"resume", "resume", "abort", "take-over"}[rng.IntN(4)]
+	p.json = rng.IntN(2) == 0
+	p.silent = []time.Duration{4 * time.Second, 20 * time.Second}[rng.IntN(2)]
+	return p
+}
+
+func (r *run) execute() {
+	t, ctx := r.t, r.t.Context()
+	p := r.plan()
+	one, two := versions(r.rng)
+	r.write(one)
+	if out, code := r.drover("deploy"); code != 0 {
+		r.violate("the first deploy, before any fault, ended with %d:\n%s", code, out)
+		return
+	}
+	if len(r.site.regions) == 1 && r.site.host != "" {
+		client := &http.Client{Timeout: 3 * time.Second}
+		if err := r.until(ctx, time.Minute, "the edge leads to it", func() bool { return r.page(ctx, client) }); err != nil {
+			r.violate("%s", err)
+			return
+		}
+		client.CloseIdleConnections()
+	}
+	r.known()
+
+	bad := slices.Clone(two)
+	if p.crash {
+		for i := range bad {
+			if bad[i].name == "web" {
+				bad[i].crash, bad[i].value = true, "2"
+			}
+		}
+	}
+	r.write(bad)
+
+	// Clients, from the first fault on.
+	var tr traffic
+	tctx, stopTraffic := context.WithCancel(ctx)
+	defer stopTraffic()
+	var clients sync.WaitGroup
+	begin := sync.OnceFunc(func() {
+		if r.site.host != "" {
+			clients.Go(func() { r.browse(tctx, &tr) })
+			clients.Go(func() { r.upload(tctx, r.seed) })
+		}
+	})
+
+	// The release and the faults.
+	reached := make([]chan struct{}, len(p.faults))
+	for i := range reached {
+		reached[i] = make(chan struct{})
+	}
+	r.proxy.Wrote(func(n int) {
+		for i, after := range p.after {
+			if n == after {
+				close(reached[i])
+			}
+		}
+	})
+	args := []string{"--unreachable-after", p.silent.String()}
+	if p.json {
+		args = append(args, "-o", "json")
+	}
+	began := time.Now()
+	r.deploy = r.site.start(ctx, append(slices.Clone(r.env), "NOMAD_ADDR="+r.proxy.URL), r.args("deploy", args...)...)
+	var healed time.Time
+	for i, f := range p.faults {
+		select {
+		case <-reached[i]:
+			_ = wait(ctx, p.delay[i])
+		case <-r.deploy.done:
+		}
+		begin()
+		t.Logf("%s after %s for %s", f.name, time.Since(began).Round(time.Millisecond), p.hold[i])
+		r.row.Faults = append(r.row.Faults, f.name)
+		if err := f.strike(ctx, r, p.hold[i]); err != nil {
+			r.violate("the fault %q did not end: %s", f.name, err)
+		}
+		healed = time.Now()
+	}
+	out, code := r.deploy.wait()
+	r.heard("deploy", out, code)
+	r.row.Code = code
+	t.Logf("drover ended with %d after %s", code, time.Since(began).Round(time.Millisecond))
+	if r.token != "" && p.faults[0].name == "token revoked" {
+		token, _, err := r.site.nomad.ACLTokens().Create(&api.ACLToken{Type: "client", Policies: []string{acl.Scope{}.Nomad(acl.Deployer).Name}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.env = append(r.env, "NOMAD_TOKEN="+token.SecretID)
+	}
+
+	r.truth(out, code, one, bad)
+	if !r.converge(p, code, one, bad, two) {
+		t.Logf("the deploy said\n%s", out)
+	}
+	r.row.Recover = time.Since(healed)
+	stopTraffic()
+	clients.Wait()
+	r.row.Sent, r.row.Lost = int(tr.sent.Load()), int(tr.lost.Load())
+
+	r.quiet(two)
+	r.compare()
+	r.secrets()
+	r.leave()
+	if len(r.row.Violations) > 0 {
+		t.Logf("the deploy said (exit code %d)\n%s", code, out)
+	}
+}
+
+// known puts the files of which the checksums are known.
+func (r *run) known() {
+	if r.site.host == "" {
+		for i := range 20 { // nobody writes, and nobody may remove
+			body := fmt.Appendf(nil, "%d of %d", i, r.seed)
+			name := fmt.Sprintf("known%d", i)
+			if err := os.WriteFile(filepath.Join(r.data, name), body, 0o600); err != nil {
+				r.t.Fatal(err)
+			}
+			r.files[name] = checksum(body)
+		}
+		return
+	}
+	client := &http.Client{Timeout: 5 * time.Second}
+	defer client.CloseIdleConnections()
+	rng := rand.New(rand.NewPCG(r.seed, 5))
+	for i := range 20 {
+		name := fmt.Sprintf("known%d", i)
+		if err := r.until(r.t.Context(), 30*time.Second, name+" is stored", func() bool { return r.put(r.t.Context(), client, name, rng) }); err != nil {
+			r.violate("%s", err)
+			return
+		}
+	}
+}
+
+// put sends a file and says whether it was acknowledged.
+func (r *run) put(ctx context.Context, client *http.Client, name string, rng *rand.Rand) bool {
+	body := make([]byte, 100+rng.IntN(20_000))
+	for i := range body {
+		body[i] = byte(rng.Uint32())
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPut, r.url("/file/"+name), bytes.NewReader(body))
+	if err != nil {
+		return false
+	}
+	res, err := client.Do(req)
+	if err != nil {
+		return false
+	}
+	_ = res.Body.Close()
+	if res.StatusCode != http.StatusCreated {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.files[name] = checksum(body)
+	return true
+}
