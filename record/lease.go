@@ -22,6 +22,7 @@ const requestTimeout = 30 * time.Second
 type Lease struct {
 	client     *api.Client
 	path, id   string
+	ttl        time.Duration
 	once       sync.Once
 	stop, lost chan struct{}
 }
@@ -51,7 +52,7 @@ func TakeLease(ctx context.Context, client *api.Client, path string, items map[s
 	if err != nil {
 		return nil, fmt.Errorf("locking %s: %w", path, err)
 	}
-	l := &Lease{client: client, path: path, id: held.LockID(), stop: make(chan struct{}), lost: make(chan struct{})}
+	l := &Lease{client: client, path: path, id: held.LockID(), ttl: ttl, stop: make(chan struct{}), lost: make(chan struct{})}
 	// #nosec G118 -- the lease outlives the request that took it
 	go KeepLease(ttl, l.renew, notHeld, l.stop, l.lost)
 	return l, nil
@@ -60,6 +61,20 @@ func TakeLease(ctx context.Context, client *api.Client, path string, items map[s
 func isStatus(err error, code int) bool {
 	var bad api.UnexpectedResponseError
 	return errors.As(err, &bad) && bad.StatusCode() == code
+}
+
+// Again is the lease, lost while Nomad did not answer, when Nomad has kept its
+// lock meanwhile: a server that restarts does, for one more TTL.
+func (l *Lease) Again(ctx context.Context) (*Lease, error) {
+	ctx, cancel := context.WithTimeout(ctx, LockTTL)
+	defer cancel()
+	if err := l.renew(ctx); err != nil {
+		return nil, fmt.Errorf("renewing %s: %w", l.path, err)
+	}
+	again := &Lease{client: l.client, path: l.path, id: l.id, ttl: l.ttl, stop: make(chan struct{}), lost: make(chan struct{})}
+	// #nosec G118 -- the lease outlives the request that renewed it
+	go KeepLease(l.ttl, again.renew, notHeld, again.stop, again.lost)
+	return again, nil
 }
 
 // unanswered says that the request has not come to a server that could deal

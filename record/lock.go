@@ -44,6 +44,11 @@ func Self(command string, environ func(string) string) Holder {
 	return h
 }
 
+// Is says that both are the same process.
+func (h Holder) Is(other Holder) bool {
+	return h.Host == other.Host && h.PID == other.PID && h.Since.Equal(other.Since)
+}
+
 func (h Holder) String() string {
 	s := fmt.Sprintf("%s@%s (pid %d) with `%s` since %s", h.User, h.Host, h.PID, h.Command, h.Since.Local().Format("2006-01-02 15:04:05"))
 	if h.CI != "" {

@@ -224,7 +224,8 @@ func (r *run) restoreTarget(ctx context.Context, target string, jobs []render.Jo
 	opts.KeepGoing, opts.Replace = true, true
 	opts.Before = func(ctx context.Context, s rollout.Submission) error {
 		if err := r.lock.held(ctx); err != nil {
-			return &rollout.Refusal{Outcome: rollout.Superseded, Err: err}
+			// The job is nobody else's for that: it is still to go back.
+			return &rollout.Refusal{Outcome: rollout.Failed, Err: err}
 		}
 		return r.journal.Update(ctx, at(s.Service), func(l *record.Service) { l.Step, l.Started = record.StepReverting, time.Now().UTC() })
 	}

@@ -448,7 +448,7 @@ func (r *run) before(ctx context.Context, target string, s rollout.Submission) e
 		return err
 	}
 	if err := r.lock.held(ctx); err != nil {
-		return &rollout.Refusal{Outcome: rollout.Superseded, Err: err}
+		return err
 	}
 	i := r.index[key{target, s.Service}]
 	if l := r.journal.Services()[i]; !l.Expects(s.JobModifyIndex) {
@@ -457,8 +457,11 @@ func (r *run) before(ctx context.Context, target string, s rollout.Submission) e
 	err := r.journal.Update(ctx, i, func(l *record.Service) {
 		l.Step, l.Started = record.StepSubmitting, time.Now().UTC()
 	})
-	if errors.Is(err, record.ErrTakenOver) {
+	switch {
+	case errors.Is(err, record.ErrTakenOver):
 		err = &rollout.Refusal{Outcome: rollout.Superseded, Err: err}
+	case err != nil && ctx.Err() == nil: // the record cannot be written
+		err = &rollout.Refusal{Outcome: rollout.Unreachable, Err: err}
 	}
 	return err
 }
@@ -555,6 +558,8 @@ func (r *run) pruneFailed(ctx context.Context, i int, l record.Service, err erro
 		out.Outcome = refusal.Outcome
 	case errors.Is(err, record.ErrTakenOver), errors.Is(err, record.ErrLocked):
 		out.Outcome = rollout.Superseded
+	case rollout.Unanswered(err):
+		out.Outcome = rollout.Unreachable
 	}
 	r.journal.Note(i, func(l *record.Service) { l.Outcome, l.Detail = string(out.Outcome), out.Detail })
 	return out

@@ -4,6 +4,7 @@
 package release
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -236,6 +237,8 @@ type lock struct {
 }
 
 // held says, directly before something is submitted, that the lock is ours.
+// Its error is a *rollout.Refusal when it is somebody else's, or when Nomad has
+// not answered for too long.
 func (l *lock) held(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -244,12 +247,31 @@ func (l *lock) held(ctx context.Context) error {
 	default:
 		return nil
 	}
-	lease, err := l.d.Releases.Lock(ctx, l.d.Holder, 3*time.Second, nil)
-	if err != nil {
-		return fmt.Errorf("the lock of the stack is lost: %w", err)
+	end := time.Now().Add(cmp.Or(l.d.Rollout.Silence, rollout.DefaultSilence))
+	for {
+		lease, err := l.lease.Again(ctx)
+		if err != nil {
+			lease, err = l.d.Releases.Lock(ctx, l.d.Holder, 3*time.Second, nil)
+		}
+		var locked *record.LockedError
+		switch {
+		case err == nil:
+			l.lease = lease
+			return nil
+		case ctx.Err() != nil:
+			return err
+		case errors.As(err, &locked) && !locked.Holder.Is(l.d.Holder) && locked.Holder.PID != 0: // 0: just lost
+			return &rollout.Refusal{Outcome: rollout.Superseded, Err: fmt.Errorf("the lock of the stack is lost: %w", err)}
+		case time.Now().After(end):
+			return &rollout.Refusal{Outcome: rollout.Unreachable, Err: fmt.Errorf("the lock of the stack is lost, and cannot be taken again: %w", err)}
+		}
+		timer := time.NewTimer(500 * time.Millisecond)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+		}
 	}
-	l.lease = lease
-	return nil
 }
 
 func (l *lock) release(ctx context.Context) error {

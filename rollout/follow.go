@@ -568,6 +568,8 @@ func (f *follower) ended(ctx, wctx context.Context, err error) ServiceResult {
 		}
 	case conflict(err):
 		f.result.Outcome, f.result.Detail = Superseded, "not submitted: somebody changed the job since it was planned"
+	case Unanswered(err):
+		f.result.Outcome, f.result.Detail = Unreachable, err.Error()
 	default:
 		f.result.Outcome, f.result.Detail = Failed, err.Error()
 	}
@@ -635,6 +637,13 @@ func (e *plainError) Unwrap() error { return e.err }
 func notFound(err error) bool {
 	var resp api.UnexpectedResponseError
 	return errors.As(err, &resp) && resp.StatusCode() == http.StatusNotFound
+}
+
+// Unanswered says that err is about the cluster, which was not reached, did not
+// serve or refused the token, and says nothing of what was asked.
+func Unanswered(err error) bool {
+	_, ok := AsClusterError(err, "")
+	return ok
 }
 
 // refused says that the token is not, or no longer, good enough.

@@ -33,7 +33,7 @@ type Options struct {
 	// allocations makes progress; 5 s when 0.
 	BlockedGrace time.Duration
 	// Silence is how long Nomad may not answer before a service counts as
-	// unreachable; two minutes when 0.
+	// unreachable; DefaultSilence when 0.
 	Silence time.Duration
 	// Former are the jobs of the last release. What of them is not to be
 	// rolled out is in Plan.Changes as a job that stops; Apply leaves it alone.
@@ -87,6 +87,9 @@ type Refusal struct {
 func (e *Refusal) Error() string { return e.Err.Error() }
 func (e *Refusal) Unwrap() error { return e.Err }
 
+// DefaultSilence is Options.Silence where nothing else is said.
+const DefaultSilence = 2 * time.Minute
+
 func (o Options) withDefaults() Options {
 	if o.Parallel <= 0 {
 		o.Parallel = 16
@@ -98,7 +101,7 @@ func (o Options) withDefaults() Options {
 		o.BlockedGrace = 5 * time.Second
 	}
 	if o.Silence <= 0 {
-		o.Silence = 2 * time.Minute
+		o.Silence = DefaultSilence
 	}
 	if o.Redact == nil {
 		o.Redact = func(s string) string { return s }

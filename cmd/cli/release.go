@@ -43,7 +43,7 @@ func (f *releaseFlags) register(cmd *cobra.Command, wait time.Duration) {
 	fl.DurationVar(&f.rollout.Timeout, "service-timeout", 15*time.Minute, "how long one service may take to become healthy")
 	fl.DurationVar(&f.timeout, "timeout", 0, "how long all of it may take, without going back (default: no limit)")
 	fl.DurationVar(&f.lockWait, "lock-wait", wait, "how long to wait for somebody else who changes the stack")
-	fl.DurationVar(&f.rollout.Silence, "unreachable-after", 2*time.Minute, "how long Nomad may not answer before the release is left open")
+	fl.DurationVar(&f.rollout.Silence, "unreachable-after", rollout.DefaultSilence, "how long Nomad may not answer before the release is left open")
 	fl.DurationVar(&f.approval, "approval-wait", 0, "how long to wait for 'drover approve' where a wave needs it (default: the release is left open)")
 	fl.StringVarP(&f.format, "output", "o", "text", "text, or json: one event per line")
 }

@@ -48,6 +48,7 @@ func TestReleasesOnCluster(t *testing.T) {
 		"destroyed":          destroyed,
 		"refused midway":     refusedMidway,
 		"bad answers":        badAnswers,
+		"lease kept":         leaseKept,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -590,7 +591,7 @@ func takesOver(t *testing.T, env []string) {
 func pauses(t *testing.T, env []string) {
 	w := newWorld(t, env, "paused")
 	w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1", deps: []string{"a"}})
-	slowly(w, "a")
+	slowly(w, "a", "8s")
 	cmd := w.command(env, "deploy", w.dir)
 	done := make(chan string, 1)
 	var code int
@@ -616,13 +617,13 @@ func pauses(t *testing.T, env []string) {
 	}
 }
 
-func slowly(w *world, service string) {
+func slowly(w *world, service, minHealthy string) {
 	path := w.dir + "/" + service + ".nomad.hcl"
 	text, err := os.ReadFile(path)
 	if err != nil {
 		w.Fatal(err)
 	}
-	text = bytes.Replace(text, []byte(`min_healthy_time  = "200ms"`), []byte(`min_healthy_time  = "8s"`), 1)
+	text = bytes.Replace(text, []byte(`min_healthy_time  = "200ms"`), []byte(`min_healthy_time  = "`+minHealthy+`"`), 1)
 	if err := os.WriteFile(path, text, 0o600); err != nil {
 		w.Fatal(err)
 	}
@@ -649,7 +650,7 @@ func moved(t *testing.T, env []string) {
 		w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1", deps: []string{"a"}})
 		w.drover(exitOK, "deploy", w.dir)
 		w.write(svc{name: "a", value: "2"}, svc{name: "b", value: "2", deps: []string{"a"}})
-		slowly(w, "a")
+		slowly(w, "a", "8s")
 		cmd := w.command(env, "deploy", w.dir)
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
@@ -678,7 +679,7 @@ func moved(t *testing.T, env []string) {
 func wholeTimeout(t *testing.T, env []string) {
 	w := newWorld(t, env, "whole")
 	w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1", deps: []string{"a"}})
-	slowly(w, "a")
+	slowly(w, "a", "8s")
 	w.want(w.drover(exitTimeout, "deploy", w.dir, "--timeout", "3s"), "the release did not end within --timeout")
 	if w.value("b") != "" {
 		t.Error("b was submitted")
@@ -722,12 +723,12 @@ func destroyed(t *testing.T, env []string) {
 
 // struck deploys the second version of two services through a proxy that
 // strikes, with the number of the request, once the first is submitted.
-func struck(t *testing.T, env []string, name string, strike func(n int64, w http.ResponseWriter) bool) (w *world, out string, code int) {
+func struck(t *testing.T, env []string, name string, strike func(n int64, w http.ResponseWriter, r *http.Request) bool) (w *world, out string, code int) {
 	w = newWorld(t, env, name)
 	w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1", deps: []string{"a"}})
 	w.drover(exitOK, "deploy", w.dir)
 	w.write(svc{name: "a", value: "2"}, svc{name: "b", value: "2", deps: []string{"a"}})
-	slowly(w, "a")
+	slowly(w, "a", "21s") // longer than a lease
 	proxy := devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
 	done := make(chan struct{})
 	go func() {
@@ -736,7 +737,7 @@ func struck(t *testing.T, env []string, name string, strike func(n int64, w http
 	}()
 	w.until("a is submitted", func() bool { return w.value("a") == "2" })
 	var n atomic.Int64
-	proxy.Before(func(res http.ResponseWriter, _ *http.Request) bool { return !strike(n.Add(1), res) })
+	proxy.Before(func(res http.ResponseWriter, req *http.Request) bool { return !strike(n.Add(1), res, req) })
 	<-done
 	return w, out, code
 }
@@ -744,7 +745,7 @@ func struck(t *testing.T, env []string, name string, strike func(n int64, w http
 // refusedMidway: that the token is refused says nothing of the services, and
 // the release can be gone on with.
 func refusedMidway(t *testing.T, env []string) {
-	w, out, code := struck(t, env, "refused", func(_ int64, res http.ResponseWriter) bool {
+	w, out, code := struck(t, env, "refused", func(_ int64, res http.ResponseWriter, _ *http.Request) bool {
 		http.Error(res, "Permission denied", http.StatusForbidden)
 		return true
 	})
@@ -761,12 +762,29 @@ func refusedMidway(t *testing.T, env []string) {
 // badAnswers: a third of what a proxy before Nomad, or a server without a
 // leader, answers is of no use, and the release goes its way.
 func badAnswers(t *testing.T, env []string) {
-	w, out, code := struck(t, env, "answers", func(n int64, res http.ResponseWriter) bool {
+	w, out, code := struck(t, env, "answers", func(n int64, res http.ResponseWriter, _ *http.Request) bool {
 		if n%3 != 0 {
 			return false
 		}
 		status := []int{http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable}[n/3%4]
 		http.Error(res, http.StatusText(status), status)
+		return true
+	})
+	if code != exitOK || w.value("b") != "2" {
+		t.Errorf("the deploy ended with %d, b has %s:\n%s", code, w.value("b"), out)
+	}
+	w.unlocked()
+}
+
+// leaseKept: a lease that could not be renewed for a while is still there,
+// because Nomad has kept it longer, and is not mistaken for somebody else's.
+func leaseKept(t *testing.T, env []string) {
+	begun := sync.OnceValue(time.Now)
+	w, out, code := struck(t, env, "kept", func(_ int64, res http.ResponseWriter, req *http.Request) bool {
+		if time.Since(begun()) > record.LockTTL+4*time.Second || !req.URL.Query().Has("lock-renew") {
+			return false
+		}
+		http.Error(res, "busy", http.StatusServiceUnavailable)
 		return true
 	})
 	if code != exitOK || w.value("b") != "2" {
