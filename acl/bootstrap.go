@@ -3,31 +3,42 @@ package acl
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 )
 
 // Bootstrap makes the policies of all uses in one namespace of Nomad, those of
-// jobs bound to the jobs. scheduleJob is the ID of a job that redeploys by the
-// clock; empty for none. What is there is brought to what it should be.
-// (PUT /v1/acl/policy/:name; a management token.)
-func Bootstrap(ctx context.Context, c *api.Client, s Scope, scheduleJob string) ([]Policy, error) {
+// jobs bound to the jobs, and the auth method by which a drover in the cluster
+// logs in with its identity. Those of schedules come with the schedules. What
+// is there is brought to what it should be. (PUT /v1/acl/policy/:name,
+// /v1/acl/auth-method/:name; a management token.)
+func Bootstrap(ctx context.Context, c *api.Client, s Scope, w Workload) ([]Policy, error) {
 	var made []Policy
 	for _, u := range Uses() {
-		p := s.Nomad(u)
 		if u == Schedule {
-			if scheduleJob == "" {
-				continue
-			}
-			p.Namespace, p.Job = s.namespace(), scheduleJob
+			continue
 		}
-		if err := putNomadPolicy(ctx, c, p); err != nil {
+		p := s.Nomad(u)
+		err := PutNomadPolicy(ctx, c, p)
+		if u == CI && unknownCapability(err) {
+			s.PlanBySubmit = true
+			p = s.Nomad(u)
+			err = PutNomadPolicy(ctx, c, p)
+		}
+		if err != nil {
 			return made, err
 		}
 		made = append(made, p)
 	}
-	return made, nil
+	return made, w.applyLogin(ctx, c)
+}
+
+// unknownCapability recognises the answer of a Nomad that is older than a
+// capability.
+func unknownCapability(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "Invalid namespace capability")
 }
 
 // BootstrapConsul makes the policies of people and pipelines, and what w says
@@ -44,7 +55,8 @@ func BootstrapConsul(ctx context.Context, c *capi.Client, s Scope, w Workload) (
 	return made, w.Apply(ctx, c)
 }
 
-func putNomadPolicy(ctx context.Context, c *api.Client, p Policy) error {
+// PutNomadPolicy makes the policy or brings it to what p says.
+func PutNomadPolicy(ctx context.Context, c *api.Client, p Policy) error {
 	policy := &api.ACLPolicy{Name: p.Name, Description: p.Description, Rules: p.Rules}
 	if p.Job != "" {
 		policy.JobACL = &api.JobACL{Namespace: p.Namespace, JobID: p.Job}

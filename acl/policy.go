@@ -3,6 +3,8 @@
 package acl
 
 import (
+	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,7 +21,7 @@ const (
 	CI         Use = "ci"         // plan, and what Reader may; no secrets, no deploy
 	Reader     Use = "reader"     // status, history, logs
 	Controller Use = "controller" // the job drover-controller
-	Schedule   Use = "schedule"   // a job that redeploys by the clock: what Deployer may
+	Schedule   Use = "schedule"   // a job that works by the clock: redeploys from the record of its stack
 	Edge       Use = "edge"       // the job edge: certificates and lists of users
 )
 
@@ -40,8 +42,12 @@ func (u Use) Job() string {
 
 // Scope is where a use is allowed.
 type Scope struct {
-	Namespace string   // Nomad's; "default" when empty
-	Stacks    []string // names; all stacks when empty
+	Namespace string   // Nomad's, where the records are; "default" when empty
+	Stacks    []string // STACK or STACK/ENVIRONMENT, as record.PathName writes each; all when empty
+	Jobs      []string // Nomad's namespaces of the stacks' jobs; Namespace when empty
+	// PlanBySubmit is for a Nomad that does not know the capability plan-job
+	// (1.10): who may plan may submit there.
+	PlanBySubmit bool
 }
 
 func (s Scope) namespace() string {
@@ -70,61 +76,115 @@ type path struct {
 // Nomad is the policy that u needs in Nomad.
 func (s Scope) Nomad(u Use) Policy {
 	var (
-		all          = []string{"read", "write", "list", "destroy"}
-		look         = []string{"read", "list"}
-		read         = []string{"list-jobs", "read-job", "read-logs", "host-volume-read"}
-		capabilities []string
-		paths        []path
-		cluster      = true // sees nodes and agents
+		all   = []string{"read", "write", "list", "destroy"}
+		look  = []string{"read", "list"}
+		read  = []string{"list-jobs", "read-job", "read-logs", "host-volume-read"}
+		jobs  []string // what may be done with jobs
+		own   []path   // of variables, where the jobs are
+		paths []path   // where the records are
+		more  = "node {\n  policy = \"read\"\n}\nagent {\n  policy = \"read\"\n}\n"
+		// Who submits a job that mounts a volume has to be allowed to mount it.
+		mount = "host_volume \"*\" {\n  policy = \"write\"\n}\nplugin {\n  policy = \"read\"\n}\n"
 	)
-	stacks := s.Stacks
-	if len(stacks) == 0 {
-		stacks = []string{"*"}
-	}
 	switch u {
-	case Deployer, Schedule:
-		capabilities = append(slices.Clone(read), "submit-job", "dispatch-job", "scale-job", "alloc-lifecycle", "host-volume-create")
-		for _, name := range stacks {
-			paths = append(paths, path{"drover/stacks/" + name + "/*", all})
-		}
-		paths = append(paths, path{"nomad/jobs/*", all}, path{"drover/certs/*", all}, path{"drover/acme/*", all}, path{"drover/dns/*", all})
+	case Deployer:
+		jobs = append(slices.Clone(read), "submit-job", "dispatch-job", "scale-job", "alloc-lifecycle", "csi-mount-volume", "host-volume-create", "host-volume-delete")
+		own, more = []path{{"nomad/jobs/*", all}}, more+mount
+		paths = append(s.paths(all, "*"), path{"drover/certs/*", all}, path{"drover/acme/*", all}, path{"drover/dns/*", all})
+	case Schedule:
+		jobs, more = []string{"list-jobs", "read-job", "read-logs", "submit-job", "csi-mount-volume"}, more+mount
+		paths = s.paths(all, "*")
 	case CI:
-		// Nomad has no capability for planning alone.
-		capabilities = append(slices.Clone(read), "submit-job")
+		jobs, paths = append(slices.Clone(read), "plan-job"), s.paths(look, "lock", "releases/*", "blobs/*", "schedules/*")
+		if s.PlanBySubmit {
+			jobs[len(jobs)-1] = "submit-job"
+		}
 	case Reader:
-		capabilities = read
+		jobs, paths = read, s.paths(look, "lock", "releases/*", "blobs/*", "schedules/*")
 	case Controller:
-		capabilities = read[:2]
-		paths = []path{{"drover/certs/*", all}, {"drover/acme/*", all}, {"drover/dns/*", all}, {"drover/controller/*", all}}
+		jobs = read[:2]
+		paths = append(s.paths(look, "releases/*"), path{"drover/certs/*", all}, path{"drover/acme/*", all}, path{"drover/dns/*", all}, path{"drover/controller/*", all})
 	case Edge:
-		cluster = false
+		more = ""
 		paths = []path{{"drover/certs/*", look}, {"drover/acme/public", look}, {"drover/users/*", look}}
 	}
-	if u == CI || u == Reader {
-		for _, name := range stacks {
-			for _, below := range []string{"lock", "releases/*", "blobs/*"} {
-				paths = append(paths, path{"drover/stacks/" + name + "/*/" + below, look})
-			}
-		}
+	homes := s.Jobs
+	if len(homes) == 0 {
+		homes = []string{s.namespace()}
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "namespace %q {\n", s.namespace())
-	if len(capabilities) > 0 {
-		fmt.Fprintf(&b, "  capabilities = %s\n", list(capabilities))
+	for _, ns := range slices.Compact(slices.Sorted(slices.Values(append([]string{s.namespace()}, homes...)))) {
+		fmt.Fprintf(&b, "namespace %q {\n", ns)
+		var here []path
+		if slices.Contains(homes, ns) {
+			if len(jobs) > 0 {
+				fmt.Fprintf(&b, "  capabilities = %s\n", list(jobs))
+			}
+			here = own
+		}
+		if ns == s.namespace() {
+			here = append(slices.Clone(here), paths...)
+		}
+		if len(here) > 0 {
+			b.WriteString("  variables {\n")
+			for _, p := range here {
+				fmt.Fprintf(&b, "    path %q {\n      capabilities = %s\n    }\n", p.pattern, list(p.capabilities))
+			}
+			b.WriteString("  }\n")
+		}
+		b.WriteString("}\n")
 	}
-	b.WriteString("  variables {\n")
-	for _, p := range paths {
-		fmt.Fprintf(&b, "    path %q {\n      capabilities = %s\n    }\n", p.pattern, list(p.capabilities))
-	}
-	b.WriteString("  }\n}\n")
-	if cluster {
-		b.WriteString("node {\n  policy = \"read\"\n}\nagent {\n  policy = \"read\"\n}\n")
-	}
+	b.WriteString(more)
 	p := s.policy(u, b.String())
 	if p.Job = u.Job(); p.Job != "" {
 		p.Namespace = s.namespace()
 	}
 	return p
+}
+
+// paths are rules about what is below the stacks' folders.
+func (s Scope) paths(capabilities []string, below ...string) []path {
+	stacks := s.Stacks
+	if len(stacks) == 0 {
+		stacks = []string{"*"}
+	}
+	var out []path
+	for _, name := range stacks {
+		for _, b := range below {
+			if b != "*" && !strings.Contains(name, "/") {
+				b = "*/" + b // in each environment
+			}
+			out = append(out, path{"drover/stacks/" + name + "/" + b, capabilities})
+		}
+	}
+	return out
+}
+
+// OfSchedule is the policy of the job of one schedule, bound to it.
+func (s Scope) OfSchedule(jobID string) Policy {
+	p := s.Nomad(Schedule)
+	p.Namespace, p.Job = s.namespace(), jobID
+	p.Name = policyName(jobID, s.namespace())
+	p.Description = "drover schedule, of job " + jobID
+	return p
+}
+
+// policyName names the policy of a job. Policies are the same in all
+// namespaces and have no dots: where that matters, the name ends with a digest.
+func policyName(jobID, namespace string) string {
+	name := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' {
+			return r
+		}
+		return '-'
+	}, jobID)
+	const longest = 128
+	if name == jobID && namespace == "default" && len(name) <= longest {
+		return name
+	}
+	sum := sha256.Sum256([]byte(namespace + "/" + jobID))
+	end := "-" + hex.EncodeToString(sum[:8])
+	return name[:min(len(name), longest-len(end))] + end
 }
 
 // Consul is the policy that u needs in Consul. Jobs have it by the role of all

@@ -1,18 +1,81 @@
 package acl_test
 
 import (
+	"io/fs"
+	"regexp"
 	"strings"
 	"testing"
 
 	"github.com/drover-nomad/drover/acl"
 	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/controller"
+	"github.com/drover-nomad/drover/jobs"
+	"github.com/drover-nomad/drover/record"
 )
 
-// The package below acme cannot name its paths by their constants.
-func TestPathsOfCertificates(t *testing.T) {
+// The package below others cannot name their paths by their constants.
+func TestPathsOfOthers(t *testing.T) {
 	t.Parallel()
-	text := acl.Scope{}.Nomad(acl.Controller).Rules
-	if !strings.Contains(text, `path "`+acme.CertFolder+`/*"`) {
-		t.Errorf("the controller may not write certificates:\n%s", text)
+	for use, paths := range map[acl.Use][]string{
+		acl.Edge:       append(templates(t), acme.CertFolder+"/*", acme.PublicPath),
+		acl.Controller: {acme.CertFolder + "/*", acme.PublicPath, acme.AccountPath, controller.LeaderPath},
+	} {
+		text := acl.Scope{}.Nomad(use).Rules
+		for _, p := range paths {
+			folder := p[:strings.LastIndexByte(p, '/')] + "/*"
+			if !strings.Contains(text, `path "`+p+`"`) && !strings.Contains(text, `path "`+folder+`"`) {
+				t.Errorf("%s may not read %s:\n%s", use, p, text)
+			}
+		}
+	}
+	// A folder's name comes from the stack's and the environment's.
+	text := acl.Scope{Stacks: []string{record.PathName("my.shop") + "/prod"}}.OfSchedule("drover-my.shop-prod-nightly").Rules
+	if path := record.OpenSecrets(nil, "my.shop", "prod", nil).Path(); !strings.Contains(text, `path "`+strings.TrimSuffix(path, "secrets")+`*"`) {
+		t.Errorf("a schedule may not read %s:\n%s", path, text)
+	}
+}
+
+// templates are the variables that the edge's templates name.
+func templates(t *testing.T) []string {
+	t.Helper()
+	var out []string
+	for stack, file := range map[string]string{"edge": "haproxy.nomad.hcl", "edge-nginx": "nginx.nomad.hcl"} {
+		files, err := jobs.Stack(stack)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := fs.ReadFile(files, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range regexp.MustCompile(`nomadVar(?:Exists)? \\?"([^"$]+)(\$\{)?`).FindAllStringSubmatch(string(text), -1) {
+			if m[2] != "" {
+				m[1] += "*"
+			}
+			out = append(out, m[1])
+		}
+	}
+	if len(out) < 6 {
+		t.Fatalf("only %q", out)
+	}
+	return out
+}
+
+// Policies are the same in all namespaces.
+func TestPolicyNames(t *testing.T) {
+	t.Parallel()
+	seen := map[string]string{}
+	for _, of := range [][2]string{
+		{"default", "drover-a-b-c"}, {"other", "drover-a-b-c"}, {"default", "drover-a.b-c"}, {"default", "drover-a_b-c"},
+		{"default", strings.Repeat("x", 200)}, {"default", strings.Repeat("x", 201)},
+	} {
+		name := acl.Scope{Namespace: of[0]}.OfSchedule(of[1]).Name
+		if seen[name] != "" || len(name) > 128 || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+			t.Errorf("the policy of %v is %s, as that of %s", of, name, seen[name])
+		}
+		seen[name] = of[1]
+	}
+	if seen["drover-a-b-c"] == "" {
+		t.Error("the plain name is not used")
 	}
 }

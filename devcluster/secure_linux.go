@@ -242,18 +242,19 @@ func (l *layout) seedNomad(ctx context.Context, server *agentSpec) error {
 	if err != nil {
 		return err
 	}
+	keys, err := acl.Keys(ctx, n)
+	if err != nil {
+		return err
+	}
+	w := acl.Workload{Keys: keys, Namespaces: []string{api.DefaultNamespace}, TaskServices: []string{"com.owncloud."}}
 	if l.first(server.region) {
 		_, _, err := n.ACLTokens().BootstrapOpts(l.secrets.Nomad, (&api.WriteOptions{}).WithContext(ctx))
 		if err != nil && !strings.Contains(err.Error(), "already done") {
 			return fmt.Errorf("bootstrapping Nomad's ACLs: %w", err)
 		}
-		if _, err := acl.Bootstrap(ctx, n, acl.Scope{}, ""); err != nil {
+		if _, err := acl.Bootstrap(ctx, n, acl.Scope{}, w); err != nil {
 			return err
 		}
-	}
-	keys, err := acl.Keys(ctx, n)
-	if err != nil {
-		return err
 	}
 	var address string
 	for _, a := range l.agents() {
@@ -265,7 +266,6 @@ func (l *layout) seedNomad(ctx context.Context, server *agentSpec) error {
 	if err != nil {
 		return err
 	}
-	w := acl.Workload{Keys: keys, Namespaces: []string{api.DefaultNamespace}, TaskServices: []string{"com.owncloud."}}
 	if l.first(server.region) {
 		_, err := acl.BootstrapConsul(ctx, c, acl.Scope{}, w)
 		return err

@@ -91,8 +91,8 @@ func FuzzRelease(f *testing.F) {
 				t.Errorf("packed %q under %s", plain, packed.Digest)
 			}
 		}
-		if name := nameOf(pathName(text)); name != text {
-			t.Errorf("%q is %q in a path, and %q again", text, pathName(text), name)
+		if name := nameOf(PathName(text)); name != text {
+			t.Errorf("%q is %q in a path, and %q again", text, PathName(text), name)
 		}
 	})
 }

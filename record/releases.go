@@ -189,16 +189,16 @@ type Releases struct {
 
 // OpenReleases makes no request.
 func OpenReleases(client *api.Client, stackName, env string) *Releases {
-	return &Releases{client: client, stack: stackName, env: env, folder: stacksFolder + pathName(stackName) + "/" + pathName(env), pageServices: 150}
+	return &Releases{client: client, stack: stackName, env: env, folder: stacksFolder + PathName(stackName) + "/" + PathName(env), pageServices: 150}
 }
 
 const stacksFolder = "drover/stacks/"
 
 var layoutText = strconv.Itoa(Layout)
 
-// pathName is a name as a part of a variable's path, which knows nothing but
+// PathName is a name as a part of a variable's path, which knows nothing but
 // letters, digits, "-", "_" and "~".
-func pathName(name string) string {
+func PathName(name string) string {
 	var b strings.Builder
 	for _, c := range []byte(name) {
 		if c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_' {
@@ -629,7 +629,7 @@ func Stacks(ctx context.Context, client *api.Client) ([]string, error) {
 	return slices.Sorted(maps.Keys(seen)), nil
 }
 
-// nameOf undoes pathName.
+// nameOf undoes PathName.
 func nameOf(path string) string {
 	var out []byte
 	for i := 0; i < len(path); i++ {

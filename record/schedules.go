@@ -52,12 +52,14 @@ type Schedules struct {
 
 // OpenSchedules makes no request.
 func OpenSchedules(client *api.Client, stackName, env string) *Schedules {
-	return &Schedules{client: client, prefix: "drover/stacks/" + stackName + "/" + env + "/schedules/"}
+	return &Schedules{client: client, prefix: stacksFolder + PathName(stackName) + "/" + PathName(env) + "/schedules/"}
 }
+
+func (s *Schedules) path(name string) string { return s.prefix + PathName(name) }
 
 // Read returns a schedule; ErrNoSchedule when there is none.
 func (s *Schedules) Read(ctx context.Context, name string) (*Schedule, error) {
-	v, _, err := s.client.Variables().Peek(s.prefix+name, (&api.QueryOptions{}).WithContext(ctx))
+	v, _, err := s.client.Variables().Peek(s.path(name), (&api.QueryOptions{}).WithContext(ctx))
 	switch {
 	case err != nil:
 		return nil, fmt.Errorf("reading schedule %s: %w", name, err)
@@ -82,7 +84,7 @@ func (s *Schedules) List(ctx context.Context) ([]*Schedule, error) {
 	}
 	out := make([]*Schedule, len(metas))
 	err = each(len(metas), func(i int) (err error) {
-		out[i], err = s.Read(ctx, strings.TrimPrefix(metas[i].Path, s.prefix))
+		out[i], err = s.Read(ctx, nameOf(strings.TrimPrefix(metas[i].Path, s.prefix)))
 		return err
 	})
 	out = slices.DeleteFunc(out, func(s *Schedule) bool { return s == nil })
@@ -113,7 +115,7 @@ func (s *Schedules) Change(ctx context.Context, name string, f func(*Schedule)) 
 		if err != nil {
 			return nil, fmt.Errorf("encoding schedule %s: %w", name, err)
 		}
-		v := &api.Variable{Path: s.prefix + name, ModifyIndex: now.index, Items: map[string]string{
+		v := &api.Variable{Path: s.path(name), ModifyIndex: now.index, Items: map[string]string{
 			layoutItem: layoutText, "schedule": string(spec), "job": now.JobID, "paused": now.Paused, "runs": string(runs),
 		}}
 		written, err := writeChecked(ctx, s.client, v, &api.WriteOptions{})
@@ -131,7 +133,7 @@ func (s *Schedules) Change(ctx context.Context, name string, f func(*Schedule)) 
 
 // Remove forgets a schedule.
 func (s *Schedules) Remove(ctx context.Context, name string) error {
-	if _, err := s.client.Variables().Delete(s.prefix+name, (&api.WriteOptions{}).WithContext(ctx)); err != nil {
+	if _, err := s.client.Variables().Delete(s.path(name), (&api.WriteOptions{}).WithContext(ctx)); err != nil {
 		return fmt.Errorf("removing schedule %s: %w", name, err)
 	}
 	return nil

@@ -22,14 +22,18 @@ const (
 
 // Fire does what a schedule says, or does not and says why, and remembers it.
 // It is called by the clock of Nomad, so that nobody may be there to see: the
-// run is the result. The error says that not even that is known.
-func Fire(ctx context.Context, d *release.Deployer, store *record.Schedules, name string, now func() time.Time) (record.Run, error) {
+// run is the result. unable is what keeps it from doing anything, nil mostly.
+// The error says that not even that is known.
+func Fire(ctx context.Context, d *release.Deployer, store *record.Schedules, name string, now func() time.Time, unable error) (record.Run, error) {
 	s, err := store.Read(ctx, name)
 	if err != nil {
 		return record.Run{}, err
 	}
 	run := record.Run{At: now().UTC()}
 	base, why, err := mayRun(ctx, d, s, now())
+	if err == nil && why == "" {
+		err = unable
+	}
 	switch {
 	case err != nil:
 		run.Outcome, run.Detail = "error", err.Error()
@@ -52,11 +56,7 @@ func mayRun(ctx context.Context, d *release.Deployer, s *record.Schedule, now ti
 	if s.Paused != "" {
 		return 0, "paused " + s.Paused, nil
 	}
-	inside, err := InWindow(&s.Schedule, now)
-	if err != nil {
-		return 0, "", err
-	}
-	if !inside {
+	if !s.MayStart(now) {
 		return 0, fmt.Sprintf("outside of its window: %s in %s", Window(&s.Schedule), s.TimeZone), nil
 	}
 	heads, err := d.Releases.List(ctx)
@@ -146,26 +146,6 @@ func act(ctx context.Context, d *release.Deployer, s *record.Schedule, run *reco
 			}
 		}
 	}
-}
-
-// InWindow says whether a schedule may start at that moment.
-func InWindow(s *stack.Schedule, now time.Time) (bool, error) {
-	if s.WindowFor == 0 {
-		return true, nil
-	}
-	zone, err := time.LoadLocation(s.TimeZone)
-	if err != nil {
-		return false, fmt.Errorf("schedule %s: %w", s.Name, err)
-	}
-	at := now.In(zone)
-	// Hours as a clock on the wall shows them; a window may have begun
-	// yesterday.
-	since := time.Duration(at.Hour())*time.Hour + time.Duration(at.Minute())*time.Minute + time.Duration(at.Second())*time.Second
-	after := since - s.WindowFrom
-	if after < 0 {
-		after += 24 * time.Hour
-	}
-	return after < s.WindowFor, nil
 }
 
 // Window is the window of a schedule as it is written, "" for any time.

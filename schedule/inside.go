@@ -1,41 +1,60 @@
 package schedule
 
 import (
-	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/acl"
 )
 
-// AuthMethod is the ACL auth method by which a schedule's job trades its
-// workload identity for a token, where there is one.
-const AuthMethod = "drover"
+// LoginError says that the identity of the job was not traded for a token.
+type LoginError struct{ Err error }
+
+func (e *LoginError) Error() string {
+	return fmt.Sprintf("logging in to Nomad with the job's identity: %s; `drover acl bootstrap` lets Nomad know its keys, and `drover schedule apply` the job", e.Err)
+}
+
+func (e *LoginError) Unwrap() error { return e.Err }
 
 // Inside finds the address and token with which a drover that runs as a task of
-// Nomad makes releases. Until 2.0.4
-// Nomad does not plan for a workload identity
+// Nomad makes releases. Until 2.0.4 Nomad does not plan for a workload identity
 // (https://github.com/hashicorp/nomad/pull/28139), and planning is the first
-// thing that a release does. So the identity is traded for a token (POST
+// thing that a release does. So an identity is traded for a token (POST
 // /v1/acl/login), and where there are no ACLs the agent of the node is asked
 // without any. environ is os.Getenv.
+//
+// With a *LoginError the token is the identity itself, which can at least write
+// down what happened.
 func Inside(ctx context.Context, cfg *api.Config, environ func(string) string) (address, token string, err error) {
 	address = cfg.Address // NewClient writes another one there
 	c, err := api.NewClient(cfg)
 	if err != nil {
 		return "", "", fmt.Errorf("talking to Nomad: %w", err)
 	}
-	identity := cmp.Or(cfg.SecretID, environ("NOMAD_TOKEN"))
+	identity := environ("NOMAD_TOKEN")
 	if !strings.HasPrefix(address, "unix:") || strings.Count(identity, ".") != 2 {
 		return address, identity, nil // not a task's socket, or a token of its own
 	}
-	made, _, err := c.ACLAuth().Login(&api.ACLLoginRequest{AuthMethodName: AuthMethod, LoginToken: identity}, (&api.WriteOptions{}).WithContext(ctx))
+	// Nomad writes it there, as the job's identity block says.
+	proof, err := os.ReadFile(filepath.Join(environ("NOMAD_SECRETS_DIR"), "nomad_"+acl.LoginIdentity+".jwt"))
+	if errors.Is(err, os.ErrNotExist) {
+		return address, identity, &LoginError{errors.New("the job is of an older drover")}
+	}
+	if err != nil {
+		return address, identity, &LoginError{err}
+	}
+	made, _, err := c.ACLAuth().Login(&api.ACLLoginRequest{AuthMethodName: acl.LoginMethod, LoginToken: string(proof)}, (&api.WriteOptions{}).WithContext(ctx))
 	switch {
 	case err == nil:
 		return address, made.SecretID, nil
-	case !strings.Contains(err.Error(), "ACL support disabled"):
-		return address, identity, nil //nolint:nilerr // no such method: the identity may do it by itself
+	case !noACLs(err):
+		return address, identity, &LoginError{err}
 	}
 	alloc, _, err := c.Allocations().Info(environ("NOMAD_ALLOC_ID"), (&api.QueryOptions{}).WithContext(ctx))
 	if err != nil {

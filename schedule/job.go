@@ -7,13 +7,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/acl"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -28,19 +32,24 @@ func JobID(stackName, env, name string) string {
 
 // Job is the periodic job of a schedule. It talks to Nomad through the API
 // socket of its task, with its workload identity: there is no token in it.
-func Job(stackName, env string, s *stack.Schedule, d *stack.Driver) *api.Job {
+// With consul it also gets a token of Consul.
+func Job(stackName, env string, s *stack.Schedule, d *stack.Driver, consul bool) *api.Job {
 	id := JobID(stackName, env, s.Name)
 	args := []string{"schedule", "fire", stackName, s.Name, "-e", env}
 	task := &api.Task{
 		Name: taskName, Driver: d.Name, Config: map[string]any{"args": args},
-		Identity: &api.WorkloadIdentity{Env: true},
-		Env:      map[string]string{"NOMAD_ADDR": "unix://${NOMAD_SECRETS_DIR}/api.sock"},
+		Identity:   &api.WorkloadIdentity{Env: true},
+		Identities: []*api.WorkloadIdentity{{Name: acl.LoginIdentity, Audience: []string{acl.LoginAudience}, File: true, TTL: time.Hour}},
+		Env:        map[string]string{"NOMAD_ADDR": "unix://${NOMAD_SECRETS_DIR}/api.sock"},
 		// What is being made is interrupted, and drover resume goes on with it.
 		KillSignal: "SIGINT",
 		Resources:  &api.Resources{CPU: ptr(50), MemoryMB: ptr(96)},
 	}
 	for name, value := range d.Env {
 		task.Env[name] = value
+	}
+	if consul {
+		task.Consul = &api.Consul{}
 	}
 	switch {
 	case d.Name == "docker":
@@ -70,33 +79,13 @@ func Job(stackName, env string, s *stack.Schedule, d *stack.Driver) *api.Job {
 
 func ptr[T any](v T) *T { return &v }
 
-// Policy is the ACL policy of a schedule's job: what it needs to make
-// releases of one stack whose jobs are in the given namespaces, and nothing
-// else. home is the namespace of the record.
-func Policy(stackName, env, home string, namespaces []string) string {
-	var b strings.Builder
-	all := slices.Compact(slices.Sorted(slices.Values(append([]string{home}, namespaces...))))
-	for _, ns := range all {
-		fmt.Fprintf(&b, "namespace %q {\n", ns)
-		if slices.Contains(namespaces, ns) {
-			fmt.Fprintf(&b, "  capabilities = [\"list-jobs\", \"read-job\", \"submit-job\", \"parse-job\", \"read-logs\", \"read-job-scaling\"]\n")
-		}
-		if ns == home {
-			fmt.Fprintf(&b, "  variables {\n    path \"drover/stacks/%s/%s/*\" {\n      capabilities = [\"read\", \"write\", \"list\", \"destroy\"]\n    }\n  }\n", stackName, env)
-		}
-		fmt.Fprintf(&b, "}\n")
-	}
-	// Versions of agents, and why a job found no node.
-	fmt.Fprintf(&b, "agent {\n  policy = \"read\"\n}\nnode {\n  policy = \"read\"\n}\n")
-	return b.String()
-}
-
 // Applied is what Apply did.
 type Applied struct {
 	Registered []string // names of schedules, new or changed
 	Unchanged  []string
 	Removed    []string // not in the environment any more
 	Policies   []string // ACL policies that were written
+	Left       []string // ACL policies that the token may not remove
 }
 
 // ErrNoDriver says that an environment has schedules and does not say how
@@ -106,16 +95,18 @@ var ErrNoDriver = errors.New("the environment has schedules and no drover_driver
 // NeedsPolicyError says that the token may not write the ACL policy that the
 // schedule's job needs.
 type NeedsPolicyError struct {
-	Name, JobID, Namespace, Rules string
-	Err                           error
+	Policy acl.Policy
+	Err    error
 }
 
 func (e *NeedsPolicyError) Error() string {
-	return fmt.Sprintf("the token may not write ACL policies (%s); somebody who may does it with\n\nnomad acl policy apply -namespace %s -job %s %s - <<'EOF'\n%sEOF\n\nthen apply again with --no-policy",
-		e.Err, e.Namespace, e.JobID, e.Name, e.Rules)
+	p := e.Policy
+	return fmt.Sprintf("the token may not write ACL policies (%s); somebody who may runs the same command, or\n\n"+
+		"nomad acl policy apply -namespace %s -job %s %s - <<'EOF'\n%sEOF\n"+
+		"nomad acl binding-rule create -auth-method %s -bind-type policy -bind-name %s \\\n  -selector 'value.job == %q and value.namespace == %q'\n\n"+
+		"then apply again with --no-policy",
+		e.Err, p.Namespace, p.Job, p.Name, p.Rules, acl.LoginMethod, p.Name, p.Job, p.Namespace)
 }
-
-func (e *NeedsPolicyError) Unwrap() error { return e.Err }
 
 // Apply makes the periodic jobs of an environment's schedules what the
 // environment says, and removes those that it does not have any more. jobs are
@@ -126,24 +117,25 @@ func Apply(ctx context.Context, c *api.Client, home string, s *stack.Stack, jobs
 	if len(s.Schedules) > 0 && s.Driver == nil {
 		return out, ErrNoDriver
 	}
-	namespaces := []string{}
+	scope := acl.Scope{Namespace: home, Stacks: []string{record.PathName(s.Name) + "/" + record.PathName(s.Environment)}}
 	for _, j := range jobs {
 		ns := home
 		if j.Job.Namespace != nil && *j.Job.Namespace != "" {
 			ns = *j.Job.Namespace
 		}
-		namespaces = append(namespaces, ns)
+		scope.Jobs = append(scope.Jobs, ns)
 	}
 	store := record.OpenSchedules(c, s.Name, s.Environment)
 	for _, sc := range s.Schedules {
-		job := Job(s.Name, s.Environment, sc, s.Driver)
+		job := Job(s.Name, s.Environment, sc, s.Driver, rollout.NeedsConsul(jobs))
 		if policy {
-			name, err := grant(ctx, c, *job.ID, home, Policy(s.Name, s.Environment, home, namespaces))
+			p := scope.OfSchedule(*job.ID)
+			written, err := grant(ctx, c, p)
 			if err != nil {
 				return out, err
 			}
-			if name != "" {
-				out.Policies = append(out.Policies, name)
+			if written {
+				out.Policies = append(out.Policies, p.Name)
 			}
 		}
 		// The job never fires without its schedule: that is there first.
@@ -176,6 +168,16 @@ func Apply(ctx context.Context, c *api.Client, home string, s *stack.Stack, jobs
 			return out, err
 		}
 		out.Removed = append(out.Removed, old.Name)
+		if !policy {
+			continue
+		}
+		name := scope.OfSchedule(old.JobID).Name
+		switch err := acl.RemoveNomadPolicy(ctx, c, name); {
+		case hasStatus(err, http.StatusForbidden):
+			out.Left = append(out.Left, name)
+		case err != nil && !noACLs(err):
+			return out, err
+		}
 	}
 	return out, nil
 }
@@ -183,26 +185,30 @@ func Apply(ctx context.Context, c *api.Client, home string, s *stack.Stack, jobs
 // Remove purges the job of a schedule and forgets it. A run that is under way
 // goes on.
 func Remove(ctx context.Context, c *api.Client, store *record.Schedules, s *record.Schedule) error {
-	if _, _, err := c.Jobs().Deregister(s.JobID, true, (&api.WriteOptions{}).WithContext(ctx)); err != nil && !hasStatus(err, 404) {
+	if _, _, err := c.Jobs().Deregister(s.JobID, true, (&api.WriteOptions{}).WithContext(ctx)); err != nil && !hasStatus(err, http.StatusNotFound) {
 		return fmt.Errorf("removing job %q: %w", s.JobID, err)
 	}
 	return store.Remove(ctx, s.Name)
 }
 
-// grant writes the policy of a job (PUT /v1/acl/policy/:name) and returns its
-// name, "" where Nomad has no ACLs.
-func grant(ctx context.Context, c *api.Client, jobID, namespace, rules string) (string, error) {
-	p := &api.ACLPolicy{Name: jobID, Description: "drover schedule", Rules: rules, JobACL: &api.JobACL{Namespace: namespace, JobID: jobID}}
-	_, err := c.ACLPolicies().Upsert(p, (&api.WriteOptions{}).WithContext(ctx))
-	switch {
-	case err == nil:
-		return p.Name, nil
-	case strings.Contains(err.Error(), "ACL support disabled"):
-		return "", nil
-	case hasStatus(err, 403):
-		return "", &NeedsPolicyError{p.Name, jobID, namespace, rules, err}
+// grant gives a job its policy, by its identity and by a login with it. It
+// reports false where Nomad has no ACLs.
+func grant(ctx context.Context, c *api.Client, p acl.Policy) (bool, error) {
+	err := acl.PutNomadPolicy(ctx, c, p)
+	if err == nil {
+		err = acl.BindLogin(ctx, c, p)
 	}
-	return "", fmt.Errorf("writing the ACL policy %s: %w", p.Name, err)
+	switch {
+	case noACLs(err):
+		return false, nil
+	case hasStatus(err, http.StatusForbidden):
+		return false, &NeedsPolicyError{p, err}
+	}
+	return err == nil, err
+}
+
+func noACLs(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "ACL support disabled")
 }
 
 func hasStatus(err error, code int) bool {

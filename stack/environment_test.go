@@ -123,7 +123,8 @@ drover_driver "raw_exec" { path = "/usr/local/bin/drover" }
 	if sc.WindowFrom != 23*time.Hour || sc.WindowFor != 5*time.Hour || s.Driver.Path != "/usr/local/bin/drover" {
 		t.Errorf("schedule %+v, driver %+v", sc, s.Driver)
 	}
-	for text, want := range map[string]bool{"2026-01-10T21:59:59Z": false, "2026-01-10T22:00:00Z": true, "2026-01-11T02:59:00Z": true, "2026-01-11T03:00:00Z": false} {
+	for text, want := range map[string]bool{"2026-01-10T21:59:59Z": false, "2026-01-10T22:00:00Z": true, "2026-01-11T02:59:00Z": true, "2026-01-11T03:00:00Z": false,
+		"2026-07-10T20:59:59Z": false, "2026-07-10T21:00:00Z": true} { // summer
 		at, err := time.Parse(time.RFC3339, text)
 		if err != nil {
 			t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/acl"
+	"github.com/drover-nomad/drover/record"
 )
 
 func newACL(streams *IO) *cobra.Command {
@@ -46,7 +47,7 @@ one of Consul. The uses are
   ci          plan, and what a reader may; no secrets, no deploy
   reader      status, history, logs
   controller  the job drover-controller
-  schedule    a job that redeploys by the clock
+  schedule    the job of a schedule; 'drover schedule apply' makes it
   edge        the job edge
 
 Nothing is asked of a cluster and nothing is changed.`,
@@ -59,6 +60,12 @@ Nothing is asked of a cluster and nothing is changed.`,
 			}
 			if !slices.Contains(words, use) {
 				return usagef("%s: --for is one of %s, not %q", cmd.CommandPath(), strings.Join(words, ", "), use)
+			}
+			for i, name := range scope.Stacks {
+				stackName, env, one := strings.Cut(name, "/")
+				if scope.Stacks[i] = record.PathName(stackName); one {
+					scope.Stacks[i] += "/" + record.PathName(env)
+				}
 			}
 			for _, part := range []struct {
 				system, comment string
@@ -83,17 +90,16 @@ Nothing is asked of a cluster and nothing is changed.`,
 	f := cmd.Flags()
 	f.StringVar(&use, "for", "", "use: "+strings.Join(words, ", "))
 	f.StringVar(&scope.Namespace, "namespace", "default", "Nomad namespace of the jobs")
-	f.StringArrayVar(&scope.Stacks, "stack", nil, "name of a stack (repeatable; default all)")
+	f.StringArrayVar(&scope.Stacks, "stack", nil, "`STACK`, or STACK/ENVIRONMENT (repeatable; default all)")
 	f.StringVar(&system, "system", "", "print only the policy of nomad or consul")
 	return cmd
 }
 
 func newACLBootstrap(streams *IO) *cobra.Command {
 	var (
-		scope    acl.Scope
-		schedule string
-		w        acl.Workload
-		jwksCA   string
+		scope  acl.Scope
+		w      acl.Workload
+		jwksCA string
 	)
 	cmd := &cobra.Command{
 		Use:   "bootstrap",
@@ -131,7 +137,7 @@ since Nomad makes new ones every 30 days the command must be run again by then.`
 					return err
 				}
 			}
-			made, err := acl.Bootstrap(ctx, clients.Nomad, scope, schedule)
+			made, err := acl.Bootstrap(ctx, clients.Nomad, scope, w)
 			for _, p := range made {
 				if p.Job != "" {
 					fmt.Fprintf(streams.Out, "Nomad   %s, of job %s\n", p.Name, p.Job)
@@ -142,6 +148,7 @@ since Nomad makes new ones every 30 days the command must be run again by then.`
 			if err != nil {
 				return err
 			}
+			fmt.Fprintf(streams.Out, "Nomad   auth method %s\n", acl.LoginMethod)
 			made, err = acl.BootstrapConsul(ctx, clients.Consul, scope, w)
 			if consulACLsOff(err) {
 				fmt.Fprintln(streams.Err, "Consul's ACLs are off: nothing is made there.")
@@ -160,7 +167,6 @@ since Nomad makes new ones every 30 days the command must be run again by then.`
 	}
 	f := cmd.Flags()
 	f.StringVar(&scope.Namespace, "namespace", "default", "Nomad namespace of the jobs")
-	f.StringVar(&schedule, "schedule-job", "", "`ID` of a job that redeploys by the clock, to let it do so")
 	f.StringVar(&w.JWKSURL, "jwks-url", "", "where Consul's servers fetch Nomad's public keys")
 	f.StringVar(&jwksCA, "jwks-ca", "", "`FILE` with the CA of --jwks-url")
 	f.StringArrayVar(&w.TaskServices, "task-services", nil, "prefix of services that tasks register by themselves: com.owncloud. of oCIS (repeatable)")

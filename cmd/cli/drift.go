@@ -38,7 +38,9 @@ group that is scaled is no drift. With --detailed-exitcode the command ends with
 				return err
 			}
 			d := (&releaseFlags{}).deployer(cmd, clients, r.Stack(), r.Environment())
-			if err := redacting(ctx, d, clients); err != nil {
+			if err := redacting(ctx, d, clients); forbidden(err) {
+				d.Rollout.Redact = hideAll // nothing is written, and what is secret cannot be known
+			} else if err != nil {
 				return err
 			}
 			drift, of, err := d.Drift(ctx)

@@ -70,10 +70,15 @@ its workload identity that allows just what it needs.`,
 			if errors.Is(err, schedule.ErrNoDriver) {
 				return usagef("%s: write for instance drover_driver \"raw_exec\" { path = \"/usr/local/bin/drover\" }", err)
 			}
+			var refused *schedule.NeedsPolicyError
+			if errors.As(err, &refused) {
+				err = errRefused{err, exitCluster}
+			}
 			for _, part := range []struct {
 				names []string
 				what  string
-			}{{done.Policies, "ACL policy written"}, {done.Registered, "registered"}, {done.Unchanged, "unchanged"}, {done.Removed, "removed"}} {
+			}{{done.Policies, "ACL policy written"}, {done.Registered, "registered"}, {done.Unchanged, "unchanged"}, {done.Removed, "removed"},
+				{done.Left, "ACL policy left, since the token may not remove it; somebody who may does, with nomad acl policy delete"}} {
 				for _, name := range part.names {
 					fmt.Fprintf(streams.Out, "%s: %s\n", name, part.what)
 				}
@@ -354,9 +359,11 @@ func newScheduleFire(streams *IO) *cobra.Command {
 			}
 			ctx := cmd.Context()
 			address, token, err := schedule.Inside(ctx, api.DefaultConfig(), os.Getenv)
-			if err != nil {
+			var unable *schedule.LoginError // told where the runs are
+			if err != nil && !errors.As(err, &unable) {
 				return err
 			}
+			loginErr := err
 			// Where every client, also those of targets, looks for them.
 			if err := errors.Join(os.Setenv("NOMAD_ADDR", address), os.Setenv("NOMAD_TOKEN", token)); err != nil {
 				return fmt.Errorf("setting the environment: %w", err)
@@ -371,7 +378,7 @@ func newScheduleFire(streams *IO) *cobra.Command {
 			}
 			view := newDeployView(streams, r.Stack(), r.Environment(), flags.format == "json")
 			d.Emit = view.event
-			run, err := schedule.Fire(ctx, d, store, args[1], time.Now)
+			run, err := schedule.Fire(ctx, d, store, args[1], time.Now, loginErr)
 			view.close()
 			if err != nil {
 				return scheduleError(ctx, store, err)

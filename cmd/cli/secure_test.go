@@ -39,7 +39,12 @@ func TestOnSecureCluster(t *testing.T) {
 func tokens(t *testing.T, dev *devcluster.Cluster) []string {
 	t.Helper()
 	nc, cc := dev.NomadConfig(), dev.ConsulConfig()
+	program, err := (devcluster.Tools{}).Path(t.Context(), devcluster.Nomad)
+	if err != nil {
+		t.Fatal(err)
+	}
 	env := []string{
+		"NOMAD_PROGRAM=" + program,
 		"MANAGEMENT_NOMAD=" + nc.SecretID, "MANAGEMENT_CONSUL=" + cc.Token,
 		"PLAIN_NOMAD_ADDR=" + strings.Replace(dev.NomadAddr(), "https:", "http:", 1),
 	}

@@ -33,7 +33,13 @@ type site struct {
 
 func newSite(t *testing.T, opts devcluster.Options) *site {
 	t.Helper()
-	s := &site{drover: filepath.Join(t.TempDir(), "drover")}
+	return siteOn(t, devtest.Cluster(t, opts), t.TempDir())
+}
+
+// siteOn builds the program into a directory.
+func siteOn(t *testing.T, dev *devcluster.Cluster, dir string) *site {
+	t.Helper()
+	s := &site{drover: filepath.Join(dir, "drover")}
 	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", s.drover, "../../cmd/drover")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
@@ -43,13 +49,10 @@ func newSite(t *testing.T, opts devcluster.Options) *site {
 	if s.nomad, err = (devcluster.Tools{}).Path(t.Context(), devcluster.Nomad); err != nil {
 		t.Fatal(err)
 	}
-	dev := devtest.Cluster(t, opts)
 	if s.env, err = dev.Env(""); err != nil {
 		t.Fatal(err)
 	}
-	cfg := api.DefaultConfig()
-	cfg.Address = dev.NomadAddr()
-	if s.client, err = api.NewClient(cfg); err != nil {
+	if s.client, err = api.NewClient(dev.NomadConfig()); err != nil {
 		t.Fatal(err)
 	}
 	return s

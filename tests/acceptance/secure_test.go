@@ -1,0 +1,260 @@
+package acceptance
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	capi "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/acl"
+	"github.com/drover-nomad/drover/devcluster"
+	"github.com/drover-nomad/drover/devcluster/devtest"
+	"github.com/drover-nomad/drover/record"
+)
+
+// secured is a cluster with ACLs and mutual TLS.
+type secured struct {
+	*site
+	consul *capi.Client
+}
+
+// What runs for long, or by itself, with nothing but its policy. The commands
+// are in cmd/cli/testdata/secure.
+func TestSecured(t *testing.T) {
+	t.Parallel()
+	dev := devtest.Cluster(t, devcluster.Options{Secure: true})
+	s := &secured{site: siteOn(t, dev, dev.BinDir())}
+	var err error
+	if s.consul, err = capi.NewClient(dev.ConsulConfig()); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]func(*testing.T, *secured){
+		"ScheduleByItsPolicy":   scheduleByItsPolicy,
+		"ControllerByItsPolicy": controllerByItsPolicy,
+		"TokenGoneMidway":       tokenGoneMidway,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, s)
+		})
+	}
+}
+
+// as is the stack in the hands of who has just these policies.
+func (s *secured) as(t *testing.T, st *stack, policies ...string) (*stack, *api.ACLToken) {
+	t.Helper()
+	n, _, err := s.client.ACLTokens().Create(&api.ACLToken{Type: "client", Policies: policies}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, _, err := s.consul.ACL().TokenCreate(&capi.ACLToken{Policies: []*capi.ACLTokenPolicyLink{{Name: acl.Scope{}.Consul(acl.Reader).Name}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	site, other := *st.site, *st
+	site.env = append(slices.Clone(site.env), "NOMAD_TOKEN="+n.SecretID, "CONSUL_HTTP_TOKEN="+c.SecretID)
+	other.site = &site
+	return &other, n
+}
+
+// checked is a spec whose service Consul has to find passing.
+func checked(name, command string) string {
+	return replaced(spec(name, 1, command, ""), "    task \"t\"", "    service {\n      name = \"@"+name+"\"\n      check {\n        type     = \"script\"\n        command  = \"/bin/true\"\n        interval = \"1s\"\n        timeout  = \"1s\"\n        task     = \"t\"\n      }\n    }\n    task \"t\"")
+}
+
+// A schedule fires by Nomad's own clock, logs in with the identity of its job,
+// sees in Consul what it waits for, and can do nothing to other stacks.
+func scheduleByItsPolicy(t *testing.T, s *secured) {
+	st := s.stack(t, map[string]string{
+		"stack.hcl":      "stack \"@\" {}\nservice \"@web\" {\n  secrets = [\"word\"]\n}\nsecret \"word\" {\n  type = \"random\"\n}\n",
+		"@web.nomad.hcl": checked("web", sleeps),
+		"environments/prod.hcl": "drover_driver \"raw_exec\" {\n  path = \"" + s.drover + "\"\n  env = {\n    CONSUL_HTTP_ADDR = \"$${meta.consul_http_addr}\"\n  }\n}\n" +
+			"schedule \"often\" {\n  crons  = [\"*/5 * * * * * *\"]\n  action = \"redeploy\"\n}\n" +
+			"schedule \"look\" {\n  crons  = [\"0 0 1 1 *\"]\n  action = \"check\"\n}\n",
+	})
+	deployer, _ := s.as(t, st, acl.Scope{}.Nomad(acl.Deployer).Name)
+	deployer.want(0, "deploy", ".", "-e", "prod")
+	// Who may not write policies is told what has to be done, and by whom.
+	contains(t, deployer.want(10, "schedule", "apply", ".", "-e", "prod"), "nomad acl policy apply -namespace default -job drover-"+st.id+"-prod-often", "nomad acl binding-rule create -auth-method drover")
+	contains(t, st.want(0, "schedule", "apply", ".", "-e", "prod"), "drover-"+st.id+"-prod-often: ACL policy written", "often: registered", "look: registered")
+	run := lastRun(st, "often", "deployed")
+	contains(t, deployer.want(0, "schedule", "pause", ".", "often", "-e", "prod"), "often: paused")
+	if run.Release < 2 {
+		t.Errorf("it made release %d", run.Release)
+	}
+	contains(t, deployer.want(0, "schedule", "run", ".", "look", "-e", "prod"), "in-sync")
+
+	// What it has, and no more.
+	policy := "drover-" + st.id + "-prod-look"
+	limited, _ := s.as(t, st, policy)
+	limited.want(0, "history", st.id, "-e", "prod")
+	limited.want(0, "secrets", "list", ".", "-e", "prod")
+	st.write(map[string]string{"environments/staging.hcl": "variables {}\n"})
+	limited.want(10, "secrets", "list", ".", "-e", "staging")
+	limited.want(10, "schedule", "apply", ".", "-e", "prod")
+	other := s.stack(t, map[string]string{"stack.hcl": "stack \"" + st.id + "two\" {}\nservice \"@two\" {}\n", "@two.nomad.hcl": spec("two", 1, sleeps, ""), "environments/prod.hcl": "variables {}\n"})
+	other, _ = s.as(t, other, policy)
+	other.want(10, "deploy", ".")
+	other.want(10, "deploy", ".", "-e", "prod")
+
+	// A job that may not log in says so in the history, and the next run goes
+	// well when that is mended.
+	if err := acl.RemoveNomadPolicy(t.Context(), s.client, policy+"-none"); err != nil {
+		t.Fatal(err)
+	}
+	rules, _, err := s.client.ACLBindingRules().List(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, stub := range rules {
+		if rule, _, err := s.client.ACLBindingRules().Get(stub.ID, nil); err == nil && rule.BindName == policy {
+			if _, err := s.client.ACLBindingRules().Delete(rule.ID, nil); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	contains(t, deployer.want(1, "schedule", "run", ".", "look", "-e", "prod"), "error", "logging in to Nomad with the job's identity", "drover schedule apply")
+	st.want(0, "schedule", "apply", ".", "-e", "prod")
+	contains(t, deployer.want(0, "schedule", "run", ".", "look", "-e", "prod"), "in-sync")
+
+	// The policies go with the schedules.
+	st.write(map[string]string{"environments/prod.hcl": "variables {}\n"})
+	contains(t, st.want(0, "schedule", "apply", ".", "-e", "prod"), "often: removed", "look: removed")
+	policies, _, err := s.client.ACLPolicies().List(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range policies {
+		if strings.HasPrefix(p.Name, "drover-"+st.id) {
+			t.Errorf("policy %s is left", p.Name)
+		}
+	}
+}
+
+// lastRun waits until the last run of a schedule has an outcome.
+func lastRun(st *stack, name, want string) record.Run {
+	st.t.Helper()
+	var last record.Run
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); {
+		for line := range strings.Lines(st.want(0, "schedule", "history", ".", name, "-e", "prod", "-o", "json")) {
+			if err := json.Unmarshal([]byte(line), &last); err != nil {
+				st.t.Fatalf("%v: %s", err, line)
+			}
+		}
+		if last.Outcome == want {
+			return last
+		}
+		if err := pause(st.t.Context()); err != nil {
+			st.t.Fatal(err)
+		}
+	}
+	st.t.Fatalf("no run is %s; the last is %+v", want, last)
+	return last
+}
+
+// The controller runs as its job does, by the policy that is bound to the job:
+// it takes its lock and sees that somebody changed a job.
+func controllerByItsPolicy(t *testing.T, s *secured) {
+	st := s.stack(t, map[string]string{"@web.nomad.hcl": replaced(spec("web", 1, sleeps, ""), "  update {", "  update {\n    auto_revert = false")})
+	st.want(0, "deploy", ".")
+	n := 0
+	if _, _, err := s.client.Jobs().Scale(st.id+"web", "g", &n, "gone", false, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _, _ = s.client.Jobs().Deregister("drover-controller", true, nil) })
+	st.want(0, "deploy", "drover", "-e", "dev", "-var", "drover_binary="+s.drover)
+	drifted := fmt.Sprintf(`drover_stack_drift{stack=%q,environment="default"} 1`, filepath.Base(st.dir))
+	var seen string
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(seen, drifted); {
+		if time.Now().After(deadline) {
+			t.Fatalf("the controller does not see the drift:\n%s", seen)
+		}
+		if err := pause(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		entries, _, err := s.consul.Health().Service("drover-controller", "", true, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		seen = ""
+		for _, e := range entries {
+			seen += get(t.Context(), fmt.Sprintf("http://%s:%d/metrics", e.Service.Address, e.Service.Port))
+		}
+	}
+	if strings.Contains(seen, "ermission denied") {
+		t.Error(seen)
+	}
+	limited, _ := s.as(t, st, acl.Scope{}.Nomad(acl.Controller).Name)
+	limited.want(0, "cert", "list")
+	limited.want(10, "secrets", "list", ".")
+	limited.want(10, "deploy", ".")
+}
+
+func get(ctx context.Context, url string) string {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return err.Error()
+	}
+	resp, err := (&http.Client{Timeout: 10 * time.Second}).Do(req)
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = resp.Body.Close() }()
+	b, _ := io.ReadAll(resp.Body)
+	return string(b)
+}
+
+// The token of a deploy is taken away while it waits: the deploy ends and says
+// why, what is open is open, and who has a token goes on with it.
+func tokenGoneMidway(t *testing.T, s *secured) {
+	files := map[string]string{
+		"stack.hcl":    "stack \"@\" {}\nservice \"@a\" {}\nservice \"@b\" {\n  depends_on = [\"@a\"]\n}\n",
+		"@a.nomad.hcl": replaced(checked("a", sleeps), `min_healthy_time  = "1s"`, `min_healthy_time  = "5s"`),
+		"@b.nomad.hcl": checked("b", sleeps),
+	}
+	st := s.stack(t, files)
+	doomed, token := s.as(t, st, acl.Scope{}.Nomad(acl.Deployer).Name)
+	gone := make(chan error, 1)
+	go func() {
+		for {
+			if _, _, err := s.client.Jobs().Info(st.id+"a", nil); err == nil {
+				_, err = s.client.ACLTokens().Delete(token.AccessorID, nil)
+				gone <- err
+				return
+			}
+			if err := pause(t.Context()); err != nil {
+				gone <- err
+				return
+			}
+		}
+	}()
+	began := time.Now()
+	out := doomed.want(10, "deploy", ".")
+	if err := <-gone; err != nil {
+		t.Fatal(err)
+	}
+	if took := time.Since(began); took > time.Minute {
+		t.Errorf("it took %s to end", took)
+	}
+	contains(t, out, "refuses the token", "drover resume")
+	if strings.Contains(out, token.SecretID) {
+		t.Error("it tells the token")
+	}
+	if _, _, err := s.client.Jobs().Info(st.id+"b", nil); err == nil {
+		t.Error("b was submitted without a token")
+	}
+	contains(t, st.want(11, "deploy", ".", "--lock-wait", "1m"), "release 1", "interrupted", "drover resume")
+	contains(t, st.want(0, "resume", "."), "deployed")
+	contains(t, st.want(0, "history", "."), "deployed")
+	st.want(0, "status", ".")
+	contains(t, st.want(0, "unlock", "."), "nobody holds the lock")
+}
