@@ -11,18 +11,145 @@ import (
 	"github.com/drover-nomad/drover/record"
 )
 
-// A schedule fires by Nomad's own clock, through the API socket of its task,
-// and leaves a release; it stays away when it is paused, outside of its window,
-// and after the same has failed.
-func TestSchedule(t *testing.T) {
+// Schedules by Nomad's own clock.
+func TestSchedules(t *testing.T) {
 	t.Parallel()
 	s := newSite(t, devcluster.Options{})
 	if err := os.Chmod(s.drover, 0o755); err != nil {
 		t.Fatal(err)
 	}
+	for name, test := range map[string]func(*testing.T, *site){
+		"Fires":          scheduleFires,
+		"DoesNotOverlap": scheduleDoesNotOverlap,
+		"WaitsForNobody": scheduleWaitsForNobody,
+		"OutOfWindow":    scheduleOutOfWindow,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, s)
+		})
+	}
+}
+
+// driver is how drover gets to the nodes of the tests.
+func (s *site) driver() string {
+	return "drover_driver \"raw_exec\" {\n  path = \"" + s.drover + "\"\n  env = {\n    CONSUL_HTTP_ADDR = \"$${meta.consul_http_addr}\"\n  }\n}\n"
+}
+
+// runsOf are what a schedule remembers.
+func (s *stack) runsOf(name string) []record.Run {
+	s.t.Helper()
+	var out []record.Run
+	for line := range strings.Lines(s.want(0, "schedule", "history", ".", name, "-e", "prod", "-o", "json")) {
+		var r record.Run
+		if err := json.Unmarshal([]byte(line), &r); err != nil {
+			s.t.Fatalf("%v: %s", err, line)
+		}
+		out = append(out, r)
+	}
+	return out
+}
+
+// runs waits until what a schedule remembers is enough.
+func (s *stack) runs(name string, enough func([]record.Run) bool) []record.Run {
+	s.t.Helper()
+	for deadline := time.Now().Add(3 * time.Minute); ; {
+		runs := s.runsOf(name)
+		if enough(runs) {
+			return runs
+		}
+		if time.Now().After(deadline) {
+			s.t.Fatalf("the runs of %s are %+v", name, runs)
+		}
+		if err := pause(s.t.Context()); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+// lastIs waits until the last run of a schedule has an outcome.
+func (s *stack) lastIs(name, outcome string) record.Run {
+	s.t.Helper()
+	runs := s.runs(name, func(r []record.Run) bool { return len(r) > 0 && r[len(r)-1].Outcome == outcome })
+	return runs[len(runs)-1]
+}
+
+// A run that takes longer than the time between two: the clock leaves out what
+// would overlap, and no run is refused by the lock of another.
+func scheduleDoesNotOverlap(t *testing.T, s *site) {
+	st := s.stack(t, map[string]string{
+		"stack.hcl":             "stack \"@\" {}\nservice \"@web\" {}\n",
+		"@web.nomad.hcl":        replaced(spec("web", 1, sleeps, ""), `min_healthy_time  = "1s"`, `min_healthy_time  = "4s"`),
+		"environments/prod.hcl": s.driver() + "schedule \"often\" {\n  crons  = [\"*/2 * * * * * *\"]\n  action = \"redeploy\"\n}\n",
+	})
+	st.want(0, "deploy", ".", "-e", "prod")
+	st.want(0, "schedule", "apply", ".", "-e", "prod")
+	runs := st.runs("often", func(r []record.Run) bool { return len(r) >= 2 })
+	st.want(0, "schedule", "pause", ".", "often", "-e", "prod")
+	for i, r := range runs {
+		if r.Outcome != "deployed" || r.Elapsed < 4*time.Second {
+			t.Errorf("run %d: %+v", i, r)
+		}
+		if i > 0 && r.At.Before(runs[i-1].At.Add(runs[i-1].Elapsed)) {
+			t.Errorf("run %d began before the one before had ended: %+v", i, runs)
+		}
+	}
+}
+
+// Somebody deploys when the clock fires: the run is skipped, and says who is
+// at it or what is open.
+func scheduleWaitsForNobody(t *testing.T, s *site) {
+	slow := replaced(spec("web", 1, sleeps, ""), `min_healthy_time  = "1s"`, `min_healthy_time  = "8s"`)
+	st := s.stack(t, map[string]string{
+		"stack.hcl":             "stack \"@\" {}\nservice \"@web\" {}\n",
+		"@web.nomad.hcl":        spec("web", 1, sleeps, ""),
+		"environments/prod.hcl": s.driver() + "schedule \"often\" {\n  crons  = [\"*/2 * * * * * *\"]\n  action = \"deploy\"\n}\n",
+	})
+	st.want(0, "deploy", ".", "-e", "prod")
+	st.write(map[string]string{"@web.nomad.hcl": replaced(slow, "3600", "3601")})
+	st.want(0, "schedule", "apply", ".", "-e", "prod")
+	st.lastIs("often", "unchanged")
+	st.want(0, "deploy", ".", "-e", "prod", "--lock-wait", "1m")
+	runs := st.runs("often", func(r []record.Run) bool { return r[len(r)-1].Outcome == "unchanged" })
+	st.want(0, "schedule", "pause", ".", "often", "-e", "prod")
+	told := false
+	for _, r := range runs {
+		told = told || r.Skipped && (strings.Contains(r.Detail, "release 2 is running") || strings.Contains(r.Detail, "is being changed by"))
+		if !r.OK {
+			t.Errorf("a run failed: %+v", r)
+		}
+	}
+	if !told {
+		t.Errorf("no run was skipped: %+v", runs)
+	}
+}
+
+// The clock fires outside of the window.
+func scheduleOutOfWindow(t *testing.T, s *site) {
+	opens := time.Now().UTC().Add(6 * time.Hour).Truncate(time.Hour)
+	st := s.stack(t, map[string]string{
+		"stack.hcl":      "stack \"@\" {}\nservice \"@web\" {}\n",
+		"@web.nomad.hcl": spec("web", 1, sleeps, ""),
+		"environments/prod.hcl": s.driver() + "schedule \"closed\" {\n  crons  = [\"* * * * *\"]\n  action = \"redeploy\"\n  window = \"" +
+			opens.Format("15:04") + "-" + opens.Add(time.Hour).Format("15:04") + "\"\n}\n",
+	})
+	st.want(0, "deploy", ".", "-e", "prod")
+	before := st.running("web")
+	st.want(0, "schedule", "apply", ".", "-e", "prod")
+	run := st.lastIs("closed", "skipped")
+	contains(t, run.Detail, "outside of its window: "+opens.Format("15:04")+"-", "UTC")
+	if now := st.running("web"); len(now) != 1 || now[0] != before[0] {
+		t.Error("it was restarted nevertheless")
+	}
+	contains(t, st.want(0, "schedule", "list", ".", "-e", "prod"), "skipped at")
+}
+
+// A schedule fires, through the API socket of its task, and leaves a release;
+// it stays away when it is paused, outside of its window, and after the same
+// has failed.
+func scheduleFires(t *testing.T, s *site) {
 	environment := func(crons, more string) string {
-		return "drover_driver \"raw_exec\" {\n  path = \"" + s.drover + "\"\n  env = {\n    CONSUL_HTTP_ADDR = \"$${meta.consul_http_addr}\"\n  }\n}\n" +
-			"schedule \"often\" {\n  crons  = [\"" + crons + "\"]\n  action = \"redeploy\"\n  services = [\"@web\"]\n}\n" + more
+		return s.driver() + "schedule \"often\" {\n  crons  = [\"" + crons + "\"]\n  action = \"redeploy\"\n  services = [\"@web\"]\n}\n" + more
 	}
 	closed := time.Now().UTC().Add(6 * time.Hour).Truncate(time.Hour)
 	st := s.stack(t, map[string]string{
@@ -35,32 +162,13 @@ func TestSchedule(t *testing.T) {
 	st.want(0, "deploy", ".", "-e", "prod")
 	other := st.running("other")
 	contains(t, st.want(0, "schedule", "apply", ".", "-e", "prod"), "often: registered", "closed: registered", "look: registered")
-	runs := func(want string) record.Run {
-		t.Helper()
-		var last record.Run
-		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
-			for line := range strings.Lines(st.want(0, "schedule", "history", ".", "often", "-e", "prod", "-o", "json")) {
-				if err := json.Unmarshal([]byte(line), &last); err != nil {
-					t.Fatalf("%v: %s", err, line)
-				}
-			}
-			if last.Outcome == want {
-				return last
-			}
-			if err := pause(t.Context()); err != nil {
-				t.Fatal(err)
-			}
-		}
-		t.Fatalf("no run is %s; the last is %+v", want, last)
-		return last
-	}
-	run := runs("deployed")
+	run := st.lastIs("often", "deployed")
 	contains(t, st.want(0, "schedule", "pause", ".", "often", "-e", "prod"), "often: paused")
 	if run.Release < 2 {
 		t.Errorf("it made release %d", run.Release)
 	}
 	contains(t, st.want(0, "history", ".", "-e", "prod"), "redeploy", "schedule often")
-	contains(t, runs("skipped").Detail, "paused by")
+	contains(t, st.lastIs("often", "skipped").Detail, "paused by")
 	if now := st.running("other"); len(now) != 1 || now[0] != other[0] {
 		t.Error("the other service was restarted too")
 	}

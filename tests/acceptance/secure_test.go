@@ -2,7 +2,6 @@ package acceptance
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -18,7 +17,6 @@ import (
 	"github.com/drover-nomad/drover/acl"
 	"github.com/drover-nomad/drover/devcluster"
 	"github.com/drover-nomad/drover/devcluster/devtest"
-	"github.com/drover-nomad/drover/record"
 )
 
 // secured is a cluster with ACLs and mutual TLS.
@@ -86,7 +84,7 @@ func scheduleByItsPolicy(t *testing.T, s *secured) {
 	// Who may not write policies is told what has to be done, and by whom.
 	contains(t, deployer.want(10, "schedule", "apply", ".", "-e", "prod"), "nomad acl policy apply -namespace default -job drover-"+st.id+"-prod-often", "nomad acl binding-rule create -auth-method drover")
 	contains(t, st.want(0, "schedule", "apply", ".", "-e", "prod"), "drover-"+st.id+"-prod-often: ACL policy written", "often: registered", "look: registered")
-	run := lastRun(st, "often", "deployed")
+	run := st.lastIs("often", "deployed")
 	contains(t, deployer.want(0, "schedule", "pause", ".", "often", "-e", "prod"), "often: paused")
 	if run.Release < 2 {
 		t.Errorf("it made release %d", run.Release)
@@ -138,27 +136,6 @@ func scheduleByItsPolicy(t *testing.T, s *secured) {
 			t.Errorf("policy %s is left", p.Name)
 		}
 	}
-}
-
-// lastRun waits until the last run of a schedule has an outcome.
-func lastRun(st *stack, name, want string) record.Run {
-	st.t.Helper()
-	var last record.Run
-	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); {
-		for line := range strings.Lines(st.want(0, "schedule", "history", ".", name, "-e", "prod", "-o", "json")) {
-			if err := json.Unmarshal([]byte(line), &last); err != nil {
-				st.t.Fatalf("%v: %s", err, line)
-			}
-		}
-		if last.Outcome == want {
-			return last
-		}
-		if err := pause(st.t.Context()); err != nil {
-			st.t.Fatal(err)
-		}
-	}
-	st.t.Fatalf("no run is %s; the last is %+v", want, last)
-	return last
 }
 
 // The controller runs as its job does, by the policy that is bound to the job:
