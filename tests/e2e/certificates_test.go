@@ -16,11 +16,7 @@ import (
 	"testing"
 	"time"
 
-	capi "github.com/hashicorp/consul/api"
-	"github.com/hashicorp/nomad/api"
-
 	"github.com/drover-nomad/drover/devcluster"
-	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
 // small is a stack of one backend with a certificate and a route.
@@ -102,25 +98,12 @@ job "web" {
 // stack in dir.
 func startSmall(t *testing.T) (r *running, dir string) {
 	t.Helper()
-	cluster := devtest.Cluster(t, devcluster.Options{ACME: true})
-	env, err := cluster.Env("")
-	if err != nil {
-		t.Fatal(err)
-	}
 	exe, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	nomad, err := api.NewClient(cluster.NomadConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
-	consul, err := capi.NewClient(cluster.ConsulConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
-	binary := buildDrover(t, cluster.BinDir())
-	env = append(env, "NOMAD_VAR_drover_binary="+binary, "NOMAD_VAR_backend="+exe)
+	r = startOn(t, devcluster.Options{ACME: true})
+	r.drover.env = append(r.drover.env, "NOMAD_VAR_backend="+exe)
 	dir = filepath.Join(t.TempDir(), "small")
 	for name, text := range small {
 		path := filepath.Join(dir, name)
@@ -131,7 +114,7 @@ func startSmall(t *testing.T) (r *running, dir string) {
 			t.Fatal(err)
 		}
 	}
-	return &running{Cluster: cluster, drover: &drover{binary: binary, env: env}, nomad: nomad, consul: consul}, dir
+	return r, dir
 }
 
 // client trusts the cluster's CA and nobody else.

@@ -31,7 +31,6 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/devcluster"
-	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/edge"
 )
 
@@ -44,21 +43,8 @@ type entrance struct {
 
 func startEdge(t *testing.T) *entrance {
 	t.Helper()
-	cluster := devtest.Cluster(t, devcluster.Options{ACME: true})
-	env, err := cluster.Env("")
-	if err != nil {
-		t.Fatal(err)
-	}
-	nomad, err := api.NewClient(cluster.NomadConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
-	consul, err := capi.NewClient(cluster.ConsulConfig())
-	if err != nil {
-		t.Fatal(err)
-	}
-	e := &entrance{running: &running{Cluster: cluster, drover: &drover{binary: buildDrover(t, cluster.BinDir()), env: env}, nomad: nomad, consul: consul}, roots: x509.NewCertPool()}
-	pem, err := os.ReadFile(cluster.CA())
+	e := &entrance{running: startOn(t, devcluster.Options{ACME: true}), roots: x509.NewCertPool()}
+	pem, err := os.ReadFile(e.CA())
 	if err != nil || !e.roots.AppendCertsFromPEM(pem) {
 		t.Fatalf("the CA of the dev cluster: %v", err)
 	}

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -21,6 +20,7 @@ import (
 	"time"
 
 	capi "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/acme/pki"
@@ -100,19 +100,15 @@ func (r *running) watch(t *testing.T) *watch {
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	t.Cleanup(func() { stop(); wg.Wait() })
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, r.NomadAddr()+"/v1/event/stream?index=0", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	resp, err := http.DefaultClient.Do(req)
+	stream, err := r.nomad.Raw().Response("/v1/event/stream?index=0", (&api.QueryOptions{}).WithContext(ctx))
 	if err != nil {
 		t.Fatal(err)
 	}
 	wg.Go(func() {
-		defer func() { _ = resp.Body.Close() }()
+		defer func() { _ = stream.Close() }()
 		buf := make([]byte, 64<<10)
 		for {
-			n, err := resp.Body.Read(buf)
+			n, err := stream.Read(buf)
 			w.mu.Lock()
 			w.events.Write(buf[:n])
 			w.mu.Unlock()
