@@ -125,7 +125,11 @@ func nomadError(e *ClusterError) error {
 	case errors.As(e.Err, &resp) && badToken(resp.Body()):
 		e.Problem, e.Hint = "refuses the token", "set NOMAD_TOKEN to one of this cluster that has not expired"
 	case errors.As(e.Err, &resp) && resp.StatusCode() == http.StatusForbidden:
-		e.Problem, e.Hint = "refuses the token", "set NOMAD_TOKEN to one that has not expired and may do this; `drover acl policy --for deployer` prints what a deployment takes"
+		e.Problem, e.Hint = "refuses the token", "set NOMAD_TOKEN to one that has not expired and may do this"
+		if takes := grant(e.Err.Error()); takes != "" {
+			e.Hint += ", which takes " + takes
+		}
+		e.Hint += "; `nomad acl token self` shows it, `drover acl policy --for deployer` prints what a deployment takes"
 	case errors.As(e.Err, &resp):
 		e.Problem, e.Hint = fmt.Sprintf("answers %d", resp.StatusCode()), "look at `nomad server members`"
 	default:
@@ -198,7 +202,11 @@ func consulError(e *ClusterError) error {
 	case errors.As(e.Err, &resp) && resp.Code == http.StatusForbidden && strings.Contains(resp.Body, "ACL not found"):
 		e.Problem, e.Hint = "refuses the token", "set CONSUL_HTTP_TOKEN to one of this cluster that has not expired"
 	case errors.As(e.Err, &resp) && resp.Code == http.StatusForbidden:
-		e.Problem, e.Hint = "refuses the token", "set CONSUL_HTTP_TOKEN to one that may read services"
+		e.Problem, e.Hint = "refuses the token", "set CONSUL_HTTP_TOKEN to one that may do this"
+		if takes := consulGrant(resp.Body); takes != "" {
+			e.Hint += ", which takes " + takes
+		}
+		e.Hint += "; `drover acl policy --for deployer --system consul` prints what a deployment takes"
 	case errors.As(e.Err, &resp):
 		e.Problem, e.Hint = fmt.Sprintf("answers %d", resp.Code), "look at `consul members`"
 	default:
