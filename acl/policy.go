@@ -91,6 +91,7 @@ func (s Scope) Nomad(u Use) Policy {
 		jobs = append(slices.Clone(read), "submit-job", "dispatch-job", "scale-job", "alloc-lifecycle", "csi-mount-volume", "host-volume-create", "host-volume-delete")
 		own, more = []path{{"nomad/jobs/*", all}}, more+mount
 		paths = append(s.paths(all, "*"), path{"drover/certs/*", all}, path{"drover/acme/*", all}, path{"drover/dns/*", all})
+		paths = slices.Concat(paths, s.below("drover/dns-wanted/", all, "*"), s.below("drover/dns-credentials/", all, "*"))
 	case Schedule:
 		jobs, more = []string{"list-jobs", "read-job", "read-logs", "submit-job", "csi-mount-volume"}, more+mount
 		paths = s.paths(all, "*")
@@ -103,7 +104,8 @@ func (s Scope) Nomad(u Use) Policy {
 		jobs, paths = read, s.paths(look, "lock", "releases/*", "blobs/*", "schedules/*")
 	case Controller:
 		jobs = read[:2]
-		paths = append(s.paths(look, "releases/*"), path{"drover/certs/*", all}, path{"drover/acme/*", all}, path{"drover/dns/*", all}, path{"drover/controller/*", all})
+		paths = append(s.paths(look, "releases/*"), path{"drover/certs/*", all}, path{"drover/acme/*", all}, path{"drover/dns/*", all}, path{"drover/controller/*", all},
+			path{"drover/dns-wanted/*", look}, path{"drover/dns-credentials/*", look})
 	case Edge:
 		more = ""
 		paths = []path{{"drover/certs/*", look}, {"drover/acme/public", look}, {"drover/users/*", look}}
@@ -144,6 +146,11 @@ func (s Scope) Nomad(u Use) Policy {
 
 // paths are rules about what is below the stacks' folders.
 func (s Scope) paths(capabilities []string, below ...string) []path {
+	return s.below("drover/stacks/", capabilities, below...)
+}
+
+// below are rules about the stacks' folders in root.
+func (s Scope) below(root string, capabilities []string, below ...string) []path {
 	stacks := s.Stacks
 	if len(stacks) == 0 {
 		stacks = []string{"*"}
@@ -154,7 +161,7 @@ func (s Scope) paths(capabilities []string, below ...string) []path {
 			if b != "*" && !strings.Contains(name, "/") {
 				b = "*/" + b // in each environment
 			}
-			out = append(out, path{"drover/stacks/" + name + "/" + b, capabilities})
+			out = append(out, path{root + name + "/" + b, capabilities})
 		}
 	}
 	return out

@@ -22,7 +22,7 @@ func Attention(o *Object, now time.Time) (int, string) {
 	switch {
 	case st.Phase != Temporary && left <= 0:
 		return 0, "expired"
-	case st.Phase == Temporary && st.Attempts > 0:
+	case st.Phase == Temporary && st.LastError != "":
 		return 1, "no CA has issued it: " + st.LastError
 	case st.Phase == Revoked:
 		return 2, "revoked"

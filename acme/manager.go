@@ -41,7 +41,10 @@ type Config struct {
 	DefaultIssuer string
 	// Solvers by challenge; Stateless for http-01 when it has none.
 	Solvers map[string]Solver
-	Clock   Clock // the system's when nil
+	// FindSolver is asked at each issuance for a challenge that Solvers has
+	// not. Its error is what a certificate is held with; see [UnsolvableError].
+	FindSolver func(context.Context, Spec) (Solver, error)
+	Clock      Clock // the system's when nil
 	// Events are told as they happen, from several goroutines.
 	Events func(Event)
 	// Requests are told one by one, for metrics.
@@ -79,8 +82,9 @@ type Manager struct {
 
 	mu  sync.Mutex
 	cas map[string]*ca // by directory URL
-	// unwritten are the attempts that the store did not take, by certificate:
-	// the only backoff that a restart ends.
+	// unwritten are the attempts that the store did not take, and those that
+	// nothing here can solve, by certificate: the only backoff that a restart
+	// ends.
 	unwritten map[string]pause
 	// locked is since when somebody else holds the lock, by certificate; zero
 	// when that was told.
@@ -332,8 +336,18 @@ func (m *Manager) Reconcile(ctx context.Context, name string) (Result, error) {
 	if cause := context.Cause(ctx); err != nil && errors.Is(cause, errLeaseLost) {
 		err = cause
 	}
-	var store *StoreError
-	if next := m.pause(name, errors.As(err, &store)); !next.IsZero() {
+	var (
+		store      *StoreError
+		unsolvable *UnsolvableError
+	)
+	most := 0
+	switch {
+	case errors.As(err, &unsolvable):
+		most = 1
+	case errors.As(err, &store):
+		most = 2 // it is ours, so it is asked again soon
+	}
+	if next := m.pause(name, most); !next.IsZero() {
 		return Result{Object: o, Next: next}, err
 	}
 	res := Result{Object: o, Issued: err == nil, Next: m.now().Add(time.Minute)}
@@ -362,18 +376,19 @@ func (m *Manager) othersWork(name string, yes bool) {
 	}
 }
 
-// pause notes whether the store took what came of an attempt, and returns when
-// the next one is if it did not.
-func (m *Manager) pause(name string, refused bool) time.Time {
+// pause notes that an attempt came to nothing for want of something that is
+// not the CA's, and returns when the next one is: after the backoff of most
+// failures at most. With 0 it did not, and there is no pause.
+func (m *Manager) pause(name string, most int) time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if !refused {
+	if most == 0 {
 		delete(m.unwritten, name)
 		return time.Time{}
 	}
 	p := m.unwritten[name]
 	p.times++
-	p.until = m.now().Add(backoff(min(p.times, 2))) // the store is ours, so it is asked again soon
+	p.until = m.now().Add(backoff(min(p.times, most)))
 	m.unwritten[name] = p
 	return p.until
 }
@@ -595,11 +610,11 @@ func (st *Status) held(set string, now time.Time) time.Time {
 // issue asks the spec's issuers one after the other. It holds the lock.
 func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error) {
 	name := o.Spec.Name
-	m.event(Event{Kind: "issuing", Certificate: name, Names: o.Spec.Names, Text: "because " + t.why})
-	solver := m.c.Solvers[o.Spec.Challenge]
-	if solver == nil {
-		return m.failed(ctx, o, &SpecError{name, fmt.Sprintf("nothing here can solve %s: for dns-01 a DNS provider is needed, from the dns block of a stack (drover controller STACK, drover cert renew NAME --stack STACK)", o.Spec.Challenge)})
+	solver, err := m.solver(ctx, o.Spec)
+	if err != nil {
+		return m.hold(ctx, o, err)
 	}
+	m.event(Event{Kind: "issuing", Certificate: name, Names: o.Spec.Names, Text: "because " + t.why})
 	account, err := m.account(ctx)
 	if err != nil {
 		return o, err
@@ -652,6 +667,55 @@ func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error)
 		m.event(Event{Kind: "warning", Certificate: name, Issuer: issuer, Text: err.Error()})
 	}
 	return m.failed(ctx, o, errors.Join(errs...))
+}
+
+// UnsolvableError says that nothing here can show the CA what it wants to see.
+// The certificate is held: it counts as no attempt, and goes on as soon as
+// that has changed.
+type UnsolvableError struct {
+	Certificate string
+	Challenge   string
+	Err         error
+}
+
+func (e *UnsolvableError) Error() string {
+	return fmt.Sprintf("certificate %s: nothing here can solve %s: %s", e.Certificate, e.Challenge, e.Err)
+}
+func (e *UnsolvableError) Unwrap() error { return e.Err }
+
+// solver is who solves the challenge of a certificate.
+func (m *Manager) solver(ctx context.Context, spec Spec) (Solver, error) {
+	if s := m.c.Solvers[spec.Challenge]; s != nil {
+		return s, nil
+	}
+	err := errors.New("a DNS provider is needed, from the dns block of a stack")
+	if m.c.FindSolver != nil {
+		var s Solver
+		if s, err = m.c.FindSolver(ctx, spec); err == nil {
+			return s, nil
+		}
+	}
+	return nil, &UnsolvableError{spec.Name, spec.Challenge, err}
+}
+
+// hold writes down, once, why a certificate cannot be asked for.
+func (m *Manager) hold(ctx context.Context, o *Object, cause error) (*Object, error) {
+	if ctx.Err() != nil {
+		return o, ctx.Err()
+	}
+	if o.Status.LastError == cause.Error() {
+		return o, cause
+	}
+	out, err := m.c.Store.Update(ctx, o.Spec.Name, func(o *Object) error {
+		o.Status.Phase, o.Status.Reason = keepTemporary(o.Status.Phase, Held), "it is due, and nothing here can prove its names"
+		o.Status.LastError = cause.Error()
+		return nil
+	})
+	m.event(Event{Kind: "held", Certificate: o.Spec.Name, Names: o.Spec.Names, Text: cause.Error()})
+	if err != nil {
+		return o, errors.Join(cause, err)
+	}
+	return out, cause
 }
 
 // tidy removes what former attempts left behind.

@@ -38,31 +38,39 @@ const (
 type Config struct {
 	// Backend has the certificates and the lock.
 	Backend acme.Backend
-	// ACME is how certificates are issued. Store, Events, Requests, Clock and
-	// LockTTL in it are the controller's to set.
+	// ACME is how certificates are issued. Store, Events, Clock, LockTTL and,
+	// with Nomad, FindSolver in it are the controller's to set.
 	ACME acme.Config
 	// Clock is what renewals are decided by; the system's when nil.
 	Clock acme.Clock
 
-	// Nomad has the releases and their jobs. Nomad and Consul are compared for
-	// registrations that lost clients left behind. nil when nobody is to look.
+	// Nomad has the releases and their jobs, and what stacks want of DNS. Nomad
+	// and Consul are compared for registrations that lost clients left behind.
+	// nil when nobody is to look.
 	Nomad  *api.Client
 	Consul *capi.Client
 
 	// SweepOrphans removes these registrations; otherwise they are told.
 	SweepOrphans bool
 	// LookEvery is how often these are looked for, and jobs that are not as
-	// their last release left them; 5 min when 0. A registration is dealt with
-	// at the second look.
+	// their last release left them, and DNS records that are not as a stack
+	// wants them; 5 min when 0. A registration is dealt with at the second look.
 	LookEvery time.Duration
 
 	// Edge is where certificates are served, HOST:PORT, asked each time anew;
 	// nil when nobody is to look.
 	Edge func(context.Context) ([]string, error)
 
-	// DNS is what to keep in DNS; nil for nothing. It is asked again and
-	// again, so that a stack may change.
-	DNS func(ctx context.Context) (*dns.Manager, []dns.Record, error)
+	// Public are the addresses where clients reach the edge, asked each time
+	// anew; nil when nobody knows.
+	Public func(context.Context) ([]string, error)
+	// Getenv has the credentials of DNS providers that are no secrets of their
+	// stacks: os.Getenv in a program. nil for none.
+	Getenv func(string) string
+	// Resolvers must show a record of DNS-01, instead of those that a stack
+	// names; SkipDNSCheck looks at none of them.
+	Resolvers    []string
+	SkipDNSCheck bool
 
 	// Listener serves /health and /metrics; nil for nobody.
 	Listener net.Listener
@@ -103,6 +111,9 @@ func Run(ctx context.Context, config Config) error {
 	c.metrics = newMetrics(c)
 	a := config.ACME
 	a.Store, a.Clock, a.LockTTL, a.Events = c.store, c.clock, leaseTTL, c.event
+	if config.Nomad != nil {
+		a.FindSolver = DNSSolvers(dns.Wants{Client: config.Nomad}, config.Getenv, config.Resolvers, config.SkipDNSCheck)
+	}
 	a.Requests = func(r acme.Request) {
 		c.metrics.request(r)
 		if config.ACME.Requests != nil {

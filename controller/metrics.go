@@ -33,6 +33,8 @@ type metrics struct {
 	last     map[string]time.Time
 	errors   map[string]int
 	requests map[requestKey]*requestCount
+	issuers  map[string]bool // by name: whether the last answer to this replica was one
+	accounts map[string]bool // by name: whether the store has an account there
 	dns      map[string]map[string]int
 	orphans  int            // -1 when nobody looked
 	drift    map[string]int // by STACK/ENV
@@ -47,7 +49,7 @@ type requestCount struct {
 }
 
 func newMetrics(c *controller) *metrics {
-	m := &metrics{c: c, last: map[string]time.Time{}, errors: map[string]int{}, runs: map[string]int{}, requests: map[requestKey]*requestCount{}}
+	m := &metrics{c: c, last: map[string]time.Time{}, errors: map[string]int{}, runs: map[string]int{}, requests: map[requestKey]*requestCount{}, issuers: map[string]bool{}}
 	m.forget()
 	return m
 }
@@ -80,6 +82,7 @@ func (m *metrics) request(r acme.Request) {
 	}
 	n.count++
 	n.seconds += r.Duration.Seconds()
+	m.issuers[r.Issuer] = r.Status != 0 && r.Status < 500 && r.Status != http.StatusTooManyRequests
 }
 
 func (m *metrics) done(what string) {
@@ -101,10 +104,13 @@ func (m *metrics) serve(s map[string][]acme.Served) {
 	m.served = s
 }
 
+// dnsRecords has what became of the records of an owner; nil forgets them.
 func (m *metrics) dnsRecords(owner string, counts map[string]int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.dns[owner] = counts
+	if m.dns[owner] = counts; counts == nil {
+		delete(m.dns, owner)
+	}
 }
 
 func (m *metrics) drifted(counts map[string]int) {
@@ -133,11 +139,18 @@ func (m *metrics) certificates(ctx context.Context) ([]*acme.Object, bool) {
 	defer cancel()
 	asked := time.Now()
 	got, err := m.c.store.List(ctx)
+	account, aerr := m.c.store.Account(ctx)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.storeOK = err == nil
 	if err == nil || len(got) > 0 {
 		m.list, m.readAt = got, asked
+	}
+	if aerr == nil {
+		m.accounts = map[string]bool{}
+		for _, r := range account.CAs {
+			m.accounts[r.Issuer] = r.Location != ""
+		}
 	}
 	return m.list, m.storeOK
 }
@@ -256,6 +269,20 @@ func (m *metrics) text(ctx context.Context) string {
 		for _, s := range m.served[name] {
 			e.sample("drover_certificate_served_match", number(s.Match), "certificate", name, "address", s.Address)
 		}
+	}
+	ready := maps.Clone(m.accounts)
+	if ready == nil {
+		ready = map[string]bool{}
+	}
+	for _, o := range list {
+		for _, name := range o.Spec.Issuers {
+			ready[name] = ready[name] // also one that nobody has asked yet
+		}
+	}
+	maps.Copy(ready, m.issuers)
+	e.family("drover_issuer_ready", "gauge", "Whether the CA answered this replica the last time; as long as it was not asked, whether there is an account.")
+	for _, name := range slices.Sorted(maps.Keys(ready)) {
+		e.sample("drover_issuer_ready", number(ready[name]), "issuer", name)
 	}
 	keys := slices.SortedFunc(maps.Keys(m.requests), func(a, b requestKey) int {
 		return strings.Compare(a.issuer+"\x00"+a.status, b.issuer+"\x00"+b.status)

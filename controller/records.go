@@ -5,54 +5,116 @@ import (
 	"errors"
 	"fmt"
 	"reflect"
+	"sync"
 	"time"
 
 	"github.com/drover-nomad/drover/dns"
 )
 
 const (
-	dnsEvery = 5 * time.Minute
 	dnsRetry = time.Minute
-	dnsLook  = 30 * time.Second // at the stack
+	dnsLook  = 30 * time.Second // at where the edge is
 )
 
-// records keeps DNS as the stack wants it.
+// kept is how far the records of one stack are.
+type kept struct {
+	wanted  *dns.Wanted
+	records []dns.Record
+	due     time.Time
+	err     error  // of the last time
+	last    string // what was told of it
+}
+
+// records keeps DNS as the stacks want it: what deployments have left in the
+// cluster of their wishes. A change of these is seen at once.
 func (c *controller) records(ctx context.Context) {
-	if c.c.DNS == nil {
+	if c.c.Nomad == nil {
 		return
 	}
 	var (
-		last    string
-		wanted  []dns.Record
-		applied time.Time
+		wants  = dns.Wants{Client: c.c.Nomad}
+		stacks = map[string]*kept{}
+		index  uint64
+		last   string
 	)
 	for {
-		m, records, err := c.c.DNS(ctx)
-		tried := true
-		switch {
-		case err != nil:
-		case m == nil:
-			c.metrics.done("dns") // the stack wants no provider here
-		case !reflect.DeepEqual(records, wanted) || time.Since(applied) >= dnsEvery:
-			wanted, applied = records, time.Now()
-			if err = c.reconcileDNS(ctx, m, records); err != nil {
-				applied = applied.Add(dnsRetry - dnsEvery)
-				break
-			}
-			c.metrics.done("dns")
-		default:
-			tried = false
-		}
+		list, next, err := wants.List(ctx, index, min(dnsLook, c.c.LookEvery))
+		index = next
 		if ctx.Err() != nil {
 			return
 		}
-		if tried {
-			c.warn("dns", &last, err)
+		c.warn("dns", &last, err)
+		there := map[string]bool{}
+		results := make([]error, len(list))
+		var wg sync.WaitGroup
+		for i, w := range list {
+			there[w.Owner] = true
+			k := stacks[w.Owner]
+			if k == nil {
+				k = &kept{}
+				stacks[w.Owner] = k
+			}
+			wg.Go(func() { results[i] = c.keep(ctx, wants, w, k) })
 		}
-		if !wait(ctx, dnsLook) {
+		wg.Wait()
+		if ctx.Err() != nil {
+			return
+		}
+		for owner := range stacks {
+			if !there[owner] && err == nil {
+				delete(stacks, owner)
+				c.metrics.dnsRecords(owner, nil)
+			}
+		}
+		if errors.Join(append(results, err)...) == nil {
+			c.metrics.done("dns")
+		}
+		if err != nil && !wait(ctx, dnsLook) {
 			return
 		}
 	}
+}
+
+// keep makes the records of one stack when they are due, or wanted otherwise
+// than before.
+func (c *controller) keep(ctx context.Context, wants dns.Wants, w *dns.Wanted, k *kept) error {
+	var (
+		where []string
+		err   error
+	)
+	if w.OfEdge() && c.c.Public != nil {
+		where, err = c.c.Public(ctx)
+	}
+	var m *dns.Manager
+	var records []dns.Record
+	if err == nil {
+		m, records, err = w.Manager(nil, dns.NomadStore{Client: c.c.Nomad}, where)
+	}
+	if err == nil {
+		if reflect.DeepEqual(w, k.wanted) && reflect.DeepEqual(records, k.records) && time.Now().Before(k.due) {
+			return k.err
+		}
+		if m.Provider, err = wants.Open(ctx, w, c.c.Getenv); err == nil {
+			err = c.reconcileDNS(ctx, m, records)
+		}
+		k.wanted, k.records, k.due = w, records, time.Now().Add(c.c.LookEvery)
+		if err != nil {
+			k.due = time.Now().Add(min(dnsRetry, c.c.LookEvery))
+		}
+	}
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	var credential *dns.CredentialError
+	if errors.As(err, &credential) {
+		err = fmt.Errorf("%w. Until then nobody keeps the records of the stack, nor renews certificates by DNS-01 in its zones", err)
+	}
+	if err != nil {
+		err = fmt.Errorf("stack %s: %w", w.Owner, err)
+	}
+	k.err = err
+	c.warn("dns", &k.last, err)
+	return err
 }
 
 func (c *controller) reconcileDNS(ctx context.Context, m *dns.Manager, records []dns.Record) error {

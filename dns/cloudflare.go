@@ -29,13 +29,13 @@ type cloudflare struct {
 const cloudflareAPI = "https://api.cloudflare.com/client/v4"
 
 func openCloudflare(o Options) (Provider, error) {
-	token, err := o.credential("CLOUDFLARE_API_TOKEN")
-	if err != nil {
-		return nil, err
-	}
 	base := strings.TrimSuffix(cmp.Or(o.Server, cloudflareAPI), "/")
 	if u, err := url.Parse(base); err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil {
 		return nil, optionsf("the server of the DNS provider cloudflare is an http:// or https:// URL without a user, and need not be set")
+	}
+	token, err := o.credential("CLOUDFLARE_API_TOKEN")
+	if err != nil {
+		return nil, err
 	}
 	client := &http.Client{CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
 	return &setProvider{backend: &cloudflare{

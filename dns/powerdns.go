@@ -11,7 +11,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"slices"
 	"strings"
 )
@@ -32,21 +31,21 @@ func openPowerDNS(o Options) (Provider, error) {
 	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil {
 		return nil, optionsf("the server of the DNS provider powerdns is an http:// or https:// URL without a user")
 	}
-	key, err := o.credential("PDNS_API_KEY")
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	pem, err := o.ca()
 	if err != nil {
 		return nil, err
 	}
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	if o.CAFile != "" {
-		pem, err := os.ReadFile(o.CAFile)
-		if err != nil {
-			return nil, fmt.Errorf("reading the CA of the DNS provider: %w", err)
-		}
+	if len(pem) > 0 || o.CAFile != "" {
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(pem) {
-			return nil, optionsf("%s holds no certificate", o.CAFile)
+			return nil, optionsf("%s holds no certificate", cmp.Or(o.CAFile, "the CA of the DNS provider powerdns"))
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
+	}
+	key, err := o.credential("PDNS_API_KEY")
+	if err != nil {
+		return nil, err
 	}
 	client := &http.Client{
 		Transport: transport,

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -360,26 +361,39 @@ func (p *setProvider) DeleteRecords(ctx context.Context, zone string, records []
 }
 
 // Options say which provider is meant. Credentials are not among them: they
-// come from CredentialFile, or from the environment variable CredentialEnv,
-// by default the one that the provider's users know.
+// are given by [Options.WithCredential], or come from CredentialFile, or from
+// the environment variable CredentialEnv, by default the one that the
+// provider's users know.
 type Options struct {
-	Provider string // powerdns, rfc2136, cloudflare, route53, exec
+	Provider string `json:"provider"` // powerdns, rfc2136, cloudflare, route53, exec
 
-	Server   string   // powerdns, cloudflare: URL of the API; rfc2136: HOST or HOST:PORT
-	ServerID string   // powerdns: "localhost" when empty
-	Command  []string // exec: program and arguments
-	CAFile   string   // powerdns: CA bundle of Server
+	Server   string   `json:"server,omitempty"`    // powerdns, cloudflare: URL of the API; rfc2136: HOST or HOST:PORT
+	ServerID string   `json:"server_id,omitempty"` // powerdns: "localhost" when empty
+	Command  []string `json:"command,omitempty"`   // exec: program and arguments
+	CAFile   string   `json:"-"`                   // powerdns: CA bundle of Server
+	CA       string   `json:"ca,omitempty"`        // powerdns: the same in PEM, instead of a file
 
-	KeyName      string // rfc2136: name of the TSIG key
-	KeyAlgorithm string // rfc2136: hmac-sha256 when empty
+	KeyName      string `json:"key_name,omitempty"`      // rfc2136: name of the TSIG key
+	KeyAlgorithm string `json:"key_algorithm,omitempty"` // rfc2136: hmac-sha256 when empty
 
-	CredentialFile string
-	CredentialEnv  string
+	// CredentialSecret is the secret of the stack that somebody has to look up
+	// and give to WithCredential; the other two do not count then.
+	CredentialSecret string `json:"credential_secret,omitempty"`
+	CredentialFile   string `json:"credential_file,omitempty"`
+	CredentialEnv    string `json:"credential_env,omitempty"`
 
 	// Getenv is os.Getenv in a program.
-	Getenv func(string) string
+	Getenv func(string) string `json:"-"`
 	// Clock is for retries; the real one when nil.
-	Clock Clock
+	Clock Clock `json:"-"`
+
+	given secret
+}
+
+// WithCredential has the credential itself. No way of printing shows it.
+func (o Options) WithCredential(text string) Options {
+	o.given = secret{strings.TrimSpace(text)}
+	return o
 }
 
 // Names of the providers.
@@ -397,6 +411,21 @@ type OptionsError struct{ Msg string }
 func (e *OptionsError) Error() string { return e.Msg }
 
 func optionsf(format string, args ...any) error { return &OptionsError{fmt.Sprintf(format, args...)} }
+
+// CredentialError says that the credential is not there. The other options
+// are in order as far as that can be told without asking anybody.
+type CredentialError struct {
+	Provider string
+	Secret   string // Options.CredentialSecret
+	Env      string // the environment variable that would have had it
+}
+
+func (e *CredentialError) Error() string {
+	if e.Secret != "" {
+		return fmt.Sprintf("the DNS provider %s needs its credential, the secret %s of the stack, which has no value: drover secrets set", e.Provider, e.Secret)
+	}
+	return fmt.Sprintf("the DNS provider %s needs its credential: name a secret of the stack with credential_secret, set the environment variable %s, or name a file with credential_file", e.Provider, e.Env)
+}
 
 // Open makes a provider. It reads the credential and sends nothing.
 func Open(o Options) (Provider, error) {
@@ -420,14 +449,32 @@ func Open(o Options) (Provider, error) {
 	return open(o)
 }
 
-// credential reads the secret of a provider.
+// ca is the CA bundle of the server in PEM, nil for the system's.
+func (o Options) ca() ([]byte, error) {
+	if o.CA != "" || o.CAFile == "" {
+		return []byte(o.CA), nil
+	}
+	pem, err := os.ReadFile(o.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("reading the CA of the DNS provider: %w", err)
+	}
+	return pem, nil
+}
+
+// credential reads the secret of a provider. It is what a provider asks for
+// last: see [CredentialError].
 func (o Options) credential(defaultEnv string) (secret, error) {
-	if o.CredentialFile != "" {
-		return readSecret(o.CredentialFile)
-	}
 	env := cmp.Or(o.CredentialEnv, defaultEnv)
-	if v := strings.TrimSpace(o.Getenv(env)); v != "" {
-		return secret{v}, nil
+	switch {
+	case o.given.text != "":
+		return o.given, nil
+	case o.CredentialSecret != "":
+	case o.CredentialFile != "":
+		return readSecret(o.CredentialFile)
+	default:
+		if v := strings.TrimSpace(o.Getenv(env)); v != "" {
+			return secret{v}, nil
+		}
 	}
-	return secret{}, optionsf("the DNS provider %s needs its credential: set the environment variable %s, or name a file with credential_file", o.Provider, env)
+	return secret{}, &CredentialError{Provider: o.Provider, Secret: o.CredentialSecret, Env: env}
 }

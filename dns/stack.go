@@ -14,7 +14,8 @@ func FromStack(s *stack.Stack) (Options, []Record) {
 	d := s.DNS
 	o := Options{
 		Provider: d.Provider, Server: d.Server, ServerID: d.ServerID, Command: d.Command, CAFile: d.CAFile,
-		KeyName: d.KeyName, KeyAlgorithm: d.KeyAlgorithm, CredentialFile: d.CredentialFile, CredentialEnv: d.CredentialEnv,
+		KeyName: d.KeyName, KeyAlgorithm: d.KeyAlgorithm,
+		CredentialSecret: d.CredentialSecret, CredentialFile: d.CredentialFile, CredentialEnv: d.CredentialEnv,
 	}
 	records := make([]Record, 0, len(s.Records))
 	for _, r := range s.Records {

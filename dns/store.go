@@ -84,11 +84,13 @@ type NomadStore struct{ Client *api.Client }
 
 var notInPath = regexp.MustCompile(`[^a-zA-Z0-9_~/-]`)
 
-// storePath of an owner. A path of Nomad has no dots and at most 128
-// characters.
-func storePath(owner string) string {
-	p := storeRoot + notInPath.ReplaceAllString(owner, "~")
-	if len(p) > 128 || p != storeRoot+owner {
+func storePath(owner string) string { return ownerPath(storeRoot, owner) }
+
+// ownerPath is what an owner has below a folder. A path of Nomad has no dots
+// and at most 128 characters.
+func ownerPath(folder, owner string) string {
+	p := folder + notInPath.ReplaceAllString(owner, "~")
+	if len(p) > 128 || p != folder+owner {
 		sum := sha256.Sum256([]byte(owner))
 		p = p[:min(len(p), 110)] + "~" + hex.EncodeToString(sum[:8])
 	}

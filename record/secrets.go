@@ -484,6 +484,16 @@ func (s *Secrets) Show(ctx context.Context, specs []*stack.Secret, name string) 
 	return Value{}, fmt.Errorf("secret %s has no value yet; `drover deploy` makes it, `drover secrets set` gives it one", name)
 }
 
+// Lookup returns one item for a use of drover's own, empty when it has no
+// value.
+func (s *Secrets) Lookup(ctx context.Context, item string) (Value, error) {
+	m, err := s.read(ctx)
+	if err != nil {
+		return Value{}, err
+	}
+	return NewValue(m.items[item]), nil
+}
+
 // Listed is a secret without its value.
 type Listed struct {
 	Name        string    `json:"name"`

@@ -219,7 +219,8 @@ func attrRange(b *hcl.Block, name string) hcl.Range {
 	return b.DefRange
 }
 
-// checkReferences looks at what services name: each other and secrets.
+// checkReferences looks at what services and the dns block name: each other
+// and secrets.
 func (s *Stack) checkReferences() hcl.Diagnostics {
 	var diags hcl.Diagnostics
 	var names, items []string
@@ -248,6 +249,13 @@ func (s *Stack) checkReferences() hcl.Diagnostics {
 			if !slices.Contains(items, i) {
 				unknown(svc, "secret item", i, items)
 			}
+		}
+	}
+	if d := s.DNS; d != nil && d.CredentialSecret != "" {
+		at := slices.IndexFunc(s.Secrets, func(sec *Secret) bool { return sec.Name == d.CredentialSecret && sec.Type != SecretCertificate })
+		if at < 0 {
+			diags = append(diags, errAt(d.Range, fmt.Sprintf("The DNS credential is the unknown secret %q", d.CredentialSecret),
+				fmt.Sprintf("Declare it: secret %q { type = %q }. Its value is given with drover secrets set.", d.CredentialSecret, SecretGiven)))
 		}
 	}
 	return diags

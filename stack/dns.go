@@ -25,14 +25,17 @@ type DNS struct {
 	// record of DNS-01 before a CA is told to look; empty for the system's.
 	Resolvers []string
 
-	Server         string
-	ServerID       string
-	Command        []string
-	CAFile         string
-	KeyName        string
-	KeyAlgorithm   string
-	CredentialFile string
-	CredentialEnv  string
+	Server       string
+	ServerID     string
+	Command      []string
+	CAFile       string
+	KeyName      string
+	KeyAlgorithm string
+	// Where the credential is: one of these, or none for the environment
+	// variable that the provider's users know.
+	CredentialSecret string // name of a Secret of the stack; a controller has it too
+	CredentialFile   string
+	CredentialEnv    string
 
 	Range hcl.Range
 }
@@ -54,21 +57,22 @@ var (
 )
 
 type dnsBlock struct {
-	Provider       string   `hcl:"provider"`
-	Zones          []string `hcl:"zones,optional"`
-	Policy         string   `hcl:"policy,optional"`
-	TTL            int      `hcl:"ttl,optional"`
-	Server         string   `hcl:"server,optional"`
-	ServerID       string   `hcl:"server_id,optional"`
-	Command        []string `hcl:"command,optional"`
-	CAFile         string   `hcl:"ca_file,optional"`
-	KeyName        string   `hcl:"key_name,optional"`
-	KeyAlgorithm   string   `hcl:"key_algorithm,optional"`
-	CredentialFile string   `hcl:"credential_file,optional"`
-	CredentialEnv  string   `hcl:"credential_env,optional"`
-	Routes         *bool    `hcl:"routes,optional"`
-	Targets        []string `hcl:"targets,optional"`
-	Resolvers      []string `hcl:"resolvers,optional"`
+	Provider         string   `hcl:"provider"`
+	Zones            []string `hcl:"zones,optional"`
+	Policy           string   `hcl:"policy,optional"`
+	TTL              int      `hcl:"ttl,optional"`
+	Server           string   `hcl:"server,optional"`
+	ServerID         string   `hcl:"server_id,optional"`
+	Command          []string `hcl:"command,optional"`
+	CAFile           string   `hcl:"ca_file,optional"`
+	KeyName          string   `hcl:"key_name,optional"`
+	KeyAlgorithm     string   `hcl:"key_algorithm,optional"`
+	CredentialSecret string   `hcl:"credential_secret,optional"`
+	CredentialFile   string   `hcl:"credential_file,optional"`
+	CredentialEnv    string   `hcl:"credential_env,optional"`
+	Routes           *bool    `hcl:"routes,optional"`
+	Targets          []string `hcl:"targets,optional"`
+	Resolvers        []string `hcl:"resolvers,optional"`
 }
 
 type recordBlock struct {
@@ -104,11 +108,14 @@ func (s *Stack) dns(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 			diags = append(diags, errAt(attrRange(b, "resolvers"), fmt.Sprintf("Invalid resolver %q", r), "Write HOST or HOST:PORT of a name server."))
 		}
 	}
+	if v.CredentialSecret != "" && v.CredentialFile+v.CredentialEnv != "" || v.CredentialFile != "" && v.CredentialEnv != "" {
+		diags = append(diags, errAt(b.DefRange, "More than one DNS credential", "Write one of credential_secret, credential_file and credential_env."))
+	}
 	s.DNS = &DNS{
 		Routes: v.Routes == nil || *v.Routes, Targets: v.Targets, Resolvers: v.Resolvers,
 		Provider: v.Provider, Zones: v.Zones, Policy: v.Policy, TTL: v.TTL, Server: v.Server, ServerID: v.ServerID,
 		Command: v.Command, CAFile: v.CAFile, KeyName: v.KeyName, KeyAlgorithm: v.KeyAlgorithm,
-		CredentialFile: v.CredentialFile, CredentialEnv: v.CredentialEnv, Range: b.DefRange,
+		CredentialSecret: v.CredentialSecret, CredentialFile: v.CredentialFile, CredentialEnv: v.CredentialEnv, Range: b.DefRange,
 	}
 	return diags
 }

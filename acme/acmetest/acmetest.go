@@ -5,6 +5,7 @@ package acmetest
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
@@ -30,6 +31,9 @@ import (
 type Options struct {
 	// HTTPPort is where the CA connects to for http-01.
 	HTTPPort int
+	// Resolver is the name server, HOST:PORT, that the CA asks; its own when
+	// empty.
+	Resolver string
 	// EAB requires external account bindings: key ID → MAC key.
 	EAB map[string]string
 	// RejectNonces is how many of 100 good nonces are refused.
@@ -142,7 +146,7 @@ func (ca *CA) start(pebble string) {
 	}
 	var ctx context.Context
 	ctx, ca.stop = context.WithCancel(context.WithoutCancel(ca.t.Context()))
-	ca.done = ca.run(ctx, "pebble", env, pebble, "-config", filepath.Join(ca.dir, "pebble.json"), "-dnsserver", ca.DNS)
+	ca.done = ca.run(ctx, "pebble", env, pebble, "-config", filepath.Join(ca.dir, "pebble.json"), "-dnsserver", cmp.Or(ca.opts.Resolver, ca.DNS))
 	ca.until("pebble", func() error {
 		_, err := ca.get(ca.Directory)
 		return err

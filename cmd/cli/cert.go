@@ -16,9 +16,11 @@ import (
 	"time"
 
 	capi "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/controller"
 	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -99,6 +101,7 @@ func certError(err error) error {
 		spec   *acme.SpecError
 		issuer *acme.IssuerError
 		reach  *acme.ReachError
+		nobody *acme.UnsolvableError
 	)
 	switch {
 	case err == nil:
@@ -108,6 +111,8 @@ func certError(err error) error {
 	case errors.Is(err, context.Canceled):
 		return err
 	case errors.As(err, &issuer) && issuer.Kind == acme.KindConfig:
+		return usagef("%s", err)
+	case errors.As(err, &nobody):
 		return usagef("%s", err)
 	case errors.As(err, &issuer), errors.As(err, &reach):
 		return errors.New(err.Error()) // a CA out of reach is not the cluster
@@ -401,17 +406,30 @@ func (f *certIssuing) with(ctx context.Context, streams *IO, b acme.Backend, s *
 	}
 	solvers[acme.HTTP01] = http
 	if s != nil && s.DNS != nil && s.DNS.Provider != "" {
-		opts, _ := dns.FromStack(s)
-		opts.Getenv = os.Getenv
-		provider, err := dns.Open(opts)
+		var client *api.Client
+		if s.DNS.CredentialSecret != "" {
+			clients, err := connect(ctx, false)
+			if err != nil {
+				return err
+			}
+			client = clients.Nomad
+		}
+		provider, _, err := openDNS(ctx, s, client)
 		if err != nil {
-			return dnsDiagnostics(s, err)
+			return err
 		}
 		d := dnsSolver(s, provider, f.resolvers, f.noCheck)
 		solvers[acme.DNS01], solvers[acme.DNSPersist01] = d, d
 	}
+	find := func(ctx context.Context, spec acme.Spec) (acme.Solver, error) {
+		clients, err := connect(ctx, false)
+		if err != nil {
+			return nil, err
+		}
+		return controller.DNSSolvers(dns.Wants{Client: clients.Nomad}, os.Getenv, f.resolvers, f.noCheck)(ctx, spec)
+	}
 	var mu sync.Mutex
-	m := acme.NewManager(acme.Config{Store: store, Issuers: issuers, Solvers: solvers, Events: func(e acme.Event) {
+	m := acme.NewManager(acme.Config{Store: store, Issuers: issuers, Solvers: solvers, FindSolver: find, Events: func(e acme.Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		if f.sink != nil {
@@ -673,6 +691,6 @@ same names within a day.`,
 	sf.register(cmd)
 	_ = cmd.Flags().MarkHidden("service")
 	cmd.Flags().BoolVar(&force, "force", false, "renew at once")
-	cmd.Flags().StringVar(&from, "stack", "", "stack whose dns block is used for DNS-01")
+	cmd.Flags().StringVar(&from, "stack", "", "stack whose dns block is used for DNS-01, instead of those that are deployed")
 	return cmd
 }

@@ -4,21 +4,20 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"os"
 	"regexp"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/consul"
 	"github.com/drover-nomad/drover/controller"
-	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/edge"
 )
 
 // controllerFlags are those of drover controller.
 type controllerFlags struct {
 	certStore
-	dns       dnsFlags
 	listen    string
 	noCheck   bool
 	resolvers []string
@@ -31,45 +30,39 @@ type controllerFlags struct {
 func newController(streams *IO) *cobra.Command {
 	var f controllerFlags
 	cmd := &cobra.Command{
-		Use:   "controller [STACK]",
+		Use:   "controller",
 		Short: "Renew certificates and keep DNS records, for as long as the cluster runs",
 		Long: `Renew certificates and keep DNS records, for as long as the cluster runs.
 
 Every certificate in the store is issued and renewed, and the instances of the
-edge are asked whether they serve it. With STACK, its dns block says how DNS-01
-is answered, and its records are kept in DNS.
+edge are asked whether they serve it. The DNS records of every stack that is
+deployed with a dns block are kept, and DNS-01 is answered in its zones, with
+the credential that credential_secret names.
 
 Several may run: one works, the others take over when it ends. All of them
 serve /health and /metrics. The log is JSON on stderr.
 
 Registrations in Consul whose allocation is over, left behind by clients that
 were lost, are named in the log, and removed with --sweep-orphans.`,
-		Example: "  drover controller ocis -e prod --listen 0.0.0.0:9190",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 1 {
-				return usagef("%s takes one STACK at most", cmd.CommandPath())
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, args []string) error {
-			return f.run(cmd.Context(), streams, args)
+		Example: "  drover controller --listen 0.0.0.0:9190",
+		Args:    exactArgs(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return f.run(cmd.Context(), streams)
 		},
 	}
 	f.certStore.register(cmd)
-	f.dns.stackFlags.register(cmd)
-	_ = cmd.Flags().MarkHidden("service")
 	fl := cmd.Flags()
 	fl.StringVar(&f.listen, "listen", "127.0.0.1:9190", "HOST:PORT of /health and /metrics")
 	fl.BoolVar(&f.noCheck, "no-check", false, "ask CAs without looking first whether the names can be proven")
 	fl.IntVar(&f.challenge, "challenge-port", 80, "port at which CAs ask for HTTP-01")
-	fl.StringArrayVar(&f.resolvers, "resolver", nil, "DNS server that must show a record of DNS-01, instead of those of the dns block (repeatable)")
+	fl.StringArrayVar(&f.resolvers, "resolver", nil, "DNS server that must show a record of DNS-01, instead of those of the dns blocks (repeatable)")
 	fl.StringArrayVar(&f.edgeAddrs, "edge-address", nil, "HOST:PORT that serves the certificates, instead of those in Consul (repeatable)")
 	fl.BoolVar(&f.noConsul, "no-consul", false, "do without Consul: neither look for the edge there nor for registrations left behind")
 	fl.BoolVar(&f.sweep, "sweep-orphans", false, "remove registrations in Consul that lost clients left behind, instead of naming them")
 	return cmd
 }
 
-func (f *controllerFlags) run(ctx context.Context, streams *IO, args []string) error {
+func (f *controllerFlags) run(ctx context.Context, streams *IO) error {
 	if f.challenge < 1 || f.challenge > 65535 {
 		return usagef("--challenge-port %d is no port", f.challenge)
 	}
@@ -81,7 +74,6 @@ func (f *controllerFlags) run(ctx context.Context, streams *IO, args []string) e
 			return usagef("--edge-address: %s", err)
 		}
 	}
-	f.dns.format, f.dns.timeout = "text", 30*time.Second
 	backend, err := f.open(ctx)
 	if err != nil {
 		return err
@@ -92,19 +84,18 @@ func (f *controllerFlags) run(ctx context.Context, streams *IO, args []string) e
 	}
 	c := controller.Config{
 		Backend: backend, SweepOrphans: f.sweep,
-		ACME: acme.Config{Solvers: map[string]acme.Solver{acme.HTTP01: acme.Stateless{SkipCheck: f.noCheck, Port: f.challenge}}},
+		ACME:   acme.Config{Solvers: map[string]acme.Solver{acme.HTTP01: acme.Stateless{SkipCheck: f.noCheck, Port: f.challenge}}},
+		Getenv: os.Getenv, Resolvers: f.resolvers, SkipDNSCheck: f.noCheck,
 	}
 	c.Nomad = clients.Nomad
 	if !f.noConsul {
 		c.Consul, c.Edge = clients.Consul, edge.Addresses(clients.Consul)
+		c.Public = func(ctx context.Context) ([]string, error) {
+			return consul.Public(ctx, clients.Consul, edge.ServiceName)
+		}
 	}
 	if len(f.edgeAddrs) > 0 {
 		c.Edge = func(context.Context) ([]string, error) { return f.edgeAddrs, nil }
-	}
-	if len(args) == 1 {
-		if err := f.withStack(ctx, args[0], &c); err != nil {
-			return err
-		}
 	}
 	log := controllerLog(streams)
 	c.Events = func(e acme.Event) { logEvent(ctx, log, e) }
@@ -113,27 +104,6 @@ func (f *controllerFlags) run(ctx context.Context, streams *IO, args []string) e
 	}
 	log.InfoContext(ctx, "listening", "address", c.Listener.Addr().String(), "store", backend.Name())
 	return controller.Run(ctx, c)
-}
-
-// withStack keeps the DNS of a stack and answers DNS-01 there.
-func (f *controllerFlags) withStack(ctx context.Context, arg string, c *controller.Config) error {
-	// Mistakes are told now, not in the log.
-	m, _, s, err := f.dns.open(ctx, arg)
-	if err != nil {
-		return err
-	}
-	if _, c.ACME.Issuers, err = acme.FromStack(s); err != nil {
-		return certError(err)
-	}
-	if m != nil {
-		solver := dnsSolver(s, m.Provider, f.resolvers, f.noCheck)
-		c.ACME.Solvers[acme.DNS01], c.ACME.Solvers[acme.DNSPersist01] = solver, solver
-	}
-	c.DNS = func(ctx context.Context) (*dns.Manager, []dns.Record, error) {
-		m, records, _, err := f.dns.open(ctx, arg)
-		return m, records, err
-	}
-	return nil
 }
 
 // privateKey is what no log has. Nothing writes one there; this is for the

@@ -79,7 +79,7 @@ at all when anything in the cluster has moved since.`,
 				req.Message, req.OnFailure, req.TakeOver, req.Forget = rel.message, rel.onFailure, takeOver, forget
 				return deploy(cmd, streams, s, req, saved, rel, createVolumes)
 			}
-			err = certs.before(cmd.Context(), streams, s, jobs, rel.format == "json", run)
+			err = certs.before(cmd.Context(), streams, s, jobs, flags.partial() || saved != nil && saved.Partial, rel.format == "json", run)
 			if err != nil {
 				return err
 			}

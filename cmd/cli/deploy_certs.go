@@ -45,14 +45,15 @@ func (c *deployCerts) register(cmd *cobra.Command) {
 // deployStack deploys one of the stacks that ship.
 type deployStack func(*stack.Stack, []render.Job, *rollout.Saved) error
 
-// before does everything up to where the certificates are served. One that
+// before does everything up to where the certificates are served. part says
+// that rendered is not all of the stack. One that
 // cannot be had does not keep the stack from running: after tells.
-func (c *deployCerts) before(ctx context.Context, streams *IO, s *stack.Stack, rendered []render.Job, asJSON bool, run deployStack) error {
+func (c *deployCerts) before(ctx context.Context, streams *IO, s *stack.Stack, rendered []render.Job, part, asJSON bool, run deployStack) error {
 	if c.skip {
 		return nil
 	}
 	d := &c.done
-	*d = certDeployment{stack: s, view: newDeployView(streams, s.Name, s.Environment, asJSON), run: run, fresh: map[string]bool{}}
+	*d = certDeployment{stack: s, part: part, view: newDeployView(streams, s.Name, s.Environment, asJSON), run: run, fresh: map[string]bool{}}
 	var nomadJobs []*api.Job
 	for _, j := range rendered {
 		nomadJobs = append(nomadJobs, j.Job)
@@ -78,8 +79,8 @@ func (c *deployCerts) before(ctx context.Context, streams *IO, s *stack.Stack, r
 
 // after is how the command ends, err being how the rollout did.
 func (c *deployCerts) after(ctx context.Context, err error) error {
-	if d := &c.done; err == nil && d.dns != nil && d.dns.policy == dns.Sync {
-		d.failed = errors.Join(d.failed, d.records(ctx, true))
+	if d := &c.done; err == nil && d.stack != nil {
+		d.failed = errors.Join(d.failed, d.finish(ctx))
 	}
 	if err != nil || c.done.failed == nil {
 		return err
@@ -88,8 +89,25 @@ func (c *deployCerts) after(ctx context.Context, err error) error {
 	return certError(c.done.failed)
 }
 
+// finish does what waits until the rollout has worked.
+func (d *certDeployment) finish(ctx context.Context) (err error) {
+	if d.part {
+		return nil
+	}
+	if d.clients.Nomad == nil {
+		if d.clients, err = connect(ctx, false); err != nil {
+			return err
+		}
+	}
+	if d.dns != nil && d.dns.Policy == dns.Sync {
+		err = d.records(ctx, true)
+	}
+	return errors.Join(err, d.leaveDNS(ctx, true))
+}
+
 type certDeployment struct {
 	stack   *stack.Stack
+	part    bool // not all of its services are deployed
 	view    *deployView
 	run     deployStack
 	routes  []string
@@ -146,8 +164,16 @@ func (d *certDeployment) before(ctx context.Context, streams *IO) (err error) {
 	if d.clients, err = connect(ctx, true); err != nil {
 		return err
 	}
+	if d.dns != nil {
+		if err := d.dns.open(ctx, d.clients); err != nil {
+			return err
+		}
+		if env := d.dns.private(); env != "" {
+			d.view.line("Warning: the DNS credential is no secret of the stack (credential_secret), so the controller keeps no records of it and renews no certificates by DNS-01, unless its job has %s", env)
+		}
+	}
 	if len(d.specs) == 0 && len(d.routes) == 0 {
-		d.failed = d.records(ctx, false)
+		d.failed = d.dnsBefore(ctx)
 		return ctx.Err()
 	}
 	state, err := edge.Presence(ctx, d.clients.Nomad, d.clients.Consul)
@@ -176,7 +202,7 @@ func (d *certDeployment) before(ctx context.Context, streams *IO) (err error) {
 				return err
 			}
 		}
-		d.failed = d.records(ctx, false)
+		d.failed = d.dnsBefore(ctx)
 		for _, spec := range d.specs {
 			if err := d.serve(ctx, m, spec.Name); err != nil {
 				d.failed = errors.Join(d.failed, err)

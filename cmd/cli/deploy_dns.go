@@ -18,6 +18,40 @@ func (d *certDeployment) dnsOf(rendered []render.Job) (err error) {
 	return err
 }
 
+// dnsBefore makes the records that are needed before the rollout. The
+// controller goes on with them, also with what could not be made.
+func (d *certDeployment) dnsBefore(ctx context.Context) error {
+	if d.dns == nil {
+		return nil
+	}
+	err := d.records(ctx, false)
+	if !d.part { // else not all of the hosts are known
+		err = errors.Join(err, d.leaveDNS(ctx, false))
+	}
+	return err
+}
+
+// leaveDNS tells the controller what the stack wants, when the rollout has
+// worked or before that. Before, nothing is deleted on its account, unless
+// that is what was wanted last time.
+func (d *certDeployment) leaveDNS(ctx context.Context, deployed bool) error {
+	client := d.clients.Nomad
+	if d.dns == nil {
+		return dns.Wants{Client: client}.Delete(ctx, dns.Owner(d.stack))
+	}
+	policy := d.dns.Policy
+	if policy == dns.Sync && !deployed {
+		same, err := dns.Wants{Client: client}.Has(ctx, &d.dns.Wanted)
+		if err != nil {
+			return err
+		}
+		if !same {
+			policy = dns.UpsertOnly
+		}
+	}
+	return d.dns.leave(ctx, client, policy)
+}
+
 // records makes the DNS records of the stack. Before the rollout, since a CA
 // that asks by HTTP-01 finds the edge through them: the edge runs by then, so
 // its address is known. Nothing is deleted before the rollout has worked.
@@ -44,7 +78,7 @@ func (d *certDeployment) records(ctx context.Context, deployed bool) error {
 		errs = append(errs, f)
 	}
 	conflicts := plan.Conflicts()
-	if m.Policy != d.dns.policy {
+	if m.Policy != d.dns.Policy && !d.part {
 		conflicts = nil // the second time tells
 	}
 	for _, c := range conflicts {

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
@@ -95,6 +96,11 @@ Directories that a task writes outside of volumes cannot be deleted by drover.`,
 					}
 				})
 				if err != nil {
+					return err
+				}
+			}
+			if !flags.partial() {
+				if err := (dns.Wants{Client: home.Nomad}).Delete(ctx, dns.Owner(s)); err != nil {
 					return err
 				}
 			}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"github.com/drover-nomad/drover/consul"
 	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/edge"
+	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
@@ -55,6 +57,10 @@ type dnsFlags struct {
 	timeout time.Duration
 	format  string
 	listing bool // what is wanted does not matter
+
+	// What open has found.
+	wants   *dnsWants
+	clients rollout.Clients
 }
 
 func (f *dnsFlags) register(cmd *cobra.Command, jsonHelp string) {
@@ -94,8 +100,11 @@ func (f *dnsFlags) open(ctx context.Context, arg string) (*dns.Manager, []dns.Re
 	if err != nil {
 		return nil, nil, s, err
 	}
-	clients, err := connect(ctx, w.ofEdge())
+	clients, err := connect(ctx, w.OfEdge())
 	if err != nil {
+		return nil, nil, s, err
+	}
+	if err := w.open(ctx, clients); err != nil {
 		return nil, nil, s, err
 	}
 	m, records, err := w.manager(ctx, clients)
@@ -103,24 +112,26 @@ func (f *dnsFlags) open(ctx context.Context, arg string) (*dns.Manager, []dns.Re
 		return nil, nil, s, err
 	}
 	m.Adopt, m.Timeout = f.adopt, f.timeout
+	f.wants, f.clients = w, clients
 	return m, records, s, nil
 }
 
-// dnsWants is what a stack with a DNS provider wants, as far as nobody needs
-// to be asked.
+// dnsWants is what a stack with a DNS provider wants.
 type dnsWants struct {
-	stack    *stack.Stack
-	provider dns.Provider
-	policy   dns.Policy
-	records  []dns.Record // of its own
-	hosts    []string     // that its services ask the edge for
+	dns.Wanted
+	stack      *stack.Stack
+	provider   dns.Provider
+	credential record.Value // when it is a secret of the stack
 }
 
-// wantsDNS finds every mistake that can be told before anybody is asked.
+// wantsDNS finds every mistake that can be told before anybody is asked. The
+// provider is not there before open.
 func wantsDNS(s *stack.Stack, rendered []render.Job) (*dnsWants, error) {
 	opts, records := dns.FromStack(s)
-	opts.Getenv = os.Getenv
-	w := &dnsWants{stack: s, records: records}
+	w := &dnsWants{stack: s, Wanted: dns.Wanted{
+		Owner: dns.Owner(s), Options: opts, Zones: s.DNS.Zones, TTL: s.DNS.TTL,
+		Targets: s.DNS.Targets, Resolvers: s.DNS.Resolvers, Records: records,
+	}}
 	if _, err := dns.Normalize(records, s.DNS.Zones); err != nil {
 		return nil, dnsDiagnostics(s, err)
 	}
@@ -129,17 +140,22 @@ func wantsDNS(s *stack.Stack, rendered []render.Job) (*dnsWants, error) {
 		for _, j := range rendered {
 			all = append(all, j.Job)
 		}
-		w.hosts = dns.RoutedHosts(dns.RouteHosts(all), s.DNS.Zones, records)
+		w.Hosts = dns.RoutedHosts(dns.RouteHosts(all), s.DNS.Zones, records)
 	}
-	routed, err := w.routed(s.DNS.Targets)
+	routed, err := w.Routed(s.DNS.Targets)
 	if err == nil {
 		_, err = dns.Normalize(slices.Concat(records, routed), s.DNS.Zones)
 	}
 	if err == nil {
+		opts.Getenv = os.Getenv
 		w.provider, err = dns.Open(opts)
+		var credential *dns.CredentialError
+		if errors.As(err, &credential) && credential.Secret != "" {
+			err = nil // Nomad has it
+		}
 	}
 	if err == nil {
-		w.policy, err = dns.ParsePolicy(s.DNS.Policy)
+		w.Policy, err = dns.ParsePolicy(s.DNS.Policy)
 	}
 	if err != nil {
 		return nil, dnsDiagnostics(s, err)
@@ -147,33 +163,86 @@ func wantsDNS(s *stack.Stack, rendered []render.Job) (*dnsWants, error) {
 	return w, nil
 }
 
-func (w *dnsWants) routed(targets []string) ([]dns.Record, error) {
-	return dns.RouteRecords(w.hosts, targets, w.stack.DNS.Zones, w.stack.DNS.TTL, w.records)
+// open makes the provider, with the secret of the stack that is its
+// credential.
+func (w *dnsWants) open(ctx context.Context, clients rollout.Clients) (err error) {
+	if w.Options.CredentialSecret != "" {
+		w.provider, w.credential, err = openDNS(ctx, w.stack, clients.Nomad)
+	}
+	return err
 }
 
-// ofEdge says that Consul must be asked where the edge is.
-func (w *dnsWants) ofEdge() bool { return len(w.hosts) > 0 && len(w.stack.DNS.Targets) == 0 }
+// openDNS makes the provider of a stack's dns block. The value is the
+// credential, when it is a secret of the stack.
+func openDNS(ctx context.Context, s *stack.Stack, client *api.Client) (dns.Provider, record.Value, error) {
+	var value record.Value
+	opts, _ := dns.FromStack(s)
+	opts.Getenv = os.Getenv
+	if name := opts.CredentialSecret; name != "" {
+		var err error
+		if value, err = record.OpenSecrets(client, s.Name, s.Environment, nil).Lookup(ctx, name); err != nil {
+			return nil, value, err
+		}
+		if value.Reveal() == "" {
+			return nil, value, usagef("stack %s needs its DNS credential, the secret %s, which only you can give; run `drover secrets set %s %s -e %s`", s.Name, name, s.Name, name, s.Environment)
+		}
+		opts = opts.WithCredential(value.Reveal())
+	}
+	provider, err := dns.Open(opts)
+	if err != nil {
+		err = dnsDiagnostics(s, err)
+	}
+	return provider, value, err
+}
+
+// private is where the credential is that only this process has; "" when the
+// controller needs none, or is given it.
+func (w *dnsWants) private() string {
+	o := w.Options
+	o.CredentialFile = ""
+	_, err := dns.Open(o)
+	var missing *dns.CredentialError
+	switch {
+	case !errors.As(err, &missing) || missing.Secret != "":
+		return ""
+	case w.Options.CredentialFile != "":
+		return "the file " + w.Options.CredentialFile
+	}
+	return "$" + missing.Env
+}
 
 // manager has the records that are wanted now.
 func (w *dnsWants) manager(ctx context.Context, clients rollout.Clients) (*dns.Manager, []dns.Record, error) {
-	m := &dns.Manager{
-		Owner: dns.Owner(w.stack), Provider: w.provider, Zones: w.stack.DNS.Zones, Policy: w.policy,
-		Store: dns.NomadStore{Client: clients.Nomad}, Held: map[string]string{},
-	}
-	targets := w.stack.DNS.Targets
-	if w.ofEdge() {
+	var where []string
+	if w.OfEdge() {
 		var err error
-		if targets, err = consul.Public(ctx, clients.Consul, edge.ServiceName); err != nil {
+		if where, err = consul.Public(ctx, clients.Consul, edge.ServiceName); err != nil {
 			return nil, nil, err
 		}
-		if len(targets) == 0 {
-			for _, h := range w.hosts {
-				m.Held[h] = "no instance of the edge passes its check in Consul, so nobody knows where it is; start one, or set targets in the dns block"
-			}
-		}
 	}
-	routed, err := w.routed(targets)
-	return m, slices.Concat(w.records, routed), err
+	return w.Manager(w.provider, dns.NomadStore{Client: clients.Nomad}, where)
+}
+
+// leave tells the controller what the stack wants, so that it goes on with it.
+// With policy, it is that one and not the stack's.
+func (w *dnsWants) leave(ctx context.Context, client *api.Client, policy dns.Policy) error {
+	wants := dns.Wants{Client: client}
+	// The credential first: the controller looks as soon as the rest changes.
+	var err error
+	if w.Options.CredentialSecret != "" {
+		_, err = wants.PutCredential(ctx, w.Owner, w.credential.Reveal())
+	} else {
+		err = wants.DeleteCredential(ctx, w.Owner)
+	}
+	if err == nil {
+		c := w.Wanted
+		c.Policy = policy
+		_, err = wants.Put(ctx, &c)
+	}
+	if err != nil {
+		return fmt.Errorf("leaving for the controller what stack %s wants of DNS: %w", w.stack.Name, err)
+	}
+	return nil
 }
 
 // dnsDiagnostics gives every mistake its place in the stack.
@@ -217,25 +286,42 @@ The exit code is 1 when a zone cannot be read.`,
 
 Each zone is changed at once where the provider can; when that is refused,
 every name is tried by itself, so that one bad record does not keep the others
-out. The exit code is 1 when a record is not as the stack wants it.`
+out. The controller goes on with them from there. The exit code is 1 when a record is not as the stack wants it.`
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		m, records, s, err := flags.open(cmd.Context(), args[0])
 		if err != nil {
 			return err
 		}
+		ctx := cmd.Context()
 		v := &dnsView{io: streams, asJSON: flags.format == "json", owner: dns.Owner(s)}
 		if m == nil {
-			return v.none()
+			if err := v.none(); err != nil || !apply {
+				return err
+			}
+			clients, err := connect(ctx, false)
+			if err != nil {
+				return err
+			}
+			return dns.Wants{Client: clients.Nomad}.Delete(ctx, v.owner)
 		}
-		plan, err := m.Plan(cmd.Context(), records)
+		plan, err := m.Plan(ctx, records)
 		if err != nil {
 			return err
 		}
 		if !apply {
 			return v.plan(plan)
 		}
-		return v.apply(cmd.Context(), m, plan)
+		err = v.apply(ctx, m, plan)
+		for try := 0; errors.Is(err, dns.ErrChanged) && try < 3; try++ { // the controller, or somebody else
+			if plan, err = m.Plan(ctx, records); err == nil {
+				err = v.apply(ctx, m, plan)
+			}
+		}
+		if left := flags.wants.leave(ctx, flags.clients.Nomad, flags.wants.Policy); left != nil && ctx.Err() == nil {
+			return cmp.Or(err, left)
+		}
+		return err
 	}
 	flags.register(cmd, "text, or json: one event per line")
 	cmd.Flags().BoolVar(&flags.adopt, "adopt", false, "take over records that the stack wants and that drover did not make")

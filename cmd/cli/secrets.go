@@ -10,9 +10,11 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
@@ -43,8 +45,9 @@ copy per stack and environment, and for each job just what it needs.`,
 // opened is what every secrets command works on.
 type opened struct {
 	*record.Secrets
-	stack *stack.Stack
-	jobs  []render.Job
+	client *api.Client
+	stack  *stack.Stack
+	jobs   []render.Job
 }
 
 // openSecrets reads the stack; withJobs also renders it, for the commands
@@ -66,6 +69,7 @@ func openSecrets(ctx context.Context, flags *stackFlags, arg string, withJobs bo
 	if err != nil {
 		return o, err
 	}
+	o.client = clients.Nomad
 	o.Secrets = record.OpenSecrets(clients.Nomad, o.stack.Name, o.stack.Environment, nil)
 	if len(o.jobs) > 0 {
 		targets, err := connectTargets(ctx, o.stack, o.jobs, false)
@@ -75,6 +79,24 @@ func openSecrets(ctx context.Context, flags *stackFlags, arg string, withJobs bo
 		o.Secrets = o.At(nomads(targets))
 	}
 	return o, nil
+}
+
+// passOn gives the controller the credential of the stack's DNS provider, when
+// that is a secret and a deployment has given it one before.
+func (o opened) passOn(ctx context.Context) error {
+	if o.stack.DNS == nil || o.stack.DNS.CredentialSecret == "" {
+		return nil
+	}
+	wants, owner := dns.Wants{Client: o.client}, dns.Owner(o.stack)
+	known, err := wants.HasCredential(ctx, owner)
+	if err != nil || !known {
+		return err
+	}
+	value, err := o.Lookup(ctx, o.stack.DNS.CredentialSecret)
+	if err == nil {
+		_, err = wants.PutCredential(ctx, owner, value.Reveal())
+	}
+	return err
 }
 
 // secretsCommand is a subcommand with the flags of a stack.
@@ -162,6 +184,9 @@ func newSecretsSet(streams *IO) *cobra.Command {
 			return err
 		}
 		jobs, err := o.Set(ctx, o.stack.Secrets, o.jobs, args[1], value)
+		if err == nil {
+			err = o.passOn(ctx)
+		}
 		if err != nil {
 			return err
 		}
@@ -203,6 +228,9 @@ func newSecretsRotate(streams *IO) *cobra.Command {
 			return err
 		}
 		jobs, err := o.Rotate(ctx, o.stack.Secrets, o.jobs, args[1])
+		if err == nil {
+			err = o.passOn(ctx)
+		}
 		if err != nil {
 			return err
 		}
@@ -284,6 +312,9 @@ func newSecretsImport(streams *IO) *cobra.Command {
 			return err
 		}
 		rep, err := o.Import(ctx, o.stack.Secrets, o.jobs, text, force)
+		if err == nil {
+			err = o.passOn(ctx)
+		}
 		if err != nil {
 			return fmt.Errorf("importing %s: %w", args[1], err)
 		}

@@ -32,6 +32,11 @@ dns {
   resolvers = var.dns_resolvers
   policy    = "sync"
   ttl       = 60
+
+  credential_secret = "dns_key"
+}
+secret "dns_key" {
+  type = "given"
 }
 record "@" {
   type   = "CAA"
@@ -209,6 +214,9 @@ func TestSite(t *testing.T) {
 		secrets.key(t, "the key of "+o.Status.Serial, o.Key.Reveal())
 	}
 
+	s.says(t, 2, []string{"stack site needs its DNS credential, the secret dns_key"}, "deploy", s.dir, "-e", "dev")
+	s.credential(t)
+
 	// Before there is an edge nobody knows where the name leads.
 	s.says(t, 1, []string{"shop.drover.test A is not as the stack wants it: no instance of the edge passes its check"}, "dns", "apply", s.dir, "-e", "dev")
 
@@ -230,13 +238,37 @@ func TestSite(t *testing.T) {
 		t.Errorf("the record of the challenge is left: %q", txt)
 	}
 
-	t.Run("renewal", func(t *testing.T) {
+	t.Run("the controller alone", func(t *testing.T) {
 		keep()
-		s.drover.must(t, s.ca("cert", "renew", "wild", "--force", "--stack", s.dir, "-e", "dev")...)
-		eventually(t, 10*time.Second, "the renewed certificate is served", func() bool {
+		// It has the cluster, and neither the stack's files nor its environment.
+		s.powerdns(t, `{"name":"drover.test.","type":"CAA","changetype":"DELETE"}`)
+		_, err := store.Update(t.Context(), "wild", func(o *acme.Object) error {
+			o.Status.RenewAt, o.Status.RenewedBy = time.Now(), "a test asks for it" // as ARI would
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		// The record comes back within five minutes, or when another replica
+		// takes over.
+		s.stopLeader(t)
+		eventually(t, 30*time.Second, "the record is back", func() bool {
+			out, _, _ := s.drover.run(t.Context(), "dns", "plan", s.dir, "-e", "dev")
+			return strings.Contains(out, "0 to create, 0 to update, 0 to delete, 2 unchanged")
+		})
+		eventually(t, 90*time.Second, "the renewed certificate is served", func() bool {
 			_, now, err := s.get(t.Context(), "shop.drover.test")
 			return err == nil && now.SerialNumber.Cmp(leaf.SerialNumber) != 0
 		})
+		log := s.controllerLog(t)
+		for _, text := range []string{"create drover.test CAA", "because a test asks for it"} {
+			if !strings.Contains(log, text) {
+				t.Errorf("the controller does not say %q:\n%s", text, log)
+			}
+		}
+	})
+	t.Run("by hand, from what is deployed", func(t *testing.T) {
+		s.says(t, 0, []string{"renewed"}, "cert", "renew", "wild", "--force")
 	})
 	t.Run("another host", func(t *testing.T) {
 		s.says(t, 0, []string{"record store.drover.test A: create", "record shop.drover.test A: delete"}, "deploy", s.dir, "-e", "dev", "-var", "host=store.drover.test")
@@ -262,10 +294,54 @@ func TestSite(t *testing.T) {
 			t.Fatal(err)
 		}
 		secrets.add("the key of PowerDNS", key)
-		// The command has that one from its environment, as it was told to.
+		// The dev cluster has that one in the environment of whoever types.
 		seen.forget("PDNS_API_KEY=" + key)
 		testKeys(t, s.running, seen, secrets, map[string]bool{"dns/api-key": true, "dns/pdns.conf": true})
 	})
+}
+
+// credential gives the stack the key of PowerDNS.
+func (s *site) credential(t testing.TB) {
+	t.Helper()
+	key, err := s.DNSKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "key")
+	if err := os.WriteFile(file, []byte(key+"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s.drover.must(t, "secrets", "set", s.dir, "dns_key", "-e", "dev", "--file", file)
+}
+
+// stopLeader stops the controller that works.
+func (s *site) stopLeader(t testing.TB) {
+	t.Helper()
+	instances, _, err := s.consul.Health().Service("drover-controller", "", true, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range instances {
+		resp, err := http.Get(fmt.Sprintf("http://%s/health", net.JoinHostPort(i.Service.Address, fmt.Sprint(i.Service.Port)))) //nolint:noctx // of this test's cluster
+		if err != nil {
+			t.Fatal(err)
+		}
+		b, err := io.ReadAll(resp.Body)
+		_ = resp.Body.Close()
+		if err != nil || !strings.Contains(string(b), `"leader"`) {
+			continue
+		}
+		_, id, _ := strings.Cut(i.Service.ID, "_nomad-task-")
+		alloc, _, err := s.nomad.Allocations().Info(id[:36], nil)
+		if err == nil {
+			_, err = s.nomad.Allocations().Stop(alloc, nil)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	t.Fatalf("none of %d controllers works", len(instances))
 }
 
 // with is the site with another line in its dns block.
@@ -389,8 +465,11 @@ func testWildcard(t *testing.T, r *running) {
 	stack := siteFiles["stack.hcl"]
 	s := &site{running: r, dir: t.TempDir(), roots: x509.NewCertPool()}
 	for name, text := range map[string]string{
-		"stack.hcl": stack[:strings.Index(stack, "service ")], "variables.hcl": siteFiles["variables.hcl"],
+		"stack.hcl": stack[:strings.Index(stack, "service ")], "variables.hcl": siteFiles["variables.hcl"], "environments/dev.hcl": "",
 	} {
+		if err := os.MkdirAll(filepath.Dir(filepath.Join(s.dir, name)), 0o755); err != nil {
+			t.Fatal(err)
+		}
 		if err := os.WriteFile(filepath.Join(s.dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -406,7 +485,8 @@ func testWildcard(t *testing.T, r *running) {
 		t.Fatal(err)
 	}
 	defer func() { _ = r.consul.Agent().ServiceDeregister("ocis-alias") }()
-	s.drover.must(t, s.ca("cert", "issue", s.dir)...)
+	s.credential(t)
+	s.drover.must(t, s.ca("cert", "issue", s.dir, "-e", "dev")...)
 	s.drover.must(t, "deploy", "edge", "-e", "dev", "-var", `certificates=["public", "wild"]`)
 	s.powerdns(t, `{"name":"cloud.drover.test.","type":"A","ttl":60,"changetype":"REPLACE","records":[{"content":"`+s.Loopback()+`"}]}`)
 	pem, err := os.ReadFile(s.CA())

@@ -24,6 +24,7 @@ import (
 
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/acme/pki"
+	"github.com/drover-nomad/drover/dns"
 )
 
 // hidden are secrets by name, each in all the ways in which it may be spelled.
@@ -191,8 +192,9 @@ func testKeys(t *testing.T, r *running, w *watch, secrets hidden, files map[stri
 	vars, _, err := r.nomad.Variables().List(nil)
 	text("variables", vars, err)
 	for _, v := range vars {
-		if strings.HasPrefix(v.Path, acme.CertFolder+"/") || v.Path == acme.AccountPath {
-			continue // the store
+		if strings.HasPrefix(v.Path, acme.CertFolder+"/") || v.Path == acme.AccountPath ||
+			strings.HasPrefix(v.Path, dns.CredentialFolder+"/") || strings.HasPrefix(v.Path, "drover/stacks/") && strings.HasSuffix(v.Path, "/secrets") {
+			continue // the store, and the secrets of stacks
 		}
 		items, _, err := r.nomad.Variables().Read(v.Path, nil)
 		text("variable "+v.Path, items, err)

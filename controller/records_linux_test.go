@@ -1,0 +1,115 @@
+package controller_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/acme/acmetest"
+	"github.com/drover-nomad/drover/controller"
+	"github.com/drover-nomad/drover/devcluster"
+	"github.com/drover-nomad/drover/devcluster/devtest"
+	"github.com/drover-nomad/drover/dns"
+	"github.com/drover-nomad/drover/dns/dnstest"
+)
+
+// The controller has nothing but what a deployment left in Nomad: it keeps the
+// records of the stack, and proves a wildcard in its zone. Without the
+// credential it says so, once, and holds the certificate.
+func TestDNS(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, devtest.Cluster(t, devcluster.Options{}), "dns")
+	server := dnstest.PowerDNS(t, "example.org")
+	w.ca = acmetest.Start(t, acmetest.Options{Resolver: server.DNS})
+	w.s.Directory, w.s.CA = w.ca.Directory, w.ca.Root
+	w.want(t, "*.example.org", "example.org")
+
+	wants := dns.Wants{Client: w.nomad}
+	stack := dns.Wanted{
+		Owner: "shop/prod", Zones: []string{"example.org"}, Policy: dns.Sync, Resolvers: []string{server.DNS},
+		Options: dns.Options{Provider: dns.ProviderPowerDNS, Server: server.API, CredentialSecret: "dns_key"},
+		Records: []dns.Record{{Name: "www", Type: "A", Values: []string{"192.0.2.1"}}},
+		Hosts:   []string{"shop.example.org"},
+	}
+	put := func() {
+		t.Helper()
+		if _, err := wants.Put(t.Context(), &stack); err != nil {
+			t.Fatal(err)
+		}
+	}
+	put()
+	often := func(c *controller.Config) {
+		c.Nomad, c.LookEvery = w.nomad, 300*time.Millisecond
+		c.Public = w.public
+	}
+
+	said, _, stop := w.replica(t, often)
+	said.untilText(t, "stack shop/prod: the DNS provider powerdns needs its credential, the secret dns_key of the stack", 30*time.Second)
+	said.until(t, "held", 30*time.Second)
+	o, err := w.store.Get(t.Context(), "c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, why := acme.Attention(o, time.Now()); o.Status.Attempts != 0 || !strings.Contains(why, "zone example.org of stack shop/prod: the DNS provider powerdns needs its credential") {
+		t.Errorf("the certificate is held with %d attempts, because %q", o.Status.Attempts, why)
+	}
+	stop()
+	if n := strings.Count(said.String(), "warning "); n != 1 {
+		t.Errorf("%d warnings, want one:\n%s", n, said)
+	}
+
+	if _, err := wants.PutCredential(t.Context(), stack.Owner, server.Key); err != nil {
+		t.Fatal(err)
+	}
+	said, address, _ := w.replica(t, often)
+	zone := func(within time.Duration, want ...string) {
+		t.Helper()
+		var got []string
+		for late := time.After(within); ; {
+			got = slices.DeleteFunc(server.Dump(t, "example.org"), func(r string) bool { return strings.HasPrefix(r, "_acme-challenge.") })
+			slices.Sort(got)
+			if slices.Equal(got, want) {
+				return
+			}
+			select {
+			case <-late:
+				t.Fatalf("the zone holds %q, want %q\n%s", got, want, said)
+			case <-time.After(50 * time.Millisecond):
+			}
+		}
+	}
+	const www, shop = "www.example.org. 300 A 192.0.2.1", "shop.example.org. 300 A 198.51.100.7"
+	zone(30*time.Second, shop, www)
+	said.until(t, "issued", 60*time.Second)
+	has(t, get(t, address, "/metrics"), `drover_dns_records{owner="shop/prod",action="unchanged"}`, `drover_controller_last_reconcile_timestamp_seconds{work="dns"}`,
+		`drover_issuer_ready{issuer="pebble"} 1`)
+
+	// Deleted and changed by somebody else.
+	server.Set(t, "example.org", "www.example.org", "A", 300)
+	server.Set(t, "example.org", "shop.example.org", "A", 60, "192.0.2.66")
+	zone(30*time.Second, shop, www)
+
+	// Wanted otherwise.
+	stack.Records[0].Values = []string{"192.0.2.2"}
+	stack.Hosts = nil
+	put()
+	zone(30*time.Second, "www.example.org. 300 A 192.0.2.2")
+
+	// Wanted no more: what is there stays.
+	if err := wants.Delete(t.Context(), stack.Owner); err != nil {
+		t.Fatal(err)
+	}
+	for late := time.After(30 * time.Second); strings.Contains(get(t, address, "/metrics"), "drover_dns_records{"); {
+		select {
+		case <-late:
+			t.Fatal("the metrics do not forget the stack")
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+	zone(time.Second, "www.example.org. 300 A 192.0.2.2")
+	if strings.Contains(said.String(), server.Key) {
+		t.Error("the credential is in an event")
+	}
+}

@@ -1,0 +1,73 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/dns"
+)
+
+// DNSSolvers answers DNS-01 in the zones of what stacks want of DNS: of the
+// stack whose zone holds a name most closely. It is for
+// [acme.Config.FindSolver]. resolvers are asked instead of those that the
+// stacks name; getenv has the credentials that are no secrets of stacks.
+func DNSSolvers(wants dns.Wants, getenv func(string) string, resolvers []string, skipCheck bool) func(context.Context, acme.Spec) (acme.Solver, error) {
+	return func(ctx context.Context, spec acme.Spec) (acme.Solver, error) {
+		list, _, err := wants.List(ctx, 0, 0)
+		if len(list) == 0 {
+			if err == nil {
+				err = fmt.Errorf("a DNS provider is needed, and no stack with a dns block is deployed here")
+			}
+			return nil, err
+		}
+		solver := &acme.DNS{Resolvers: resolvers, SkipCheck: skipCheck}
+		type zone struct {
+			stack *dns.Wanted
+			err   error // why it cannot be changed
+		}
+		zones := map[string]zone{}
+		for _, w := range list {
+			provider, err := wants.Open(ctx, w, getenv)
+			for _, name := range w.Zones {
+				bare := strings.ToLower(strings.TrimSuffix(name, "."))
+				// Of two stacks with one zone, the first that can change it.
+				if known, there := zones[bare]; there && (known.err == nil || err != nil) {
+					continue
+				}
+				zones[bare] = zone{w, err}
+				if err == nil {
+					solver.Zones = append(solver.Zones, acme.Zone{Name: bare, Provider: provider})
+				}
+			}
+		}
+		var named []string // resolvers
+		for _, name := range spec.Names {
+			best := ""
+			for z := range zones {
+				if record := "_acme-challenge." + strings.TrimPrefix(name, "*."); strings.HasSuffix(record, "."+z) && len(z) > len(best) {
+					best = z
+				}
+			}
+			switch z := zones[best]; {
+			case best == "": // perhaps an alias leads into a zone, which Check finds out
+			case z.err != nil:
+				return nil, fmt.Errorf("zone %s of stack %s: %w", best, z.stack.Owner, z.err)
+			default:
+				named = append(named, z.stack.Resolvers...)
+			}
+		}
+		if len(solver.Zones) == 0 {
+			for name, z := range zones {
+				return nil, fmt.Errorf("zone %s of stack %s: %w", name, z.stack.Owner, z.err)
+			}
+		}
+		if len(resolvers) == 0 {
+			slices.Sort(named)
+			solver.Resolvers = slices.Compact(named)
+		}
+		return solver, nil
+	}
+}

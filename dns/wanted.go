@@ -1,0 +1,298 @@
+package dns
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+)
+
+// Wanted is what one stack wants of DNS, evaluated: with it nobody needs the
+// files of the stack to keep its records. It holds no credential.
+type Wanted struct {
+	Owner     string   `json:"owner"` // see [Owner]
+	Options   Options  `json:"options"`
+	Zones     []string `json:"zones"`
+	Policy    Policy   `json:"policy"`
+	TTL       int      `json:"ttl,omitempty"`       // seconds, of the records of routes
+	Targets   []string `json:"targets,omitempty"`   // where routes lead; empty for the instances of the edge
+	Resolvers []string `json:"resolvers,omitempty"` // that must show a record of DNS-01
+	Records   []Record `json:"records,omitempty"`   // of its own
+	Hosts     []string `json:"hosts,omitempty"`     // of routes, that get records; see [RoutedHosts]
+}
+
+// OfEdge says that it must be known where the edge is.
+func (w *Wanted) OfEdge() bool { return len(w.Hosts) > 0 && len(w.Targets) == 0 }
+
+// Routed are the records of its routes, to where targets are.
+func (w *Wanted) Routed(targets []string) ([]Record, error) {
+	return RouteRecords(w.Hosts, targets, w.Zones, w.TTL, w.Records)
+}
+
+// Manager keeps the records of w through p, and has what [NomadStore] knows
+// of them; the second result is what is wanted now. edge are the addresses of
+// the edge's instances, which count when w is OfEdge.
+func (w *Wanted) Manager(p Provider, s Store, edge []string) (*Manager, []Record, error) {
+	m := &Manager{Owner: w.Owner, Provider: p, Zones: w.Zones, Policy: w.Policy, Store: s, Held: map[string]string{}}
+	targets := w.Targets
+	if w.OfEdge() {
+		if targets = edge; len(edge) == 0 {
+			for _, h := range w.Hosts {
+				m.Held[h] = "no instance of the edge passes its check in Consul, so nobody knows where it is; start one, or set targets in the dns block"
+			}
+		}
+	}
+	routed, err := w.Routed(targets)
+	return m, slices.Concat(w.Records, routed), err
+}
+
+// encode is w as it is stored: the same wherever the stack's files are, and
+// with the CA instead of the name of its file.
+func (w *Wanted) encode() (string, error) {
+	c := *w
+	pem, err := c.Options.ca()
+	if err != nil {
+		return "", err
+	}
+	c.Options.CA = string(pem)
+	c.Records = slices.Clone(w.Records)
+	for i := range c.Records {
+		c.Records[i].Source = ""
+	}
+	text, err := json.Marshal(c)
+	return string(text), err
+}
+
+// Folders of what [Wants] keeps.
+const (
+	WantedFolder     = "drover/dns-wanted"
+	CredentialFolder = "drover/dns-credentials" // #nosec G101 -- a path
+)
+
+const (
+	wantedItem       = "wanted"
+	wantedPackedItem = "wanted_gz" // the same, when it is too long
+	credentialItem   = "credential"
+)
+
+// Wants keeps what stacks want of DNS in Nomad Variables, for who has neither
+// their files nor their secrets: one object for each stack at
+// WantedFolder/OWNER, and its credential, when it is a secret of the stack, at
+// CredentialFolder/OWNER.
+type Wants struct{ Client *api.Client }
+
+func wantedPath(owner string) string     { return ownerPath(WantedFolder+"/", owner) }
+func credentialPath(owner string) string { return ownerPath(CredentialFolder+"/", owner) }
+
+// Get is what an owner wants, nil for nothing.
+func (s Wants) Get(ctx context.Context, owner string) (*Wanted, error) {
+	v, err := s.peek(ctx, wantedPath(owner))
+	if v == nil {
+		return nil, err
+	}
+	return decodeWanted(v)
+}
+
+func (s Wants) peek(ctx context.Context, path string) (*api.Variable, error) {
+	v, _, err := s.Client.Variables().Peek(path, (&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", path, err)
+	}
+	if v == nil {
+		return nil, nil
+	}
+	n, err := strconv.Atoi(v.Items[layoutItem])
+	switch {
+	case err != nil || n < 1:
+		return nil, fmt.Errorf("the variable %s carries no layout number: not written by drover", path)
+	case n > Layout:
+		return nil, fmt.Errorf("the variable %s was written by a newer drover (layout %d, this one knows %d): update drover", path, n, Layout)
+	}
+	return v, nil
+}
+
+func decodeWanted(v *api.Variable) (*Wanted, error) {
+	text := []byte(v.Items[wantedItem])
+	if packed := v.Items[wantedPackedItem]; packed != "" {
+		r, err := gzip.NewReader(base64.NewDecoder(base64.StdEncoding, strings.NewReader(packed)))
+		if err == nil {
+			text, err = io.ReadAll(io.LimitReader(r, 64<<20))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("the variable %s is not readable: %w", v.Path, err)
+		}
+	}
+	var w Wanted
+	if err := json.Unmarshal(text, &w); err != nil {
+		return nil, fmt.Errorf("the variable %s is not readable: %w", v.Path, err)
+	}
+	return &w, nil
+}
+
+// Put stores what an owner wants, and says whether that is new. Somebody who
+// writes at the same time is not overwritten: the error is ErrChanged.
+func (s Wants) Put(ctx context.Context, w *Wanted) (bool, error) {
+	text, err := w.encode()
+	if err != nil {
+		return false, err
+	}
+	items := api.VariableItems{wantedItem: text}
+	if len(text) > 48<<10 {
+		var b bytes.Buffer
+		z := gzip.NewWriter(&b)
+		if _, err := io.WriteString(z, text); err != nil {
+			return false, err
+		}
+		if err := z.Close(); err != nil {
+			return false, err
+		}
+		items = api.VariableItems{wantedPackedItem: base64.StdEncoding.EncodeToString(b.Bytes())}
+	}
+	return s.write(ctx, wantedPath(w.Owner), items)
+}
+
+// PutCredential gives whoever may read CredentialFolder the credential of an
+// owner, and says whether that is new.
+func (s Wants) PutCredential(ctx context.Context, owner, text string) (bool, error) {
+	return s.write(ctx, credentialPath(owner), api.VariableItems{credentialItem: text})
+}
+
+// HasCredential says whether PutCredential was called for an owner.
+func (s Wants) HasCredential(ctx context.Context, owner string) (bool, error) {
+	v, err := s.peek(ctx, credentialPath(owner))
+	return v != nil, err
+}
+
+// Has says whether w is what its owner wants already.
+func (s Wants) Has(ctx context.Context, w *Wanted) (bool, error) {
+	old, err := s.Get(ctx, w.Owner)
+	if old == nil {
+		return false, err
+	}
+	was, err := old.encode()
+	if err != nil {
+		return false, err
+	}
+	now, err := w.encode()
+	return was == now, err
+}
+
+// write makes a variable hold just these items; when it does, nothing is
+// written.
+func (s Wants) write(ctx context.Context, path string, items api.VariableItems) (bool, error) {
+	items[layoutItem] = strconv.Itoa(Layout)
+	old, err := s.peek(ctx, path)
+	if err != nil {
+		return false, err
+	}
+	v, write := &api.Variable{Path: path, Items: items}, s.Client.Variables().CheckedCreate
+	if old != nil {
+		if maps.Equal(old.Items, items) {
+			return false, nil
+		}
+		v.ModifyIndex, write = old.ModifyIndex, s.Client.Variables().CheckedUpdate
+	}
+	// A request that has left is not cancelled: whether it was done would not be known.
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+	defer cancel()
+	_, _, err = write(v, (&api.WriteOptions{}).WithContext(ctx))
+	var conflict api.ErrCASConflict
+	switch {
+	case errors.As(err, &conflict): // its text has the other writer's items
+		return false, fmt.Errorf("writing %s: %w", path, ErrChanged)
+	case err != nil:
+		return false, fmt.Errorf("writing %s: %w", path, err)
+	}
+	return true, nil
+}
+
+// Delete removes what an owner wants, and its credential. Who may not read
+// them has not written them, and removes nothing.
+func (s Wants) Delete(ctx context.Context, owner string) error {
+	var errs []error
+	for _, path := range []string{wantedPath(owner), credentialPath(owner)} {
+		errs = append(errs, s.delete(ctx, path))
+	}
+	return errors.Join(errs...)
+}
+
+// DeleteCredential removes the credential alone.
+func (s Wants) DeleteCredential(ctx context.Context, owner string) error {
+	return s.delete(ctx, credentialPath(owner))
+}
+
+func (s Wants) delete(ctx context.Context, path string) error {
+	v, _, err := s.Client.Variables().Peek(path, (&api.QueryOptions{}).WithContext(ctx))
+	var refused api.UnexpectedResponseError
+	if errors.As(err, &refused) && refused.StatusCode() == http.StatusForbidden {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading %s: %w", path, err)
+	}
+	if v == nil {
+		return nil
+	}
+	if _, err := s.Client.Variables().Delete(path, (&api.WriteOptions{}).WithContext(ctx)); err != nil {
+		return fmt.Errorf("deleting %s: %w", path, err)
+	}
+	return nil
+}
+
+// List is what all stacks want, sorted by owner. What cannot be read is left
+// out, and its error is returned beside the rest. With an index that a former
+// call returned, it waits for a change, for up to wait.
+func (s Wants) List(ctx context.Context, index uint64, wait time.Duration) ([]*Wanted, uint64, error) {
+	opts := (&api.QueryOptions{WaitIndex: index, WaitTime: wait}).WithContext(ctx)
+	metas, meta, err := s.Client.Variables().PrefixList(WantedFolder+"/", opts)
+	if err != nil {
+		return nil, 0, fmt.Errorf("listing what stacks want of DNS: %w", err)
+	}
+	var (
+		out  []*Wanted
+		errs []error
+	)
+	for _, m := range metas {
+		v, err := s.peek(ctx, m.Path)
+		if v == nil { // deleted since, or an error
+			errs = append(errs, err)
+			continue
+		}
+		w, err := decodeWanted(v)
+		if err == nil {
+			out = append(out, w)
+		}
+		errs = append(errs, err)
+	}
+	slices.SortFunc(out, func(a, b *Wanted) int { return strings.Compare(a.Owner, b.Owner) })
+	return out, meta.LastIndex, errors.Join(errs...)
+}
+
+// Open makes the provider of w. A credential that is a secret of the stack is
+// read; any other is looked for where this process runs.
+func (s Wants) Open(ctx context.Context, w *Wanted, getenv func(string) string) (Provider, error) {
+	o := w.Options
+	o.Getenv = getenv
+	if o.CredentialSecret != "" {
+		v, err := s.peek(ctx, credentialPath(w.Owner))
+		if err != nil {
+			return nil, err
+		}
+		if v != nil {
+			o = o.WithCredential(v.Items[credentialItem])
+		}
+	}
+	return Open(o)
+}
