@@ -270,15 +270,13 @@ func (m *metrics) text(ctx context.Context) string {
 			e.sample("drover_certificate_served_match", number(s.Match), "certificate", name, "address", s.Address)
 		}
 	}
-	ready := maps.Clone(m.accounts)
-	if ready == nil {
-		ready = map[string]bool{}
-	}
+	ready := map[string]bool{}
 	for _, o := range list {
 		for _, name := range o.Spec.Issuers {
-			ready[name] = ready[name] // also one that nobody has asked yet
+			ready[name] = false // until somebody asks it
 		}
 	}
+	maps.Copy(ready, m.accounts)
 	maps.Copy(ready, m.issuers)
 	e.family("drover_issuer_ready", "gauge", "Whether the CA answered this replica the last time; as long as it was not asked, whether there is an account.")
 	for _, name := range slices.Sorted(maps.Keys(ready)) {

@@ -22,6 +22,7 @@ import (
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/controller"
 	"github.com/drover-nomad/drover/dns"
+	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -204,6 +205,36 @@ type certView struct {
 	Attention string      `json:"attention,omitempty"`
 	OK        bool        `json:"ok"`
 	Chain     string      `json:"chain,omitempty"`
+	Edge      []string    `json:"edge,omitempty"` // why an edge does not take or serve it
+}
+
+// atEdge is why instances of the edge do not serve a certificate, and whether
+// one refused its configuration.
+// Without a Consul that answers nobody knows, and that is no error here: the
+// certificate is in a store that needs none.
+func atEdge(ctx context.Context, s *acme.Store, o *acme.Object) (notes []string, refused bool) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	clients, err := connect(ctx, true)
+	if err != nil {
+		return nil, false
+	}
+	r, err := edge.Look(ctx, clients.Nomad, clients.Consul, edge.Options{Store: s, Timeout: 3 * time.Second})
+	if err != nil {
+		return nil, false
+	}
+	for _, i := range r.Instances {
+		if i.Refused != "" {
+			refused = true
+			notes = append(notes, fmt.Sprintf("%s refused its last configuration and serves the one before: %s", i.Node, i.Refused))
+		}
+		for _, c := range i.Certificates {
+			if c.Name == o.Spec.Name && !c.Match {
+				notes = append(notes, fmt.Sprintf("%s: %s; drover edge status shows all of it", i.Node, c.Problem))
+			}
+		}
+	}
+	return notes, refused
 }
 
 func viewOf(o *acme.Object, now time.Time) certView {
@@ -220,6 +251,9 @@ func newCertStatus(streams *IO) *cobra.Command {
 		Use: "status NAME", Short: "Show how one certificate is, and why",
 		Long: `Show how one certificate is, and why.
 
+Where Consul has an edge it is asked whether it takes the certificate: what it
+refused is shown as in drover edge status.
+
 The exit code is 0 when nobody needs to look at it, otherwise 1.`,
 		Example: "  drover cert status public",
 		Args:    exactArgs(1, "NAME"),
@@ -227,15 +261,18 @@ The exit code is 0 when nobody needs to look at it, otherwise 1.`,
 			if err := oneOf("-o", format, "text", "json"); err != nil {
 				return err
 			}
-			_, o, err := store.get(cmd.Context(), args[0])
+			s, o, err := store.get(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
 			v := viewOf(o, time.Now())
+			var refused bool
+			v.Edge, refused = atEdge(cmd.Context(), s, o)
+			v.OK = v.OK && !refused
 			if format == "json" {
 				err = json.NewEncoder(streams.Out).Encode(v)
 			} else {
-				err = printCert(streams, o)
+				err = printCert(streams, o, v.Edge)
 			}
 			if err == nil && !v.OK {
 				err = errSilent{exitError}
@@ -248,7 +285,7 @@ The exit code is 0 when nobody needs to look at it, otherwise 1.`,
 	return cmd
 }
 
-func printCert(streams *IO, o *acme.Object) error {
+func printCert(streams *IO, o *acme.Object, edge []string) error {
 	w := tabwriter.NewWriter(streams.Out, 0, 0, 2, ' ', 0)
 	st, now := &o.Status, time.Now()
 	line := func(name, value string) {
@@ -274,6 +311,9 @@ func printCert(streams *IO, o *acme.Object) error {
 	at("renewed", st.RenewAt)
 	line("because", st.RenewedBy)
 	line("served", st.ServedAs)
+	for _, why := range edge {
+		line("edge", strings.ReplaceAll(why, "\n", "; "))
+	}
 	if st.Attempts > 0 {
 		line("failed", fmt.Sprintf("%d times in a row", st.Attempts))
 	}

@@ -82,6 +82,6 @@ variable "sweep_orphans" {
 
 variable "arguments" {
   type        = list(string)
-  description = "Further arguments of drover controller, such as --store or a stack and its -e."
+  description = "Further arguments of drover controller, such as --store."
   default     = []
 }

@@ -872,6 +872,9 @@ func testRefused(t *testing.T, e *entrance) {
 	if out, _, _ := e.drover.run(t.Context(), "edge", "status"); !strings.Contains(out, "refused") || !strings.Contains(out, "the one before is served") {
 		t.Errorf("status says\n%s", out)
 	}
+	if out, _, code := e.drover.run(t.Context(), "cert", "status", "public"); code != 1 || !strings.Contains(out, "refused its last configuration and serves the one before: ") {
+		t.Errorf("status of the certificate: %d\n%s", code, out)
+	}
 	e.got(t, "GET", "https://kept.test/", nil, nil)
 	put(bundle)
 	eventually(t, 20*time.Second, "the configuration is taken", func() bool {
