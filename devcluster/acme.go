@@ -40,7 +40,8 @@ func (l *layout) pebble() *agentSpec {
 }
 
 // pebbleEnv makes Pebble neither wait before it checks a name nor refuse good
-// nonces, both of which it does to test clients.
+// nonces nor, now and then, do without a proof that it has seen, all of which
+// it does to test clients.
 func pebbleEnv() []string {
-	return []string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0"}
+	return []string{"PEBBLE_VA_NOSLEEP=1", "PEBBLE_WFE_NONCEREJECT=0", "PEBBLE_AUTHZREUSE=0"}
 }
