@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"slices"
 	"strings"
@@ -64,7 +65,8 @@ func Serial(c *x509.Certificate) string { return serialOf(c) }
 func Names(c *x509.Certificate) []string { return certNames(c) }
 
 // Dial asks who serves TLS at address for the chain that it shows to
-// serverName, whatever it is worth.
+// serverName, whatever it is worth. Who wants the PROXY protocol first, an
+// edge behind a load balancer, gets it.
 func Dial(ctx context.Context, address, serverName string, timeout time.Duration) ([]*x509.Certificate, error) {
 	if serverName == "" {
 		host, _, err := net.SplitHostPort(address)
@@ -75,17 +77,38 @@ func Dial(ctx context.Context, address, serverName string, timeout time.Duration
 	}
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	d := tls.Dialer{Config: &tls.Config{ServerName: serverName, InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}} // #nosec G402 -- looks, trusts nothing
-	conn, err := d.DialContext(ctx, "tcp", address)
+	chain, connected, err := shown(ctx, address, serverName, "")
+	if err != nil && connected && ctx.Err() == nil {
+		// Of an address that nobody states, the receiver takes the
+		// connection's own.
+		if behind, _, perr := shown(ctx, address, serverName, "PROXY UNKNOWN\r\n"); perr == nil {
+			return behind, nil
+		}
+	}
+	return chain, err
+}
+
+// shown is the chain that is shown to who says hello first.
+func shown(ctx context.Context, address, serverName, hello string) (chain []*x509.Certificate, connected bool, err error) {
+	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	defer func() { _ = conn.Close() }()
-	chain := conn.(*tls.Conn).ConnectionState().PeerCertificates
-	if len(chain) == 0 {
-		return nil, errors.New("it shows no certificate")
+	defer func() { _ = raw.Close() }()
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = raw.SetDeadline(deadline)
 	}
-	return chain, nil
+	if _, err := io.WriteString(raw, hello); err != nil {
+		return nil, true, err
+	}
+	conn := tls.Client(raw, &tls.Config{ServerName: serverName, InsecureSkipVerify: true, MinVersion: tls.VersionTLS12}) // #nosec G402 -- looks, trusts nothing
+	if err := conn.HandshakeContext(ctx); err != nil {
+		return nil, true, err
+	}
+	if chain = conn.ConnectionState().PeerCertificates; len(chain) == 0 {
+		return nil, true, errors.New("it shows no certificate")
+	}
+	return chain, true, nil
 }
 
 // Served is what one place serves.

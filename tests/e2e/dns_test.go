@@ -16,9 +16,11 @@ import (
 	"time"
 
 	capi "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/devcluster"
+	"github.com/drover-nomad/drover/dns"
 )
 
 // siteFiles are a stack with a route, its record and a wildcard certificate.
@@ -298,6 +300,32 @@ func TestSite(t *testing.T) {
 		seen.forget("PDNS_API_KEY=" + key)
 		testKeys(t, s.running, seen, secrets, map[string]bool{"dns/api-key": true, "dns/pdns.conf": true})
 	})
+	t.Run("what the controller is left", func(t *testing.T) {
+		left := func(folder string) api.VariableItems {
+			t.Helper()
+			v, _, err := s.nomad.Variables().Peek(folder+"/site/dev", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if v == nil {
+				return nil
+			}
+			return v.Items
+		}
+		s.secret(t, "another-key-of-powerdns")
+		if got := left(dns.CredentialFolder)["credential"]; got != "another-key-of-powerdns" {
+			t.Errorf("the credential of the controller is the old one, or none: %d bytes", len(got))
+		}
+		if text := left(dns.WantedFolder)["wanted"]; !strings.Contains(text, `"hosts":["shop.drover.test"]`) || !strings.Contains(text, `"policy":"sync"`) {
+			t.Error(text)
+		}
+		s.drover.must(t, "destroy", s.dir, "-e", "dev", "-y")
+		for _, folder := range []string{dns.WantedFolder, dns.CredentialFolder} {
+			if left(folder) != nil {
+				t.Errorf("%s is left", folder)
+			}
+		}
+	})
 }
 
 // credential gives the stack the key of PowerDNS.
@@ -307,8 +335,13 @@ func (s *site) credential(t testing.TB) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.secret(t, key)
+}
+
+func (s *site) secret(t testing.TB, value string) {
+	t.Helper()
 	file := filepath.Join(t.TempDir(), "key")
-	if err := os.WriteFile(file, []byte(key+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(value+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s.drover.must(t, "secrets", "set", s.dir, "dns_key", "-e", "dev", "--file", file)

@@ -26,6 +26,8 @@ func TestDocker(t *testing.T) {
 	startDocker(t)
 	r := start(t, false)
 
+	t.Run("controller", func(t *testing.T) { testControllerImage(t, r) })
+
 	const ocisImage, haproxyImage = "drover-e2e/ocis:2.0.0", "drover-e2e/haproxy:2.0.0"
 	files := withLibraries(t, filepath.Join(r.BinDir(), "ocis"))
 	files["usr/bin/ocis"] = filepath.Join(r.BinDir(), "ocis")
@@ -47,6 +49,22 @@ func TestDocker(t *testing.T) {
 	eventually(t, 30*time.Second, "the PROPFIND works", func() bool { return r.ocis.propfind(t.Context()) })
 	testOCIS(t, r.ocis, admin)
 	r.drover.must(t, "destroy", "ocis", "-e", "dev", "-y")
+}
+
+// testControllerImage runs the controller as the image that is released: the
+// program and nothing else, as nobody in particular, with the API socket of
+// its task.
+func testControllerImage(t *testing.T, r *running) {
+	const image = "drover-e2e/drover:2.0.0"
+	importImage(t, image, `ENTRYPOINT ["/usr/bin/drover"]`, map[string]string{"usr/bin/drover": r.drover.binary})
+	r.drover.must(t, "deploy", "drover", "-e", "dev", "-var", "driver=docker", "-var", "image="+image, "-var", "user=65534")
+	eventually(t, 30*time.Second, "one of the two works", func() bool {
+		return strings.Contains(r.controllerLog(t), `"event":"leader"`)
+	})
+	if n := strings.Count(r.controllerLog(t), `"msg":"listening"`); n != 2 {
+		t.Errorf("%d replicas, want 2\n%s", n, r.controllerLog(t))
+	}
+	r.drover.must(t, "destroy", "drover", "-e", "dev", "-y")
 }
 
 // startDocker makes sure that an engine answers on the default socket, where

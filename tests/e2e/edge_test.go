@@ -887,6 +887,11 @@ func testRefused(t *testing.T, e *entrance) {
 // testAcceptProxy comes through a load balancer that speaks the PROXY
 // protocol.
 func testAcceptProxy(t *testing.T, e *entrance) {
+	// The look at what is served comes past the load balancer.
+	eventually(t, 30*time.Second, "the certificate is seen to be served", func() bool {
+		_, _, code := e.drover.run(t.Context(), "cert", "verify", "public", "--at", e.Loopback()+":9443")
+		return code == 0
+	})
 	s := serve(t, "behind")
 	e.register(t, "behind", address(s), "drover.route=behind.test/", "drover.allow=203.0.113.0/24")
 	eventually(t, 30*time.Second, "the address of the client arrives", func() bool {
