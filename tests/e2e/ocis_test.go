@@ -22,6 +22,7 @@ import (
 	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/acl"
 	"github.com/drover-nomad/drover/devcluster"
 	"github.com/drover-nomad/drover/devcluster/devtest"
 )
@@ -120,6 +121,17 @@ func startOn(t *testing.T, opts devcluster.Options) *running {
 	consul, err := capi.NewClient(cluster.ConsulConfig())
 	if err != nil {
 		t.Fatal(err)
+	}
+	if opts.Secure { // drover has the policies of a deployer and no more
+		token, _, err := nomad.ACLTokens().Create(&api.ACLToken{Type: "client", Policies: []string{acl.Scope{}.Nomad(acl.Deployer).Name}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		other, _, err := consul.ACL().TokenCreate(&capi.ACLToken{Policies: []*capi.ACLTokenPolicyLink{{Name: acl.Scope{}.Consul(acl.Deployer).Name}}}, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		env = append(env, "NOMAD_TOKEN="+token.SecretID, "CONSUL_HTTP_TOKEN="+other.SecretID)
 	}
 	binary := buildDrover(t, cluster.BinDir()) // where tasks find it
 	return &running{
