@@ -67,6 +67,10 @@ chaos: tools ## releases struck by faults; CHAOS='-seed N' repeats one run, CHAO
 	@mkdir -p bin
 	go test -count=1 -timeout 3h -parallel 6 -v -run TestChaos ./tests/chaos $(if $(CHAOS),$(CHAOS),-from 0 -runs 66) -rows $$PWD/bin/chaos.ndjson
 
+.PHONY: e2e-secure
+e2e-secure: tools ## tests/e2e on a cluster with ACLs and mutual TLS, with the policies of a deployer
+	@DROVER_TEST_SECURE=1 go test -count=1 -timeout 40m -v ./tests/e2e
+
 FUZZTIME ?= 30s
 
 .PHONY: fuzz

@@ -30,6 +30,7 @@ func Rules() []Rule {
 		{Name: "deadline-order", Severity: Error, Why: "min_healthy_time, healthy_deadline and progress_deadline must grow in this order.", job: deadlineOrder},
 		{Name: "reschedule-hides-failure", Severity: Warning, Why: "While failed allocations are rescheduled, a deployment fails and reverts only at progress_deadline.", job: rescheduleHidesFailure},
 		{Name: "template-wait", Severity: Warning, Why: "A template that follows services in Consul with the default wait and splay is seconds to minutes late.", job: templateWait},
+		{Name: "template-without-consul", Severity: Warning, Why: "Where Consul has ACLs, a task has a token only with a consul block: without one, templates see no services and no keys, and say nothing.", job: templateWithoutConsul},
 		{Name: "volatile-function", Severity: Error, Why: "A function that never returns the same twice makes every plan a change.", job: volatileFunction},
 		{Name: "mutable-tag", Severity: Warning, Why: "An image without a fixed tag can change under a running release.", job: mutableTag},
 		{Name: "secret-in-clear", Severity: Error, Why: "A secret in a job spec can be read by everyone who may read the job.", job: secretInClear},
@@ -196,6 +197,28 @@ func templateWait(s *subject) {
 				if len(missing) > 0 {
 					s.report(s.at(group(g), "task "+t.Name, fmt.Sprintf("template #%d", i)), "A template that follows services has the default "+strings.Join(missing, " and "),
 						`Write splay = "0s" and a wait block with min = "200ms" and max = "1s": the defaults are 5 s to 4 min and up to 5 s.`)
+				}
+			}
+		}
+	}
+}
+
+// readsConsul finds the functions of templates that ask Consul.
+var readsConsul = regexp.MustCompile(`\{\{(?:[^}]*[\s(|-])?(?:(?:service|node|key|keyExists|keyOrDefault|ls|safeLs|tree|safeTree|caLeaf|connect)\s+["$(.]|(?:services|nodes|datacenters|caRoots)\b)`)
+
+// templateWithoutConsul goes by what Nomad's servers do: they give a task an
+// identity for Consul when the task or its group has a consul block, or when it
+// brings one. Without a token Consul does not refuse, it answers with an empty
+// list.
+func templateWithoutConsul(s *subject) {
+	for _, g := range s.Job.Job.TaskGroups {
+		for _, t := range g.Tasks {
+			if g.Consul != nil || t.Consul != nil || slices.ContainsFunc(t.Identities, func(id *api.WorkloadIdentity) bool { return strings.HasPrefix(id.Name, "consul_") }) {
+				continue
+			}
+			for i, tmpl := range t.Templates {
+				if tmpl.EmbeddedTmpl != nil && readsConsul.MatchString(*tmpl.EmbeddedTmpl) {
+					s.report(s.at(group(g), "task "+t.Name, fmt.Sprintf("template #%d", i)), "A template reads Consul and the task has no consul block", "Write consul {} in the task.")
 				}
 			}
 		}
