@@ -297,7 +297,7 @@ func (r *run) browse(ctx context.Context, tr *traffic) {
 		case <-tick.C:
 		}
 		tr.sent.Add(1)
-		if !r.page(ctx, client) && ctx.Err() == nil {
+		if !r.browsing(ctx, client) && ctx.Err() == nil {
 			tr.lost.Add(1)
 		}
 	}

@@ -85,13 +85,13 @@ func (r *run) last() *record.Release {
 
 // truth holds the exit code of the deploy and what it said against Nomad and
 // the record.
-func (r *run) truth(out string, code int, one, two []service) {
+func (r *run) truth(out string, code int, one, two version) {
 	has, last := r.nomadHas(), r.last()
-	was, new := r.wanted(one), r.wanted(two)
+	was, new := one.runs, two.runs
 	lie := func(format string, args ...any) {
 		r.violate("exit code %d, and %s; release %d is %s (cause %q, %s), Nomad has %v", code, fmt.Sprintf(format, args...), last.Number, last.State, last.Cause, last.Detail, has)
 	}
-	begun := last.Number == 2
+	begun := last.Number == r.base+1
 	switch {
 	case begun && last.State == record.Done && !maps.Equal(has, new):
 		lie("the record says deployed, and that does not run")
@@ -137,8 +137,8 @@ func (r *run) truth(out string, code int, one, two []service) {
 }
 
 // converge brings about what is wanted, as an operator would.
-func (r *run) converge(p plan, code int, one, bad, two []service) bool {
-	was := r.wanted(one)
+func (r *run) converge(p plan, one, bad, two version) bool {
+	was := one.runs
 	said := func(verb string, more ...string) (string, int) {
 		out, code := r.drover(verb, more...)
 		r.row.Then = append(r.row.Then, strings.Join(append([]string{verb}, more...), " "))
@@ -156,7 +156,7 @@ func (r *run) converge(p plan, code int, one, bad, two []service) bool {
 		}
 		switch p.verb {
 		case "take-over":
-			r.write(two)
+			two.write()
 			if out, code := said("deploy", "--take-over", "--lock-wait", "45s"); code != exitOK {
 				r.violate("deploy --take-over ended with %d:\n%s", code, out)
 				return false
@@ -178,15 +178,15 @@ func (r *run) converge(p plan, code int, one, bad, two []service) bool {
 			}
 		}
 	}
-	if last := r.last(); last.State != record.Done || p.crash || last.Number < 2 {
-		r.write(two)
+	if last := r.last(); last.State != record.Done || p.crash || last.Number <= r.base {
+		two.write()
 		if out, code := said("deploy", "--lock-wait", "45s"); code != exitOK {
 			r.violate("the next deploy ended with %d:\n%s", code, out)
 			return false
 		}
 	}
-	if has := r.nomadHas(); !maps.Equal(has, r.wanted(two)) {
-		r.violate("at the end Nomad has %v, wanted is %v", has, r.wanted(two))
+	if has := r.nomadHas(); !maps.Equal(has, two.runs) {
+		r.violate("at the end Nomad has %v, wanted is %v", has, two.runs)
 		return false
 	}
 	var out string
@@ -202,7 +202,7 @@ func (r *run) converge(p plan, code int, one, bad, two []service) bool {
 }
 
 // quiet says what runs beside what should.
-func (r *run) quiet(want []service) {
+func (r *run) quiet(want version) {
 	var why string
 	err := r.until(r.t.Context(), 90*time.Second, "nothing is left over", func() bool {
 		why = r.unrest(want)
@@ -214,12 +214,13 @@ func (r *run) quiet(want []service) {
 }
 
 // unrest is the first thing found that should not be there, or is missing.
-func (r *run) unrest(want []service) string {
-	count := map[string]int{}
+func (r *run) unrest(want version) string {
+	if has, err := r.values(); err != nil || !maps.Equal(has, want.runs) {
+		return fmt.Sprintf("Nomad has %v, %v", has, err)
+	}
 	total := 0
-	for _, s := range want {
-		count[r.job(s.name)] = s.count
-		total += s.count * len(r.site.regions)
+	for _, n := range r.counts {
+		total += n * len(r.site.regions)
 	}
 	for _, region := range r.site.regions {
 		running := map[string]int{}
@@ -232,8 +233,8 @@ func (r *run) unrest(want []service) string {
 				running[a.JobID]++
 			}
 		}
-		if !maps.Equal(running, count) {
-			return fmt.Sprintf("allocations %v, wanted are %v", running, count)
+		if !maps.Equal(running, r.counts) {
+			return fmt.Sprintf("allocations %v, wanted are %v", running, r.counts)
 		}
 		dc := ""
 		if len(r.site.regions) > 1 {
@@ -259,8 +260,8 @@ func (r *run) unrest(want []service) string {
 				}
 			}
 		}
-		if !maps.Equal(registered, count) {
-			return fmt.Sprintf("registrations %v, wanted are %v", registered, count)
+		if !maps.Equal(registered, r.counts) {
+			return fmt.Sprintf("registrations %v, wanted are %v", registered, r.counts)
 		}
 	}
 	if n := len(r.site.processes(r.name + "-")); n != total {

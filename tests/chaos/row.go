@@ -10,6 +10,9 @@ type Row struct {
 	Seed   uint64   `json:"seed"`
 	Site   string   `json:"site"`   // the kind of cluster
 	Faults []string `json:"faults"` // in the order in which they struck
+	// Crash says that a service of the new version does not start, so that the
+	// deploy has to fail.
+	Crash bool `json:"crash,omitempty"`
 	// Code is the exit code of the deploy that the faults struck, -1 when they
 	// killed it.
 	Code int `json:"code"`

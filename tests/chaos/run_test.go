@@ -34,6 +34,10 @@ type run struct {
 	proxy *devtest.Proxy
 	token string // accessor of the deployer, "" without ACLs
 
+	base     int            // the release before the one that is struck
+	counts   map[string]int // job → allocations that are wanted
+	browsing func(context.Context, *http.Client) bool
+
 	deploy    *process
 	takenOver bool         // another drover went on with the release
 	healed    atomic.Value // chan struct{}, closed when the API answers again
@@ -104,7 +108,7 @@ func (r *run) until(ctx context.Context, limit time.Duration, what string, ok fu
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	for !ok() {
-		if wait(ctx, 200*time.Millisecond) != nil {
+		if wait(ctx, 300*time.Millisecond) != nil {
 			return fmt.Errorf("not within %s: %s", limit, what)
 		}
 	}
@@ -194,26 +198,26 @@ func (r *run) plan() plan {
 	return p
 }
 
-func (r *run) execute() {
-	t, ctx := r.t, r.t.Context()
-	p := r.plan()
-	one, two := versions(r.rng)
-	r.write(one)
-	if out, code := r.drover("deploy"); code != 0 {
-		r.violate("the first deploy, before any fault, ended with %d:\n%s", code, out)
-		return
-	}
-	if len(r.site.regions) == 1 && r.site.host != "" {
-		client := &http.Client{Timeout: 3 * time.Second}
-		if err := r.until(ctx, time.Minute, "the edge leads to it", func() bool { return r.page(ctx, client) }); err != nil {
-			r.violate("%s", err)
-			return
-		}
-		client.CloseIdleConnections()
-	}
-	r.known()
+// version is one state of the stack: how to write its source, and what Nomad
+// shows when it runs.
+type version struct {
+	write func()
+	runs  map[string]string // REGION/JOB → VALUE
+}
 
-	bad := slices.Clone(two)
+func (r *run) version(services []service) version {
+	return version{func() { r.write(services) }, r.wanted(services)}
+}
+
+// execute is a run on a cheap stack.
+func (r *run) execute() {
+	p := r.plan()
+	from, to := versions(r.rng)
+	r.browsing, r.counts = r.page, map[string]int{}
+	for _, s := range to {
+		r.counts[r.job(s.name)] = s.count
+	}
+	bad := slices.Clone(to)
 	if p.crash {
 		for i := range bad {
 			if bad[i].name == "web" {
@@ -221,7 +225,33 @@ func (r *run) execute() {
 			}
 		}
 	}
-	r.write(bad)
+	one := r.version(from)
+	one.write()
+	if out, code := r.drover("deploy"); code != 0 {
+		r.violate("the first deploy, before any fault, ended with %d:\n%s", code, out)
+		return
+	}
+	if r.site.host != "" {
+		client := &http.Client{Timeout: 3 * time.Second}
+		if err := r.until(r.t.Context(), time.Minute, "the edge leads to it", func() bool { return r.page(r.t.Context(), client) }); err != nil {
+			r.violate("%s", err)
+			return
+		}
+		client.CloseIdleConnections()
+	}
+	r.known()
+	if r.release(p, one, r.version(bad), r.version(to)) {
+		r.leave()
+	}
+}
+
+// release deploys the version bad, strikes, and gets to the version two: the
+// same unless bad has a service that does not start.
+func (r *run) release(p plan, one, bad, two version) bool {
+	t, ctx := r.t, r.t.Context()
+	bad.write()
+	r.base = r.last().Number
+	r.row.Crash = p.crash
 
 	// Clients, from the first fault on.
 	var tr traffic
@@ -281,7 +311,7 @@ func (r *run) execute() {
 	}
 
 	r.truth(out, code, one, bad)
-	if !r.converge(p, code, one, bad, two) {
+	if !r.converge(p, one, bad, two) {
 		t.Logf("the deploy said\n%s", out)
 	}
 	r.row.Recover = time.Since(healed)
@@ -292,10 +322,10 @@ func (r *run) execute() {
 	r.quiet(two)
 	r.compare()
 	r.secrets()
-	r.leave()
 	if len(r.row.Violations) > 0 {
 		t.Logf("the deploy said (exit code %d)\n%s", code, out)
 	}
+	return len(r.row.Violations) == 0
 }
 
 // known puts the files of which the checksums are known.
