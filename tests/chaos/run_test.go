@@ -173,17 +173,20 @@ var all = func() []fault {
 // first is the fault that a seed is about.
 func first(seed uint64) fault { return all[seed%uint64(len(all))] }
 
+// others are faults that can strike together with f: those of its site, and
+// those that every site knows.
+func (f fault) others() []fault {
+	return slices.DeleteFunc(slices.Clone(all), func(o fault) bool {
+		everywhere := strings.HasPrefix(o.name, "service ") || strings.HasPrefix(o.name, "Nomad ") || strings.HasPrefix(o.name, "Consul ")
+		return o.name == f.name || strings.HasPrefix(o.name, "drover") || o.site != f.site && !everywhere
+	})
+}
+
 func (r *run) plan() plan {
 	rng := r.rng
 	p := plan{faults: []fault{first(r.seed)}}
-	if rng.IntN(5) == 0 { // two at a time
-		for {
-			f := all[rng.IntN(len(all))]
-			if f.site == p.faults[0].site && f.name != p.faults[0].name && !strings.HasPrefix(f.name, "drover") {
-				p.faults = append(p.faults, f)
-				break
-			}
-		}
+	if also := p.faults[0].others(); rng.IntN(5) == 0 { // two at a time
+		p.faults = append(p.faults, also[rng.IntN(len(also))])
 	}
 	for range p.faults {
 		p.after = append(p.after, 1+rng.IntN(22))
