@@ -20,6 +20,7 @@ var (
 	flagFrom = flag.Uint64("from", 1, "with -runs: the first seed")
 	flagRuns = flag.Uint64("runs", 0, "how many seeds, one after the other (default: a few of all)")
 	flagRows = flag.String("rows", "", "append a line of JSON for each run to this `file`")
+	flagOCIS = flag.Uint64("ocis", 0, "how many releases of oCIS are struck, from -from on")
 	flagSite = flag.String("site", "", "only seeds on this kind of site")
 )
 
@@ -123,9 +124,13 @@ func openRows(t *testing.T) *rows {
 
 // one is one run.
 func (rs *rows) one(t *testing.T, s *site, seed uint64) {
-	r := newRun(t, s, seed)
-	began := time.Now()
-	r.execute()
+	rs.write(t, newRun(t, s, seed), (*run).execute)
+}
+
+// write makes a run and writes down what came of it.
+func (rs *rows) write(t *testing.T, r *run, execute func(*run)) {
+	s, seed, began := r.site, r.seed, time.Now()
+	execute(r)
 	row := r.row
 	row.Took, row.Commit, row.Date = time.Since(began), rs.commit, began.UTC().Format(time.DateOnly)
 	t.Logf("%s: %s, exit code %d, then %v, recovered in %s, %d of %d requests lost, %d files, %s altogether",
@@ -134,7 +139,7 @@ func (rs *rows) one(t *testing.T, s *site, seed uint64) {
 		t.Errorf("seed %d: %s", seed, v)
 	}
 	if t.Failed() {
-		t.Errorf("repeat it: make chaos CHAOS='-seed %d'", seed)
+		t.Errorf("repeat it: make chaos CHAOS='%s'", r.again())
 	}
 	rs.mu.Lock()
 	defer rs.mu.Unlock()

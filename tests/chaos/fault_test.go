@@ -287,7 +287,7 @@ type traffic struct {
 
 // browse asks for a page of the stack until ctx ends, ten times a second.
 func (r *run) browse(ctx context.Context, tr *traffic) {
-	client := &http.Client{Timeout: 3 * time.Second}
+	client := r.site.client(3 * time.Second)
 	defer client.CloseIdleConnections()
 	for tick := time.NewTicker(100 * time.Millisecond); ; {
 		select {
@@ -297,7 +297,7 @@ func (r *run) browse(ctx context.Context, tr *traffic) {
 		case <-tick.C:
 		}
 		tr.sent.Add(1)
-		if !r.browsing(ctx, client) && ctx.Err() == nil {
+		if !r.look(ctx, client) && ctx.Err() == nil {
 			tr.lost.Add(1)
 		}
 	}
@@ -324,12 +324,12 @@ func (r *run) page(ctx context.Context, client *http.Client) bool {
 // upload puts files until ctx ends and remembers those that were acknowledged.
 func (r *run) upload(ctx context.Context, seed uint64) {
 	rng := rand.New(rand.NewPCG(seed, 7))
-	client := &http.Client{Timeout: 5 * time.Second}
+	client := r.site.client(5 * time.Second)
 	defer client.CloseIdleConnections()
 	tick := time.NewTicker(200 * time.Millisecond)
 	defer tick.Stop()
 	for i := 0; ; i++ {
-		r.put(ctx, client, fmt.Sprintf("f%d", i), rng)
+		r.keep(ctx, client, fmt.Sprintf("f%d", i), rng)
 		select {
 		case <-ctx.Done():
 			return

@@ -34,9 +34,12 @@ type run struct {
 	proxy *devtest.Proxy
 	token string // accessor of the deployer, "" without ACLs
 
-	base     int            // the release before the one that is struck
-	counts   map[string]int // job → allocations that are wanted
-	browsing func(context.Context, *http.Client) bool
+	base   int            // the release before the one that is struck
+	counts map[string]int // job, and service in Consul → instances that are wanted
+	// What clients do: look at something, store a file, and read one again.
+	look  func(context.Context, *http.Client) bool
+	store func(ctx context.Context, c *http.Client, name string, body []byte) bool
+	fetch func(name string) ([]byte, error)
 
 	deploy    *process
 	takenOver bool         // another drover went on with the release
@@ -70,7 +73,10 @@ func (r *run) violate(format string, args ...any) {
 
 // environment of the stack.
 func (r *run) environment() string {
-	if len(r.site.regions) > 1 {
+	switch {
+	case r.site.kind == ocis:
+		return "dev"
+	case len(r.site.regions) > 1:
 		return "prod"
 	}
 	return "default"
@@ -128,6 +134,8 @@ func newRun(t *testing.T, s *site, seed uint64) *run {
 		rng: rand.New(rand.NewPCG(seed, 0)), files: map[string]string{}, env: s.env,
 		row: Row{Seed: seed, Site: s.kind},
 	}
+	r.look, r.store = r.page, r.put
+	r.fetch = func(name string) ([]byte, error) { return os.ReadFile(filepath.Join(r.data, name)) }
 	r.data = filepath.Join(s.dev.DataDir(), r.name)
 	if err := os.MkdirAll(r.data, 0o700); err != nil {
 		t.Fatal(err)
@@ -216,7 +224,7 @@ func (r *run) version(services []service) version {
 func (r *run) execute() {
 	p := r.plan()
 	from, to := versions(r.rng)
-	r.browsing, r.counts = r.page, map[string]int{}
+	r.counts = map[string]int{}
 	for _, s := range to {
 		r.counts[r.job(s.name)] = s.count
 	}
@@ -235,7 +243,7 @@ func (r *run) execute() {
 		return
 	}
 	if r.site.host != "" {
-		client := &http.Client{Timeout: 3 * time.Second}
+		client := r.site.client(3 * time.Second)
 		if err := r.until(r.t.Context(), time.Minute, "the edge leads to it", func() bool { return r.page(r.t.Context(), client) }); err != nil {
 			r.violate("%s", err)
 			return
@@ -344,24 +352,35 @@ func (r *run) known() {
 		}
 		return
 	}
-	client := &http.Client{Timeout: 5 * time.Second}
+	client := r.site.client(5 * time.Second)
 	defer client.CloseIdleConnections()
 	rng := rand.New(rand.NewPCG(r.seed, 5))
 	for i := range 20 {
 		name := fmt.Sprintf("known%d", i)
-		if err := r.until(r.t.Context(), 30*time.Second, name+" is stored", func() bool { return r.put(r.t.Context(), client, name, rng) }); err != nil {
+		if err := r.until(r.t.Context(), 30*time.Second, name+" is stored", func() bool { return r.keep(r.t.Context(), client, name, rng) }); err != nil {
 			r.violate("%s", err)
 			return
 		}
 	}
 }
 
-// put sends a file and says whether it was acknowledged.
-func (r *run) put(ctx context.Context, client *http.Client, name string, rng *rand.Rand) bool {
+// keep stores a file, remembers it, and says whether it was acknowledged.
+func (r *run) keep(ctx context.Context, client *http.Client, name string, rng *rand.Rand) bool {
 	body := make([]byte, 100+rng.IntN(20_000))
 	for i := range body {
 		body[i] = byte(rng.Uint32())
 	}
+	if !r.store(ctx, client, name, body) {
+		return false
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.files[name] = checksum(body)
+	return true
+}
+
+// put stores a file of a cheap stack.
+func (r *run) put(ctx context.Context, client *http.Client, name string, body []byte) bool {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPut, r.url("/file/"+name), bytes.NewReader(body))
 	if err != nil {
 		return false
@@ -371,11 +390,5 @@ func (r *run) put(ctx context.Context, client *http.Client, name string, rng *ra
 		return false
 	}
 	_ = res.Body.Close()
-	if res.StatusCode != http.StatusCreated {
-		return false
-	}
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.files[name] = checksum(body)
-	return true
+	return res.StatusCode == http.StatusCreated
 }

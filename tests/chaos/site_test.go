@@ -3,8 +3,11 @@ package chaos
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,6 +32,7 @@ const (
 	regions = "two regions" // a wave each
 	secure  = "secured"     // one node with ACLs and mutual TLS
 	full    = "small disk"  // one node, all data on a disk of its own
+	ocis    = "oCIS"        // one node with the whole of it, edge and controller
 )
 
 // site is a cluster on which runs follow each other.
@@ -43,6 +47,12 @@ type site struct {
 	regions []string
 	host    string // of routes; "" without an edge
 	disk    string // mounted; "" without one
+	roots   *x509.CertPool
+}
+
+// client trusts the CA of the site.
+func (s *site) client(timeout time.Duration) *http.Client {
+	return &http.Client{Timeout: timeout, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.roots, MinVersion: tls.VersionTLS12}}}
 }
 
 // droverBinary is built once.
@@ -69,6 +79,8 @@ func newSite(t *testing.T, kind string) *site {
 	switch kind {
 	case single:
 		opts.ACME = true
+	case ocis:
+		opts.ACME, opts.Tools = true, []string{devcluster.OCIS}
 	case nodes:
 		opts.Shape = devcluster.Shape{Servers: 3, Clients: 2}
 	case regions:

@@ -123,6 +123,9 @@ func (r *run) spec(s service) string {
       unlimited      = true
     }
     shutdown_delay = "1500ms"
+    ephemeral_disk {
+      size = 10
+    }
     network {
       port "http" {}
     }
