@@ -63,9 +63,9 @@ load: tools ## every service of oCIS rolled under load; renews its table in docs
 	@DROVER_TEST_LOAD=all go test -count=1 -timeout 60m -v -run TestRollUnderLoad ./tests/e2e -write-load ../../docs/reliability.md
 
 .PHONY: chaos
-chaos: tools ## releases struck by faults; CHAOS='-seed N' repeats one run, CHAOS='-from 1 -runs 200' makes many
+chaos: tools ## releases struck by faults; CHAOS='-seed N' repeats one run, CHAOS='-from 0 -runs 198' makes many, CHAOS='-ocis 5' strikes oCIS
 	@mkdir -p bin
-	go test -count=1 -timeout 3h -parallel 6 -v -run TestChaos ./tests/chaos $(if $(CHAOS),$(CHAOS),-from 0 -runs 66) -rows $$PWD/bin/chaos.ndjson
+	go test -count=1 -timeout 3h -parallel 6 -v -run 'TestChaos|TestOCIS' ./tests/chaos $(if $(CHAOS),$(CHAOS),-from 0 -runs 66) -rows $$PWD/bin/chaos.ndjson
 
 .PHONY: e2e-secure
 e2e-secure: tools ## tests/e2e on a cluster with ACLs and mutual TLS, with the policies of a deployer

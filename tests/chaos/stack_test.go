@@ -124,7 +124,7 @@ func (r *run) spec(s service) string {
     }
     shutdown_delay = "1500ms"
     ephemeral_disk {
-      size = 10
+      size = 101
     }
     network {
       port "http" {}
