@@ -130,7 +130,10 @@ job "mesh-ocis" {
         template {
           destination = "local/registry.lua"
           data        = <<EOT
-local agent = "http://" .. os.getenv("CONSUL") .. "/v1/agent/service/"
+local consul = os.getenv("CONSUL")
+-- An agent that wants client certificates is asked by its socket.
+local socket = string.match(consul, "^unix://(.*)")
+local agent = "http://" .. (socket and "localhost" or consul) .. "/v1/agent/service/"
 local headers = { ["X-Consul-Token"] = { os.getenv("CONSUL_HTTP_TOKEN") or "" } }
 local services = {
 %{for name, port in local.registry~}
@@ -140,7 +143,7 @@ local services = {
 
 local function ask(method, path, body)
   local client = core.httpclient()
-  local answer = client[method](client, { url = agent .. path, headers = headers, body = body, timeout = 2000 })
+  local answer = client[method](client, { url = agent .. path, dst = socket and "unix@" .. socket, headers = headers, body = body, timeout = 2000 })
   return answer and answer.status
 end
 
