@@ -312,13 +312,21 @@ func (r *run) page(ctx context.Context, client *http.Client) bool {
 	if err != nil {
 		return false
 	}
+	began := time.Now()
 	res, err := client.Do(req)
 	if err != nil {
+		if ctx.Err() == nil {
+			r.t.Logf("after %s: %v", time.Since(began).Round(time.Millisecond), err)
+		}
 		return false
 	}
 	defer res.Body.Close() //nolint:errcheck // read only
 	_, err = io.Copy(io.Discard, res.Body)
-	return err == nil && res.StatusCode == http.StatusOK
+	if err != nil || res.StatusCode != http.StatusOK {
+		r.t.Logf("after %s: %s, %v", time.Since(began).Round(time.Millisecond), res.Status, err)
+		return false
+	}
+	return true
 }
 
 // upload puts files until ctx ends and remembers those that were acknowledged.

@@ -58,15 +58,16 @@ func Table(rows []Row) string {
 		return cmp.Or(cmp.Compare(a.site, b.site), cmp.Compare(a.fault, b.fault))
 	})
 	var out strings.Builder
-	out.WriteString("| on | fault | runs | how the deploy ended | violations | recovered: median, max | requests lost |\n|---|---|---:|---|---:|---|---:|\n")
+	out.WriteString("| on | fault | runs | how the deploy ended | violations | recovered: median, max | requests lost | seeds |\n|---|---|---:|---|---:|---|---:|---|\n")
 	for _, k := range keys {
 		runs := lines[k]
 		ends := map[string]int{}
 		var times []time.Duration
+		var seeds []uint64
 		sent, lost, bad := 0, 0, 0
 		for _, r := range runs {
 			ends[r.Outcome()]++
-			times = append(times, r.Recover)
+			times, seeds = append(times, r.Recover), append(seeds, r.Seed)
 			sent, lost = sent+r.Sent, lost+r.Lost
 			if !r.Good() {
 				bad++
@@ -81,8 +82,8 @@ func Table(rows []Row) string {
 		if sent > 0 {
 			requests = fmt.Sprintf("%d of %d", lost, sent)
 		}
-		fmt.Fprintf(&out, "| %s | %s | %d | %s | %d | %.1f s, %.1f s | %s |\n", k.site, k.fault, len(runs), strings.Join(how, ", "), bad,
-			times[len(times)/2].Seconds(), times[len(times)-1].Seconds(), requests)
+		fmt.Fprintf(&out, "| %s | %s | %d | %s | %d | %.1f s, %.1f s | %s | %s |\n", k.site, k.fault, len(runs), strings.Join(how, ", "), bad,
+			times[len(times)/2].Seconds(), times[len(times)-1].Seconds(), requests, Ranges(seeds))
 	}
 	return out.String()
 }

@@ -16,8 +16,8 @@ func TestTable(t *testing.T) {
 	}
 	got := Table(rows)
 	for _, line := range []string{
-		"| s | a | 3 | deployed 2, went back 1 | 1 | 2.0 s, 3.0 s | 1 of 30 |\n",
-		"| r | two at a time | 1 | killed 1 | 0 | 0.0 s, 0.0 s |  |\n",
+		"| s | a | 3 | deployed 2, went back 1 | 1 | 2.0 s, 3.0 s | 1 of 30 | 1–3 |\n",
+		"| r | two at a time | 1 | killed 1 | 0 | 0.0 s, 0.0 s |  | 9 |\n",
 	} {
 		if !strings.Contains(got, line) {
 			t.Errorf("%q is not in\n%s", line, got)
