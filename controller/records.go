@@ -69,7 +69,7 @@ func (c *controller) records(ctx context.Context) {
 		if errors.Join(append(results, err)...) == nil {
 			c.metrics.done("dns")
 		}
-		if err != nil && !wait(ctx, dnsLook) {
+		if (err != nil || index == 0) && !wait(ctx, dnsLook) { // of 0 there is no blocking query
 			return
 		}
 	}
