@@ -55,7 +55,7 @@ func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*
 	err = errors.Join(err, p.findFormer(ctx, opts.Former))
 	wg.Wait()
 	if err = errors.Join(err, consulErr); err != nil {
-		return nil, err
+		return nil, c.explain(err)
 	}
 	err = each(len(p.steps), 8, func(i int) (err error) {
 		s := p.steps[i]
@@ -66,7 +66,7 @@ func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*
 		return err
 	})
 	if err != nil {
-		return nil, err
+		return nil, c.explain(err)
 	}
 	return p, nil
 }

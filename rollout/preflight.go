@@ -265,7 +265,7 @@ func CheckRequired(ctx context.Context, c Clients, ids []string) error {
 		case notFound(err):
 			return fmt.Errorf("job %q must run before this stack and is not there; deploy its stack first", ids[i])
 		case err != nil:
-			return fmt.Errorf("reading required job %q: %w", ids[i], err)
+			return c.explain(fmt.Errorf("reading required job %q: %w", ids[i], err))
 		case deref(job.Status, "") != "running":
 			return fmt.Errorf("job %q must run before this stack and is %s; look at `nomad job status %s`", ids[i], deref(job.Status, "unknown"), ids[i])
 		}

@@ -21,7 +21,7 @@ import (
 // NOMAD_ADDR and CONSUL_HTTP_ADDR, whose servers forward to its region and
 // Consul datacenter.
 func Dial(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error) {
-	var c Clients
+	c := Clients{target: t}
 	nc, err := nomadConfig(t)
 	if err == nil {
 		c.Nomad, err = NewNomad(nc)
@@ -54,14 +54,7 @@ func Dial(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error
 	if c.Consul, err = capi.NewClient(cc); err != nil {
 		return c, dialError("Consul", t, err)
 	}
-	if err := preflightConsul(ctx, c.Consul); err != nil {
-		var refused *ClusterError
-		if errors.As(err, &refused) {
-			refused.Address = cc.Address
-		}
-		return c, inTarget(t, err)
-	}
-	return c, nil
+	return c, inTarget(t, preflightConsul(ctx, c.Consul))
 }
 
 // reachRegion finds out whether requests for the target's region arrive
@@ -87,11 +80,32 @@ func inTarget(t *stack.Target, err error) error {
 		return err
 	}
 	var cluster *ClusterError
-	if errors.As(err, &cluster) {
-		cluster.Target = t.Name
+	if !errors.As(err, &cluster) {
+		return fmt.Errorf("target %s: %w", t.Name, err)
+	}
+	cluster.Target = t.Name
+	if t.Cluster == nil {
 		return err
 	}
-	return fmt.Errorf("target %s: %w", t.Name, err)
+	// What the environment of the process says is of no use there.
+	cluster.Hint = fmt.Sprintf("look at its server, and at address, token and certificates of cluster %q in the environment", t.Cluster.Name)
+	if cluster.System == "Consul" && t.Cluster.Consul != nil {
+		cluster.Address = t.Cluster.Consul.Address
+	}
+	return err
+}
+
+// explain tells a failure of the target's cluster in the error of a request to
+// it, so that its address and token are named and not those of the command
+// line.
+func (c Clients) explain(err error) error {
+	if c.target == nil {
+		return err
+	}
+	if cluster, ok := AsClusterError(err, c.Nomad.Address()); ok {
+		return inTarget(c.target, cluster)
+	}
+	return err
 }
 
 func dialError(system string, t *stack.Target, err error) error {

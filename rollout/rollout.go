@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/stack"
 )
 
 // Clients are the two servers that a rollout talks to. Region and namespace
@@ -20,6 +21,8 @@ type Clients struct {
 	Nomad *api.Client
 	// Consul may be nil when no job registers a service there.
 	Consul *capi.Client
+
+	target *stack.Target // whose they are, nil for those of the command line
 }
 
 // Options of a rollout. The zero value is ready for use.

@@ -59,10 +59,10 @@ func Status(ctx context.Context, c Clients, jobs []render.Job) ([]ServiceStatus,
 		running[i] = out[i].fill(specs[i], job, allocs)
 		return nil
 	})
-	if err != nil || c.Consul == nil {
-		return out, err
+	if err == nil && c.Consul != nil {
+		err = consulStatus(ctx, c, out, specs, running)
 	}
-	return out, consulStatus(ctx, c, out, specs, running)
+	return out, c.explain(err)
 }
 
 // fill judges the job without Consul and returns what runs.

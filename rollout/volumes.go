@@ -56,7 +56,7 @@ func MissingVolumes(ctx context.Context, c Clients, jobs []render.Job) ([]Missin
 		if listed[at] == nil {
 			list, _, err := c.Nomad.HostVolumes().List(nil, (&api.QueryOptions{Region: w.Region, Namespace: w.Namespace}).WithContext(ctx))
 			if err != nil {
-				return nil, fmt.Errorf("listing host volumes: %w", err)
+				return nil, c.explain(fmt.Errorf("listing host volumes: %w", err))
 			}
 			listed[at] = map[string]api.HostVolumeState{}
 			for _, v := range list {

@@ -157,14 +157,20 @@ type world struct {
 }
 
 func newWorld(t *testing.T) *world {
-	w := &world{t: t, binary: filepath.Join(t.TempDir(), "drover"), dir: t.TempDir()}
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", w.binary, "../../cmd/drover").CombinedOutput(); err != nil {
-		t.Fatalf("building drover: %v\n%s", err, out)
-	}
+	w := newShop(t)
 	w.dev = devtest.Cluster(t, devcluster.Options{Shape: devcluster.Shape{Regions: []string{"eu", "us"}, Datacenters: []string{"dc1", "dc2"}}})
 	var err error
 	if w.env, err = w.dev.Env("eu"); err != nil {
 		t.Fatal(err)
+	}
+	return w
+}
+
+// newShop is drover and the stack, without a cluster.
+func newShop(t *testing.T) *world {
+	w := &world{t: t, binary: filepath.Join(t.TempDir(), "drover"), dir: t.TempDir()}
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", w.binary, "../../cmd/drover").CombinedOutput(); err != nil {
+		t.Fatalf("building drover: %v\n%s", err, out)
 	}
 	for name, text := range shop {
 		w.write(name, text)
@@ -302,12 +308,12 @@ func (w *world) rendered(region, job, file string) string {
 }
 
 // approve approves the wave that waits, as soon as one does.
-func (w *world) approve() {
+func (w *world) approve(wave string) {
 	w.t.Helper()
 	deadline := time.Now().Add(2 * time.Minute)
 	for {
 		out, code := w.drover("approve")
-		if code == 0 && strings.Contains(out, "wave rest is approved") {
+		if code == 0 && strings.Contains(out, "wave "+wave+" is approved") {
 			return
 		}
 		if time.Now().After(deadline) {
@@ -398,7 +404,7 @@ func TestWaves(t *testing.T) {
 	if err := w.dev.Kill(t.Context(), "us-nomad-server-1"); err != nil {
 		t.Fatal(err)
 	}
-	w.approve()
+	w.approve("rest")
 	e := <-done
 	if e.code != 10 || !strings.Contains(e.out, "web@nyc: unreachable") || !strings.Contains(e.out, "drover resume shop -e prod") {
 		t.Fatalf("it ended with %d:\n%s", e.code, e.out)
