@@ -270,6 +270,34 @@ func (r *Releases) Last(ctx context.Context) (*Release, error) {
 	return r.Read(ctx, numbers[len(numbers)-1])
 }
 
+// Now returns the newest release and who holds the lock, nil where there is
+// none: two requests (GET /v1/vars and /v1/var/:path), and one more while
+// somebody holds the lock.
+func (r *Releases) Now(ctx context.Context) (*Release, *Holder, error) {
+	list, _, err := r.client.Variables().PrefixList(r.folder+"/", (&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return nil, nil, fmt.Errorf("listing the releases of stack %s: %w", r.stack, err)
+	}
+	newest, locked := 0, false
+	for _, v := range list {
+		if n, err := strconv.Atoi(strings.TrimPrefix(v.Path, r.folder+"/releases/")); err == nil {
+			newest = max(newest, n)
+		}
+		locked = locked || v.Path == r.lockPath() && v.Lock != nil
+	}
+	var holder *Holder
+	if locked {
+		if holder, err = r.Holder(ctx); err != nil {
+			return nil, nil, err
+		}
+	}
+	if newest == 0 {
+		return nil, holder, nil
+	}
+	last, err := r.Read(ctx, newest)
+	return last, holder, err
+}
+
 // Read returns the head of a release; ErrNoRelease when there is none.
 func (r *Releases) Read(ctx context.Context, number int) (*Release, error) {
 	head, _, err := r.watch(ctx, number, 0)

@@ -465,6 +465,19 @@ func (s *Secrets) find(specs []*stack.Secret, name string) (*stack.Secret, error
 	return nil, fmt.Errorf("%w: %q; stack %s has %s", ErrNotFound, name, s.stack, strings.Join(names, ", "))
 }
 
+// Item is one item of the secrets, by a name of stack.Secret.Items.
+func (s *Secrets) Item(ctx context.Context, name string) (Value, error) {
+	m, err := s.read(ctx)
+	if err != nil {
+		return Value{}, err
+	}
+	v, ok := m.items[name]
+	if !ok {
+		return Value{}, fmt.Errorf("%w: %q of stack %s has no value", ErrNotFound, name, s.stack)
+	}
+	return NewValue(v), nil
+}
+
 // Show returns one item. A certificate has several: NAME_ca, NAME_cert, NAME_key.
 func (s *Secrets) Show(ctx context.Context, specs []*stack.Secret, name string) (Value, error) {
 	m, err := s.read(ctx)

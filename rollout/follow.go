@@ -325,7 +325,8 @@ func (f *follower) pause(ctx context.Context) error {
 	if f.watcher != nil {
 		changed = f.watcher.Changed()
 	}
-	again := 15 * time.Second // a belt: events may be dropped
+	// A belt, since events may be dropped: a look is about four requests.
+	again := max(15*time.Second, 4*time.Second*time.Duration(f.hub.following()))
 	if !f.hub.live(f.step) {
 		// No event stream: the token may not read it, or the server is away.
 		q := f.step.spec.query(ctx)

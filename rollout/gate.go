@@ -77,7 +77,7 @@ func Hold(ctx context.Context, parties []Party, o GateOptions, tell func(GatePro
 	changed := make(chan struct{}, 1)
 	watched := make([]*watchedParty, len(parties))
 	for i, p := range parties {
-		watched[i] = &watchedParty{Party: p, changed: changed, waiting: GateFirstLook}
+		watched[i] = &watchedParty{Party: p, changed: changed, waiting: GateFirstLook, gap: time.Duration(2*len(parties)) * gateGap}
 		watching.Go(func() { watched[i].run(wctx) })
 	}
 	var probe *watchedProbe
@@ -188,102 +188,147 @@ func look(parties []*watchedParty, probe *watchedProbe) gateState {
 	return st
 }
 
-// watchedParty keeps the state of a party up to date: it is read when Nomad's
-// event stream or Consul says that something changed.
+// watchedParty keeps the state of a party up to date. Nomad is read again
+// when its event stream says that something changed; Consul's answers come by
+// themselves.
 type watchedParty struct {
 	Party
 	changed chan<- struct{}
+	gap     time.Duration // at least, between two readings
 
 	mu       sync.Mutex
 	waiting  string
 	lost     string
 	troubles int
 
-	first map[string]uint64 // JobModifyIndex by job, as seen first
+	specs   []spec
+	first   map[string]uint64 // JobModifyIndex by job, as seen first
+	list    []ServiceStatus   // as last read, nil when that failed
+	running []map[string]string
+	problem string // of the last reading
 }
+
+// gateGap is how far apart the two requests are, on the average, that reading
+// a party takes.
+const gateGap = time.Second
 
 func (p *watchedParty) name(service string) string {
 	return render.Job{Service: service, Target: p.Target}.Name()
 }
 
 func (p *watchedParty) run(ctx context.Context) {
-	specs := make([]spec, len(p.Jobs))
+	p.specs = specsOf(p.Jobs)
 	var names []string
-	for i, j := range p.Jobs {
-		specs[i] = specOf(j.Job)
-		names = append(names, consul.Names(specs[i].consul)...)
+	for _, s := range p.specs {
+		names = append(names, consul.Names(s.consul)...)
 	}
-	h := newHub(ctx, p.Clients.Nomad, specs)
+	h := newHub(ctx, p.Clients.Nomad, p.specs)
+	var watcher *consul.Watcher
 	var inConsul <-chan struct{}
 	if len(names) > 0 && p.Clients.Consul != nil {
 		slices.Sort(names)
-		inConsul = consul.Watch(ctx, p.Clients.Consul, slices.Compact(names)).Changed()
+		watcher = consul.Watch(ctx, p.Clients.Consul, slices.Compact(names))
+		inConsul = watcher.Changed()
 	}
+	var read, due time.Time
 	for {
-		begun := time.Now()
-		p.read(ctx)
-		if ctx.Err() != nil {
-			return
+		if now := time.Now(); !now.Before(due) {
+			p.read(ctx)
+			if ctx.Err() != nil {
+				return
+			}
+			wait := 15 * time.Second
+			if !h.allLive() {
+				wait = 2 * p.gap // no event stream
+			}
+			read, due = now, now.Add(max(wait, p.gap))
 		}
+		p.judge(watcher)
 		poke(p.changed)
-		const atMost, atLeast = 15 * time.Second, 250 * time.Millisecond
-		wait := atMost
-		if !h.allLive() {
-			wait = 2 * time.Second // no event stream
-		}
-		timer := time.NewTimer(wait)
+		timer := time.NewTimer(time.Until(due))
 		select {
 		case <-h.any:
+			// Changes come in bursts: they are seen together.
+			if soon := read.Add(p.gap); soon.Before(due) {
+				due = soon
+			}
 		case <-inConsul:
 		case <-timer.C:
 		case <-ctx.Done():
 		}
 		timer.Stop()
-		// Changes come in bursts: a moment later they are seen together.
-		timer = time.NewTimer(max(atLeast-time.Since(begun), 0))
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if ctx.Err() != nil {
 			return
 		}
 	}
 }
 
+// read asks Nomad.
 func (p *watchedParty) read(ctx context.Context) {
 	rctx, cancel := context.WithTimeoutCause(ctx, 20*time.Second, errors.New("no answer within 20 seconds"))
 	defer cancel()
-	list, err := Status(rctx, p.Clients, p.Jobs)
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.waiting = ""
-	if err != nil {
+	is, err := list(rctx, p.Clients, p.specs)
+	if p.list, p.running, p.problem = nil, nil, ""; err != nil {
 		where := ""
 		if p.Target != "" {
 			where = " of target " + p.Target
 		}
-		p.waiting = "an answer from the servers" + where + ": " + firstLine(plain(err).Error())
+		p.problem = "an answer from the servers" + where + ": " + firstLine(plain(err).Error())
+		return
+	}
+	for i, s := range p.specs {
+		st, running := s.status(p.Jobs[i], is[s.at()], s.total())
+		p.list, p.running = append(p.list, st), append(p.running, running)
+	}
+}
+
+// judge says how the party stands, with what Consul says now.
+func (p *watchedParty) judge(watcher *consul.Watcher) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.waiting = p.problem; p.list == nil {
 		return
 	}
 	if p.first == nil {
 		p.first = map[string]uint64{}
 	}
 	p.troubles = 0
-	for _, s := range list {
-		p.troubles += s.troubles
-		switch index, seen := p.first[s.JobID]; {
+	for i, st := range p.list {
+		p.troubles += st.troubles
+		switch index, seen := p.first[st.JobID]; {
 		case !seen:
-			p.first[s.JobID] = s.index
-		case index != s.index:
-			p.lost = fmt.Sprintf("%s: somebody else changed job %q", p.name(s.Service), s.JobID)
-			if s.Status == "stopped" {
-				p.lost = fmt.Sprintf("%s: somebody else stopped job %q", p.name(s.Service), s.JobID)
+			p.first[st.JobID] = st.index
+		case index != st.index:
+			p.lost = fmt.Sprintf("%s: somebody else changed job %q", p.name(st.Service), st.JobID)
+			if st.Status == "stopped" {
+				p.lost = fmt.Sprintf("%s: somebody else stopped job %q", p.name(st.Service), st.JobID)
 			}
 		}
-		if !s.OK && p.waiting == "" {
-			p.waiting = p.name(s.Service) + ": " + s.Detail
+		if st.OK && watcher != nil {
+			st.Detail = unwell(watcher, p.specs[i], p.running[i])
+		}
+		switch {
+		case p.waiting != "" || st.Detail == "":
+		case st.Detail == GateFirstLook:
+			p.waiting = st.Detail
+		default:
+			p.waiting = p.name(st.Service) + ": " + st.Detail
 		}
 	}
+}
+
+// unwell says what is wrong with the instances in Consul, "" when nothing is.
+func unwell(watcher *consul.Watcher, s spec, running map[string]string) string {
+	h, known, err := watcher.Judge(s.consul, running)
+	switch {
+	case len(s.consul) == 0:
+		return ""
+	case err != nil:
+		return err.Error()
+	case !known:
+		return GateFirstLook
+	}
+	return describe(h.Failing)
 }
 
 // watchedProbe makes the request of a gate again and again.

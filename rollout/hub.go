@@ -21,6 +21,25 @@ type hub struct {
 	mu   sync.Mutex
 	wait map[string]chan struct{} // by place and job ID
 	up   map[place]bool
+	busy int // how many followers there are
+}
+
+// follows counts a follower, which is over when the function is called.
+func (h *hub) follows() (over func()) {
+	add := func(n int) {
+		h.mu.Lock()
+		h.busy += n
+		h.mu.Unlock()
+	}
+	add(1)
+	return func() { add(-1) }
+}
+
+// following is how many followers there are.
+func (h *hub) following() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.busy
 }
 
 type place struct{ region, namespace string }

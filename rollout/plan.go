@@ -17,8 +17,8 @@ import (
 )
 
 // Prepare asks Nomad what each job would change (POST /v1/job/:id/plan) and,
-// where that is nothing, whether what runs is healthy
-// (GET /v1/job/:id/allocations and one request to Consul). Nothing is written.
+// where that is nothing, whether what runs is healthy: two requests for all
+// together (see list) and one to Consul. Nothing is written.
 func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*Plan, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("no answer within a minute"))
 	defer cancel()
@@ -47,22 +47,32 @@ func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*
 		})
 	}
 
-	allocs := make([][]*api.AllocationListStub, len(p.steps))
-	err := each(len(p.steps), 8, func(i int) (err error) {
-		allocs[i], err = p.steps[i].ask(ctx, c, p.opts)
-		return err
-	})
+	err := each(len(p.steps), 16, func(i int) error { return p.steps[i].ask(ctx, c, p.opts) })
 	err = errors.Join(err, p.findFormer(ctx, opts.Former))
+	var unchanged []spec
+	for _, s := range p.steps {
+		if err == nil && s.unchanged() && !s.spec.registeredIsDeployed() {
+			unchanged = append(unchanged, s.spec)
+		}
+	}
+	var is map[jobAt]*listed
+	if err == nil {
+		is, err = list(ctx, c, unchanged)
+	}
 	wg.Wait()
 	if err = errors.Join(err, consulErr); err != nil {
 		return nil, c.explain(err)
 	}
 	err = each(len(p.steps), 8, func(i int) (err error) {
 		s := p.steps[i]
-		if s.healthy = s.unchanged() && s.spec.settled(allocs[i], s.plan.Annotations, instances); s.healthy || !s.unchanged() {
+		var allocs []*api.AllocationListStub
+		if l := is[s.spec.at()]; l != nil {
+			allocs = l.allocs
+		}
+		if s.healthy = s.unchanged() && s.spec.settled(allocs, s.plan.Annotations, instances); s.healthy || !s.unchanged() {
 			return nil
 		}
-		s.recreate, err = s.spec.hopeless(ctx, c, s.plan.JobModifyIndex, allocs[i])
+		s.recreate, err = s.spec.hopeless(ctx, c, s.plan.JobModifyIndex, allocs)
 		return err
 	})
 	if err != nil {
@@ -71,32 +81,23 @@ func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*
 	return p, nil
 }
 
-// ask plans one job, and reads its allocations if that says that nothing
-// changed.
-func (s *step) ask(ctx context.Context, c Clients, o Options) ([]*api.AllocationListStub, error) {
+// ask plans one job.
+func (s *step) ask(ctx context.Context, c Clients, o Options) error {
 	if err := s.keepCounts(ctx, c); err != nil {
-		return nil, err
+		return err
 	}
 	if err := s.askPlan(ctx, c); err != nil {
-		return nil, err
+		return err
 	}
 	if mark := restartMark(s.plan.Diff); mark != "" && o.KeepRestarts {
 		s.Job.Job = Restarted(s.Job.Job, mark)
 		if err := s.askPlan(ctx, c); err != nil {
-			return nil, err
+			return err
 		}
 	}
-	if s.recreate = retyped(s.plan); s.recreate != "" {
-		s.retyped = true
-	}
-	if !s.unchanged() || s.spec.registeredIsDeployed() {
-		return nil, nil
-	}
-	allocs, _, err := c.Nomad.Jobs().Allocations(s.spec.id, false, s.spec.query(ctx))
-	if err != nil {
-		return nil, fmt.Errorf("reading the allocations of job %q: %w", s.spec.id, err)
-	}
-	return allocs, nil
+	s.recreate = retyped(s.plan)
+	s.retyped = s.recreate != ""
+	return nil
 }
 
 func (s *step) askPlan(ctx context.Context, c Clients) error {

@@ -21,6 +21,16 @@ import (
 // NOMAD_ADDR and CONSUL_HTTP_ADDR, whose servers forward to its region and
 // Consul datacenter.
 func Dial(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error) {
+	return dial(ctx, t, needConsul, true)
+}
+
+// Reach is Dial for who only reads: versions and tokens are not looked at
+// beforehand.
+func Reach(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error) {
+	return dial(ctx, t, needConsul, false)
+}
+
+func dial(ctx context.Context, t *stack.Target, needConsul, preflight bool) (Clients, error) {
 	c := Clients{target: t}
 	nc, err := nomadConfig(t)
 	if err == nil {
@@ -31,8 +41,10 @@ func Dial(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("no answer within 10 seconds"))
 	defer cancel()
-	if err := preflightNomad(ctx, c.Nomad); err != nil {
-		return c, inTarget(t, err)
+	if preflight {
+		if err := preflightNomad(ctx, c.Nomad); err != nil {
+			return c, inTarget(t, err)
+		}
 	}
 	if err := reachRegion(ctx, c.Nomad, t); err != nil {
 		return c, inTarget(t, err)
@@ -47,14 +59,17 @@ func Dial(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error
 	if t.Name != "" { // else it is all where the addresses lead
 		if cc.Datacenter = t.ConsulDatacenter; cc.Datacenter == "" {
 			if cc.Datacenter, err = consulDatacenter(ctx, c.Nomad, t); err != nil {
-				return c, inTarget(t, err)
+				return c, inTarget(t, c.explain(err))
 			}
 		}
 	}
 	if c.Consul, err = capi.NewClient(cc); err != nil {
 		return c, dialError("Consul", t, err)
 	}
-	return c, inTarget(t, preflightConsul(ctx, c.Consul))
+	if preflight {
+		err = preflightConsul(ctx, c.Consul)
+	}
+	return c, inTarget(t, err)
 }
 
 // reachRegion finds out whether requests for the target's region arrive
@@ -67,6 +82,10 @@ func reachRegion(ctx context.Context, nomad *api.Client, t *stack.Target) error 
 	_, err := nomad.Raw().Query("/v1/status/leader", &leader, (&api.QueryOptions{Region: t.Region}).WithContext(ctx))
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
+	}
+	var answered api.UnexpectedResponseError
+	if !errors.As(err, &answered) {
+		return nomadError(&ClusterError{System: "Nomad", Address: nomad.Address(), Err: err})
 	}
 	return &ClusterError{
 		System: "Nomad", Address: nomad.Address(), Problem: fmt.Sprintf("does not reach region %q", t.Region), Err: plain(err),

@@ -326,6 +326,7 @@ func (p *Plan) runStep(ctx context.Context, s *step, byName map[string]*step, sl
 	default:
 	}
 
+	defer hub.follows()()
 	start := time.Now()
 	f := &follower{
 		clients: p.clients, opts: p.opts, step: s, wake: hub.wake(s), hub: hub,

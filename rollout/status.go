@@ -30,51 +30,66 @@ type ServiceStatus struct {
 
 	index    uint64 // JobModifyIndex
 	troubles int    // see trouble
+	failing  []consul.Failing
 }
 
-// Status reads how the jobs are now (GET /v1/job/:id and its allocations,
-// one request to Consul). Only names, namespaces and regions of the given
-// jobs are used: counts and services are those of the job that is registered.
+// Status reads how the jobs are now: three requests for each region and
+// namespace and one to Consul, however many jobs there are (see list and
+// versions). What belongs into Consul is what the given jobs say; where that is
+// not there, the registered job is asked, which may be an older one.
 func Status(ctx context.Context, c Clients, jobs []render.Job) ([]ServiceStatus, error) {
-	out := make([]ServiceStatus, len(jobs))
-	specs := make([]spec, len(jobs))
-	running := make([]map[string]string, len(jobs))
-	err := each(len(jobs), 8, func(i int) error {
-		given := specOf(jobs[i].Job)
-		out[i] = ServiceStatus{Target: jobs[i].Target, Service: jobs[i].Service, JobID: given.id}
-		job, _, err := c.Nomad.Jobs().Info(given.id, given.query(ctx))
-		switch {
-		case notFound(err):
-			out[i].Status, out[i].Detail = "missing", "not deployed"
-			return nil
-		case err != nil:
-			return fmt.Errorf("reading job %q: %w", given.id, err)
-		}
-		specs[i] = specOf(job)
-		specs[i].namespace, specs[i].region = given.namespace, given.region
-		allocs, _, err := c.Nomad.Jobs().Allocations(given.id, false, given.query(ctx))
-		if err != nil {
-			return fmt.Errorf("reading the allocations of job %q: %w", given.id, err)
-		}
-		running[i] = out[i].fill(specs[i], job, allocs)
-		return nil
-	})
-	if err == nil && c.Consul != nil {
-		err = consulStatus(ctx, c, out, specs, running)
-	}
+	out, err := status(ctx, c, jobs)
 	return out, c.explain(err)
 }
 
-// fill judges the job without Consul and returns what runs.
-func (st *ServiceStatus) fill(s spec, job *api.Job, allocs []*api.AllocationListStub) map[string]string {
-	st.Type, st.Status, st.Version = s.kind, deref(job.Status, ""), deref(job.Version, 0)
-	if job.SubmitTime != nil {
-		st.Submitted = time.Unix(0, *job.SubmitTime)
+func status(ctx context.Context, c Clients, jobs []render.Job) ([]ServiceStatus, error) {
+	specs := specsOf(jobs)
+	is, err := list(ctx, c, specs)
+	if err != nil {
+		return nil, err
 	}
-	st.Desired = s.total()
-	st.index, st.troubles = deref(job.JobModifyIndex, 0), trouble(allocs)
+	of, err := versions(ctx, c, specs)
+	if err != nil {
+		return nil, err
+	}
+	out := make([]ServiceStatus, len(jobs))
+	running := make([]map[string]string, len(jobs))
+	for i, s := range specs {
+		desired := s.total()
+		v, ok := of[s.at()]
+		if ok {
+			desired = v.GroupCountSum
+		}
+		out[i], running[i] = s.status(jobs[i], is[s.at()], desired)
+		out[i].Version = v.Version
+	}
+	if c.Consul == nil {
+		return out, nil
+	}
+	return out, consulStatus(ctx, c, out, specs, running)
+}
+
+func specsOf(jobs []render.Job) []spec {
+	out := make([]spec, len(jobs))
+	for i, j := range jobs {
+		out[i] = specOf(j.Job)
+	}
+	return out
+}
+
+// status judges a job without Consul, nil when it is not there. It returns
+// also what runs, by allocation ID.
+func (s spec) status(j render.Job, l *listed, desired int) (ServiceStatus, map[string]string) {
+	st := ServiceStatus{Target: j.Target, Service: j.Service, JobID: s.id}
+	if l == nil {
+		st.Status, st.Detail = "missing", "not deployed"
+		return st, nil
+	}
+	s.kind, s.parent = l.stub.Type, l.stub.Periodic || l.stub.ParameterizedJob // of the registered one
+	st.Type, st.Status, st.Submitted = l.stub.Type, l.stub.Status, time.Unix(0, l.stub.SubmitTime)
+	st.index, st.troubles = l.stub.JobModifyIndex, trouble(l.allocs)
 	running := map[string]string{}
-	live := current(allocs)
+	live := current(l.allocs)
 	for _, a := range live {
 		unhealthy := a.DeploymentStatus != nil && a.DeploymentStatus.Healthy != nil && !*a.DeploymentStatus.Healthy
 		switch {
@@ -87,46 +102,84 @@ func (st *ServiceStatus) fill(s spec, job *api.Job, allocs []*api.AllocationList
 			st.Healthy++
 		}
 	}
-	if s.perNode() {
+	if st.Desired = desired; s.perNode() {
 		st.Desired = len(live)
 	}
-	stopped := deref(job.Stop, false)
 	switch {
-	case stopped:
+	case l.stub.Stop:
 		st.Status, st.Detail = "stopped", "stopped by somebody"
-	case s.registeredIsDeployed():
+	case s.parent, !s.perNode() && desired == 0:
 		st.OK = true
 	case st.Healthy < st.Desired || (s.perNode() && st.Desired == 0):
-		st.Detail = snapshot{allocs: allocs}.waiting(st.Healthy, st.Desired)
+		st.Detail = snapshot{allocs: l.allocs}.waiting(st.Healthy, st.Desired)
 		if st.Detail == "" {
 			st.Detail = fmt.Sprintf("%d of %d allocations healthy", st.Healthy, st.Desired)
 		}
 	default:
 		st.OK = true
 	}
-	return running
+	return st, running
 }
 
+// consulStatus adds what Consul says.
 func consulStatus(ctx context.Context, c Clients, out []ServiceStatus, specs []spec, running []map[string]string) error {
+	instances, err := readConsul(ctx, c, specs)
+	if err != nil {
+		return err
+	}
+	var doubtful []int
+	for i := range out {
+		if !out[i].inConsul(specs[i], running[i], instances) {
+			doubtful = append(doubtful, i)
+		}
+	}
+	// The stack may have been changed since it was deployed.
+	registered := make([]spec, len(doubtful))
+	err = each(len(doubtful), 8, func(n int) error {
+		s := specs[doubtful[n]]
+		job, _, err := c.Nomad.Jobs().Info(s.id, s.query(ctx))
+		if err != nil {
+			return fmt.Errorf("reading job %q: %w", s.id, err)
+		}
+		registered[n] = specOf(job)
+		return nil
+	})
+	if err == nil {
+		instances, err = readConsul(ctx, c, registered)
+	}
+	if err != nil {
+		return err
+	}
+	for n, i := range doubtful {
+		if !out[i].inConsul(registered[n], running[i], instances) && out[i].OK {
+			out[i].OK, out[i].Detail = false, describe(out[i].failing)
+		}
+	}
+	return nil
+}
+
+// readConsul reads the instances of all services of the jobs at once, nil
+// when there are none.
+func readConsul(ctx context.Context, c Clients, specs []spec) (map[string][]consul.Instance, error) {
 	var names []string
 	for _, s := range specs {
 		names = append(names, consul.Names(s.consul)...)
 	}
 	if len(names) == 0 {
-		return nil
+		return nil, nil
 	}
 	slices.Sort(names)
 	instances, err := consul.Read(ctx, c.Consul, slices.Compact(names))
 	if err != nil {
-		return consulError(&ClusterError{System: "Consul", Address: consulAddress(), Err: err})
+		return nil, consulError(&ClusterError{System: "Consul", Address: consulAddress(), Err: err})
 	}
-	for i := range out {
-		checked := slices.DeleteFunc(slices.Clone(specs[i].consul), func(s consul.Service) bool { return s.Checks == 0 })
-		h := consul.Judge(checked, running[i], instances)
-		out[i].ChecksPassing, out[i].ChecksTotal = h.Passing, h.Total
-		if !h.Healthy() && out[i].OK {
-			out[i].OK, out[i].Detail = false, describe(h.Failing)
-		}
-	}
-	return nil
+	return instances, nil
+}
+
+// inConsul counts the instances that have checks.
+func (st *ServiceStatus) inConsul(s spec, running map[string]string, instances map[string][]consul.Instance) bool {
+	checked := slices.DeleteFunc(slices.Clone(s.consul), func(s consul.Service) bool { return s.Checks == 0 })
+	h := consul.Judge(checked, running, instances)
+	st.ChecksPassing, st.ChecksTotal, st.failing = h.Passing, h.Total, h.Failing
+	return h.Healthy()
 }

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"fmt"
+	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -27,7 +28,10 @@ type Member struct{ Target, Service string }
 // Gate is what must hold after a wave, beside its services being healthy in
 // Nomad and passing in Consul.
 type Gate struct {
-	HTTP *Check // nil for none
+	HTTP *Check // nil for none; never with a password
+	// Secret is the item of the stack's secrets that is the password of the
+	// probe. It is read when the gate is looked at, and so never recorded.
+	Secret string
 	// Command is run where drover runs, without a shell; it ends with 0 when
 	// the gate holds. Empty for none.
 	Command []string
@@ -52,8 +56,14 @@ type gateBlock struct {
 	Status        []int             `hcl:"status,optional"`
 	Contains      string            `hcl:"contains,optional"`
 	TLSSkipVerify bool              `hcl:"tls_skip_verify,optional"`
+	BasicAuth     *gateAuthBlock    `hcl:"basic_auth,block"`
 	Command       []string          `hcl:"command,optional"`
 	Timeout       string            `hcl:"timeout,optional"`
+}
+
+type gateAuthBlock struct {
+	Username string `hcl:"username"`
+	Secret   string `hcl:"secret"`
 }
 
 type waveRead struct {
@@ -94,16 +104,26 @@ func (r *environmentReader) gate(b *hcl.Block, v gateBlock, w *Wave) {
 		r.bad(attrRange(b, "command"), "The command of a gate has no name", `Write it as a list: ["./smoke.sh", "--fast"].`)
 	}
 	if v.HTTP == "" {
-		if v.Method != "" || v.Headers != nil || v.Status != nil || v.Contains != "" || v.TLSSkipVerify {
-			r.bad(b.DefRange, "The gate has no URL", "method, headers, status, contains and tls_skip_verify belong to http = \"…\".")
+		if v.Method != "" || v.Headers != nil || v.Status != nil || v.Contains != "" || v.TLSSkipVerify || v.BasicAuth != nil {
+			r.bad(b.DefRange, "The gate has no URL", "method, headers, basic_auth, status, contains and tls_skip_verify belong to http = \"…\".")
 		}
 		if len(v.Command) == 0 && v.Timeout == "" {
 			r.bad(b.DefRange, "The gate asks for nothing", "Write http or command; that services are healthy is asked without a gate block.")
 		}
 		return
 	}
-	if u, err := url.Parse(v.HTTP); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+	const asSecret = "It would stand in the record of every release. Write basic_auth { username = \"…\", secret = \"…\" } with the name of a secret of the stack, or use command."
+	switch u, err := url.Parse(v.HTTP); {
+	case err == nil && u.User != nil:
+		r.bad(attrRange(b, "http"), "The URL of a gate has a password", asSecret)
+	case err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
 		r.bad(attrRange(b, "http"), fmt.Sprintf("Invalid URL %q of a gate", v.HTTP), "Write it whole: https://HOST/PATH.")
+	}
+	for name := range v.Headers {
+		switch http.CanonicalHeaderKey(name) {
+		case "Authorization", "Proxy-Authorization", "Cookie":
+			r.bad(attrRange(b, "headers"), fmt.Sprintf("The header %s of a gate is a secret", name), asSecret)
+		}
 	}
 	for _, status := range v.Status {
 		if status < 100 || status > 599 {
@@ -113,6 +133,16 @@ func (r *environmentReader) gate(b *hcl.Block, v gateBlock, w *Wave) {
 	g.HTTP = &Check{
 		Name: w.Name, URL: v.HTTP, Method: v.Method, Headers: v.Headers, Status: v.Status,
 		Contains: v.Contains, TLSSkipVerify: v.TLSSkipVerify, Range: b.DefRange,
+	}
+	if a := v.BasicAuth; a != nil {
+		var items []string
+		for _, s := range r.s.Secrets {
+			items = append(items, s.Items()...)
+		}
+		g.HTTP.Username, g.Secret = a.Username, a.Secret
+		if !slices.Contains(items, a.Secret) {
+			r.unknown(attrRange(childBlock(b, "basic_auth"), "secret"), "The gate", "secret item", a.Secret, items)
+		}
 	}
 }
 
