@@ -15,7 +15,7 @@ import (
 // asker asks on a terminal whether a wave may begin; it is nil where nobody
 // can be asked.
 func asker(streams *IO, format string) func(context.Context, release.Approval) (bool, error) {
-	if !streams.TTY || format == "json" {
+	if !streams.Ask || format == "json" {
 		return nil
 	}
 	// Reading cannot be called back: when the approval comes from elsewhere, the
@@ -34,9 +34,9 @@ func asker(streams *IO, format string) func(context.Context, release.Approval) (
 		fmt.Fprintf(streams.Err, "Begin wave %s of release %d with %s? [y/N] ", a.Wave, a.Number, strings.Join(a.Services, ", "))
 		select {
 		case answer, ok := <-lines:
-			if !ok {
-				<-ctx.Done() // nobody is there after all
-				return false, ctx.Err()
+			if !ok { // Ctrl-D
+				fmt.Fprintln(streams.Err)
+				return false, nil
 			}
 			answer = strings.ToLower(strings.TrimSpace(answer))
 			return answer == "y" || answer == "yes", nil

@@ -86,6 +86,12 @@ func TestOnCluster(t *testing.T) {
 		t.Parallel()
 		unchanged(t, env)
 	})
+	for name, test := range map[string]func(*testing.T, []string){"approvals": approvals, "watches": watches, "annotates": annotates, "requests": requests} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, env)
+		})
+	}
 	t.Run("interrupt", func(t *testing.T) {
 		t.Parallel()
 		interrupt(t, env)

@@ -36,6 +36,10 @@ func connect(ctx context.Context, needConsul bool) (rollout.Clients, error) {
 // connectTargets is connect for each target that jobs are in; withConsul says
 // whether the health of their services matters.
 func connectTargets(ctx context.Context, s *stack.Stack, jobs []render.Job, withConsul bool) (map[string]rollout.Clients, error) {
+	return clientsOf(ctx, s, jobs, withConsul, rollout.Dial)
+}
+
+func clientsOf(ctx context.Context, s *stack.Stack, jobs []render.Job, withConsul bool, dial func(context.Context, *stack.Target, bool) (rollout.Clients, error)) (map[string]rollout.Clients, error) {
 	var targets []*stack.Target
 	var needConsul []bool
 	for _, t := range s.Targets {
@@ -47,7 +51,7 @@ func connectTargets(ctx context.Context, s *stack.Stack, jobs []render.Job, with
 	clients, errs := make([]rollout.Clients, len(targets)), make([]error, len(targets))
 	var wg sync.WaitGroup
 	for i, t := range targets {
-		wg.Go(func() { clients[i], errs[i] = rollout.Dial(ctx, t, needConsul[i]) })
+		wg.Go(func() { clients[i], errs[i] = dial(ctx, t, needConsul[i]) })
 	}
 	wg.Wait()
 	out := map[string]rollout.Clients{}

@@ -253,10 +253,12 @@ type deployView struct {
 	io        *IO
 	name, env string // of the stack
 	asJSON    bool
-	jobs      []render.Job
-	back      bool      // it goes back
-	live      *liveTree // on a terminal, from the first event on
-	plain     *plainLog // in a pipe, likewise
+	waves     [][]render.Job
+	waveOf    map[string]int // by the name of a service
+	wave      int            // the one that live shows
+	back      bool           // it goes back
+	live      *liveTree      // on a terminal, from the first event on
+	plain     *plainLog      // in a pipe, likewise
 }
 
 func newDeployView(streams *IO, name, env string, asJSON bool) *deployView {
@@ -266,9 +268,15 @@ func newDeployView(streams *IO, name, env string, asJSON bool) *deployView {
 // planned takes the services that will be shown, and says what will be
 // stopped.
 func (v *deployView) planned(p *release.Plan) {
-	v.jobs = nil
+	v.waves, v.waveOf = nil, map[string]int{}
 	for _, part := range p.Parts {
-		v.jobs = append(v.jobs, part.Jobs...)
+		for len(v.waves) <= part.Wave {
+			v.waves = append(v.waves, nil)
+		}
+		v.waves[part.Wave] = append(v.waves[part.Wave], part.Jobs...)
+		for _, j := range part.Jobs {
+			v.waveOf[j.Name()] = part.Wave
+		}
 		for _, c := range part.Plan.Changes() {
 			if c.Action == rollout.ActionStop {
 				of, where := "", "stack"
@@ -326,6 +334,7 @@ func (v *deployView) event(e release.Event) {
 		v.line("waiting for %s", e.Text)
 	case release.EventWarning:
 		v.line("Warning: %s", e.Text)
+		annotate(v.io, "warning", e.Text, "title", v.name)
 	case release.EventPruned:
 		if e.Back {
 			v.line("%s: stopped again", e.Service)
@@ -335,7 +344,7 @@ func (v *deployView) event(e release.Event) {
 	case release.EventRelease:
 		v.state(e)
 	case release.EventWave:
-		v.wave(e)
+		v.tellWave(e)
 	case release.EventGate:
 		v.gate(e)
 	default:
@@ -361,7 +370,7 @@ func (v *deployView) state(e release.Event) {
 	}
 }
 
-func (v *deployView) wave(e release.Event) {
+func (v *deployView) tellWave(e release.Event) {
 	v.close()
 	text := string(e.State)
 	switch e.State {
@@ -397,8 +406,16 @@ func (v *deployView) stackArgs() string {
 
 func (v *deployView) progress(e release.Event) {
 	if v.io.TTY && !v.back {
+		wave := v.waveOf[e.Name()]
+		if v.live != nil && wave != v.wave {
+			v.close()
+		}
 		if v.live == nil {
-			v.live = newLiveTree(v.io, v.jobs)
+			var jobs []render.Job
+			if v.wave = wave; wave < len(v.waves) {
+				jobs = v.waves[wave]
+			}
+			v.live = newLiveTree(v.io, jobs)
 		}
 		v.live.event(e.Event)
 		return
@@ -450,6 +467,7 @@ func round(d time.Duration) time.Duration {
 func (v *deployView) end(r release.Result) error {
 	v.close()
 	code := outcomeCode(r.Outcome())
+	annotateEnd(v.io, v.name, v.summary(r), code, r)
 	var failed error
 	if code != exitOK {
 		failed = errSilent{code}

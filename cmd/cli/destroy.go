@@ -166,7 +166,7 @@ func destroyQuestion(name, env string, n int, purge []string) string {
 
 // confirmable insists on -y where there is no terminal.
 func confirmable(streams *IO, yes bool) error {
-	if !yes && !streams.TTY {
+	if !yes && !streams.Ask {
 		return usagef("this needs a confirmation and there is no terminal: add -y")
 	}
 	return nil

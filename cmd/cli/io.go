@@ -17,6 +17,10 @@ type IO struct {
 
 	// TTY says that Err is a terminal, so progress may redraw itself.
 	TTY bool
+	// Ask says that a person can be asked: In is a terminal, too.
+	Ask bool
+	// GitHub says that what went wrong is told to GitHub Actions, too.
+	GitHub bool
 	// Color says that escape sequences may be used on Err and Out.
 	Color bool
 	// Width is the number of columns of the terminal, 80 when unknown.
@@ -30,6 +34,7 @@ func systemIO() *IO {
 	fd := int(os.Stderr.Fd())
 	if term.IsTerminal(fd) && os.Getenv("TERM") != "dumb" {
 		s.TTY = true
+		s.Ask = term.IsTerminal(int(os.Stdin.Fd()))
 		s.Color = os.Getenv("NO_COLOR") == "" && term.IsTerminal(int(os.Stdout.Fd()))
 		if w, _, err := term.GetSize(fd); err == nil && w > 0 {
 			s.Width = w

@@ -79,8 +79,9 @@ func (t *liveTree) event(e rollout.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r := t.by[e.Name()]
-	if r == nil {
-		return
+	if r == nil { // of a release that is gone on with
+		r = &liveRow{name: e.Name(), state: "waiting"}
+		t.rows, t.by[r.name] = append(t.rows, r), r
 	}
 	r.last = e
 	switch e.Kind {

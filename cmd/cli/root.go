@@ -39,6 +39,7 @@ func Run(ctx context.Context, streams *IO, args []string) int {
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	printError(streams.Err, err)
+	annotateError(streams, err)
 	var usage errUsage
 	if errors.As(err, &usage) {
 		fmt.Fprintf(streams.Err, "Run 'drover help' for the commands and their flags.\n")
@@ -80,6 +81,7 @@ func newRoot(streams *IO) *cobra.Command {
 	root.SetIn(streams.In)
 	root.SetOut(streams.Out)
 	root.SetErr(streams.Err)
+	root.PersistentFlags().BoolVar(&streams.GitHub, "github", false, "tell what went wrong as annotations of GitHub Actions, too")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usagef("%s: %s", cmd.CommandPath(), err)
 	})

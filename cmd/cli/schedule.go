@@ -368,15 +368,14 @@ func newScheduleFire(streams *IO) *cobra.Command {
 			if err := errors.Join(os.Setenv("NOMAD_ADDR", address), os.Setenv("NOMAD_TOKEN", token)); err != nil {
 				return fmt.Errorf("setting the environment: %w", err)
 			}
-			clients, r, store, err := schedules(ctx, args[0], env)
+			_, _, store, err := schedules(ctx, args[0], env)
 			if err != nil {
 				return err
 			}
-			d := flags.deployer(cmd, clients, r.Stack(), r.Environment())
-			if err := redacting(ctx, d, clients); err != nil {
+			d, view, err := flags.open(cmd, streams, args[0], env)
+			if err != nil {
 				return err
 			}
-			view := newDeployView(streams, r.Stack(), r.Environment(), flags.format == "json")
 			d.Emit = view.event
 			run, err := schedule.Fire(ctx, d, store, args[1], time.Now, loginErr)
 			view.close()

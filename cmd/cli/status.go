@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"slices"
 	"text/tabwriter"
 	"time"
 
@@ -20,6 +23,7 @@ func newStatus(streams *IO) *cobra.Command {
 	var (
 		flags  stackFlags
 		format string
+		watch  bool
 	)
 	cmd := &cobra.Command{
 		Use:   "status STACK",
@@ -28,9 +32,14 @@ func newStatus(streams *IO) *cobra.Command {
 
 The first line is the newest release and, while somebody changes the stack, who.
 The exit code is 0 when every service is deployed, all its allocations are
-healthy, all its checks pass and no release was left half-way, otherwise 1.`,
+healthy, all its checks pass and no release was left half-way, otherwise 1.
+
+With -w it is shown again every few seconds until Ctrl-C: redrawn on a terminal,
+in a pipe or with -o json whenever something has changed. The exit code is then
+that of the last look.`,
 		Example: `  drover status ocis -e prod
-  drover status ocis -e prod -o json`,
+  drover status ocis -e prod -o json
+  drover status ocis -e prod -w`,
 		Args: exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneOf("-o", format, "text", "json"); err != nil {
@@ -40,47 +49,127 @@ healthy, all its checks pass and no release was left half-way, otherwise 1.`,
 			if err != nil {
 				return err
 			}
-			clients, err := connectTargets(cmd.Context(), s, jobs, true)
+			clients, err := clientsOf(cmd.Context(), s, jobs, true, rollout.Reach)
 			if err != nil {
 				return err
 			}
-			var list []rollout.ServiceStatus
-			for _, t := range targetsOf(jobs) {
-				part, err := rollout.Status(cmd.Context(), clients[t], jobsIn(jobs, t))
-				if err != nil {
-					return err
-				}
-				list = append(list, part...)
-			}
-			rel, err := releaseStatusOf(cmd.Context(), clients, s)
+			read := func(ctx context.Context) (stackStatus, error) { return statusOf(ctx, clients, s, jobs) }
+			now, err := read(cmd.Context())
 			if err != nil {
 				return err
 			}
-			allOK := rel.ok()
-			for _, st := range list {
-				allOK = allOK && st.OK
+			if err := now.print(streams, format == "json", watch && streams.TTY); err != nil {
+				return err
 			}
-			if format == "json" {
-				err = json.NewEncoder(streams.Out).Encode(map[string]any{"stack": s.Name, "environment": s.Environment, "ok": allOK, "services": list, "release": rel.Release, "lock": rel.Holder})
-			} else {
-				rel.print(streams)
-				err = printStatus(streams, list)
+			if watch {
+				now = watchStatus(cmd.Context(), streams, format == "json", now, read)
 			}
-			if err == nil && !allOK {
-				err = errSilent{exitError}
+			if !now.OK {
+				return errSilent{exitError}
 			}
-			return err
+			return nil
 		},
 	}
 	flags.register(cmd)
-	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
+	fl := cmd.Flags()
+	fl.StringVarP(&format, "output", "o", "text", "text or json")
+	fl.BoolVarP(&watch, "watch", "w", false, "show it again whenever it changes, until Ctrl-C")
 	return cmd
+}
+
+// stackStatus is how a stack is at one moment.
+type stackStatus struct {
+	Stack       string                  `json:"stack"`
+	Environment string                  `json:"environment"`
+	OK          bool                    `json:"ok"`
+	Services    []rollout.ServiceStatus `json:"services"`
+	releaseStatus
+}
+
+func statusOf(ctx context.Context, clients map[string]rollout.Clients, s *stack.Stack, jobs []render.Job) (stackStatus, error) {
+	out := stackStatus{Stack: s.Name, Environment: s.Environment}
+	for _, t := range targetsOf(jobs) {
+		part, err := rollout.Status(ctx, clients[t], jobsIn(jobs, t))
+		if err != nil {
+			return out, err
+		}
+		out.Services = append(out.Services, part...)
+	}
+	var err error
+	if out.releaseStatus, err = releaseStatusOf(ctx, clients, s); err != nil {
+		return out, err
+	}
+	out.OK = out.ok() && !slices.ContainsFunc(out.Services, func(st rollout.ServiceStatus) bool { return !st.OK })
+	return out, nil
+}
+
+func (s stackStatus) print(streams *IO, asJSON, redraw bool) error {
+	if asJSON {
+		return json.NewEncoder(streams.Out).Encode(s)
+	}
+	var b bytes.Buffer
+	if redraw {
+		b.WriteString("\x1b[H\x1b[2J") // from the top of an empty screen
+	}
+	s.releaseStatus.print(&b)
+	if err := printStatus(&b, s.Services); err != nil {
+		return err
+	}
+	_, err := streams.Out.Write(b.Bytes())
+	return err
+}
+
+// statusPause is the time between two looks of a watch: each is some five
+// requests.
+const statusPause = 5 * time.Second
+
+// watchStatus shows the status until ctx ends, and returns the last one. A
+// server that does not answer for a while does not end it.
+func watchStatus(ctx context.Context, streams *IO, asJSON bool, last stackStatus, read func(context.Context) (stackStatus, error)) stackStatus {
+	tick := time.NewTicker(statusPause)
+	defer tick.Stop()
+	problem := ""
+	for {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return last
+		}
+		now, err := read(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return last
+		case err != nil:
+			if text := err.Error(); text != problem {
+				printError(streams.Err, err)
+				problem, last.OK = text, false
+			}
+			continue
+		}
+		redraw := streams.TTY && !asJSON
+		if problem != "" || redraw || !now.same(last) {
+			if !asJSON && !redraw {
+				fmt.Fprintln(streams.Out)
+			}
+			if now.print(streams, asJSON, redraw) != nil {
+				return now // nobody reads it any more
+			}
+		}
+		last, problem = now, ""
+	}
+}
+
+// same says that nothing has changed.
+func (s stackStatus) same(t stackStatus) bool {
+	a, errA := json.Marshal(s)
+	b, errB := json.Marshal(t)
+	return errA == nil && errB == nil && bytes.Equal(a, b)
 }
 
 // releaseStatus is the newest release and who is at it.
 type releaseStatus struct {
-	Release *record.Release // nil when there is none
-	Holder  *record.Holder  // nil when nobody holds the lock
+	Release *record.Release `json:"release"` // nil when there is none
+	Holder  *record.Holder  `json:"lock"`    // nil when nobody holds the lock
 }
 
 func releaseStatusOf(ctx context.Context, targets map[string]rollout.Clients, s *stack.Stack) (releaseStatus, error) {
@@ -92,12 +181,8 @@ func releaseStatusOf(ctx context.Context, targets map[string]rollout.Clients, s 
 			return out, err
 		}
 	}
-	r := record.OpenReleases(home.Nomad, s.Name, s.Environment)
 	var err error
-	if out.Release, err = r.Last(ctx); err != nil {
-		return out, err
-	}
-	out.Holder, err = r.Holder(ctx)
+	out.Release, out.Holder, err = record.OpenReleases(home.Nomad, s.Name, s.Environment).Now(ctx)
 	return out, err
 }
 
@@ -106,22 +191,22 @@ func (s releaseStatus) ok() bool {
 	return s.Release == nil || !s.Release.State.Open() || s.Holder != nil
 }
 
-func (s releaseStatus) print(streams *IO) {
+func (s releaseStatus) print(w io.Writer) {
 	switch h := s.Release; {
 	case h != nil && h.State.Open() && s.Holder != nil:
-		fmt.Fprintf(streams.Out, "release %d is %s: %s\n\n", h.Number, h.State, s.Holder)
+		fmt.Fprintf(w, "release %d is %s: %s\n\n", h.Number, h.State, s.Holder)
 	case h != nil && h.State.Open():
-		fmt.Fprintf(streams.Out, "release %d of %s is %s; drover resume %s finishes it, drover abort %s goes back\n\n",
+		fmt.Fprintf(w, "release %d of %s is %s; drover resume %s finishes it, drover abort %s goes back\n\n",
 			h.Number, h.Started.Local().Format("2006-01-02 15:04:05"), release.Describe(h), h.Stack, h.Stack)
 	case s.Holder != nil:
-		fmt.Fprintf(streams.Out, "being changed by %s\n\n", s.Holder)
+		fmt.Fprintf(w, "being changed by %s\n\n", s.Holder)
 	case h != nil:
-		fmt.Fprintf(streams.Out, "release %d, %s by %s@%s %s ago\n\n", h.Number, h.State, h.By.User, h.By.Host, ago(time.Since(h.Started)))
+		fmt.Fprintf(w, "release %d, %s by %s@%s %s ago\n\n", h.Number, h.State, h.By.User, h.By.Host, ago(time.Since(h.Started)))
 	}
 }
 
-func printStatus(streams *IO, list []rollout.ServiceStatus) error {
-	w := tabwriter.NewWriter(streams.Out, 0, 0, 2, ' ', 0)
+func printStatus(out io.Writer, list []rollout.ServiceStatus) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintln(w, "SERVICE\tSTATUS\tVERSION\tHEALTHY\tCHECKS\tAGE\t")
 	for _, st := range list {
 		version, healthy, checks, age := "-", "-", "-", "-"

@@ -2,9 +2,12 @@ package rollout_test
 
 import (
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -17,7 +20,7 @@ import (
 // abroad is an environment over two clusters that know nothing of each other:
 // the one of the command line, and one with an address and tokens of its own.
 // Both call their region "global".
-func abroad(t *testing.T, other *devcluster.Cluster) (environment string, token string) {
+func abroad(t *testing.T, other *devcluster.Cluster, probe string) (environment string, token string) {
 	t.Helper()
 	vars, err := other.Env("")
 	if err != nil {
@@ -54,13 +57,20 @@ target "there" {
 }
 wave "here" {
   targets = ["here"]
+  gate {
+    http = %q
+    basic_auth {
+      username = "probe"
+      secret   = "pw"
+    }
+  }
 }
 wave "there" {
   targets = ["there"]
   approve = true
 }
 `, of["NOMAD_ADDR"], of["NOMAD_CACERT"], of["NOMAD_CLIENT_CERT"], of["NOMAD_CLIENT_KEY"],
-		of["CONSUL_HTTP_ADDR"], of["CONSUL_CACERT"], of["CONSUL_CLIENT_CERT"], of["CONSUL_CLIENT_KEY"], file), of["NOMAD_TOKEN"]
+		of["CONSUL_HTTP_ADDR"], of["CONSUL_CACERT"], of["CONSUL_CLIENT_CERT"], of["CONSUL_CLIENT_KEY"], file, probe), of["NOMAD_TOKEN"]
 }
 
 // TestClusters is a life of one stack over two clusters that are not
@@ -96,7 +106,13 @@ job "shop-web" {
 	if err != nil {
 		t.Fatal(err)
 	}
-	environment, token := abroad(t, there)
+	var passwords sync.Map // that the gate's probe came with
+	probe := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		user, password, _ := r.BasicAuth()
+		passwords.Store(user+":"+password, true)
+	}))
+	defer probe.Close()
+	environment, token := abroad(t, there, probe.URL)
 	w.write("environments/prod.hcl", environment)
 
 	// Each cluster gets its own token and no other.
@@ -173,6 +189,29 @@ job "shop-web" {
 
 	w.expect(0, []string{"web@there: deployed", "web@here: deployed"}, "rollback")
 	runs("one", "one")
+
+	// Every gate had the password, that of the rollback too, which works from
+	// the record; the record has it not.
+	out, code := w.run("secrets", "show", w.dir, "pw", "-e", "prod")
+	password := strings.TrimSpace(out)
+	if _, ok := passwords.Load("probe:" + password); code != 0 || !ok {
+		t.Errorf("the probe came without the password: %s", out)
+	}
+	passwords.Range(func(came, _ any) bool {
+		if came != "probe:"+password {
+			t.Errorf("the probe came as %v", came)
+		}
+		return true
+	})
+	vars, _, err := clients["here"].Variables().PrefixList("drover/stacks/shop/prod/releases/", nil)
+	if err != nil || len(vars) == 0 {
+		t.Fatal(vars, err)
+	}
+	for _, v := range vars {
+		if is, _, err := clients["here"].Variables().Read(v.Path, nil); err != nil || strings.Contains(fmt.Sprint(is.Items), password) {
+			t.Errorf("%s has the password, or is not readable: %v", v.Path, err)
+		}
+	}
 
 	// The target goes, and with it the cluster block: what runs there stops.
 	w.write("environments/prod.hcl", `target "here" {}`)

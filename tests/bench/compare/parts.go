@@ -285,6 +285,14 @@ func redeploy(ctx context.Context, b *bench) (table, error) {
 	if err != nil {
 		return t, err
 	}
+	plan, err := b.counted(func(b *bench) (usage, error) { return b.drover(ctx, "plan", dir) })
+	if err != nil {
+		return t, err
+	}
+	status, err := b.counted(func(b *bench) (usage, error) { return b.drover(ctx, "status", dir) })
+	if err != nil {
+		return t, err
+	}
 	client, err := api.NewClient(&api.Config{Address: b.get("NOMAD_ADDR")})
 	if err != nil {
 		return t, err
@@ -336,6 +344,8 @@ func redeploy(ctx context.Context, b *bench) (table, error) {
 	t.rows = []row{
 		{"drover deploy, nothing changed", unchanged, "", 0},
 		{"the plan requests, nothing else, 16 at a time", floor, "floor", 0},
+		{"drover plan, nothing changed", plan, "", 1},
+		{"drover status", status, "", 0},
 		{"nomad job plan in a loop", plans, "says what would change, changes nothing", 0},
 		{"nomad job run -detach in a loop", runs, "", 0},
 		{"drover deploy, one service changed", changed, "", 0},

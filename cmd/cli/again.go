@@ -1,0 +1,100 @@
+package cli
+
+import (
+	"context"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drover-nomad/drover/release"
+)
+
+// again is a command that makes a release out of the record of others. replace
+// says that what it shows may be purged and created without a flag.
+func again(streams *IO, cmd *cobra.Command, replace bool, ask func(context.Context, *release.Deployer, []string) (release.Request, error)) *cobra.Command {
+	var (
+		flags    releaseFlags
+		env      string
+		takeOver bool
+	)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := flags.check(); err != nil {
+			return err
+		}
+		d, view, err := flags.open(cmd, streams, args[0], env)
+		if err != nil {
+			return err
+		}
+		req, err := ask(cmd.Context(), d, args[1:])
+		if err != nil {
+			return releaseError(err)
+		}
+		req.Message, req.OnFailure, req.TakeOver = flags.message, flags.onFailure, takeOver
+		return makeRelease(cmd.Context(), d, req, view, nil, replace)
+	}
+	envFlag(cmd, &env)
+	flags.register(cmd, 0)
+	flags.registerNew(cmd)
+	cmd.Flags().BoolVar(&takeOver, "take-over", false, "leave a release that was interrupted as it is")
+	return cmd
+}
+
+func newRollback(streams *IO) *cobra.Command {
+	return again(streams, &cobra.Command{
+		Use:   "rollback STACK [RELEASE]",
+		Short: "Go back to an earlier release",
+		Long: `Go back to an earlier release: the one given, or the last good one before the
+newest. Its job specs are registered again from the record, with the same checks
+as a deploy, and make a new release. Services that came later are stopped.
+
+The source of the stack is not needed, and neither are Nomad's own job versions:
+a rollback works after 'nomad job stop -purge' and 'nomad system gc'. It takes
+back job specs, not data and not secrets.`,
+		Example: "  drover rollback ocis -e prod\n  drover rollback ocis 11 -e prod -m 'uploads fail'",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 && len(args) != 2 {
+				return usagef("%s: give STACK [RELEASE]", cmd.CommandPath())
+			}
+			_, err := optionalRevision(args[1:])
+			return err
+		},
+	}, true, func(ctx context.Context, d *release.Deployer, args []string) (release.Request, error) {
+		n, err := optionalRevision(args)
+		if err != nil {
+			return release.Request{}, err
+		}
+		return d.Rollback(ctx, n)
+	})
+}
+
+// optionalRevision is the number of a release, 0 when none is given.
+func optionalRevision(args []string) (int, error) {
+	if len(args) == 0 {
+		return 0, nil
+	}
+	return revision(args[0])
+}
+
+func newRedeploy(streams *IO) *cobra.Command {
+	return again(streams, &cobra.Command{
+		Use:   "redeploy STACK [SERVICE…]",
+		Short: "Replace every allocation of a stack by the same, step by step",
+		Long: `Replace every allocation of a stack, or of some of its services, by the same job:
+by the update block of each job and with all gates of a deploy. Images whose tag
+has moved are pulled again where the driver does so (docker: latest, or
+force_pull). The source of the stack is not needed.
+
+Jobs that run to an end (batch, sysbatch) run again only when they are named. To
+make Nomad replace anything a job has to change: its meta drover_redeploy is set
+to the time, and later deploys leave it there.`,
+		Example: "  drover redeploy ocis -e prod\n  drover redeploy ocis gateway users -e prod -m 'new CA certificates'",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return usagef("%s: give STACK [SERVICE…]", cmd.CommandPath())
+			}
+			return nil
+		},
+	}, false, func(ctx context.Context, d *release.Deployer, services []string) (release.Request, error) {
+		return d.Redeploy(ctx, services, time.Now())
+	})
+}

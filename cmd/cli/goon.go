@@ -1,0 +1,146 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/release"
+)
+
+// goOn is a command that goes on with the release that is open.
+func goOn(streams *IO, cmd *cobra.Command, do func(context.Context, *release.Deployer) (release.Result, error)) *cobra.Command {
+	var (
+		flags releaseFlags
+		env   string
+	)
+	cmd.Args = exactArgs(1, "STACK")
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := flags.check(); err != nil {
+			return err
+		}
+		d, view, err := flags.open(cmd, streams, args[0], env)
+		if err != nil {
+			return err
+		}
+		d.Emit = view.event
+		res, err := do(cmd.Context(), d)
+		if err != nil {
+			view.close()
+			return releaseError(err)
+		}
+		return view.end(res)
+	}
+	envFlag(cmd, &env)
+	// Twice the lease: that of a drover that was killed runs out by itself.
+	flags.register(cmd, 2*record.LockTTL+5*time.Second)
+	return cmd
+}
+
+func newResume(streams *IO) *cobra.Command {
+	return goOn(streams, &cobra.Command{
+		Use:   "resume STACK",
+		Short: "Go on with a release that was interrupted",
+		Long: `Go on with a release that was interrupted, paused or waits, from its record: the
+source of the stack is not needed. What was submitted is followed; what was not
+is submitted, unless somebody else has changed the job since. A release that was
+on its way back goes on going back.`,
+		Example: "  drover resume ocis -e prod",
+	}, func(ctx context.Context, d *release.Deployer) (release.Result, error) { return d.Resume(ctx, false) })
+}
+
+func newPromote(streams *IO) *cobra.Command {
+	return goOn(streams, &cobra.Command{
+		Use:   "promote STACK",
+		Short: "Promote the canaries of a release that waits, and go on with it",
+		Long: `Promote the canaries of a release that is awaiting-promotion, and go on with it
+as 'drover resume' does. 'drover abort' takes them away instead.`,
+		Example: "  drover promote ocis -e prod",
+	}, func(ctx context.Context, d *release.Deployer) (release.Result, error) { return d.Resume(ctx, true) })
+}
+
+func newAbort(streams *IO) *cobra.Command {
+	return goOn(streams, &cobra.Command{
+		Use:   "abort STACK",
+		Short: "Give up a release that was interrupted: everything goes back",
+		Long: `Give up a release that was interrupted, paused or waits. Every job that it
+changed gets the spec that it had before, whether a release of drover or somebody
+else had made it; jobs that it created are stopped.`,
+		Example: "  drover abort ocis -e prod",
+	}, func(ctx context.Context, d *release.Deployer) (release.Result, error) { return d.Abort(ctx) })
+}
+
+func newPause(streams *IO) *cobra.Command {
+	var env string
+	cmd := &cobra.Command{
+		Use:   "pause STACK",
+		Short: "Stop a release where it is",
+		Long: `Stop a release that is being made, where it is: its drover submits nothing more
+and ends, and Nomad's deployments stand still. 'drover resume' goes on with it,
+'drover abort' goes back.`,
+		Example: "  drover pause ocis -e prod",
+		Args:    exactArgs(1, "STACK"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			var flags releaseFlags
+			clients, r, err := recorded(cmd.Context(), args[0], env)
+			if err != nil {
+				return err
+			}
+			d := flags.deployer(cmd, clients, r.Stack(), r.Environment())
+			h, err := d.Pause(cmd.Context(), d.Holder.User+"@"+d.Holder.Host)
+			if err != nil {
+				return releaseError(err)
+			}
+			fmt.Fprintf(streams.Out, "%s: release %d is paused\n", r.Stack(), h.Number)
+			fmt.Fprintf(streams.Err, "Next: drover resume %s, or drover abort %s\n", args[0], args[0])
+			return nil
+		},
+	}
+	envFlag(cmd, &env)
+	return cmd
+}
+
+func newUnlock(streams *IO) *cobra.Command {
+	var (
+		env   string
+		force bool
+	)
+	cmd := &cobra.Command{
+		Use:   "unlock STACK --force",
+		Short: "Take the lock of a stack away from its holder",
+		Long: `Show who holds the lock of a stack and, with --force, take it away. A holder that
+still lives notices before it submits anything more. The lock of one that is gone
+runs out by itself in half a minute: there is rarely a need for this.`,
+		Example: "  drover unlock ocis -e prod --force",
+		Args:    exactArgs(1, "STACK"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			_, r, err := recorded(cmd.Context(), args[0], env)
+			if err != nil {
+				return err
+			}
+			holder, err := r.Holder(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if holder == nil {
+				fmt.Fprintf(streams.Out, "%s: nobody holds the lock\n", r.Stack())
+				return nil
+			}
+			fmt.Fprintf(streams.Err, "The lock is held by %s\n", holder)
+			if !force {
+				return usagef("nothing was done: add --force to take the lock away")
+			}
+			if _, err := r.Unlock(cmd.Context()); err != nil {
+				return err
+			}
+			fmt.Fprintf(streams.Out, "%s: unlocked\n", r.Stack())
+			return nil
+		},
+	}
+	envFlag(cmd, &env)
+	cmd.Flags().BoolVar(&force, "force", false, "take it away")
+	return cmd
+}

@@ -1,0 +1,236 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// waves is a stack of two waves; the second has to be approved.
+func waves(t *testing.T, name string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.Mkdir(dir+"/environments", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, dir, map[string]string{
+		"stack.hcl":                 "stack \"" + name + "\" {}\nservice \"one\" {}\nservice \"two\" {}\n",
+		"one.nomad.hcl":             mockJob(name+"-one", "100ms"),
+		"two.nomad.hcl":             mockJob(name+"-two", "100ms"),
+		"environments/approved.hcl": "wave \"first\" {\n  services = [\"one\"]\n}\nwave \"second\" {\n  approve = true\n}\n",
+	})
+	return dir
+}
+
+// terminal is a command on a terminal of its own, by util-linux's script.
+type terminal struct {
+	t    *testing.T
+	keys io.WriteCloser
+	done chan error
+
+	mu     sync.Mutex
+	screen bytes.Buffer
+}
+
+func (s *terminal) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.screen.Write(p)
+}
+
+func (s *terminal) text() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.screen.String()
+}
+
+func onTerminal(t *testing.T, env []string, command string) *terminal {
+	t.Helper()
+	script, err := exec.LookPath("script")
+	if err != nil {
+		t.Skip("needs script of util-linux")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	t.Cleanup(cancel)
+	cmd := exec.CommandContext(ctx, script, "-qefc", command, "/dev/null")
+	cmd.Env = append(append(os.Environ(), env...), "TERM=xterm")
+	s := &terminal{t: t, done: make(chan error, 1)}
+	cmd.Stdout, cmd.Stderr = s, s
+	if s.keys, err = cmd.StdinPipe(); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	go func() { s.done <- cmd.Wait() }()
+	return s
+}
+
+// sees waits until the screen has had a text.
+func (s *terminal) sees(text string) {
+	s.t.Helper()
+	for deadline := time.Now().Add(time.Minute); !strings.Contains(s.text(), text); {
+		if time.Now().After(deadline) {
+			s.t.Fatalf("no %q on\n%s", text, s.text())
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
+}
+
+func (s *terminal) types(keys string) {
+	s.t.Helper()
+	if _, err := io.WriteString(s.keys, keys); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// ends waits for the end of the command, which is to have a code.
+func (s *terminal) ends(code int) {
+	s.t.Helper()
+	err := <-s.done
+	got := 0
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		got = exit.ExitCode()
+	} else if err != nil {
+		s.t.Fatal(err)
+	}
+	if got != code {
+		s.t.Fatalf("it ended with %d, want %d:\n%s", got, code, s.text())
+	}
+}
+
+// approvals: a wave that has to be approved is asked for on a terminal, and
+// each wave has a picture of its own services only.
+func approvals(t *testing.T, env []string) {
+	dir := waves(t, "asked")
+	question := "Begin wave second of release 1 with two? [y/N]"
+
+	s := onTerminal(t, env, "drover deploy "+dir+" -e approved")
+	s.sees(question)
+	s.types("n\n")
+	s.ends(exitPromotion)
+	if text := s.text(); strings.Contains(text, "two  ") || !strings.Contains(text, "✓") {
+		t.Errorf("the picture of wave first is\n%s", text)
+	}
+
+	// Nobody can be asked where stdin is no terminal.
+	s = onTerminal(t, env, "drover resume "+dir+" -e approved < /dev/null")
+	s.ends(exitPromotion)
+	if strings.Contains(s.text(), question) {
+		t.Errorf("somebody was asked:\n%s", s.text())
+	}
+
+	s = onTerminal(t, env, "drover resume "+dir+" -e approved")
+	s.sees(question)
+	s.types("\x04") // Ctrl-D
+	s.ends(exitPromotion)
+
+	// An approval from elsewhere takes the question away.
+	s = onTerminal(t, env, "drover resume "+dir+" -e approved")
+	s.sees(question)
+	approve := exec.CommandContext(t.Context(), "drover", "approve", dir, "-e", "approved")
+	approve.Env = append(os.Environ(), env...)
+	if out, err := approve.CombinedOutput(); err != nil || !strings.Contains(string(out), "goes on") {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	s.ends(exitOK)
+
+	write(t, dir, map[string]string{"two.nomad.hcl": mockJob("asked-two", "200ms")})
+	s = onTerminal(t, env, "drover deploy "+dir+" -e approved")
+	s.sees("Begin wave second of release 2 with two? [y/N]")
+	s.types("y\n")
+	s.ends(exitOK)
+}
+
+// watches: status -w shows the stack again when it has changed, and ends with
+// what the last look said.
+func watches(t *testing.T, env []string) {
+	dir := waves(t, "watched")
+	deploy := exec.CommandContext(t.Context(), "drover", "deploy", dir)
+	deploy.Env = append(os.Environ(), env...)
+	if out, err := deploy.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	s := onTerminal(t, env, "drover status "+dir+" -w")
+	s.sees("release 1, deployed")
+	if _, _, err := nomadOf(t, env).Jobs().Deregister("watched-two", false, nil); err != nil {
+		t.Fatal(err)
+	}
+	s.sees("stopped by somebody")
+	s.types("\x03") // Ctrl-C
+	s.ends(exitError)
+}
+
+// annotates: --github tells what failed as GitHub Actions wants it.
+func annotates(t *testing.T, env []string) {
+	dir := t.TempDir()
+	write(t, dir, map[string]string{
+		"stack.hcl":     "stack \"hub\" {}\n",
+		"bad.nomad.hcl": strings.Replace(mockJob("hub-bad", "100ms"), "  group", "  constraint {\n    attribute = \"${node.class}\"\n    value = \"50%\"\n  }\n  group", 1),
+	})
+	deploy := exec.CommandContext(t.Context(), "drover", "deploy", dir, "--github")
+	deploy.Env = append(os.Environ(), env...)
+	out, err := deploy.CombinedOutput()
+	if err == nil || !strings.Contains(string(out), "\n::error title=hub%3A bad placement-blocked::") || !strings.Contains(string(out), "\n::error title=hub::hub: placement-blocked: 1 placement-blocked") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
+
+// requests counts what drover asks of Nomad about a stack that runs: at most
+// five requests for its status, and one per service and a few for its plan.
+func requests(t *testing.T, env []string) {
+	to, err := url.Parse(strings.TrimPrefix(env[0], "NOMAD_ADDR="))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var mu sync.Mutex
+	var seen []string
+	proxy := httputil.NewSingleHostReverseProxy(to)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		seen = append(seen, r.Method+" "+r.URL.Path)
+		mu.Unlock()
+		proxy.ServeHTTP(w, r)
+	}))
+	t.Cleanup(srv.Close)
+
+	dir := t.TempDir()
+	const services = 12
+	files := map[string]string{"stack.hcl": "stack \"asks\" {}\n"}
+	for i := range services {
+		name := fmt.Sprintf("asks-%02d", i)
+		files[name+".nomad.hcl"] = strings.Replace(mockJob(name, "100ms"), "    task", "    service {\n      name = \""+name+"\"\n    }\n    task", 1)
+	}
+	write(t, dir, files)
+	for _, step := range []struct {
+		command string
+		most    int
+	}{{"deploy", 10000}, {"status", 5}, {"plan", services + 7}} {
+		mu.Lock()
+		seen = nil
+		mu.Unlock()
+		cmd := exec.CommandContext(t.Context(), "drover", step.command, dir)
+		cmd.Env = append(os.Environ(), "NOMAD_ADDR="+srv.URL, env[1])
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", step.command, err, out)
+		}
+		mu.Lock()
+		if len(seen) > step.most {
+			t.Errorf("%s made %d requests, at most %d are right: %v", step.command, len(seen), step.most, seen)
+		}
+		mu.Unlock()
+	}
+}
