@@ -1,8 +1,8 @@
 package rollout
 
 import (
+	"cmp"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"regexp"
@@ -44,7 +44,7 @@ func list(ctx context.Context, c Clients, specs []spec) (map[jobAt]*listed, erro
 		wg.Go(func() { stubs, _, jerr = c.Nomad.Jobs().List(query("ID")) })
 		allocs, _, err = c.Nomad.Allocations().List(query("JobID"))
 		wg.Wait()
-		if err = errors.Join(jerr, err); err != nil {
+		if err = cmp.Or(jerr, err); err != nil { // mostly for the same reason
 			return fmt.Errorf("listing jobs and allocations: %w", err)
 		}
 		mu.Lock()

@@ -138,6 +138,9 @@ func nomadError(e *ClusterError) error {
 	return e
 }
 
+// toTLS is in what a server answers that expected TLS.
+const toTLS = "HTTP request to an HTTPS server"
+
 // tls says what is wrong between the certificates of both sides; false when
 // that is nothing. The arguments name the variables that mend it.
 func (e *ClusterError) tls(addr, ca, client, name string) bool {
@@ -161,7 +164,7 @@ func (e *ClusterError) tls(addr, ca, client, name string) bool {
 		e.Problem, e.Hint = "wants a client certificate", "set "+client
 	case errors.As(e.Err, &op) && op.Op == "remote error" && strings.Contains(op.Err.Error(), "certificate"): // a TLS alert
 		e.Problem, e.Hint = "refuses the client certificate", "set "+client+" to those of a CA that it trusts"
-	case e.Err != nil && strings.Contains(e.Err.Error(), "HTTP request to an HTTPS server"):
+	case e.Err != nil && strings.Contains(e.Err.Error(), toTLS):
 		e.Problem, e.Hint = "speaks TLS", "set "+addr+" to https://"
 	default:
 		return false
@@ -234,7 +237,7 @@ func AsClusterError(err error, address string) (*ClusterError, bool) {
 		e := &ClusterError{System: "Consul", Address: consulAddress(), Err: err}
 		_ = consulError(e)
 		return e, true
-	case errors.As(err, &answer) && (refused(err) || notServing(err)), errors.As(err, &netErr), errors.As(err, &urlErr):
+	case errors.As(err, &answer) && (refused(err) || notServing(err) || strings.Contains(err.Error(), toTLS)), errors.As(err, &netErr), errors.As(err, &urlErr):
 		e := &ClusterError{System: "Nomad", Address: address, Err: err}
 		_ = nomadError(e)
 		return e, true
