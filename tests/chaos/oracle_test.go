@@ -62,7 +62,11 @@ func (r *run) values() (map[string]string, error) {
 			if err != nil {
 				return nil, err
 			}
-			out[region+"/"+stub.ID] = job.TaskGroups[0].Tasks[0].Env["VALUE"]
+			key := region + "/" + stub.ID
+			out[key] = ""
+			for _, task := range job.TaskGroups[0].Tasks { // one that a dynamic block makes is in no overlay
+				out[key] += task.Env["VALUE"]
+			}
 		}
 	}
 	return out, nil
