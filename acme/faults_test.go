@@ -1,11 +1,15 @@
 package acme_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -520,6 +524,56 @@ func (b *losing) lose() {
 	if b.lease != nil {
 		close(b.lease.lost)
 		b.lease = nil
+	}
+}
+
+// forgetful is a CA that finds no order for the certificate that a new one
+// replaces, as Pebble does for a moment after it has issued it.
+type forgetful struct {
+	http.RoundTripper
+	refused atomic.Int32
+}
+
+func (f *forgetful) RoundTrip(req *http.Request) (*http.Response, error) {
+	if req.Method == http.MethodPost {
+		body, err := io.ReadAll(req.Body)
+		if err != nil {
+			return nil, err
+		}
+		req.Body = io.NopCloser(bytes.NewReader(body))
+		var jws struct{ Payload string }
+		if err := json.Unmarshal(body, &jws); err != nil {
+			return nil, err
+		}
+		if payload, err := base64.RawURLEncoding.DecodeString(jws.Payload); err == nil && bytes.Contains(payload, []byte(`"replaces":"`)) {
+			f.refused.Add(1)
+			return &http.Response{
+				StatusCode: http.StatusInternalServerError, ProtoMajor: 1, ProtoMinor: 1, Request: req,
+				Header: http.Header{"Content-Type": {"application/problem+json"}},
+				Body:   io.NopCloser(strings.NewReader(`{"type":"urn:ietf:params:acme:error:serverInternal","status":500,"detail":"could not find an order for the given certificate"}`)),
+			}, nil
+		}
+	}
+	return f.RoundTripper.RoundTrip(req)
+}
+
+// TestUnknownReplaced: the CA does not know what is replaced, and is asked for
+// a certificate that replaces nothing.
+func TestUnknownReplaced(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, acmetest.Options{})
+	ca := &forgetful{RoundTripper: w.https(t)}
+	m := w.manager(t, func(c *acme.Config) { c.Transport = ca })
+	old := w.issue(t, m, acme.Spec{Name: "a", Names: []string{"a.example.com"}})
+	if _, err := m.Force(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	r, err := m.Reconcile(t.Context(), "a")
+	if err != nil || !r.Issued || r.Object.Status.Serial == old.Status.Serial {
+		t.Fatalf("%+v, %v\n%s", r, err, w.said())
+	}
+	if ca.refused.Load() == 0 {
+		t.Error("the CA was not told what is replaced")
 	}
 }
 

@@ -140,12 +140,15 @@ func (c *ca) begin(ctx context.Context, s *said, is issuance) (acme.Order, error
 }
 
 // refusesReplaces says that the order was refused because of the certificate
-// that it replaces: replaced already, or unknown to the CA.
+// that it replaces: replaced already, or unknown to the CA, which may say so as
+// an error of its own (Pebble does, for one that it issued a moment ago).
 func refusesReplaces(err error) bool {
 	var p acme.Problem
-	return isProblem(err, acme.ProblemTypeAlreadyReplaced) ||
-		errors.As(err, &p) && strings.Contains(strings.ToLower(p.Detail), "replace") ||
-		isProblem(err, acme.ProblemTypeMalformed, acme.ProblemTypeUnauthorized)
+	if !errors.As(err, &p) || isProblem(err, acme.ProblemTypeRateLimited) {
+		return false
+	}
+	return isProblem(err, acme.ProblemTypeAlreadyReplaced, acme.ProblemTypeMalformed, acme.ProblemTypeUnauthorized) ||
+		strings.Contains(strings.ToLower(p.Detail), "replace") || strings.Contains(p.Detail, "certificate")
 }
 
 // prove solves what the CA wants to see of each name, and returns the order
