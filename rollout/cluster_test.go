@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net"
@@ -53,6 +54,7 @@ func TestOnCluster(t *testing.T) {
 		{"PlacementBlocked", testPlacementBlocked},
 		{"CanaryAwaitsPromotion", testCanaryAwaitsPromotion},
 		{"Superseded", testSuperseded},
+		{"PutBack", testPutBack},
 		{"CheckAndSet", testCheckAndSet},
 		{"Timeout", testTimeout},
 		{"Cancelled", testCancelled},
@@ -478,6 +480,43 @@ func testSuperseded(t *testing.T, c Clients) {
 		t.Fatal(err)
 	}
 	wantOutcomes(t, res, Superseded)
+}
+
+// Nomad answers a registration and has the version before afterwards, as it
+// does when the scheduler has just found that one successful: once in some
+// hundred times, so that the answer is made up here.
+func testPutBack(t *testing.T, c Clients) {
+	id := prefix(t) + "back"
+	cleanUp(t, c, id)
+	deploy(t, c, Options{}, service(mockJob(id, runs())))
+	first := *info(t, c, id).JobModifyIndex
+
+	proxy := devtest.NewProxy(t, &api.Config{Address: c.Nomad.Address(), TLSConfig: &api.TLSConfig{}})
+	var lost atomic.Bool
+	proxy.Before(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPut || r.URL.Path != "/v1/jobs" || lost.Swap(true) {
+			return true
+		}
+		_ = json.NewEncoder(w).Encode(api.JobRegisterResponse{JobModifyIndex: first + 1, EvalCreateIndex: first + 1})
+		return false
+	})
+	var err error
+	if c.Nomad, err = nomadClient(proxy.URL, nil); err != nil {
+		t.Fatal(err)
+	}
+	next := mockJob(id, map[string]any{"run_for": "3h"})
+	res, rec := deploy(t, c, Options{}, service(next))
+	wantOutcomes(t, res, Deployed)
+	job := info(t, c, id)
+	if n := len(rec.order(EventSubmitted)); n != 2 || job.TaskGroups[0].Tasks[0].Config["run_for"] != "3h" {
+		t.Errorf("submitted %d times, and runs %v", n, job.TaskGroups[0].Tasks[0].Config)
+	}
+
+	// The same job again: the answer is the ModifyIndex, which is a larger one.
+	index, err := (&follower{clients: c, step: &step{Job: service(next), spec: specOf(next)}}).send(t.Context(), &api.RegisterOptions{EnforceIndex: true, ModifyIndex: *job.JobModifyIndex})
+	if err != nil || index != *job.JobModifyIndex {
+		t.Errorf("the index is %d, %v, want %d", index, err, *job.JobModifyIndex)
+	}
 }
 
 // Somebody registers the job between plan and submission.

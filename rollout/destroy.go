@@ -99,18 +99,8 @@ func destroyJob(ctx context.Context, c Clients, s spec) (missing bool, err error
 // of a job that has been purged meanwhile, so that the evaluation of the stop,
 // behind which no older one waits, has to have ended too.
 func purge(ctx context.Context, c Clients, s spec, ids ...string) error {
-	var evals []string
 	for _, id := range ids {
-		eval, _, err := c.Nomad.Jobs().Deregister(id, false, s.write(ctx))
-		if err != nil && !notFound(err) {
-			return fmt.Errorf("stopping job %q: %w", id, err)
-		}
-		if eval != "" { // periodic and parameterized jobs have none
-			evals = append(evals, eval)
-		}
-	}
-	for _, id := range evals {
-		if err := evaluated(ctx, c, s, id); err != nil {
+		if err := stop(ctx, c, s, id); err != nil {
 			return err
 		}
 	}
@@ -125,6 +115,34 @@ func purge(ctx context.Context, c Clients, s spec, ids ...string) error {
 		}
 	}
 	return nil
+}
+
+// stop stops a job and waits until the scheduler has seen it; again when Nomad
+// has put the version before back (see snapshot.judge).
+func stop(ctx context.Context, c Clients, s spec, id string) error {
+	for {
+		eval, _, err := c.Nomad.Jobs().Deregister(id, false, s.write(ctx))
+		switch {
+		case notFound(err):
+			return nil
+		case err != nil:
+			return fmt.Errorf("stopping job %q: %w", id, err)
+		case eval == "": // periodic and parameterized jobs have none
+			return nil
+		}
+		if err := evaluated(ctx, c, s, eval); err != nil {
+			return err
+		}
+		job, _, err := c.Nomad.Jobs().Info(id, s.query(ctx))
+		switch {
+		case notFound(err):
+			return nil
+		case err != nil:
+			return fmt.Errorf("reading job %q: %w", id, err)
+		case deref(job.Stop, false):
+			return nil
+		}
+	}
 }
 
 // evaluated waits by a blocking query (GET /v1/evaluation/:id) until the

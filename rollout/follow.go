@@ -141,6 +141,10 @@ func (f *follower) send(ctx context.Context, opts *api.RegisterOptions) (uint64,
 		switch {
 		case err == nil:
 			f.silent = time.Time{}
+			if resp.EvalCreateIndex > resp.JobModifyIndex && opts.ModifyIndex > 0 {
+				// It was this very job already: the answer has its ModifyIndex.
+				return opts.ModifyIndex, nil
+			}
 			return resp.JobModifyIndex, nil
 		case unsure && conflict(err):
 			plan, _, perr := f.clients.Nomad.Jobs().Plan(s.Job.Job, true, s.spec.write(ctx))
@@ -285,6 +289,11 @@ func (f *follower) until(ctx context.Context) (snapshot, error) {
 				return n, nil
 			}
 			f.progress(v.healthy, v.desired, v.waiting)
+			if v.undone && f.target == f.result.JobModifyIndex {
+				if err := f.register(ctx, n.jobIndex); err != nil {
+					return n, err
+				}
+			}
 		}
 		if err := f.pause(ctx); err != nil {
 			return n, err

@@ -30,6 +30,7 @@ type verdict struct {
 	outcome   Outcome // "" while it goes on
 	reverting bool    // failed, and Nomad registers the version before
 	blocked   bool    // nothing makes progress until there is a place
+	undone    bool    // Nomad has put the version before back
 	healthy   int
 	desired   int
 	waiting   string
@@ -56,6 +57,13 @@ func judge(s spec, n snapshot) verdict {
 }
 
 func (n snapshot) judge(s spec) verdict {
+	// Nomad 1.11.3 loses a registration that comes while the scheduler finds
+	// the deployment before it successful: to mark that version as stable, the
+	// plan writes it as the job again, with its own JobModifyIndex. Nothing else
+	// makes the index of a job smaller.
+	if n.jobIndex != 0 && n.jobIndex < n.target {
+		return verdict{undone: true, desired: s.total(), waiting: "Nomad, which has put the version before back: registering again"}
+	}
 	if s.registeredIsDeployed() && !n.pending() {
 		return verdict{outcome: Deployed}
 	}

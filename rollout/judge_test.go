@@ -65,6 +65,8 @@ func TestJudge(t *testing.T) {
 		"paused":                         {one, snapshot{deployment: deployment("paused", "")}, verdict{}},
 		"purged":                         {one, snapshot{jobGone: true}, verdict{outcome: Superseded}},
 		"changed, without a deployment":  {one, snapshot{target: 1, jobIndex: 2}, verdict{outcome: Superseded}},
+		"put back by Nomad":              {one, snapshot{target: 2, jobIndex: 1}, verdict{undone: true, desired: 1}},
+		"put back by Nomad, count 0":     {zero, snapshot{target: 2, jobIndex: 1}, verdict{undone: true}},
 		"canary not healthy yet":         {manual, snapshot{deployment: deployment("running", "", &api.DeploymentState{DesiredCanaries: 1, DesiredTotal: 1})}, verdict{desired: 1}},
 		"canary waits for a promotion":   {manual, snapshot{deployment: deployment("running", "", &api.DeploymentState{DesiredCanaries: 1, HealthyAllocs: 1, DesiredTotal: 2})}, verdict{outcome: AwaitPromotion, healthy: 1, desired: 2}},
 		"canary with auto_promote":       {one, snapshot{deployment: deployment("running", "", &api.DeploymentState{DesiredCanaries: 1, HealthyAllocs: 1, DesiredTotal: 2})}, verdict{healthy: 1, desired: 2}},

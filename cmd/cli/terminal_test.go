@@ -64,7 +64,7 @@ func onTerminal(t *testing.T, env []string, command string) *terminal {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	t.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, script, "-qefc", command, "/dev/null")
+	cmd := exec.CommandContext(ctx, script, "-qefc", "exec "+command, "/dev/null")
 	cmd.Env = append(append(os.Environ(), env...), "TERM=xterm")
 	s := &terminal{t: t, done: make(chan error, 1)}
 	cmd.Stdout, cmd.Stderr = s, s
