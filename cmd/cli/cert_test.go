@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -31,16 +32,13 @@ func TestCert(t *testing.T) {
 	http := l.Addr().(*net.TCPAddr)
 	_ = l.Close() // drover listens there itself
 	ca := acmetest.Start(t, acmetest.Options{HTTPPort: http.Port})
-	testscript.Run(t, testscript.Params{
-		Dir:                "testdata/cert",
-		RequireUniqueNames: true,
-		UpdateScripts:      os.Getenv("UPDATE_SCRIPTS") != "",
-		Setup: func(e *testscript.Env) error {
-			e.Vars = append(e.Vars, "DIRECTORY="+ca.Directory, "HTTP="+http.String(), "NOMAD_ADDR=http://127.0.0.1:1")
-			return os.WriteFile(e.Cd+"/ca.pem", []byte(ca.Root), 0o600)
-		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "serve": serve},
-	})
+	p := scripts("cert", "DIRECTORY="+ca.Directory, "HTTP="+http.String(), "NOMAD_ADDR=http://127.0.0.1:1")
+	vars := p.Setup
+	p.Setup = func(e *testscript.Env) error {
+		return errors.Join(vars(e), os.WriteFile(e.Cd+"/ca.pem", []byte(ca.Root), 0o600))
+	}
+	p.Cmds["serve"] = serve
+	testscript.Run(t, p)
 }
 
 // TestCertStores takes certificates with three names each through their life,

@@ -71,16 +71,7 @@ func TestOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)
 	t.Run("scripts", func(t *testing.T) {
-		testscript.Run(t, testscript.Params{
-			Dir:                "testdata/cluster",
-			RequireUniqueNames: true,
-			UpdateScripts:      os.Getenv("UPDATE_SCRIPTS") != "",
-			Setup: func(e *testscript.Env) error {
-				e.Vars = append(e.Vars, env...)
-				return nil
-			},
-			Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
-		})
+		testscript.Run(t, scripts("cluster", env...))
 	})
 	t.Run("unchanged", func(t *testing.T) {
 		t.Parallel()

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"os"
 	"strings"
 	"testing"
 
@@ -22,16 +21,7 @@ func TestOnSecureCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	env = append(env, tokens(t, dev)...)
-	testscript.Run(t, testscript.Params{
-		Dir:                "testdata/secure",
-		RequireUniqueNames: true,
-		UpdateScripts:      os.Getenv("UPDATE_SCRIPTS") != "",
-		Setup: func(e *testscript.Env) error {
-			e.Vars = append(e.Vars, env...)
-			return nil
-		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
-	})
+	testscript.Run(t, scripts("secure", env...))
 }
 
 // tokens are variables with a token for each use that takes one, in both
