@@ -48,7 +48,7 @@ test: lint vuln tools ## everything CI runs; unit and end-to-end tests side by s
 
 .PHONY: unit
 unit: tools ## packages and the command line, with the race detector
-	@go test -race -timeout 20m $$(go list ./... | grep -v /tests/)
+	@go test -race -timeout 20m -parallel 4 $$(go list ./... | grep -v /tests/)
 
 .PHONY: kill
 kill: tools ## drover killed after every write of a release; `make unit` does every fifth
@@ -56,7 +56,7 @@ kill: tools ## drover killed after every write of a release; `make unit` does ev
 
 .PHONY: e2e
 e2e: tools ## real Nomad, Consul and oCIS, end to end
-	@go test -count=1 -timeout 40m -v -p 3 ./tests/e2e ./tests/rollout ./tests/chaos ./tests/acceptance ./tests/conformance
+	@go test -count=1 -timeout 40m -v -p 3 -parallel 3 ./tests/e2e ./tests/rollout ./tests/chaos ./tests/acceptance ./tests/conformance
 
 .PHONY: load
 load: tools ## every service of oCIS rolled under load; renews its table in docs/reliability.md

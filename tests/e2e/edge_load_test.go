@@ -50,7 +50,7 @@ const rolled = `
 job "rolled" {
   group "web" {
     count          = 2
-    shutdown_delay = "5s"
+    shutdown_delay = "3s"
     update {
       max_parallel     = 1
       min_healthy_time = "500ms"
@@ -146,11 +146,11 @@ func (c *tally) fail(why string) {
 }
 
 // post sends requests that nobody may repeat, one after the other and at most
-// one each 10 ms, until ctx ends. Go's client does not repeat them either: it
+// one each 20 ms, until ctx ends. Go's client does not repeat them either: it
 // cannot read the body twice.
 func post(ctx context.Context, client *http.Client, url string, c *tally) {
 	body := strings.Repeat("x", 512)
-	pace := time.NewTicker(10 * time.Millisecond) // the tests beside this one have the same two cores
+	pace := time.NewTicker(20 * time.Millisecond) // the tests beside this one have the same two cores
 	defer pace.Stop()
 	for {
 		select {
@@ -285,7 +285,7 @@ func testLoad(t *testing.T, e *entrance) {
 	run(func() {
 		defer close(uploaded)
 		began := time.Now()
-		body := &slow{left: size, pause: 250 * time.Millisecond, rnd: rand.New(rand.NewSource(1)), sum: sha256.New()}
+		body := &slow{left: size, pause: time.Duration(times) * 20 * time.Millisecond, rnd: rand.New(rand.NewSource(1)), sum: sha256.New()}
 		req, err := http.NewRequestWithContext(t.Context(), "PUT", "https://steady.test/upload", body)
 		if err != nil {
 			t.Error(err)
