@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	capi "github.com/hashicorp/consul/api"
@@ -17,32 +16,33 @@ import (
 // floor posts the rendered jobs in dependency order and waits for the same
 // gates as drover: the deployment successful, the checks passing.
 type floor struct {
-	nomad    *api.Client
-	consul   *capi.Client
-	jobs     []render.Job
-	requests *atomic.Int64 // to Nomad
-}
-
-// counter is a transport that counts.
-type counter struct {
-	http.RoundTripper
-	n *atomic.Int64
-}
-
-func (c counter) RoundTrip(r *http.Request) (*http.Response, error) {
-	c.n.Add(1)
-	return c.RoundTripper.RoundTrip(r)
+	nomad  *api.Client
+	consul *capi.Client
+	jobs   []render.Job
 }
 
 func newFloor(b *bench, jobs []render.Job) (*floor, error) {
-	f := &floor{jobs: jobs, requests: new(atomic.Int64)}
-	client := &http.Client{Transport: counter{&http.Transport{MaxIdleConnsPerHost: 64}, f.requests}}
+	f := &floor{jobs: jobs}
+	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 64}}
 	var err error
 	if f.nomad, err = api.NewClient(&api.Config{Address: b.get("NOMAD_ADDR"), HttpClient: client}); err != nil {
 		return nil, err
 	}
 	f.consul, err = capi.NewClient(&capi.Config{Address: b.get("CONSUL_HTTP_ADDR")})
 	return f, err
+}
+
+// deployFloor brings up the jobs and does nothing else.
+func (b *bench) deployFloor(ctx context.Context, jobs []render.Job) (usage, error) {
+	f, err := newFloor(b, jobs)
+	if err != nil {
+		return usage{}, err
+	}
+	began := time.Now()
+	if err := f.deploy(ctx); err != nil {
+		return usage{}, fmt.Errorf("floor: %w", err)
+	}
+	return usage{elapsed: time.Since(began)}, nil
 }
 
 func (f *floor) deploy(ctx context.Context) error {

@@ -21,6 +21,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -149,7 +150,7 @@ func load() string {
 
 // get is a variable of the cluster's environment.
 func (b *bench) get(name string) string {
-	for _, kv := range b.env {
+	for _, kv := range slices.Backward(b.env) { // the last one counts
 		if v, ok := strings.CutPrefix(kv, name+"="); ok {
 			return v
 		}
@@ -218,7 +219,7 @@ func (b *bench) counted(do func(*bench) (usage, error)) (usage, error) {
 	}))
 	defer srv.Close()
 	through := *b
-	through.env = append(append([]string{}, b.env...), "NOMAD_ADDR="+srv.URL) // the last one counts
+	through.env = append(append([]string{}, b.env...), "NOMAD_ADDR="+srv.URL)
 	u, err := do(&through)
 	u.requests = n.Load()
 	return u, err

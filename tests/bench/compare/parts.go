@@ -54,10 +54,6 @@ func growth(ctx context.Context, b *bench) (table, error) {
 		lines[i].name = name
 	}
 	mem := [2]line{{name: "drover render"}, {name: "drover plan"}}
-	client, err := api.NewClient(&api.Config{Address: b.get("NOMAD_ADDR")})
-	if err != nil {
-		return t, err
-	}
 	for _, n := range sizes(b.plan) {
 		dir := filepath.Join(b.temp, fmt.Sprintf("grow%d", n))
 		if err := largeStack(dir, n); err != nil {
@@ -77,7 +73,7 @@ func growth(ctx context.Context, b *bench) (table, error) {
 		if u[2], err = parseFloor(files); err != nil {
 			return t, err
 		}
-		if u[3], err = planFloor(ctx, client, list); err != nil {
+		if u[3], err = b.counted(func(b *bench) (usage, error) { return b.planFloor(ctx, list) }); err != nil {
 			return t, err
 		}
 		for _, f := range files {
@@ -139,13 +135,17 @@ func parseFloor(files []string) (usage, error) {
 }
 
 // planFloor asks for the plan of each job and does nothing else.
-func planFloor(ctx context.Context, client *api.Client, list []render.Job) (usage, error) {
+func (b *bench) planFloor(ctx context.Context, list []render.Job) (usage, error) {
+	client, err := api.NewClient(&api.Config{Address: b.get("NOMAD_ADDR")})
+	if err != nil {
+		return usage{}, err
+	}
 	began := time.Now()
-	err := parallel(list, func(j render.Job) error {
+	err = parallel(list, func(j render.Job) error {
 		_, _, err := client.Jobs().Plan(j.Job, true, (&api.WriteOptions{}).WithContext(ctx))
 		return err
 	})
-	return usage{elapsed: time.Since(began), requests: int64(len(list))}, err
+	return usage{elapsed: time.Since(began)}, err
 }
 
 // parallel runs do for all jobs, 16 at a time, which is what drover does.
@@ -209,15 +209,14 @@ func (b *bench) fromNothing(ctx context.Context, name string, n int, serial bool
 	if err := gone(); err != nil {
 		return nil, err
 	}
-	began := time.Now()
-	if err := f.deploy(ctx); err != nil {
-		return nil, fmt.Errorf("floor: %w", err)
+	floor, err := b.counted(func(b *bench) (usage, error) { return b.deployFloor(ctx, list) })
+	if err != nil {
+		return nil, err
 	}
-	floor := usage{elapsed: time.Since(began), requests: f.requests.Load()}
 	if err := gone(); err != nil {
 		return nil, err
 	}
-	began = time.Now()
+	began := time.Now()
 	detached, err := b.counted(func(b *bench) (usage, error) {
 		var sum usage
 		for _, file := range files {
@@ -293,11 +292,7 @@ func redeploy(ctx context.Context, b *bench) (table, error) {
 	if err != nil {
 		return t, err
 	}
-	client, err := api.NewClient(&api.Config{Address: b.get("NOMAD_ADDR")})
-	if err != nil {
-		return t, err
-	}
-	floor, err := planFloor(ctx, client, list)
+	floor, err := b.counted(func(b *bench) (usage, error) { return b.planFloor(ctx, list) })
 	if err != nil {
 		return t, err
 	}
@@ -372,10 +367,6 @@ func deployOCIS(ctx context.Context, b *bench) (table, error) {
 	if err != nil {
 		return t, err
 	}
-	f, err := newFloor(b, list)
-	if err != nil {
-		return t, err
-	}
 	deploy := func(b *bench) (usage, error) {
 		return b.drover(ctx, "deploy", "ocis", "-e", "dev", "--no-certificates")
 	}
@@ -391,11 +382,10 @@ func deployOCIS(ctx context.Context, b *bench) (table, error) {
 	if err := destroy(); err != nil {
 		return t, err
 	}
-	began := time.Now()
-	if err := f.deploy(ctx); err != nil {
-		return t, fmt.Errorf("floor: %w", err)
+	floor, err := b.counted(func(b *bench) (usage, error) { return b.deployFloor(ctx, list) })
+	if err != nil {
+		return t, err
 	}
-	floor := usage{elapsed: time.Since(began), requests: f.requests.Load()}
 	if err := destroy(); err != nil {
 		return t, err
 	}
