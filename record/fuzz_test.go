@@ -80,7 +80,14 @@ func FuzzRelease(f *testing.F) {
 			if err != nil {
 				return // too large
 			}
-			if err := unpack(packed.text, &b); err != nil {
+			text, err := pack(packed.blob)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(text) > blobLimit {
+				t.Errorf("%d bytes were said to fit", len(text))
+			}
+			if err := unpack(text, &b); err != nil {
 				t.Fatal(err)
 			}
 			var want bytes.Buffer

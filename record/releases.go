@@ -692,10 +692,10 @@ type Blob struct {
 // blobLimit is what a Nomad Variable takes (64 KiB), less the layout.
 const blobLimit = 64<<10 - 64
 
-// Packed is a blob that is ready to be stored.
+// Packed is a blob that can be stored.
 type Packed struct {
 	Digest string
-	text   string
+	blob   Blob
 }
 
 // TooLargeError says that a blob does not fit into a Nomad Variable.
@@ -705,28 +705,35 @@ func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("it has %d KiB compressed and a Nomad Variable takes 64", (e.Size+1023)>>10)
 }
 
-// Pack compresses a blob. Its digest is that of the job, or of the values.
-// A merged text that does not fit beside the job is left out.
+// Pack sees to it that a blob fits into a Nomad Variable: a merged text that
+// does not fit beside the job is left out. The digest is that of the job, or of
+// the values.
 func Pack(b Blob) (Packed, error) {
-	p := Packed{Digest: Digest(b.Job)}
+	p := Packed{Digest: Digest(b.Job), blob: b}
 	if b.Job == nil {
 		p.Digest = Digest(b.Values)
 	}
+	// What fits however badly it compresses is compressed when it is stored,
+	// which most of the jobs of a release are already.
+	if base64.StdEncoding.EncodedLen(len(b.Job)+len(b.Values)+escaped*(len(b.HCL)+len(b.File))+1<<10) <= blobLimit {
+		return p, nil
+	}
 	for {
-		text, err := pack(b)
-		if err != nil {
+		text, err := pack(p.blob)
+		switch {
+		case err != nil:
 			return p, err
-		}
-		if len(text) <= blobLimit {
-			p.text = text
+		case len(text) <= blobLimit:
 			return p, nil
-		}
-		if b.HCL == "" {
+		case p.blob.HCL == "":
 			return p, &TooLargeError{len(text)}
 		}
-		b.HCL = ""
+		p.blob.HCL = ""
 	}
 }
+
+// escaped is how many bytes JSON makes of one of a string, at most.
+const escaped = 6
 
 // Store writes the blobs that are not there yet, several at a time.
 func (r *Releases) Store(ctx context.Context, blobs []Packed) error {
@@ -747,7 +754,11 @@ func (r *Releases) Store(ctx context.Context, blobs []Packed) error {
 		return had
 	})
 	return each(len(blobs), func(i int) error {
-		_, err := r.put(ctx, r.blobPath(blobs[i].Digest), map[string]string{"blob": blobs[i].text}, 0)
+		text, err := pack(blobs[i].blob)
+		if err != nil {
+			return err
+		}
+		_, err = r.put(ctx, r.blobPath(blobs[i].Digest), map[string]string{"blob": text}, 0)
 		if err != nil && !errors.Is(err, ErrTakenOver) { // the same, from somebody else
 			return fmt.Errorf("storing a job spec of stack %s: %w", r.stack, err)
 		}
@@ -781,7 +792,9 @@ func (r *Releases) Blob(ctx context.Context, digest string) (Blob, error) {
 func pack(v any) (string, error) {
 	var buf bytes.Buffer
 	w := gzip.NewWriter(&buf)
-	if err := errors.Join(json.NewEncoder(w).Encode(v), w.Close()); err != nil {
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	if err := errors.Join(enc.Encode(v), w.Close()); err != nil {
 		return "", fmt.Errorf("compressing: %w", err)
 	}
 	return base64.StdEncoding.EncodeToString(buf.Bytes()), nil

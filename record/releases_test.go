@@ -202,8 +202,12 @@ func TestPackLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	text, err := pack(p.blob)
+	if err != nil || len(text) > blobLimit {
+		t.Fatalf("%d bytes, %v", len(text), err)
+	}
 	var back Blob
-	if err := unpack(p.text, &back); err != nil || back.HCL != "" || len(back.Job) < 50_000 {
+	if err := unpack(text, &back); err != nil || back.HCL != "" || len(back.Job) < 50_000 {
 		t.Errorf("the job should stay and the text go: %d, %d, %v", len(back.Job), len(back.HCL), err)
 	}
 	_, err = Pack(Blob{Job: job(80_000)})
