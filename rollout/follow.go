@@ -367,7 +367,7 @@ func (f *follower) pause(ctx context.Context) error {
 		return context.Cause(ctx)
 	}
 	// What happens in Nomad happens in bursts of events: one look for each.
-	if rest := lookGap - time.Since(f.looked); rest > 0 {
+	if rest := lookGap(f.hub.following()) - time.Since(f.looked); rest > 0 {
 		timer.Reset(rest)
 		select {
 		case <-timer.C:
@@ -382,8 +382,12 @@ func (f *follower) pause(ctx context.Context) error {
 	return nil
 }
 
-// lookGap is the least time between two looks at one service.
-const lookGap = 250 * time.Millisecond
+// lookGap is the least time between two looks at one service while so many are
+// followed: what happens to one is on the screen within a fifth of a second, and
+// Nomad is not kept from its work by those who watch it.
+func lookGap(following int) time.Duration {
+	return min(max(150*time.Millisecond, time.Duration(following)*10*time.Millisecond), time.Second)
+}
 
 func (f *follower) blockedTooLong() bool {
 	if f.since.IsZero() {
@@ -418,10 +422,18 @@ func (f *follower) read(ctx context.Context) (snapshot, error) {
 		}
 		n.jobIndex, n.version = deref(job.JobModifyIndex, 0), deref(job.Version, 0)
 	}
-	// Evaluations after the deployment and before the allocations: one that is
-	// seen as done has its allocations in the next answer.
-	if n.evals, _, err = jobs.Evaluations(s.id, s.query(ctx)); err != nil {
-		return n, fmt.Errorf("reading the evaluations of job %q: %w", s.id, err)
+	evaluations := func() error {
+		if n.evals, _, err = jobs.Evaluations(s.id, s.query(ctx)); err != nil {
+			return fmt.Errorf("reading the evaluations of job %q: %w", s.id, err)
+		}
+		return nil
+	}
+	if !followed {
+		// After the deployment and before the allocations: an evaluation that is
+		// seen as done has its allocations in the next answer.
+		if err := evaluations(); err != nil {
+			return n, err
+		}
 	}
 	if !followed && !n.pending() && !s.noDeploy {
 		// The scheduler may have made the deployment since the first look.
@@ -441,6 +453,9 @@ func (f *follower) read(ctx context.Context) (snapshot, error) {
 		if a.JobVersion == n.version {
 			n.allocs = append(n.allocs, a)
 		}
+	}
+	if followed && !n.underWay() {
+		return n, evaluations()
 	}
 	return n, nil
 }

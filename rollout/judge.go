@@ -220,20 +220,26 @@ func (n snapshot) hasBlocked() bool {
 	return false
 }
 
+// underWay says that no evaluation decides about a deployment: it has ended
+// well, or one of its allocations starts.
+func (n snapshot) underWay() bool {
+	d := n.deployment.Status
+	return d == api.DeploymentStatusSuccessful && len(n.allocs) > 0 || inProgress(d) && n.starts()
+}
+
+// starts says that an allocation is on its way to become healthy.
+func (n snapshot) starts() bool {
+	return slices.ContainsFunc(current(n.allocs), func(a *api.AllocationListStub) bool {
+		undecided := a.DeploymentStatus == nil || a.DeploymentStatus.Healthy == nil
+		return a.ClientStatus == api.AllocClientStatusPending ||
+			n.deployment != nil && a.ClientStatus == api.AllocClientStatusRunning && undecided
+	})
+}
+
 // blocked says that some allocation finds no node while none of the others
 // is on its way to become healthy.
 func (n snapshot) blocked() bool {
-	if !n.hasBlocked() || n.pending() {
-		return false
-	}
-	for _, a := range current(n.allocs) {
-		undecided := a.DeploymentStatus == nil || a.DeploymentStatus.Healthy == nil
-		if a.ClientStatus == api.AllocClientStatusPending ||
-			(n.deployment != nil && a.ClientStatus == api.AllocClientStatusRunning && undecided) {
-			return false
-		}
-	}
-	return true
+	return n.hasBlocked() && !n.pending() && !n.starts()
 }
 
 // waiting says in a few words what is missing.
