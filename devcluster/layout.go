@@ -546,7 +546,7 @@ limits {
     drover_loopback  = %q
     consul_http_addr = %q
   }
-  options = {
+%s  options = {
     # The others ask 169.254.169.254 and wait for an answer.
     "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean"
     "driver.allowlist"     = "raw_exec,exec,docker,mock_driver"
@@ -558,7 +558,7 @@ plugin "raw_exec" {
   }
 }
 `, quoteList(peers, l.Ports.NomadRPC), iface, l.Ports.DynamicMin, l.Ports.DynamicMax, l.allocDir(a), l.volumesDir(a), l.path("bin"), l.path("data"), a.loopback,
-			l.consulHTTP(a.consul))
+			l.consulHTTP(a.consul), l.consulVolume(a))
 	}
 	return b.String()
 }

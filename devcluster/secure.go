@@ -55,8 +55,20 @@ func (a *agentSpec) names() []string {
 	return []string{"client." + a.region + ".nomad", "localhost"}
 }
 
+// socketDir has nothing but the socket: containers mount it.
+func (l *layout) socketDir(addr string) string { return l.path("secure", addr) }
+
 // socket is where the Consul agent at addr serves its HTTP API to its own node.
-func (l *layout) socket(addr string) string { return l.path("secure", addr+".sock") }
+func (l *layout) socket(addr string) string { return l.path("secure", addr, "http.sock") }
+
+// consulVolume is the host volume of a Nomad client with the socket of its
+// Consul agent.
+func (l *layout) consulVolume(a *agentSpec) string {
+	if !l.Secure {
+		return ""
+	}
+	return fmt.Sprintf("  host_volume \"consul\" {\n    path      = %q\n    read_only = true\n  }\n", l.socketDir(a.consul))
+}
 
 // first says whether the region is the first, which keeps the ACLs that the
 // others copy.

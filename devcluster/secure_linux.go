@@ -33,6 +33,11 @@ func (l *layout) secureFiles() error {
 		leaves := map[string]pki.Leaf{program + "-cli": {CommonName: program + "-cli"}}
 		for _, a := range l.agents() {
 			if a.program == program {
+				if program == Consul {
+					if err := mkdir(l.socketDir(a.addr), 0o755); err != nil {
+						return err
+					}
+				}
 				leaves[a.name] = pki.Leaf{CommonName: a.names()[0], DNSNames: a.names(), IPAddresses: []string{a.addr}}
 			}
 		}

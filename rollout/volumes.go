@@ -22,6 +22,7 @@ type MissingVolume struct {
 	NodePool  string
 	State     api.HostVolumeState // when it is there but not ready
 
+	readOnly   bool // an empty one would be of no use
 	access     api.HostVolumeAccessMode
 	attachment api.HostVolumeAttachmentMode
 }
@@ -29,6 +30,9 @@ type MissingVolume struct {
 func (m MissingVolume) String() string {
 	if m.State != "" {
 		return fmt.Sprintf("host volume %q of job %q is %s, not ready; look at `nomad volume status -type host`", m.Name, m.JobID, m.State)
+	}
+	if m.readOnly {
+		return fmt.Sprintf("job %q reads host volume %q, which no node has; name its directory in a host_volume block of the clients' configuration", m.JobID, m.Name)
 	}
 	return fmt.Sprintf("job %q needs host volume %q, which no node has; create it with `drover deploy --create-volumes` or `nomad volume create`", m.JobID, m.Name)
 }
@@ -38,13 +42,16 @@ func (m MissingVolume) String() string {
 // (GET /v1/node/:id, asked only when something is missing).
 func MissingVolumes(ctx context.Context, c Clients, jobs []render.Job) ([]MissingVolume, error) {
 	var wanted []MissingVolume
-	seen := map[MissingVolume]bool{}
+	seen := map[MissingVolume]int{}
 	for _, j := range jobs {
 		for _, w := range volumesOf(j.Job) {
 			key := MissingVolume{Name: w.Name, Namespace: w.Namespace, Region: w.Region}
-			if !seen[key] {
-				seen[key] = true
+			at, there := seen[key]
+			if !there {
+				seen[key] = len(wanted)
 				wanted = append(wanted, w)
+			} else if wanted[at].readOnly && !w.readOnly {
+				wanted[at] = w // who writes says how it is made
 			}
 		}
 	}
@@ -97,6 +104,7 @@ func volumesOf(job *api.Job) []MissingVolume {
 			w := MissingVolume{
 				Name: source, JobID: deref(job.ID, ""), Namespace: deref(job.Namespace, ""), Region: deref(job.Region, ""),
 				NodePool:   deref(job.NodePool, ""),
+				readOnly:   v.ReadOnly,
 				access:     api.HostVolumeAccessMode(cmp.Or(v.AccessMode, string(api.HostVolumeAccessModeSingleNodeWriter))),
 				attachment: api.HostVolumeAttachmentMode(cmp.Or(v.AttachmentMode, string(api.HostVolumeAttachmentModeFilesystem))),
 			}
@@ -151,7 +159,7 @@ func CreateVolumes(ctx context.Context, c Clients, missing []MissingVolume, spec
 	ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Minute, errors.New("not ready within 2 minutes"))
 	defer cancel()
 	for _, m := range missing {
-		if m.State != "" {
+		if m.State != "" || m.readOnly {
 			return errors.New(m.String())
 		}
 		v := &api.HostVolume{

@@ -2,6 +2,10 @@
 # task and with its workload identity: there is no token in the job. With ACLs,
 # docs/how-to/controller.md has the policy.
 
+locals {
+  consul_volume = var.driver == "raw_exec" ? "" : var.consul_volume
+}
+
 job "drover-controller" {
   datacenters = var.datacenters
   type        = "service"
@@ -54,6 +58,18 @@ job "drover-controller" {
       }
     }
 
+    # Consul's socket, for what does not see the files of the node. The directory
+    # and not the socket, which is another one when the agent starts again.
+    dynamic "volume" {
+      for_each = local.consul_volume == "" ? [] : ["consul"]
+      labels   = [volume.value]
+      content {
+        type      = "host"
+        source    = local.consul_volume
+        read_only = true
+      }
+    }
+
     # A short name: the path of the API socket ends with it and may have 107
     # bytes altogether.
     task "drover" {
@@ -82,6 +98,15 @@ job "drover-controller" {
           flatten([for r in var.resolvers : ["--resolver", r]]),
           var.arguments,
         )
+      }
+
+      dynamic "volume_mount" {
+        for_each = local.consul_volume == "" ? [] : ["consul"]
+        content {
+          volume      = volume_mount.value
+          destination = dirname(trimprefix(var.consul_address, "unix://"))
+          read_only   = true
+        }
       }
 
       dynamic "artifact" {

@@ -52,8 +52,14 @@ variable "replicas" {
 
 variable "consul_address" {
   type        = string
-  description = "HOST:PORT of the Consul agent as a task sees it."
+  description = "HOST:PORT or unix://PATH of the Consul agent as a task sees it."
   default     = "127.0.0.1:8500"
+}
+
+variable "consul_volume" {
+  type        = string
+  description = "Host volume that is the directory of Consul's socket, when consul_address is one: docker and exec mount it where it is on the node."
+  default     = ""
 }
 
 variable "challenge_port" {

@@ -11,6 +11,9 @@ locals {
   mounted  = local.stateful && !var.ephemeral && var.driver != "raw_exec"
   host_dir = local.stateful && !var.ephemeral && var.driver == "raw_exec"
   data     = local.mounted ? "/var/lib/ocis" : (local.host_dir ? "${var.data_dir}/ocis-${local.service}" : "$${NOMAD_ALLOC_DIR}/data")
+
+  # What sees the files of the node needs no volume for Consul's socket.
+  consul_volume = var.driver == "raw_exec" ? "" : var.consul_volume
 }
 
 job "ocis-*" {
@@ -63,6 +66,18 @@ job "ocis-*" {
       }
     }
 
+    # The directory and not the socket, which is another one when the agent
+    # starts again.
+    dynamic "volume" {
+      for_each = local.consul_volume == "" ? [] : ["consul"]
+      labels   = [volume.value]
+      content {
+        type      = "host"
+        source    = local.consul_volume
+        read_only = true
+      }
+    }
+
     # raw_exec mounts no volumes: the directory is made before the service
     # starts, as its own user.
     dynamic "task" {
@@ -106,6 +121,15 @@ job "ocis-*" {
         content {
           volume      = volume_mount.value
           destination = local.data
+        }
+      }
+
+      dynamic "volume_mount" {
+        for_each = local.consul_volume == "" ? [] : ["consul"]
+        content {
+          volume      = volume_mount.value
+          destination = dirname(trimprefix(var.consul_address, "unix://"))
+          read_only   = true
         }
       }
 

@@ -45,6 +45,9 @@ locals {
     ocis-proxy               = { port = 9200, protocol = "tcp" }
   }
 
+  # What sees the files of the node needs no volume for Consul's socket.
+  consul_volume = var.mesh_driver == "raw_exec" ? "" : var.consul_volume
+
   # What go-micro's clients look up. Were the instances themselves in its
   # registry, a client that meets one that has stopped would open its circuit
   # breaker and fail every request for a minute: these addresses stay.
@@ -102,6 +105,16 @@ job "mesh-ocis" {
         }
       }
 
+      dynamic "volume" {
+        for_each = local.consul_volume == "" ? [] : ["consul"]
+        labels   = [volume.value]
+        content {
+          type      = "host"
+          source    = local.consul_volume
+          read_only = true
+        }
+      }
+
       task "haproxy" {
         driver = var.mesh_driver
 
@@ -117,6 +130,15 @@ job "mesh-ocis" {
         }
 
         user = var.user
+
+        dynamic "volume_mount" {
+          for_each = local.consul_volume == "" ? [] : ["consul"]
+          content {
+            volume      = volume_mount.value
+            destination = dirname(trimprefix(var.consul_address, "unix://"))
+            read_only   = true
+          }
+        }
 
         # With Consul ACLs: the token for the registrations, in CONSUL_HTTP_TOKEN.
         consul {}

@@ -11,6 +11,16 @@ precondition {
   error_message = "raw_exec cannot mount volumes, and services with state need a place that outlives their jobs: set data_dir to a directory that exists on the nodes, or ephemeral = true to lose all data with each job."
 }
 
+precondition {
+  condition     = var.consul_volume == "" || trimprefix(var.consul_address, "unix://") != var.consul_address
+  error_message = "consul_volume is the directory of Consul's socket: set consul_address to unix://PATH of the socket."
+}
+
+precondition {
+  condition     = var.consul_volume != "" || trimprefix(var.consul_address, "unix://") == var.consul_address || (var.driver == "raw_exec" && var.mesh_driver == "raw_exec")
+  error_message = "docker and exec do not see Consul's socket on the node: set consul_volume to the host volume that is its directory."
+}
+
 service "mesh" {}
 
 service "nats" {

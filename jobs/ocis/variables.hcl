@@ -139,8 +139,14 @@ variable "mesh_binary" {
 
 variable "consul_address" {
   type        = string
-  description = "Consul's HTTP address as a service reaches it on its node; services register there."
+  description = "Consul's HTTP address as a service reaches it on its node, HOST:PORT or unix://PATH; services register there."
   default     = "127.0.0.1:8500"
+}
+
+variable "consul_volume" {
+  type        = string
+  description = "Host volume that is the directory of Consul's socket, when consul_address is one: docker and exec mount it where it is on the node."
+  default     = ""
 }
 
 variable "insecure" {

@@ -26,7 +26,17 @@ func TestDocker(t *testing.T) {
 	startDocker(t)
 	r := start(t, false)
 
-	t.Run("controller", func(t *testing.T) { testControllerImage(t, r) })
+	// With client certificates Consul is reached by its socket.
+	var consul []string
+	if r.Secure() {
+		sockets, err := filepath.Glob(filepath.Join(r.Dir(), "secure", "*", "http.sock"))
+		if err != nil || len(sockets) != 1 {
+			t.Fatalf("sockets of Consul: %q, %v", sockets, err)
+		}
+		consul = []string{"-var", "consul_address=unix://" + sockets[0], "-var", "consul_volume=consul"}
+	}
+
+	t.Run("controller", func(t *testing.T) { testControllerImage(t, r, consul) })
 
 	const ocisImage, haproxyImage = "drover-e2e/ocis:2.0.0", "drover-e2e/haproxy:2.0.0"
 	files := withLibraries(t, filepath.Join(r.BinDir(), "ocis"))
@@ -37,10 +47,10 @@ func TestDocker(t *testing.T) {
 	importImage(t, haproxyImage, `ENTRYPOINT []`, files)
 
 	began := time.Now()
-	r.drover.must(t, "deploy", "ocis", "-e", "dev", "--create-volumes", "--no-certificates",
-		"-var", "driver=docker", "-var", "image="+ocisImage,
-		"-var", "mesh_driver=docker", "-var", "mesh_image="+haproxyImage,
-		"-var", "user=1000", "-var", "uid=1000")
+	r.drover.must(t, append([]string{"deploy", "ocis", "-e", "dev", "--create-volumes", "--no-certificates",
+		"-var", "driver=docker", "-var", "image=" + ocisImage,
+		"-var", "mesh_driver=docker", "-var", "mesh_image=" + haproxyImage,
+		"-var", "user=1000", "-var", "uid=1000"}, consul...)...)
 	t.Logf("deployed in %s", time.Since(began).Round(time.Second))
 	if n := len(r.processes(t)); n != 0 {
 		t.Errorf("%d services run outside of containers", n)
@@ -54,10 +64,10 @@ func TestDocker(t *testing.T) {
 // testControllerImage runs the controller as the image that is released: the
 // program and nothing else, as nobody in particular, with the API socket of
 // its task.
-func testControllerImage(t *testing.T, r *running) {
+func testControllerImage(t *testing.T, r *running, consul []string) {
 	const image = "drover-e2e/drover:2.0.0"
 	importImage(t, image, `ENTRYPOINT ["/usr/bin/drover"]`, map[string]string{"usr/bin/drover": r.drover.binary})
-	r.drover.must(t, "deploy", "drover", "-e", "dev", "-var", "driver=docker", "-var", "image="+image, "-var", "user=65534")
+	r.drover.must(t, append([]string{"deploy", "drover", "-e", "dev", "-var", "driver=docker", "-var", "image=" + image, "-var", "user=65534"}, consul...)...)
 	eventually(t, 30*time.Second, "two run and one works", func() bool {
 		log := r.controllerLog(t)
 		return strings.Count(log, `"msg":"listening"`) == 2 && strings.Count(log, `"event":"leader"`) == 1
