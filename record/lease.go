@@ -23,6 +23,7 @@ type Lease struct {
 	client     *api.Client
 	path, id   string
 	ttl        time.Duration
+	made       bool // the variable was made with the lock
 	once       sync.Once
 	stop, lost chan struct{}
 }
@@ -52,7 +53,7 @@ func TakeLease(ctx context.Context, client *api.Client, path string, items map[s
 	if err != nil {
 		return nil, fmt.Errorf("locking %s: %w", path, err)
 	}
-	l := &Lease{client: client, path: path, id: held.LockID(), ttl: ttl, stop: make(chan struct{}), lost: make(chan struct{})}
+	l := &Lease{client: client, path: path, id: held.LockID(), ttl: ttl, made: held.CreateIndex == held.ModifyIndex, stop: make(chan struct{}), lost: make(chan struct{})}
 	// #nosec G118 -- the lease outlives the request that took it
 	go KeepLease(ttl, l.renew, notHeld, l.stop, l.lost)
 	return l, nil
@@ -81,6 +82,18 @@ func (l *Lease) Again(ctx context.Context) (*Lease, error) {
 // with it.
 func unanswered(err error) bool {
 	return isStatus(err, http.StatusTooManyRequests) || isStatus(err, http.StatusServiceUnavailable)
+}
+
+// MayRead tells an empty list from one that the token may not see: Nomad leaves
+// out of a list what a token may not list, and says nothing of it (GET
+// /v1/vars). What may be read there is asked for by the name that its line in
+// a policy has.
+func MayRead(ctx context.Context, client *api.Client, folder string) error {
+	_, _, err := client.Variables().Peek(folder+"/*", (&api.QueryOptions{}).WithContext(ctx))
+	if isStatus(err, http.StatusForbidden) {
+		return err
+	}
+	return nil // whatever else it is, it is not about the token
 }
 
 // notHeld says that the lock is somebody else's, or nobody's.

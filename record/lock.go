@@ -3,6 +3,7 @@ package record
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"os/user"
@@ -69,6 +70,19 @@ func (e *LockedError) Error() string {
 
 func (e *LockedError) Unwrap() error { return ErrLocked }
 
+// ErrHidden says that the lock cannot be taken away with this token: Nomad
+// tells its ID to management tokens only.
+var ErrHidden = errors.New("Nomad tells the ID of a lock to management tokens only")
+
+// isHeld says that somebody holds the lock of a variable. Nomad shows the lock
+// itself to management tokens only (Variables.Read and List in
+// nomad/variables_endpoint.go). Everybody sees the indexes: the lock's variable
+// is made by who takes the lock, a renewal changes nothing, and that the lock is
+// given back or has run out is the variable's first change.
+func isHeld(l *api.VariableLock, created, modified uint64) bool {
+	return l != nil || created == modified
+}
+
 // Lock takes the lock of the stack, which one deployer at a time holds. When
 // somebody else has it, it waits until wait is over, after telling whom it
 // waits for (told may be nil), and returns a *LockedError.
@@ -82,6 +96,12 @@ func (r *Releases) Lock(ctx context.Context, h Holder, wait time.Duration, told 
 	var last Holder
 	for {
 		l, err := TakeLease(ctx, r.client, r.lockPath(), map[string]string{layoutItem: layoutText, "holder": string(text)}, LockTTL)
+		if err == nil && !l.made { // left by a holder who is gone: see isHeld
+			if err := l.Remove(ctx); err != nil {
+				return nil, err
+			}
+			continue
+		}
 		if err == nil || !isLocked(err) {
 			return l, err
 		}
@@ -129,7 +149,7 @@ func (r *Releases) holder(ctx context.Context, index uint64, wait time.Duration)
 	if err != nil {
 		return nil, 0, fmt.Errorf("reading the lock of stack %s: %w", r.stack, err)
 	}
-	if v == nil || v.Lock == nil {
+	if v == nil || !isHeld(v.Lock, v.CreateIndex, v.ModifyIndex) {
 		return nil, 0, nil
 	}
 	if err := checkLayout(v.Items[layoutItem], "the items of "+r.lockPath()); err != nil {
@@ -143,14 +163,18 @@ func (r *Releases) holder(ctx context.Context, index uint64, wait time.Duration)
 }
 
 // Unlock takes the lock away from its holder, who notices before its next
-// step. It reports whether there was anything to take away.
+// step. It reports whether there was anything to take away. ErrHidden when the
+// token is none of management.
 func (r *Releases) Unlock(ctx context.Context) (bool, error) {
 	v, _, err := r.client.Variables().Peek(r.lockPath(), (&api.QueryOptions{}).WithContext(ctx))
 	if err != nil {
 		return false, fmt.Errorf("reading the lock of stack %s: %w", r.stack, err)
 	}
-	if v == nil || v.Lock == nil {
+	if v == nil || !isHeld(v.Lock, v.CreateIndex, v.ModifyIndex) {
 		return false, nil
+	}
+	if v.Lock == nil {
+		return false, ErrHidden
 	}
 	if _, _, err := r.client.Variables().ReleaseLock(&api.Variable{Path: v.Path, Lock: v.Lock}, (&api.WriteOptions{}).WithContext(ctx)); err != nil {
 		return false, fmt.Errorf("releasing the lock of stack %s: %w", r.stack, err)

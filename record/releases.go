@@ -229,6 +229,9 @@ func isLocked(err error) bool { return errors.Is(err, ErrLocked) }
 // Numbers of the releases that are kept, the newest last.
 func (r *Releases) Numbers(ctx context.Context) ([]int, error) {
 	list, _, err := r.client.Variables().PrefixList(r.folder+"/releases/", (&api.QueryOptions{}).WithContext(ctx))
+	if err == nil && len(list) == 0 {
+		err = MayRead(ctx, r.client, r.folder+"/releases")
+	}
 	if err != nil {
 		return nil, fmt.Errorf("listing the releases of stack %s: %w", r.stack, err)
 	}
@@ -275,6 +278,9 @@ func (r *Releases) Last(ctx context.Context) (*Release, error) {
 // somebody holds the lock.
 func (r *Releases) Now(ctx context.Context) (*Release, *Holder, error) {
 	list, _, err := r.client.Variables().PrefixList(r.folder+"/", (&api.QueryOptions{}).WithContext(ctx))
+	if err == nil && len(list) == 0 {
+		err = MayRead(ctx, r.client, r.folder+"/releases")
+	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("listing the releases of stack %s: %w", r.stack, err)
 	}
@@ -283,7 +289,7 @@ func (r *Releases) Now(ctx context.Context) (*Release, *Holder, error) {
 		if n, err := strconv.Atoi(strings.TrimPrefix(v.Path, r.folder+"/releases/")); err == nil {
 			newest = max(newest, n)
 		}
-		locked = locked || v.Path == r.lockPath() && v.Lock != nil
+		locked = locked || v.Path == r.lockPath() && isHeld(v.Lock, v.CreateIndex, v.ModifyIndex)
 	}
 	var holder *Holder
 	if locked {

@@ -20,6 +20,17 @@ func holder(name string) Holder {
 	return Holder{User: name, Host: "h", PID: 7, Command: "drover deploy", Since: time.Now().UTC().Truncate(time.Second)}
 }
 
+// seen is whether the lock is held for who may not see it, which takes a
+// management token where there are ACLs.
+func seen(t *testing.T, r *Releases) bool {
+	t.Helper()
+	v, _, err := r.client.Variables().Peek(r.lockPath(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return v != nil && isHeld(nil, v.CreateIndex, v.ModifyIndex)
+}
+
 func testLock(t *testing.T, c *api.Client, _ *tamper) {
 	r := OpenReleases(c, "lock", "default")
 	if h, err := r.Holder(t.Context()); h != nil || err != nil {
@@ -28,6 +39,9 @@ func testLock(t *testing.T, c *api.Client, _ *tamper) {
 	l, err := r.Lock(t.Context(), holder("ann"), 0, nil)
 	if err != nil {
 		t.Fatal(err)
+	}
+	if !seen(t, r) {
+		t.Error("only a management token sees that the lock is held")
 	}
 	_, err = r.Lock(t.Context(), holder("bob"), 0, nil)
 	var locked *LockedError
@@ -44,14 +58,14 @@ func testLock(t *testing.T, c *api.Client, _ *tamper) {
 	go func() {
 		l, err := r.Lock(t.Context(), holder("bob"), 30*time.Second, func(h Holder) { waits <- h })
 		if err == nil {
-			err = l.Release(t.Context())
+			err = l.Remove(t.Context())
 		}
 		got <- err
 	}()
 	if h := <-waits; h.User != "ann" {
 		t.Errorf("it waits for %v", h)
 	}
-	if err := l.Release(t.Context()); err != nil {
+	if err := l.Remove(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	released := time.Now()
@@ -69,7 +83,7 @@ func testLock(t *testing.T, c *api.Client, _ *tamper) {
 	if was, err := r.Unlock(t.Context()); !was || err != nil {
 		t.Fatalf("%v, %v", was, err)
 	}
-	if was, err := r.Unlock(t.Context()); was || err != nil {
+	if was, err := r.Unlock(t.Context()); was || err != nil || seen(t, r) {
 		t.Fatalf("%v, %v", was, err)
 	}
 	select {
@@ -77,8 +91,11 @@ func testLock(t *testing.T, c *api.Client, _ *tamper) {
 	case <-time.After(LockTTL):
 		t.Error("the holder did not notice")
 	}
-	if err := l.Release(t.Context()); err != nil {
+	if err := l.Remove(t.Context()); err != nil {
 		t.Error(err)
+	}
+	if seen(t, r) {
+		t.Error("the lock is seen after it was given back")
 	}
 }
 
@@ -103,7 +120,10 @@ func testLockOfTheDead(t *testing.T, c *api.Client, _ *tamper) {
 	if took > 2*LockTTL+5*time.Second {
 		t.Errorf("after %s", took)
 	}
-	if err := l.Release(t.Context()); err != nil {
+	if !seen(t, r) {
+		t.Error("only a management token sees that the lock is held")
+	}
+	if err := l.Remove(t.Context()); err != nil {
 		t.Error(err)
 	}
 }

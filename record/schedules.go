@@ -79,6 +79,9 @@ func (s *Schedules) Read(ctx context.Context, name string) (*Schedule, error) {
 // List reads all, by name.
 func (s *Schedules) List(ctx context.Context) ([]*Schedule, error) {
 	metas, _, err := s.client.Variables().PrefixList(s.prefix, (&api.QueryOptions{}).WithContext(ctx))
+	if err == nil && len(metas) == 0 {
+		err = MayRead(ctx, s.client, strings.TrimSuffix(s.prefix, "/"))
+	}
 	if err != nil {
 		return nil, fmt.Errorf("listing schedules: %w", err)
 	}

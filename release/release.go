@@ -280,7 +280,7 @@ func (l *lock) held(ctx context.Context) error {
 func (l *lock) release(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return l.lease.Release(ctx)
+	return l.lease.Remove(ctx)
 }
 
 // clean is a job as Nomad has it without what only the server writes:

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -133,7 +134,9 @@ runs out by itself in half a minute: there is rarely a need for this.`,
 			if !force {
 				return usagef("nothing was done: add --force to take the lock away")
 			}
-			if _, err := r.Unlock(cmd.Context()); err != nil {
+			if _, err := r.Unlock(cmd.Context()); errors.Is(err, record.ErrHidden) {
+				return errRefused{fmt.Errorf("nothing was done: %w; set NOMAD_TOKEN to one, or wait: the lock runs out half a minute after its holder is gone", err), exitCluster}
+			} else if err != nil {
 				return err
 			}
 			fmt.Fprintf(streams.Out, "%s: unlocked\n", r.Stack())

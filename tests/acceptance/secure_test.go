@@ -39,6 +39,8 @@ func TestSecured(t *testing.T) {
 		"ScheduleByItsPolicy":   scheduleByItsPolicy,
 		"ControllerByItsPolicy": controllerByItsPolicy,
 		"TokenGoneMidway":       tokenGoneMidway,
+		"TokenExpiresMidway":    tokenExpiresMidway,
+		"OthersSeeWhoDeploys":   othersSeeWhoDeploys,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -50,7 +52,13 @@ func TestSecured(t *testing.T) {
 // as is the stack in the hands of who has just these policies.
 func (s *secured) as(t *testing.T, st *stack, policies ...string) (*stack, *api.ACLToken) {
 	t.Helper()
-	n, _, err := s.client.ACLTokens().Create(&api.ACLToken{Type: "client", Policies: policies}, nil)
+	return s.asFor(t, st, 0, policies...)
+}
+
+// asFor is as, until Nomad's token expires; 0 is never.
+func (s *secured) asFor(t *testing.T, st *stack, ttl time.Duration, policies ...string) (*stack, *api.ACLToken) {
+	t.Helper()
+	n, _, err := s.client.ACLTokens().Create(&api.ACLToken{Type: "client", Policies: policies, ExpirationTTL: ttl}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,15 +198,38 @@ func get(ctx context.Context, url string) string {
 	return string(b)
 }
 
-// The token of a deploy is taken away while it waits: the deploy ends and says
-// why, what is open is open, and who has a token goes on with it.
-func tokenGoneMidway(t *testing.T, s *secured) {
-	files := map[string]string{
-		"stack.hcl":    "stack \"@\" {}\nservice \"@a\" {}\nservice \"@b\" {\n  depends_on = [\"@a\"]\n}\n",
-		"@a.nomad.hcl": replaced(checked("a", sleeps), `min_healthy_time  = "1s"`, `min_healthy_time  = "5s"`),
+// twoInOrder is a stack whose second service waits until the first has been
+// healthy for a while.
+func twoInOrder(while string) map[string]string {
+	return map[string]string{
+		"stack.hcl": "stack \"@\" {}\nservice \"@a\" {}\nservice \"@b\" {\n  depends_on = [\"@a\"]\n}\n",
+		"@a.nomad.hcl": replaced(checked("a", sleeps), `min_healthy_time  = "1s"`, `min_healthy_time  = "`+while+`"`,
+			`healthy_deadline  = "10s"`, `healthy_deadline  = "3m"`, `progress_deadline = "20s"`, `progress_deadline = "4m"`),
 		"@b.nomad.hcl": checked("b", sleeps),
 	}
-	st := s.stack(t, files)
+}
+
+// wentOn is what has to hold of a release whose token was over midway: it says
+// so, what is open is open, and who has a token goes on with it.
+func (s *secured) wentOn(t *testing.T, st *stack, out string, token *api.ACLToken) {
+	t.Helper()
+	contains(t, out, "refuses the token", "drover resume")
+	if strings.Contains(out, token.SecretID) {
+		t.Error("it tells the token")
+	}
+	if _, _, err := s.client.Jobs().Info(st.id+"b", nil); err == nil {
+		t.Error("b was submitted without a token")
+	}
+	contains(t, st.want(11, "deploy", ".", "--lock-wait", "1m"), "release 1", "interrupted", "drover resume")
+	contains(t, st.want(0, "resume", "."), "deployed")
+	contains(t, st.want(0, "history", "."), "deployed")
+	st.want(0, "status", ".")
+	contains(t, st.want(0, "unlock", "."), "nobody holds the lock")
+}
+
+// The token of a deploy is taken away while it waits.
+func tokenGoneMidway(t *testing.T, s *secured) {
+	st := s.stack(t, twoInOrder("5s"))
 	doomed, token := s.as(t, st, acl.Scope{}.Nomad(acl.Deployer).Name)
 	gone := make(chan error, 1)
 	go func() {
@@ -222,16 +253,67 @@ func tokenGoneMidway(t *testing.T, s *secured) {
 	if took := time.Since(began); took > time.Minute {
 		t.Errorf("it took %s to end", took)
 	}
-	contains(t, out, "refuses the token", "drover resume")
-	if strings.Contains(out, token.SecretID) {
-		t.Error("it tells the token")
+	s.wentOn(t, st, out, token)
+}
+
+// The token of a deploy expires while it waits, as those of pipelines do. A
+// minute is the least that Nomad gives (acl.token_min_expiration_ttl).
+func tokenExpiresMidway(t *testing.T, s *secured) {
+	st := s.stack(t, twoInOrder("80s"))
+	doomed, token := s.asFor(t, st, time.Minute, acl.Scope{}.Nomad(acl.Deployer).Name)
+	out := doomed.want(10, "deploy", ".")
+	if late := time.Since(*token.ExpirationTime); late < 0 || late > time.Minute {
+		t.Errorf("it ended %s after the token", late)
 	}
-	if _, _, err := s.client.Jobs().Info(st.id+"b", nil); err == nil {
-		t.Error("b was submitted without a token")
+	contains(t, doomed.want(10, "status", "."), "refuses the token", "set NOMAD_TOKEN to one")
+	s.wentOn(t, st, out, token)
+}
+
+// Nomad shows locks to management tokens only. Who deploys is seen by everybody
+// who may look, and a lock whose holder is gone is nobody's.
+func othersSeeWhoDeploys(t *testing.T, s *secured) {
+	st := s.stack(t, twoInOrder("20s"))
+	ann, _ := s.as(t, st, acl.Scope{}.Nomad(acl.Deployer).Name)
+	bob, _ := s.as(t, st, acl.Scope{}.Nomad(acl.Deployer).Name)
+	reader, _ := s.as(t, st, acl.Scope{}.Nomad(acl.Reader).Name)
+	done := make(chan string, 1)
+	go func() {
+		defer close(done)
+		out, code := ann.run(s.drover, "deploy", ".")
+		done <- fmt.Sprint(code, " ", out)
+	}()
+	for deadline := time.Now().Add(time.Minute); ; {
+		if _, _, err := s.client.Jobs().Info(st.id+"a", nil); err == nil {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatal("a is not submitted")
+		}
+		if err := pause(t.Context()); err != nil {
+			t.Fatal(err)
+		}
 	}
-	contains(t, st.want(11, "deploy", ".", "--lock-wait", "1m"), "release 1", "interrupted", "drover resume")
-	contains(t, st.want(0, "resume", "."), "deployed")
-	contains(t, st.want(0, "history", "."), "deployed")
-	st.want(0, "status", ".")
-	contains(t, st.want(0, "unlock", "."), "nobody holds the lock")
+	for name, who := range map[string]*stack{"reader": reader, "deployer": bob} {
+		if out, _ := who.run(s.drover, "status", "."); !strings.Contains(out, "release 1 is running: ") || strings.Contains(out, "interrupted") {
+			t.Errorf("a %s sees:\n%s", name, out)
+		}
+		contains(t, who.want(0, "history", "."), "running")
+	}
+	contains(t, bob.want(11, "deploy", "."), "is being changed by", "drover deploy")
+	contains(t, bob.want(10, "unlock", ".", "--force"), "The lock is held by", "management token")
+	if out := <-done; !strings.HasPrefix(out, "0 ") {
+		t.Fatal(out)
+	}
+	contains(t, bob.want(0, "unlock", "."), "nobody holds the lock")
+	contains(t, reader.want(0, "status", "."), "release 1, deployed")
+
+	// What a holder left who did not come to an end.
+	text := `{"user":"ghost","host":"h","pid":7,"command":"drover deploy","since":"2026-01-01T00:00:00Z"}`
+	ghost := &api.Variable{Path: "drover/stacks/" + st.id + "/default/lock", Items: api.VariableItems{"_layout": "1", "holder": text}, Lock: &api.VariableLock{TTL: "10s", LockDelay: "1s"}}
+	if _, _, err := s.client.Variables().AcquireLock(ghost, nil); err != nil {
+		t.Fatal(err)
+	}
+	contains(t, bob.want(2, "unlock", "."), "The lock is held by ghost@h")
+	contains(t, bob.want(0, "redeploy", ".", "--lock-wait", "2m"), "ghost@h", "2 deployed")
+	contains(t, bob.want(0, "unlock", "."), "nobody holds the lock")
 }
