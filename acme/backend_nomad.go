@@ -80,6 +80,9 @@ func (b *nomadBackend) List(ctx context.Context, folder string) ([]string, error
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	list, _, err := b.client.Variables().PrefixList(folder+"/", (&api.QueryOptions{}).WithContext(ctx))
+	if err == nil && len(list) == 0 {
+		err = record.MayRead(ctx, b.client, folder)
+	}
 	if err != nil {
 		return nil, storeError(b, err, "listing %s", folder)
 	}

@@ -18,7 +18,7 @@ import (
 
 // NewNomad makes a client of Nomad's API as api.NewClient does, which asks
 // again what only reads and what a server without a leader, or a proxy before
-// it, could not answer.
+// it, could not answer. Its errors know what was refused.
 func NewNomad(cfg *api.Config) (*api.Client, error) {
 	to, err := url.Parse(cfg.Address)
 	if err != nil {
@@ -38,13 +38,13 @@ func NewNomad(cfg *api.Config) (*api.Client, error) {
 	if err := api.ConfigureTLS(client, cfg.TLSConfig); err != nil {
 		return nil, err
 	}
-	client.Transport = patient{tr}
+	client.Transport = patient{telling{tr}}
 	cfg.HttpClient = client
 	return api.NewClient(cfg)
 }
 
 // patient asks again what changes nothing.
-type patient struct{ next *http.Transport }
+type patient struct{ next telling }
 
 // patience are the pauses between the attempts.
 var patience = [...]time.Duration{100 * time.Millisecond, 300 * time.Millisecond, 900 * time.Millisecond}
@@ -96,4 +96,4 @@ func again(res *http.Response, err error, plan bool) bool {
 }
 
 // CloseIdleConnections is what http.Client looks for.
-func (p patient) CloseIdleConnections() { p.next.CloseIdleConnections() }
+func (p patient) CloseIdleConnections() { p.next.next.CloseIdleConnections() }

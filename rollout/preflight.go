@@ -126,7 +126,7 @@ func nomadError(e *ClusterError) error {
 		e.Problem, e.Hint = "refuses the token", "set NOMAD_TOKEN to one of this cluster that has not expired"
 	case errors.As(e.Err, &resp) && resp.StatusCode() == http.StatusForbidden:
 		e.Problem, e.Hint = "refuses the token", "set NOMAD_TOKEN to one that has not expired and may do this"
-		if takes := grant(e.Err.Error()); takes != "" {
+		if takes := grant(resp.StatusText()); takes != "" {
 			e.Hint += ", which takes " + takes
 		}
 		e.Hint += "; `nomad acl token self` shows it, `drover acl policy --for deployer` prints what a deployment takes"

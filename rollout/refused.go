@@ -1,40 +1,83 @@
 package rollout
 
-import "regexp"
+import (
+	"fmt"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+)
 
-// grants are what in a policy of Nomad allows what an error says was tried.
-// Nomad itself says no more than "Permission denied".
-var grants = []struct {
-	tried *regexp.Regexp
-	takes string
-}{
-	{regexp.MustCompile(`writing Nomad's|removing Nomad's|reading Nomad's binding`), "a management token"},
-	{regexp.MustCompile(`planning job`), `capabilities = ["plan-job"] in its namespace's block (before Nomad 1.11, "submit-job")`},
-	{regexp.MustCompile(`registering (?:the )?(?:stopped )?job`), `capabilities = ["submit-job"] in its namespace's block, and host_volume "*" { policy = "write" } when it mounts host volumes`},
-	{regexp.MustCompile(`(?:stopping|removing|purging|promoting|pausing|forcing) job`), `capabilities = ["submit-job"] in its namespace's block`},
-	{regexp.MustCompile(`reading the log `), `capabilities = ["read-logs"] in its namespace's block`},
-	{regexp.MustCompile(`creating host volume`), `capabilities = ["host-volume-create"] in its namespace's block`},
-	{regexp.MustCompile(`deleting host volume`), `capabilities = ["host-volume-delete"] in its namespace's block`},
-	{regexp.MustCompile(`listing host volumes`), `capabilities = ["host-volume-read"] in its namespace's block`},
-	{regexp.MustCompile(`(?:reading|listing) nodes?`), `node { policy = "read" }`},
-	{regexp.MustCompile(`locking ([^\s:]+)`), `variables { path "$1" { capabilities = ["read", "write"] } } in the namespace's block`},
-	{regexp.MustCompile(`(?:writing|releasing) ((?:drover|nomad)/[^\s:]+)`), `variables { path "$1" { capabilities = ["write"] } } in the namespace's block`},
-	{regexp.MustCompile(`deleting ((?:drover|nomad)/[^\s:]+)`), `variables { path "$1" { capabilities = ["destroy"] } } in the namespace's block`},
-	{regexp.MustCompile(`(?:reading|listing) ((?:drover|nomad)/[^\s:]+)`), `variables { path "$1" { capabilities = ["read", "list"] } } in the namespace's block`},
-	{regexp.MustCompile(`variable of job ([^\s:]+)`), `variables { path "nomad/jobs/$1" { capabilities = ["read", "write", "destroy"] } } in its namespace's block`},
-	{regexp.MustCompile(`(?:reading|listing) (?:the )?(?:secrets|lock|services|releases|job specs|schedules?|release).* of stack ([^\s:]+)`), `variables { path "drover/stacks/$1/*" { capabilities = ["read", "list"] } } in the namespace's block`},
-	{regexp.MustCompile(`(?:writing|releasing) .* of stack ([^\s:]+)`), `variables { path "drover/stacks/$1/*" { capabilities = ["write"] } } in the namespace's block`},
-	{regexp.MustCompile(`deleting .* of stack ([^\s:]+)`), `variables { path "drover/stacks/$1/*" { capabilities = ["destroy"] } } in the namespace's block`},
-	{regexp.MustCompile(`(?:reading|listing) .*(?:job|allocation|deployment|evaluation)`), `capabilities = ["list-jobs", "read-job"] in its namespace's block`},
+// telling leaves in the answer to a request that was refused what was asked
+// for, where api.Client keeps it in its error and shows it to nobody
+// (api.UnexpectedResponseError.StatusText). Nomad itself says no more than
+// "Permission denied".
+type telling struct{ next *http.Transport }
+
+func (t telling) RoundTrip(req *http.Request) (*http.Response, error) {
+	res, err := t.next.RoundTrip(req)
+	if err == nil && res.StatusCode == http.StatusForbidden {
+		res.Status = fmt.Sprintf("%d %s %s", res.StatusCode, req.Method, req.URL.RequestURI())
+	}
+	return res, err
 }
 
-// grant is what the token lacks for what the text of an error says was tried,
-// "" when that is not known.
-func grant(text string) string {
+// grants are what in a policy of Nomad allows a request: "ACL Required" of each
+// in its API (developer.hashicorp.com/nomad/api-docs). The first that fits.
+var grants = []struct {
+	asked *regexp.Regexp
+	takes string
+}{
+	{regexp.MustCompile(`^\w+ /v1/acl/`), "a management token"},
+	{regexp.MustCompile(`^PUT /v1/job/.+/plan$`), `capabilities = ["plan-job"] (before Nomad 1.11, "submit-job")`},
+	{regexp.MustCompile(`^PUT /v1/jobs$`), `capabilities = ["submit-job"], and host_volume "*" { policy = "write" } when it mounts host volumes,`},
+	{regexp.MustCompile(`^PUT /v1/job/.+/dispatch$`), `capabilities = ["dispatch-job"]`},
+	{regexp.MustCompile(`^PUT /v1/job/.+/scale$`), `capabilities = ["scale-job"]`},
+	{regexp.MustCompile(`^(?:PUT|DELETE) /v1/(?:job|deployment)/`), `capabilities = ["submit-job"]`},
+	{regexp.MustCompile(`^PUT /v1/(?:client/)?allocation/`), `capabilities = ["alloc-lifecycle"]`},
+	{regexp.MustCompile(`^GET /v1/client/fs/logs/`), `capabilities = ["read-logs"]`},
+	{regexp.MustCompile(`^GET /v1/client/fs/`), `capabilities = ["read-fs"]`},
+	{regexp.MustCompile(`^PUT /v1/volume/host/`), `capabilities = ["host-volume-create"]`},
+	{regexp.MustCompile(`^DELETE /v1/volume/host/`), `capabilities = ["host-volume-delete"]`},
+	{regexp.MustCompile(`^GET /v1/volumes?\b`), `capabilities = ["host-volume-read"]`},
+	{regexp.MustCompile(`^GET /v1/vars (.*)$`), `variables { path "$1*" { capabilities = ["list"] } }`},
+	{regexp.MustCompile(`^GET /v1/var/(.+)$`), `variables { path "$1" { capabilities = ["read"] } }`},
+	{regexp.MustCompile(`^PUT /v1/var/(.+)$`), `variables { path "$1" { capabilities = ["write"] } }`},
+	{regexp.MustCompile(`^DELETE /v1/var/(.+)$`), `variables { path "$1" { capabilities = ["destroy"] } }`},
+	{regexp.MustCompile(`^GET /v1/nodes?\b`), `node { policy = "read" }`},
+	{regexp.MustCompile(`^GET /v1/agent/`), `agent { policy = "read" }`},
+	{regexp.MustCompile(`^GET /v1/(?:jobs?|allocations?|deployments?|evaluations?|event/stream|client/allocation)\b`), `capabilities = ["list-jobs", "read-job"]`},
+}
+
+// grant is what the token lacks for a request as telling writes it down, ""
+// when that is not known.
+func grant(asked string) string {
+	method, uri, _ := strings.Cut(asked, " ")
+	u, err := url.ParseRequestURI(uri)
+	if err != nil {
+		return ""
+	}
+	if method == http.MethodPost { // Nomad takes both
+		method = http.MethodPut
+	}
+	request := method + " " + u.Path
+	if u.Path == "/v1/vars" {
+		request += " " + u.Query().Get("prefix")
+	}
 	for _, g := range grants {
-		if at := g.tried.FindStringSubmatchIndex(text); at != nil {
-			return string(g.tried.ExpandString(nil, g.takes, text, at))
+		at := g.asked.FindStringSubmatchIndex(request)
+		if at == nil {
+			continue
 		}
+		takes := string(g.asked.ExpandString(nil, g.takes, request, at))
+		if strings.HasPrefix(takes, "capabilities") || strings.HasPrefix(takes, "variables") {
+			namespace := u.Query().Get("namespace")
+			if namespace == "" {
+				namespace = "default"
+			}
+			takes += fmt.Sprintf(" in the block of namespace %q", namespace)
+		}
+		return takes
 	}
 	return ""
 }

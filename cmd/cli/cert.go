@@ -154,6 +154,9 @@ func newCertList(streams *IO) *cobra.Command {
 				return err
 			}
 			list, lerr := acme.NewStore(b).List(cmd.Context())
+			if lerr != nil && len(list) == 0 {
+				return lerr
+			}
 			now := time.Now()
 			acme.SortByAttention(list, now)
 			if format == "json" {

@@ -4,12 +4,12 @@ import (
 	"strings"
 	"testing"
 
-	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/drover-nomad/drover/acl"
 	"github.com/drover-nomad/drover/devcluster"
+	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
 // The scripts run against a Nomad and Consul with ACLs and mutual TLS.
@@ -42,24 +42,25 @@ func tokens(t *testing.T, dev *devcluster.Cluster) []string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	consul, err := capi.NewClient(cc)
-	if err != nil {
-		t.Fatal(err)
-	}
 	if _, err := nomad.Namespaces().Register(&api.Namespace{Name: "other"}, nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, use := range []acl.Use{acl.Deployer, acl.CI, acl.Reader} {
-		n, _, err := nomad.ACLTokens().Create(&api.ACLToken{Type: "client", Policies: []string{acl.Scope{}.Nomad(use).Name}}, nil)
-		if err != nil {
-			t.Fatal(err)
+		for _, token := range devtest.Tokens(t, dev, use) {
+			// NOMAD_TOKEN is READER_NOMAD, and CONSUL_HTTP_TOKEN is READER_CONSUL
+			name, value, _ := strings.Cut(token, "=")
+			system, _, _ := strings.Cut(name, "_")
+			env = append(env, strings.ToUpper(string(use))+"_"+system+"="+value)
 		}
-		c, _, err := consul.ACL().TokenCreate(&capi.ACLToken{Policies: []*capi.ACLTokenPolicyLink{{Name: acl.Scope{}.Consul(use).Name}}}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		name := strings.ToUpper(string(use))
-		env = append(env, name+"_NOMAD="+n.SecretID, name+"_CONSUL="+c.SecretID)
 	}
-	return env
+	// One that sees jobs and nothing of what drover keeps.
+	blind := acl.Policy{Name: "blind", Rules: "namespace \"default\" {\n  capabilities = [\"list-jobs\", \"read-job\"]\n}\n"}
+	if err := acl.PutNomadPolicy(t.Context(), nomad, blind); err != nil {
+		t.Fatal(err)
+	}
+	n, _, err := nomad.ACLTokens().Create(&api.ACLToken{Type: "client", Policies: []string{blind.Name}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return append(env, "BLIND_NOMAD="+n.SecretID)
 }

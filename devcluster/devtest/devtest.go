@@ -12,6 +12,10 @@ import (
 	"testing"
 	"time"
 
+	capi "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/acl"
 	"github.com/drover-nomad/drover/devcluster"
 )
 
@@ -108,6 +112,59 @@ func Cluster(t testing.TB, opts devcluster.Options) *devcluster.Cluster {
 		}
 	})
 	return c
+}
+
+// Secured says that `make e2e-secure` runs: the tests that take part make their
+// clusters with ACLs and mutual TLS, and do what they do with the policies of
+// who would do it.
+func Secured() bool { return os.Getenv("DROVER_TEST_SECURE") != "" }
+
+// Tokens are the environment variables of who may do in a secure cluster what
+// one use takes and no more. Every region knows them.
+func Tokens(t testing.TB, c *devcluster.Cluster, use acl.Use) []string {
+	t.Helper()
+	nomad, err := api.NewClient(c.NomadConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	consul, err := capi.NewClient(c.ConsulConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, _, err := nomad.ACLTokens().Create(&api.ACLToken{Type: "client", Global: true, Policies: []string{acl.Scope{}.Nomad(use).Name}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, _, err := consul.ACL().TokenCreate(&capi.ACLToken{Policies: []*capi.ACLTokenPolicyLink{{Name: acl.Scope{}.Consul(use).Name}}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, r := range c.Regions() {
+		there, those := c.NomadConfig(), c.ConsulConfig()
+		there.Address, there.Region, those.Address = r.NomadAddr, r.Region, r.ConsulAddr
+		if nomad, err = api.NewClient(there); err != nil {
+			t.Fatal(err)
+		}
+		if consul, err = capi.NewClient(those); err != nil {
+			t.Fatal(err)
+		}
+		for deadline := time.Now().Add(time.Minute); ; {
+			_, _, err := nomad.ACLTokens().Self(&api.QueryOptions{AuthToken: n.SecretID})
+			_, _, kerr := consul.ACL().TokenReadSelf(&capi.QueryOptions{Token: k.SecretID})
+			if err = errors.Join(err, kerr); err == nil {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("region %s does not know the tokens: %v", r.Region, err)
+			}
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-t.Context().Done():
+				t.Fatal(t.Context().Err())
+			}
+		}
+	}
+	return []string{"NOMAD_TOKEN=" + n.SecretID, "CONSUL_HTTP_TOKEN=" + k.SecretID}
 }
 
 // Remove stops and removes the cluster in dir, if there is one, and fails the
