@@ -68,8 +68,8 @@ chaos: tools ## releases struck by faults; CHAOS='-seed N' repeats one run, CHAO
 	go test -count=1 -timeout 3h -parallel 6 -v -run 'TestChaos|TestOCIS' ./tests/chaos $(if $(CHAOS),$(CHAOS),-from 0 -runs 66) -rows $$PWD/bin/chaos.ndjson
 
 .PHONY: e2e-secure
-e2e-secure: tools ## tests/e2e on a cluster with ACLs and mutual TLS, with the policies of a deployer
-	@DROVER_TEST_SECURE=1 go test -count=1 -timeout 40m -v ./tests/e2e
+e2e-secure: tools ## tests/e2e and tests/rollout on clusters with ACLs and mutual TLS, with the policies of a deployer
+	@DROVER_TEST_SECURE=1 go test -count=1 -timeout 40m -v -p 2 -parallel 3 ./tests/e2e ./tests/rollout
 
 FUZZTIME ?= 30s
 

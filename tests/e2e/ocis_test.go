@@ -108,7 +108,7 @@ func start(t *testing.T, withACME bool) *running {
 // startOn brings any cluster up.
 func startOn(t *testing.T, opts devcluster.Options) *running {
 	t.Helper()
-	opts.Secure = os.Getenv("DROVER_TEST_SECURE") != "" // the same with ACLs and mutual TLS
+	opts.Secure = devtest.Secured()
 	cluster := devtest.Cluster(t, opts)
 	env, err := cluster.Env("")
 	if err != nil {
@@ -122,16 +122,8 @@ func startOn(t *testing.T, opts devcluster.Options) *running {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if opts.Secure { // drover has the policies of a deployer and no more
-		token, _, err := nomad.ACLTokens().Create(&api.ACLToken{Type: "client", Policies: []string{acl.Scope{}.Nomad(acl.Deployer).Name}}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		other, _, err := consul.ACL().TokenCreate(&capi.ACLToken{Policies: []*capi.ACLTokenPolicyLink{{Name: acl.Scope{}.Consul(acl.Deployer).Name}}}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		env = append(env, "NOMAD_TOKEN="+token.SecretID, "CONSUL_HTTP_TOKEN="+other.SecretID)
+	if opts.Secure {
+		env = append(env, devtest.Tokens(t, cluster, acl.Deployer)...)
 	}
 	binary := buildDrover(t, cluster.BinDir()) // where tasks find it
 	return &running{

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/acl"
 	"github.com/drover-nomad/drover/devcluster"
 	"github.com/drover-nomad/drover/devcluster/devtest"
 )
@@ -27,7 +28,7 @@ func abroad(t *testing.T, other *devcluster.Cluster, probe string) (environment 
 		t.Fatal(err)
 	}
 	of := map[string]string{}
-	for _, v := range vars {
+	for _, v := range append(vars, devtest.Tokens(t, other, acl.Deployer)...) {
 		name, value, _ := strings.Cut(v, "=")
 		of[name] = value
 	}
@@ -106,6 +107,7 @@ job "shop-web" {
 	if err != nil {
 		t.Fatal(err)
 	}
+	env = append(env, devtest.Tokens(t, w.dev, acl.Deployer)...)
 	var passwords sync.Map // that the gate's probe came with
 	probe := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
 		user, password, _ := r.BasicAuth()

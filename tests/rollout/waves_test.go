@@ -14,8 +14,10 @@ import (
 	"testing"
 	"time"
 
+	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/acl"
 	"github.com/drover-nomad/drover/devcluster"
 	"github.com/drover-nomad/drover/devcluster/devtest"
 )
@@ -63,6 +65,7 @@ job "*" {
     }
     task "*" {
       driver = "mock_driver"
+      consul {}
       resources {
         cpu    = 10
         memory = 16
@@ -158,12 +161,35 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	w := newShop(t)
-	w.dev = devtest.Cluster(t, devcluster.Options{Shape: devcluster.Shape{Regions: []string{"eu", "us"}, Datacenters: []string{"dc1", "dc2"}}})
+	w.dev = devtest.Cluster(t, devcluster.Options{Secure: devtest.Secured(), Shape: devcluster.Shape{Regions: []string{"eu", "us"}, Datacenters: []string{"dc1", "dc2"}}})
 	var err error
 	if w.env, err = w.dev.Env("eu"); err != nil {
 		t.Fatal(err)
 	}
+	if w.dev.Secure() {
+		w.env = append(w.env, devtest.Tokens(t, w.dev, acl.Deployer)...)
+		w.letDatacentersAsk()
+	}
 	return w
+}
+
+// letDatacentersAsk lets tasks find services of another Consul datacenter, for
+// which their own tokens are not good: they are nobody there.
+func (w *world) letDatacentersAsk() {
+	w.t.Helper()
+	c, err := capi.NewClient(w.dev.ConsulConfig())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	anonymous := acl.Policy{Name: "anonymous", Rules: "node_prefix \"\" {\n  policy = \"read\"\n}\nservice_prefix \"\" {\n  policy = \"read\"\n}\n"}
+	id, err := acl.PutConsulPolicy(w.t.Context(), c, anonymous)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	token := &capi.ACLToken{AccessorID: "00000000-0000-0000-0000-000000000002", Policies: []*capi.ACLTokenPolicyLink{{ID: id}}}
+	if _, _, err := c.ACL().TokenUpdate(token, nil); err != nil {
+		w.t.Fatal(err)
+	}
 }
 
 // newShop is drover and the stack, without a cluster.
@@ -236,7 +262,9 @@ func nomadJob(id string) *api.Job {
 func (w *world) nomad(region string) *api.Client {
 	for _, r := range w.dev.Regions() {
 		if r.Region == region {
-			c, err := api.NewClient(&api.Config{Address: r.NomadAddr, Region: region})
+			cfg := w.dev.NomadConfig()
+			cfg.Address, cfg.Region = r.NomadAddr, region
+			c, err := api.NewClient(cfg)
 			if err != nil {
 				w.t.Fatal(err)
 			}
