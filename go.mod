@@ -40,7 +40,7 @@ require (
 require (
 	github.com/miekg/dns v1.1.72
 	golang.org/x/mod v0.41.0 // indirect
-	golang.org/x/sync v0.23.0 // indirect
+	golang.org/x/sync v0.23.0
 )
 
 require (

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/sync/errgroup"
 
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
@@ -88,13 +89,20 @@ type stackStatus struct {
 
 func statusOf(ctx context.Context, clients map[string]rollout.Clients, s *stack.Stack, jobs []render.Job) (stackStatus, error) {
 	out := stackStatus{Stack: s.Name, Environment: s.Environment}
-	for _, t := range targetsOf(jobs) {
-		part, err := rollout.Status(ctx, clients[t], jobsIn(jobs, t))
-		if err != nil {
-			return out, err
-		}
-		out.Services = append(out.Services, part...)
+	targets := targetsOf(jobs)
+	parts := make([][]rollout.ServiceStatus, len(targets))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(8) // each may be far away
+	for i, t := range targets {
+		g.Go(func() (err error) {
+			parts[i], err = rollout.Status(gctx, clients[t], jobsIn(jobs, t))
+			return err
+		})
 	}
+	if err := g.Wait(); err != nil {
+		return out, err
+	}
+	out.Services = slices.Concat(parts...)
 	var err error
 	if out.releaseStatus, err = releaseStatusOf(ctx, clients, s); err != nil {
 		return out, err

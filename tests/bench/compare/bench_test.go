@@ -53,7 +53,7 @@ func TestCheapStack(t *testing.T) {
 	t.Parallel()
 	for _, n := range []int{1, 7, 30, 300} {
 		dir := t.TempDir()
-		if err := cheapStack(dir, "s", n); err != nil {
+		if err := cheapStack(dir, "s", n, true); err != nil {
 			t.Fatal(err)
 		}
 		s, err := stack.Load(t.Context(), stack.Options{Path: dir})

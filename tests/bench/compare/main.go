@@ -40,6 +40,7 @@ func main() {
 	flag.IntVar(&o.deploy, "deploy", 300, "services that are deployed")
 	flag.IntVar(&o.serial, "serial", 30, "services that nomad job run brings up one after the other, since it waits for each")
 	flag.IntVar(&o.plan, "plan", 1000, "services that are planned and rendered")
+	flag.IntVar(&o.targets, "targets", 200, "targets of the simulation")
 	flag.BoolVar(&o.ocis, "ocis", true, "also deploy oCIS")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
@@ -51,8 +52,8 @@ func main() {
 }
 
 type options struct {
-	deploy, serial, plan int
-	ocis                 bool
+	deploy, serial, plan, targets int
+	ocis                          bool
 }
 
 func run(ctx context.Context, o options, write string) (err error) {
@@ -73,7 +74,7 @@ func run(ctx context.Context, o options, write string) (err error) {
 		err = errors.Join(err, e)
 	}()
 	r := report{began: time.Now(), options: o}
-	for _, part := range []func(context.Context, *bench) (table, error){growth, deployMany, deploySerially, redeploy, deployOCIS} {
+	for _, part := range []func(context.Context, *bench) (table, error){growth, deployMany, deploySerially, redeploy, simulated, deployOCIS} {
 		t, err := part(ctx, b)
 		if err != nil {
 			return err

@@ -187,7 +187,7 @@ func deploySerially(ctx context.Context, b *bench) (table, error) {
 
 func (b *bench) fromNothing(ctx context.Context, name string, n int, serial bool) ([]row, error) {
 	dir := filepath.Join(b.temp, name)
-	if err := cheapStack(dir, name, n); err != nil {
+	if err := cheapStack(dir, name, n, true); err != nil {
 		return nil, err
 	}
 	files, list, err := rendered(ctx, dir, dir+"-plain")

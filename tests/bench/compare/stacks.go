@@ -131,8 +131,9 @@ EOT
 }
 
 // cheapStack writes a stack of n services that need nothing of the machine,
-// in five layers: each service depends on up to two of the layer before.
-func cheapStack(dir, name string, n int) error {
+// in five layers: each service depends on up to two of the layer before. They
+// register in Consul if it is there.
+func cheapStack(dir, name string, n int, consul bool) error {
 	const layers = 5
 	write, done := writer(dir)
 	var config strings.Builder
@@ -150,17 +151,18 @@ func cheapStack(dir, name string, n int) error {
 			config.WriteString("]\n")
 		}
 		config.WriteString("}\n")
-		write(fmt.Sprintf("%s-%04d.nomad.hcl", name, i), fmt.Sprintf(`job "%s-%04d" {
+		service := ""
+		if consul {
+			service = fmt.Sprintf("    service {\n      name = \"%s-%04d\"\n    }\n", name, i)
+		}
+		write(fmt.Sprintf("%s-%04d.nomad.hcl", name, i), fmt.Sprintf(`job "%[1]s-%04[2]d" {
   update {
     min_healthy_time = "1s"
     health_check     = "task_states"
   }
   group "g" {
     shutdown_delay = "0s"
-    service {
-      name = "%[1]s-%04[2]d"
-    }
-    task "t" {
+%[3]s    task "t" {
       driver = "mock_driver"
       config {
         run_for = "24h"
@@ -172,7 +174,7 @@ func cheapStack(dir, name string, n int) error {
     }
   }
 }
-`, name, i))
+`, name, i, service))
 	}
 	write("stack.hcl", config.String())
 	return done()
