@@ -4,12 +4,18 @@ package rollout_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
+	"fmt"
 	"io"
+	"maps"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -47,7 +53,7 @@ locals {
   run_for       = var.fra_run_for
   db_datacenter = "eu"
 }
-job "*" {
+job "shop-*" {
   update {
     health_check      = "task_states"
     min_healthy_time  = "100ms"
@@ -157,11 +163,12 @@ type world struct {
 	binary string
 	dir    string
 	env    []string
+	deploy []string // flags of every deploy
 }
 
-func newWorld(t *testing.T) *world {
+func newWorld(t *testing.T, tools ...string) *world {
 	w := newShop(t)
-	w.dev = devtest.Cluster(t, devcluster.Options{Secure: devtest.Secured(), Shape: devcluster.Shape{Regions: []string{"eu", "us"}, Datacenters: []string{"dc1", "dc2"}}})
+	w.dev = devtest.Cluster(t, devcluster.Options{Secure: devtest.Secured(), Shape: devcluster.Shape{Regions: []string{"eu", "us"}, Datacenters: []string{"dc1", "dc2"}}, Tools: tools})
 	var err error
 	if w.env, err = w.dev.Env("eu"); err != nil {
 		t.Fatal(err)
@@ -216,6 +223,9 @@ func (w *world) write(name, text string) {
 // drover runs a command on the shop and returns what it said and its code.
 func (w *world) drover(command string, args ...string) (out string, code int) {
 	w.t.Helper()
+	if command == "deploy" {
+		args = slices.Concat(args, w.deploy)
+	}
 	return w.run(append([]string{command, w.dir, "-e", "prod"}, args...)...)
 }
 
@@ -275,7 +285,23 @@ func (w *world) nomad(region string) *api.Client {
 	return nil
 }
 
-// modes are what runs: job → MODE of its task.
+func (w *world) consul(region string) *capi.Client {
+	for _, r := range w.dev.Regions() {
+		if r.Region == region {
+			cfg := w.dev.ConsulConfig()
+			cfg.Address = r.ConsulAddr
+			c, err := capi.NewClient(cfg)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			return c
+		}
+	}
+	w.t.Fatalf("no region %s", region)
+	return nil
+}
+
+// modes are what runs: job → MODE of its task, or the log level of oCIS.
 func (w *world) modes() map[string]string {
 	w.t.Helper()
 	out := map[string]string{}
@@ -291,7 +317,8 @@ func (w *world) modes() map[string]string {
 				w.t.Fatal(err)
 			}
 			if !*job.Stop {
-				out[region+"/"+stub.ID] = job.TaskGroups[0].Tasks[0].Env["MODE"]
+				env := job.TaskGroups[0].Tasks[0].Env
+				out[region+"/"+stub.ID] = cmp.Or(env["MODE"], env["OCIS_LOG_LEVEL"])
 			}
 		}
 	}
@@ -355,21 +382,179 @@ func (w *world) approve(wave string) {
 	}
 }
 
-// TestWaves is a life of one stack over two regions and two datacenters.
+// entrance are those services of oCIS that the edge leads to and that run
+// without the others: what every request goes through, and the web client.
+var entrance = map[string]string{
+	"stack.hcl": `
+service "ocis-web" {}
+service "ocis-proxy" { secrets = ["jwt_secret", "machine_auth_api_key"] }
+secret "jwt_secret" {}
+secret "machine_auth_api_key" {}
+`,
+	"variables.hcl": `
+variable "proxy_log" { default = "warn" }
+variable "nyc_log" { default = "warn" }
+variable "ams_proxy" { default = "$${NOMAD_ADDR_http}" }
+`,
+	"environments/prod.hcl": `
+job "ocis-*" {
+  group "*" {
+    shutdown_delay = "0s"
+    update {
+      healthy_deadline  = "3m"
+      progress_deadline = "4m"
+    }
+
+    # What ends has failed, so that nothing is waited for.
+    restart {
+      attempts = 0
+      mode     = "fail"
+    }
+  }
+}
+job "ocis-proxy" {
+  group "*" {
+    task "*" {
+      env {
+        OCIS_LOG_LEVEL = var.proxy_log
+      }
+    }
+  }
+}
+`,
+}
+
+// addEntrance adds them to the shop, from the files that drover has with it.
+func (w *world) addEntrance() {
+	w.t.Helper()
+	shipped := filepath.Join(w.t.TempDir(), "ocis")
+	if out, code := w.run("init", "ocis", shipped); code != 0 {
+		w.t.Fatalf("init: exit code %d\n%s", code, out)
+	}
+	read := func(name string) string {
+		w.t.Helper()
+		text, err := os.ReadFile(filepath.Join(shipped, filepath.FromSlash(name)))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		return string(text)
+	}
+	w.write("ocis-proxy.nomad.hcl", read("proxy.nomad.hcl"))
+	w.write("ocis-web.nomad.hcl", read("web.nomad.hcl"))
+	w.write("_base.nomad.hcl", read("_base.nomad.hcl")+shop["_base.nomad.hcl"])
+	w.write("stack.hcl", shop["stack.hcl"]+entrance["stack.hcl"])
+	w.write("variables.hcl", read("variables.hcl")+shop["variables.hcl"]+entrance["variables.hcl"])
+	targets := strings.ReplaceAll(shop["environments/prod.hcl"], `["web"]`, `["web", "ocis-web", "ocis-proxy"]`)
+	targets = strings.Replace(targets, `run_for = var.ams_run_for
+  }
+`, `run_for = var.ams_run_for
+  }
+  job "ocis-proxy" {
+    group "*" {
+      task "*" {
+        env {
+          PROXY_HTTP_ADDR = var.ams_proxy
+        }
+      }
+    }
+  }
+`, 1)
+	targets = strings.Replace(targets, `count    = { web = 2 }
+`, `count    = { web = 2 }
+  job "ocis-web" {
+    group "*" {
+      task "*" {
+        env {
+          OCIS_LOG_LEVEL = var.nyc_log
+        }
+      }
+    }
+  }
+`, 1)
+	w.write("environments/prod.hcl", read("environments/dev.hcl")+entrance["environments/prod.hcl"]+targets)
+	w.env = append(w.env, "NOMAD_VAR_domain=cloud.example.org")
+	w.deploy = []string{"--no-certificates"} // without an edge there is no route to be served
+}
+
+// enters asks every instance of the entrance in a region, as many as there
+// should be, for what it answers without the rest of oCIS.
+func (w *world) enters(region string, instances int) {
+	w.t.Helper()
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true,
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // the proxy's own, self-signed
+	}}
+	for _, ask := range []struct {
+		service, scheme, method, path string
+		status                        int
+	}{
+		{"ocis-web", "http", "GET", "/config.json", http.StatusOK},
+		{"ocis-proxy", "https", "PROPFIND", "/remote.php/webdav/", http.StatusUnauthorized},
+	} {
+		var found []*capi.ServiceEntry
+		for deadline := time.Now().Add(time.Minute); ; { // predecessors take leave
+			var err error
+			if found, _, err = w.consul(region).Health().Service(ask.service, "", true, nil); err != nil {
+				w.t.Fatal(err)
+			}
+			if len(found) == instances {
+				break
+			}
+			if time.Now().After(deadline) {
+				w.t.Fatalf("%s: %d instances of %s pass their checks, want %d", region, len(found), ask.service, instances)
+			}
+			select {
+			case <-time.After(100 * time.Millisecond):
+			case <-w.t.Context().Done():
+				return
+			}
+		}
+		for _, s := range found {
+			url := fmt.Sprintf("%s://%s:%d%s", ask.scheme, s.Service.Address, s.Service.Port, ask.path)
+			req, err := http.NewRequestWithContext(w.t.Context(), ask.method, url, nil)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			res, err := client.Do(req)
+			if err != nil {
+				w.t.Error(err)
+				continue
+			}
+			_ = res.Body.Close()
+			if res.StatusCode != ask.status {
+				w.t.Errorf("%s: %s %s answers %s", ask.service, ask.method, url, res.Status)
+			}
+		}
+	}
+}
+
+// TestWaves is a life of one stack over two regions and two datacenters: small
+// services, and the entrance of oCIS beside them.
 func TestWaves(t *testing.T) {
 	t.Parallel()
-	w := newWorld(t)
-	jobs := func(mode string) map[string]string {
-		return map[string]string{"eu/shop-db-fra": "", "eu/shop-web-fra": mode, "eu/shop-web-ams": mode, "us/shop-web": mode}
+	w := newWorld(t, devcluster.OCIS)
+	w.addEntrance()
+	europe := func(mode string) map[string]string {
+		return map[string]string{
+			"eu/shop-db-fra": "", "eu/shop-web-fra": mode, "eu/shop-web-ams": mode,
+			"eu/ocis-web-fra": "warn", "eu/ocis-proxy-fra": "warn", "eu/ocis-web-ams": "warn", "eu/ocis-proxy-ams": "warn",
+		}
+	}
+	jobs := func(mode, nyc string) map[string]string {
+		all := europe(mode)
+		maps.Copy(all, map[string]string{"us/shop-web": mode, "us/ocis-web": nyc, "us/ocis-proxy": "warn"})
+		return all
 	}
 
 	// The first release stops before the wave that needs an approval, which
 	// drover approve gives, and goes on.
 	w.expect(5, []string{"wave canary: begins", "wave europe: deployed", "drover approve shop -e prod"}, "deploy")
-	w.runs(map[string]string{"eu/shop-db-fra": "", "eu/shop-web-fra": "one", "eu/shop-web-ams": "one"})
+	w.runs(europe("one"))
 	w.expect(11, []string{"drover resume"}, "deploy")
 	w.expect(0, []string{"web@nyc: deployed", "deployed"}, "approve")
-	w.runs(jobs("one"))
+	w.runs(jobs("one", "warn"))
+	w.enters("eu", 2)
+	w.enters("us", 1)
 	w.expect(11, []string{"no wave of it waits"}, "approve")
 	w.expect(0, []string{"unchanged"}, "deploy")
 	w.expect(0, []string{"web@nyc", "2/2", "db@fra"}, "status")
@@ -389,19 +574,23 @@ func TestWaves(t *testing.T) {
 	if strings.Contains(out, "web@nyc: submitted") {
 		t.Errorf("wave three began:\n%s", out)
 	}
-	w.runs(jobs("one"))
+	w.runs(jobs("one", "warn"))
 
-	// So does a service that fails in wave two.
-	w.expect(4, []string{"web@ams: failed", "web@fra"}, "deploy", "--var", "mode=two", "--var", "ams_run_for=10ms")
-	w.runs(jobs("one"))
+	// So does a service that fails in wave two: here oCIS's proxy, which cannot
+	// listen. That of wave one goes back, too, and answers.
+	w.expect(4, []string{"ocis-proxy@ams: failed", "ocis-proxy@fra: submitted"}, "deploy", "--var", "proxy_log=info", "--var", "ams_proxy=192.0.2.1:9200")
+	w.runs(jobs("one", "warn"))
+	w.enters("eu", 2)
 
 	// And one that fails when it was healthy already: its gate sees that.
 	w.expect(4, []string{"the gate did not hold within 3s: web@ams"}, "deploy", "--var", "mode=two", "--var", "ams_run_for=1500ms")
-	w.runs(jobs("one"))
+	w.runs(jobs("one", "warn"))
 
 	// Unless it is said to stay.
 	w.expect(3, []string{"the gate did not hold"}, "deploy", "--var", "mode=two", "--var", "gate=/there/is/none", "--on-failure", "stop")
-	w.runs(map[string]string{"eu/shop-db-fra": "", "eu/shop-web-fra": "two", "eu/shop-web-ams": "two", "us/shop-web": "one"})
+	mixed := jobs("one", "warn")
+	maps.Copy(mixed, europe("two"))
+	w.runs(mixed)
 
 	// A drover that waits goes on when another terminal approves; meanwhile the
 	// region of wave three is cut off. That is no failure: the release stays
@@ -412,7 +601,7 @@ func TestWaves(t *testing.T) {
 	}
 	done := make(chan ended, 1)
 	go func() {
-		out, code := w.drover("deploy", "--var", "mode=three", "--approval-wait", "2m", "--unreachable-after", "3s")
+		out, code := w.drover("deploy", "--var", "mode=three", "--var", "nyc_log=error", "--approval-wait", "2m", "--unreachable-after", "3s")
 		done <- ended{out, code}
 	}()
 	waiting := func() bool {
@@ -437,12 +626,14 @@ func TestWaves(t *testing.T) {
 	if e.code != 10 || !strings.Contains(e.out, "web@nyc: unreachable") || !strings.Contains(e.out, "drover resume shop -e prod") {
 		t.Fatalf("it ended with %d:\n%s", e.code, e.out)
 	}
+	w.enters("us", 1) // as before
 	w.expect(10, []string{"us"}, "resume")
 	if err := w.dev.Restart(t.Context(), "us-nomad-server-1"); err != nil {
 		t.Fatal(err)
 	}
 	w.expect(0, []string{"web@nyc: deployed"}, "resume", "--lock-wait", "1m")
-	w.runs(jobs("three"))
+	w.runs(jobs("three", "error"))
+	w.enters("us", 1)
 
 	w.expect(0, nil, "destroy", "-y", "--purge", "secrets")
 	w.runs(map[string]string{})
