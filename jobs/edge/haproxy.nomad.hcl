@@ -275,6 +275,9 @@ defaults tcp
   option dontlognull
   option redispatch 1
   retries 3
+  # An instance that is gone refuses at once. One that is only busy is slow: it
+  # must not be taken for gone, least of all when there is no other.
+  default-server inter 2s fastinter 500ms downinter 500ms fall 3 rise 1
   timeout connect 2s
   timeout client 24h
   timeout server 24h
@@ -289,6 +292,7 @@ defaults http
   retries 3
   # A request that was sent is sent again only if twice does what once does.
   retry-on conn-failure empty-response
+  default-server inter 2s fastinter 500ms downinter 500ms fall 3 rise 1
   timeout connect 2s
   timeout http-request 30s
   timeout http-keep-alive 1m
@@ -460,7 +464,7 @@ backend {{ $name }} from http
 {{- end }}
 {{- $sp := $tags | join "\n" }}
   http-request lua.await_server if { nbsrv eq 0 }
-  server-template s ${var.max_instances} _{{ $name }}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check inter 500ms fall 2 rise 1{{ $server }}{{ if $sp | regexMatch `(?m)^drover\.send-proxy=v2$` }} send-proxy-v2{{ else if $sp | regexMatch `(?m)^drover\.send-proxy=v1$` }} send-proxy{{ end }}
+  server-template s ${var.max_instances} _{{ $name }}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check{{ $server }}{{ if $sp | regexMatch `(?m)^drover\.send-proxy=v2$` }} send-proxy-v2{{ else if $sp | regexMatch `(?m)^drover\.send-proxy=v1$` }} send-proxy{{ end }}
 {{- end }}
 {{- range $name, $tags := scratch.Get "raw" }}
 {{- $allow := false }}
@@ -476,7 +480,7 @@ backend tcp.{{ $name }} from tcp
 {{- end }}
 {{- $sp := $tags | join "\n" }}
   tcp-request content lua.await_server if { nbsrv eq 0 }
-  server-template s ${var.max_instances} _{{ $name }}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check inter 500ms fall 2 rise 1{{ if $sp | regexMatch `(?m)^drover\.send-proxy=v2$` }} send-proxy-v2{{ else if $sp | regexMatch `(?m)^drover\.send-proxy=v1$` }} send-proxy{{ end }}
+  server-template s ${var.max_instances} _{{ $name }}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check{{ if $sp | regexMatch `(?m)^drover\.send-proxy=v2$` }} send-proxy-v2{{ else if $sp | regexMatch `(?m)^drover\.send-proxy=v1$` }} send-proxy{{ end }}
 {{- end }}
 %{for port in var.tcp_ports~}
 

@@ -233,6 +233,9 @@ resolvers successor
 
 defaults
   log global
+  # An instance that is gone refuses at once. One that is only busy is slow: it
+  # must not be taken for gone, least of all when there is no other.
+  default-server inter 2s fastinter 500ms downinter 500ms fall 3 rise 1
   timeout connect 2s
   timeout queue 30s
   timeout client 1h
@@ -262,7 +265,7 @@ listen ${name}
   retries 15
   server-template s 2 _${name}._tcp.service.consul resolvers successor resolve-opts allow-dup-ip init-addr none%{if lookup(l, "maxconn", 0) > 0} maxconn ${l.maxconn}%{endif}%{if l.protocol == "h2c"} proto h2%{endif}
 %{else~}
-  server-template s 4 _${name}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check inter 500ms fall 2 rise 1%{if l.protocol == "h2c"} proto h2%{endif}
+  server-template s 4 _${name}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check%{if l.protocol == "h2c"} proto h2%{endif}
 %{endif~}
 %{endfor~}
 EOT
