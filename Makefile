@@ -59,8 +59,8 @@ e2e: tools ## real Nomad, Consul and oCIS, end to end
 	@go test -count=1 -timeout 40m -v -p 3 -parallel 3 ./tests/e2e ./tests/rollout ./tests/chaos ./tests/acceptance ./tests/conformance
 
 .PHONY: load
-load: tools ## every service of oCIS rolled under load; renews its table in docs/reliability.md
-	@DROVER_TEST_LOAD=all go test -count=1 -timeout 60m -v -run TestRollUnderLoad ./tests/e2e -write-load ../../docs/reliability.md
+load: tools ## every service of oCIS rolled and settings changed under load; renews the tables in docs/reliability.md
+	@DROVER_TEST_LOAD=all go test -count=1 -timeout 60m -v -run UnderLoad ./tests/e2e -write-load ../../docs/reliability.md
 
 .PHONY: chaos
 chaos: tools ## releases struck by faults; CHAOS='-seed N' repeats one run, CHAOS='-from 0 -runs 198' makes many, CHAOS='-ocis 5' strikes oCIS

@@ -21,11 +21,11 @@ import (
 	"github.com/hashicorp/nomad/api"
 )
 
-// envLoad asks for TestRollUnderLoad, which takes longer than a test should:
-// all, or the services to roll, with commas.
+// envLoad asks for the tests under load, which take longer than a test should:
+// all, or the services, with commas.
 const envLoad = "DROVER_TEST_LOAD"
 
-var writeLoad = flag.String("write-load", "", "file whose part between the marks of load TestRollUnderLoad renews")
+var writeLoad = flag.String("write-load", "", "file whose parts between marks the tests under load renew")
 
 // mesh is the one service whose job is not called after the stack first.
 const mesh = "mesh"
@@ -135,15 +135,7 @@ func TestRollUnderLoad(t *testing.T) {
 	row := func(name string, took, nomad time.Duration) {
 		t.Helper()
 		total, failed, why, gap := m.take()
-		said := fmt.Sprint(failed)
-		if failed > 0 {
-			var list []string
-			for _, k := range slices.Sorted(maps.Keys(why)) {
-				list = append(list, fmt.Sprintf("%d× %s", why[k], k))
-			}
-			said += ": " + strings.Join(list, ", ")
-		}
-		line := fmt.Sprintf("| %s | %s | %s | %d | %s | %.1f s |\n", name, seconds(took), seconds(nomad), total, said, gap.Seconds())
+		line := fmt.Sprintf("| %s | %s | %s | %d | %s | %.1f s |\n", name, seconds(took), seconds(nomad), total, failures(failed, why), gap.Seconds())
 		b.WriteString(line)
 		t.Log(strings.TrimSpace(line))
 	}
@@ -189,6 +181,19 @@ func TestRollUnderLoad(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+}
+
+// failures are the cell of a table.
+func failures(failed int64, why map[string]int) string {
+	said := fmt.Sprint(failed)
+	if failed > 0 {
+		var list []string
+		for _, k := range slices.Sorted(maps.Keys(why)) {
+			list = append(list, fmt.Sprintf("%d× %s", why[k], k))
+		}
+		said += ": " + strings.Join(list, ", ")
+	}
+	return said
 }
 
 // deployment is how long Nomad's newest one of a job took, until its last
