@@ -25,6 +25,7 @@ import (
 	"github.com/drover-nomad/drover/acl"
 	"github.com/drover-nomad/drover/devcluster"
 	"github.com/drover-nomad/drover/devcluster/devtest"
+	"github.com/drover-nomad/drover/edge"
 )
 
 func TestMain(m *testing.M) {
@@ -165,7 +166,7 @@ func TestOCIS(t *testing.T) {
 		{"unchanged", func(t *testing.T) { testUnchanged(t, r) }},
 		{"plain job specs", func(t *testing.T) { testPlainSpecs(t, r) }},
 		{"secrets", func(t *testing.T) { testNoSecretInClear(t, r) }},
-		{"renewal is served", func(t *testing.T) { testRenewal(t, r) }},
+		{"renewal is served", func(t *testing.T) { testRenewal(t, r, edge.HAProxy) }},
 		{"wildcard by DNS-01", func(t *testing.T) { testWildcard(t, r) }},
 		{"nginx as the edge", func(t *testing.T) {
 			// One job of two stacks: neither takes it from the other.
@@ -173,7 +174,7 @@ func TestOCIS(t *testing.T) {
 			r.drover.must(t, "deploy", "edge-nginx", "-e", "dev")
 			eventually(t, 20*time.Second, "the PROPFIND works", func() bool { return r.ocis.propfind(t.Context()) })
 			testOCIS(t, r.ocis, admin)
-			testRenewal(t, r)
+			testRenewal(t, r, edge.Nginx)
 		}},
 		{"kill -9", func(t *testing.T) { testKill9(t, r) }},
 		{"destroy keeps data", func(t *testing.T) { testDestroy(t, r, admin) }},
@@ -381,8 +382,9 @@ func testNoSecretInClear(t *testing.T, r *running) {
 }
 
 // testRenewal renews the certificate while requests run: the new one is on the
-// wire within seconds, and nobody notices.
-func testRenewal(t *testing.T, r *running) {
+// wire within seconds, and nobody notices; but for nginx, which at a reload ends
+// a kept connection on which a request is already on its way (docs/reliability.md).
+func testRenewal(t *testing.T, r *running, kind edge.Kind) {
 	ctx, stop := context.WithCancel(t.Context())
 	var failed []string
 	var total int
@@ -409,7 +411,8 @@ func testRenewal(t *testing.T, r *running) {
 	t.Logf("served %s after it was stored", time.Since(renewed).Round(100*time.Millisecond))
 	stop()
 	<-done
-	if total == 0 || len(failed) > 0 {
+	most := map[edge.Kind]int{edge.Nginx: 2}[kind]
+	if total == 0 || len(failed) > most {
 		t.Errorf("%d of %d requests failed: %q", len(failed), total, failed)
 	}
 }
