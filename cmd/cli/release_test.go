@@ -81,7 +81,7 @@ type world struct {
 type svc struct {
 	name, value string
 	deps        []string
-	crash       bool // it ends with 3 after a moment
+	crash       bool // it does not start
 }
 
 func newWorld(t *testing.T, env []string, name string) *world {
@@ -118,7 +118,7 @@ func (w *world) write(services ...svc) {
 		files["stack.hcl"] += fmt.Sprintf("service %q {\n  depends_on = %s\n}\n", s.name, deps)
 		run := `run_for = "1h"`
 		if s.crash {
-			run = "run_for = \"10ms\"\nexit_code = 3"
+			run = `start_error = "broken"` // one that runs for a moment can be healthy first
 		}
 		files[s.name+".nomad.hcl"] = fmt.Sprintf(`job %q {
   update {
