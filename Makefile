@@ -44,12 +44,11 @@ tools: build ## the programs of the dev cluster, built once
 
 .PHONY: test
 test: lint vuln tools ## everything CI runs; unit and end-to-end tests side by side, for both wait more than they work
-	@# -o: the tools are there; waiting for them, fuzz-short would come before unit.
-	$(MAKE) --no-print-directory -j2 -o tools e2e unit fuzz-short
+	@$(MAKE) --no-print-directory -j2 e2e unit fuzz-short
 
 .PHONY: unit
 unit: tools ## packages and the command line, with the race detector
-	@go test -race -timeout 20m -parallel 4 $$(go list ./... | grep -v /tests/)
+	@go test -race -timeout 20m -parallel 3 $$(go list ./... | grep -v /tests/)
 
 .PHONY: kill
 kill: tools ## drover killed after every write of a release; `make unit` does every fifth
