@@ -51,7 +51,7 @@ unit: tools ## packages and the command line, with the race detector
 	@go test -race -timeout 20m -parallel 3 $$(go list ./... | grep -v /tests/)
 
 .PHONY: kill
-kill: tools ## drover killed after every write of a release; `make unit` does every fifth
+kill: tools ## drover killed after every write of a release; `make unit` does every third
 	@DROVER_TEST_EVERY_WRITE=1 go test -count=1 -timeout 30m -run 'TestReleasesOnCluster/killed' ./cmd/cli
 
 .PHONY: e2e

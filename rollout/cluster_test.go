@@ -55,6 +55,7 @@ func TestOnCluster(t *testing.T) {
 		{"CanaryAwaitsPromotion", testCanaryAwaitsPromotion},
 		{"Superseded", testSuperseded},
 		{"PutBack", testPutBack},
+		{"StopPutBack", testStopPutBack},
 		{"CheckAndSet", testCheckAndSet},
 		{"Timeout", testTimeout},
 		{"Cancelled", testCancelled},
@@ -516,6 +517,47 @@ func testPutBack(t *testing.T, c Clients) {
 	index, err := (&follower{clients: c, step: &step{Job: service(next), spec: specOf(next)}}).send(t.Context(), &api.RegisterOptions{EnforceIndex: true, ModifyIndex: *job.JobModifyIndex})
 	if err != nil || index != *job.JobModifyIndex {
 		t.Errorf("the index is %d, %v, want %d", index, err, *job.JobModifyIndex)
+	}
+}
+
+// The stop before a purge was lost in the same way: the job is stopped again,
+// for a job that is purged while it runs leaves its allocations unseen.
+func testStopPutBack(t *testing.T, c Clients) {
+	id := prefix(t) + "back"
+	cleanUp(t, c, id)
+	deploy(t, c, Options{}, service(mockJob(id, runs())))
+
+	proxy := devtest.NewProxy(t, &api.Config{Address: c.Nomad.Address(), TLSConfig: &api.TLSConfig{}})
+	deletes := make(chan string, 10)
+	proxy.Before(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodDelete {
+			return true
+		}
+		deletes <- r.URL.Query().Get("purge")
+		if len(deletes) > 1 {
+			return true
+		}
+		_ = json.NewEncoder(w).Encode(api.JobDeregisterResponse{EvalID: "c0ffee00-0000-4000-8000-000000000000"})
+		return false
+	})
+	running := c.Nomad
+	var err error
+	if c.Nomad, err = nomadClient(proxy.URL, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := Destroy(t.Context(), c, []render.Job{service(mockJob(id, runs()))}, time.Minute, nil); err != nil {
+		t.Fatal(err)
+	}
+	close(deletes)
+	var purges []string
+	for purge := range deletes {
+		purges = append(purges, purge)
+	}
+	if !slices.Equal(purges, []string{"false", "false", "true"}) {
+		t.Errorf("purge of the deregistrations: %q, want a lost stop, another, the purge", purges)
+	}
+	if _, _, err := running.Jobs().Info(id, nil); !notFound(err) {
+		t.Errorf("the job: %v", err)
 	}
 }
 

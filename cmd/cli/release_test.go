@@ -294,7 +294,7 @@ func version2() []svc {
 }
 
 // killedAnywhere kills a deploy after each of its writes to Nomad in turn and
-// lets the verb clean up: after every fifth write, the two verbs after
+// lets the verb clean up: after every third write, the two verbs after
 // different ones, unless envEveryWrite is set.
 func killedAnywhere(t *testing.T, env []string, verb string, slots chan struct{}) {
 	var ended atomic.Bool // a deploy has got through to its end
