@@ -56,7 +56,9 @@ kill: tools ## drover killed after every write of a release; `make unit` does ev
 
 .PHONY: e2e
 e2e: tools ## real Nomad, Consul and oCIS, end to end
-	@go test -count=1 -timeout 40m -v -p 3 -parallel 3 ./tests/e2e ./tests/rollout ./tests/chaos ./tests/acceptance ./tests/conformance
+	@mkdir -p bin
+	go test -count=1 -timeout 40m -v -p 3 -parallel 3 ./tests/e2e ./tests/rollout ./tests/chaos ./tests/acceptance ./tests/conformance 2>&1 | tee bin/e2e.log ||
+	  { awk -f tests/failures.awk bin/e2e.log; exit 1; }
 
 .PHONY: load
 load: tools ## every service of oCIS rolled and settings changed under load; renews the tables in docs/reliability.md
