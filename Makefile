@@ -64,6 +64,12 @@ e2e: tools ## real Nomad, Consul and oCIS, end to end
 load: tools ## every service of oCIS rolled and settings changed under load; renews the tables in docs/reliability.md
 	@DROVER_TEST_LOAD=all go test -count=1 -timeout 60m -v -run UnderLoad ./tests/e2e -write-load ../../docs/reliability.md
 
+SOAK ?= 1h
+
+.PHONY: soak
+soak: tools ## oCIS redeployed every five minutes for SOAK while a client works: does the controller grow? Renews its table
+	@DROVER_TEST_SOAK=$(SOAK) go test -count=1 -timeout 3h -v -run TestSoak ./tests/e2e -write-load ../../docs/reliability.md
+
 .PHONY: chaos
 chaos: tools ## releases struck by faults; CHAOS='-seed N' repeats one run, CHAOS='-from 0 -runs 198' makes many, CHAOS='-ocis 5' strikes oCIS
 	@mkdir -p bin

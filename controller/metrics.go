@@ -21,7 +21,8 @@ const cacheFor = 10 * time.Second
 
 // metrics is what /metrics says.
 type metrics struct {
-	c *controller
+	c       *controller
+	started time.Time
 
 	reading sync.Mutex // one reads the store
 
@@ -49,7 +50,7 @@ type requestCount struct {
 }
 
 func newMetrics(c *controller) *metrics {
-	m := &metrics{c: c, last: map[string]time.Time{}, errors: map[string]int{}, runs: map[string]int{}, requests: map[requestKey]*requestCount{}, issuers: map[string]bool{}}
+	m := &metrics{c: c, started: time.Now(), last: map[string]time.Time{}, errors: map[string]int{}, runs: map[string]int{}, requests: map[requestKey]*requestCount{}, issuers: map[string]bool{}}
 	m.forget()
 	return m
 }
@@ -308,5 +309,6 @@ func (m *metrics) text(ctx context.Context) string {
 	if m.orphans >= 0 {
 		e.sample("drover_consul_orphans", float64(m.orphans))
 	}
+	e.self(m.started)
 	return e.String()
 }

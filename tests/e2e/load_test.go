@@ -38,6 +38,7 @@ type mixed struct {
 	why           map[string]int
 	good          time.Time     // when something last worked
 	gap           time.Duration // the longest time in which nothing did
+	pause         time.Duration // of a client between two rounds
 }
 
 func (m *mixed) count(what string, status, want int, err error) bool {
@@ -95,6 +96,10 @@ func (m *mixed) client(ctx context.Context, o *ocis, folder string) {
 		do(http.StatusCreated, "MKCOL", sub, nil)
 		do(http.StatusNoContent, "DELETE", sub, nil)
 		do(http.StatusNoContent, "DELETE", file, nil)
+		select {
+		case <-ctx.Done():
+		case <-time.After(m.pause):
+		}
 	}
 }
 

@@ -125,6 +125,39 @@ func (f *floor) healthy(ctx context.Context) error {
 	})
 }
 
+// longest is the time along the path through the dependencies on which the
+// newest deployments took longest, each from its creation until its last
+// allocation was healthy.
+func (f *floor) longest(ctx context.Context) (time.Duration, error) {
+	until := map[string]time.Duration{}
+	var most time.Duration
+	for _, j := range f.jobs { // in dependency order
+		q := (&api.QueryOptions{}).WithContext(ctx)
+		d, _, err := f.nomad.Jobs().LatestDeployment(*j.Job.ID, q)
+		if err != nil {
+			return 0, err
+		}
+		var took time.Duration
+		if d != nil {
+			allocs, _, err := f.nomad.Deployments().Allocations(d.ID, q)
+			if err != nil {
+				return 0, err
+			}
+			for _, a := range allocs {
+				if a.DeploymentStatus != nil {
+					took = max(took, a.DeploymentStatus.Timestamp.Sub(time.Unix(0, d.CreateTime)))
+				}
+			}
+		}
+		for _, before := range j.DependsOn {
+			until[j.Service] = max(until[j.Service], until[before])
+		}
+		until[j.Service] += took
+		most = max(most, until[j.Service])
+	}
+	return most, nil
+}
+
 func (f *floor) passing(ctx context.Context, job *api.Job) error {
 	for _, group := range job.TaskGroups {
 		for _, service := range group.Services {

@@ -74,7 +74,7 @@ func run(ctx context.Context, o options, write string) (err error) {
 		err = errors.Join(err, e)
 	}()
 	r := report{began: time.Now(), options: o}
-	for _, part := range []func(context.Context, *bench) (table, error){growth, deployMany, deploySerially, redeploy, simulated, deployOCIS} {
+	for _, part := range []func(context.Context, *bench) (table, error){growth, deployMany, deploySerially, lag, redeploy, simulated, deployOCIS, rollOCIS} {
 		t, err := part(ctx, b)
 		if err != nil {
 			return err

@@ -355,15 +355,7 @@ func deployOCIS(ctx context.Context, b *bench) (table, error) {
 		return table{}, nil
 	}
 	t := table{title: "Deploy oCIS from nothing until all is healthy and passing"}
-	dir, err := jobs.Stack("ocis")
-	if err != nil {
-		return t, err
-	}
-	s, err := stack.Load(ctx, stack.Options{Path: "ocis", FS: dir, Environment: "dev", Environ: b.env})
-	if err != nil {
-		return t, err
-	}
-	list, err := render.Stack(ctx, s, render.Options{})
+	list, err := b.ocisJobs(ctx)
 	if err != nil {
 		return t, err
 	}
@@ -397,5 +389,56 @@ func deployOCIS(ctx context.Context, b *bench) (table, error) {
 		{"drover deploy", ours, "", 0},
 		{"the same order and gates, nothing else", floor, "floor: no plan, no record, no report", 0},
 	}
-	return t, destroy()
+	return t, nil
+}
+
+// rollOCIS replaces every service of the oCIS that runs, in one release.
+func rollOCIS(ctx context.Context, b *bench) (table, error) {
+	if !b.ocis {
+		return table{}, nil
+	}
+	t := table{title: "Roll every service of oCIS in one release"}
+	list, err := b.ocisJobs(ctx)
+	if err != nil {
+		return t, err
+	}
+	ours, err := b.counted(func(b *bench) (usage, error) { return b.drover(ctx, "redeploy", "ocis", "-e", "dev") })
+	if err != nil {
+		return t, err
+	}
+	f, err := newFloor(b, list)
+	if err != nil {
+		return t, err
+	}
+	nomad, err := f.longest(ctx)
+	if err != nil {
+		return t, err
+	}
+	for _, j := range list {
+		j.Job.SetMeta("rolled", "again")
+	}
+	floor, err := b.counted(func(b *bench) (usage, error) { return b.deployFloor(ctx, list) })
+	if err != nil {
+		return t, err
+	}
+	t.rows = []row{
+		{"drover redeploy", ours, "", 1},
+		{"the same order and gates, nothing else", floor, "floor: no plan, no record, no report", 1},
+		{"the deployments alone, along the longest path", usage{elapsed: nomad}, "computed from what Nomad says of those of drover: from created to healthy, as their update blocks ask", 1},
+	}
+	_, err = b.drover(ctx, "destroy", "ocis", "-e", "dev", "-y")
+	return t, err
+}
+
+// ocisJobs is what the dev environment of oCIS renders to.
+func (b *bench) ocisJobs(ctx context.Context) ([]render.Job, error) {
+	dir, err := jobs.Stack("ocis")
+	if err != nil {
+		return nil, err
+	}
+	s, err := stack.Load(ctx, stack.Options{Path: "ocis", FS: dir, Environment: "dev", Environ: b.env})
+	if err != nil {
+		return nil, err
+	}
+	return render.Stack(ctx, s, render.Options{})
 }

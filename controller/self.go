@@ -1,0 +1,34 @@
+package controller
+
+import (
+	"bytes"
+	"os"
+	"runtime"
+	"strconv"
+	"time"
+)
+
+// self writes what the process takes, under the names that Prometheus' own
+// libraries use; what only Linux tells (/proc) is left out elsewhere.
+func (e *exposition) self(started time.Time) {
+	one := func(name, help string, value float64) {
+		e.family(name, "gauge", help)
+		e.sample(name, value)
+	}
+	one("go_goroutines", "Goroutines that exist.", float64(runtime.NumGoroutine()))
+	var mem runtime.MemStats
+	runtime.ReadMemStats(&mem)
+	one("go_memstats_heap_alloc_bytes", "Bytes of the heap in use.", float64(mem.HeapAlloc))
+	one("process_start_time_seconds", "When this process started.", unix(started))
+	if open, err := os.ReadDir("/proc/self/fd"); err == nil {
+		one("process_open_fds", "Open file descriptors.", float64(len(open)-1)) // without that of the directory
+	}
+	// In pages: all, resident.
+	if statm, err := os.ReadFile("/proc/self/statm"); err == nil {
+		if f := bytes.Fields(statm); len(f) > 1 {
+			if pages, err := strconv.Atoi(string(f[1])); err == nil {
+				one("process_resident_memory_bytes", "Resident memory.", float64(pages*os.Getpagesize()))
+			}
+		}
+	}
+}
