@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -64,16 +65,22 @@ func Job(stackName, env string, s *stack.Schedule, d *stack.Driver, consul bool)
 	default:
 		task.Config["command"] = d.Path
 	}
-	never := api.ReschedulePolicy{Attempts: ptr(0), Unlimited: ptr(false)}
+	group := &api.TaskGroup{
+		Name: ptr("drover"), Count: ptr(1),
+		RestartPolicy:    &api.RestartPolicy{Attempts: ptr(0), Mode: ptr("fail")},
+		ReschedulePolicy: &api.ReschedulePolicy{Attempts: ptr(0), Unlimited: ptr(false)},
+		Tasks:            []*api.Task{task},
+	}
+	if d.ConsulVolume != "" {
+		const name = "consul"
+		group.Volumes = map[string]*api.VolumeRequest{name: {Name: name, Type: "host", Source: d.ConsulVolume, ReadOnly: true}}
+		socket := strings.TrimPrefix(d.Env["CONSUL_HTTP_ADDR"], "unix://")
+		task.VolumeMounts = []*api.VolumeMount{{Volume: ptr(name), Destination: ptr(path.Dir(socket)), ReadOnly: ptr(true)}}
+	}
 	return &api.Job{
 		ID: &id, Name: &id, Type: ptr(api.JobTypeBatch), Datacenters: []string{"*"},
-		Periodic: &api.PeriodicConfig{Enabled: ptr(true), Specs: s.Crons, SpecType: ptr(api.PeriodicSpecCron), TimeZone: &s.TimeZone, ProhibitOverlap: ptr(true)},
-		TaskGroups: []*api.TaskGroup{{
-			Name: ptr("drover"), Count: ptr(1),
-			RestartPolicy:    &api.RestartPolicy{Attempts: ptr(0), Mode: ptr("fail")},
-			ReschedulePolicy: &never,
-			Tasks:            []*api.Task{task},
-		}},
+		Periodic:   &api.PeriodicConfig{Enabled: ptr(true), Specs: s.Crons, SpecType: ptr(api.PeriodicSpecCron), TimeZone: &s.TimeZone, ProhibitOverlap: ptr(true)},
+		TaskGroups: []*api.TaskGroup{group},
 	}
 }
 

@@ -70,8 +70,11 @@ type Driver struct {
 	Checksum string // of the artifact, as "sha256:…"
 	// Env is the environment of the process, as CONSUL_HTTP_ADDR. Nomad fills
 	// in ${…}.
-	Env   map[string]string
-	Range hcl.Range
+	Env map[string]string
+	// ConsulVolume is the host volume that is the directory of Consul's socket,
+	// which is the CONSUL_HTTP_ADDR of Env; "" with raw_exec, which sees it.
+	ConsulVolume string
+	Range        hcl.Range
 }
 
 type targetBlock struct {
@@ -113,13 +116,17 @@ type clusterBlock struct {
 	Access hcl.Body     `hcl:",remain"`
 }
 
+// envConsul is where a process finds Consul (github.com/hashicorp/consul/api).
+const envConsul = "CONSUL_HTTP_ADDR"
+
 type driverBlock struct {
 	Image    string `hcl:"image,optional"`
 	Path     string `hcl:"path,optional"`
 	Artifact string `hcl:"artifact,optional"`
 	Checksum string `hcl:"checksum,optional"`
 
-	Env map[string]string `hcl:"env,optional"`
+	Env          map[string]string `hcl:"env,optional"`
+	ConsulVolume string            `hcl:"consul_volume,optional"`
 }
 
 // environmentSchema is what an environment holds beside values and layers.
@@ -461,7 +468,7 @@ func (r *environmentReader) driver(b *hcl.Block) {
 	if !r.decode(b, &v) {
 		return
 	}
-	d := &Driver{Name: b.Labels[0], Image: v.Image, Path: v.Path, Artifact: v.Artifact, Checksum: v.Checksum, Env: v.Env, Range: b.DefRange}
+	d := &Driver{Name: b.Labels[0], Image: v.Image, Path: v.Path, Artifact: v.Artifact, Checksum: v.Checksum, Env: v.Env, ConsulVolume: v.ConsulVolume, Range: b.DefRange}
 	switch d.Name {
 	case "docker":
 		if d.Image == "" || d.Path != "" || d.Artifact != "" {
@@ -476,6 +483,15 @@ func (r *environmentReader) driver(b *hcl.Block) {
 	}
 	if d.Checksum != "" && d.Artifact == "" {
 		r.bad(attrRange(b, "checksum"), "A checksum without an artifact", "It belongs to artifact.")
+	}
+	socket := strings.HasPrefix(d.Env[envConsul], "unix:///")
+	switch {
+	case d.ConsulVolume != "" && d.Name == "raw_exec":
+		r.bad(attrRange(b, "consul_volume"), "raw_exec mounts no volumes", "It sees Consul's socket on the node: leave consul_volume out.")
+	case d.ConsulVolume != "" && !socket:
+		r.bad(attrRange(b, "consul_volume"), "consul_volume is the directory of Consul's socket", "Set CONSUL_HTTP_ADDR in env to unix://PATH of the socket.")
+	case d.ConsulVolume == "" && socket && d.Name != "raw_exec":
+		r.bad(attrRange(b, "env"), fmt.Sprintf("drover_driver %q does not see Consul's socket on the node", d.Name), "Set consul_volume to the host volume that is its directory.")
 	}
 	r.s.Driver = d
 }

@@ -232,6 +232,9 @@ func TestEnvironmentMistakes(t *testing.T) {
 		{"docker without image", `drover_driver "docker" {}`, `prod.hcl:1,1-23: drover_driver "docker" runs an image`},
 		{"exec without program", `drover_driver "exec" {}`, `prod.hcl:1,1-21: drover_driver "exec" runs a program`},
 		{"checksum", "drover_driver \"exec\" {\n  path = \"/d\"\n  checksum = \"sha256:0\"\n}", `prod.hcl:3,14-24: A checksum without an artifact`},
+		{"volume of raw_exec", "drover_driver \"raw_exec\" {\n  path = \"/d\"\n  consul_volume = \"c\"\n}", `prod.hcl:3,19-22: raw_exec mounts no volumes`},
+		{"volume without socket", "drover_driver \"docker\" {\n  image = \"d\"\n  consul_volume = \"c\"\n}", `prod.hcl:3,19-22: consul_volume is the directory of Consul's socket; Set CONSUL_HTTP_ADDR in env to unix://PATH`},
+		{"socket without volume", "drover_driver \"docker\" {\n  image = \"d\"\n  env = { CONSUL_HTTP_ADDR = \"unix:///c\" }\n}", `prod.hcl:3,9-43: drover_driver "docker" does not see Consul's socket`},
 		{"two drivers", "drover_driver \"exec\" { path = \"/d\" }\ndrover_driver \"raw_exec\" { path = \"/d\" }", `prod.hcl:2,1-25: Duplicate drover_driver`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
