@@ -134,11 +134,14 @@ job "edge" {
         data        = <<EOT
 pid_file=$1
 shift
+cd "$(dirname "$pid_file")"
+# Who is replaced has a successor as long as this file is there.
+: >successor
 "$@" -p "$pid_file" &
 haproxy=$!
 trap 'reload=yes' USR2
-trap 'kill -USR1 $haproxy' USR1
-trap 'kill -TERM $haproxy' TERM INT
+trap 'rm -f successor; kill -USR1 $haproxy' USR1
+trap 'rm -f successor; kill -TERM $haproxy' TERM INT
 while kill -0 $haproxy 2>/dev/null; do
   if [ "$reload" ]; then
     reload=
@@ -160,17 +163,34 @@ EOT
       # A process that has just started does not know the servers for some
       # milliseconds, and a service that may run only once has none while it is
       # replaced. A request waits for one.
+      #
+      # A process that is replaced learns nothing of servers any more, and counts
+      # none. What still comes on a connection that a client has kept, it hands to
+      # its successor.
       template {
-        destination = "local/await.lua"
+        destination = "local/edge.lua"
         change_mode = "noop"
         data        = <<EOT
+local function yes(value)
+  return value == true or value == 1
+end
+
 local function await(txn)
   local till = core.now().sec + 5
-  while txn.f:nbsrv() == 0 and core.now().sec < till do
+  while txn.f:nbsrv() == 0 and not yes(txn.f:stopping()) and core.now().sec < till do
     core.msleep(10)
   end
 end
 core.register_action("await_server", { "http-req", "tcp-req" }, await)
+
+local directory = os.getenv("NOMAD_TASK_DIR")
+core.register_fetches("succeeded", function(txn)
+  local file = yes(txn.f:stopping()) and io.open(directory .. "/successor")
+  if file then
+    file:close()
+  end
+  return file and 1 or 0
+end)
 EOT
       }
 
@@ -245,7 +265,7 @@ EOT
 {{- end -}}
 global
   log stdout format raw local0 info
-  lua-load {{ env "NOMAD_TASK_DIR" }}/await.lua
+  lua-load {{ env "NOMAD_TASK_DIR" }}/edge.lua
   hard-stop-after ${var.hard_stop_after}
 %{if var.user == "root"~}
   uid ${var.uid}
@@ -341,7 +361,13 @@ frontend http from http
   option forwardfor
   http-request set-header X-Forwarded-Proto http
   http-request set-header X-Forwarded-Host %[req.hdr(host)]
+  bind unix@http.sock mode 600 accept-proxy%{if var.user == "root"} uid ${var.uid}%{endif}
+  http-request set-log-level silent if { stopping } { lua.succeeded -m int 1 }
+  use_backend successor.http if { stopping } { lua.succeeded -m int 1 }
   use_backend %[var(txn.backend)]
+
+backend successor.http from http
+  server s unix@http.sock send-proxy-v2
 {{- else }}
   http-request redirect code 308 location https://%[var(txn.host)]%{if var.https_port != 443}:${var.https_port}%{endif}%[capture.req.uri]
 {{- end }}
@@ -385,6 +411,8 @@ frontend https from http
   tcp-request connection expect-proxy layer4 if balancer
 %{endif~}
 {{- end }}
+  bind unix@https.sock mode 600 accept-proxy%{if var.user == "root"} uid ${var.uid}%{endif}
+  http-request set-log-level silent if { stopping } { lua.succeeded -m int 1 }
   http-request set-var(txn.host) req.hdr(host),field(1,:),lower
   http-request set-var(txn.path) path
   http-request set-var(txn.route) var(txn.host),concat(,txn.path)
@@ -401,8 +429,12 @@ frontend https from http
 {{- range $route, $target := scratch.Get "routes" }}
   http-request set-var(txn.backend) str({{ $target }}) if { var(txn.route) -m beg {{ $route }} }
 {{- end }}
+  use_backend successor.https if { stopping } { lua.succeeded -m int 1 }
   use_backend %[var(txn.backend)] if { var(txn.backend) -m found }
   default_backend no.route
+
+backend successor.https from http
+  server s unix@https.sock send-proxy-v2
 
 backend no.route from http
   http-request return status 404 content-type text/plain string "No service has a route for this host and path.\n"

@@ -41,11 +41,16 @@ func runBackend(address string) int {
 	srv := &http.Server{Addr: address, Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	context.AfterFunc(ctx, func() { _ = srv.Shutdown(context.Background()) })
+	answered := make(chan struct{}) // what had come, before this process ends
+	context.AfterFunc(ctx, func() {
+		defer close(answered)
+		_ = srv.Shutdown(context.Background())
+	})
 	if err := srv.ListenAndServe(); !errors.Is(err, http.ErrServerClosed) {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
 	}
+	<-answered
 	return 0
 }
 

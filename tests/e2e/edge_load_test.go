@@ -33,7 +33,9 @@ func runBackend() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
 	s := &http.Server{Addr: os.Getenv(envBackend), Handler: backend(os.Getenv("NOMAD_ALLOC_ID")), ReadHeaderTimeout: time.Minute}
+	answered := make(chan struct{}) // what had come, before this process ends
 	go func() {
+		defer close(answered)
 		<-ctx.Done()
 		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
@@ -43,6 +45,7 @@ func runBackend() {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	<-answered
 }
 
 // rolled is a job of two instances of the backend.

@@ -18,6 +18,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httptrace"
 	"os"
 	"os/exec"
 	"slices"
@@ -522,6 +523,7 @@ func testTags(t *testing.T, e *entrance, hash func(string) string) {
 	})
 	if e.kind == edge.HAProxy { // nginx answers 502
 		t.Run("a request waits for a server", func(t *testing.T) { testWaits(t, e) })
+		t.Run("a kept connection", func(t *testing.T) { testKept(t, e) })
 	}
 	t.Run("a POST is sent once", func(t *testing.T) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -582,6 +584,72 @@ func testWaits(t *testing.T, e *entrance) {
 	passes := time.AfterFunc(time.Second, func() { _ = e.consul.Agent().UpdateTTL("late", "", capi.HealthPassing) })
 	defer passes.Stop()
 	e.got(t, "POST", "https://late.test/", nil, strings.NewReader("pay 100"))
+}
+
+// testKept sends requests on connections that a reload and a change of servers
+// have outlived: the process that they belong to knows only the server of
+// before. What arrives is the same.
+func testKept(t *testing.T, e *entrance) {
+	before, after := serve(t, "before"), serve(t, "after")
+	e.register(t, "kept", address(before), "drover.route=kept.test/", "drover.http=serve")
+	e.loaded(t)
+	urls := []string{"https://kept.test/", "http://kept.test/"}
+	clients := map[string]*http.Client{}
+	get := func(url string) (a arrived, reused bool) {
+		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+		defer cancel()
+		ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(c httptrace.GotConnInfo) { reused = c.Reused }})
+		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res, err := clients[url].Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		if err := json.NewDecoder(res.Body).Decode(&a); err != nil {
+			t.Fatalf("%s: status %d, %v", url, res.StatusCode, err)
+		}
+		_, _ = io.Copy(io.Discard, res.Body) // or the connection is not kept
+		return a, reused
+	}
+	first := map[string]arrived{}
+	for _, url := range urls {
+		e.reached(t, url)
+		clients[url] = e.client(false)
+		defer clients[url].CloseIdleConnections()
+		first[url], _ = get(url)
+	}
+
+	e.register(t, "kept-other", address(before), "drover.route=kept-other.test/")
+	e.loaded(t)
+	e.reached(t, "https://kept-other.test/")
+	e.register(t, "kept", address(after), "drover.route=kept.test/", "drover.http=serve")
+	if err := e.consul.Agent().ServiceDeregister(e.id(t, "kept", address(before))); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, 20*time.Second, "the other server answers", func() bool {
+		for range 5 {
+			if _, a := e.got(t, "GET", urls[0], nil, nil); a.Backend != "after" {
+				return false
+			}
+		}
+		return true
+	})
+	before.CloseClientConnections()
+	before.Listener.Close()
+	for _, url := range urls {
+		a, reused := get(url)
+		if !reused {
+			t.Errorf("%s: the connection was not kept", url)
+		}
+		was := first[url]
+		was.Backend = "after"
+		if fmt.Sprint(a) != fmt.Sprint(was) {
+			t.Errorf("%s: what arrived was\n%v, and is\n%v", url, was, a)
+		}
+	}
 }
 
 // testStreams is what lives longer than a request.
