@@ -18,6 +18,10 @@ locals {
   name   = "^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
   route  = "^drover\\.(?:route=${local.host}${local.path}|redirect=${local.host}${local.path} 30[12378] ${local.url})$"
   option = "^drover\\.(?:protocol=https?|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|auth=[a-z0-9][a-z0-9-]{0,62}|allow=${local.range}(?:,${local.range})*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\\[\\]-~](?:[ !-#%-\\[\\]-~]*[!-#%-\\[\\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve))$"
+  # What a changed template does in the task. Of a signal that finds no task,
+  # because it is just being restarted, Nomad makes a failed allocation, which it
+  # does not replace in a system job; a script may fail.
+  reload = ["-c", "read -r pid <\"$NOMAD_TASK_DIR/nginx.pid\" && read -r name <\"/proc/$pid/comm\" && [ \"$name\" = nginx ] && kill -HUP \"$pid\""]
   # Headers that say where a message ends, or that the edge itself answers for.
   reserved = "^drover\\.header=[a-z]+ [a-z]+ (?i:connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|content-length|forwarded|x-forwarded-for|x-forwarded-proto|x-forwarded-host)(?: |$)"
 }
@@ -98,13 +102,16 @@ job "edge" {
       # One file for certificate and key: of two, one is read before the other
       # is written.
       template {
-        destination   = "secrets/public.pem"
-        change_mode   = "signal"
-        change_signal = "SIGHUP"
-        splay         = "0s"
-        perms         = "0600"
-        uid           = var.user == "root" ? 0 : var.uid
-        gid           = var.user == "root" ? 0 : var.uid
+        destination = "secrets/public.pem"
+        change_mode = "script"
+        change_script {
+          command = "/bin/sh"
+          args    = local.reload
+        }
+        splay = "0s"
+        perms = "0600"
+        uid   = var.user == "root" ? 0 : var.uid
+        gid   = var.user == "root" ? 0 : var.uid
         wait {
           min = "250ms"
           max = "2s"
@@ -137,10 +144,13 @@ EOT
       }
 
       template {
-        destination   = "local/nginx.conf"
-        change_mode   = "signal"
-        change_signal = "SIGHUP"
-        splay         = "0s"
+        destination = "local/nginx.conf"
+        change_mode = "script"
+        change_script {
+          command = "/bin/sh"
+          args    = local.reload
+        }
+        splay = "0s"
         wait {
           min = "250ms"
           max = "2s"
@@ -265,11 +275,11 @@ http {
   server_names_hash_max_size 4096;
 
   log_format json escape=json '{"time":"$time_iso8601","client":"$remote_addr","host":"$host","method":"$request_method","path":"$uri","status":$status,"bytes":$bytes_sent,"seconds":$request_time,"backend":"$upstream_addr","tls":"$ssl_protocol"}';
-%{ if var.user == "root" ~}
+%{if var.user == "root"~}
   access_log /dev/stdout json;
-%{ else ~}
+%{else~}
   access_log off; # only root may open the pipe that stdout is
-%{ endif ~}
+%{endif~}
   server_tokens off;
 
   # Mozilla's intermediate configuration, version 5.7

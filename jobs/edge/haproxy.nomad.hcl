@@ -20,6 +20,10 @@ locals {
   name   = "^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
   route  = "^drover\\.(?:route=${local.host}${local.path}|redirect=${local.host}${local.path} 30[12378] ${local.url}|tcp=[1-9][0-9]{0,4}|sni=${local.host})$"
   option = "^drover\\.(?:protocol=(?:http|https|h2c)|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|auth=[a-z0-9][a-z0-9-]{0,62}|allow=${local.range}(?:,${local.range})*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\\[\\]-~](?:[ !-#%-\\[\\]-~]*[!-#%-\\[\\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)|send-proxy=v[12])$"
+  # What a changed template does in the task. Of a signal that finds no task,
+  # because it is just being restarted, Nomad makes a failed allocation, which it
+  # does not replace in a system job; a script may fail.
+  reload = ["-c", ": >\"$NOMAD_TASK_DIR/reload\""]
   # Headers that say where a message ends, or that the edge itself answers for.
   reserved = "^drover\\.header=[a-z]+ [a-z]+ (?i:connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|content-length|forwarded|x-forwarded-for|x-forwarded-proto|x-forwarded-host)(?: |$)"
 }
@@ -111,13 +115,16 @@ job "edge" {
         for_each = var.certificates
         iterator = certificate
         content {
-          destination   = "secrets/certs/${format("%02d", certificate.key)}-${certificate.value}.pem"
-          change_mode   = "signal"
-          change_signal = "SIGUSR2"
-          splay         = "0s"
-          perms         = "0600"
-          uid           = var.user == "root" ? 0 : var.uid
-          gid           = var.user == "root" ? 0 : var.uid
+          destination = "secrets/certs/${format("%02d", certificate.key)}-${certificate.value}.pem"
+          change_mode = "script"
+          change_script {
+            command = "/bin/sh"
+            args    = local.reload
+          }
+          splay = "0s"
+          perms = "0600"
+          uid   = var.user == "root" ? 0 : var.uid
+          gid   = var.user == "root" ? 0 : var.uid
           wait {
             min = "250ms"
             max = "2s"
@@ -127,7 +134,8 @@ job "edge" {
       }
 
       # HAProxy loses a SIGUSR2 that comes at the end of a reload, and would go
-      # on with the old certificate until something else changes.
+      # on with the old certificate until something else changes. It gets one for
+      # the file that local.reload makes.
       template {
         destination = "local/run.sh"
         change_mode = "noop"
@@ -137,15 +145,15 @@ shift
 cd "$(dirname "$pid_file")"
 # Who is replaced has a successor as long as this file is there.
 : >successor
+rm -f reload
 "$@" -p "$pid_file" &
 haproxy=$!
-trap 'reload=yes' USR2
+trap ': >reload' USR2
 trap 'rm -f successor; kill -USR1 $haproxy' USR1
 trap 'rm -f successor; kill -TERM $haproxy' TERM INT
 while kill -0 $haproxy 2>/dev/null; do
-  if [ "$reload" ]; then
-    reload=
-    rm -f "$pid_file"
+  if [ -e reload ]; then
+    rm -f reload "$pid_file"
     kill -USR2 $haproxy
     # It writes its pid when the new process runs, and does not when it
     # refuses its configuration.
@@ -198,13 +206,16 @@ EOT
       # Each list has its section, so that the file below never names one that
       # this file does not have yet.
       template {
-        destination   = "secrets/users.cfg"
-        change_mode   = "signal"
-        change_signal = "SIGUSR2"
-        splay         = "0s"
-        perms         = "0600"
-        uid           = var.user == "root" ? 0 : var.uid
-        gid           = var.user == "root" ? 0 : var.uid
+        destination = "secrets/users.cfg"
+        change_mode = "script"
+        change_script {
+          command = "/bin/sh"
+          args    = local.reload
+        }
+        splay = "0s"
+        perms = "0600"
+        uid   = var.user == "root" ? 0 : var.uid
+        gid   = var.user == "root" ? 0 : var.uid
         wait {
           min = "250ms"
           max = "2s"
@@ -223,10 +234,13 @@ EOT
       }
 
       template {
-        destination   = "local/haproxy.cfg"
-        change_mode   = "signal"
-        change_signal = "SIGUSR2"
-        splay         = "0s"
+        destination = "local/haproxy.cfg"
+        change_mode = "script"
+        change_script {
+          command = "/bin/sh"
+          args    = local.reload
+        }
+        splay = "0s"
         wait {
           min = "250ms"
           max = "2s"

@@ -21,7 +21,9 @@ import (
 	"net/http/httptrace"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -255,6 +257,7 @@ func TestEdge(t *testing.T) {
 			}
 			t.Run("bad tags", func(t *testing.T) { testBadTags(t, e) })
 			t.Run("refused", func(t *testing.T) { testRefused(t, e) })
+			t.Run("killed", func(t *testing.T) { testKilled(t, e) })
 			t.Run("load", func(t *testing.T) { testLoad(t, e) })
 			t.Run("proxy protocol in", func(t *testing.T) {
 				e.deploy(t, kind, append(args, "-var", `accept_proxy=["127.0.0.0/8"]`)...)
@@ -950,6 +953,64 @@ func testRefused(t *testing.T, e *entrance) {
 		return len(r.Instances) == 1 && r.Instances[0].Refused == ""
 	})
 	e.got(t, "GET", "https://kept.test/", nil, nil)
+}
+
+// testKilled kills the edge and changes what it has to load before Nomad has
+// started it again: Nomad must not give it up.
+func testKilled(t *testing.T, e *entrance) {
+	s := serve(t, "killed")
+	for i := range 2 {
+		for _, pid := range e.ofEdge(t) {
+			if err := kill(pid); err != nil && !errors.Is(err, syscall.ESRCH) { // with the one before
+				t.Fatal(err)
+			}
+		}
+		name := fmt.Sprintf("killed-%d", i)
+		e.register(t, name, address(s), "drover.route="+name+".test/")
+		e.reached(t, "https://"+name+".test/")
+	}
+}
+
+// ofEdge lists the processes of the edge's task: those with its environment,
+// and the first of nginx, which writes its title over that.
+func (e *entrance) ofEdge(t testing.TB) []int {
+	t.Helper()
+	var pids []int
+	add := func(text string) {
+		pid, err := strconv.Atoi(strings.TrimSpace(text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		pids = append(pids, pid)
+	}
+	for _, f := range glob(t, "/proc/[0-9]*/environ") {
+		env, err := os.ReadFile(f)
+		if err == nil && bytes.Contains(env, []byte("NOMAD_JOB_ID=edge\x00")) && bytes.Contains(env, []byte("NOMAD_TASK_DIR="+e.Dir()+"/")) {
+			add(filepath.Base(filepath.Dir(f)))
+		}
+	}
+	if e.kind == edge.Nginx {
+		for _, f := range glob(t, filepath.Join(e.Dir(), "alloc/*/nginx/local/nginx.pid")) {
+			pid, err := os.ReadFile(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			add(string(pid))
+		}
+	}
+	if len(pids) == 0 {
+		t.Fatal("the edge has no process")
+	}
+	return pids
+}
+
+func glob(t testing.TB, pattern string) []string {
+	t.Helper()
+	files, err := filepath.Glob(pattern)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return files
 }
 
 // testAcceptProxy comes through a load balancer that speaks the PROXY
