@@ -72,9 +72,8 @@ soak: tools ## oCIS redeployed every five minutes for SOAK while a client works:
 	@DROVER_TEST_SOAK=$(SOAK) go test -count=1 -timeout 3h -v -run TestSoak ./tests/e2e -write-load ../../docs/reliability.md
 
 .PHONY: chaos
-chaos: tools ## releases struck by faults; CHAOS='-seed N' repeats one run, CHAOS='-from 0 -runs 198' makes many, CHAOS='-ocis 5' strikes oCIS
-	@mkdir -p bin
-	go test -count=1 -timeout 3h -parallel 6 -v -run 'TestChaos|TestOCIS' ./tests/chaos $(if $(CHAOS),$(CHAOS),-from 0 -runs 66) -rows $$PWD/bin/chaos.ndjson
+chaos: tools ## releases struck by faults, rows of docs/chaos.ndjson; CHAOS='-seed N' repeats one run, CHAOS='-from 0 -runs 198' makes many, CHAOS='-ocis 5' strikes oCIS
+	@go test -count=1 -timeout 3h -parallel 6 -v -run 'TestChaos|TestOCIS' ./tests/chaos $(if $(CHAOS),$(CHAOS),-from 0 -runs 66) -rows $$PWD/docs/chaos.ndjson
 
 .PHONY: e2e-secure
 e2e-secure: tools ## tests/e2e and tests/rollout on clusters with ACLs and mutual TLS, with the policies of a deployer

@@ -23,7 +23,7 @@ const (
 )
 
 func main() {
-	rows := flag.String("rows", "bin/chaos.ndjson", "`file` of the runs")
+	rows := flag.String("rows", "docs/chaos.ndjson", "`file` of the runs")
 	page := flag.String("page", "docs/reliability.md", "`file` to write into")
 	flag.Parse()
 	if err := report(*rows, *page); err != nil {
