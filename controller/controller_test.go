@@ -322,7 +322,7 @@ func TestLeaderKilled(t *testing.T) {
 		}
 		has(t, metrics, `drover_certificate_ready{certificate="c"} 1`, fmt.Sprintf("drover_certificate_served_match{certificate=\"c\",address=%q} 1\n", w.edge),
 			`drover_controller_last_reconcile_timestamp_seconds{work="certificates"}`)
-		has(t, metrics, "go_goroutines ", "go_memstats_heap_alloc_bytes ", "process_start_time_seconds ", "process_open_fds ", "process_resident_memory_bytes ")
+		has(t, metrics, "go_goroutines ", "go_gc_heap_live_bytes ", "process_start_time_seconds ", "process_open_fds ", "process_resident_memory_bytes ")
 		has(t, metrics, `drover_acme_requests_total{issuer="pebble",status="201"}`, `drover_certificate_attempts{certificate="c"} 0`,
 			fmt.Sprintf("drover_certificate_info{certificate=\"c\",issuer=\"pebble\",serial=%q} 1\n", after.Status.Serial))
 		for _, secret := range []string{"PRIVATE KEY", "BEGIN"} {

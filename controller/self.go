@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"os"
 	"runtime"
+	stats "runtime/metrics"
 	"strconv"
 	"time"
 )
@@ -16,9 +17,10 @@ func (e *exposition) self(started time.Time) {
 		e.sample(name, value)
 	}
 	one("go_goroutines", "Goroutines that exist.", float64(runtime.NumGoroutine()))
-	var mem runtime.MemStats
-	runtime.ReadMemStats(&mem)
-	one("go_memstats_heap_alloc_bytes", "Bytes of the heap in use.", float64(mem.HeapAlloc))
+	// Without what waits for the next collection, which goes up and down.
+	live := []stats.Sample{{Name: "/gc/heap/live:bytes"}}
+	stats.Read(live)
+	one("go_gc_heap_live_bytes", "Bytes of the heap that the last collection found in use.", float64(live[0].Value.Uint64()))
 	one("process_start_time_seconds", "When this process started.", unix(started))
 	if open, err := os.ReadDir("/proc/self/fd"); err == nil {
 		one("process_open_fds", "Open file descriptors.", float64(len(open)-1)) // without that of the directory
