@@ -62,8 +62,8 @@ e2e: tools ## real Nomad, Consul and oCIS, end to end
 	  { awk -f tests/failures.awk bin/e2e.log; exit 1; }
 
 .PHONY: load
-load: tools ## every service of oCIS rolled and settings changed under load; renews the tables in docs/reliability.md
-	@DROVER_TEST_LOAD=all go test -count=1 -timeout 60m -v -run UnderLoad ./tests/e2e -write-load ../../docs/reliability.md
+load: tools ## every service of oCIS killed, rolled, and settings changed under load, and the edge; renews the tables in docs/reliability.md
+	@DROVER_TEST_LOAD=all go test -count=1 -timeout 60m -v -parallel 1 -run 'UnderLoad|TestOCIS|TestEdge' ./tests/e2e -write-load ../../docs/reliability.md
 
 SOAK ?= 1h
 

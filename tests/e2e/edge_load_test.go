@@ -218,7 +218,9 @@ func (s *slow) Read(p []byte) (int, error) {
 // backend twelve times, while clients send what cannot be repeated and others
 // hold a connection; with nginx, which is known to lose some, four times. The
 // numbers are for docs/reliability.md.
-func testLoad(t *testing.T, e *entrance) {
+//
+// It returns the lines of the table.
+func testLoad(t *testing.T, e *entrance) string {
 	times := map[edge.Kind]int{edge.HAProxy: 12, edge.Nginx: 4}[e.kind]
 	if err := e.roll(t, 0); err != nil {
 		t.Fatal(err)
@@ -327,7 +329,8 @@ func testLoad(t *testing.T, e *entrance) {
 	if least := int64(took / (200 * time.Millisecond)); events.Load() < least {
 		t.Errorf("only %d events", events.Load())
 	}
-	t.Logf("%s, %d renewals and %d rolls in %s; %d events; 400 MB in %s", e.kind, times, times, took.Round(time.Second), events.Load(), lasted.Round(time.Second))
+	t.Logf("%d events; 400 MB in %s", events.Load(), lasted.Round(time.Second))
+	var lines strings.Builder
 	for _, c := range []struct {
 		name string
 		*tally
@@ -337,7 +340,7 @@ func testLoad(t *testing.T, e *entrance) {
 		{"HTTP/1.1, new connection each", &fresh, map[edge.Kind]float64{edge.HAProxy: 0, edge.Nginx: 0.01}[e.kind]},
 		{"HTTP/2", &h2, 0.01},
 	} {
-		t.Logf("| %s | %s | %d of %d | %v", e.kind, c.name, c.failed.Load(), c.total.Load(), c.why)
+		fmt.Fprintf(&lines, "| %s | %d and %d in %s | %s | %d | %s |\n", e.kind, times, times, took.Round(time.Second), c.name, c.total.Load(), failures(c.failed.Load(), c.why))
 		if c.total.Load() < 500 {
 			t.Errorf("%s: only %d requests", c.name, c.total.Load())
 		}
@@ -345,4 +348,6 @@ func testLoad(t *testing.T, e *entrance) {
 			t.Errorf("%s: %d of %d failed: %v", c.name, c.failed.Load(), c.total.Load(), c.why)
 		}
 	}
+	t.Log(lines.String())
+	return lines.String()
 }

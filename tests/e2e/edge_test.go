@@ -236,6 +236,7 @@ func TestEdge(t *testing.T) {
 	if _, _, err := e.nomad.Variables().Create(&api.Variable{Path: "drover/users/admins", Items: api.VariableItems{"alice": hash("wonderland"), "clear": "text"}}, nil); err != nil {
 		t.Fatal(err)
 	}
+	table := heading(t, "make load") + "\n\n| edge | renewals and rolls | clients | requests | failed |\n|---|---|---|---:|---:|\n"
 	for _, kind := range []edge.Kind{edge.HAProxy, edge.Nginx} {
 		t.Run(string(kind), func(t *testing.T) {
 			args := []string{"-var", `users=["admins", "later"]`, "-var", "hsts_max_age=60"}
@@ -258,13 +259,14 @@ func TestEdge(t *testing.T) {
 			t.Run("bad tags", func(t *testing.T) { testBadTags(t, e) })
 			t.Run("refused", func(t *testing.T) { testRefused(t, e) })
 			t.Run("killed", func(t *testing.T) { testKilled(t, e) })
-			t.Run("load", func(t *testing.T) { testLoad(t, e) })
+			t.Run("load", func(t *testing.T) { table += testLoad(t, e) })
 			t.Run("proxy protocol in", func(t *testing.T) {
 				e.deploy(t, kind, append(args, "-var", `accept_proxy=["127.0.0.0/8"]`)...)
 				testAcceptProxy(t, e)
 			})
 		})
 	}
+	renew(t, "edge", table)
 }
 
 // id is that of a service in Consul which register has registered.

@@ -25,7 +25,7 @@ import (
 // all, or the services, with commas.
 const envLoad = "DROVER_TEST_LOAD"
 
-var writeLoad = flag.String("write-load", "", "file whose parts between marks the tests under load renew")
+var writeLoad = flag.String("write-load", "", "file whose parts between marks the tests renew")
 
 // mesh is the one service whose job is not called after the stack first.
 const mesh = "mesh"
@@ -134,8 +134,7 @@ func TestRollUnderLoad(t *testing.T) {
 	pass()
 
 	var b strings.Builder
-	fmt.Fprintf(&b, "    %s\n\nran on %s, at commit %s, %d cores, load before %s. %d clients; every answer is looked at, and what was written is read and compared.\n\n",
-		"make load", time.Now().UTC().Format(time.DateOnly), commit(t), runtime.NumCPU(), loadAverage(), many)
+	fmt.Fprintf(&b, "%s %d clients; every answer is looked at, and what was written is read and compared.\n\n", heading(t, "make load"), many)
 	b.WriteString("| service | release | of it Nomad's deployment | requests | failed | longest time without an answer that was right |\n|---|---:|---:|---:|---:|---:|\n")
 	row := func(name string, took, nomad time.Duration) {
 		t.Helper()
@@ -180,11 +179,26 @@ func TestRollUnderLoad(t *testing.T) {
 	clients.Wait()
 	fmt.Fprintf(&b, "\nThe releases of single services took %.2f times what Nomad's deployments took, %s of %s.\n",
 		float64(releases)/float64(nomad), seconds(releases), seconds(nomad))
-	t.Log(b.String())
-	if *writeLoad != "" {
-		if err := between(*writeLoad, "load", b.String()); err != nil {
-			t.Fatal(err)
-		}
+	renew(t, "load", b.String())
+}
+
+// heading says how a table came to be.
+func heading(t testing.TB, command string) string {
+	t.Helper()
+	b, _ := os.ReadFile("/proc/loadavg")
+	load, _, _ := strings.Cut(string(b), " ")
+	return fmt.Sprintf("    %s\n\nran on %s, at commit %s, %d cores, load before %s.", command, time.Now().UTC().Format(time.DateOnly), commit(t), runtime.NumCPU(), load)
+}
+
+// renew writes what a test found into the file of the flag, between the marks.
+func renew(t testing.TB, mark, text string) {
+	t.Helper()
+	t.Log(text)
+	if *writeLoad == "" || t.Failed() {
+		return
+	}
+	if err := between(*writeLoad, mark, text); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -236,12 +250,6 @@ func commit(t testing.TB) string {
 		t.Fatal(err)
 	}
 	return strings.TrimSpace(string(out))
-}
-
-func loadAverage() string {
-	b, _ := os.ReadFile("/proc/loadavg")
-	first, _, _ := strings.Cut(string(b), " ")
-	return first
 }
 
 // between replaces what a file has between <!-- NAME --> and <!-- /NAME -->.

@@ -460,7 +460,7 @@ func testKill9(t *testing.T, r *running) {
 	}
 	slices.Sort(names)
 	var table strings.Builder
-	fmt.Fprintf(&table, "\n| service | process back after | PROPFIND answers again after |\n|---|---|---|\n")
+	fmt.Fprintf(&table, "%s\n\n| service | process back after | PROPFIND answers again after |\n|---|---|---|\n", heading(t, "make load"))
 	for _, name := range names {
 		old := procs[name]
 		if err := kill(old); err != nil {
@@ -487,7 +487,7 @@ func testKill9(t *testing.T, r *running) {
 		})
 		fmt.Fprintf(&table, "| %s | %.1f s | %.1f s |\n", name, back.Seconds(), answers.Seconds())
 	}
-	t.Log(table.String())
+	renew(t, "kill", table.String())
 }
 
 // testDestroy takes the stack away and brings it back: secrets and files are

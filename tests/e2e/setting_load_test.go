@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strings"
 	"sync"
@@ -104,8 +103,8 @@ func TestSettingUnderLoad(t *testing.T) {
 	}
 
 	var b strings.Builder
-	fmt.Fprintf(&b, "    %s\n\nran on %s, at commit %s, %d cores, load before %s. %d clients, each on a connection that it keeps, of which one logs in with each request and the others have a public link; at least %d requests for each row.\n\n",
-		"make load", time.Now().UTC().Format(time.DateOnly), commit(t), runtime.NumCPU(), loadAverage(), clients, atLeast)
+	fmt.Fprintf(&b, "%s %d clients, each on a connection that it keeps, of which one logs in with each request and the others have a public link; at least %d requests for each row.\n\n",
+		heading(t, "make load"), clients, atLeast)
 	b.WriteString("| service | setting | releases | of them reverted | requests | failed | longest time without an answer that was right |\n|---|---|---:|---:|---:|---:|---:|\n")
 
 	// during makes releases, all of them of one job, for as many requests as a
@@ -155,11 +154,7 @@ func TestSettingUnderLoad(t *testing.T) {
 		r.drover.must(t, "plan", dir, "-e", "dev", "--detailed-exitcode") // that is what runs
 	}
 	t.Log(b.String())
-	if *writeLoad != "" {
-		if err := between(*writeLoad, "setting", b.String()); err != nil {
-			t.Fatal(err)
-		}
-	}
+	renew(t, "setting", b.String())
 }
 
 // jobVersions are the versions of all jobs, by their IDs.
