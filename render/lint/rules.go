@@ -30,6 +30,7 @@ func Rules() []Rule {
 		{Name: "deadline-order", Severity: Error, Why: "min_healthy_time, healthy_deadline and progress_deadline must grow in this order.", job: deadlineOrder},
 		{Name: "reschedule-hides-failure", Severity: Warning, Why: "While failed allocations are rescheduled, a deployment fails and reverts only at progress_deadline.", job: rescheduleHidesFailure},
 		{Name: "template-wait", Severity: Warning, Why: "A template that follows services in Consul with the default wait and splay is seconds to minutes late.", job: templateWait},
+		{Name: "template-signal", Severity: Warning, Why: "A template that changes while its task is being restarted finds nobody for its signal; Nomad then fails the allocation, and replaces none of a system job.", job: templateSignal},
 		{Name: "template-without-consul", Severity: Warning, Why: "Where Consul has ACLs, a task has a token only with a consul block: without one, templates see no services and no keys, and say nothing.", job: templateWithoutConsul},
 		{Name: "volatile-function", Severity: Error, Why: "A function that never returns the same twice makes every plan a change.", job: volatileFunction},
 		{Name: "mutable-tag", Severity: Warning, Why: "An image without a fixed tag can change under a running release.", job: mutableTag},
@@ -184,7 +185,7 @@ func templateWait(s *subject) {
 		for _, t := range g.Tasks {
 			for i, tmpl := range t.Templates {
 				mode := name(tmpl.ChangeMode)
-				if tmpl.EmbeddedTmpl == nil || !followsServices.MatchString(*tmpl.EmbeddedTmpl) || mode != "" && mode != "signal" && mode != "restart" {
+				if tmpl.EmbeddedTmpl == nil || !followsServices.MatchString(*tmpl.EmbeddedTmpl) || mode == "noop" {
 					continue
 				}
 				var missing []string
@@ -197,6 +198,22 @@ func templateWait(s *subject) {
 				if len(missing) > 0 {
 					s.report(s.at(group(g), "task "+t.Name, fmt.Sprintf("template #%d", i)), "A template that follows services has the default "+strings.Join(missing, " and "),
 						`Write splay = "0s" and a wait block with min = "200ms" and max = "1s": the defaults are 5 s to 4 min and up to 5 s.`)
+				}
+			}
+		}
+	}
+}
+
+func templateSignal(s *subject) {
+	if name(s.Job.Job.Type) != api.JobTypeSystem {
+		return
+	}
+	for _, g := range s.Job.Job.TaskGroups {
+		for _, t := range g.Tasks {
+			for i, tmpl := range t.Templates {
+				if name(tmpl.ChangeMode) == "signal" {
+					s.report(s.at(group(g), "task "+t.Name, fmt.Sprintf("template #%d", i)), "A template of a system job sends a signal",
+						`Write change_mode = "script" and a change_script that sends it: of one that fails, nothing ends.`)
 				}
 			}
 		}
