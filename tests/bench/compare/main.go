@@ -43,7 +43,7 @@ func main() {
 	flag.IntVar(&o.targets, "targets", 200, "targets of the simulation")
 	flag.BoolVar(&o.ocis, "ocis", true, "also deploy oCIS")
 	flag.Parse()
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := run(ctx, o, write); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
