@@ -53,11 +53,11 @@ func testGate(t *testing.T, c Clients) {
 		breaks  int
 		atLeast time.Duration
 	}{
-		{name: "nothing asked", party: steady, gate: GateOptions{Gate: stack.Gate{Timeout: 10 * time.Second}}, ok: true},
-		{name: "bake", party: steady, gate: GateOptions{Gate: stack.Gate{Timeout: 10 * time.Second}, Bake: 2 * time.Second}, ok: true, atLeast: 2 * time.Second},
+		{name: "nothing asked", party: steady, gate: GateOptions{Gate: stack.Gate{Timeout: time.Minute}}, ok: true},
+		{name: "bake", party: steady, gate: GateOptions{Gate: stack.Gate{Timeout: time.Minute}, Bake: 2 * time.Second}, ok: true, atLeast: 2 * time.Second},
 		{
 			name: "a probe that breaks the bake", party: steady, ok: true, breaks: 1, atLeast: 4 * time.Second,
-			gate: GateOptions{Bake: 2 * time.Second, Gate: stack.Gate{Timeout: 20 * time.Second, HTTP: answers(t, func(n int64) int {
+			gate: GateOptions{Bake: 2 * time.Second, Gate: stack.Gate{Timeout: time.Minute, HTTP: answers(t, func(n int64) int {
 				if n == 1 || n == 3 {
 					return 503
 				}
@@ -70,11 +70,11 @@ func testGate(t *testing.T, c Clients) {
 		},
 		{
 			name: "a command", party: steady, ok: true,
-			gate: GateOptions{Env: []string{"DROVER_WAVE=w"}, Gate: stack.Gate{Timeout: 10 * time.Second, Command: []string{"sh", "-c", "test $DROVER_WAVE = w"}}},
+			gate: GateOptions{Env: []string{"DROVER_WAVE=w"}, Gate: stack.Gate{Timeout: time.Minute, Command: []string{"sh", "-c", "test $DROVER_WAVE = w"}}},
 		},
 		{ // and is asked again
 			name: "a command that fails at first", party: steady, ok: true, atLeast: 2 * time.Second,
-			gate: GateOptions{Gate: stack.Gate{Timeout: 10 * time.Second, Command: []string{"sh", "-c", "test -e " + stamp + " || ! touch " + stamp}}},
+			gate: GateOptions{Gate: stack.Gate{Timeout: time.Minute, Command: []string{"sh", "-c", "test -e " + stamp + " || ! touch " + stamp}}},
 		},
 		{
 			name: "a command that fails", party: steady, detail: "the gate did not hold within 1s: sh: exit status 3: no (redacted)",
@@ -93,7 +93,7 @@ func testGate(t *testing.T, c Clients) {
 		},
 		{
 			name: "a job that is stopped meanwhile", party: gone, detail: "gone: somebody else stopped job",
-			gate: GateOptions{Gate: stack.Gate{Timeout: 3 * time.Second}, Bake: 10 * time.Second},
+			gate: GateOptions{Gate: stack.Gate{Timeout: time.Minute}, Bake: time.Minute},
 			during: func(p GateProgress) {
 				if p.Waiting == "" {
 					_, _, _ = c.Nomad.Jobs().Deregister(*gone.Jobs[0].Job.ID, false, nil)
@@ -102,7 +102,7 @@ func testGate(t *testing.T, c Clients) {
 		},
 		{
 			name: "a job that somebody changes meanwhile", party: changing, detail: "changing: somebody else changed job",
-			gate: GateOptions{Gate: stack.Gate{Timeout: 3 * time.Second}, Bake: 10 * time.Second},
+			gate: GateOptions{Gate: stack.Gate{Timeout: time.Minute}, Bake: time.Minute},
 			during: func(p GateProgress) {
 				if p.Waiting == "" {
 					other := mockJob(*changing.Jobs[0].Job.ID, runs())

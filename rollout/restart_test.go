@@ -2,9 +2,6 @@ package rollout
 
 import (
 	"testing"
-	"time"
-
-	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/devcluster"
 	"github.com/drover-nomad/drover/devcluster/devtest"
@@ -21,15 +18,10 @@ func TestServerRestarts(t *testing.T) {
 	if c.Nomad, err = nomadClient(dev.NomadAddr(), nil); err != nil {
 		t.Fatal(err)
 	}
-	patient := func(id string) *api.Job {
-		job := mockJob(id, runs())
-		job.Update.HealthyDeadline, job.Update.ProgressDeadline = ptr(time.Minute), ptr(2*time.Minute)
-		return job
-	}
-	jobs := []render.Job{service(patient("first")), service(patient("beside")), service(patient("after"), "beside")}
+	jobs := []render.Job{service(mockJob("first", runs())), service(mockJob("beside", runs())), service(mockJob("after", runs()), "beside")}
 	back := make(chan error, 1)
 	killed := false
-	res, err := Run(t.Context(), c, jobs, Options{Timeout: 40 * time.Second}, func(e Event) {
+	res, err := Run(t.Context(), c, jobs, Options{}, func(e Event) {
 		if e.Kind != EventSubmitted || killed {
 			return
 		}

@@ -213,9 +213,8 @@ func get(ctx context.Context, url string) string {
 // healthy for a while.
 func twoInOrder(while string) map[string]string {
 	return map[string]string{
-		"stack.hcl": "stack \"@\" {}\nservice \"@a\" {}\nservice \"@b\" {\n  depends_on = [\"@a\"]\n}\n",
-		"@a.nomad.hcl": replaced(checked("a", sleeps), `min_healthy_time  = "1s"`, `min_healthy_time  = "`+while+`"`,
-			`healthy_deadline  = "10s"`, `healthy_deadline  = "3m"`, `progress_deadline = "20s"`, `progress_deadline = "4m"`),
+		"stack.hcl":    "stack \"@\" {}\nservice \"@a\" {}\nservice \"@b\" {\n  depends_on = [\"@a\"]\n}\n",
+		"@a.nomad.hcl": replaced(checked("a", sleeps), `min_healthy_time  = "1s"`, `min_healthy_time  = "`+while+`"`, `"1m"`, `"3m"`, `"2m"`, `"4m"`),
 		"@b.nomad.hcl": checked("b", sleeps),
 	}
 }

@@ -162,13 +162,14 @@ func contains(t *testing.T, text string, parts ...string) {
 	}
 }
 
-// spec is a job of one small process. more is added to the job.
+// spec is a job of one small process. more is added to the job. The deadlines
+// are for slow machines: what fails, fails by its exit.
 func spec(name string, count int, command, more string) string {
 	return fmt.Sprintf(`job "@%s" {
   update {
     min_healthy_time  = "1s"
-    healthy_deadline  = "10s"
-    progress_deadline = "20s"
+    healthy_deadline  = "1m"
+    progress_deadline = "2m"
     health_check      = "task_states"
   }
 %s

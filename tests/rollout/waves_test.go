@@ -57,8 +57,8 @@ job "shop-*" {
   update {
     health_check      = "task_states"
     min_healthy_time  = "100ms"
-    healthy_deadline  = "10s"
-    progress_deadline = "20s"
+    healthy_deadline  = "1m"
+    progress_deadline = "2m"
   }
   group "*" {
     reschedule {
