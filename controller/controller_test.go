@@ -130,16 +130,20 @@ func (l *log) String() string {
 	defer l.mu.Unlock()
 	var b strings.Builder
 	for _, e := range l.events {
-		fmt.Fprintf(&b, "%s %s %s\n", e.Kind, e.Certificate, e.Text)
+		fmt.Fprintf(&b, "%s %s %.300s\n", e.Kind, e.Certificate, e.Text)
 	}
 	return b.String()
 }
 
+// patience is how long a test waits for what has to come: long, for a machine
+// that has much else to do.
+const patience = 3 * time.Minute
+
 // until waits for an event of that kind; with a serial, one about any
 // certificate but that.
-func (l *log) until(t *testing.T, kind string, limit time.Duration, but ...string) {
+func (l *log) until(t *testing.T, kind string, but ...string) {
 	t.Helper()
-	late := time.After(limit)
+	late := time.After(patience)
 	for {
 		n, changed := l.look(kind, but...)
 		if n > 0 {
@@ -148,15 +152,15 @@ func (l *log) until(t *testing.T, kind string, limit time.Duration, but ...strin
 		select {
 		case <-changed:
 		case <-late:
-			t.Fatalf("no event %q within %s:\n%s", kind, limit, l)
+			t.Fatalf("no event %q within %s:\n%s", kind, patience, l)
 		}
 	}
 }
 
 // untilText waits for an event whose text has that in it.
-func (l *log) untilText(t *testing.T, text string, limit time.Duration) {
+func (l *log) untilText(t *testing.T, text string) {
 	t.Helper()
-	late := time.After(limit)
+	late := time.After(patience)
 	for {
 		l.mu.Lock()
 		found := slices.ContainsFunc(l.events, func(e acme.Event) bool { return strings.Contains(e.Text, text) })
@@ -168,7 +172,7 @@ func (l *log) untilText(t *testing.T, text string, limit time.Duration) {
 		select {
 		case <-changed:
 		case <-late:
-			t.Fatalf("nobody said %q within %s:\n%s", text, limit, l)
+			t.Fatalf("nobody said %q within %s:\n%s", text, patience, l)
 		}
 	}
 }
@@ -265,7 +269,7 @@ func TestLeaderKilled(t *testing.T) {
 	nomad, store, s := w.nomad, w.store, w.s
 
 	first, kill, _ := process(t, s)
-	first.until(t, "issued", 30*time.Second)
+	first.until(t, "issued")
 	before, err := store.Get(t.Context(), "c")
 	if err != nil {
 		t.Fatal(err)
@@ -296,11 +300,14 @@ func TestLeaderKilled(t *testing.T) {
 
 	kill()
 	killed := time.Now()
-	others.until(t, "leader", 40*time.Second)
-	t.Logf("taken over after %s", time.Since(killed).Truncate(time.Millisecond))
-	others.until(t, "issued", 40*time.Second-time.Since(killed))
-
-	others.until(t, "served", 10*time.Second, before.Status.Serial)
+	others.until(t, "leader")
+	if over := time.Since(killed); over > 40*time.Second {
+		t.Errorf("taken over after %s", over)
+	} else {
+		t.Logf("taken over after %s", over.Truncate(time.Millisecond))
+	}
+	others.until(t, "issued")
+	others.until(t, "served", before.Status.Serial)
 
 	leaders := 0
 	for i, a := range addresses {
@@ -406,11 +413,11 @@ func TestLockLost(t *testing.T) {
 		t.Fatal(err)
 	}
 	run(t, c)
-	within(t, s.began, 10*time.Second)
+	within(t, s.began, patience)
 	has(t, get(t, l.Addr().String(), "/health"), `"state":"leader"`)
 	close(b.lost)
 	within(t, s.ended, time.Second)
-	said.until(t, "standby", time.Second)
+	said.until(t, "standby")
 	has(t, get(t, l.Addr().String(), "/health"), `"state":"standby"`)
 	if said.count("failed") != 0 {
 		t.Errorf("the certificate is blamed:\n%s", said)

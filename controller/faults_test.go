@@ -198,14 +198,14 @@ func killedAt(t *testing.T, w *world, at string) {
 	s := w.s
 	s.DieAt = at
 	first, _, gone := process(t, s)
-	first.until(t, "leader", 30*time.Second)
+	first.until(t, "leader")
 	other, _, _ := w.replica(t)
-	within(t, gone, 30*time.Second)
+	within(t, gone, patience)
 	died := time.Now()
 	if first.count(at) != 1 {
 		t.Fatalf("it did not die at %q:\n%s", at, first)
 	}
-	other.until(t, "served", 40*time.Second)
+	other.until(t, "served")
 	if over := time.Since(died); over > 40*time.Second {
 		t.Errorf("taken over after %s", over)
 	} else {
@@ -232,7 +232,7 @@ func killedAt(t *testing.T, w *world, at string) {
 func storeFull(t *testing.T, w *world) {
 	w.want(t)
 	said, address, stop := w.replica(t)
-	said.until(t, "served", 30*time.Second)
+	said.until(t, "served")
 	before := w.served(t)
 
 	names := []string{"c.example.com"}
@@ -241,7 +241,7 @@ func storeFull(t *testing.T, w *world) {
 		names = append(names, fmt.Sprintf("n%d%s.example.com", i, long))
 	}
 	w.want(t, names...)
-	said.untilText(t, "certificates: storing certificate c, which its CA keeps meanwhile: Nomad Variables: writing drover/certs/c: ", 60*time.Second)
+	said.untilText(t, "certificates: storing certificate c, which its CA keeps meanwhile: Nomad Variables: writing drover/certs/c: ")
 	if got := w.served(t); got != before {
 		t.Errorf("served is %s instead of %s", got, before)
 	}
@@ -253,7 +253,7 @@ func storeFull(t *testing.T, w *world) {
 	stop()
 	w.want(t, "c.example.com", "d.example.com")
 	said, _, _ = w.replica(t)
-	said.until(t, "served", 30*time.Second)
+	said.until(t, "served")
 	if w.served(t) == before || said.count("ordered") != 1 {
 		t.Errorf("served is still %s\n%s", before, said)
 	}
@@ -267,14 +267,14 @@ func certificateLocked(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	said, _, _ := w.replica(t)
-	said.untilText(t, "somebody who is alive has held its lock drover/acme/locks/c since ", 40*time.Second)
+	said.untilText(t, "somebody who is alive has held its lock drover/acme/locks/c since ")
 	if o := w.object(t); said.count("issuing") != 0 || o.Status.Attempts != 0 {
 		t.Errorf("%+v\n%s", o.Status, said)
 	}
 	if err := lease.Release(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	said.until(t, "served", 20*time.Second)
+	said.until(t, "served")
 }
 
 // foreignCertificate: somebody puts another certificate into the store. It is
@@ -282,7 +282,7 @@ func certificateLocked(t *testing.T, w *world) {
 func foreignCertificate(t *testing.T, w *world) {
 	w.want(t)
 	said, _, stop := w.replica(t)
-	said.until(t, "served", 30*time.Second)
+	said.until(t, "served")
 	stop()
 	chain, key, err := acme.SelfSigned([]string{"somebody.example.org"}, time.Now())
 	if err != nil {
@@ -295,8 +295,8 @@ func foreignCertificate(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	said, _, _ = w.replica(t)
-	said.untilText(t, "because what is stored cannot be used: ", 20*time.Second)
-	said.until(t, "served", 30*time.Second)
+	said.untilText(t, "because what is stored cannot be used: ")
+	said.until(t, "served")
 	served, err := acme.Dial(t.Context(), w.edge, "c.example.com", 20*time.Second)
 	if err != nil || !slices.Equal(acme.Names(served[0]), []string{"c.example.com"}) {
 		t.Errorf("%v, %v", acme.Names(served[0]), err)
@@ -311,7 +311,7 @@ func TestStoreGone(t *testing.T) {
 	w := newWorld(t, devtest.Cluster(t, devcluster.Options{}), "")
 	w.want(t)
 	said, address, _ := w.replica(t)
-	said.until(t, "served", 30*time.Second)
+	said.until(t, "served")
 	before := w.served(t)
 	has(t, get(t, address, "/metrics"), "drover_store_up 1\n")
 
@@ -319,9 +319,9 @@ func TestStoreGone(t *testing.T) {
 		t.Fatal(err)
 	}
 	gone := time.Now()
-	said.until(t, "standby", 20*time.Second)
+	said.until(t, "standby")
 	t.Logf("stepped back after %s", time.Since(gone).Truncate(100*time.Millisecond))
-	said.untilText(t, "leader: Nomad Variables: locking drover/controller/leader: ", 20*time.Second)
+	said.untilText(t, "leader: Nomad Variables: locking drover/controller/leader: ")
 	if got := w.served(t); got != before {
 		t.Errorf("served is %s instead of %s", got, before)
 	}
@@ -372,7 +372,7 @@ func drift(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	said, address, _ := w.replica(t, func(c *controller.Config) { c.Nomad = w.nomad })
-	said.untilText(t, "stack shop in environment prod is not as release 3 left it: edited was changed, stopped is stopped, purged is not there; see drover plan shop -e prod", 20*time.Second)
+	said.untilText(t, "stack shop in environment prod is not as release 3 left it: edited was changed, stopped is stopped, purged is not there; see drover plan shop -e prod")
 	has(t, get(t, address, "/metrics"), `drover_stack_drift{stack="shop",environment="prod"} 3`)
 }
 
@@ -404,13 +404,13 @@ func orphans(t *testing.T, w *world) {
 		}
 	}
 	said, address, stop := w.replica(t, often(false))
-	said.untilText(t, "left behind, and would be removed with --sweep-orphans: service lost of allocation 01234567 on node lost-node", 20*time.Second)
-	said.untilText(t, "left behind, or of another Nomad cluster, so it stays: service foreign of allocation 11234567", 20*time.Second)
+	said.untilText(t, "left behind, and would be removed with --sweep-orphans: service lost of allocation 01234567 on node lost-node")
+	said.untilText(t, "left behind, or of another Nomad cluster, so it stays: service foreign of allocation 11234567")
 	eventually(t, 10*time.Second, func() bool { return strings.Contains(get(t, address, "/metrics"), "drover_consul_orphans 2\n") })
 	stop()
 
 	said, address, _ = w.replica(t, often(true))
-	said.untilText(t, "removed from Consul: service lost of allocation 01234567 on node lost-node", 20*time.Second)
+	said.untilText(t, "removed from Consul: service lost of allocation 01234567 on node lost-node")
 	eventually(t, 10*time.Second, func() bool { return strings.Contains(get(t, address, "/metrics"), "drover_consul_orphans 1\n") })
 	if list, _, err := w.consul.Catalog().Service("lost", "", nil); err != nil || len(list) != 0 {
 		t.Errorf("still there: %v, %v", list, err)

@@ -46,8 +46,8 @@ func TestDNS(t *testing.T) {
 	}
 
 	said, _, stop := w.replica(t, often)
-	said.untilText(t, "stack shop/prod: the DNS provider powerdns needs its credential, the secret dns_key of the stack", 30*time.Second)
-	said.until(t, "held", 30*time.Second)
+	said.untilText(t, "stack shop/prod: the DNS provider powerdns needs its credential, the secret dns_key of the stack")
+	said.until(t, "held")
 	o, err := w.store.Get(t.Context(), "c")
 	if err != nil {
 		t.Fatal(err)
@@ -82,7 +82,7 @@ func TestDNS(t *testing.T) {
 	}
 	const www, shop = "www.example.org. 300 A 192.0.2.1", "shop.example.org. 300 A 198.51.100.7"
 	zone(30*time.Second, shop, www)
-	said.until(t, "issued", 60*time.Second)
+	said.until(t, "issued")
 	has(t, get(t, address, "/metrics"), `drover_dns_records{owner="shop/prod",action="unchanged"}`, `drover_controller_last_reconcile_timestamp_seconds{work="dns"}`,
 		`drover_issuer_ready{issuer="pebble"} 1`)
 

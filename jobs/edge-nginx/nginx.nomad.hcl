@@ -306,6 +306,9 @@ http {
   proxy_read_timeout 1h;
   proxy_send_timeout 1h;
   proxy_next_upstream error timeout;
+  # A worker that ends closes the HTTP/2 connections it has, but not one whose
+  # handshake it is at: that one stays, with instances that will be gone.
+  keepalive_time 1m;
   map $http_upgrade $connection_upgrade {
     default upgrade;
     "" "";

@@ -169,7 +169,7 @@ func TestDeployWithCertificate(t *testing.T) {
 		at += next
 	}
 	hc := r.client(t)
-	eventually(t, 10*time.Second, "the backend answers", func() bool { _, err := fetch(t.Context(), hc, r.site()); return err == nil })
+	eventually(t, "the backend answers", func() bool { _, err := fetch(t.Context(), hc, r.site()); return err == nil })
 	if status := r.drover.must(t, "cert", "status", "public"); !strings.Contains(status, "Ready") {
 		t.Error(status)
 	}
@@ -255,7 +255,7 @@ func refusedByEdge(t *testing.T, r *running, _ string, hc *http.Client) {
 	if out, errs, code := r.drover.run(t.Context(), "cert", "verify", "public", "--at", r.Loopback()+":9443"); code != 1 || !strings.Contains(out+errs, "different certificate") {
 		t.Errorf("verify: exit code %d\n%s%s", code, out, errs)
 	}
-	eventually(t, 90*time.Second, "the controller has repaired it", func() bool { return serial() != before })
+	eventually(t, "the controller has repaired it", func() bool { return serial() != before })
 	stop()
 	<-done
 	if total == 0 || len(failed) > 0 {

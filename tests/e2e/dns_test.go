@@ -183,7 +183,7 @@ func (s *site) served(t testing.TB, host string) {
 			t.Log(err)
 		}
 	}()
-	eventually(t, 30*time.Second, host+" is served", func() bool { _, _, err = s.get(t.Context(), host); return err == nil })
+	eventually(t, host+" is served", func() bool { _, _, err = s.get(t.Context(), host); return err == nil })
 }
 
 // says runs drover and expects an exit code and texts.
@@ -254,11 +254,11 @@ func TestSite(t *testing.T) {
 		// The record comes back within five minutes, or when another replica
 		// takes over.
 		s.stopLeader(t)
-		eventually(t, 30*time.Second, "the record is back", func() bool {
+		eventually(t, "the record is back", func() bool {
 			out, _, _ := s.drover.run(t.Context(), "dns", "plan", s.dir, "-e", "dev")
 			return strings.Contains(out, "0 to create, 0 to update, 0 to delete, 2 unchanged")
 		})
-		eventually(t, 90*time.Second, "the renewed certificate is served", func() bool {
+		eventually(t, "the renewed certificate is served", func() bool {
 			_, now, err := s.get(t.Context(), "shop.drover.test")
 			return err == nil && now.SerialNumber.Cmp(leaf.SerialNumber) != 0
 		})
@@ -526,7 +526,7 @@ func testWildcard(t *testing.T, r *running) {
 	if err != nil || !s.roots.AppendCertsFromPEM(pem) {
 		t.Fatalf("the CA of the dev cluster: %v", err)
 	}
-	eventually(t, 30*time.Second, "PROPFIND by name answers 207", func() bool {
+	eventually(t, "PROPFIND by name answers 207", func() bool {
 		req, err := http.NewRequestWithContext(t.Context(), "PROPFIND", "https://cloud.drover.test/remote.php/webdav/", nil)
 		if err != nil {
 			t.Fatal(err)

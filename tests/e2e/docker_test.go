@@ -56,7 +56,7 @@ func TestDocker(t *testing.T) {
 		t.Errorf("%d services run outside of containers", n)
 	}
 	admin := login{"admin", strings.TrimSpace(r.drover.must(t, "secrets", "show", "ocis", "admin_password", "-e", "dev"))}
-	eventually(t, 30*time.Second, "the PROPFIND works", func() bool { return r.ocis.propfind(t.Context()) })
+	eventually(t, "the PROPFIND works", func() bool { return r.ocis.propfind(t.Context()) })
 	testOCIS(t, r.ocis, admin)
 	r.drover.must(t, "destroy", "ocis", "-e", "dev", "-y")
 }
@@ -68,7 +68,7 @@ func testControllerImage(t *testing.T, r *running, consul []string) {
 	const image = "drover-e2e/drover:2.0.0"
 	importImage(t, image, `ENTRYPOINT ["/usr/bin/drover"]`, map[string]string{"usr/bin/drover": r.drover.binary})
 	r.drover.must(t, append([]string{"deploy", "drover", "-e", "dev", "-var", "driver=docker", "-var", "image=" + image, "-var", "user=65534"}, consul...)...)
-	eventually(t, 30*time.Second, "two run and one works", func() bool {
+	eventually(t, "two run and one works", func() bool {
 		log := r.controllerLog(t)
 		return strings.Count(log, `"msg":"listening"`) == 2 && strings.Count(log, `"event":"leader"`) == 1
 	})
@@ -111,7 +111,7 @@ func startDocker(t *testing.T) {
 			t.Errorf("removing Docker's data: %v", err)
 		}
 	})
-	eventually(t, time.Minute, "dockerd answers", func() bool {
+	eventually(t, "dockerd answers", func() bool {
 		select {
 		case err := <-exited:
 			t.Fatalf("dockerd ended: %v\n%s", err, tail(log.Bytes()))

@@ -103,7 +103,7 @@ func (e *entrance) status(t testing.TB) (edge.Report, int) {
 func (e *entrance) loaded(t testing.TB) edge.Report {
 	t.Helper()
 	var r edge.Report
-	eventually(t, 30*time.Second, "the edge has loaded its routes", func() bool {
+	eventually(t, "the edge has loaded its routes", func() bool {
 		r, _ = e.status(t)
 		return len(r.Instances) > 0 && !slices.ContainsFunc(r.Instances, func(i edge.Instance) bool { return !i.Current || i.Problem != "" }) &&
 			!slices.ContainsFunc(r.Routes, edge.RouteStatus.Bad)
@@ -247,7 +247,7 @@ func TestEdge(t *testing.T) {
 			}
 			e.deploy(t, kind, args...)
 			e.drover.must(t, append([]string{"cert", "issue", "--no-check"}, ca...)...)
-			eventually(t, 20*time.Second, "the certificate is served", func() bool {
+			eventually(t, "the certificate is served", func() bool {
 				r, _ := e.status(t)
 				return len(r.Instances) == 1 && len(r.Instances[0].Certificates) == 1 && r.Instances[0].Certificates[0].Match
 			})
@@ -280,7 +280,7 @@ func (e *entrance) reached(t testing.TB, url string) {
 	t.Helper()
 	client := e.client(false)
 	defer client.CloseIdleConnections()
-	eventually(t, 20*time.Second, url+" is reached", func() bool {
+	eventually(t, url+" is reached", func() bool {
 		for range 5 {
 			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
 			if err != nil {
@@ -476,7 +476,7 @@ func testTags(t *testing.T, e *entrance, hash func(string) string) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _, _ = e.nomad.Variables().Delete("drover/users/later", nil) })
-		eventually(t, 20*time.Second, "the new list is read", func() bool {
+		eventually(t, "the new list is read", func() bool {
 			req, err := http.NewRequestWithContext(t.Context(), "GET", "https://later.test/", nil)
 			if err != nil {
 				t.Fatal(err)
@@ -498,7 +498,7 @@ func testTags(t *testing.T, e *entrance, hash func(string) string) {
 		for i := range 4 {
 			e.register(t, "sticky", address(serve(t, fmt.Sprint("sticky", i))), "drover.route=sticky.test/", "drover.sticky=cookie")
 		}
-		eventually(t, 20*time.Second, "all four are reached", func() bool {
+		eventually(t, "all four are reached", func() bool {
 			r, _ := e.status(t)
 			i := slices.IndexFunc(r.Routes, func(s edge.RouteStatus) bool { return s.Service == "sticky" })
 			return i >= 0 && r.Routes[i].Passing == 4 && (r.Routes[i].Up == nil || *r.Routes[i].Up == 4)
@@ -581,7 +581,7 @@ func testWaits(t *testing.T, e *entrance) {
 	if err := e.consul.Agent().CheckRegister(check); err != nil { // it fails until somebody says something else
 		t.Fatal(err)
 	}
-	eventually(t, 20*time.Second, "nobody is left", func() bool {
+	eventually(t, "nobody is left", func() bool {
 		r, _ := e.status(t)
 		i := slices.IndexFunc(r.Routes, func(s edge.RouteStatus) bool { return s.Service == "late" })
 		return i >= 0 && r.Routes[i].Up != nil && *r.Routes[i].Up == 0
@@ -634,7 +634,7 @@ func testKept(t *testing.T, e *entrance) {
 	if err := e.consul.Agent().ServiceDeregister(e.id(t, "kept", address(before))); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, 20*time.Second, "the other server answers", func() bool {
+	eventually(t, "the other server answers", func() bool {
 		for range 5 {
 			if _, a := e.got(t, "GET", urls[0], nil, nil); a.Backend != "after" {
 				return false
@@ -933,7 +933,7 @@ func testRefused(t *testing.T, e *entrance) {
 	}
 	put("no certificate")
 	var r edge.Report
-	eventually(t, 20*time.Second, "status says that the configuration was refused", func() bool {
+	eventually(t, "status says that the configuration was refused", func() bool {
 		var code int
 		r, code = e.status(t)
 		return code == 1 && len(r.Instances) == 1 && r.Instances[0].Refused != ""
@@ -950,7 +950,7 @@ func testRefused(t *testing.T, e *entrance) {
 	}
 	e.got(t, "GET", "https://kept.test/", nil, nil)
 	put(bundle)
-	eventually(t, 20*time.Second, "the configuration is taken", func() bool {
+	eventually(t, "the configuration is taken", func() bool {
 		r, _ = e.status(t)
 		return len(r.Instances) == 1 && r.Instances[0].Refused == ""
 	})
@@ -1019,13 +1019,13 @@ func glob(t testing.TB, pattern string) []string {
 // protocol.
 func testAcceptProxy(t *testing.T, e *entrance) {
 	// The look at what is served comes past the load balancer.
-	eventually(t, 30*time.Second, "the certificate is seen to be served", func() bool {
+	eventually(t, "the certificate is seen to be served", func() bool {
 		_, _, code := e.drover.run(t.Context(), "cert", "verify", "public", "--at", e.Loopback()+":9443")
 		return code == 0
 	})
 	s := serve(t, "behind")
 	e.register(t, "behind", address(s), "drover.route=behind.test/", "drover.allow=203.0.113.0/24")
-	eventually(t, 30*time.Second, "the address of the client arrives", func() bool {
+	eventually(t, "the address of the client arrives", func() bool {
 		raw, err := net.Dial("tcp", e.Loopback()+":9443")
 		if err != nil {
 			return false

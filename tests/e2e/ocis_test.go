@@ -173,7 +173,7 @@ func TestOCIS(t *testing.T) {
 			// One job of two stacks: neither takes it from the other.
 			r.drover.must(t, "destroy", "edge", "-e", "dev", "-y")
 			r.drover.must(t, "deploy", "edge-nginx", "-e", "dev")
-			eventually(t, 20*time.Second, "the PROPFIND works", func() bool { return r.ocis.propfind(t.Context()) })
+			eventually(t, "the PROPFIND works", func() bool { return r.ocis.propfind(t.Context()) })
 			testOCIS(t, r.ocis, admin)
 			testRenewal(t, r, edge.Nginx)
 		}},
@@ -207,7 +207,7 @@ func testCluster(t *testing.T, r *running) {
 	}
 	// go-micro registers a moment after its port opens.
 	var registered []string
-	eventually(t, 30*time.Second, "28 registrations under com.owncloud", func() bool {
+	eventually(t, "28 registrations under com.owncloud", func() bool {
 		names, _, err := r.consul.Catalog().Services(nil)
 		if err != nil {
 			t.Fatal(err)
@@ -247,7 +247,7 @@ func testCluster(t *testing.T, r *running) {
 
 // testUnchanged deploys again: nothing may be written.
 func testUnchanged(t *testing.T, r *running) {
-	eventually(t, time.Minute, "the stack is settled", func() bool {
+	eventually(t, "the stack is settled", func() bool {
 		_, _, code := r.drover.run(t.Context(), "status", "ocis", "-e", "dev")
 		return code == 0
 	})
@@ -408,7 +408,7 @@ func testRenewal(t *testing.T, r *running, kind edge.Kind) {
 	}()
 	r.drover.must(t, "cert", "renew", "public", "--force", "--no-check", "--directory", r.ACMEDirectory(), "--ca", r.ACMECA())
 	renewed := time.Now()
-	eventually(t, 10*time.Second, "the renewed certificate is served", func() bool {
+	eventually(t, "the renewed certificate is served", func() bool {
 		_, _, code := r.drover.run(t.Context(), "cert", "verify", "public", "--at", r.Loopback()+":9443")
 		return code == 0
 	})
@@ -467,7 +467,7 @@ func testKill9(t *testing.T, r *running) {
 			t.Fatalf("kill %s: %v", name, err)
 		}
 		began := time.Now()
-		eventually(t, time.Minute, name+" runs again", func() bool {
+		eventually(t, name+" runs again", func() bool {
 			pid := r.processes(t)[name]
 			return pid != 0 && pid != old
 		})
@@ -475,7 +475,7 @@ func testKill9(t *testing.T, r *running) {
 		answers := time.Duration(0)
 		// Two in a row: the first one may be answered from a cache.
 		good := 0
-		eventually(t, 2*time.Minute, "the PROPFIND works after kill -9 of "+name, func() bool {
+		eventually(t, "the PROPFIND works after kill -9 of "+name, func() bool {
 			if !r.ocis.propfind(t.Context()) {
 				good = 0
 				return false
@@ -498,10 +498,10 @@ func testDestroy(t *testing.T, r *running, admin login) {
 	if jobs := r.jobs(t); len(jobs) != 2 {
 		t.Errorf("%d jobs are left beside the edge and the controller", len(jobs)-2)
 	}
-	eventually(t, 30*time.Second, "all processes are gone", func() bool { return len(r.processes(t)) == 0 })
+	eventually(t, "all processes are gone", func() bool { return len(r.processes(t)) == 0 })
 
 	r.drover.must(t, "deploy", "ocis", "-e", "dev")
-	eventually(t, 30*time.Second, "the PROPFIND works", func() bool { return r.ocis.propfind(t.Context()) })
+	eventually(t, "the PROPFIND works", func() bool { return r.ocis.propfind(t.Context()) })
 	if got := r.ocis.must(t, http.StatusOK, einstein, "GET", "/remote.php/webdav/kept.txt", nil, nil); string(got) != "kept" {
 		t.Errorf("the file now holds %q", got)
 	}
