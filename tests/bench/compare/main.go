@@ -20,7 +20,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -32,6 +31,9 @@ import (
 )
 
 func main() {
+	if len(os.Args) > 2 && os.Args[1] == measureArg {
+		os.Exit(measure(os.Args[2], os.Args[3:]...))
+	}
 	var (
 		o     options
 		write string
@@ -183,23 +185,12 @@ func (b *bench) nomad(ctx context.Context, allowed int, args ...string) (usage, 
 }
 
 func (b *bench) command(ctx context.Context, program string, allowed int, args ...string) (usage, error) {
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Env = append(os.Environ(), b.env...)
-	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	began := time.Now()
-	err := cmd.Run()
-	u := usage{elapsed: time.Since(began)}
-	if err != nil && (cmd.ProcessState == nil || cmd.ProcessState.ExitCode() != allowed || allowed == 0) {
+	u, err := measured(ctx, program, append(os.Environ(), b.env...), &out, args...)
+	var exit *exec.ExitError
+	if err != nil && (!errors.As(err, &exit) || exit.ExitCode() != allowed || allowed == 0) {
 		text := out.String()
 		return u, fmt.Errorf("%s %s: %w\n%s", filepath.Base(program), strings.Join(args, " "), err, text[max(0, len(text)-2000):])
-	}
-	if r, ok := cmd.ProcessState.SysUsage().(*syscall.Rusage); ok {
-		u.peak = r.Maxrss
-		if runtime.GOOS == "linux" {
-			u.peak *= 1024 // there it is KiB
-		}
 	}
 	return u, nil
 }

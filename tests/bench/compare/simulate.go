@@ -45,6 +45,7 @@ func simulated(ctx context.Context, b *bench) (table, error) {
 		for i := range targets {
 			fmt.Fprintf(&environment, "target \"t%[1]d\" {\n  datacenters = [\"dc%[1]d\"]\n}\n", i)
 		}
+		environment.WriteString("wave \"all\" {\n}\n") // else target after target
 		if err := os.Mkdir(filepath.Join(dir, "environments"), 0o700); err != nil {
 			return t, err
 		}
