@@ -57,7 +57,7 @@ func measure(program string, args ...string) int {
 	syscall.CloseOnExec(3)
 	interrupted := make(chan os.Signal, 1)
 	signal.Notify(interrupted, os.Interrupt)
-	cmd := exec.Command(program, args...) //nolint:gosec // what measured asks for
+	cmd := exec.CommandContext(context.Background(), program, args...) //nolint:gosec // what measured asks for
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	began := time.Now()
 	if err := cmd.Start(); err != nil {
