@@ -27,5 +27,6 @@ func FromStack(s *stack.Stack) (Options, []Record) {
 	return o, records
 }
 
-// Owner is the name under which the records of a stack are noted.
-func Owner(s *stack.Stack) string { return s.Name + "/" + s.Environment }
+// Owner is the name under which the records of a stack in an environment are
+// noted.
+func Owner(stack, environment string) string { return stack + "/" + environment }

@@ -30,7 +30,8 @@ type Wanted struct {
 	Targets   []string `json:"targets,omitempty"`   // where routes lead; empty for the instances of the edge
 	Resolvers []string `json:"resolvers,omitempty"` // that must show a record of DNS-01
 	Records   []Record `json:"records,omitempty"`   // of its own
-	Hosts     []string `json:"hosts,omitempty"`     // of routes, that get records; see [RoutedHosts]
+	Routes    bool     `json:"routes,omitempty"`    // hosts of routes get records
+	Hosts     []string `json:"hosts,omitempty"`     // those; see [RoutedHosts]
 }
 
 // OfEdge says that it must be known where the edge is.
@@ -218,6 +219,21 @@ func (s Wants) write(ctx context.Context, path string, items api.VariableItems) 
 	return true, nil
 }
 
+// Follow changes what an owner wants of DNS to what its routes want when jobs are
+// all that runs of it, and says whether that is something else. Who may not
+// read it has not written it, and changes nothing.
+func (s Wants) Follow(ctx context.Context, owner string, jobs []*api.Job) (bool, error) {
+	w, err := s.Get(ctx, owner)
+	if forbidden(err) { // as in Delete
+		return false, nil
+	}
+	if w == nil || !w.Routes {
+		return false, err
+	}
+	w.Hosts = RoutedHosts(RouteHosts(jobs), w.Zones, w.Records)
+	return s.Put(ctx, w)
+}
+
 // Delete removes what an owner wants, and its credential. Who may not read
 // them has not written them, and removes nothing.
 func (s Wants) Delete(ctx context.Context, owner string) error {
@@ -235,8 +251,7 @@ func (s Wants) DeleteCredential(ctx context.Context, owner string) error {
 
 func (s Wants) delete(ctx context.Context, path string) error {
 	v, _, err := s.Client.Variables().Peek(path, (&api.QueryOptions{}).WithContext(ctx))
-	var refused api.UnexpectedResponseError
-	if errors.As(err, &refused) && refused.StatusCode() == http.StatusForbidden {
+	if forbidden(err) {
 		return nil
 	}
 	if err != nil {
@@ -249,6 +264,11 @@ func (s Wants) delete(ctx context.Context, path string) error {
 		return fmt.Errorf("deleting %s: %w", path, err)
 	}
 	return nil
+}
+
+func forbidden(err error) bool {
+	var refused api.UnexpectedResponseError
+	return errors.As(err, &refused) && refused.StatusCode() == http.StatusForbidden
 }
 
 // List is what all stacks want, sorted by owner. What cannot be read is left

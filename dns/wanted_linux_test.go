@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -77,6 +78,29 @@ func TestWants(t *testing.T) {
 	if _, err := s.Open(ctx, got, nil); err != nil {
 		t.Error(err)
 	}
+
+	// Other jobs, other hosts, and nothing else is different.
+	other := &api.Job{TaskGroups: []*api.TaskGroup{{Services: []*api.Service{{Tags: []string{"drover.route=other.example.org/"}}}}}}
+	follows := func(want bool) *dns.Wanted {
+		t.Helper()
+		if changed, err := s.Follow(ctx, w.Owner, []*api.Job{other}); err != nil || changed != want {
+			t.Fatalf("%v, %v", changed, err)
+		}
+		now, err := s.Get(ctx, w.Owner)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return now
+	}
+	follows(false) // it wants no records of routes
+	w.Routes = true
+	put(true)
+	now := follows(true)
+	follows(false)
+	if !slices.Equal(now.Hosts, []string{"other.example.org"}) || len(now.Records) != len(w.Records) || now.Policy != w.Policy {
+		t.Errorf("%+v", now)
+	}
+	put(true)
 
 	// More than fits into one item as it is.
 	_, index, err := s.List(ctx, 0, 0)

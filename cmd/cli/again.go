@@ -2,11 +2,15 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"time"
 
+	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/release"
+	"github.com/drover-nomad/drover/render"
 )
 
 // again is a command that makes a release out of the record of others. replace
@@ -30,13 +34,38 @@ func again(streams *IO, cmd *cobra.Command, replace bool, ask func(context.Conte
 			return releaseError(err)
 		}
 		req.Message, req.OnFailure, req.TakeOver = flags.message, flags.onFailure, takeOver
-		return makeRelease(cmd.Context(), d, req, view, nil, replace)
+		if err := makeRelease(cmd.Context(), d, req, view, nil, replace); err != nil || req.Kind != release.KindRollback {
+			return err
+		}
+		return routesOf(cmd.Context(), d, req.Jobs, view)
 	}
 	envFlag(cmd, &env)
 	flags.register(cmd, 0)
 	flags.registerNew(cmd)
 	cmd.Flags().BoolVar(&takeOver, "take-over", false, "leave a release that was interrupted as it is")
 	return cmd
+}
+
+// routesOf leaves for the controller which hosts the jobs of a release want in
+// DNS: a rollback has neither the stack's files nor its credential.
+func routesOf(ctx context.Context, d *release.Deployer, rendered []render.Job, view *deployView) error {
+	jobs := make([]*api.Job, 0, len(rendered))
+	for _, j := range rendered {
+		jobs = append(jobs, j.Job)
+	}
+	name, env := d.Releases.Stack(), d.Releases.Environment()
+	clients, err := connect(ctx, false)
+	if err != nil {
+		return err
+	}
+	changed, err := dns.Wants{Client: clients.Nomad}.Follow(ctx, dns.Owner(name, env), jobs)
+	if err != nil {
+		return fmt.Errorf("the release is done, but not what it wants in DNS: %w", err)
+	}
+	if changed {
+		view.line("The routes have other hosts: their DNS records are left to the controller (drover dns plan %s -e %s)", name, env)
+	}
+	return nil
 }
 
 func newRollback(streams *IO) *cobra.Command {
@@ -49,7 +78,8 @@ as a deploy, and make a new release. Services that came later are stopped.
 
 The source of the stack is not needed, and neither are Nomad's own job versions:
 a rollback works after 'nomad job stop -purge' and 'nomad system gc'. It takes
-back job specs, not data and not secrets.`,
+back job specs, not data and not secrets. DNS records of hosts that only the
+former release has are made by the controller.`,
 		Example: "  drover rollback ocis -e prod\n  drover rollback ocis 11 -e prod -m 'uploads fail'",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 && len(args) != 2 {

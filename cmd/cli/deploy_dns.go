@@ -37,7 +37,7 @@ func (d *certDeployment) dnsBefore(ctx context.Context) error {
 func (d *certDeployment) leaveDNS(ctx context.Context, deployed bool) error {
 	client := d.clients.Nomad
 	if d.dns == nil {
-		return dns.Wants{Client: client}.Delete(ctx, dns.Owner(d.stack))
+		return dns.Wants{Client: client}.Delete(ctx, dns.Owner(d.stack.Name, d.stack.Environment))
 	}
 	policy := d.dns.Policy
 	if policy == dns.Sync && !deployed {

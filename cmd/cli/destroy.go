@@ -100,7 +100,7 @@ Directories that a task writes outside of volumes cannot be deleted by drover.`,
 				}
 			}
 			if !flags.partial() {
-				if err := (dns.Wants{Client: home.Nomad}).Delete(ctx, dns.Owner(s)); err != nil {
+				if err := (dns.Wants{Client: home.Nomad}).Delete(ctx, dns.Owner(s.Name, s.Environment)); err != nil {
 					return err
 				}
 			}

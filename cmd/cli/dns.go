@@ -129,13 +129,13 @@ type dnsWants struct {
 func wantsDNS(s *stack.Stack, rendered []render.Job) (*dnsWants, error) {
 	opts, records := dns.FromStack(s)
 	w := &dnsWants{stack: s, Wanted: dns.Wanted{
-		Owner: dns.Owner(s), Options: opts, Zones: s.DNS.Zones, TTL: s.DNS.TTL,
+		Owner: dns.Owner(s.Name, s.Environment), Options: opts, Zones: s.DNS.Zones, TTL: s.DNS.TTL,
 		Targets: s.DNS.Targets, Resolvers: s.DNS.Resolvers, Records: records,
 	}}
 	if _, err := dns.Normalize(records, s.DNS.Zones); err != nil {
 		return nil, dnsDiagnostics(s, err)
 	}
-	if s.DNS.Routes {
+	if w.Routes = s.DNS.Routes; w.Routes {
 		all := make([]*api.Job, 0, len(rendered))
 		for _, j := range rendered {
 			all = append(all, j.Job)
@@ -294,7 +294,7 @@ out. The controller goes on with them from there. The exit code is 1 when a reco
 			return err
 		}
 		ctx := cmd.Context()
-		v := &dnsView{io: streams, asJSON: flags.format == "json", owner: dns.Owner(s)}
+		v := &dnsView{io: streams, asJSON: flags.format == "json", owner: dns.Owner(s.Name, s.Environment)}
 		if m == nil {
 			if err := v.none(); err != nil || !apply {
 				return err
@@ -536,7 +536,7 @@ func newDNSList(streams *IO) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			v := &dnsView{io: streams, asJSON: flags.format == "json", owner: dns.Owner(s)}
+			v := &dnsView{io: streams, asJSON: flags.format == "json", owner: dns.Owner(s.Name, s.Environment)}
 			if m == nil {
 				return v.none()
 			}

@@ -275,8 +275,9 @@ func TestSite(t *testing.T) {
 	t.Run("another host", func(t *testing.T) {
 		s.says(t, 0, []string{"record store.drover.test A: create", "record shop.drover.test A: delete"}, "deploy", s.dir, "-e", "dev", "-var", "host=store.drover.test")
 		s.served(t, "store.drover.test")
-		s.drover.must(t, "deploy", s.dir, "-e", "dev")
+		s.says(t, 0, []string{"The routes have other hosts"}, "rollback", s.dir, "-e", "dev")
 		s.served(t, "shop.drover.test")
+		s.says(t, 0, []string{"0 to create, 0 to update, 0 to delete, 2 unchanged"}, "dns", "plan", s.dir, "-e", "dev")
 	})
 	t.Run("targets of one's own", func(t *testing.T) {
 		s.says(t, 2, []string{"targets are addresses, or one name"}, "dns", "plan", s.with(t, `targets = ["a.example.com", "192.0.2.1"]`), "-e", "dev")
