@@ -71,6 +71,13 @@ func (j *Journal) Services() []Service {
 	return slices.Clone(j.services)
 }
 
+// Service is one line of the journal as it is now.
+func (j *Journal) Service(i int) Service {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.services[i]
+}
+
 // Lost is closed when the release is in somebody else's hands, or the
 // journal could not be written; Err says which.
 func (j *Journal) Lost() <-chan struct{} { return j.lost }

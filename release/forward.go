@@ -423,7 +423,7 @@ func (r *run) wave(ctx context.Context, parts []*Part) []rollout.ServiceResult {
 	var out []rollout.ServiceResult
 	for _, res := range results {
 		for _, s := range res.Services {
-			if s.Outcome == rollout.Unchanged && r.journal != nil && r.journal.Services()[r.index[key{s.Target, s.Service}]].Change != record.ChangeNone {
+			if s.Outcome == rollout.Unchanged && r.journal != nil && r.journal.Service(r.index[key{s.Target, s.Service}]).Change != record.ChangeNone {
 				s.Outcome = rollout.Deployed // by this release, before it was resumed
 			}
 			out = append(out, s)
@@ -445,7 +445,7 @@ func (r *run) before(ctx context.Context, target string, s rollout.Submission) e
 		return err
 	}
 	i := r.index[key{target, s.Service}]
-	if l := r.journal.Services()[i]; !l.Expects(s.JobModifyIndex) {
+	if l := r.journal.Service(i); !l.Expects(s.JobModifyIndex) {
 		return &rollout.Refusal{Outcome: rollout.Superseded, Err: errMoved}
 	}
 	err := r.journal.Update(ctx, i, func(l *record.Service) {
