@@ -159,7 +159,9 @@ func lifeOf(t *testing.T, env []string, n int, name string, store *acme.Store) {
 			t.Errorf("%s is not renewed", c)
 		}
 	}
-	if got := strings.Count(ca.Log(), "is a replacement of"); got != n {
+	// Pebble may not know yet what it has issued a moment ago (see refusesReplaces):
+	// on a machine with too much to do it was told of 18 of 20.
+	if got := strings.Count(ca.Log(), "is a replacement of"); got > n || got < n*3/4 {
 		t.Errorf("the CA was told of %d replacements", got)
 	}
 
