@@ -36,7 +36,7 @@ func TestRealCluster(t *testing.T) {
 	clients := rollout.Clients{Nomad: nomad, Consul: consul}
 	look := func(n doctor.Needs, probe bool) doctor.Report {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 		defer cancel()
 		facts, err := doctor.Collect(ctx, clients, n)
 		if err != nil {

@@ -633,7 +633,7 @@ func (w *world) until(what string, ok func() bool) {
 	w.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
-	over := time.After(time.Minute)
+	over := time.After(3 * time.Minute)
 	for !ok() {
 		select {
 		case <-tick.C:

@@ -62,7 +62,7 @@ func onTerminal(t *testing.T, env []string, command string) *terminal {
 	if err != nil {
 		t.Skip("needs script of util-linux")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	t.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, script, "-qefc", "exec "+command, "/dev/null")
 	cmd.Env = append(append(os.Environ(), env...), "TERM=xterm")
@@ -81,7 +81,7 @@ func onTerminal(t *testing.T, env []string, command string) *terminal {
 // sees waits until the screen has had a text.
 func (s *terminal) sees(text string) {
 	s.t.Helper()
-	for deadline := time.Now().Add(time.Minute); !strings.Contains(s.text(), text); {
+	for deadline := time.Now().Add(3 * time.Minute); !strings.Contains(s.text(), text); {
 		if time.Now().After(deadline) {
 			s.t.Fatalf("no %q on\n%s", text, s.text())
 		}

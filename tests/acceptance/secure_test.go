@@ -100,7 +100,7 @@ func scheduleByItsPolicy(t *testing.T, s *secured) {
 	look := func() {
 		t.Helper()
 		out := ""
-		for deadline := time.Now().Add(time.Minute); time.Now().Before(deadline); {
+		for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); {
 			// The other one may have fired once more before the pause.
 			if out = deployer.want(0, "schedule", "run", ".", "look", "-e", "prod"); !strings.Contains(out, " is running") {
 				break
@@ -170,7 +170,7 @@ func controllerByItsPolicy(t *testing.T, s *secured) {
 	st.want(0, "deploy", "drover", "-e", "dev", "-var", "drover_binary="+s.drover)
 	drifted := fmt.Sprintf(`drover_stack_drift{stack=%q,environment="default"} 1`, filepath.Base(st.dir))
 	var seen string
-	for deadline := time.Now().Add(time.Minute); !strings.Contains(seen, drifted); {
+	for deadline := time.Now().Add(3 * time.Minute); !strings.Contains(seen, drifted); {
 		if time.Now().After(deadline) {
 			t.Fatalf("the controller does not see the drift:\n%s", seen)
 		}
@@ -292,7 +292,7 @@ func othersSeeWhoDeploys(t *testing.T, s *secured) {
 		out, code := ann.run(s.drover, "deploy", ".")
 		done <- fmt.Sprint(code, " ", out)
 	}()
-	for deadline := time.Now().Add(time.Minute); ; {
+	for deadline := time.Now().Add(3 * time.Minute); ; {
 		if _, _, err := s.client.Jobs().Info(st.id+"a", nil); err == nil {
 			break
 		}

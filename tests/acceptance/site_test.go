@@ -103,7 +103,7 @@ func (s *stack) write(files map[string]string) {
 // directory.
 func (s *stack) run(program string, args ...string) (out string, code int) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(s.t.Context(), 4*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, program, args...)
 	cmd.Dir, cmd.Env = s.dir, append(os.Environ(), s.env...)

@@ -169,7 +169,7 @@ job "shop-web" {
 		out, code := w.drover("deploy", "--var", "mode=two", "--approval-wait", "2m", "--unreachable-after", "3s")
 		done <- ended{out, code}
 	}()
-	for deadline := time.Now().Add(time.Minute); mode("here", "shop-web") != "two"; {
+	for deadline := time.Now().Add(3 * time.Minute); mode("here", "shop-web") != "two"; {
 		if time.Now().After(deadline) {
 			t.Fatal("the wave of this cluster has not begun")
 		}

@@ -492,7 +492,7 @@ func (w *world) enters(region string, instances int) {
 		{"ocis-proxy", "https", "PROPFIND", "/remote.php/webdav/", http.StatusUnauthorized},
 	} {
 		var found []*capi.ServiceEntry
-		for deadline := time.Now().Add(time.Minute); ; { // predecessors take leave
+		for deadline := time.Now().Add(3 * time.Minute); ; { // predecessors take leave
 			var err error
 			if found, _, err = w.consul(region).Health().Service(ask.service, "", true, nil); err != nil {
 				w.t.Fatal(err)
@@ -608,12 +608,12 @@ func TestWaves(t *testing.T) {
 		out, _ := w.drover("history")
 		return strings.Contains(out, "running")
 	}
-	for deadline := time.Now().Add(time.Minute); !waiting(); {
+	for deadline := time.Now().Add(3 * time.Minute); !waiting(); {
 		if time.Now().After(deadline) {
 			t.Fatal("the release has not begun")
 		}
 	}
-	for deadline := time.Now().Add(time.Minute); w.modes()["eu/shop-web-ams"] != "three"; {
+	for deadline := time.Now().Add(3 * time.Minute); w.modes()["eu/shop-web-ams"] != "three"; {
 		if time.Now().After(deadline) {
 			t.Fatal("wave europe has not begun")
 		}
