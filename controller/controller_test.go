@@ -310,6 +310,7 @@ func TestLeaderKilled(t *testing.T) {
 	others.until(t, "served", before.Status.Serial)
 
 	leaders := 0
+	var stop func()
 	for i, a := range addresses {
 		metrics := get(t, a, "/metrics")
 		leader := strings.Contains(metrics, "drover_controller_leader 1\n")
@@ -337,12 +338,12 @@ func TestLeaderKilled(t *testing.T) {
 				t.Errorf("%s in metrics or events", secret)
 			}
 		}
-		// Who ends in order hands over at once.
-		stops[i]()
+		stop = stops[i]
 	}
 	if leaders != 1 {
 		t.Fatalf("%d leaders", leaders)
 	}
+	stop() // who ends in order hands over at once
 	stopped := time.Now()
 	for {
 		n, changed := others.look("leader")
@@ -351,7 +352,7 @@ func TestLeaderKilled(t *testing.T) {
 		}
 		select {
 		case <-changed:
-		case <-time.After(10*time.Second - time.Since(stopped)):
+		case <-time.After(patience - time.Since(stopped)):
 			t.Fatalf("nobody took over from a leader that ended:\n%s", others)
 		}
 	}

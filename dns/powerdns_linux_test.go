@@ -225,7 +225,7 @@ func TestPowerDNSFaults(t *testing.T) {
 	if err != nil || len(res.Failed) != 1 {
 		t.Fatalf("%v %v", res, err)
 	}
-	if d := time.Since(start); d > 5*time.Second {
+	if d := time.Since(start); d > 20*time.Second {
 		t.Errorf("it took %v", d)
 	}
 	s.Resume(t)
@@ -242,7 +242,7 @@ func TestPowerDNSFaults(t *testing.T) {
 
 	// Down.
 	s.Stop()
-	m.Timeout = 400 * time.Millisecond
+	m.Timeout = 10 * time.Second
 	plan, err = m.Plan(t.Context(), desired)
 	if err != nil || len(plan.Errors) != 1 || !strings.Contains(plan.Errors[0].Error(), "connection refused") {
 		t.Fatalf("%v %v", plan.Errors, err)
