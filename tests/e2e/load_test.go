@@ -53,7 +53,10 @@ func (m *mixed) count(what string, status, want int, err error) bool {
 	m.failed.Add(1)
 	if err != nil {
 		text := err.Error()
-		m.why[what+": "+text[strings.LastIndex(text, ": ")+2:]]++
+		if i := strings.LastIndex(text, ": "); i >= 0 {
+			text = text[i+2:]
+		}
+		m.why[what+": "+text]++
 	} else {
 		m.why[fmt.Sprintf("%s: %d", what, status)]++
 	}
