@@ -349,7 +349,7 @@ func testFailingCheckIsReverted(t *testing.T, c Clients) {
 
 	bad := checked(mockJob(id, map[string]any{"run_for": "2h"}), "1")
 	bad.Update.HealthCheck, bad.Update.AutoRevert = ptr("checks"), ptr(true)
-	bad.Update.HealthyDeadline, bad.Update.ProgressDeadline = ptr(4*time.Second), ptr(8*time.Second)
+	bad.Update.HealthyDeadline, bad.Update.ProgressDeadline = ptr(15*time.Second), ptr(30*time.Second)
 	res, _ = deploy(t, c, Options{}, service(bad))
 	wantOutcomes(t, res, FailedReverted)
 	s := res.Services[0]

@@ -144,6 +144,7 @@ wave "canary" {
 }
 wave "europe" {
   targets = ["ams"]
+  bake    = "2s" # longer than what runs for 1.5 s
   gate {
     command = ["sh", "-c", "echo looked at $DROVER_TARGETS; test -e ${var.gate}"]
     timeout = "3s"
