@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
@@ -795,16 +794,10 @@ func (r *Releases) Blob(ctx context.Context, digest string) (Blob, error) {
 	return b, nil
 }
 
-// compressors are kept between uses: each has more than a megabyte, and the
-// journal of a release over many targets has many writers.
-var compressors = sync.Pool{New: func() any { return gzip.NewWriter(nil) }}
-
 // pack is v as JSON, compressed, in base64.
 func pack(v any) (string, error) {
 	var buf bytes.Buffer
-	w := compressors.Get().(*gzip.Writer) //nolint:forcetypeassert // of New
-	defer compressors.Put(w)
-	w.Reset(&buf)
+	w := gzip.NewWriter(&buf)
 	enc := json.NewEncoder(w)
 	enc.SetEscapeHTML(false)
 	if err := errors.Join(enc.Encode(v), w.Close()); err != nil {

@@ -69,7 +69,7 @@ func testLock(t *testing.T, c *api.Client, _ *tamper) {
 		t.Fatal(err)
 	}
 	released := time.Now()
-	if err := <-got; err != nil || time.Since(released) > 20*time.Second {
+	if err := <-got; err != nil || time.Since(released) > 5*time.Second {
 		t.Fatalf("after %s: %v", time.Since(released), err)
 	}
 	if h, err := r.Holder(t.Context()); h != nil || err != nil {

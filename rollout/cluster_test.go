@@ -224,7 +224,7 @@ func testDeployInOrderThenUnchanged(t *testing.T, c Clients) {
 	}
 	res, _ = deploy(t, c, Options{}, jobs...)
 	wantOutcomes(t, res, Unchanged, Unchanged, Unchanged)
-	if res.Elapsed > 30*time.Second {
+	if res.Elapsed > time.Second {
 		t.Errorf("an unchanged deploy took %s", res.Elapsed)
 	}
 }
@@ -433,8 +433,8 @@ func testPlacementBlocked(t *testing.T, c Clients) {
 	job.Constraints = []*api.Constraint{{LTarget: "${attr.kernel.name}", RTarget: "plan9", Operand: "="}}
 	res, _ := deploy(t, c, Options{BlockedGrace: time.Second}, service(job))
 	wantOutcomes(t, res, PlacementFailed)
-	if res.Elapsed > time.Minute {
-		t.Errorf("it took %s to see that: the deadline was waited for", res.Elapsed)
+	if res.Elapsed > 4*time.Second {
+		t.Errorf("it took %s to see that", res.Elapsed)
 	}
 	f := res.Services[0].Failure
 	if f == nil || len(f.Placement) != 1 || !strings.Contains(f.Placement[0].String(), "plan9 filtered 1") {
@@ -585,7 +585,7 @@ func testTimeout(t *testing.T, c Clients) {
 	cleanUp(t, c, id)
 	res, _ := deploy(t, c, Options{Timeout: time.Second}, service(mockJob(id, map[string]any{"run_for": "1h", "start_block_for": "20s"})))
 	wantOutcomes(t, res, TimedOut)
-	if res.Elapsed > 15*time.Second {
+	if res.Elapsed > 4*time.Second {
 		t.Errorf("took %s", res.Elapsed)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/dns"
@@ -49,16 +48,12 @@ func again(streams *IO, cmd *cobra.Command, replace bool, ask func(context.Conte
 // routesOf leaves for the controller which hosts the jobs of a release want in
 // DNS: a rollback has neither the stack's files nor its credential.
 func routesOf(ctx context.Context, d *release.Deployer, rendered []render.Job, view *deployView) error {
-	jobs := make([]*api.Job, 0, len(rendered))
-	for _, j := range rendered {
-		jobs = append(jobs, j.Job)
-	}
 	name, env := d.Releases.Stack(), d.Releases.Environment()
 	clients, err := connect(ctx, false)
 	if err != nil {
 		return err
 	}
-	changed, err := dns.Wants{Client: clients.Nomad}.Follow(ctx, dns.Owner(name, env), jobs)
+	changed, err := dns.Wants{Client: clients.Nomad}.Follow(ctx, dns.Owner(name, env), nomadJobs(rendered))
 	if err != nil {
 		return fmt.Errorf("the release is done, but not what it wants in DNS: %w", err)
 	}

@@ -159,9 +159,7 @@ func lifeOf(t *testing.T, env []string, n int, name string, store *acme.Store) {
 			t.Errorf("%s is not renewed", c)
 		}
 	}
-	// Pebble may not know yet what it has issued a moment ago (see refusesReplaces):
-	// on a machine with too much to do it was told of 18 of 20.
-	if got := strings.Count(ca.Log(), "is a replacement of"); got > n || got < n*3/4 {
+	if got := strings.Count(ca.Log(), "is a replacement of"); got != n {
 		t.Errorf("the CA was told of %d replacements", got)
 	}
 

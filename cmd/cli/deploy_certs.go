@@ -12,7 +12,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/acme"
@@ -54,11 +53,7 @@ func (c *deployCerts) before(ctx context.Context, streams *IO, s *stack.Stack, r
 	}
 	d := &c.done
 	*d = certDeployment{stack: s, part: part, view: newDeployView(streams, s.Name, s.Environment, asJSON), run: run, fresh: map[string]bool{}}
-	var nomadJobs []*api.Job
-	for _, j := range rendered {
-		nomadJobs = append(nomadJobs, j.Job)
-	}
-	d.routes = edge.Requested(nomadJobs)
+	d.routes = edge.Requested(nomadJobs(rendered))
 	if err := d.certificates(c.noCheck); err != nil {
 		return err
 	}

@@ -136,11 +136,7 @@ func wantsDNS(s *stack.Stack, rendered []render.Job) (*dnsWants, error) {
 		return nil, dnsDiagnostics(s, err)
 	}
 	if w.Routes = s.DNS.Routes; w.Routes {
-		all := make([]*api.Job, 0, len(rendered))
-		for _, j := range rendered {
-			all = append(all, j.Job)
-		}
-		w.Hosts = dns.RoutedHosts(dns.RouteHosts(all), s.DNS.Zones, records)
+		w.Hosts = dns.RoutedHosts(dns.RouteHosts(nomadJobs(rendered)), s.DNS.Zones, records)
 	}
 	routed, err := w.Routed(s.DNS.Targets)
 	if err == nil {
@@ -161,6 +157,14 @@ func wantsDNS(s *stack.Stack, rendered []render.Job) (*dnsWants, error) {
 		return nil, dnsDiagnostics(s, err)
 	}
 	return w, nil
+}
+
+func nomadJobs(rendered []render.Job) []*api.Job {
+	jobs := make([]*api.Job, 0, len(rendered))
+	for _, j := range rendered {
+		jobs = append(jobs, j.Job)
+	}
+	return jobs
 }
 
 // open makes the provider, with the secret of the stack that is its

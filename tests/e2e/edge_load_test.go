@@ -181,6 +181,11 @@ func post(ctx context.Context, client *http.Client, url string, c *tally) {
 		switch {
 		case res.StatusCode != http.StatusOK:
 			c.fail(res.Status)
+			if res.StatusCode == http.StatusBadGateway {
+				// It can be an old worker of nginx that has kept the connection: for
+				// how long is looked at once, over a connection of its own.
+				client.CloseIdleConnections()
+			}
 		case err != nil || a.Length != int64(len(body)):
 			c.fail("the answer is cut off")
 		}
@@ -378,8 +383,7 @@ func testLoad(t *testing.T, e *entrance) string {
 	}{
 		{"HTTP/1.1, kept-alive", &kept, map[edge.Kind]float64{edge.HAProxy: 0, edge.Nginx: 0.01}[e.kind]},
 		{"HTTP/1.1, new connection each", &fresh, map[edge.Kind]float64{edge.HAProxy: 0, edge.Nginx: 0.01}[e.kind]},
-		// One of nginx's can be stuck in an old worker for a minute (docs/reliability.md).
-		{"HTTP/2", &h2, map[edge.Kind]float64{edge.HAProxy: 0.01, edge.Nginx: 1}[e.kind]},
+		{"HTTP/2", &h2, 0.01},
 	} {
 		fmt.Fprintf(&lines, "| %s | %d and %d in %s | %s | %d | %s |\n", e.kind, times, times, took.Round(time.Second), c.name, c.total.Load(), failures(c.failed.Load(), c.why))
 		if c.total.Load() < 500 {
