@@ -3,6 +3,7 @@ package record
 import (
 	"bytes"
 	"encoding/json"
+	"slices"
 	"strings"
 	"testing"
 
@@ -16,9 +17,10 @@ func FuzzRedactor(f *testing.F) {
 	f.Add("-----BEGIN X-----\nabcdefgh\n-----END X-----\n", "redacted", "abcdefgh (redacted)")
 	f.Fuzz(func(t *testing.T, a, b, text string) {
 		out := Redactor(NewValue(a), NewValue(b))(text)
-		rest := strings.ReplaceAll(out, Redacted, "\x00")
 		for _, secret := range []string{a, b} {
-			if s := strings.TrimSpace(secret); len(s) >= 4 && strings.Contains(rest, s) {
+			s := strings.TrimSpace(secret)
+			left := func(part string) bool { return strings.Contains(part, s) }
+			if len(s) >= 4 && slices.ContainsFunc(strings.Split(out, Redacted), left) {
 				t.Errorf("%q is still in %q", s, out)
 			}
 		}
