@@ -9,8 +9,6 @@ import (
 	"time"
 
 	"github.com/hashicorp/nomad/api"
-
-	"github.com/drover-nomad/drover/devcluster"
 )
 
 // What Nomad does that deploy tools get wrong. Where it is cheap, the test
@@ -18,7 +16,7 @@ import (
 // docs/reference/acceptance.md names these tests.
 func TestFacts(t *testing.T) {
 	t.Parallel()
-	s := newSite(t, devcluster.Options{})
+	s := newSite(t)
 	for name, test := range map[string]func(*testing.T, *site){
 		"RolledBackIsAFailure":      rolledBackIsAFailure,
 		"InPlaceIsAChange":          inPlaceIsAChange,

@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"testing"
 
-	"github.com/drover-nomad/drover/devcluster"
 	"github.com/drover-nomad/drover/record"
 )
 
@@ -65,7 +64,7 @@ func TestRandomEdits(t *testing.T) {
 	r := rand.New(rand.NewPCG(seed, 0))
 
 	const services, rounds = 20, 5
-	s := newSite(t, devcluster.Options{})
+	s := newSite(t)
 	st := s.stack(t, map[string]string{"stack.hcl": ""})
 	if err := os.MkdirAll(st.dir, 0o755); err != nil {
 		t.Fatal(err)

@@ -17,6 +17,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/acl"
 	"github.com/drover-nomad/drover/devcluster"
 	"github.com/drover-nomad/drover/devcluster/devtest"
 )
@@ -26,14 +27,20 @@ func TestMain(m *testing.M) { devtest.Main(m) }
 // site is a cluster and the program to use it with.
 type site struct {
 	drover string
-	nomad  string // the cluster's own program
-	env    []string
+	nomad  string   // the cluster's own program
+	env    []string // of who may deploy
+	admin  []string // of who may do all
 	client *api.Client
 }
 
-func newSite(t *testing.T, opts devcluster.Options) *site {
+func newSite(t *testing.T) *site {
 	t.Helper()
-	return siteOn(t, devtest.Cluster(t, opts), t.TempDir())
+	dev := devtest.Cluster(t, devcluster.Options{Secure: devtest.Secured()})
+	s := siteOn(t, dev, t.TempDir())
+	if s.admin = s.env; devtest.Secured() {
+		s.env = append(slices.Clip(s.env), devtest.Tokens(t, dev, acl.Deployer)...)
+	}
+	return s
 }
 
 // siteOn builds the program into a directory.

@@ -143,7 +143,7 @@ func (rs *rows) write(t *testing.T, r *run, execute func(*run)) {
 		t.Errorf("seed %d: %s", seed, v)
 	}
 	if t.Failed() {
-		t.Errorf("repeat it: make chaos CHAOS='%s'", r.again())
+		t.Errorf("repeat it: %s", r.again())
 	}
 	rs.mu.Lock()
 	defer rs.mu.Unlock()

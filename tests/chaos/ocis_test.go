@@ -14,14 +14,20 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
-// again are the flags that repeat the run.
+// again is the command that repeats the run.
 func (r *run) again() string {
+	again := fmt.Sprintf("make chaos CHAOS='-seed %d'", r.seed)
 	if r.site.kind == ocis {
-		return fmt.Sprintf("-from %d -ocis 1", r.seed)
+		again = fmt.Sprintf("make chaos CHAOS='-from %d -ocis 1'", r.seed)
 	}
-	return fmt.Sprintf("-seed %d", r.seed)
+	if devtest.Secured() {
+		again = "DROVER_TEST_SECURE=1 " + again
+	}
+	return again
 }
 
 // TestOCIS strikes releases that replace three services of oCIS each, which

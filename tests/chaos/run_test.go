@@ -132,7 +132,7 @@ func newRun(t *testing.T, s *site, seed uint64) *run {
 	r := &run{
 		t: t, site: s, seed: seed, name: fmt.Sprintf("c%d", seed), dir: t.TempDir(),
 		rng: rand.New(rand.NewPCG(seed, 0)), files: map[string]string{}, env: s.env,
-		row: Row{Seed: seed, Site: s.kind},
+		row: Row{Seed: seed, Site: s.name()},
 	}
 	r.look, r.store = r.page, r.put
 	r.fetch = func(name string) ([]byte, error) { return os.ReadFile(filepath.Join(r.data, name)) }
@@ -141,15 +141,23 @@ func newRun(t *testing.T, s *site, seed uint64) *run {
 		t.Fatal(err)
 	}
 	r.proxy = devtest.NewProxy(t, s.dev.NomadConfig())
-	if s.kind == secure {
-		token, _, err := s.nomad.ACLTokens().Create(&api.ACLToken{Type: "client", Policies: []string{acl.Scope{}.Nomad(acl.Deployer).Name}}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.token = token.AccessorID
-		r.env = append(slices.Clone(s.env), "NOMAD_TOKEN="+token.SecretID)
-	}
+	r.login()
 	return r
+}
+
+// login gives the run the tokens of a deployer, on a cluster that wants them.
+func (r *run) login() {
+	if !r.site.secured {
+		return
+	}
+	tokens := devtest.Tokens(r.t, r.site.dev, acl.Deployer)
+	r.env = append(slices.Clone(r.env), tokens...)
+	_, secret, _ := strings.Cut(tokens[0], "=")
+	token, _, err := r.site.nomad.ACLTokens().Self(&api.QueryOptions{AuthToken: secret})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	r.token = token.AccessorID
 }
 
 // plan is what the seed says.
@@ -313,12 +321,8 @@ func (r *run) release(p plan, one, bad, two version) bool {
 	r.heard("deploy", out, code)
 	r.row.Code = code
 	t.Logf("drover ended with %d after %s", code, time.Since(began).Round(time.Millisecond))
-	if r.token != "" && p.faults[0].name == "token revoked" {
-		token, _, err := r.site.nomad.ACLTokens().Create(&api.ACLToken{Type: "client", Policies: []string{acl.Scope{}.Nomad(acl.Deployer).Name}}, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		r.env = append(r.env, "NOMAD_TOKEN="+token.SecretID)
+	if p.faults[0].name == "token revoked" {
+		r.login()
 	}
 
 	r.truth(out, code, one, bad)

@@ -38,6 +38,7 @@ const (
 // site is a cluster on which runs follow each other.
 type site struct {
 	kind    string
+	secured bool
 	dev     *devcluster.Cluster
 	nomad   *api.Client
 	consul  *capi.Client
@@ -48,6 +49,14 @@ type site struct {
 	host    string // of routes; "" without an edge
 	disk    string // mounted; "" without one
 	roots   *x509.CertPool
+}
+
+// name is how the table calls the site.
+func (s *site) name() string {
+	if s.secured && s.kind != secure {
+		return s.kind + ", secured"
+	}
+	return s.kind
 }
 
 // client trusts the CA of the site.
@@ -75,7 +84,8 @@ var droverBinary = sync.OnceValues(func() (string, error) {
 func newSite(t *testing.T, kind string) *site {
 	t.Helper()
 	s := &site{kind: kind, regions: []string{"global"}}
-	var opts devcluster.Options
+	opts := devcluster.Options{Secure: kind == secure || devtest.Secured()}
+	s.secured = opts.Secure
 	switch kind {
 	case single:
 		opts.ACME = true
@@ -86,8 +96,6 @@ func newSite(t *testing.T, kind string) *site {
 	case regions:
 		opts.Shape.Regions = []string{"eu", "us"}
 		s.regions = opts.Shape.Regions
-	case secure:
-		opts.Secure = true
 	case full:
 		s.disk = mountDisk(t)
 		opts.Dir = filepath.Join(s.disk, "c")
