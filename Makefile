@@ -43,9 +43,8 @@ tools: build ## the programs of the dev cluster, built once
 	@bin/drover dev tools >/dev/null
 
 .PHONY: test
-test: lint vuln tools ## everything CI runs; unit and end-to-end tests side by side, for both wait more than they work
-	@# -o: the tools are there; while unit waited for them, fuzz-short would come first.
-	$(MAKE) --no-print-directory -j2 -o tools e2e unit fuzz-short
+test: lint vuln tools ## all tests; unit and end-to-end side by side, for both wait more than they work
+	@$(MAKE) --no-print-directory -j2 -o tools e2e unit
 
 .PHONY: unit
 unit: tools ## packages and the command line, with the race detector
@@ -76,8 +75,8 @@ chaos: tools ## releases struck by faults, rows of docs/chaos.ndjson; CHAOS='-se
 	@go test -count=1 -timeout 3h -parallel 6 -v -run 'TestChaos|TestOCIS' ./tests/chaos $(if $(CHAOS),$(CHAOS),-from 0 -runs 66) -rows $$PWD/docs/chaos.ndjson
 
 .PHONY: e2e-secure
-e2e-secure: tools ## tests/e2e and tests/rollout on clusters with ACLs and mutual TLS, with the policies of a deployer
-	@DROVER_TEST_SECURE=1 go test -count=1 -timeout 40m -v -p 2 -parallel 3 ./tests/e2e ./tests/rollout
+e2e-secure: export DROVER_TEST_SECURE = 1
+e2e-secure: e2e ## the same on clusters with ACLs and mutual TLS, by the policies of a deployer
 
 FUZZTIME ?= 30s
 
@@ -91,10 +90,6 @@ fuzz: ## every fuzz target for FUZZTIME; what it finds is kept in testdata/fuzz 
 	    { grep -q 'context deadline exceeded' fuzz.out && ! grep -q 'Failing input' fuzz.out; } || { cat fuzz.out; exit 1; }
 	done
 	rm -f fuzz.out
-
-.PHONY: fuzz-short
-fuzz-short:
-	@$(MAKE) --no-print-directory fuzz FUZZTIME=2000x
 
 .PHONY: bench
 bench: tools ## drover against nomad in a loop and against floors, as a table; BENCH='-write docs' renews docs/benchmarks.md
