@@ -72,7 +72,7 @@ type parser struct {
 
 // file parses a whole layer.
 func (p *parser) file() *body {
-	f, diags := hclsyntax.ParseConfig(p.layer.Src, p.layer.File, hcl.InitialPos)
+	f, diags := p.layer.Parse()
 	p.diags = append(p.diags, diags...)
 	if diags.HasErrors() {
 		return &body{}

@@ -160,7 +160,7 @@ func (l *loader) load(ctx context.Context) (hcl.Diagnostics, error) {
 		if layer == nil {
 			continue
 		}
-		f, ds := parse(layer)
+		f, ds := layer.Parse()
 		diags = append(diags, ds...)
 		if ds.HasErrors() {
 			continue
@@ -188,7 +188,7 @@ func (l *loader) load(ctx context.Context) (hcl.Diagnostics, error) {
 	}
 	switch {
 	case config != nil:
-		f, ds := parse(config)
+		f, ds := config.Parse()
 		diags = append(diags, ds...)
 		if ds.HasErrors() {
 			return diags, nil
@@ -269,7 +269,7 @@ func (l *loader) services(ctx context.Context, shared declarations, sharedVals m
 		if !bytes.Contains(layer.Src, []byte("variable")) || isJSON(layer.Src) {
 			continue // no declaration: parsed once, when it is rendered
 		}
-		f, ds := parse(layer)
+		f, ds := layer.Parse()
 		diags = append(diags, ds...)
 		if ds.HasErrors() {
 			continue
@@ -395,7 +395,7 @@ func (l *loader) environment() ([]given, hcl.Diagnostics, error) {
 	if err != nil || layer == nil {
 		return nil, nil, err
 	}
-	f, diags := parse(layer)
+	f, diags := layer.Parse()
 	if diags.HasErrors() {
 		return nil, diags, nil
 	}
@@ -440,10 +440,6 @@ func (l *loader) unknownEnvironment(name string) *hcl.Diagnostic {
 	return &hcl.Diagnostic{Severity: hcl.DiagError, Summary: fmt.Sprintf("Unknown environment %q", name), Detail: hint}
 }
 
-func parse(l *Layer) (*hcl.File, hcl.Diagnostics) {
-	return hclsyntax.ParseConfig(l.Src, l.File, hcl.InitialPos)
-}
-
 // isJSON is Nomad's rule for job files in HCL's JSON syntax.
 func isJSON(src []byte) bool {
 	src = bytes.TrimLeft(src, " ")
@@ -469,7 +465,7 @@ func Outline(name string, files fs.FS) (*Stack, error) {
 		}
 		return l.s, nil
 	}
-	f, diags := parse(config)
+	f, diags := config.Parse()
 	if diags.HasErrors() {
 		return nil, diags
 	}

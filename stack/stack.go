@@ -3,10 +3,13 @@
 package stack
 
 import (
+	"bytes"
 	"io/fs"
 	"time"
+	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 )
 
@@ -72,6 +75,20 @@ type Stack struct {
 type Layer struct {
 	File string // as messages name it
 	Src  []byte
+}
+
+// Parse reads the layer as HCL.
+func (l *Layer) Parse() (*hcl.File, hcl.Diagnostics) {
+	// hclsyntax notices what is not UTF-8 in strings, but not where an expression
+	// begins: there it takes what follows, a newline too, for a part of the
+	// character.
+	for i, line := range bytes.Split(l.Src, []byte("\n")) {
+		if !utf8.Valid(line) {
+			at := hcl.Pos{Line: i + 1, Column: 1}
+			return nil, hcl.Diagnostics{errAt(hcl.Range{Filename: l.File, Start: at, End: at}, "Invalid character encoding", "Save the file as UTF-8.")}
+		}
+	}
+	return hclsyntax.ParseConfig(l.Src, l.File, hcl.InitialPos)
 }
 
 // Plain is what an operator gave beside a single job file.
