@@ -254,7 +254,9 @@ func volumes(f *Facts, n Needs) []Finding {
 			case v.XAttr == "no":
 				found = append(found, Finding{Severity: Warning, Subject: subject, Reason: "the file system keeps no user.* extended attributes, in which oCIS keeps what it knows of files", Mend: "put the volume on ext4, xfs or zfs with xattr=sa"})
 			case v.XAttr == "unknown":
-				found = append(found, Finding{Severity: Unknown, Subject: subject, Reason: "whether the file system keeps extended attributes could not be tried: there is neither setfattr nor python3", Mend: "apt-get install attr there"})
+				found = append(found, Finding{Severity: Unknown, Subject: subject, Reason: "whether the file system keeps extended attributes could not be tried: there is neither setfattr nor python3", Mend: "apt-get install attr there, or --probe-image with setfattr for the driver docker"})
+			case v.XAttr == "untried":
+				found = append(found, Finding{Severity: Unknown, Subject: subject, Reason: "whether the file system keeps extended attributes could not be tried: the probe may not write there", Mend: "drover doctor " + n.Stack + " --probe --probe-driver raw_exec, or docker"})
 			}
 			for _, user := range volumeUsers(n, name) {
 				if uid, err := strconv.Atoi(user); err == nil && uid != v.UID && v.Mode&0o002 == 0 {
@@ -265,7 +267,7 @@ func volumes(f *Facts, n Needs) []Finding {
 	}
 	seen := slices.ContainsFunc(f.Probes, func(p NodeProbe) bool { return len(p.Volumes) > 0 })
 	if slices.ContainsFunc(f.Volumes, func(v Volume) bool { return v.Missing == "" }) && !seen {
-		found = append(found, Finding{Severity: Unknown, Reason: "owner and extended attributes of volumes are seen on the nodes only", Mend: "drover doctor " + n.Stack + " --probe --probe-driver raw_exec"})
+		found = append(found, Finding{Severity: Unknown, Reason: "owner and extended attributes of volumes are seen on the nodes only", Mend: "drover doctor " + n.Stack + " --probe"})
 	}
 	if len(f.Volumes) == 0 {
 		return found

@@ -34,7 +34,7 @@ func TestRealCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	clients := rollout.Clients{Nomad: nomad, Consul: consul}
-	look := func(n doctor.Needs, probe bool) doctor.Report {
+	look := func(n doctor.Needs, probe string) doctor.Report {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 		defer cancel()
@@ -42,8 +42,8 @@ func TestRealCluster(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if probe {
-			if err := doctor.Probe(ctx, clients, facts, n, doctor.ProbeOptions{Driver: "raw_exec", Timeout: time.Minute}); err != nil {
+		if probe != "" {
+			if err := doctor.Probe(ctx, clients, facts, n, doctor.ProbeOptions{Driver: probe, Timeout: time.Minute}); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -61,7 +61,7 @@ func TestRealCluster(t *testing.T) {
 		}
 	}
 
-	sound := look(doctor.Needs{}, false)
+	sound := look(doctor.Needs{}, "")
 	want(sound, "ok version 3 Nomad agents", "ok scheduler ", "ok nodes 2 nodes take", "ok consul 2 nodes, each", "ok clock ",
 		"warning acl ACLs are off", "warning servers there is one server", "note keyring a snapshot")
 	if !sound.OK {
@@ -84,7 +84,7 @@ func TestRealCluster(t *testing.T) {
 	group.Networks = []*api.NetworkResource{{ReservedPorts: []api.Port{{Label: "http", Value: listener.Addr().(*net.TCPAddr).Port}}}}
 	job.AddTaskGroup(group.AddTask(api.NewTask("t", "podman")))
 	needs := doctor.Needs{Stack: "patient", Jobs: []render.Job{{Service: "patient", Job: job}}, Names: []string{"nowhere.invalid", listener.Addr().String()}}
-	want(look(needs, true),
+	want(look(needs, "raw_exec"),
 		"error driver podman: no node has a healthy driver podman",
 		"error placement patient: no node takes it",
 		`error volume nowhere: job "patient" needs host volume "nowhere"`,
@@ -95,6 +95,42 @@ func TestRealCluster(t *testing.T) {
 		"warning shutdown-delay patient/g: ")
 	if jobs, _, err := nomad.Jobs().List(nil); err != nil || slices.ContainsFunc(jobs, func(j *api.JobListStub) bool { return strings.HasPrefix(j.ID, "drover-doctor") }) {
 		t.Errorf("the probe left a job behind: %v", err)
+	}
+
+	// A volume on one node, that is seen as the driver sees it.
+	list, _, err := nomad.Nodes().List(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, _, err := nomad.HostVolumes().Create(&api.HostVolumeCreateRequest{Volume: &api.HostVolume{
+		Name: "data", PluginID: "mkdir", NodeID: list[0].ID,
+		RequestedCapabilities: []*api.HostVolumeCapability{{AttachmentMode: api.HostVolumeAttachmentModeFilesystem, AccessMode: api.HostVolumeAccessModeSingleNodeWriter}},
+	}}, nil)
+	for deadline := time.Now().Add(time.Minute); err == nil && made.Volume.State != api.HostVolumeStateReady; {
+		if time.Now().After(deadline) {
+			t.Fatalf("the volume is %s", made.Volume.State)
+		}
+		q := &api.QueryOptions{WaitIndex: made.Volume.ModifyIndex, WaitTime: 5 * time.Second}
+		made.Volume, _, err = nomad.HostVolumes().Get(made.Volume.ID, q)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	job = api.NewServiceJob("keeper", "keeper", "global", 50)
+	group = api.NewTaskGroup("g", 1)
+	group.Volumes = map[string]*api.VolumeRequest{"v": {Type: "host", Source: "data", AccessMode: "single-node-writer", AttachmentMode: "file-system"}}
+	task := api.NewTask("t", "exec")
+	name, dir := "v", "/data"
+	task.User, task.VolumeMounts = "1000", []*api.VolumeMount{{Volume: &name, Destination: &dir}}
+	job.AddTaskGroup(group.AddTask(task))
+	needs = doctor.Needs{Stack: "keeper", Jobs: []render.Job{{Service: "keeper", Job: job}}}
+	owner := "error volume data on " + list[0].Name + ": its directory "
+	for _, driver := range []string{"raw_exec", "exec"} {
+		r := look(needs, driver)
+		want(r, owner)
+		if slices.ContainsFunc(r.Findings, func(f doctor.Finding) bool { return f.Severity == doctor.Unknown }) {
+			t.Errorf("with %s something was not looked at: %+v", driver, r.Findings)
+		}
 	}
 
 	// A cluster that takes no jobs, with a node that takes no allocations.
@@ -108,7 +144,7 @@ func TestRealCluster(t *testing.T) {
 	if _, err := nomad.Nodes().ToggleEligibility(nodes[0].ID, false, nil); err != nil {
 		t.Fatal(err)
 	}
-	broken := look(doctor.Needs{}, false)
+	broken := look(doctor.Needs{}, "")
 	want(broken, "error scheduler the cluster takes no jobs", "warning nodes "+nodes[0].Name+": the node takes no allocations")
 	if broken.OK {
 		t.Error("a cluster that takes no jobs is called sound")

@@ -93,6 +93,7 @@ func TestFindings(t *testing.T) {
 			"error volume data on n0: its directory /srv/data belongs to user 0 (mode 755), the task runs as 1000",
 		}},
 		"no attributes": {func(f *Facts, _ *Needs) { f.Probes[0].Volumes["data"] = VolumeProbe{UID: 1000, XAttr: "no"} }, []string{"warning volume data on n0: the file system keeps no user.* extended attributes"}},
+		"not root":      {func(f *Facts, _ *Needs) { f.Probes[0].Volumes["data"] = VolumeProbe{UID: 1000, XAttr: "untried"} }, []string{"unknown volume data on n0: whether the file system keeps extended attributes could not be tried: the probe may not write"}},
 		"no setfattr":   {func(f *Facts, _ *Needs) { f.Probes[0].Volumes["data"] = VolumeProbe{UID: 1000, XAttr: "unknown"} }, []string{"unknown volume data on n0: whether the file system keeps"}},
 		"gone volume":   {func(f *Facts, _ *Needs) { f.Probes[0].Volumes["data"] = VolumeProbe{Path: "/x", Err: "no directory"} }, []string{"error volume data on n0: its directory /x cannot be used: no directory"}},
 		"full disk": {func(f *Facts, _ *Needs) {
@@ -166,7 +167,6 @@ func TestFindings(t *testing.T) {
 func TestReadProbe(t *testing.T) {
 	t.Parallel()
 	p := readProbe("n1", `Ubuntu says hello
-volume data path /srv/my data
 volume data stat 1000 2775
 volume data xattr yes
 volume bad err there is no directory /x
@@ -181,7 +181,7 @@ listen 0016
 listen 1F90
 `, []string{"example.org", "nowhere.invalid", "silent"})
 	got := fmt.Sprintf("%+v", p)
-	want := "{Node:n1 Volumes:map[bad:{Path: Err:there is no directory /x UID:0 Mode:0 XAttr:} data:{Path:/srv/my data Err: UID:1000 Mode:1533 XAttr:yes}] " +
+	want := "{Node:n1 Volumes:map[bad:{Path: Err:there is no directory /x UID:0 Mode:0 XAttr:} data:{Path: Err: UID:1000 Mode:1533 XAttr:yes}] " +
 		"Names:[{Name:example.org Addresses:[192.0.2.1 2001:db8::1] Err:<nil> Ports:map[80:no connection 443:<nil>]} " +
 		"{Name:nowhere.invalid Addresses:[] Err:no such host Ports:map[]} {Name:silent Addresses:[] Err:there is neither getent nor nslookup Ports:map[]}] Listening:[22 8080]}"
 	if got != want {

@@ -2,6 +2,7 @@ package doctor
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -29,17 +30,19 @@ type NodeProbe struct {
 
 // VolumeProbe is the directory of a host volume.
 type VolumeProbe struct {
-	Path  string
-	Err   string // why it cannot be used
-	UID   int
-	Mode  uint32 // permission bits
-	XAttr string // yes, no, unknown
+	Path string
+	Err  string // why it cannot be used
+	UID  int
+	Mode uint32 // permission bits
+	// XAttr is yes, no, unknown without a program to try it with, untried
+	// where the probe may not write; "" when nothing writes there.
+	XAttr string
 }
 
 // ProbeOptions say how the job of a probe runs.
 type ProbeOptions struct {
 	// Driver is raw_exec, exec or docker; the first of them that a node has
-	// when empty. Only raw_exec sees the directories of volumes.
+	// when empty.
 	Driver string
 	Image  string // for docker; must have a shell
 	// Timeout bounds how long the job may take on all nodes.
@@ -76,17 +79,56 @@ func Probe(ctx context.Context, c rollout.Clients, f *Facts, n Needs, o ProbeOpt
 	if err != nil {
 		return err
 	}
-	f.Probes = []NodeProbe{}
+	probes := map[string]*NodeProbe{}
 	for _, stub := range allocs {
 		text, err := output(ctx, c.Nomad, stub)
-		if err != nil {
+		name, ofVolume := strings.CutPrefix(stub.TaskGroup, volumeGroup)
+		var p NodeProbe
+		switch {
+		case err != nil && !ofVolume:
 			return fmt.Errorf("output of the probe on %s: %w", stub.NodeName, plain(err))
+		case err != nil:
+			p.Volumes = map[string]VolumeProbe{name: {Err: plain(err).Error()}}
+		case ofVolume:
+			p = readProbe(stub.NodeName, text, nil)
+		default:
+			p = readProbe(stub.NodeName, text, n.Names)
 		}
-		f.Probes = append(f.Probes, readProbe(stub.NodeName, text, n.Names))
+		for name, v := range p.Volumes {
+			v.Path = f.volumePath(stub.NodeID, name)
+			p.Volumes[name] = v
+		}
+		switch all := probes[stub.NodeID]; {
+		case all == nil:
+			probes[stub.NodeID] = &p
+		case ofVolume:
+			maps.Copy(all.Volumes, p.Volumes)
+		default:
+			maps.Copy(p.Volumes, all.Volumes)
+			*all = p
+		}
+	}
+	f.Probes = []NodeProbe{}
+	for _, p := range probes {
+		f.Probes = append(f.Probes, *p)
 	}
 	slices.SortFunc(f.Probes, func(a, b NodeProbe) int { return strings.Compare(a.Node, b.Node) })
 	return nil
 }
+
+// volumePath is the directory of a host volume on a node, "" when the node has
+// no such volume.
+func (f *Facts) volumePath(node, volume string) string {
+	for _, n := range f.Nodes {
+		if h := n.Volumes[volume]; n.ID == node && h != nil {
+			return path.Clean(h.Path)
+		}
+	}
+	return ""
+}
+
+// volumeGroup is the beginning of the names of groups that look at a volume.
+const volumeGroup = "volume-"
 
 func probeJob(f *Facts, n Needs, driver, image string) *api.Job {
 	id := "drover-doctor-" + strings.ToLower(rand.Text()[:8])
@@ -95,28 +137,27 @@ func probeJob(f *Facts, n Needs, driver, image string) *api.Job {
 	all := "all"
 	job.NodePool = &all
 	job.Constraints = []*api.Constraint{api.NewConstraint("${attr.kernel.name}", "=", "linux")}
-	task := api.NewTask("probe", driver)
-	task.Resources = &api.Resources{CPU: ptr(20), MemoryMB: ptr(32)}
-	task.RestartPolicy = &api.RestartPolicy{Attempts: ptr(0), Mode: ptr("fail")}
-	task.LogConfig = &api.LogConfig{MaxFiles: ptr(1), MaxFileSizeMB: ptr(1)}
-	group := api.NewTaskGroup("probe", 1)
 
-	// On each node a volume has the path that the node says; a driver with a
-	// root of its own does not see it there.
 	var script strings.Builder
-	script.WriteString(probeScript)
-	paths := map[string]string{}
 	for _, v := range f.Volumes {
-		for _, node := range f.Nodes {
-			if h := node.Volumes[v.Name]; h != nil {
-				paths[node.ID+" "+v.Name] = path.Clean(h.Path)
-			}
+		asked, mode := request(n, v.Name), "rw"
+		if asked.ReadOnly {
+			mode = "ro"
 		}
-	}
-	if driver == "raw_exec" {
-		for _, key := range slices.Sorted(maps.Keys(paths)) {
-			node, name, _ := strings.Cut(key, " ")
-			fmt.Fprintf(&script, "[ \"$NODE\" != %s ] || volume %s %s\n", quote(node), quote(name), quote(paths[key]))
+		if driver != "raw_exec" {
+			// It sees of the node what is mounted. A group for each, because a
+			// node need not have all of them.
+			const dir = "/drover-volume"
+			g := probeGroup(volumeGroup+v.Name, driver, image, fmt.Sprintf("volume %s %s %s\n", quote(v.Name), dir, mode))
+			g.Volumes = map[string]*api.VolumeRequest{"v": asked}
+			g.Tasks[0].VolumeMounts = []*api.VolumeMount{{Volume: ptr("v"), Destination: ptr(dir), ReadOnly: ptr(asked.ReadOnly)}}
+			job.AddTaskGroup(g)
+			continue
+		}
+		for _, node := range f.Nodes {
+			if dir := f.volumePath(node.ID, v.Name); dir != "" {
+				fmt.Fprintf(&script, "[ \"$NODE\" != %s ] || volume %s %s %s\n", quote(node.ID), quote(v.Name), quote(dir), mode)
+			}
 		}
 	}
 	for _, name := range n.Names {
@@ -129,20 +170,40 @@ func probeJob(f *Facts, n Needs, driver, image string) *api.Job {
 	if driver == "raw_exec" || driver == "docker" {
 		script.WriteString("listening\n")
 	}
+	return job.AddTaskGroup(probeGroup("probe", driver, image, script.String()))
+}
+
+// probeGroup runs the functions of probeScript.
+func probeGroup(name, driver, image, calls string) *api.TaskGroup {
+	task := api.NewTask("probe", driver)
+	task.Resources = &api.Resources{CPU: ptr(20), MemoryMB: ptr(32)}
+	task.RestartPolicy = &api.RestartPolicy{Attempts: ptr(0), Mode: ptr("fail")}
+	task.LogConfig = &api.LogConfig{MaxFiles: ptr(1), MaxFileSizeMB: ptr(1)}
 	task.Env = map[string]string{"NODE": "${node.unique.id}"}
 	task.Templates = []*api.Template{{
-		EmbeddedTmpl: ptr(script.String()), DestPath: ptr("local/probe.sh"),
+		EmbeddedTmpl: ptr(probeScript + calls + "exit 0\n"), DestPath: ptr("local/probe.sh"),
 		LeftDelim: ptr("<%drover"), RightDelim: ptr("drover%>"),
 	}}
-	args := []string{"${NOMAD_TASK_DIR}/probe.sh"}
+	task.Config = map[string]any{"command": "/bin/sh", "args": []string{"${NOMAD_TASK_DIR}/probe.sh"}}
 	if driver == "docker" {
-		task.Config = map[string]any{"image": image, "network_mode": "host", "command": "/bin/sh", "args": args}
-	} else {
-		task.Config = map[string]any{"command": "/bin/sh", "args": args}
+		task.Config["image"], task.Config["network_mode"] = image, "host"
 	}
-	group.AddTask(task)
-	job.AddTaskGroup(group)
-	return job
+	return api.NewTaskGroup(name, 1).AddTask(task)
+}
+
+// request is how the stack asks for a volume: for writing, when anything does.
+func request(n Needs, source string) *api.VolumeRequest {
+	var found *api.VolumeRequest
+	for _, j := range n.Jobs {
+		for _, g := range j.Job.TaskGroups {
+			for _, v := range g.Volumes {
+				if v.Type == "host" && v.Source == source && (found == nil || found.ReadOnly && !v.ReadOnly) {
+					found = v
+				}
+			}
+		}
+	}
+	return &api.VolumeRequest{Name: "v", Type: "host", Source: source, ReadOnly: found.ReadOnly, AccessMode: found.AccessMode, AttachmentMode: found.AttachmentMode}
 }
 
 func ptr[T any](v T) *T { return &v }
@@ -155,11 +216,14 @@ func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + 
 const probeScript = `
 has() { command -v "$1" >/dev/null 2>&1; }
 volume() {
-  if ! [ -d "$2" ]; then echo "volume $1 err there is no directory $2"; return; fi
-  echo "volume $1 path $2"
+  if ! [ -d "$2" ]; then echo "volume $1 err there is no such directory"; return; fi
   echo "volume $1 stat $(stat -c '%u %a' "$2" 2>/dev/null)"
+  [ "$3" = rw ] || return 0
   file="$2/.drover-doctor-$$"
-  if ! (: >"$file") 2>/dev/null; then echo "volume $1 err nothing can be written there"; return; fi
+  if ! (: >"$file") 2>/dev/null; then
+    if [ "$(id -u)" = 0 ]; then echo "volume $1 err nothing can be written there"; else echo "volume $1 xattr untried"; fi
+    return
+  fi
   x=unknown
   if has setfattr; then
     x=no; setfattr -n user.drover -v 1 "$file" 2>/dev/null && x=yes
@@ -228,10 +292,7 @@ func ended(ctx context.Context, client *api.Client, id, eval string) ([]*api.All
 // output is what the probe printed.
 func output(ctx context.Context, client *api.Client, stub *api.AllocationListStub) (string, error) {
 	if stub.ClientStatus != api.AllocClientStatusComplete {
-		if t := stub.TaskStates["probe"]; t != nil && len(t.Events) > 0 {
-			return "", fmt.Errorf("it is %s: %s", stub.ClientStatus, t.Events[len(t.Events)-1].DisplayMessage)
-		}
-		return "", fmt.Errorf("it is %s", stub.ClientStatus)
+		return "", fmt.Errorf("it is %s: %s", stub.ClientStatus, cmp.Or(rollout.TaskFailed(stub.TaskStates["probe"]), stub.ClientDescription))
 	}
 	r, err := client.AllocFS().Cat(&api.Allocation{ID: stub.ID, NodeID: stub.NodeID}, "alloc/logs/probe.stdout.0", (&api.QueryOptions{}).WithContext(ctx))
 	if err != nil {
@@ -275,8 +336,6 @@ func readProbe(node, text string, names []string) NodeProbe {
 		case len(w) >= 4 && w[0] == "volume":
 			v := p.Volumes[w[1]]
 			switch w[2] {
-			case "path":
-				v.Path = strings.Join(w[3:], " ")
 			case "err":
 				v.Err = strings.Join(w[3:], " ")
 			case "xattr":

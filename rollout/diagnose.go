@@ -104,6 +104,18 @@ func decisive(st *api.TaskState) *api.TaskEvent {
 	return best
 }
 
+// TaskFailed is what Nomad says of why a task has failed, "" when it says
+// nothing.
+func TaskFailed(st *api.TaskState) string {
+	if st == nil {
+		return ""
+	}
+	if e := decisive(st); e != nil {
+		return message(e)
+	}
+	return ""
+}
+
 func oom(e *api.TaskEvent) bool { return e.Details["oom_killed"] == "true" }
 
 func message(e *api.TaskEvent) string {

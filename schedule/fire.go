@@ -208,11 +208,8 @@ func ended(ctx context.Context, c *api.Client, jobID string) error {
 			continue
 		}
 		for _, st := range a.TaskStates {
-			for i := len(st.Events) - 1; i >= 0; i-- {
-				switch e := st.Events[i]; e.Type {
-				case api.TaskDriverFailure, api.TaskTerminated, api.TaskSetupFailure, api.TaskArtifactDownloadFailed, api.TaskFailedValidation:
-					return fmt.Errorf("drover did not do its work in the cluster: %s: %s; see nomad alloc logs -stderr %.8s", e.Type, e.DisplayMessage, a.ID)
-				}
+			if why := rollout.TaskFailed(st); why != "" {
+				return fmt.Errorf("drover did not do its work in the cluster: %s; see nomad alloc logs -stderr %.8s", why, a.ID)
 			}
 		}
 		return fmt.Errorf("drover did not run in the cluster: allocation %.8s of job %s failed", a.ID, jobID)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,11 +47,11 @@ func TestDocker(t *testing.T) {
 	files["usr/sbin/haproxy"] = "/usr/sbin/haproxy"
 	importImage(t, haproxyImage, `ENTRYPOINT []`, files)
 
-	began := time.Now()
-	r.drover.must(t, append([]string{"deploy", "ocis", "-e", "dev", "--create-volumes", "--no-certificates",
-		"-var", "driver=docker", "-var", "image=" + ocisImage,
+	vars := append([]string{"-var", "driver=docker", "-var", "image=" + ocisImage,
 		"-var", "mesh_driver=docker", "-var", "mesh_image=" + haproxyImage,
-		"-var", "user=1000", "-var", "uid=1000"}, consul...)...)
+		"-var", "user=1000", "-var", "uid=1000"}, consul...)
+	began := time.Now()
+	r.drover.must(t, append([]string{"deploy", "ocis", "-e", "dev", "--create-volumes", "--no-certificates"}, vars...)...)
 	t.Logf("deployed in %s", time.Since(began).Round(time.Second))
 	if n := len(r.processes(t)); n != 0 {
 		t.Errorf("%d services run outside of containers", n)
@@ -58,6 +59,7 @@ func TestDocker(t *testing.T) {
 	admin := login{"admin", strings.TrimSpace(r.drover.must(t, "secrets", "show", "ocis", "admin_password", "-e", "dev"))}
 	eventually(t, "the PROPFIND works", func() bool { return r.ocis.propfind(t.Context()) })
 	testOCIS(t, r.ocis, admin)
+	testProbe(t, r, vars)
 	r.drover.must(t, "destroy", "ocis", "-e", "dev", "-y")
 }
 
@@ -73,6 +75,28 @@ func testControllerImage(t *testing.T, r *running, consul []string) {
 		return strings.Count(log, `"msg":"listening"`) == 2 && strings.Count(log, `"event":"leader"`) == 1
 	})
 	r.drover.must(t, "destroy", "drover", "-e", "dev", "-y")
+}
+
+// testProbe looks at the volumes from containers, with an image that has little
+// more than a shell.
+func testProbe(t *testing.T, r *running, vars []string) {
+	const image = "drover-e2e/shell:2.0.0"
+	files := map[string]string{}
+	for name, program := range map[string]string{"bin/sh": "sh", "bin/stat": "stat", "bin/id": "id", "bin/rm": "rm"} {
+		path, err := exec.LookPath(program)
+		if err != nil {
+			t.Fatal(err)
+		}
+		maps.Copy(files, withLibraries(t, path))
+		files[name] = path
+	}
+	importImage(t, image, `ENTRYPOINT []`, files)
+	out, stderr, code := r.drover.run(t.Context(), append([]string{"doctor", "ocis", "-e", "dev", "--probe", "--probe-driver", "docker", "--probe-image", image}, vars...)...)
+	for _, volume := range []string{"storage-users", "idm", "nats"} {
+		if !strings.Contains(out, "ocis-"+volume+" on ") {
+			t.Errorf("doctor, which ended with %d, has not seen volume %s:\n%s%s", code, volume, out, stderr)
+		}
+	}
 }
 
 // startDocker makes sure that an engine answers on the default socket, where
