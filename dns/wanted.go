@@ -32,6 +32,9 @@ type Wanted struct {
 	Records   []Record `json:"records,omitempty"`   // of its own
 	Routes    bool     `json:"routes,omitempty"`    // hosts of routes get records
 	Hosts     []string `json:"hosts,omitempty"`     // those; see [RoutedHosts]
+	// Pending says that what wants it is not yet rolled out: on its account
+	// nothing is deleted.
+	Pending bool `json:"pending,omitempty"`
 }
 
 // OfEdge says that it must be known where the edge is.
@@ -47,6 +50,9 @@ func (w *Wanted) Routed(targets []string) ([]Record, error) {
 // the edge's instances, which count when w is OfEdge.
 func (w *Wanted) Manager(p Provider, s Store, edge []string) (*Manager, []Record, error) {
 	m := &Manager{Owner: w.Owner, Provider: p, Zones: w.Zones, Policy: w.Policy, Store: s, Held: map[string]string{}}
+	if w.Pending && w.Policy == Sync {
+		m.Policy = UpsertOnly
+	}
 	targets := w.Targets
 	if w.OfEdge() {
 		if targets = edge; len(edge) == 0 {
@@ -220,17 +226,26 @@ func (s Wants) write(ctx context.Context, path string, items api.VariableItems) 
 }
 
 // Follow changes what an owner wants of DNS to what its routes want when jobs are
-// all that runs of it, and says whether that is something else. Who may not
-// read it has not written it, and changes nothing.
-func (s Wants) Follow(ctx context.Context, owner string, jobs []*api.Job) (bool, error) {
+// all that runs of it, and says whether that is something else. It asks for them
+// when there is anything to change. deployed says that this is what was put
+// last, so that it is not Pending any more. Who may not read it has not written
+// it, and changes nothing.
+func (s Wants) Follow(ctx context.Context, owner string, jobs func(context.Context) ([]*api.Job, error), deployed bool) (bool, error) {
 	w, err := s.Get(ctx, owner)
 	if forbidden(err) { // as in Delete
 		return false, nil
 	}
-	if w == nil || !w.Routes {
+	if w == nil {
 		return false, err
 	}
-	w.Hosts = RoutedHosts(RouteHosts(jobs), w.Zones, w.Records)
+	if w.Routes {
+		running, err := jobs(ctx)
+		if err != nil {
+			return false, err
+		}
+		w.Hosts = RoutedHosts(RouteHosts(running), w.Zones, w.Records)
+	}
+	w.Pending = w.Pending && !deployed
 	return s.Put(ctx, w)
 }
 

@@ -1,6 +1,7 @@
 package dns_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -81,9 +82,10 @@ func TestWants(t *testing.T) {
 
 	// Other jobs, other hosts, and nothing else is different.
 	other := &api.Job{TaskGroups: []*api.TaskGroup{{Services: []*api.Service{{Tags: []string{"drover.route=other.example.org/"}}}}}}
-	follows := func(want bool) *dns.Wanted {
+	follows := func(deployed, want bool) *dns.Wanted {
 		t.Helper()
-		if changed, err := s.Follow(ctx, w.Owner, []*api.Job{other}); err != nil || changed != want {
+		jobs := func(context.Context) ([]*api.Job, error) { return []*api.Job{other}, nil }
+		if changed, err := s.Follow(ctx, w.Owner, jobs, deployed); err != nil || changed != want {
 			t.Fatalf("%v, %v", changed, err)
 		}
 		now, err := s.Get(ctx, w.Owner)
@@ -92,14 +94,25 @@ func TestWants(t *testing.T) {
 		}
 		return now
 	}
-	follows(false) // it wants no records of routes
-	w.Routes = true
+	follows(false, false) // it wants no records of routes
+	w.Routes, w.Pending = true, true
 	put(true)
-	now := follows(true)
-	follows(false)
-	if !slices.Equal(now.Hosts, []string{"other.example.org"}) || len(now.Records) != len(w.Records) || now.Policy != w.Policy {
+	now := follows(false, true)
+	follows(false, false)
+	if !slices.Equal(now.Hosts, []string{"other.example.org"}) || len(now.Records) != len(w.Records) || now.Policy != w.Policy || !now.Pending {
 		t.Errorf("%+v", now)
 	}
+	if now = follows(true, true); now.Pending {
+		t.Error("what is deployed is pending")
+	}
+	// Until then nothing is deleted on its account.
+	for pending, want := range map[bool]dns.Policy{true: dns.UpsertOnly, false: dns.Sync} {
+		now.Policy, now.Pending = dns.Sync, pending
+		if m, _, err := now.Manager(nil, nil, nil); err != nil || m.Policy != want {
+			t.Errorf("pending %v: %v, %v", pending, m.Policy, err)
+		}
+	}
+	w.Pending = false
 	put(true)
 
 	// More than fits into one item as it is.

@@ -2,14 +2,11 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/release"
-	"github.com/drover-nomad/drover/render"
 )
 
 // again is a command that makes a release out of the record of others. replace
@@ -33,34 +30,13 @@ func again(streams *IO, cmd *cobra.Command, replace bool, ask func(context.Conte
 			return releaseError(err)
 		}
 		req.Message, req.OnFailure, req.TakeOver = flags.message, flags.onFailure, takeOver
-		if err := makeRelease(cmd.Context(), d, req, view, nil, replace); err != nil || req.Kind != release.KindRollback {
-			return err
-		}
-		return routesOf(cmd.Context(), d, req.Jobs, view)
+		return makeRelease(cmd.Context(), d, req, view, nil, replace)
 	}
 	envFlag(cmd, &env)
 	flags.register(cmd, 0)
 	flags.registerNew(cmd)
 	cmd.Flags().BoolVar(&takeOver, "take-over", false, "leave a release that was interrupted as it is")
 	return cmd
-}
-
-// routesOf leaves for the controller which hosts the jobs of a release want in
-// DNS: a rollback has neither the stack's files nor its credential.
-func routesOf(ctx context.Context, d *release.Deployer, rendered []render.Job, view *deployView) error {
-	name, env := d.Releases.Stack(), d.Releases.Environment()
-	clients, err := connect(ctx, false)
-	if err != nil {
-		return err
-	}
-	changed, err := dns.Wants{Client: clients.Nomad}.Follow(ctx, dns.Owner(name, env), nomadJobs(rendered))
-	if err != nil {
-		return fmt.Errorf("the release is done, but not what it wants in DNS: %w", err)
-	}
-	if changed {
-		view.line("The routes have other hosts: their DNS records are left to the controller (drover dns plan %s -e %s)", name, env)
-	}
-	return nil
 }
 
 func newRollback(streams *IO) *cobra.Command {

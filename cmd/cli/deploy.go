@@ -208,7 +208,10 @@ func makeRelease(ctx context.Context, d *release.Deployer, req release.Request, 
 		view.close()
 		return releaseError(err)
 	}
-	return view.end(res)
+	if r := res.Release; r != nil && r.State == record.Done && req.Kind == release.KindDeploy {
+		return view.end(res) // DNS is seen to with the stack's files
+	}
+	return settled(ctx, d, res, view)
 }
 
 type errVolumes []rollout.MissingVolume

@@ -6,7 +6,11 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/hashicorp/nomad/api"
+
 	"github.com/drover-nomad/drover/dns"
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -39,17 +43,15 @@ func (d *certDeployment) leaveDNS(ctx context.Context, deployed bool) error {
 	if d.dns == nil {
 		return dns.Wants{Client: client}.Delete(ctx, dns.Owner(d.stack.Name, d.stack.Environment))
 	}
-	policy := d.dns.Policy
-	if policy == dns.Sync && !deployed {
+	pending := false
+	if !deployed {
 		same, err := dns.Wants{Client: client}.Has(ctx, &d.dns.Wanted)
 		if err != nil {
 			return err
 		}
-		if !same {
-			policy = dns.UpsertOnly
-		}
+		pending = !same
 	}
-	return d.dns.leave(ctx, client, policy)
+	return d.dns.leave(ctx, client, pending)
 }
 
 // records makes the DNS records of the stack. Before the rollout, since a CA
@@ -97,4 +99,43 @@ func (d *certDeployment) record(c dns.Change) {
 		return
 	}
 	d.view.line("record %s: %s: %s", c.Key, c.Action, contents(c))
+}
+
+// settled tells how a release has ended. When it is not left open, the hosts of
+// what runs now are left to the controller: who goes by the record has neither
+// the stack's files nor its credential, and a deploy that went back has left
+// those of what did not stay.
+func settled(ctx context.Context, d *release.Deployer, res release.Result, view *deployView) error {
+	err := view.end(res)
+	if res.Release == nil || res.Release.State.Open() {
+		return err
+	}
+	name, env := d.Releases.Stack(), d.Releases.Environment()
+	changed, failed := followRoutes(ctx, d, res.Release)
+	switch {
+	case failed != nil && err == nil:
+		return fmt.Errorf("the release is at its end, but not what it wants in DNS: %w", failed)
+	case failed != nil:
+		view.line("Warning: the controller does not know what the stack wants in DNS now: %s", failed)
+	case changed:
+		view.line("The routes have other hosts: their DNS records are left to the controller (drover dns plan %s -e %s)", name, env)
+	}
+	return err
+}
+
+// followRoutes says whether the routes of what runs after a release want anything
+// else in DNS than what the controller was told last.
+func followRoutes(ctx context.Context, d *release.Deployer, r *record.Release) (changed bool, err error) {
+	clients, err := connect(ctx, false)
+	if err != nil {
+		return false, err
+	}
+	changed, err = dns.Wants{Client: clients.Nomad}.Follow(ctx, dns.Owner(d.Releases.Stack(), d.Releases.Environment()), func(ctx context.Context) ([]*api.Job, error) {
+		runs, err := d.Again(ctx)
+		return nomadJobs(runs.Jobs), err
+	}, r.State == record.Done && r.Kind == release.KindDeploy)
+	if errors.Is(err, record.ErrNoRelease) {
+		return false, nil // the first one was given up; destroy removes its records
+	}
+	return changed, err
 }

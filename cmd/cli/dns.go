@@ -228,8 +228,7 @@ func (w *dnsWants) manager(ctx context.Context, clients rollout.Clients) (*dns.M
 }
 
 // leave tells the controller what the stack wants, so that it goes on with it.
-// With policy, it is that one and not the stack's.
-func (w *dnsWants) leave(ctx context.Context, client *api.Client, policy dns.Policy) error {
+func (w *dnsWants) leave(ctx context.Context, client *api.Client, pending bool) error {
 	wants := dns.Wants{Client: client}
 	// The credential first: the controller looks as soon as the rest changes.
 	var err error
@@ -240,7 +239,7 @@ func (w *dnsWants) leave(ctx context.Context, client *api.Client, policy dns.Pol
 	}
 	if err == nil {
 		c := w.Wanted
-		c.Policy = policy
+		c.Pending = pending
 		_, err = wants.Put(ctx, &c)
 	}
 	if err != nil {
@@ -322,7 +321,7 @@ out. The controller goes on with them from there. The exit code is 1 when a reco
 				err = v.apply(ctx, m, plan)
 			}
 		}
-		if left := flags.wants.leave(ctx, flags.clients.Nomad, flags.wants.Policy); left != nil && ctx.Err() == nil {
+		if left := flags.wants.leave(ctx, flags.clients.Nomad, false); left != nil && ctx.Err() == nil {
 			return cmp.Or(err, left)
 		}
 		return err

@@ -64,6 +64,10 @@ variable "host" {
   type    = string
   default = "shop.drover.test"
 }
+variable "canaries" {
+  type    = number
+  default = 0
+}
 `,
 	"web.nomad.hcl": `
 job "site-web" {
@@ -84,6 +88,7 @@ job "site-web" {
     }
     update {
       min_healthy_time = "1s"
+      canary           = var.canaries
     }
     task "web" {
       driver = "raw_exec"
@@ -91,6 +96,9 @@ job "site-web" {
       config {
         command = "/usr/sbin/haproxy"
         args    = ["-db", "-f", "${NOMAD_TASK_DIR}/web.cfg"]
+      }
+      env {
+        CANARIES = var.canaries # or Nomad would change it in place
       }
       template {
         destination = "local/web.cfg"
@@ -278,6 +286,30 @@ func TestSite(t *testing.T) {
 		s.says(t, 0, []string{"The routes have other hosts"}, "rollback", s.dir, "-e", "dev")
 		s.served(t, "shop.drover.test")
 		s.says(t, 0, []string{"0 to create, 0 to update, 0 to delete, 2 unchanged"}, "dns", "plan", s.dir, "-e", "dev")
+	})
+	t.Run("a host that waits", func(t *testing.T) {
+		late := []string{"deploy", s.dir, "-e", "dev", "-var", "host=late.drover.test", "-var", "canaries=1"}
+		wanted := func(hosts string) {
+			t.Helper()
+			v, _, err := s.nomad.Variables().Peek(dns.WantedFolder+"/site/dev", nil)
+			if err != nil || v == nil || !strings.Contains(v.Items["wanted"], `"hosts":[`+hosts+`]`) {
+				t.Errorf("the controller is not told %s: %v, %v", hosts, v, err)
+			}
+		}
+		s.says(t, 5, []string{"record late.drover.test A: create"}, late...)
+		wanted(`"late.drover.test"`)
+		s.says(t, 0, []string{"The routes have other hosts"}, "abort", s.dir, "-e", "dev")
+		wanted(`"shop.drover.test"`)
+		s.served(t, "shop.drover.test")
+		s.says(t, 5, nil, late...)
+		s.says(t, 0, nil, "promote", s.dir, "-e", "dev")
+		s.served(t, "late.drover.test")
+		wanted(`"late.drover.test"`)
+		eventually(t, "the controller has deleted the record of before", func() bool {
+			out, _, _ := s.drover.run(t.Context(), append([]string{"dns", "plan"}, late[1:]...)...)
+			return strings.Contains(out, "0 to create, 0 to update, 0 to delete, 2 unchanged")
+		})
+		s.says(t, 0, []string{"record shop.drover.test A: create", "record late.drover.test A: delete"}, "deploy", s.dir, "-e", "dev")
 	})
 	t.Run("targets of one's own", func(t *testing.T) {
 		s.says(t, 2, []string{"targets are addresses, or one name"}, "dns", "plan", s.with(t, `targets = ["a.example.com", "192.0.2.1"]`), "-e", "dev")
