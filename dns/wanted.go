@@ -249,6 +249,18 @@ func (s Wants) Follow(ctx context.Context, owner string, jobs func(context.Conte
 	return s.Put(ctx, w)
 }
 
+// Include adds hosts of routes to what an owner wants, if it wants records of
+// routes: those of a part of its jobs, before they run.
+func (s Wants) Include(ctx context.Context, owner string, hosts []string) error {
+	w, err := s.Get(ctx, owner)
+	if w == nil || !w.Routes {
+		return err
+	}
+	w.Hosts = slices.Compact(slices.Sorted(slices.Values(slices.Concat(w.Hosts, hosts))))
+	_, err = s.Put(ctx, w)
+	return err
+}
+
 // Delete removes what an owner wants, and its credential. Who may not read
 // them has not written them, and removes nothing.
 func (s Wants) Delete(ctx context.Context, owner string) error {

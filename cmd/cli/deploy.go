@@ -208,10 +208,10 @@ func makeRelease(ctx context.Context, d *release.Deployer, req release.Request, 
 		view.close()
 		return releaseError(err)
 	}
-	if r := res.Release; r != nil && r.State == record.Done && req.Kind == release.KindDeploy {
+	if r := res.Release; r != nil && r.State == record.Done && req.Kind == release.KindDeploy && !req.Partial {
 		return view.end(res) // DNS is seen to with the stack's files
 	}
-	return settled(ctx, d, res, view)
+	return settled(ctx, d, res, req.Partial, view)
 }
 
 type errVolumes []rollout.MissingVolume

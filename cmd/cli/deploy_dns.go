@@ -29,10 +29,10 @@ func (d *certDeployment) dnsBefore(ctx context.Context) error {
 		return nil
 	}
 	err := d.records(ctx, false)
-	if !d.part { // else not all of the hosts are known
-		err = errors.Join(err, d.leaveDNS(ctx, false))
+	if d.part { // what the rest wants is not known
+		return errors.Join(err, dns.Wants{Client: d.clients.Nomad}.Include(ctx, d.dns.Owner, d.dns.Hosts))
 	}
-	return err
+	return errors.Join(err, d.leaveDNS(ctx, false))
 }
 
 // leaveDNS tells the controller what the stack wants, when the rollout has
@@ -105,13 +105,13 @@ func (d *certDeployment) record(c dns.Change) {
 // what runs now are left to the controller: who goes by the record has neither
 // the stack's files nor its credential, and a deploy that went back has left
 // those of what did not stay.
-func settled(ctx context.Context, d *release.Deployer, res release.Result, view *deployView) error {
+func settled(ctx context.Context, d *release.Deployer, res release.Result, partial bool, view *deployView) error {
 	err := view.end(res)
 	if res.Release == nil || res.Release.State.Open() {
 		return err
 	}
 	name, env := d.Releases.Stack(), d.Releases.Environment()
-	changed, failed := followRoutes(ctx, d, res.Release)
+	changed, failed := followRoutes(ctx, d, !partial && res.Release.State == record.Done && res.Release.Kind == release.KindDeploy)
 	switch {
 	case failed != nil && err == nil:
 		return fmt.Errorf("the release is at its end, but not what it wants in DNS: %w", failed)
@@ -125,7 +125,7 @@ func settled(ctx context.Context, d *release.Deployer, res release.Result, view 
 
 // followRoutes says whether the routes of what runs after a release want anything
 // else in DNS than what the controller was told last.
-func followRoutes(ctx context.Context, d *release.Deployer, r *record.Release) (changed bool, err error) {
+func followRoutes(ctx context.Context, d *release.Deployer, deployed bool) (changed bool, err error) {
 	clients, err := connect(ctx, false)
 	if err != nil {
 		return false, err
@@ -133,7 +133,7 @@ func followRoutes(ctx context.Context, d *release.Deployer, r *record.Release) (
 	changed, err = dns.Wants{Client: clients.Nomad}.Follow(ctx, dns.Owner(d.Releases.Stack(), d.Releases.Environment()), func(ctx context.Context) ([]*api.Job, error) {
 		runs, err := d.Again(ctx)
 		return nomadJobs(runs.Jobs), err
-	}, r.State == record.Done && r.Kind == release.KindDeploy)
+	}, deployed)
 	if errors.Is(err, record.ErrNoRelease) {
 		return false, nil // the first one was given up; destroy removes its records
 	}

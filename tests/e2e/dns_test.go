@@ -287,6 +287,16 @@ func TestSite(t *testing.T) {
 		s.served(t, "shop.drover.test")
 		s.says(t, 0, []string{"0 to create, 0 to update, 0 to delete, 2 unchanged"}, "dns", "plan", s.dir, "-e", "dev")
 	})
+	t.Run("a part", func(t *testing.T) {
+		s.says(t, 0, []string{"record part.drover.test A: create", "The routes have other hosts"}, "deploy", s.dir, "-e", "dev", "--service", "web", "-var", "host=part.drover.test")
+		s.served(t, "part.drover.test")
+		eventually(t, "the controller has deleted the record of before", func() bool {
+			out, _, _ := s.drover.run(t.Context(), "dns", "plan", s.dir, "-e", "dev", "-var", "host=part.drover.test")
+			return strings.Contains(out, "0 to create, 0 to update, 0 to delete, 2 unchanged")
+		})
+		s.says(t, 0, []string{"record shop.drover.test A: create", "record part.drover.test A: delete"}, "deploy", s.dir, "-e", "dev")
+		s.served(t, "shop.drover.test")
+	})
 	t.Run("a host that waits", func(t *testing.T) {
 		late := []string{"deploy", s.dir, "-e", "dev", "-var", "host=late.drover.test", "-var", "canaries=1"}
 		wanted := func(hosts string) {
