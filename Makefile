@@ -81,15 +81,21 @@ e2e-secure: e2e ## the same on clusters with ACLs and mutual TLS, by the policie
 FUZZTIME ?= 30s
 
 .PHONY: fuzz
-fuzz: ## every fuzz target for FUZZTIME; what it finds is kept in testdata/fuzz and tried by `make unit` from then on
-	@grep -ro --include='*_test.go' '^func Fuzz[A-Za-z0-9]*' . | sort | while IFS=: read -r file func; do
-	  name=$${func#func }
-	  echo "fuzz: $$(dirname $$file) $$name for $(FUZZTIME)"
+fuzz: ## every fuzz target for FUZZTIME, one on each core; what is found is kept in testdata/fuzz and tried by `make unit` from then on
+	@one() {
 	  # A worker that is busy when the time is over is no finding (go.dev/issue/75804).
-	  go test "$$(dirname $$file)" -run '^$$' -fuzz "^$$name\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s </dev/null >fuzz.out 2>&1 ||
-	    { grep -q 'context deadline exceeded' fuzz.out && ! grep -q 'Failing input' fuzz.out; } || { cat fuzz.out; exit 1; }
-	done
-	rm -f fuzz.out
+	  out=$$(go test "$$1" -run '^$$' -fuzz "^$$2\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s -parallel 1 </dev/null 2>&1) ||
+	    { grep -q 'context deadline exceeded' <<<"$$out" && ! grep -q 'Failing input' <<<"$$out"; } || {
+	      grep -v 'fuzz: elapsed' <<<"$$out"
+	      file=$$(sed -n 's/.*Failing input written to //p' <<<"$$out")
+	      [ -z "$$file" ] || head -c 4000 "$$1/$$file"
+	      exit 1
+	    }
+	  echo "fuzz: $$1 $$2 for $(FUZZTIME): $$(grep -o 'execs: [0-9]*' <<<"$$out" | tail -1)"
+	}
+	export -f one
+	grep -ro --include='*_test.go' '^func Fuzz[A-Za-z0-9]*' . | sort | sed -E 's|/[^/]*:func | |' |
+	  xargs -P "$$(getconf _NPROCESSORS_ONLN)" -L 1 bash -c 'one "$$@"' one
 
 .PHONY: bench
 bench: tools ## drover against nomad in a loop and against floors, as a table; BENCH='-write docs' renews docs/benchmarks.md
