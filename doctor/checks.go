@@ -249,7 +249,11 @@ func volumes(f *Facts, n Needs) []Finding {
 			v, subject := p.Volumes[name], name+" on "+p.Node
 			switch {
 			case v.Err != "":
-				found = append(found, Finding{Severity: Error, Subject: subject, Reason: fmt.Sprintf("its directory %s cannot be used: %s", v.Path, v.Err), Mend: "mkdir -p " + v.Path + " there"})
+				mend := "ls -ld " + v.Path + " there, and nomad volume status -type host " + name
+				if v.Err == noDirectory {
+					mend = "mkdir -p " + v.Path + " there"
+				}
+				found = append(found, Finding{Severity: Error, Subject: subject, Reason: fmt.Sprintf("its directory %s cannot be used: %s", v.Path, v.Err), Mend: mend})
 				continue
 			case v.XAttr == "no":
 				found = append(found, Finding{Severity: Warning, Subject: subject, Reason: "the file system keeps no user.* extended attributes, in which oCIS keeps what it knows of files", Mend: "put the volume on ext4, xfs or zfs with xattr=sa"})

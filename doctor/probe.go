@@ -211,12 +211,15 @@ func ptr[T any](v T) *T { return &v }
 // quote is a word of the shell.
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
 
+// noDirectory is what probeScript says of a volume whose directory is not there.
+const noDirectory = "there is no such directory"
+
 // probeScript needs a POSIX shell. What it uses beyond that may be missing,
 // and it says so. Each line that it prints is one fact: readProbe reads them.
 const probeScript = `
 has() { command -v "$1" >/dev/null 2>&1; }
 volume() {
-  if ! [ -d "$2" ]; then echo "volume $1 err there is no such directory"; return; fi
+  if ! [ -d "$2" ]; then echo "volume $1 err ` + noDirectory + `"; return; fi
   echo "volume $1 stat $(stat -c '%u %a' "$2" 2>/dev/null)"
   [ "$3" = rw ] || return 0
   file="$2/.drover-doctor-$$"
