@@ -183,21 +183,48 @@ local function yes(value)
   return value == true or value == 1
 end
 
+local awaiting = 0
 local function await(txn)
   local till = core.now().sec + 5
+  awaiting = awaiting + 1
   while txn.f:nbsrv() == 0 and not yes(txn.f:stopping()) and core.now().sec < till do
     core.msleep(10)
   end
+  awaiting = awaiting - 1
 end
 core.register_action("await_server", { "http-req", "tcp-req" }, await)
 
 local directory = os.getenv("NOMAD_TASK_DIR")
-core.register_fetches("succeeded", function(txn)
-  local file = yes(txn.f:stopping()) and io.open(directory .. "/successor")
+local function successor()
+  local file = io.open(directory .. "/successor")
   if file then
     file:close()
   end
-  return file and 1 or 0
+  return file ~= nil
+end
+core.register_fetches("succeeded", function(txn)
+  return yes(txn.f:stopping()) and successor() and 1 or 0
+end)
+
+-- Without a successor nobody listens until this process has ended. It waits for
+-- requests, not for connections that clients keep: who has sent something in the
+-- last second was told to close his.
+core.register_task(function()
+  local quiet = 0
+  while quiet < 10 do
+    core.msleep(100)
+    if tonumber(core.get_info().Stopping) ~= 1 or successor() or awaiting > 0 then
+      quiet = 0
+    else
+      quiet = quiet + 1
+      for _, backend in pairs(core.backends) do
+        if backend:get_stats().scur > 0 then
+          quiet = 0
+        end
+      end
+    end
+  end
+  os.exit(0)
 end)
 EOT
       }

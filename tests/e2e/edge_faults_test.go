@@ -4,14 +4,21 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/edge"
 )
@@ -168,6 +175,88 @@ func testKilled(t *testing.T, e *entrance) {
 		e.register(t, name, address(s), "drover.route="+name+".test/")
 		e.reached(t, "https://"+name+".test/")
 	}
+}
+
+// testRestarted restarts the edge while a client waits for an answer, which he
+// gets, and others keep connections on which they ask nothing: for those it does
+// not wait, since nobody listens meanwhile.
+func testRestarted(t *testing.T, e *entrance) {
+	arrived, release := make(chan struct{}), make(chan struct{})
+	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/slow" {
+			close(arrived)
+			<-release
+		}
+		fmt.Fprint(w, "at last")
+	}))
+	t.Cleanup(slow.Close)
+	free := sync.OnceFunc(func() { close(release) })
+	t.Cleanup(free)
+	e.register(t, "slow", address(slow), "drover.route=slow.test/", "drover.http=serve")
+	e.loaded(t)
+	for _, url := range []string{"https://slow.test/", "http://slow.test/"} {
+		e.reached(t, url)
+		idle := e.client(false)
+		t.Cleanup(idle.CloseIdleConnections)
+		res, err := idle.Get(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, _ = io.Copy(io.Discard, res.Body)
+		_ = res.Body.Close()
+	}
+	answer := make(chan error, 1)
+	go func() {
+		res, err := e.client(false).Get("https://slow.test/slow")
+		if err == nil {
+			var body []byte
+			body, err = io.ReadAll(res.Body)
+			_ = res.Body.Close()
+			if err == nil && string(body) != "at last" {
+				err = fmt.Errorf("status %d: %s", res.StatusCode, body)
+			}
+		}
+		answer <- err
+	}()
+	<-arrived
+	list, _, err := e.nomad.Jobs().Allocations("edge", false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	restarted := make(chan error, 1)
+	go func() {
+		for _, a := range list {
+			if a.ClientStatus == api.AllocClientStatusRunning {
+				restarted <- e.nomad.Allocations().Restart(&api.Allocation{ID: a.ID, NodeID: a.NodeID}, "", nil)
+			}
+		}
+	}()
+	listens := func() bool {
+		conn, err := net.DialTimeout("tcp", e.Loopback()+":9443", time.Second)
+		if err == nil {
+			_ = conn.Close()
+		}
+		return err == nil
+	}
+	eventually(t, "nobody listens", func() bool { return !listens() })
+	select {
+	case err := <-answer:
+		t.Fatalf("a request that was running has ended: %v", err)
+	case <-time.After(3 * time.Second): // longer than it waits without one
+	}
+	free()
+	if err := <-answer; err != nil {
+		t.Errorf("a request that was running: %v", err)
+	}
+	began := time.Now()
+	eventually(t, "the edge listens again", listens)
+	if took := time.Since(began); took > 15*time.Second { // half of var.drain
+		t.Errorf("it took %s", took)
+	}
+	if err := <-restarted; err != nil {
+		t.Error(err)
+	}
+	e.reached(t, "https://slow.test/")
 }
 
 // ofEdge lists the processes of the edge's task: those with its environment,

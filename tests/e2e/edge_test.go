@@ -233,7 +233,7 @@ func TestEdge(t *testing.T) {
 	table := heading(t, "make load") + "\n\n| edge | renewals and rolls | clients | requests | failed |\n|---|---|---|---:|---:|\n"
 	for _, kind := range []edge.Kind{edge.HAProxy, edge.Nginx} {
 		t.Run(string(kind), func(t *testing.T) {
-			args := []string{"-var", `users=["admins", "later"]`, "-var", "hsts_max_age=60"}
+			args := []string{"-var", `users=["admins", "later"]`, "-var", "hsts_max_age=60", "-var", "drain=30s"}
 			if kind == edge.HAProxy {
 				args = append(args, "-var", "tcp_ports=[9389, 9390]")
 			} else { // two stacks that have the same job
@@ -253,6 +253,7 @@ func TestEdge(t *testing.T) {
 			t.Run("bad tags", func(t *testing.T) { testBadTags(t, e) })
 			t.Run("refused", func(t *testing.T) { testRefused(t, e) })
 			t.Run("killed", func(t *testing.T) { testKilled(t, e) })
+			t.Run("restarted", func(t *testing.T) { testRestarted(t, e) })
 			t.Run("load", func(t *testing.T) { table += testLoad(t, e) })
 			t.Run("proxy protocol in", func(t *testing.T) {
 				e.deploy(t, kind, append(args, "-var", `accept_proxy=["127.0.0.0/8"]`)...)
