@@ -67,7 +67,7 @@ func TestRealCluster(t *testing.T) {
 	if !sound.OK {
 		t.Errorf("a sound cluster has errors: %+v", sound.Findings)
 	}
-	if v, _, err := nomad.Variables().Peek("drover/doctor", nil); err != nil || v != nil {
+	if v, _, err := nomad.Variables().Peek("drover/stacks/drover-doctor/default/doctor", nil); err != nil || v != nil {
 		t.Errorf("the doctor wrote a variable: %v %v", v, err)
 	}
 

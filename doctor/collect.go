@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -113,18 +114,19 @@ func (k *collector) acl() error {
 	job.AddTaskGroup(api.NewTaskGroup("g", 0).AddTask(api.NewTask("t", "raw_exec").SetConfig("command", "true")))
 	_, _, planErr := k.Nomad.Jobs().Plan(job, false, (&api.WriteOptions{}).WithContext(k.ctx))
 	_, _, listErr := k.Nomad.Jobs().List(k.q())
-	_, _, readErr := k.Nomad.Variables().Peek("drover/doctor", k.q())
+	folder := cmp.Or(k.needs.Variables, "drover/stacks/drover-doctor/default")
+	_, _, readErr := k.Nomad.Variables().Peek(folder+"/doctor", k.q())
 	// An index that no cluster has: the answer is a conflict, or a refusal.
 	_, _, writeErr := k.Nomad.Variables().CheckedUpdate(&api.Variable{
-		Path: "drover/doctor", ModifyIndex: 1 << 62, Items: api.VariableItems{"never": "written"},
+		Path: folder + "/doctor", ModifyIndex: 1 << 62, Items: api.VariableItems{"never": "written"},
 	}, (&api.WriteOptions{}).WithContext(k.ctx))
 	_, _, nodeErr := k.Nomad.Nodes().List(k.q())
 	ns := `namespace "default" { `
 	k.Rights = []Right{
 		{"list and read jobs", ns + `capabilities = ["list-jobs", "read-job"] }`, forbidden(listErr)},
 		{"submit jobs", ns + `capabilities = ["submit-job"] }`, forbidden(planErr)},
-		{"read variables below drover/", ns + `variables { path "drover/*" { capabilities = ["read", "list"] } } }`, forbidden(readErr)},
-		{"write variables below drover/", ns + `variables { path "drover/*" { capabilities = ["write"] } } }`, forbidden(writeErr)},
+		{"read variables below drover/stacks/", ns + `variables { path "drover/stacks/*" { capabilities = ["read", "list"] } } }`, forbidden(readErr)},
+		{"write variables below drover/stacks/", ns + `variables { path "drover/stacks/*" { capabilities = ["write"] } } }`, forbidden(writeErr)},
 		{"read nodes", `node { policy = "read" }`, forbidden(nodeErr)},
 	}
 	return nil

@@ -43,6 +43,9 @@ type Needs struct {
 	Stack string
 	Jobs  []render.Job
 	Names []string // domains that users will ask for
+	// Variables is the folder of Nomad Variables that is the stack's; that of
+	// any stack when empty.
+	Variables string
 }
 
 // Facts are what was seen of a cluster. Missing holds what could not be

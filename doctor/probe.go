@@ -181,7 +181,7 @@ func probeGroup(name, driver, image, calls string) *api.TaskGroup {
 	task.LogConfig = &api.LogConfig{MaxFiles: ptr(1), MaxFileSizeMB: ptr(1)}
 	task.Env = map[string]string{"NODE": "${node.unique.id}"}
 	task.Templates = []*api.Template{{
-		EmbeddedTmpl: ptr(probeScript + calls + "exit 0\n"), DestPath: ptr("local/probe.sh"),
+		EmbeddedTmpl: ptr(probeScript + calls + "echo " + lastLine), DestPath: ptr("local/probe.sh"),
 		LeftDelim: ptr("<%drover"), RightDelim: ptr("drover%>"),
 	}}
 	task.Config = map[string]any{"command": "/bin/sh", "args": []string{"${NOMAD_TASK_DIR}/probe.sh"}}
@@ -210,6 +210,9 @@ func ptr[T any](v T) *T { return &v }
 
 // quote is a word of the shell.
 func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+
+// lastLine is the last that a probe prints.
+const lastLine = "that is all\n"
 
 // noDirectory is what probeScript says of a volume whose directory is not there.
 const noDirectory = "there is no such directory"
@@ -297,6 +300,27 @@ func output(ctx context.Context, client *api.Client, stub *api.AllocationListStu
 	if stub.ClientStatus != api.AllocClientStatusComplete {
 		return "", fmt.Errorf("it is %s: %s", stub.ClientStatus, cmp.Or(rollout.TaskFailed(stub.TaskStates["probe"]), stub.ClientDescription))
 	}
+	// A driver's log can be later than its task.
+	for late := time.Now().Add(15 * time.Second); ; {
+		text, err := printed(ctx, client, stub)
+		if before, ok := strings.CutSuffix(text, lastLine); ok || err != nil {
+			return before, err
+		}
+		if time.Now().After(late) {
+			return "", errors.New("not all of what it printed has arrived in its log")
+		}
+		timer := time.NewTimer(200 * time.Millisecond)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return "", ctx.Err()
+		}
+	}
+}
+
+// printed is what a log has so far (GET /v1/client/fs/cat/:alloc_id).
+func printed(ctx context.Context, client *api.Client, stub *api.AllocationListStub) (string, error) {
 	r, err := client.AllocFS().Cat(&api.Allocation{ID: stub.ID, NodeID: stub.NodeID}, "alloc/logs/probe.stdout.0", (&api.QueryOptions{}).WithContext(ctx))
 	if err != nil {
 		return "", err

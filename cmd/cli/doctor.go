@@ -60,7 +60,7 @@ The checks are described in docs/how-to/doctor.md.`,
 				if err != nil {
 					return err
 				}
-				needs = doctor.Needs{Stack: args[0], Jobs: jobs, Names: namesOf(s)}
+				needs = doctor.Needs{Stack: args[0], Jobs: jobs, Names: namesOf(s), Variables: "drover/stacks/" + s.Name + "/" + s.Environment}
 			}
 			report, err := examine(cmd.Context(), needs, probe, o)
 			if err != nil {
