@@ -180,14 +180,18 @@ func probeGroup(name, driver, image, calls string) *api.TaskGroup {
 	task.RestartPolicy = &api.RestartPolicy{Attempts: ptr(0), Mode: ptr("fail")}
 	task.LogConfig = &api.LogConfig{MaxFiles: ptr(1), MaxFileSizeMB: ptr(1)}
 	task.Env = map[string]string{"NODE": "${node.unique.id}"}
-	task.Templates = []*api.Template{{
-		EmbeddedTmpl: ptr(probeScript + calls + "echo " + lastLine), DestPath: ptr("local/probe.sh"),
-		LeftDelim: ptr("<%drover"), RightDelim: ptr("drover%>"),
-	}}
+	calls += "echo " + lastLine
 	task.Config = map[string]any{"command": "/bin/sh", "args": []string{"${NOMAD_TASK_DIR}/probe.sh"}}
 	if driver == "docker" {
 		task.Config["image"], task.Config["network_mode"] = image, "host"
+		// The container is removed when it has ended, now and then before Nomad has
+		// begun to read its log.
+		calls += "sleep 2\n"
 	}
+	task.Templates = []*api.Template{{
+		EmbeddedTmpl: ptr(probeScript + calls + "exit 0\n"), DestPath: ptr("local/probe.sh"),
+		LeftDelim: ptr("<%drover"), RightDelim: ptr("drover%>"),
+	}}
 	return api.NewTaskGroup(name, 1).AddTask(task)
 }
 
@@ -319,12 +323,12 @@ func output(ctx context.Context, client *api.Client, stub *api.AllocationListStu
 	}
 }
 
-// printed is what a log has so far (GET /v1/client/fs/cat/:alloc_id).
+// printed is what a log has so far (GET /v1/client/fs/logs/:alloc_id), which takes
+// read-logs: to read it as a file would take read-fs.
 func printed(ctx context.Context, client *api.Client, stub *api.AllocationListStub) (string, error) {
-	r, err := client.AllocFS().Cat(&api.Allocation{ID: stub.ID, NodeID: stub.NodeID}, "alloc/logs/probe.stdout.0", (&api.QueryOptions{}).WithContext(ctx))
-	if err != nil {
-		return "", err
-	}
+	cancel := make(chan struct{})
+	frames, errs := client.AllocFS().Logs(&api.Allocation{ID: stub.ID, NodeID: stub.NodeID}, false, "probe", api.FSLogNameStdout, api.OriginStart, 0, cancel, (&api.QueryOptions{}).WithContext(ctx))
+	r := api.NewFrameReader(frames, errs, cancel)
 	defer func() { _ = r.Close() }()
 	text, err := io.ReadAll(io.LimitReader(r, 1<<20))
 	return string(text), err

@@ -82,7 +82,7 @@ func testControllerImage(t *testing.T, r *running, consul []string) {
 func testProbe(t *testing.T, r *running, vars []string) {
 	const image = "drover-e2e/shell:2.0.0"
 	files := map[string]string{}
-	for name, program := range map[string]string{"bin/sh": "sh", "bin/stat": "stat", "bin/id": "id", "bin/rm": "rm"} {
+	for name, program := range map[string]string{"bin/sh": "sh", "bin/stat": "stat", "bin/id": "id", "bin/rm": "rm", "bin/sleep": "sleep"} {
 		path, err := exec.LookPath(program)
 		if err != nil {
 			t.Fatal(err)
