@@ -183,14 +183,11 @@ local function yes(value)
   return value == true or value == 1
 end
 
-local awaiting = 0
 local function await(txn)
   local till = core.now().sec + 5
-  awaiting = awaiting + 1
   while txn.f:nbsrv() == 0 and not yes(txn.f:stopping()) and core.now().sec < till do
     core.msleep(10)
   end
-  awaiting = awaiting - 1
 end
 core.register_action("await_server", { "http-req", "tcp-req" }, await)
 
@@ -213,7 +210,7 @@ core.register_task(function()
   local quiet = 0
   while quiet < 10 do
     core.msleep(100)
-    if tonumber(core.get_info().Stopping) ~= 1 or successor() or awaiting > 0 then
+    if tonumber(core.get_info().Stopping) ~= 1 or successor() then
       quiet = 0
     else
       quiet = quiet + 1

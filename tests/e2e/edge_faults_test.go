@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -182,9 +183,10 @@ func testKilled(t *testing.T, e *entrance) {
 // not wait, since nobody listens meanwhile.
 func testRestarted(t *testing.T, e *entrance) {
 	arrived, release := make(chan struct{}), make(chan struct{})
+	arrive := sync.OnceFunc(func() { close(arrived) }) // a GET may be sent twice
 	slow := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Path == "/slow" {
-			close(arrived)
+			arrive()
 			<-release
 		}
 		fmt.Fprint(w, "at last")
@@ -218,18 +220,22 @@ func testRestarted(t *testing.T, e *entrance) {
 		}
 		answer <- err
 	}()
-	<-arrived
+	select {
+	case <-arrived:
+	case err := <-answer:
+		t.Fatalf("the request did not arrive: %v", err)
+	}
 	list, _, err := e.nomad.Jobs().Allocations("edge", false, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	at := slices.IndexFunc(list, func(a *api.AllocationListStub) bool { return a.ClientStatus == api.AllocClientStatusRunning })
+	if at < 0 {
+		t.Fatal("the edge does not run")
+	}
 	restarted := make(chan error, 1)
 	go func() {
-		for _, a := range list {
-			if a.ClientStatus == api.AllocClientStatusRunning {
-				restarted <- e.nomad.Allocations().Restart(&api.Allocation{ID: a.ID, NodeID: a.NodeID}, "", nil)
-			}
-		}
+		restarted <- e.nomad.Allocations().Restart(&api.Allocation{ID: list[at].ID, NodeID: list[at].NodeID}, "", nil)
 	}()
 	listens := func() bool {
 		conn, err := net.DialTimeout("tcp", e.Loopback()+":9443", time.Second)
