@@ -189,10 +189,15 @@ type Releases struct {
 
 // OpenReleases makes no request.
 func OpenReleases(client *api.Client, stackName, env string) *Releases {
-	return &Releases{client: client, stack: stackName, env: env, folder: stacksFolder + PathName(stackName) + "/" + PathName(env), pageServices: 150}
+	return &Releases{client: client, stack: stackName, env: env, folder: Folder(stackName, env), pageServices: 150}
 }
 
 const stacksFolder = "drover/stacks/"
+
+// Folder is where the Nomad Variables of a stack are in an environment.
+func Folder(stackName, env string) string {
+	return stacksFolder + PathName(stackName) + "/" + PathName(env)
+}
 
 var layoutText = strconv.Itoa(Layout)
 

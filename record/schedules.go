@@ -52,7 +52,7 @@ type Schedules struct {
 
 // OpenSchedules makes no request.
 func OpenSchedules(client *api.Client, stackName, env string) *Schedules {
-	return &Schedules{client: client, prefix: stacksFolder + PathName(stackName) + "/" + PathName(env) + "/schedules/"}
+	return &Schedules{client: client, prefix: Folder(stackName, env) + "/schedules/"}
 }
 
 func (s *Schedules) path(name string) string { return s.prefix + PathName(name) }

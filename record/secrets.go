@@ -65,7 +65,7 @@ func (s *Secrets) of(j render.Job) *api.Client {
 
 // Path of the master variable.
 func (s *Secrets) Path() string {
-	return stacksFolder + PathName(s.stack) + "/" + PathName(s.env) + "/secrets"
+	return Folder(s.stack, s.env) + "/secrets"
 }
 
 // ErrNotFound says that a stack has no secret of that name.

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/doctor"
+	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -60,7 +61,7 @@ The checks are described in docs/how-to/doctor.md.`,
 				if err != nil {
 					return err
 				}
-				needs = doctor.Needs{Stack: args[0], Jobs: jobs, Names: namesOf(s), Variables: "drover/stacks/" + s.Name + "/" + s.Environment}
+				needs = doctor.Needs{Stack: args[0], Jobs: jobs, Names: namesOf(s), Variables: record.Folder(s.Name, s.Environment)}
 			}
 			report, err := examine(cmd.Context(), needs, probe, o)
 			if err != nil {
