@@ -469,6 +469,17 @@ func TestClients(t *testing.T) {
 		return err
 	}
 	until(t, instances)
+	// A client that is killed before it has written down what it started starts
+	// it again; once Nomad says "running" it has.
+	until(t, func() error {
+		allocs, _, err := nomadClient(t, c).Jobs().Allocations("beat", false, nil)
+		for _, a := range allocs {
+			if err == nil && a.ClientStatus != api.AllocClientStatusRunning {
+				err = fmt.Errorf("an allocation is %s", a.ClientStatus)
+			}
+		}
+		return err
+	})
 
 	// One agent at a time can be broken and mended; tasks do not notice.
 	const client = "nomad-client-2"

@@ -36,14 +36,14 @@ func TestRealCluster(t *testing.T) {
 	clients := rollout.Clients{Nomad: nomad, Consul: consul}
 	look := func(n doctor.Needs, probe string) doctor.Report {
 		t.Helper()
-		ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		defer cancel()
 		facts, err := doctor.Collect(ctx, clients, n)
 		if err != nil {
 			t.Fatal(err)
 		}
 		if probe != "" {
-			if err := doctor.Probe(ctx, clients, facts, n, doctor.ProbeOptions{Driver: probe, Timeout: time.Minute}); err != nil {
+			if err := doctor.Probe(ctx, clients, facts, n, doctor.ProbeOptions{Driver: probe, Timeout: 4 * time.Minute}); err != nil {
 				t.Fatal(err)
 			}
 		}
