@@ -29,6 +29,11 @@ type Tools struct {
 	// CacheDir is where builds are kept: by default
 	// ${XDG_CACHE_HOME:-~/.cache}/drover/tools.
 	CacheDir string
+	// BuildFlags are given to go build; what was built with others, or stands
+	// on PATH, is then not taken.
+	BuildFlags []string
+	// Programs are paths of programs that are taken as they are, by name.
+	Programs map[string]string
 	// Events receives progress; it may be nil.
 	Events func(Event)
 }
@@ -74,6 +79,6 @@ func lookupTool(name string) (tool, error) {
 	return tool{}, invalidf("%q is no tool that drover knows: there are %s", name, strings.Join(names, ", "))
 }
 
-func (t tool) flags() []string {
-	return []string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w"}
+func (t Tools) flags() []string {
+	return append([]string{"-trimpath", "-buildvcs=false", "-ldflags=-s -w"}, t.BuildFlags...)
 }

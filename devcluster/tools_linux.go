@@ -22,13 +22,19 @@ import (
 // Path returns the path of the named program, which it builds if need be.
 // Calls for the same program, of one process or several, build it only once.
 func (t Tools) Path(ctx context.Context, name string) (string, error) {
+	if path := t.Programs[name]; path != "" {
+		return path, nil
+	}
 	tl, err := lookupTool(name)
 	if err != nil {
 		return "", err
 	}
-	path, other := tl.onPath(ctx)
-	if path != "" {
-		return path, nil
+	other := "with flags of its own"
+	if t.BuildFlags == nil {
+		var path string
+		if path, other = tl.onPath(ctx); path != "" {
+			return path, nil
+		}
 	}
 	if err := ctx.Err(); err != nil {
 		return "", fmt.Errorf("looking for %s: %w", name, err)
@@ -157,7 +163,7 @@ func (t Tools) build(ctx context.Context, tl tool, other string) (string, error)
 	if err != nil {
 		return "", cannot(err)
 	}
-	key, version, err := tl.key(src)
+	key, version, err := tl.key(src, t.flags())
 	if err != nil {
 		return "", cannot(err)
 	}
@@ -207,7 +213,7 @@ func isExecutable(path string) bool {
 
 // key names a build: all that makes it what it is. version is what the module
 // pins, for a person.
-func (t tool) key(src string) (key, version string, err error) {
+func (t tool) key(src string, flags []string) (key, version string, err error) {
 	h := sha256.New()
 	for _, name := range []string{"go.mod", "go.sum"} {
 		b, err := os.ReadFile(filepath.Join(src, name))
@@ -219,7 +225,7 @@ func (t tool) key(src string) (key, version string, err error) {
 			version = pinned(string(b), t.main)
 		}
 	}
-	fmt.Fprintf(h, "%s %s %v %s/%s", t.main, t.flags(), t.cgo, runtime.GOOS, runtime.GOARCH)
+	fmt.Fprintf(h, "%s %s %v %s/%s", t.main, flags, t.cgo, runtime.GOOS, runtime.GOARCH)
 	return hex.EncodeToString(h.Sum(nil))[:16], version, nil
 }
 
@@ -246,7 +252,7 @@ func noSpace(err error, dir string) error {
 var packageLine = regexp.MustCompile(`^[\w.\-~/]+$`)
 
 func (t Tools) goBuild(ctx context.Context, tl tool, src, out string) error {
-	args := append([]string{"build", "-v", "-mod=readonly"}, tl.flags()...)
+	args := append([]string{"build", "-v", "-mod=readonly"}, t.flags()...)
 	cmd := exec.CommandContext(ctx, "go", append(args, "-o", out, tl.main)...)
 	cmd.Dir = src
 	cmd.Env = append(os.Environ(), "GOFLAGS=", "GOWORK=off", "PWD="+src)

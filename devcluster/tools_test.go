@@ -180,3 +180,28 @@ func TestWrongVersion(t *testing.T) {
 		t.Errorf("an unknown tool: %v", err)
 	}
 }
+
+// TestBuildFlags: what was built without them, or stands on PATH, is another
+// program.
+func TestBuildFlags(t *testing.T) {
+	bin := pathWithout(t, map[string]string{"consul": "echo Consul v1.20.9"})
+	cache := t.TempDir()
+	tools := devcluster.Tools{CacheDir: cache}
+	plain, err := tools.Path(t.Context(), devcluster.Pebble)
+	if err != nil {
+		t.Fatal(err)
+	}
+	tools.BuildFlags = []string{"-tags=none"}
+	flagged, err := tools.Path(t.Context(), devcluster.Pebble)
+	if err != nil || flagged == plain {
+		t.Errorf("with flags: %s, without: %s, %v", flagged, plain, err)
+	}
+	t.Setenv("PATH", "/nowhere") // without Go
+	if path, err := tools.Path(t.Context(), devcluster.Consul); err == nil {
+		t.Errorf("with flags, what is on PATH is taken: %s", path)
+	}
+	tools.Programs = map[string]string{devcluster.Consul: bin + "/consul"}
+	if path, err := tools.Path(t.Context(), devcluster.Consul); err != nil || path != bin+"/consul" {
+		t.Errorf("the program that was given: %s, %v", path, err)
+	}
+}

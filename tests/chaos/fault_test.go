@@ -21,9 +21,7 @@ type fault struct {
 	name string
 	site string
 	// often is how many of the seeds it gets, 1 when 0.
-	often int
-	// hits is what drover's exit code may be beside what the state of the
-	// release says.
+	often  int
 	strike func(ctx context.Context, r *run, hold time.Duration) error
 }
 
@@ -84,26 +82,43 @@ var faults = append([]fault{
 
 func agentFaults() []fault {
 	out := []fault{
+		// Seeds go round over this list: what is put in takes the place of
+		// another, so that those after it stay what they are.
 		{name: "token revoked", site: secure, often: 4, strike: func(ctx context.Context, r *run, _ time.Duration) error {
 			_, err := r.site.nomad.ACLTokens().Delete(r.token, nil)
 			return err
 		}},
-		{name: "disk full", site: full, often: 5, strike: diskFull},
-		{name: "client lost", site: nodes, often: 3, strike: func(ctx context.Context, r *run, _ time.Duration) error {
+		{name: "disk full", site: full, often: 3, strike: diskFull},
+		{name: "the node's clock jumps", site: clocks, strike: jumps(func(r *run) string { return r.site.clock }, ofNode)},
+		{name: "drover's clock jumps", site: clocks, strike: jumps(func(r *run) string { return r.clock }, ofDeploy)},
+		{name: "client stopped until it is lost", site: nodes, strike: func(ctx context.Context, r *run, _ time.Duration) error {
 			name := r.one(r.site.agents(ctx, "nomad", false))
 			if err := r.site.dev.Stop(ctx, name); err != nil {
 				return err
 			}
 			defer r.site.dev.Cont(context.WithoutCancel(ctx), name) //nolint:errcheck // the oracle would see it
-			return r.until(ctx, time.Minute, "the node is down", func() bool { return r.nodeStatus(name) == "down" })
+			return r.untilDown(ctx, name)
 		}},
-		{name: "leader killed", site: nodes, often: 3, strike: func(ctx context.Context, r *run, hold time.Duration) error {
+		{name: "client cut off", site: nodes, strike: func(ctx context.Context, r *run, hold time.Duration) error {
+			return parted(ctx, r, true, node(1+r.upToN(2)), func() error { return wait(ctx, hold) })
+		}},
+		{name: "client cut off until it is lost", site: nodes, strike: func(ctx context.Context, r *run, _ time.Duration) error {
+			far := node(1 + r.upToN(2))
+			return parted(ctx, r, true, far, func() error { return r.untilDown(ctx, far[0]) })
+		}},
+		{name: "leader killed", site: nodes, often: 2, strike: func(ctx context.Context, r *run, hold time.Duration) error {
 			return bounced((*devcluster.Cluster).Kill)(ctx, r, r.leader(ctx), hold)
 		}},
-		{name: "leader stopped and continued", site: nodes, often: 2, strike: func(ctx context.Context, r *run, hold time.Duration) error {
+		{name: "leader cut off from the other agents", site: nodes, often: 2, strike: func(ctx context.Context, r *run, hold time.Duration) error {
+			return parted(ctx, r, false, []string{r.leader(ctx)}, func() error { return wait(ctx, hold) })
+		}},
+		{name: "leader stopped and continued", site: nodes, strike: func(ctx context.Context, r *run, hold time.Duration) error {
 			return paused(ctx, r, r.leader(ctx), hold)
 		}},
-		{name: "region cut off", site: regions, often: 6, strike: func(ctx context.Context, r *run, hold time.Duration) error {
+		{name: "region cut off", site: regions, often: 4, strike: func(ctx context.Context, r *run, hold time.Duration) error {
+			return parted(ctx, r, true, r.site.ofRegion(ctx, "us"), func() error { return wait(ctx, hold) })
+		}},
+		{name: "region stopped and continued", site: regions, often: 2, strike: func(ctx context.Context, r *run, hold time.Duration) error {
 			return paused(ctx, r, "us-nomad-server-1", hold)
 		}},
 		{name: "region lost", site: regions, often: 3, strike: func(ctx context.Context, r *run, hold time.Duration) error {

@@ -472,6 +472,11 @@ func (r *run) quietly(left func() string) {
 	}
 }
 
+// untilDown waits until Nomad has noticed that an agent is gone.
+func (r *run) untilDown(ctx context.Context, agent string) error {
+	return r.until(ctx, time.Minute, "the node is down", func() bool { return r.nodeStatus(agent) == "down" })
+}
+
 // nodeStatus is what Nomad says of the node that an agent is.
 func (r *run) nodeStatus(name string) string {
 	list, _, err := r.site.nomad.Nodes().List(nil)

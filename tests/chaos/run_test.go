@@ -33,6 +33,7 @@ type run struct {
 	env   []string
 	proxy *devtest.Proxy
 	token string // accessor of the deployer, "" without ACLs
+	clock string // of the deploy, see newClock
 
 	base   int            // the release before the one that is struck
 	counts map[string]int // job, and service in Consul → instances that are wanted
@@ -141,6 +142,7 @@ func newRun(t *testing.T, s *site, seed uint64) *run {
 		t.Fatal(err)
 	}
 	r.proxy = devtest.NewProxy(t, s.dev.NomadConfig())
+	r.clock = newClock(t, t.TempDir())
 	r.login()
 	return r
 }
@@ -301,7 +303,7 @@ func (r *run) release(p plan, one, bad, two version) bool {
 		args = append(args, "-o", "json")
 	}
 	began := time.Now()
-	r.deploy = r.site.start(ctx, append(slices.Clone(r.env), "NOMAD_ADDR="+r.proxy.URL), r.args("deploy", args...)...)
+	r.deploy = r.site.start(ctx, append(slices.Clone(r.env), "NOMAD_ADDR="+r.proxy.URL, envClock+"="+r.clock), r.args("deploy", args...)...)
 	var healed time.Time
 	for i, f := range p.faults {
 		select {

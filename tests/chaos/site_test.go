@@ -32,6 +32,7 @@ const (
 	regions = "two regions" // a wave each
 	secure  = "secured"     // one node with ACLs and mutual TLS
 	full    = "small disk"  // one node, all data on a disk of its own
+	clocks  = "clock"       // one node as single, and drover, with clocks that can be set
 	ocis    = "oCIS"        // one node with the whole of it, edge and controller
 )
 
@@ -49,6 +50,8 @@ type site struct {
 	host    string // of routes; "" without an edge
 	disk    string // mounted; "" without one
 	roots   *x509.CertPool
+	hosts   *hosts // of several nodes
+	clock   string // of the node, see newClock; "" where it cannot be set
 }
 
 // name is how the table calls the site.
@@ -64,8 +67,19 @@ func (s *site) client(timeout time.Duration) *http.Client {
 	return &http.Client{Timeout: timeout, Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: s.roots, MinVersion: tls.VersionTLS12}}}
 }
 
-// droverBinary is built once.
-var droverBinary = sync.OnceValues(func() (string, error) {
+// Each is built once.
+var (
+	droverBinary  = sync.OnceValues(func() (string, error) { return buildDrover() })
+	droverClocked = sync.OnceValues(func() (string, error) {
+		flags, err := clockFlags(context.Background())
+		if err != nil {
+			return "", err
+		}
+		return buildDrover(flags...)
+	})
+)
+
+func buildDrover(flags ...string) (string, error) {
 	dir, err := os.MkdirTemp("", "chaos-")
 	if err != nil {
 		return "", err
@@ -74,12 +88,13 @@ var droverBinary = sync.OnceValues(func() (string, error) {
 		return "", err
 	}
 	binary := filepath.Join(dir, "drover")
-	out, err := exec.Command("go", "build", "-o", binary, "../../cmd/drover").CombinedOutput() //nolint:noctx // for all tests
+	args := append([]string{"build", "-o", binary}, flags...)
+	out, err := exec.Command("go", append(args, "../../cmd/drover")...).CombinedOutput() //nolint:noctx // for all tests
 	if err != nil {
 		return "", fmt.Errorf("building drover: %w\n%s", err, out)
 	}
 	return binary, nil
-})
+}
 
 func newSite(t *testing.T, kind string) *site {
 	t.Helper()
@@ -87,7 +102,7 @@ func newSite(t *testing.T, kind string) *site {
 	opts := devcluster.Options{Secure: kind == secure || devtest.Secured()}
 	s.secured = opts.Secure
 	switch kind {
-	case single:
+	case single, clocks:
 		opts.ACME = true
 	case ocis:
 		opts.ACME, opts.Tools = true, []string{devcluster.OCIS}
@@ -104,7 +119,24 @@ func newSite(t *testing.T, kind string) *site {
 	if s.exe, err = os.Executable(); err != nil {
 		t.Fatal(err)
 	}
-	if s.drover, err = droverBinary(); err != nil {
+	binary := droverBinary
+	switch kind {
+	case nodes, regions:
+		s.hosts = newHosts(t)
+		opts.Finder.Programs = s.wrapped(t, devcluster.Tools{})
+	case clocks:
+		binary = droverClocked
+		flags, err := clockFlags(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		opts.Finder.Programs = s.wrapped(t, devcluster.Tools{BuildFlags: flags, Events: func(e devcluster.Event) {
+			if !e.Transient {
+				t.Logf("%s: %s", e.Subject, e.Text)
+			}
+		}})
+	}
+	if s.drover, err = binary(); err != nil {
 		t.Fatal(err)
 	}
 	s.dev = devtest.Cluster(t, opts)
@@ -118,10 +150,38 @@ func newSite(t *testing.T, kind string) *site {
 	if s.consul, err = capi.NewClient(s.dev.ConsulConfig()); err != nil {
 		t.Fatal(err)
 	}
-	if kind == single {
+	if kind == single || kind == clocks {
 		s.openEdge(t)
 	}
 	return s
+}
+
+// wrapped are the programs of agents that are hosts, or have a clock that can
+// be set.
+func (s *site) wrapped(t *testing.T, tools devcluster.Tools) map[string]string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "chaos-")
+	if err == nil {
+		err = os.Chmod(dir, 0o755) // #nosec G302 -- the controller runs as nobody
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	var env []string
+	if tools.BuildFlags != nil {
+		s.clock = newClock(t, dir)
+		env = append(env, envClock+"="+s.clock)
+	}
+	out := map[string]string{}
+	for _, name := range []string{devcluster.Nomad, devcluster.Consul} {
+		program, err := tools.Path(t.Context(), name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out[name] = wrap(t, s.hosts, dir, program, env...)
+	}
+	return out
 }
 
 // mountDisk is a disk of 1 GiB for one test, in memory.
