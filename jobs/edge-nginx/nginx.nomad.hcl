@@ -21,7 +21,7 @@ locals {
   # What a changed template does in the task. Of a signal that finds no task,
   # because it is just being restarted, Nomad makes a failed allocation, which it
   # does not replace in a system job; a script may fail.
-  reload = ["-c", "read -r pid <\"$NOMAD_TASK_DIR/nginx.pid\" && read -r name <\"/proc/$pid/comm\" && [ \"$name\" = nginx ] && kill -HUP \"$pid\""]
+  reload = ["-c", ": >\"$NOMAD_TASK_DIR/reload\""]
   # Headers that say where a message ends, or that the edge itself answers for.
   reserved = "^drover\\.header=[a-z]+ [a-z]+ (?i:connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|content-length|forwarded|x-forwarded-for|x-forwarded-proto|x-forwarded-host)(?: |$)"
 }
@@ -85,8 +85,8 @@ job "edge" {
       config {
         image        = var.driver == "docker" ? var.image : null
         network_mode = var.driver == "docker" ? "host" : null
-        command      = var.driver == "docker" ? "nginx" : var.binary
-        args         = ["-c", "$${NOMAD_TASK_DIR}/nginx.conf", "-p", "$${NOMAD_TASK_DIR}", "-e", "stderr"]
+        command      = "/bin/sh"
+        args         = ["$${NOMAD_TASK_DIR}/run.sh", var.driver == "docker" ? "nginx" : var.binary, "-c", "$${NOMAD_TASK_DIR}/nginx.conf", "-p", "$${NOMAD_TASK_DIR}", "-e", "stderr"]
       }
 
       resources {
@@ -97,6 +97,42 @@ job "edge" {
       # Templates see variables of the node only through the environment.
       env {
         EDGE_BIND_ADDRESS = var.bind_address
+      }
+
+      # nginx is told to reload when the files are others than those that it has
+      # read. local.reload only says to look: when the clock of the node is put
+      # back, Nomad tells of no change that comes before the time of the last one.
+      template {
+        destination = "local/run.sh"
+        change_mode = "noop"
+        data        = <<EOT
+cd "$NOMAD_TASK_DIR"
+files() {
+  cat nginx.conf "$NOMAD_SECRETS_DIR/public.pem" | cksum
+}
+rm -f reload
+loaded=$(files)
+"$@" &
+nginx=$!
+trap 'loaded=; : >reload' HUP
+trap 'kill -QUIT $nginx' QUIT
+trap 'kill -TERM $nginx' TERM INT
+late=0
+while kill -0 $nginx 2>/dev/null; do
+  late=$((late + 1))
+  if [ -e reload ] || [ $late -ge 8 ]; then
+    rm -f reload
+    late=0
+    there=$(files)
+    if [ "$there" != "$loaded" ]; then
+      loaded=$there
+      kill -HUP $nginx
+    fi
+  fi
+  sleep 0.25
+done
+wait $nginx
+EOT
       }
 
       # One file for certificate and key: of two, one is read before the other

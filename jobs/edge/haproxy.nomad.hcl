@@ -134,8 +134,10 @@ job "edge" {
       }
 
       # HAProxy loses a SIGUSR2 that comes at the end of a reload, and would go
-      # on with the old certificate until something else changes. It gets one for
-      # the file that local.reload makes.
+      # on with the old certificate until something else changes. It gets one
+      # when the files are others than those that it has read. local.reload only
+      # says to look: when the clock of the node is put back, Nomad tells of no
+      # change that comes before the time of the last one.
       template {
         destination = "local/run.sh"
         change_mode = "noop"
@@ -143,24 +145,36 @@ job "edge" {
 pid_file=$1
 shift
 cd "$(dirname "$pid_file")"
+files() {
+  cat haproxy.cfg "$NOMAD_SECRETS_DIR/users.cfg" "$NOMAD_SECRETS_DIR"/certs/* | cksum
+}
 # Who is replaced has a successor as long as this file is there.
 : >successor
 rm -f reload
+loaded=$(files)
 "$@" -p "$pid_file" &
 haproxy=$!
-trap ': >reload' USR2
+trap 'loaded=; : >reload' USR2
 trap 'rm -f successor; kill -USR1 $haproxy' USR1
 trap 'rm -f successor; kill -TERM $haproxy' TERM INT
+late=0
 while kill -0 $haproxy 2>/dev/null; do
-  if [ -e reload ]; then
-    rm -f reload "$pid_file"
-    kill -USR2 $haproxy
-    # It writes its pid when the new process runs, and does not when it
-    # refuses its configuration.
-    for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-      sleep 0.25
-      [ -s "$pid_file" ] && break
-    done
+  late=$((late + 1))
+  if [ -e reload ] || [ $late -ge 8 ]; then
+    rm -f reload
+    late=0
+    there=$(files)
+    if [ "$there" != "$loaded" ]; then
+      loaded=$there
+      rm -f "$pid_file"
+      kill -USR2 $haproxy
+      # It writes its pid when the new process runs, and does not when it
+      # refuses its configuration.
+      for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+        sleep 0.25
+        [ -s "$pid_file" ] && break
+      done
+    fi
   fi
   sleep 0.25
 done

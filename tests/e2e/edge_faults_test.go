@@ -178,6 +178,33 @@ func testKilled(t *testing.T, e *entrance) {
 	}
 }
 
+// testUntold changes the configuration without a word, as Nomad does after the
+// clock of a node was put back.
+func testUntold(t *testing.T, e *entrance) {
+	s := serve(t, "untold")
+	e.register(t, "untold", address(s), "drover.route=before.test/")
+	e.reached(t, "https://before.test/")
+	name := map[edge.Kind]string{edge.HAProxy: "haproxy.cfg", edge.Nginx: "nginx.conf"}[e.kind]
+	files, err := filepath.Glob(filepath.Join(e.Dir(), "alloc", "*", "*", "local", name))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no %s: %v", name, err)
+	}
+	for _, file := range files { // of former allocations too
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		next := file + ".next"
+		if err := os.WriteFile(next, bytes.ReplaceAll(text, []byte("before.test"), []byte("after.test")), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(next, file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.reached(t, "https://after.test/")
+}
+
 // testRestarted restarts the edge while a client waits for an answer, which he
 // gets, and others keep connections on which they ask nothing: for those it does
 // not wait, since nobody listens meanwhile.

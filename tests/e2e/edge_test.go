@@ -253,6 +253,7 @@ func TestEdge(t *testing.T) {
 			t.Run("bad tags", func(t *testing.T) { testBadTags(t, e) })
 			t.Run("refused", func(t *testing.T) { testRefused(t, e) })
 			t.Run("killed", func(t *testing.T) { testKilled(t, e) })
+			t.Run("untold", func(t *testing.T) { testUntold(t, e) })
 			t.Run("restarted", func(t *testing.T) { testRestarted(t, e) })
 			t.Run("load", func(t *testing.T) { table += testLoad(t, e) })
 			t.Run("proxy protocol in", func(t *testing.T) {
