@@ -68,6 +68,7 @@ type Plan struct {
 	forgotten []record.Service // see Request.Forget
 	retired   []*stack.Target  // of the last release, and not in the environment any more
 	away      map[string]error // targets that cannot be reached, of a release that is gone on with
+	agreed    bool             // of a release that is gone on with: what it replaces was allowed when it began
 }
 
 // Part is what a wave does in one target.
@@ -287,6 +288,7 @@ func (d *Deployer) prepare(ctx context.Context, p *Plan) error {
 		part := p.Parts[i]
 		opts := d.Rollout
 		opts.Former, opts.KeepRestarts = part.former, p.req.KeepRestarts
+		opts.Replace = opts.Replace || p.agreed
 		opts.Before = func(ctx context.Context, s rollout.Submission) error { return part.run.before(ctx, part.Target, s) }
 		opts.After = func(_ context.Context, s rollout.Submission, index uint64) error {
 			part.run.after(part.Target, s, index)

@@ -266,6 +266,7 @@ func (r *run) rebuild(ctx context.Context) error {
 	if err := r.plan.partition(); err != nil {
 		return err
 	}
+	r.plan.agreed = true // and a job that is not the one that was looked at then is not touched: Service.Expects
 	return r.d.prepare(ctx, r.plan)
 }
 

@@ -123,7 +123,10 @@ func act(ctx context.Context, d *release.Deployer, s *record.Schedule, run *reco
 		if err != nil {
 			return err
 		}
-		res, err = d.Deploy(ctx, p, nil)
+		if err := replacesNothing(p); err != nil {
+			return err
+		}
+		res, err = d.Deploy(ctx, p, replacesNothing)
 		return err
 	}()
 	var open *release.OpenError
@@ -146,6 +149,17 @@ func act(ctx context.Context, d *release.Deployer, s *record.Schedule, run *reco
 			}
 		}
 	}
+}
+
+// replacesNothing is an error for each job that has to be purged to be what it
+// was: nobody is there to allow that, and whoever goes on with a release takes
+// it as allowed.
+func replacesNothing(p *release.Plan) error {
+	var errs []error
+	for _, r := range p.Rollouts() {
+		errs = append(errs, r.Allowed())
+	}
+	return errors.Join(errs...)
 }
 
 // Window is the window of a schedule as it is written, "" for any time.

@@ -49,6 +49,7 @@ func TestReleasesOnCluster(t *testing.T) {
 		"refused midway":     refusedMidway,
 		"bad answers":        badAnswers,
 		"lease kept":         leaseKept,
+		"approved replace":   approvedReplacement,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
