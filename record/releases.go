@@ -75,6 +75,7 @@ type Release struct {
 	Aborting bool `json:"aborting,omitempty"`
 
 	OnFailure string `json:"on_failure"`
+	Keep      int    `json:"keep,omitempty"` // how many releases are kept; 0 where nobody has said so, as in older records
 	Waves     []Wave `json:"waves,omitempty"`
 	// Targets are what is needed to reach them, as package release wrote it.
 	Targets json.RawMessage `json:"targets,omitempty"`

@@ -1,6 +1,7 @@
 package release
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -165,8 +166,17 @@ func (d *Deployer) head(p *Plan, state record.State) *record.Release {
 		Number: number(p.last) + 1, Stack: d.Releases.Stack(), Environment: d.Releases.Environment(),
 		Version: p.req.Version, AppVersion: p.req.AppVersion, Kind: p.req.Kind, Of: p.req.Of,
 		By: d.Holder, Message: p.req.Message, Drover: d.Drover,
-		State: state, Started: time.Now().UTC(), OnFailure: p.onFailure(), Owner: newOwner(),
+		State: state, Started: time.Now().UTC(), OnFailure: p.onFailure(), Keep: d.keep(p.last), Owner: newOwner(),
 	}
+}
+
+// keep is how many releases are kept: what is removed does not come back, so
+// that what was said once holds until something else is said.
+func (d *Deployer) keep(last *record.Release) int {
+	if d.Keep > 0 || last == nil {
+		return d.Keep
+	}
+	return last.Keep
 }
 
 // describe completes a head with what its lines and the request say. It
@@ -708,11 +718,7 @@ func (r *run) tag(ctx context.Context) {
 
 // tidy removes releases that are too old, and their tags.
 func (r *run) tidy(ctx context.Context) {
-	most := r.d.Keep
-	if most <= 0 {
-		most = DefaultKeep
-	}
-	removed, err := r.d.Releases.Keep(ctx, most)
+	removed, err := r.d.Releases.Keep(ctx, cmp.Or(r.d.keep(r.head), DefaultKeep))
 	if err != nil {
 		r.d.warn("old releases are not all removed: %s", err)
 	}

@@ -44,7 +44,7 @@ type Deployer struct {
 	Holder   record.Holder // of the lock
 	LockWait time.Duration // how long to wait for the lock; not at all when 0
 	Timeout  time.Duration // of a release, without going back; none when 0
-	Keep     int           // how many releases are kept; DefaultKeep when 0
+	Keep     int           // how many releases are kept; as many as the last one when 0
 	Drover   string        // version, for the record
 
 	// Secret reads an item of the stack's secrets, for the probes of gates.
@@ -62,7 +62,7 @@ type Deployer struct {
 	emitting sync.Mutex
 }
 
-// DefaultKeep is how many releases are kept.
+// DefaultKeep is how many releases are kept where nobody has said so.
 const DefaultKeep = 10
 
 // Kinds of events beside those of package rollout.

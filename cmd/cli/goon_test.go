@@ -2,8 +2,11 @@ package cli
 
 import (
 	"os"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/drover-nomad/drover/record"
 )
 
 // environment writes the file of an environment, whose path is what -e gets.
@@ -45,4 +48,43 @@ func approvedReplacement(t *testing.T, env []string) {
 	if err != nil || *job.Type != "batch" || w.value("a") != "2" {
 		t.Errorf("b is %v, a has %s, %v", job, w.value("a"), err)
 	}
+}
+
+// historyKept: how many releases are kept is said once, and holds for whatever
+// makes or ends a release later.
+func historyKept(t *testing.T, env []string) {
+	w := newWorld(t, env, "kept-history")
+	kept := func(want ...int) {
+		t.Helper()
+		got, err := w.releases().Numbers(t.Context())
+		if err != nil || !slices.Equal(got, want) {
+			t.Errorf("releases %v are left, want %v (%v)", got, want, err)
+		}
+	}
+	w.write(svc{name: "a", value: "1"})
+	w.want(w.drover(exitUsage, "deploy", w.dir, "--history-max", "0"), "--history-max is greater than 0")
+	w.drover(exitOK, "deploy", w.dir, "--history-max", "2")
+	w.drover(exitOK, "redeploy", w.name)
+	w.drover(exitOK, "redeploy", w.name)
+	kept(2, 3)
+	w.write(svc{name: "a", value: "2"}, svc{name: "b", value: "1", deps: []string{"a"}})
+	slowly(w, "a", "3s")
+	cmd := w.command(env, "deploy", w.dir)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.until("a is submitted", func() bool { return w.value("a") == "2" })
+	_ = cmd.Process.Signal(os.Interrupt)
+	_ = cmd.Wait()
+	w.drover(exitOK, "resume", w.name)
+	kept(3, 4)
+	w.drover(exitOK, "rollback", w.name, "--history-max", "3")
+	w.drover(exitOK, "rollback", w.name)
+	kept(4, 5, 6)
+	// An older record does not say it.
+	if _, err := w.releases().Change(t.Context(), 6, func(h *record.Release) error { h.Keep = 0; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	w.drover(exitOK, "redeploy", w.name)
+	kept(4, 5, 6, 7)
 }

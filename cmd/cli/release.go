@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/drover-nomad/drover/jobs"
 	"github.com/drover-nomad/drover/record"
@@ -26,6 +27,7 @@ type releaseFlags struct {
 	lockWait  time.Duration
 	approval  time.Duration
 	keep      int
+	keepFlag  *pflag.Flag // nil where there is none
 	onFailure string
 	message   string
 	format    string
@@ -48,7 +50,8 @@ func (f *releaseFlags) registerNew(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVarP(&f.message, "message", "m", "", "why, for the record")
 	fl.StringVar(&f.onFailure, "on-failure", "", "stop, revert-service or revert-release (default: revert-release, and stop with nothing good to go back to)")
-	fl.IntVar(&f.keep, "history-max", release.DefaultKeep, "how many releases are kept")
+	fl.IntVar(&f.keep, "history-max", 0, fmt.Sprintf("how many releases are kept (default: as many as before, %d at first)", release.DefaultKeep))
+	f.keepFlag = fl.Lookup("history-max")
 }
 
 func (f *releaseFlags) check() error {
@@ -66,7 +69,7 @@ func (f *releaseFlags) check() error {
 			return err
 		}
 	}
-	if f.keep < 0 {
+	if f.keepFlag != nil && f.keepFlag.Changed && f.keep < 1 {
 		return usagef("--history-max is greater than 0")
 	}
 	return nil

@@ -50,6 +50,7 @@ func TestReleasesOnCluster(t *testing.T) {
 		"bad answers":        badAnswers,
 		"lease kept":         leaseKept,
 		"approved replace":   approvedReplacement,
+		"history kept":       historyKept,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
