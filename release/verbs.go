@@ -363,12 +363,14 @@ func numbers(heads []*record.Release) string {
 
 // Pause stops the release that is being made, at once and where it is: its
 // drover gives up, and Nomad's deployments stand still until `drover resume`.
+// With the release and an error it is paused, and some deployments are not:
+// Pause once more sees to those.
 func (d *Deployer) Pause(ctx context.Context, by string) (*record.Release, error) {
 	last, err := d.Releases.Last(ctx)
 	if err != nil {
 		return nil, err
 	}
-	if last == nil || last.State != record.Running {
+	if last == nil || last.State != record.Running && last.State != record.Paused {
 		return nil, &NotOpenError{last}
 	}
 	// Taking the release over keeps its drover from submitting anything.
@@ -385,19 +387,23 @@ func (d *Deployer) Pause(ctx context.Context, by string) (*record.Release, error
 }
 
 // halt pauses or resumes the deployments of a release that go on (PUT
-// /v1/deployment/pause/:id).
+// /v1/deployment/pause/:id), wherever it can.
 func (d *Deployer) halt(ctx context.Context, h *record.Release, lines []record.Service, pause bool) error {
 	req, err := requestOf(h)
 	if err != nil {
 		return err
 	}
-	for _, t := range req.Targets {
+	return each(len(req.Targets), func(i int) error {
+		t := req.Targets[i]
+		here := slices.DeleteFunc(slices.Clone(lines), func(l record.Service) bool { return l.Target != t.Name || l.Step != record.StepSubmitted })
+		if len(here) == 0 {
+			return nil
+		}
 		c, err := d.Dial(ctx, t, false)
 		if err != nil {
 			return err
 		}
-		here := slices.DeleteFunc(slices.Clone(lines), func(l record.Service) bool { return l.Target != t.Name || l.Step != record.StepSubmitted })
-		err = each(len(here), func(i int) error {
+		return each(len(here), func(i int) error {
 			l := here[i]
 			list, _, err := c.Nomad.Jobs().Deployments(l.JobID, false, query(ctx, l))
 			if err != nil {
@@ -412,9 +418,5 @@ func (d *Deployer) halt(ctx context.Context, h *record.Release, lines []record.S
 			}
 			return nil
 		})
-		if err != nil {
-			return err
-		}
-	}
-	return nil
+	})
 }

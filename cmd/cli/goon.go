@@ -81,7 +81,8 @@ func newPause(streams *IO) *cobra.Command {
 		Short: "Stop a release where it is",
 		Long: `Stop a release that is being made, where it is: its drover submits nothing more
 and ends, and Nomad's deployments stand still. 'drover resume' goes on with it,
-'drover abort' goes back.`,
+'drover abort' goes back. Where a target could not be reached, its deployments go
+on until the release is paused again.`,
 		Example: "  drover pause ocis -e prod",
 		Args:    exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -92,6 +93,9 @@ and ends, and Nomad's deployments stand still. 'drover resume' goes on with it,
 			}
 			d := flags.deployer(cmd, clients, r.Stack(), r.Environment())
 			h, err := d.Pause(cmd.Context(), d.Holder.User+"@"+d.Holder.Host)
+			if err != nil && h != nil {
+				return errRefused{fmt.Errorf("release %d is paused, but not all of its deployments in Nomad: %w; pause it again", h.Number, err), exitCode(err)}
+			}
 			if err != nil {
 				return releaseError(err)
 			}

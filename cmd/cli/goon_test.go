@@ -1,11 +1,16 @@
 package cli
 
 import (
+	"fmt"
+	"net/http"
 	"os"
 	"slices"
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/record"
 )
 
@@ -87,4 +92,81 @@ func historyKept(t *testing.T, env []string) {
 	}
 	w.drover(exitOK, "redeploy", w.name)
 	kept(4, 5, 6, 7)
+}
+
+// pausedAbroad: a target that cannot be reached keeps no other from standing
+// still, and its own deployments do when the release is paused again. One with
+// nothing to pause need not be reached.
+func pausedAbroad(t *testing.T, env []string) {
+	w := newWorld(t, env, "abroad")
+	w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1"}, svc{name: "c", value: "1"})
+	slowly(w, "a", "25s")
+	slowly(w, "b", "25s")
+	far, later := proxyOf(t, env), proxyOf(t, env)
+	abroad := w.environment("abroad", fmt.Sprintf(`
+cluster "far" {
+  address = %q
+}
+cluster "later" {
+  address = %q
+}
+target "far" {
+  cluster  = "far"
+  services = ["b"]
+}
+target "later" {
+  cluster  = "later"
+  services = ["c"]
+}
+target "near" {
+  services = ["a"]
+}
+wave "now" {
+  targets = ["far", "near"]
+}
+wave "later" {}
+`, far.URL, later.URL))
+	deploy := w.command(env, "deploy", w.dir, "-e", abroad)
+	if err := deploy.Start(); err != nil {
+		t.Fatal(err)
+	}
+	records := record.OpenReleases(w.nomad, w.name, "abroad")
+	w.until("a and b are recorded as submitted", func() bool {
+		head, err := records.Last(t.Context())
+		if err != nil || head == nil {
+			return false
+		}
+		lines, err := records.Services(t.Context(), head)
+		submitted := slices.DeleteFunc(lines, func(l record.Service) bool { return l.Step != record.StepSubmitted })
+		return err == nil && len(submitted) == 2
+	})
+	away := func(res http.ResponseWriter, _ *http.Request) bool {
+		http.Error(res, "busy", http.StatusServiceUnavailable)
+		return false
+	}
+	far.Before(away)
+	later.Before(away)
+	w.want(w.drover(exitCluster, "pause", w.name, "-e", "abroad"), "release 1 is paused, but not all of its deployments", far.URL, "pause it again")
+	_ = deploy.Wait()
+	deployments := func(a, b string) {
+		t.Helper()
+		for service, want := range map[string]string{"a": a, "b": b} {
+			d, _, err := w.nomad.Jobs().LatestDeployment(w.job(service), nil)
+			if err != nil || d == nil || d.Status != want {
+				t.Errorf("the deployment of %s is %+v, want %s (%v)", service, d, want, err)
+			}
+		}
+	}
+	deployments("paused", "running")
+	far.Before(nil)
+	w.want(w.drover(exitOK, "pause", w.name, "-e", "abroad"), "release 1 is paused")
+	deployments("paused", "paused")
+	later.Before(nil)
+	w.want(w.drover(exitOK, "resume", w.name, "-e", "abroad"), "(release 1 is deployed)")
+	w.drover(exitBusy, "pause", w.name, "-e", "abroad")
+}
+
+func proxyOf(t *testing.T, env []string) *devtest.Proxy {
+	t.Helper()
+	return devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
 }

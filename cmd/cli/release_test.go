@@ -50,6 +50,7 @@ func TestReleasesOnCluster(t *testing.T) {
 		"bad answers":        badAnswers,
 		"lease kept":         leaseKept,
 		"approved replace":   approvedReplacement,
+		"paused abroad":      pausedAbroad,
 		"history kept":       historyKept,
 	} {
 		t.Run(name, func(t *testing.T) {
