@@ -344,6 +344,7 @@ func (d *Deployer) Rollback(ctx context.Context, number int) (Request, error) {
 	for _, l := range lines {
 		req.Jobs = append(req.Jobs, ofLine(specs[l.Spec], l))
 	}
+	req.place()
 	if to.Values != "" {
 		b, err := d.Releases.Blob(ctx, to.Values)
 		if err != nil {
@@ -352,6 +353,27 @@ func (d *Deployer) Rollback(ctx context.Context, number int) (Request, error) {
 		req.Values = b.Values
 	}
 	return req, nil
+}
+
+// place gives the jobs of a record that no wave of it names to the last one. A
+// deploy of a part of a stack carries on whatever runs, also of services and
+// targets that the stack has no more, and its waves are those of the stack.
+func (req *Request) place() {
+	if len(req.Waves) == 0 {
+		return
+	}
+	named := map[key]bool{}
+	for _, w := range req.Waves {
+		for _, m := range w.Members {
+			named[key{m.Target, m.Service}] = true
+		}
+	}
+	last := req.Waves[len(req.Waves)-1]
+	for _, j := range req.Jobs {
+		if !named[key{j.Target, j.Service}] {
+			last.Members = append(last.Members, stack.Member{Target: j.Target, Service: j.Service})
+		}
+	}
 }
 
 func numbers(heads []*record.Release) string {

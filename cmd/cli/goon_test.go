@@ -170,3 +170,31 @@ func proxyOf(t *testing.T, env []string) *devtest.Proxy {
 	t.Helper()
 	return devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
 }
+
+// carriedOn: what a deploy of a part leaves running is part of its release,
+// also when the stack has no such service or target any more.
+func carriedOn(t *testing.T, env []string) {
+	w := newWorld(t, env, "carried")
+	w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1"})
+	w.drover(exitOK, "deploy", w.dir)
+	w.write(svc{name: "a", value: "2"})
+	w.drover(exitOK, "deploy", w.dir, "--service", "a")
+	w.drover(exitOK, "drift", w.name)
+	w.drover(exitOK, "redeploy", w.name, "b")
+	w.write(svc{name: "a", value: "3"})
+	w.want(w.drover(exitOK, "deploy", w.dir), "b: stopped")
+	w.drover(exitOK, "rollback", w.name, "2")
+	if w.value("a") != "2" || w.value("b") != "1" {
+		t.Errorf("a %s, b %s", w.value("a"), w.value("b"))
+	}
+
+	w = newWorld(t, env, "carried-target")
+	w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1"})
+	near := "target \"near\" {\n  services = [\"a\"]\n}\n"
+	far := fmt.Sprintf("cluster \"far\" {\n  address = %q\n}\ntarget \"far\" {\n  cluster  = \"far\"\n  services = [\"b\"]\n}\n", proxyOf(t, env).URL)
+	w.drover(exitOK, "deploy", w.dir, "-e", w.environment("moving", near+far))
+	w.write(svc{name: "a", value: "2"})
+	w.drover(exitOK, "deploy", w.dir, "-e", w.environment("moving", near), "--service", "a")
+	w.drover(exitOK, "drift", w.name, "-e", "moving")
+	w.want(w.drover(exitOK, "redeploy", w.name, "-e", "moving"), "b@far")
+}
