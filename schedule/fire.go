@@ -80,7 +80,7 @@ func mayRun(ctx context.Context, d *release.Deployer, s *record.Schedule, now ti
 	}
 	// What has failed fails again: once is enough.
 	for i := len(s.Runs) - 1; i >= 0; i-- {
-		if last := s.Runs[i]; !last.Skipped {
+		if last := s.Runs[i]; !last.Skipped && !passing(last) {
 			if !last.OK && last.Base == base {
 				return base, fmt.Sprintf("the same failed at %s (%s), and release %d has not changed since; drover schedule resume tries again",
 					last.At.Format(time.RFC3339), last.Outcome, base), nil
@@ -89,6 +89,23 @@ func mayRun(ctx context.Context, d *release.Deployer, s *record.Schedule, now ti
 		}
 	}
 	return base, "", nil
+}
+
+// passing says that a run did not come to its end for a reason that says
+// nothing of the release.
+func passing(r record.Run) bool {
+	return !r.OK && (r.Base == 0 || r.Outcome == string(rollout.Unreachable) || r.Outcome == string(rollout.Cancelled))
+}
+
+// failure is the outcome of a run that an error has ended.
+func failure(ctx context.Context, err error) string {
+	switch {
+	case ctx.Err() != nil:
+		return string(rollout.Cancelled)
+	case rollout.Unanswered(err):
+		return string(rollout.Unreachable)
+	}
+	return "error"
 }
 
 // act does it and completes the run.
@@ -134,7 +151,7 @@ func act(ctx context.Context, d *release.Deployer, s *record.Schedule, run *reco
 	case errors.Is(err, record.ErrLocked) || errors.As(err, &open):
 		run.Skipped, run.OK, run.Outcome, run.Detail = true, true, "skipped", err.Error()
 	case err != nil:
-		run.OK, run.Outcome, run.Detail = false, "error", err.Error()
+		run.OK, run.Outcome, run.Detail = false, failure(ctx, err), err.Error()
 	case s.Action != stack.ScheduleCheck:
 		outcome := res.Outcome()
 		run.Outcome, run.OK = string(outcome), outcome.OK()

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"os"
 	"slices"
@@ -197,4 +198,62 @@ func carriedOn(t *testing.T, env []string) {
 	w.drover(exitOK, "deploy", w.dir, "-e", w.environment("moving", near), "--service", "a")
 	w.drover(exitOK, "drift", w.name, "-e", "moving")
 	w.want(w.drover(exitOK, "redeploy", w.name, "-e", "moving"), "b@far")
+}
+
+// scheduleGoesOn: a run that the cluster, or the end of its node, kept from its
+// work keeps no other from theirs; one that failed does.
+func scheduleGoesOn(t *testing.T, env []string) {
+	w := newWorld(t, env, "nights")
+	w.write(svc{name: "a", value: "1"})
+	prod := w.environment("prod", `
+drover_driver "raw_exec" {
+  path = "/bin/false"
+}
+schedule "nightly" {
+  crons  = ["0 0 1 1 *"]
+  action = "redeploy"
+}
+`)
+	w.drover(exitOK, "deploy", w.dir, "-e", prod)
+	w.drover(exitOK, "schedule", "apply", w.dir, "-e", prod)
+	fire := []string{"schedule", "fire", w.name, "nightly", "-e", "prod"}
+	proxy := proxyOf(t, env)
+	cmd := w.command([]string{"NOMAD_ADDR=" + proxy.URL, env[1]}, fire...)
+	planning := func(f func(http.ResponseWriter, *http.Request)) {
+		proxy.Before(func(res http.ResponseWriter, req *http.Request) bool {
+			if !strings.HasSuffix(req.URL.Path, "/plan") {
+				return true
+			}
+			f(res, req)
+			return false
+		})
+	}
+	planning(func(res http.ResponseWriter, _ *http.Request) {
+		http.Error(res, "No cluster leader", http.StatusServiceUnavailable)
+	})
+	if out, code := run(cmd); code != exitCluster {
+		t.Errorf("without a leader it ended with %d:\n%s", code, out)
+	}
+	stopped := w.command([]string{"NOMAD_ADDR=" + proxy.URL, env[1]}, fire...)
+	planning(func(_ http.ResponseWriter, req *http.Request) {
+		_, _ = io.Copy(io.Discard, req.Body) // until then nobody sees that the client is gone
+		_ = stopped.Process.Signal(os.Interrupt)
+		<-req.Context().Done()
+	})
+	if out, code := run(stopped); code != exitCancelled {
+		t.Errorf("stopped it ended with %d:\n%s", code, out)
+	}
+	w.want(w.drover(exitOK, fire...), "deployed")
+
+	// Somebody's job, which only a purge could make what it was.
+	if _, _, err := w.nomad.Jobs().Deregister(w.job("a"), true, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.toBatch("a")
+	w.drover(exitOK, "deploy", w.dir)
+	w.want(w.drover(exitError, fire...), "error", "its type changes from batch to service")
+	if job, _, err := w.nomad.Jobs().Info(w.job("a"), nil); err != nil || *job.Type != "batch" {
+		t.Errorf("the schedule replaced it: %v, %v", job, err)
+	}
+	w.want(w.drover(exitOK, fire...), "skipped", "the same failed")
 }

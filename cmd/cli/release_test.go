@@ -50,6 +50,7 @@ func TestReleasesOnCluster(t *testing.T) {
 		"bad answers":        badAnswers,
 		"lease kept":         leaseKept,
 		"approved replace":   approvedReplacement,
+		"schedule goes on":   scheduleGoesOn,
 		"carried on":         carriedOn,
 		"paused abroad":      pausedAbroad,
 		"history kept":       historyKept,
