@@ -34,6 +34,7 @@ const keptRuns = 40
 // Run is one time that a schedule fired, or was not allowed to.
 type Run struct {
 	At      time.Time     `json:"at"`
+	Job     string        `json:"job,omitempty"` // ID of the one that Nomad made for it; older drovers do not say it
 	Skipped bool          `json:"skipped,omitempty"`
 	Base    int           `json:"base,omitempty"`    // the release that was there
 	Release int           `json:"release,omitempty"` // the one that it made

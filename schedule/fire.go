@@ -22,14 +22,15 @@ const (
 
 // Fire does what a schedule says, or does not and says why, and remembers it.
 // It is called by the clock of Nomad, so that nobody may be there to see: the
-// run is the result. unable is what keeps it from doing anything, nil mostly.
+// run is the result. job is the ID of the job that Nomad made for this run, ""
+// outside of Nomad. unable is what keeps it from doing anything, nil mostly.
 // The error says that not even that is known.
-func Fire(ctx context.Context, d *release.Deployer, store *record.Schedules, name string, now func() time.Time, unable error) (record.Run, error) {
+func Fire(ctx context.Context, d *release.Deployer, store *record.Schedules, name, job string, now func() time.Time, unable error) (record.Run, error) {
 	s, err := store.Read(ctx, name)
 	if err != nil {
 		return record.Run{}, err
 	}
-	run := record.Run{At: now().UTC()}
+	run := record.Run{At: now().UTC(), Job: job}
 	base, why, err := mayRun(ctx, d, s, now())
 	if err == nil && why == "" {
 		err = unable
@@ -200,20 +201,20 @@ func Await(ctx context.Context, c *api.Client, store *record.Schedules, s *recor
 	jobID := ""
 	var failed error // told after one more look: a run that failed remembers that first
 	for {
-		now, err := store.Read(ctx, s.Name)
-		if err != nil {
-			return record.Run{}, err
-		}
-		if n := len(now.Runs); n > 0 && (len(s.Runs) == 0 || now.Runs[n-1].At.After(s.Runs[len(s.Runs)-1].At)) {
-			return now.Runs[n-1], nil
-		}
-		if failed != nil {
-			return record.Run{}, failed
-		}
 		if jobID == "" {
 			if eval, _, err := c.Evaluations().Info(evalID, (&api.QueryOptions{}).WithContext(ctx)); err == nil {
 				jobID = eval.JobID
 			}
+		}
+		now, err := store.Read(ctx, s.Name)
+		if err != nil {
+			return record.Run{}, err
+		}
+		if run := runOf(jobID, s.Runs, now.Runs); run != nil {
+			return *run, nil
+		}
+		if failed != nil {
+			return record.Run{}, failed
 		}
 		if jobID != "" {
 			if failed = ended(ctx, c, jobID); failed != nil {
@@ -226,6 +227,26 @@ func Await(ctx context.Context, c *api.Client, store *record.Schedules, s *recor
 			return record.Run{}, context.Cause(ctx)
 		}
 	}
+}
+
+// runOf is the run of a job, nil before there is one. That of an older drover,
+// which does not say whose it is, is the newest that was not there before, and
+// so it is when the job is not known. Times are not compared, since each node
+// has a clock of its own.
+func runOf(jobID string, before, now []record.Run) *record.Run {
+	for i := range now {
+		if now[i].Job != "" && now[i].Job == jobID {
+			return &now[i]
+		}
+	}
+	if len(now) == 0 {
+		return nil
+	}
+	newest := &now[len(now)-1]
+	if newest.Job != "" && jobID != "" || len(before) > 0 && newest.At.Equal(before[len(before)-1].At) {
+		return nil
+	}
+	return newest
 }
 
 // ended is an error when the job has failed without remembering anything.

@@ -377,7 +377,7 @@ func newScheduleFire(streams *IO) *cobra.Command {
 				return err
 			}
 			d.Emit = view.event
-			run, err := schedule.Fire(ctx, d, store, args[1], time.Now, loginErr)
+			run, err := schedule.Fire(ctx, d, store, args[1], os.Getenv("NOMAD_JOB_ID"), time.Now, loginErr)
 			view.close()
 			if err != nil {
 				return scheduleError(ctx, store, err)

@@ -23,6 +23,7 @@ func TestSchedules(t *testing.T) {
 		"DoesNotOverlap": scheduleDoesNotOverlap,
 		"WaitsForNobody": scheduleWaitsForNobody,
 		"OutOfWindow":    scheduleOutOfWindow,
+		"OtherClock":     scheduleOtherClock,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -142,6 +143,29 @@ func scheduleOutOfWindow(t *testing.T, s *site) {
 		t.Error("it was restarted nevertheless")
 	}
 	contains(t, st.want(0, "schedule", "list", ".", "-e", "prod"), "skipped at")
+}
+
+// The run before was on a node whose clock is fast: the one that is waited for
+// is known by its job, not by its time.
+func scheduleOtherClock(t *testing.T, s *site) {
+	st := s.stack(t, map[string]string{
+		"stack.hcl":             "stack \"@\" {}\nservice \"@web\" {}\n",
+		"@web.nomad.hcl":        spec("web", 1, sleeps, ""),
+		"environments/prod.hcl": s.driver() + "schedule \"look\" {\n  crons  = [\"0 0 1 1 *\"]\n  action = \"check\"\n}\n",
+	})
+	st.want(0, "deploy", ".", "-e", "prod")
+	st.want(0, "schedule", "apply", ".", "-e", "prod")
+	ahead := record.Run{At: time.Now().Add(time.Hour).UTC(), OK: true, Outcome: "deployed"}
+	if _, err := record.OpenSchedules(s.client, st.id, "prod").Change(t.Context(), "look", func(r *record.Schedule) { r.Runs = append(r.Runs, ahead) }); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		contains(t, st.want(0, "schedule", "run", ".", "look", "-e", "prod", "--timeout", "1m"), "in-sync")
+	}
+	runs := st.runsOf("look")
+	if len(runs) != 3 || runs[1].Job == "" || runs[1].Job == runs[2].Job {
+		t.Errorf("%+v", runs)
+	}
 }
 
 // A schedule fires, through the API socket of its task, and leaves a release;
