@@ -269,14 +269,35 @@ func newDevEnv(streams *IO, opts *devcluster.Options) *cobra.Command {
 			if exe, err := os.Executable(); err == nil {
 				env = append(env, "NOMAD_VAR_drover_binary="+exe)
 			}
-			for _, v := range env {
-				fmt.Fprintf(streams.Out, "export %s\n", v)
-			}
-			return nil
+			return printExports(streams.Out, env)
 		},
 	}
 	cmd.Flags().StringVar(&region, "region", "", "region of a cluster with several (default the first)")
 	return cmd
+}
+
+// printExports writes variables, each NAME=VALUE, so that any shell reads them
+// as they are.
+func printExports(w io.Writer, env []string) error {
+	for _, v := range env {
+		name, value, _ := strings.Cut(v, "=")
+		if _, err := fmt.Fprintf(w, "export %s=%s\n", name, shellQuote(value)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// shellQuote quotes what a shell would make something else of: a list keeps its
+// double quotes, a path its spaces.
+func shellQuote(text string) string {
+	if !strings.ContainsFunc(text, func(r rune) bool {
+		letter := r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9'
+		return !letter && !strings.ContainsRune("_./:@%+,-", r)
+	}) {
+		return text
+	}
+	return "'" + strings.ReplaceAll(text, "'", `'\''`) + "'"
 }
 
 func newDevTools(streams *IO) *cobra.Command {

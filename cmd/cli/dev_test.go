@@ -192,6 +192,32 @@ func TestDevInterrupted(t *testing.T) {
 	}
 }
 
+// What env prints is read by a shell, which keeps values as they are.
+func TestDevEnvInShell(t *testing.T) {
+	env := []string{
+		"PLAIN=http://127.0.0.1:4646/a_b.c@d%e+f,g-h", "EMPTY=", `LIST=["drover.test"]`, "EXE=/home/a b/drover", "EQUALS=a=b",
+		`ODD=it's $HOME ` + "`id`" + ` \ "x" * ~ & | ; # (y)`, "LINES=one\ntwo",
+	}
+	var out strings.Builder
+	if err := printExports(&out, env); err != nil {
+		t.Fatal(err)
+	}
+	if !strings.HasPrefix(out.String(), "export "+env[0]+"\n") {
+		t.Errorf("what needs no quotes has some:\n%s", out.String())
+	}
+	sh := exec.Command("sh", "-c", `eval "$1"; env -0`, "sh", out.String())
+	sh.Env = []string{"PATH=" + os.Getenv("PATH")}
+	got, err := sh.Output()
+	if err != nil {
+		t.Fatalf("%v of\n%s", err, out.String())
+	}
+	for _, v := range env {
+		if !strings.Contains("\x00"+string(got), "\x00"+v+"\x00") {
+			t.Errorf("a shell does not make %q of\n%s", v, out.String())
+		}
+	}
+}
+
 func TestDevMistakes(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "none")
 	for _, tc := range []struct {
