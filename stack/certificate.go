@@ -116,6 +116,7 @@ func (s *Stack) issuer(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 	i := &Issuer{Name: b.Labels[0], DirectoryURL: v.DirectoryURL, CA: v.CAPEM, Email: v.Email, Range: b.DefRange}
 	if v.EAB != nil {
 		i.EABKeyID, i.EABMACKey = v.EAB.KeyID, v.EAB.MACKey
+		s.keepSecret(attrExpr(childBlock(b, "eab"), "mac_key"))
 	}
 	if !strings.HasPrefix(v.DirectoryURL, "https://") {
 		diags = append(diags, errAt(attrRange(b, "directory_url"), "An issuer is reached by https", "Write the URL of its ACME directory."))

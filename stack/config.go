@@ -181,7 +181,9 @@ func (s *Stack) check(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 	}
 	if v.BasicAuth != nil {
 		c.Username, c.Password = v.BasicAuth.Username, v.BasicAuth.Password
+		s.keepSecret(attrExpr(childBlock(b, "basic_auth"), "password"))
 	}
+	s.keepSecretHeaders(attrExpr(b, "headers"), ctx)
 	if v.Timeout != "" {
 		d, err := time.ParseDuration(v.Timeout)
 		if err != nil || d <= 0 {
@@ -212,11 +214,23 @@ func precondition(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 
 // attrRange is where an attribute of b is written, or b itself.
 func attrRange(b *hcl.Block, name string) hcl.Range {
-	c, _, _ := b.Body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: name}}})
-	if a := c.Attributes[name]; a != nil {
+	if a := attribute(b, name); a != nil {
 		return a.Expr.Range()
 	}
 	return b.DefRange
+}
+
+// attrExpr is what an attribute of b is set to, null when it is not there.
+func attrExpr(b *hcl.Block, name string) hcl.Expression {
+	if a := attribute(b, name); a != nil {
+		return a.Expr
+	}
+	return hcl.StaticExpr(cty.NullVal(cty.DynamicPseudoType), b.DefRange)
+}
+
+func attribute(b *hcl.Block, name string) *hcl.Attribute {
+	c, _, _ := b.Body.PartialContent(&hcl.BodySchema{Attributes: []hcl.AttributeSchema{{Name: name}}})
+	return c.Attributes[name]
 }
 
 // checkReferences looks at what services and the dns block name: each other

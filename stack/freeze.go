@@ -17,8 +17,10 @@ type frozen struct {
 
 // Freeze is the stack without its files and layers, as JSON: what is left to
 // know of it once its jobs are rendered. Secrets that a stack may hold in
-// clear, the keys of external account bindings and the passwords of checks,
-// are left out.
+// clear, the keys of external account bindings and the credentials of checks,
+// are left out, and with them the values of the variables that they are passed
+// with: nothing that is done with rendered jobs needs them. A key that a CA asks
+// for is taken from where the certificates are stored.
 func Freeze(s *Stack) ([]byte, error) {
 	c := *s
 	c.FS, c.Dir, c.Plain = nil, "", nil
@@ -37,7 +39,7 @@ func Freeze(s *Stack) ([]byte, error) {
 		c.Issuers[i] = &copied
 	}
 	f := frozen{Stack: &c, Values: map[string]json.RawMessage{}}
-	for name, v := range s.Values {
+	for name, v := range s.PublicValues() {
 		text, err := ctyjson.Marshal(v, cty.DynamicPseudoType)
 		if err != nil {
 			return nil, fmt.Errorf("writing the value of %s: %w", name, err)

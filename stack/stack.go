@@ -60,6 +60,11 @@ type Stack struct {
 	// values stands here as SERVICE.NAME.
 	Values map[string]cty.Value
 
+	// SecretVariables are the names of those variables that secrets are passed
+	// with which a stack may hold in clear: keys of external account bindings
+	// and credentials of checks. See [Stack.PublicValues].
+	SecretVariables []string `json:",omitempty"`
+
 	// Variables, Base and Overlay are the layers that all services share:
 	// variables.hcl, _base.nomad.hcl and the environment's file. Nil when the
 	// stack has none.

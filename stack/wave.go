@@ -2,7 +2,6 @@ package stack
 
 import (
 	"fmt"
-	"net/http"
 	"net/url"
 	"slices"
 	"strings"
@@ -120,8 +119,7 @@ func (r *environmentReader) gate(b *hcl.Block, v gateBlock, w *Wave) {
 		r.bad(attrRange(b, "http"), fmt.Sprintf("Invalid URL %q of a gate", v.HTTP), "Write it whole: https://HOST/PATH.")
 	}
 	for name := range v.Headers {
-		switch http.CanonicalHeaderKey(name) {
-		case "Authorization", "Proxy-Authorization", "Cookie":
+		if secretHeader(name) {
 			r.bad(attrRange(b, "headers"), fmt.Sprintf("The header %s of a gate is a secret", name), asSecret)
 		}
 	}

@@ -98,10 +98,11 @@ at all when anything in the cluster has moved since.`,
 	return cmd
 }
 
-// valuesOf are the values of a stack's variables as JSON, for the record.
+// valuesOf are the values of a stack's variables as JSON, for the record, which
+// holds no secrets.
 func valuesOf(s *stack.Stack) (json.RawMessage, error) {
 	values := map[string]ctyjson.SimpleJSONValue{}
-	for name, v := range s.Values {
+	for name, v := range s.PublicValues() {
 		values[name] = ctyjson.SimpleJSONValue{Value: v}
 	}
 	text, err := json.Marshal(values)

@@ -1,0 +1,73 @@
+package stack
+
+import (
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/hcl/v2"
+	"github.com/zclconf/go-cty/cty"
+)
+
+// PublicValues are the values that may be written down where secrets may not:
+// in records and in saved plans.
+func (s *Stack) PublicValues() map[string]cty.Value {
+	out := maps.Clone(s.Values)
+	maps.DeleteFunc(out, func(name string, _ cty.Value) bool {
+		// SERVICE.NAME, where a service declares it anew
+		return slices.Contains(s.SecretVariables, name[strings.LastIndex(name, ".")+1:])
+	})
+	return out
+}
+
+// keepSecret notes the variables that the value of a secret is made of.
+func (s *Stack) keepSecret(e hcl.Expression) {
+	for _, t := range e.Variables() {
+		if name := variableName(t); name != "" && !slices.Contains(s.SecretVariables, name) {
+			s.SecretVariables = append(s.SecretVariables, name)
+		}
+	}
+}
+
+// keepSecretHeaders notes the variables of those HTTP headers that are
+// credentials. Any may be, where headers are not written out one by one.
+func (s *Stack) keepSecretHeaders(headers hcl.Expression, ctx *hcl.EvalContext) {
+	pairs, diags := hcl.ExprMap(headers)
+	if diags.HasErrors() {
+		s.keepSecret(headers)
+		return
+	}
+	for _, p := range pairs {
+		name, diags := p.Key.Value(ctx)
+		known := !diags.HasErrors() && name.Type() == cty.String && name.IsKnown() && !name.IsNull()
+		if !known || secretHeader(name.AsString()) {
+			s.keepSecret(p.Value)
+		}
+	}
+}
+
+// variableName is NAME in var.NAME or var["NAME"], "" for anything else.
+func variableName(t hcl.Traversal) string {
+	if len(t) < 2 || t.RootName() != "var" {
+		return ""
+	}
+	switch step := t[1].(type) {
+	case hcl.TraverseAttr:
+		return step.Name
+	case hcl.TraverseIndex:
+		if step.Key.Type() == cty.String {
+			return step.Key.AsString()
+		}
+	}
+	return ""
+}
+
+// secretHeader says that an HTTP header is a credential.
+func secretHeader(name string) bool {
+	switch http.CanonicalHeaderKey(name) {
+	case "Authorization", "Proxy-Authorization", "Cookie":
+		return true
+	}
+	return false
+}
