@@ -27,7 +27,7 @@ func (m *Manager) account(ctx context.Context) (*Account, error) {
 // ca is the client for an issuer.
 func (m *Manager) ca(ctx context.Context, name string) (*ca, error) {
 	i, ok := m.ownIssuer(name)
-	if !ok {
+	if !ok || i.lacksKey() {
 		a, err := m.account(ctx)
 		if err != nil {
 			return nil, err

@@ -242,6 +242,43 @@ func TestIssueEAB(t *testing.T) {
 	}
 }
 
+// A saved plan has no key of a binding: the one that is stored is used, and
+// stays.
+func TestIssueEABWithStoredKey(t *testing.T) {
+	t.Parallel()
+	mac := base64.RawURLEncoding.EncodeToString([]byte("0123456789abcdef0123456789abcdef"))
+	w := newWorld(t, acmetest.Options{EAB: map[string]string{"kid-1": mac}})
+	with := func(eab acme.EAB) func(*acme.Config) {
+		return func(c *acme.Config) {
+			i := w.issuer()
+			i.EAB = &eab
+			c.Issuers = []acme.Issuer{i}
+		}
+	}
+	spec := acme.Spec{Name: "a", Names: []string{"a.example.com"}}
+	missing := func(keyID string) {
+		t.Helper()
+		var ie *acme.IssuerError
+		if _, err := w.manager(t, with(acme.EAB{KeyID: keyID})).Apply(t.Context(), spec); !errors.As(err, &ie) || ie.Kind != acme.KindConfig || !strings.Contains(err.Error(), "neither given nor stored") {
+			t.Errorf("without a key for %s: %v", keyID, err)
+		}
+	}
+	missing("kid-1")
+	if _, err := w.manager(t, with(acme.EAB{KeyID: "kid-1", MACKey: record.NewValue(mac)})).Apply(t.Context(), spec); err != nil {
+		t.Fatal(err)
+	}
+	missing("kid-2")
+	// Nobody has registered yet: that needs the key.
+	w.issue(t, w.manager(t, with(acme.EAB{KeyID: "kid-1"})), spec)
+	a, err := w.store.Account(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if eab := a.Issuers["pebble"].EAB; eab == nil || eab.KeyID != "kid-1" || eab.MACKey.Reveal() != mac {
+		t.Errorf("the stored binding is not what it was")
+	}
+}
+
 func TestIssueTwentyWithBadNonces(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, acmetest.Options{RejectNonces: 50})

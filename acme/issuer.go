@@ -48,8 +48,27 @@ type Issuer struct {
 
 // EAB is an external account binding: an account that exists at the CA.
 type EAB struct {
-	KeyID  string       `json:"key_id"`
-	MACKey record.Value `json:"-"` // base64url, as CAs give it
+	KeyID string `json:"key_id"`
+	// MACKey is base64url, as CAs give it; empty for the one that the store has.
+	MACKey record.Value `json:"-"`
+}
+
+// lacksKey says that the key of the binding is not known here, as after a
+// saved plan, which holds no secrets.
+func (i Issuer) lacksKey() bool { return i.EAB != nil && i.EAB.MACKey.Reveal() == "" }
+
+// withKeyOf is i with the key of its binding, from the store when i lacks it.
+func (i Issuer) withKeyOf(a *Account) (Issuer, error) {
+	if !i.lacksKey() {
+		return i, nil
+	}
+	known := a.Issuers[i.Name]
+	if known.EAB == nil || known.EAB.KeyID != i.EAB.KeyID || known.lacksKey() {
+		return i, &IssuerError{Issuer: i.Name, Step: "reading its settings", Kind: KindConfig,
+			Err: fmt.Errorf("the MAC key of its external account binding %s is neither given nor stored: give it once with the stack's files (a saved plan does not hold it)", i.EAB.KeyID)}
+	}
+	i.EAB = known.EAB
+	return i, nil
 }
 
 // BuiltinIssuers are Let's Encrypt and its staging environment.

@@ -207,20 +207,15 @@ func specEqual(a, b Spec) bool {
 // rememberIssuers keeps the settings of a spec's issuers in the store, for
 // managers that do not have them.
 func (m *Manager) rememberIssuers(ctx context.Context, spec Spec) error {
-	var given []Issuer
-	for _, name := range spec.Issuers {
-		if i, ok := m.ownIssuer(name); ok {
-			if err := i.Validate(); err != nil {
-				return err
-			}
-			given = append(given, i)
-		}
-	}
 	a, err := m.c.Store.Account(ctx)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
 	if a != nil {
+		given, err := m.given(a, spec)
+		if err != nil {
+			return err
+		}
 		same := func(i Issuer) bool {
 			known, ok := a.Issuers[i.Name]
 			return ok && issuerEqual(known, i)
@@ -230,15 +225,36 @@ func (m *Manager) rememberIssuers(ctx context.Context, spec Spec) error {
 		}
 	}
 	a, err = m.c.Store.updateAccount(ctx, func(a *Account) error {
+		given, err := m.given(a, spec)
 		for _, i := range given {
 			a.Issuers[i.Name] = i
 		}
-		return nil
+		return err
 	})
 	if err != nil {
 		return err
 	}
 	return m.knows(a, spec)
+}
+
+// given are those issuers of a spec that m was told of.
+func (m *Manager) given(a *Account, spec Spec) ([]Issuer, error) {
+	var out []Issuer
+	for _, name := range spec.Issuers {
+		i, ok := m.ownIssuer(name)
+		if !ok {
+			continue
+		}
+		i, err := i.withKeyOf(a)
+		if err == nil {
+			err = i.Validate()
+		}
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, i)
+	}
+	return out, nil
 }
 
 func (m *Manager) knows(a *Account, spec Spec) error {
@@ -269,7 +285,7 @@ func (m *Manager) ownIssuer(name string) (Issuer, bool) {
 // issuer finds an issuer by name: ours first, then those of the store.
 func (m *Manager) issuer(a *Account, name string) (Issuer, error) {
 	if i, ok := m.ownIssuer(name); ok {
-		return i, nil
+		return i.withKeyOf(a)
 	}
 	if i, ok := a.Issuers[name]; ok {
 		return i, nil
