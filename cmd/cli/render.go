@@ -3,6 +3,7 @@ package cli
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -129,17 +130,18 @@ func writeJobs(dir, format string, s *stack.Stack, jobs []render.Job) error {
 		byTarget[j.Target] = append(byTarget[j.Target], j)
 	}
 	if len(byTarget) < 2 {
-		return writeTarget(dir, format, s, jobs)
+		return writeTarget(dir, dir, format, s, jobs)
 	}
 	for target, jobs := range byTarget {
-		if err := writeTarget(filepath.Join(dir, target), format, s, jobs); err != nil {
+		if err := writeTarget(filepath.Join(dir, target), dir, format, s, jobs); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func writeTarget(dir, format string, s *stack.Stack, jobs []render.Job) error {
+// writeTarget writes those of one target into dir, which is out or in it.
+func writeTarget(dir, out, format string, s *stack.Stack, jobs []render.Job) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // job specs are no secret
 		return fmt.Errorf("writing the job specs: %w", err)
 	}
@@ -159,14 +161,20 @@ func writeTarget(dir, format string, s *stack.Stack, jobs []render.Job) error {
 	if format == "json" || s.Plain != nil {
 		return nil
 	}
-	if err := copyAssets(dir, s.FS); err != nil {
+	if err := copyAssets(dir, out, s.FS); err != nil {
 		return fmt.Errorf("copying the stack's files: %w", err)
 	}
 	return nil
 }
 
-// copyAssets copies the files of a stack that are not HCL.
-func copyAssets(dir string, from fs.FS) error {
+// copyAssets copies the files of a stack that are not HCL, but not what is in
+// out, which may be in the stack itself. Who could not read a file still cannot:
+// it may be a private key.
+func copyAssets(dir, out string, from fs.FS) error {
+	target, err := os.Stat(out)
+	if err != nil {
+		return err
+	}
 	return fs.WalkDir(from, ".", func(name string, d fs.DirEntry, err error) error {
 		if err != nil || name == "." {
 			return err
@@ -176,6 +184,13 @@ func copyAssets(dir string, from fs.FS) error {
 				return fs.SkipDir
 			}
 			return nil
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && os.SameFile(info, target) {
+			return fs.SkipDir
 		}
 		if d.IsDir() || !d.Type().IsRegular() || strings.HasSuffix(name, ".hcl") {
 			return nil
@@ -188,6 +203,14 @@ func copyAssets(dir string, from fs.FS) error {
 		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil { //nolint:gosec // job specs are no secret
 			return err
 		}
-		return os.WriteFile(to, text, 0o644) //nolint:gosec // as above
+		return writeAsset(to, text, info.Mode().Perm()&0o755|0o200) // those of a stack that ships are read-only
 	})
+}
+
+// writeAsset writes a file with just these rights, also where one was before.
+func writeAsset(name string, text []byte, mode fs.FileMode) error {
+	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	return os.WriteFile(name, text, mode)
 }
