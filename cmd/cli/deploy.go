@@ -400,12 +400,14 @@ func (v *deployView) gate(e release.Event) {
 	}
 }
 
-// stackArgs names the stack on a command line.
-func (v *deployView) stackArgs() string {
-	if v.env == stack.DefaultEnvironment {
-		return v.name
+func (v *deployView) stackArgs() string { return stackArgs(v.name, v.env) }
+
+// stackArgs names a stack on a command line.
+func stackArgs(name, env string) string {
+	if env == "" || env == stack.DefaultEnvironment {
+		return name
 	}
-	return v.name + " -e " + v.env
+	return name + " -e " + env
 }
 
 func (v *deployView) progress(e release.Event) {

@@ -61,7 +61,7 @@ group that is scaled is no drift. With --detailed-exitcode the command ends with
 					"drifted": differs > 0, "services": drift,
 				})
 			} else {
-				err = printDrift(streams, r.Stack(), of.Number, drift, differs)
+				err = printDrift(streams, r.Stack(), r.Environment(), of.Number, drift, differs)
 			}
 			if err == nil && detailed && differs > 0 {
 				return errSilent{codeChanges}
@@ -75,7 +75,7 @@ group that is scaled is no drift. With --detailed-exitcode the command ends with
 	return cmd
 }
 
-func printDrift(streams *IO, name string, number int, drift []release.Drift, differs int) error {
+func printDrift(streams *IO, name, env string, number int, drift []release.Drift, differs int) error {
 	var b bytes.Buffer
 	v := planView{w: &b, color: streams.Color}
 	for _, w := range drift {
@@ -100,7 +100,7 @@ func printDrift(streams *IO, name string, number int, drift []release.Drift, dif
 		return err
 	}
 	if differs > 0 {
-		fmt.Fprintf(streams.Err, "Next: drover rollback %s %d, or drover deploy\n", name, number)
+		fmt.Fprintf(streams.Err, "Next: drover rollback %s, or drover deploy %s\n", stackArgs(fmt.Sprint(name, " ", number), env), stackArgs(name, env))
 	}
 	return nil
 }

@@ -100,7 +100,8 @@ on until the release is paused again.`,
 				return releaseError(err)
 			}
 			fmt.Fprintf(streams.Out, "%s: release %d is paused\n", r.Stack(), h.Number)
-			fmt.Fprintf(streams.Err, "Next: drover resume %s, or drover abort %s\n", args[0], args[0])
+			of := stackArgs(args[0], r.Environment())
+			fmt.Fprintf(streams.Err, "Next: drover resume %s, or drover abort %s\n", of, of)
 			return nil
 		},
 	}

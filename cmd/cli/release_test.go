@@ -597,7 +597,10 @@ func pauses(t *testing.T, env []string) {
 	w := newWorld(t, env, "paused")
 	w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1", deps: []string{"a"}})
 	slowly(w, "a", "8s")
-	cmd := w.command(env, "deploy", w.dir)
+	conf := t.TempDir()
+	write(t, conf, map[string]string{"prod.hcl": ""})
+	prod := conf + "/prod.hcl"
+	cmd := w.command(env, "deploy", w.dir, "-e", prod)
 	done := make(chan string, 1)
 	var code int
 	go func() {
@@ -606,17 +609,17 @@ func pauses(t *testing.T, env []string) {
 		done <- out
 	}()
 	w.until("a is submitted", func() bool { return w.value("a") == "1" })
-	w.want(w.drover(exitOK, "pause", w.name), "release 1 is paused")
+	w.want(w.drover(exitOK, "pause", w.name, "-e", "prod"), "release 1 is paused", "Next: drover resume paused -e prod, or drover abort paused -e prod\n")
 	out := <-done
 	if code != exitCancelled {
 		t.Errorf("the deploy ended with %d:\n%s", code, out)
 	}
-	w.want(out, "drover resume")
+	w.want(out, "drover resume paused -e prod")
 	if w.value("b") != "" {
 		t.Error("b was submitted")
 	}
-	w.want(w.drover(exitError, "status", w.dir), "paused")
-	w.want(w.drover(exitOK, "resume", w.name), "(release 1 is deployed)")
+	w.want(w.drover(exitError, "status", w.dir, "-e", prod), "paused", "drover resume paused -e prod finishes it, drover abort paused -e prod goes back\n")
+	w.want(w.drover(exitOK, "resume", w.name, "-e", "prod"), "(release 1 is deployed)")
 	if w.value("b") != "1" {
 		t.Error("b was not submitted")
 	}

@@ -205,7 +205,7 @@ func (s releaseStatus) print(w io.Writer) {
 		fmt.Fprintf(w, "release %d is %s: %s\n\n", h.Number, h.State, s.Holder)
 	case h != nil && h.State.Open():
 		fmt.Fprintf(w, "release %d of %s is %s; drover resume %s finishes it, drover abort %s goes back\n\n",
-			h.Number, h.Started.Local().Format("2006-01-02 15:04:05"), release.Describe(h), h.Stack, h.Stack)
+			h.Number, h.Started.Local().Format("2006-01-02 15:04:05"), release.Describe(h), stackArgs(h.Stack, h.Environment), stackArgs(h.Stack, h.Environment))
 	case s.Holder != nil:
 		fmt.Fprintf(w, "being changed by %s\n\n", s.Holder)
 	case h != nil:
