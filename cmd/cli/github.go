@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 
 	"github.com/drover-nomad/drover/release"
+	"github.com/drover-nomad/drover/render/lint"
 )
 
 // annotate writes a workflow command of GitHub Actions, which shows it at the
@@ -58,6 +59,18 @@ func annotateDiagnostic(streams *IO, d *hcl.Diagnostic) {
 		message = d.Summary
 	}
 	annotate(streams, level, message, properties...)
+}
+
+func annotateFinding(streams *IO, f lint.Finding) {
+	properties := []string{"title", f.Rule}
+	if f.File != "" {
+		properties = append(properties, "file", f.File, "line", strconv.Itoa(f.Line), "col", strconv.Itoa(f.Column))
+	}
+	message := f.Message
+	if f.Mend != "" {
+		message += "; " + f.Mend
+	}
+	annotate(streams, string(f.Severity), message, properties...)
 }
 
 // annotateEnd tells the end of a release that did not come out well, and which

@@ -51,6 +51,9 @@ are no errors (warnings are allowed) and 2 when there are.`,
 			case !about:
 				return err
 			}
+			for _, f := range findings {
+				annotateFinding(streams, f)
+			}
 			failed := slices.ContainsFunc(findings, func(f lint.Finding) bool { return f.Severity == lint.Error })
 			if format == "json" {
 				enc := json.NewEncoder(streams.Out)

@@ -93,7 +93,9 @@ func Stack(ctx context.Context, jobs []render.Job, disable []string) ([]Finding,
 }
 
 // FromError turns what loading or rendering a stack said into findings. It
-// returns false for an error that is not about the stack's text.
+// returns false for an error that is not about the stack's text, and for one of
+// which disable leaves nothing: no rule has looked at such a stack, so it is not
+// without findings.
 func FromError(err error, disable []string) ([]Finding, bool) {
 	var diags hcl.Diagnostics
 	if !errors.As(err, &diags) {
@@ -114,7 +116,7 @@ func FromError(err error, disable []string) ([]Finding, bool) {
 		}
 		l.add(Rule{Name: name, Severity: Error}, "", at, d.Summary, d.Detail)
 	}
-	return l.sorted(), true
+	return l.sorted(), len(l.findings) > 0
 }
 
 // list collects findings, one per rule, place and message.
