@@ -6,9 +6,11 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 )
 
@@ -48,7 +50,8 @@ func asker(streams *IO, format string) func(context.Context, release.Approval) (
 }
 
 func newApprove(streams *IO) *cobra.Command {
-	return goOn(streams, &cobra.Command{
+	var cmd *cobra.Command
+	cmd = goOn(streams, &cobra.Command{
 		Use:   "approve STACK",
 		Short: "Approve the wave of a release that waits for it, and go on",
 		Long: `Approve the wave of a release that waits for it. A drover that waits, on a
@@ -61,9 +64,23 @@ gone on with here, as 'drover resume' does. 'drover abort' goes back instead.`,
 			return release.Result{}, err
 		}
 		if holder != nil {
-			fmt.Fprintf(streams.Out, "%s: wave %s is approved; %s goes on\n", d.Releases.Stack(), wave, holder)
+			approved(streams, d, cmd.Flag("output").Value.String() == "json", wave, holder)
 			return release.Result{}, errSilent{exitOK}
 		}
 		return d.Resume(ctx, false)
+	})
+	return cmd
+}
+
+// approved tells that somebody else, who waits, goes on.
+func approved(streams *IO, d *release.Deployer, asJSON bool, wave string, holder *record.Holder) {
+	name, env := d.Releases.Stack(), d.Releases.Environment()
+	if !asJSON {
+		fmt.Fprintf(streams.Out, "%s: wave %s is approved; %s goes on\n", name, wave, holder)
+		return
+	}
+	newDeployView(streams, name, env, asJSON).json(map[string]any{
+		"time": time.Now(), "event": "end", "stack": name, "environment": env,
+		"outcome": "approved", "exit_code": exitOK, "wave": wave, "holder": holder,
 	})
 }

@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -58,7 +60,9 @@ key. No CA is asked. drover cert issue follows when the edge runs.`,
 					if err != nil {
 						return err
 					}
-					fmt.Fprintf(streams.Out, "%s  %s  %s\n", spec.Name, o.Status.Phase, strings.Join(o.Spec.Names, ","))
+					if err := flags.sayPrepared(streams, o); err != nil {
+						return err
+					}
 				}
 				return nil
 			})
@@ -68,4 +72,14 @@ key. No CA is asked. drover cert issue follows when the edge runs.`,
 	sf.register(cmd)
 	_ = cmd.Flags().MarkHidden("service")
 	return cmd
+}
+
+// sayPrepared is the line of one certificate on stdout, with -o json an event
+// like those of the manager.
+func (f *certIssuing) sayPrepared(streams *IO, o *acme.Object) error {
+	if f.format == "json" {
+		return json.NewEncoder(streams.Out).Encode(acme.Event{Time: time.Now().UTC(), Kind: "prepared", Certificate: o.Spec.Name, Names: o.Spec.Names, Serial: o.Status.Serial, Text: string(o.Status.Phase)})
+	}
+	_, err := fmt.Fprintf(streams.Out, "%s  %s  %s\n", o.Spec.Name, o.Status.Phase, strings.Join(o.Spec.Names, ","))
+	return err
 }

@@ -470,12 +470,18 @@ func round(d time.Duration) time.Duration {
 
 // end writes why services failed, what to do next, and the summary. Its error
 // has the exit code.
-func (v *deployView) end(r release.Result) error {
+func (v *deployView) end(r release.Result) error { return v.endBut(r, nil) }
+
+// endBut is end, but the command ends with an error about something else.
+func (v *deployView) endBut(r release.Result, but error) error {
 	v.close()
 	code := outcomeCode(r.Outcome())
 	annotateEnd(v.io, v.name, v.summary(r), code, r)
 	var failed error
-	if code != exitOK {
+	switch {
+	case but != nil:
+		failed, code = errTold{but}, exitCode(but)
+	case code != exitOK:
 		failed = errSilent{code}
 	}
 	if v.asJSON {
@@ -491,6 +497,9 @@ func (v *deployView) end(r release.Result) error {
 		}
 		if r.Back != nil {
 			end["back"] = r.Back.Services
+		}
+		if but != nil {
+			end["error"] = errorText(but)
 		}
 		v.json(end)
 		return failed

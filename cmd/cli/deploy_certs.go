@@ -81,7 +81,7 @@ func (c *deployCerts) after(ctx context.Context, err error) error {
 		return err
 	}
 	c.done.end()
-	return certError(c.done.failed)
+	return errTold{certError(c.done.failed)}
 }
 
 // finish does what waits until the rollout has worked.

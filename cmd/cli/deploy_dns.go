@@ -106,15 +106,17 @@ func (d *certDeployment) record(c dns.Change) {
 // the stack's files nor its credential, and a deploy that went back has left
 // those of what did not stay.
 func settled(ctx context.Context, d *release.Deployer, res release.Result, partial bool, view *deployView) error {
-	err := view.end(res)
 	if res.Release == nil || res.Release.State.Open() {
-		return err
+		return view.end(res)
 	}
+	view.close()
 	name, env := d.Releases.Stack(), d.Releases.Environment()
 	changed, failed := followRoutes(ctx, d, !partial && res.Release.State == record.Done && res.Release.Kind == release.KindDeploy)
+	if failed != nil && outcomeCode(res.Outcome()) == exitOK {
+		return view.endBut(res, fmt.Errorf("the release is at its end, but not what it wants in DNS: %w", failed))
+	}
+	err := view.end(res)
 	switch {
-	case failed != nil && err == nil:
-		return fmt.Errorf("the release is at its end, but not what it wants in DNS: %w", failed)
 	case failed != nil:
 		view.line("Warning: the controller does not know what the stack wants in DNS now: %s", failed)
 	case changed:

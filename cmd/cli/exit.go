@@ -45,6 +45,11 @@ type errSilent struct{ code int }
 
 func (e errSilent) Error() string { return fmt.Sprintf("exit code %d", e.code) }
 
+// errTold is an error that is the last line of -o json already.
+type errTold struct{ error }
+
+func (e errTold) Unwrap() error { return e.error }
+
 // errRefused is an error with an exit code of its own.
 type errRefused struct {
 	error
@@ -102,6 +107,13 @@ func printError(w io.Writer, err error) {
 	default:
 		fmt.Fprintf(w, "Error: %s\n", err)
 	}
+}
+
+// errorText is what printError writes, without what is before and behind it.
+func errorText(err error) string {
+	var b strings.Builder
+	printError(&b, err)
+	return strings.TrimPrefix(strings.TrimSpace(b.String()), "Error: ")
 }
 
 // asClusterError is the failure of the cluster itself in err, nil when there

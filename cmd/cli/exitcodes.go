@@ -29,6 +29,17 @@ var exitCodes = [...]struct {
 	{exitCancelled, "cancelled", "Ctrl-C or SIGTERM; what was submitted before goes on in Nomad and is named", "`drover resume STACK` or `drover abort STACK`"},
 }
 
+// onlyOutcome is the outcome that a code always means, "" when there is none or
+// another one.
+func onlyOutcome(code int) string {
+	for _, e := range exitCodes {
+		if e.code == code && !strings.Contains(e.outcome, ",") {
+			return e.outcome
+		}
+	}
+	return ""
+}
+
 // newExitCodes is a help topic: `drover help exit-codes`.
 func newExitCodes() *cobra.Command {
 	var b strings.Builder

@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -33,8 +35,17 @@ type releaseFlags struct {
 	format    string
 }
 
-// register adds the flags. wait is the default of --lock-wait.
+// register adds the flags, and with -o json the last line to what ends before
+// there is a release to tell of. wait is the default of --lock-wait.
 func (f *releaseFlags) register(cmd *cobra.Command, wait time.Duration) {
+	run := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		err := run(cmd, args)
+		if f.format == "json" {
+			endOf(cmd.OutOrStdout(), err)
+		}
+		return err
+	}
 	fl := cmd.Flags()
 	fl.IntVar(&f.rollout.Parallel, "parallel", 16, "how many services may be on their way at once")
 	fl.DurationVar(&f.rollout.Timeout, "service-timeout", 15*time.Minute, "how long one service may take to become healthy")
@@ -52,6 +63,23 @@ func (f *releaseFlags) registerNew(cmd *cobra.Command) {
 	fl.StringVar(&f.onFailure, "on-failure", "", "stop, revert-service or revert-release (default: revert-release, and stop with nothing good to go back to)")
 	fl.IntVar(&f.keep, "history-max", 0, fmt.Sprintf("how many releases are kept (default: as many as before, %d at first)", release.DefaultKeep))
 	f.keepFlag = fl.Lookup("history-max")
+}
+
+// endOf writes the last line of what has failed without one.
+func endOf(w io.Writer, err error) {
+	var (
+		silent errSilent
+		told   errTold
+	)
+	if err == nil || errors.As(err, &silent) || errors.As(err, &told) {
+		return
+	}
+	code := exitCode(err)
+	end := map[string]any{"time": time.Now(), "event": "end", "exit_code": code, "error": errorText(err)}
+	if outcome := onlyOutcome(code); outcome != "" {
+		end["outcome"] = outcome
+	}
+	_ = json.NewEncoder(w).Encode(end)
 }
 
 func (f *releaseFlags) check() error {

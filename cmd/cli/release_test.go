@@ -18,6 +18,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/devcluster/devtest"
+	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/record"
 )
 
@@ -54,6 +55,7 @@ func TestReleasesOnCluster(t *testing.T) {
 		"carried on":         carriedOn,
 		"paused abroad":      pausedAbroad,
 		"history kept":       historyKept,
+		"last line":          lastLine,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -623,6 +625,37 @@ func pauses(t *testing.T, env []string) {
 	if w.value("b") != "1" {
 		t.Error("b was not submitted")
 	}
+}
+
+// lastLine: with -o json it has the code with which the process ends, also when
+// the release is good and what comes behind it is not.
+func lastLine(t *testing.T, env []string) {
+	w := newWorld(t, env, "lastline")
+	for _, value := range []string{"1", "2"} {
+		w.write(svc{name: "a", value: value})
+		w.drover(exitOK, "deploy", w.dir)
+	}
+	broken := &api.Variable{Path: dns.WantedFolder + "/" + dns.Owner(w.name, "default"), Items: api.VariableItems{"x": "of somebody else"}}
+	if _, _, err := w.nomad.Variables().Create(broken, nil); err != nil {
+		t.Fatal(err)
+	}
+	cmd := w.command(env, "rollback", w.name, "-o", "json")
+	out, err := cmd.Output()
+	var ends []map[string]any
+	for line := range bytes.Lines(out) {
+		var e map[string]any
+		if err := json.Unmarshal(line, &e); err != nil {
+			t.Fatalf("%v: %s", err, line)
+		}
+		if e["event"] == "end" {
+			ends = append(ends, e)
+		}
+	}
+	if code := cmd.ProcessState.ExitCode(); code != exitError || len(ends) != 1 || ends[0]["exit_code"] != float64(exitError) || ends[0]["outcome"] != "deployed" ||
+		!strings.Contains(fmt.Sprint(ends[0]["error"]), "not what it wants in DNS") {
+		t.Errorf("it ended with %d, %v:\n%s", code, err, out)
+	}
+	w.want(w.drover(exitError, "redeploy", w.name), "(release 4 is deployed)\n", "Error: the release is at its end, but not what it wants in DNS")
 }
 
 func slowly(w *world, service, minHealthy string) {

@@ -382,8 +382,16 @@ func newScheduleFire(streams *IO) *cobra.Command {
 			if err != nil {
 				return scheduleError(ctx, store, err)
 			}
-			printRuns(streams, []record.Run{run})
-			if code := runCode(run); code != exitOK {
+			code := runCode(run)
+			if view.asJSON {
+				view.json(map[string]any{
+					"time": time.Now(), "event": "end", "stack": view.name, "environment": view.env, "schedule": args[1],
+					"outcome": run.Outcome, "exit_code": code, "run": run,
+				})
+			} else {
+				printRuns(streams, []record.Run{run})
+			}
+			if code != exitOK {
 				return errSilent{code}
 			}
 			return nil

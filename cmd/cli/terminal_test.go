@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -152,6 +153,18 @@ func approvals(t *testing.T, env []string) {
 	s = onTerminal(t, env, "drover deploy "+dir+" -e approved")
 	s.sees("Begin wave second of release 2 with two? [y/N]")
 	s.types("y\n")
+	s.ends(exitOK)
+
+	write(t, dir, map[string]string{"two.nomad.hcl": mockJob("asked-two", "300ms")})
+	s = onTerminal(t, env, "drover deploy "+dir+" -e approved")
+	s.sees("Begin wave second of release 3 with two? [y/N]")
+	approve = exec.CommandContext(t.Context(), "drover", "approve", dir, "-e", "approved", "-o", "json")
+	approve.Env = append(os.Environ(), env...)
+	out, err := approve.Output()
+	var end map[string]any
+	if err != nil || json.Unmarshal(out, &end) != nil || end["event"] != "end" || end["outcome"] != "approved" || end["exit_code"] != 0.0 || end["wave"] != "second" {
+		t.Errorf("approve -o json: %v\n%s", err, out)
+	}
 	s.ends(exitOK)
 }
 
