@@ -22,7 +22,7 @@ variable "drover_binary" {
 
 variable "artifact" {
   type        = string
-  description = "URL of an archive with drover in it, as Nomad's artifact block takes it, for exec and raw_exec; empty when it is on the nodes."
+  description = "URL of an archive with drover at its top, as Nomad's artifact block takes it, for exec and raw_exec; of a release it ends with .tar.gz//drover_VERSION_linux_amd64, the directory in it. Empty when it is on the nodes."
   default     = ""
 }
 
