@@ -644,8 +644,7 @@ and the certificate is thrown away.`,
 		},
 	}
 	flags.register(cmd)
-	sf.register(cmd)
-	_ = cmd.Flags().MarkHidden("service")
+	sf.registerWhole(cmd)
 	fl := cmd.Flags()
 	fl.StringSliceVar(&names, "names", nil, "domains and IP addresses, separated by commas")
 	fl.StringVar(&name, "name", "", "name of the certificate in the store (default the first of --names)")
@@ -731,8 +730,7 @@ same names within a day.`,
 	for _, hidden := range []string{"directory", "ca", "email"} { // the certificate knows its issuers
 		_ = cmd.Flags().MarkHidden(hidden)
 	}
-	sf.register(cmd)
-	_ = cmd.Flags().MarkHidden("service")
+	sf.registerWhole(cmd)
 	cmd.Flags().BoolVar(&force, "force", false, "renew at once")
 	cmd.Flags().StringVar(&from, "stack", "", "stack whose dns block is used for DNS-01, instead of those that are deployed")
 	return cmd

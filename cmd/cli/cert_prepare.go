@@ -69,8 +69,7 @@ key. No CA is asked. drover cert issue follows when the edge runs.`,
 		},
 	}
 	flags.register(cmd)
-	sf.register(cmd)
-	_ = cmd.Flags().MarkHidden("service")
+	sf.registerWhole(cmd)
 	return cmd
 }
 

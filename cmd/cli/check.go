@@ -49,9 +49,8 @@ func newCheck(streams *IO) *cobra.Command {
 			return runChecks(cmd.Context(), streams, s.Name, checks, retryFor, format == "json")
 		},
 	}
-	flags.register(cmd)
+	flags.registerWhole(cmd)
 	fl := cmd.Flags()
-	_ = fl.MarkHidden("service")
 	fl.DurationVar(&retryFor, "retry-for", 0, "how long a failing check is tried again")
 	fl.StringVarP(&format, "output", "o", "text", "text, or json: one result per line")
 	return cmd

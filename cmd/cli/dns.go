@@ -64,8 +64,7 @@ type dnsFlags struct {
 }
 
 func (f *dnsFlags) register(cmd *cobra.Command, jsonHelp string) {
-	f.stackFlags.register(cmd)
-	_ = cmd.Flags().MarkHidden("service") // records are the stack's
+	f.registerWhole(cmd) // records are the stack's
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 30*time.Second, "how long one conversation with the DNS provider may take")
 	cmd.Flags().StringVarP(&f.format, "output", "o", "text", jsonHelp)
 }

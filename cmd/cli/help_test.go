@@ -58,6 +58,32 @@ func TestEveryCommandHasAnExample(t *testing.T) {
 	walk(root())
 }
 
+// A flag that is shown does something: what is about a stack as a whole shows
+// neither --service nor --target.
+func TestShownFlags(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		command         string
+		service, target bool
+	}{
+		{"deploy", true, true}, {"plan", true, true}, {"status", true, true}, {"lint", true, true},
+		{"logs", false, true}, {"secrets set", false, true}, {"secrets rotate", false, true}, {"secrets import", false, true},
+		{"secrets list", false, false}, {"secrets show", false, false}, {"secrets export", false, false}, {"check", false, false},
+		{"dns plan", false, false}, {"dns apply", false, false}, {"dns list", false, false},
+		{"cert issue", false, false}, {"cert prepare", false, false}, {"cert renew", false, false},
+	} {
+		var out strings.Builder
+		if code := Run(t.Context(), &IO{In: strings.NewReader(""), Out: &out, Err: io.Discard}, append(strings.Fields(c.command), "--help")); code != exitOK {
+			t.Fatalf("%s --help ended with %d", c.command, code)
+		}
+		for flag, want := range map[string]bool{"--service ": c.service, "--target ": c.target} {
+			if got := strings.Contains(out.String(), flag); got != want {
+				t.Errorf("%s shows %s: %v, want %v", c.command, flag, got, want)
+			}
+		}
+	}
+}
+
 // words splits a line as a shell does, as far as examples need it.
 func words(line string) []string {
 	var out []string

@@ -105,7 +105,7 @@ func secretsCommand(flags *stackFlags, use, short, example string, args cobra.Po
 		return run(cmd.Context(), args)
 	}}
 	flags.register(cmd)
-	_ = cmd.Flags().MarkHidden("service") // secrets are the stack's
+	hideFlags(cmd, "service") // secrets are the stack's
 	return cmd
 }
 
@@ -149,13 +149,14 @@ func newSecretsList(streams *IO) *cobra.Command {
 		}
 		return w.Flush()
 	})
+	hideFlags(cmd, "target")
 	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
 	return cmd
 }
 
 func newSecretsShow(streams *IO) *cobra.Command {
 	var flags stackFlags
-	return secretsCommand(&flags, "show STACK NAME", "Print the value of one secret", "  drover secrets show ocis admin_password -e prod", exactArgs(2, "STACK and NAME"), func(ctx context.Context, args []string) error {
+	cmd := secretsCommand(&flags, "show STACK NAME", "Print the value of one secret", "  drover secrets show ocis admin_password -e prod", exactArgs(2, "STACK and NAME"), func(ctx context.Context, args []string) error {
 		o, err := openSecrets(ctx, &flags, args[0], false)
 		if err != nil {
 			return err
@@ -167,6 +168,8 @@ func newSecretsShow(streams *IO) *cobra.Command {
 		_, err = fmt.Fprintln(streams.Out, strings.TrimRight(v.Reveal(), "\n"))
 		return err
 	})
+	hideFlags(cmd, "target")
+	return cmd
 }
 
 func newSecretsSet(streams *IO) *cobra.Command {
@@ -273,6 +276,7 @@ func newSecretsExport(streams *IO) *cobra.Command {
 		}
 		return nil
 	})
+	hideFlags(cmd, "target")
 	cmd.Flags().StringVarP(&format, "output", "o", "yaml", "yaml or json")
 	cmd.Flags().StringVar(&out, "out", "", "write to this new file, readable by you alone")
 	return cmd

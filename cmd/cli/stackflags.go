@@ -37,6 +37,19 @@ func (f *stackFlags) register(cmd *cobra.Command) {
 	fl.StringArrayVar(&f.targets, "target", nil, "only this target of the environment (repeatable)")
 }
 
+// registerWhole is register for commands to which services and targets are all
+// one: those flags are taken, and not shown.
+func (f *stackFlags) registerWhole(cmd *cobra.Command) {
+	f.register(cmd)
+	hideFlags(cmd, "service", "target")
+}
+
+func hideFlags(cmd *cobra.Command, names ...string) {
+	for _, name := range names {
+		_ = cmd.Flags().MarkHidden(name)
+	}
+}
+
 // partial says that not all of the stack was asked for.
 func (f *stackFlags) partial() bool { return len(f.services)+len(f.targets) > 0 }
 
