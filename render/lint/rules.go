@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -357,23 +358,43 @@ func portCollision(all []*subject, report reporter) {
 	type user struct {
 		service, group string
 		at             hcl.Range
+		job            *api.Job
 	}
-	first := map[key]user{}
+	users := map[key][]user{}
 	for _, s := range all {
 		s.static(func(g *api.TaskGroup, p api.Port, at hcl.Range) {
 			k := key{p.Value, p.HostNetwork, s.Target}
 			if k.network == "" {
 				k.network = "default"
 			}
-			u, taken := first[k]
-			if !taken {
-				first[k] = user{s.Service, name(g.Name), at}
+			other := slices.IndexFunc(users[k], func(u user) bool { return shareNodes(u.job, s.Job.Job) })
+			users[k] = append(users[k], user{s.Service, name(g.Name), at, s.Job.Job})
+			if other < 0 {
 				return
 			}
+			u := users[k][other]
 			report(s, at, fmt.Sprintf("Static port %d is already taken by group %q of %q", p.Value, u.group, u.service),
 				fmt.Sprintf("Take another port, or a dynamic one (the other is at %s:%d:%d).", u.at.Filename, u.at.Start.Line, u.at.Start.Column))
 		})
 	}
+}
+
+// shareNodes says whether some node may run both jobs, by where they say that
+// they run. It errs towards yes.
+func shareNodes(a, b *api.Job) bool {
+	if ra, rb := name(a.Region), name(b.Region); ra != "" && rb != "" && ra != rb {
+		return false
+	}
+	pa, pb := cmp.Or(name(a.NodePool), api.NodePoolDefault), cmp.Or(name(b.NodePool), api.NodePoolDefault)
+	if pa != pb && pa != api.NodePoolAll && pb != api.NodePoolAll {
+		return false
+	}
+	if len(a.Datacenters) == 0 || len(b.Datacenters) == 0 { // as "*"
+		return true
+	}
+	return slices.ContainsFunc(a.Datacenters, func(x string) bool {
+		return slices.ContainsFunc(b.Datacenters, func(y string) bool { return stack.PatternsOverlap(x, y) })
+	})
 }
 
 func staticPortCanary(s *subject) {
