@@ -150,7 +150,7 @@ type ca struct {
 // pollInterval is how often an order is looked at when the CA does not say.
 const pollInterval = 250 * time.Millisecond
 
-func newCA(i Issuer, base http.RoundTripper, timeout time.Duration, log *slog.Logger, observe func(Request)) (*ca, error) {
+func newCA(i Issuer, base http.RoundTripper, timeout, wait time.Duration, log *slog.Logger, observe func(Request)) (*ca, error) {
 	if err := i.Validate(); err != nil {
 		return nil, err
 	}
@@ -166,7 +166,7 @@ func newCA(i Issuer, base http.RoundTripper, timeout time.Duration, log *slog.Lo
 	tr := &transport{issuer: i, base: base, observe: observe, fetching: make(chan struct{}, 1)}
 	return &ca{issuer: i, tr: tr, registering: make(chan struct{}, 1), client: &acme.Client{
 		Directory: i.Directory, HTTPClient: &http.Client{Transport: tr, Timeout: timeout},
-		UserAgent: "drover", PollInterval: pollInterval, PollTimeout: 2 * time.Minute, Logger: log,
+		UserAgent: "drover", PollInterval: pollInterval, PollTimeout: wait, Logger: log,
 	}}, nil
 }
 

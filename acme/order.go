@@ -69,12 +69,14 @@ func (c *ca) issue(ctx context.Context, is issuance) (*issued, error) {
 		if err != nil {
 			return nil, err
 		}
-		if order, err = c.client.FinalizeOrder(ctx, is.account, order, csr); err != nil {
-			return nil, c.fail(s, "finalizing the order", err)
+		if order, err = c.finalize(ctx, s, is, order, csr); err != nil {
+			return nil, err
 		}
 	}
-	for order.Status == acme.StatusProcessing {
-		if err := c.pause(ctx, s); err != nil {
+	for late := c.patience(); order.Status == acme.StatusProcessing; {
+		if err := c.pause(ctx, s, late); errors.Is(err, errLate) {
+			return nil, c.unissued()
+		} else if err != nil {
 			return nil, err
 		}
 		if order, err = c.client.GetOrder(ctx, is.account, order); err != nil {
@@ -99,6 +101,25 @@ func (c *ca) issue(ctx context.Context, is issuance) (*issued, error) {
 		return nil, &IssuerError{Issuer: c.issuer.Name, Step: "looking at what it issued", Kind: KindInvalid, Err: err}
 	}
 	return out, nil
+}
+
+// finalize asks for the certificate. The client library waits for as long as a
+// Retry-After of the CA says, however long that is.
+func (c *ca) finalize(ctx context.Context, s *said, is issuance, order acme.Order, csr []byte) (acme.Order, error) {
+	wait, cancel := context.WithDeadline(ctx, c.patience())
+	defer cancel()
+	order, err := c.client.FinalizeOrder(wait, is.account, order, csr)
+	if err != nil && wait.Err() != nil && ctx.Err() == nil {
+		return order, c.unissued()
+	}
+	return order, c.fail(s, "finalizing the order", err)
+}
+
+// unissued says that a CA takes its time with a certificate. The order can be
+// gone on with; another CA may be quicker.
+func (c *ca) unissued() error {
+	return &IssuerError{Issuer: c.issuer.Name, Step: "waiting for the certificate", Kind: KindServer,
+		Err: fmt.Errorf("it has not issued it within %s", c.client.PollTimeout)}
 }
 
 func (c *ca) begin(ctx context.Context, s *said, is issuance) (acme.Order, error) {
@@ -183,6 +204,9 @@ func (c *ca) prove(ctx context.Context, s *said, is issuance, order acme.Order) 
 			return order, &IssuerError{Issuer: c.issuer.Name, Step: "choosing a challenge", Kind: KindConfig,
 				Err: fmt.Errorf("%s cannot be proven by %s: it offers %s", authz.IdentifierValue(), is.spec.Challenge, strings.Join(offered, ", "))}
 		}
+		if o.chal.Status == acme.StatusInvalid { // some CAs leave authorization and order as they are
+			return order, c.fail(s, "reading what it wants proven", fmt.Errorf("%w: its check of %s by %s has failed", errOrderGone, authz.IdentifierValue(), o.chal.Type))
+		}
 		if o.ours, err = challengeOf(authz, o.chal, is.account); err != nil {
 			return order, err
 		}
@@ -214,15 +238,23 @@ func (c *ca) prove(ctx context.Context, s *said, is issuance, order acme.Order) 
 		if o.chal.Status != acme.StatusPending {
 			continue // initiated by a former attempt
 		}
-		if _, err := c.client.InitiateChallenge(ctx, is.account, o.chal); err != nil {
+		o.chal.Error = nil // of a former attempt
+		checked, err := c.client.InitiateChallenge(ctx, is.account, o.chal)
+		if err != nil {
 			return order, c.fail(s, "asking it to check "+o.ours.Name, err)
 		}
-	}
-	for order.Status == acme.StatusPending {
-		if err := c.pause(ctx, s); err != nil {
+		if err := c.failedCheck(o.ours.Name, checked); err != nil {
 			return order, err
 		}
-		var err error
+	}
+	for late := c.patience(); order.Status == acme.StatusPending; {
+		err := c.pause(ctx, s, late)
+		if errors.Is(err, errLate) {
+			return order, c.unchecked(ctx, is, order)
+		}
+		if err != nil {
+			return order, err
+		}
 		if order, err = c.client.GetOrder(ctx, is.account, order); err != nil {
 			return order, c.fail(s, "waiting for it to check", err)
 		}
@@ -254,15 +286,68 @@ func (c *ca) refused(ctx context.Context, is issuance, order acme.Order) error {
 	return e
 }
 
-// pause waits as long as the CA said, or pollInterval.
-func (c *ca) pause(ctx context.Context, s *said) error {
+// failedCheck says that a CA has looked and was not content, although the order
+// stays as it is: step-ca answers so. A challenge that stays pending with an
+// error is checked again when it is asked to, so its order is kept; one that is
+// processing is checked again by the CA itself.
+func (c *ca) failedCheck(name string, ch acme.Challenge) error {
+	e := &IssuerError{Issuer: c.issuer.Name, Step: "checking " + name + " by " + ch.Type, Kind: KindUnproven}
+	said := problemError{acme.Problem{Detail: "the CA did not say why"}}
+	if ch.Error != nil {
+		said = problemError{*ch.Error}
+	}
+	switch {
+	case ch.Status == acme.StatusInvalid:
+		e.Err = said
+	case ch.Status == acme.StatusPending && ch.Error != nil:
+		e.Err = errors.New(said.Error()) // no problemError: nothing is used up
+	default:
+		return nil
+	}
+	return e
+}
+
+// unchecked says what keeps an order pending that has been waited for long
+// enough. It can be gone on with, unless a check has failed for good.
+func (c *ca) unchecked(ctx context.Context, is issuance, order acme.Order) error {
+	for _, u := range order.Authorizations {
+		authz, err := c.client.GetAuthorization(ctx, is.account, u)
+		if err != nil {
+			break // there is nothing to be learned
+		}
+		for _, ch := range authz.Challenges {
+			if ch.Type != is.spec.Challenge {
+				continue
+			}
+			if err := c.failedCheck(authz.IdentifierValue(), ch); err != nil {
+				return err
+			}
+		}
+	}
+	return &IssuerError{Issuer: c.issuer.Name, Step: "waiting for it to check", Kind: KindUnproven,
+		Err: fmt.Errorf("it has not made up its mind within %s", c.client.PollTimeout)}
+}
+
+// patience is until when a CA is waited for from now on: who waits holds the
+// certificate's lock, and the others wait for the next round.
+func (c *ca) patience() time.Time { return time.Now().Add(c.client.PollTimeout) }
+
+// errLate says that a CA has been waited for long enough.
+var errLate = errors.New("it takes too long")
+
+// pause waits as long as the CA said, or pollInterval, until late at most; after
+// that it is errLate.
+func (c *ca) pause(ctx context.Context, s *said, late time.Time) error {
+	if time.Now().After(late) {
+		return errLate
+	}
 	wait := pollInterval
 	s.mu.Lock()
 	if !s.retryAfter.IsZero() {
 		wait = min(max(s.retryAfter.Sub(s.now()), pollInterval), time.Minute)
 	}
 	s.mu.Unlock()
-	t := time.NewTimer(wait)
+	t := time.NewTimer(min(wait, time.Until(late)))
 	defer t.Stop()
 	select {
 	case <-ctx.Done():
