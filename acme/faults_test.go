@@ -623,3 +623,64 @@ func TestRolloverKilledAtEveryStep(t *testing.T) {
 		t.Error(w.said())
 	}
 }
+
+// maintained is a CA that is in maintenance when it is told to be.
+type maintained struct {
+	http.RoundTripper
+	away bool
+}
+
+func (m *maintained) RoundTrip(r *http.Request) (*http.Response, error) {
+	if !m.away {
+		return m.RoundTripper.RoundTrip(r)
+	}
+	return &http.Response{
+		StatusCode: http.StatusServiceUnavailable, Status: "503 Service Unavailable", ProtoMajor: 1, ProtoMinor: 1, Request: r,
+		Header: http.Header{"Retry-After": {"86400"}}, Body: http.NoBody,
+	}, nil
+}
+
+// TestClockWasAhead: an attempt fails while the clock is a month ahead. What
+// that has put off is not put off for that long when the clock is right.
+func TestClockWasAhead(t *testing.T) {
+	t.Parallel()
+	const ahead = 30 * 24 * time.Hour
+	w := newWorld(t, acmetest.Options{})
+	ca := &maintained{RoundTripper: w.https(t)}
+	with := func(c *acme.Config) {
+		c.Transport = ca
+		c.FindSolver = func(context.Context, acme.Spec) (acme.Solver, error) { return nil, errors.New("no credential") }
+	}
+	m := w.manager(t, with)
+	w.issue(t, m, acme.Spec{Name: "fine", Names: []string{"fine.example.com"}})
+	for name, challenge := range map[string]string{"down": acme.HTTP01, "blocked": acme.DNS01} {
+		if _, err := m.Apply(t.Context(), acme.Spec{Name: name, Names: []string{name + ".example.com"}, Challenge: challenge}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// They fail when they are tried, and only then.
+	look := func(m *acme.Manager, name string) acme.Result {
+		t.Helper()
+		ca.away = name == "down"
+		r, err := m.Reconcile(t.Context(), name)
+		if (err != nil) != (name != "fine") {
+			t.Fatalf("%s: %+v, %v", name, r, err)
+		}
+		if name != "fine" && r.Next.Sub(w.clock.Now()) > 25*time.Hour {
+			t.Errorf("%s: the next attempt is %s", name, r.Next)
+		}
+		return r
+	}
+	w.clock.add(ahead)
+	look(m, "down")
+	look(m, "blocked")
+	before := look(m, "fine").Object.Status.ARI.CheckAfter
+	w.clock.add(-ahead)
+	look(m, "blocked")
+	if r := look(w.manager(t, with), "down"); r.Object.Status.Attempts != 2 || !strings.Contains(r.Object.Status.LastError, "503") {
+		t.Errorf("the CA is not asked again: %+v", r.Object.Status)
+	}
+	if at := look(w.manager(t, with), "fine").Object.Status.ARI.CheckAfter; !at.Before(before) {
+		t.Errorf("the CA is asked about the renewal %s", at)
+	}
+}

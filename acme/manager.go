@@ -367,7 +367,7 @@ func (m *Manager) Reconcile(ctx context.Context, name string) (Result, error) {
 	case errors.As(err, &unsolvable):
 		most = 1
 	case errors.As(err, &store):
-		most = 2 // it is ours, so it is asked again soon
+		most = mostPause // it is ours, so it is asked again soon
 	}
 	if next := m.pause(name, most); !next.IsZero() {
 		return Result{Object: o, Next: next}, err
@@ -418,8 +418,15 @@ func (m *Manager) pause(name string, most int) time.Time {
 func (m *Manager) paused(name string) time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.unwritten[name].until
+	until := m.unwritten[name].until
+	if until.After(m.now().Add(backoff(mostPause))) {
+		return time.Time{} // the clock was ahead
+	}
+	return until
 }
+
+// mostPause is after how many failures a pause gets no longer.
+const mostPause = 2
 
 // lockedPause is how often it is looked whether somebody else's work is done,
 // or their lock is over because they died.
@@ -483,11 +490,15 @@ func (m *Manager) judge(o *Object) todo {
 	if t.at.After(m.now()) {
 		return t
 	}
-	if st.NextAttempt.After(m.now()) && !st.Forced {
+	if st.NextAttempt.After(m.now()) && !st.Forced && !st.ahead(m.now()) {
 		t.at = st.NextAttempt
 	}
 	return t
 }
+
+// ahead says that the clock was ahead at the last attempt: what it said about
+// the next one would put that off until long after the clock is right again.
+func (st *Status) ahead(now time.Time) bool { return st.LastAttempt.After(now.Add(time.Minute)) }
 
 // backstop is when a certificate is renewed if its CA says nothing: with a
 // third of its life left, a half of a life under ten days. early takes up to
@@ -518,6 +529,9 @@ func (m *Manager) checkAt(o *Object) time.Time {
 	st := &o.Status
 	if st.ARI == nil || st.ARI.Serial != st.Serial || st.Phase == Temporary || st.Phase == Revoked || st.Directory == "" {
 		return never
+	}
+	if st.ARI.CheckAfter.After(m.now().Add(ariAtMost + time.Minute)) {
+		return time.Time{} // the clock was ahead
 	}
 	return st.ARI.CheckAfter
 }
@@ -669,7 +683,7 @@ func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error)
 		issuers = []string{m.c.DefaultIssuer}
 	}
 	for _, issuer := range issuers {
-		if until := o.Status.NotBeforeAt[issuer]; until.After(m.now()) {
+		if until := o.Status.NotBeforeAt[issuer]; until.After(m.now()) && !o.Status.ahead(m.now()) {
 			errs = append(errs, &IssuerError{Issuer: issuer, Step: "waiting as it asked", Kind: KindRateLimited, RetryAfter: until, Err: errors.New("it is not asked before")})
 			continue
 		}
@@ -767,6 +781,9 @@ func (m *Manager) failed(ctx context.Context, o *Object, cause error) (*Object, 
 	ctx = context.WithoutCancel(ctx)
 	out, err := m.c.Store.Update(ctx, o.Spec.Name, func(o *Object) error {
 		st := &o.Status
+		if st.ahead(now) {
+			st.NotBeforeAt = nil
+		}
 		st.LastAttempt, st.LastError, st.Forced = now, cause.Error(), false
 		var held *HeldError
 		if errors.As(cause, &held) {
