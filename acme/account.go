@@ -6,7 +6,6 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -145,8 +144,8 @@ func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Sol
 				return o, nil, err
 			}
 			is.replaces = m.replaced(o, c)
-			if until := o.Status.held(set, m.now()); !until.IsZero() && is.replaces == nil {
-				return o, nil, &HeldError{o.Spec.Name, until}
+			if until, most := o.Status.held(set, is.replaces != nil, m.now()); !until.IsZero() {
+				return o, nil, &HeldError{o.Spec.Name, until, most}
 			}
 			// The key is stored before the order is placed: with a store that
 			// takes nothing, no order is.
@@ -162,10 +161,11 @@ func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Sol
 					now := m.now()
 					cur.pendingKey = text
 					cur.Status.Pending = &Pending{Issuer: issuer, Directory: c.issuer.Directory, Order: url, Set: set, At: now}
-					cur.Status.Orders = slices.DeleteFunc(cur.Status.Orders, func(x Ordered) bool { return now.Sub(x.At) >= breakerTime })
-					if !replacing {
-						cur.Status.Orders = append(cur.Status.Orders, Ordered{At: now, Set: set})
+					orders := &cur.Status.Orders
+					if replacing {
+						orders = &cur.Status.Replacements
 					}
+					*orders = append(counted(*orders, now), Ordered{At: now, Set: set})
 					return nil
 				})
 				if err != nil {

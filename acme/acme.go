@@ -195,11 +195,13 @@ type Status struct {
 	LastAttempt time.Time            `json:"last_attempt,omitzero"`
 	NextAttempt time.Time            `json:"next_attempt,omitzero"`
 	NotBeforeAt map[string]time.Time `json:"issuer_not_before,omitempty"` // issuer → end of its Retry-After
-	Orders      []Ordered            `json:"orders,omitempty"`            // new orders of the last day
+	Orders      []Ordered            `json:"orders,omitempty"`            // new orders of the last day that replace nothing
 	Pending     *Pending             `json:"pending,omitempty"`
 	Forced      bool                 `json:"forced,omitempty"` // renew at once
 	ClockSkew   time.Duration        `json:"clock_skew,omitempty"`
 	Leftovers   []Leftover           `json:"leftovers,omitempty"` // records still to be removed
+
+	Replacements []Ordered `json:"replacements,omitempty"` // as Orders, of those that replace a certificate
 }
 
 // ARI is what the CA recommends about the renewal (RFC 9773).
@@ -212,7 +214,7 @@ type ARI struct {
 	Why        string    `json:"explanation,omitempty"`
 }
 
-// Ordered is a new order, one that does not replace a certificate.
+// Ordered is an order.
 type Ordered struct {
 	At  time.Time `json:"at"`
 	Set string    `json:"set"` // Spec.NameSet

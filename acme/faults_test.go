@@ -395,29 +395,91 @@ func TestBackoffAndBreaker(t *testing.T) {
 	}
 }
 
-// TestClockWrong: this host's clock is a day off.
+// TestClockWrong: this host's clock is off, by more than a life at the most,
+// and is set right afterwards.
 func TestClockWrong(t *testing.T) {
 	t.Parallel()
+	const day = 24 * time.Hour
 	w := newWorld(t, acmetest.Options{})
-	for name, off := range map[string]time.Duration{"behind": -24 * time.Hour, "ahead": 24 * time.Hour} {
-		c := &clock{offset: off}
-		m := w.manager(t, func(cfg *acme.Config) { cfg.Clock = c })
-		if _, err := m.Apply(t.Context(), acme.Spec{Name: name, Names: []string{name + ".example.com"}, Profile: "shortlived"}); err != nil {
+	for _, c := range []struct {
+		off     time.Duration
+		profile string
+	}{
+		{-day, "shortlived"}, {day, "shortlived"}, {5 * day, "shortlived"}, {-60 * day, "default"}, {60 * day, "default"}, {120 * day, "default"},
+	} {
+		name := strings.ReplaceAll(fmt.Sprintf("off%s%s", c.off, c.profile), "-", "minus")
+		clock := &clock{offset: c.off}
+		reconcile := func() acme.Result {
+			t.Helper()
+			r, err := w.manager(t, func(cfg *acme.Config) { cfg.Clock = clock }).Reconcile(t.Context(), name)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			return r
+		}
+		if _, err := w.manager(t).Apply(t.Context(), acme.Spec{Name: name, Names: []string{name + ".example.com"}, Profile: c.profile}); err != nil {
 			t.Fatal(err)
 		}
-		r, err := m.Reconcile(t.Context(), name)
-		if err != nil || !r.Issued {
-			t.Fatalf("%s: %+v, %v", name, r, err)
+		r := reconcile()
+		if skew := r.Object.Status.ClockSkew - c.off; !r.Issued || skew.Abs() > time.Minute {
+			t.Fatalf("%s: skew is said to be %s", name, r.Object.Status.ClockSkew)
 		}
-		if skew := r.Object.Status.ClockSkew - off; skew.Abs() > time.Minute {
-			t.Errorf("%s: skew is said to be %s", name, r.Object.Status.ClockSkew)
+		for range 2 {
+			if r := reconcile(); r.Issued || r.Next.Before(clock.Now()) {
+				t.Errorf("%s: issued again", name)
+			}
 		}
-		if r, err := m.Reconcile(t.Context(), name); err != nil || r.Issued {
-			t.Errorf("%s: issued again: %v", name, err)
+		// Two hosts look: one whose clock is right, and this one.
+		for _, at := range []time.Time{time.Now(), clock.Now()} {
+			if err := r.Object.Usable(at); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+		clock.add(-c.off)
+		if c.off < 0 {
+			continue // nobody can tell whether that time has passed
+		}
+		if r = reconcile(); r.Issued {
+			t.Errorf("%s: issued again when the clock is right", name)
+		}
+		for _, after := range []time.Duration{-time.Minute, time.Minute} {
+			clock.to(r.Object.Status.RenewAt.Add(after))
+			if r := reconcile(); r.Issued != (after > 0) {
+				t.Errorf("%s: renewed %s after it is due: %v", name, after, r.Issued)
+			}
 		}
 	}
 	if !strings.Contains(w.said(), "the clock of this host is ") {
 		t.Error(w.said())
+	}
+	// It was right at first. What a CA issues now is not valid yet either.
+	o := w.issue(t, w.manager(t), acme.Spec{Name: "right", Names: []string{"right.example.com"}})
+	w.clock.add(-2 * day)
+	if r, err := w.manager(t).Reconcile(t.Context(), o.Spec.Name); err != nil || r.Issued {
+		t.Errorf("issued again although the clock is behind: %+v, %v", r, err)
+	}
+}
+
+// TestManyReplacements: something wants to renew a certificate over and over.
+func TestManyReplacements(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, acmetest.Options{KeepAuthorizations: true})
+	m := w.manager(t)
+	w.issue(t, m, acme.Spec{Name: "a", Names: []string{"a.example.com"}})
+	var held *acme.HeldError
+	for n := 0; held == nil; n++ {
+		w.clock.add(time.Minute)
+		if _, err := m.Force(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		r, err := m.Reconcile(t.Context(), "a")
+		if errors.As(err, &held) {
+			if n != 10 || held.Orders != 10 || r.Object.Usable(w.clock.Now()) != nil || r.Next.Sub(w.clock.Now()) > 24*time.Hour {
+				t.Errorf("after %d: %v, %+v", n, err, r)
+			}
+		} else if err != nil || n > 10 {
+			t.Fatalf("the %dth: %v", n, err)
+		}
 	}
 }
 
@@ -612,6 +674,7 @@ func TestRolloverKilledAtEveryStep(t *testing.T) {
 		if p, err := w.store.Thumbprint(t.Context()); err != nil || p != a.Thumbprint {
 			t.Errorf("published is %q instead of %q, %v", p, a.Thumbprint, err)
 		}
+		w.clock.add(3 * time.Hour) // the breaker counts by the day
 		if _, err := w.manager(t).Force(t.Context(), "a"); err != nil {
 			t.Fatal(err)
 		}

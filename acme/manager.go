@@ -317,6 +317,11 @@ func (m *Manager) Reconcile(ctx context.Context, name string) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
+	if o.Status.setBack(m.now()) {
+		if o, err = m.forgetSkew(ctx, o); err != nil {
+			return Result{Object: o, Next: m.now().Add(time.Minute)}, err
+		}
+	}
 	if m.now().After(m.checkAt(o)) {
 		if o, err = m.askRenewal(ctx, o); err != nil {
 			return Result{Object: o, Next: m.now().Add(time.Minute)}, err
@@ -459,22 +464,27 @@ func (m *Manager) need(o *Object) todo {
 	}
 	key, err := pki.ParseKey(o.Key.Reveal())
 	if err == nil {
-		err = Validate(o.Chain, key, o.Spec.Names, now.Add(-st.ClockSkew))
+		err = Validate(o.Chain, key, o.Spec.Names, now.Add(-o.skew(now)))
+	}
+	var invalid *InvalidError
+	if errors.As(err, &invalid) && invalid.early {
+		err = nil // of a clock that is behind: another one would be no better
 	}
 	if err != nil {
 		return todo{why: "what is stored cannot be used: " + err.Error(), at: now}
 	}
-	leaf := pki.First(o.Chain)
+	// The time of a renewal is by the CA's clock.
+	leaf, skew := pki.First(o.Chain), o.skew(now)
 	if serialOf(leaf) != st.Serial || st.RenewAt.IsZero() { // put there by somebody else
-		return todo{why: "less than a third of its life is left", at: o.Spec.Window.next(backstop(leaf, 0))}
+		return todo{why: "less than a third of its life is left", at: o.Spec.Window.next(backstop(leaf, 0)).Add(skew)}
 	}
-	return todo{why: st.RenewedBy, at: m.inWindow(o, st.RenewAt)}
+	return todo{why: st.RenewedBy, at: inWindow(o, st.RenewAt, now.Add(-skew)).Add(skew)}
 }
 
 // inWindow moves a renewal into the maintenance window, unless that would
 // leave less than half of the time that is left for it.
-func (m *Manager) inWindow(o *Object, at time.Time) time.Time {
-	if now := m.now(); at.Before(now) {
+func inWindow(o *Object, at, now time.Time) time.Time {
+	if at.Before(now) {
 		at = now
 	}
 	moved := o.Spec.Window.next(at)
@@ -522,6 +532,27 @@ func (st *Status) plan(leaf *x509.Certificate, early float64) {
 			st.RenewedBy += ", see " + a.Why
 		}
 	}
+}
+
+// setBack says that the clock was ahead when the certificate was issued, and is
+// not any more.
+func (st *Status) setBack(now time.Time) bool {
+	return st.ClockSkew > 0 && now.Add(time.Minute).Before(st.IssuedAt)
+}
+
+// forgetSkew makes a clock count that has been set right. It is written down:
+// when the time of the issuance has come, nobody can tell any more.
+func (m *Manager) forgetSkew(ctx context.Context, o *Object) (*Object, error) {
+	out, err := m.c.Store.Update(ctx, o.Spec.Name, func(o *Object) error {
+		if o.Status.setBack(m.now()) {
+			o.Status.ClockSkew = 0
+		}
+		return nil
+	})
+	if err != nil {
+		return o, err
+	}
+	return out, nil
 }
 
 // checkAt is when the CA is asked about the renewal.
@@ -612,35 +643,48 @@ func jitter(d time.Duration) time.Duration {
 // early spreads renewals that would all be due at once.
 func early() float64 { return rand.Float64() } // #nosec G404 -- no secret
 
+// Orders within breakerTime. CAs do not count those that replace a certificate;
+// but nobody needs so many.
 const (
-	breakerOrders = 3
-	breakerTime   = 24 * time.Hour
+	breakerOrders       = 3
+	breakerReplacements = 10
+	breakerTime         = 24 * time.Hour
 )
 
 // HeldError says that the circuit breaker is open.
 type HeldError struct {
 	Certificate string
 	Until       time.Time
+	Orders      int
 }
 
 func (e *HeldError) Error() string {
 	return fmt.Sprintf("certificate %s: %d new orders for the same names within a day; the next is placed after %s, because CAs lock out who asks too often",
-		e.Certificate, breakerOrders, e.Until.UTC().Format(time.RFC3339))
+		e.Certificate, e.Orders, e.Until.UTC().Format(time.RFC3339))
 }
 
 // held says until when no new order may be placed, zero when one may.
-func (st *Status) held(set string, now time.Time) time.Time {
+func (st *Status) held(set string, replacing bool, now time.Time) (until time.Time, most int) {
+	orders, most := st.Orders, breakerOrders
+	if replacing {
+		orders, most = st.Replacements, breakerReplacements
+	}
 	var recent []time.Time
-	for _, x := range st.Orders {
+	for _, x := range orders {
 		if x.Set == set && now.Sub(x.At) < breakerTime && !x.At.After(now) {
 			recent = append(recent, x.At)
 		}
 	}
-	if len(recent) < breakerOrders {
-		return time.Time{}
+	if len(recent) < most {
+		return time.Time{}, most
 	}
 	slices.SortFunc(recent, time.Time.Compare)
-	return recent[len(recent)-breakerOrders].Add(breakerTime)
+	return recent[len(recent)-most].Add(breakerTime), most
+}
+
+// counted are the orders that may still count.
+func counted(orders []Ordered, now time.Time) []Ordered {
+	return slices.DeleteFunc(orders, func(x Ordered) bool { return now.Sub(x.At) >= breakerTime })
 }
 
 // issue asks the spec's issuers one after the other. It holds the lock.
@@ -872,11 +916,10 @@ func (m *Manager) keep(ctx context.Context, o *Object, issuer string, got *issue
 		}
 		st := &cur.Status
 		cur.Chain, cur.Key, cur.pendingKey = chain, key, record.Value{}
-		orders := slices.DeleteFunc(st.Orders, func(x Ordered) bool { return now.Sub(x.At) >= breakerTime })
 		*st = Status{
 			Phase: Issued, Reason: "stored; nobody has looked yet whether it is served", Issuer: issuer, Directory: o.Status.Pending.Directory, CertURL: got.url,
 			Serial: serialOf(got.leaf), NotBefore: got.leaf.NotBefore.UTC(), NotAfter: got.leaf.NotAfter.UTC(), IssuedAt: now,
-			ARI: got.ari, LastAttempt: now, Orders: orders, Leftovers: st.Leftovers, ServedAs: st.ServedAs, ServedSeen: st.ServedSeen,
+			ARI: got.ari, LastAttempt: now, Orders: counted(st.Orders, now), Replacements: counted(st.Replacements, now), Leftovers: st.Leftovers, ServedAs: st.ServedAs, ServedSeen: st.ServedSeen,
 		}
 		if got.skew.Abs() > time.Hour {
 			st.ClockSkew = got.skew

@@ -23,7 +23,18 @@ func (o *Object) Usable(now time.Time) error {
 	if err != nil {
 		return err
 	}
-	return Validate(o.Chain, key, o.Spec.Names, now.Add(-o.Status.ClockSkew))
+	return Validate(o.Chain, key, o.Spec.Names, now.Add(-o.skew(now)))
+}
+
+// skew is how far the clock that says now is ahead of the CA's, for all that
+// is known: as far as that of the host that got the certificate, unless it
+// would be before the certificate was issued then.
+func (o *Object) skew(now time.Time) time.Duration {
+	leaf := pki.First(o.Chain)
+	if leaf == nil || now.Add(time.Hour-o.Status.ClockSkew).Before(leaf.NotBefore) {
+		return 0
+	}
+	return o.Status.ClockSkew
 }
 
 const (

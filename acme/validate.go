@@ -13,14 +13,17 @@ import (
 )
 
 // InvalidError is why a certificate cannot be used.
-type InvalidError struct{ Problem string }
+type InvalidError struct {
+	Problem string
+	early   bool // its time is still to come
+}
 
 func (e *InvalidError) Error() string { return e.Problem }
 
 // Validate says why a chain cannot be used with this key for these names at
 // that time: before it is stored, and when it is read.
 func Validate(chain string, key crypto.Signer, names []string, now time.Time) error {
-	invalid := func(format string, args ...any) error { return &InvalidError{fmt.Sprintf(format, args...)} }
+	invalid := func(format string, args ...any) error { return &InvalidError{Problem: fmt.Sprintf(format, args...)} }
 	certs, err := pki.ParseChain(chain)
 	if err != nil {
 		return invalid("%s", err)
@@ -33,8 +36,6 @@ func Validate(chain string, key crypto.Signer, names []string, now time.Time) er
 		return invalid("the chain begins with the certificate of a CA")
 	case now.After(leaf.NotAfter):
 		return invalid("the certificate expired %s", leaf.NotAfter.UTC().Format(time.RFC3339))
-	case now.Add(time.Hour).Before(leaf.NotBefore):
-		return invalid("the certificate is not valid before %s", leaf.NotBefore.UTC().Format(time.RFC3339))
 	}
 	if missing, extra := diffNames(names, certNames(leaf)); len(missing) > 0 || len(extra) > 0 {
 		return invalid("the certificate is for %s instead of %s", strings.Join(certNames(leaf), ", "), strings.Join(names, ", "))
@@ -46,6 +47,9 @@ func Validate(chain string, key crypto.Signer, names []string, now time.Time) er
 		if now.After(c.NotAfter) {
 			return invalid("%q in the chain expired %s", c.Subject.CommonName, c.NotAfter.UTC().Format(time.RFC3339))
 		}
+	}
+	if now.Add(time.Hour).Before(leaf.NotBefore) { // and nothing else is wrong with it
+		return &InvalidError{"the certificate is not valid before " + leaf.NotBefore.UTC().Format(time.RFC3339), true}
 	}
 	return nil
 }
