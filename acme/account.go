@@ -6,6 +6,8 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
@@ -298,6 +300,10 @@ func (m *Manager) Force(ctx context.Context, name string) (*Object, error) {
 // Rollover gives the account a new key at every CA that knows it. It can be
 // repeated when it was interrupted: the new key is in the store before any
 // CA gets it, and which CA has it is written down as it happens.
+//
+// The edge answers for one key, so a CA that cannot be told keeps no other from
+// being used: the account there is given up, and a new one is registered when
+// it is needed. When no CA at all can be told, nothing is changed.
 func (m *Manager) Rollover(ctx context.Context) (*Account, error) {
 	lease, err := m.c.Store.b.Lock(ctx, lockFolder+"/_account", m.c.LockTTL)
 	if err != nil {
@@ -327,29 +333,51 @@ func (m *Manager) Rollover(ctx context.Context) (*Account, error) {
 	if err != nil {
 		return nil, err
 	}
-	for dir, r := range a.CAs {
-		if r.Location == "" || r.OnNextKey {
+	var told int
+	var untold []error
+	for _, dir := range slices.Sorted(maps.Keys(a.CAs)) {
+		r := a.CAs[dir]
+		if r.Location == "" {
 			continue
 		}
-		c, err := m.ca(ctx, r.Issuer)
-		if err != nil {
-			return nil, err
+		if !r.OnNextKey {
+			err := m.tellKey(ctx, r, current, next)
+			if ctx.Err() != nil {
+				return nil, ctx.Err()
+			}
+			var ie *IssuerError
+			if err != nil && !errors.As(err, &ie) {
+				return nil, err
+			}
+			if err != nil {
+				m.event(Event{Kind: "warning", Issuer: r.Issuer, Account: r.Location, Text: "it does not get the new account key: " + err.Error()})
+				if ie.Kind != KindConfig && ie.Kind != KindAccount { // otherwise there is no account to be lost
+					untold = append(untold, err)
+				}
+				continue
+			}
+			if _, err := m.c.Store.updateAccount(context.WithoutCancel(ctx), func(a *Account) error {
+				r := a.CAs[dir]
+				r.OnNextKey = true
+				a.CAs[dir] = r
+				return nil
+			}); err != nil {
+				return nil, err
+			}
 		}
-		if err := c.changeKey(ctx, r.Location, current, next); err != nil {
-			return nil, err
-		}
-		if _, err := m.c.Store.updateAccount(context.WithoutCancel(ctx), func(a *Account) error {
-			r := a.CAs[dir]
-			r.OnNextKey = true
-			a.CAs[dir] = r
-			return nil
-		}); err != nil {
-			return nil, err
-		}
+		told++
 	}
+	if told == 0 && len(untold) > 0 {
+		return nil, errors.Join(untold...)
+	}
+	var lost []Registration
 	a, err = m.c.Store.updateAccount(context.WithoutCancel(ctx), func(a *Account) error {
-		a.Key, a.nextKey = a.nextKey, record.Value{}
+		a.Key, a.nextKey, lost = a.nextKey, record.Value{}, nil
 		for dir, r := range a.CAs {
+			if r.Location != "" && !r.OnNextKey {
+				lost = append(lost, r)
+				r.Location = ""
+			}
 			r.OnNextKey = false
 			a.CAs[dir] = r
 		}
@@ -363,8 +391,21 @@ func (m *Manager) Rollover(ctx context.Context) (*Account, error) {
 	if err := m.c.Store.publish(ctx, a.Thumbprint); err != nil {
 		return nil, err
 	}
-	m.event(Event{Kind: "rolled-over", Text: fmt.Sprintf("new account key at %d CAs; thumbprint %s", len(a.CAs), a.Thumbprint)})
+	for _, r := range lost {
+		m.event(Event{Kind: "warning", Issuer: r.Issuer, Account: r.Location,
+			Text: "the account there still has the old key and is given up; a new one is registered when it is needed"})
+	}
+	m.event(Event{Kind: "rolled-over", Text: fmt.Sprintf("new account key at %d CAs; thumbprint %s", told, a.Thumbprint)})
 	return a, nil
+}
+
+// tellKey gives a CA the next key.
+func (m *Manager) tellKey(ctx context.Context, r Registration, current, next crypto.Signer) error {
+	c, err := m.ca(ctx, r.Issuer)
+	if err != nil {
+		return err
+	}
+	return c.changeKey(ctx, r.Location, current, next)
 }
 
 // changeKey is RFC 8555 7.3.5. A CA that has the new key already, because a

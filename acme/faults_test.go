@@ -747,3 +747,72 @@ func TestClockWasAhead(t *testing.T) {
 		t.Errorf("the CA is asked about the renewal %s", at)
 	}
 }
+
+// TestRolloverWithoutCA: one of three CAs is gone when the account gets a new
+// key, and one is not known any more. The edge answers for the new key only.
+func TestRolloverWithoutCA(t *testing.T) {
+	t.Parallel()
+	backend := acme.Directory(t.TempDir())
+	w := newWorldOn(t, acmetest.Options{}, backend)
+	other := acmetest.Start(t, acmetest.Options{HTTPPort: w.ca.HTTPPort})
+	former := acmetest.Start(t, acmetest.Options{HTTPPort: w.ca.HTTPPort})
+	issuers := []acme.Issuer{
+		w.issuer(),
+		{Name: "other", Directory: other.Directory, CA: other.Root},
+		{Name: "former", Directory: former.Directory, CA: former.Root},
+	}
+	manager := func(n int) *acme.Manager {
+		return w.manager(t, func(c *acme.Config) { c.Issuers = issuers[:n] })
+	}
+	for _, i := range issuers {
+		w.issue(t, manager(3), acme.Spec{Name: i.Name, Names: []string{i.Name + ".example.com"}, Issuers: []string{i.Name}})
+	}
+	items, version, err := backend.Get(t.Context(), acme.AccountPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	items["issuers"] = "{}"
+	if _, err := backend.Put(t.Context(), acme.AccountPath, items, version); err != nil {
+		t.Fatal(err)
+	}
+	before, err := w.store.Account(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	other.Stop()
+	a, err := manager(2).Rollover(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := w.store.Thumbprint(t.Context()); err != nil || p != a.Thumbprint || p == before.Thumbprint {
+		t.Errorf("published is %q after %q, the account has %q, %v", p, before.Thumbprint, a.Thumbprint, err)
+	}
+	for _, i := range issuers {
+		if said := w.said(); i.Name != "pebble" && !strings.Contains(said, "warning  "+i.Name+": it does not get the new account key") {
+			t.Errorf("nobody is told about %s:\n%s", i.Name, said)
+		}
+	}
+	other.Restart()
+	for n, i := range issuers {
+		w.clock.add(time.Hour)
+		w.issue(t, manager(3), acme.Spec{Name: fmt.Sprint("new", n), Names: []string{i.Name + ".example.org"}, Issuers: []string{i.Name}})
+	}
+	if n := w.count("registered"); n != 5 {
+		t.Errorf("%d registrations", n)
+	}
+
+	// With none of them there, nothing is changed.
+	w.ca.Stop()
+	other.Stop()
+	former.Stop()
+	if _, err := manager(2).Rollover(t.Context()); err == nil || !strings.Contains(err.Error(), "issuer pebble") {
+		t.Errorf("with no CA: %v", err)
+	}
+	if p, err := w.store.Thumbprint(t.Context()); err != nil || p != a.Thumbprint {
+		t.Errorf("published is %q instead of %q, %v", p, a.Thumbprint, err)
+	}
+	if now, err := w.store.Account(t.Context()); err != nil || now.CAs[w.ca.Directory].Location == "" {
+		t.Errorf("%+v, %v", now, err)
+	}
+}
