@@ -816,3 +816,49 @@ func TestRolloverWithoutCA(t *testing.T) {
 		t.Errorf("%+v, %v", now, err)
 	}
 }
+
+// unreadable is a store whose certificates cannot be read when it is told so.
+type unreadable struct {
+	acme.Backend
+	now atomic.Bool
+}
+
+func (u *unreadable) Get(ctx context.Context, path string) (acme.Items, string, error) {
+	if u.now.Load() && strings.HasPrefix(path, acme.CertFolder) {
+		return nil, "", &acme.StoreError{Store: u.Name(), Err: errors.New("not now")}
+	}
+	return u.Backend.Get(ctx, path)
+}
+
+// checking is a solver that tells when it checks.
+type checking struct {
+	acme.Solver
+	f func()
+}
+
+func (c checking) Check(ctx context.Context, names []string, thumbprint string) error {
+	c.f()
+	return c.Solver.Check(ctx, names, thumbprint)
+}
+
+// TestStoreGoneMidway: the store cannot be read any more in the middle of an
+// attempt.
+func TestStoreGoneMidway(t *testing.T) {
+	t.Parallel()
+	b := &unreadable{Backend: acme.Directory(t.TempDir())}
+	w := newWorldOn(t, acmetest.Options{}, b)
+	m := w.manager(t, func(c *acme.Config) {
+		c.Solvers[acme.HTTP01] = checking{c.Solvers[acme.HTTP01], func() { b.now.Store(true) }}
+	})
+	if _, err := m.Apply(t.Context(), acme.Spec{Name: "a", Names: []string{"a.example.com"}}); err != nil {
+		t.Fatal(err)
+	}
+	var store *acme.StoreError
+	if r, err := m.Reconcile(t.Context(), "a"); !errors.As(err, &store) || r.Object == nil || w.count("ordered") != 0 {
+		t.Errorf("%+v, %v", r, err)
+	}
+	b.now.Store(false)
+	if r, err := w.manager(t).Reconcile(t.Context(), "a"); err != nil || !r.Issued {
+		t.Errorf("%+v, %v", r, err)
+	}
+}

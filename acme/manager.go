@@ -591,7 +591,7 @@ func (m *Manager) askRenewal(ctx context.Context, o *Object) (*Object, error) {
 	}
 	asked := serialOf(leaf)
 	before := o.Status.RenewAt
-	o, uerr := m.c.Store.Update(ctx, o.Spec.Name, func(o *Object) error {
+	next, uerr := m.c.Store.Update(ctx, o.Spec.Name, func(o *Object) error {
 		st := &o.Status
 		if st.ARI == nil || st.Serial != asked {
 			return nil
@@ -613,6 +613,7 @@ func (m *Manager) askRenewal(ctx context.Context, o *Object) (*Object, error) {
 	if uerr != nil {
 		return o, uerr
 	}
+	o = next
 	if err != nil {
 		m.event(Event{Kind: "warning", Certificate: o.Spec.Name, Issuer: o.Status.Issuer, Text: err.Error()})
 	} else if !o.Status.RenewAt.Equal(before) {
@@ -731,8 +732,10 @@ func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error)
 			errs = append(errs, &IssuerError{Issuer: issuer, Step: "waiting as it asked", Kind: KindRateLimited, RetryAfter: until, Err: errors.New("it is not asked before")})
 			continue
 		}
-		var got *issued
-		o, got, err = m.from(ctx, o, issuer, solver, left)
+		next, got, err := m.from(ctx, o, issuer, solver, left)
+		if next != nil { // otherwise the store could not be read
+			o = next
+		}
 		if err == nil {
 			return m.keep(ctx, o, issuer, got)
 		}
