@@ -281,6 +281,7 @@ func (m *Manager) Revoke(ctx context.Context, name string, reason int) (*Object,
 		if o.Status.Serial == serial {
 			o.Status.Phase, o.Status.Reason = Revoked, "it was revoked; `drover cert renew --force` gets a new one"
 			o.Status.ARI = nil
+			o.Status.NextAttempt = time.Time{} // see wanted
 		}
 		return nil
 	})

@@ -862,3 +862,73 @@ func TestStoreGoneMidway(t *testing.T) {
 		t.Errorf("%+v, %v", r, err)
 	}
 }
+
+// TestRevokedStaysRevoked: the CA is gone when a revoked certificate is to be
+// replaced. It is no good one because of that, and is replaced later.
+func TestRevokedStaysRevoked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, acmetest.Options{})
+	m := w.manager(t)
+	w.issue(t, m, acme.Spec{Name: "b", Names: []string{"b.example.com"}})
+	if _, err := m.Revoke(t.Context(), "b", 1); err != nil {
+		t.Fatal(err)
+	}
+	reconcile := func(spec acme.Spec, fails bool) acme.Result {
+		t.Helper()
+		if _, err := m.Apply(t.Context(), spec); err != nil {
+			t.Fatal(err)
+		}
+		r, err := m.Reconcile(t.Context(), "b")
+		if (err != nil) != fails {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		if !r.Issued && (r.Object.Status.Phase != acme.Revoked || r.Object.Usable(time.Now()) == nil) {
+			t.Errorf("it is good again: %+v", r.Object.Status)
+		}
+		return r
+	}
+	spec := acme.Spec{Name: "b", Names: []string{"b.example.com"}}
+	w.clock.add(time.Hour)
+	reconcile(spec, false) // nobody has asked for another
+	w.ca.Stop()
+	if _, err := m.Force(t.Context(), "b"); err != nil {
+		t.Fatal(err)
+	}
+	r := reconcile(spec, true)
+	if r := reconcile(spec, false); !r.Next.Equal(r.Object.Status.NextAttempt) || r.Object.Status.Attempts != 1 {
+		t.Errorf("%+v", r)
+	}
+	w.clock.to(r.Object.Status.NextAttempt.Add(time.Second))
+	reconcile(spec, true)
+	// What is wanted is another thing now; it is wanted all the same.
+	spec.Names = append(spec.Names, "c.example.com")
+	w.ca.Restart()
+	if r := reconcile(spec, false); !r.Issued || r.Object.Usable(time.Now()) != nil {
+		t.Errorf("not replaced: %+v", r.Object.Status)
+	}
+}
+
+// TestFailingThenRevoked: the attempts to renew a certificate end when it is
+// revoked, until somebody asks for another.
+func TestFailingThenRevoked(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, acmetest.Options{})
+	ca := &maintained{RoundTripper: w.https(t)}
+	m := w.manager(t, func(c *acme.Config) { c.Transport = ca })
+	w.issue(t, m, acme.Spec{Name: "a", Names: []string{"a.example.com"}})
+	if _, err := m.Force(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	ca.away = true
+	if _, err := m.Reconcile(t.Context(), "a"); err == nil {
+		t.Fatal("renewed without a CA")
+	}
+	ca.away = false
+	if _, err := m.Revoke(t.Context(), "a", 4); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.add(48 * time.Hour)
+	if r, err := m.Reconcile(t.Context(), "a"); err != nil || r.Issued {
+		t.Errorf("%+v, %v", r, err)
+	}
+}

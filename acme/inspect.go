@@ -25,6 +25,8 @@ func Attention(o *Object, now time.Time) (int, string) {
 		return 0, "expired"
 	case st.Phase == Temporary && st.LastError != "":
 		return 1, "no CA has issued it: " + st.LastError
+	case st.Phase == Revoked && st.LastError != "":
+		return 2, "revoked, and there is no other: " + st.LastError
 	case st.Phase == Revoked:
 		return 2, "revoked"
 	case st.Phase == Held:

@@ -170,6 +170,7 @@ func (m *Manager) Apply(ctx context.Context, spec Spec) (*Object, error) {
 		}
 		if nameSet(o.Spec.Names) != nameSet(spec.Names) || !slices.Equal(o.Spec.Issuers, spec.Issuers) {
 			// Another question: the failures of the former one do not count.
+			o.Status.Forced = o.Status.Forced || o.Status.Phase == Revoked && o.Status.wanted()
 			o.Status.Attempts, o.Status.NextAttempt, o.Status.LastError = 0, time.Time{}, ""
 		}
 		if o.Status.Pending != nil && !orderedAlike(o.Spec, spec) {
@@ -457,9 +458,9 @@ func (m *Manager) need(o *Object) todo {
 		return todo{why: "there is none", at: now, new: true}
 	case st.Phase == Temporary:
 		return todo{why: "there is only a self-signed one", at: now, new: true}
-	case st.Phase == Revoked && !st.Forced:
+	case st.Phase == Revoked && !st.wanted():
 		return todo{at: never}
-	case st.Forced:
+	case st.Phase == Revoked, st.Forced:
 		return todo{why: "the renewal was asked for", at: now}
 	}
 	key, err := pki.ParseKey(o.Key.Reveal())
@@ -480,6 +481,10 @@ func (m *Manager) need(o *Object) todo {
 	}
 	return todo{why: st.RenewedBy, at: inWindow(o, st.RenewAt, now.Add(-skew)).Add(skew)}
 }
+
+// wanted says that somebody has asked for the successor of a revoked
+// certificate, and has not got it yet.
+func (st *Status) wanted() bool { return st.Forced || !st.NextAttempt.IsZero() }
 
 // inWindow moves a renewal into the maintenance window, unless that would
 // leave less than half of the time that is left for it.
@@ -790,7 +795,7 @@ func (m *Manager) hold(ctx context.Context, o *Object, cause error) (*Object, er
 		return o, cause
 	}
 	out, err := m.c.Store.Update(ctx, o.Spec.Name, func(o *Object) error {
-		o.Status.Phase, o.Status.Reason = keepTemporary(o.Status.Phase, Held), "it is due, and nothing here can prove its names"
+		o.Status.Phase, o.Status.Reason = keepUnusable(o.Status.Phase, Held), "it is due, and nothing here can prove its names"
 		o.Status.LastError = cause.Error()
 		return nil
 	})
@@ -834,12 +839,12 @@ func (m *Manager) failed(ctx context.Context, o *Object, cause error) (*Object, 
 		st.LastAttempt, st.LastError, st.Forced = now, cause.Error(), false
 		var held *HeldError
 		if errors.As(cause, &held) {
-			st.Phase, st.Reason, st.NextAttempt = keepTemporary(st.Phase, Held), "too many orders for the same names within a day", held.Until
+			st.Phase, st.Reason, st.NextAttempt = keepUnusable(st.Phase, Held), "too many orders for the same names within a day", held.Until
 			return nil
 		}
 		st.Attempts++
 		st.NextAttempt = now.Add(jitter(backoff(st.Attempts))).Truncate(time.Second)
-		st.Phase = keepTemporary(st.Phase, Failing)
+		st.Phase = keepUnusable(st.Phase, Failing)
 		st.Reason = fmt.Sprintf("the last %d attempts failed", st.Attempts)
 		if st.Attempts == 1 {
 			st.Reason = "the last attempt failed"
@@ -877,10 +882,10 @@ func (m *Manager) failed(ctx context.Context, o *Object, cause error) (*Object, 
 	return out, cause
 }
 
-// keepTemporary leaves a stand-in known as one.
-func keepTemporary(now, next Phase) Phase {
-	if now == Temporary {
-		return Temporary
+// keepUnusable leaves what nobody should trust known for what it is.
+func keepUnusable(now, next Phase) Phase {
+	if now == Temporary || now == Revoked {
+		return now
 	}
 	return next
 }
