@@ -176,17 +176,22 @@ func (s Stateless) check(ctx context.Context, name, thumbprint string) error {
 	}
 	// Every address: a CA may come to any of them. One that cannot be reached
 	// from here may be an IPv6 address on a host that has none.
+	// All at once: one that says nothing takes no time from the others.
+	problems, errs := make([]string, len(e.Addresses)), make([]error, len(e.Addresses))
+	each(len(e.Addresses), len(e.Addresses), func(i int) {
+		problems[i], errs[i] = s.ask(ctx, name, e.Addresses[i], port, thumbprint)
+		if errs[i] != nil && ctx.Err() != nil {
+			errs[i] = fmt.Errorf("no answer within %s", timeout)
+		}
+	})
 	var answered bool
 	var unreachable error
-	for _, address := range e.Addresses {
-		problem, err := s.ask(ctx, name, address, port, thumbprint)
+	for i, address := range e.Addresses {
 		switch {
-		case err != nil && ctx.Err() == nil:
-			unreachable = err
-		case err != nil:
-			unreachable = fmt.Errorf("no answer within %s", timeout)
-		case problem != "":
-			return &ReachError{Name: name, Addresses: []string{address}, Problem: problem}
+		case errs[i] != nil:
+			unreachable = errs[i]
+		case problems[i] != "":
+			return &ReachError{Name: name, Addresses: []string{address}, Problem: problems[i]}
 		default:
 			answered = true
 		}

@@ -488,6 +488,40 @@ func TestEdgeThatIsLate(t *testing.T) {
 	}
 }
 
+// TestSilentAddress: a name has an address that takes connections and says
+// nothing, before the one that answers.
+func TestSilentAddress(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, acmetest.Options{})
+	silent, err := net.Listen("tcp", "127.0.0.4:"+fmt.Sprint(w.ca.HTTPPort))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = silent.Close() })
+	for host, addresses := range map[string][]string{"both": {"127.0.0.4", "127.0.0.1"}, "silent": {"127.0.0.4"}, "closed": {"127.0.0.4", "127.0.0.3"}} {
+		if err := w.ca.SetDNS("add-a", map[string]any{"host": host + ".example.com.", "addresses": addresses}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := w.manager(t).Prepare(t.Context(), acme.Spec{Name: "a", Names: []string{"both.example.com"}}); err != nil {
+		t.Fatal(err)
+	}
+	thumbprint, err := w.store.Thumbprint(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := acme.Stateless{Port: w.ca.HTTPPort, Resolver: w.ca.Resolver(), Timeout: 2 * time.Second}
+	for name, want := range map[string]string{
+		"both.example.com":   "",
+		"silent.example.com": "no answer within 2s",
+		"closed.example.com": "connection refused", // the last address's
+	} {
+		if err := s.Check(t.Context(), []string{name}, thumbprint); (err == nil) != (want == "") || err != nil && !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // quick is a clock on which a moment is a minute.
 type quick struct{ clock }
 
