@@ -51,20 +51,27 @@ func (c *controller) probes(ctx context.Context) {
 }
 
 // probe asks every instance of the edge for every certificate, and says
-// whether all serve what is stored.
+// whether all serve what is stored. When it is not known where all of them are,
+// those that are known are asked all the same, for the metrics; a certificate is
+// not called served by them, nor anything else.
 func (c *controller) probe(ctx context.Context) (all bool, err error) {
 	ask, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	addresses, err := c.c.Edge(ask)
-	if err != nil {
-		return false, err
+	addresses, unknown := c.c.Edge(ask)
+	if unknown != nil && len(addresses) == 0 {
+		c.metrics.serve(nil)
+		return false, unknown
 	}
 	list, err := c.store.List(ctx)
-	errs := []error{err}
-	all = len(addresses) > 0
+	errs := []error{unknown, err}
+	all = unknown == nil && len(addresses) > 0
 	results := map[string][]acme.Served{}
 	for _, o := range list {
 		name := o.Spec.Name
+		if unknown != nil {
+			results[name] = o.Served(ctx, addresses, probeTimeout)
+			continue
+		}
 		served, now, err := c.manager.Verify(ctx, name, addresses, probeTimeout)
 		if err != nil {
 			if !errors.Is(err, acme.ErrNotFound) && !errors.Is(err, acme.ErrConflict) {
