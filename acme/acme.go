@@ -204,7 +204,8 @@ type Status struct {
 	Replacements []Ordered `json:"replacements,omitempty"` // as Orders, of those that replace a certificate
 }
 
-// ARI is what the CA recommends about the renewal (RFC 9773).
+// ARI is what the CA recommends about the renewal (RFC 9773). As long as it has
+// not said anything there is no window, but a time at which it is asked.
 type ARI struct {
 	Serial     string    `json:"serial"` // of the certificate it is about
 	Start      time.Time `json:"start"`

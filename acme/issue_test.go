@@ -340,6 +340,42 @@ func TestRenewByARI(t *testing.T) {
 	}
 }
 
+// silentAbout is a CA that does not answer requests to that path.
+type silentAbout struct {
+	http.RoundTripper
+	path string
+}
+
+func (s silentAbout) RoundTrip(r *http.Request) (*http.Response, error) {
+	if strings.HasPrefix(r.URL.Path, s.path) {
+		return nil, errors.New("no answer")
+	}
+	return s.RoundTripper.RoundTrip(r)
+}
+
+// TestRenewByARIThatWasMissed: the CA says nothing about the renewal when it
+// issues a certificate. It is asked again.
+func TestRenewByARIThatWasMissed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, acmetest.Options{})
+	old := w.issue(t, w.manager(t, func(c *acme.Config) { c.Transport = silentAbout{w.https(t), "/draft-ietf-acme-ari"} }),
+		acme.Spec{Name: "a", Names: []string{"a.example.com"}})
+	if old.Status.ARI == nil || !old.Status.ARI.Start.IsZero() {
+		t.Fatalf("%+v", old.Status.ARI)
+	}
+	if err := w.ca.SetRenewal(old.Chain, time.Now().Add(-2*time.Hour), time.Now().Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	m := w.manager(t)
+	if r, err := m.Reconcile(t.Context(), "a"); err != nil || r.Issued || !r.Next.Equal(old.Status.ARI.CheckAfter) {
+		t.Errorf("%+v, %v", r, err)
+	}
+	w.clock.to(old.Status.ARI.CheckAfter.Add(time.Second))
+	if r, err := m.Reconcile(t.Context(), "a"); err != nil || !r.Issued || len(r.Object.Status.Orders) != 1 {
+		t.Errorf("%+v, %v\n%s", r, err, w.said())
+	}
+}
+
 func TestRenewByBackstop(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, acmetest.Options{})

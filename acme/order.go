@@ -387,8 +387,12 @@ func (c *ca) choose(is issuance, chains []acme.Certificate) (*issued, error) {
 		chain.WriteString(pki.EncodeCertificate(cert.Raw))
 	}
 	out := &issued{chain: chain.String(), leaf: certs[0], url: pick.URL}
-	if info := pick.RenewalInfo; info != nil && info.HasWindow() {
+	switch info := pick.RenewalInfo; {
+	case info == nil: // it has no such service
+	case info.HasWindow():
 		out.ari = ariOf(*info, certs[0], is.now())
+	default: // it did not answer this time
+		out.ari = &ARI{Serial: serialOf(certs[0]), CheckAfter: is.now().Add(ariDefault).UTC().Truncate(time.Second)}
 	}
 	return out, nil
 }
