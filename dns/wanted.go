@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -80,6 +82,16 @@ func (w *Wanted) encode() (string, error) {
 	}
 	text, err := json.Marshal(c)
 	return string(text), err
+}
+
+// Digest is the same for what was evaluated from the same blocks: the hosts of
+// routes, which follow what runs, are left out.
+func (w *Wanted) Digest() (string, error) {
+	c := *w
+	c.Hosts, c.Pending = nil, false
+	text, err := c.encode()
+	sum := sha256.Sum256([]byte(text))
+	return hex.EncodeToString(sum[:16]), err
 }
 
 // Folders of what [Wants] keeps.
@@ -227,10 +239,11 @@ func (s Wants) write(ctx context.Context, path string, items api.VariableItems) 
 
 // Follow changes what an owner wants of DNS to what its routes want when jobs are
 // all that runs of it, and says whether that is something else. It asks for them
-// when there is anything to change. deployed says that this is what was put
-// last, so that it is not Pending any more. Who may not read it has not written
+// when there is anything to change. deployed is the Digest of what was put for
+// them: if that is what is wanted, it is not Pending any more. It is empty when
+// nothing was, or when that is not what runs. Who may not read it has not written
 // it, and changes nothing.
-func (s Wants) Follow(ctx context.Context, owner string, jobs func(context.Context) ([]*api.Job, error), deployed bool) (bool, error) {
+func (s Wants) Follow(ctx context.Context, owner string, jobs func(context.Context) ([]*api.Job, error), deployed string) (bool, error) {
 	w, err := s.Get(ctx, owner)
 	if forbidden(err) { // as in Delete
 		return false, nil
@@ -245,7 +258,13 @@ func (s Wants) Follow(ctx context.Context, owner string, jobs func(context.Conte
 		}
 		w.Hosts = RoutedHosts(RouteHosts(running), w.Zones, w.Records)
 	}
-	w.Pending = w.Pending && !deployed
+	if w.Pending && deployed != "" {
+		is, err := w.Digest()
+		if err != nil {
+			return false, err
+		}
+		w.Pending = is != deployed
+	}
 	return s.Put(ctx, w)
 }
 

@@ -82,7 +82,7 @@ func TestWants(t *testing.T) {
 
 	// Other jobs, other hosts, and nothing else is different.
 	other := &api.Job{TaskGroups: []*api.TaskGroup{{Services: []*api.Service{{Tags: []string{"drover.route=other.example.org/"}}}}}}
-	follows := func(deployed, want bool) *dns.Wanted {
+	follows := func(deployed string, want bool) *dns.Wanted {
 		t.Helper()
 		jobs := func(context.Context) ([]*api.Job, error) { return []*api.Job{other}, nil }
 		if changed, err := s.Follow(ctx, w.Owner, jobs, deployed); err != nil || changed != want {
@@ -94,16 +94,30 @@ func TestWants(t *testing.T) {
 		}
 		return now
 	}
-	follows(false, false) // it wants no records of routes
+	follows("", false) // it wants no records of routes
 	w.Routes, w.Pending = true, true
 	put(true)
-	now := follows(false, true)
-	follows(false, false)
+	now := follows("", true)
+	follows("", false)
 	if !slices.Equal(now.Hosts, []string{"other.example.org"}) || len(now.Records) != len(w.Records) || now.Policy != w.Policy || !now.Pending {
 		t.Errorf("%+v", now)
 	}
-	if now = follows(true, true); now.Pending {
-		t.Error("what is deployed is pending")
+	// What is deployed is not what was wanted before somebody wanted something
+	// else, which waits for its turn.
+	former := w
+	former.Records = nil
+	for deployed, pending := range map[*dns.Wanted]bool{&former: true, &w: false} {
+		digest, err := deployed.Digest()
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Pending = true
+		if _, err := s.Put(ctx, &w); err != nil {
+			t.Fatal(err)
+		}
+		if now = follows(digest, true); now.Pending != pending {
+			t.Errorf("pending: %v, want %v", now.Pending, pending)
+		}
 	}
 	// Until then nothing is deleted on its account.
 	for pending, want := range map[bool]dns.Policy{true: dns.UpsertOnly, false: dns.Sync} {

@@ -23,6 +23,7 @@ type Request struct {
 	Of                  int // a rollback: the release that it goes back to
 	Version, AppVersion string
 	Values              json.RawMessage // of the variables, without secrets; may be nil
+	DNS                 string          // see record.Release
 
 	Targets []*stack.Target
 	Waves   []*stack.Wave

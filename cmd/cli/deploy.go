@@ -76,6 +76,9 @@ at all when anything in the cluster has moved since.`,
 				}
 				req := release.RequestFor(s, jobs, values)
 				req.Partial = s == main && flags.partial() || saved != nil && saved.Partial
+				if s == main {
+					req.DNS = certs.done.left
+				}
 				req.Message, req.OnFailure, req.TakeOver, req.Forget = rel.message, rel.onFailure, takeOver, forget
 				return deploy(cmd, streams, s, req, saved, rel, createVolumes)
 			}
@@ -212,7 +215,7 @@ func makeRelease(ctx context.Context, d *release.Deployer, req release.Request, 
 	if r := res.Release; r != nil && r.State == record.Done && req.Kind == release.KindDeploy && !req.Partial {
 		return view.end(res) // DNS is seen to with the stack's files
 	}
-	return settled(ctx, d, res, req.Partial, view)
+	return settled(ctx, d, res, view)
 }
 
 type errVolumes []rollout.MissingVolume

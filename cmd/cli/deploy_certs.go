@@ -113,6 +113,7 @@ type certDeployment struct {
 	clients rollout.Clients
 	fresh   map[string]bool // certificates that could not be served before
 	failed  error           // why a certificate is not served
+	left    string          // digest of what the controller was told before the rollout
 }
 
 // certificates reads what the stack wants, and says what cannot be.

@@ -51,7 +51,12 @@ func (d *certDeployment) leaveDNS(ctx context.Context, deployed bool) error {
 		}
 		pending = !same
 	}
-	return d.dns.leave(ctx, client, pending)
+	if err := d.dns.leave(ctx, client, pending); err != nil {
+		return err
+	}
+	var err error
+	d.left, err = d.dns.Digest()
+	return err
 }
 
 // records makes the DNS records of the stack. Before the rollout, since a CA
@@ -104,14 +109,19 @@ func (d *certDeployment) record(c dns.Change) {
 // settled tells how a release has ended. When it is not left open, the hosts of
 // what runs now are left to the controller: who goes by the record has neither
 // the stack's files nor its credential, and a deploy that went back has left
-// those of what did not stay.
-func settled(ctx context.Context, d *release.Deployer, res release.Result, partial bool, view *deployView) error {
+// those of what did not stay. Somebody may also have left those of another
+// release since, which was refused as long as this one was open.
+func settled(ctx context.Context, d *release.Deployer, res release.Result, view *deployView) error {
 	if res.Release == nil || res.Release.State.Open() {
 		return view.end(res)
 	}
 	view.close()
 	name, env := d.Releases.Stack(), d.Releases.Environment()
-	changed, failed := followRoutes(ctx, d, !partial && res.Release.State == record.Done && res.Release.Kind == release.KindDeploy)
+	deployed := ""
+	if res.Release.State == record.Done && res.Release.Kind == release.KindDeploy {
+		deployed = res.Release.DNS
+	}
+	changed, failed := followRoutes(ctx, d, deployed)
 	if failed != nil && outcomeCode(res.Outcome()) == exitOK {
 		return view.endBut(res, fmt.Errorf("the release is at its end, but not what it wants in DNS: %w", failed))
 	}
@@ -126,8 +136,9 @@ func settled(ctx context.Context, d *release.Deployer, res release.Result, parti
 }
 
 // followRoutes says whether the routes of what runs after a release want anything
-// else in DNS than what the controller was told last.
-func followRoutes(ctx context.Context, d *release.Deployer, deployed bool) (changed bool, err error) {
+// else in DNS than what the controller was told last. deployed is as in
+// [dns.Wants.Follow].
+func followRoutes(ctx context.Context, d *release.Deployer, deployed string) (changed bool, err error) {
 	clients, err := connect(ctx, false)
 	if err != nil {
 		return false, err

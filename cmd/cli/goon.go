@@ -33,7 +33,7 @@ func goOn(streams *IO, cmd *cobra.Command, do func(context.Context, *release.Dep
 			view.close()
 			return releaseError(err)
 		}
-		return settled(cmd.Context(), d, res, false, view)
+		return settled(cmd.Context(), d, res, view)
 	}
 	envFlag(cmd, &env)
 	// Twice the lease: that of a drover that was killed runs out by itself.

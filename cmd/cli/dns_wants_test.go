@@ -1,0 +1,76 @@
+package cli
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/drover-nomad/drover/dns"
+)
+
+// TestDNSOfAnotherRelease interrupts a release, and wants another one, which is
+// refused. When the first one is gone on with, the other one's wishes are not
+// what runs: nothing may be deleted on their account.
+func TestDNSOfAnotherRelease(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, clusterEnv(t), "wanting")
+	hook := filepath.Join(t.TempDir(), "hook")
+	if err := os.WriteFile(hook, []byte("#!/bin/sh\ncat >/dev/null\necho '{\"records\": []}'\n"), 0o700); err != nil { // #nosec G306 -- a program
+		t.Fatal(err)
+	}
+	write := func(version string) {
+		t.Helper()
+		w.write(svc{name: "a", value: version})
+		text := fmt.Sprintf(`stack "wanting" {}
+service "a" {}
+dns {
+  provider = "exec"
+  command  = [%q]
+  zones    = ["example.org"]
+  policy   = "sync"
+}
+record "v%s" {
+  type   = "A"
+  values = ["192.0.2.1"]
+}
+`, hook, version)
+		if err := os.WriteFile(filepath.Join(w.dir, "stack.hcl"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	wanted := func(name string, pending bool) {
+		t.Helper()
+		got, err := dns.Wants{Client: w.nomad}.Get(t.Context(), dns.Owner("wanting", "default"))
+		if err != nil || got == nil || len(got.Records) != 1 || got.Records[0].Name != name || got.Pending != pending {
+			t.Errorf("wanted is %+v, %v; want %s, pending %v", got, err, name, pending)
+		}
+	}
+	interrupted := func(version string) {
+		t.Helper()
+		write(version)
+		slowly(w, "a", "8s")
+		cmd := w.command(w.env, "deploy", w.dir)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		w.until("a is submitted", func() bool { return w.value("a") == version })
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		w.drover(exitOK, "unlock", w.name, "--force")
+		wanted("v"+version, true)
+	}
+	write("1")
+	w.drover(exitOK, "deploy", w.dir)
+	wanted("v1", false)
+	interrupted("2")
+	write("3")
+	w.want(w.drover(exitBusy, "deploy", w.dir), "is interrupted")
+	wanted("v3", true)
+	w.drover(exitOK, "resume", w.name)
+	wanted("v3", true)
+	// With nothing else wanted meanwhile, it is what runs.
+	interrupted("4")
+	w.drover(exitOK, "resume", w.name)
+	wanted("v4", false)
+}
