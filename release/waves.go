@@ -89,8 +89,8 @@ func (r *run) inWave(ctx context.Context, res *Result, parts []*Part) {
 	}
 	if res.Halt = r.gate(ctx, w, parts); res.Halt != nil {
 		state := record.FailedState
-		if res.Halt.Outcome == rollout.Cancelled {
-			state = record.Interrupted
+		if res.Halt.Outcome == rollout.Cancelled || res.Halt.Outcome == rollout.Unreachable {
+			state = record.Interrupted // it can be gone on with
 		}
 		r.noteWave(ctx, i, state, res.Halt.Detail)
 		return
@@ -140,7 +140,7 @@ func (r *run) tellWave(kind string, i int, state record.State, text string) {
 // gate waits until the gate of a wave has held, or cannot any more. Going
 // back to a release is not baked: what it was is known, and somebody waits.
 func (r *run) gate(ctx context.Context, w *stack.Wave, parts []*Part) *Halt {
-	o := rollout.GateOptions{Gate: w.Gate, Bake: w.Bake, Redact: r.d.Rollout.Redact}
+	o := rollout.GateOptions{Gate: w.Gate, Bake: w.Bake, Silence: r.d.Rollout.Silence, Redact: r.d.Rollout.Redact}
 	if r.plan.req.Kind == KindRollback {
 		o.Bake = 0
 	}
@@ -150,7 +150,7 @@ func (r *run) gate(ctx context.Context, w *stack.Wave, parts []*Part) *Halt {
 	if o.HTTP != nil && o.Secret != "" {
 		password, err := r.d.Secret(ctx, o.Secret)
 		if err != nil {
-			return &Halt{Wave: w.Name, Outcome: rollout.Failed, Detail: "the password of its gate's probe cannot be read: " + err.Error()}
+			return &Halt{Wave: w.Name, Outcome: unwritten(err), Detail: "the password of its gate's probe cannot be read: " + err.Error()}
 		}
 		probe := *o.HTTP
 		probe.Password = password
@@ -179,10 +179,21 @@ func (r *run) gate(ctx context.Context, w *stack.Wave, parts []*Part) *Halt {
 			h.Outcome, h.Detail = rollout.TimedOut, err.Error()+"; its gate was being looked at"
 		}
 		return h
+	case res.Away: // which is no failure of the services
+		return &Halt{Wave: w.Name, Outcome: rollout.Unreachable, Detail: "its gate: " + res.Detail}
 	case !res.OK:
 		return &Halt{Wave: w.Name, Outcome: rollout.Failed, Detail: res.Detail}
 	}
 	return nil
+}
+
+// unwritten is the outcome of a wave for which the record cannot be read or
+// written: what cannot be reached has not failed.
+func unwritten(err error) rollout.Outcome {
+	if rollout.Unanswered(err) {
+		return rollout.Unreachable
+	}
+	return rollout.Failed
 }
 
 // approved waits until somebody has approved a wave: here, by Deployer.Approve,
@@ -196,7 +207,7 @@ func (r *run) approved(ctx context.Context, i int, parts []*Part) *Halt {
 	halt := &Halt{Wave: w.Name, Outcome: rollout.AwaitApproval, Detail: "somebody has to approve it"}
 	err := r.saveWave(ctx, i, func(rw *record.Wave) { rw.State = record.NeedsApproval })
 	if err != nil {
-		halt.Outcome, halt.Detail = rollout.Failed, err.Error()
+		halt.Outcome, halt.Detail = unwritten(err), err.Error()
 		return halt
 	}
 	r.tellWave(EventWave, i, record.NeedsApproval, "")
@@ -237,7 +248,7 @@ func (r *run) approved(ctx context.Context, i int, parts []*Part) *Halt {
 		}
 		err := r.saveWave(ctx, i, func(rw *record.Wave) { rw.Approved, rw.ApprovedAt = by, time.Now().UTC() })
 		if err != nil {
-			halt.Outcome, halt.Detail = rollout.Failed, err.Error()
+			halt.Outcome, halt.Detail = unwritten(err), err.Error()
 			return halt
 		}
 	case by = <-elsewhere:

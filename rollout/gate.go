@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -33,6 +34,8 @@ type GateOptions struct {
 	stack.Gate
 	// Bake is how long all must hold without a break.
 	Bake time.Duration
+	// Silence is how long Nomad or Consul may not answer; DefaultSilence when 0.
+	Silence time.Duration
 	// Env is added to the environment of the command.
 	Env    []string
 	Redact func(string) string
@@ -52,6 +55,7 @@ type GateProgress struct {
 // GateResult is how a gate ended.
 type GateResult struct {
 	OK      bool
+	Away    bool   // not OK, for the services could not be seen: they have not failed
 	Detail  string // why not
 	Breaks  int    // how often it ceased to hold before it did for good
 	Elapsed time.Duration
@@ -61,9 +65,11 @@ type GateResult struct {
 // Nomad and passing in Consul, none of its tasks restarts, and the HTTP probe
 // is answered as it should be; then it runs the command. A break begins the
 // bake anew. Hold gives up when it has not begun to hold within the timeout,
-// or when a job is not the one any more that it was at the beginning. tell
-// may be nil; it is called when something changes. An error means that ctx
-// has ended.
+// or when a job is not the one any more that it was at the beginning. A server
+// that does not answer begins the bake anew too, but says nothing of the
+// services: the timeout does not count until it answers, and then from its
+// beginning; after Silence the result is Away. tell may be nil; it is called
+// when something changes. An error means that ctx has ended.
 func Hold(ctx context.Context, parties []Party, o GateOptions, tell func(GateProgress)) (GateResult, error) {
 	if o.Redact == nil {
 		o.Redact = func(s string) string { return s }
@@ -77,7 +83,7 @@ func Hold(ctx context.Context, parties []Party, o GateOptions, tell func(GatePro
 	changed := make(chan struct{}, 1)
 	watched := make([]*watchedParty, len(parties))
 	for i, p := range parties {
-		watched[i] = &watchedParty{Party: p, changed: changed, waiting: GateFirstLook, gap: time.Duration(2*len(parties)) * gateGap}
+		watched[i] = &watchedParty{Party: p, changed: changed, look: make(chan struct{}, 1), away: GateFirstLook, gap: time.Duration(2*len(parties)) * gateGap}
 		watching.Go(func() { watched[i].run(wctx) })
 	}
 	var probe *watchedProbe
@@ -88,6 +94,7 @@ func Hold(ctx context.Context, parties []Party, o GateOptions, tell func(GatePro
 	}
 
 	begun := time.Now()
+	clock := gateClock{from: begun, timeout: o.Timeout, silence: cmp.Or(o.Silence, DefaultSilence)}
 	var res GateResult
 	var since, asked time.Time // asked: when the command was last run
 	var problem string         // of the command
@@ -104,8 +111,9 @@ func Hold(ctx context.Context, parties []Party, o GateOptions, tell func(GatePro
 			st.waiting = "a task restarted"
 		}
 		troubles = max(troubles, st.troubles)
+		clock.see(st, now)
 		switch {
-		case st.waiting != "":
+		case st.waiting != "" || st.away != "":
 			if !since.IsZero() {
 				since = time.Time{}
 				res.Breaks++
@@ -113,12 +121,21 @@ func Hold(ctx context.Context, parties []Party, o GateOptions, tell func(GatePro
 		case since.IsZero():
 			since = now
 		}
-		again := begun.Add(o.Timeout).Sub(now)
+		again := clock.left(now)
 		if !since.IsZero() {
 			again = since.Add(o.Bake).Sub(now)
 		}
-		p := GateProgress{Since: since, Waiting: st.waiting}
+		p := GateProgress{Since: since, Waiting: cmp.Or(st.waiting, st.away)}
 		switch {
+		case since.IsZero() && again <= 0 && st.unsure && !clock.silent(now):
+			for _, w := range watched {
+				poke(w.look)
+			}
+			again = time.Second
+		case since.IsZero() && again <= 0 && clock.silent(now):
+			res.Away, res.Elapsed = true, now.Sub(begun)
+			res.Detail = "the services could not be seen for " + clock.silence.String() + ": it waited for " + o.Redact(st.away)
+			return res, nil
 		case since.IsZero() && again <= 0:
 			res.Detail, res.Elapsed = "the gate did not hold within "+o.Timeout.String()+": "+o.Redact(st.waiting), now.Sub(begun)
 			return res, nil
@@ -136,7 +153,7 @@ func Hold(ctx context.Context, parties []Party, o GateOptions, tell func(GatePro
 			case problem == "":
 				res.OK = true
 				return res, nil
-			case res.Elapsed > o.Bake+o.Timeout:
+			case time.Since(clock.from) > o.Bake+o.Timeout:
 				res.Detail = "the gate did not hold within " + o.Timeout.String() + ": " + problem
 				return res, nil
 			}
@@ -160,19 +177,69 @@ func Hold(ctx context.Context, parties []Party, o GateOptions, tell func(GatePro
 	}
 }
 
+// gateClock is how long a gate may still wait: for what does not hold, the
+// timeout, and for servers that do not answer, the silence.
+type gateClock struct {
+	timeout, silence time.Duration
+
+	from  time.Time // of the timeout
+	away  time.Time // since when something could not be seen, when not zero
+	blind bool      // what could be seen held, and not all could be
+}
+
+func (c *gateClock) see(st gateState, now time.Time) {
+	switch {
+	case st.away == "":
+		c.away = time.Time{}
+	case c.away.IsZero():
+		c.away = now
+	}
+	blind := st.away != "" && st.waiting == ""
+	if c.blind && !blind {
+		c.from = now // whatever it is that does not hold now, it was not seen to fail for long
+	}
+	c.blind = blind
+}
+
+// silent says that something has not been seen for too long.
+func (c *gateClock) silent(now time.Time) bool {
+	return !c.away.IsZero() && now.Sub(c.away) >= c.silence
+}
+
+// left is how long a gate that does not hold may go on, at the longest.
+func (c *gateClock) left(now time.Time) time.Duration {
+	timeout, silence := c.from.Add(c.timeout).Sub(now), c.away.Add(c.silence).Sub(now)
+	switch {
+	case c.away.IsZero():
+		return timeout
+	case c.blind:
+		return silence
+	}
+	return min(timeout, silence)
+}
+
 // gateState is what can be seen at one moment.
 type gateState struct {
-	waiting  string // what does not hold, "" when all does
+	waiting  string // what does not hold, "" when all that is seen does
+	away     string // the server that does not say, "" when all do
+	unsure   bool   // the probe fails, and the servers were not asked since: the network may be gone
 	lost     string // why waiting is of no use any more
 	troubles int    // restarts and failed allocations so far
 }
 
 func look(parties []*watchedParty, probe *watchedProbe) gateState {
 	var st gateState
+	seen := time.Now() // when the party was asked that was asked the longest ago
 	for _, p := range parties {
 		p.mu.Lock()
+		if p.seen.Before(seen) {
+			seen = p.seen
+		}
 		if st.waiting == "" {
 			st.waiting = p.waiting
+		}
+		if st.away == "" {
+			st.away = p.away
 		}
 		if st.lost == "" {
 			st.lost = p.lost
@@ -180,9 +247,11 @@ func look(parties []*watchedParty, probe *watchedProbe) gateState {
 		st.troubles += p.troubles
 		p.mu.Unlock()
 	}
-	if probe != nil && st.waiting == "" {
+	// With a server away, the probe may fail for nothing but the same network.
+	if probe != nil && st.waiting == "" && st.away == "" {
 		probe.mu.Lock()
 		st.waiting = probe.waiting
+		st.unsure = st.waiting != "" && seen.Before(probe.since)
 		probe.mu.Unlock()
 	}
 	return st
@@ -194,10 +263,13 @@ func look(parties []*watchedParty, probe *watchedProbe) gateState {
 type watchedParty struct {
 	Party
 	changed chan<- struct{}
+	look    chan struct{} // receives when Nomad is to be read soon
 	gap     time.Duration // at least, between two readings
 
 	mu       sync.Mutex
+	seen     time.Time // when the last reading began
 	waiting  string
+	away     string
 	lost     string
 	troubles int
 
@@ -238,17 +310,21 @@ func (p *watchedParty) run(ctx context.Context) {
 				return
 			}
 			wait := 15 * time.Second
-			if !h.allLive() {
-				wait = 2 * p.gap // no event stream
+			if !h.allLive() || p.list == nil {
+				wait = 2 * p.gap // no event says that something has changed, or that Nomad answers again
 			}
 			read, due = now, now.Add(max(wait, p.gap))
 		}
-		p.judge(watcher)
+		p.judge(read, watcher)
 		poke(p.changed)
 		timer := time.NewTimer(time.Until(due))
 		select {
 		case <-h.any:
 			// Changes come in bursts: they are seen together.
+			if soon := read.Add(p.gap); soon.Before(due) {
+				due = soon
+			}
+		case <-p.look:
 			if soon := read.Add(p.gap); soon.Before(due) {
 				due = soon
 			}
@@ -282,11 +358,13 @@ func (p *watchedParty) read(ctx context.Context) {
 	}
 }
 
-// judge says how the party stands, with what Consul says now.
-func (p *watchedParty) judge(watcher *consul.Watcher) {
+// judge says how the party stands, with what Nomad said when it was read and
+// Consul says now.
+func (p *watchedParty) judge(read time.Time, watcher *consul.Watcher) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.waiting = p.problem; p.list == nil {
+	p.seen = read
+	if p.waiting, p.away = "", p.problem; p.list == nil {
 		return
 	}
 	if p.first == nil {
@@ -305,30 +383,29 @@ func (p *watchedParty) judge(watcher *consul.Watcher) {
 			}
 		}
 		if st.OK && watcher != nil {
-			st.Detail = unwell(watcher, p.specs[i], p.running[i])
+			var away string
+			st.Detail, away = unwell(watcher, p.specs[i], p.running[i])
+			p.away = cmp.Or(p.away, away)
 		}
-		switch {
-		case p.waiting != "" || st.Detail == "":
-		case st.Detail == GateFirstLook:
-			p.waiting = st.Detail
-		default:
+		if p.waiting == "" && st.Detail != "" {
 			p.waiting = p.name(st.Service) + ": " + st.Detail
 		}
 	}
 }
 
-// unwell says what is wrong with the instances in Consul, "" when nothing is.
-func unwell(watcher *consul.Watcher, s spec, running map[string]string) string {
+// unwell says what is wrong with the instances in Consul, "" when nothing is,
+// and what is waited for while Consul does not say.
+func unwell(watcher *consul.Watcher, s spec, running map[string]string) (detail, away string) {
 	h, known, err := watcher.Judge(s.consul, running)
 	switch {
 	case len(s.consul) == 0:
-		return ""
+		return "", ""
 	case err != nil:
-		return err.Error()
+		return "", "an answer from Consul: " + firstLine(err.Error())
 	case !known:
-		return GateFirstLook
+		return "", GateFirstLook
 	}
-	return describe(h.Failing)
+	return describe(h.Failing), ""
 }
 
 // watchedProbe makes the request of a gate again and again.
@@ -340,6 +417,7 @@ type watchedProbe struct {
 
 	mu      sync.Mutex
 	waiting string
+	since   time.Time // when it began to fail, while waiting says how
 }
 
 func (w *watchedProbe) run(ctx context.Context) {
@@ -349,9 +427,13 @@ func (w *watchedProbe) run(ctx context.Context) {
 			return
 		}
 		w.mu.Lock()
+		was := w.waiting
 		w.waiting = ""
 		if !r.OK {
 			w.waiting = r.URL + ": " + r.Problem
+			if was == "" {
+				w.since = time.Now()
+			}
 		}
 		w.mu.Unlock()
 		poke(w.changed)

@@ -9,6 +9,10 @@ import (
 	"testing"
 	"time"
 
+	capi "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -34,6 +38,41 @@ func answers(t *testing.T, f func(n int64) int) *stack.Check {
 	return &stack.Check{URL: srv.URL}
 }
 
+// hides is a party whose Nomad has no leader when fails says so of the n-th
+// reading (from 1). Its event stream is not there, so that it is read every
+// few seconds.
+func hides(t *testing.T, p Party, fails func(n int64) bool) Party {
+	t.Helper()
+	proxy := devtest.NewProxy(t, &api.Config{Address: p.Clients.Nomad.Address(), TLSConfig: &api.TLSConfig{}})
+	var n atomic.Int64
+	proxy.Before(func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path == "/v1/event/stream" || r.URL.Path == "/v1/allocations" && fails(n.Add(1)) {
+			http.Error(w, "No cluster leader", http.StatusInternalServerError)
+			return false
+		}
+		return true
+	})
+	var err error
+	if p.Clients.Nomad, err = nomadClient(proxy.URL, nil); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// noConsul is a party whose Consul does not answer.
+func noConsul(t *testing.T, p Party) Party {
+	t.Helper()
+	srv := httptest.NewServer(http.NotFoundHandler())
+	srv.Close()
+	cfg := capi.DefaultConfig()
+	cfg.Address = srv.Listener.Addr().String()
+	var err error
+	if p.Clients.Consul, err = capi.NewClient(cfg); err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
 func testGate(t *testing.T, c Clients) {
 	steady := deployed(t, c, service(mockJob(prefix(t)+"steady", runs())))
 	restless := mockJob(prefix(t)+"restless", map[string]any{"run_for": "1500ms", "exit_code": 1})
@@ -41,7 +80,9 @@ func testGate(t *testing.T, c Clients) {
 	crashing := deployed(t, c, service(restless))
 	gone := deployed(t, c, service(mockJob(prefix(t)+"gone", runs())))
 	changing := deployed(t, c, service(mockJob(prefix(t)+"changing", runs())))
+	listed := deployed(t, c, service(checked(mockJob(prefix(t)+"listed", runs()), openPort(t))))
 	stamp := t.TempDir() + "/stamp"
+	var offline atomic.Bool
 
 	for _, test := range []struct {
 		name    string
@@ -49,6 +90,7 @@ func testGate(t *testing.T, c Clients) {
 		gate    GateOptions
 		during  func(GateProgress) // called with each progress
 		ok      bool
+		away    bool
 		detail  string
 		breaks  int
 		atLeast time.Duration
@@ -91,6 +133,31 @@ func testGate(t *testing.T, c Clients) {
 			name: "a task that restarts", party: crashing, detail: "the gate did not hold within 3s: ",
 			gate: GateOptions{Gate: stack.Gate{Timeout: 3 * time.Second}, Bake: time.Minute},
 		},
+		{ // which is when the timeout is long over
+			name: "a Nomad that does not answer for a while", party: hides(t, steady, func(n int64) bool { return n == 2 }), ok: true, breaks: 1, atLeast: 10 * time.Second,
+			gate: GateOptions{Gate: stack.Gate{Timeout: time.Second}, Bake: 6 * time.Second, Silence: time.Minute},
+		},
+		{
+			name: "a Nomad that does not answer any more", party: hides(t, steady, func(n int64) bool { return n > 1 }), away: true,
+			detail: "the services could not be seen for 5s: it waited for an answer from the servers: No cluster leader",
+			gate:   GateOptions{Gate: stack.Gate{Timeout: time.Second}, Bake: time.Minute, Silence: 5 * time.Second},
+		},
+		{
+			name: "a Consul that does not answer", party: noConsul(t, listed), away: true,
+			detail: "the services could not be seen for 3s: it waited for an answer from Consul: ",
+			gate:   GateOptions{Gate: stack.Gate{Timeout: time.Second}, Bake: time.Minute, Silence: 3 * time.Second},
+		},
+		{ // the probe tells first that the network is gone
+			name: "no network", party: hides(t, steady, func(int64) bool { return offline.Load() }), away: true,
+			detail: "the services could not be seen for 3s: ",
+			gate: GateOptions{Bake: time.Minute, Silence: 3 * time.Second, Gate: stack.Gate{Timeout: time.Second, HTTP: answers(t, func(n int64) int {
+				if n > 1 {
+					offline.Store(true)
+					return 503
+				}
+				return 200
+			})}},
+		},
 		{
 			name: "a job that is stopped meanwhile", party: gone, detail: "gone: somebody else stopped job",
 			gate: GateOptions{Gate: stack.Gate{Timeout: time.Minute}, Bake: time.Minute},
@@ -124,7 +191,7 @@ func testGate(t *testing.T, c Clients) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if r.OK != test.ok || !strings.Contains(r.Detail, test.detail) || r.Breaks < test.breaks || r.Elapsed < test.atLeast {
+			if r.OK != test.ok || r.Away != test.away || !strings.Contains(r.Detail, test.detail) || r.Breaks < test.breaks || r.Elapsed < test.atLeast {
 				t.Errorf("it ended as %+v; seen\n%s", r, strings.Join(seen, "\n"))
 			}
 		})

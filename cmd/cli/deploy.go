@@ -516,7 +516,7 @@ func (v *deployView) endBut(r release.Result, but error) error {
 			printFailure(v.io.Err, s)
 		}
 	}
-	if h := r.Halt; h != nil && r.Back == nil && h.Outcome == rollout.Failed {
+	if h := r.Halt; h != nil && r.Back == nil && (h.Outcome == rollout.Failed || h.Outcome == rollout.Unreachable) {
 		v.line("%s", h)
 	}
 	if r.Outcome() == rollout.Cancelled {

@@ -56,6 +56,7 @@ func TestReleasesOnCluster(t *testing.T) {
 		"paused abroad":      pausedAbroad,
 		"history kept":       historyKept,
 		"last line":          lastLine,
+		"gate not seen":      gateNotSeen,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -830,6 +831,41 @@ func leaseKept(t *testing.T, env []string) {
 	})
 	if code != exitOK || w.value("b") != "2" {
 		t.Errorf("the deploy ended with %d, b has %s:\n%s", code, w.value("b"), out)
+	}
+	w.unlocked()
+}
+
+// gateNotSeen: a gate to which Nomad does not tell how the services are leaves
+// the release open, and is looked at again when it is gone on with.
+func gateNotSeen(t *testing.T, env []string) {
+	w := newWorld(t, env, "unseen")
+	w.write(svc{name: "a", value: "1"})
+	w.drover(exitOK, "deploy", w.dir)
+	w.write(svc{name: "a", value: "2"})
+	prod := t.TempDir() + "/default.hcl"
+	if err := os.WriteFile(prod, []byte("wave \"all\" {\n  bake = \"1s\"\n  gate {\n    timeout = \"1s\"\n  }\n}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	proxy := devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
+	proxy.Before(func(res http.ResponseWriter, req *http.Request) bool {
+		if req.URL.Path != "/v1/allocations" || w.value("a") != "2" {
+			return true
+		}
+		http.Error(res, "No cluster leader", http.StatusInternalServerError)
+		return false
+	})
+	out, code := run(w.command([]string{"NOMAD_ADDR=" + proxy.URL, env[1]}, "deploy", w.dir, "-e", prod, "--unreachable-after", "3s"))
+	if code != exitCluster || w.value("a") != "2" {
+		t.Errorf("the deploy ended with %d, a has %s:\n%s", code, w.value("a"), out)
+	}
+	w.want(out, "wave all: its gate: the services could not be seen for 3s", "(release 2 is interrupted)", "Next: drover resume")
+	last, err := w.releases().Last(t.Context())
+	if err != nil || last.State != record.Interrupted || last.Waves[0].State != record.Interrupted {
+		t.Errorf("the release is %+v, %v", last, err)
+	}
+	w.want(w.drover(exitOK, "resume", w.name), "(release 2 is deployed)")
+	if last, err = w.releases().Last(t.Context()); err != nil || last.Waves[0].State != record.Done {
+		t.Errorf("the release is %+v, %v", last, err)
 	}
 	w.unlocked()
 }
