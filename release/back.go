@@ -130,11 +130,11 @@ func (r *run) standing(ctx context.Context, l record.Service) (standing, error) 
 		if err != nil {
 			return elsewhere, err
 		}
-		plan, _, err := c.Nomad.Jobs().Plan(j.Job, true, write(ctx, l))
+		same, _, err := rollout.Same(ctx, c, j.Job)
 		if err != nil {
-			return elsewhere, fmt.Errorf("planning job %q: %w", l.JobID, err)
+			return elsewhere, err
 		}
-		if plan.Diff != nil && plan.Diff.Type == "None" {
+		if same {
 			return try.is, nil
 		}
 	}

@@ -456,9 +456,14 @@ func (r *run) before(ctx context.Context, target string, s rollout.Submission) e
 	}
 	i := r.index[key{target, s.Service}]
 	if l := r.journal.Service(i); !l.Expects(s.JobModifyIndex) {
-		return &rollout.Refusal{Outcome: rollout.Superseded, Err: errMoved}
+		if err := r.rescaled(ctx, l, s.JobModifyIndex); err != nil {
+			return err
+		}
 	}
 	err := r.journal.Update(ctx, i, func(l *record.Service) {
+		if s.JobModifyIndex != 0 && (l.Step == record.StepPending || l.Step == record.StepSubmitting) {
+			l.Planned = s.JobModifyIndex // another one when it was scaled
+		}
 		l.Step, l.Started = record.StepSubmitting, time.Now().UTC()
 	})
 	switch {
@@ -468,6 +473,34 @@ func (r *run) before(ctx context.Context, target string, s rollout.Submission) e
 		err = &rollout.Refusal{Outcome: rollout.Unreachable, Err: err}
 	}
 	return err
+}
+
+// rescaled is nil when a job that has another index than its line says is what
+// the line says nevertheless: an autoscaler has changed the counts of groups
+// with a scaling block.
+func (r *run) rescaled(ctx context.Context, l record.Service, index uint64) error {
+	digest := l.Spec
+	if l.Step == record.StepPending || l.Step == record.StepSubmitting || l.Change == record.ChangeStop {
+		digest = l.Before
+	}
+	moved := &rollout.Refusal{Outcome: rollout.Superseded, Err: errMoved}
+	if digest == "" || index == 0 {
+		return moved
+	}
+	j, err := r.spec(ctx, digest)
+	if err != nil {
+		return err
+	}
+	same, now, err := rollout.Same(ctx, r.plan.clients[l.Target], j.Job)
+	switch {
+	case err != nil && rollout.Unanswered(err):
+		return &rollout.Refusal{Outcome: rollout.Unreachable, Err: err}
+	case err != nil:
+		return err
+	case !same || now != index:
+		return moved
+	}
+	return nil
 }
 
 var errMoved = errors.New("somebody changed the job since the release was planned")
@@ -579,10 +612,10 @@ func (r *run) mayStop(ctx context.Context, l record.Service) error {
 		return fmt.Errorf("reading job %q: %w", l.JobID, err)
 	case l.Step == record.StepPruning && deref(job.Stop):
 		return nil // we were at it
-	case deref(job.JobModifyIndex) != l.Planned:
-		return &rollout.Refusal{Outcome: rollout.Superseded, Err: errMoved}
 	case deref(job.ParentID) != "":
 		return errors.New("it is the child of another job")
+	case deref(job.JobModifyIndex) != l.Planned:
+		return r.rescaled(ctx, l, deref(job.JobModifyIndex))
 	}
 	return nil
 }

@@ -4,14 +4,19 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/stack"
 )
 
 // asks is a job whose task has one environment variable.
@@ -203,6 +208,106 @@ func testKeepsScaledCount(t *testing.T, c Clients) {
 	if n := *info(t, c, id).TaskGroups[0].Count; n != 3 || res.Services[0].Healthy != 3 {
 		t.Errorf("count is %d\n%s", n, dump(res))
 	}
+}
+
+// A job that an autoscaler scales is still the same, whenever it does so: also
+// right after its first registration, when Nomad's own plan says otherwise.
+func testScaledIsOurs(t *testing.T, c Clients) {
+	p := prefix(t)
+	scaling := func(name, value string) render.Job {
+		j := asks(p+name, value)
+		j.TaskGroups[0].Count = ptr(2)
+		j.TaskGroups[0].Scaling = &api.ScalingPolicy{Min: ptr(int64(1)), Max: ptr(int64(5)), Enabled: ptr(true)}
+		cleanUp(t, c, *j.ID)
+		return service(j)
+	}
+	scale := func(t *testing.T, j render.Job, n int) {
+		t.Helper()
+		if _, _, err := c.Nomad.Jobs().Scale(*j.Job.ID, "g", &n, "load", false, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Run("same", func(t *testing.T) {
+		t.Parallel()
+		j := scaling("same", "a")
+		deploy(t, c, Options{}, j)
+		same := func(value string, want bool) {
+			t.Helper()
+			is, index, err := Same(t.Context(), c, scaling("same", value).Job)
+			if err != nil || is != want || index != *info(t, c, *j.Job.ID).JobModifyIndex {
+				t.Errorf("the same as %s: %v at %d, %v", value, is, index, err)
+			}
+		}
+		same("a", true)
+		same("b", false)
+		scale(t, j, 3)
+		same("a", true)
+		same("b", false)
+	})
+	t.Run("lost answer", func(t *testing.T) {
+		t.Parallel()
+		proxy := devtest.NewProxy(t, &api.Config{Address: c.Nomad.Address(), TLSConfig: &api.TLSConfig{}})
+		j := scaling("answer", "a")
+		var lost atomic.Bool
+		proxy.Before(func(w http.ResponseWriter, r *http.Request) bool {
+			if r.Method != http.MethodPut || r.URL.Path != "/v1/jobs" || lost.Swap(true) {
+				return true
+			}
+			if _, _, err := c.Nomad.Jobs().Register(j.Job, nil); err != nil {
+				t.Error(err)
+			}
+			http.Error(w, "bad gateway", http.StatusBadGateway)
+			return false
+		})
+		there := c
+		var err error
+		if there.Nomad, err = nomadClient(proxy.URL, nil); err != nil {
+			t.Fatal(err)
+		}
+		res, _ := deploy(t, there, Options{}, j)
+		wantOutcomes(t, res, Deployed)
+	})
+	t.Run("since the plan", func(t *testing.T) {
+		t.Parallel()
+		deploy(t, c, Options{}, scaling("plan", "a"))
+		plan, err := Prepare(t.Context(), c, []render.Job{scaling("plan", "b")}, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		scale(t, scaling("plan", "b"), 3)
+		wantOutcomes(t, plan.Apply(t.Context(), nil), Deployed)
+		if n := *info(t, c, p+"plan").TaskGroups[0].Count; n != 3 {
+			t.Errorf("the count is %d", n)
+		}
+	})
+	t.Run("changed since the plan", func(t *testing.T) {
+		t.Parallel()
+		deploy(t, c, Options{}, scaling("raced", "a"))
+		plan, err := Prepare(t.Context(), c, []render.Job{scaling("raced", "b")}, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		deploy(t, c, Options{}, scaling("raced", "theirs"))
+		scale(t, scaling("raced", "theirs"), 3)
+		wantOutcomes(t, plan.Apply(t.Context(), nil), Superseded)
+	})
+	t.Run("in a gate", func(t *testing.T) {
+		t.Parallel()
+		j := scaling("gate", "a")
+		party := deployed(t, c, j)
+		for _, n := range []int{4, 1} {
+			deploy(t, c, Options{}, j) // Nomad scales nothing that is being deployed
+			var once sync.Once
+			r, err := Hold(t.Context(), []Party{party}, GateOptions{Gate: stack.Gate{Timeout: 2 * time.Second}, Bake: 5 * time.Second}, func(p GateProgress) {
+				if p.Waiting == "" {
+					once.Do(func() { scale(t, j, n) })
+				}
+			})
+			if err != nil || !r.OK {
+				t.Errorf("scaled to %d: %+v, %v", n, r, err)
+			}
+		}
+	})
 }
 
 // Jobs of the last release that are in the stack no more.

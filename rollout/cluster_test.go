@@ -70,6 +70,7 @@ func TestOnCluster(t *testing.T) {
 		{"PlanIsWhatHappens", testPlanIsWhatHappens},
 		{"NeedsReplace", testNeedsReplace},
 		{"KeepsScaledCount", testKeepsScaledCount},
+		{"ScaledIsOurs", testScaledIsOurs},
 		{"Former", testFormer},
 		{"PlanTrouble", testPlanTrouble},
 		{"SavedPlan", testSavedPlan},

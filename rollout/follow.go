@@ -115,6 +115,11 @@ func (f *follower) register(ctx context.Context, index uint64) error {
 	switch {
 	case errors.As(err, &refusal):
 		return err
+	case err != nil && conflict(err) && s.rescaled(ctx, f.clients, index):
+		if err := s.ask(ctx, f.clients, f.opts); err != nil {
+			return err
+		}
+		return f.register(ctx, s.plan.JobModifyIndex)
 	case err != nil:
 		return fmt.Errorf("registering job %q: %w", s.spec.id, plain(err))
 	}
@@ -147,9 +152,8 @@ func (f *follower) send(ctx context.Context, opts *api.RegisterOptions) (uint64,
 			}
 			return resp.JobModifyIndex, nil
 		case unsure && conflict(err):
-			plan, _, perr := f.clients.Nomad.Jobs().Plan(s.Job.Job, true, s.spec.write(ctx))
-			if perr == nil && plan.Diff != nil && plan.Diff.Type == "None" {
-				return plan.JobModifyIndex, nil // it was ours
+			if ours, index, serr := Same(ctx, f.clients, s.Job.Job); serr == nil && ours {
+				return index, nil // it had arrived
 			}
 			return 0, err
 		case refused(err):

@@ -65,7 +65,8 @@ type GateResult struct {
 // Nomad and passing in Consul, none of its tasks restarts, and the HTTP probe
 // is answered as it should be; then it runs the command. A break begins the
 // bake anew. Hold gives up when it has not begun to hold within the timeout,
-// or when a job is not the one any more that it was at the beginning. A server
+// or when a job is not the one any more that it was at the beginning, but for
+// the counts of groups with a scaling block. A server
 // that does not answer begins the bake anew too, but says nothing of the
 // services: the timeout does not count until it answers, and then from its
 // beginning; after Silence the result is Away. tell may be nil; it is called
@@ -185,6 +186,8 @@ type gateClock struct {
 	from  time.Time // of the timeout
 	away  time.Time // since when something could not be seen, when not zero
 	blind bool      // what could be seen held, and not all could be
+
+	scalings int
 }
 
 func (c *gateClock) see(st gateState, now time.Time) {
@@ -199,6 +202,9 @@ func (c *gateClock) see(st gateState, now time.Time) {
 		c.from = now // whatever it is that does not hold now, it was not seen to fail for long
 	}
 	c.blind = blind
+	if st.scalings > c.scalings {
+		c.from, c.scalings = now, st.scalings // what an autoscaler starts is new, and not yet healthy
+	}
 }
 
 // silent says that something has not been seen for too long.
@@ -225,6 +231,7 @@ type gateState struct {
 	unsure   bool   // the probe fails, and the servers were not asked since: the network may be gone
 	lost     string // why waiting is of no use any more
 	troubles int    // restarts and failed allocations so far
+	scalings int    // how often an autoscaler has changed a count so far
 }
 
 func look(parties []*watchedParty, probe *watchedProbe) gateState {
@@ -245,6 +252,7 @@ func look(parties []*watchedParty, probe *watchedProbe) gateState {
 			st.lost = p.lost
 		}
 		st.troubles += p.troubles
+		st.scalings += p.scalings
 		p.mu.Unlock()
 	}
 	// With a server away, the probe may fail for nothing but the same network.
@@ -272,9 +280,11 @@ type watchedParty struct {
 	away     string
 	lost     string
 	troubles int
+	scalings int
 
 	specs   []spec
-	first   map[string]uint64 // JobModifyIndex by job, as seen first
+	first   map[string]uint64 // JobModifyIndex by job, as seen first or scaled since
+	counted int               // scalings, as last read
 	list    []ServiceStatus   // as last read, nil when that failed
 	running []map[string]string
 	problem string // of the last reading
@@ -344,6 +354,9 @@ func (p *watchedParty) read(ctx context.Context) {
 	rctx, cancel := context.WithTimeoutCause(ctx, 20*time.Second, errors.New("no answer within 20 seconds"))
 	defer cancel()
 	is, err := list(rctx, p.Clients, p.specs)
+	if err == nil {
+		err = p.scaled(rctx, is)
+	}
 	if p.list, p.running, p.problem = nil, nil, ""; err != nil {
 		where := ""
 		if p.Target != "" {
@@ -358,12 +371,39 @@ func (p *watchedParty) read(ctx context.Context) {
 	}
 }
 
+// scaled finds the jobs of which nothing has changed but the counts of groups
+// with a scaling block, which is an autoscaler's work: they are still the same.
+// What it has added meanwhile has not to be there, what it has removed neither.
+func (p *watchedParty) scaled(ctx context.Context, is map[jobAt]*listed) error {
+	for i, s := range p.specs {
+		l, job := is[s.at()], p.Jobs[i].Job
+		if l == nil || l.stub.Stop || l.stub.JobModifyIndex == p.first[s.id] || !slices.ContainsFunc(job.TaskGroups, scaled) {
+			continue
+		}
+		now, err := compare(ctx, p.Clients, job)
+		if err != nil {
+			return err
+		}
+		if !now.unchanged() {
+			continue
+		}
+		if now.spec.total() < s.total() {
+			p.specs[i] = now.spec
+		}
+		if p.first[s.id] != 0 {
+			p.first[s.id] = l.stub.JobModifyIndex
+			p.counted++
+		}
+	}
+	return nil
+}
+
 // judge says how the party stands, with what Nomad said when it was read and
 // Consul says now.
 func (p *watchedParty) judge(read time.Time, watcher *consul.Watcher) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.seen = read
+	p.seen, p.scalings = read, p.counted
 	if p.waiting, p.away = "", p.problem; p.list == nil {
 		return
 	}

@@ -109,6 +109,26 @@ func (s *step) askPlan(ctx context.Context, c Clients) error {
 	return nil
 }
 
+// Same says whether the registered job is this one, whatever counts its groups
+// with a scaling block have now, and returns the JobModifyIndex of what it
+// looked at. Nomad's own plan does not tell: see keepCounts and quiet.
+func Same(ctx context.Context, c Clients, job *api.Job) (bool, uint64, error) {
+	s, err := compare(ctx, c, job)
+	if err != nil {
+		return false, 0, err
+	}
+	return s.unchanged(), s.plan.JobModifyIndex, nil
+}
+
+// compare plans a job as it would be with the counts that it has now.
+func compare(ctx context.Context, c Clients, job *api.Job) (*step, error) {
+	s := &step{Job: render.Job{Job: job}, spec: specOf(job)}
+	if err := s.keepCounts(ctx, c); err != nil {
+		return nil, err
+	}
+	return s, s.askPlan(ctx, c)
+}
+
 // RestartMeta is the job's meta that says when it was last redeployed. It is
 // the one thing that drover ever writes into a job beside what the stack says:
 // a change of meta is what makes Nomad replace allocations by the job's own
@@ -143,7 +163,6 @@ func restartMark(d *api.JobDiff) string {
 // (GET /v1/job/:id): it belongs to the autoscaler, and Nomad's plan, unlike
 // its registration, cannot be told to keep it.
 func (s *step) keepCounts(ctx context.Context, c Clients) error {
-	scaled := func(g *api.TaskGroup) bool { return g.Scaling != nil && deref(g.Scaling.Enabled, true) }
 	if !slices.ContainsFunc(s.Job.Job.TaskGroups, scaled) {
 		return nil
 	}
@@ -156,6 +175,7 @@ func (s *step) keepCounts(ctx context.Context, c Clients) error {
 	case deref(live.Stop, false):
 		return nil
 	}
+	s.kept = nil
 	now := map[string]int{}
 	for _, g := range live.TaskGroups {
 		now[deref(g.Name, "")] = deref(g.Count, 1)
@@ -186,6 +206,31 @@ func (s *step) keepCounts(ctx context.Context, c Clients) error {
 	return nil
 }
 
+// rescaled says that the job was at the given index and that nothing of it has
+// changed since but the counts of groups with a scaling block (GET
+// /v1/job/:id/versions?diffs=true). When in doubt it says no.
+func (s *step) rescaled(ctx context.Context, c Clients, index uint64) bool {
+	if index == 0 || !slices.ContainsFunc(s.Job.Job.TaskGroups, scaled) {
+		return false
+	}
+	versions, diffs, _, err := c.Nomad.Jobs().Versions(s.spec.id, true, s.spec.query(ctx))
+	if err != nil {
+		return false
+	}
+	for i, v := range versions { // the newest first; each diff is to the next
+		if deref(v.JobModifyIndex, 0) == index {
+			return i > 0
+		}
+		if i >= len(diffs) || !onlyCounts(diffs[i], v) {
+			return false
+		}
+	}
+	return false
+}
+
+// scaled says that the count of a group is the autoscaler's.
+func scaled(g *api.TaskGroup) bool { return g.Scaling != nil && deref(g.Scaling.Enabled, true) }
+
 // quiet corrects a plan that calls a job with a scaling block changed when
 // nothing is: Nomad compares the indices of the scaling policy too, which the
 // first version of a job has and no spec. Registered, it would even become a
@@ -206,7 +251,18 @@ func quiet(p *api.JobPlanResponse) {
 }
 
 // onlyScaling says that nothing differs but the indices of scaling policies.
-func onlyScaling(d *api.JobDiff) bool {
+func onlyScaling(d *api.JobDiff) bool { return onlyIn(d, nil) }
+
+// onlyCounts says the same of a version of a job, but for the counts of groups
+// with a scaling block.
+func onlyCounts(d *api.JobDiff, job *api.Job) bool {
+	return onlyIn(d, func(group string) bool {
+		return slices.ContainsFunc(job.TaskGroups, func(g *api.TaskGroup) bool { return deref(g.Name, "") == group && scaled(g) })
+	})
+}
+
+// onlyIn is onlyScaling with groups whose count may differ too.
+func onlyIn(d *api.JobDiff, counted func(group string) bool) bool {
 	if d.Type != "Edited" {
 		return false
 	}
@@ -218,7 +274,9 @@ func onlyScaling(d *api.JobDiff) bool {
 		return false
 	}
 	for _, g := range d.TaskGroups {
-		if g.Type == "Added" || g.Type == "Deleted" || slices.ContainsFunc(g.Fields, field) || slices.ContainsFunc(g.Objects, object) ||
+		count := func(f *api.FieldDiff) bool { return f.Name == "Count" && counted != nil && counted(g.Name) }
+		other := func(f *api.FieldDiff) bool { return field(f) && !count(f) }
+		if g.Type == "Added" || g.Type == "Deleted" || slices.ContainsFunc(g.Fields, other) || slices.ContainsFunc(g.Objects, object) ||
 			slices.ContainsFunc(g.Tasks, func(t *api.TaskDiff) bool { return t.Type != "None" }) {
 			return false
 		}

@@ -57,6 +57,7 @@ func TestReleasesOnCluster(t *testing.T) {
 		"history kept":       historyKept,
 		"last line":          lastLine,
 		"gate not seen":      gateNotSeen,
+		"scaled meanwhile":   scaledMeanwhile,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -90,6 +91,7 @@ type svc struct {
 	name, value string
 	deps        []string
 	crash       bool // it does not start
+	scaled      bool // its count is an autoscaler's
 }
 
 func newWorld(t *testing.T, env []string, name string) *world {
@@ -128,6 +130,10 @@ func (w *world) write(services ...svc) {
 		if s.crash {
 			run = `start_error = "broken"` // one that runs for a moment can be healthy first
 		}
+		scaling := ""
+		if s.scaled {
+			scaling = "scaling {\n      min = 1\n      max = 5\n    }"
+		}
 		files[s.name+".nomad.hcl"] = fmt.Sprintf(`job %q {
   update {
     min_healthy_time  = "200ms"
@@ -136,6 +142,7 @@ func (w *world) write(services ...svc) {
     health_check      = "task_states"
   }
   group "g" {
+    %s
     restart {
       attempts = 0
       mode     = "fail"
@@ -159,7 +166,7 @@ func (w *world) write(services ...svc) {
     }
   }
 }
-`, w.job(s.name), s.value, run)
+`, w.job(s.name), scaling, s.value, run)
 	}
 	write(w.T, w.dir, files)
 }
@@ -866,6 +873,57 @@ func gateNotSeen(t *testing.T, env []string) {
 	w.want(w.drover(exitOK, "resume", w.name), "(release 2 is deployed)")
 	if last, err = w.releases().Last(t.Context()); err != nil || last.Waves[0].State != record.Done {
 		t.Errorf("the release is %+v, %v", last, err)
+	}
+	w.unlocked()
+}
+
+// scaledMeanwhile: what an autoscaler does to a job while a release is open
+// does not make it somebody else's, neither forward nor back.
+func scaledMeanwhile(t *testing.T, env []string) {
+	w := newWorld(t, env, "scaled")
+	scale := func(service string, n int) {
+		if _, _, err := w.nomad.Jobs().Scale(w.job(service), "g", &n, "load", false, nil, nil); err != nil {
+			t.Error(err)
+		}
+	}
+	count := func(service string) int {
+		job, _, err := w.nomad.Jobs().Info(w.job(service), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return *job.TaskGroups[0].Count
+	}
+	w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1", deps: []string{"a"}, scaled: true}, svc{name: "c", value: "1", scaled: true})
+	w.drover(exitOK, "deploy", w.dir)
+	w.write(svc{name: "a", value: "2"}, svc{name: "b", value: "2", deps: []string{"a"}, scaled: true})
+	slowly(w, "a", "8s")
+	cmd := w.command(env, "deploy", w.dir)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.until("a is submitted", func() bool { return w.value("a") == "2" })
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	w.drover(exitOK, "unlock", w.name, "--force")
+	scale("b", 2) // is to change
+	scale("c", 2) // is to go
+	w.drover(exitOK, "resume", w.name)
+	if got := w.specs(); w.value("b") != "2" || count("b") != 2 || len(got) != 2 {
+		t.Errorf("b has %s and %d, %v", w.value("b"), count("b"), got)
+	}
+
+	w.write(svc{name: "a", value: "3"}, svc{name: "b", value: "3", scaled: true}, svc{name: "c", value: "3", deps: []string{"b"}, crash: true})
+	proxy := devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
+	var registrations atomic.Int64
+	proxy.Before(func(_ http.ResponseWriter, req *http.Request) bool {
+		if req.Method == http.MethodPut && req.URL.Path == "/v1/jobs" && registrations.Add(1) == 3 { // that of c
+			scale("b", 3)
+		}
+		return true
+	})
+	out, code := run(w.command([]string{"NOMAD_ADDR=" + proxy.URL, env[1]}, "deploy", w.dir))
+	if code != exitReverted || w.value("b") != "2" || count("b") != 3 {
+		t.Errorf("the deploy ended with %d, b has %s and %d:\n%s", code, w.value("b"), count("b"), out)
 	}
 	w.unlocked()
 }
