@@ -71,6 +71,9 @@ func (r *run) back(ctx context.Context, res *Result, good record.State) {
 		r.end(wctx, res, good, cause, detail)
 	case ctx.Err() != nil || left != "":
 		// Still on its way back: resume and abort go on with that.
+		if cause == "" && ctx.Err() == nil {
+			cause = outcome // given up, not failed: this is what keeps it
+		}
 		r.end(wctx, res, record.Reverting, cause, left)
 	case outcome == rollout.Superseded:
 		// Everything is back but what is somebody else's now.
@@ -201,9 +204,8 @@ func (r *run) restore(ctx context.Context, which []int, reverse bool) []rollout.
 			res, err := r.restoreTarget(ctx, target, jobs, reverse, func(service string) int { return which[at[key{target, service}]] })
 			for _, j := range jobs {
 				n := at[key{target, j.Service}]
-				results[n] = &rollout.ServiceResult{Service: j.Service, JobID: deref(j.Job.ID), Outcome: rollout.Failed}
 				if err != nil {
-					results[n].Detail = err.Error()
+					results[n] = r.stays(ctx, which[n], lines[which[n]], err)
 				}
 			}
 			for _, s := range res.Services {
@@ -239,7 +241,10 @@ func (r *run) restoreTarget(ctx context.Context, target string, jobs []render.Jo
 			if !res.Submitted {
 				l.Index = s.JobModifyIndex
 			}
-			if res.Outcome.OK() || res.Submitted {
+			// One that is there and not healthy is back all the same; of one that
+			// was not followed to its end nothing is known.
+			known := res.Outcome != rollout.Cancelled && res.Outcome != rollout.Unreachable
+			if res.Outcome.OK() || res.Submitted && known {
 				l.Step, l.Ended = record.StepReverted, time.Now().UTC()
 			}
 		})
@@ -262,6 +267,8 @@ func (r *run) stays(ctx context.Context, i int, l record.Service, err error) *ro
 	switch {
 	case ctx.Err() != nil:
 		out.Outcome, out.Detail = rollout.Cancelled, "not brought back"
+	case err != nil && rollout.Unanswered(err):
+		out.Outcome, out.Detail = rollout.Unreachable, "not brought back: "+err.Error()
 	case err != nil:
 		out.Outcome, out.Detail = rollout.Failed, "not brought back: "+err.Error()
 	}

@@ -58,6 +58,7 @@ func TestReleasesOnCluster(t *testing.T) {
 		"last line":          lastLine,
 		"gate not seen":      gateNotSeen,
 		"scaled meanwhile":   scaledMeanwhile,
+		"back interrupted":   backInterrupted,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -926,4 +927,79 @@ func scaledMeanwhile(t *testing.T, env []string) {
 		t.Errorf("the deploy ended with %d, b has %s and %d:\n%s", code, w.value("b"), count("b"), out)
 	}
 	w.unlocked()
+}
+
+// backInterrupted: a release whose way back is interrupted, or whose Nomad
+// does not answer while a job goes back, is not back yet.
+func backInterrupted(t *testing.T, env []string) {
+	for _, test := range []struct {
+		name string
+		code int
+		said string
+		end  func(*exec.Cmd, *devtest.Proxy)
+	}{
+		{"stopped", exitCancelled, "release 2 is reverting", func(cmd *exec.Cmd, _ *devtest.Proxy) { _ = cmd.Process.Signal(os.Interrupt) }},
+		{"unreached", exitCluster, "submitted; Nomad has not answered for 2s", func(_ *exec.Cmd, proxy *devtest.Proxy) {
+			proxy.Before(func(res http.ResponseWriter, req *http.Request) bool {
+				if !strings.HasPrefix(req.URL.Path, "/v1/job") && !strings.HasPrefix(req.URL.Path, "/v1/deployment") {
+					return true // of the record
+				}
+				http.Error(res, "No cluster leader", http.StatusInternalServerError)
+				return false
+			})
+		}},
+	} {
+		w := newWorld(t, env, test.name)
+		w.write(svc{name: "a", value: "1"})
+		slowly(w, "a", "8s")
+		w.drover(exitOK, "deploy", w.dir)
+		w.write(svc{name: "a", value: "2"}, svc{name: "b", value: "2", deps: []string{"a"}})
+		slowly(w, "b", "20s")
+		cmd := w.command(env, "deploy", w.dir)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		w.until("b is submitted", func() bool { return w.value("b") == "2" })
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		w.drover(exitOK, "unlock", w.name, "--force")
+
+		proxy := devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
+		cmd = w.command([]string{"NOMAD_ADDR=" + proxy.URL, env[1]}, "abort", w.name, "--unreachable-after", "2s")
+		var out bytes.Buffer
+		cmd.Stdout, cmd.Stderr = &out, &out
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		w.until("a goes back", func() bool { return w.value("a") == "1" })
+		line := func() record.Service { // of a
+			last, err := w.releases().Last(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			lines, err := w.releases().Services(t.Context(), last)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return lines[0]
+		}
+		w.until("that is known", func() bool { l := line(); return l.Step == record.StepReverting && l.Index > l.Planned })
+		test.end(cmd, proxy)
+		_ = cmd.Wait()
+		if code := cmd.ProcessState.ExitCode(); code != test.code {
+			t.Errorf("%s: the abort ended with %d:\n%s", test.name, code, out.String())
+		}
+		w.want(out.String(), test.said, "Next: drover resume")
+		if last, err := w.releases().Last(t.Context()); err != nil || last.State != record.Reverting || line().Step != record.StepReverting {
+			t.Errorf("%s: the release is %+v, %v, and a is %s", test.name, last, err, line().Step)
+		}
+		w.drover(exitOK, "resume", w.name)
+		if last, err := w.releases().Last(t.Context()); err != nil || last.State != record.Aborted {
+			t.Errorf("%s: the release is %+v, %v", test.name, last, err)
+		}
+		if w.value("a") != "1" || len(w.specs()) != 1 {
+			t.Errorf("%s: a has %s, %v", test.name, w.value("a"), w.specs())
+		}
+		w.unlocked()
+	}
 }
