@@ -94,7 +94,16 @@ const (
 
 // standing compares the job in Nomad with the line, by index where that is
 // known and by a plan (POST /v1/job/:id/plan) where it is not.
-func (r *run) standing(ctx context.Context, l record.Service) (standing, error) {
+func (r *run) standing(ctx context.Context, l record.Service) (st standing, err error) {
+	err = r.persist(ctx, func(ctx context.Context) error {
+		st, err = r.stands(ctx, l)
+		return err
+	})
+	return st, err
+}
+
+// stands is standing, asked once.
+func (r *run) stands(ctx context.Context, l record.Service) (standing, error) {
 	c := r.plan.clients[l.Target]
 	job, _, err := c.Nomad.Jobs().Info(l.JobID, query(ctx, l))
 	if err != nil && !notFound(err) {
@@ -249,7 +258,11 @@ func (r *run) restoreTarget(ctx context.Context, target string, jobs []render.Jo
 			}
 		})
 	}
-	plan, err := rollout.Prepare(ctx, r.plan.clients[target], jobs, opts)
+	var plan *rollout.Plan
+	err := r.persist(ctx, func(ctx context.Context) (err error) {
+		plan, err = rollout.Prepare(ctx, r.plan.clients[target], jobs, opts)
+		return err
+	})
 	if err != nil {
 		return rollout.Result{}, err
 	}
@@ -293,7 +306,7 @@ func (r *run) stop(ctx context.Context, which []int) []rollout.ServiceResult {
 		case err != nil || st == elsewhere:
 			results[n] = r.stays(ctx, i, l, err)
 		case st == atSpec && l.BeforeStopped:
-			if err := r.stopAgain(ctx, l); err != nil {
+			if err := r.persist(ctx, func(ctx context.Context) error { return r.stopAgain(ctx, l) }); err != nil {
 				results[n] = r.stays(ctx, i, l, err)
 				return nil
 			}
@@ -314,7 +327,7 @@ func (r *run) stop(ctx context.Context, which []int) []rollout.ServiceResult {
 		}
 	}
 	for target, jobs := range byTarget {
-		_ = rollout.Destroy(ctx, r.plan.clients[target], jobs, r.stopTimeout(), func(ds rollout.Destroyed) {
+		_ = rollout.Destroy(ctx, r.plan.clients[target], jobs, r.d.Rollout, func(ds rollout.Destroyed) {
 			n := at[key{target, ds.Service}]
 			l := lines[which[n]]
 			if ds.Err != nil {

@@ -547,7 +547,7 @@ func (r *run) prune(ctx context.Context, res *Result) ([]string, rollout.Outcome
 		}
 		err := r.lock.held(ctx)
 		if err == nil {
-			err = r.mayStop(ctx, l)
+			err = r.persist(ctx, func(ctx context.Context) error { return r.mayStop(ctx, l) })
 		}
 		if err == nil {
 			err = r.journal.Update(ctx, i, func(l *record.Service) { l.Step, l.Started = record.StepPruning, time.Now().UTC() })
@@ -561,7 +561,7 @@ func (r *run) prune(ctx context.Context, res *Result) ([]string, rollout.Outcome
 		at[key{l.Target, l.Name}] = i
 	}
 	for target, jobs := range byTarget {
-		_ = rollout.Destroy(ctx, r.plan.clients[target], jobs, r.stopTimeout(), func(ds rollout.Destroyed) {
+		_ = rollout.Destroy(ctx, r.plan.clients[target], jobs, r.d.Rollout, func(ds rollout.Destroyed) {
 			i := at[key{target, ds.Service}]
 			if ds.Err != nil {
 				res.Services = append(res.Services, r.pruneFailed(ctx, i, lines[i], ds.Err))
@@ -574,15 +574,6 @@ func (r *run) prune(ctx context.Context, res *Result) ([]string, rollout.Outcome
 		})
 	}
 	return gone, outcome
-}
-
-const defaultStopTimeout = 15 * time.Minute
-
-func (r *run) stopTimeout() time.Duration {
-	if t := r.d.Rollout.Timeout; t > 0 {
-		return t
-	}
-	return defaultStopTimeout
 }
 
 func (r *run) pruneFailed(ctx context.Context, i int, l record.Service, err error) rollout.ServiceResult {
@@ -600,6 +591,11 @@ func (r *run) pruneFailed(ctx context.Context, i int, l record.Service, err erro
 	}
 	r.journal.Note(i, func(l *record.Service) { l.Outcome, l.Detail = string(out.Outcome), out.Detail })
 	return out
+}
+
+// persist asks a Nomad that does not answer again, for as long as a deploy does.
+func (r *run) persist(ctx context.Context, ask func(context.Context) error) error {
+	return rollout.Persist(ctx, r.d.Rollout.Silence, ask)
 }
 
 // mayStop says that the job is the one that the plan showed.

@@ -140,7 +140,7 @@ func cleanUp(t *testing.T, c Clients, ids ...string) {
 	t.Cleanup(func() {
 		for _, id := range ids {
 			ctx, cancel := context.WithTimeout(context.WithoutCancel(t.Context()), time.Minute)
-			if err := purge(ctx, c, spec{}, id); err != nil {
+			if err := purge(ctx, c, 0, spec{}, id); err != nil {
 				t.Error(err)
 			}
 			cancel()
@@ -547,7 +547,7 @@ func testStopPutBack(t *testing.T, c Clients) {
 	if c.Nomad, err = nomadClient(proxy.URL, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := Destroy(t.Context(), c, []render.Job{service(mockJob(id, runs()))}, time.Minute, nil); err != nil {
+	if err := Destroy(t.Context(), c, []render.Job{service(mockJob(id, runs()))}, Options{Timeout: time.Minute}, nil); err != nil {
 		t.Fatal(err)
 	}
 	close(deletes)
@@ -771,7 +771,7 @@ func testStatusLogsDestroy(t *testing.T, c Clients) {
 	}
 
 	var order []string
-	if err := Destroy(t.Context(), c, jobs, time.Minute, func(d Destroyed) { order = append(order, d.Service) }); err != nil || !slices.Equal(order, []string{b, a}) {
+	if err := Destroy(t.Context(), c, jobs, Options{Timeout: time.Minute}, func(d Destroyed) { order = append(order, d.Service) }); err != nil || !slices.Equal(order, []string{b, a}) {
 		t.Fatalf("stopped %v, %v", order, err)
 	}
 	if st, err = Status(t.Context(), c, jobs); err != nil || st[0].Status != "missing" || st[1].Status != "missing" {

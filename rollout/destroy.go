@@ -22,9 +22,11 @@ type Destroyed struct {
 
 // Destroy stops and purges the jobs (DELETE /v1/job/:id?purge=true), each
 // when everything that depends on it is gone, and waits until their
-// allocations have stopped. Secrets and volumes stay.
-func Destroy(ctx context.Context, c Clients, jobs []render.Job, timeout time.Duration, told func(Destroyed)) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not stopped within %s", timeout))
+// allocations have stopped: all in all for Options.Timeout, and for a Nomad that
+// does not answer for Options.Silence. Secrets and volumes stay.
+func Destroy(ctx context.Context, c Clients, jobs []render.Job, opts Options, told func(Destroyed)) error {
+	opts = opts.withDefaults()
+	ctx, cancel := context.WithTimeoutCause(ctx, opts.Timeout, fmt.Errorf("not stopped within %s", opts.Timeout))
 	defer cancel()
 	gone := map[string]chan struct{}{}
 	failed := map[string]bool{}
@@ -54,7 +56,7 @@ func Destroy(ctx context.Context, c Clients, jobs []render.Job, timeout time.Dur
 			mu.Unlock()
 		}
 		if err == nil {
-			res.Missing, err = destroyJob(ctx, c, s)
+			res.Missing, err = destroyJob(ctx, c, opts.Silence, s)
 		}
 		res.Err = err
 		mu.Lock()
@@ -67,8 +69,11 @@ func Destroy(ctx context.Context, c Clients, jobs []render.Job, timeout time.Dur
 	})
 }
 
-func destroyJob(ctx context.Context, c Clients, s spec) (missing bool, err error) {
-	_, _, err = c.Nomad.Jobs().Info(s.id, s.query(ctx))
+func destroyJob(ctx context.Context, c Clients, silence time.Duration, s spec) (missing bool, err error) {
+	err = Persist(ctx, silence, func(ctx context.Context) error {
+		_, _, err := c.Nomad.Jobs().Info(s.id, s.query(ctx))
+		return err
+	})
 	switch {
 	case notFound(err):
 		return true, nil
@@ -78,9 +83,13 @@ func destroyJob(ctx context.Context, c Clients, s spec) (missing bool, err error
 	ids := []string{s.id}
 	if s.parent {
 		// Purging a periodic or parameterized job leaves its children running.
-		q := s.query(ctx)
-		q.Prefix = s.id + "/"
-		children, _, err := c.Nomad.Jobs().List(q)
+		var children []*api.JobListStub
+		err := Persist(ctx, silence, func(ctx context.Context) (err error) {
+			q := s.query(ctx)
+			q.Prefix = s.id + "/"
+			children, _, err = c.Nomad.Jobs().List(q)
+			return err
+		})
 		if err != nil {
 			return false, fmt.Errorf("listing the children of job %q: %w", s.id, err)
 		}
@@ -90,7 +99,7 @@ func destroyJob(ctx context.Context, c Clients, s spec) (missing bool, err error
 			}
 		}
 	}
-	return false, purge(ctx, c, s, ids...)
+	return false, purge(ctx, c, silence, s, ids...)
 }
 
 // purge stops jobs first and purges them when that is done: Nomad lists no
@@ -98,30 +107,41 @@ func destroyJob(ctx context.Context, c Clients, s spec) (missing bool, err error
 // panics (planner.applyPlan) when the scheduler has to cancel the deployment
 // of a job that has been purged meanwhile, so that the evaluation of the stop,
 // behind which no older one waits, has to have ended too.
-func purge(ctx context.Context, c Clients, s spec, ids ...string) error {
-	for _, id := range ids {
-		if err := stop(ctx, c, s, id); err != nil {
-			return err
+//
+// Each step may be done twice: a Nomad that does not answer is asked again,
+// until silence is over.
+func purge(ctx context.Context, c Clients, silence time.Duration, s spec, ids ...string) error {
+	for _, step := range []func(context.Context, Clients, time.Duration, spec, string) error{stop, stopped, forget} {
+		for _, id := range ids {
+			if err := step(ctx, c, silence, s, id); err != nil {
+				return err
+			}
 		}
 	}
-	for _, id := range ids {
-		if err := stopped(ctx, c, s, id); err != nil {
-			return err
-		}
-	}
-	for _, id := range ids {
-		if _, _, err := c.Nomad.Jobs().Deregister(id, true, s.write(ctx)); err != nil && !notFound(err) {
-			return fmt.Errorf("purging job %q: %w", id, err)
-		}
+	return nil
+}
+
+// forget purges a job that has stopped.
+func forget(ctx context.Context, c Clients, silence time.Duration, s spec, id string) error {
+	err := Persist(ctx, silence, func(ctx context.Context) error {
+		_, _, err := c.Nomad.Jobs().Deregister(id, true, s.write(ctx))
+		return err
+	})
+	if err != nil && !notFound(err) {
+		return fmt.Errorf("purging job %q: %w", id, err)
 	}
 	return nil
 }
 
 // stop stops a job and waits until the scheduler has seen it; again when Nomad
 // has put the version before back (see snapshot.judge).
-func stop(ctx context.Context, c Clients, s spec, id string) error {
+func stop(ctx context.Context, c Clients, silence time.Duration, s spec, id string) error {
 	for {
-		eval, _, err := c.Nomad.Jobs().Deregister(id, false, s.write(ctx))
+		var eval string
+		err := Persist(ctx, silence, func(ctx context.Context) (err error) {
+			eval, _, err = c.Nomad.Jobs().Deregister(id, false, s.write(ctx))
+			return err
+		})
 		switch {
 		case notFound(err):
 			return nil
@@ -130,10 +150,14 @@ func stop(ctx context.Context, c Clients, s spec, id string) error {
 		case eval == "": // periodic and parameterized jobs have none
 			return nil
 		}
-		if err := evaluated(ctx, c, s, eval); err != nil {
+		if err := evaluated(ctx, c, silence, s, eval); err != nil {
 			return err
 		}
-		job, _, err := c.Nomad.Jobs().Info(id, s.query(ctx))
+		var job *api.Job
+		err = Persist(ctx, silence, func(ctx context.Context) (err error) {
+			job, _, err = c.Nomad.Jobs().Info(id, s.query(ctx))
+			return err
+		})
 		switch {
 		case notFound(err):
 			return nil
@@ -147,12 +171,17 @@ func stop(ctx context.Context, c Clients, s spec, id string) error {
 
 // evaluated waits by a blocking query (GET /v1/evaluation/:id) until the
 // scheduler has dealt with an evaluation.
-func evaluated(ctx context.Context, c Clients, s spec, id string) error {
+func evaluated(ctx context.Context, c Clients, silence time.Duration, s spec, id string) error {
 	var index uint64
 	for {
-		q := s.query(ctx)
-		q.WaitIndex, q.WaitTime = index, time.Minute
-		eval, meta, err := c.Nomad.Evaluations().Info(id, q)
+		var eval *api.Evaluation
+		var meta *api.QueryMeta
+		err := Persist(ctx, silence, func(ctx context.Context) (err error) {
+			q := s.query(ctx)
+			q.WaitIndex, q.WaitTime = index, time.Minute
+			eval, meta, err = c.Nomad.Evaluations().Info(id, q)
+			return err
+		})
 		switch {
 		case notFound(err):
 			return nil // collected as garbage, as only an ended one is
@@ -168,12 +197,17 @@ func evaluated(ctx context.Context, c Clients, s spec, id string) error {
 }
 
 // stopped waits by a blocking query until no allocation of the job runs.
-func stopped(ctx context.Context, c Clients, s spec, id string) error {
+func stopped(ctx context.Context, c Clients, silence time.Duration, s spec, id string) error {
 	var index uint64
 	for {
-		q := s.query(ctx)
-		q.WaitIndex, q.WaitTime = index, time.Minute
-		allocs, meta, err := c.Nomad.Jobs().Allocations(id, true, q)
+		var allocs []*api.AllocationListStub
+		var meta *api.QueryMeta
+		err := Persist(ctx, silence, func(ctx context.Context) (err error) {
+			q := s.query(ctx)
+			q.WaitIndex, q.WaitTime = index, time.Minute
+			allocs, meta, err = c.Nomad.Jobs().Allocations(id, true, q)
+			return err
+		})
 		if err != nil {
 			if ctx.Err() != nil {
 				err = context.Cause(ctx)

@@ -236,7 +236,7 @@ func (f *follower) recreate(ctx context.Context, why string) error {
 		return err
 	}
 	f.progress(0, s.spec.total(), "the old allocations to stop: "+why)
-	if err := purge(ctx, f.clients, s.spec, s.spec.id); err != nil {
+	if err := purge(ctx, f.clients, f.opts.Silence, s.spec, s.spec.id); err != nil {
 		return err
 	}
 	return f.register(ctx, 0)

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -93,6 +94,29 @@ func again(res *http.Response, err error, plan bool) bool {
 		return !plan
 	}
 	return false
+}
+
+// Persist asks again while the cluster does not answer, until that has gone on
+// for silence (DefaultSilence when 0). A token that is refused is an answer.
+func Persist(ctx context.Context, silence time.Duration, ask func(context.Context) error) error {
+	begun := time.Now()
+	for {
+		// A server that stands still accepts a request and never answers it; a
+		// blocking query is answered within 64 s.
+		actx, cancel := context.WithTimeoutCause(ctx, 90*time.Second, errors.New("no answer within 90 seconds"))
+		err := ask(actx)
+		cancel()
+		if !Unanswered(err) || refused(err) || time.Since(begun) >= cmp.Or(silence, DefaultSilence) {
+			return err
+		}
+		timer := time.NewTimer(500 * time.Millisecond)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return err
+		}
+	}
 }
 
 // CloseIdleConnections is what http.Client looks for.

@@ -85,7 +85,7 @@ Directories that a task writes outside of volumes cannot be deleted by drover.`,
 			targets := targetsOf(jobs)
 			slices.Reverse(targets)
 			for _, t := range targets {
-				err := rollout.Destroy(ctx, clients[t], jobsIn(jobs, t), timeout, func(d rollout.Destroyed) {
+				err := rollout.Destroy(ctx, clients[t], jobsIn(jobs, t), rollout.Options{Timeout: timeout}, func(d rollout.Destroyed) {
 					name := render.Job{Service: d.Service, Target: t}.Name()
 					switch {
 					case d.Missing:

@@ -59,6 +59,7 @@ func TestReleasesOnCluster(t *testing.T) {
 		"gate not seen":      gateNotSeen,
 		"scaled meanwhile":   scaledMeanwhile,
 		"back interrupted":   backInterrupted,
+		"bad network":        badNetwork,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -1002,4 +1003,61 @@ func backInterrupted(t *testing.T, env []string) {
 		}
 		w.unlocked()
 	}
+}
+
+// dead answers every request about jobs with no leader for some seconds, each
+// beginning with the first of its kind: longer than a single request is tried.
+// The record is not touched, and neither is anything while on says no.
+func dead(t *testing.T, env []string, on func() bool) []string {
+	proxy := devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
+	var mu sync.Mutex
+	first := map[string]time.Time{}
+	proxy.Before(func(res http.ResponseWriter, req *http.Request) bool {
+		if !strings.HasPrefix(req.URL.Path, "/v1/job") && !strings.HasPrefix(req.URL.Path, "/v1/eval") || !on() {
+			return true
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		kind := req.Method + req.URL.Path + req.URL.Query().Get("purge")
+		if first[kind].IsZero() {
+			first[kind] = time.Now()
+		}
+		if time.Since(first[kind]) > 2*time.Second {
+			return true
+		}
+		http.Error(res, "No cluster leader", http.StatusInternalServerError)
+		return false
+	})
+	return []string{"NOMAD_ADDR=" + proxy.URL, env[1]}
+}
+
+// badNetwork: going back, and stopping what is not in the stack any more, is as
+// patient with Nomad as a deploy.
+func badNetwork(t *testing.T, env []string) {
+	w := newWorld(t, env, "network")
+	w.write(svc{name: "a", value: "1"}, svc{name: "c", value: "1"})
+	w.drover(exitOK, "deploy", w.dir)
+	before := w.specs()
+	w.write(svc{name: "a", value: "2"}, svc{name: "b", value: "2", deps: []string{"a"}}, svc{name: "c", value: "1"})
+	slowly(w, "b", "20s")
+	cmd := w.command(env, "deploy", w.dir)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.until("b is submitted", func() bool { return w.value("b") == "2" })
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	w.drover(exitOK, "unlock", w.name, "--force")
+	out, code := run(w.command(dead(t, env, func() bool { return true }), "abort", w.name))
+	if after := w.specs(); code != exitOK || fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("the abort ended with %d:\n%s\nbefore\n%v\nafter\n%v", code, out, before, after)
+	}
+
+	w.write(svc{name: "a", value: "3"})
+	submitted := func() bool { return w.value("a") == "3" }
+	out, code = run(w.command(dead(t, env, submitted), "deploy", w.dir))
+	if code != exitOK || w.value("a") != "3" || len(w.specs()) != 1 {
+		t.Errorf("the deploy ended with %d, left are %v:\n%s", code, w.specs(), out)
+	}
+	w.unlocked()
 }
