@@ -214,15 +214,16 @@ func (r *run) failedBefore(ctx context.Context, res *Result) rollout.Outcome {
 	var mu sync.Mutex
 	_ = each(len(lines), func(i int) error {
 		l := lines[i]
-		if l.Step == record.StepSubmitting {
-			r.arrived(ctx, i, l)
-			return nil
-		}
-		if l.Step != record.StepSubmitted || l.Before == "" || l.Before == l.Spec {
+		if l.Step != record.StepSubmitting && l.Step != record.StepSubmitted {
 			return nil
 		}
 		// What cannot be found out now will be found out by following it.
-		if st, err := r.standing(ctx, l); err == nil && st == atBefore {
+		st, err := r.standing(ctx, l)
+		switch {
+		case err != nil:
+		case st == atSpec && l.Step == record.StepSubmitting:
+			r.arrived(ctx, i, l)
+		case st == atBefore && r.wentBack(ctx, l):
 			const detail = "Nomad went back to the version before"
 			r.journal.Note(i, func(l *record.Service) {
 				l.Step, l.Outcome, l.Detail = record.StepFailed, string(rollout.FailedReverted), detail
@@ -239,12 +240,28 @@ func (r *run) failedBefore(ctx context.Context, res *Result) rollout.Outcome {
 	return res.Result.Outcome()
 }
 
-// arrived notes that the registration of a job that was being submitted has
-// reached Nomad, if it has.
-func (r *run) arrived(ctx context.Context, i int, l record.Service) {
-	if st, err := r.standing(ctx, l); err != nil || st != atSpec {
-		return
+// wentBack says that a job which is what it was before has been something else
+// meanwhile: the registration has arrived. Where that was not answered, the
+// index tells, which an autoscaler moves too.
+func (r *run) wentBack(ctx context.Context, l record.Service) bool {
+	switch {
+	case l.Before == "" || l.Before == l.Spec:
+		return false
+	case l.Step == record.StepSubmitted:
+		return true
 	}
+	c := r.plan.clients[l.Target]
+	job, _, err := c.Nomad.Jobs().Info(l.JobID, query(ctx, l))
+	if err != nil || deref(job.Stop) || deref(job.JobModifyIndex) == l.Planned {
+		return false
+	}
+	scaled, err := rollout.Rescaled(ctx, c, job, l.Planned)
+	return err == nil && !scaled
+}
+
+// arrived notes that the registration of a job that was being submitted has
+// reached Nomad.
+func (r *run) arrived(ctx context.Context, i int, l record.Service) {
 	job, _, err := r.plan.clients[l.Target].Nomad.Jobs().Info(l.JobID, query(ctx, l))
 	if err == nil {
 		r.journal.Note(i, func(l *record.Service) { l.Step, l.Index = record.StepSubmitted, deref(job.JobModifyIndex) })

@@ -115,7 +115,7 @@ func (f *follower) register(ctx context.Context, index uint64) error {
 	switch {
 	case errors.As(err, &refusal):
 		return err
-	case err != nil && conflict(err) && s.rescaled(ctx, f.clients, index):
+	case err != nil && conflict(err) && f.rescaled(ctx, index):
 		if err := s.ask(ctx, f.clients, f.opts); err != nil {
 			return err
 		}
@@ -130,6 +130,12 @@ func (f *follower) register(ctx context.Context, index uint64) error {
 		return f.opts.After(ctx, s.submission(), answered)
 	}
 	return nil
+}
+
+// rescaled is Rescaled, and no when that cannot be found out.
+func (f *follower) rescaled(ctx context.Context, index uint64) bool {
+	is, err := Rescaled(ctx, f.clients, f.step.Job.Job, index)
+	return err == nil && is
 }
 
 // send registers the job, again and again while Nomad has no leader or does

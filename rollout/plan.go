@@ -206,26 +206,27 @@ func (s *step) keepCounts(ctx context.Context, c Clients) error {
 	return nil
 }
 
-// rescaled says that the job was at the given index and that nothing of it has
-// changed since but the counts of groups with a scaling block (GET
-// /v1/job/:id/versions?diffs=true). When in doubt it says no.
-func (s *step) rescaled(ctx context.Context, c Clients, index uint64) bool {
-	if index == 0 || !slices.ContainsFunc(s.Job.Job.TaskGroups, scaled) {
-		return false
+// Rescaled says that the registered job was at the given index and that nothing
+// of it has changed since but the counts of groups with a scaling block (GET
+// /v1/job/:id/versions?diffs=true).
+func Rescaled(ctx context.Context, c Clients, job *api.Job, index uint64) (bool, error) {
+	if index == 0 || !slices.ContainsFunc(job.TaskGroups, scaled) {
+		return false, nil
 	}
-	versions, diffs, _, err := c.Nomad.Jobs().Versions(s.spec.id, true, s.spec.query(ctx))
+	s := specOf(job)
+	versions, diffs, _, err := c.Nomad.Jobs().Versions(s.id, true, s.query(ctx))
 	if err != nil {
-		return false
+		return false, fmt.Errorf("reading the versions of job %q: %w", s.id, err)
 	}
 	for i, v := range versions { // the newest first; each diff is to the next
 		if deref(v.JobModifyIndex, 0) == index {
-			return i > 0
+			return i > 0, nil
 		}
 		if i >= len(diffs) || !onlyCounts(diffs[i], v) {
-			return false
+			return false, nil
 		}
 	}
-	return false
+	return false, nil
 }
 
 // scaled says that the count of a group is the autoscaler's.

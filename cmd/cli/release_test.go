@@ -60,6 +60,7 @@ func TestReleasesOnCluster(t *testing.T) {
 		"scaled meanwhile":   scaledMeanwhile,
 		"back interrupted":   backInterrupted,
 		"bad network":        badNetwork,
+		"lost and failed":    lostAndFailed,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -1059,5 +1060,57 @@ func badNetwork(t *testing.T, env []string) {
 	if code != exitOK || w.value("a") != "3" || len(w.specs()) != 1 {
 		t.Errorf("the deploy ended with %d, left are %v:\n%s", code, w.specs(), out)
 	}
+	w.unlocked()
+}
+
+// lostAndFailed: the answer to a registration is lost, and so are those to all
+// that is asked afterwards; until somebody resumes, Nomad has found that version
+// to fail and gone back. It is nobody else's work.
+func lostAndFailed(t *testing.T, env []string) {
+	w := newWorld(t, env, "lost")
+	stack := func(s svc) {
+		w.write(s)
+		path := w.dir + "/a.nomad.hcl"
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text = bytes.Replace(text, []byte("update {"), []byte("update {\n    auto_revert = true"), 1)
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stack(svc{name: "a", value: "1"})
+	w.drover(exitOK, "deploy", w.dir)
+	stack(svc{name: "a", value: "2", crash: true})
+	proxy := devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
+	var gone atomic.Bool
+	proxy.Before(func(res http.ResponseWriter, req *http.Request) bool {
+		if !strings.HasPrefix(req.URL.Path, "/v1/job") {
+			return true
+		}
+		if req.Method == http.MethodPut && req.URL.Path == "/v1/jobs" && !gone.Swap(true) {
+			var body map[string]any
+			if err := json.NewDecoder(req.Body).Decode(&body); err != nil {
+				t.Error(err)
+			}
+			if _, err := w.nomad.Raw().Write("/v1/jobs", body, nil, nil); err != nil {
+				t.Error(err)
+			}
+		}
+		if gone.Load() {
+			http.Error(res, "bad gateway", http.StatusBadGateway)
+		}
+		return !gone.Load()
+	})
+	out, code := run(w.command([]string{"NOMAD_ADDR=" + proxy.URL, env[1]}, "deploy", w.dir, "--unreachable-after", "2s"))
+	if code != exitCluster {
+		t.Errorf("the deploy ended with %d:\n%s", code, out)
+	}
+	w.until("Nomad goes back", func() bool {
+		job, _, err := w.nomad.Jobs().Info(w.job("a"), nil)
+		return err == nil && *job.Version == 2 && w.value("a") == "1"
+	})
+	w.want(w.drover(exitReverted, "resume", w.name), "Nomad went back to the version before", "(release 2 is reverted)")
 	w.unlocked()
 }
