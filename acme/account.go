@@ -146,7 +146,9 @@ func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Sol
 				return o, nil, err
 			}
 			is.replaces = m.replaced(o, c)
-			if until, most := o.Status.held(set, is.replaces != nil, m.now()); !until.IsZero() {
+			// The CA does not count a replacement, and somebody may want many.
+			wanted := o.Status.Forced && is.replaces != nil
+			if until, most := o.Status.held(set, is.replaces != nil, m.now()); !until.IsZero() && !wanted {
 				return o, nil, &HeldError{o.Spec.Name, until, most}
 			}
 			// The key is stored before the order is placed: with a store that
@@ -163,11 +165,12 @@ func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Sol
 					now := m.now()
 					cur.pendingKey = text
 					cur.Status.Pending = &Pending{Issuer: issuer, Directory: c.issuer.Directory, Order: url, Set: set, At: now}
-					orders := &cur.Status.Orders
-					if replacing {
-						orders = &cur.Status.Replacements
+					switch count := (Ordered{At: now, Set: set}); {
+					case !replacing:
+						cur.Status.Orders = append(counted(cur.Status.Orders, now), count)
+					case !wanted:
+						cur.Status.Replacements = append(counted(cur.Status.Replacements, now), count)
 					}
-					*orders = append(counted(*orders, now), Ordered{At: now, Set: set})
 					return nil
 				})
 				if err != nil {

@@ -201,7 +201,7 @@ type Status struct {
 	ClockSkew   time.Duration        `json:"clock_skew,omitempty"`
 	Leftovers   []Leftover           `json:"leftovers,omitempty"` // records still to be removed
 
-	Replacements []Ordered `json:"replacements,omitempty"` // as Orders, of those that replace a certificate
+	Replacements []Ordered `json:"replacements,omitempty"` // as Orders, of those that replace a certificate and that nobody has asked for
 }
 
 // ARI is what the CA recommends about the renewal (RFC 9773). As long as it has

@@ -469,7 +469,8 @@ func TestManyReplacements(t *testing.T) {
 	var held *acme.HeldError
 	for n := 0; held == nil; n++ {
 		w.clock.add(time.Minute)
-		if _, err := m.Force(t.Context(), "a"); err != nil {
+		due := func(o *acme.Object) error { o.Status.RenewAt = w.clock.Now().Add(-time.Second); return nil }
+		if _, err := w.store.Update(t.Context(), "a", due); err != nil {
 			t.Fatal(err)
 		}
 		r, err := m.Reconcile(t.Context(), "a")
@@ -479,6 +480,14 @@ func TestManyReplacements(t *testing.T) {
 			}
 		} else if err != nil || n > 10 {
 			t.Fatalf("the %dth: %v", n, err)
+		}
+	}
+	for range 2 { // somebody wants them
+		if _, err := m.Force(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		if r, err := m.Reconcile(t.Context(), "a"); err != nil || !r.Issued {
+			t.Errorf("forced: %+v, %v", r, err)
 		}
 	}
 }
