@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"fmt"
 	"io"
 	"net/http"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/nomad/api"
 
@@ -235,13 +237,28 @@ schedule "nightly" {
 		t.Errorf("without a leader it ended with %d:\n%s", code, out)
 	}
 	stopped := w.command([]string{"NOMAD_ADDR=" + proxy.URL, env[1]}, fire...)
+	asked := make(chan struct{}, 1)
 	planning(func(_ http.ResponseWriter, req *http.Request) {
 		_, _ = io.Copy(io.Discard, req.Body) // until then nobody sees that the client is gone
-		_ = stopped.Process.Signal(os.Interrupt)
+		select {
+		case asked <- struct{}{}:
+		default:
+		}
 		<-req.Context().Done()
 	})
-	if out, code := run(stopped); code != exitCancelled {
-		t.Errorf("stopped it ended with %d:\n%s", code, out)
+	var out bytes.Buffer
+	stopped.Stdout, stopped.Stderr = &out, &out
+	if err := stopped.Start(); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-asked:
+	case <-time.After(time.Minute):
+		t.Error("nothing was planned")
+	}
+	_ = stopped.Process.Signal(os.Interrupt)
+	if _ = stopped.Wait(); stopped.ProcessState.ExitCode() != exitCancelled {
+		t.Errorf("stopped it ended with %d:\n%s", stopped.ProcessState.ExitCode(), out.Bytes())
 	}
 	w.want(w.drover(exitOK, fire...), "deployed")
 
