@@ -41,7 +41,7 @@ var errTimeout = errors.New("the release did not end within --timeout")
 // The error says that nothing was begun; how a release that was begun ended is
 // in the result.
 func (d *Deployer) Deploy(ctx context.Context, p *Plan, agree func(*Plan) error) (Result, error) {
-	if p.Unchanged() {
+	if p.Unchanged() && !p.takesOver() {
 		if p.req.Begin != nil {
 			if err := p.req.Begin(ctx); err != nil {
 				return Result{}, err
@@ -72,7 +72,8 @@ func (d *Deployer) Deploy(ctx context.Context, p *Plan, agree func(*Plan) error)
 		}
 	}
 	r := &run{d: d, lock: l, plan: p}
-	if p.last != nil && p.last.State.Open() {
+	instead := p.takesOver()
+	if instead {
 		if err := d.abandon(ctx, p.last); err != nil {
 			return Result{}, err
 		}
@@ -82,13 +83,18 @@ func (d *Deployer) Deploy(ctx context.Context, p *Plan, agree func(*Plan) error)
 			return Result{}, err
 		}
 	}
-	if p.changes() {
+	// What runs is in the record, also when all of it was submitted by the
+	// release that is abandoned.
+	if p.changes() || instead {
 		if err := r.begin(ctx); err != nil {
 			return Result{}, err
 		}
 	}
 	return r.walk(ctx), nil
 }
+
+// takesOver says that a release is open which the plan abandons.
+func (p *Plan) takesOver() bool { return p.last != nil && p.last.State.Open() && p.req.TakeOver }
 
 func number(r *record.Release) int {
 	if r == nil {

@@ -604,6 +604,31 @@ func takesOver(t *testing.T, env []string) {
 	if w.value("a") != "2" || w.value("f") != "2" || w.value("e") != "" {
 		t.Errorf("a %s, f %s, e %s", w.value("a"), w.value("f"), w.value("e"))
 	}
+
+	// One that has submitted all, and was killed before it could say so.
+	w.write(append(version2(), svc{name: "z", value: "3"})...)
+	slowly(w, "z", "8s")
+	cmd := w.command(env, "deploy", w.dir)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	w.until("z is submitted", func() bool { return w.value("z") == "3" })
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	w.drover(exitOK, "unlock", w.name, "--force")
+	w.until("z is healthy", func() bool {
+		d, _, err := w.nomad.Jobs().LatestDeployment(w.job("z"), nil)
+		return err == nil && d != nil && d.Status == api.DeploymentStatusSuccessful
+	})
+	w.drover(exitOK, "deploy", w.dir, "--take-over")
+	list, err = w.releases().List(t.Context())
+	if err != nil || len(list) != 4 || list[0].State != record.Done || list[1].State != record.Abandoned {
+		t.Errorf("%v, %v", list, err)
+	}
+	w.want(w.drover(exitOK, "redeploy", w.name), "z")
+	if w.value("z") != "3" {
+		t.Errorf("a redeploy made %q of z", w.value("z"))
+	}
 }
 
 func pauses(t *testing.T, env []string) {
