@@ -48,7 +48,7 @@ test: lint vuln tools ## all tests; unit and end-to-end side by side, for both w
 
 .PHONY: unit
 unit: tools ## packages and the command line, with the race detector
-	@go test -race -timeout 20m -parallel 3 $$(go list ./... | grep -v /tests/)
+	@go test -race -timeout 20m -parallel 4 $$(go list ./... | grep -v /tests/)
 
 .PHONY: kill
 kill: tools ## drover killed after every write of a release; `make unit` does every third
