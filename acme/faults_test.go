@@ -475,10 +475,13 @@ func TestManyReplacements(t *testing.T) {
 		}
 		r, err := m.Reconcile(t.Context(), "a")
 		if errors.As(err, &held) {
-			if n != 10 || held.Orders != 10 || r.Object.Usable(w.clock.Now()) != nil || r.Next.Sub(w.clock.Now()) > 24*time.Hour {
+			// Pebble may not know yet what it has issued a moment ago: then it is
+			// a plain order (see refusesReplaces).
+			told := strings.Count(w.ca.Log(), "is a replacement of")
+			if told != 10 || n > 12 || held.Orders != 10 || r.Object.Usable(w.clock.Now()) != nil || r.Next.Sub(w.clock.Now()) > 24*time.Hour {
 				t.Errorf("after %d: %v, %+v", n, err, r)
 			}
-		} else if err != nil || n > 10 {
+		} else if err != nil || n > 12 {
 			t.Fatalf("the %dth: %v", n, err)
 		}
 	}
