@@ -151,6 +151,9 @@ func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Sol
 			if until, most := o.Status.held(set, is.replaces != nil, m.now()); !until.IsZero() && !wanted {
 				return o, nil, &HeldError{o.Spec.Name, until, most}
 			}
+			if until, most := o.Status.held(set, false, m.now()); !until.IsZero() && !wanted {
+				is.plain = &HeldError{o.Spec.Name, until, most}
+			}
 			// The key is stored before the order is placed: with a store that
 			// takes nothing, no order is.
 			if o, err = m.c.Store.Update(ctx, o.Spec.Name, func(cur *Object) error { cur.pendingKey = text; return nil }); err != nil {

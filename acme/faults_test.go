@@ -649,6 +649,25 @@ func TestUnknownReplaced(t *testing.T) {
 	if ca.refused.Load() == 0 {
 		t.Error("the CA was not told what is replaced")
 	}
+
+	// Something wants to renew it over and over: these are orders like the first.
+	due := func(o *acme.Object) error { o.Status.RenewAt = w.clock.Now().Add(-time.Second); return nil }
+	for n := 3; ; n++ {
+		if _, err := w.store.Update(t.Context(), "a", due); err != nil {
+			t.Fatal(err)
+		}
+		r, err := m.Reconcile(t.Context(), "a")
+		var held *acme.HeldError
+		if errors.As(err, &held) {
+			if n != 4 || held.Orders != 3 {
+				t.Errorf("the %dth: %v", n, err)
+			}
+			return
+		}
+		if err != nil || !r.Issued || n == 4 {
+			t.Fatalf("the %dth: %+v, %v", n, r, err)
+		}
+	}
 }
 
 // TestRolloverKilledAtEveryStep kills a rollover at each of its requests; the

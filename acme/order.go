@@ -25,6 +25,7 @@ type issuance struct {
 	account  acme.Account
 	key      crypto.Signer
 	replaces *x509.Certificate
+	plain    error  // not nil: why no order may be placed that replaces nothing
 	order    string // URL of an order to go on with
 	solver   Solver
 	now      func() time.Time
@@ -151,6 +152,9 @@ func (c *ca) begin(ctx context.Context, s *said, is issuance) (acme.Order, error
 	}
 	order, err := c.client.NewOrder(ctx, is.account, want)
 	if err != nil && want.Replaces != "" && refusesReplaces(err) {
+		if is.plain != nil {
+			return order, is.plain
+		}
 		want.Replaces = ""
 		order, err = c.client.NewOrder(ctx, is.account, want)
 	}
