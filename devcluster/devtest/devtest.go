@@ -29,8 +29,9 @@ const (
 //	func TestMain(m *testing.M) { devtest.Main(m) }
 //
 // The test binary is also the clusters' supervisor, so that tests need no
-// other program: Main tells which of the two this process is.
-func Main(m *testing.M) {
+// other program: Main tells which of the two this process is. When the tests are
+// over it calls after.
+func Main(m *testing.M, after ...func()) {
 	if dir := os.Getenv(envSupervise); dir != "" {
 		if err := devcluster.Supervise(dir); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -42,7 +43,11 @@ func Main(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
-	os.Exit(m.Run())
+	code := m.Run()
+	for _, f := range after {
+		f()
+	}
+	os.Exit(code)
 }
 
 // Options completes opts for a cluster that ends with the test process: a

@@ -29,7 +29,11 @@ func TestMain(m *testing.M) {
 		os.Exit(runBackend(address))
 	}
 	flag.Parse()
-	devtest.Main(m)
+	devtest.Main(m, func() {
+		for _, dir := range built {
+			_ = os.RemoveAll(dir)
+		}
+	})
 }
 
 // fixed are seeds that `make test` always runs beside a fresh one, on one node,

@@ -69,6 +69,8 @@ func (s *site) client(timeout time.Duration) *http.Client {
 
 // Each is built once.
 var (
+	built         []string // directories, for TestMain
+	building      sync.Mutex
 	droverBinary  = sync.OnceValues(func() (string, error) { return buildDrover() })
 	droverClocked = sync.OnceValues(func() (string, error) {
 		flags, err := clockFlags(context.Background())
@@ -84,6 +86,9 @@ func buildDrover(flags ...string) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	building.Lock()
+	built = append(built, dir)
+	building.Unlock()
 	if err := os.Chmod(dir, 0o755); err != nil { // #nosec G302 -- the controller runs as nobody
 		return "", err
 	}
