@@ -107,7 +107,7 @@ func (s Spec) Normalize() (Spec, error) {
 			base, isWild := strings.CutPrefix(n, "*.")
 			wildcard = wildcard || isWild
 			ascii, err := idna.Lookup.ToASCII(base)
-			if err != nil || strings.Contains(base, "*") || !strings.Contains(ascii, ".") || len(ascii) > 253 {
+			if err != nil || strings.Contains(base, "*") || !strings.Contains(ascii, ".") || strings.HasPrefix(ascii, ".") || strings.Contains(ascii, "..") || len(ascii) > 253 {
 				return bad("%q is no domain that a CA could check: it has no dot, or characters that names do not have; a wildcard is written *.example.com", n)
 			}
 			n = strings.TrimSuffix(n, base) + ascii

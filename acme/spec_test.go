@@ -31,6 +31,7 @@ func TestNormalize(t *testing.T) {
 		{"no dot", acme.Spec{Name: "a", Names: []string{"localhost"}}, "has no dot"},
 		{"space", acme.Spec{Name: "a", Names: []string{"exa mple.com"}}, "is no domain"},
 		{"star inside", acme.Spec{Name: "a", Names: []string{"a.*.example.com"}}, "is no domain"},
+		{"part of nothing visible", acme.Spec{Name: "a", Names: []string{"\u034f.example.com"}}, "is no domain"},
 		{"wildcard by http", acme.Spec{Name: "a", Names: []string{"*.example.com"}, Challenge: acme.HTTP01}, "a wildcard cannot be proven"},
 		{"address by dns", acme.Spec{Name: "a", Names: []string{"192.0.2.1", "*.example.com"}}, "can be proven by http-01 only"},
 		{"challenge", acme.Spec{Name: "a", Names: []string{"example.com"}, Challenge: "tls-alpn-01"}, "unknown challenge"},
