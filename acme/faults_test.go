@@ -475,8 +475,8 @@ func TestManyReplacements(t *testing.T) {
 		}
 		r, err := m.Reconcile(t.Context(), "a")
 		if errors.As(err, &held) {
-			// Pebble may not know yet what it has issued a moment ago: then it is
-			// a plain order (see refusesReplaces).
+			// What Pebble does not find is replaced by a plain order (see
+			// acmetest.KnowsReplaced).
 			told := strings.Count(w.ca.Log(), "is a replacement of")
 			if told != 10 || n > 12 || held.Orders != 10 || r.Object.Usable(w.clock.Now()) != nil || r.Next.Sub(w.clock.Now()) > 24*time.Hour {
 				t.Errorf("after %d: %v, %+v", n, err, r)
