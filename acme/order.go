@@ -166,8 +166,8 @@ func (c *ca) begin(ctx context.Context, s *said, is issuance) (acme.Order, error
 
 // refusesReplaces says that the order was refused because of the certificate
 // that it replaces: replaced already, or unknown to the CA, which may say so as
-// an error of its own (Pebble does, for a serial number that begins with a zero
-// octet).
+// an error of its own (Pebble does, for a serial number whose DER encoding
+// begins with a zero).
 func refusesReplaces(err error) bool {
 	var p acme.Problem
 	if !errors.As(err, &p) || isProblem(err, acme.ProblemTypeRateLimited) {
