@@ -24,14 +24,30 @@ import (
 	"github.com/drover-nomad/drover/record"
 )
 
-// TestManagersRace lets several managers at one store.
+// TestManagersRace lets several managers at one new store: each writes to the
+// account first, and then to the certificate of all.
 func TestManagersRace(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, acmetest.Options{})
+	var wg sync.WaitGroup
+	for i := range 20 {
+		m := w.manager(t)
+		wg.Go(func() {
+			own := fmt.Sprintf("%c.example.com", 'a'+i)
+			for _, s := range []acme.Spec{{Name: own, Names: []string{own}}, {Name: "a", Names: []string{own, "all.example.com"}}} {
+				if _, err := m.Apply(t.Context(), s); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if all, err := w.store.List(t.Context()); len(all) != 21 || err != nil {
+		t.Errorf("%d certificates, %v", len(all), err)
+	}
 	if _, err := w.manager(t).Apply(t.Context(), acme.Spec{Name: "a", Names: []string{"a.example.com", "b.example.com"}}); err != nil {
 		t.Fatal(err)
 	}
-	var wg sync.WaitGroup
 	var issued atomic.Int32
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()

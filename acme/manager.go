@@ -158,15 +158,16 @@ func (m *Manager) Apply(ctx context.Context, spec Spec) (*Object, error) {
 	if err := m.rememberIssuers(ctx, spec); err != nil {
 		return nil, err
 	}
-	for {
-		o, err := m.c.Store.Get(ctx, spec.Name)
+	var o *Object
+	err = contend(ctx, func() (write func() error, err error) {
+		o, err = m.c.Store.Get(ctx, spec.Name)
 		if errors.Is(err, ErrNotFound) {
 			o = &Object{}
 		} else if err != nil {
 			return nil, err
 		}
 		if o.version != "" && specEqual(o.Spec, spec) && o.Chain != "" {
-			return o, nil
+			return nil, nil
 		}
 		if nameSet(o.Spec.Names) != nameSet(spec.Names) || !slices.Equal(o.Spec.Issuers, spec.Issuers) {
 			// Another question: the failures of the former one do not count.
@@ -188,13 +189,12 @@ func (m *Manager) Apply(ctx context.Context, spec Spec) (*Object, error) {
 			o.Status.Serial, o.Status.NotBefore, o.Status.NotAfter = serialOf(leaf), leaf.NotBefore, leaf.NotAfter
 			m.event(Event{Kind: "temporary", Certificate: spec.Name, Names: spec.Names, Serial: o.Status.Serial, Text: "self-signed until a CA has issued"})
 		}
-		if err = m.c.Store.Put(ctx, o); err == nil {
-			return o, nil
-		}
-		if !errors.Is(err, ErrConflict) {
-			return nil, err
-		}
+		return func() error { return m.c.Store.Put(ctx, o) }, nil
+	})
+	if err != nil {
+		return nil, err
 	}
+	return o, nil
 }
 
 // orderedAlike says that an order for a will do for b.

@@ -10,6 +10,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
@@ -166,16 +167,34 @@ func each(n, limit int, f func(int)) {
 // Update applies f to a certificate and writes it. When somebody else writes
 // in between, f is applied to what is there then.
 func (s *Store) Update(ctx context.Context, name string, f func(*Object) error) (*Object, error) {
-	for try := 1; ; try++ {
-		o, err := s.Get(ctx, name)
-		if err != nil {
+	var o *Object
+	err := contend(ctx, func() (write func() error, err error) {
+		if o, err = s.Get(ctx, name); err != nil {
 			return nil, err
 		}
-		if err := f(o); err != nil {
-			return o, err
+		return func() error { return s.Put(ctx, o) }, f(o)
+	})
+	return o, err
+}
+
+// contend reads, changes and writes until nobody else wrote in between: ready
+// returns the write. Of many who do the same at once one gets on each time, so
+// that the others are patient and do not come back together.
+func contend(ctx context.Context, ready func() (write func() error, err error)) error {
+	for try := 1; ; try++ {
+		write, err := ready()
+		if err != nil || write == nil {
+			return err
 		}
-		if err = s.Put(ctx, o); err == nil || !errors.Is(err, ErrConflict) || try == 5 {
-			return o, err
+		if err = write(); !errors.Is(err, ErrConflict) || try == 50 {
+			return err
+		}
+		timer := time.NewTimer(rand.N(time.Duration(min(try, 10)) * 10 * time.Millisecond)) //nolint:gosec // no secret
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+			return ctx.Err()
 		}
 	}
 }
@@ -274,21 +293,17 @@ func (s *Store) putAccount(ctx context.Context, a *Account) error {
 
 // updateAccount applies f to the account, which it makes when there is none.
 func (s *Store) updateAccount(ctx context.Context, f func(*Account) error) (*Account, error) {
-	for try := 1; ; try++ {
-		a, err := s.Account(ctx)
-		if errors.Is(err, ErrNotFound) {
+	var a *Account
+	err := contend(ctx, func() (write func() error, err error) {
+		if a, err = s.Account(ctx); errors.Is(err, ErrNotFound) {
 			a, err = newAccount()
 		}
 		if err != nil {
 			return nil, err
 		}
-		if err := f(a); err != nil {
-			return nil, err
-		}
-		if err = s.putAccount(ctx, a); err == nil || !errors.Is(err, ErrConflict) || try == 5 {
-			return a, err
-		}
-	}
+		return func() error { return s.putAccount(ctx, a) }, f(a)
+	})
+	return a, err
 }
 
 func newAccount() (*Account, error) {
@@ -317,19 +332,16 @@ func (s *Store) Thumbprint(ctx context.Context) (string, error) {
 
 // publish makes sure that the thumbprint is published.
 func (s *Store) publish(ctx context.Context, thumbprint string) error {
-	for try := 1; ; try++ {
+	return contend(ctx, func() (write func() error, err error) {
 		items, version, err := s.b.Get(ctx, PublicPath)
-		if err != nil && !errors.Is(err, ErrNotFound) {
+		if err != nil && !errors.Is(err, ErrNotFound) || items[ItemThumbprint] == thumbprint {
+			return nil, err
+		}
+		return func() error {
+			_, err := s.b.Put(ctx, PublicPath, Items{itemLayout: strconv.Itoa(Layout), ItemThumbprint: thumbprint}, version)
 			return err
-		}
-		if items[ItemThumbprint] == thumbprint {
-			return nil
-		}
-		_, err = s.b.Put(ctx, PublicPath, Items{itemLayout: strconv.Itoa(Layout), ItemThumbprint: thumbprint}, version)
-		if err == nil || !errors.Is(err, ErrConflict) || try == 5 {
-			return err
-		}
-	}
+		}, nil
+	})
 }
 
 // thumbprint is RFC 7638's of an ECDSA P-256 key, which account keys are.
