@@ -19,7 +19,8 @@ import (
 
 // NewNomad makes a client of Nomad's API as api.NewClient does, which asks
 // again what only reads and what a server without a leader, or a proxy before
-// it, could not answer. Its errors know what was refused.
+// it, could not answer; and once what was refused, for a server that starts
+// knows no token. Its errors know what was refused.
 func NewNomad(cfg *api.Config) (*api.Client, error) {
 	to, err := url.Parse(cfg.Address)
 	if err != nil {
@@ -44,20 +45,28 @@ func NewNomad(cfg *api.Config) (*api.Client, error) {
 	return api.NewClient(cfg)
 }
 
-// patient asks again what changes nothing.
+// patient asks again what changes nothing, and what was refused.
 type patient struct{ next telling }
 
 // patience are the pauses between the attempts.
 var patience = [...]time.Duration{100 * time.Millisecond, 300 * time.Millisecond, 900 * time.Millisecond}
 
 func (p patient) RoundTrip(req *http.Request) (*http.Response, error) {
-	plan := req.GetBody != nil && strings.HasSuffix(req.URL.Path, "/plan")
-	if req.Method != http.MethodGet && !plan {
-		return p.next.RoundTrip(req)
-	}
+	plan := req.Method != http.MethodGet && strings.HasSuffix(req.URL.Path, "/plan")
+	repeatable := req.Body == nil || req.GetBody != nil
+	refused := false
 	for _, pause := range patience {
 		res, err := p.next.RoundTrip(req)
-		if !again(res, err, plan) {
+		switch {
+		case !repeatable:
+			return res, err
+		case err == nil && res.StatusCode == http.StatusForbidden && !refused:
+			// A server looks the token up before its state is read, waits for a
+			// leader, and then refuses by what it saw first (rpc.go, acl.go in
+			// Nomad 1.11). What is refused is not done, so that writes ask
+			// again, too; the second time it is an answer.
+			refused = true
+		case req.Method != http.MethodGet && !plan, !again(res, err, plan):
 			return res, err
 		}
 		if err == nil {
@@ -71,7 +80,7 @@ func (p patient) RoundTrip(req *http.Request) (*http.Response, error) {
 			timer.Stop()
 			return nil, req.Context().Err()
 		}
-		if plan {
+		if req.GetBody != nil {
 			req = req.Clone(req.Context()) // a request is the transport's once it was sent
 			if req.Body, err = req.GetBody(); err != nil {
 				return nil, err

@@ -22,13 +22,17 @@ func TestPatient(t *testing.T) {
 		requests int64
 		fails    bool
 	}{
-		"read":            {[]int{429, 503, 0, 200}, read, 4, false},
-		"read of 500":     {[]int{500, 200}, read, 2, false},
-		"not for ever":    {[]int{502, 502, 502, 502, 200}, read, 4, true},
-		"refused":         {[]int{403, 200}, read, 1, true},
-		"plan":            {[]int{503, 200}, plan, 2, false},
-		"mistake in plan": {[]int{500, 200}, plan, 1, true},
-		"write":           {[]int{503, 200}, write, 1, true},
+		"read":                  {[]int{429, 503, 0, 200}, read, 4, false},
+		"read of 500":           {[]int{500, 200}, read, 2, false},
+		"not for ever":          {[]int{502, 502, 502, 502, 200}, read, 4, true},
+		"refused":               {[]int{403, 403, 200}, read, 2, true},
+		"refused once":          {[]int{403, 200}, read, 2, false},
+		"refused to plan":       {[]int{403, 503, 200}, plan, 3, false},
+		"refused to write":      {[]int{403, 200}, write, 2, false},
+		"refused, then a write": {[]int{403, 503, 200}, write, 2, true},
+		"plan":                  {[]int{503, 200}, plan, 2, false},
+		"mistake in plan":       {[]int{500, 200}, plan, 1, true},
+		"write":                 {[]int{503, 200}, write, 1, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -91,7 +95,7 @@ func TestPersist(t *testing.T) {
 		most    int64
 	}{
 		"comes back":   {[]int{503, 502, 200}, false, 3, 3},
-		"refused":      {[]int{403}, true, 1, 1},
+		"refused":      {[]int{403}, true, 2, 2},
 		"not there":    {[]int{404}, true, 1, 1},
 		"not for ever": {[]int{503}, true, 2, 4},
 	} {

@@ -1,7 +1,13 @@
 package rollout
 
 import (
+	"context"
+	"sync"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/devcluster"
 	"github.com/drover-nomad/drover/devcluster/devtest"
@@ -41,4 +47,47 @@ func TestServerRestarts(t *testing.T) {
 	if v := *info(t, c, "after").Version; v != 0 {
 		t.Errorf("registered %d times", v+1)
 	}
+}
+
+// While a server starts, it refuses every token: nobody is told so.
+func TestServerRefusesWhileItStarts(t *testing.T) {
+	t.Parallel()
+	dev := devtest.Cluster(t, devcluster.Options{Secure: true})
+	c, err := NewNomad(dev.NomadConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var answers atomic.Int64
+	ctx, cancel := context.WithCancel(t.Context())
+	var asking sync.WaitGroup
+	for range 4 {
+		asking.Go(func() {
+			for ctx.Err() == nil {
+				_, _, err := c.Jobs().List((&api.QueryOptions{}).WithContext(ctx))
+				if refused(err) {
+					t.Error(err)
+					return
+				}
+				if err == nil {
+					answers.Add(1)
+				}
+			}
+		})
+	}
+	if err := dev.Kill(ctx, "nomad-server"); err != nil {
+		t.Error(err)
+	}
+	if err := dev.Restart(ctx, "nomad-server"); err != nil {
+		t.Error(err)
+	}
+	// It answers again.
+	for n := answers.Load(); answers.Load() < n+100 && !t.Failed(); {
+		select {
+		case <-time.After(10 * time.Millisecond):
+		case <-t.Context().Done():
+			t.Fatal("no answers")
+		}
+	}
+	cancel()
+	asking.Wait()
 }
