@@ -357,6 +357,9 @@ func testFailingCheckIsReverted(t *testing.T, c Clients) {
 	if s.Failure == nil || len(s.Failure.Checks) == 0 || !strings.Contains(s.Failure.Checks[0].Output, "refused") {
 		t.Errorf("the failing check is not told: %s", dump(res))
 	}
+	if s.Failure == nil || len(s.Failure.Tasks) != 1 || !strings.HasPrefix(s.Failure.Tasks[0].Message, "running for ") {
+		t.Errorf("a task that ran is not said to have: %s", dump(res))
+	}
 	if s.Healthy != 1 || s.Desired != 1 {
 		t.Errorf("after the rollback %d/%d are healthy", s.Healthy, s.Desired)
 	}

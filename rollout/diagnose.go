@@ -51,7 +51,7 @@ func (f *follower) diagnose(ctx context.Context, n snapshot) *Failure {
 			if ev == nil {
 				continue
 			}
-			t := &TaskFailure{AllocID: a.ID, Node: a.NodeName, Group: a.TaskGroup, Task: task, Event: ev.Type, Message: f.opts.Redact(message(ev)), Count: 1}
+			t := &TaskFailure{AllocID: a.ID, Node: a.NodeName, Group: a.TaskGroup, Task: task, Event: ev.Type, Message: f.opts.Redact(message(a.TaskStates[task], ev)), Count: 1}
 			key := t.Group + "\x00" + t.Task + "\x00" + t.Event + "\x00" + t.Message
 			if same := failures[key]; same != nil {
 				same.Count++
@@ -111,17 +111,25 @@ func TaskFailed(st *api.TaskState) string {
 		return ""
 	}
 	if e := decisive(st); e != nil {
-		return message(e)
+		return message(st, e)
 	}
 	return ""
 }
 
 func oom(e *api.TaskEvent) bool { return e.Details["oom_killed"] == "true" }
 
-func message(e *api.TaskEvent) string {
+func message(st *api.TaskState, e *api.TaskEvent) string {
 	m := cmp.Or(e.DisplayMessage, e.Message, e.Type)
 	if oom(e) {
 		m += " (out of memory)"
+	}
+	// Nomad says "Task not running for min_healthy_time" of every task that runs
+	// when the deadline has passed, however long it has: it compares with a
+	// deadline of zero (client/allochealth/tracker.go, TaskEvents).
+	_, deadline, ok := strings.Cut(m, "by healthy_deadline of ")
+	then := time.Unix(0, e.Time)
+	if ran := then.Sub(st.StartedAt).Round(time.Second); ok && ran > 0 && !st.StartedAt.IsZero() && (st.FinishedAt.IsZero() || st.FinishedAt.After(then)) {
+		m = fmt.Sprintf("running for %s, but not healthy by healthy_deadline of %s", ran, deadline)
 	}
 	return strings.TrimSpace(m)
 }
