@@ -10,9 +10,7 @@ variables {
 job "drover-controller" {
   group "*" {
     update {
-      min_healthy_time  = "0s"
-      healthy_deadline  = "30s"
-      progress_deadline = "1m"
+      min_healthy_time = "0s"
     }
   }
 }
