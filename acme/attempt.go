@@ -1,0 +1,265 @@
+package acme
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/drover-nomad/drover/record"
+)
+
+// issue asks the spec's issuers one after the other. It holds the lock.
+func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error) {
+	name := o.Spec.Name
+	solver, err := m.solver(ctx, o.Spec)
+	if err != nil {
+		return m.hold(ctx, o, err)
+	}
+	m.event(Event{Kind: "issuing", Certificate: name, Names: o.Spec.Names, Text: "because " + t.why})
+	account, err := m.account(ctx)
+	if err != nil {
+		return o, err
+	}
+	if err := m.c.Store.publish(ctx, account.Thumbprint); err != nil {
+		return o, err
+	}
+	o = m.tidy(ctx, o, solver)
+	left := func(e *LeftoverError) {
+		m.event(Event{Kind: "warning", Certificate: name, Text: e.Error()})
+		next, err := m.c.Store.Update(context.WithoutCancel(ctx), name, func(o *Object) error {
+			o.Status.Leftovers = append(o.Status.Leftovers, e.Leftover)
+			return nil
+		})
+		if err == nil {
+			o = next
+		}
+	}
+	if o.Status.Pending == nil {
+		if err := solver.Check(ctx, o.Spec.Names, account.Thumbprint); err != nil {
+			if ctx.Err() != nil {
+				return o, ctx.Err()
+			}
+			return m.failed(ctx, o, err)
+		}
+	}
+	var errs []error
+	issuers := o.Spec.Issuers
+	if len(issuers) == 0 {
+		issuers = []string{m.c.DefaultIssuer}
+	}
+	for _, issuer := range issuers {
+		if until := o.Status.NotBeforeAt[issuer]; until.After(m.now()) && !o.Status.ahead(m.now()) {
+			errs = append(errs, &IssuerError{Issuer: issuer, Step: "waiting as it asked", Kind: KindRateLimited, RetryAfter: until, Err: errors.New("it is not asked before")})
+			continue
+		}
+		next, got, err := m.from(ctx, o, issuer, solver, left)
+		if next != nil { // otherwise the store could not be read
+			o = next
+		}
+		if err == nil {
+			return m.keep(ctx, o, issuer, got)
+		}
+		if ctx.Err() != nil {
+			return o, ctx.Err()
+		}
+		errs = append(errs, err)
+		var ie *IssuerError
+		if !errors.As(err, &ie) || !ie.another() {
+			break
+		}
+		m.event(Event{Kind: "warning", Certificate: name, Issuer: issuer, Text: err.Error()})
+	}
+	return m.failed(ctx, o, errors.Join(errs...))
+}
+
+// UnsolvableError says that nothing here can show the CA what it wants to see.
+// The certificate is held: it counts as no attempt, and goes on as soon as
+// that has changed.
+type UnsolvableError struct {
+	Certificate string
+	Challenge   string
+	Err         error
+}
+
+func (e *UnsolvableError) Error() string {
+	return fmt.Sprintf("certificate %s: nothing here can solve %s: %s", e.Certificate, e.Challenge, e.Err)
+}
+func (e *UnsolvableError) Unwrap() error { return e.Err }
+
+// solver is who solves the challenge of a certificate.
+func (m *Manager) solver(ctx context.Context, spec Spec) (Solver, error) {
+	if s := m.c.Solvers[spec.Challenge]; s != nil {
+		return s, nil
+	}
+	err := errors.New("a DNS provider is needed, from the dns block of a stack")
+	if m.c.FindSolver != nil {
+		var s Solver
+		if s, err = m.c.FindSolver(ctx, spec); err == nil {
+			return s, nil
+		}
+	}
+	return nil, &UnsolvableError{spec.Name, spec.Challenge, err}
+}
+
+// hold writes down, once, why a certificate cannot be asked for.
+func (m *Manager) hold(ctx context.Context, o *Object, cause error) (*Object, error) {
+	if ctx.Err() != nil {
+		return o, ctx.Err()
+	}
+	if o.Status.LastError == cause.Error() {
+		return o, cause
+	}
+	out, err := m.c.Store.Update(ctx, o.Spec.Name, func(o *Object) error {
+		o.Status.Phase, o.Status.Reason = keepUnusable(o.Status.Phase, Held), "it is due, and nothing here can prove its names"
+		o.Status.LastError = cause.Error()
+		return nil
+	})
+	m.event(Event{Kind: "held", Certificate: o.Spec.Name, Names: o.Spec.Names, Text: cause.Error()})
+	if err != nil {
+		return o, errors.Join(cause, err)
+	}
+	return out, cause
+}
+
+// tidy removes what former attempts left behind.
+func (m *Manager) tidy(ctx context.Context, o *Object, solver Solver) *Object {
+	var gone []Leftover
+	for _, l := range o.Status.Leftovers {
+		if solver.Remove(ctx, l) == nil {
+			gone = append(gone, l)
+		}
+	}
+	if len(gone) == 0 {
+		return o
+	}
+	next, err := m.c.Store.Update(ctx, o.Spec.Name, func(o *Object) error {
+		o.Status.Leftovers = slices.DeleteFunc(o.Status.Leftovers, func(l Leftover) bool { return slices.Contains(gone, l) })
+		return nil
+	})
+	if err != nil {
+		return o
+	}
+	return next
+}
+
+// failed writes a failed attempt down.
+func (m *Manager) failed(ctx context.Context, o *Object, cause error) (*Object, error) {
+	now := m.now()
+	ctx = context.WithoutCancel(ctx)
+	out, err := m.c.Store.Update(ctx, o.Spec.Name, func(o *Object) error {
+		st := &o.Status
+		if st.ahead(now) {
+			st.NotBeforeAt = nil
+		}
+		st.LastAttempt, st.LastError, st.Forced = now, cause.Error(), false
+		var held *HeldError
+		if errors.As(cause, &held) {
+			st.Phase, st.Reason, st.NextAttempt = keepUnusable(st.Phase, Held), "too many orders for the same names within a day", held.Until
+			return nil
+		}
+		st.Attempts++
+		st.NextAttempt = now.Add(jitter(backoff(st.Attempts))).Truncate(time.Second)
+		st.Phase = keepUnusable(st.Phase, Failing)
+		st.Reason = fmt.Sprintf("the last %d attempts failed", st.Attempts)
+		if st.Attempts == 1 {
+			st.Reason = "the last attempt failed"
+		}
+		// When all issuers want to be left alone, they are, until the first
+		// one does not.
+		var first time.Time
+		all := issuerErrors(cause)
+		for n, e := range all {
+			if !e.RetryAfter.After(now) {
+				first = now
+				continue
+			}
+			if st.NotBeforeAt == nil {
+				st.NotBeforeAt = map[string]time.Time{}
+			}
+			st.NotBeforeAt[e.Issuer] = e.RetryAfter
+			if n == 0 || e.RetryAfter.Before(first) {
+				first = e.RetryAfter
+			}
+		}
+		if first.After(st.NextAttempt) {
+			st.NextAttempt = first
+		}
+		return nil
+	})
+	kind := "failed"
+	if out != nil && out.Status.Phase == Held {
+		kind = "held"
+	}
+	m.event(Event{Kind: kind, Certificate: o.Spec.Name, Names: o.Spec.Names, Text: cause.Error()})
+	if err != nil {
+		return o, errors.Join(cause, err)
+	}
+	return out, cause
+}
+
+// keepUnusable leaves what nobody should trust known for what it is.
+func keepUnusable(now, next Phase) Phase {
+	if now == Temporary || now == Revoked {
+		return now
+	}
+	return next
+}
+
+func issuerErrors(err error) []*IssuerError {
+	var out []*IssuerError
+	var visit func(error)
+	visit = func(err error) {
+		var e *IssuerError
+		switch x := err.(type) { //nolint:errorlint // walks the tree itself
+		case interface{ Unwrap() []error }:
+			for _, sub := range x.Unwrap() {
+				visit(sub)
+			}
+		default:
+			if errors.As(err, &e) {
+				out = append(out, e)
+			}
+		}
+	}
+	visit(err)
+	return out
+}
+
+// keep stores a certificate.
+func (m *Manager) keep(ctx context.Context, o *Object, issuer string, got *issued) (*Object, error) {
+	// From here on the certificate exists: it is stored also when the caller
+	// goes away.
+	ctx = context.WithoutCancel(ctx)
+	now := m.now()
+	key := o.pendingKey
+	chain := got.chain
+	out, err := m.c.Store.Update(ctx, o.Spec.Name, func(cur *Object) error {
+		if cur.Status.Pending == nil || o.Status.Pending == nil || cur.Status.Pending.Order != o.Status.Pending.Order {
+			return fmt.Errorf("certificate %s: %w", o.Spec.Name, ErrConflict)
+		}
+		st := &cur.Status
+		cur.Chain, cur.Key, cur.pendingKey = chain, key, record.Value{}
+		*st = Status{
+			Phase: Issued, Reason: "stored; nobody has looked yet whether it is served", Issuer: issuer, Directory: o.Status.Pending.Directory, CertURL: got.url,
+			Serial: serialOf(got.leaf), NotBefore: got.leaf.NotBefore.UTC(), NotAfter: got.leaf.NotAfter.UTC(), IssuedAt: now,
+			ARI: got.ari, LastAttempt: now, Orders: counted(st.Orders, now), Replacements: counted(st.Replacements, now), Leftovers: st.Leftovers, ServedAs: st.ServedAs, ServedSeen: st.ServedSeen,
+		}
+		if got.skew.Abs() > time.Hour {
+			st.ClockSkew = got.skew
+		}
+		st.plan(got.leaf, early())
+		return nil
+	})
+	if err != nil {
+		return o, fmt.Errorf("storing certificate %s, which its CA keeps meanwhile: %w", o.Spec.Name, err)
+	}
+	if out.Status.ClockSkew != 0 {
+		m.event(Event{Kind: "warning", Certificate: o.Spec.Name, Issuer: issuer,
+			Text: fmt.Sprintf("the clock of this host is %s off the CA's", out.Status.ClockSkew)})
+	}
+	m.event(Event{Kind: "issued", Certificate: o.Spec.Name, Names: o.Spec.Names, Issuer: issuer, Serial: out.Status.Serial, Requests: got.requests,
+		Text: "valid until " + out.Status.NotAfter.Format(time.RFC3339)})
+	return out, nil
+}

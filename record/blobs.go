@@ -1,0 +1,164 @@
+package record
+
+import (
+	"bytes"
+	"compress/gzip"
+	"context"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/nomad/api"
+)
+
+// Digest names a text by its content: the first 160 bits of its SHA-256, in
+// hexadecimal.
+func Digest(text []byte) string {
+	sum := sha256.Sum256(text)
+	return hex.EncodeToString(sum[:20])
+}
+
+// Blob is something that releases share: a job spec, stored once however
+// many releases have it, or the values of a release.
+type Blob struct {
+	Job    json.RawMessage `json:"job,omitempty"` // as PUT /v1/jobs takes it below "Job"
+	HCL    string          `json:"hcl,omitempty"` // merged, as `nomad job run` takes it
+	File   string          `json:"file,omitempty"`
+	Values json.RawMessage `json:"values,omitempty"`
+}
+
+// blobLimit is what a Nomad Variable takes (64 KiB), less the layout.
+const blobLimit = 64<<10 - 64
+
+// Packed is a blob that can be stored.
+type Packed struct {
+	Digest string
+	blob   Blob
+}
+
+// TooLargeError says that a blob does not fit into a Nomad Variable.
+type TooLargeError struct{ Size int }
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("it has %d KiB compressed and a Nomad Variable takes 64", (e.Size+1023)>>10)
+}
+
+// Pack sees to it that a blob fits into a Nomad Variable: a merged text that
+// does not fit beside the job is left out. The digest is that of the job, or of
+// the values.
+func Pack(b Blob) (Packed, error) {
+	p := Packed{Digest: Digest(b.Job), blob: b}
+	if b.Job == nil {
+		p.Digest = Digest(b.Values)
+	}
+	// What fits however badly it compresses is compressed when it is stored,
+	// which most of the jobs of a release are already.
+	if base64.StdEncoding.EncodedLen(len(b.Job)+len(b.Values)+escaped*(len(b.HCL)+len(b.File))+1<<10) <= blobLimit {
+		return p, nil
+	}
+	for {
+		text, err := pack(p.blob)
+		switch {
+		case err != nil:
+			return p, err
+		case len(text) <= blobLimit:
+			return p, nil
+		case p.blob.HCL == "":
+			return p, &TooLargeError{len(text)}
+		}
+		p.blob.HCL = ""
+	}
+}
+
+// escaped is how many bytes JSON makes of one of a string, at most.
+const escaped = 6
+
+// Store writes the blobs that are not there yet, several at a time.
+func (r *Releases) Store(ctx context.Context, blobs []Packed) error {
+	if len(blobs) == 0 {
+		return nil
+	}
+	list, _, err := r.client.Variables().PrefixList(r.folder+"/blobs/", (&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("listing the job specs of stack %s: %w", r.stack, err)
+	}
+	there := map[string]bool{}
+	for _, v := range list {
+		there[strings.TrimPrefix(v.Path, r.folder+"/blobs/")] = true
+	}
+	blobs = slices.DeleteFunc(slices.Clone(blobs), func(p Packed) bool {
+		had := there[p.Digest]
+		there[p.Digest] = true
+		return had
+	})
+	return each(len(blobs), func(i int) error {
+		text, err := pack(blobs[i].blob)
+		if err != nil {
+			return err
+		}
+		_, err = r.put(ctx, r.blobPath(blobs[i].Digest), map[string]string{"blob": text}, 0)
+		if err != nil && !errors.Is(err, ErrTakenOver) { // the same, from somebody else
+			return fmt.Errorf("storing a job spec of stack %s: %w", r.stack, err)
+		}
+		return nil
+	})
+}
+
+// Blob reads what Store wrote.
+func (r *Releases) Blob(ctx context.Context, digest string) (Blob, error) {
+	var b Blob
+	v, _, err := r.client.Variables().Peek(r.blobPath(digest), (&api.QueryOptions{}).WithContext(ctx))
+	if err == nil && v == nil {
+		err = errors.New("it is not there")
+	}
+	if err == nil {
+		err = checkLayout(v.Items[layoutItem], "the items of "+v.Path)
+	}
+	if err == nil {
+		err = unpack(v.Items["blob"], &b)
+	}
+	if err == nil && Digest(b.Job) != digest && Digest(b.Values) != digest {
+		err = errors.New("its content is not what its name says")
+	}
+	if err != nil {
+		return b, fmt.Errorf("reading %s: %w", r.blobPath(digest), err)
+	}
+	return b, nil
+}
+
+// pack is v as JSON, compressed, in base64.
+func pack(v any) (string, error) {
+	var buf bytes.Buffer
+	w := gzip.NewWriter(&buf)
+	enc := json.NewEncoder(w)
+	enc.SetEscapeHTML(false)
+	if err := errors.Join(enc.Encode(v), w.Close()); err != nil {
+		return "", fmt.Errorf("compressing: %w", err)
+	}
+	return base64.StdEncoding.EncodeToString(buf.Bytes()), nil
+}
+
+// unpackLimit keeps a broken or hostile record from filling the memory.
+const unpackLimit = 64 << 20
+
+func unpack(text string, into any) error {
+	raw, err := base64.StdEncoding.DecodeString(text)
+	if err != nil {
+		return err
+	}
+	z, err := gzip.NewReader(bytes.NewReader(raw))
+	if err != nil {
+		return err
+	}
+	plain, err := io.ReadAll(io.LimitReader(z, unpackLimit))
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(plain, into)
+}

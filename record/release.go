@@ -1,0 +1,164 @@
+package record
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// State is how far a release has come.
+type State string
+
+// States of a release. Those that are open can be gone on with or gone back
+// from; no other release begins before that.
+const (
+	Running        State = "running"            // somebody is at it, or was killed over it
+	Interrupted    State = "interrupted"        // stopped by its deployer
+	Paused         State = "paused"             // stopped by `drover pause`
+	NeedsPromotion State = "awaiting-promotion" // canaries wait
+	NeedsApproval  State = "awaiting-approval"  // a wave waits
+	Reverting      State = "reverting"          // as Running, on the way back
+	RevertFailed   State = "revert-failed"      // failed, everything is as before, and not all of it is healthy
+	Done           State = "deployed"           // good
+	FailedState    State = "failed"             // left as it was when it failed
+	Reverted       State = "reverted"           // failed, and everything is as before
+	Aborted        State = "aborted"            // given up, and everything is as before
+	Abandoned      State = "abandoned"          // a later release has taken over
+)
+
+// Open says that the release is not at its end.
+func (s State) Open() bool {
+	switch s {
+	case Running, Interrupted, Paused, NeedsPromotion, NeedsApproval, Reverting:
+		return true
+	}
+	return false
+}
+
+// Release is the head of a record: what does not depend on the number of
+// services. It never holds a secret.
+type Release struct {
+	Number      int    `json:"number"`
+	Stack       string `json:"stack"`
+	Environment string `json:"environment"`
+	Version     string `json:"version,omitempty"`     // of the stack
+	AppVersion  string `json:"app_version,omitempty"` // of what it runs
+	Kind        string `json:"kind"`                  // deploy, rollback, redeploy, …
+	Of          int    `json:"of,omitempty"`          // a rollback: the release that it goes back to
+	Inputs      string `json:"inputs"`                // digest of all job specs
+	Values      string `json:"values,omitempty"`      // digest of the blob with the variables' values
+	DNS         string `json:"dns,omitempty"`         // digest of what it left to be kept in DNS; a part of a stack leaves nothing
+
+	By      Holder `json:"by"`                // who began it
+	Message string `json:"message,omitempty"` // why
+	Drover  string `json:"drover,omitempty"`  // version
+
+	State   State     `json:"state"`
+	Cause   string    `json:"cause,omitempty"`  // the outcome that decided, when it is not good
+	Detail  string    `json:"detail,omitempty"` // one line more
+	Started time.Time `json:"started"`
+	Ended   time.Time `json:"ended,omitzero"`
+	// Aborting says that a release on its way back was given up, not failed.
+	Aborting bool `json:"aborting,omitempty"`
+
+	OnFailure string `json:"on_failure"`
+	Keep      int    `json:"keep,omitempty"` // how many releases are kept; 0 where nobody has said so, as in older records
+	Waves     []Wave `json:"waves,omitempty"`
+	// Targets are what is needed to reach them, as package release wrote it.
+	Targets json.RawMessage `json:"targets,omitempty"`
+
+	// Changed, Pruned and Total count services.
+	Changed int `json:"changed"`
+	Pruned  int `json:"pruned,omitempty"`
+	Total   int `json:"total"`
+
+	// Owner is the process that writes the record: a lease that was lost and
+	// a record that somebody else has taken over are the same thing.
+	Owner string `json:"owner"`
+	Pages int    `json:"pages"` // variables with services
+
+	index uint64
+}
+
+// Wave is a part of a release; the next one begins when its gate has held.
+type Wave struct {
+	Name     string    `json:"name"`
+	Targets  []string  `json:"targets,omitempty"`
+	Services []string  `json:"services,omitempty"` // none for all
+	State    State     `json:"state,omitempty"`    // Running, Done, NeedsApproval, FailedState; "" before
+	Detail   string    `json:"detail,omitempty"`
+	Started  time.Time `json:"started,omitzero"`
+	Ended    time.Time `json:"ended,omitzero"`
+
+	Gate json.RawMessage `json:"gate,omitempty"` // as package release wrote it
+
+	Approved   string    `json:"approved,omitempty"` // by whom
+	ApprovedAt time.Time `json:"approved_at,omitzero"`
+}
+
+// Step is how far a service has come within a release.
+type Step string
+
+// Steps of a service. Each is written before what it announces.
+const (
+	StepPending    Step = "pending"
+	StepUnchanged  Step = "unchanged"  // nothing to do, or not part of this release
+	StepSubmitting Step = "submitting" // the register may or may not have arrived
+	StepSubmitted  Step = "submitted"  // Index is what Nomad answered
+	StepDone       Step = "done"       // healthy
+	StepFailed     Step = "failed"     // Outcome says how
+	StepPruning    Step = "pruning"
+	StepPruned     Step = "pruned"
+	StepReverting  Step = "reverting"
+	StepReverted   Step = "reverted"
+)
+
+// Changes that a release makes to a service.
+const (
+	ChangeNone   = "none"
+	ChangeCreate = "create"
+	ChangeUpdate = "update"
+	ChangeStop   = "stop" // pruned
+)
+
+// Service is one job of a release: a line of its journal.
+type Service struct {
+	Target    string   `json:"t,omitempty"`
+	Name      string   `json:"s"`
+	JobID     string   `json:"id"`
+	Namespace string   `json:"ns,omitempty"`
+	Region    string   `json:"r,omitempty"`
+	DependsOn []string `json:"dep,omitempty"`
+	Secrets   []string `json:"sec,omitempty"`
+	Wave      int      `json:"w,omitempty"`
+
+	Change string `json:"c"`
+	Spec   string `json:"spec,omitempty"` // digest of what is (to be) deployed; "" when it is to go
+
+	// What was there before: digest of the spec ("" for nothing), whether the
+	// job was stopped, and the JobModifyIndex that the plan saw (0 for no job).
+	Before        string `json:"b,omitempty"`
+	BeforeStopped bool   `json:"bs,omitempty"`
+	Planned       uint64 `json:"p,omitempty"`
+
+	Index   uint64    `json:"i,omitempty"` // JobModifyIndex of Spec in Nomad, once it is known
+	Step    Step      `json:"st"`
+	Outcome string    `json:"o,omitempty"` // of the rollout
+	Detail  string    `json:"d,omitempty"`
+	Started time.Time `json:"at,omitzero"`
+	Ended   time.Time `json:"end,omitzero"`
+}
+
+// Runs says that the release leaves the job in the cluster.
+func (s Service) Runs() bool { return s.Spec != "" && s.Change != ChangeStop }
+
+// Expects says that index is the JobModifyIndex that the job must have for the
+// release to write it.
+func (s Service) Expects(index uint64) bool {
+	switch s.Step {
+	case StepPending:
+		return index == s.Planned
+	case StepSubmitting: // or purged, to be created again
+		return index == s.Planned || index == 0
+	}
+	return index == s.Index
+}
