@@ -310,6 +310,19 @@ func redeploy(ctx context.Context, b *bench) (table, error) {
 	if err != nil {
 		return t, err
 	}
+	// Before the loop below, whose deployments take their time to end.
+	file := filepath.Join(dir, list[len(list)/2].Service+".nomad.hcl")
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return t, err
+	}
+	if err := os.WriteFile(file, bytes.Replace(text, []byte("24h"), []byte("25h"), 1), 0o600); err != nil { //nolint:gosec // of the directory of this run
+		return t, err
+	}
+	changed, err := b.counted(deploy)
+	if err != nil {
+		return t, err
+	}
 	runs, err := b.counted(func(b *bench) (usage, error) {
 		var sum usage
 		for _, file := range files {
@@ -324,26 +337,14 @@ func redeploy(ctx context.Context, b *bench) (table, error) {
 	if err != nil {
 		return t, err
 	}
-	file := filepath.Join(dir, list[len(list)/2].Service+".nomad.hcl")
-	text, err := os.ReadFile(file)
-	if err != nil {
-		return t, err
-	}
-	if err := os.WriteFile(file, bytes.Replace(text, []byte("24h"), []byte("25h"), 1), 0o600); err != nil { //nolint:gosec // of the directory of this run
-		return t, err
-	}
-	changed, err := b.counted(deploy)
-	if err != nil {
-		return t, err
-	}
 	t.rows = []row{
 		{"drover deploy, nothing changed", unchanged, "", 0},
 		{"the plan requests, nothing else, 16 at a time", floor, "floor", 0},
 		{"drover plan, nothing changed", plan, "", 1},
 		{"drover status", status, "", 0},
+		{"drover deploy, one service changed", changed, "", 0},
 		{"nomad job plan in a loop", plans, "says what would change, changes nothing", 0},
 		{"nomad job run -detach in a loop", runs, "", 0},
-		{"drover deploy, one service changed", changed, "", 0},
 	}
 	_, err = b.drover(ctx, "destroy", dir, "-y")
 	return t, err
