@@ -149,8 +149,9 @@ func staticVolumes(ctx context.Context, c Clients, region string) (map[string]bo
 
 // CreateVolumes makes the missing volumes as dynamic host volumes
 // (PUT /v1/volume/host/create), with the plugin and parameters that the
-// stack gives for a name, and waits until they are ready. done is called
-// after each and may be nil.
+// stack gives for a name, and waits until all are ready: a node says so of
+// those that it has made every few seconds. done is called for each in turn and
+// may be nil.
 func CreateVolumes(ctx context.Context, c Clients, missing []MissingVolume, specs []*stack.Volume, done func(name string)) error {
 	byName := map[string]*stack.Volume{}
 	for _, v := range specs {
@@ -162,6 +163,9 @@ func CreateVolumes(ctx context.Context, c Clients, missing []MissingVolume, spec
 		if m.State != "" || m.readOnly {
 			return errors.New(m.String())
 		}
+	}
+	ids := make([]string, len(missing))
+	for i, m := range missing {
 		v := &api.HostVolume{
 			Name: m.Name, Namespace: m.Namespace, NodePool: m.NodePool, PluginID: "mkdir",
 			RequestedCapabilities: []*api.HostVolumeCapability{{AccessMode: m.access, AttachmentMode: m.attachment}},
@@ -174,7 +178,10 @@ func CreateVolumes(ctx context.Context, c Clients, missing []MissingVolume, spec
 		if err != nil {
 			return fmt.Errorf("creating host volume %q for job %q: %w", m.Name, m.JobID, err)
 		}
-		if err := volumeReady(ctx, c, m, resp.Volume.ID); err != nil {
+		ids[i] = resp.Volume.ID
+	}
+	for i, m := range missing {
+		if err := volumeReady(ctx, c, m, ids[i]); err != nil {
 			return err
 		}
 		if done != nil {
