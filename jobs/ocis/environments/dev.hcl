@@ -15,8 +15,8 @@ variables {
   placeholder_assets = true
 }
 
-# A bad change is known sooner on one's own machine, where all of oCIS starts
-# at once on few cores.
+# A bad change is known sooner on one's own machine, though not too soon: all of
+# oCIS starts at once there, on few cores.
 job "ocis-*" {
   group "*" {
     update {
