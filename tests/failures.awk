@@ -3,15 +3,16 @@
 # a command's error is.
 /^=== PAUSE / { next }
 /^=== (RUN|NAME|CONT) / { now = $3; next }
-/^ *--- FAIL: / { order[++n] = $3; now = ""; next }
-/^ *--- / || /^(ok|FAIL|PASS|panic)/ { now = ""; next }
+/^ *--- (FAIL|PASS|SKIP): / {
+  if ($2 == "FAIL:" && said[$3]) {
+    text[++n] = "\nFAILED " $3
+    for (k = (said[$3] > 60 ? said[$3] - 60 : 0); k < said[$3]; k++) text[n] = text[n] "\n" line[$3, k]
+  }
+  said[$3] = 0 # another package may have a test of that name
+  now = ""
+  next
+}
+/^(ok|FAIL|PASS|panic)/ { now = ""; next }
 /^    devtest\.go/ { now = "" } # logs of agents, which are long
 now { line[now, said[now]++] = $0 }
-END {
-  for (i = 1; i <= n; i++) {
-    t = order[i]
-    if (!said[t]) continue
-    printf "\nFAILED %s\n", t
-    for (k = (said[t] > 60 ? said[t] - 60 : 0); k < said[t]; k++) print line[t, k]
-  }
-}
+END { for (i = 1; i <= n; i++) print text[i] }
