@@ -123,10 +123,12 @@ func message(st *api.TaskState, e *api.TaskEvent) string {
 	if oom(e) {
 		m += " (out of memory)"
 	}
-	// Nomad says "Task not running for min_healthy_time" of every task that runs
-	// when the deadline has passed, however long it has: it compares with a
-	// deadline of zero (client/allochealth/tracker.go, TaskEvents).
-	_, deadline, ok := strings.Cut(m, "by healthy_deadline of ")
+	// Nomad says "Task not running for min_healthy_time of X by healthy_deadline
+	// of Y" of every task that runs when the deadline has passed, however long it
+	// has: it compares with a deadline of zero (client/allochealth/tracker.go,
+	// TaskEvents). What it says of one that does not run is another text.
+	_, rest, ok := strings.Cut(m, "not running for min_healthy_time of ")
+	_, deadline, _ := strings.Cut(rest, " by healthy_deadline of ")
 	then := time.Unix(0, e.Time)
 	if ran := then.Sub(st.StartedAt).Round(time.Second); ok && ran > 0 && !st.StartedAt.IsZero() && (st.FinishedAt.IsZero() || st.FinishedAt.After(then)) {
 		m = fmt.Sprintf("running for %s, but not healthy by healthy_deadline of %s", ran, deadline)
