@@ -61,6 +61,7 @@ func TestOnCluster(t *testing.T) {
 		{"Cancelled", testCancelled},
 		{"JobTypes", testJobTypes},
 		{"Volumes", testVolumes},
+		{"VolumeRefused", testVolumeRefused},
 		{"Preflight", testPreflight},
 		{"StatusLogsDestroy", testStatusLogsDestroy},
 		{"UnchangedWritesNothing", testUnchangedWritesNothing},
@@ -669,50 +670,6 @@ func testJobTypes(t *testing.T, c Clients) {
 			res, _ = deploy(t, c, Options{}, service(c1.job))
 			wantOutcomes(t, res, c1.second)
 		})
-	}
-}
-
-func testVolumes(t *testing.T, c Clients) {
-	id := prefix(t) + "stateful"
-	job := mockJob(id, runs())
-	job.TaskGroups[0].Volumes = map[string]*api.VolumeRequest{}
-	var names []string
-	for i := range 8 {
-		name := fmt.Sprintf("%s-%d", id, i)
-		names = append(names, name)
-		job.TaskGroups[0].Volumes[name] = &api.VolumeRequest{Name: name, Type: "host", Source: name}
-	}
-	jobs := []render.Job{service(job)}
-	missing, err := MissingVolumes(t.Context(), c, jobs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(missing) != 8 || !strings.Contains(missing[0].String(), "--create-volumes") || !strings.Contains(missing[0].String(), id) {
-		t.Fatalf("missing %v", missing)
-	}
-	var created []string
-	err = CreateVolumes(t.Context(), c, missing, []*stack.Volume{{Name: names[0], Parameters: map[string]string{"mode": "0700"}}}, func(name string) {
-		if len(created) == 0 {
-			// All are made before the first is waited for.
-			list, _, err := c.Nomad.HostVolumes().List(nil, nil)
-			made := slices.DeleteFunc(list, func(v *api.HostVolumeStub) bool { return !slices.Contains(names, v.Name) })
-			if err != nil || len(made) != 8 {
-				t.Errorf("%d volumes are there when the first is ready, %v", len(made), err)
-			}
-		}
-		created = append(created, name)
-	})
-	slices.Sort(created)
-	if err != nil || !slices.Equal(created, names) {
-		t.Fatalf("created %v, %v", created, err)
-	}
-	if missing, err = MissingVolumes(t.Context(), c, jobs); err != nil || len(missing) != 0 {
-		t.Fatalf("missing %v, %v", missing, err)
-	}
-	deleted, _, err := PurgeVolumes(t.Context(), c, jobs)
-	slices.Sort(deleted)
-	if err != nil || !slices.Equal(deleted, names) {
-		t.Fatalf("deleted %v, %v", deleted, err)
 	}
 }
 

@@ -150,8 +150,8 @@ func staticVolumes(ctx context.Context, c Clients, region string) (map[string]bo
 // CreateVolumes makes the missing volumes as dynamic host volumes
 // (PUT /v1/volume/host/create), with the plugin and parameters that the
 // stack gives for a name, and waits until all are ready: a node says so of
-// those that it has made every few seconds. done is called for each in turn and
-// may be nil.
+// those that it has made every few seconds. done is called for each that is
+// there, also when another could not be made, and may be nil.
 func CreateVolumes(ctx context.Context, c Clients, missing []MissingVolume, specs []*stack.Volume, done func(name string)) error {
 	byName := map[string]*stack.Volume{}
 	for _, v := range specs {
@@ -164,8 +164,9 @@ func CreateVolumes(ctx context.Context, c Clients, missing []MissingVolume, spec
 			return errors.New(m.String())
 		}
 	}
-	ids := make([]string, len(missing))
-	for i, m := range missing {
+	var ids []string
+	var refused error
+	for _, m := range missing {
 		v := &api.HostVolume{
 			Name: m.Name, Namespace: m.Namespace, NodePool: m.NodePool, PluginID: "mkdir",
 			RequestedCapabilities: []*api.HostVolumeCapability{{AccessMode: m.access, AttachmentMode: m.attachment}},
@@ -176,19 +177,20 @@ func CreateVolumes(ctx context.Context, c Clients, missing []MissingVolume, spec
 		w := (&api.WriteOptions{Region: m.Region, Namespace: m.Namespace}).WithContext(ctx)
 		resp, _, err := c.Nomad.HostVolumes().Create(&api.HostVolumeCreateRequest{Volume: v}, w)
 		if err != nil {
-			return fmt.Errorf("creating host volume %q for job %q: %w", m.Name, m.JobID, err)
+			refused = fmt.Errorf("creating host volume %q for job %q: %w", m.Name, m.JobID, err)
+			break
 		}
-		ids[i] = resp.Volume.ID
+		ids = append(ids, resp.Volume.ID)
 	}
-	for i, m := range missing {
-		if err := volumeReady(ctx, c, m, ids[i]); err != nil {
-			return err
+	for i, id := range ids {
+		if err := volumeReady(ctx, c, missing[i], id); err != nil {
+			return errors.Join(refused, err)
 		}
 		if done != nil {
-			done(m.Name)
+			done(missing[i].Name)
 		}
 	}
-	return nil
+	return refused
 }
 
 func volumeReady(ctx context.Context, c Clients, m MissingVolume, id string) error {
