@@ -354,7 +354,7 @@ func (r *run) walk(ctx context.Context) Result {
 	wctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	if r.journal != nil {
-		go r.watch(wctx, stop)
+		go r.d.watch(wctx, r.head.Number, r.head.Owner, stop)
 	}
 	res := r.forward(wctx)
 	if r.journal == nil {
@@ -374,12 +374,12 @@ func (r *run) walk(ctx context.Context) Result {
 	return res
 }
 
-// watch calls stop when somebody has paused the release or taken it over.
-func (r *run) watch(ctx context.Context, stop context.CancelCauseFunc) {
-	number, owner := r.head.Number, r.head.Owner
+// watch calls stop when somebody has paused the release, which was owner's, or
+// taken it over.
+func (d *Deployer) watch(ctx context.Context, number int, owner string, stop context.CancelCauseFunc) {
 	var index uint64
 	for ctx.Err() == nil {
-		head, seen, err := r.d.Releases.Watch(ctx, number, index)
+		head, seen, err := d.Releases.Watch(ctx, number, index)
 		if err == nil && head.Owner != owner {
 			stop(record.ErrTakenOver)
 			return

@@ -217,7 +217,7 @@ func (r *run) approved(ctx context.Context, i int, parts []*Part) *Halt {
 	asking, cancel := context.WithCancel(ctx)
 	defer cancel()
 	elsewhere := make(chan string, 1)
-	go r.watchApproval(asking, i, elsewhere)
+	go r.d.watchApproval(asking, r.head.Number, i, elsewhere)
 	here, asked := make(chan bool, 1), make(chan struct{})
 	if r.d.Approve != nil {
 		a := Approval{Number: r.head.Number, Wave: w.Name}
@@ -271,11 +271,11 @@ func (r *run) approved(ctx context.Context, i int, parts []*Part) *Halt {
 	return nil
 }
 
-// watchApproval tells who has approved a wave in the record.
-func (r *run) watchApproval(ctx context.Context, i int, to chan<- string) {
+// watchApproval tells who has approved a wave of a release in the record.
+func (d *Deployer) watchApproval(ctx context.Context, number, i int, to chan<- string) {
 	var index uint64
 	for ctx.Err() == nil {
-		head, seen, err := r.d.Releases.Watch(ctx, r.head.Number, index)
+		head, seen, err := d.Releases.Watch(ctx, number, index)
 		if err == nil && head.Waves[i].Approved != "" {
 			to <- head.Waves[i].Approved
 			return
