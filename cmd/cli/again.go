@@ -30,7 +30,8 @@ func again(streams *IO, cmd *cobra.Command, replace bool, ask func(context.Conte
 			return releaseError(err)
 		}
 		req.Message, req.OnFailure, req.TakeOver = flags.message, flags.onFailure, takeOver
-		return makeRelease(cmd.Context(), d, req, view, nil, replace)
+		_, err = makeRelease(cmd.Context(), d, req, view, nil, replace)
+		return err
 	}
 	envFlag(cmd, &env)
 	flags.register(cmd, 0)

@@ -69,10 +69,10 @@ at all when anything in the cluster has moved since.`,
 				return err
 			}
 			main := s
-			run := func(s *stack.Stack, jobs []render.Job, saved *rollout.Saved) error {
+			run := func(s *stack.Stack, jobs []render.Job, saved *rollout.Saved) (int, error) {
 				values, err := valuesOf(s)
 				if err != nil {
-					return err
+					return 0, err
 				}
 				req := release.RequestFor(s, jobs, values)
 				req.Partial = s == main && flags.partial() || saved != nil && saved.Partial
@@ -86,7 +86,8 @@ at all when anything in the cluster has moved since.`,
 			if err != nil {
 				return err
 			}
-			return certs.after(cmd.Context(), run(s, jobs, saved))
+			made, err := run(s, jobs, saved)
+			return certs.after(cmd.Context(), made, rel.rollout.Silence, err)
 		},
 	}
 	flags.register(cmd)
@@ -115,31 +116,32 @@ func valuesOf(s *stack.Stack) (json.RawMessage, error) {
 	return text, nil
 }
 
-func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request, saved *rollout.Saved, rel releaseFlags, createVolumes bool) error {
+// deploy returns the number of the release, 0 when none was needed.
+func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request, saved *rollout.Saved, rel releaseFlags, createVolumes bool) (int, error) {
 	ctx, jobs := cmd.Context(), req.Jobs
 	targets, err := connectTargets(ctx, s, jobs, true)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	home, ok := targets[""]
 	if !ok {
 		if home, err = connect(ctx, false); err != nil {
-			return err
+			return 0, err
 		}
 	}
 	var volumes errVolumes
 	missing := map[string][]rollout.MissingVolume{}
 	for _, name := range targetsOf(jobs) {
 		if err := rollout.CheckRequired(ctx, targets[name], s.RequiresJobs); err != nil {
-			return err
+			return 0, err
 		}
 		if missing[name], err = rollout.MissingVolumes(ctx, targets[name], jobsIn(jobs, name)); err != nil {
-			return err
+			return 0, err
 		}
 		volumes = append(volumes, missing[name]...)
 	}
 	if len(volumes) > 0 && !createVolumes {
-		return volumes
+		return 0, volumes
 	}
 
 	// Everything is asked before anything is written.
@@ -180,9 +182,9 @@ func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request
 	}, saved != nil)
 }
 
-// makeRelease plans and makes a release. agree says whether the plan is what
-// was asked for.
-func makeRelease(ctx context.Context, d *release.Deployer, req release.Request, view *deployView, agree func(*release.Plan) error, replace bool) error {
+// makeRelease plans and makes a release, and returns its number, 0 when none was
+// needed. agree says whether the plan is what was asked for.
+func makeRelease(ctx context.Context, d *release.Deployer, req release.Request, view *deployView, agree func(*release.Plan) error, replace bool) (int, error) {
 	d.Emit = view.event
 	d.Rollout.Replace = d.Rollout.Replace || replace
 	allowed := func(p *release.Plan) error {
@@ -210,12 +212,15 @@ func makeRelease(ctx context.Context, d *release.Deployer, req release.Request, 
 	}
 	if err != nil {
 		view.close()
-		return releaseError(err)
+		return 0, releaseError(err)
 	}
-	if r := res.Release; r != nil && r.State == record.Done && req.Kind == release.KindDeploy && !req.Partial {
-		return view.end(res) // DNS is seen to with the stack's files
+	if res.Release == nil {
+		return 0, view.end(res)
 	}
-	return settled(ctx, d, res, view)
+	if r := res.Release; r.State == record.Done && req.Kind == release.KindDeploy && !req.Partial {
+		return r.Number, view.end(res) // DNS is seen to with the stack's files
+	}
+	return res.Release.Number, settled(ctx, d, res, view)
 }
 
 type errVolumes []rollout.MissingVolume

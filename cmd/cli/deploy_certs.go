@@ -18,6 +18,7 @@ import (
 	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/jobs"
+	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
@@ -41,8 +42,9 @@ func (c *deployCerts) register(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&c.noCheck, "no-check", false, "ask the CA without looking first whether the names can be proven")
 }
 
-// deployStack deploys one of the stacks that ship.
-type deployStack func(*stack.Stack, []render.Job, *rollout.Saved) error
+// deployStack deploys one of the stacks that ship, and returns the number of the
+// release, 0 when none was needed.
+type deployStack func(*stack.Stack, []render.Job, *rollout.Saved) (int, error)
 
 // before does everything up to where the certificates are served. part says
 // that rendered is not all of the stack. One that
@@ -72,10 +74,13 @@ func (c *deployCerts) before(ctx context.Context, streams *IO, s *stack.Stack, r
 	return nil
 }
 
-// after is how the command ends, err being how the rollout did.
-func (c *deployCerts) after(ctx context.Context, err error) error {
-	if d := &c.done; err == nil && d.stack != nil {
-		d.failed = errors.Join(d.failed, d.finish(ctx))
+// after is how the command ends, err being how the rollout did, made its release
+// and silence how long Nomad may not answer.
+func (c *deployCerts) after(ctx context.Context, made int, silence time.Duration, err error) error {
+	if d := &c.done; err == nil && d.stack != nil && !d.part {
+		if err := d.finish(ctx, made, silence); err != nil {
+			d.failed = errors.Join(d.failed, unsettled(err))
+		}
 	}
 	if err != nil || c.done.failed == nil {
 		return err
@@ -85,19 +90,30 @@ func (c *deployCerts) after(ctx context.Context, err error) error {
 }
 
 // finish does what waits until the rollout has worked.
-func (d *certDeployment) finish(ctx context.Context) (err error) {
-	if d.part {
-		return nil
-	}
-	if d.clients.Nomad == nil {
-		if d.clients, err = connect(ctx, false); err != nil {
-			return err
+func (d *certDeployment) finish(ctx context.Context, made int, silence time.Duration) error {
+	err := rollout.Persist(ctx, silence, func(ctx context.Context) (err error) {
+		if d.clients.Nomad == nil {
+			d.clients, err = connect(ctx, false)
 		}
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	if d.dns != nil && d.dns.Policy == dns.Sync {
 		err = d.records(ctx, true)
 	}
-	return errors.Join(err, d.leaveDNS(ctx, true))
+	releases := record.OpenReleases(d.clients.Nomad, d.stack.Name, d.stack.Environment)
+	return errors.Join(err, rollout.Persist(ctx, silence, func(ctx context.Context) error {
+		if made > 0 {
+			// Nobody holds the lock any more: who has begun since tells it.
+			last, err := releases.Last(ctx)
+			if err != nil || last == nil || last.Number != made {
+				return err
+			}
+		}
+		return d.leaveDNS(ctx, true)
+	}))
 }
 
 type certDeployment struct {
@@ -264,7 +280,8 @@ func (d *certDeployment) deploy(ctx context.Context, name string, vars ...string
 	if err != nil {
 		return err
 	}
-	return d.run(s, rendered, nil)
+	_, err = d.run(s, rendered, nil)
+	return err
 }
 
 // serve issues one certificate, if it is due, and waits until it is served.

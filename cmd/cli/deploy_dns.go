@@ -12,6 +12,7 @@ import (
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/rollout"
 )
 
 // dnsOf is what the stack wants in DNS, nil for nothing. It asks nobody.
@@ -123,7 +124,7 @@ func settled(ctx context.Context, d *release.Deployer, res release.Result, view 
 	}
 	changed, failed := followRoutes(ctx, d, deployed)
 	if failed != nil && outcomeCode(res.Outcome()) == exitOK {
-		return view.endBut(res, fmt.Errorf("the release is at its end, but not what it wants in DNS: %w", failed))
+		return view.endBut(res, unsettled(failed))
 	}
 	err := view.end(res)
 	switch {
@@ -135,18 +136,27 @@ func settled(ctx context.Context, d *release.Deployer, res release.Result, view 
 	return err
 }
 
+// unsettled says that a release is at its end, and what it wants in DNS is not.
+func unsettled(err error) error {
+	return errRefused{fmt.Errorf("the release is at its end, but not what it wants in DNS: %s", errorText(err)), exitCode(err)}
+}
+
 // followRoutes says whether the routes of what runs after a release want anything
 // else in DNS than what the controller was told last. deployed is as in
 // [dns.Wants.Follow].
 func followRoutes(ctx context.Context, d *release.Deployer, deployed string) (changed bool, err error) {
-	clients, err := connect(ctx, false)
-	if err != nil {
-		return false, err
-	}
-	changed, err = dns.Wants{Client: clients.Nomad}.Follow(ctx, dns.Owner(d.Releases.Stack(), d.Releases.Environment()), func(ctx context.Context) ([]*api.Job, error) {
-		runs, err := d.Again(ctx)
-		return nomadJobs(runs.Jobs), err
-	}, deployed)
+	err = rollout.Persist(ctx, d.Rollout.Silence, func(ctx context.Context) error {
+		clients, err := connect(ctx, false)
+		if err != nil {
+			return err
+		}
+		more, err := dns.Wants{Client: clients.Nomad}.Follow(ctx, dns.Owner(d.Releases.Stack(), d.Releases.Environment()), func(ctx context.Context) ([]*api.Job, error) {
+			runs, err := d.Again(ctx)
+			return nomadJobs(runs.Jobs), err
+		}, deployed)
+		changed = changed || more
+		return err
+	})
 	if errors.Is(err, record.ErrNoRelease) {
 		return false, nil // the first one was given up; destroy removes its records
 	}
