@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
@@ -96,7 +98,8 @@ func MissingVolumes(ctx context.Context, c Clients, jobs []render.Job) ([]Missin
 func volumesOf(job *api.Job) []MissingVolume {
 	var out []MissingVolume
 	for _, tg := range job.TaskGroups {
-		for name, v := range tg.Volumes {
+		for _, name := range slices.Sorted(maps.Keys(tg.Volumes)) {
+			v := tg.Volumes[name]
 			if v.Type != "host" {
 				continue
 			}

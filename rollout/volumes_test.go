@@ -27,6 +27,9 @@ func testVolumes(t *testing.T, c Clients) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if !slices.IsSortedFunc(missing, func(a, b MissingVolume) int { return strings.Compare(a.Name, b.Name) }) {
+		t.Errorf("not in order: %v", missing)
+	}
 	if len(missing) != 8 || !strings.Contains(missing[0].String(), "--create-volumes") || !strings.Contains(missing[0].String(), id) {
 		t.Fatalf("missing %v", missing)
 	}
