@@ -5,8 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path"
-	"slices"
 	"strings"
 	"time"
 
@@ -208,11 +206,7 @@ func consulDatacenter(ctx context.Context, nomad *api.Client, t *stack.Target) (
 		return "", unlessForbidden(err, "listing the nodes")
 	}
 	for _, n := range nodes {
-		here := len(t.Datacenters) == 0 || slices.ContainsFunc(t.Datacenters, func(pattern string) bool {
-			ok, err := path.Match(pattern, n.Datacenter)
-			return err == nil && ok
-		})
-		if !here {
+		if len(t.Datacenters) > 0 && !inDatacenter(n, t.Datacenters) {
 			continue
 		}
 		node, _, err := nomad.Nodes().Info(n.ID, (&api.QueryOptions{Region: t.Region}).WithContext(ctx))

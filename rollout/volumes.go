@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"path"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
@@ -15,7 +18,8 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// MissingVolume is a host volume that a job asks for and no node has.
+// MissingVolume is a host volume that a job asks for and no node has on which
+// the job may run.
 type MissingVolume struct {
 	Name      string
 	JobID     string // the first job that asks for it
@@ -24,80 +28,175 @@ type MissingVolume struct {
 	NodePool  string
 	State     api.HostVolumeState // when it is there but not ready
 
-	readOnly   bool // an empty one would be of no use
-	access     api.HostVolumeAccessMode
-	attachment api.HostVolumeAttachmentMode
+	id          string // of the one that is pending
+	readOnly    bool   // an empty one would be of no use
+	access      api.HostVolumeAccessMode
+	attachment  api.HostVolumeAttachmentMode
+	datacenters []string          // patterns
+	constraints []*api.Constraint // of the jobs
+	nodes       map[string]bool   // by ID: where they may run; nil when nobody may look
+	avoid       []*api.Constraint // keep it off other nodes, and those that take nothing now
 }
 
 func (m MissingVolume) String() string {
 	if m.State != "" {
 		return fmt.Sprintf("host volume %q of job %q is %s, not ready; look at `nomad volume status -type host`", m.Name, m.JobID, m.State)
 	}
-	if m.readOnly {
-		return fmt.Sprintf("job %q reads host volume %q, which no node has; name its directory in a host_volume block of the clients' configuration", m.JobID, m.Name)
+	if m.nowhere() {
+		return fmt.Sprintf("job %q needs host volume %q, and no node of pool %s is in datacenters %s; look at `nomad node status`", m.JobID, m.Name, m.NodePool, strings.Join(m.datacenters, ", "))
 	}
-	return fmt.Sprintf("job %q needs host volume %q, which no node has; create it with `drover deploy --create-volumes` or `nomad volume create`", m.JobID, m.Name)
+	if m.readOnly {
+		return fmt.Sprintf("job %q reads host volume %q, which no node has where it may run; name its directory in a host_volume block of the clients' configuration", m.JobID, m.Name)
+	}
+	return fmt.Sprintf("job %q needs host volume %q, which no node has where it may run; create it with `drover deploy --create-volumes` or `nomad volume create`", m.JobID, m.Name)
 }
 
-// MissingVolumes lists the host volumes of the jobs that are neither dynamic
-// and ready (GET /v1/volumes?type=host) nor in a node's configuration
-// (GET /v1/node/:id, asked only when something is missing).
-func MissingVolumes(ctx context.Context, c Clients, jobs []render.Job) ([]MissingVolume, error) {
-	var wanted []MissingVolume
-	seen := map[MissingVolume]int{}
-	for _, j := range jobs {
-		for _, w := range volumesOf(j.Job) {
-			key := MissingVolume{Name: w.Name, Namespace: w.Namespace, Region: w.Region}
-			at, there := seen[key]
-			if !there {
-				seen[key] = len(wanted)
-				wanted = append(wanted, w)
-			} else if wanted[at].readOnly && !w.readOnly {
-				wanted[at] = w // who writes says how it is made
-			}
+// Creatable says that CreateVolumes may make it, or wait for it when somebody
+// has just made it.
+func (m MissingVolume) Creatable() bool {
+	return m.State == api.HostVolumeStatePending || m.State == "" && !m.readOnly && !m.nowhere()
+}
+
+func (m MissingVolume) nowhere() bool { return m.nodes != nil && len(m.nodes) == 0 }
+
+func (m MissingVolume) named(other MissingVolume) bool {
+	return m.Name == other.Name && m.Namespace == other.Namespace && m.Region == other.Region
+}
+
+// narrower says that m may be on some of the nodes only on which other may be.
+func (m MissingVolume) narrower(other MissingVolume) bool {
+	for id := range m.nodes {
+		if !other.nodes[id] {
+			return false
 		}
 	}
-	listed := map[place]map[string]api.HostVolumeState{}
-	static := map[string]map[string]bool{}
+	return len(m.nodes) < len(other.nodes)
+}
+
+// MissingVolumes lists the host volumes of the jobs that no node has which is
+// in the datacenters and the node pool of the job, neither dynamic and ready
+// (GET /v1/volumes?type=host, GET /v1/nodes) nor in its configuration
+// (GET /v1/node/:id, asked only when something is missing). Constraints of
+// the job are not looked at.
+func MissingVolumes(ctx context.Context, c Clients, jobs []render.Job) ([]MissingVolume, error) {
+	nodes := map[string][]*api.NodeListStub{} // by region
+	hidden := map[string]error{}              // likewise, why they cannot be seen
+	var wanted []MissingVolume
+	for _, j := range jobs {
+		for _, w := range volumesOf(j.Job) {
+			here, there := nodes[w.Region]
+			if !there {
+				var err error
+				here, _, err = c.Nomad.Nodes().List((&api.QueryOptions{Region: w.Region}).WithContext(ctx))
+				if err != nil && !refused(err) {
+					return nil, c.explain(fmt.Errorf("listing nodes: %w", err))
+				}
+				nodes[w.Region], hidden[w.Region] = here, err
+			}
+			w.among(here)
+			i := slices.IndexFunc(wanted, func(m MissingVolume) bool { return m.named(w) && maps.Equal(m.nodes, w.nodes) })
+			if i < 0 {
+				wanted = append(wanted, w)
+				continue
+			}
+			all := slices.Concat(wanted[i].constraints, w.constraints)
+			if wanted[i].readOnly && !w.readOnly {
+				wanted[i] = w // who writes says how it is made
+			}
+			wanted[i].constraints = all
+		}
+	}
+	listed := map[place][]*api.HostVolumeStub{}
+	static := map[string]map[string][]string{}
 	var missing []MissingVolume
 	for _, w := range wanted {
 		at := place{w.Region, w.Namespace}
-		if listed[at] == nil {
+		if _, there := listed[at]; !there {
 			list, _, err := c.Nomad.HostVolumes().List(nil, (&api.QueryOptions{Region: w.Region, Namespace: w.Namespace}).WithContext(ctx))
 			if err != nil {
 				return nil, c.explain(fmt.Errorf("listing host volumes: %w", err))
 			}
-			listed[at] = map[string]api.HostVolumeState{}
-			for _, v := range list {
-				if listed[at][v.Name] != api.HostVolumeStateReady {
-					listed[at][v.Name] = v.State
-				}
+			listed[at] = list
+		}
+		for _, v := range listed[at] {
+			if v.Name == w.Name && w.on(v.NodeID) && w.State != api.HostVolumeStateReady {
+				w.State, w.id = v.State, v.ID
 			}
 		}
-		state, there := listed[at][w.Name]
-		if state == api.HostVolumeStateReady {
+		if w.State == api.HostVolumeStateReady {
 			continue
 		}
-		if !there {
+		if w.State == "" {
+			if err := hidden[w.Region]; err != nil {
+				return nil, c.explain(fmt.Errorf("listing nodes: %w", err))
+			}
 			if static[w.Region] == nil {
 				var err error
-				if static[w.Region], err = staticVolumes(ctx, c, w.Region); err != nil {
+				if static[w.Region], err = staticVolumes(ctx, c, w.Region, nodes[w.Region]); err != nil {
 					return nil, err
 				}
 			}
-			if static[w.Region][w.Name] {
+			if slices.ContainsFunc(static[w.Region][w.Name], w.on) {
 				continue
 			}
 		}
-		w.State = state
 		missing = append(missing, w)
 	}
-	return missing, nil
+	var out []MissingVolume
+	for _, m := range missing {
+		// One for those that may run on fewer nodes is there for the others, too.
+		if !slices.ContainsFunc(missing, func(n MissingVolume) bool { return n.named(m) && !n.nowhere() && n.narrower(m) }) {
+			out = append(out, m)
+		}
+	}
+	return out, nil
+}
+
+func (m *MissingVolume) on(nodeID string) bool { return m.nodes == nil || m.nodes[nodeID] }
+
+// among finds the nodes that may have the volume. For one that is made, Nomad
+// looks at no more than the pool and the constraints.
+func (m *MissingVolume) among(nodes []*api.NodeListStub) {
+	if nodes == nil {
+		return
+	}
+	m.nodes = map[string]bool{}
+	datacenters, elsewhere := map[string]bool{}, false
+	for _, n := range nodes {
+		switch {
+		case m.NodePool != api.NodePoolAll && m.NodePool != n.NodePool:
+			continue
+		case !inDatacenter(n, m.datacenters):
+			elsewhere = true
+			continue
+		case n.Status != api.NodeStatusReady || n.SchedulingEligibility != api.NodeSchedulingEligible:
+			m.avoid = append(m.avoid, api.NewConstraint("${node.unique.id}", "!=", n.ID))
+		}
+		m.nodes[n.ID], datacenters[regexp.QuoteMeta(n.Datacenter)] = true, true
+	}
+	if elsewhere {
+		these := slices.Sorted(maps.Keys(datacenters))
+		m.avoid = append(m.avoid, api.NewConstraint("${node.datacenter}", "regexp", "^("+strings.Join(these, "|")+")$"))
+	}
+}
+
+func inDatacenter(n *api.NodeListStub, patterns []string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		ok, err := path.Match(pattern, n.Datacenter)
+		return err == nil && ok
+	})
 }
 
 func volumesOf(job *api.Job) []MissingVolume {
 	var out []MissingVolume
 	for _, tg := range job.TaskGroups {
+		constraints := slices.Concat(job.Constraints, tg.Constraints)
+		for _, t := range tg.Tasks {
+			constraints = append(constraints, t.Constraints...)
+		}
+		constraints = slices.DeleteFunc(constraints, func(c *api.Constraint) bool {
+			return c.Operand == api.ConstraintDistinctHosts || c.Operand == api.ConstraintDistinctProperty
+		})
 		for _, name := range slices.Sorted(maps.Keys(tg.Volumes)) {
 			v := tg.Volumes[name]
 			if v.Type != "host" {
@@ -106,10 +205,15 @@ func volumesOf(job *api.Job) []MissingVolume {
 			source := cmp.Or(v.Source, name)
 			w := MissingVolume{
 				Name: source, JobID: deref(job.ID, ""), Namespace: deref(job.Namespace, ""), Region: deref(job.Region, ""),
-				NodePool:   deref(job.NodePool, ""),
-				readOnly:   v.ReadOnly,
-				access:     api.HostVolumeAccessMode(cmp.Or(v.AccessMode, string(api.HostVolumeAccessModeSingleNodeWriter))),
-				attachment: api.HostVolumeAttachmentMode(cmp.Or(v.AttachmentMode, string(api.HostVolumeAttachmentModeFilesystem))),
+				NodePool:    cmp.Or(deref(job.NodePool, ""), api.NodePoolDefault),
+				readOnly:    v.ReadOnly,
+				access:      api.HostVolumeAccessMode(cmp.Or(v.AccessMode, string(api.HostVolumeAccessModeSingleNodeWriter))),
+				attachment:  api.HostVolumeAttachmentMode(cmp.Or(v.AttachmentMode, string(api.HostVolumeAttachmentModeFilesystem))),
+				datacenters: job.Datacenters,
+				constraints: constraints,
+			}
+			if len(w.datacenters) == 0 {
+				w.datacenters = []string{"*"}
 			}
 			if !v.PerAlloc {
 				out = append(out, w)
@@ -124,27 +228,22 @@ func volumesOf(job *api.Job) []MissingVolume {
 	return out
 }
 
-func staticVolumes(ctx context.Context, c Clients, region string) (map[string]bool, error) {
-	q := (&api.QueryOptions{Region: region}).WithContext(ctx)
-	nodes, _, err := c.Nomad.Nodes().List(q)
-	if err != nil {
-		return nil, fmt.Errorf("listing nodes: %w", err)
-	}
+// staticVolumes are the IDs of the nodes that have a volume in their
+// configuration, by its name.
+func staticVolumes(ctx context.Context, c Clients, region string, nodes []*api.NodeListStub) (map[string][]string, error) {
 	names := make([][]string, len(nodes))
-	err = each(len(nodes), 8, func(i int) error {
-		node, _, err := c.Nomad.Nodes().Info(nodes[i].ID, q)
+	err := each(len(nodes), 8, func(i int) error {
+		node, _, err := c.Nomad.Nodes().Info(nodes[i].ID, (&api.QueryOptions{Region: region}).WithContext(ctx))
 		if err != nil {
 			return fmt.Errorf("reading node %s: %w", nodes[i].Name, err)
 		}
-		for name := range node.HostVolumes {
-			names[i] = append(names[i], name)
-		}
+		names[i] = slices.Collect(maps.Keys(node.HostVolumes))
 		return nil
 	})
-	out := map[string]bool{}
-	for _, list := range names {
+	out := map[string][]string{}
+	for i, list := range names {
 		for _, n := range list {
-			out[n] = true
+			out[n] = append(out[n], nodes[i].ID)
 		}
 	}
 	return out, err
@@ -163,15 +262,19 @@ func CreateVolumes(ctx context.Context, c Clients, missing []MissingVolume, spec
 	ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Minute, errors.New("not ready within 2 minutes"))
 	defer cancel()
 	for _, m := range missing {
-		if m.State != "" || m.readOnly {
+		if !m.Creatable() {
 			return errors.New(m.String())
 		}
 	}
 	var ids []string
 	var refused error
 	for _, m := range missing {
+		if m.id != "" {
+			ids = append(ids, m.id)
+			continue
+		}
 		v := &api.HostVolume{
-			Name: m.Name, Namespace: m.Namespace, NodePool: m.NodePool, PluginID: "mkdir",
+			Name: m.Name, Namespace: m.Namespace, NodePool: m.NodePool, PluginID: "mkdir", Constraints: slices.Concat(m.constraints, m.avoid),
 			RequestedCapabilities: []*api.HostVolumeCapability{{AccessMode: m.access, AttachmentMode: m.attachment}},
 		}
 		if spec := byName[m.Name]; spec != nil {

@@ -4,10 +4,12 @@ import (
 	"cmp"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -140,7 +142,10 @@ func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request
 		}
 		volumes = append(volumes, missing[name]...)
 	}
-	if len(volumes) > 0 && !createVolumes {
+	if createVolumes {
+		volumes = slices.DeleteFunc(volumes, rollout.MissingVolume.Creatable)
+	}
+	if len(volumes) > 0 {
 		return 0, volumes
 	}
 
@@ -158,10 +163,8 @@ func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request
 	d.Rollout.Redact = func(text string) string { return hide(text) }
 	view := newDeployView(streams, s.Name, s.Environment, rel.format == "json")
 	req.Begin = func(ctx context.Context) error {
-		for _, name := range targetsOf(jobs) {
-			if err := rollout.CreateVolumes(ctx, targets[name], missing[name], s.Volumes, view.volume); err != nil {
-				return err
-			}
+		if err := createVolumesIn(ctx, targets, missing, s.Volumes, view); err != nil {
+			return err
 		}
 		if len(s.Secrets) == 0 {
 			return nil
@@ -180,6 +183,30 @@ func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request
 		// A recreation that the plan showed is agreed to.
 		return saved.Check(p.Rollouts())
 	}, saved != nil)
+}
+
+// createVolumesIn makes those of all targets side by side, for a node takes a
+// while to say that one is there.
+func createVolumesIn(ctx context.Context, targets map[string]rollout.Clients, missing map[string][]rollout.MissingVolume, specs []*stack.Volume, view *deployView) error {
+	var (
+		wg   sync.WaitGroup
+		mu   sync.Mutex
+		errs []error
+	)
+	for name, list := range missing {
+		wg.Go(func() {
+			err := rollout.CreateVolumes(ctx, targets[name], list, specs, func(volume string) {
+				mu.Lock()
+				defer mu.Unlock()
+				view.volume(name, volume)
+			})
+			mu.Lock()
+			defer mu.Unlock()
+			errs = append(errs, err)
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }
 
 // makeRelease plans and makes a release, and returns its number, 0 when none was
@@ -317,9 +344,16 @@ func (v *deployView) json(value any) {
 	_ = json.NewEncoder(v.io.Out).Encode(value)
 }
 
-func (v *deployView) volume(name string) {
+func (v *deployView) volume(target, name string) {
 	if v.asJSON {
-		v.json(map[string]any{"time": time.Now(), "event": "volume-created", "volume": name})
+		e := map[string]any{"time": time.Now(), "event": "volume-created", "volume": name}
+		if target != "" {
+			e["target"] = target
+		}
+		v.json(e)
+	}
+	if target != "" {
+		name += " of target " + target
 	}
 	v.line("volume %s: created", name)
 }

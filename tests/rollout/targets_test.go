@@ -2,8 +2,11 @@ package rollout_test
 
 import (
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/hashicorp/nomad/api"
 )
 
 // Environments that a stack moves through.
@@ -140,4 +143,52 @@ func TestTargetsComeAndGo(t *testing.T) {
 		t.Errorf("these run still: %v", got)
 	}
 	w.expect(0, []string{"2 deployed", "3 stopped"}, "rollback")
+	w.eachDatacenterHasItsVolume()
+}
+
+// eachDatacenterHasItsVolume: a host volume in one datacenter is none for a job
+// in another, and the one that is made for it is where the job can use it.
+func (w *world) eachDatacenterHasItsVolume() {
+	w.t.Helper()
+	nomad := w.nomad("eu")
+	create := &api.HostVolumeCreateRequest{Volume: &api.HostVolume{
+		Name: "shop-data", PluginID: "mkdir", Constraints: []*api.Constraint{api.NewConstraint("${node.datacenter}", "=", "dc1")},
+		RequestedCapabilities: []*api.HostVolumeCapability{{AccessMode: api.HostVolumeAccessModeSingleNodeWriter, AttachmentMode: api.HostVolumeAttachmentModeFilesystem}},
+	}}
+	if _, _, err := nomad.HostVolumes().Create(create, nil); err != nil {
+		w.t.Fatal(err)
+	}
+	w.write("environments/prod.hcl", twoDatacenters)
+	w.write("web.nomad.hcl", strings.Replace(shop["web.nomad.hcl"], `group "g" {`, "group \"g\" {\n    volume \"data\" {\n      type   = \"host\"\n      source = \"shop-data\"\n    }", 1))
+	w.expect(1, []string{`job "shop-web-ams" needs host volume "shop-data"`, "--create-volumes"}, "deploy")
+
+	nodes, _, err := nomad.Nodes().List(nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	at := map[string]string{} // datacenter → node
+	for _, n := range nodes {
+		at[n.Datacenter] = n.ID
+	}
+	eligible := func(yes bool) {
+		if _, err := nomad.Nodes().ToggleEligibility(at["dc2"], yes, nil); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+	eligible(false)
+	w.expect(1, []string{"no node meets constraints"}, "deploy", "--create-volumes")
+	eligible(true)
+	w.expect(0, []string{"volume shop-data of target ams: created", "3 deployed"}, "deploy", "--create-volumes")
+
+	list, _, err := nomad.HostVolumes().List(nil, nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var on []string
+	for _, v := range list {
+		on = append(on, v.NodeID)
+	}
+	if len(list) != 2 || !slices.Contains(on, at["dc1"]) || !slices.Contains(on, at["dc2"]) {
+		w.t.Errorf("the volumes are on nodes %v, the datacenters have %v", on, at)
+	}
 }
