@@ -57,7 +57,9 @@ func (d *Deployer) Adopt(ctx context.Context, p *Plan) (*record.Release, error) 
 		return nil, err
 	}
 	r.reindex()
-	r.end(ctx, &Result{}, record.Done, rollout.Unchanged, "")
+	if err := r.end(ctx, &Result{}, record.Done, rollout.Unchanged, ""); err != nil {
+		return nil, err
+	}
 	return r.head, nil
 }
 

@@ -54,7 +54,7 @@ func (r *run) back(ctx context.Context, res *Result, good record.State) {
 	out.Elapsed = time.Since(begun)
 	res.Back = &out
 
-	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	wctx, cancel := r.writing(ctx)
 	defer cancel()
 	cause, detail := rollout.Outcome(r.head.Cause), r.head.Detail
 	outcome := out.Outcome()
@@ -66,20 +66,20 @@ func (r *run) back(ctx context.Context, res *Result, good record.State) {
 	}
 	switch {
 	case outcome.OK() && r.head.OnFailure == OnFailureRevertService && good == record.Reverted:
-		r.end(wctx, res, record.FailedState, cause, detail)
+		_ = r.end(wctx, res, record.FailedState, cause, detail)
 	case outcome.OK():
-		r.end(wctx, res, good, cause, detail)
+		_ = r.end(wctx, res, good, cause, detail)
 	case ctx.Err() != nil || left != "":
 		// Still on its way back: resume and abort go on with that.
 		if cause == "" && ctx.Err() == nil {
 			cause = outcome // given up, not failed: this is what keeps it
 		}
-		r.end(wctx, res, record.Reverting, cause, left)
+		_ = r.end(wctx, res, record.Reverting, cause, left)
 	case outcome == rollout.Superseded:
 		// Everything is back but what is somebody else's now.
-		r.end(wctx, res, good, outcome, (&Result{Result: out}).reason(outcome))
+		_ = r.end(wctx, res, good, outcome, (&Result{Result: out}).reason(outcome))
 	default:
-		r.end(wctx, res, record.RevertFailed, outcome, "back, but not healthy: "+(&Result{Result: out}).reason(outcome))
+		_ = r.end(wctx, res, record.RevertFailed, outcome, "back, but not healthy: "+(&Result{Result: out}).reason(outcome))
 	}
 }
 

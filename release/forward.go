@@ -634,10 +634,19 @@ func named(l record.Service) render.Job {
 	return render.Job{Service: l.Name, Target: l.Target, DependsOn: l.DependsOn, Job: job}
 }
 
+// writing is for what has happened: it is written down however it came to it,
+// but who has interrupted drover does not wait for long.
+func (r *run) writing(ctx context.Context) (context.Context, context.CancelFunc) {
+	limit := time.Minute
+	if ctx.Err() == nil {
+		limit += cmp.Or(r.d.Rollout.Silence, rollout.DefaultSilence)
+	}
+	return context.WithTimeout(context.WithoutCancel(ctx), limit)
+}
+
 // finish ends the release by its outcome: done, left open, or back.
 func (r *run) finish(ctx context.Context, res *Result, outcome rollout.Outcome) {
-	// What has happened is written down however it came to it.
-	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	wctx, cancel := r.writing(ctx)
 	defer cancel()
 	if err := r.journal.Flush(wctx); err != nil {
 		r.lost(wctx, res, err)
@@ -646,23 +655,23 @@ func (r *run) finish(ctx context.Context, res *Result, outcome rollout.Outcome) 
 	detail := res.reason(outcome)
 	switch {
 	case outcome.OK():
-		r.end(wctx, res, record.Done, "", "")
-		r.tag(wctx)
-		r.tidy(wctx)
+		if r.end(wctx, res, record.Done, "", "") == nil {
+			r.tag(wctx)
+			r.tidy(wctx)
+		}
 	case outcome == rollout.AwaitPromotion:
-		r.end(wctx, res, record.NeedsPromotion, outcome, detail)
+		_ = r.end(wctx, res, record.NeedsPromotion, outcome, detail)
 	case outcome == rollout.AwaitApproval:
-		r.end(wctx, res, record.NeedsApproval, outcome, detail)
+		_ = r.end(wctx, res, record.NeedsApproval, outcome, detail)
 	case outcome == rollout.Unreachable:
 		// What cannot be reached has not failed, and could not go back either.
-		r.end(wctx, res, record.Interrupted, outcome, detail)
+		_ = r.end(wctx, res, record.Interrupted, outcome, detail)
 	case ctx.Err() != nil:
-		r.end(wctx, res, record.Interrupted, "", "")
+		_ = r.end(wctx, res, record.Interrupted, "", "")
 	case r.head.OnFailure == OnFailureStop:
-		r.end(wctx, res, record.FailedState, outcome, detail)
+		_ = r.end(wctx, res, record.FailedState, outcome, detail)
 	default:
-		r.end(wctx, res, record.Reverting, outcome, detail)
-		if r.journal != nil {
+		if r.end(wctx, res, record.Reverting, outcome, detail) == nil {
 			r.back(ctx, res, record.Reverted)
 		}
 	}
@@ -689,8 +698,8 @@ func (r *run) lost(ctx context.Context, res *Result, err error) {
 }
 
 // end writes the state of the release, and closes its journal unless it is
-// going back.
-func (r *run) end(ctx context.Context, res *Result, state record.State, cause rollout.Outcome, detail string) {
+// going back. The result has an error, too: the release is lost then.
+func (r *run) end(ctx context.Context, res *Result, state record.State, cause rollout.Outcome, detail string) error {
 	var err error
 	if r.returning = state == record.Reverting && !r.returning; !r.returning {
 		err = r.journal.Close(ctx)
@@ -705,25 +714,28 @@ func (r *run) end(ctx context.Context, res *Result, state record.State, cause ro
 	}
 	if err != nil {
 		r.lost(ctx, res, err)
-		return
+		return err
 	}
 	res.Release = r.head
 	r.d.tell(EventRelease, r.head)
+	return nil
 }
 
 // save changes the head, if it is still ours.
 func (r *run) save(ctx context.Context, f func(*record.Release)) error {
-	head, err := r.d.Releases.Change(ctx, r.head.Number, func(h *record.Release) error {
-		if h.Owner != r.head.Owner {
-			return record.ErrTakenOver
+	return r.persist(ctx, func(ctx context.Context) error {
+		head, err := r.d.Releases.Change(ctx, r.head.Number, func(h *record.Release) error {
+			if h.Owner != r.head.Owner {
+				return record.ErrTakenOver
+			}
+			f(h)
+			return nil
+		})
+		if err == nil {
+			r.head = head
 		}
-		f(h)
-		return nil
+		return err
 	})
-	if err == nil {
-		r.head = head
-	}
-	return err
 }
 
 // tagName is the version tag by which Nomad's own UI shows a release.

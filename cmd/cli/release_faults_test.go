@@ -362,6 +362,51 @@ func lostAndFailed(t *testing.T, env []string) {
 	w.unlocked()
 }
 
+// endNotWritten: that a release is done, or is to go back, is written when
+// Nomad answers again. When it does not, the release stays open.
+func endNotWritten(t *testing.T, env []string) {
+	for name, test := range map[string]struct {
+		crash      bool
+		silence    string
+		busy       time.Duration
+		code       int
+		said, then string // what resume ends with
+	}{
+		"late":      {false, "1m", 4 * time.Second, exitOK, "(release 2 is deployed)", ""},
+		"late back": {true, "1m", 4 * time.Second, exitReverted, "(release 2 is reverted)", ""},
+		"never":     {false, "1s", time.Hour, exitCluster, "drover resume", "(release 2 is deployed)"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, env, "end"+strings.ReplaceAll(name, " ", ""))
+			w.write(svc{name: "a", value: "1"})
+			w.drover(exitOK, "deploy", w.dir)
+			w.write(svc{name: "a", value: "2", crash: test.crash})
+			head := "/v1/var/" + record.Folder(w.name, "default") + "/releases/000002"
+			proxy := devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
+			begun := sync.OnceValue(time.Now)
+			var struck atomic.Bool
+			proxy.Before(func(res http.ResponseWriter, req *http.Request) bool {
+				// Watched, it is only waited for.
+				if req.URL.Path != head || req.URL.Query().Has("index") || w.value("a") != "2" || time.Since(begun()) > test.busy {
+					return true
+				}
+				struck.Store(true)
+				http.Error(res, "bad gateway", http.StatusBadGateway)
+				return false
+			})
+			out, code := run(w.command([]string{"NOMAD_ADDR=" + proxy.URL, env[1]}, "deploy", w.dir, "--unreachable-after", test.silence))
+			if code != test.code || !struck.Load() {
+				t.Errorf("the deploy ended with %d, want %d:\n%s", code, test.code, out)
+			}
+			w.want(out, test.said)
+			if test.then != "" {
+				w.want(w.drover(exitOK, "resume", w.name), test.then)
+			}
+			w.unlocked()
+		})
+	}
+}
+
 // dnsUnanswered: a Nomad that does not answer once the release is good is asked
 // again. When it stays so, the command says what is done, and what somebody
 // else has wanted of DNS since then stays.

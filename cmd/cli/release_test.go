@@ -61,6 +61,7 @@ func TestReleasesOnCluster(t *testing.T) {
 		"bad network":        badNetwork,
 		"lost and failed":    lostAndFailed,
 		"dns unanswered":     dnsUnanswered,
+		"end not written":    endNotWritten,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
