@@ -54,10 +54,10 @@ func (r *run) back(ctx context.Context, res *Result, good record.State) {
 	out.Elapsed = time.Since(begun)
 	res.Back = &out
 
-	wctx, cancel := r.writing(ctx)
-	defer cancel()
 	cause, detail := rollout.Outcome(r.head.Cause), r.head.Detail
 	outcome := out.Outcome()
+	wctx, cancel := r.writing(ctx, outcome)
+	defer cancel()
 	var left string // a job that is not back
 	for i, l := range r.journal.Services() {
 		if (slices.Contains(again, i) || slices.Contains(former, i) || slices.Contains(stops, i)) && l.Step != record.StepReverted && l.Outcome != string(rollout.Superseded) {

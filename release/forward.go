@@ -634,11 +634,12 @@ func named(l record.Service) render.Job {
 	return render.Job{Service: l.Name, Target: l.Target, DependsOn: l.DependsOn, Job: job}
 }
 
-// writing is for what has happened: it is written down however it came to it,
-// but who has interrupted drover does not wait for long.
-func (r *run) writing(ctx context.Context) (context.Context, context.CancelFunc) {
+// writing is for how a release has come out: it is written down however it came
+// to it. Who has interrupted drover, or waited for Nomad already, does not wait
+// for long.
+func (r *run) writing(ctx context.Context, outcome rollout.Outcome) (context.Context, context.CancelFunc) {
 	limit := time.Minute
-	if ctx.Err() == nil {
+	if ctx.Err() == nil && outcome != rollout.Unreachable {
 		limit += cmp.Or(r.d.Rollout.Silence, rollout.DefaultSilence)
 	}
 	return context.WithTimeout(context.WithoutCancel(ctx), limit)
@@ -646,7 +647,7 @@ func (r *run) writing(ctx context.Context) (context.Context, context.CancelFunc)
 
 // finish ends the release by its outcome: done, left open, or back.
 func (r *run) finish(ctx context.Context, res *Result, outcome rollout.Outcome) {
-	wctx, cancel := r.writing(ctx)
+	wctx, cancel := r.writing(ctx, outcome)
 	defer cancel()
 	if err := r.journal.Flush(wctx); err != nil {
 		r.lost(wctx, res, err)
