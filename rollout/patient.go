@@ -106,7 +106,8 @@ func again(res *http.Response, err error, plan bool) bool {
 }
 
 // Persist asks again while the cluster does not answer, until that has gone on
-// for silence (DefaultSilence when 0). A token that is refused is an answer.
+// for silence (DefaultSilence when 0). A token that is refused is an answer. 500
+// is none: it may tell of a mistake, but what is asked here was right before.
 func Persist(ctx context.Context, silence time.Duration, ask func(context.Context) error) error {
 	begun := time.Now()
 	for {
@@ -115,7 +116,7 @@ func Persist(ctx context.Context, silence time.Duration, ask func(context.Contex
 		actx, cancel := context.WithTimeoutCause(ctx, 90*time.Second, errors.New("no answer within 90 seconds"))
 		err := ask(actx)
 		cancel()
-		if !Unanswered(err) || refused(err) || time.Since(begun) >= cmp.Or(silence, DefaultSilence) {
+		if !Unanswered(err) && !internal(err) || refused(err) || time.Since(begun) >= cmp.Or(silence, DefaultSilence) {
 			return err
 		}
 		timer := time.NewTimer(500 * time.Millisecond)
@@ -126,6 +127,11 @@ func Persist(ctx context.Context, silence time.Duration, ask func(context.Contex
 			return err
 		}
 	}
+}
+
+func internal(err error) bool {
+	var resp api.UnexpectedResponseError
+	return errors.As(err, &resp) && resp.StatusCode() == http.StatusInternalServerError
 }
 
 // CloseIdleConnections is what http.Client looks for.

@@ -95,6 +95,7 @@ func TestPersist(t *testing.T) {
 		most    int64
 	}{
 		"comes back":   {[]int{503, 502, 200}, false, 3, 3},
+		"internal":     {[]int{500, 200}, false, 2, 2},
 		"refused":      {[]int{403}, true, 2, 2},
 		"not there":    {[]int{404}, true, 1, 1},
 		"not for ever": {[]int{503}, true, 2, 4},

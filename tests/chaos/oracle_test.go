@@ -108,6 +108,8 @@ func (r *run) truth(out string, code int, one, two version) {
 	if begun && last.State.Open() && code > 0 && text && !strings.Contains(out, "drover resume") {
 		lie("it does not say how to go on:\n%s", out)
 	}
+	// What comes behind a release has failed.
+	behind := last.State == record.Done && strings.Contains(out, "the release is at its end, but not what it wants in DNS")
 	switch code {
 	case exitOK:
 		if !begun || last.State != record.Done {
@@ -123,11 +125,11 @@ func (r *run) truth(out string, code int, one, two version) {
 			lie("the release did not fail")
 		}
 	case exitUnreachable, exitCancelled:
-		if begun && !last.State.Open() && (last.State != record.Done || !strings.Contains(out, "the release is at its end, but not what it wants in DNS")) {
+		if begun && !last.State.Open() && !behind {
 			lie("the release is at its end")
 		}
 	case exitError:
-		if begun {
+		if begun && !behind {
 			lie("the release has begun:\n%s", out)
 		}
 	case exitSuperseded:
