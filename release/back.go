@@ -154,8 +154,12 @@ func (r *run) stands(ctx context.Context, l record.Service) (standing, error) {
 }
 
 // spec reads a job spec from the record.
-func (r *run) spec(ctx context.Context, digest string) (render.Job, error) {
-	return readSpec(ctx, r.d.Releases, digest)
+func (r *run) spec(ctx context.Context, digest string) (j render.Job, err error) {
+	err = r.persist(ctx, func(ctx context.Context) error {
+		j, err = readSpec(ctx, r.d.Releases, digest)
+		return err
+	})
+	return j, err
 }
 
 func readSpec(ctx context.Context, releases *record.Releases, digest string) (render.Job, error) {

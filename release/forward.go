@@ -497,7 +497,12 @@ func (r *run) rescaled(ctx context.Context, l record.Service, index uint64) erro
 	if err != nil {
 		return err
 	}
-	same, now, err := rollout.Same(ctx, r.plan.clients[l.Target], j.Job)
+	var same bool
+	var now uint64
+	err = r.persist(ctx, func(ctx context.Context) error {
+		same, now, err = rollout.Same(ctx, r.plan.clients[l.Target], j.Job)
+		return err
+	})
 	switch {
 	case err != nil && rollout.Unanswered(err):
 		return &rollout.Refusal{Outcome: rollout.Unreachable, Err: err}

@@ -362,6 +362,70 @@ func lostAndFailed(t *testing.T, env []string) {
 	w.unlocked()
 }
 
+// busyAnywhere: a Nomad that answers with errors after one of the writes of a
+// deploy, for longer than a request is sent again, costs time and nothing else,
+// also when the deploy fails and goes back.
+func busyAnywhere(t *testing.T, env []string, back bool, slots chan struct{}) {
+	atWrites(t, 6, 5, slots, func(t *testing.T, n int) bool {
+		w := newWorld(t, env, fmt.Sprintf("busy%t%d", back, n))
+		w.write(version1()...)
+		w.drover(exitOK, "deploy", w.dir)
+		before := w.specs()
+		next, want := version2(), exitOK
+		if back {
+			next[3].crash, want = true, exitReverted // d
+		}
+		w.write(next...)
+		proxy := devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
+		var begun atomic.Pointer[time.Time]
+		proxy.Wrote(func(write int) {
+			if write == n {
+				now := time.Now()
+				begun.Store(&now)
+			}
+		})
+		proxy.Before(func(res http.ResponseWriter, _ *http.Request) bool {
+			if at := begun.Load(); at == nil || time.Since(*at) > 3*time.Second {
+				return true
+			}
+			status := []int{http.StatusInternalServerError, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable}[n%4]
+			http.Error(res, http.StatusText(status), status)
+			return false
+		})
+		out, code := run(w.command([]string{"NOMAD_ADDR=" + proxy.URL, env[1]}, "deploy", w.dir))
+		writes := proxy.Writes()
+		if begun.Load() == nil {
+			return true
+		}
+		if last, err := w.releases().Last(t.Context()); err == nil && last.Number == 1 {
+			if code == exitOK || fmt.Sprint(w.specs()) != fmt.Sprint(before) {
+				t.Errorf("busy after %s, before the release had begun: the deploy ended with %d:\n%s", writes[n-1], code, out)
+			}
+			w.unlocked()
+			return false
+		}
+		if code != want {
+			t.Errorf("busy after %s, the deploy ended with %d, want %d:\n%s", writes[n-1], code, want, out)
+		}
+		after := w.specs()
+		switch {
+		case back && fmt.Sprint(after) != fmt.Sprint(before):
+			t.Errorf("busy after %s, before\n%v\nafter\n%v\n%s", writes[n-1], before, after, out)
+		case !back:
+			for _, s := range next {
+				if got := w.value(s.name); got != s.value {
+					t.Errorf("busy after %s, %s has %q, want %q", writes[n-1], s.name, got, s.value)
+				}
+			}
+		}
+		w.unlocked()
+		if last, err := w.releases().Last(t.Context()); err != nil || last.State.Open() {
+			t.Errorf("busy after %s, the release is %v, %v", writes[n-1], last, err)
+		}
+		return false
+	})
+}
+
 // endNotWritten: that a release is done, or is to go back, is written when
 // Nomad answers again. When it does not, the release stays open.
 func endNotWritten(t *testing.T, env []string) {

@@ -32,6 +32,8 @@ func TestReleasesOnCluster(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, []string){
 		"killed and resumed": func(t *testing.T, env []string) { killedAnywhere(t, env, "resume", kills) },
 		"killed and aborted": func(t *testing.T, env []string) { killedAnywhere(t, env, "abort", kills) },
+		"busy":               func(t *testing.T, env []string) { busyAnywhere(t, env, false, kills) },
+		"busy and back":      func(t *testing.T, env []string) { busyAnywhere(t, env, true, kills) },
 		"two deployers":      twoDeployers,
 		"holder killed":      holderKilled,
 		"failure goes back":  failureGoesBack,
@@ -316,13 +318,20 @@ func version2() []svc {
 // lets the verb clean up: after every third write, the two verbs after
 // different ones, unless envEveryWrite is set.
 func killedAnywhere(t *testing.T, env []string, verb string, slots chan struct{}) {
-	var ended atomic.Bool // a deploy has got through to its end
-	const most = 80
-	var left sync.WaitGroup
 	first, step := 1, 3
 	if verb == "abort" {
 		first = 3
 	}
+	atWrites(t, first, step, slots, func(t *testing.T, n int) bool { return killedAt(t, env, verb, n) })
+}
+
+// atWrites calls strike with the number of a write, from the first on and step
+// by step, or with each when envEveryWrite is set, until it says that the deploy
+// has ended before that.
+func atWrites(t *testing.T, first, step int, slots chan struct{}, strike func(*testing.T, int) bool) {
+	var ended atomic.Bool
+	const most = 80
+	var left sync.WaitGroup
 	if os.Getenv(envEveryWrite) != "" {
 		first, step = 1, 1
 	}
@@ -331,7 +340,7 @@ func killedAnywhere(t *testing.T, env []string, verb string, slots chan struct{}
 		left.Go(func() {
 			defer func() { <-slots }()
 			t.Run(fmt.Sprint(n), func(t *testing.T) {
-				if killedAt(t, env, verb, n) {
+				if strike(t, n) {
 					ended.Store(true)
 				}
 			})
