@@ -12,7 +12,7 @@ import (
 // Former are services that releases of the stack have made and that are not
 // among jobs. Those that run are as the last release has left them, which
 // failed or was given up before it pruned them. Of those that are gone, pruned
-// by any release that is kept, only the variable with secrets may be left. A
+// by any release that is kept, or stopped, only the variable with secrets may be left. A
 // job that Nomad has otherwise is somebody else's by now. Targets without a
 // client are left out.
 func Former(ctx context.Context, releases *record.Releases, clients map[string]rollout.Clients, jobs []render.Job) (running, gone []render.Job, err error) {
@@ -43,6 +43,8 @@ func Former(ctx context.Context, releases *record.Releases, clients map[string]r
 				gone = append(gone, j)
 			case err != nil:
 				return nil, nil, fmt.Errorf("reading job %q: %w", l.JobID, err)
+			case deref(job.Stop): // by a release that could not purge it, or by hand
+				gone = append(gone, j)
 			case i == 0 && was.runs && was.index == deref(job.JobModifyIndex):
 				running = append(running, j)
 			}

@@ -302,7 +302,7 @@ func (d *Deployer) prepare(ctx context.Context, p *Plan) error {
 		if part.Plan, err = rollout.Prepare(ctx, p.clients[part.Target], part.Jobs, opts); err != nil {
 			return err
 		}
-		part.changes = map[string]rollout.Change{}
+		part.changes, part.stops = map[string]rollout.Change{}, nil
 		for _, c := range part.Plan.Changes() {
 			if c.Action == rollout.ActionStop {
 				part.stops = append(part.stops, c)

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"sync"
 
+	"github.com/hashicorp/nomad/api"
+
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -35,7 +37,8 @@ func (d *Deployer) Resume(ctx context.Context, promote bool) (Result, error) {
 		return Result{}, err
 	}
 	d.tell(EventRelease, r.head)
-	if err := d.halt(ctx, r.head, r.journal.Services(), false); err != nil {
+	err = r.persist(ctx, func(ctx context.Context) error { return d.halt(ctx, r.head, r.journal.Services(), false) })
+	if err != nil {
 		return Result{}, err
 	}
 	if promote {
@@ -271,7 +274,11 @@ func (r *run) arrived(ctx context.Context, i int, l record.Service) {
 // rebuild makes the plan of what is left of the release, from its record.
 func (r *run) rebuild(ctx context.Context) error {
 	lines := r.journal.Services()
-	specs, err := r.d.specs(ctx, lines, func(l record.Service) []string { return []string{l.Spec} })
+	var specs map[string]render.Job
+	err := r.persist(ctx, func(ctx context.Context) (err error) {
+		specs, err = r.d.specs(ctx, lines, func(l record.Service) []string { return []string{l.Spec} })
+		return err
+	})
 	if err != nil {
 		return err
 	}
@@ -284,7 +291,7 @@ func (r *run) rebuild(ctx context.Context) error {
 		return err
 	}
 	r.plan.agreed = true // and a job that is not the one that was looked at then is not touched: Service.Expects
-	return r.d.prepare(ctx, r.plan)
+	return r.persist(ctx, func(ctx context.Context) error { return r.d.prepare(ctx, r.plan) })
 }
 
 // carriedLine says that a line was never part of the release itself.
@@ -304,7 +311,11 @@ func (r *run) promote(ctx context.Context) error {
 	return each(len(lines), func(i int) error {
 		l := lines[i]
 		c := r.plan.clients[l.Target].Nomad
-		list, _, err := c.Jobs().Deployments(l.JobID, false, query(ctx, l))
+		var list []*api.Deployment
+		err := r.persist(ctx, func(ctx context.Context) (err error) {
+			list, _, err = c.Jobs().Deployments(l.JobID, false, query(ctx, l))
+			return err
+		})
 		if err != nil {
 			return fmt.Errorf("reading the deployments of job %q: %w", l.JobID, err)
 		}

@@ -116,7 +116,8 @@ func (f *follower) register(ctx context.Context, index uint64) error {
 	case errors.As(err, &refusal):
 		return err
 	case err != nil && conflict(err) && f.rescaled(ctx, index):
-		if err := s.ask(ctx, f.clients, f.opts); err != nil {
+		err := Persist(ctx, f.opts.Silence, func(ctx context.Context) error { return s.ask(ctx, f.clients, f.opts) })
+		if err != nil {
 			return err
 		}
 		return f.register(ctx, s.plan.JobModifyIndex)
@@ -143,7 +144,7 @@ func (f *follower) rescaled(ctx context.Context, index uint64) bool {
 func (f *follower) send(ctx context.Context, opts *api.RegisterOptions) (uint64, error) {
 	s := f.step
 	unsure := false // an earlier attempt may have arrived
-	for attempt := 1; ; attempt++ {
+	for begun := time.Now(); ; {
 		// A request that has left cannot be called back: it is not cancelled, so
 		// that Ctrl-C never leaves it open whether the job was registered.
 		wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
@@ -164,7 +165,7 @@ func (f *follower) send(ctx context.Context, opts *api.RegisterOptions) (uint64,
 			return 0, err
 		case refused(err):
 			return 0, f.refusal(err)
-		case !notServing(err) && (attempt == sendAttempts || !transient(err)):
+		case !notServing(err) && (time.Since(begun) > sendPatience || !transient(err)):
 			return 0, err
 		}
 		unsure = true
@@ -181,19 +182,23 @@ func (f *follower) send(ctx context.Context, opts *api.RegisterOptions) (uint64,
 	}
 }
 
-// sendAttempts is how often a registration is sent that Nomad answers with 500:
-// a mistake in the job gets the same answer each time, an accident on the way
-// to the leader does not.
-const sendAttempts = 4
+// sendPatience is for how long a registration is sent again that Nomad answers
+// with 500: a mistake in the job, which a plan does not show, gets the same
+// answer each time, an accident on the way to the leader does not.
+const sendPatience = 10 * time.Second
 
 // revive gives an unchanged job that is dead another chance.
 func (f *follower) revive(ctx context.Context) error {
 	s := f.step
-	allocs, _, err := f.clients.Nomad.Jobs().Allocations(s.spec.id, false, s.spec.query(ctx))
-	if err != nil {
-		return fmt.Errorf("reading the allocations of job %q: %w", s.spec.id, err)
-	}
-	why, err := s.spec.hopeless(ctx, f.clients, f.target, allocs)
+	var why string
+	err := Persist(ctx, f.opts.Silence, func(ctx context.Context) error {
+		allocs, _, err := f.clients.Nomad.Jobs().Allocations(s.spec.id, false, s.spec.query(ctx))
+		if err != nil {
+			return fmt.Errorf("reading the allocations of job %q: %w", s.spec.id, err)
+		}
+		why, err = s.spec.hopeless(ctx, f.clients, f.target, allocs)
+		return err
+	})
 	if err != nil || why == "" {
 		return err
 	}
@@ -228,7 +233,11 @@ func (s spec) hopeless(ctx context.Context, c Clients, index uint64, allocs []*a
 // recreate purges the job that the plan saw, and registers it as a new one.
 func (f *follower) recreate(ctx context.Context, why string) error {
 	s := f.step
-	job, _, err := f.clients.Nomad.Jobs().Info(s.spec.id, s.spec.query(ctx))
+	var job *api.Job
+	err := Persist(ctx, f.opts.Silence, func(ctx context.Context) (err error) {
+		job, _, err = f.clients.Nomad.Jobs().Info(s.spec.id, s.spec.query(ctx))
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("reading job %q: %w", s.spec.id, err)
 	}

@@ -100,7 +100,10 @@ Directories that a task writes outside of volumes cannot be deleted by drover.`,
 				}
 			}
 			if !flags.partial() {
-				if err := (dns.Wants{Client: home.Nomad}).Delete(ctx, dns.Owner(s.Name, s.Environment)); err != nil {
+				err := rollout.Persist(ctx, 0, func(ctx context.Context) error {
+					return dns.Wants{Client: home.Nomad}.Delete(ctx, dns.Owner(s.Name, s.Environment))
+				})
+				if err != nil {
 					return err
 				}
 			}

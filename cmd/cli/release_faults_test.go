@@ -362,20 +362,28 @@ func lostAndFailed(t *testing.T, env []string) {
 	w.unlocked()
 }
 
-// busyAnywhere: a Nomad that answers with errors after one of the writes of a
-// deploy, for longer than a request is sent again, costs time and nothing else,
-// also when the deploy fails and goes back.
-func busyAnywhere(t *testing.T, env []string, back bool, slots chan struct{}) {
+// busyAnywhere: a Nomad that answers with errors after one of drover's writes,
+// for longer than a request is sent again, costs a release that has begun time
+// and nothing else: one that is deployed, fails and goes back, or is resumed.
+func busyAnywhere(t *testing.T, env []string, verb string, slots chan struct{}) {
 	atWrites(t, 6, 5, slots, func(t *testing.T, n int) bool {
-		w := newWorld(t, env, fmt.Sprintf("busy%t%d", back, n))
+		w := newWorld(t, env, fmt.Sprintf("busy%s%d", verb, n))
 		w.write(version1()...)
 		w.drover(exitOK, "deploy", w.dir)
 		before := w.specs()
-		next, want := version2(), exitOK
-		if back {
+		next, want, args := version2(), exitOK, []string{"deploy", w.dir}
+		if verb == "back" {
 			next[3].crash, want = true, exitReverted // d
 		}
 		w.write(next...)
+		if verb == "resume" {
+			k := &killer{n: 18}
+			if out, code := k.run(w.command(k.serve(t, env), "deploy", w.dir)); code != -1 {
+				t.Fatalf("it was not killed: %s", out)
+			}
+			w.drover(exitOK, "unlock", w.name, "--force")
+			args = []string{"resume", w.name}
+		}
 		proxy := devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
 		var begun atomic.Pointer[time.Time]
 		proxy.Wrote(func(write int) {
@@ -392,35 +400,31 @@ func busyAnywhere(t *testing.T, env []string, back bool, slots chan struct{}) {
 			http.Error(res, http.StatusText(status), status)
 			return false
 		})
-		out, code := run(w.command([]string{"NOMAD_ADDR=" + proxy.URL, env[1]}, "deploy", w.dir))
-		writes := proxy.Writes()
+		out, code := run(w.command([]string{"NOMAD_ADDR=" + proxy.URL, env[1]}, args...))
 		if begun.Load() == nil {
 			return true
 		}
-		if last, err := w.releases().Last(t.Context()); err == nil && last.Number == 1 {
-			if code == exitOK || fmt.Sprint(w.specs()) != fmt.Sprint(before) {
-				t.Errorf("busy after %s, before the release had begun: the deploy ended with %d:\n%s", writes[n-1], code, out)
+		t.Logf("busy after %s", proxy.Writes()[n-1])
+		w.unlocked()
+		if code != want && !strings.Contains("\n"+out, "\nrelease 2") { // nothing has begun
+			if code != exitCluster && code != exitError || verb != "resume" && fmt.Sprint(w.specs()) != fmt.Sprint(before) {
+				t.Errorf("it ended with %d:\n%s", code, out)
 			}
-			w.unlocked()
 			return false
 		}
 		if code != want {
-			t.Errorf("busy after %s, the deploy ended with %d, want %d:\n%s", writes[n-1], code, want, out)
+			t.Errorf("it ended with %d, want %d:\n%s", code, want, out)
 		}
-		after := w.specs()
-		switch {
-		case back && fmt.Sprint(after) != fmt.Sprint(before):
-			t.Errorf("busy after %s, before\n%v\nafter\n%v\n%s", writes[n-1], before, after, out)
-		case !back:
-			for _, s := range next {
-				if got := w.value(s.name); got != s.value {
-					t.Errorf("busy after %s, %s has %q, want %q", writes[n-1], s.name, got, s.value)
-				}
+		if verb == "back" && fmt.Sprint(w.specs()) != fmt.Sprint(before) {
+			t.Errorf("before\n%v\nafter\n%v\n%s", before, w.specs(), out)
+		}
+		for _, s := range next {
+			if got := w.value(s.name); verb != "back" && got != s.value {
+				t.Errorf("%s has %q, want %q", s.name, got, s.value)
 			}
 		}
-		w.unlocked()
 		if last, err := w.releases().Last(t.Context()); err != nil || last.State.Open() {
-			t.Errorf("busy after %s, the release is %v, %v", writes[n-1], last, err)
+			t.Errorf("the release is %v, %v", last, err)
 		}
 		return false
 	})

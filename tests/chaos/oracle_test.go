@@ -448,7 +448,11 @@ func (r *run) leave() {
 		for _, prefix := range []string{"drover/stacks/" + r.name + "/", "nomad/jobs/" + r.name + "-"} {
 			vars, _, err := r.site.nomad.Variables().PrefixList(prefix, nil)
 			if err != nil || len(vars) > 0 {
-				return fmt.Sprintf("%d Nomad Variables below %s, %v", len(vars), prefix, err)
+				var paths []string
+				for _, v := range vars {
+					paths = append(paths, v.Path)
+				}
+				return fmt.Sprintf("Nomad Variables %s below %s, %v", strings.Join(paths, ", "), prefix, err)
 			}
 		}
 		names, _, err := r.site.consul.Catalog().Services(nil)
