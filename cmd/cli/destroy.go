@@ -118,13 +118,15 @@ Directories that a task writes outside of volumes cannot be deleted by drover.`,
 				}
 			}
 			if slices.Contains(purge, "secrets") {
-				if err := record.OpenSecrets(home.Nomad, s.Name, s.Environment, nil).At(nomads(clients)).Purge(ctx, append(jobs, gone...)); err != nil {
+				secrets := record.OpenSecrets(home.Nomad, s.Name, s.Environment, nil).At(nomads(clients))
+				err := rollout.Persist(ctx, 0, func(ctx context.Context) error { return secrets.Purge(ctx, append(jobs, gone...)) })
+				if err != nil {
 					return err
 				}
 				fmt.Fprintln(streams.Err, "secrets: deleted")
 			}
 			if slices.Contains(purge, "history") {
-				if err := releases.Purge(ctx); err != nil {
+				if err := rollout.Persist(ctx, 0, releases.Purge); err != nil {
 					return err
 				}
 				unlock = lease.Remove // nothing of the stack is left, nor is its lock
