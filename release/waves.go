@@ -112,7 +112,11 @@ func (r *run) concerned(i int) bool {
 // noteWave writes and tells how a wave stands. What cannot be written shows
 // when the next service is to be submitted.
 func (r *run) noteWave(ctx context.Context, i int, state record.State, detail string) {
-	_ = r.saveWave(ctx, i, func(w *record.Wave) {
+	limit := waveLimit
+	if state == record.Interrupted { // by somebody, or by a Nomad that was waited for already
+		limit = 5 * time.Second
+	}
+	_ = r.saveWave(ctx, i, limit, func(w *record.Wave) {
 		now := time.Now().UTC()
 		if w.Started.IsZero() {
 			w.Started = now
@@ -127,8 +131,11 @@ func (r *run) noteWave(ctx context.Context, i int, state record.State, detail st
 	}
 }
 
-func (r *run) saveWave(ctx context.Context, i int, f func(*record.Wave)) error {
-	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
+// waveLimit is how long it is tried to write how a wave stands.
+const waveLimit = 30 * time.Second
+
+func (r *run) saveWave(ctx context.Context, i int, limit time.Duration, f func(*record.Wave)) error {
+	wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer cancel()
 	return r.save(wctx, func(h *record.Release) { f(&h.Waves[i]) })
 }
@@ -205,7 +212,7 @@ func (r *run) approved(ctx context.Context, i int, parts []*Part) *Halt {
 	}
 	w := r.plan.req.Waves[i]
 	halt := &Halt{Wave: w.Name, Outcome: rollout.AwaitApproval, Detail: "somebody has to approve it"}
-	err := r.saveWave(ctx, i, func(rw *record.Wave) { rw.State = record.NeedsApproval })
+	err := r.saveWave(ctx, i, waveLimit, func(rw *record.Wave) { rw.State = record.NeedsApproval })
 	if err != nil {
 		halt.Outcome, halt.Detail = unwritten(err), err.Error()
 		return halt
@@ -246,7 +253,7 @@ func (r *run) approved(ctx context.Context, i int, parts []*Part) *Halt {
 			halt.Detail = "not approved"
 			return halt
 		}
-		err := r.saveWave(ctx, i, func(rw *record.Wave) { rw.Approved, rw.ApprovedAt = by, time.Now().UTC() })
+		err := r.saveWave(ctx, i, waveLimit, func(rw *record.Wave) { rw.Approved, rw.ApprovedAt = by, time.Now().UTC() })
 		if err != nil {
 			halt.Outcome, halt.Detail = unwritten(err), err.Error()
 			return halt
