@@ -102,7 +102,7 @@ func TestTargetsComeAndGo(t *testing.T) {
 	// when it is not.
 	environment(oneTarget)
 	w.expect(0, []string{"at the end", "- web@nyc  stop"}, "plan")
-	w.expect(4, []string{"web@fra: failed"}, "deploy", "--var", mode("two"), "--var", "fra_run_for=10ms")
+	w.expect(4, []string{"web@fra: failed"}, "deploy", "--var", mode("two"), "--var", "error=broken") // one that runs for a moment can be healthy first
 	w.runs(both)
 	w.expect(0, []string{"web: job shop-web of target nyc will be stopped at the end", "1 stopped"}, "deploy")
 	w.runs(one)

@@ -45,12 +45,12 @@ secret "pw" {}
 	"variables.hcl": `
 variable "mode" { default = "one" }
 variable "ams_run_for" { default = "1h" }
-variable "fra_run_for" { default = "1h" }
 variable "gate" { default = "/" }
+variable "error" { default = "" }
 `,
 	"_base.nomad.hcl": `
 locals {
-  run_for       = var.fra_run_for
+  run_for       = "1h"
   db_datacenter = "eu"
 }
 job "shop-*" {
@@ -102,8 +102,9 @@ job "shop-web" {
     }
     task "t" {
       config {
-        run_for   = local.run_for
-        exit_code = 1
+        run_for     = local.run_for
+        exit_code   = 1
+        start_error = var.error
       }
       env {
         MODE = var.mode
