@@ -3,6 +3,7 @@
 package devcluster_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -109,13 +110,24 @@ func started(c *devcluster.Cluster, index, times int) func() error {
 	}
 }
 
-// noLeftovers is about processes: the ports are anybody's at once, and another
-// test's cluster may have them.
+// noLeftovers looks for agents by their command lines, too, which is not how
+// Down and Leftovers find them. Their ports tell nothing: another test's cluster
+// may have them at once.
 func noLeftovers(t testing.TB, c *devcluster.Cluster) {
 	t.Helper()
 	left, err := c.Leftovers()
 	if err != nil || len(left) > 0 {
 		t.Fatalf("left behind: %v, %v", left, err)
+	}
+	files, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no processes: %v", err)
+	}
+	for _, file := range files {
+		line, err := os.ReadFile(file)
+		if err == nil && bytes.Contains(line, []byte(c.Dir()+"/")) {
+			t.Errorf("%s still runs: %q", filepath.Dir(file), line)
+		}
 	}
 }
 
