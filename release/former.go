@@ -12,9 +12,9 @@ import (
 // Former are services that releases of the stack have made and that are not
 // among jobs. Those that run are as the last release has left them, which
 // failed or was given up before it pruned them. Of those that are gone, pruned
-// by any release that is kept, or stopped, only the variable with secrets may be left. A
-// job that Nomad has otherwise is somebody else's by now. Targets without a
-// client are left out.
+// by any release that is kept, or stopped until Nomad collects them, only the
+// variable with secrets may be left. A job that Nomad has otherwise is somebody
+// else's by now. Targets without a client are left out.
 func Former(ctx context.Context, releases *record.Releases, clients map[string]rollout.Clients, jobs []render.Job) (running, gone []render.Job, err error) {
 	heads, err := releases.List(ctx)
 	if err != nil {

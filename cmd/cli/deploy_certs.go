@@ -78,9 +78,11 @@ func (c *deployCerts) before(ctx context.Context, streams *IO, s *stack.Stack, r
 // and silence how long Nomad may not answer.
 func (c *deployCerts) after(ctx context.Context, made int, silence time.Duration, err error) error {
 	if d := &c.done; err == nil && d.stack != nil && !d.part {
-		if err := d.finish(ctx, made, silence); err != nil {
-			d.failed = errors.Join(d.failed, unsettled(err))
+		err := d.finish(ctx, made, silence)
+		if err != nil && made > 0 {
+			err = unsettled(err)
 		}
+		d.failed = errors.Join(d.failed, err)
 	}
 	if err != nil || c.done.failed == nil {
 		return err

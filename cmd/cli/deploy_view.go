@@ -1,0 +1,421 @@
+package cli
+
+import (
+	"cmp"
+	"encoding/json"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/release"
+	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// deployView shows a release: NDJSON on Out, or lines or a live tree on Err
+// and a summary on Out.
+type deployView struct {
+	io        *IO
+	name, env string // of the stack
+	asJSON    bool
+	waves     [][]render.Job
+	waveOf    map[string]int // by the name of a service
+	wave      int            // the one that live shows
+	back      bool           // it goes back
+	live      *liveTree      // on a terminal, from the first event on
+	plain     *plainLog      // in a pipe, likewise
+}
+
+func newDeployView(streams *IO, name, env string, asJSON bool) *deployView {
+	return &deployView{io: streams, name: name, env: env, asJSON: asJSON}
+}
+
+// planned takes the services that will be shown, and says what will be
+// stopped.
+func (v *deployView) planned(p *release.Plan) {
+	v.waves, v.waveOf = nil, map[string]int{}
+	for _, part := range p.Parts {
+		for len(v.waves) <= part.Wave {
+			v.waves = append(v.waves, nil)
+		}
+		v.waves[part.Wave] = append(v.waves[part.Wave], part.Jobs...)
+		for _, j := range part.Jobs {
+			v.waveOf[j.Name()] = part.Wave
+		}
+		for _, c := range part.Plan.Changes() {
+			if c.Action == rollout.ActionStop {
+				of, where := "", "stack"
+				if len(part.Jobs) == 0 {
+					where = "environment"
+				}
+				if part.Target != "" {
+					of = " of target " + part.Target
+				}
+				v.line("%s: job %s%s will be stopped at the end: it is not in the %s any more", c.Service, c.JobID, of, where)
+			}
+		}
+	}
+	for _, name := range p.Forgotten() {
+		v.line("%s is left as it is, and forgotten", name)
+	}
+}
+
+func (v *deployView) line(format string, args ...any) {
+	if !v.asJSON {
+		fmt.Fprintf(v.io.Err, format+"\n", args...)
+	}
+}
+
+func (v *deployView) json(value any) {
+	_ = json.NewEncoder(v.io.Out).Encode(value)
+}
+
+func (v *deployView) volume(target, name string) {
+	if v.asJSON {
+		e := map[string]any{"time": time.Now(), "event": "volume-created", "volume": name}
+		if target != "" {
+			e["target"] = target
+		}
+		v.json(e)
+	}
+	if target != "" {
+		name += " of target " + target
+	}
+	v.line("volume %s: created", name)
+}
+
+func (v *deployView) secrets(r record.Report) {
+	if v.asJSON && len(r.Generated)+len(r.Renewed)+len(r.Jobs) > 0 {
+		v.json(map[string]any{"time": time.Now(), "event": "secrets", "generated": r.Generated, "renewed": r.Renewed, "jobs": r.Jobs})
+	}
+	if len(r.Generated) > 0 {
+		v.line("secrets: %d generated", len(r.Generated))
+	}
+	for _, name := range r.Renewed {
+		v.line("secrets: certificate %s renewed", name)
+	}
+}
+
+func (v *deployView) event(e release.Event) {
+	if v.asJSON {
+		v.json(e)
+		return
+	}
+	switch e.Kind {
+	case release.EventLock:
+		v.line("waiting for %s", e.Text)
+	case release.EventWarning:
+		v.line("Warning: %s", e.Text)
+		annotate(v.io, "warning", e.Text, "title", v.name)
+	case release.EventPruned:
+		if e.Back {
+			v.line("%s: stopped again", e.Service)
+		} else {
+			v.line("%s: stopped", e.Service)
+		}
+	case release.EventRelease:
+		v.state(e)
+	case release.EventWave:
+		v.tellWave(e)
+	case release.EventGate:
+		v.gate(e)
+	default:
+		v.progress(e)
+	}
+}
+
+// state is said where it is not the end, which is told with all that belongs
+// to it.
+func (v *deployView) state(e release.Event) {
+	switch e.State {
+	case record.Running:
+		v.line("release %d", e.Number)
+	case record.Abandoned:
+		v.line("release %d is left as it is", e.Number)
+	case record.Reverting:
+		v.close()
+		v.back = true
+		if e.Text != "" {
+			v.line("%s", e.Text)
+		}
+		v.line("release %d: everything goes back to what was there before", e.Number)
+	}
+}
+
+func (v *deployView) tellWave(e release.Event) {
+	v.close()
+	text := string(e.State)
+	switch e.State {
+	case record.Running:
+		text = "begins"
+	case record.NeedsApproval:
+		text = "waits until somebody approves it: drover approve " + v.stackArgs()
+	}
+	if e.Text != "" && e.State != record.FailedState { // which is told with what follows from it
+		text += ": " + e.Text
+	}
+	v.line("wave %s: %s", e.Wave, text)
+}
+
+func (v *deployView) gate(e release.Event) {
+	v.close()
+	switch {
+	case e.Waiting == rollout.GateFirstLook:
+	case e.Waiting != "":
+		v.line("wave %s: its gate waits for %s", e.Wave, e.Waiting)
+	case time.Until(e.Until) > time.Second:
+		v.line("wave %s: all holds, and has to until %s (%s)", e.Wave, e.Until.Local().Format("15:04:05"), round(time.Until(e.Until)))
+	}
+}
+
+func (v *deployView) stackArgs() string { return stackArgs(v.name, v.env) }
+
+// stackArgs names a stack on a command line.
+func stackArgs(name, env string) string {
+	if env == "" || env == stack.DefaultEnvironment {
+		return name
+	}
+	return name + " -e " + env
+}
+
+func (v *deployView) progress(e release.Event) {
+	if v.io.TTY && !v.back {
+		wave := v.waveOf[e.Name()]
+		if v.live != nil && wave != v.wave {
+			v.close()
+		}
+		if v.live == nil {
+			var jobs []render.Job
+			if v.wave = wave; wave < len(v.waves) {
+				jobs = v.waves[wave]
+			}
+			v.live = newLiveTree(v.io, jobs)
+		}
+		v.live.event(e.Event)
+		return
+	}
+	if v.plain == nil {
+		v.plain = newPlainLog(v.line, 15*time.Second)
+	}
+	v.plain.event(e.Event)
+}
+
+// close ends what is drawn or repeated.
+func (v *deployView) close() {
+	if v.plain != nil {
+		v.plain.close()
+	}
+	if v.live != nil {
+		v.live.close()
+	}
+	v.plain, v.live = nil, nil
+}
+
+func resultLine(r rollout.ServiceResult) string {
+	line := fmt.Sprintf("%s: %s", r.Name(), r.Outcome)
+	if r.Submitted {
+		line += fmt.Sprintf(" (%s)", round(r.Elapsed))
+	}
+	if r.Detail != "" && !r.Outcome.OK() {
+		line += ": " + r.Detail
+	}
+	if r.Note != "" {
+		line += ": " + r.Note
+	}
+	return line
+}
+
+// round shortens a duration to what a person reads.
+func round(d time.Duration) time.Duration {
+	switch {
+	case d < time.Second:
+		return d.Round(time.Millisecond)
+	case d < 10*time.Second:
+		return d.Round(100 * time.Millisecond)
+	}
+	return d.Round(time.Second)
+}
+
+// end writes why services failed, what to do next, and the summary. Its error
+// has the exit code.
+func (v *deployView) end(r release.Result) error { return v.endBut(r, nil) }
+
+// endBut is end, but the command ends with an error about something else.
+func (v *deployView) endBut(r release.Result, but error) error {
+	v.close()
+	code := outcomeCode(r.Outcome())
+	annotateEnd(v.io, v.name, v.summary(r), code, r)
+	var failed error
+	switch {
+	case but != nil:
+		failed, code = errTold{but}, exitCode(but)
+	case code != exitOK:
+		failed = errSilent{code}
+	}
+	if v.asJSON {
+		end := map[string]any{
+			"time": time.Now(), "event": "end", "stack": v.name, "environment": v.env,
+			"outcome": r.Outcome(), "exit_code": code, "elapsed_ns": r.Elapsed, "services": r.Services,
+		}
+		if r.Release != nil {
+			end["release"], end["state"], end["cause"], end["pruned"] = r.Release.Number, r.Release.State, r.Release.Cause, r.Pruned
+		}
+		if r.Halt != nil {
+			end["halt"] = r.Halt
+		}
+		if r.Back != nil {
+			end["back"] = r.Back.Services
+		}
+		if but != nil {
+			end["error"] = errorText(but)
+		}
+		v.json(end)
+		return failed
+	}
+	services := r.Services
+	if r.Back != nil {
+		services = append(slices.Clone(services), r.Back.Services...)
+	}
+	for _, s := range services {
+		if s.Failure != nil {
+			printFailure(v.io.Err, s)
+		}
+	}
+	if h := r.Halt; h != nil && r.Back == nil && (h.Outcome == rollout.Failed || h.Outcome == rollout.Unreachable) {
+		v.line("%s", h)
+	}
+	if r.Outcome() == rollout.Cancelled {
+		var left []string
+		for _, s := range services {
+			if s.Outcome == rollout.Cancelled && s.Submitted {
+				left = append(left, s.JobID)
+			}
+		}
+		if len(left) > 0 {
+			v.line("Interrupted. Submitted and left running in Nomad: %s", strings.Join(left, ", "))
+		} else {
+			v.line("Interrupted. Nothing was left half-way.")
+		}
+	}
+	fmt.Fprintln(v.io.Out, v.summary(r))
+	if next := v.next(r); next != "" {
+		v.line("Next: %s", next)
+	}
+	return failed
+}
+
+// summary is the end in one line.
+func (v *deployView) summary(r release.Result) string {
+	line := fmt.Sprintf("%s: %s", v.name, r.Outcome())
+	if c := counts(r.Result); c != "" {
+		line += ": " + c
+	}
+	elapsed := r.Elapsed
+	if len(r.Pruned) > 0 {
+		line += fmt.Sprintf(", %d stopped", len(r.Pruned))
+	}
+	if r.Back != nil {
+		line += "; back: " + cmp.Or(counts(*r.Back), "nothing")
+		elapsed += r.Back.Elapsed
+	}
+	line += fmt.Sprintf(" in %s", round(elapsed))
+	if r.Release != nil {
+		line += fmt.Sprintf(" (release %d is %s)", r.Release.Number, r.Release.State)
+	}
+	return line
+}
+
+// next is the one command that helps most.
+func (v *deployView) next(r release.Result) string {
+	if r.Release == nil {
+		return nextCommand(r.Result)
+	}
+	switch r.Release.State {
+	case record.Done, record.Aborted:
+		return ""
+	case record.NeedsPromotion:
+		return fmt.Sprintf("drover promote %s, or drover abort %s", v.stackArgs(), v.stackArgs())
+	case record.NeedsApproval:
+		return fmt.Sprintf("drover approve %s, or drover abort %s", v.stackArgs(), v.stackArgs())
+	}
+	if r.Release.State.Open() {
+		return fmt.Sprintf("drover resume %s, or drover abort %s", v.stackArgs(), v.stackArgs())
+	}
+	return nextCommand(r.Result)
+}
+
+// counts tells how many services ended how.
+func counts(r rollout.Result) string {
+	var parts []string
+	for _, o := range []rollout.Outcome{
+		rollout.Deployed, rollout.Unchanged, rollout.Failed, rollout.FailedReverted, rollout.AwaitPromotion,
+		rollout.Superseded, rollout.PlacementFailed, rollout.TimedOut, rollout.Unreachable, rollout.Cancelled, rollout.Skipped,
+	} {
+		if n := r.Count(o); n > 0 {
+			parts = append(parts, fmt.Sprintf("%d %s", n, o))
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+// nextCommand is the one command that helps most after an outcome.
+func nextCommand(r rollout.Result) string {
+	for _, s := range r.Services {
+		if s.Outcome != r.Outcome() {
+			continue
+		}
+		switch s.Outcome {
+		case rollout.Failed, rollout.FailedReverted, rollout.TimedOut, rollout.Superseded:
+			return "nomad job status " + s.JobID
+		case rollout.AwaitPromotion:
+			return "nomad deployment promote " + s.DeploymentID
+		case rollout.PlacementFailed:
+			return "nomad node status"
+		}
+	}
+	return ""
+}
+
+// printFailure writes the decisive facts, indented below the service.
+func printFailure(w io.Writer, r rollout.ServiceResult) {
+	fmt.Fprintf(w, "\n%s (job %s) %s: %s\n", r.Name(), r.JobID, r.Outcome, r.Detail)
+	f := r.Failure
+	for _, t := range f.Tasks {
+		fmt.Fprintf(w, "  task %s, allocation %s", t.Task, t.AllocID[:8])
+		if t.Node != "" {
+			fmt.Fprintf(w, " on %s", t.Node)
+		}
+		if t.Count > 1 {
+			fmt.Fprintf(w, " (and %d more alike)", t.Count-1)
+		}
+		fmt.Fprintf(w, "\n    %s: %s\n", t.Event, indent(t.Message, "      "))
+		if len(t.Logs) > 0 {
+			fmt.Fprintf(w, "    last lines of %s:\n", t.LogType)
+			for _, l := range t.Logs {
+				fmt.Fprintf(w, "      %s\n", l)
+			}
+		}
+	}
+	for _, c := range f.Checks {
+		if c.Check == "" {
+			fmt.Fprintf(w, "  service %s of allocation %.8s is not in Consul\n", c.Service, c.AllocID)
+			continue
+		}
+		fmt.Fprintf(w, "  check %q of %s is %s\n", c.Check, c.Service, c.Status)
+		if c.Output != "" {
+			fmt.Fprintf(w, "    %s\n", indent(c.Output, "    "))
+		}
+	}
+	for _, p := range f.Placement {
+		fmt.Fprintf(w, "  %s\n", p)
+	}
+	fmt.Fprintln(w)
+}
+
+func indent(text, by string) string {
+	return strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n"+by)
+}

@@ -1,0 +1,160 @@
+package release
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/rollout"
+)
+
+// writing is for how a release has come out: it is written down however it came
+// to it. Who has interrupted drover, or waited for Nomad already, does not wait
+// for long.
+func (r *run) writing(ctx context.Context, outcome rollout.Outcome) (context.Context, context.CancelFunc) {
+	limit := time.Minute
+	if ctx.Err() == nil && outcome != rollout.Unreachable {
+		limit += cmp.Or(r.d.Rollout.Silence, rollout.DefaultSilence)
+	}
+	return context.WithTimeout(context.WithoutCancel(ctx), limit)
+}
+
+// finish ends the release by its outcome: done, left open, or back.
+func (r *run) finish(ctx context.Context, res *Result, outcome rollout.Outcome) {
+	wctx, cancel := r.writing(ctx, outcome)
+	defer cancel()
+	if err := r.journal.Flush(wctx); err != nil {
+		r.lost(wctx, res, err)
+		return
+	}
+	detail := res.reason(outcome)
+	switch {
+	case outcome.OK():
+		if r.end(wctx, res, record.Done, "", "") == nil {
+			r.tag(wctx)
+			r.tidy(wctx)
+		}
+	case outcome == rollout.AwaitPromotion:
+		_ = r.end(wctx, res, record.NeedsPromotion, outcome, detail)
+	case outcome == rollout.AwaitApproval:
+		_ = r.end(wctx, res, record.NeedsApproval, outcome, detail)
+	case outcome == rollout.Unreachable:
+		// What cannot be reached has not failed, and could not go back either.
+		_ = r.end(wctx, res, record.Interrupted, outcome, detail)
+	case ctx.Err() != nil:
+		_ = r.end(wctx, res, record.Interrupted, "", "")
+	case r.head.OnFailure == OnFailureStop:
+		_ = r.end(wctx, res, record.FailedState, outcome, detail)
+	default:
+		if r.end(wctx, res, record.Reverting, outcome, detail) == nil {
+			r.back(ctx, res, record.Reverted)
+		}
+	}
+}
+
+// lost ends a release that is not ours any more, which is somebody else's to
+// tell, or whose record cannot be written: it stays open.
+func (r *run) lost(ctx context.Context, res *Result, err error) {
+	_ = r.journal.Close(ctx) // it fails at once, and its writers end
+	r.journal = nil
+	head := *r.head
+	head.Cause, head.Detail = string(rollout.Unreachable), err.Error()
+	if errors.Is(err, record.ErrTakenOver) {
+		head.Cause = string(rollout.Superseded)
+		if now, rerr := r.d.Releases.Read(ctx, head.Number); rerr == nil && now.State == record.Paused {
+			head = *now
+		}
+	}
+	r.head = &head
+	res.Release = r.head
+	if head.State != record.Paused {
+		r.d.warn("release %d: %s", head.Number, err)
+	}
+}
+
+// end writes the state of the release, and closes its journal unless it is
+// going back. The result has an error, too: the release is lost then.
+func (r *run) end(ctx context.Context, res *Result, state record.State, cause rollout.Outcome, detail string) error {
+	var err error
+	if r.returning = state == record.Reverting && !r.returning; !r.returning {
+		err = r.journal.Close(ctx)
+	}
+	if err == nil {
+		err = r.save(ctx, func(h *record.Release) {
+			h.State, h.Cause, h.Detail = state, string(cause), detail
+			if !state.Open() {
+				h.Ended = time.Now().UTC()
+			}
+		})
+	}
+	if err != nil {
+		r.lost(ctx, res, err)
+		return err
+	}
+	res.Release = r.head
+	r.d.tell(EventRelease, r.head)
+	return nil
+}
+
+// save changes the head, if it is still ours.
+func (r *run) save(ctx context.Context, f func(*record.Release)) error {
+	return r.persist(ctx, func(ctx context.Context) error {
+		head, err := r.d.Releases.Change(ctx, r.head.Number, func(h *record.Release) error {
+			if h.Owner != r.head.Owner {
+				return record.ErrTakenOver
+			}
+			f(h)
+			return nil
+		})
+		if err == nil {
+			r.head = head
+		}
+		return err
+	})
+}
+
+// tagName is the version tag by which Nomad's own UI shows a release.
+func tagName(n int) string { return fmt.Sprintf("drover-r%d", n) }
+
+// tag names the versions that the release made (PUT
+// /v1/job/:id/versions/:tag/tag). It is a convenience: what fails is said and
+// no more.
+func (r *run) tag(ctx context.Context) {
+	lines := slices.DeleteFunc(r.journal.Services(), func(l record.Service) bool {
+		return l.Step != record.StepDone
+	})
+	err := each(len(lines), func(i int) error {
+		l := lines[i]
+		jobs := r.plan.clients[l.Target].Nomad.Jobs()
+		job, _, err := jobs.Info(l.JobID, query(ctx, l))
+		if err != nil || deref(job.JobModifyIndex) != l.Index {
+			return err
+		}
+		_, err = jobs.TagVersion(l.JobID, deref(job.Version), tagName(r.head.Number), r.head.Message, write(ctx, l))
+		return err
+	})
+	if err != nil {
+		r.d.warn("release %d is not tagged in Nomad everywhere: %s", r.head.Number, err)
+	}
+}
+
+// tidy removes releases that are too old, and their tags.
+func (r *run) tidy(ctx context.Context) {
+	removed, err := r.d.Releases.Keep(ctx, cmp.Or(r.d.keep(r.head), DefaultKeep))
+	if err != nil {
+		r.d.warn("old releases are not all removed: %s", err)
+	}
+	for _, old := range removed {
+		_ = each(len(old.Services), func(i int) error { // a tag that is not there is no loss
+			l := old.Services[i]
+			if c, ok := r.plan.clients[l.Target]; ok && l.Step == record.StepDone {
+				_, _ = c.Nomad.Jobs().UntagVersion(l.JobID, tagName(old.Number), write(ctx, l))
+			}
+			return nil
+		})
+	}
+}
