@@ -50,14 +50,7 @@ record "v%s" {
 		t.Helper()
 		write(version)
 		slowly(w, "a", "8s")
-		cmd := w.command(w.env, "deploy", w.dir)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		w.until("a is submitted", func() bool { return w.value("a") == version })
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		w.drover(exitOK, "unlock", w.name, "--force")
+		w.interrupted("a", version)
 		wanted("v"+version, true)
 	}
 	write("1")

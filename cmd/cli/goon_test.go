@@ -11,9 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hashicorp/nomad/api"
-
-	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/record"
 )
 
@@ -169,11 +166,6 @@ wave "later" {}
 	w.drover(exitBusy, "pause", w.name, "-e", "abroad")
 }
 
-func proxyOf(t *testing.T, env []string) *devtest.Proxy {
-	t.Helper()
-	return devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
-}
-
 // carriedOn: what a deploy of a part leaves running is part of its release,
 // also when the stack has no such service or target any more.
 func carriedOn(t *testing.T, env []string) {
@@ -220,7 +212,7 @@ schedule "nightly" {
 	w.drover(exitOK, "schedule", "apply", w.dir, "-e", prod)
 	fire := []string{"schedule", "fire", w.name, "nightly", "-e", "prod"}
 	proxy := proxyOf(t, env)
-	cmd := w.command([]string{"NOMAD_ADDR=" + proxy.URL, env[1]}, fire...)
+	cmd := w.command(through(proxy, env), fire...)
 	planning := func(f func(http.ResponseWriter, *http.Request)) {
 		proxy.Before(func(res http.ResponseWriter, req *http.Request) bool {
 			if !strings.HasSuffix(req.URL.Path, "/plan") {
@@ -236,7 +228,7 @@ schedule "nightly" {
 	if out, code := run(cmd); code != exitCluster {
 		t.Errorf("without a leader it ended with %d:\n%s", code, out)
 	}
-	stopped := w.command([]string{"NOMAD_ADDR=" + proxy.URL, env[1]}, fire...)
+	stopped := w.command(through(proxy, env), fire...)
 	asked := make(chan struct{}, 1)
 	planning(func(_ http.ResponseWriter, req *http.Request) {
 		_, _ = io.Copy(io.Discard, req.Body) // until then nobody sees that the client is gone

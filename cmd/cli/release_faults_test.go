@@ -28,11 +28,11 @@ func struck(t *testing.T, env []string, name string, strike func(n int64, w http
 	w.drover(exitOK, "deploy", w.dir)
 	w.write(svc{name: "a", value: "2"}, svc{name: "b", value: "2", deps: []string{"a"}})
 	slowly(w, "a", "21s") // longer than a lease
-	proxy := devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
+	proxy := proxyOf(t, env)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		out, code = run(w.command([]string{"NOMAD_ADDR=" + proxy.URL, env[1]}, "deploy", w.dir))
+		out, code = run(w.command(through(proxy, env), "deploy", w.dir))
 	}()
 	w.until("a is submitted", func() bool { return w.value("a") == "2" })
 	var n atomic.Int64
@@ -58,6 +58,13 @@ func refusedMidway(t *testing.T, env []string) {
 	}
 }
 
+// unwell is one of the answers of a proxy before Nomad, or a server without a
+// leader.
+func unwell(res http.ResponseWriter, n int) {
+	status := []int{http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable}[n%4]
+	http.Error(res, http.StatusText(status), status)
+}
+
 // badAnswers: a third of what a proxy before Nomad, or a server without a
 // leader, answers is of no use, and the release goes its way.
 func badAnswers(t *testing.T, env []string) {
@@ -65,8 +72,7 @@ func badAnswers(t *testing.T, env []string) {
 		if n%3 != 0 {
 			return false
 		}
-		status := []int{http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable}[n/3%4]
-		http.Error(res, http.StatusText(status), status)
+		unwell(res, int(n/3))
 		return true
 	})
 	if code != exitOK || w.value("b") != "2" {
@@ -103,7 +109,7 @@ func gateNotSeen(t *testing.T, env []string) {
 	if err := os.WriteFile(prod, []byte("wave \"all\" {\n  bake = \"1s\"\n  gate {\n    timeout = \"1s\"\n  }\n}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	proxy := devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
+	proxy := proxyOf(t, env)
 	proxy.Before(func(res http.ResponseWriter, req *http.Request) bool {
 		if req.URL.Path != "/v1/allocations" || w.value("a") != "2" {
 			return true
@@ -111,7 +117,7 @@ func gateNotSeen(t *testing.T, env []string) {
 		http.Error(res, "No cluster leader", http.StatusInternalServerError)
 		return false
 	})
-	out, code := run(w.command([]string{"NOMAD_ADDR=" + proxy.URL, env[1]}, "deploy", w.dir, "-e", prod, "--unreachable-after", "3s"))
+	out, code := run(w.command(through(proxy, env), "deploy", w.dir, "-e", prod, "--unreachable-after", "3s"))
 	if code != exitCluster || w.value("a") != "2" {
 		t.Errorf("the deploy ended with %d, a has %s:\n%s", code, w.value("a"), out)
 	}
@@ -147,14 +153,7 @@ func scaledMeanwhile(t *testing.T, env []string) {
 	w.drover(exitOK, "deploy", w.dir)
 	w.write(svc{name: "a", value: "2"}, svc{name: "b", value: "2", deps: []string{"a"}, scaled: true})
 	slowly(w, "a", "8s")
-	cmd := w.command(env, "deploy", w.dir)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	w.until("a is submitted", func() bool { return w.value("a") == "2" })
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
-	w.drover(exitOK, "unlock", w.name, "--force")
+	w.interrupted("a", "2")
 	scale("b", 2) // is to change
 	scale("c", 2) // is to go
 	w.drover(exitOK, "resume", w.name)
@@ -163,7 +162,7 @@ func scaledMeanwhile(t *testing.T, env []string) {
 	}
 
 	w.write(svc{name: "a", value: "3"}, svc{name: "b", value: "3", scaled: true}, svc{name: "c", value: "3", deps: []string{"b"}, crash: true})
-	proxy := devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
+	proxy := proxyOf(t, env)
 	var registrations atomic.Int64
 	proxy.Before(func(_ http.ResponseWriter, req *http.Request) bool {
 		if req.Method == http.MethodPut && req.URL.Path == "/v1/jobs" && registrations.Add(1) == 3 { // that of c
@@ -171,7 +170,7 @@ func scaledMeanwhile(t *testing.T, env []string) {
 		}
 		return true
 	})
-	out, code := run(w.command([]string{"NOMAD_ADDR=" + proxy.URL, env[1]}, "deploy", w.dir))
+	out, code := run(w.command(through(proxy, env), "deploy", w.dir))
 	if code != exitReverted || w.value("b") != "2" || count("b") != 3 {
 		t.Errorf("the deploy ended with %d, b has %s and %d:\n%s", code, w.value("b"), count("b"), out)
 	}
@@ -204,17 +203,10 @@ func backInterrupted(t *testing.T, env []string) {
 		w.drover(exitOK, "deploy", w.dir)
 		w.write(svc{name: "a", value: "2"}, svc{name: "b", value: "2", deps: []string{"a"}})
 		slowly(w, "b", "20s")
-		cmd := w.command(env, "deploy", w.dir)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		w.until("b is submitted", func() bool { return w.value("b") == "2" })
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		w.drover(exitOK, "unlock", w.name, "--force")
+		w.interrupted("b", "2")
 
-		proxy := devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
-		cmd = w.command([]string{"NOMAD_ADDR=" + proxy.URL, env[1]}, "abort", w.name, "--unreachable-after", "2s")
+		proxy := proxyOf(t, env)
+		cmd := w.command(through(proxy, env), "abort", w.name, "--unreachable-after", "2s")
 		var out bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &out
 		if err := cmd.Start(); err != nil {
@@ -257,7 +249,7 @@ func backInterrupted(t *testing.T, env []string) {
 // beginning with the first of its kind: longer than a single request is tried.
 // The record is not touched, and neither is anything while on says no.
 func dead(t *testing.T, env []string, on func() bool) []string {
-	proxy := devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
+	proxy := proxyOf(t, env)
 	var mu sync.Mutex
 	first := map[string]time.Time{}
 	proxy.Before(func(res http.ResponseWriter, req *http.Request) bool {
@@ -276,7 +268,7 @@ func dead(t *testing.T, env []string, on func() bool) []string {
 		http.Error(res, "No cluster leader", http.StatusInternalServerError)
 		return false
 	})
-	return []string{"NOMAD_ADDR=" + proxy.URL, env[1]}
+	return through(proxy, env)
 }
 
 // badNetwork: going back, and stopping what is not in the stack any more, is as
@@ -288,14 +280,7 @@ func badNetwork(t *testing.T, env []string) {
 	before := w.specs()
 	w.write(svc{name: "a", value: "2"}, svc{name: "b", value: "2", deps: []string{"a"}}, svc{name: "c", value: "1"})
 	slowly(w, "b", "20s")
-	cmd := w.command(env, "deploy", w.dir)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	w.until("b is submitted", func() bool { return w.value("b") == "2" })
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
-	w.drover(exitOK, "unlock", w.name, "--force")
+	w.interrupted("b", "2")
 	out, code := run(w.command(dead(t, env, func() bool { return true }), "abort", w.name))
 	if after := w.specs(); code != exitOK || fmt.Sprint(after) != fmt.Sprint(before) {
 		t.Errorf("the abort ended with %d:\n%s\nbefore\n%v\nafter\n%v", code, out, before, after)
@@ -330,7 +315,7 @@ func lostAndFailed(t *testing.T, env []string) {
 	stack(svc{name: "a", value: "1"})
 	w.drover(exitOK, "deploy", w.dir)
 	stack(svc{name: "a", value: "2", crash: true})
-	proxy := devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
+	proxy := proxyOf(t, env)
 	var gone atomic.Bool
 	proxy.Before(func(res http.ResponseWriter, req *http.Request) bool {
 		if !strings.HasPrefix(req.URL.Path, "/v1/job") {
@@ -350,7 +335,7 @@ func lostAndFailed(t *testing.T, env []string) {
 		}
 		return !gone.Load()
 	})
-	out, code := run(w.command([]string{"NOMAD_ADDR=" + proxy.URL, env[1]}, "deploy", w.dir, "--unreachable-after", "2s"))
+	out, code := run(w.command(through(proxy, env), "deploy", w.dir, "--unreachable-after", "2s"))
 	if code != exitCluster {
 		t.Errorf("the deploy ended with %d:\n%s", code, out)
 	}
@@ -377,14 +362,14 @@ func busyAnywhere(t *testing.T, env []string, verb string, slots chan struct{}) 
 		}
 		w.write(next...)
 		if verb == "resume" {
-			k := &killer{n: 18}
+			k := &killer{n: 18} // some services are submitted, not all
 			if out, code := k.run(w.command(k.serve(t, env), "deploy", w.dir)); code != -1 {
 				t.Fatalf("it was not killed: %s", out)
 			}
 			w.drover(exitOK, "unlock", w.name, "--force")
 			args = []string{"resume", w.name}
 		}
-		proxy := devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
+		proxy := proxyOf(t, env)
 		var begun atomic.Pointer[time.Time]
 		proxy.Wrote(func(write int) {
 			if write == n {
@@ -396,11 +381,10 @@ func busyAnywhere(t *testing.T, env []string, verb string, slots chan struct{}) 
 			if at := begun.Load(); at == nil || time.Since(*at) > 3*time.Second {
 				return true
 			}
-			status := []int{http.StatusInternalServerError, http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable}[n%4]
-			http.Error(res, http.StatusText(status), status)
+			unwell(res, n)
 			return false
 		})
-		out, code := run(w.command([]string{"NOMAD_ADDR=" + proxy.URL, env[1]}, args...))
+		out, code := run(w.command(through(proxy, env), args...))
 		if begun.Load() == nil {
 			return true
 		}
@@ -450,7 +434,7 @@ func endNotWritten(t *testing.T, env []string) {
 			w.drover(exitOK, "deploy", w.dir)
 			w.write(svc{name: "a", value: "2", crash: test.crash})
 			head := "/v1/var/" + record.Folder(w.name, "default") + "/releases/000002"
-			proxy := devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
+			proxy := proxyOf(t, env)
 			begun := sync.OnceValue(time.Now)
 			var struck atomic.Bool
 			proxy.Before(func(res http.ResponseWriter, req *http.Request) bool {
@@ -462,7 +446,7 @@ func endNotWritten(t *testing.T, env []string) {
 				http.Error(res, "bad gateway", http.StatusBadGateway)
 				return false
 			})
-			out, code := run(w.command([]string{"NOMAD_ADDR=" + proxy.URL, env[1]}, "deploy", w.dir, "--unreachable-after", test.silence))
+			out, code := run(w.command(through(proxy, env), "deploy", w.dir, "--unreachable-after", test.silence))
 			if code != test.code || !struck.Load() {
 				t.Errorf("the deploy ended with %d, want %d:\n%s", code, test.code, out)
 			}
@@ -484,7 +468,7 @@ func dnsUnanswered(t *testing.T, env []string) {
 	// begin returns when drover has asked in vain for what the stack wants of
 	// DNS, and asks again (a request is sent four times), or has ended.
 	begin := func(args ...string) (answer func(), end func() (string, int)) {
-		proxy := devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
+		proxy := proxyOf(t, env)
 		var n atomic.Int64
 		asked, done := make(chan struct{}), make(chan struct{})
 		proxy.Before(func(res http.ResponseWriter, req *http.Request) bool {
@@ -501,7 +485,7 @@ func dnsUnanswered(t *testing.T, env []string) {
 		var code int
 		go func() {
 			defer close(done)
-			out, code = run(w.command([]string{"NOMAD_ADDR=" + proxy.URL, env[1]}, args...))
+			out, code = run(w.command(through(proxy, env), args...))
 		}()
 		select {
 		case <-asked:

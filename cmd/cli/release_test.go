@@ -262,6 +262,17 @@ func (w *world) unlocked() {
 	}
 }
 
+// proxyOf is a proxy before the Nomad of env.
+func proxyOf(t *testing.T, env []string) *devtest.Proxy {
+	t.Helper()
+	return devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
+}
+
+// through is env for a program that goes through the proxy.
+func through(proxy *devtest.Proxy, env []string) []string {
+	return []string{"NOMAD_ADDR=" + proxy.URL, env[1]}
+}
+
 // killer kills a program when its n-th write to Nomad has been done there,
 // before the program knows.
 type killer struct {
@@ -274,7 +285,7 @@ type killer struct {
 
 func (k *killer) serve(t *testing.T, env []string) []string {
 	t.Helper()
-	k.proxy = devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
+	k.proxy = proxyOf(t, env)
 	k.proxy.Wrote(func(n int) {
 		k.mu.Lock()
 		defer k.mu.Unlock()
@@ -282,7 +293,7 @@ func (k *killer) serve(t *testing.T, env []string) []string {
 			_ = k.victim.Process.Kill()
 		}
 	})
-	return []string{"NOMAD_ADDR=" + k.proxy.URL, env[1]}
+	return through(k.proxy, env)
 }
 
 // run runs a command under the killer.
@@ -619,14 +630,7 @@ func takesOver(t *testing.T, env []string) {
 	// One that has submitted all, and was killed before it could say so.
 	w.write(append(version2(), svc{name: "z", value: "3"})...)
 	slowly(w, "z", "8s")
-	cmd := w.command(env, "deploy", w.dir)
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	w.until("z is submitted", func() bool { return w.value("z") == "3" })
-	_ = cmd.Process.Kill()
-	_ = cmd.Wait()
-	w.drover(exitOK, "unlock", w.name, "--force")
+	w.interrupted("z", "3")
 	w.until("z is healthy", func() bool {
 		d, _, err := w.nomad.Jobs().LatestDeployment(w.job("z"), nil)
 		return err == nil && d != nil && d.Status == api.DeploymentStatusSuccessful
@@ -717,6 +721,19 @@ func slowly(w *world, service, minHealthy string) {
 	}
 }
 
+// interrupted kills a deploy as soon as the service has the value.
+func (w *world) interrupted(service, value string) {
+	w.Helper()
+	cmd := w.command(w.env, "deploy", w.dir)
+	if err := cmd.Start(); err != nil {
+		w.Fatal(err)
+	}
+	w.until(service+" is submitted", func() bool { return w.value(service) == value })
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	w.drover(exitOK, "unlock", w.name, "--force")
+}
+
 func (w *world) until(what string, ok func() bool) {
 	w.Helper()
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -739,14 +756,7 @@ func moved(t *testing.T, env []string) {
 		w.drover(exitOK, "deploy", w.dir)
 		w.write(svc{name: "a", value: "2"}, svc{name: "b", value: "2", deps: []string{"a"}})
 		slowly(w, "a", "8s")
-		cmd := w.command(env, "deploy", w.dir)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		w.until("a is submitted", func() bool { return w.value("a") == "2" })
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-		w.drover(exitOK, "unlock", w.name, "--force")
+		w.interrupted("a", "2")
 		service := map[string]string{"resume": "b", "abort": "a"}[verb]
 		job, _, err := w.nomad.Jobs().Info(w.job(service), nil)
 		if err != nil {
