@@ -426,17 +426,6 @@ type leftover struct {
 }
 
 func left(l record.Service) leftover {
-	before := leftover{l.Before != "" && !l.BeforeStopped, l.Before, l.Planned}
-	switch l.Step {
-	case record.StepPending:
-		return before
-	case record.StepReverted:
-		before.index = l.Index
-		return before
-	case record.StepPruned:
-		return leftover{}
-	case record.StepPruning:
-		return leftover{runs: true, digest: l.Before, index: l.Planned}
-	}
-	return leftover{runs: l.Spec != "", digest: l.Spec, index: l.Index}
+	lo := l.Leftover()
+	return leftover{lo.Runs, lo.Digest, lo.Index}
 }
