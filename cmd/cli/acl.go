@@ -21,8 +21,6 @@ func newACL(streams *IO) *cobra.Command {
 		Short: "Print and make the ACL policies that drover needs in Nomad and Consul",
 		Example: `  drover acl policy --for deployer --stack ocis
   drover acl bootstrap`,
-		Args: noSubcommand,
-		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newACLPolicy(streams), newACLBootstrap(streams))
 	return cmd

@@ -37,13 +37,6 @@ unless --store names another. Renewals are the controller's; these commands
 are for the first issuance, for looking, and for the day it goes wrong.`,
 		Example: `  drover cert list
   drover cert issue ocis -e prod --dry-run`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("unknown command %q of %s", args[0], cmd.CommandPath())
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newCertList(streams), newCertStatus(streams), newCertPrepare(streams), newCertIssue(streams), newCertRenew(streams), newCertRevoke(streams),
 		newCertInspect(streams), newCertVerify(streams), newCertExport(streams), newCertAccount(streams))

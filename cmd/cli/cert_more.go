@@ -284,13 +284,6 @@ func newCertAccount(streams *IO) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "account", Short: "The ACME account of a store",
 		Example: "  drover cert account show",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("unknown command %q of %s", args[0], cmd.CommandPath())
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newCertAccountShow(streams), newCertAccountRollover(streams))
 	return cmd

@@ -30,22 +30,12 @@ down and up; no process does.`,
 		Example: `  drover dev up
   eval "$(drover dev env)"
   drover dev down --wipe`,
-		Args: noSubcommand,
-		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
 	var opts devcluster.Options
 	cmd.PersistentFlags().StringVar(&opts.Name, "name", devcluster.DefaultName, "name of the cluster")
 	cmd.PersistentFlags().StringVar(&opts.Dir, "dir", "", "directory of the cluster (default /var/lib/drover/dev/NAME for root,\n~/.local/state/drover/dev/NAME for others)")
 	cmd.AddCommand(newDevUp(streams, &opts), newDevDown(streams, &opts), newDevStatus(streams, &opts), newDevEnv(streams, &opts), newDevTools(streams), newDevSupervise(&opts))
 	return cmd
-}
-
-// noSubcommand refuses what is not a command of the group it is called on.
-func noSubcommand(cmd *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return usagef("%s: unknown command %q", cmd.CommandPath(), args[0])
-	}
-	return nil
 }
 
 // devError gives mistakes on the command line the exit code of such.
@@ -86,7 +76,7 @@ deny by default, HTTPS that asks for client certificates, Consul tokens for jobs
 by their workload identity. drover dev env prints the tokens and certificates.`,
 		Example: `  drover dev up
   drover dev up --servers 3 --clients 2`,
-		Args: noSubcommand,
+		Args: exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := devSupported(); err != nil {
 				return err
@@ -159,7 +149,7 @@ func newDevDown(streams *IO, opts *devcluster.Options) *cobra.Command {
 knows are kept, and the next up brings them back; --wipe removes them.`,
 		Example: `  drover dev down
   drover dev down --wipe`,
-		Args: noSubcommand,
+		Args: exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := devSupported(); err != nil {
 				return err
@@ -192,7 +182,7 @@ func newDevStatus(streams *IO, opts *devcluster.Options) *cobra.Command {
 		Use:     "status",
 		Short:   "Show what the dev cluster is made of and what runs",
 		Example: "  drover dev status",
-		Args:    noSubcommand,
+		Args:    exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := devSupported(); err != nil {
 				return err
@@ -249,7 +239,7 @@ func newDevEnv(streams *IO, opts *devcluster.Options) *cobra.Command {
 
     eval "$(drover dev env)"`,
 		Example: `  eval "$(drover dev env)"`,
-		Args:    noSubcommand,
+		Args:    exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := devSupported(); err != nil {
 				return err
@@ -332,7 +322,7 @@ func newDevSupervise(opts *devcluster.Options) *cobra.Command {
 		Use:    "supervise",
 		Short:  "Be the parent of a dev cluster's agents; dev up starts this",
 		Hidden: true,
-		Args:   noSubcommand,
+		Args:   exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return devError(devcluster.Supervise(opts.Dir))
 		},

@@ -225,7 +225,7 @@ func TestDevMistakes(t *testing.T) {
 		want string
 	}{
 		{[]string{"nonsense"}, `unknown command "nonsense"`},
-		{[]string{"up", "extra"}, `unknown command "extra"`},
+		{[]string{"up", "extra"}, "give no arguments"},
 		{[]string{"up", "--ports", "odd"}, `--ports is auto or default, not "odd"`},
 		{[]string{"up", "--servers", "many"}, "drover dev up: invalid argument"},
 		{[]string{"up", "--servers", "-1"}, "cannot be negative"},

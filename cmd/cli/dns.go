@@ -38,13 +38,6 @@ drover's is kept in a Nomad Variable: a record that drover did not make is left
 alone unless --adopt is given.`,
 		Example: `  drover dns plan ocis -e prod
   drover dns apply ocis -e prod`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("unknown command %q of %s", args[0], cmd.CommandPath())
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newDNSPlan(streams, false), newDNSPlan(streams, true), newDNSList(streams))
 	return cmd

@@ -19,13 +19,6 @@ func newEdge(streams *IO) *cobra.Command {
 		Use:     "edge",
 		Short:   "Look at the entrance from outside",
 		Example: "  drover edge status",
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("unknown command %q of %s", args[0], cmd.CommandPath())
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newEdgeStatus(streams))
 	return cmd

@@ -70,19 +70,17 @@ func newRoot(streams *IO) *cobra.Command {
   drover deploy mycloud -e prod`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("unknown command %q", args[0])
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, args []string) error { return cmd.Help() },
 	}
 	root.SetIn(streams.In)
 	root.SetOut(streams.Out)
 	root.SetErr(streams.Err)
 	root.PersistentFlags().BoolVar(&streams.GitHub, "github", false, "tell what went wrong as annotations of GitHub Actions, too")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		// A group has few flags: those that follow a misspelled command are
+		// that command's.
+		if cmd.HasSubCommands() && cmd.Flags().NArg() > 0 {
+			return unknownCommand(cmd, cmd.Flags().Args())
+		}
 		return usagef("%s: %s", cmd.CommandPath(), err)
 	})
 	root.AddCommand(newVersion(streams), newRender(streams), newStacks(streams), newInit(streams), newLint(streams))
@@ -90,8 +88,42 @@ func newRoot(streams *IO) *cobra.Command {
 	root.AddCommand(newPlan(streams), newDrift(streams), newAdopt(streams), newRedeploy(streams), newSchedule(streams), newDeploy(streams), newStatus(streams), newDestroy(streams), newLogs(streams), newCheck(streams), newSecrets(streams), newExitCodes())
 	root.AddCommand(newDoctor(streams), newACL(streams))
 	root.AddCommand(newHistory(streams), newShow(streams), newDiff(streams), newRollback(streams), newResume(streams), newAbort(streams), newPause(streams), newPromote(streams), newApprove(streams), newUnlock(streams))
+	completeGroups(root)
 	completeWords(root)
 	return root
+}
+
+// completeGroups makes every command that has commands of its own print its
+// help, and refuse a word that is none of them.
+func completeGroups(cmd *cobra.Command) {
+	if !cmd.HasSubCommands() {
+		return
+	}
+	cmd.Args = unknownCommand
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
+	for _, sub := range cmd.Commands() {
+		completeGroups(sub)
+	}
+}
+
+// unknownCommand refuses args[0], which is no command of the group cmd, and
+// suggests the commands with a similar name. It returns nil if args is empty.
+func unknownCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	var similar []string
+	for _, name := range cmd.SuggestionsFor(args[0]) {
+		if !strings.HasPrefix(args[0], name[:1]) {
+			continue // a typing error is rarely in the first letter, and "histroy" is not "destroy"
+		}
+		similar = append(similar, fmt.Sprintf("%q", cmd.CommandPath()+" "+name))
+	}
+	if len(similar) > 0 {
+		return usagef("%s: unknown command %q; did you mean %s?", cmd.CommandPath(), args[0], strings.Join(similar, " or "))
+	}
+	return usagef("%s: unknown command %q", cmd.CommandPath(), args[0])
 }
 
 // normalizeFlags turns Nomad's single-dash long flags (-var, -var-file=x)

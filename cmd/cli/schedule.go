@@ -29,13 +29,6 @@ func newSchedule(streams *IO) *cobra.Command {
 environment, as periodic jobs in Nomad. Each starts a drover inside the cluster,
 which works from the record of the last release and needs no files.`,
 		Example: "  drover schedule apply ocis -e prod\n  drover schedule list ocis -e prod\n  drover schedule history ocis nightly -e prod",
-		Args: func(_ *cobra.Command, args []string) error {
-			if len(args) > 0 {
-				return usagef("drover schedule: unknown command %q", args[0])
-			}
-			return nil
-		},
-		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	cmd.AddCommand(newScheduleApply(streams), newScheduleList(streams), newScheduleRun(streams), newScheduleHistory(streams), newScheduleFire(streams))
 	cmd.AddCommand(newSchedulePause(streams, true), newSchedulePause(streams, false))
