@@ -42,6 +42,13 @@ down: build ## stop what `make up` started; data is kept
 tools: build ## the programs of the dev cluster, built once
 	@bin/drover dev tools >/dev/null
 
+.PHONY: pin
+pin: ## another version of a program of the dev cluster: make pin TOOL=nomad GET=github.com/hashicorp/nomad@v1.11.4
+	@dir=$$PWD/devcluster/pins/$(TOOL); tmp=$$(mktemp -d); trap 'rm -rf "$$tmp"' EXIT
+	(cd "$$dir" && find . -name '*.txt' -exec sh -c 'mkdir -p "$$1/$$(dirname "$$2")" && cp "$$2" "$$1/$${2%.txt}"' sh "$$tmp" {} \;)
+	(cd "$$tmp" && go get $(GET))
+	for f in go.mod go.sum; do cp "$$tmp/$$f" "$$dir/$$f.txt"; done
+
 .PHONY: test
 test: lint vuln tools ## all tests; unit and end-to-end side by side, for both wait more than they work
 	@$(MAKE) --no-print-directory -j2 -o tools e2e unit

@@ -1,6 +1,7 @@
 package devcluster
 
 import (
+	"io/fs"
 	"regexp"
 	"strings"
 )
@@ -18,14 +19,13 @@ const (
 // be installed.
 const PowerDNS = "powerdns"
 
-// Tools finds the programs that a dev cluster and its tasks run. A program on
-// PATH is taken when its version fits; otherwise it is built, once, from the
-// module in tools/ that pins it. The zero Tools is ready to use.
+// Tools finds the programs that a dev cluster and its tasks run. It takes a
+// program from PATH if its version fits, and otherwise builds it, once, from
+// the module that pins it. The zero Tools is ready to use.
 type Tools struct {
-	// SourceDir is the directory with one Go module per tool. When empty it
-	// is $DROVER_TOOLS_DIR, or the tools/ directory of the checkout that the
-	// working directory or this executable is in.
-	SourceDir string
+	// Pins has one Go module per program, in the form of package pins, whose
+	// modules are the default.
+	Pins fs.FS
 	// CacheDir is where builds are kept: by default
 	// ${XDG_CACHE_HOME:-~/.cache}/drover/tools.
 	CacheDir string
@@ -41,7 +41,7 @@ type Tools struct {
 // tool is how to recognize and build one program.
 type tool struct {
 	name   string
-	module string // directory under tools/
+	module string // directory in Tools.Pins
 	main   string // package to build
 	wants  string // the version that fits, for a person
 	fits   *regexp.Regexp
@@ -58,8 +58,8 @@ type tool struct {
 // tools are built without Nomad's "release" tag, so that mock_driver is there.
 func lookupTool(name string) (tool, error) {
 	all := []tool{
-		{name: Nomad, module: "nomad", main: "github.com/hashicorp/nomad", wants: "1.11", ask: true, cgo: true,
-			fits: regexp.MustCompile(`^Nomad v1\.11\.\d+(\s|$)`)},
+		{name: Nomad, module: "nomad", main: "github.com/hashicorp/nomad", wants: "1.11 or 2.0", ask: true, cgo: true,
+			fits: regexp.MustCompile(`^Nomad v(1\.11|2\.0)\.\d+(\s|$)`)},
 		{name: Consul, module: "consul", main: "github.com/hashicorp/consul", wants: "1.20", ask: true,
 			fits: regexp.MustCompile(`^Consul v1\.20\.\d+(\s|$)`)},
 		{name: OCIS, module: "ocis", main: "github.com/owncloud/ocis/v2/ocis/cmd/ocis", wants: "2.0.0", cgo: true,

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +18,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/drover-nomad/drover/devcluster/pins"
 )
 
 // Path returns the path of the named program, which it builds if need be.
@@ -106,36 +109,12 @@ func (t tool) builtVersion(path string) string {
 	return ""
 }
 
-// sourceDir finds the tools/ directory.
-func (t Tools) sourceDir() (string, error) {
-	for _, dir := range []string{t.SourceDir, os.Getenv("DROVER_TOOLS_DIR")} {
-		if dir != "" {
-			return filepath.Abs(dir)
-		}
+// module is the directory of one module of the pins.
+func (t Tools) module(name string) (fs.FS, error) {
+	if t.Pins != nil {
+		return fs.Sub(t.Pins, name)
 	}
-	var starts []string
-	if wd, err := os.Getwd(); err == nil {
-		starts = append(starts, wd)
-	}
-	if exe, err := os.Executable(); err == nil {
-		if exe, err = filepath.EvalSymlinks(exe); err == nil {
-			starts = append(starts, filepath.Dir(exe))
-		}
-	}
-	for _, dir := range starts {
-		for {
-			mod, err := os.ReadFile(filepath.Join(dir, "tools", "nomad", "go.mod"))
-			if err == nil && strings.HasPrefix(string(mod), "module github.com/drover-nomad/drover/tools/nomad\n") {
-				return filepath.Join(dir, "tools"), nil
-			}
-			up := filepath.Dir(dir)
-			if up == dir {
-				break
-			}
-			dir = up
-		}
-	}
-	return "", errors.New("drover's tools/ directory is not above the working directory: run drover inside its checkout, or set DROVER_TOOLS_DIR")
+	return fs.Sub(pins.FS, name)
 }
 
 func (t Tools) cacheDir() (string, error) {
@@ -154,16 +133,15 @@ func (t Tools) build(ctx context.Context, tl tool, other string) (string, error)
 	cannot := func(err error) error {
 		return fmt.Errorf("%s %s is needed (%s) and cannot be built: %w", tl.name, tl.wants, other, err)
 	}
-	src, err := t.sourceDir()
+	module, err := t.module(tl.module)
 	if err != nil {
 		return "", cannot(err)
 	}
-	src = filepath.Join(src, tl.module)
 	cache, err := t.cacheDir()
 	if err != nil {
 		return "", cannot(err)
 	}
-	key, version, err := tl.key(src, t.flags())
+	key, version, err := tl.key(module, t.flags())
 	if err != nil {
 		return "", cannot(err)
 	}
@@ -193,7 +171,15 @@ func (t Tools) build(ctx context.Context, tl tool, other string) (string, error)
 	t.event(Event{Subject: tl.name, Text: fmt.Sprintf("building %s (%s); this is done once", version, other)})
 	tmp := filepath.Join(dir, "."+tl.name+".new") // ours: the lock is held
 	defer func() { _ = os.Remove(tmp) }()
-	if err := t.goBuild(ctx, tl, src, tmp); err != nil {
+	src, err := os.MkdirTemp(dir, ".src.*")
+	if err == nil {
+		defer func() { _ = os.RemoveAll(src) }()
+		err = extract(module, src)
+	}
+	if err == nil {
+		err = t.goBuild(ctx, tl, src, tmp)
+	}
+	if err != nil {
 		if ctx.Err() != nil {
 			return "", fmt.Errorf("building %s: %w", tl.name, ctx.Err())
 		}
@@ -211,12 +197,33 @@ func isExecutable(path string) bool {
 	return err == nil && fi.Mode().IsRegular() && fi.Mode()&0o100 != 0
 }
 
-// key names a build: all that makes it what it is. version is what the module
-// pins, for a person.
-func (t tool) key(src string, flags []string) (key, version string, err error) {
+// pinSuffix ends the name of each file of a pinned module: see [pins.FS].
+const pinSuffix = ".txt"
+
+// extract writes a pinned module to dir, as go build wants it.
+func extract(module fs.FS, dir string) error {
+	return fs.WalkDir(module, ".", func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		text, err := fs.ReadFile(module, path)
+		if err != nil {
+			return err
+		}
+		target := filepath.Join(dir, filepath.FromSlash(strings.TrimSuffix(path, pinSuffix)))
+		if err := os.MkdirAll(filepath.Dir(target), 0o755); err != nil { // #nosec G301 -- source code, no secrets
+			return err
+		}
+		return os.WriteFile(target, text, 0o644) // #nosec G306 -- as above
+	})
+}
+
+// key identifies a build by everything that its result depends on. version is
+// the pinned version, for a person.
+func (t tool) key(module fs.FS, flags []string) (key, version string, err error) {
 	h := sha256.New()
 	for _, name := range []string{"go.mod", "go.sum"} {
-		b, err := os.ReadFile(filepath.Join(src, name))
+		b, err := fs.ReadFile(module, name+pinSuffix)
 		if err != nil {
 			return "", "", err
 		}

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"testing/fstest"
 
 	"github.com/drover-nomad/drover/devcluster"
 )
@@ -37,9 +38,11 @@ func pathWithout(t *testing.T, scripts map[string]string) string {
 	return bin
 }
 
-// TestBuild builds the smallest tool from its pins, once for all who ask.
+// TestBuild builds the smallest program from the pins in the binary, outside of
+// any checkout, and once for three callers.
 func TestBuild(t *testing.T) {
 	pathWithout(t, nil)
+	t.Chdir(t.TempDir())
 	cache := filepath.Join(t.TempDir(), "cache")
 	var (
 		mu     sync.Mutex
@@ -75,7 +78,7 @@ func TestBuild(t *testing.T) {
 		}
 		// The build is on PATH now, and found there by its build information.
 		t.Setenv("PATH", filepath.Dir(path))
-		tools := devcluster.Tools{CacheDir: filepath.Join(cache, "unused"), SourceDir: "/nowhere"}
+		tools := devcluster.Tools{CacheDir: filepath.Join(cache, "unused"), Pins: fstest.MapFS{}}
 		if got, err := tools.Path(t.Context(), devcluster.Pebble); err != nil || got != path {
 			t.Errorf("on PATH: %s, %v", got, err)
 		}
@@ -114,19 +117,12 @@ func onlyLocks(t *testing.T, cache string) {
 
 func TestBuildFails(t *testing.T) {
 	pathWithout(t, nil)
-	src := t.TempDir()
-	if err := os.Mkdir(filepath.Join(src, "pebble"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	for name, text := range map[string]string{
-		"go.mod": "module m\n\ngo 1.26\n", "go.sum": "",
-	} {
-		if err := os.WriteFile(filepath.Join(src, "pebble", name), []byte(text), 0o644); err != nil {
-			t.Fatal(err)
-		}
+	empty := fstest.MapFS{
+		"pebble/go.mod.txt": {Data: []byte("module m\n\ngo 1.26\n")},
+		"pebble/go.sum.txt": {},
 	}
 	cache := t.TempDir()
-	_, err := devcluster.Tools{CacheDir: cache, SourceDir: src}.Path(t.Context(), devcluster.Pebble)
+	_, err := devcluster.Tools{CacheDir: cache, Pins: empty}.Path(t.Context(), devcluster.Pebble)
 	if err == nil || !strings.Contains(err.Error(), "building pebble: ") || !strings.Contains(err.Error(), "the last lines of the build are:\n  cannot find module providing package") {
 		t.Errorf("a build that fails: %v", err)
 	}
@@ -161,9 +157,9 @@ func TestWrongVersion(t *testing.T) {
 		"consul": "echo Consul v1.20.9; echo 'Build Date …'",
 		"pebble": "echo never run; exit 1",
 	})
-	tools := devcluster.Tools{SourceDir: "/nowhere", CacheDir: t.TempDir()}
+	tools := devcluster.Tools{Pins: fstest.MapFS{}, CacheDir: t.TempDir()}
 	_, err := tools.Path(t.Context(), devcluster.Nomad)
-	if err == nil || !strings.Contains(err.Error(), "nomad 1.11 is needed ("+bin+"/nomad is Nomad v1.9.7)") {
+	if err == nil || !strings.Contains(err.Error(), "nomad 1.11 or 2.0 is needed ("+bin+"/nomad is Nomad v1.9.7)") {
 		t.Errorf("an old Nomad: %v", err)
 	}
 	if path, err := tools.Path(t.Context(), devcluster.Consul); err != nil || path != filepath.Join(bin, "consul") {
@@ -174,6 +170,12 @@ func TestWrongVersion(t *testing.T) {
 	}
 	if _, err = tools.Path(t.Context(), devcluster.OCIS); err == nil || !strings.Contains(err.Error(), "ocis 2.0.0 is needed (not on PATH)") {
 		t.Errorf("no ocis: %v", err)
+	}
+	for _, version := range []string{"1.11.3", "2.0.0", "2.0.4"} {
+		bin := pathWithout(t, map[string]string{"nomad": "echo Nomad v" + version})
+		if path, err := tools.Path(t.Context(), devcluster.Nomad); err != nil || path != filepath.Join(bin, "nomad") {
+			t.Errorf("Nomad %s on PATH: got %q, %v, want the one on PATH", version, path, err)
+		}
 	}
 	var invalid *devcluster.InvalidError
 	if _, err = tools.Path(t.Context(), "vault"); !errors.As(err, &invalid) {
