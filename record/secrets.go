@@ -25,7 +25,8 @@ const Layout = 1
 const (
 	layoutItem = "_layout" // in the master
 	infoItem   = "_info"   // in the master: when each secret was made, as JSON
-	markerItem = "_drover" // in a job's variable: drover owns it; its layout
+	markerItem = "_drover" // in a job's variable: drover made it; its layout
+	ownerItem  = "_owner"  // in a job's variable: the stack and environment that own it
 )
 
 // Secrets are the secrets of one stack in one environment: a master copy in
@@ -36,6 +37,7 @@ type Secrets struct {
 	targets    map[string]*api.Client // of jobs that are elsewhere
 	stack, env string
 	now        func() time.Time
+	own        *ownLines
 }
 
 // OpenSecrets makes no request. now is the clock for certificates; nil is
@@ -44,7 +46,7 @@ func OpenSecrets(client *api.Client, stackName, env string, now func() time.Time
 	if now == nil {
 		now = time.Now
 	}
-	return &Secrets{client: client, stack: stackName, env: env, now: now}
+	return &Secrets{client: client, stack: stackName, env: env, now: now, own: &ownLines{}}
 }
 
 // At makes the variables of jobs by the client of their target. Jobs of a
@@ -299,8 +301,11 @@ func generate(spec *stack.Secret) (string, error) {
 type jobVariable struct {
 	job   render.Job
 	id    string
-	items map[string]string
+	items map[string]string // nil when there is none
 	index uint64
+	owner SecretOwner
+
+	namespace string // where the variable is, as Nomad names it
 }
 
 func (v *jobVariable) path() string { return "nomad/jobs/" + v.id }
@@ -315,33 +320,89 @@ func (v *jobVariable) places() (namespace, region string) {
 	return namespace, region
 }
 
-// readJobs reads the variables of the jobs that need secrets.
+// readJobs reads the variables of the jobs that need secrets. It returns an
+// error for a variable that drover did not make or that another stack owns.
 func (s *Secrets) readJobs(ctx context.Context, jobs []render.Job) ([]*jobVariable, error) {
-	var vars []*jobVariable
-	for _, j := range jobs {
-		if len(j.Secrets) > 0 {
-			vars = append(vars, &jobVariable{job: j, id: *j.Job.ID})
+	vars, err := s.peekJobs(ctx, slices.DeleteFunc(slices.Clone(jobs), func(j render.Job) bool { return len(j.Secrets) == 0 }))
+	if err != nil {
+		return nil, err
+	}
+	for _, v := range vars {
+		if v.index > 0 && v.items[markerItem] == "" {
+			return nil, fmt.Errorf("the Nomad Variable %s was not made by drover and would be overwritten; move its items elsewhere and delete it with `nomad var purge %s`", v.path(), v.path())
+		}
+		if err := s.checkOwner(v); err != nil {
+			return nil, err
 		}
 	}
-	return vars, each(len(vars), func(i int) error {
-		v := vars[i]
-		namespace, region := v.places()
-		got, _, err := s.of(v.job).Variables().Peek(v.path(), (&api.QueryOptions{Namespace: namespace, Region: region}).WithContext(ctx))
-		if err != nil {
-			return fmt.Errorf("reading the variable of job %s: %w", v.id, err)
+	return vars, nil
+}
+
+// peekJobs reads the variables of jobs, whoever made them.
+func (s *Secrets) peekJobs(ctx context.Context, jobs []render.Job) ([]*jobVariable, error) {
+	vars := make([]*jobVariable, len(jobs))
+	return vars, each(len(jobs), func(i int) error {
+		vars[i] = &jobVariable{job: jobs[i], id: *jobs[i].Job.ID}
+		return s.peekJob(ctx, vars[i])
+	})
+}
+
+// peekJob reads one variable and its owner.
+func (s *Secrets) peekJob(ctx context.Context, v *jobVariable) error {
+	namespace, region := v.places()
+	got, _, err := s.of(v.job).Variables().Peek(v.path(), (&api.QueryOptions{Namespace: namespace, Region: region}).WithContext(ctx))
+	if err != nil {
+		return fmt.Errorf("reading the variable of job %s: %w", v.id, err)
+	}
+	v.items, v.index, v.owner = nil, 0, s.owner()
+	if got == nil {
+		return nil
+	}
+	v.items, v.index, v.namespace = got.Items, got.ModifyIndex, got.Namespace
+	if v.items[markerItem] == "" {
+		return nil
+	}
+	if err := checkLayout(v.items[markerItem], "the items of "+v.path()); err != nil {
+		return err
+	}
+	v.owner, err = s.findOwner(ctx, v)
+	return err
+}
+
+// rewrite changes the items of a job's variable and writes it if f changed
+// anything. When another client writes in between, it reads the variable and
+// calls f once more.
+func (s *Secrets) rewrite(ctx context.Context, v *jobVariable, f func(items map[string]string) error) error {
+	for attempt := 0; ; attempt++ {
+		items := maps.Clone(v.items)
+		if items == nil {
+			items = map[string]string{}
 		}
-		if got == nil {
-			return nil
-		}
-		if got.Items[markerItem] == "" {
-			return fmt.Errorf("the Nomad Variable %s was not made by drover and would be overwritten; move its items elsewhere and delete it with `nomad var purge %s`", v.path(), v.path())
-		}
-		if err := checkLayout(got.Items[markerItem], "the items of "+v.path()); err != nil {
+		if err := f(items); err != nil {
 			return err
 		}
-		v.items, v.index = got.Items, got.ModifyIndex
-		return nil
-	})
+		if maps.Equal(items, v.items) {
+			return nil
+		}
+		namespace, region := v.places()
+		out, err := writeChecked(ctx, s.of(v.job), &api.Variable{Path: v.path(), Items: items, ModifyIndex: v.index},
+			&api.WriteOptions{Namespace: namespace, Region: region})
+		var conflict errConflict
+		switch {
+		case err == nil:
+			v.items, v.index = items, out.ModifyIndex
+			return nil
+		case !errors.As(err, &conflict) || attempt == 4:
+			return fmt.Errorf("writing the variable of job %s: %w", v.id, err)
+		}
+		was := v.owner
+		if err := s.peekJob(ctx, v); err != nil {
+			return err
+		}
+		if v.items[markerItem] == "" && v.index > 0 || v.owner != was {
+			return fmt.Errorf("writing the variable of job %s: %w", v.id, err)
+		}
+	}
 }
 
 // publish gives each job just its items and returns the IDs of those that
@@ -356,7 +417,7 @@ func (s *Secrets) publish(ctx context.Context, specs []*stack.Secret, vars []*jo
 	}
 	wanted := make([]map[string]string, len(vars))
 	for i, v := range vars {
-		w := map[string]string{markerItem: strconv.Itoa(Layout)}
+		w := map[string]string{markerItem: strconv.Itoa(Layout), ownerItem: s.owner().item()}
 		for _, name := range v.job.Secrets {
 			if items[name] == nil {
 				return nil, fmt.Errorf("job %s asks for secret %q, which stack %s does not have", v.id, name, s.stack)
@@ -371,7 +432,7 @@ func (s *Secrets) publish(ctx context.Context, specs []*stack.Secret, vars []*jo
 	var written []string
 	err := each(len(vars), func(i int) error {
 		v := vars[i]
-		if maps.Equal(v.items, wanted[i]) {
+		if equalItems(v.items, wanted[i]) {
 			return nil
 		}
 		namespace, region := v.places()
@@ -389,14 +450,61 @@ func (s *Secrets) publish(ctx context.Context, specs []*stack.Secret, vars []*jo
 	return written, err
 }
 
-// refresh brings the variables that jobs already have up to date.
-func (s *Secrets) refresh(ctx context.Context, specs []*stack.Secret, jobs []render.Job, m *master) ([]string, error) {
-	vars, err := s.readJobs(ctx, jobs)
+// equalItems compares what tasks read: a variable of an older drover, which does
+// not name its owner, is written only when something else in it changes.
+func equalItems(a, b map[string]string) bool {
+	but := func(m map[string]string) map[string]string {
+		m = maps.Clone(m)
+		delete(m, ownerItem)
+		return m
+	}
+	return maps.Equal(but(a), but(b))
+}
+
+// held reads the variables that jobs have and that are ours, also those of jobs
+// that declare no secrets any more. It returns an error, before anything is
+// written, for a job whose declared secrets another stack owns.
+func (s *Secrets) held(ctx context.Context, jobs []render.Job) ([]*jobVariable, error) {
+	vars, err := s.peekJobs(ctx, jobs)
 	if err != nil {
 		return nil, err
 	}
-	vars = slices.DeleteFunc(vars, func(v *jobVariable) bool { return v.index == 0 })
-	return s.publish(ctx, specs, vars, m)
+	for _, v := range vars {
+		if len(v.job.Secrets) > 0 && v.items[markerItem] != "" {
+			if err := s.checkOwner(v); err != nil {
+				return nil, err
+			}
+		}
+	}
+	return slices.DeleteFunc(vars, func(v *jobVariable) bool { return v.items[markerItem] == "" || v.owner != s.owner() }), nil
+}
+
+// refresh gives the items that the variables of jobs have the values of the
+// master and returns the IDs of the jobs whose variable was written. It adds and
+// removes no items: the versions that run need them, whatever the stack's files
+// declare by now.
+func (s *Secrets) refresh(ctx context.Context, vars []*jobVariable, m *master) ([]string, error) {
+	var mu sync.Mutex
+	var written []string
+	err := each(len(vars), func(i int) error {
+		v, index := vars[i], vars[i].index
+		err := s.rewrite(ctx, v, func(items map[string]string) error {
+			for name := range items {
+				if value := m.items[name]; value != "" && items[name] != value {
+					items[name], items[ownerItem] = value, s.owner().item()
+				}
+			}
+			return nil
+		})
+		if err == nil && v.index != index {
+			mu.Lock()
+			written = append(written, v.id)
+			mu.Unlock()
+		}
+		return err
+	})
+	slices.Sort(written)
+	return written, err
 }
 
 // Set gives a secret a value, and returns the jobs whose variable changed.
@@ -411,6 +519,10 @@ func (s *Secrets) Set(ctx context.Context, specs []*stack.Secret, jobs []render.
 	if value.text == "" {
 		return nil, fmt.Errorf("the value of secret %s is empty", name)
 	}
+	vars, err := s.held(ctx, jobs)
+	if err != nil {
+		return nil, err
+	}
 	m, err := s.update(ctx, func(m *master) error {
 		if m.items[name] != value.text {
 			m.items[name] = value.text
@@ -421,7 +533,7 @@ func (s *Secrets) Set(ctx context.Context, specs []*stack.Secret, jobs []render.
 	if err != nil {
 		return nil, err
 	}
-	return s.refresh(ctx, specs, jobs, m)
+	return s.refresh(ctx, vars, m)
 }
 
 // Rotate makes a new value in the master and in the variables of the jobs,
@@ -429,6 +541,10 @@ func (s *Secrets) Set(ctx context.Context, specs []*stack.Secret, jobs []render.
 // leaf from the same CA.
 func (s *Secrets) Rotate(ctx context.Context, specs []*stack.Secret, jobs []render.Job, name string) ([]string, error) {
 	spec, err := s.find(specs, name)
+	if err != nil {
+		return nil, err
+	}
+	vars, err := s.held(ctx, jobs)
 	if err != nil {
 		return nil, err
 	}
@@ -448,7 +564,7 @@ func (s *Secrets) Rotate(ctx context.Context, specs []*stack.Secret, jobs []rend
 	if err != nil {
 		return nil, err
 	}
-	return s.refresh(ctx, specs, jobs, m)
+	return s.refresh(ctx, vars, m)
 }
 
 func (s *Secrets) find(specs []*stack.Secret, name string) (*stack.Secret, error) {
@@ -549,18 +665,16 @@ func (s *Secrets) List(ctx context.Context, specs []*stack.Secret) ([]Listed, er
 	return out, nil
 }
 
-// Purge deletes the master and the variables of the jobs, those that drover
-// made.
+// Purge deletes the master and those variables of the jobs that the stack owns
+// in this environment.
 func (s *Secrets) Purge(ctx context.Context, jobs []render.Job) error {
-	vars, err := s.readJobs(ctx, jobs)
+	vars, err := s.peekJobs(ctx, jobs)
 	if err != nil {
 		return err
 	}
+	vars = slices.DeleteFunc(vars, func(v *jobVariable) bool { return v.items[markerItem] == "" || v.owner != s.owner() })
 	err = each(len(vars), func(i int) error {
 		v := vars[i]
-		if v.index == 0 {
-			return nil
-		}
 		namespace, region := v.places()
 		w := (&api.WriteOptions{Namespace: namespace, Region: region}).WithContext(ctx)
 		if _, err := s.of(v.job).Variables().CheckedDelete(v.path(), v.index, w); err != nil {
@@ -575,6 +689,10 @@ func (s *Secrets) Purge(ctx context.Context, jobs []render.Job) error {
 	if err != nil || m.index == 0 {
 		return err
 	}
+	return s.deleteMaster(ctx, m)
+}
+
+func (s *Secrets) deleteMaster(ctx context.Context, m *master) error {
 	if _, err := s.client.Variables().CheckedDelete(s.Path(), m.index, (&api.WriteOptions{}).WithContext(ctx)); err != nil {
 		return fmt.Errorf("deleting the secrets of stack %s: %w", s.stack, withoutItems(err))
 	}

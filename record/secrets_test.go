@@ -182,6 +182,7 @@ func TestOnCluster(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *api.Client, *tamper){
 		"ensure": testEnsure, "given": testGiven, "foreign variable": testForeignVariable, "newer layout": testNewerLayout,
 		"conflict": testConflict, "rotate": testRotate, "transfer": testTransfer, "busy": testBusy, "import": testImportForeign, "purge": testPurge,
+		"owner": testSecretOwner, "unmarked variable": testUnmarkedVariable, "move secrets": testMoveSecrets,
 		"lock": testLock, "lock of the dead": testLockOfTheDead, "releases": testReleases, "journal": testJournal, "take over": testTakeOver, "keep": testKeep, "newer release": testNewerRelease,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -224,10 +225,10 @@ func testEnsure(t *testing.T, c *api.Client, rt *tamper) {
 	if master["_layout"] != "1" || len(master["jwt"]) != 24 || master["ldap_ca_key"] == "" {
 		t.Errorf("master has %v", slices.Sorted(maps.Keys(master)))
 	}
-	if !maps.Equal(a, map[string]string{"_drover": "1", "jwt": master["jwt"], "ldap_ca": master["ldap_ca"]}) {
+	if !maps.Equal(a, map[string]string{"_drover": "1", "_owner": "ensure/default", "jwt": master["jwt"], "ldap_ca": master["ldap_ca"]}) {
 		t.Errorf("a has %v", slices.Sorted(maps.Keys(a)))
 	}
-	if got := slices.Sorted(maps.Keys(b)); !slices.Equal(got, []string{"_drover", "ldap_ca", "ldap_cert", "ldap_key"}) {
+	if got := slices.Sorted(maps.Keys(b)); !slices.Equal(got, []string{"_drover", "_owner", "ldap_ca", "ldap_cert", "ldap_key"}) {
 		t.Errorf("b has %v", got)
 	}
 	if items(t, c, "nomad/jobs/ensure-c") != nil {

@@ -57,6 +57,10 @@ func (s *Secrets) Import(ctx context.Context, specs []*stack.Secret, jobs []rend
 	if err != nil {
 		return rep, err
 	}
+	vars, err := s.held(ctx, jobs)
+	if err != nil {
+		return rep, err
+	}
 	fresh := rep
 	m, err := s.update(ctx, func(m *master) error {
 		rep = fresh
@@ -82,7 +86,7 @@ func (s *Secrets) Import(ctx context.Context, specs []*stack.Secret, jobs []rend
 	if err != nil {
 		return rep, err
 	}
-	rep.Jobs, err = s.refresh(ctx, specs, jobs, m)
+	rep.Jobs, err = s.refresh(ctx, vars, m)
 	return rep, err
 }
 
