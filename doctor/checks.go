@@ -10,7 +10,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"github.com/drover-nomad/drover/consul"
+	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 )
 
@@ -401,7 +401,7 @@ func clocks(f *Facts, _ Needs) []Finding {
 func consulNomad(f *Facts, n Needs) []Finding {
 	need := len(n.Jobs) == 0
 	for _, j := range n.Jobs {
-		need = need || len(consul.Services(j.Job)) > 0
+		need = need || rollout.NeedsConsul([]render.Job{j})
 	}
 	if !need || f.Missing["nodes"] != nil || f.Missing["consul"] != nil {
 		return nil // versions says what is missing

@@ -75,6 +75,10 @@ func TestOnCluster(t *testing.T) {
 		{"Former", testFormer},
 		{"PlanTrouble", testPlanTrouble},
 		{"SavedPlan", testSavedPlan},
+		{"PortLabelOfNoPort", testPortLabelOfNoPort},
+		{"ServiceWithoutChecks", testServiceWithoutChecks},
+		{"NodeCheckWarning", testNodeCheckWarning},
+		{"NativeServices", testNativeServices},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -51,7 +51,7 @@ func (f *follower) run(ctx context.Context) ServiceResult {
 		return f.ended(ctx, wctx, err)
 	}
 	if names := consul.Names(s.spec.consul); len(names) > 0 && f.clients.Consul != nil {
-		f.watcher = consul.Watch(wctx, f.clients.Consul, names)
+		f.watcher = consul.Watch(wctx, f.clients.Consul, f.clients.consulDatacenters, names)
 	}
 
 	n, err := f.until(wctx)
@@ -289,6 +289,9 @@ func (f *follower) until(ctx context.Context) (snapshot, error) {
 				f.result.DeploymentID = n.deployment.ID
 			}
 			health := f.consulHealth(ctx, n)
+			if v.outcome == Deployed && health.Healthy() {
+				health = f.nativeHealth(ctx, n)
+			}
 			if v.outcome == Deployed && !health.Healthy() {
 				v.outcome, v.waiting = "", describe(health.Failing)
 			} else if v.outcome == "" && len(health.Failing) > 0 && health.Failing[0].Status != consul.Missing {
@@ -373,8 +376,10 @@ func (f *follower) pause(ctx context.Context) error {
 	if !f.since.IsZero() {
 		again = min(again, f.opts.BlockedGrace-time.Since(f.since)+10*time.Millisecond)
 	}
-	if slices.ContainsFunc(f.failing, func(c consul.Failing) bool { return c.Output == "" && c.Check != "" }) {
-		again = min(again, time.Second) // the check has not run yet
+	if slices.ContainsFunc(f.failing, func(c consul.Failing) bool {
+		return c.Provider != "" || c.Output == "" && c.Check != ""
+	}) {
+		again = min(again, time.Second) // the check has not run yet, or no event tells of it
 	}
 	timer := time.NewTimer(max(again, time.Millisecond))
 	defer timer.Stop()
@@ -523,13 +528,7 @@ func (f *follower) consulHealth(ctx context.Context, n snapshot) consul.Health {
 	if f.watcher == nil {
 		return consul.Health{}
 	}
-	running := map[string]string{}
-	for _, a := range current(n.allocs) {
-		if a.ClientStatus == api.AllocClientStatusRunning {
-			running[a.ID] = a.TaskGroup
-		}
-	}
-	h, ok, err := f.watcher.Judge(f.step.spec.consul, running)
+	h, ok, err := f.watcher.Judge(f.step.spec.consul, runningOf(n.allocs))
 	switch {
 	case err != nil:
 		return consul.Health{Total: h.Total + 1, Failing: []consul.Failing{{Service: "Consul", Status: "not answering", Output: err.Error()}}}
@@ -545,15 +544,26 @@ func (f *follower) consulHealth(ctx context.Context, n snapshot) consul.Health {
 	return h
 }
 
+// nativeHealth judges the services that Nomad itself registers for the
+// allocations that run now. No event tells of their checks: while they fail they
+// are read every second.
+func (f *follower) nativeHealth(ctx context.Context, n snapshot) consul.Health {
+	running := runningOf(n.allocs)
+	instances, err := f.step.spec.nativeInstances(ctx, f.clients, running)
+	if err != nil {
+		return consul.Health{Total: 1, Failing: []consul.Failing{{Service: "the health of its services", Provider: consul.ProviderNomad, Status: "not known", Output: err.Error()}}}
+	}
+	h := consul.Judge(f.step.spec.native, running, instances)
+	f.failing = h.Failing
+	return h
+}
+
 func describe(failing []consul.Failing) string {
 	if len(failing) == 0 {
 		return ""
 	}
 	c := failing[0]
-	text := fmt.Sprintf("%s is %s in Consul", c.Service, c.Status)
-	if c.Check != "" {
-		text = fmt.Sprintf("check %q of %s is %s", c.Check, c.Service, c.Status)
-	}
+	text := c.String()
 	if len(failing) > 1 {
 		text += fmt.Sprintf(" (and %d more)", len(failing)-1)
 	}

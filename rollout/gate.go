@@ -287,7 +287,8 @@ type watchedParty struct {
 	counted int               // scalings, as last read
 	list    []ServiceStatus   // as last read, nil when that failed
 	running []map[string]string
-	problem string // of the last reading
+	native  []consul.Health // of the services that Nomad itself registers
+	problem string          // of the last reading
 }
 
 // gateGap is how far apart the two requests are, on the average, that reading
@@ -309,9 +310,10 @@ func (p *watchedParty) run(ctx context.Context) {
 	var inConsul <-chan struct{}
 	if len(names) > 0 && p.Clients.Consul != nil {
 		slices.Sort(names)
-		watcher = consul.Watch(ctx, p.Clients.Consul, slices.Compact(names))
+		watcher = consul.Watch(ctx, p.Clients.Consul, p.Clients.consulDatacenters, slices.Compact(names))
 		inConsul = watcher.Changed()
 	}
+	native := slices.ContainsFunc(p.specs, func(s spec) bool { return len(s.native) > 0 })
 	var read, due time.Time
 	for {
 		if now := time.Now(); !now.Before(due) {
@@ -320,7 +322,7 @@ func (p *watchedParty) run(ctx context.Context) {
 				return
 			}
 			wait := 15 * time.Second
-			if !h.allLive() || p.list == nil {
+			if !h.allLive() || p.list == nil || native {
 				wait = 2 * p.gap // no event says that something has changed, or that Nomad answers again
 			}
 			read, due = now, now.Add(max(wait, p.gap))
@@ -357,18 +359,31 @@ func (p *watchedParty) read(ctx context.Context) {
 	if err == nil {
 		err = p.scaled(rctx, is)
 	}
-	if p.list, p.running, p.problem = nil, nil, ""; err != nil {
+	if p.list, p.running, p.native, p.problem = nil, nil, nil, ""; err == nil {
+		for i, s := range p.specs {
+			st, running := s.status(p.Jobs[i], is[s.at()], s.total())
+			p.list, p.running = append(p.list, st), append(p.running, running)
+		}
+		p.native, err = readNative(rctx, p.Clients, p.specs, p.running)
+	}
+	if err != nil {
 		where := ""
 		if p.Target != "" {
 			where = " of target " + p.Target
 		}
+		p.list, p.running = nil, nil
 		p.problem = "an answer from the servers" + where + ": " + firstLine(plain(err).Error())
-		return
 	}
-	for i, s := range p.specs {
-		st, running := s.status(p.Jobs[i], is[s.at()], s.total())
-		p.list, p.running = append(p.list, st), append(p.running, running)
-	}
+}
+
+// readNative judges the services of jobs that Nomad itself registers.
+func readNative(ctx context.Context, c Clients, specs []spec, running []map[string]string) ([]consul.Health, error) {
+	out := make([]consul.Health, len(specs))
+	return out, each(len(specs), 8, func(i int) error {
+		instances, err := specs[i].nativeInstances(ctx, c, running[i])
+		out[i] = consul.Judge(specs[i].native, running[i], instances)
+		return err
+	})
 }
 
 // scaled finds the jobs of which nothing has changed but the counts of groups
@@ -422,7 +437,10 @@ func (p *watchedParty) judge(read time.Time, watcher *consul.Watcher) {
 				p.lost = fmt.Sprintf("%s: somebody else stopped job %q", p.name(st.Service), st.JobID)
 			}
 		}
-		if st.OK && watcher != nil {
+		if st.OK {
+			st.Detail = describe(p.native[i].Failing)
+		}
+		if st.OK && st.Detail == "" && watcher != nil {
 			var away string
 			st.Detail, away = unwell(watcher, p.specs[i], p.running[i])
 			p.away = cmp.Or(p.away, away)

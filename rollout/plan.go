@@ -30,21 +30,15 @@ func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*
 		p.steps = append(p.steps, &step{Job: j, spec: specOf(j.Job)})
 	}
 
-	var names []string
-	for _, s := range p.steps {
-		names = append(names, consul.Names(s.spec.consul)...)
+	specs := make([]spec, len(p.steps))
+	for i, s := range p.steps {
+		specs[i] = s.spec
 	}
-	slices.Sort(names)
-	names = slices.Compact(names)
 	var instances map[string][]consul.Instance
 	var consulErr error
 	var wg sync.WaitGroup
-	if len(names) > 0 && c.Consul != nil {
-		wg.Go(func() {
-			if instances, consulErr = consul.Read(ctx, c.Consul, names); consulErr != nil {
-				consulErr = consulError(&ClusterError{System: "Consul", Address: consulAddress(), Err: consulErr})
-			}
-		})
+	if c.Consul != nil {
+		wg.Go(func() { instances, consulErr = readConsul(ctx, c, specs) })
 	}
 
 	err := each(len(p.steps), 16, func(i int) error { return p.steps[i].ask(ctx, c, p.opts) })
@@ -69,7 +63,14 @@ func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*
 		if l := is[s.spec.at()]; l != nil {
 			allocs = l.allocs
 		}
-		if s.healthy = s.unchanged() && s.spec.settled(allocs, s.plan.Annotations, instances); s.healthy || !s.unchanged() {
+		if !s.unchanged() {
+			return nil
+		}
+		native, err := s.spec.nativeInstances(ctx, c, runningOf(allocs))
+		if err != nil {
+			return err
+		}
+		if s.healthy = s.spec.settled(allocs, s.plan.Annotations, instances, native); s.healthy {
 			return nil
 		}
 		s.recreate, err = s.spec.hopeless(ctx, c, s.plan.JobModifyIndex, allocs)

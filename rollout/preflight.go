@@ -81,7 +81,7 @@ func Preflight(ctx context.Context, c Clients, needConsul bool) error {
 // NeedsConsul says whether a job registers a service in Consul.
 func NeedsConsul(jobs []render.Job) bool {
 	for _, j := range jobs {
-		if len(consul.Services(j.Job)) > 0 {
+		if len(consul.Of(consul.ProviderConsul, consul.Services(j.Job))) > 0 {
 			return true
 		}
 	}

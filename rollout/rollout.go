@@ -23,6 +23,9 @@ type Clients struct {
 	Consul *capi.Client
 
 	target *stack.Target // whose they are, nil for those of the command line
+	// consulDatacenters are those in which the services may be; none for the
+	// one that Consul answers for.
+	consulDatacenters []string
 }
 
 // Options of a rollout. The zero value is ready for use.

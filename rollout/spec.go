@@ -20,14 +20,16 @@ type spec struct {
 	manual    bool           // a canary group without auto_promote
 	noDeploy  bool           // Nomad makes no deployment for it
 	consul    []consul.Service
+	native    []consul.Service // those that Nomad itself registers
 }
 
 func specOf(job *api.Job) spec {
 	s := spec{
 		id: *job.ID, kind: api.JobTypeService, counts: map[string]int{}, parallel: map[string]int{},
 		parent: job.ParameterizedJob != nil || (job.Periodic != nil && deref(job.Periodic.Enabled, true)),
-		consul: consul.Services(job),
 	}
+	services := consul.Services(job)
+	s.consul, s.native = consul.Of(consul.ProviderConsul, services), consul.Of(consul.ProviderNomad, services)
 	s.namespace = deref(job.Namespace, "")
 	s.region = deref(job.Region, "")
 	s.kind = deref(job.Type, api.JobTypeService)
@@ -88,7 +90,7 @@ func (s spec) write(ctx context.Context) *api.WriteOptions {
 // settled says, from one reading, that an unchanged job is healthy and that
 // nothing about it is under way. When in doubt it says no and the job is
 // followed as if it had been deployed.
-func (s spec) settled(allocs []*api.AllocationListStub, a *api.PlanAnnotations, instances map[string][]consul.Instance) bool {
+func (s spec) settled(allocs []*api.AllocationListStub, a *api.PlanAnnotations, instances, native map[string][]consul.Instance) bool {
 	if s.registeredIsDeployed() {
 		return true
 	}
@@ -130,13 +132,7 @@ func (s spec) settled(allocs []*api.AllocationListStub, a *api.PlanAnnotations, 
 			return false
 		}
 	}
-	var checked []consul.Service
-	for _, c := range s.consul {
-		if c.Checks > 0 { // one without checks is not in the list of checks
-			checked = append(checked, c)
-		}
-	}
-	return consul.Judge(checked, running, instances).Healthy()
+	return consul.Judge(s.consul, running, instances).Healthy() && consul.Judge(s.native, running, native).Healthy()
 }
 
 // current keeps the allocations that count: not stopped on purpose, not

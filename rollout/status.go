@@ -3,7 +3,6 @@ package rollout
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
@@ -22,7 +21,7 @@ type ServiceStatus struct {
 	Version       uint64    `json:"version"`
 	Healthy       int       `json:"healthy"`
 	Desired       int       `json:"desired"`
-	ChecksPassing int       `json:"checks_passing"` // instances in Consul
+	ChecksPassing int       `json:"checks_passing"` // instances of services in Consul or Nomad
 	ChecksTotal   int       `json:"checks_total"`
 	Submitted     time.Time `json:"submitted,omitzero"`
 	OK            bool      `json:"ok"`
@@ -63,10 +62,7 @@ func status(ctx context.Context, c Clients, jobs []render.Job) ([]ServiceStatus,
 		out[i], running[i] = s.status(jobs[i], is[s.at()], desired)
 		out[i].Version = v.Version
 	}
-	if c.Consul == nil {
-		return out, nil
-	}
-	return out, consulStatus(ctx, c, out, specs, running)
+	return out, serviceStatus(ctx, c, out, specs, running)
 }
 
 func specsOf(jobs []render.Job) []spec {
@@ -121,65 +117,84 @@ func (s spec) status(j render.Job, l *listed, desired int) (ServiceStatus, map[s
 	return st, running
 }
 
-// consulStatus adds what Consul says.
-func consulStatus(ctx context.Context, c Clients, out []ServiceStatus, specs []spec, running []map[string]string) error {
-	instances, err := readConsul(ctx, c, specs)
+// serviceStatus adds what Consul and Nomad say of the registered services.
+func serviceStatus(ctx context.Context, c Clients, out []ServiceStatus, specs []spec, running []map[string]string) error {
+	instances, err := readServices(ctx, c, specs, running)
 	if err != nil {
 		return err
 	}
 	var doubtful []int
 	for i := range out {
-		if !out[i].inConsul(specs[i], running[i], instances) {
+		if !out[i].count(instances[i]) {
 			doubtful = append(doubtful, i)
 		}
 	}
+	if len(doubtful) == 0 {
+		return nil
+	}
 	// The stack may have been changed since it was deployed.
-	registered := make([]spec, len(doubtful))
+	registered, there := make([]spec, len(doubtful)), make([]map[string]string, len(doubtful))
 	err = each(len(doubtful), 8, func(n int) error {
 		s := specs[doubtful[n]]
 		job, _, err := c.Nomad.Jobs().Info(s.id, s.query(ctx))
 		if err != nil {
 			return fmt.Errorf("reading job %q: %w", s.id, err)
 		}
-		registered[n] = specOf(job)
+		registered[n], there[n] = specOf(job), running[doubtful[n]]
 		return nil
 	})
 	if err == nil {
-		instances, err = readConsul(ctx, c, registered)
+		instances, err = readServices(ctx, c, registered, there)
 	}
 	if err != nil {
 		return err
 	}
 	for n, i := range doubtful {
-		if !out[i].inConsul(registered[n], running[i], instances) && out[i].OK {
+		if !out[i].count(instances[n]) && out[i].OK {
 			out[i].OK, out[i].Detail = false, describe(out[i].failing)
 		}
 	}
 	return nil
 }
 
-// readConsul reads the instances of all services of the jobs at once, nil
-// when there are none.
-func readConsul(ctx context.Context, c Clients, specs []spec) (map[string][]consul.Instance, error) {
-	var names []string
-	for _, s := range specs {
-		names = append(names, consul.Names(s.consul)...)
+// readServices judges the services of jobs: those in Consul together, those in
+// Nomad one by one.
+func readServices(ctx context.Context, c Clients, specs []spec, running []map[string]string) ([]consul.Health, error) {
+	var instances map[string][]consul.Instance
+	if c.Consul != nil {
+		var err error
+		if instances, err = readConsul(ctx, c, specs); err != nil {
+			return nil, err
+		}
 	}
-	if len(names) == 0 {
+	out, err := readNative(ctx, c, specs, running)
+	if c.Consul != nil {
+		for i, s := range specs {
+			out[i] = out[i].Add(consul.Judge(s.consul, running[i], instances))
+		}
+	}
+	return out, err
+}
+
+// readConsul reads the instances of all services of the jobs in Consul at once,
+// nil when there are none.
+func readConsul(ctx context.Context, c Clients, specs []spec) (map[string][]consul.Instance, error) {
+	var services []consul.Service
+	for _, s := range specs {
+		services = append(services, s.consul...)
+	}
+	if len(services) == 0 {
 		return nil, nil
 	}
-	slices.Sort(names)
-	instances, err := consul.Read(ctx, c.Consul, slices.Compact(names))
+	instances, err := consul.Read(ctx, c.Consul, c.consulDatacenters, services)
 	if err != nil {
 		return nil, consulError(&ClusterError{System: "Consul", Address: consulAddress(), Err: err})
 	}
 	return instances, nil
 }
 
-// inConsul counts the instances that have checks.
-func (st *ServiceStatus) inConsul(s spec, running map[string]string, instances map[string][]consul.Instance) bool {
-	checked := slices.DeleteFunc(slices.Clone(s.consul), func(s consul.Service) bool { return s.Checks == 0 })
-	h := consul.Judge(checked, running, instances)
+// count takes over how many instances there are, and reports whether all pass.
+func (st *ServiceStatus) count(h consul.Health) bool {
 	st.ChecksPassing, st.ChecksTotal, st.failing = h.Passing, h.Total, h.Failing
 	return h.Healthy()
 }
