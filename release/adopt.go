@@ -17,13 +17,13 @@ const KindAdopt = "adopt"
 // Adopt records what runs now under the IDs of the plan's jobs as a release,
 // so that the next one may change it and a rollback can come back to it.
 // Nothing is registered and nothing restarts. Jobs that are not there are left
-// out. It returns nil when there is nothing that is not recorded already.
+// out. It returns nil when there is nothing that is not recorded already, and a
+// *ForeignError if another stack or environment owns one of the jobs.
 func (d *Deployer) Adopt(ctx context.Context, p *Plan) (*record.Release, error) {
-	foreign, err := d.Foreign(ctx, p)
-	if err != nil {
+	if err := p.Conflict(); err != nil {
 		return nil, err
 	}
-	if len(foreign) == 0 && p.last != nil {
+	if len(p.foreign) == 0 && p.last != nil {
 		return nil, nil
 	}
 	l, _, err := d.lock(ctx, d.LockWait)

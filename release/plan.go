@@ -60,6 +60,8 @@ func RequestFor(s *stack.Stack, jobs []render.Job, values json.RawMessage) Reque
 type Plan struct {
 	Parts []*Part // in the order of the waves
 
+	stack     string
+	env       string
 	req       Request
 	last      *record.Release  // nil before the first one
 	lines     []record.Service // of last
@@ -69,6 +71,8 @@ type Plan struct {
 	forgotten []record.Service // see Request.Forget
 	retired   []*stack.Target  // of the last release, and not in the environment any more
 	away      map[string]error // targets that cannot be reached, of a release that is gone on with
+	foreign   []ForeignJob     // see Foreign
+	spared    []ForeignJob     // see Spared
 	agreed    bool             // of a release that is gone on with: what it replaces was allowed when it began
 }
 
@@ -138,7 +142,7 @@ func (p *Plan) Last() *record.Release { return p.last }
 // Plan finds out what a release would do. It refuses, before anything is
 // touched: an *OpenError, a *ForeignError, a *TooLargeError.
 func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
-	p := &Plan{req: req, specs: map[string]record.Packed{}, clients: map[string]rollout.Clients{}}
+	p := &Plan{stack: d.Releases.Stack(), env: d.Releases.Environment(), req: req, specs: map[string]record.Packed{}, clients: map[string]rollout.Clients{}}
 	var err error
 	if p.last, err = d.latest(ctx, req.TakeOver); err != nil {
 		return nil, err
@@ -164,14 +168,10 @@ func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 	if err := p.pack(); err != nil {
 		return nil, err
 	}
-	if req.Adopt {
-		return p, nil
+	if err := d.own(ctx, p); err != nil || req.Adopt {
+		return p, err
 	}
-	foreign, err := d.Foreign(ctx, p)
-	if err == nil && len(foreign) > 0 {
-		err = &ForeignError{foreign}
-	}
-	return p, err
+	return p, p.foreignError(func(ForeignJob) bool { return true })
 }
 
 // latest is the newest release. One that is open is in the way unless it is
@@ -358,52 +358,6 @@ func packJob(job *api.Job, hcl, file string) (record.Packed, error) {
 		return packed, &TooLargeError{deref(job.ID), err}
 	}
 	return packed, err
-}
-
-// Foreign are the IDs of jobs that are there, differ from what is planned,
-// and were made by no release of this stack.
-func (d *Deployer) Foreign(ctx context.Context, p *Plan) ([]string, error) {
-	suspects := map[jobKey]string{}
-	for _, part := range p.Parts {
-		for _, j := range part.Jobs {
-			if c := part.changes[j.Service]; c.Index > 0 && c.Action != rollout.ActionNone {
-				suspects[keyOf(line(j))] = c.JobID
-			}
-		}
-	}
-	clear := func(lines []record.Service) {
-		for _, l := range lines {
-			if ours(l) {
-				delete(suspects, keyOf(l))
-			}
-		}
-	}
-	for k := range p.moved {
-		delete(suspects, k)
-	}
-	clear(p.lines)
-	if len(suspects) > 0 {
-		older, err := d.Releases.List(ctx)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range older {
-			if len(suspects) == 0 {
-				break
-			}
-			lines, err := d.Releases.Services(ctx, r)
-			if err != nil {
-				return nil, err
-			}
-			clear(lines)
-		}
-	}
-	var ids []string
-	for _, id := range suspects {
-		ids = append(ids, id)
-	}
-	slices.Sort(ids)
-	return ids, nil
 }
 
 // ours says that a line proves that the job was made, or taken over, by the

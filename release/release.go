@@ -10,7 +10,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"time"
 
@@ -144,18 +143,6 @@ func (e *NotOpenError) Error() string {
 		return "there is no release"
 	}
 	return fmt.Sprintf("release %d is %s: there is nothing to go on with", e.Release.Number, e.Release.State)
-}
-
-// ForeignError names jobs that run under IDs of the stack and that no release
-// of it has made.
-type ForeignError struct{ Jobs []string }
-
-func (e *ForeignError) Error() string {
-	what := "job " + strings.Join(e.Jobs, ", ") + " runs and is"
-	if len(e.Jobs) > 1 {
-		what = "jobs " + strings.Join(e.Jobs, ", ") + " run and are"
-	}
-	return what + " not of this stack; take over with `drover adopt`, or choose another job ID"
 }
 
 // TooLargeError says that a job does not fit into the record.

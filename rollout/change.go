@@ -110,12 +110,16 @@ func (p *Plan) Changes() []Change {
 		out = append(out, s.describe(p.opts.Redact))
 	}
 	for _, f := range p.former {
-		out = append(out, Change{
-			Service: f.Service, Target: f.Target, JobID: f.JobID, Namespace: f.Namespace, Region: f.Region, Index: f.index,
-			Action: ActionStop, Reason: "not in the stack any more",
-		})
+		out = append(out, f.change())
 	}
 	return out
+}
+
+func (f Former) change() Change {
+	return Change{
+		Service: f.Service, Target: f.Target, JobID: f.JobID, Namespace: f.Namespace, Region: f.Region, Index: f.index,
+		Action: ActionStop, Reason: "not in the stack any more",
+	}
 }
 
 func (s *step) action() Action {

@@ -358,6 +358,11 @@ func (p *Plan) Jobs() []render.Job {
 	return out
 }
 
+// Spare removes jobs from those that the plan stops.
+func (p *Plan) Spare(spared func(Change) bool) {
+	p.former = slices.DeleteFunc(p.former, func(f Former) bool { return spared(f.change()) })
+}
+
 // NeedsReplace says that a job can only be purged and created again, which
 // was not allowed.
 type NeedsReplace struct {

@@ -119,7 +119,10 @@ func newAdopt(streams *IO) *cobra.Command {
 What runs under the job IDs of the stack is recorded as a release, as it is. From
 then on the jobs are the stack's: a deploy changes them, and a rollback comes
 back to what was adopted. Before that the differences are shown, which are what
-the next deploy will change. Jobs that are not there are left to that deploy.`,
+the next deploy will change. Jobs that are not there are left to that deploy.
+
+A job that the record of another stack or environment owns is refused: 'drover
+move' gives all jobs of an environment to another one.`,
 		Example: "  drover adopt mycloud -e prod\n  drover adopt mycloud -e prod -y && drover plan mycloud -e prod",
 		Args:    exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -142,7 +145,10 @@ the next deploy will change. Jobs that are not there are left to that deploy.`,
 			if _, err := streams.Out.Write(b.Bytes()); err != nil {
 				return err
 			}
-			if p.plan.Last() != nil && len(p.foreign) == 0 {
+			if err := p.plan.Conflict(); err != nil {
+				return releaseError(err)
+			}
+			if p.plan.Last() != nil && len(p.plan.Foreign()) == 0 {
 				fmt.Fprintf(streams.Err, "There is nothing to adopt: these jobs are the stack's.\n")
 				return nil
 			}

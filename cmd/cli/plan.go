@@ -104,7 +104,25 @@ type planned struct {
 	inputs  string
 	plan    *release.Plan
 	changes []release.Change
-	foreign []string
+}
+
+// ownedJob is a job that belongs to another stack or environment, for JSON.
+type ownedJob struct {
+	JobID       string `json:"job_id"`
+	Target      string `json:"target,omitempty"`
+	Stack       string `json:"stack"`
+	Environment string `json:"environment"`
+	Release     int    `json:"release"`
+}
+
+func owned(jobs []release.ForeignJob) []ownedJob {
+	var out []ownedJob
+	for _, j := range jobs {
+		if o := j.Owner; o != nil {
+			out = append(out, ownedJob{j.JobID, j.Target, o.Stack, o.Environment, o.Release})
+		}
+	}
+	return out
 }
 
 // preparePlan asks the cluster what a deploy of the jobs would change.
@@ -132,9 +150,6 @@ func preparePlan(cmd *cobra.Command, s *stack.Stack, jobs []render.Job, partial 
 	// What would keep a deploy from beginning is told, not an error.
 	req.Partial, req.TakeOver, req.Adopt, req.Forget = partial, true, true, forget
 	if p.plan, err = d.Plan(ctx, req); err != nil {
-		return nil, err
-	}
-	if p.foreign, err = d.Foreign(ctx, p.plan); err != nil {
 		return nil, err
 	}
 	p.changes = p.plan.Changes()
@@ -215,12 +230,17 @@ func count(n int, what string) string {
 
 func (p *planned) print(streams *IO, asJSON bool, file string) error {
 	sum := summarize(p.changes)
+	var foreign []string
+	for _, j := range p.plan.Foreign() {
+		foreign = append(foreign, j.JobID)
+	}
 	if asJSON {
 		enc := json.NewEncoder(streams.Out)
 		enc.SetIndent("", "  ")
 		return enc.Encode(map[string]any{
 			"layout": 1, "stack": p.stack.Name, "environment": p.stack.Environment, "address": p.address,
-			"inputs": p.inputs, "changed": p.changed(), "services": p.changes, "summary": sum, "foreign": p.foreign, "forgotten": p.plan.Forgotten(),
+			"inputs": p.inputs, "changed": p.changed(), "services": p.changes, "summary": sum, "foreign": foreign, "owners": owned(p.plan.Foreign()),
+			"spared": owned(p.plan.Spared()), "forgotten": p.plan.Forgotten(),
 		})
 	}
 	var b bytes.Buffer
@@ -236,8 +256,15 @@ func (p *planned) print(streams *IO, asJSON bool, file string) error {
 	for _, name := range p.plan.Forgotten() {
 		fmt.Fprintf(streams.Err, "%s is left as it is, and forgotten.\n", name)
 	}
-	for _, id := range p.foreign {
-		fmt.Fprintf(streams.Err, "Job %s runs and no release of this stack made it: take it over with 'drover adopt', or deploy refuses.\n", id)
+	for _, j := range p.plan.Spared() {
+		fmt.Fprintf(streams.Err, "Job %s is not in the stack any more and keeps running: it belongs to %s.\n", j.JobID, j.Owner)
+	}
+	for _, j := range p.plan.Foreign() {
+		if j.Owner != nil {
+			fmt.Fprintf(streams.Err, "Job %s belongs to %s: deploy refuses.\n", j.JobID, j.Owner)
+			continue
+		}
+		fmt.Fprintf(streams.Err, "Job %s runs and no release of this stack made it: take it over with 'drover adopt', or deploy refuses.\n", j.JobID)
 	}
 	if last := p.plan.Last(); last != nil && last.State.Open() {
 		fmt.Fprintf(streams.Err, "Release %d is %s: deploy refuses until it is at its end.\n", last.Number, release.Describe(last))

@@ -574,7 +574,7 @@ func foreignJob(t *testing.T, env []string) {
 		t.Fatal(err)
 	}
 	other.drover(exitOK, "deploy", other.dir)
-	w.want(w.drover(exitUsage, "deploy", w.dir), "job mine-a runs and is not of this stack", "drover adopt")
+	w.want(w.drover(exitUsage, "deploy", w.dir), "job mine-a belongs to release 1 of stack others, environment default", "`drover move others -e default --to-name mine`")
 	if w.value("a") != "theirs" {
 		t.Errorf("a has %q", w.value("a"))
 	}

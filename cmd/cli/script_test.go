@@ -29,7 +29,7 @@ func scripts(dir string, env ...string) testscript.Params {
 			e.Vars = append(append(e.Vars, "GORACE="+os.Getenv("GORACE")), env...)
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "forget": forgetRecord, "byhand": changeByHand},
 	}
 }
 

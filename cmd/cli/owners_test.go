@@ -1,0 +1,163 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/record"
+)
+
+// Several environments and stacks on one cluster, through the program as it is
+// run.
+func TestOwnersOnCluster(t *testing.T) {
+	t.Parallel()
+	env := clusterEnv(t)
+	for name, test := range map[string]func(*testing.T, []string){
+		"a job of another environment is refused":       refusesForeignEnvironment,
+		"an identical job of another record is refused": refusesIdenticalJob,
+		"a job that another record owns does not stop":  sparesForeignJob,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, env)
+		})
+	}
+}
+
+// customers is a stack whose job IDs depend on a variable.
+func customers(t *testing.T, env []string, name string) *world {
+	t.Helper()
+	w := newWorld(t, env, name)
+	if err := os.Mkdir(w.dir+"/environments", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, w.dir, map[string]string{
+		"stack.hcl":             fmt.Sprintf("stack %q {}\n", name),
+		"environments/dev.hcl":  "variables {\n  value = \"dev\"\n}\n",
+		"environments/prod.hcl": "variables {\n  value = \"prod\"\n}\n",
+		"environments/same.hcl": "variables {\n  value = \"dev\"\n}\n",
+		"variables.hcl":         "variable \"customer\" {\n  default = \"one\"\n}\nvariable \"value\" {}\n",
+		"web.nomad.hcl": fmt.Sprintf(`job "web" {
+  id = "%s-${var.customer}"
+  update {
+    min_healthy_time = "200ms"
+    health_check     = "task_states"
+  }
+  group "g" {
+    task "t" {
+      driver = "mock_driver"
+      env {
+        VALUE = var.value
+      }
+      config {
+        run_for = "1h"
+      }
+      resources {
+        cpu    = 1
+        memory = 10
+      }
+    }
+  }
+}
+`, name),
+	})
+	return w
+}
+
+// running returns the allocations of a job that run, by ID.
+func (w *world) running(id string) []string {
+	w.Helper()
+	list, _, err := w.nomad.Jobs().Allocations(id, false, nil)
+	if err != nil {
+		w.Fatal(err)
+	}
+	var out []string
+	for _, a := range list {
+		if a.ClientStatus == api.AllocClientStatusRunning && a.DesiredStatus == api.AllocDesiredStatusRun {
+			out = append(out, a.ID)
+		}
+	}
+	return out
+}
+
+func refusesForeignEnvironment(t *testing.T, env []string) {
+	w := customers(t, env, "twoenvs")
+	w.drover(exitOK, "deploy", w.dir, "-e", "dev")
+	before := w.specs()
+	const owner = "belongs to release 1 of stack twoenvs, environment dev"
+	w.want(w.drover(exitOK, "plan", w.dir, "-e", "prod"), "Job twoenvs-one "+owner)
+	var plan struct {
+		Foreign []string   `json:"foreign"`
+		Owners  []ownedJob `json:"owners"`
+	}
+	out, err := w.command(w.env, "plan", w.dir, "-e", "prod", "-o", "json").Output()
+	if err == nil {
+		err = json.Unmarshal(out, &plan)
+	}
+	if want := (ownedJob{JobID: "twoenvs-one", Stack: "twoenvs", Environment: "dev", Release: 1}); err != nil || len(plan.Owners) != 1 || plan.Owners[0] != want || len(plan.Foreign) != 1 {
+		t.Errorf("plan -o json: got %+v (%v), want %+v as owner", plan, err, want)
+	}
+	w.want(w.drover(exitUsage, "deploy", w.dir, "-e", "prod"), owner, "`drover move twoenvs -e dev --to-env prod`", "${drover.environment}")
+	w.want(w.drover(exitUsage, "adopt", w.dir, "-e", "prod", "-y"), owner)
+	if got := w.specs(); fmt.Sprint(got) != fmt.Sprint(before) {
+		t.Errorf("the job was changed: got %v, want %v", got, before)
+	}
+	if last, err := record.OpenReleases(w.nomad, "twoenvs", "prod").Last(t.Context()); err != nil || last != nil {
+		t.Errorf("a release was recorded: %v, %v", last, err)
+	}
+	// The owner goes on without a question, also after a change by hand.
+	job, _, err := w.nomad.Jobs().Info("twoenvs-one", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	job.TaskGroups[0].Tasks[0].Env["VALUE"] = "by hand"
+	if _, _, err := w.nomad.Jobs().Register(job, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.want(w.drover(exitUsage, "deploy", w.dir, "-e", "prod"), owner)
+	w.drover(exitOK, "deploy", w.dir, "-e", "dev")
+}
+
+func refusesIdenticalJob(t *testing.T, env []string) {
+	w := customers(t, env, "identical")
+	w.drover(exitOK, "deploy", w.dir, "-e", "dev")
+	w.want(w.drover(exitUsage, "deploy", w.dir, "-e", "same"), "job identical-one belongs to release 1 of stack identical, environment dev")
+
+	// With both deployed, one does not take over the other's job.
+	w.drover(exitOK, "deploy", w.dir, "-e", "same", "-var", "customer=two")
+	before := w.running("identical-two")
+	w.want(w.drover(exitUsage, "deploy", w.dir, "-e", "dev", "-var", "customer=two"),
+		"job identical-two belongs to release 1 of stack identical, environment same")
+	if got := w.running("identical-one"); len(got) != 1 {
+		t.Errorf("identical-one: got allocations %v, want 1", got)
+	}
+	if got := w.running("identical-two"); fmt.Sprint(got) != fmt.Sprint(before) {
+		t.Errorf("identical-two: got allocations %v, want %v", got, before)
+	}
+}
+
+// A job that was purged by hand and is another environment's since is not
+// pruned by the record of the one that had it before.
+func sparesForeignJob(t *testing.T, env []string) {
+	w := customers(t, env, "spared")
+	w.drover(exitOK, "deploy", w.dir, "-e", "dev")
+	if _, _, err := w.nomad.Jobs().Deregister("spared-one", true, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.drover(exitOK, "deploy", w.dir, "-e", "prod")
+	before := w.running("spared-one")
+	out := w.drover(exitOK, "plan", w.dir, "-e", "dev", "-var", "customer=two")
+	w.want(out, "spared-one is not in the stack any more and keeps running: it belongs to release 1 of stack spared, environment prod")
+	if strings.Contains(out, "web  stop") {
+		t.Errorf("the plan stops the job of another environment:\n%s", out)
+	}
+	w.drover(exitOK, "deploy", w.dir, "-e", "dev", "-var", "customer=two")
+	if got := w.running("spared-one"); len(before) != 1 || fmt.Sprint(got) != fmt.Sprint(before) {
+		t.Errorf("spared-one: got allocations %v, want %v", got, before)
+	}
+}
