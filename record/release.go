@@ -57,6 +57,9 @@ type Release struct {
 	Detail  string    `json:"detail,omitempty"` // one line more
 	Started time.Time `json:"started"`
 	Ended   time.Time `json:"ended,omitzero"`
+	// Schedule is the name of the schedule that made it, "" for a person or a
+	// pipeline.
+	Schedule string `json:"schedule,omitempty"`
 	// Aborting says that a release on its way back was given up, not failed.
 	Aborting bool `json:"aborting,omitempty"`
 
@@ -90,6 +93,9 @@ type Wave struct {
 	Ended    time.Time `json:"ended,omitzero"`
 
 	Gate json.RawMessage `json:"gate,omitempty"` // as package release wrote it
+
+	// NoCommand says that the command of the gate is not run.
+	NoCommand bool `json:"no_command,omitempty"`
 
 	Approved   string    `json:"approved,omitempty"` // by whom
 	ApprovedAt time.Time `json:"approved_at,omitzero"`

@@ -47,14 +47,19 @@ type Run struct {
 // Schedules are those of one stack in one environment, a Nomad Variable each:
 // drover/stacks/STACK/ENV/schedules/NAME.
 type Schedules struct {
-	client *api.Client
-	prefix string
+	client     *api.Client
+	stack, env string
+	prefix     string
 }
 
 // OpenSchedules makes no request.
 func OpenSchedules(client *api.Client, stackName, env string) *Schedules {
-	return &Schedules{client: client, prefix: Folder(stackName, env) + "/schedules/"}
+	return &Schedules{client: client, stack: stackName, env: env, prefix: Folder(stackName, env) + "/schedules/"}
 }
+
+// Stack and Environment are what OpenSchedules was given.
+func (s *Schedules) Stack() string       { return s.stack }
+func (s *Schedules) Environment() string { return s.env }
 
 func (s *Schedules) path(name string) string { return s.prefix + PathName(name) }
 

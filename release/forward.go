@@ -153,6 +153,7 @@ func (r *run) begin(ctx context.Context) error {
 		return err
 	}
 	blobs = append(blobs, more...)
+	p.req.Unattended.mark(head, p.req.Waves)
 	if err := d.Releases.Store(ctx, blobs); err != nil {
 		return err
 	}

@@ -40,6 +40,9 @@ type Request struct {
 	// jobs are neither stopped nor recorded any longer.
 	Forget []string
 
+	// Unattended is set for a release that a schedule makes.
+	Unattended *Unattended
+
 	reverse bool // dependants first, where that is possible
 
 	// KeepRestarts is rollout.Options.KeepRestarts: the jobs are rendered, not

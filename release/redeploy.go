@@ -29,7 +29,7 @@ func (d *Deployer) Redeploy(ctx context.Context, services []string, now time.Tim
 	stamp := now.UTC().Format(time.RFC3339)
 	for i, j := range req.Jobs {
 		known = append(known, j.Service)
-		if len(services) > 0 && !slices.Contains(services, j.Service) || len(services) == 0 && !keepsRunning(j.Job) {
+		if len(services) > 0 && !slices.Contains(services, j.Service) || len(services) == 0 && !KeepsRunning(j.Job) {
 			continue
 		}
 		req.Jobs[i].Job = rollout.Restarted(j.Job, stamp)
@@ -47,8 +47,8 @@ func (d *Deployer) Redeploy(ctx context.Context, services []string, now time.Tim
 	return req, nil
 }
 
-// keepsRunning says that the job has no end of its own.
-func keepsRunning(j *api.Job) bool {
+// KeepsRunning reports whether the job has no end of its own.
+func KeepsRunning(j *api.Job) bool {
 	kind := api.JobTypeService
 	if j.Type != nil {
 		kind = *j.Type

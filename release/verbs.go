@@ -20,7 +20,12 @@ import (
 // forward, or further back when it was on its way back. With promote, canaries
 // that wait are promoted first.
 func (d *Deployer) Resume(ctx context.Context, promote bool) (Result, error) {
-	r, err := d.take(ctx, false)
+	return d.resume(ctx, promote, nil)
+}
+
+// resume is Resume of a release that may does not refuse; may can be nil.
+func (d *Deployer) resume(ctx context.Context, promote bool, may func(*record.Release) error) (Result, error) {
+	r, err := d.take(ctx, false, may)
 	if err != nil {
 		return Result{}, err
 	}
@@ -55,7 +60,7 @@ func (d *Deployer) Resume(ctx context.Context, promote bool) (Result, error) {
 // Abort gives up the release that is open: everything that it changed goes
 // back to what was there before.
 func (d *Deployer) Abort(ctx context.Context) (Result, error) {
-	r, err := d.take(ctx, true)
+	r, err := d.take(ctx, true, nil)
 	if err != nil {
 		return Result{}, err
 	}
@@ -89,8 +94,9 @@ func (r *run) goBack(ctx context.Context, good record.State) (Result, error) {
 }
 
 // take takes the lock and the newest release, if it is open, with its
-// targets. back says that it is to go back.
-func (d *Deployer) take(ctx context.Context, back bool) (*run, error) {
+// targets. back says that it is to go back. An error of may, which is called
+// under the lock and can be nil, leaves it as it is.
+func (d *Deployer) take(ctx context.Context, back bool, may func(*record.Release) error) (*run, error) {
 	last, err := d.Releases.Last(ctx)
 	if err != nil {
 		return nil, err
@@ -103,14 +109,14 @@ func (d *Deployer) take(ctx context.Context, back bool) (*run, error) {
 		return nil, err
 	}
 	r := &run{d: d, lock: l}
-	if err := r.take(ctx, back); err != nil {
+	if err := r.take(ctx, back, may); err != nil {
 		_ = l.release(ctx)
 		return nil, err
 	}
 	return r, nil
 }
 
-func (r *run) take(ctx context.Context, back bool) error {
+func (r *run) take(ctx context.Context, back bool, may func(*record.Release) error) error {
 	d := r.d
 	last, err := d.Releases.Last(ctx) // as it is under the lock
 	if err != nil {
@@ -118,6 +124,11 @@ func (r *run) take(ctx context.Context, back bool) error {
 	}
 	if last == nil || !last.State.Open() {
 		return &NotOpenError{last}
+	}
+	if may != nil {
+		if err := may(last); err != nil {
+			return err
+		}
 	}
 	r.head = last
 	back = back || last.State == record.Reverting || last.State == record.RevertFailed

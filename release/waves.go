@@ -151,6 +151,9 @@ func (r *run) gate(ctx context.Context, w *stack.Wave, parts []*Part) *Halt {
 	if r.plan.req.Kind == KindRollback {
 		o.Bake = 0
 	}
+	if r.head.Waves[parts[0].Wave].NoCommand {
+		o.Command = nil
+	}
 	if o.Bake == 0 && o.HTTP == nil && len(o.Command) == 0 {
 		return nil // they are healthy: that was waited for
 	}

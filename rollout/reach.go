@@ -19,18 +19,26 @@ import (
 // NOMAD_ADDR and CONSUL_HTTP_ADDR, whose servers forward to its region and
 // Consul datacenter.
 func Dial(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error) {
-	return dial(ctx, t, needConsul, true)
+	return dial(ctx, api.DefaultConfig(), t, needConsul, true)
+}
+
+// DialAt returns Dial for a process that reaches its own cluster by home, and not
+// by the NOMAD_* variables. home returns a new configuration each time.
+func DialAt(home func() *api.Config) func(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error) {
+	return func(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error) {
+		return dial(ctx, home(), t, needConsul, true)
+	}
 }
 
 // Reach is Dial for who only reads: versions and tokens are not looked at
 // beforehand.
 func Reach(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error) {
-	return dial(ctx, t, needConsul, false)
+	return dial(ctx, api.DefaultConfig(), t, needConsul, false)
 }
 
-func dial(ctx context.Context, t *stack.Target, needConsul, preflight bool) (Clients, error) {
+func dial(ctx context.Context, home *api.Config, t *stack.Target, needConsul, preflight bool) (Clients, error) {
 	c := Clients{target: t}
-	nc, err := nomadConfig(t)
+	nc, err := nomadConfig(home, t)
 	if err == nil {
 		c.Nomad, err = NewNomad(nc)
 	}
@@ -139,13 +147,12 @@ func dialError(system string, t *stack.Target, err error) error {
 	return &ClusterError{System: system, Target: t.Name, Address: address, Problem: "cannot be asked", Err: err, Hint: hint}
 }
 
-func nomadConfig(t *stack.Target) (*api.Config, error) {
+func nomadConfig(home *api.Config, t *stack.Target) (*api.Config, error) {
 	if t.Cluster == nil {
-		c := api.DefaultConfig()
 		if t.Region != "" {
-			c.Region = t.Region
+			home.Region = t.Region
 		}
-		return c, nil
+		return home, nil
 	}
 	token, err := readToken(t.Cluster.Access)
 	if err != nil {

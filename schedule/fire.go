@@ -31,7 +31,7 @@ func Fire(ctx context.Context, d *release.Deployer, store *record.Schedules, nam
 		return record.Run{}, err
 	}
 	run := record.Run{At: now().UTC(), Job: job}
-	base, why, err := mayRun(ctx, d, s, now())
+	base, open, why, err := mayRun(ctx, d, s, now())
 	if err == nil && why == "" {
 		err = unable
 	}
@@ -40,6 +40,9 @@ func Fire(ctx context.Context, d *release.Deployer, store *record.Schedules, nam
 		run.Outcome, run.Detail = "error", err.Error()
 	case why != "":
 		run.Base, run.Skipped, run.OK, run.Outcome, run.Detail = base, true, true, "skipped", why
+	case open != nil:
+		run.Base = base
+		resume(ctx, d, s, open, &run)
 	default:
 		run.Base = base
 		act(ctx, d, s, &run, now)
@@ -51,45 +54,50 @@ func Fire(ctx context.Context, d *release.Deployer, store *record.Schedules, nam
 	return run, err
 }
 
-// mayRun says why a schedule does not run now, "" when it does, and which
-// release is there.
-func mayRun(ctx context.Context, d *release.Deployer, s *record.Schedule, now time.Time) (base int, why string, err error) {
+// mayRun returns why a schedule does not run now, "" when it does; the number of
+// the newest good release; and the release of this schedule that is open and has
+// to be resumed instead, nil when there is none. The window is about the start of
+// a release: an open one is resumed at any time, since it blocks every deploy.
+func mayRun(ctx context.Context, d *release.Deployer, s *record.Schedule, now time.Time) (base int, open *record.Release, why string, err error) {
 	if s.Paused != "" {
-		return 0, "paused " + s.Paused, nil
-	}
-	if !s.MayStart(now) {
-		return 0, fmt.Sprintf("outside of its window: %s in %s", Window(&s.Schedule), s.TimeZone), nil
+		return 0, nil, "paused " + s.Paused, nil
 	}
 	heads, err := d.Releases.List(ctx)
 	if err != nil {
-		return 0, "", err
+		return 0, nil, "", err
 	}
-	for i, h := range heads {
-		if i == 0 && h.State.Open() {
-			return 0, fmt.Sprintf("release %d is %s", h.Number, h.State), nil
-		}
+	for _, h := range heads {
 		if h.State == record.Done {
 			base = h.Number
 			break
 		}
 	}
+	if len(heads) > 0 && release.Interrupted(heads[0], s.Name) {
+		return base, heads[0], "", nil
+	}
+	if !s.MayStart(now) {
+		return 0, nil, fmt.Sprintf("outside of its window: %s in %s", Window(&s.Schedule), s.TimeZone), nil
+	}
+	if len(heads) > 0 && heads[0].State.Open() {
+		return 0, nil, fmt.Sprintf("release %d is %s", heads[0].Number, heads[0].State), nil
+	}
 	if base == 0 {
-		return 0, "there is no release that is deployed", nil
+		return 0, nil, "there is no release that is deployed", nil
 	}
 	if s.Action == stack.ScheduleCheck {
-		return base, "", nil
+		return base, nil, "", nil
 	}
 	// What has failed fails again: once is enough.
 	for i := len(s.Runs) - 1; i >= 0; i-- {
 		if last := s.Runs[i]; !last.Skipped && !passing(last) {
 			if !last.OK && last.Base == base {
-				return base, fmt.Sprintf("the same failed at %s (%s), and release %d has not changed since; drover schedule resume tries again",
+				return base, nil, fmt.Sprintf("the same failed at %s (%s), and release %d has not changed since; drover schedule resume tries again",
 					last.At.Format(time.RFC3339), last.Outcome, base), nil
 			}
 			break
 		}
 	}
-	return base, "", nil
+	return base, nil, "", nil
 }
 
 // passing says that a run did not come to its end for a reason that says
@@ -137,19 +145,54 @@ func act(ctx context.Context, d *release.Deployer, s *record.Schedule, run *reco
 			return err
 		}
 		req.Message = "schedule " + s.Name
+		req.Unattended = &release.Unattended{Schedule: s.Name, SkipApproval: s.SkipApproval, GateCommand: s.GateCommand}
 		p, err := d.Plan(ctx, req)
 		if err != nil {
 			return err
 		}
-		if err := replacesNothing(p); err != nil {
+		if err := unattended(p); err != nil {
 			return err
 		}
-		res, err = d.Deploy(ctx, p, replacesNothing)
+		if res, err = d.Deploy(ctx, p, unattended); err == nil {
+			err = promote(ctx, d, s, &res)
+		}
 		return err
 	}()
+	settle(ctx, s, run, res, err)
+}
+
+// resume finishes the release that a former run of the schedule left open: its
+// drover was stopped, or Nomad did not answer. Like an act it takes the lock, so
+// that a release somebody works on is left alone.
+func resume(ctx context.Context, d *release.Deployer, s *record.Schedule, open *record.Release, run *record.Run) {
+	res, err := d.ResumeOwn(ctx, s.Name)
+	if err == nil {
+		err = promote(ctx, d, s, &res)
+	}
+	settle(ctx, s, run, res, err)
+	if run.Detail == "" {
+		run.Detail = fmt.Sprintf("resumed release %d, which was %s", open.Number, open.State)
+	}
+}
+
+// promote promotes canaries where the schedule says so, wave after wave.
+func promote(ctx context.Context, d *release.Deployer, s *record.Schedule, res *release.Result) error {
+	for s.SkipApproval && res.Release != nil && res.Outcome() == rollout.AwaitPromotion {
+		next, err := d.Resume(ctx, true)
+		if err != nil {
+			return err
+		}
+		*res = next
+	}
+	return nil
+}
+
+// settle completes a run with what came of it.
+func settle(ctx context.Context, s *record.Schedule, run *record.Run, res release.Result, err error) {
 	var open *release.OpenError
+	var notOpen *release.NotOpenError
 	switch {
-	case errors.Is(err, record.ErrLocked) || errors.As(err, &open):
+	case errors.Is(err, record.ErrLocked), errors.As(err, &open), errors.As(err, &notOpen):
 		run.Skipped, run.OK, run.Outcome, run.Detail = true, true, "skipped", err.Error()
 	case err != nil:
 		run.OK, run.Outcome, run.Detail = false, failure(ctx, err), err.Error()
@@ -169,11 +212,11 @@ func act(ctx context.Context, d *release.Deployer, s *record.Schedule, run *reco
 	}
 }
 
-// replacesNothing is an error for each job that has to be purged to be what it
-// was: nobody is there to allow that, and whoever goes on with a release takes
-// it as allowed.
-func replacesNothing(p *release.Plan) error {
-	var errs []error
+// unattended returns an error for each job that has to be purged to be what it
+// was, and for what needs a person or a file: a schedule has neither, and resuming
+// a release takes what it does as allowed.
+func unattended(p *release.Plan) error {
+	errs := []error{p.CheckAttended()}
 	for _, r := range p.Rollouts() {
 		errs = append(errs, r.Allowed())
 	}

@@ -4,6 +4,7 @@
 package schedule
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -26,9 +27,44 @@ import (
 // bytes altogether.
 const taskName = "d"
 
-// JobID of a schedule.
+// JobID returns the ID of a schedule's periodic job, another one for each stack,
+// environment and name: a dash within one of them is doubled. None of them begins
+// with a dash.
 func JobID(stackName, env, name string) string {
-	return "drover-" + stackName + "-" + env + "-" + name
+	id := "drover"
+	for _, part := range []string{stackName, env, name} {
+		id += "-" + strings.ReplaceAll(part, "-", "--")
+	}
+	return id
+}
+
+// fires reports whether a job runs the schedule of that name of a stack in an
+// environment.
+func fires(job *api.Job, stackName, env, name string) bool {
+	for _, g := range job.TaskGroups {
+		for _, t := range g.Tasks {
+			if t.Name != taskName {
+				continue
+			}
+			var args []string
+			switch list := t.Config["args"].(type) {
+			case []string:
+				args = list
+			case []any: // from Nomad
+				for _, a := range list {
+					args = append(args, fmt.Sprint(a))
+				}
+			}
+			if slices.Equal(args, fireArgs(stackName, env, name)) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func fireArgs(stackName, env, name string) []string {
+	return []string{"schedule", "fire", stackName, name, "-e", env}
 }
 
 // Job is the periodic job of a schedule. It talks to Nomad through the API
@@ -36,15 +72,17 @@ func JobID(stackName, env, name string) string {
 // With consul it also gets a token of Consul.
 func Job(stackName, env string, s *stack.Schedule, d *stack.Driver, consul bool) *api.Job {
 	id := JobID(stackName, env, s.Name)
-	args := []string{"schedule", "fire", stackName, s.Name, "-e", env}
 	task := &api.Task{
-		Name: taskName, Driver: d.Name, Config: map[string]any{"args": args},
+		Name: taskName, Driver: d.Name, Config: map[string]any{"args": fireArgs(stackName, env, s.Name)},
 		Identity:   &api.WorkloadIdentity{Env: true},
 		Identities: []*api.WorkloadIdentity{{Name: acl.LoginIdentity, Audience: []string{acl.LoginAudience}, File: true, TTL: time.Hour}},
 		Env:        map[string]string{"NOMAD_ADDR": "unix://${NOMAD_SECRETS_DIR}/api.sock"},
 		// What is being made is interrupted, and drover resume goes on with it.
 		KillSignal: "SIGINT",
-		Resources:  &api.Resources{CPU: ptr(50), MemoryMB: ptr(96)},
+		Resources:  &api.Resources{CPU: ptr(cmp.Or(d.CPU, 50)), MemoryMB: ptr(cmp.Or(d.MemoryMB, 96))},
+	}
+	if d.MemoryMaxMB > 0 {
+		task.Resources.MemoryMaxMB = &d.MemoryMaxMB
 	}
 	for name, value := range d.Env {
 		task.Env[name] = value
@@ -77,11 +115,18 @@ func Job(stackName, env string, s *stack.Schedule, d *stack.Driver, consul bool)
 		socket := strings.TrimPrefix(d.Env["CONSUL_HTTP_ADDR"], "unix://")
 		task.VolumeMounts = []*api.VolumeMount{{Volume: ptr(name), Destination: ptr(path.Dir(socket)), ReadOnly: ptr(true)}}
 	}
-	return &api.Job{
+	job := &api.Job{
 		ID: &id, Name: &id, Type: ptr(api.JobTypeBatch), Datacenters: []string{"*"},
 		Periodic:   &api.PeriodicConfig{Enabled: ptr(true), Specs: s.Crons, SpecType: ptr(api.PeriodicSpecCron), TimeZone: &s.TimeZone, ProhibitOverlap: ptr(true)},
 		TaskGroups: []*api.TaskGroup{group},
 	}
+	if d.NodePool != "" {
+		job.NodePool = &d.NodePool
+	}
+	for _, c := range d.Constraints {
+		job.Constraints = append(job.Constraints, api.NewConstraint(c.Attribute, cmp.Or(c.Operator, "="), c.Value))
+	}
+	return job
 }
 
 func ptr[T any](v T) *T { return &v }
@@ -94,10 +139,6 @@ type Applied struct {
 	Policies   []string // ACL policies that were written
 	Left       []string // ACL policies that the token may not remove
 }
-
-// ErrNoDriver says that an environment has schedules and does not say how
-// drover runs in the cluster.
-var ErrNoDriver = errors.New("the environment has schedules and no drover_driver block, which says how drover gets to the nodes")
 
 // NeedsPolicyError says that the token may not write the ACL policy that the
 // schedule's job needs.
@@ -118,11 +159,12 @@ func (e *NeedsPolicyError) Error() string {
 // Apply makes the periodic jobs of an environment's schedules what the
 // environment says, and removes those that it does not have any more. jobs are
 // those of the stack, home is the namespace of the client. With policy, and
-// where Nomad has ACLs, each gets its ACL policy.
+// where Nomad has ACLs, each gets its ACL policy. Where a schedule cannot work it
+// writes nothing and returns the diagnostics of Check.
 func Apply(ctx context.Context, c *api.Client, home string, s *stack.Stack, jobs []render.Job, policy bool) (Applied, error) {
 	var out Applied
-	if len(s.Schedules) > 0 && s.Driver == nil {
-		return out, ErrNoDriver
+	if diags := Check(s, jobs); diags.HasErrors() {
+		return out, diags
 	}
 	scope := acl.Scope{Namespace: home, Stacks: []string{record.PathName(s.Name) + "/" + record.PathName(s.Environment)}}
 	for _, j := range jobs {
@@ -133,8 +175,43 @@ func Apply(ctx context.Context, c *api.Client, home string, s *stack.Stack, jobs
 		scope.Jobs = append(scope.Jobs, ns)
 	}
 	store := record.OpenSchedules(c, s.Name, s.Environment)
+	there, err := store.List(ctx)
+	if err != nil {
+		return out, err
+	}
+	remove := func(old *record.Schedule) error {
+		free, err := removeJob(ctx, c, s.Name, s.Environment, old)
+		if err != nil || !free || !policy {
+			return err
+		}
+		name := scope.OfSchedule(old.JobID).Name
+		switch err := acl.RemoveNomadPolicy(ctx, c, name); {
+		case hasStatus(err, http.StatusForbidden):
+			out.Left = append(out.Left, name)
+		case err != nil && !noACLs(err):
+			return err
+		}
+		return nil
+	}
 	for _, sc := range s.Schedules {
 		job := Job(s.Name, s.Environment, sc, s.Driver, rollout.NeedsConsul(jobs))
+		now, _, err := c.Jobs().Info(*job.ID, (&api.QueryOptions{}).WithContext(ctx))
+		switch {
+		case hasStatus(err, http.StatusNotFound):
+		case err != nil:
+			return out, fmt.Errorf("reading job %q: %w", *job.ID, err)
+		case !fires(now, s.Name, s.Environment, sc.Name):
+			return out, fmt.Errorf("cannot register the job of schedule %s: %w", sc.Name, &ForeignJobError{*job.ID})
+		}
+		// An older drover gave the job another ID, which may be that of another
+		// schedule too.
+		for _, old := range there {
+			if old.Name == sc.Name && old.JobID != "" && old.JobID != *job.ID {
+				if err := remove(old); err != nil {
+					return out, err
+				}
+			}
+		}
 		if policy {
 			p := scope.OfSchedule(*job.ID)
 			written, err := grant(ctx, c, p)
@@ -163,39 +240,55 @@ func Apply(ctx context.Context, c *api.Client, home string, s *stack.Stack, jobs
 		}
 		out.Registered = append(out.Registered, sc.Name)
 	}
-	there, err := store.List(ctx)
-	if err != nil {
-		return out, err
-	}
 	for _, old := range there {
 		if slices.ContainsFunc(s.Schedules, func(sc *stack.Schedule) bool { return sc.Name == old.Name }) {
 			continue
 		}
-		if err := Remove(ctx, c, store, old); err != nil {
+		if err := remove(old); err != nil {
+			return out, err
+		}
+		if err := store.Remove(ctx, old.Name); err != nil {
 			return out, err
 		}
 		out.Removed = append(out.Removed, old.Name)
-		if !policy {
-			continue
-		}
-		name := scope.OfSchedule(old.JobID).Name
-		switch err := acl.RemoveNomadPolicy(ctx, c, name); {
-		case hasStatus(err, http.StatusForbidden):
-			out.Left = append(out.Left, name)
-		case err != nil && !noACLs(err):
-			return out, err
-		}
 	}
 	return out, nil
 }
 
-// Remove purges the job of a schedule and forgets it. A run that is under way
-// goes on.
+// ForeignJobError says that a job which drover did not make for a schedule has
+// the ID of the schedule's job.
+type ForeignJobError struct{ JobID string }
+
+func (e *ForeignJobError) Error() string {
+	return fmt.Sprintf("job %q is not of this schedule; stop it with `nomad job stop -purge %s`, or give the schedule another name", e.JobID, e.JobID)
+}
+
+// Remove purges the job of a schedule and removes its record. A run that is under
+// way continues.
 func Remove(ctx context.Context, c *api.Client, store *record.Schedules, s *record.Schedule) error {
-	if _, _, err := c.Jobs().Deregister(s.JobID, true, (&api.WriteOptions{}).WithContext(ctx)); err != nil && !hasStatus(err, http.StatusNotFound) {
-		return fmt.Errorf("removing job %q: %w", s.JobID, err)
+	if _, err := removeJob(ctx, c, store.Stack(), store.Environment(), s); err != nil {
+		return err
 	}
 	return store.Remove(ctx, s.Name)
+}
+
+// removeJob purges the job of a schedule, unless the job under that ID is of
+// another schedule: older drovers gave the same ID to shop/prod-eu and
+// shop-prod/eu. It reports whether there is no job under that ID now.
+func removeJob(ctx context.Context, c *api.Client, stackName, env string, s *record.Schedule) (bool, error) {
+	job, _, err := c.Jobs().Info(s.JobID, (&api.QueryOptions{}).WithContext(ctx))
+	switch {
+	case hasStatus(err, http.StatusNotFound):
+		return true, nil
+	case err != nil:
+		return false, fmt.Errorf("reading job %q: %w", s.JobID, err)
+	case !fires(job, stackName, env, s.Name):
+		return false, nil
+	}
+	if _, _, err := c.Jobs().Deregister(s.JobID, true, (&api.WriteOptions{}).WithContext(ctx)); err != nil && !hasStatus(err, http.StatusNotFound) {
+		return false, fmt.Errorf("removing job %q: %w", s.JobID, err)
+	}
+	return true, nil
 }
 
 // grant gives a job its policy, by its identity and by a login with it. It

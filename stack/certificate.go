@@ -3,6 +3,7 @@ package stack
 import (
 	"fmt"
 	"io/fs"
+	"net"
 	"path"
 	"slices"
 	"strings"
@@ -85,6 +86,11 @@ func (s *Stack) certificate(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics 
 	if len(v.Names) == 0 {
 		bad("names", "A certificate without names", "Write the domains that it is for.")
 	}
+	for _, name := range v.Names {
+		if problem := certificateNameProblem(name); problem != "" {
+			bad("names", fmt.Sprintf("Invalid name %q of a certificate: %s", name, problem), "Write a domain such as \"www.example.org\" or \"*.example.org\", or an IP address.")
+		}
+	}
 	if v.Issuer != "" {
 		if len(v.Issuers) > 0 {
 			bad("issuers", "A certificate with issuer and issuers", "Write one of the two.")
@@ -105,6 +111,33 @@ func (s *Stack) certificate(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics 
 	}
 	s.Certificates = append(s.Certificates, c)
 	return diags
+}
+
+// certificateNameProblem returns why no CA issues a certificate for name, a domain
+// or IP address as in RFC 8555, sections 7.1.4 and RFC 8738; "" when one may.
+func certificateNameProblem(name string) string {
+	if net.ParseIP(name) != nil {
+		return ""
+	}
+	if strings.Contains(name, "://") {
+		return "it is a URL"
+	}
+	if _, _, err := net.SplitHostPort(name); err == nil {
+		return "it has a port"
+	}
+	if strings.ContainsAny(name, ":/@[] \t\n") || len(name) > 253 {
+		return "it is not a domain"
+	}
+	labels := strings.Split(name, ".")
+	for i, label := range labels {
+		switch {
+		case label == "" || len(label) > 63:
+			return "it is not a domain"
+		case strings.Contains(label, "*") && (label != "*" || i > 0 || len(labels) < 3):
+			return "a wildcard stands alone in the first label"
+		}
+	}
+	return ""
 }
 
 func (s *Stack) issuer(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {

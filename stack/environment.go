@@ -74,7 +74,21 @@ type Driver struct {
 	// ConsulVolume is the host volume that is the directory of Consul's socket,
 	// which is the CONSUL_HTTP_ADDR of Env; "" with raw_exec, which sees it.
 	ConsulVolume string
-	Range        hcl.Range
+
+	NodePool    string // "" for Nomad's default
+	Constraints []DriverConstraint
+	CPU         int // MHz; 0 for drover's default, as with the next two
+	MemoryMB    int
+	MemoryMaxMB int
+
+	Range hcl.Range
+}
+
+// DriverConstraint is a constraint block of Nomad.
+type DriverConstraint struct {
+	Attribute string `hcl:"attribute,optional"`
+	Operator  string `hcl:"operator,optional"` // "=" when empty
+	Value     string `hcl:"value,optional"`
 }
 
 type targetBlock struct {
@@ -127,6 +141,16 @@ type driverBlock struct {
 
 	Env          map[string]string `hcl:"env,optional"`
 	ConsulVolume string            `hcl:"consul_volume,optional"`
+
+	NodePool    string             `hcl:"node_pool,optional"`
+	Constraints []DriverConstraint `hcl:"constraint,block"`
+	Resources   *driverResources   `hcl:"resources,block"`
+}
+
+type driverResources struct {
+	CPU       int `hcl:"cpu,optional"`
+	Memory    int `hcl:"memory,optional"`
+	MemoryMax int `hcl:"memory_max,optional"`
 }
 
 // environmentSchema is what an environment holds beside values and layers.
@@ -468,7 +492,16 @@ func (r *environmentReader) driver(b *hcl.Block) {
 	if !r.decode(b, &v) {
 		return
 	}
-	d := &Driver{Name: b.Labels[0], Image: v.Image, Path: v.Path, Artifact: v.Artifact, Checksum: v.Checksum, Env: v.Env, ConsulVolume: v.ConsulVolume, Range: b.DefRange}
+	d := &Driver{
+		Name: b.Labels[0], Image: v.Image, Path: v.Path, Artifact: v.Artifact, Checksum: v.Checksum, Env: v.Env, ConsulVolume: v.ConsulVolume,
+		NodePool: v.NodePool, Constraints: v.Constraints, Range: b.DefRange,
+	}
+	if res := v.Resources; res != nil {
+		d.CPU, d.MemoryMB, d.MemoryMaxMB = res.CPU, res.Memory, res.MemoryMax
+		if res.CPU < 0 || res.Memory < 0 || res.MemoryMax != 0 && res.MemoryMax < res.Memory {
+			r.bad(childBlock(b, "resources").DefRange, "Invalid resources of drover_driver", "cpu is in MHz, memory and memory_max are in MB, and memory_max is not below memory.")
+		}
+	}
 	switch d.Name {
 	case "docker":
 		if d.Image == "" || d.Path != "" || d.Artifact != "" {

@@ -18,6 +18,12 @@ const (
 	ScheduleCheck    = "check"    // the stack's checks, and whether anything drifted
 )
 
+// What a schedule does with the commands of gates.
+const (
+	GateCommandSkip = "skip" // they are not run
+	GateCommandRun  = "run"  // they are run where drover runs, in the cluster
+)
+
 // Schedule is something that drover does by itself at certain times.
 type Schedule struct {
 	Name     string
@@ -25,6 +31,12 @@ type Schedule struct {
 	TimeZone string   // IANA name, of Crons and window; "UTC" by default
 	Action   string   // one of the Schedule constants
 	Services []string // empty for all
+
+	// SkipApproval lets its releases begin waves, and promote canaries, that
+	// otherwise wait for a person. GateCommand says what becomes of the commands
+	// of gates: one of the GateCommand constants, or "" when nothing is said.
+	SkipApproval bool   `json:",omitempty"`
+	GateCommand  string `json:",omitempty"`
 
 	// The window in which it may start, in TimeZone: since midnight, and how
 	// long. WindowFor is 0 for any time.
@@ -38,6 +50,9 @@ type scheduleBlock struct {
 	Action   string   `hcl:"action"`
 	Services []string `hcl:"services,optional"`
 	Window   string   `hcl:"window,optional"`
+
+	Approve     string `hcl:"approve,optional"`
+	GateCommand string `hcl:"gate_command,optional"`
 }
 
 func (r *environmentReader) schedule(b *hcl.Block) {
@@ -58,6 +73,14 @@ func (r *environmentReader) schedule(b *hcl.Block) {
 	if v.Action != ScheduleRedeploy && len(v.Services) > 0 {
 		r.bad(attrRange(b, "services"), fmt.Sprintf("A schedule with action %q takes no services", v.Action), "It is about the whole stack. Remove services.")
 	}
+	if v.Approve != "" && v.Approve != "skip" {
+		r.bad(attrRange(b, "approve"), fmt.Sprintf("Invalid approve %q of a schedule", v.Approve), `Write "skip": its releases wait for no approval and no promotion.`)
+	}
+	sc.SkipApproval = v.Approve == "skip"
+	if v.GateCommand != "" && v.GateCommand != GateCommandSkip && v.GateCommand != GateCommandRun {
+		r.bad(attrRange(b, "gate_command"), fmt.Sprintf("Invalid gate_command %q of a schedule", v.GateCommand), `Write "skip", or "run" where the program that runs drover in the cluster has the command.`)
+	}
+	sc.GateCommand = v.GateCommand
 	zone, err := time.LoadLocation(sc.TimeZone)
 	if err != nil || v.TimeZone == "Local" { // Local is another one on every machine
 		r.bad(attrRange(b, "time_zone"), fmt.Sprintf("Unknown time zone %q", v.TimeZone), `Write a name such as "Europe/Berlin" or "UTC".`)

@@ -333,6 +333,7 @@ const (
 	CodeMissingValue    Code = "missing-value"
 	CodeCycle           Code = "dependency-cycle"
 	CodeOverlay         Code = "overlay-matches-nothing"
+	CodeSchedule        Code = "schedule" // found by package schedule
 )
 
 // unknownNames complains about values for variables that nobody declares.

@@ -18,12 +18,17 @@ import (
 // connect makes the clients from the NOMAD_* and CONSUL_* environment and
 // makes sure that the servers can be worked with.
 func connect(ctx context.Context, needConsul bool) (rollout.Clients, error) {
+	return connectBy(ctx, api.DefaultConfig(), needConsul)
+}
+
+// connectBy is connect for a Nomad that the environment does not name.
+func connectBy(ctx context.Context, cfg *api.Config, needConsul bool) (rollout.Clients, error) {
 	var (
 		c   rollout.Clients
 		err error
 	)
-	if c.Nomad, err = rollout.NewNomad(api.DefaultConfig()); err != nil {
-		return c, &rollout.ClusterError{System: "Nomad", Address: api.DefaultConfig().Address, Problem: "cannot be asked", Err: err, Hint: "look at the NOMAD_* environment variables"}
+	if c.Nomad, err = rollout.NewNomad(cfg); err != nil {
+		return c, &rollout.ClusterError{System: "Nomad", Address: cfg.Address, Problem: "cannot be asked", Err: err, Hint: "look at the NOMAD_* environment variables"}
 	}
 	if needConsul {
 		if c.Consul, err = capi.NewClient(capi.DefaultConfig()); err != nil {

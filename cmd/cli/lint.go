@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/render/lint"
+	"github.com/drover-nomad/drover/schedule"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -41,13 +42,15 @@ are no errors (warnings are allowed) and 2 when there are.`,
 					return usagef("--disable: there is no rule %q; %s", name, hint)
 				}
 			}
-			_, jobs, err := flags.load(cmd.Context(), args[0])
+			s, jobs, err := flags.load(cmd.Context(), args[0])
 			findings, about := lint.FromError(err, disable)
 			switch {
 			case err == nil:
 				if findings, err = lint.Stack(cmd.Context(), jobs, disable); err != nil {
 					return err
 				}
+				unable, _ := lint.FromError(schedule.Check(s, jobs), disable)
+				findings = append(findings, unable...)
 			case !about:
 				return err
 			}

@@ -122,14 +122,18 @@ func (f *releaseFlags) deployer(cmd *cobra.Command, clients rollout.Clients, nam
 
 // open makes the deployer of the stack that a command names, from its record.
 func (f *releaseFlags) open(cmd *cobra.Command, streams *IO, arg, env string) (*release.Deployer, *deployView, error) {
-	ctx := cmd.Context()
-	clients, r, err := recorded(ctx, arg, env)
+	clients, r, err := recorded(cmd.Context(), arg, env)
 	if err != nil {
 		return nil, nil, err
 	}
-	d := f.deployer(cmd, clients, r.Stack(), r.Environment())
+	return f.openAt(cmd, streams, clients, r.Stack(), r.Environment())
+}
+
+// openAt makes the deployer of a stack through clients.
+func (f *releaseFlags) openAt(cmd *cobra.Command, streams *IO, clients rollout.Clients, name, env string) (*release.Deployer, *deployView, error) {
+	d := f.deployer(cmd, clients, name, env)
 	d.Approve = asker(streams, f.format)
-	return d, newDeployView(streams, r.Stack(), r.Environment(), f.format == "json"), redacting(ctx, d, clients)
+	return d, newDeployView(streams, name, env, f.format == "json"), redacting(cmd.Context(), d, clients)
 }
 
 // redacting hides the values of the stack's secrets in what the deployer

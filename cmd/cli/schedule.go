@@ -60,12 +60,15 @@ its workload identity that allows just what it needs.`,
 			}
 			home := cmp.Or(os.Getenv("NOMAD_NAMESPACE"), api.DefaultNamespace)
 			done, err := schedule.Apply(ctx, clients.Nomad, home, s, jobs, !noPolicy)
-			if errors.Is(err, schedule.ErrNoDriver) {
-				return usagef("%s: write for instance drover_driver \"raw_exec\" { path = \"/usr/local/bin/drover\" }", err)
-			}
-			var refused *schedule.NeedsPolicyError
-			if errors.As(err, &refused) {
+			var (
+				refused *schedule.NeedsPolicyError
+				foreign *schedule.ForeignJobError
+			)
+			switch {
+			case errors.As(err, &refused):
 				err = errRefused{err, exitCluster}
+			case errors.As(err, &foreign):
+				err = errRefused{err, exitUsage}
 			}
 			for _, part := range []struct {
 				names []string
@@ -357,19 +360,22 @@ func newScheduleFire(streams *IO) *cobra.Command {
 				return err
 			}
 			loginErr := err
-			// Where every client, also those of targets, looks for them.
-			if err := errors.Join(os.Setenv("NOMAD_ADDR", address), os.Setenv("NOMAD_TOKEN", token)); err != nil {
-				return fmt.Errorf("setting the environment: %w", err)
+			home := func() *api.Config {
+				cfg := api.DefaultConfig()
+				cfg.Address, cfg.SecretID = address, token
+				return cfg
 			}
-			_, _, store, err := schedules(ctx, args[0], env)
+			clients, err := connectBy(ctx, home(), false)
 			if err != nil {
 				return err
 			}
-			d, view, err := flags.open(cmd, streams, args[0], env)
+			// The job has no files of the stack: args[0] is its name.
+			store := record.OpenSchedules(clients.Nomad, args[0], environmentName(env))
+			d, view, err := flags.openAt(cmd, streams, clients, args[0], environmentName(env))
 			if err != nil {
 				return err
 			}
-			d.Emit = view.event
+			d.Dial, d.Emit = rollout.DialAt(home), view.event
 			run, err := schedule.Fire(ctx, d, store, args[1], os.Getenv("NOMAD_JOB_ID"), time.Now, loginErr)
 			view.close()
 			if err != nil {

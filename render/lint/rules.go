@@ -26,6 +26,7 @@ func Rules() []Rule {
 		{Name: string(stack.CodeMissingValue), Severity: Error, Why: "A variable without a default has no value."},
 		{Name: string(stack.CodeCycle), Severity: Error, Why: "Services depend on each other in a circle."},
 		{Name: string(stack.CodeOverlay), Severity: Error, Why: "A block of the environment matches no job, group or task and so changes nothing."},
+		{Name: string(stack.CodeSchedule), Severity: Error, Why: "A schedule runs in the cluster without a person: it needs a drover_driver, and cannot wait for an approval, promote a canary or run a gate's command unless it says so."},
 		{Name: "missing-check", Severity: Warning, Why: "A service without a check counts as healthy as soon as its process runs.", job: missingCheck},
 		{Name: "auto-revert-off", Severity: Warning, Why: "Without auto_revert a failed deployment leaves the broken version running.", job: autoRevertOff},
 		{Name: "deadline-order", Severity: Error, Why: "min_healthy_time, healthy_deadline and progress_deadline must grow in this order.", job: deadlineOrder},
