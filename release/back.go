@@ -203,26 +203,27 @@ func (r *run) restore(ctx context.Context, which []int, reverse bool) []rollout.
 		return nil
 	})
 	byTarget := map[string][]render.Job{}
-	at := map[key]int{}
+	at := map[string][]int{} // where the jobs of byTarget are in which
 	for n, i := range which {
 		if results[n] == nil {
-			l := lines[i]
-			byTarget[l.Target] = append(byTarget[l.Target], jobs[n])
-			at[key{l.Target, l.Name}] = n
+			t := lines[i].Target
+			byTarget[t], at[t] = append(byTarget[t], jobs[n]), append(at[t], n)
 		}
 	}
 	var wg sync.WaitGroup
 	for target, jobs := range byTarget {
 		wg.Go(func() {
-			res, err := r.restoreTarget(ctx, target, jobs, reverse, func(service string) int { return which[at[key{target, service}]] })
-			for _, j := range jobs {
-				n := at[key{target, j.Service}]
+			line := map[jobKey]int{}
+			for i, n := range at[target] {
+				line[r.plan.jobKey(target, jobs[i].Job)] = which[n]
+			}
+			res, err := r.restoreTarget(ctx, target, jobs, reverse, func(job *api.Job) int { return line[r.plan.jobKey(target, job)] })
+			for i, n := range at[target] {
 				if err != nil {
 					results[n] = r.stays(ctx, which[n], lines[which[n]], err)
+				} else {
+					results[n] = &res.Services[i]
 				}
-			}
-			for _, s := range res.Services {
-				results[at[key{target, s.Service}]] = &s
 			}
 		})
 	}
@@ -234,7 +235,7 @@ func (r *run) restore(ctx context.Context, which []int, reverse bool) []rollout.
 	return out
 }
 
-func (r *run) restoreTarget(ctx context.Context, target string, jobs []render.Job, reverse bool, at func(service string) int) (rollout.Result, error) {
+func (r *run) restoreTarget(ctx context.Context, target string, jobs []render.Job, reverse bool, at func(*api.Job) int) (rollout.Result, error) {
 	opts := r.d.Rollout
 	opts.KeepGoing, opts.Replace = true, true
 	opts.Before = func(ctx context.Context, s rollout.Submission) error {
@@ -242,14 +243,14 @@ func (r *run) restoreTarget(ctx context.Context, target string, jobs []render.Jo
 			// The job is nobody else's for that: it is still to go back.
 			return &rollout.Refusal{Outcome: rollout.Failed, Err: err}
 		}
-		return r.journal.Update(ctx, at(s.Service), func(l *record.Service) { l.Step, l.Started = record.StepReverting, time.Now().UTC() })
+		return r.journal.Update(ctx, at(s.Job), func(l *record.Service) { l.Step, l.Started = record.StepReverting, time.Now().UTC() })
 	}
 	opts.After = func(_ context.Context, s rollout.Submission, index uint64) error {
-		r.journal.Note(at(s.Service), func(l *record.Service) { l.Index = index })
+		r.journal.Note(at(s.Job), func(l *record.Service) { l.Index = index })
 		return nil
 	}
 	opts.Done = func(_ context.Context, s rollout.Submission, res rollout.ServiceResult) {
-		r.journal.Note(at(s.Service), func(l *record.Service) {
+		r.journal.Note(at(s.Job), func(l *record.Service) {
 			l.Outcome, l.Detail = string(res.Outcome), res.Detail
 			if !res.Submitted {
 				l.Index = s.JobModifyIndex
@@ -323,16 +324,16 @@ func (r *run) stop(ctx context.Context, which []int) []rollout.ServiceResult {
 		return nil
 	})
 	byTarget := map[string][]render.Job{}
-	at := map[key]int{}
+	at := map[string][]int{} // where the jobs of byTarget are in which
 	for n, i := range which {
 		if results[n] == nil {
-			byTarget[lines[i].Target] = append(byTarget[lines[i].Target], named(lines[i]))
-			at[key{lines[i].Target, lines[i].Name}] = n
+			t := lines[i].Target
+			byTarget[t], at[t] = append(byTarget[t], named(lines[i])), append(at[t], n)
 		}
 	}
 	for target, jobs := range byTarget {
 		_ = rollout.Destroy(ctx, r.plan.clients[target], jobs, r.d.Rollout, func(ds rollout.Destroyed) {
-			n := at[key{target, ds.Service}]
+			n := at[target][ds.Index]
 			l := lines[which[n]]
 			if ds.Err != nil {
 				results[n] = r.stays(ctx, which[n], l, ds.Err)
@@ -363,10 +364,11 @@ func (r *run) stopAgain(ctx context.Context, l record.Service) error {
 	job := *j.Job
 	stop := true
 	job.Stop = &stop
-	if _, _, err := r.plan.clients[l.Target].Nomad.Jobs().Register(&job, write(ctx, l)); err != nil {
+	c := r.plan.clients[l.Target]
+	if _, _, err := c.Nomad.Jobs().Register(&job, write(ctx, l)); err != nil {
 		return fmt.Errorf("registering the stopped job %q: %w", l.JobID, err)
 	}
-	return nil
+	return rollout.PurgeChildren(ctx, c, &job, r.d.Rollout)
 }
 
 // reversible says that every job that a plan writes is there already, so that

@@ -46,6 +46,9 @@ func Diff(ctx context.Context, releases *record.Releases, from, to int) ([]Servi
 				continue
 			}
 			k := key{l.Target, l.Name}
+			if _, taken := sides[i][k]; taken { // another job of the service, which a partial deploy has kept
+				k.service = fmt.Sprintf("%s (job %s)", l.Name, l.JobID)
+			}
 			sides[i][k] = l
 			if !slices.Contains(order, k) {
 				order = append(order, k)

@@ -106,7 +106,7 @@ func (d *Deployer) extra(ctx context.Context, p *Plan, last *record.Release) ([]
 	seen := map[jobKey]bool{}
 	for _, part := range p.Parts {
 		for _, j := range part.Jobs {
-			seen[keyOf(line(j))] = true
+			seen[p.jobKey(part.Target, j.Job)] = true
 		}
 	}
 	var suspects []record.Service
@@ -116,8 +116,8 @@ func (d *Deployer) extra(ctx context.Context, p *Plan, last *record.Release) ([]
 			return nil, err
 		}
 		for _, l := range lines {
-			if _, there := p.clients[l.Target]; there && !seen[keyOf(l)] && h.Number <= last.Number {
-				seen[keyOf(l)] = true
+			if _, there := p.clients[l.Target]; there && !seen[p.key(l)] && h.Number <= last.Number {
+				seen[p.key(l)] = true
 				suspects = append(suspects, l)
 			}
 		}

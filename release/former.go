@@ -20,9 +20,12 @@ func Former(ctx context.Context, releases *record.Releases, clients map[string]r
 	if err != nil {
 		return nil, nil, err
 	}
+	key := func(l record.Service) jobKey {
+		return jobKey{l.Target, clients[l.Target].Defaults.JobID(l.Region, l.Namespace, l.JobID)}
+	}
 	seen := map[jobKey]bool{}
 	for _, j := range jobs {
-		seen[keyOf(line(j))] = true
+		seen[key(line(j))] = true
 	}
 	for i, head := range heads {
 		lines, err := releases.Services(ctx, head)
@@ -31,10 +34,10 @@ func Former(ctx context.Context, releases *record.Releases, clients map[string]r
 		}
 		for _, l := range lines {
 			c, ok := clients[l.Target]
-			if !ok || seen[keyOf(l)] {
+			if !ok || seen[key(l)] {
 				continue
 			}
-			seen[keyOf(l)] = true
+			seen[key(l)] = true
 			j := named(l)
 			j.Secrets = l.Secrets
 			job, _, err := c.Nomad.Jobs().Info(l.JobID, query(ctx, l))

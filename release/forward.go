@@ -26,7 +26,7 @@ type run struct {
 	beginning sync.Mutex
 	journal   *record.Journal // nil until there is something to record
 	head      *record.Release
-	index     map[key]int // of the journal's lines that are rolled out
+	index     map[jobKey]int // of the journal's lines that are rolled out
 
 	returning bool // on its way back
 }
@@ -237,10 +237,10 @@ func (r *run) begun() (*record.Journal, int) {
 }
 
 func (r *run) reindex() {
-	r.index = map[key]int{}
+	r.index = map[jobKey]int{}
 	for i, l := range r.journal.Services() {
 		if l.Change != record.ChangeStop {
-			r.index[key{l.Target, l.Name}] = i
+			r.index[r.plan.key(l)] = i
 		}
 	}
 }
@@ -271,14 +271,14 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 	p := r.plan
 	was := map[jobKey]record.Service{}
 	for _, l := range p.lines {
-		was[keyOf(l)] = l
+		was[p.key(l)] = l
 	}
 	var lines []record.Service
 	var blobs []record.Packed
 	var asks []int // lines whose former spec has to be read from Nomad
 	add := func(l record.Service, former bool) {
 		if l.Planned > 0 && former {
-			if lo := left(was[keyOf(l)]); lo.digest != "" && lo.index == l.Planned {
+			if lo := left(was[p.key(l)]); lo.digest != "" && lo.index == l.Planned {
 				l.Before = lo.digest
 			} else {
 				asks = append(asks, len(lines))
@@ -287,10 +287,10 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 		lines = append(lines, l)
 	}
 	for _, part := range p.Parts {
-		for _, j := range part.Jobs {
-			c := part.changes[j.Service]
+		for i, j := range part.Jobs {
+			c := part.changes[i]
 			l := line(j)
-			l.Wave, l.Planned, l.Spec = part.Wave, c.Index, part.digests[j.Service]
+			l.Wave, l.Planned, l.Spec = part.Wave, c.Index, part.digests[i]
 			blobs = append(blobs, p.specs[l.Spec])
 			switch {
 			case c.Action == rollout.ActionNone:
@@ -305,7 +305,7 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 	}
 	for _, part := range p.Parts {
 		for _, c := range part.stops {
-			old := was[keyOf(record.Service{Target: part.Target, JobID: c.JobID, Namespace: c.Namespace, Region: c.Region})]
+			old := was[p.changeKey(part.Target, c)]
 			add(record.Service{
 				Target: part.Target, Name: c.Service, JobID: c.JobID, Namespace: c.Namespace, Region: c.Region, Wave: part.Wave,
 				DependsOn: old.DependsOn, Secrets: old.Secrets, Change: record.ChangeStop, Planned: c.Index, Step: record.StepPending,
@@ -337,7 +337,7 @@ func (p *Plan) carried(lines []record.Service) []record.Service {
 	var out []record.Service
 	for _, l := range p.lines {
 		lo := left(l)
-		if !lo.runs || p.moved[keyOf(l)] || slices.Contains(p.req.Forget, l.Target) || slices.ContainsFunc(lines, func(n record.Service) bool { return keyOf(n) == keyOf(l) }) {
+		if !lo.runs || p.moved[p.key(l)] || slices.Contains(p.req.Forget, l.Target) || slices.ContainsFunc(lines, func(n record.Service) bool { return p.key(n) == p.key(l) }) {
 			continue
 		}
 		l.Change, l.Step, l.Wave, l.Outcome, l.Detail = record.ChangeNone, record.StepUnchanged, 0, "", ""
@@ -437,9 +437,9 @@ func (r *run) wave(ctx context.Context, parts []*Part) []rollout.ServiceResult {
 	}
 	wg.Wait()
 	var out []rollout.ServiceResult
-	for _, res := range results {
-		for _, s := range res.Services {
-			if s.Outcome == rollout.Unchanged && r.journal != nil && r.journal.Service(r.index[key{s.Target, s.Service}]).Change != record.ChangeNone {
+	for i, res := range results {
+		for n, s := range res.Services { // one for each job of the part
+			if s.Outcome == rollout.Unchanged && r.journal != nil && r.journal.Service(r.index[r.plan.jobKey(parts[i].Target, parts[i].Jobs[n].Job)]).Change != record.ChangeNone {
 				s.Outcome = rollout.Deployed // by this release, before it was resumed
 			}
 			out = append(out, s)
@@ -460,7 +460,7 @@ func (r *run) before(ctx context.Context, target string, s rollout.Submission) e
 	if err := r.lock.held(ctx); err != nil {
 		return err
 	}
-	i := r.index[key{target, s.Service}]
+	i := r.index[r.plan.jobKey(target, s.Job)]
 	if l := r.journal.Service(i); !l.Expects(s.JobModifyIndex) {
 		if err := r.rescaled(ctx, l, s.JobModifyIndex); err != nil {
 			return err
@@ -517,12 +517,12 @@ func (r *run) rescaled(ctx context.Context, l record.Service, index uint64) erro
 var errMoved = errors.New("somebody changed the job since the release was planned")
 
 func (r *run) after(target string, s rollout.Submission, index uint64) {
-	r.journal.Note(r.index[key{target, s.Service}], func(l *record.Service) { l.Step, l.Index = record.StepSubmitted, index })
+	r.journal.Note(r.index[r.plan.jobKey(target, s.Job)], func(l *record.Service) { l.Step, l.Index = record.StepSubmitted, index })
 }
 
 func (r *run) done(target string, s rollout.Submission, res rollout.ServiceResult) {
 	if j, _ := r.begun(); j != nil {
-		j.Note(r.index[key{target, s.Service}], func(l *record.Service) { done(l, res) })
+		j.Note(r.index[r.plan.jobKey(target, s.Job)], func(l *record.Service) { done(l, res) })
 	}
 }
 
@@ -551,7 +551,7 @@ func (r *run) prune(ctx context.Context, res *Result) ([]string, rollout.Outcome
 	var gone []string
 	outcome := rollout.Deployed
 	byTarget := map[string][]render.Job{}
-	at := map[key]int{}
+	at := map[string][]int{} // the lines of byTarget
 	for i, l := range lines {
 		if l.Change != record.ChangeStop || l.Step == record.StepPruned {
 			continue
@@ -569,11 +569,11 @@ func (r *run) prune(ctx context.Context, res *Result) ([]string, rollout.Outcome
 			return gone, outcome
 		}
 		byTarget[l.Target] = append(byTarget[l.Target], named(l))
-		at[key{l.Target, l.Name}] = i
+		at[l.Target] = append(at[l.Target], i)
 	}
 	for target, jobs := range byTarget {
 		_ = rollout.Destroy(ctx, r.plan.clients[target], jobs, r.d.Rollout, func(ds rollout.Destroyed) {
-			i := at[key{target, ds.Service}]
+			i := at[target][ds.Index]
 			if ds.Err != nil {
 				res.Services = append(res.Services, r.pruneFailed(ctx, i, lines[i], ds.Err))
 				outcome = res.Services[len(res.Services)-1].Outcome

@@ -107,7 +107,7 @@ type suspect struct {
 func (p *Plan) suspects() []suspect {
 	newest := map[jobKey]leftover{}
 	for _, l := range p.lines {
-		newest[keyOf(l)] = left(l)
+		newest[p.key(l)] = left(l)
 	}
 	var out []suspect
 	add := func(s suspect) {
@@ -117,17 +117,17 @@ func (p *Plan) suspects() []suspect {
 		}
 	}
 	for _, part := range p.Parts {
-		for _, j := range part.Jobs {
-			c := part.changes[j.Service]
+		for i, j := range part.Jobs {
+			c := part.changes[i]
 			add(suspect{
 				ForeignJob: ForeignJob{JobID: c.JobID, Service: c.Service, Target: part.Target},
-				key:        keyOf(line(j)), index: c.Index, same: c.Action == rollout.ActionNone,
+				key:        p.jobKey(part.Target, j.Job), index: c.Index, same: c.Action == rollout.ActionNone,
 			})
 		}
 		for _, c := range part.stops {
 			add(suspect{
 				ForeignJob: ForeignJob{JobID: c.JobID, Service: c.Service, Target: part.Target},
-				key:        keyOf(record.Service{Target: part.Target, JobID: c.JobID, Namespace: c.Namespace, Region: c.Region}), index: c.Index, stop: true,
+				key:        p.changeKey(part.Target, c), index: c.Index, stop: true,
 			})
 		}
 	}
@@ -167,10 +167,10 @@ func (d *Deployer) own(ctx context.Context, p *Plan) error {
 	}
 	if len(spared) > 0 {
 		for _, part := range p.Parts {
-			part.spare(spared)
+			p.spare(part, spared)
 		}
 	}
-	older, err := d.madeBefore(ctx, unowned)
+	older, err := d.madeBefore(ctx, p, unowned)
 	if err != nil {
 		return err
 	}
@@ -186,10 +186,8 @@ func (d *Deployer) own(ctx context.Context, p *Plan) error {
 }
 
 // spare keeps jobs from being stopped.
-func (part *Part) spare(keys map[jobKey]bool) {
-	spared := func(c rollout.Change) bool {
-		return keys[keyOf(record.Service{Target: part.Target, JobID: c.JobID, Namespace: c.Namespace, Region: c.Region})]
-	}
+func (p *Plan) spare(part *Part, keys map[jobKey]bool) {
+	spared := func(c rollout.Change) bool { return keys[p.changeKey(part.Target, c)] }
 	part.stops = slices.DeleteFunc(part.stops, spared)
 	part.Plan.Spare(spared)
 }
@@ -201,7 +199,7 @@ func (d *Deployer) findOwners(ctx context.Context, p *Plan, suspects []suspect) 
 	live := make([]record.LiveJob, len(suspects))
 	err := each(len(suspects), func(i int) error {
 		s := suspects[i]
-		job, _, err := p.clients[s.Target].Nomad.Jobs().Info(s.JobID, query(ctx, record.Service{Namespace: s.key.namespace, Region: s.key.region}))
+		job, _, err := p.clients[s.Target].Nomad.Jobs().Info(s.JobID, query(ctx, record.Service{Namespace: s.key.Namespace, Region: s.key.Region}))
 		switch {
 		case notFound(err): // purged meanwhile
 			return nil
@@ -270,7 +268,7 @@ func (p *Plan) clusterOf(name string) string {
 }
 
 // madeBefore returns which of the jobs any release that is kept has made.
-func (d *Deployer) madeBefore(ctx context.Context, jobs []suspect) (map[jobKey]bool, error) {
+func (d *Deployer) madeBefore(ctx context.Context, p *Plan, jobs []suspect) (map[jobKey]bool, error) {
 	made := map[jobKey]bool{}
 	if len(jobs) == 0 {
 		return made, nil
@@ -286,7 +284,7 @@ func (d *Deployer) madeBefore(ctx context.Context, jobs []suspect) (map[jobKey]b
 		}
 		for _, l := range lines {
 			if ours(l) {
-				made[keyOf(l)] = true
+				made[p.key(l)] = true
 			}
 		}
 	}

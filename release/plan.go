@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -70,13 +71,14 @@ type Plan struct {
 	lines     []record.Service // of last
 	specs     map[string]record.Packed
 	clients   map[string]rollout.Clients
-	moved     map[jobKey]bool  // jobs that the record has under another target's name, by both names
-	forgotten []record.Service // see Request.Forget
-	retired   []*stack.Target  // of the last release, and not in the environment any more
-	away      map[string]error // targets that cannot be reached, of a release that is gone on with
-	foreign   []ForeignJob     // see Foreign
-	spared    []ForeignJob     // see Spared
-	agreed    bool             // of a release that is gone on with: what it replaces was allowed when it began
+	defaults  map[string]nomad.Defaults // of each target
+	moved     map[jobKey]bool           // jobs that the record has under another target's name, by both names
+	forgotten []record.Service          // see Request.Forget
+	retired   []*stack.Target           // of the last release, and not in the environment any more
+	away      map[string]error          // targets that cannot be reached, of a release that is gone on with
+	foreign   []ForeignJob              // see Foreign
+	spared    []ForeignJob              // see Spared
+	agreed    bool                      // of a release that is gone on with: what it replaces was allowed when it began
 }
 
 // Part is what a wave does in one target.
@@ -86,11 +88,11 @@ type Part struct {
 	Jobs   []render.Job // as they were asked for
 	Plan   *rollout.Plan
 
-	changes map[string]rollout.Change // by service, without those that stop
+	changes []rollout.Change // of Jobs, one each
 	stops   []rollout.Change
-	former  []rollout.Former  // that the last release left, and may have to stop
-	digests map[string]string // of what will be registered, by service
-	run     *run              // whose journal is written, once there is one
+	former  []rollout.Former // that the last release left, and may have to stop
+	digests []string         // of the specs that will be registered for Jobs, one each
+	run     *run             // whose journal is written, once there is one
 }
 
 // Unchanged says that the release would write nothing.
@@ -158,7 +160,11 @@ func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 	if err := p.partition(); err != nil {
 		return nil, err
 	}
+	p.knows(req.Targets)
 	if err := d.dial(ctx, p); err != nil {
+		return nil, err
+	}
+	if err := p.distinct(); err != nil {
 		return nil, err
 	}
 	p.drop()
@@ -262,7 +268,7 @@ func (d *Deployer) dial(ctx context.Context, p *Plan) error {
 		c, err := d.Dial(ctx, t, needConsul[t.Name])
 		mu.Lock()
 		defer mu.Unlock()
-		p.clients[t.Name] = c
+		p.dialled(t, c)
 		return err
 	})
 }
@@ -275,12 +281,12 @@ func (p *Plan) drop() {
 	for _, part := range p.Parts {
 		lastPart[part.Target] = part
 		for _, j := range part.Jobs {
-			wanted[keyOf(line(j))] = true
+			wanted[p.jobKey(part.Target, j.Job)] = true
 		}
 	}
 	for _, l := range p.lines {
 		part := lastPart[l.Target]
-		if !p.req.Partial && part != nil && left(l).runs && !wanted[keyOf(l)] {
+		if !p.req.Partial && part != nil && left(l).runs && !wanted[p.key(l)] {
 			part.former = append(part.former, formerOf(l))
 		}
 	}
@@ -305,14 +311,8 @@ func (d *Deployer) prepare(ctx context.Context, p *Plan) error {
 		if part.Plan, err = rollout.Prepare(ctx, p.clients[part.Target], part.Jobs, opts); err != nil {
 			return err
 		}
-		part.changes, part.stops = map[string]rollout.Change{}, nil
-		for _, c := range part.Plan.Changes() {
-			if c.Action == rollout.ActionStop {
-				part.stops = append(part.stops, c)
-			} else {
-				part.changes[c.Service] = c
-			}
-		}
+		changes := part.Plan.Changes()
+		part.changes, part.stops = changes[:len(part.Jobs)], changes[len(part.Jobs):]
 		return nil
 	})
 	if err == nil && p.req.reverse && reversible(p.Parts) {
@@ -323,28 +323,97 @@ func (d *Deployer) prepare(ctx context.Context, p *Plan) error {
 	return err
 }
 
-// jobKey is what tells jobs apart.
-type jobKey struct{ target, id, namespace, region string }
+// jobKey identifies a job of a stack.
+type jobKey struct {
+	target string
+	nomad.JobID
+}
 
-func keyOf(s record.Service) jobKey {
-	ns := s.Namespace
-	if ns == "" {
-		ns = api.DefaultNamespace
+// key identifies the job of a line.
+func (p *Plan) key(l record.Service) jobKey {
+	return jobKey{l.Target, p.defaults[l.Target].JobID(l.Region, l.Namespace, l.JobID)}
+}
+
+// jobKey identifies a job that is to be registered in a target.
+func (p *Plan) jobKey(target string, job *api.Job) jobKey {
+	return jobKey{target, p.defaults[target].Of(job)}
+}
+
+// changeKey identifies the job of a change.
+func (p *Plan) changeKey(target string, c rollout.Change) jobKey {
+	return jobKey{target, p.defaults[target].JobID(c.Region, c.Namespace, c.JobID)}
+}
+
+// knows notes the regions and namespaces of jobs that name none. Those of a
+// target that is dialled later replace it.
+func (p *Plan) knows(targets []*stack.Target) {
+	if p.defaults == nil {
+		p.defaults = map[string]nomad.Defaults{}
 	}
-	return jobKey{s.Target, s.JobID, ns, s.Region}
+	for _, t := range targets {
+		p.defaults[t.Name] = rollout.DefaultsOf(t)
+	}
+}
+
+// dialled keeps the clients of a target.
+func (p *Plan) dialled(t *stack.Target, c rollout.Clients) {
+	p.clients[t.Name] = c
+	p.resolves(t, c)
+}
+
+// resolves notes what the clients of a target know of its region and namespace.
+func (p *Plan) resolves(t *stack.Target, c rollout.Clients) {
+	if c.Defaults != (nomad.Defaults{}) {
+		p.defaults[t.Name] = c.Defaults
+	}
+}
+
+// SameJobError reports two services of a stack that are one job in Nomad.
+type SameJobError struct {
+	A, B string // SERVICE or SERVICE@TARGET
+	Job  nomad.JobID
+}
+
+func (e *SameJobError) Error() string {
+	return fmt.Sprintf("%s and %s are the same job %q in namespace %s; give one of them another job ID, namespace or region", e.A, e.B, e.Job.ID, e.Job.Namespace)
+}
+
+// distinct returns a *SameJobError if two planned jobs are one and the same in
+// Nomad, which the files do not show when one of them names the namespace or
+// the region of the client.
+func (p *Plan) distinct() error {
+	type identity struct {
+		cluster string
+		nomad.JobID
+	}
+	clusters := map[string]string{}
+	for _, t := range p.req.Targets {
+		clusters[t.Name] = cluster(t)
+	}
+	seen := map[identity]string{}
+	for _, part := range p.Parts {
+		for _, j := range part.Jobs {
+			id := identity{clusters[part.Target], p.jobKey(part.Target, j.Job).JobID}
+			if other, ok := seen[id]; ok {
+				return &SameJobError{other, j.Name(), id.JobID}
+			}
+			seen[id] = j.Name()
+		}
+	}
+	return nil
 }
 
 // pack makes the blobs, whose size may be the end of it.
 func (p *Plan) pack() error {
 	for _, part := range p.Parts {
-		part.digests = map[string]string{}
+		part.digests = nil
 		for _, j := range part.Plan.Jobs() {
 			packed, err := packJob(j.Job, string(j.HCL), j.File)
 			if err != nil {
 				return err
 			}
 			p.specs[packed.Digest] = packed
-			part.digests[j.Service] = packed.Digest
+			part.digests = append(part.digests, packed.Digest)
 		}
 	}
 	return nil

@@ -73,6 +73,9 @@ func (d *Deployer) retire(ctx context.Context, p *Plan) error {
 		planned[part.Target] = true
 	}
 	for _, t := range was.Targets {
+		if _, known := p.defaults[t.Name]; !known {
+			p.knows([]*stack.Target{t})
+		}
 		i := slices.IndexFunc(p.req.Targets, func(now *stack.Target) bool { return now.Name == t.Name })
 		lines := slices.DeleteFunc(slices.Clone(p.lines), func(l record.Service) bool {
 			if l.Target != t.Name || !ours(l) {
@@ -104,8 +107,8 @@ func (d *Deployer) retire(ctx context.Context, p *Plan) error {
 // plans says that a job of that ID is planned, wherever.
 func (p *Plan) plans(l record.Service) bool {
 	return slices.ContainsFunc(p.req.Jobs, func(j render.Job) bool {
-		now, was := keyOf(line(j)), keyOf(l)
-		return now.id == was.id && now.namespace == was.namespace
+		now, was := p.jobKey(j.Target, j.Job), p.key(l)
+		return now.ID == was.ID && now.Namespace == was.Namespace
 	})
 }
 
@@ -122,6 +125,7 @@ func (d *Deployer) retireTarget(ctx context.Context, p *Plan, t *stack.Target, l
 	if err != nil {
 		return err
 	}
+	p.resolves(t, c)
 	same := make([]*jobKey, len(lines))
 	err = each(len(lines), func(i int) error {
 		was, err := identify(ctx, c, t, lines[i])
@@ -138,7 +142,7 @@ func (d *Deployer) retireTarget(ctx context.Context, p *Plan, t *stack.Target, l
 	for i, l := range lines {
 		switch {
 		case same[i] != nil:
-			p.moved[*same[i]], p.moved[keyOf(l)] = true, true
+			p.moved[*same[i]], p.moved[p.key(l)] = true, true
 		case !p.req.Partial && left(l).runs:
 			part.former = append(part.former, formerOf(l))
 		}
@@ -158,16 +162,15 @@ func (p *Plan) find(ctx context.Context, want identity) (*jobKey, error) {
 			continue
 		}
 		for _, j := range part.Jobs {
-			l := line(j)
-			if k := keyOf(l); k.id != want.id || k.namespace != want.namespace {
+			k := p.jobKey(part.Target, j.Job)
+			if k.ID != want.id || k.Namespace != want.namespace {
 				continue
 			}
-			is, err := identify(ctx, p.clients[part.Target], p.req.Targets[i], l)
+			is, err := identify(ctx, p.clients[part.Target], p.req.Targets[i], line(j))
 			if err != nil {
 				return nil, err
 			}
 			if is != nil && *is == want {
-				k := keyOf(l)
 				return &k, nil
 			}
 		}

@@ -46,8 +46,8 @@ func (p *Plan) CheckAttended() error {
 	}
 	for _, part := range p.Parts {
 		changes := false
-		for _, j := range part.Jobs {
-			c := part.changes[j.Service]
+		for i, j := range part.Jobs {
+			c := part.changes[i]
 			if c.Action == rollout.ActionNone {
 				continue
 			}

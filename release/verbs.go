@@ -140,6 +140,7 @@ func (r *run) take(ctx context.Context, back bool, may func(*record.Release) err
 	if p.req, err = requestOf(last); err != nil {
 		return err
 	}
+	p.knows(p.req.Targets)
 	r.plan = p
 	// Whatever of it uses Consul, in any version, is followed there.
 	specs, err := d.specs(ctx, lines, func(l record.Service) []string { return []string{l.Spec, l.Before} })
@@ -156,10 +157,11 @@ func (r *run) take(ctx context.Context, back bool, may func(*record.Release) err
 	}
 	p.away = map[string]error{}
 	for _, t := range p.req.Targets {
-		if p.clients[t.Name], err = d.Dial(ctx, t, needConsul[t.Name]); err != nil {
-			if ctx.Err() != nil {
-				return err
-			}
+		c, err := d.Dial(ctx, t, needConsul[t.Name])
+		if err != nil && ctx.Err() != nil {
+			return err
+		}
+		if p.dialled(t, c); err != nil {
 			p.away[t.Name] = err
 		}
 	}

@@ -64,6 +64,8 @@ func TestOnCluster(t *testing.T) {
 		{"VolumeRefused", testVolumeRefused},
 		{"Preflight", testPreflight},
 		{"StatusLogsDestroy", testStatusLogsDestroy},
+		{"DestroyChildren", testDestroyChildren},
+		{"TwoJobsOfOneService", testTwoJobsOfOneService},
 		{"UnchangedWritesNothing", testUnchangedWritesNothing},
 		{"Gate", testGate},
 		{"Requests", testRequests},

@@ -12,46 +12,46 @@ import (
 	"github.com/drover-nomad/drover/render"
 )
 
-// Destroyed is told for each service when its last allocation has stopped.
+// Destroyed is the end of one job that Destroy was given.
 type Destroyed struct {
+	Index   int    `json:"-"` // of the job in what Destroy was given
 	Service string `json:"service"`
 	JobID   string `json:"job_id"`
-	Missing bool   `json:"missing,omitempty"` // it was not there
+	Missing bool   `json:"missing,omitempty"` // neither the job nor children of it were there
 	Err     error  `json:"-"`
 }
 
-// Destroy stops and purges the jobs (DELETE /v1/job/:id?purge=true), each
-// when everything that depends on it is gone, and waits until their
+// Destroy stops and purges the jobs (DELETE /v1/job/:id?purge=true) and their
+// children, each job after everything that depends on it, and waits until their
 // allocations have stopped: all in all for Options.Timeout, and for a Nomad that
-// does not answer for Options.Silence. Secrets and volumes stay.
-func Destroy(ctx context.Context, c Clients, jobs []render.Job, opts Options, told func(Destroyed)) error {
+// does not answer for Options.Silence. Only the ID, the namespace and the region
+// of a job matter. Several jobs may have one service. Secrets and volumes stay.
+// done is called for each job, one at a time, and may be nil.
+func Destroy(ctx context.Context, c Clients, jobs []render.Job, opts Options, done func(Destroyed)) error {
 	opts = opts.withDefaults()
 	ctx, cancel := context.WithTimeoutCause(ctx, opts.Timeout, fmt.Errorf("not stopped within %s", opts.Timeout))
 	defer cancel()
-	gone := map[string]chan struct{}{}
-	failed := map[string]bool{}
-	dependants := map[string][]string{}
-	for _, j := range jobs {
-		gone[j.Service] = make(chan struct{})
+	gone := make([]chan struct{}, len(jobs))
+	failed := make([]bool, len(jobs))
+	dependants := map[string][]int{} // by service
+	for i, j := range jobs {
+		gone[i] = make(chan struct{})
 		for _, d := range j.DependsOn {
-			dependants[d] = append(dependants[d], j.Service)
+			dependants[d] = append(dependants[d], i)
 		}
 	}
 	var mu sync.Mutex
 	return each(len(jobs), len(jobs)+1, func(i int) error {
 		j := jobs[i]
-		defer close(gone[j.Service])
+		defer close(gone[i])
 		s := specOf(j.Job)
-		res := Destroyed{Service: j.Service, JobID: s.id}
+		res := Destroyed{Index: i, Service: j.Service, JobID: s.id}
 		var err error
 		for _, d := range dependants[j.Service] {
-			if gone[d] == nil {
-				continue
-			}
 			<-gone[d]
 			mu.Lock()
 			if failed[d] && err == nil {
-				err = fmt.Errorf("job %q is not stopped: %s, which depends on it, still runs", s.id, d)
+				err = fmt.Errorf("job %q is not stopped: %s, which depends on it, still runs", s.id, jobs[d].Service)
 			}
 			mu.Unlock()
 		}
@@ -61,45 +61,88 @@ func Destroy(ctx context.Context, c Clients, jobs []render.Job, opts Options, to
 		res.Err = err
 		mu.Lock()
 		defer mu.Unlock()
-		failed[j.Service] = err != nil
-		if told != nil {
-			told(res)
+		failed[i] = err != nil
+		if done != nil {
+			done(res)
 		}
 		return err
 	})
 }
 
+// destroyJob purges a job and its children. missing reports whether neither was
+// there.
 func destroyJob(ctx context.Context, c Clients, silence time.Duration, s spec) (missing bool, err error) {
-	err = Persist(ctx, silence, func(ctx context.Context) error {
-		_, _, err := c.Nomad.Jobs().Info(s.id, s.query(ctx))
+	var job *api.Job
+	err = Persist(ctx, silence, func(ctx context.Context) (err error) {
+		job, _, err = c.Nomad.Jobs().Info(s.id, s.query(ctx))
 		return err
 	})
 	switch {
-	case notFound(err):
-		return true, nil
+	case notFound(err): // children outlive a parent that was purged
+		children, err := childrenOf(ctx, c, silence, s)
+		if err != nil || len(children) == 0 {
+			return err == nil, err
+		}
+		return false, purge(ctx, c, silence, s, children...)
 	case err != nil:
 		return false, fmt.Errorf("reading job %q: %w", s.id, err)
 	}
+	return false, purgeFamily(ctx, c, silence, s, job)
+}
+
+// purgeFamily purges a registered job and its children, which Nomad leaves
+// running when it purges a periodic or parameterized job. The registered job
+// tells whether it is one, not the spec, which may be another or none.
+func purgeFamily(ctx context.Context, c Clients, silence time.Duration, s spec, job *api.Job) error {
 	ids := []string{s.id}
-	if s.parent {
-		// Purging a periodic or parameterized job leaves its children running.
-		var children []*api.JobListStub
-		err := Persist(ctx, silence, func(ctx context.Context) (err error) {
-			q := s.query(ctx)
-			q.Prefix = s.id + "/"
-			children, _, err = c.Nomad.Jobs().List(q)
+	if job.Periodic != nil || job.ParameterizedJob != nil {
+		// The parent stops first, so that it starts no child meanwhile.
+		if err := stop(ctx, c, silence, s, s.id); err != nil {
 			return err
-		})
-		if err != nil {
-			return false, fmt.Errorf("listing the children of job %q: %w", s.id, err)
 		}
-		for _, child := range children {
-			if child.ParentID == s.id {
-				ids = append(ids, child.ID)
-			}
+		children, err := childrenOf(ctx, c, silence, s)
+		if err != nil {
+			return err
+		}
+		ids = append(ids, children...)
+	}
+	return purge(ctx, c, silence, s, ids...)
+}
+
+// PurgeChildren stops and purges the children of a periodic or parameterized
+// job, and waits as Destroy does. The job itself stays.
+func PurgeChildren(ctx context.Context, c Clients, job *api.Job, opts Options) error {
+	opts = opts.withDefaults()
+	ctx, cancel := context.WithTimeoutCause(ctx, opts.Timeout, fmt.Errorf("not stopped within %s", opts.Timeout))
+	defer cancel()
+	s := specOf(job)
+	children, err := childrenOf(ctx, c, opts.Silence, s)
+	if err != nil || len(children) == 0 {
+		return err
+	}
+	return purge(ctx, c, opts.Silence, s, children...)
+}
+
+// childrenOf lists the IDs of the jobs that a periodic or parameterized job has
+// started (GET /v1/jobs?prefix=).
+func childrenOf(ctx context.Context, c Clients, silence time.Duration, s spec) ([]string, error) {
+	var list []*api.JobListStub
+	err := Persist(ctx, silence, func(ctx context.Context) (err error) {
+		q := s.query(ctx)
+		q.Prefix = s.id + "/"
+		list, _, err = c.Nomad.Jobs().List(q)
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("listing the children of job %q: %w", s.id, err)
+	}
+	var out []string
+	for _, child := range list {
+		if child.ParentID == s.id {
+			out = append(out, child.ID)
 		}
 	}
-	return false, purge(ctx, c, silence, s, ids...)
+	return out, nil
 }
 
 // purge stops jobs first and purges them when that is done: Nomad lists no

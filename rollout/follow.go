@@ -251,7 +251,7 @@ func (f *follower) recreate(ctx context.Context, why string) error {
 		return err
 	}
 	f.progress(0, s.spec.total(), "the old allocations to stop: "+why)
-	if err := purge(ctx, f.clients, f.opts.Silence, s.spec, s.spec.id); err != nil {
+	if err := purgeFamily(ctx, f.clients, f.opts.Silence, s.spec, job); err != nil {
 		return err
 	}
 	return f.register(ctx, 0)

@@ -283,9 +283,9 @@ type watchedParty struct {
 	scalings int
 
 	specs   []spec
-	first   map[string]uint64 // JobModifyIndex by job, as seen first or scaled since
-	counted int               // scalings, as last read
-	list    []ServiceStatus   // as last read, nil when that failed
+	first   []uint64        // JobModifyIndex of each job, as seen first or scaled since; nil before the first look
+	counted int             // scalings, as last read
+	list    []ServiceStatus // as last read, nil when that failed
 	running []map[string]string
 	native  []consul.Health // of the services that Nomad itself registers
 	problem string          // of the last reading
@@ -392,7 +392,7 @@ func readNative(ctx context.Context, c Clients, specs []spec, running []map[stri
 func (p *watchedParty) scaled(ctx context.Context, is map[jobAt]*listed) error {
 	for i, s := range p.specs {
 		l, job := is[s.at()], p.Jobs[i].Job
-		if l == nil || l.stub.Stop || l.stub.JobModifyIndex == p.first[s.id] || !slices.ContainsFunc(job.TaskGroups, scaled) {
+		if l == nil || l.stub.Stop || p.first != nil && l.stub.JobModifyIndex == p.first[i] || !slices.ContainsFunc(job.TaskGroups, scaled) {
 			continue
 		}
 		now, err := compare(ctx, p.Clients, job)
@@ -405,8 +405,8 @@ func (p *watchedParty) scaled(ctx context.Context, is map[jobAt]*listed) error {
 		if now.spec.total() < s.total() {
 			p.specs[i] = now.spec
 		}
-		if p.first[s.id] != 0 {
-			p.first[s.id] = l.stub.JobModifyIndex
+		if p.first != nil && p.first[i] != 0 {
+			p.first[i] = l.stub.JobModifyIndex
 			p.counted++
 		}
 	}
@@ -423,15 +423,14 @@ func (p *watchedParty) judge(read time.Time, watcher *consul.Watcher) {
 		return
 	}
 	if p.first == nil {
-		p.first = map[string]uint64{}
+		for _, st := range p.list {
+			p.first = append(p.first, st.index)
+		}
 	}
 	p.troubles = 0
 	for i, st := range p.list {
 		p.troubles += st.troubles
-		switch index, seen := p.first[st.JobID]; {
-		case !seen:
-			p.first[st.JobID] = st.index
-		case index != st.index:
+		if p.first[i] != st.index {
 			p.lost = fmt.Sprintf("%s: somebody else changed job %q", p.name(st.Service), st.JobID)
 			if st.Status == "stopped" {
 				p.lost = fmt.Sprintf("%s: somebody else stopped job %q", p.name(st.Service), st.JobID)

@@ -1,7 +1,6 @@
 package rollout
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/consul"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -313,18 +313,14 @@ func retyped(p *api.JobPlanResponse) string {
 // findFormer keeps those of the last release's jobs that are still there and
 // have no successor in the plan.
 func (p *Plan) findFormer(ctx context.Context, former []Former) error {
-	namespace := func(ns string) string { return cmp.Or(ns, api.DefaultNamespace) }
-	// One that leaves its region open is where its target is.
-	stays := func(f Former) bool {
-		return slices.ContainsFunc(p.steps, func(s *step) bool {
-			return s.spec.id == f.JobID && namespace(s.spec.namespace) == namespace(f.Namespace) &&
-				(s.spec.region == f.Region || s.spec.region == "" || f.Region == "")
-		})
+	planned := map[nomad.JobID]bool{}
+	for _, s := range p.steps {
+		planned[p.clients.Defaults.Of(s.Job.Job)] = true
 	}
 	there := make([]bool, len(former))
 	err := each(len(former), 8, func(i int) error {
 		f := &former[i]
-		if stays(*f) {
+		if planned[p.clients.Defaults.JobID(f.Region, f.Namespace, f.JobID)] {
 			return nil
 		}
 		q := (&api.QueryOptions{Namespace: f.Namespace, Region: f.Region}).WithContext(ctx)

@@ -72,7 +72,7 @@ func Preflight(ctx context.Context, c Clients, needConsul bool) error {
 		errs <- preflightConsul(ctx, c.Consul)
 	}()
 	// Nomad's answer first: without it the other one does not matter.
-	if err := preflightNomad(ctx, c.Nomad); err != nil {
+	if _, err := preflightNomad(ctx, c.Nomad); err != nil {
 		return err
 	}
 	return <-errs
@@ -88,18 +88,21 @@ func NeedsConsul(jobs []render.Job) bool {
 	return false
 }
 
-func preflightNomad(ctx context.Context, client *api.Client) error {
+// preflightNomad returns the region of the agent, "" if the token may not look
+// at the agent.
+func preflightNomad(ctx context.Context, client *api.Client) (region string, err error) {
 	var self api.AgentSelf
-	_, err := client.Raw().Query("/v1/agent/self", &self, (&api.QueryOptions{}).WithContext(ctx))
+	_, err = client.Raw().Query("/v1/agent/self", &self, (&api.QueryOptions{}).WithContext(ctx))
 	fail := &ClusterError{System: "Nomad", Address: client.Address(), Err: err}
 	var resp api.UnexpectedResponseError
 	switch {
 	case err == nil:
 	case errors.As(err, &resp) && resp.StatusCode() == http.StatusForbidden && !badToken(resp.Body()):
-		return nil // a good token that may not look at the agent
+		return "", nil // a good token that may not look at the agent
 	default:
-		return nomadError(fail)
+		return "", nomadError(fail)
 	}
+	region, _ = self.Config["Region"].(string)
 	version := ""
 	if v, ok := self.Config["Version"].(map[string]any); ok {
 		version, _ = v["Version"].(string)
@@ -107,9 +110,9 @@ func preflightNomad(ctx context.Context, client *api.Client) error {
 	if tooOld(version, minNomadMajor, minNomadMinor) {
 		fail.Problem = fmt.Sprintf("has version %s", version)
 		fail.Hint = fmt.Sprintf("drover needs %d.%d or newer", minNomadMajor, minNomadMinor)
-		return fail
+		return "", fail
 	}
-	return nil
+	return region, nil
 }
 
 func badToken(body string) bool {
@@ -259,20 +262,33 @@ func tooOld(version string, major, minor int) bool {
 	return ma < major || (ma == major && mi < minor)
 }
 
-// CheckRequired says which of the jobs of other stacks that must run first
-// does not (GET /v1/job/:id).
+// CheckRequired returns an error for each job of another stack that must run
+// first and does not (GET /v1/job/:id). Such a job is in the namespace of the
+// target, or in that of the client, where several targets can share it.
 func CheckRequired(ctx context.Context, c Clients, ids []string) error {
+	namespaces := []string{""}
+	if c.target != nil && c.target.Namespace != "" {
+		namespaces = []string{c.target.Namespace, ""}
+	}
 	return each(len(ids), 8, func(i int) error {
-		job, _, err := c.Nomad.Jobs().Info(ids[i], (&api.QueryOptions{}).WithContext(ctx))
-		switch {
-		case notFound(err):
-			return fmt.Errorf("job %q must run before this stack and is not there; deploy its stack first", ids[i])
-		case err != nil:
-			return c.explain(fmt.Errorf("reading required job %q: %w", ids[i], err))
-		case deref(job.Status, "") != "running":
-			return fmt.Errorf("job %q must run before this stack and is %s; look at `nomad job status %s`", ids[i], deref(job.Status, "unknown"), ids[i])
+		for _, ns := range namespaces {
+			job, _, err := c.Nomad.Jobs().Info(ids[i], (&api.QueryOptions{Namespace: ns}).WithContext(ctx))
+			switch {
+			case notFound(err):
+				continue
+			case err != nil:
+				return c.explain(fmt.Errorf("reading required job %q: %w", ids[i], err))
+			case deref(job.Status, "") != "running":
+				return fmt.Errorf("job %q must run before this stack and is %s; look at `nomad job status -namespace %s %s`",
+					ids[i], deref(job.Status, "unknown"), deref(job.Namespace, api.DefaultNamespace), ids[i])
+			}
+			return nil
 		}
-		return nil
+		where := ""
+		if len(namespaces) > 1 {
+			where = fmt.Sprintf(" in namespace %s or %s", c.Defaults.JobID("", c.target.Namespace, "").Namespace, c.Defaults.JobID("", "", "").Namespace)
+		}
+		return fmt.Errorf("job %q must run before this stack and is not there%s; deploy its stack first", ids[i], where)
 	})
 }
 

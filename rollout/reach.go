@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -47,13 +49,21 @@ func dial(ctx context.Context, home *api.Config, t *stack.Target, needConsul, pr
 	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("no answer within 10 seconds"))
 	defer cancel()
+	c.Defaults = DefaultsOf(t)
 	if preflight {
-		if err := preflightNomad(ctx, c.Nomad); err != nil {
+		region, err := preflightNomad(ctx, c.Nomad)
+		if err != nil {
 			return c, inTarget(t, err)
 		}
+		c.Defaults.Region = cmp.Or(c.Defaults.Region, region)
 	}
 	if err := reachRegion(ctx, c.Nomad, t); err != nil {
 		return c, inTarget(t, err)
+	}
+	if preflight && c.Defaults.Region == "" {
+		if c.Defaults.Region, err = onlyRegion(ctx, c.Nomad); err != nil {
+			return c, inTarget(t, c.explain(err))
+		}
 	}
 	if !needConsul {
 		return c, nil
@@ -78,23 +88,46 @@ func dial(ctx context.Context, home *api.Config, t *stack.Target, needConsul, pr
 	return c, inTarget(t, err)
 }
 
+// DefaultsOf returns the region and namespace of jobs of a target that name
+// none, as far as they are known without a request.
+func DefaultsOf(t *stack.Target) nomad.Defaults {
+	if t.Cluster != nil {
+		return nomad.Defaults{Region: t.Region}
+	}
+	c := api.DefaultConfig()
+	return nomad.Defaults{Region: cmp.Or(t.Region, c.Region), Namespace: c.Namespace}
+}
+
+// onlyRegion returns the region of a cluster that has only one, otherwise ""
+// (GET /v1/regions, which needs no token).
+func onlyRegion(ctx context.Context, client *api.Client) (string, error) {
+	var regions []string
+	if _, err := client.Raw().Query("/v1/regions", &regions, (&api.QueryOptions{}).WithContext(ctx)); err != nil {
+		return "", fmt.Errorf("listing the regions: %w", err)
+	}
+	if len(regions) != 1 {
+		return "", nil
+	}
+	return regions[0], nil
+}
+
 // reachRegion finds out whether requests for the target's region arrive
 // (GET /v1/status/leader?region=, which needs no token).
-func reachRegion(ctx context.Context, nomad *api.Client, t *stack.Target) error {
+func reachRegion(ctx context.Context, client *api.Client, t *stack.Target) error {
 	if t.Region == "" {
 		return nil
 	}
 	var leader string
-	_, err := nomad.Raw().Query("/v1/status/leader", &leader, (&api.QueryOptions{Region: t.Region}).WithContext(ctx))
+	_, err := client.Raw().Query("/v1/status/leader", &leader, (&api.QueryOptions{Region: t.Region}).WithContext(ctx))
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}
 	var answered api.UnexpectedResponseError
 	if !errors.As(err, &answered) {
-		return nomadError(&ClusterError{System: "Nomad", Address: nomad.Address(), Err: err})
+		return nomadError(&ClusterError{System: "Nomad", Address: client.Address(), Err: err})
 	}
 	return &ClusterError{
-		System: "Nomad", Address: nomad.Address(), Problem: fmt.Sprintf("does not reach region %q", t.Region), Err: plain(err),
+		System: "Nomad", Address: client.Address(), Problem: fmt.Sprintf("does not reach region %q", t.Region), Err: plain(err),
 		Hint: "look at `nomad server members` and at the region of the target",
 	}
 }
@@ -206,9 +239,9 @@ func readToken(a stack.Access) (string, error) {
 // datacenter it is (GET /v1/nodes and /v1/node/:id). It is "" when there is no
 // client yet or the token may not look at nodes: the Consul that is asked then
 // answers for its own datacenter.
-func consulDatacenter(ctx context.Context, nomad *api.Client, t *stack.Target) (string, error) {
+func consulDatacenter(ctx context.Context, client *api.Client, t *stack.Target) (string, error) {
 	q := (&api.QueryOptions{Region: t.Region, Filter: `Status == "ready"`}).WithContext(ctx)
-	nodes, _, err := nomad.Nodes().List(q)
+	nodes, _, err := client.Nodes().List(q)
 	if err != nil {
 		return "", unlessForbidden(err, "listing the nodes")
 	}
@@ -216,7 +249,7 @@ func consulDatacenter(ctx context.Context, nomad *api.Client, t *stack.Target) (
 		if len(t.Datacenters) > 0 && !inDatacenter(n, t.Datacenters) {
 			continue
 		}
-		node, _, err := nomad.Nodes().Info(n.ID, (&api.QueryOptions{Region: t.Region}).WithContext(ctx))
+		node, _, err := client.Nodes().Info(n.ID, (&api.QueryOptions{Region: t.Region}).WithContext(ctx))
 		if err != nil {
 			return "", unlessForbidden(err, "reading node "+n.Name)
 		}

@@ -11,6 +11,7 @@ import (
 	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -21,6 +22,8 @@ type Clients struct {
 	Nomad *api.Client
 	// Consul may be nil when no job registers a service there.
 	Consul *capi.Client
+	// Defaults are the region and namespace of jobs that name none.
+	Defaults nomad.Defaults
 
 	target *stack.Target // whose they are, nil for those of the command line
 	// consulDatacenters are those in which the services may be; none for the
@@ -207,22 +210,24 @@ func Run(ctx context.Context, c Clients, jobs []render.Job, opts Options, emit f
 //
 // emit is called from one goroutine at a time and may be nil.
 func (p *Plan) Apply(ctx context.Context, emit func(Event)) Result {
-	byName := map[string]*step{}
+	byService := map[string][]*step{}
 	var mu sync.Mutex
-	tell := func(e Event) {
-		if emit == nil {
-			return
+	tellOf := func(s *step) func(Event) {
+		return func(e Event) {
+			if emit == nil {
+				return
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			e.Time, e.Target = time.Now(), s.Target
+			emit(e)
 		}
-		mu.Lock()
-		defer mu.Unlock()
-		e.Time, e.Target = time.Now(), byName[e.Service].Target
-		emit(e)
 	}
 
 	for _, s := range p.steps {
 		s.done = make(chan struct{})
-		byName[s.Service] = s
-		tell(Event{Kind: EventPlanned, Service: s.Service, JobID: s.spec.id, Change: s.change()})
+		byService[s.Service] = append(byService[s.Service], s)
+		tellOf(s)(Event{Kind: EventPlanned, Service: s.Service, JobID: s.spec.id, Change: s.change()})
 	}
 
 	watchCtx, stopWatching := context.WithCancel(ctx)
@@ -243,7 +248,8 @@ func (p *Plan) Apply(ctx context.Context, emit func(Event)) Result {
 	for _, s := range p.steps {
 		wg.Go(func() {
 			defer close(s.done)
-			s.result = p.runStep(ctx, s, byName, slots, halted, hub, tell)
+			tell := tellOf(s)
+			s.result = p.runStep(ctx, s, byService, slots, halted, hub, tell)
 			if p.opts.Done != nil {
 				p.opts.Done(ctx, s.submission(), s.result)
 			}
@@ -286,7 +292,7 @@ func ended(ctx context.Context) Outcome {
 }
 
 // runStep waits for its turn, submits one service and follows it.
-func (p *Plan) runStep(ctx context.Context, s *step, byName map[string]*step, slots chan struct{}, halted <-chan struct{}, hub *hub, tell func(Event)) ServiceResult {
+func (p *Plan) runStep(ctx context.Context, s *step, byService map[string][]*step, slots chan struct{}, halted <-chan struct{}, hub *hub, tell func(Event)) ServiceResult {
 	base := ServiceResult{Target: s.Target, Service: s.Service, JobID: s.spec.id}
 	if s.unchanged() && s.healthy {
 		base.Outcome = Unchanged
@@ -294,22 +300,20 @@ func (p *Plan) runStep(ctx context.Context, s *step, byName map[string]*step, sl
 		return base
 	}
 	for _, name := range s.DependsOn {
-		dep := byName[name]
-		if dep == nil {
-			continue // not part of this rollout
-		}
-		select {
-		case <-dep.done:
-		default:
-			tell(Event{Kind: EventProgress, Service: s.Service, JobID: s.spec.id, Desired: s.spec.total(), Waiting: name})
-			<-dep.done // ends soon after ctx does
-		}
-		if !dep.result.Outcome.OK() && (!p.opts.KeepGoing || ctx.Err() != nil) {
-			base.Outcome, base.Detail = Skipped, "not submitted: "+name+" did not come out well"
-			if ctx.Err() != nil {
-				base.Outcome, base.Detail = ended(ctx), "not submitted"
+		for _, dep := range byService[name] { // none when it is not part of this rollout
+			select {
+			case <-dep.done:
+			default:
+				tell(Event{Kind: EventProgress, Service: s.Service, JobID: s.spec.id, Desired: s.spec.total(), Waiting: name})
+				<-dep.done // ends soon after ctx does
 			}
-			return base
+			if !dep.result.Outcome.OK() && (!p.opts.KeepGoing || ctx.Err() != nil) {
+				base.Outcome, base.Detail = Skipped, "not submitted: "+name+" did not come out well"
+				if ctx.Err() != nil {
+					base.Outcome, base.Detail = ended(ctx), "not submitted"
+				}
+				return base
+			}
 		}
 	}
 	select {

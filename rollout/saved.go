@@ -7,13 +7,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -197,13 +197,19 @@ func (e *Moved) Error() string {
 	return "since the plan was made:\n  " + strings.Join(e.What, "\n  ") + "\nnothing was done; plan again"
 }
 
-// place is what tells jobs apart, for messages too.
-func (s SavedStep) place() string {
+// savedJob identifies a job of a saved plan.
+type savedJob struct {
+	target string
+	nomad.JobID
+}
+
+func (s SavedStep) name() string {
 	return jobName(s.Target, *s.Job.ID, deref(s.Job.Namespace, ""), deref(s.Job.Region, ""))
 }
 
-func (s SavedStop) place() string { return jobName(s.Target, s.JobID, s.Namespace, s.Region) }
+func (s SavedStop) name() string { return jobName(s.Target, s.JobID, s.Namespace, s.Region) }
 
+// jobName names a job in a message.
 func jobName(target, id, namespace, region string) string {
 	name := fmt.Sprintf("job %q", id)
 	if namespace != "" && namespace != api.DefaultNamespace {
@@ -223,18 +229,21 @@ func jobName(target, id, namespace, region string) string {
 func (f *Saved) Check(now []*Plan) error {
 	var e Moved
 	say := func(format string, args ...any) { e.What = append(e.What, fmt.Sprintf(format, args...)) }
-	steps, stops := map[string]*step{}, map[string]uint64{}
+	steps, stops := map[savedJob]*step{}, map[savedJob]Former{}
+	defaults := map[string]nomad.Defaults{}
 	for _, p := range now {
 		for _, s := range p.steps {
-			steps[jobName(s.Target, s.spec.id, s.spec.namespace, s.spec.region)] = s
+			defaults[s.Target] = p.clients.Defaults
+			steps[savedJob{s.Target, p.clients.Defaults.Of(s.Job.Job)}] = s
 		}
 		for _, s := range p.former {
-			stops[jobName(s.Target, s.JobID, s.Namespace, s.Region)] = s.index
+			defaults[s.Target] = p.clients.Defaults
+			stops[savedJob{s.Target, p.clients.Defaults.JobID(s.Region, s.Namespace, s.JobID)}] = s
 		}
 	}
 	for _, then := range f.Steps {
-		name := then.place()
-		s := steps[name]
+		name := then.name()
+		s := steps[savedJob{then.Target, defaults[then.Target].Of(then.Job)}]
 		if s == nil {
 			say("%s is not planned any more", name)
 			continue
@@ -252,17 +261,22 @@ func (f *Saved) Check(now []*Plan) error {
 		}
 	}
 	for _, then := range f.Stops {
-		name := then.place()
-		index, there := stops[name]
-		delete(stops, name)
+		name, id := then.name(), savedJob{then.Target, defaults[then.Target].JobID(then.Region, then.Namespace, then.JobID)}
+		now, there := stops[id]
+		delete(stops, id)
 		switch {
 		case !there:
 			say("%s, to be stopped, is not there any more", name)
-		case index != then.Index:
-			say("%s, to be stopped, was changed (JobModifyIndex %d, the plan saw %d)", name, index, then.Index)
+		case now.index != then.Index:
+			say("%s, to be stopped, was changed (JobModifyIndex %d, the plan saw %d)", name, now.index, then.Index)
 		}
 	}
-	for _, name := range slices.Sorted(maps.Keys(stops)) {
+	var added []string
+	for _, s := range stops {
+		added = append(added, jobName(s.Target, s.JobID, s.Namespace, s.Region))
+	}
+	slices.Sort(added)
+	for _, name := range added {
 		say("%s would be stopped now, which the plan did not show", name)
 	}
 	if len(e.What) > 0 {

@@ -232,11 +232,12 @@ func releaseError(err error) error {
 		retired *release.RetiredError
 
 		relocated *release.RelocatedError
+		same      *release.SameJobError
 	)
 	if errors.As(err, &retired) && exitCode(err) == exitCluster {
 		return errRefused{err, exitCluster} // said with what it is about
 	}
-	if errors.As(err, &large) || errors.As(err, &foreign) || errors.As(err, &relocated) {
+	if errors.As(err, &large) || errors.As(err, &foreign) || errors.As(err, &relocated) || errors.As(err, &same) {
 		return errRefused{err, exitUsage}
 	}
 	if errors.As(err, &open) || errors.As(err, &notOpen) || errors.As(err, &waits) || errors.Is(err, record.ErrLocked) {
