@@ -41,9 +41,10 @@ func TestDestroy_TwoJobsOfOneService(t *testing.T) {
 
 func TestWatchedParty_OneJobIDInTwoNamespaces(t *testing.T) {
 	t.Parallel()
-	p := &watchedParty{list: []ServiceStatus{
-		{Service: "a", JobID: "web", OK: true, index: 7}, {Service: "b", JobID: "web", OK: true, index: 9},
-	}}
+	p := &watchedParty{
+		specs: make([]spec, 2), running: make([]map[string]string, 2),
+		list: []ServiceStatus{{Service: "a", JobID: "web", OK: true, index: 7}, {Service: "b", JobID: "web", OK: true, index: 9}},
+	}
 	p.judge(time.Now(), nil)
 	p.judge(time.Now(), nil)
 	if p.lost != "" {
