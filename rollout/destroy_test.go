@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/consul"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -42,7 +43,7 @@ func TestDestroy_TwoJobsOfOneService(t *testing.T) {
 func TestWatchedParty_OneJobIDInTwoNamespaces(t *testing.T) {
 	t.Parallel()
 	p := &watchedParty{
-		specs: make([]spec, 2), running: make([]map[string]string, 2),
+		specs: make([]spec, 2), running: make([]map[string]string, 2), native: make([]consul.Health, 2),
 		list: []ServiceStatus{{Service: "a", JobID: "web", OK: true, index: 7}, {Service: "b", JobID: "web", OK: true, index: 9}},
 	}
 	p.judge(time.Now(), nil)
