@@ -169,14 +169,15 @@ func claimsOf(head *Release, lines []Service, namespace string) []claim {
 
 // Leftover is what a release left of a job.
 type Leftover struct {
-	Runs   bool   // the job should be registered and not stopped
-	Digest string // of its spec; "" when it is not known
-	Index  uint64 // its JobModifyIndex then; 0 when it is not known
+	Runs   bool           // the job should be registered and not stopped
+	Digest string         // of its spec; "" when it is not known
+	Index  uint64         // its JobModifyIndex then; 0 when it is not known
+	Counts map[string]int // that the stack asked for: see Service.Counts
 }
 
 // Leftover returns what the release left of the job of this line.
 func (s Service) Leftover() Leftover {
-	before := Leftover{s.Before != "" && !s.BeforeStopped, s.Before, s.Planned}
+	before := Leftover{s.Before != "" && !s.BeforeStopped, s.Before, s.Planned, s.BeforeCounts}
 	switch s.Step {
 	case StepPending:
 		return before
@@ -186,9 +187,9 @@ func (s Service) Leftover() Leftover {
 	case StepPruned:
 		return Leftover{}
 	case StepPruning:
-		return Leftover{Runs: true, Digest: s.Before, Index: s.Planned}
+		return Leftover{Runs: true, Digest: s.Before, Index: s.Planned, Counts: s.BeforeCounts}
 	}
-	return Leftover{Runs: s.Spec != "", Digest: s.Spec, Index: s.Index}
+	return Leftover{Runs: s.Spec != "", Digest: s.Spec, Index: s.Index, Counts: s.Counts}
 }
 
 // entry is a stack and environment that has releases.

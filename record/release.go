@@ -146,6 +146,12 @@ type Service struct {
 	BeforeStopped bool   `json:"bs,omitempty"`
 	Planned       uint64 `json:"p,omitempty"`
 
+	// Counts are the counts that the stack asks for in groups with a scaling
+	// block, by group: Spec may have others, to which they were scaled.
+	// BeforeCounts are the same of Before. A record of an older drover has none.
+	Counts       map[string]int `json:"n,omitempty"`
+	BeforeCounts map[string]int `json:"bn,omitempty"`
+
 	Index   uint64    `json:"i,omitempty"` // JobModifyIndex of Spec in Nomad, once it is known
 	Step    Step      `json:"st"`
 	Outcome string    `json:"o,omitempty"` // of the rollout

@@ -98,6 +98,7 @@ func (d *Deployer) asTheyAre(ctx context.Context, p *Plan) ([]record.Service, []
 			return err
 		}
 		l.Change, l.Step = record.ChangeNone, record.StepDone
+		l.Counts = nil // what the operator asked for before it was scaled is not known
 		l.Spec, l.Before, l.Planned, l.Index = packed[i].Digest, packed[i].Digest, deref(job.JobModifyIndex), deref(job.JobModifyIndex)
 		return nil
 	})

@@ -177,9 +177,13 @@ func readSpec(ctx context.Context, releases *record.Releases, digest string) (re
 	return render.Job{Job: job, HCL: []byte(b.HCL), File: b.File}, nil
 }
 
-// ofLine gives a job spec the place of a line.
-func ofLine(j render.Job, l record.Service) render.Job {
+// ofLine gives a job spec the place of a line, and the counts that the stack
+// asked for in it.
+func ofLine(j render.Job, l record.Service, counts map[string]int) render.Job {
 	j.Service, j.Target, j.DependsOn, j.Secrets = l.Name, l.Target, l.DependsOn, l.Secrets
+	if j.Counts = counts; counts == nil {
+		j.Counts = map[string]int{} // an older record does not know them
+	}
 	return j
 }
 
@@ -188,6 +192,7 @@ func (r *run) restore(ctx context.Context, which []int, reverse bool) []rollout.
 	lines := r.journal.Services()
 	jobs := make([]render.Job, len(which))
 	results := make([]*rollout.ServiceResult, len(which))
+	released := make([]map[string]int, len(which)) // see rollout.Options
 	_ = each(len(which), func(n int) error {
 		l := lines[which[n]]
 		st, err := r.standing(ctx, l)
@@ -199,7 +204,10 @@ func (r *run) restore(ctx context.Context, which []int, reverse bool) []rollout.
 			results[n] = r.stays(ctx, which[n], l, err)
 			return nil
 		}
-		jobs[n] = ofLine(j, l)
+		jobs[n] = ofLine(j, l, l.BeforeCounts)
+		if released[n] = l.Counts; st == atBefore {
+			released[n] = l.BeforeCounts
+		}
 		return nil
 	})
 	byTarget := map[string][]render.Job{}
@@ -213,11 +221,13 @@ func (r *run) restore(ctx context.Context, which []int, reverse bool) []rollout.
 	var wg sync.WaitGroup
 	for target, jobs := range byTarget {
 		wg.Go(func() {
-			line := map[jobKey]int{}
+			line, counts := map[jobKey]int{}, map[jobKey]map[string]int{}
 			for i, n := range at[target] {
-				line[r.plan.jobKey(target, jobs[i].Job)] = which[n]
+				k := r.plan.jobKey(target, jobs[i].Job)
+				line[k], counts[k] = which[n], released[n]
 			}
-			res, err := r.restoreTarget(ctx, target, jobs, reverse, func(job *api.Job) int { return line[r.plan.jobKey(target, job)] })
+			asked := func(job *api.Job) map[string]int { return counts[r.plan.jobKey(target, job)] }
+			res, err := r.restoreTarget(ctx, target, jobs, asked, reverse, func(job *api.Job) int { return line[r.plan.jobKey(target, job)] })
 			for i, n := range at[target] {
 				if err != nil {
 					results[n] = r.stays(ctx, which[n], lines[which[n]], err)
@@ -235,9 +245,9 @@ func (r *run) restore(ctx context.Context, which []int, reverse bool) []rollout.
 	return out
 }
 
-func (r *run) restoreTarget(ctx context.Context, target string, jobs []render.Job, reverse bool, at func(*api.Job) int) (rollout.Result, error) {
+func (r *run) restoreTarget(ctx context.Context, target string, jobs []render.Job, released func(*api.Job) map[string]int, reverse bool, at func(*api.Job) int) (rollout.Result, error) {
 	opts := r.d.Rollout
-	opts.KeepGoing, opts.Replace = true, true
+	opts.KeepGoing, opts.Replace, opts.Released = true, true, released
 	opts.Before = func(ctx context.Context, s rollout.Submission) error {
 		if err := r.lock.held(ctx); err != nil {
 			// The job is nobody else's for that: it is still to go back.

@@ -291,6 +291,7 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 			c := part.changes[i]
 			l := line(j)
 			l.Wave, l.Planned, l.Spec = part.Wave, c.Index, part.digests[i]
+			l.BeforeCounts = left(was[p.key(l)]).counts
 			blobs = append(blobs, p.specs[l.Spec])
 			switch {
 			case c.Action == rollout.ActionNone:
@@ -309,6 +310,7 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 			add(record.Service{
 				Target: part.Target, Name: c.Service, JobID: c.JobID, Namespace: c.Namespace, Region: c.Region, Wave: part.Wave,
 				DependsOn: old.DependsOn, Secrets: old.Secrets, Change: record.ChangeStop, Planned: c.Index, Step: record.StepPending,
+				BeforeCounts: left(old).counts,
 			}, true)
 		}
 	}
@@ -342,6 +344,7 @@ func (p *Plan) carried(lines []record.Service) []record.Service {
 		}
 		l.Change, l.Step, l.Wave, l.Outcome, l.Detail = record.ChangeNone, record.StepUnchanged, 0, "", ""
 		l.Spec, l.Before, l.BeforeStopped, l.Planned, l.Index = lo.digest, lo.digest, false, lo.index, lo.index
+		l.Counts, l.BeforeCounts = lo.counts, lo.counts
 		l.Started, l.Ended = time.Time{}, time.Time{}
 		out = append(out, l)
 	}

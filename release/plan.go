@@ -69,6 +69,7 @@ type Plan struct {
 	req       Request
 	last      *record.Release  // nil before the first one
 	lines     []record.Service // of last
+	runs      []record.Service // what runs: lines or, of an open release, its own
 	specs     map[string]record.Packed
 	clients   map[string]rollout.Clients
 	defaults  map[string]nomad.Defaults // of each target
@@ -157,6 +158,7 @@ func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 			return nil, err
 		}
 	}
+	p.runs = p.lines
 	if err := p.partition(); err != nil {
 		return nil, err
 	}
@@ -294,9 +296,11 @@ func (p *Plan) drop() {
 
 // prepare plans every part.
 func (d *Deployer) prepare(ctx context.Context, p *Plan) error {
+	released := p.released()
 	err := each(len(p.Parts), func(i int) error {
 		part := p.Parts[i]
 		opts := d.Rollout
+		opts.Released = func(job *api.Job) map[string]int { return released[p.jobKey(part.Target, job)] }
 		opts.Former, opts.KeepRestarts = part.former, p.req.KeepRestarts
 		opts.Replace = opts.Replace || p.agreed
 		opts.Before = func(ctx context.Context, s rollout.Submission) error { return part.run.before(ctx, part.Target, s) }
@@ -403,6 +407,19 @@ func (p *Plan) distinct() error {
 	return nil
 }
 
+// released are the counts that the stack asked for in what runs, by job.
+func (p *Plan) released() map[jobKey]map[string]int {
+	out := map[jobKey]map[string]int{}
+	for _, l := range p.runs {
+		counts := left(l).counts
+		if l.Step == record.StepSubmitting { // if it has not arrived, these are to be changed
+			counts = l.BeforeCounts
+		}
+		out[p.key(l)] = counts
+	}
+	return out
+}
+
 // pack makes the blobs, whose size may be the end of it.
 func (p *Plan) pack() error {
 	for _, part := range p.Parts {
@@ -446,12 +463,13 @@ func ours(l record.Service) bool {
 
 // leftover is what a release left of a job.
 type leftover struct {
-	runs   bool   // there should be such a job
-	digest string // of its spec, "" when it is not known
-	index  uint64 // its JobModifyIndex then, 0 when it is not known
+	runs   bool           // there should be such a job
+	digest string         // of its spec, "" when it is not known
+	counts map[string]int // that the stack asked for, see record.Service.Counts
+	index  uint64         // its JobModifyIndex then, 0 when it is not known
 }
 
 func left(l record.Service) leftover {
 	lo := l.Leftover()
-	return leftover{lo.Runs, lo.Digest, lo.Index}
+	return leftover{lo.Runs, lo.Digest, lo.Counts, lo.Index}
 }

@@ -297,9 +297,10 @@ func (r *run) rebuild(ctx context.Context) error {
 	}
 	for _, l := range lines {
 		if l.Change != record.ChangeStop && !carriedLine(l) {
-			r.plan.req.Jobs = append(r.plan.req.Jobs, ofLine(specs[l.Spec], l))
+			r.plan.req.Jobs = append(r.plan.req.Jobs, ofLine(specs[l.Spec], l, l.Counts))
 		}
 	}
+	r.plan.runs = lines
 	if err := r.plan.partition(); err != nil {
 		return err
 	}
@@ -383,7 +384,7 @@ func (d *Deployer) Rollback(ctx context.Context, number int) (Request, error) {
 		return req, err
 	}
 	for _, l := range lines {
-		req.Jobs = append(req.Jobs, ofLine(specs[l.Spec], l))
+		req.Jobs = append(req.Jobs, ofLine(specs[l.Spec], l, l.Counts))
 	}
 	req.place()
 	if to.Values != "" {

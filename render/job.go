@@ -17,6 +17,12 @@ type Job struct {
 	File string // the service's file, for messages
 	Job  *api.Job
 
+	// Counts are the counts that the stack asked for in groups with a scaling
+	// block, by group, of a job that was read from a record or a saved plan:
+	// Job may have others, to which they were scaled. Nil means those of Job; a
+	// group that is missing is not known.
+	Counts map[string]int
+
 	source *sourceMap // of HCL, nil when it is not a merged text
 }
 

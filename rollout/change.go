@@ -37,13 +37,14 @@ type Change struct {
 	Groups []GroupChange `json:"groups,omitempty"` // by name; none for periodic and parameterized jobs
 	Diff   []FieldChange `json:"diff,omitempty"`   // none for a new job
 
-	Placement []Placement `json:"placement,omitempty"` // groups for which no node has room
-	Preempted []Preempted `json:"preempted,omitempty"`
-	Kept      []KeptCount `json:"kept_counts,omitempty"`
-	Images    []string    `json:"mutable_images,omitempty"` // that may change without the job
-	Warnings  []string    `json:"warnings,omitempty"`       // Nomad's
-	NextRun   time.Time   `json:"next_run,omitzero"`        // of a periodic job
-	Index     uint64      `json:"job_modify_index"`         // that the registration enforces; 0: must not be there
+	Placement []Placement     `json:"placement,omitempty"` // groups for which no node has room
+	Preempted []Preempted     `json:"preempted,omitempty"`
+	Kept      []KeptCount     `json:"kept_counts,omitempty"`
+	Replaced  []ReplacedCount `json:"replaced_counts,omitempty"`
+	Images    []string        `json:"mutable_images,omitempty"` // that may change without the job
+	Warnings  []string        `json:"warnings,omitempty"`       // Nomad's
+	NextRun   time.Time       `json:"next_run,omitzero"`        // of a periodic job
+	Index     uint64          `json:"job_modify_index"`         // that the registration enforces; 0: must not be there
 }
 
 // GroupChange counts the allocations of a task group that a deploy touches.
@@ -94,14 +95,6 @@ type Preempted struct {
 	Count int    `json:"count"`
 }
 
-// KeptCount is a group with a scaling block, whose count is not the
-// operator's any more.
-type KeptCount struct {
-	Group string `json:"group"`
-	Spec  int    `json:"spec"` // what the stack says
-	Live  int    `json:"live"` // what it stays
-}
-
 // Changes are what Apply would do, in the order of the services, and after
 // them the jobs that the stack does not have any more.
 func (p *Plan) Changes() []Change {
@@ -149,7 +142,7 @@ func (s *step) restarted() bool {
 func (s *step) describe(redact func(string) string) Change {
 	c := Change{
 		Service: s.Service, Target: s.Target, JobID: s.spec.id, Namespace: s.spec.namespace, Region: s.spec.region,
-		Action: s.action(), Reason: s.recreate, Groups: s.groups(), Kept: s.kept,
+		Action: s.action(), Reason: s.recreate, Groups: s.groups(), Kept: s.kept, Replaced: s.replaced,
 		Index: s.plan.JobModifyIndex, NextRun: s.plan.NextPeriodicLaunch,
 		Placement: placementsOf(s.plan.FailedTGAllocs),
 	}

@@ -200,7 +200,7 @@ func testKeepsScaledCount(t *testing.T, c Clients) {
 		t.Fatal(err)
 	}
 	got := p.Changes()[0]
-	if !slices.Equal(got.Kept, []KeptCount{{"g", 1, 2}}) {
+	if !slices.Equal(got.Kept, []KeptCount{{Group: "g", Spec: 1, Live: 2, Scaled: 3}}) {
 		t.Errorf("kept %+v", got.Kept)
 	}
 	res, _ = deploy(t, c, Options{}, scaled("b", 5))

@@ -84,7 +84,7 @@ func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*
 
 // ask plans one job.
 func (s *step) ask(ctx context.Context, c Clients, o Options) error {
-	if err := s.keepCounts(ctx, c); err != nil {
+	if err := s.setCounts(ctx, c, o.Released, false); err != nil {
 		return err
 	}
 	if err := s.askPlan(ctx, c); err != nil {
@@ -112,7 +112,7 @@ func (s *step) askPlan(ctx context.Context, c Clients) error {
 
 // Same says whether the registered job is this one, whatever counts its groups
 // with a scaling block have now, and returns the JobModifyIndex of what it
-// looked at. Nomad's own plan does not tell: see keepCounts and quiet.
+// looked at. Nomad's own plan does not tell: see setCounts and quiet.
 func Same(ctx context.Context, c Clients, job *api.Job) (bool, uint64, error) {
 	s, err := compare(ctx, c, job)
 	if err != nil {
@@ -124,7 +124,7 @@ func Same(ctx context.Context, c Clients, job *api.Job) (bool, uint64, error) {
 // compare plans a job as it would be with the counts that it has now.
 func compare(ctx context.Context, c Clients, job *api.Job) (*step, error) {
 	s := &step{Job: render.Job{Job: job}, spec: specOf(job)}
-	if err := s.keepCounts(ctx, c); err != nil {
+	if err := s.setCounts(ctx, c, nil, true); err != nil {
 		return nil, err
 	}
 	return s, s.askPlan(ctx, c)
@@ -160,53 +160,6 @@ func restartMark(d *api.JobDiff) string {
 	return ""
 }
 
-// keepCounts gives groups with a scaling block the count that they have now
-// (GET /v1/job/:id): it belongs to the autoscaler, and Nomad's plan, unlike
-// its registration, cannot be told to keep it.
-func (s *step) keepCounts(ctx context.Context, c Clients) error {
-	if !slices.ContainsFunc(s.Job.Job.TaskGroups, scaled) {
-		return nil
-	}
-	live, _, err := c.Nomad.Jobs().Info(s.spec.id, s.spec.query(ctx))
-	switch {
-	case notFound(err):
-		return nil
-	case err != nil:
-		return fmt.Errorf("reading job %q: %w", s.spec.id, err)
-	case deref(live.Stop, false):
-		return nil
-	}
-	s.kept = nil
-	now := map[string]int{}
-	for _, g := range live.TaskGroups {
-		now[deref(g.Name, "")] = deref(g.Count, 1)
-	}
-	job := *s.Job.Job // the caller's stays as it is
-	job.TaskGroups = slices.Clone(job.TaskGroups)
-	for i, g := range job.TaskGroups {
-		name := deref(g.Name, "")
-		count, there := now[name]
-		if !there || !scaled(g) {
-			continue
-		}
-		// Nomad takes no count outside the bounds, which may be new.
-		count = max(count, int(deref(g.Scaling.Min, 0)))
-		if g.Scaling.Max != nil {
-			count = min(count, int(*g.Scaling.Max))
-		}
-		spec := deref(g.Count, int(deref(g.Scaling.Min, 1)))
-		if count == spec {
-			continue
-		}
-		g := *g
-		g.Count = &count
-		job.TaskGroups[i] = &g
-		s.kept = append(s.kept, KeptCount{Group: name, Spec: spec, Live: count})
-	}
-	s.Job.Job, s.spec = &job, specOf(&job)
-	return nil
-}
-
 // Rescaled says that the registered job was at the given index and that nothing
 // of it has changed since but the counts of groups with a scaling block (GET
 // /v1/job/:id/versions?diffs=true).
@@ -229,9 +182,6 @@ func Rescaled(ctx context.Context, c Clients, job *api.Job, index uint64) (bool,
 	}
 	return false, nil
 }
-
-// scaled says that the count of a group is the autoscaler's.
-func scaled(g *api.TaskGroup) bool { return g.Scaling != nil && deref(g.Scaling.Enabled, true) }
 
 // quiet corrects a plan that calls a job with a scaling block changed when
 // nothing is: Nomad compares the indices of the scaling policy too, which the

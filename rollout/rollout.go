@@ -47,6 +47,10 @@ type Options struct {
 	// Former are the jobs of the last release. What of them is not to be
 	// rolled out is in Plan.Changes as a job that stops; Apply leaves it alone.
 	Former []Former
+	// Released returns the counts that the stack asked for in the last release
+	// of a job, of groups with a scaling block and by group. It may be nil, and
+	// a group that is missing is not known.
+	Released func(*api.Job) map[string]int
 	// Replace allows that a job is purged and created again where Nomad
 	// refuses the change: another type, to or from periodic or parameterized.
 	Replace bool
@@ -166,10 +170,12 @@ type Former struct {
 // step is one service on its way.
 type step struct {
 	render.Job
-	spec    spec
-	plan    *api.JobPlanResponse
-	healthy bool // planned as unchanged, and what runs is healthy
-	kept    []KeptCount
+	spec     spec
+	plan     *api.JobPlanResponse
+	healthy  bool     // planned as unchanged, and what runs is healthy
+	asked    *api.Job // as Prepare was given it, before setCounts
+	kept     []KeptCount
+	replaced []ReplacedCount
 	// recreate is why the job has to be purged and created, "" when it has not.
 	recreate string
 	retyped  bool // by a change that Nomad refuses

@@ -48,8 +48,8 @@ func newPlan(streams *IO) *cobra.Command {
 For each service, in the order of a deploy: whether it is created, changed in
 place, replaced (all of its allocations, and how many of them at first),
 recreated, stopped or left alone; every attribute that differs, secrets hidden;
-what finds no node; what would be preempted. Counts that an autoscaler has set
-are kept.
+what finds no node; what would be preempted. A count to which a group was scaled
+is kept, unless the stack has changed the count since the last release.
 
 With -out the plan is frozen in a file: 'drover deploy FILE' does exactly that,
 or refuses and names what moved. With --detailed-exitcode the command ends with
@@ -350,7 +350,10 @@ func (v planView) change(c rollout.Change) {
 		v.line(2, "next run %s", c.NextRun.Format(time.RFC3339))
 	}
 	for _, k := range c.Kept {
-		v.line(2, "count of group %s stays %d, as it was scaled to; the stack says %d", k.Group, k.Live, k.Spec)
+		v.line(2, "%s", k)
+	}
+	for _, r := range c.Replaced {
+		v.line(2, "%s", r)
 	}
 	for _, p := range c.Placement {
 		v.line(2, "no place: %s", p)

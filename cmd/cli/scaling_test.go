@@ -1,0 +1,140 @@
+package cli
+
+import (
+	"fmt"
+	"testing"
+)
+
+// TestScalingOnCluster deploys groups that an autoscaler scales, and jobs
+// whose instances have children or volumes, to one cluster.
+func TestScalingOnCluster(t *testing.T) {
+	t.Parallel()
+	env := clusterEnv(t)
+	for name, test := range map[string]func(*testing.T, []string){
+		"a changed count wins": changedCount,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, env)
+		})
+	}
+}
+
+// scaledWorld is a world with one service whose group has a scaling block.
+type scaledWorld struct{ *world }
+
+func (w scaledWorld) write(value string, count, maximum int, crash bool) {
+	w.Helper()
+	run := `run_for = "1h"`
+	if crash {
+		run = `start_error = "broken"`
+	}
+	write(w.T, w.dir, map[string]string{
+		"stack.hcl": fmt.Sprintf("stack %q {}\nservice \"a\" {}\n", w.name),
+		"a.nomad.hcl": fmt.Sprintf(`job %q {
+  update {
+    max_parallel      = 10
+    min_healthy_time  = "200ms"
+    healthy_deadline  = "30s"
+    progress_deadline = "40s"
+    health_check      = "task_states"
+  }
+  group "g" {
+    count = %d
+    scaling {
+      min = 1
+      max = %d
+    }
+    restart {
+      attempts = 0
+      mode     = "fail"
+    }
+    reschedule {
+      attempts  = 0
+      unlimited = false
+    }
+    task "t" {
+      driver = "mock_driver"
+      env {
+        VALUE = %q
+      }
+      config {
+        %s
+      }
+      resources {
+        cpu    = 1
+        memory = 10
+      }
+    }
+  }
+}
+`, w.job("a"), count, maximum, value, run),
+	})
+}
+
+func (w scaledWorld) scale(n int) {
+	w.Helper()
+	if _, _, err := w.nomad.Jobs().Scale(w.job("a"), "g", &n, "load", false, nil, nil); err != nil {
+		w.Fatal(err)
+	}
+}
+
+func (w scaledWorld) wantCount(want int) {
+	w.Helper()
+	job, _, err := w.nomad.Jobs().Info(w.job("a"), nil)
+	if err != nil {
+		w.Fatal(err)
+	}
+	if got := *job.TaskGroups[0].Count; got != want {
+		w.Errorf("count is %d, want %d", got, want)
+	}
+}
+
+// changedCount: a count that the file changes is deployed, one to which the
+// group was scaled is kept, and a revert and a rollback do the same.
+func changedCount(t *testing.T, env []string) {
+	w := scaledWorld{newWorld(t, env, "counts")}
+	w.write("1", 2, 10, false)
+	w.drover(0, "deploy", w.dir)
+	w.wantCount(2)
+
+	w.write("1", 4, 10, false) // never scaled
+	w.want(w.drover(0, "plan", w.dir), `group.g.count: "2" → "4"`)
+	w.drover(0, "deploy", w.dir)
+	w.wantCount(4)
+
+	w.scale(6)
+	w.drover(0, "deploy", w.dir)
+	w.wantCount(6)
+	w.write("2", 4, 10, false)
+	w.want(w.drover(0, "plan", w.dir), "count of group g stays 6, as it was scaled to; the stack says 4")
+	w.drover(0, "deploy", w.dir)
+	w.wantCount(6)
+
+	w.write("2", 4, 5, false)
+	w.want(w.drover(0, "plan", w.dir), "count of group g goes from 6, as it was scaled to, to 5, the max of its scaling block; the stack says 4")
+
+	w.write("3", 3, 10, false)
+	w.want(w.drover(0, "plan", w.dir, "-out", w.dir+"/saved"), "count 3 of group g replaces 6, as it was scaled to: the stack has changed it")
+	w.drover(0, "deploy", w.dir+"/saved")
+	w.wantCount(3)
+
+	// What fails goes back to the count that it found, and the next deploy
+	// knows what the file said then.
+	w.scale(5)
+	w.write("4", 2, 10, true)
+	w.drover(4, "deploy", w.dir)
+	w.wantCount(5)
+	w.write("5", 3, 10, false)
+	w.drover(0, "deploy", w.dir)
+	w.wantCount(5)
+
+	// A rollback keeps what was scaled, unless the files had another count.
+	w.drover(0, "rollback", w.dir, "4")
+	if w.value("a") != "3" {
+		t.Errorf("value %s after the rollback", w.value("a"))
+	}
+	w.wantCount(5)
+	w.drover(0, "rollback", w.dir, "1")
+	w.wantCount(2)
+}
