@@ -16,7 +16,7 @@ const (
 	DriftStopped = "stopped" // still there, and nothing of it runs
 	DriftMissing = "missing" // purged
 	DriftExtra   = "extra"   // of an earlier release, and running again
-	DriftDead    = "dead"    // as it was, but no allocation is healthy
+	DriftDead    = "dead"    // as it was, but not healthy, and Nomad starts no other allocation
 )
 
 // Drift is how a job differs from what the last release left.
@@ -38,6 +38,7 @@ func (d *Deployer) Drift(ctx context.Context) ([]Drift, *record.Release, error) 
 		return nil, nil, err
 	}
 	req.Adopt, req.TakeOver = true, true // nothing is written
+	req.KeepRestarts = true              // a job that was started again is no drift
 	p, err := d.Plan(ctx, req)
 	if err != nil {
 		return nil, nil, err
@@ -55,8 +56,8 @@ func (d *Deployer) Drift(ctx context.Context) ([]Drift, *record.Release, error) 
 			w.Kind = DriftMissing
 		case c.Action == rollout.ActionCreate:
 			w.Kind = DriftStopped
-		case c.Action == rollout.ActionRecreate && len(c.Diff) == 0:
-			w.Kind = DriftDead
+		case c.Action == rollout.ActionRecreate && len(c.Diff) == 0, c.Retry:
+			w.Kind, c.Diff = DriftDead, nil
 		}
 		for _, f := range c.Diff {
 			f.Old, f.New = f.New, f.Old

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -32,7 +33,10 @@ type Change struct {
 	Namespace string `json:"namespace,omitempty"`
 	Region    string `json:"region,omitempty"`
 	Action    Action `json:"action"`
-	Reason    string `json:"reason,omitempty"` // of a recreation or a stop
+	Reason    string `json:"reason,omitempty"` // of a recreation, a retry or a stop
+
+	// Retry: the spec is the registered one, whose deployment has failed.
+	Retry bool `json:"retry,omitempty"`
 
 	Groups []GroupChange `json:"groups,omitempty"` // by name; none for periodic and parameterized jobs
 	Diff   []FieldChange `json:"diff,omitempty"`   // none for a new job
@@ -142,7 +146,7 @@ func (s *step) restarted() bool {
 func (s *step) describe(redact func(string) string) Change {
 	c := Change{
 		Service: s.Service, Target: s.Target, JobID: s.spec.id, Namespace: s.spec.namespace, Region: s.spec.region,
-		Action: s.action(), Reason: s.recreate, Groups: s.groups(), Kept: s.kept, Replaced: s.replaced,
+		Action: s.action(), Reason: cmp.Or(s.recreate, s.retry), Retry: s.retry != "", Groups: s.groups(), Kept: s.kept, Replaced: s.replaced,
 		Index: s.plan.JobModifyIndex, NextRun: s.plan.NextPeriodicLaunch,
 		Placement: placementsOf(s.plan.FailedTGAllocs),
 	}

@@ -51,6 +51,10 @@ func TestOnCluster(t *testing.T) {
 		{"FailureIsRedacted", testFailureIsRedacted},
 		{"FailedIsTriedAgain", testFailedIsTriedAgain},
 		{"UnchangedButDead", testUnchangedButDead},
+		{"FailedVersion", testFailedVersion},
+		{"SystemNowhere", testSystemNowhere},
+		{"ScaledWhileStarting", testScaledWhileStarting},
+		{"NothingAlive", testNothingAlive},
 		{"PlacementBlocked", testPlacementBlocked},
 		{"CanaryAwaitsPromotion", testCanaryAwaitsPromotion},
 		{"Superseded", testSuperseded},
@@ -641,6 +645,9 @@ func testJobTypes(t *testing.T, c Clients) {
 	periodic := mockJob(p+"periodic", runs())
 	periodic.Type, periodic.Update = ptr("batch"), nil
 	periodic.Periodic = &api.PeriodicConfig{Enabled: ptr(true), Spec: ptr("0 0 1 1 *"), SpecType: ptr("cron")}
+	disabled := mockJob(p+"periodic-disabled", runs())
+	disabled.Type, disabled.Update = ptr("batch"), nil
+	disabled.Periodic = &api.PeriodicConfig{Enabled: ptr(false), Spec: ptr("0 0 1 1 *"), SpecType: ptr("cron")}
 	parameterized := mockJob(p+"parameterized", runs())
 	parameterized.Type, parameterized.Update = ptr("batch"), nil
 	parameterized.ParameterizedJob = &api.ParameterizedJobConfig{}
@@ -658,6 +665,7 @@ func testJobTypes(t *testing.T, c Clients) {
 		{system, Deployed, Unchanged},
 		{sysbatch, Deployed, Unchanged},
 		{periodic, Deployed, Unchanged},
+		{disabled, Deployed, Unchanged},
 		{parameterized, Deployed, Unchanged},
 		{zero, Deployed, Unchanged},
 		{serial, Deployed, Unchanged},

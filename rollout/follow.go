@@ -81,7 +81,7 @@ func (f *follower) submit(ctx context.Context) error {
 	case s.unchanged():
 		f.settling = true
 		return f.revive(ctx)
-	case s.retyped:
+	case s.recreate != "":
 		if err := s.allowed(f.opts); err != nil {
 			return err
 		}
@@ -137,6 +137,22 @@ func (f *follower) register(ctx context.Context, index uint64) error {
 func (f *follower) rescaled(ctx context.Context, index uint64) bool {
 	is, err := Rescaled(ctx, f.clients, f.step.Job.Job, index)
 	return err == nil && is
+}
+
+// followScaled reports whether the job differs from the followed version in
+// nothing but the counts of groups with a scaling block, and follows what it is
+// now. Nomad refuses to scale a job while a deployment is active, but a job with
+// max_parallel = 0 has no deployment.
+func (f *follower) followScaled(ctx context.Context) bool {
+	if !f.rescaled(ctx, f.target) {
+		return false
+	}
+	now, err := compare(ctx, f.clients, f.step.Job.Job)
+	if err != nil || !now.unchanged() || now.plan.JobModifyIndex == f.target {
+		return false
+	}
+	f.target, f.step.spec = now.plan.JobModifyIndex, now.spec
+	return true
 }
 
 // send registers the job, again and again while Nomad has no leader or does
@@ -205,8 +221,8 @@ func (f *follower) revive(ctx context.Context) error {
 	return f.recreate(ctx, why)
 }
 
-// hopeless says why an unchanged job at the given index has to be purged to
-// be started: "" when it has not. Nomad replaces a failed allocation whose
+// hopeless returns why an unchanged job at the given index has to be purged to
+// be started, "" when it has not. Nomad replaces a failed allocation whose
 // reschedule attempts are used up for nothing less than a changed spec: not
 // for the same one registered again, not after a stop, not by a forced
 // evaluation. It is purged only when no allocation is worth keeping.
@@ -220,14 +236,19 @@ func (s spec) hopeless(ctx context.Context, c Clients, index uint64, allocs []*a
 		return "", err
 	}
 	for _, a := range live {
-		dead := a.ClientStatus == api.AllocClientStatusFailed && a.FollowupEvalID == ""
 		st := a.DeploymentStatus
 		rejected := d != nil && d.Status == api.DeploymentStatusFailed && st != nil && st.Healthy != nil && !*st.Healthy
-		if !dead && !rejected {
+		if !failedForGood(a) && !rejected {
 			return "", nil
 		}
 	}
-	return "none of its allocations is healthy, and Nomad starts no others for the same job", nil
+	return nothingAlive, nil
+}
+
+const nothingAlive = "none of its allocations is healthy, and Nomad starts no others"
+
+func failedForGood(a *api.AllocationListStub) bool {
+	return a.ClientStatus == api.AllocClientStatusFailed && a.FollowupEvalID == ""
 }
 
 // recreate purges the job that the plan saw, and registers it as a new one.
@@ -284,6 +305,9 @@ func (f *follower) until(ctx context.Context) (snapshot, error) {
 		} else {
 			f.silent = time.Time{}
 			v := judge(f.step.spec, n)
+			if v.outcome == Superseded && !n.jobGone && f.followScaled(ctx) {
+				continue
+			}
 			f.result.Healthy, f.result.Desired, f.result.Detail, f.result.Note = v.healthy, v.desired, v.detail, v.note
 			if n.deployment != nil {
 				f.result.DeploymentID = n.deployment.ID
@@ -452,6 +476,19 @@ func (f *follower) read(ctx context.Context) (snapshot, error) {
 		}
 		return nil
 	}
+	allocations := func() error {
+		all, meta, err := jobs.Allocations(s.id, false, s.query(ctx))
+		if err != nil {
+			return fmt.Errorf("reading the allocations of job %q: %w", s.id, err)
+		}
+		f.index, n.allocs = meta.LastIndex, nil
+		for _, a := range all {
+			if a.JobVersion == n.version {
+				n.allocs = append(n.allocs, a)
+			}
+		}
+		return nil
+	}
 	if !followed {
 		// After the deployment and before the allocations: an evaluation that is
 		// seen as done has its allocations in the next answer.
@@ -468,20 +505,44 @@ func (f *follower) read(ctx context.Context) (snapshot, error) {
 			n.version = d.JobVersion
 		}
 	}
-	all, meta, err := jobs.Allocations(s.id, false, s.query(ctx))
-	if err != nil {
-		return n, fmt.Errorf("reading the allocations of job %q: %w", s.id, err)
-	}
-	f.index = meta.LastIndex
-	for _, a := range all {
-		if a.JobVersion == n.version {
-			n.allocs = append(n.allocs, a)
-		}
+	if err := allocations(); err != nil {
+		return n, err
 	}
 	if followed && !n.underWay() {
 		return n, evaluations()
 	}
+	// An allocation that failed after the evaluations were read may be replaced
+	// by one that came since: Nomad writes both at the same index.
+	for range 3 {
+		n.unsettled = false
+		if followed || !slices.ContainsFunc(current(n.allocs), isDead) {
+			break
+		}
+		before := n.evals
+		if err := evaluations(); err != nil {
+			return n, err
+		}
+		if n.unsettled = !sameEvaluations(before, n.evals); !n.unsettled {
+			break
+		}
+		if err := allocations(); err != nil {
+			return n, err
+		}
+	}
 	return n, nil
+}
+
+// sameEvaluations reports whether no evaluation came, went or changed between
+// two readings.
+func sameEvaluations(before, after []*api.Evaluation) bool {
+	was := make(map[string]uint64, len(before))
+	for _, e := range before {
+		was[e.ID] = e.ModifyIndex
+	}
+	return len(before) == len(after) && !slices.ContainsFunc(after, func(e *api.Evaluation) bool {
+		index, there := was[e.ID]
+		return !there || index != e.ModifyIndex
+	})
 }
 
 // findDeployment reads the deployment of the followed version, nil when

@@ -84,7 +84,7 @@ func Hold(ctx context.Context, parties []Party, o GateOptions, tell func(GatePro
 	changed := make(chan struct{}, 1)
 	watched := make([]*watchedParty, len(parties))
 	for i, p := range parties {
-		watched[i] = &watchedParty{Party: p, changed: changed, look: make(chan struct{}, 1), away: GateFirstLook, gap: time.Duration(2*len(parties)) * gateGap}
+		watched[i] = &watchedParty{Party: p, changed: changed, look: make(chan struct{}, 1), away: GateFirstLook, gap: time.Duration(len(parties)) * gateGap}
 		watching.Go(func() { watched[i].run(wctx) })
 	}
 	var probe *watchedProbe
@@ -283,7 +283,8 @@ type watchedParty struct {
 	scalings int
 
 	specs   []spec
-	first   []uint64        // JobModifyIndex of each job, as seen first or scaled since; nil before the first look
+	first   []uint64 // JobModifyIndex of each job, as seen first or scaled since; nil before the first look
+	marks   highWater
 	counted int             // scalings, as last read
 	list    []ServiceStatus // as last read, nil when that failed
 	running []map[string]string
@@ -291,9 +292,9 @@ type watchedParty struct {
 	problem string          // of the last reading
 }
 
-// gateGap is how far apart the two requests are, on the average, that reading
-// a party takes.
-const gateGap = time.Second
+// gateGap is the least time between two readings of a party, which are three
+// requests each, where there is one party. Several parties read less often.
+const gateGap = 2 * time.Second
 
 func (p *watchedParty) name(service string) string {
 	return render.Job{Service: service, Target: p.Target}.Name()
@@ -423,13 +424,13 @@ func (p *watchedParty) judge(read time.Time, watcher *consul.Watcher) {
 		return
 	}
 	if p.first == nil {
+		p.marks = highWater{}
 		for _, st := range p.list {
 			p.first = append(p.first, st.index)
 		}
 	}
-	p.troubles = 0
 	for i, st := range p.list {
-		p.troubles += st.troubles
+		p.troubles += p.marks.raise(st.troubles)
 		if p.first[i] != st.index {
 			p.lost = fmt.Sprintf("%s: somebody else changed job %q", p.name(st.Service), st.JobID)
 			if st.Status == "stopped" {
@@ -538,17 +539,36 @@ func poke(ch chan<- struct{}) {
 	}
 }
 
-// trouble counts what a healthy service does not have: restarts of tasks and
-// allocations that failed or were lost.
-func trouble(allocs []*api.AllocationListStub) int {
-	n := 0
+// highWater is the most trouble of each allocation that was ever listed. Nomad
+// collects failed allocations: the trouble of those that it lists may fall and
+// hide a new restart.
+type highWater map[string]int
+
+// raise returns by how much the trouble has grown.
+func (h highWater) raise(troubles map[string]int) int {
+	more := 0
+	for id, n := range troubles {
+		more += max(0, n-h[id])
+		h[id] = max(n, h[id])
+	}
+	return more
+}
+
+// trouble counts, by allocation ID, what a healthy service does not have:
+// restarts of tasks, and an allocation that failed or was lost.
+func trouble(allocs []*api.AllocationListStub) map[string]int {
+	out := map[string]int{}
 	for _, a := range allocs {
+		n := 0
 		if a.ClientStatus == api.AllocClientStatusFailed || a.ClientStatus == api.AllocClientStatusLost {
 			n++
 		}
 		for _, t := range a.TaskStates {
 			n += int(t.Restarts) //nolint:gosec // a count
 		}
+		if n > 0 {
+			out[a.ID] = n
+		}
 	}
-	return n
+	return out
 }

@@ -23,6 +23,9 @@ type snapshot struct {
 	deployment *api.Deployment // whose JobSpecModifyIndex is target
 	allocs     []*api.AllocationListStub
 	evals      []*api.Evaluation
+	// unsettled: evaluations came or ended while the allocations were read,
+	// which may not show their results.
+	unsettled bool
 }
 
 // verdict is what a snapshot means.
@@ -46,9 +49,7 @@ func judge(s spec, n snapshot) verdict {
 		if n.pending() {
 			return verdict{waiting: "the scheduler"}
 		}
-		// As many as there are fitting nodes: that may be none, which is
-		// neither a failure nor what most people want.
-		v.note = "no node takes it"
+		v.note = noNode
 		for _, p := range placements(n.evals) {
 			v.note += "; " + p.String()
 		}
@@ -145,10 +146,15 @@ func (n snapshot) settledAfter(s spec, d *api.Deployment) verdict {
 	if d.Status != api.DeploymentStatusFailed || v.outcome == Superseded {
 		return v
 	}
-	for _, a := range current(n.allocs) {
-		if a.DeploymentStatus != nil && a.DeploymentStatus.Healthy != nil && !*a.DeploymentStatus.Healthy {
-			v.outcome, v.detail = Failed, "the deployment of this same version has failed before: "+d.StatusDescription
-		}
+	live := current(n.allocs)
+	unhealthy := slices.ContainsFunc(live, func(a *api.AllocationListStub) bool {
+		return a.DeploymentStatus != nil && a.DeploymentStatus.Healthy != nil && !*a.DeploymentStatus.Healthy
+	})
+	// Nomad goes on with an older version, or with some allocations of each.
+	stuck := v.outcome == "" && !n.pending() && !n.starts() &&
+		!slices.ContainsFunc(live, func(a *api.AllocationListStub) bool { return a.FollowupEvalID != "" })
+	if unhealthy || stuck {
+		v.outcome, v.detail = Failed, "the deployment of this same version has failed before: "+d.StatusDescription
 	}
 	return v
 }
@@ -166,8 +172,7 @@ func (n snapshot) withoutDeployment(s spec) verdict {
 		switch {
 		case good:
 			perGroup[a.TaskGroup]++
-		case a.ClientStatus == api.AllocClientStatusFailed && a.FollowupEvalID == "",
-			a.ClientStatus == api.AllocClientStatusComplete:
+		case isDead(a):
 			dead = append(dead, a.Name)
 		}
 	}
@@ -184,9 +189,8 @@ func (n snapshot) withoutDeployment(s spec) verdict {
 		v.desired = len(live)
 		complete = v.healthy == len(live)
 	}
-	pending := n.pending()
 	switch {
-	case pending:
+	case n.pending():
 		v.waiting = "the scheduler"
 	case len(dead) > 0:
 		v.outcome = Failed
@@ -200,9 +204,19 @@ func (n snapshot) withoutDeployment(s spec) verdict {
 	return v
 }
 
-// pending says that the scheduler has not yet looked at the job. An
-// evaluation that waits for its time (a delayed reschedule) does not count.
+// isDead reports whether an allocation, which is not a finished one of a batch
+// job, has come to an end and Nomad has not planned another one for it.
+func isDead(a *api.AllocationListStub) bool {
+	return failedForGood(a) || a.ClientStatus == api.AllocClientStatusComplete
+}
+
+// pending reports whether the scheduler has yet to look at the job, or its
+// results may not be in the snapshot. An evaluation that waits for its time (a
+// delayed reschedule) does not count.
 func (n snapshot) pending() bool {
+	if n.unsettled {
+		return true
+	}
 	for _, e := range n.evals {
 		if e.Status == api.EvalStatusPending && e.WaitUntil.IsZero() && e.Wait == 0 {
 			return true

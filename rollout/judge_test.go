@@ -112,10 +112,13 @@ func TestJudge(t *testing.T) {
 		"system blocked on a node": {system, snapshot{allocs: allocs(alloc("running", yes)), evals: blocked}, verdict{healthy: 1, desired: 1, blocked: true}},
 		"system starts":            {system, snapshot{allocs: allocs(alloc("running", nil), alloc("pending", nil))}, verdict{healthy: 1, desired: 2}},
 
-		"settling: success was before, now dead":   {one, snapshot{settling: true, deployment: deployment("successful", ""), allocs: allocs(alloc("failed", yes))}, verdict{outcome: Failed, desired: 1}},
-		"settling: success was before, runs again": {one, snapshot{settling: true, deployment: deployment("successful", ""), allocs: allocs(alloc("running", nil))}, verdict{outcome: Deployed, healthy: 1, desired: 1}},
-		"settling: failed before":                  {one, snapshot{settling: true, deployment: deployment("failed", "x"), allocs: allocs(alloc("running", no))}, verdict{outcome: Failed, healthy: 1, desired: 1}},
-		"settling: still running":                  {one, snapshot{settling: true, deployment: deployment("running", "", &api.DeploymentState{DesiredTotal: 1})}, verdict{desired: 1}},
+		"settling: success was before, now dead":     {one, snapshot{settling: true, deployment: deployment("successful", ""), allocs: allocs(alloc("failed", yes))}, verdict{outcome: Failed, desired: 1}},
+		"settling: success was before, runs again":   {one, snapshot{settling: true, deployment: deployment("successful", ""), allocs: allocs(alloc("running", nil))}, verdict{outcome: Deployed, healthy: 1, desired: 1}},
+		"settling: failed before":                    {one, snapshot{settling: true, deployment: deployment("failed", "x"), allocs: allocs(alloc("running", no))}, verdict{outcome: Failed, healthy: 1, desired: 1}},
+		"settling: failed before, an older one runs": {two, snapshot{settling: true, deployment: deployment("failed", "x")}, verdict{outcome: Failed, desired: 2}},
+		"settling: failed before, not yet looked at": {two, snapshot{settling: true, deployment: deployment("failed", "x"), evals: pending}, verdict{desired: 2}},
+		"failed while it was read":                   {batch, snapshot{allocs: allocs(alloc("failed", nil)), unsettled: true}, verdict{desired: 1}},
+		"settling: still running":                    {one, snapshot{settling: true, deployment: deployment("running", "", &api.DeploymentState{DesiredTotal: 1})}, verdict{desired: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -26,31 +26,85 @@ func (s spec) at() jobAt { return jobAt{place{s.region, s.namespace}, s.id} }
 type listed struct {
 	stub   *api.JobListStub
 	allocs []*api.AllocationListStub // of this job, not of one with its ID before
+	versioned
 }
 
-// list reads jobs and their allocations, two requests for each region and
-// namespace however many jobs there are (GET /v1/jobs and /v1/allocations with
-// a filter). A job that is not there is not in the answer.
+// versioned is what only GET /v1/jobs/statuses says of a job.
+type versioned struct {
+	Version          uint64
+	GroupCountSum    int               // allocations that the groups ask for
+	LatestDeployment *latestDeployment // nil when Nomad has none; it may be of an older version
+}
+
+type latestDeployment struct {
+	JobVersion        uint64
+	Status            string
+	StatusDescription string
+	RequiresPromotion bool
+}
+
+// deploying reports whether a deployment of the current version is in progress.
+func (v versioned) deploying() bool {
+	d := v.LatestDeployment
+	return d != nil && d.JobVersion == v.Version && inProgress(d.Status)
+}
+
+// failed reports whether the deployment of the current version has failed.
+func (v versioned) failed() bool {
+	d := v.LatestDeployment
+	return d != nil && d.JobVersion == v.Version && d.Status == api.DeploymentStatusFailed
+}
+
+// live returns the allocations of the current version that count, and how many
+// of other versions still run or start.
+func (l *listed) live(s spec) (live []*api.AllocationListStub, others int) {
+	for _, a := range current(l.allocs) {
+		switch {
+		case a.JobVersion == l.Version:
+			live = append(live, a)
+		case a.ClientStatus == api.AllocClientStatusRunning, a.ClientStatus == api.AllocClientStatusPending:
+			others++
+		case !s.finite() && a.ClientStatus != api.AllocClientStatusComplete:
+			live = append(live, a) // failed, and Nomad updates no failed allocation in place
+		}
+	}
+	return live, others
+}
+
+// list reads jobs, their versions and their allocations: three requests for
+// each region and namespace, however many jobs there are (GET /v1/jobs,
+// /v1/jobs/statuses and /v1/allocations with a filter). A job that is not there
+// is not in the answer.
 func list(ctx context.Context, c Clients, specs []spec) (map[jobAt]*listed, error) {
 	out := map[jobAt]*listed{}
 	var mu sync.Mutex
 	err := eachPlace(ctx, specs, func(at place, query func(string) *api.QueryOptions) error {
 		var (
-			stubs     []*api.JobListStub
-			allocs    []*api.AllocationListStub
-			jerr, err error
-			wg        sync.WaitGroup
+			stubs  []*api.JobListStub
+			allocs []*api.AllocationListStub
+			of     []struct {
+				ID string
+				versioned
+			}
+			jerr, verr, err error
+			wg              sync.WaitGroup
 		)
 		wg.Go(func() { stubs, _, jerr = c.Nomad.Jobs().List(query("ID")) })
+		wg.Go(func() { _, verr = c.Nomad.Raw().Query("/v1/jobs/statuses", &of, query("ID")) })
 		allocs, _, err = c.Nomad.Allocations().List(query("JobID"))
 		wg.Wait()
-		if err = cmp.Or(jerr, err); err != nil { // mostly for the same reason
+		if err = cmp.Or(jerr, verr, err); err != nil { // mostly for the same reason
 			return fmt.Errorf("listing jobs and allocations: %w", err)
 		}
 		mu.Lock()
 		defer mu.Unlock()
 		for _, s := range stubs {
 			out[jobAt{at, s.ID}] = &listed{stub: s}
+		}
+		for _, v := range of {
+			if l := out[jobAt{at, v.ID}]; l != nil {
+				l.versioned = v.versioned
+			}
 		}
 		for _, a := range allocs {
 			if l := out[jobAt{at, a.JobID}]; l != nil && a.CreateIndex >= l.stub.CreateIndex {
@@ -90,34 +144,4 @@ func oneOf(field string, values []string) string {
 		quoted[i] = regexp.QuoteMeta(v)
 	}
 	return field + " matches " + strconv.Quote("^(?:"+strings.Join(quoted, "|")+")$")
-}
-
-// versioned is what the lists do not say of a job: its version, and how many
-// allocations its groups ask for.
-type versioned struct {
-	Version       uint64
-	GroupCountSum int
-}
-
-// versions reads that, one request for each region and namespace (GET
-// /v1/jobs/statuses with a filter).
-func versions(ctx context.Context, c Clients, specs []spec) (map[jobAt]versioned, error) {
-	out := map[jobAt]versioned{}
-	var mu sync.Mutex
-	err := eachPlace(ctx, specs, func(at place, query func(string) *api.QueryOptions) error {
-		var answer []struct {
-			ID string
-			versioned
-		}
-		if _, err := c.Nomad.Raw().Query("/v1/jobs/statuses", &answer, query("ID")); err != nil {
-			return fmt.Errorf("reading the statuses of jobs: %w", err)
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		for _, a := range answer {
-			out[jobAt{at, a.ID}] = a.versioned
-		}
-		return nil
-	})
-	return out, err
 }

@@ -43,43 +43,80 @@ func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*
 
 	err := each(len(p.steps), 16, func(i int) error { return p.steps[i].ask(ctx, c, p.opts) })
 	err = errors.Join(err, p.findFormer(ctx, opts.Former))
-	var unchanged []spec
+	var doubtful []spec // what of them runs may not be what is asked for
 	for _, s := range p.steps {
-		if err == nil && s.unchanged() && !s.spec.registeredIsDeployed() {
-			unchanged = append(unchanged, s.spec)
+		if err == nil && (s.unchanged() || s.startsNothing()) && !s.spec.registeredIsDeployed() {
+			doubtful = append(doubtful, s.spec)
 		}
 	}
 	var is map[jobAt]*listed
 	if err == nil {
-		is, err = list(ctx, c, unchanged)
+		is, err = list(ctx, c, doubtful)
 	}
 	wg.Wait()
 	if err = errors.Join(err, consulErr); err != nil {
 		return nil, c.explain(err)
 	}
-	err = each(len(p.steps), 8, func(i int) (err error) {
-		s := p.steps[i]
-		var allocs []*api.AllocationListStub
-		if l := is[s.spec.at()]; l != nil {
-			allocs = l.allocs
-		}
-		if !s.unchanged() {
-			return nil
-		}
-		native, err := s.spec.nativeInstances(ctx, c, runningOf(allocs))
-		if err != nil {
-			return err
-		}
-		if s.healthy = s.spec.settled(allocs, s.plan.Annotations, instances, native); s.healthy {
-			return nil
-		}
-		s.recreate, err = s.spec.hopeless(ctx, c, s.plan.JobModifyIndex, allocs)
-		return err
+	err = each(len(p.steps), 8, func(i int) error {
+		return p.steps[i].judge(ctx, c, is[p.steps[i].spec.at()], instances)
 	})
 	if err != nil {
 		return nil, c.explain(err)
 	}
 	return p, nil
+}
+
+// judge finds out whether an unchanged job is healthy, and what has to be done
+// with one that Nomad would not start. l is nil where the job is not listed.
+func (s *step) judge(ctx context.Context, c Clients, l *listed, instances map[string][]consul.Instance) (err error) {
+	switch {
+	case s.unchanged():
+		var allocs []*api.AllocationListStub
+		if l != nil {
+			allocs = l.allocs
+		}
+		native, err := s.spec.nativeInstances(ctx, c, runningOf(allocs))
+		if err != nil {
+			return err
+		}
+		if s.healthy = s.spec.settled(l, s.plan.Annotations, instances, native); s.healthy || l == nil {
+			return nil
+		}
+		if s.recreate, err = s.spec.hopeless(ctx, c, s.plan.JobModifyIndex, l.allocs); err != nil || s.recreate != "" {
+			return err
+		}
+		if !s.spec.noDeploy && l.failed() {
+			return s.again(ctx, c, l.Version)
+		}
+	case s.recreate == "" && l != nil && s.startsNothing():
+		if live := current(l.allocs); len(live) > 0 && !slices.ContainsFunc(live, func(a *api.AllocationListStub) bool { return !failedForGood(a) }) {
+			s.recreate = nothingAlive
+		}
+	}
+	return nil
+}
+
+// again plans a job whose deployment has failed so that Nomad tries it once
+// more, which it does for a changed spec only. The mark is the same for each
+// plan of that version.
+func (s *step) again(ctx context.Context, c Clients, version uint64) error {
+	s.Job.Job = Restarted(s.Job.Job, fmt.Sprintf("after the failed version %d", version))
+	s.retry = fmt.Sprintf("the deployment of this same spec failed (version %d)", version)
+	return s.askPlan(ctx, c)
+}
+
+// startsNothing reports whether the job is there and Nomad would register a
+// changed spec without starting an allocation: what has failed stays failed.
+func (s *step) startsNothing() bool {
+	if s.unchanged() || s.plan.JobModifyIndex == 0 || s.restarted() || s.plan.Annotations == nil || s.spec.perNode() || s.spec.finite() {
+		return false
+	}
+	for _, u := range s.plan.Annotations.DesiredTGUpdates {
+		if u.Place > 0 || u.DestructiveUpdate > 0 || u.Canary > 0 || u.Migrate > 0 {
+			return false
+		}
+	}
+	return true
 }
 
 // ask plans one job.

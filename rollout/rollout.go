@@ -179,8 +179,11 @@ type step struct {
 	// recreate is why the job has to be purged and created, "" when it has not.
 	recreate string
 	retyped  bool // by a change that Nomad refuses
-	result   ServiceResult
-	done     chan struct{}
+	// retry is why an unchanged spec is registered with a new mark, "" when it
+	// is not.
+	retry  string
+	result ServiceResult
+	done   chan struct{}
 }
 
 func (s *step) submission() Submission {

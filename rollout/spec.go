@@ -26,7 +26,8 @@ type spec struct {
 func specOf(job *api.Job) spec {
 	s := spec{
 		id: *job.ID, kind: api.JobTypeService, counts: map[string]int{}, parallel: map[string]int{},
-		parent: job.ParameterizedJob != nil || (job.Periodic != nil && deref(job.Periodic.Enabled, true)),
+		// Nomad makes no evaluation for a periodic job, enabled or not.
+		parent: job.ParameterizedJob != nil || job.Periodic != nil,
 	}
 	services := consul.Services(job)
 	s.consul, s.native = consul.Of(consul.ProviderConsul, services), consul.Of(consul.ProviderNomad, services)
@@ -87,10 +88,10 @@ func (s spec) write(ctx context.Context) *api.WriteOptions {
 	return (&api.WriteOptions{Namespace: s.namespace, Region: s.region}).WithContext(ctx)
 }
 
-// settled says, from one reading, that an unchanged job is healthy and that
-// nothing about it is under way. When in doubt it says no and the job is
-// followed as if it had been deployed.
-func (s spec) settled(allocs []*api.AllocationListStub, a *api.PlanAnnotations, instances, native map[string][]consul.Instance) bool {
+// settled reports whether an unchanged job is healthy and nothing about it is
+// under way, judged by one reading. In doubt it reports false, and the job is
+// followed as if it had been deployed. l may be nil.
+func (s spec) settled(l *listed, a *api.PlanAnnotations, instances, native map[string][]consul.Instance) bool {
 	if s.registeredIsDeployed() {
 		return true
 	}
@@ -107,13 +108,17 @@ func (s spec) settled(allocs []*api.AllocationListStub, a *api.PlanAnnotations, 
 			}
 		}
 	}
-	live := current(allocs)
+	if l == nil || l.deploying() || !s.noDeploy && l.failed() {
+		return false
+	}
 	running := map[string]string{}
 	perGroup := map[string]int{}
+	live, others := l.live(s)
+	if others > 0 {
+		return false
+	}
 	for _, al := range live {
 		switch {
-		case al.JobVersion != live[0].JobVersion:
-			return false
 		case s.finite() && al.ClientStatus == api.AllocClientStatusComplete:
 			perGroup[al.TaskGroup]++
 			continue
@@ -135,16 +140,40 @@ func (s spec) settled(allocs []*api.AllocationListStub, a *api.PlanAnnotations, 
 	return consul.Judge(s.consul, running, instances).Healthy() && consul.Judge(s.native, running, native).Healthy()
 }
 
-// current keeps the allocations that count: not stopped on purpose, not
+// current keeps the allocations that count: not stopped on purpose, and not
 // replaced by another one.
+//
+// NextAllocation alone does not mean that an allocation is replaced. Nomad
+// leaves it set when the client of the allocation reconnects and the
+// replacement is stopped instead.
 func current(allocs []*api.AllocationListStub) []*api.AllocationListStub {
+	byID := make(map[string]*api.AllocationListStub, len(allocs))
+	for _, a := range allocs {
+		byID[a.ID] = a
+	}
 	var out []*api.AllocationListStub
 	for _, a := range allocs {
-		if a.DesiredStatus == api.AllocDesiredStatusRun && a.NextAllocation == "" {
+		if a.DesiredStatus == api.AllocDesiredStatusRun && !replaced(a, byID) {
 			out = append(out, a)
 		}
 	}
 	return out
+}
+
+// replaced reports whether another allocation has the place of a.
+func replaced(a *api.AllocationListStub, byID map[string]*api.AllocationListStub) bool {
+	next := a.NextAllocation
+	for range byID { // no further than there are allocations
+		successor := byID[next]
+		if successor == nil {
+			break
+		}
+		if successor.DesiredStatus == api.AllocDesiredStatusRun {
+			return true
+		}
+		next = successor.NextAllocation
+	}
+	return a.NextAllocation != "" && a.ClientStatus != api.AllocClientStatusRunning && a.ClientStatus != api.AllocClientStatusPending
 }
 
 func deref[T any](p *T, otherwise T) T {

@@ -1,8 +1,10 @@
 package rollout
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
@@ -26,15 +28,15 @@ type ServiceStatus struct {
 	Submitted     time.Time `json:"submitted,omitzero"`
 	OK            bool      `json:"ok"`
 	Detail        string    `json:"detail,omitempty"` // why not
+	Note          string    `json:"note,omitempty"`   // worth knowing although it is OK
 
-	index    uint64 // JobModifyIndex
-	troubles int    // see trouble
+	index    uint64         // JobModifyIndex
+	troubles map[string]int // by allocation, see trouble
 	failing  []consul.Failing
 }
 
 // Status reads how the jobs are now: three requests for each region and
-// namespace and one to Consul, however many jobs there are (see list and
-// versions). What belongs into Consul is what the given jobs say; where that is
+// namespace and one to Consul, however many jobs there are (see list). What belongs into Consul is what the given jobs say; where that is
 // not there, the registered job is asked, which may be an older one.
 func Status(ctx context.Context, c Clients, jobs []render.Job) ([]ServiceStatus, error) {
 	out, err := status(ctx, c, jobs)
@@ -47,20 +49,14 @@ func status(ctx context.Context, c Clients, jobs []render.Job) ([]ServiceStatus,
 	if err != nil {
 		return nil, err
 	}
-	of, err := versions(ctx, c, specs)
-	if err != nil {
-		return nil, err
-	}
 	out := make([]ServiceStatus, len(jobs))
 	running := make([]map[string]string, len(jobs))
 	for i, s := range specs {
-		desired := s.total()
-		v, ok := of[s.at()]
-		if ok {
-			desired = v.GroupCountSum
+		l, desired := is[s.at()], s.total()
+		if l != nil {
+			desired = l.GroupCountSum
 		}
-		out[i], running[i] = s.status(jobs[i], is[s.at()], desired)
-		out[i].Version = v.Version
+		out[i], running[i] = s.status(jobs[i], l, desired)
 	}
 	return out, serviceStatus(ctx, c, out, specs, running)
 }
@@ -83,38 +79,69 @@ func (s spec) status(j render.Job, l *listed, desired int) (ServiceStatus, map[s
 	}
 	s.kind, s.parent = l.stub.Type, l.stub.Periodic || l.stub.ParameterizedJob // of the registered one
 	st.Type, st.Status, st.Submitted = l.stub.Type, l.stub.Status, time.Unix(0, l.stub.SubmitTime)
-	st.index, st.troubles = l.stub.JobModifyIndex, trouble(l.allocs)
+	st.Version, st.index, st.troubles = l.Version, l.stub.JobModifyIndex, trouble(l.allocs)
 	running := map[string]string{}
-	live := current(l.allocs)
+	live, others := l.live(s)
 	for _, a := range live {
-		unhealthy := a.DeploymentStatus != nil && a.DeploymentStatus.Healthy != nil && !*a.DeploymentStatus.Healthy
-		switch {
-		case a.ClientStatus == api.AllocClientStatusRunning:
+		if a.ClientStatus == api.AllocClientStatusRunning {
 			running[a.ID] = a.TaskGroup
-			if !s.finite() && !unhealthy {
-				st.Healthy++
-			}
-		case a.ClientStatus == api.AllocClientStatusComplete && s.finite():
+		}
+		if s.isHealthy(a, l.deploying()) {
 			st.Healthy++
 		}
 	}
 	if st.Desired = desired; s.perNode() {
 		st.Desired = len(live)
 	}
-	switch {
+	short := fmt.Sprintf("%d of %d allocations healthy", st.Healthy, st.Desired)
+	switch d := l.LatestDeployment; {
 	case l.stub.Stop:
 		st.Status, st.Detail = "stopped", "stopped by somebody"
 	case s.parent, !s.perNode() && desired == 0:
 		st.OK = true
-	case st.Healthy < st.Desired || (s.perNode() && st.Desired == 0):
-		st.Detail = snapshot{allocs: l.allocs}.waiting(st.Healthy, st.Desired)
-		if st.Detail == "" {
-			st.Detail = fmt.Sprintf("%d of %d allocations healthy", st.Healthy, st.Desired)
-		}
+	case l.deploying() && d.RequiresPromotion:
+		st.Detail = fmt.Sprintf("version %d waits for a promotion; %s", l.Version, short)
+	case others > 0 && l.failed():
+		st.Detail = fmt.Sprintf("the deployment of version %d failed, and an older version runs (%s)", l.Version, plural(others, "allocation", "allocations"))
+	case others > 0:
+		st.Detail = fmt.Sprintf("%s; an older version runs (%s)", short, plural(others, "allocation", "allocations"))
+	case s.perNode() && st.Desired == 0 && l.stub.Status == "pending":
+		st.Detail = "the scheduler has not placed it yet"
+	case s.perNode() && st.Desired == 0:
+		st.OK, st.Note = true, noNode
+	case st.Healthy < st.Desired && slices.ContainsFunc(live, func(a *api.AllocationListStub) bool {
+		return failedForGood(a) && time.Since(time.Unix(0, a.ModifyTime)) > schedulerPatience
+	}):
+		st.Detail = short + ": one failed, and Nomad starts no other: redeploy it"
+	case st.Healthy < st.Desired:
+		st.Detail = cmp.Or(snapshot{allocs: live}.waiting(st.Healthy, st.Desired), short)
 	default:
 		st.OK = true
 	}
 	return st, running
+}
+
+// schedulerPatience is how long the scheduler may take to plan a replacement of
+// a failed allocation.
+const schedulerPatience = 10 * time.Second
+
+// noNode is the note of a system job that has no allocation. It has as many as
+// there are nodes that fit, and that may be none.
+const noNode = "no node takes it"
+
+// isHealthy reports whether an allocation of the current version is as it is
+// meant to be. deploying is whether its deployment is in progress.
+func (s spec) isHealthy(a *api.AllocationListStub, deploying bool) bool {
+	if s.finite() {
+		return a.ClientStatus == api.AllocClientStatusComplete
+	}
+	if a.ClientStatus != api.AllocClientStatusRunning {
+		return false
+	}
+	if d := a.DeploymentStatus; d != nil && d.Healthy != nil {
+		return *d.Healthy
+	}
+	return !deploying // one that was started after the deployment has no health
 }
 
 // serviceStatus adds what Consul and Nomad say of the registered services.
