@@ -114,8 +114,11 @@ func (r *Releases) Store(ctx context.Context, blobs []Packed) error {
 func (r *Releases) Blob(ctx context.Context, digest string) (Blob, error) {
 	var b Blob
 	v, _, err := r.client.Variables().Peek(r.blobPath(digest), (&api.QueryOptions{}).WithContext(ctx))
-	if err == nil && v == nil {
-		err = errors.New("it is not there")
+	if err != nil {
+		return b, fmt.Errorf("reading %s: %w", r.blobPath(digest), err)
+	}
+	if v == nil {
+		err = errMissing
 	}
 	if err == nil {
 		err = checkLayout(v.Items[layoutItem], "the items of "+v.Path)
@@ -124,10 +127,10 @@ func (r *Releases) Blob(ctx context.Context, digest string) (Blob, error) {
 		err = unpack(v.Items["blob"], &b)
 	}
 	if err == nil && Digest(b.Job) != digest && Digest(b.Values) != digest {
-		err = errors.New("its content is not what its name says")
+		err = errContent
 	}
 	if err != nil {
-		return b, fmt.Errorf("reading %s: %w", r.blobPath(digest), err)
+		return b, &UnreadableError{r.blobPath(digest), err}
 	}
 	return b, nil
 }

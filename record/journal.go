@@ -40,6 +40,9 @@ type journalPage struct {
 	stored   int // the version that is written
 	wake     chan struct{}
 	written  chan struct{} // closed and renewed after each write
+
+	items   map[string]string // see page
+	unknown unknown
 }
 
 func newJournal(ctx context.Context, r *Releases, head *Release, pages [][]Service) *Journal {
@@ -172,7 +175,7 @@ func (j *Journal) write(i int) {
 			return
 		}
 		j.mu.Lock()
-		content := page{Owner: j.owner, Seq: p.seq + 1, Services: slices.Clone(j.services[p.first : p.first+p.n])}
+		content := page{Owner: j.owner, Seq: p.seq + 1, Services: slices.Clone(j.services[p.first : p.first+p.n]), items: p.items, unknown: p.unknown}
 		version := p.version
 		j.mu.Unlock()
 		index, err := j.put(i, content)

@@ -24,6 +24,8 @@ type Holder struct {
 	Command string    `json:"command"` // without values of flags
 	Since   time.Time `json:"since"`
 	CI      string    `json:"ci,omitempty"` // address of the pipeline's run
+
+	unknown unknown
 }
 
 // Self describes this process. command must not hold secrets; environ is

@@ -23,6 +23,7 @@ const (
 	Reverted       State = "reverted"           // failed, and everything is as before
 	Aborted        State = "aborted"            // given up, and everything is as before
 	Abandoned      State = "abandoned"          // a later release has taken over
+	Unreadable     State = "unreadable"         // its head cannot be read: Detail says why; never stored
 )
 
 // Open says that the release is not at its end.
@@ -79,7 +80,10 @@ type Release struct {
 	Owner string `json:"owner"`
 	Pages int    `json:"pages"` // variables with services
 
-	index uint64
+	index   uint64
+	plan    []string          // digests of its plan's parts; none for a head of layout 1
+	items   map[string]string // of its variable that this drover does not know
+	unknown unknown
 }
 
 // Wave is a part of a release; the next one begins when its gate has held.
@@ -99,6 +103,8 @@ type Wave struct {
 
 	Approved   string    `json:"approved,omitempty"` // by whom
 	ApprovedAt time.Time `json:"approved_at,omitzero"`
+
+	unknown unknown
 }
 
 // Step is how far a service has come within a release.
@@ -158,6 +164,8 @@ type Service struct {
 	Detail  string    `json:"d,omitempty"`
 	Started time.Time `json:"at,omitzero"`
 	Ended   time.Time `json:"end,omitzero"`
+
+	unknown unknown
 }
 
 // Runs says that the release leaves the job in the cluster.

@@ -3,14 +3,13 @@ package record
 import (
 	"context"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
-	"time"
+	"sync"
 
 	"github.com/hashicorp/nomad/api"
 )
@@ -24,6 +23,9 @@ type Releases struct {
 	stack, env   string
 	folder       string
 	pageServices int
+
+	mu    sync.Mutex
+	plans map[string]plan // that were read, by their digests
 }
 
 // OpenReleases makes no request.
@@ -90,7 +92,8 @@ func (r *Releases) Numbers(ctx context.Context) ([]int, error) {
 	return out, nil
 }
 
-// List reads the heads of all releases, the newest first.
+// List reads the heads of all releases, the newest first. One that cannot be
+// read has the state Unreadable, and its Detail says why.
 func (r *Releases) List(ctx context.Context) ([]*Release, error) {
 	numbers, err := r.Numbers(ctx)
 	if err != nil {
@@ -100,8 +103,14 @@ func (r *Releases) List(ctx context.Context) ([]*Release, error) {
 	out := make([]*Release, len(numbers))
 	err = each(len(numbers), func(i int) error {
 		var err error
-		if out[i], err = r.Read(ctx, numbers[i]); errors.Is(err, ErrNoRelease) {
-			err = nil // just removed
+		out[i], err = r.Read(ctx, numbers[i])
+		var broken *UnreadableError
+		switch {
+		case errors.Is(err, ErrNoRelease):
+			return nil // just removed
+		case errors.As(err, &broken):
+			out[i] = &Release{Number: numbers[i], Stack: r.stack, Environment: r.env, State: Unreadable, Detail: broken.Error()}
+			return nil
 		}
 		return err
 	})
@@ -169,29 +178,14 @@ func (r *Releases) watch(ctx context.Context, number int, index uint64) (*Releas
 	if v == nil {
 		return nil, 0, fmt.Errorf("stack %s has %w: %d", r.stack, ErrNoRelease, number)
 	}
-	if err := checkLayout(v.Items[layoutItem], "the items of "+v.Path); err != nil {
+	head, err := r.decodeHead(ctx, v)
+	if err == nil && head.Number != number {
+		err = &UnreadableError{v.Path, fmt.Errorf("it says that it is release %d", head.Number)}
+	}
+	if err != nil {
 		return nil, 0, err
 	}
-	head := &Release{}
-	if err := json.Unmarshal([]byte(v.Items["release"]), head); err != nil {
-		return nil, 0, fmt.Errorf("%s at %s is not readable: %w", r.what(number), v.Path, err)
-	}
-	head.index = v.ModifyIndex
 	return head, meta.LastIndex, nil
-}
-
-// Save writes the head: a new one when it was not read, else just over what
-// was read. ErrTakenOver when somebody else wrote meanwhile.
-func (r *Releases) Save(ctx context.Context, head *Release) error {
-	text, err := json.Marshal(head)
-	if err != nil {
-		return fmt.Errorf("encoding %s: %w", r.what(head.Number), err)
-	}
-	head.index, err = r.put(ctx, r.headPath(head.Number), map[string]string{"release": string(text)}, head.index)
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", r.what(head.Number), err)
-	}
-	return nil
 }
 
 // Change reads the head, lets f change it and writes it, again when somebody
@@ -211,48 +205,36 @@ func (r *Releases) Change(ctx context.Context, number int, f func(*Release) erro
 	}
 }
 
-// put writes one variable by check-and-set and returns its new index. It goes
-// on for a moment when Nomad, or what is before it, does not answer well.
+// put writes one variable by check-and-set and returns its new index. It
+// returns ErrTakenOver if somebody else has written it since.
 func (r *Releases) put(ctx context.Context, path string, items map[string]string, index uint64) (uint64, error) {
-	items[layoutItem] = layoutText
-	unsure := false // an earlier attempt may have arrived
-	for deadline, pause := time.Now().Add(putPatience), 100*time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
-		out, err := writeChecked(ctx, r.client, &api.Variable{Path: path, Items: items, ModifyIndex: index}, &api.WriteOptions{})
-		var conflict errConflict
-		switch {
-		case err == nil:
-			return out.ModifyIndex, nil
-		case errors.As(err, &conflict):
-			if there, _, rerr := r.client.Variables().Peek(path, (&api.QueryOptions{}).WithContext(ctx)); unsure && rerr == nil && there != nil && maps.Equal(there.Items, items) {
-				return there.ModifyIndex, nil
-			}
-			return 0, ErrTakenOver
-		case refused(err) || time.Now().After(deadline):
-			return 0, err
-		}
-		unsure = true
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return 0, err
-		}
+	if items[layoutItem] == "" {
+		items[layoutItem] = layoutText
 	}
+	out, err := writeChecked(ctx, r.client, &api.Variable{Path: path, Items: items, ModifyIndex: index}, &api.WriteOptions{})
+	var conflict errConflict
+	switch {
+	case errors.As(err, &conflict):
+		return 0, ErrTakenOver
+	case err != nil:
+		return 0, err
+	}
+	return out.ModifyIndex, nil
 }
-
-// putPatience is how long a write of the record is tried.
-const putPatience = 10 * time.Second
 
 // page is the content of one variable with services.
 type page struct {
 	Owner    string    `json:"owner"`
 	Seq      int       `json:"seq"`
 	Services []Service `json:"services"`
+
+	items   map[string]string // of its variable that this drover does not know
+	unknown unknown
 }
 
-// paged splits services into pages, each of one target.
-func (r *Releases) paged(services []Service) [][]Service {
+// paged splits services into pages, each of one target and small enough for a
+// variable.
+func (r *Releases) paged(services []Service) ([][]Service, error) {
 	var out [][]Service
 	for _, s := range services {
 		n := len(out)
@@ -262,11 +244,50 @@ func (r *Releases) paged(services []Service) [][]Service {
 		}
 		out[n-1] = append(out[n-1], s)
 	}
-	return out
+	for i := 0; i < len(out); i++ {
+		for len(out[i]) > 1 {
+			text, err := pack(page{Services: out[i]})
+			if err != nil {
+				return nil, err
+			}
+			if len(text) <= pageStart {
+				break
+			}
+			half := len(out[i]) / 2
+			out = slices.Insert(out, i+1, out[i][half:])
+			out[i] = out[i][:half:half]
+		}
+	}
+	return out, nil
 }
 
-// Services reads the lines of a release.
+// pageStart is the size of a new page, compressed, from which it is split: it
+// grows when the outcomes of its services are written.
+const pageStart = blobLimit / 2
+
+// packPage compresses a page. Where it would pass the limit of a variable, it
+// shortens the details of the services.
+func packPage(p page) (string, error) {
+	text, err := pack(p)
+	for _, most := range []int{500, 100, 0} {
+		if err != nil || len(text) <= blobLimit {
+			break
+		}
+		p.Services = slices.Clone(p.Services)
+		for i := range p.Services {
+			p.Services[i].Detail = clip(p.Services[i].Detail, most)
+		}
+		text, err = pack(p)
+	}
+	return text, err
+}
+
+// Services reads the lines of a release. It returns an *UnreadableError if the
+// head or a page cannot be read.
 func (r *Releases) Services(ctx context.Context, head *Release) ([]Service, error) {
+	if head.State == Unreadable {
+		return nil, &UnreadableError{r.headPath(head.Number), errors.New(head.Detail)}
+	}
 	pages, _, err := r.pages(ctx, head)
 	if err != nil {
 		return nil, err
@@ -276,6 +297,25 @@ func (r *Releases) Services(ctx context.Context, head *Release) ([]Service, erro
 		out = append(out, p.Services...)
 	}
 	return out, nil
+}
+
+// Readable returns the lines of a release that can be read, none if its head
+// cannot. Services returns an error instead.
+func (r *Releases) Readable(ctx context.Context, head *Release) ([]Service, error) {
+	pages := make([]page, head.Pages)
+	err := each(head.Pages, func(i int) error {
+		var err error
+		var broken *UnreadableError
+		if pages[i], _, err = r.readPage(ctx, head.Number, i); errors.As(err, &broken) {
+			pages[i], err = page{}, nil
+		}
+		return err
+	})
+	var out []Service
+	for _, p := range pages {
+		out = append(out, p.Services...)
+	}
+	return out, err
 }
 
 func (r *Releases) pages(ctx context.Context, head *Release) ([]page, []uint64, error) {
@@ -290,25 +330,28 @@ func (r *Releases) pages(ctx context.Context, head *Release) ([]page, []uint64, 
 func (r *Releases) readPage(ctx context.Context, number, i int) (page, uint64, error) {
 	var p page
 	v, _, err := r.client.Variables().Peek(r.pagePath(number, i), (&api.QueryOptions{}).WithContext(ctx))
-	if err == nil && v == nil {
-		err = ErrNoRelease
-	}
 	if err != nil {
 		return p, 0, fmt.Errorf("reading the services of %s: %w", r.what(number), err)
 	}
+	if v == nil {
+		return p, 0, &UnreadableError{r.pagePath(number, i), errMissing}
+	}
 	if err := checkLayout(v.Items[layoutItem], "the items of "+v.Path); err != nil {
-		return p, 0, err
+		return p, 0, &UnreadableError{v.Path, err}
 	}
 	if err := unpack(v.Items["services"], &p); err != nil {
-		return p, 0, fmt.Errorf("the services of %s at %s are not readable: %w", r.what(number), v.Path, err)
+		return p, 0, &UnreadableError{v.Path, err}
 	}
+	p.items = otherItems(v.Items, "services")
 	return p, v.ModifyIndex, nil
 }
 
 func (r *Releases) writePage(ctx context.Context, number, i int, p page, index uint64) (uint64, error) {
-	text, err := pack(p)
+	text, err := packPage(p)
 	if err == nil {
-		index, err = r.put(ctx, r.pagePath(number, i), map[string]string{"services": text}, index)
+		items := map[string]string{"services": text}
+		maps.Copy(items, p.items)
+		index, err = r.put(ctx, r.pagePath(number, i), items, index)
 	}
 	if err != nil {
 		return 0, fmt.Errorf("writing the services of %s: %w", r.what(number), err)
@@ -319,13 +362,19 @@ func (r *Releases) writePage(ctx context.Context, number, i int, p page, index u
 // Create writes a new release: its services first, so that a head always has
 // them. The number must be new.
 func (r *Releases) Create(ctx context.Context, head *Release, services []Service) (*Journal, error) {
-	split := r.paged(services)
+	split, err := r.paged(services)
+	if err != nil {
+		return nil, err
+	}
 	head.Pages = len(split)
+	if err := r.storePlan(ctx, head); err != nil {
+		return nil, err
+	}
 	j := newJournal(ctx, r, head, split)
-	err := each(len(split), func(i int) error {
+	err = each(len(split), func(i int) error {
 		// What a deployer that was killed before the head left behind.
 		_, index, err := r.readPage(ctx, head.Number, i)
-		if err != nil && !errors.Is(err, ErrNoRelease) {
+		if err != nil && !errors.Is(err, errMissing) {
 			return err
 		}
 		p := page{Owner: head.Owner, Services: split[i]}
@@ -378,16 +427,17 @@ func (r *Releases) TakeOver(ctx context.Context, head *Release, owner string) (*
 		split[i] = p.Services
 	}
 	j := newJournal(ctx, r, head, split)
-	for i := range pages {
-		j.pages[i].index, j.pages[i].seq = indexes[i], pages[i].Seq
+	for i, p := range pages {
+		j.pages[i].index, j.pages[i].seq, j.pages[i].items, j.pages[i].unknown = indexes[i], p.Seq, p.items, p.unknown
 	}
 	j.start()
 	return j, nil
 }
 
-// Keep removes the oldest releases until max are left, never the last good
-// one nor one that is open, and the blobs that no release names any more. It
-// returns the removed ones with their services. The lock must be held.
+// Keep removes the oldest releases until most are left, never the last good one
+// nor one that is open or cannot be read, and the blobs that no release names
+// any more. It returns the removed ones with their services. The lock must be
+// held.
 func (r *Releases) Keep(ctx context.Context, most int) ([]Removed, error) {
 	numbers, err := r.Numbers(ctx)
 	if err != nil || len(numbers) <= most {
@@ -399,13 +449,18 @@ func (r *Releases) Keep(ctx context.Context, most int) ([]Removed, error) {
 	}
 	var removed []Removed
 	var kept []*Release
-	good := false
-	for i, h := range heads {
+	good, readable := false, 0
+	for _, h := range heads {
+		if h.State == Unreadable {
+			kept = append(kept, h)
+			continue
+		}
+		readable++
 		switch {
-		case i < most || h.State.Open(), !good && h.State == Done:
+		case readable <= most || h.State.Open(), !good && h.State == Done:
 			kept = append(kept, h)
 		default:
-			services, err := r.Services(ctx, h)
+			services, err := r.Readable(ctx, h)
 			if err != nil {
 				return nil, err
 			}
@@ -432,63 +487,98 @@ type Removed struct {
 
 // remove deletes the head first, so that no head is without services.
 func (r *Releases) remove(ctx context.Context, h *Release) error {
-	w := (&api.WriteOptions{}).WithContext(ctx)
-	if _, err := r.client.Variables().CheckedDelete(r.headPath(h.Number), h.index, w); err != nil {
-		return fmt.Errorf("deleting %s: %w", r.what(h.Number), withoutItems(err))
+	if err := deleteVariable(ctx, r.client, r.headPath(h.Number), h.index, &api.WriteOptions{}); err != nil {
+		return fmt.Errorf("deleting %s: %w", r.what(h.Number), err)
 	}
 	return each(h.Pages, func(i int) error {
-		if _, err := r.client.Variables().Delete(r.pagePath(h.Number, i), w); err != nil {
+		if err := deleteVariable(ctx, r.client, r.pagePath(h.Number, i), 0, &api.WriteOptions{}); err != nil {
 			return fmt.Errorf("deleting the services of %s: %w", r.what(h.Number), err)
 		}
 		return nil
 	})
 }
 
-// collect deletes the blobs that none of the heads needs.
+// collect deletes the blobs that none of the heads needs. It deletes none if a
+// head or a page cannot be read, since it may need any.
 func (r *Releases) collect(ctx context.Context, heads []*Release) error {
-	needed := make([]map[string]bool, len(heads))
+	needed, err := r.needed(ctx, heads)
+	var broken *UnreadableError
+	if errors.As(err, &broken) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	list, err := r.variables(ctx, "/blobs/")
+	if err != nil {
+		return err
+	}
+	list = slices.DeleteFunc(list, func(path string) bool { return needed[strings.TrimPrefix(path, r.folder+"/blobs/")] })
+	return r.deleteAll(ctx, list)
+}
+
+// needed are the digests of the blobs that heads and their services name.
+func (r *Releases) needed(ctx context.Context, heads []*Release) (map[string]bool, error) {
+	of := make([]map[string]bool, len(heads))
 	err := each(len(heads), func(i int) error {
 		services, err := r.Services(ctx, heads[i])
-		needed[i] = map[string]bool{heads[i].Values: true}
+		of[i] = map[string]bool{heads[i].Values: true}
+		for _, digest := range heads[i].plan {
+			of[i][digest] = true
+		}
 		for _, s := range services {
-			needed[i][s.Spec], needed[i][s.Before] = true, true
+			of[i][s.Spec], of[i][s.Before] = true, true
 		}
 		return err
 	})
-	if err != nil {
-		return err
-	}
 	all := map[string]bool{}
-	for _, n := range needed {
+	for _, n := range of {
 		maps.Copy(all, n)
 	}
-	list, _, err := r.client.Variables().PrefixList(r.folder+"/blobs/", (&api.QueryOptions{}).WithContext(ctx))
+	return all, err
+}
+
+// variables are the paths below the folder of the stack that begin with prefix.
+func (r *Releases) variables(ctx context.Context, prefix string) ([]string, error) {
+	list, _, err := r.client.Variables().PrefixList(r.folder+prefix, (&api.QueryOptions{}).WithContext(ctx))
 	if err != nil {
-		return fmt.Errorf("listing the job specs of stack %s: %w", r.stack, err)
+		return nil, fmt.Errorf("listing the record of stack %s: %w", r.stack, err)
 	}
-	list = slices.DeleteFunc(list, func(v *api.VariableMetadata) bool {
-		return all[strings.TrimPrefix(v.Path, r.folder+"/blobs/")]
-	})
-	return each(len(list), func(i int) error {
-		if _, err := r.client.Variables().Delete(list[i].Path, (&api.WriteOptions{}).WithContext(ctx)); err != nil {
-			return fmt.Errorf("deleting %s: %w", list[i].Path, err)
+	var out []string
+	for _, v := range list {
+		out = append(out, v.Path)
+	}
+	return out, nil
+}
+
+func (r *Releases) deleteAll(ctx context.Context, paths []string) error {
+	return each(len(paths), func(i int) error {
+		if err := deleteVariable(ctx, r.client, paths[i], 0, &api.WriteOptions{}); err != nil {
+			return fmt.Errorf("deleting %s: %w", paths[i], err)
 		}
 		return nil
 	})
 }
 
-// Purge deletes everything that is known of the stack's releases.
+// Purge deletes everything that is known of the stack's releases, readable or
+// not: heads first, so that no head is without services.
 func (r *Releases) Purge(ctx context.Context) error {
-	heads, err := r.List(ctx)
+	list, err := r.variables(ctx, "/releases/")
 	if err != nil {
 		return err
 	}
-	for _, h := range heads {
-		if err := r.remove(ctx, h); err != nil {
-			return err
-		}
+	isPage := func(path string) bool { return strings.Contains(strings.TrimPrefix(path, r.folder+"/releases/"), "/") }
+	heads := slices.DeleteFunc(slices.Clone(list), isPage)
+	if err := r.deleteAll(ctx, heads); err != nil {
+		return err
 	}
-	return r.collect(ctx, nil)
+	if err := r.deleteAll(ctx, slices.DeleteFunc(list, func(path string) bool { return !isPage(path) })); err != nil {
+		return err
+	}
+	if list, err = r.variables(ctx, "/blobs/"); err != nil {
+		return err
+	}
+	return r.deleteAll(ctx, list)
 }
 
 // Stacks lists the stacks and environments that have releases, as STACK/ENV.

@@ -367,11 +367,11 @@ func testKeep(t *testing.T, c *api.Client, _ *tamper) {
 
 func testNewerRelease(t *testing.T, c *api.Client, _ *tamper) {
 	r := OpenReleases(c, "newer", "default")
-	v := &api.Variable{Path: r.headPath(1), Items: api.VariableItems{layoutItem: "2", "release": "{}"}}
+	v := &api.Variable{Path: r.headPath(1), Items: api.VariableItems{layoutItem: "3", "release": "{}"}}
 	if _, _, err := c.Variables().Create(v, nil); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := r.Last(t.Context()); err == nil || !strings.Contains(err.Error(), "newer drover (layout 2, this one knows 1): update drover") {
+	if _, err := r.Last(t.Context()); err == nil || !strings.Contains(err.Error(), "newer drover (layout 3, this one knows 2): update drover") {
 		t.Errorf("%v", err)
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -25,7 +26,9 @@ type Schedule struct {
 	Paused string // by whom and since when; "" when it is not
 	Runs   []Run  // the newest last, at most keptRuns
 
-	index uint64
+	index   uint64
+	items   map[string]string // of its variable that this drover does not know
+	unknown unknown           // of the schedule itself
 }
 
 // keptRuns is how many runs are remembered.
@@ -42,6 +45,8 @@ type Run struct {
 	OK      bool          `json:"ok"`
 	Detail  string        `json:"detail,omitempty"`
 	Elapsed time.Duration `json:"elapsed_ns,omitempty"`
+
+	unknown unknown
 }
 
 // Schedules are those of one stack in one environment, a Nomad Variable each:
@@ -76,7 +81,9 @@ func (s *Schedules) Read(ctx context.Context, name string) (*Schedule, error) {
 		return nil, err
 	}
 	out := &Schedule{JobID: v.Items["job"], Paused: v.Items["paused"], index: v.ModifyIndex}
-	if err := errors.Join(json.Unmarshal([]byte(v.Items["schedule"]), &out.Schedule), json.Unmarshal([]byte(v.Items["runs"]), &out.Runs)); err != nil {
+	out.items = otherItems(v.Items, "schedule", "job", "paused", "runs")
+	out.unknown, err = decodeKnown([]byte(v.Items["schedule"]), &out.Schedule, scheduleFields)
+	if err := errors.Join(err, json.Unmarshal([]byte(v.Items["runs"]), &out.Runs)); err != nil {
 		return nil, fmt.Errorf("schedule %s is not readable: %w", name, err)
 	}
 	return out, nil
@@ -116,7 +123,7 @@ func (s *Schedules) Change(ctx context.Context, name string, f func(*Schedule)) 
 		if n := len(now.Runs) - keptRuns; n > 0 {
 			now.Runs = now.Runs[n:]
 		}
-		spec, err := json.Marshal(now.Schedule)
+		spec, err := encodeKnown(now.Schedule, now.unknown)
 		if err != nil {
 			return nil, fmt.Errorf("encoding schedule %s: %w", name, err)
 		}
@@ -127,6 +134,7 @@ func (s *Schedules) Change(ctx context.Context, name string, f func(*Schedule)) 
 		v := &api.Variable{Path: s.path(name), ModifyIndex: now.index, Items: map[string]string{
 			layoutItem: layoutText, "schedule": string(spec), "job": now.JobID, "paused": now.Paused, "runs": string(runs),
 		}}
+		maps.Copy(v.Items, now.items)
 		written, err := writeChecked(ctx, s.client, v, &api.WriteOptions{})
 		var conflict errConflict
 		switch {
@@ -142,7 +150,7 @@ func (s *Schedules) Change(ctx context.Context, name string, f func(*Schedule)) 
 
 // Remove forgets a schedule.
 func (s *Schedules) Remove(ctx context.Context, name string) error {
-	if _, err := s.client.Variables().Delete(s.path(name), (&api.WriteOptions{}).WithContext(ctx)); err != nil {
+	if err := deleteVariable(ctx, s.client, s.path(name), 0, &api.WriteOptions{}); err != nil {
 		return fmt.Errorf("removing schedule %s: %w", name, err)
 	}
 	return nil

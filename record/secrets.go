@@ -114,15 +114,28 @@ func (s *Secrets) read(ctx context.Context) (*master, error) {
 	return m, nil
 }
 
-func checkLayout(text, what string) error {
+func checkLayout(text, what string) error { return checkLayoutUpTo(Layout, text, what) }
+
+// checkLayoutUpTo returns a *NewerLayoutError if the layout is newer than known.
+func checkLayoutUpTo(known int, text, what string) error {
 	n, err := strconv.Atoi(text)
 	switch {
 	case err != nil || n < 1:
 		return fmt.Errorf("%s carry no layout number: not written by drover", what)
-	case n > Layout:
-		return fmt.Errorf("%s were written by a newer drover (layout %d, this one knows %d): update drover", what, n, Layout)
+	case n > known:
+		return &NewerLayoutError{what, n, known}
 	}
 	return nil
+}
+
+// NewerLayoutError reports that a newer drover wrote something.
+type NewerLayoutError struct {
+	What          string
+	Layout, Known int
+}
+
+func (e *NewerLayoutError) Error() string {
+	return fmt.Sprintf("%s were written by a newer drover (layout %d, this one knows %d): update drover", e.What, e.Layout, e.Known)
 }
 
 func (s *Secrets) write(ctx context.Context, m *master) error {
@@ -138,19 +151,6 @@ func (s *Secrets) write(ctx context.Context, m *master) error {
 	}
 	m.index = out.ModifyIndex
 	return nil
-}
-
-// writeChecked creates a variable or replaces just the version that was read
-// (PUT /v1/var/:path?cas=). A request that has left is not cancelled.
-func writeChecked(ctx context.Context, client *api.Client, v *api.Variable, w *api.WriteOptions) (*api.Variable, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
-	defer cancel()
-	write := client.Variables().CheckedUpdate
-	if v.ModifyIndex == 0 {
-		write = client.Variables().CheckedCreate
-	}
-	out, _, err := write(v, w.WithContext(ctx))
-	return out, withoutItems(err)
 }
 
 // withoutItems keeps the values of the other writer out of the error text.
@@ -676,9 +676,9 @@ func (s *Secrets) Purge(ctx context.Context, jobs []render.Job) error {
 	err = each(len(vars), func(i int) error {
 		v := vars[i]
 		namespace, region := v.places()
-		w := (&api.WriteOptions{Namespace: namespace, Region: region}).WithContext(ctx)
-		if _, err := s.of(v.job).Variables().CheckedDelete(v.path(), v.index, w); err != nil {
-			return fmt.Errorf("deleting the variable of job %s: %w", v.id, withoutItems(err))
+		w := &api.WriteOptions{Namespace: namespace, Region: region}
+		if err := deleteVariable(ctx, s.of(v.job), v.path(), v.index, w); err != nil {
+			return fmt.Errorf("deleting the variable of job %s: %w", v.id, err)
 		}
 		return nil
 	})
@@ -693,8 +693,8 @@ func (s *Secrets) Purge(ctx context.Context, jobs []render.Job) error {
 }
 
 func (s *Secrets) deleteMaster(ctx context.Context, m *master) error {
-	if _, err := s.client.Variables().CheckedDelete(s.Path(), m.index, (&api.WriteOptions{}).WithContext(ctx)); err != nil {
-		return fmt.Errorf("deleting the secrets of stack %s: %w", s.stack, withoutItems(err))
+	if err := deleteVariable(ctx, s.client, s.Path(), m.index, &api.WriteOptions{}); err != nil {
+		return fmt.Errorf("deleting the secrets of stack %s: %w", s.stack, err)
 	}
 	return nil
 }

@@ -184,6 +184,7 @@ func TestOnCluster(t *testing.T) {
 		"conflict": testConflict, "rotate": testRotate, "transfer": testTransfer, "busy": testBusy, "import": testImportForeign, "purge": testPurge,
 		"owner": testSecretOwner, "unmarked variable": testUnmarkedVariable, "move secrets": testMoveSecrets,
 		"lock": testLock, "lock of the dead": testLockOfTheDead, "releases": testReleases, "journal": testJournal, "take over": testTakeOver, "keep": testKeep, "newer release": testNewerRelease,
+		"large release": testLargeRelease, "unknown members": testUnknownKept,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

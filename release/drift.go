@@ -112,7 +112,7 @@ func (d *Deployer) extra(ctx context.Context, p *Plan, last *record.Release) ([]
 	}
 	var suspects []record.Service
 	for _, h := range heads {
-		lines, err := d.Releases.Services(ctx, h)
+		lines, err := d.Releases.Readable(ctx, h)
 		if err != nil {
 			return nil, err
 		}

@@ -3,6 +3,7 @@ package release
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
@@ -23,12 +24,13 @@ func Former(ctx context.Context, releases *record.Releases, clients map[string]r
 	key := func(l record.Service) jobKey {
 		return jobKey{l.Target, clients[l.Target].Defaults.JobID(l.Region, l.Namespace, l.JobID)}
 	}
+	heads = slices.DeleteFunc(heads, func(h *record.Release) bool { return h.State == record.Unreadable })
 	seen := map[jobKey]bool{}
 	for _, j := range jobs {
 		seen[key(line(j))] = true
 	}
 	for i, head := range heads {
-		lines, err := releases.Services(ctx, head)
+		lines, err := releases.Readable(ctx, head)
 		if err != nil {
 			return nil, nil, err
 		}

@@ -278,7 +278,7 @@ func (d *Deployer) madeBefore(ctx context.Context, p *Plan, jobs []suspect) (map
 		return nil, err
 	}
 	for _, h := range heads {
-		lines, err := d.Releases.Services(ctx, h)
+		lines, err := d.Releases.Readable(ctx, h)
 		if err != nil {
 			return nil, err
 		}

@@ -146,7 +146,8 @@ func (p *Plan) Forgotten() []string {
 func (p *Plan) Last() *record.Release { return p.last }
 
 // Plan finds out what a release would do. It refuses, before anything is
-// touched: an *OpenError, a *ForeignError, a *TooLargeError.
+// touched: an *OpenError, a *ForeignError, a *TooLargeError, a
+// *RecordTooLargeError.
 func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 	p := &Plan{stack: d.Releases.Stack(), env: d.Releases.Environment(), req: req, specs: map[string]record.Packed{}, clients: map[string]rollout.Clients{}}
 	var err error
@@ -177,6 +178,9 @@ func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 		return nil, err
 	}
 	if err := p.pack(); err != nil {
+		return nil, err
+	}
+	if err := d.fits(p); err != nil {
 		return nil, err
 	}
 	if err := d.own(ctx, p); err != nil || req.Adopt {

@@ -366,6 +366,8 @@ func (d *Deployer) Rollback(ctx context.Context, number int) (Request, error) {
 		return Request{}, fmt.Errorf("there is no good release before release %d to go back to", heads[0].Number)
 	case to == nil:
 		return Request{}, fmt.Errorf("there is %w: %d; there are %s", record.ErrNoRelease, number, numbers(heads))
+	case to.State == record.Unreadable:
+		return Request{}, fmt.Errorf("cannot go back to release %d: %s", to.Number, to.Detail)
 	case to.State != record.Done:
 		return Request{}, fmt.Errorf("release %d is %s and was never complete; go back to one that is deployed", to.Number, to.State)
 	}

@@ -233,11 +233,12 @@ func releaseError(err error) error {
 
 		relocated *release.RelocatedError
 		same      *release.SameJobError
+		noRecord  *release.RecordTooLargeError
 	)
 	if errors.As(err, &retired) && exitCode(err) == exitCluster {
 		return errRefused{err, exitCluster} // said with what it is about
 	}
-	if errors.As(err, &large) || errors.As(err, &foreign) || errors.As(err, &relocated) || errors.As(err, &same) {
+	if errors.As(err, &large) || errors.As(err, &foreign) || errors.As(err, &relocated) || errors.As(err, &same) || errors.As(err, &noRecord) {
 		return errRefused{err, exitUsage}
 	}
 	if errors.As(err, &open) || errors.As(err, &notOpen) || errors.As(err, &waits) || errors.Is(err, record.ErrLocked) {
