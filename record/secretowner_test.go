@@ -1,8 +1,10 @@
 package record
 
 import (
+	"context"
 	"errors"
 	"maps"
+	"net/http"
 	"strings"
 	"testing"
 
@@ -118,10 +120,20 @@ func testMoveSecrets(t *testing.T, c *api.Client, rt *tamper) {
 		t.Fatal(err)
 	}
 	// Interrupted when the new master is written, and repeated.
-	rt.lose = true
-	if err := s.Move(t.Context(), "move", "production", jobs); err == nil {
-		t.Fatal("the answer was lost, and Move returned no error")
+	ctx, cancel := context.WithCancel(t.Context())
+	rt.before = func(*http.Request) {
+		rt.mu.Lock()
+		defer rt.mu.Unlock()
+		rt.busy = 1000
+		cancel()
 	}
+	if err := s.Move(ctx, "move", "production", jobs); err == nil {
+		t.Fatal("Nomad was busy after the first write, and Move returned no error")
+	}
+	rt.mu.Lock()
+	rt.busy = 0
+	rt.mu.Unlock()
+	rt.lose = true // which is no failure
 	if err := s.Move(t.Context(), "move", "production", jobs); err != nil {
 		t.Fatal(err)
 	}
