@@ -116,8 +116,29 @@ func (e *OpenError) Error() string {
 	if e.Holder != nil {
 		return fmt.Sprintf("release %d of stack %s (environment %s) is being made by %s", r.Number, r.Stack, r.Environment, e.Holder)
 	}
-	return fmt.Sprintf("release %d of stack %s (environment %s) is %s; finish it with `drover resume`, go back with `drover abort`, or leave it as it is and go on with `drover deploy --take-over`",
-		r.Number, r.Stack, r.Environment, Describe(r))
+	of := StackArgs(r.Stack, r.Environment)
+	return fmt.Sprintf("release %d of stack %s (environment %s) is %s; finish it with `drover %s %s`, go back with `drover abort %s`, or leave it as it is and go on with `drover deploy --take-over`",
+		r.Number, r.Stack, r.Environment, Describe(r), Finisher(r.State), of, of)
+}
+
+// Finisher is the drover command that finishes a release in that open state:
+// approve, promote or resume.
+func Finisher(s record.State) string {
+	switch s {
+	case record.NeedsApproval:
+		return "approve"
+	case record.NeedsPromotion:
+		return "promote"
+	}
+	return "resume"
+}
+
+// StackArgs names a stack and its environment on a command line.
+func StackArgs(name, env string) string {
+	if env == "" || env == stack.DefaultEnvironment {
+		return name
+	}
+	return name + " -e " + env
 }
 
 // Describe is the state of a release in a few words, for a person. Nobody

@@ -85,6 +85,7 @@ func TestOnCluster(t *testing.T) {
 		{"ServiceWithoutChecks", testServiceWithoutChecks},
 		{"NodeCheckWarning", testNodeCheckWarning},
 		{"NativeServices", testNativeServices},
+		{"SpecChanges", testSpecChanges},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

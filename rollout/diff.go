@@ -82,16 +82,21 @@ func (w *differ) fields(at string, fields []*api.FieldDiff) {
 			continue
 		}
 		c := FieldChange{Path: join(at, f.Name), Kind: strings.ToLower(f.Type), Old: spelled(f.Name, f.Old), New: spelled(f.Name, f.New)}
-		// The last part alone may not tell: env.TOKEN, but also secret.value.
-		if secretName(c.Path[strings.LastIndexByte(c.Path, '.')+1:]) {
-			c.Secret = true
-			c.Old, c.New = hidden(c.Old), hidden(c.New)
-		} else {
-			c.Old, c.New = hideLines(w.redact(c.Old)), hideLines(w.redact(c.New))
-			c.Secret = c.Old == c.New // then what differs is what is hidden
-		}
+		c.hide(w.redact)
 		w.out = append(w.out, c)
 	}
+}
+
+// hide removes secret values from both sides of a change.
+func (c *FieldChange) hide(redact func(string) string) {
+	// The last part alone may not tell: env.TOKEN, but also secret.value.
+	if secretName(c.Path[strings.LastIndexByte(c.Path, '.')+1:]) {
+		c.Secret = true
+		c.Old, c.New = hidden(c.Old), hidden(c.New)
+		return
+	}
+	c.Old, c.New = hideLines(redact(c.Old)), hideLines(redact(c.New))
+	c.Secret = c.Old == c.New // then what differs is what is hidden
 }
 
 func (w *differ) objects(at string, objects []*api.ObjectDiff) {

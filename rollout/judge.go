@@ -113,7 +113,7 @@ func (n snapshot) deploying(s spec, d *api.Deployment) verdict {
 	default:
 		if s.manual && awaitsPromotion(d) {
 			v.outcome = AwaitPromotion
-			v.detail = "canaries are healthy: nomad deployment promote " + d.ID[:min(8, len(d.ID))]
+			v.detail = "the canaries are healthy and wait for a promotion"
 			return v
 		}
 		v.waiting = n.waiting(v.healthy, v.desired)

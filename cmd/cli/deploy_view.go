@@ -13,7 +13,6 @@ import (
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
-	"github.com/drover-nomad/drover/stack"
 )
 
 // deployView shows a release: NDJSON on Out, or lines or a live tree on Err
@@ -174,13 +173,7 @@ func (v *deployView) gate(e release.Event) {
 
 func (v *deployView) stackArgs() string { return stackArgs(v.name, v.env) }
 
-// stackArgs names a stack on a command line.
-func stackArgs(name, env string) string {
-	if env == "" || env == stack.DefaultEnvironment {
-		return name
-	}
-	return name + " -e " + env
-}
+func stackArgs(name, env string) string { return release.StackArgs(name, env) }
 
 func (v *deployView) progress(e release.Event) {
 	if v.io.TTY && !v.back {
@@ -337,13 +330,9 @@ func (v *deployView) next(r release.Result) string {
 	switch r.Release.State {
 	case record.Done, record.Aborted:
 		return ""
-	case record.NeedsPromotion:
-		return fmt.Sprintf("drover promote %s, or drover abort %s", v.stackArgs(), v.stackArgs())
-	case record.NeedsApproval:
-		return fmt.Sprintf("drover approve %s, or drover abort %s", v.stackArgs(), v.stackArgs())
 	}
 	if r.Release.State.Open() {
-		return fmt.Sprintf("drover resume %s, or drover abort %s", v.stackArgs(), v.stackArgs())
+		return fmt.Sprintf("drover %s %s, or drover abort %s", release.Finisher(r.Release.State), v.stackArgs(), v.stackArgs())
 	}
 	return nextCommand(r.Result)
 }

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
+	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 )
 
@@ -114,26 +117,37 @@ func revision(text string) (int, error) {
 func newShow(streams *IO) *cobra.Command {
 	var env, format, service string
 	cmd := &cobra.Command{
-		Use:   "show STACK RELEASE",
-		Short: "Show a release: what was deployed, by whom, and what became of it",
-		Long: `Show a release: what was deployed, by whom, and what became of it.
+		Use:   "show STACK [RELEASE]",
+		Short: "Show a release: what was deployed, by whom, and its outcome",
+		Long: `Show a release, or the newest: what was deployed, by whom, with which flags, how
+each wave ended and who approved it, and the outcome of each service.
 
 With --job, the job spec of a service is printed as it was submitted; it can be
 given to 'nomad job run -json -'. Secrets are never part of a record.`,
-		Example: "  drover show ocis 12 -e prod\n  drover show ocis 12 -e prod --job gateway | nomad job plan -json -",
-		Args:    exactArgs(2, "STACK RELEASE"),
+		Example: "  drover show ocis -e prod\n  drover show ocis 12 -e prod --job gateway | nomad job plan -json -",
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) != 1 && len(args) != 2 {
+				return usagef("%s: give STACK [RELEASE]", cmd.CommandPath())
+			}
+			return nil
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneOf("-o", format, "text", "json"); err != nil {
 				return err
 			}
 			ctx := cmd.Context()
-			n, err := revision(args[1])
+			n, err := optionalRevision(args[1:])
 			if err != nil {
 				return err
 			}
 			clients, r, err := recorded(ctx, args[0], env)
 			if err != nil {
 				return err
+			}
+			if n == 0 {
+				if n, err = newest(ctx, clients, r); err != nil {
+					return err
+				}
 			}
 			h, lines, err := readRelease(ctx, clients, r, n)
 			if err != nil {
@@ -161,6 +175,18 @@ given to 'nomad job run -json -'. Secrets are never part of a record.`,
 	fl.StringVar(&service, "job", "", "print the job spec of this service")
 	fl.StringVarP(&format, "output", "o", "text", "text or json")
 	return cmd
+}
+
+// newest is the number of the newest release; an error says that there is none.
+func newest(ctx context.Context, clients rollout.Clients, r *record.Releases) (int, error) {
+	kept, err := r.Numbers(ctx)
+	if err == nil && len(kept) == 0 {
+		err = noReleases(ctx, clients, r)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return kept[len(kept)-1], nil
 }
 
 func readRelease(ctx context.Context, clients rollout.Clients, r *record.Releases, n int) (*record.Release, []record.Service, error) {
@@ -232,8 +258,14 @@ func showText(streams *IO, h *record.Release, lines []record.Service, values jso
 		row("Ended", "%s, after %s", h.Ended.Local().Format(time.RFC3339), round(h.Ended.Sub(h.Started)))
 	}
 	row("On failure", "%s", h.OnFailure)
+	if h.Keep > 0 {
+		row("Kept releases", "%d", h.Keep)
+	}
 	row("Inputs", "%s", h.Inputs)
 	if err := w.Flush(); err != nil {
+		return err
+	}
+	if err := showWaves(streams, h); err != nil {
 		return err
 	}
 	fmt.Fprintln(streams.Out)
@@ -267,6 +299,31 @@ func showText(streams *IO, h *record.Release, lines []record.Service, values jso
 	return w.Flush()
 }
 
+// showWaves writes a line for each wave, if there are several or one needed an
+// approval.
+func showWaves(streams *IO, h *record.Release) error {
+	if len(h.Waves) < 2 && !slices.ContainsFunc(h.Waves, func(w record.Wave) bool { return w.Approved != "" || w.State == record.NeedsApproval }) {
+		return nil
+	}
+	fmt.Fprintln(streams.Out)
+	w := tabwriter.NewWriter(streams.Out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "WAVE\tSTATE\tSTARTED\tTOOK\tAPPROVED\t")
+	for _, wave := range h.Waves {
+		started, took, approved := "-", "-", "-"
+		if !wave.Started.IsZero() {
+			started = wave.Started.Local().Format("2006-01-02 15:04:05")
+			if !wave.Ended.IsZero() {
+				took = round(wave.Ended.Sub(wave.Started)).String()
+			}
+		}
+		if wave.Approved != "" {
+			approved = fmt.Sprintf("by %s at %s", wave.Approved, wave.ApprovedAt.Local().Format("15:04:05"))
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", wave.Name, cmp.Or(string(wave.State), "not started"), started, took, approved, wave.Detail)
+	}
+	return w.Flush()
+}
+
 func serviceName(l record.Service) string {
 	if l.Target == "" {
 		return l.Name
@@ -279,8 +336,9 @@ func newDiff(streams *IO) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff STACK RELEASE [RELEASE]",
 		Short: "Show what differs between two releases",
-		Long: `Show what differs between two releases, or between one and the newest: the job
-specs as they were submitted, attribute by attribute.`,
+		Long: `Show what differs between the job specs of two releases, or of one and the
+newest, attribute by attribute and in the words of 'drover plan'. Defaults that
+Nomad fills in are no difference.`,
 		Example: "  drover diff ocis 11 12 -e prod",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 2 && len(args) != 3 {
@@ -308,14 +366,9 @@ specs as they were submitted, attribute by attribute.`,
 				return err
 			}
 			if b == 0 {
-				kept, err := r.Numbers(ctx)
-				if err != nil {
+				if b, err = newest(ctx, clients, r); err != nil {
 					return err
 				}
-				if len(kept) == 0 {
-					return noReleases(ctx, clients, r)
-				}
-				b = kept[len(kept)-1]
 			}
 			for _, n := range []int{a, b} {
 				if _, _, err := readRelease(ctx, clients, r, n); err != nil {
@@ -329,8 +382,7 @@ specs as they were submitted, attribute by attribute.`,
 			if format == "json" {
 				return json.NewEncoder(streams.Out).Encode(map[string]any{"stack": r.Stack(), "environment": r.Environment(), "from": a, "to": b, "services": changes})
 			}
-			printDiff(streams.Out, a, b, changes)
-			return nil
+			return printDiff(streams, a, b, changes)
 		},
 	}
 	envFlag(cmd, &env)
@@ -338,29 +390,26 @@ specs as they were submitted, attribute by attribute.`,
 	return cmd
 }
 
-func printDiff(w io.Writer, a, b int, changes []release.ServiceDiff) {
+func printDiff(streams *IO, a, b int, changes []release.ServiceDiff) error {
+	var out bytes.Buffer
 	if len(changes) == 0 {
-		fmt.Fprintf(w, "Releases %d and %d deploy the same jobs.\n", a, b)
-		return
+		fmt.Fprintf(&out, "Releases %d and %d deploy the same jobs.\n", a, b)
 	}
+	v := planView{w: &out, color: streams.Color}
 	for _, c := range changes {
+		name := render.Job{Service: c.Service, Target: c.Target}.Name()
 		switch c.Kind {
 		case "added":
-			fmt.Fprintf(w, "+ %s: added\n", c.Service)
+			v.line(0, "%s %s: added", v.mark("+"), name)
 		case "removed":
-			fmt.Fprintf(w, "- %s: removed\n", c.Service)
+			v.line(0, "%s %s: removed", v.mark("-"), name)
 		default:
-			fmt.Fprintf(w, "~ %s:\n", c.Service)
+			v.line(0, "%s %s:", v.mark("~"), name)
 			for _, f := range c.Fields {
-				fmt.Fprintf(w, "    %s: %s → %s\n", f.Path, orNone(f.Old), orNone(f.New))
+				v.field(f)
 			}
 		}
 	}
-}
-
-func orNone(s string) string {
-	if s == "" {
-		return "(none)"
-	}
-	return s
+	_, err := streams.Out.Write(out.Bytes())
+	return err
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -144,10 +145,35 @@ func redacting(ctx context.Context, d *release.Deployer, clients rollout.Clients
 	return err
 }
 
-// commandLine is what was typed, as far as it is of interest to others: the
-// command and its arguments, without flags, whose values may be secret.
+// commandLine is the command as it was typed, for the record and for those who
+// wait for the lock. It leaves out the values of variables, which may be
+// private, and flags that say nothing of what was done.
 func commandLine(cmd *cobra.Command) string {
-	return strings.Join(append([]string{cmd.CommandPath()}, cmd.Flags().Args()...), " ")
+	words := append([]string{cmd.CommandPath()}, cmd.Flags().Args()...)
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		switch f.Name {
+		case "message", "yes", "output", "github": // Release.Message has the first
+			return
+		}
+		values := []string{f.Value.String()}
+		if list, ok := f.Value.(pflag.SliceValue); ok {
+			values = list.GetSlice()
+		}
+		for _, v := range values {
+			switch {
+			case f.Name == "var":
+				name, _, _ := strings.Cut(v, "=")
+				v = name + "=…"
+			case f.Value.Type() == "bool" && v == "true":
+				words = append(words, "--"+f.Name)
+				continue
+			case strings.ContainsAny(v, " \t\n\"'"):
+				v = strconv.Quote(v)
+			}
+			words = append(words, "--"+f.Name+" "+v)
+		}
+	})
+	return strings.Join(words, " ")
 }
 
 // recordedStack finds the name under which a stack is recorded: that of the

@@ -526,7 +526,7 @@ func rollsBack(t *testing.T, env []string) {
 	w.write(version2()...)
 	w.want(w.drover(exitOK, "deploy", w.dir), "e: stopped")
 	two := w.specs()
-	w.want(w.drover(exitOK, "diff", w.name, "1"), "- e: removed", "+ f: added", `TaskGroups[g].Tasks[t].Env.VALUE: "1" → "2"`)
+	w.want(w.drover(exitOK, "diff", w.name, "1"), "- e: removed", "+ f: added", `group.g.task.t.env.VALUE: "1" → "2"`)
 	w.want(w.drover(exitOK, "show", w.name, "1"), "the first")
 	// The source is gone, and Nomad knows the jobs no more.
 	if err := os.RemoveAll(w.dir); err != nil {

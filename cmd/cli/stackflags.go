@@ -63,6 +63,11 @@ func (v *appendValue) Set(s string) error {
 	return nil
 }
 
+// Append, Replace and GetSlice make it a pflag.SliceValue.
+func (v *appendValue) Append(s string) error      { return v.Set(s) }
+func (v *appendValue) Replace(all []string) error { *v = all; return nil }
+func (v *appendValue) GetSlice() []string         { return *v }
+
 // load reads the stack that arg names, a directory, a job file or a stack
 // that ships with drover, and renders its services.
 func (f *stackFlags) load(ctx context.Context, arg string) (*stack.Stack, []render.Job, error) {

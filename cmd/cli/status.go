@@ -204,12 +204,12 @@ func (s releaseStatus) print(w io.Writer) {
 	case h != nil && h.State.Open() && s.Holder != nil:
 		fmt.Fprintf(w, "release %d is %s: %s\n\n", h.Number, h.State, s.Holder)
 	case h != nil && h.State.Open():
-		fmt.Fprintf(w, "release %d of %s is %s; drover resume %s finishes it, drover abort %s goes back\n\n",
-			h.Number, h.Started.Local().Format("2006-01-02 15:04:05"), release.Describe(h), stackArgs(h.Stack, h.Environment), stackArgs(h.Stack, h.Environment))
+		fmt.Fprintf(w, "release %d of %s is %s; drover %s %s finishes it, drover abort %s goes back\n\n",
+			h.Number, h.Started.Local().Format("2006-01-02 15:04:05"), release.Describe(h), release.Finisher(h.State), stackArgs(h.Stack, h.Environment), stackArgs(h.Stack, h.Environment))
 	case s.Holder != nil:
 		fmt.Fprintf(w, "being changed by %s\n\n", s.Holder)
 	case h != nil:
-		fmt.Fprintf(w, "release %d, %s by %s@%s %s ago\n\n", h.Number, h.State, h.By.User, h.By.Host, ago(time.Since(h.Started)))
+		fmt.Fprintf(w, "release %d, %s by %s@%s %s ago\n\n", h.Number, h.State, h.By.User, h.By.Host, ago(time.Since(h.Ended)))
 	}
 }
 
