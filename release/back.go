@@ -247,7 +247,7 @@ func (r *run) restore(ctx context.Context, which []int, reverse bool) []rollout.
 
 func (r *run) restoreTarget(ctx context.Context, target string, jobs []render.Job, released func(*api.Job) map[string]int, reverse bool, at func(*api.Job) int) (rollout.Result, error) {
 	opts := r.d.Rollout
-	opts.KeepGoing, opts.Replace, opts.Released = true, true, released
+	opts.KeepGoing, opts.Replace, opts.Promote, opts.Released = true, true, true, released
 	opts.Before = func(ctx context.Context, s rollout.Submission) error {
 		if err := r.lock.held(ctx); err != nil {
 			// The job is nobody else's for that: it is still to go back.
@@ -267,7 +267,7 @@ func (r *run) restoreTarget(ctx context.Context, target string, jobs []render.Jo
 			}
 			// One that is there and not healthy is back all the same; of one that
 			// was not followed to its end nothing is known.
-			known := res.Outcome != rollout.Cancelled && res.Outcome != rollout.Unreachable
+			known := res.Outcome != rollout.Cancelled && res.Outcome != rollout.Unreachable && res.Outcome != rollout.AwaitPromotion
 			if res.Outcome.OK() || res.Submitted && known {
 				l.Step, l.Ended = record.StepReverted, time.Now().UTC()
 			}

@@ -139,6 +139,19 @@ func (f *follower) rescaled(ctx context.Context, index uint64) bool {
 	return err == nil && is
 }
 
+// promote promotes the canaries of a deployment (PUT
+// /v1/deployment/promote/:id).
+func (f *follower) promote(ctx context.Context, id string) error {
+	err := Persist(ctx, f.opts.Silence, func(ctx context.Context) error {
+		_, _, err := f.clients.Nomad.Deployments().PromoteAll(id, f.step.spec.write(ctx))
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("cannot promote job %q: %w", f.step.spec.id, plain(err))
+	}
+	return nil
+}
+
 // followScaled reports whether the job differs from the followed version in
 // nothing but the counts of groups with a scaling block, and follows what it is
 // now. Nomad refuses to scale a job while a deployment is active, but a job with
@@ -305,7 +318,13 @@ func (f *follower) until(ctx context.Context) (snapshot, error) {
 		} else {
 			f.silent = time.Time{}
 			v := judge(f.step.spec, n)
-			if v.outcome == Superseded && !n.jobGone && f.followScaled(ctx) {
+			switch {
+			case v.outcome == Superseded && !n.jobGone && f.followScaled(ctx):
+				continue
+			case v.outcome == AwaitPromotion && f.opts.Promote:
+				if err := f.promote(ctx, n.deployment.ID); err != nil {
+					return n, err
+				}
 				continue
 			}
 			f.result.Healthy, f.result.Desired, f.result.Detail, f.result.Note = v.healthy, v.desired, v.detail, v.note

@@ -59,6 +59,10 @@ type Options struct {
 	// well: for going back, where order is a courtesy.
 	KeepGoing bool
 
+	// Promote promotes canaries as soon as they are healthy: for going back,
+	// where no person decides.
+	Promote bool
+
 	// KeepRestarts gives a job that was redeployed the mark that it has of
 	// that (RestartMeta), which no job spec knows of.
 	KeepRestarts bool
