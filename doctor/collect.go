@@ -262,12 +262,7 @@ func (k *collector) placement() error {
 		}
 		var why []string
 		for _, group := range slices.Sorted(maps.Keys(plan.FailedTGAllocs)) {
-			m := plan.FailedTGAllocs[group]
-			p := rollout.Placement{Group: group, Evaluated: m.NodesEvaluated, Filtered: map[string]int{}, Exhausted: map[string]int{}, Quota: m.QuotaExhausted}
-			maps.Copy(p.Filtered, m.ConstraintFiltered)
-			maps.Copy(p.Filtered, m.ClassFiltered)
-			maps.Copy(p.Exhausted, m.DimensionExhausted)
-			why = append(why, p.String())
+			why = append(why, rollout.PlacementOf(group, plan.FailedTGAllocs[group]).String())
 		}
 		if len(why) > 0 {
 			k.mu.Lock()

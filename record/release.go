@@ -143,6 +143,11 @@ type Service struct {
 	Secrets   []string `json:"sec,omitempty"`
 	Wave      int      `json:"w,omitempty"`
 
+	// Of the stack: how long the service, and its placement, may take. 0 where
+	// nothing is said, and in records of older versions.
+	Timeout          time.Duration `json:"to,omitempty"`
+	PlacementTimeout time.Duration `json:"pto,omitempty"`
+
 	Change string `json:"c"`
 	Spec   string `json:"spec,omitempty"` // digest of what is (to be) deployed; "" when it is to go
 

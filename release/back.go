@@ -181,6 +181,7 @@ func readSpec(ctx context.Context, releases *record.Releases, digest string) (re
 // asked for in it.
 func ofLine(j render.Job, l record.Service, counts map[string]int) render.Job {
 	j.Service, j.Target, j.DependsOn, j.Secrets = l.Name, l.Target, l.DependsOn, l.Secrets
+	j.Timeout, j.PlacementTimeout = l.Timeout, l.PlacementTimeout
 	if j.Counts = counts; counts == nil {
 		j.Counts = map[string]int{} // an older record does not know them
 	}

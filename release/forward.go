@@ -309,7 +309,7 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 			old := was[p.changeKey(part.Target, c)]
 			add(record.Service{
 				Target: part.Target, Name: c.Service, JobID: c.JobID, Namespace: c.Namespace, Region: c.Region, Wave: part.Wave,
-				DependsOn: old.DependsOn, Secrets: old.Secrets, Change: record.ChangeStop, Planned: c.Index, Step: record.StepPending,
+				DependsOn: old.DependsOn, Secrets: old.Secrets, Timeout: old.Timeout, PlacementTimeout: old.PlacementTimeout, Change: record.ChangeStop, Planned: c.Index, Step: record.StepPending,
 				BeforeCounts: left(old).counts,
 			}, true)
 		}

@@ -44,6 +44,11 @@ type Request struct {
 	// Unattended is set for a release that a schedule makes.
 	Unattended *Unattended
 
+	// AllowUnplaceable lets services wait for a node that have no place now.
+	AllowUnplaceable bool
+	// Volumes are those that Begin makes.
+	Volumes []rollout.MissingVolume
+
 	reverse bool // dependants first, where that is possible
 
 	// KeepRestarts is rollout.Options.KeepRestarts: the jobs are rendered, not
@@ -131,6 +136,20 @@ func (p *Plan) Rollouts() []*rollout.Plan {
 		out = append(out, part.Plan)
 	}
 	return out
+}
+
+// Placeable returns an error with a *rollout.Unplaceable for each service for
+// which no node has room, unless Request.AllowUnplaceable is set. See
+// [rollout.Plan.Placeable].
+func (p *Plan) Placeable() error {
+	if p.req.AllowUnplaceable {
+		return nil
+	}
+	var errs []error
+	for _, part := range p.Parts {
+		errs = append(errs, part.Plan.Placeable(p.req.Volumes))
+	}
+	return errors.Join(errs...)
 }
 
 // Forgotten are the services, as SERVICE@TARGET, that Request.Forget leaves.

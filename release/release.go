@@ -327,7 +327,7 @@ func deref[T any](p *T) T {
 func line(j render.Job) record.Service {
 	return record.Service{
 		Target: j.Target, Name: j.Service, JobID: deref(j.Job.ID), Namespace: deref(j.Job.Namespace), Region: deref(j.Job.Region),
-		DependsOn: j.DependsOn, Secrets: j.Secrets, Step: record.StepPending,
+		DependsOn: j.DependsOn, Secrets: j.Secrets, Timeout: j.Timeout, PlacementTimeout: j.PlacementTimeout, Step: record.StepPending,
 		Counts: rollout.AskedCounts(j),
 	}
 }

@@ -2,7 +2,11 @@
 // evaluates them with Nomad's own jobspec2.
 package render
 
-import "github.com/hashicorp/nomad/api"
+import (
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/stack"
+)
 
 // Job is one service of a stack after merging and evaluation.
 type Job struct {
@@ -10,6 +14,8 @@ type Job struct {
 	Target    string   // name of the target, "" where the environment has none
 	DependsOn []string // names of services in the same stack and target
 	Secrets   []string // items that the job's variable at nomad/jobs/<ID> holds
+
+	stack.Limits
 
 	// HCL is the merged, self-contained job spec that Job was made from:
 	// `nomad job run` accepts it.

@@ -297,7 +297,7 @@ type rendered struct {
 // service merges and evaluates one service. It may run beside others.
 func (r *renderer) service(u unit) rendered {
 	svc := u.service
-	res := rendered{unit: u, job: Job{Service: svc.Name, Target: u.target.Name, DependsOn: svc.DependsOn, Secrets: svc.Secrets, File: svc.Layer.File}}
+	res := rendered{unit: u, job: Job{Service: svc.Name, Target: u.target.Name, DependsOn: svc.DependsOn, Secrets: svc.Secrets, Limits: svc.Limits, File: svc.Layer.File}}
 	if r.s.Plain != nil {
 		res.diags = r.plain(svc, &res.job)
 		return res

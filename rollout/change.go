@@ -148,7 +148,7 @@ func (s *step) describe(redact func(string) string) Change {
 		Service: s.Service, Target: s.Target, JobID: s.spec.id, Namespace: s.spec.namespace, Region: s.spec.region,
 		Action: s.action(), Reason: cmp.Or(s.recreate, s.retry), Retry: s.retry != "", Groups: s.groups(), Kept: s.kept, Replaced: s.replaced,
 		Index: s.plan.JobModifyIndex, NextRun: s.plan.NextPeriodicLaunch,
-		Placement: placementsOf(s.plan.FailedTGAllocs),
+		Placement: s.spec.placementsOf(s.plan.FailedTGAllocs),
 	}
 	if c.Action != ActionCreate && !s.unchanged() {
 		c.Diff = fieldChanges(s.plan.Diff, redact)

@@ -340,7 +340,7 @@ func testPlanTrouble(t *testing.T, c Clients) {
 		t.Fatal(err)
 	}
 	changes := p.Changes()
-	if len(changes[0].Placement) != 1 || !strings.Contains(fmt.Sprint(changes[0].Placement[0]), "plan9 filtered 1") {
+	if len(changes[0].Placement) != 1 || !strings.Contains(fmt.Sprint(changes[0].Placement[0]), "plan9 filtered out 1 of 1") {
 		t.Errorf("%+v", changes[0])
 	}
 	if changes[1].Action != ActionRecreate || changes[1].Index == 0 || !strings.Contains(changes[1].Reason, "none of its allocations is healthy") {

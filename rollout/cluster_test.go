@@ -86,6 +86,8 @@ func TestOnCluster(t *testing.T) {
 		{"NodeCheckWarning", testNodeCheckWarning},
 		{"NativeServices", testNativeServices},
 		{"SpecChanges", testSpecChanges},
+		{"PlaceComesLater", testPlaceComesLater},
+		{"Placeable", testPlaceable},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -447,13 +449,16 @@ func testPlacementBlocked(t *testing.T, c Clients) {
 	cleanUp(t, c, id)
 	job := mockJob(id, runs())
 	job.Constraints = []*api.Constraint{{LTarget: "${attr.kernel.name}", RTarget: "plan9", Operand: "="}}
-	res, _ := deploy(t, c, Options{BlockedGrace: time.Second}, service(job))
+	res, _ := deploy(t, c, Options{PlacementTimeout: time.Second}, service(job))
 	wantOutcomes(t, res, PlacementFailed)
 	if res.Elapsed > 4*time.Second {
 		t.Errorf("it took %s to see that", res.Elapsed)
 	}
+	if got, want := res.Services[0].Detail, "no node can take it: ${attr.kernel.name} = plan9 filtered out 1 of 1; waited for 1s"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
 	f := res.Services[0].Failure
-	if f == nil || len(f.Placement) != 1 || !strings.Contains(f.Placement[0].String(), "plan9 filtered 1") {
+	if f == nil || len(f.Placement) != 1 || !strings.Contains(f.Placement[0].String(), "plan9 filtered out 1 of 1") {
 		t.Error(dump(res))
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/stack"
 )
 
 // Destroyed is the end of one job that Destroy was given.
@@ -29,7 +30,8 @@ type Destroyed struct {
 // done is called for each job, one at a time, and may be nil.
 func Destroy(ctx context.Context, c Clients, jobs []render.Job, opts Options, done func(Destroyed)) error {
 	opts = opts.withDefaults()
-	ctx, cancel := context.WithTimeoutCause(ctx, opts.Timeout, fmt.Errorf("not stopped within %s", opts.Timeout))
+	timeout := opts.limits(stack.Limits{}).Timeout
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not stopped within %s", timeout))
 	defer cancel()
 	gone := make([]chan struct{}, len(jobs))
 	failed := make([]bool, len(jobs))

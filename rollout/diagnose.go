@@ -73,7 +73,7 @@ func (f *follower) diagnose(ctx context.Context, n snapshot) *Failure {
 		out.Checks = append(out.Checks, c)
 	}
 	if n.hasBlocked() {
-		out.Placement = placements(n.evals)
+		out.Placement = f.step.spec.placements(n.evals)
 	}
 	if len(out.Tasks)+len(out.Checks)+len(out.Placement) == 0 {
 		return nil
@@ -167,55 +167,4 @@ func drain(ctx context.Context, frames <-chan *api.StreamFrame, errs <-chan erro
 		}
 	}
 	return nil
-}
-
-// placements are the reasons of the latest evaluation that could not place.
-func placements(evals []*api.Evaluation) []Placement {
-	var latest *api.Evaluation
-	for _, e := range evals {
-		if len(e.FailedTGAllocs) > 0 && (latest == nil || e.CreateIndex > latest.CreateIndex) {
-			latest = e
-		}
-	}
-	if latest == nil {
-		return nil
-	}
-	return placementsOf(latest.FailedTGAllocs)
-}
-
-func placementsOf(failed map[string]*api.AllocationMetric) []Placement {
-	var out []Placement
-	for _, group := range slices.Sorted(maps.Keys(failed)) {
-		m := failed[group]
-		p := Placement{Group: group, Evaluated: m.NodesEvaluated, Filtered: map[string]int{}, Exhausted: map[string]int{}, Quota: m.QuotaExhausted}
-		for c, nodes := range m.ConstraintFiltered {
-			p.Filtered[c] = nodes
-		}
-		for c, nodes := range m.ClassFiltered {
-			p.Filtered["node class "+c] = nodes
-		}
-		for d, nodes := range m.DimensionExhausted {
-			p.Exhausted[d] = nodes
-		}
-		out = append(out, p)
-	}
-	return out
-}
-
-// String is the placement in one line, for a person.
-func (p Placement) String() string {
-	var parts []string
-	for _, c := range slices.Sorted(maps.Keys(p.Filtered)) {
-		parts = append(parts, fmt.Sprintf("%s filtered %d", c, p.Filtered[c]))
-	}
-	for _, d := range slices.Sorted(maps.Keys(p.Exhausted)) {
-		parts = append(parts, fmt.Sprintf("%s exhausted on %d", d, p.Exhausted[d]))
-	}
-	for _, q := range p.Quota {
-		parts = append(parts, "quota "+q)
-	}
-	if len(parts) == 0 {
-		parts = []string{"no node in its datacenters and node pool"}
-	}
-	return fmt.Sprintf("group %s: %d nodes evaluated; %s", p.Group, p.Evaluated, strings.Join(parts, "; "))
 }

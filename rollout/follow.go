@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/consul"
+	"github.com/drover-nomad/drover/stack"
 )
 
 // follower takes one service from its submission to its outcome.
@@ -23,6 +24,7 @@ type follower struct {
 	wake    <-chan struct{}
 	hub     *hub
 	tell    func(Event)
+	limits  stack.Limits
 
 	target   uint64 // JobModifyIndex of the version that is followed
 	settling bool
@@ -43,8 +45,8 @@ type follower struct {
 
 func (f *follower) run(ctx context.Context) ServiceResult {
 	s := f.step
-	timeout := fmt.Errorf("not healthy within %s", f.opts.Timeout)
-	wctx, cancel := context.WithTimeoutCause(ctx, f.opts.Timeout, timeout)
+	f.limits = f.opts.limits(s.Limits)
+	wctx, cancel := context.WithTimeoutCause(ctx, f.limits.Timeout, fmt.Errorf("not healthy within %s", f.limits.Timeout))
 	defer cancel()
 
 	if err := f.submit(wctx); err != nil {
@@ -342,6 +344,7 @@ func (f *follower) until(ctx context.Context) (snapshot, error) {
 			}
 			if v.outcome == "" && v.blocked && f.blockedTooLong() {
 				v.outcome = PlacementFailed
+				f.result.Detail = fmt.Sprintf("%s; waited for %s", noPlace(f.step.spec, n.evals), f.limits.PlacementTimeout)
 			}
 			if !v.blocked {
 				f.since = time.Time{}
@@ -417,7 +420,7 @@ func (f *follower) pause(ctx context.Context) error {
 		again = min(again, time.Second) // no event says that Nomad is back
 	}
 	if !f.since.IsZero() {
-		again = min(again, f.opts.BlockedGrace-time.Since(f.since)+10*time.Millisecond)
+		again = min(again, f.limits.PlacementTimeout-time.Since(f.since)+10*time.Millisecond)
 	}
 	if slices.ContainsFunc(f.failing, func(c consul.Failing) bool {
 		return c.Provider != "" || c.Output == "" && c.Check != ""
@@ -460,7 +463,7 @@ func (f *follower) blockedTooLong() bool {
 	if f.since.IsZero() {
 		f.since = time.Now()
 	}
-	return time.Since(f.since) >= f.opts.BlockedGrace
+	return time.Since(f.since) >= f.limits.PlacementTimeout
 }
 
 // read takes a snapshot of the followed version.

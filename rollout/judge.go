@@ -41,16 +41,22 @@ type verdict struct {
 	note      string // worth telling though the outcome is good
 }
 
+// aNode is what is waited for while an allocation finds no place.
+const aNode = "a node with room"
+
 // judge is the state machine of every job type. It looks at nothing but its
 // arguments.
 func judge(s spec, n snapshot) verdict {
 	v := n.judge(s)
+	if why := reasons(s.placements(n.evals)); v.waiting == aNode && why != "" {
+		v.waiting += ": " + why
+	}
 	if v.outcome == Deployed && s.perNode() && !s.parent && len(current(n.allocs)) == 0 {
 		if n.pending() {
 			return verdict{waiting: "the scheduler"}
 		}
 		v.note = noNode
-		for _, p := range placements(n.evals) {
+		for _, p := range s.placements(n.evals) {
 			v.note += "; " + p.String()
 		}
 	}
@@ -275,7 +281,7 @@ func (n snapshot) waiting(healthy, desired int) string {
 		}
 	}
 	if n.hasBlocked() {
-		return "a node with room"
+		return aNode
 	}
 	if desired > 0 && healthy >= desired {
 		return "the deployment to end"

@@ -42,7 +42,7 @@ func TestJudge(t *testing.T) {
 		blocked  = []*api.Evaluation{{Status: "complete"}, {Status: "blocked"}}
 		allocs   = func(list ...*api.AllocationListStub) []*api.AllocationListStub { return list }
 	)
-	const nowhere = "no node takes it; group g: 1 nodes evaluated; plan9 filtered 1"
+	const nowhere = "no node takes it; group g: plan9 filtered out 1 of 1"
 	filtered := []*api.Evaluation{{Status: "complete", FailedTGAllocs: map[string]*api.AllocationMetric{"g": {NodesEvaluated: 1, ConstraintFiltered: map[string]int{"plan9": 1}}}}}
 	replaced := alloc("failed", nil)
 	replaced.NextAllocation = "next"

@@ -73,15 +73,6 @@ type TaskFailure struct {
 	Count   int      `json:"count,omitempty"` // how many allocations ended in the same way
 }
 
-// Placement is why a group found no node.
-type Placement struct {
-	Group     string         `json:"group"`
-	Evaluated int            `json:"nodes_evaluated"`
-	Filtered  map[string]int `json:"filtered,omitempty"`  // constraint → nodes
-	Exhausted map[string]int `json:"exhausted,omitempty"` // resource → nodes
-	Quota     []string       `json:"quota,omitempty"`
-}
-
 // Result is the end of a rollout.
 type Result struct {
 	Services []ServiceResult `json:"services"`

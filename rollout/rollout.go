@@ -3,6 +3,7 @@
 package rollout
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"sync"
@@ -36,11 +37,13 @@ type Options struct {
 	// Parallel is how many services may be on their way at once; 16 when 0.
 	Parallel int
 	// Timeout is how long one service may take from its submission until it
-	// is healthy; 15 minutes when 0.
+	// is healthy. When 0 it is what the stack says of the service, or else
+	// DefaultTimeout.
 	Timeout time.Duration
-	// BlockedGrace is how long a job may wait for a place while none of its
-	// allocations makes progress; 5 s when 0.
-	BlockedGrace time.Duration
+	// PlacementTimeout is how long a service may wait for a node while none of
+	// its allocations makes progress. When 0 it is what the stack says of the
+	// service, or else DefaultPlacementTimeout.
+	PlacementTimeout time.Duration
 	// Silence is how long Nomad may not answer before a service counts as
 	// unreachable; DefaultSilence when 0.
 	Silence time.Duration
@@ -104,18 +107,31 @@ type Refusal struct {
 func (e *Refusal) Error() string { return e.Err.Error() }
 func (e *Refusal) Unwrap() error { return e.Err }
 
+const (
+	// DefaultTimeout is for one service, where nothing else is said.
+	DefaultTimeout = 15 * time.Minute
+	// DefaultPlacementTimeout is long enough for an autoscaler that adds a node.
+	DefaultPlacementTimeout = 5 * time.Minute
+)
+
+// limits are those of one service.
+func (o Options) limits(own stack.Limits) stack.Limits {
+	l := stack.Limits{
+		Timeout:          cmp.Or(o.Timeout, own.Timeout),
+		PlacementTimeout: cmp.Or(o.PlacementTimeout, own.PlacementTimeout, DefaultPlacementTimeout),
+	}
+	if l.Timeout == 0 { // leaves time to start after a long wait for a node
+		l.Timeout = max(DefaultTimeout, l.PlacementTimeout+DefaultTimeout-DefaultPlacementTimeout)
+	}
+	return l
+}
+
 // DefaultSilence is Options.Silence where nothing else is said.
 const DefaultSilence = 2 * time.Minute
 
 func (o Options) withDefaults() Options {
 	if o.Parallel <= 0 {
 		o.Parallel = 16
-	}
-	if o.Timeout <= 0 {
-		o.Timeout = 15 * time.Minute
-	}
-	if o.BlockedGrace <= 0 {
-		o.BlockedGrace = 5 * time.Second
 	}
 	if o.Silence <= 0 {
 		o.Silence = DefaultSilence

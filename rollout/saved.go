@@ -42,11 +42,12 @@ type SavedStep struct {
 	Target    string   `json:"target,omitempty"`
 	DependsOn []string `json:"depends_on,omitempty"`
 	Secrets   []string `json:"secrets,omitempty"`
-	File      string   `json:"file"`
-	HCL       string   `json:"hcl"`
-	Job       *api.Job `json:"job"` // as it is registered
-	Action    Action   `json:"action"`
-	Index     uint64   `json:"job_modify_index"`
+	stack.Limits
+	File   string   `json:"file"`
+	HCL    string   `json:"hcl"`
+	Job    *api.Job `json:"job"` // as it is registered
+	Action Action   `json:"action"`
+	Index  uint64   `json:"job_modify_index"`
 	// Counts is render.Job.Counts.
 	Counts map[string]int `json:"counts,omitempty"`
 }
@@ -89,7 +90,7 @@ func Save(plans []*Plan, s *stack.Stack, jobs []render.Job, partial bool, addres
 	for _, p := range plans {
 		for _, st := range p.steps {
 			out.Steps = append(out.Steps, SavedStep{
-				Service: st.Service, Target: st.Target, DependsOn: st.DependsOn, Secrets: st.Secrets, File: st.File, HCL: string(st.HCL),
+				Service: st.Service, Target: st.Target, DependsOn: st.DependsOn, Secrets: st.Secrets, Limits: st.Limits, File: st.File, HCL: string(st.HCL),
 				Job: st.Job.Job, Action: st.action(), Index: st.plan.JobModifyIndex, Counts: st.askedCounts(),
 			})
 		}
@@ -185,7 +186,7 @@ func whole(job *api.Job) bool {
 func (f *Saved) Jobs() []render.Job {
 	out := make([]render.Job, len(f.Steps))
 	for i, s := range f.Steps {
-		out[i] = render.Job{Service: s.Service, Target: s.Target, DependsOn: s.DependsOn, Secrets: s.Secrets, File: s.File, HCL: []byte(s.HCL), Job: s.Job, Counts: s.Counts}
+		out[i] = render.Job{Service: s.Service, Target: s.Target, DependsOn: s.DependsOn, Secrets: s.Secrets, Limits: s.Limits, File: s.File, HCL: []byte(s.HCL), Job: s.Job, Counts: s.Counts}
 	}
 	return out
 }

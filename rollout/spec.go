@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"context"
+	"slices"
 
 	"github.com/hashicorp/nomad/api"
 
@@ -20,7 +21,8 @@ type spec struct {
 	manual    bool           // a canary group without auto_promote
 	noDeploy  bool           // Nomad makes no deployment for it
 	consul    []consul.Service
-	native    []consul.Service // those that Nomad itself registers
+	native    []consul.Service    // those that Nomad itself registers
+	drivers   map[string][]string // of the tasks of each group
 }
 
 func specOf(job *api.Job) spec {
@@ -34,6 +36,14 @@ func specOf(job *api.Job) spec {
 	s.namespace = deref(job.Namespace, "")
 	s.region = deref(job.Region, "")
 	s.kind = deref(job.Type, api.JobTypeService)
+	s.drivers = map[string][]string{}
+	for _, tg := range job.TaskGroups {
+		for _, t := range tg.Tasks {
+			if g := deref(tg.Name, ""); !slices.Contains(s.drivers[g], t.Driver) {
+				s.drivers[g] = append(s.drivers[g], t.Driver)
+			}
+		}
+	}
 	rolling := false
 	for _, tg := range job.TaskGroups {
 		s.counts[deref(tg.Name, "")] = deref(tg.Count, 1)

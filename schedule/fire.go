@@ -114,6 +114,10 @@ func failure(ctx context.Context, err error) string {
 	case rollout.Unanswered(err):
 		return string(rollout.Unreachable)
 	}
+	var nowhere *rollout.Unplaceable
+	if errors.As(err, &nowhere) {
+		return string(rollout.PlacementFailed)
+	}
 	return "error"
 }
 
@@ -216,7 +220,7 @@ func settle(ctx context.Context, s *record.Schedule, run *record.Run, res releas
 // was, and for what needs a person or a file: a schedule has neither, and resuming
 // a release takes what it does as allowed.
 func unattended(p *release.Plan) error {
-	errs := []error{p.CheckAttended()}
+	errs := []error{p.CheckAttended(), p.Placeable()}
 	for _, r := range p.Rollouts() {
 		errs = append(errs, r.Allowed())
 	}

@@ -38,6 +38,9 @@ type serviceBlock struct {
 	DependsOn []string `hcl:"depends_on,optional"`
 	Secrets   []string `hcl:"secrets,optional"`
 	File      string   `hcl:"file,optional"`
+
+	Timeout          string `hcl:"timeout,optional"`
+	PlacementTimeout string `hcl:"placement_timeout,optional"`
 }
 
 type secretBlock struct {
@@ -107,7 +110,9 @@ func (s *Stack) config(body hcl.Body, ctx *hcl.EvalContext) hcl.Diagnostics {
 			if v.File == "" {
 				v.File = b.Labels[0] + jobSuffix
 			}
-			s.Services = append(s.Services, &Service{Name: b.Labels[0], File: v.File, DependsOn: v.DependsOn, Secrets: v.Secrets, Range: b.DefRange})
+			limits, ds := v.limits(b)
+			diags = append(diags, ds...)
+			s.Services = append(s.Services, &Service{Name: b.Labels[0], File: v.File, DependsOn: v.DependsOn, Secrets: v.Secrets, Limits: limits, Range: b.DefRange})
 		case "secret":
 			diags = append(diags, s.secret(b, ctx)...)
 		case "volume":
@@ -129,6 +134,30 @@ func (s *Stack) config(body hcl.Body, ctx *hcl.EvalContext) hcl.Diagnostics {
 		}
 	}
 	return diags
+}
+
+func (v serviceBlock) limits(b *hcl.Block) (Limits, hcl.Diagnostics) {
+	var l Limits
+	var diags hcl.Diagnostics
+	for _, a := range []struct {
+		name, text string
+		to         *time.Duration
+	}{{"timeout", v.Timeout, &l.Timeout}, {"placement_timeout", v.PlacementTimeout, &l.PlacementTimeout}} {
+		if a.text == "" {
+			continue
+		}
+		d, err := time.ParseDuration(a.text)
+		if err != nil || d <= 0 {
+			diags = append(diags, errAt(attrRange(b, a.name), fmt.Sprintf("Invalid %s %q", a.name, a.text), `Write a duration such as "20m".`))
+			continue
+		}
+		*a.to = d
+	}
+	if l.Timeout > 0 && l.PlacementTimeout > l.Timeout {
+		diags = append(diags, errAt(attrRange(b, "placement_timeout"), fmt.Sprintf("The placement_timeout of service %q is longer than its timeout", b.Labels[0]),
+			"The timeout includes the wait for a node. Write a longer timeout."))
+	}
+	return l, diags
 }
 
 func validName(name string) bool {

@@ -109,13 +109,23 @@ type Service struct {
 	File      string   // path below Stack.FS
 	DependsOn []string // names of services, each healthy before this one is submitted
 	Secrets   []string // items of Stack.Secrets that the job's variable holds
-	Range     hcl.Range
+	Limits
+	Range hcl.Range
 
 	// Layer is the text of File.
 	Layer *Layer
 	// Values are the variables that this service sees: those of the stack
 	// and the ones that its own file declares.
 	Values map[string]cty.Value
+}
+
+// Limits are how long a service may take. What is 0 is left to the command that
+// deploys it.
+type Limits struct {
+	// Timeout is from the submission until the service is healthy.
+	Timeout time.Duration `json:"timeout_ns,omitempty"`
+	// PlacementTimeout is how long an allocation may wait for a node.
+	PlacementTimeout time.Duration `json:"placement_timeout_ns,omitempty"`
 }
 
 // Kinds of generated secrets.

@@ -30,6 +30,7 @@ func again(streams *IO, cmd *cobra.Command, replace bool, ask func(context.Conte
 			return releaseError(err)
 		}
 		req.Message, req.OnFailure, req.TakeOver = flags.message, flags.onFailure, takeOver
+		req.AllowUnplaceable = flags.allowUnplaceable
 		_, err = makeRelease(cmd.Context(), d, req, view, nil, replace)
 		return err
 	}

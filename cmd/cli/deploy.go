@@ -79,6 +79,7 @@ at all when anything in the cluster has moved since.`,
 				if s == main {
 					req.DNS = certs.done.left
 				}
+				req.AllowUnplaceable = rel.allowUnplaceable
 				req.Message, req.OnFailure, req.TakeOver, req.Forget = rel.message, rel.onFailure, takeOver, forget
 				return deploy(cmd, streams, s, req, saved, rel, createVolumes)
 			}
@@ -141,6 +142,7 @@ func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request
 		volumes = append(volumes, missing[name]...)
 	}
 	if createVolumes {
+		req.Volumes = slices.Clone(volumes)
 		volumes = slices.DeleteFunc(volumes, rollout.MissingVolume.Creatable)
 	}
 	if len(volumes) > 0 {
@@ -213,6 +215,9 @@ func makeRelease(ctx context.Context, d *release.Deployer, req release.Request, 
 			if err := part.Plan.Allowed(); err != nil && !replace {
 				return usageOf(err)
 			}
+		}
+		if err := p.Placeable(); err != nil {
+			return fmt.Errorf("%w; nothing was done: add a node, or wait for one with --placement-timeout 20m or --allow-unplaceable", err)
 		}
 		if agree != nil {
 			return agree(p)

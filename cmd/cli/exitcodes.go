@@ -21,7 +21,7 @@ var exitCodes = [...]struct {
 	{exitReverted, "failed-reverted", "a service did not come out well, and what was changed is as it was before: by Nomad, or by drover for the whole release", "`drover show STACK RELEASE`"},
 	{exitPromotion, "awaiting-promotion, awaiting-approval", "canaries are healthy beside the old version and wait for a promotion, or a wave waits until somebody approves it", "`drover promote STACK` or `drover approve STACK`, or `drover abort STACK`"},
 	{exitSuperseded, "superseded", "somebody else changed a job meanwhile, or since the plan in a file was made", "`nomad job history JOB`"},
-	{exitPlacement, "placement-blocked", "no node takes an allocation: a constraint, or a resource that is used up; it stays queued", "`nomad node status`"},
+	{exitPlacement, "placement-blocked", "no node can take a service: a constraint, or a resource that is used up. When the plan says so nothing was done; after `--placement-timeout` it stays queued", "`nomad node status`"},
 	{exitTimeout, "timed-out", "a service was not healthy within `--service-timeout`, or not all of them within `--timeout`; Nomad goes on with it", "`drover status STACK`"},
 	{exitCheck, "", "`check`: an answer was not as expected", "`drover logs STACK SERVICE`"},
 	{exitCluster, "unreachable", "Nomad or Consul cannot be reached, refuses the token, or is too old; nothing was done unless the output says so", "look at `NOMAD_ADDR`, `NOMAD_TOKEN`, `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_TOKEN`"},

@@ -34,6 +34,8 @@ type releaseFlags struct {
 	onFailure string
 	message   string
 	format    string
+
+	allowUnplaceable bool
 }
 
 // register adds the flags, and with -o json the last line to what ends before
@@ -49,7 +51,8 @@ func (f *releaseFlags) register(cmd *cobra.Command, wait time.Duration) {
 	}
 	fl := cmd.Flags()
 	fl.IntVar(&f.rollout.Parallel, "parallel", 16, "how many services may be on their way at once")
-	fl.DurationVar(&f.rollout.Timeout, "service-timeout", 15*time.Minute, "how long one service may take to become healthy")
+	fl.DurationVar(&f.rollout.Timeout, "service-timeout", 0, fmt.Sprintf("how long one service may take to become healthy (default: its timeout in stack.hcl, or %s)", short(rollout.DefaultTimeout)))
+	fl.DurationVar(&f.rollout.PlacementTimeout, "placement-timeout", 0, fmt.Sprintf("how long a service may wait for a node (default: its placement_timeout in stack.hcl, or %s)", short(rollout.DefaultPlacementTimeout)))
 	fl.DurationVar(&f.timeout, "timeout", 0, "how long all of it may take, without going back (default: no limit)")
 	fl.DurationVar(&f.lockWait, "lock-wait", wait, "how long to wait for somebody else who changes the stack")
 	fl.DurationVar(&f.rollout.Silence, "unreachable-after", rollout.DefaultSilence, "how long Nomad may not answer before the release is left open")
@@ -62,6 +65,7 @@ func (f *releaseFlags) registerNew(cmd *cobra.Command) {
 	fl := cmd.Flags()
 	fl.StringVarP(&f.message, "message", "m", "", "why, for the record")
 	fl.StringVar(&f.onFailure, "on-failure", "", "stop, revert-service or revert-release (default: revert-release, and stop with nothing good to go back to)")
+	fl.BoolVar(&f.allowUnplaceable, "allow-unplaceable", false, "begin although no node has room for a service now, and wait for one")
 	fl.IntVar(&f.keep, "history-max", 0, fmt.Sprintf("how many releases are kept (default: as many as before, %d at first)", release.DefaultKeep))
 	f.keepFlag = fl.Lookup("history-max")
 }
@@ -87,8 +91,11 @@ func (f *releaseFlags) check() error {
 	if err := oneOf("-o", f.format, "text", "json"); err != nil {
 		return err
 	}
-	if f.rollout.Parallel < 1 || f.rollout.Timeout <= 0 || f.timeout < 0 {
-		return usagef("--parallel and --service-timeout are greater than 0")
+	if f.rollout.Parallel < 1 || f.rollout.Timeout < 0 || f.rollout.PlacementTimeout < 0 || f.timeout < 0 {
+		return usagef("--parallel is greater than 0, and a timeout is a time, as 5m")
+	}
+	if f.rollout.Timeout > 0 && f.rollout.PlacementTimeout > f.rollout.Timeout {
+		return usagef("--placement-timeout is longer than --service-timeout, which includes it")
 	}
 	if f.lockWait < 0 {
 		return usagef("--lock-wait is a time, as 5m")
@@ -238,6 +245,9 @@ func noReleases(ctx context.Context, clients rollout.Clients, r *record.Releases
 	return errors.New(msg)
 }
 
+// short is a time in whole minutes, as a flag takes it.
+func short(d time.Duration) string { return fmt.Sprintf("%dm", int(d.Minutes())) }
+
 func forgetFlag(cmd *cobra.Command, forget *[]string) {
 	cmd.Flags().StringArrayVar(forget, "forget", nil, "leave the jobs of this target, which the environment does not have any more, as they are (repeatable)")
 }
@@ -261,6 +271,10 @@ func releaseError(err error) error {
 		same      *release.SameJobError
 		noRecord  *release.RecordTooLargeError
 	)
+	var nowhere *rollout.Unplaceable
+	if errors.As(err, &nowhere) {
+		return errRefused{err, exitPlacement}
+	}
 	if errors.As(err, &retired) && exitCode(err) == exitCluster {
 		return errRefused{err, exitCluster} // said with what it is about
 	}

@@ -194,7 +194,7 @@ func annotates(t *testing.T, env []string) {
 		"stack.hcl":     "stack \"hub\" {}\n",
 		"bad.nomad.hcl": strings.Replace(mockJob("hub-bad", "100ms"), "  group", "  constraint {\n    attribute = \"${node.class}\"\n    value = \"50%\"\n  }\n  group", 1),
 	})
-	deploy := exec.CommandContext(t.Context(), "drover", "deploy", dir, "--github")
+	deploy := exec.CommandContext(t.Context(), "drover", "deploy", dir, "--github", "--placement-timeout", "1s")
 	deploy.Env = append(os.Environ(), env...)
 	out, err := deploy.CombinedOutput()
 	if err == nil || !strings.Contains(string(out), "\n::error title=hub%3A bad placement-blocked::") || !strings.Contains(string(out), "\n::error title=hub::hub: placement-blocked: 1 placement-blocked") {
