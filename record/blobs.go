@@ -110,19 +110,21 @@ func (r *Releases) Store(ctx context.Context, blobs []Packed) error {
 	})
 }
 
-// Blob reads what Store wrote.
+// Blob reads what Store wrote. It returns an *UnreadableError if the blob is
+// missing or broken.
 func (r *Releases) Blob(ctx context.Context, digest string) (Blob, error) {
-	var b Blob
 	v, _, err := r.client.Variables().Peek(r.blobPath(digest), (&api.QueryOptions{}).WithContext(ctx))
 	if err != nil {
-		return b, fmt.Errorf("reading %s: %w", r.blobPath(digest), err)
+		return Blob{}, fmt.Errorf("reading %s: %w", r.blobPath(digest), err)
 	}
 	if v == nil {
-		err = errMissing
+		return Blob{}, &UnreadableError{r.blobPath(digest), errMissing}
 	}
-	if err == nil {
-		err = checkLayout(v.Items[layoutItem], "the items of "+v.Path)
-	}
+	return decodeBlob(v, digest)
+}
+
+func decodeBlob(v *api.Variable, digest string) (b Blob, err error) {
+	err = checkLayout(v.Items[layoutItem], "the items of "+v.Path)
 	if err == nil {
 		err = unpack(v.Items["blob"], &b)
 	}
@@ -130,7 +132,7 @@ func (r *Releases) Blob(ctx context.Context, digest string) (Blob, error) {
 		err = errContent
 	}
 	if err != nil {
-		return b, &UnreadableError{r.blobPath(digest), err}
+		return b, &UnreadableError{v.Path, err}
 	}
 	return b, nil
 }

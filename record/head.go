@@ -70,6 +70,15 @@ func (e *UnreadableError) Newer() bool {
 	return errors.As(e.Err, &newer)
 }
 
+// OwnerOf returns the stack and environment whose record a variable belongs to.
+func OwnerOf(path string) (stackName, env string, ok bool) {
+	parts := strings.Split(strings.TrimPrefix(path, stacksFolder), "/")
+	if !strings.HasPrefix(path, stacksFolder) || len(parts) < 3 {
+		return "", "", false
+	}
+	return nameOf(parts[0]), nameOf(parts[1]), true
+}
+
 // detailLimit is the size in bytes to which the details of a head are
 // shortened.
 const detailLimit = 2000

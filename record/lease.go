@@ -29,31 +29,37 @@ type Lease struct {
 }
 
 // TakeLease takes the lock of the variable at path without waiting for it
-// (PUT /v1/var/:path?lock-acquire) and gives the variable these items.
-// ErrLocked when it is held. Nomad frees the lock of a holder that died
-// between one and two times ttl, at least 10 s, after its last renewal.
+// (PUT /v1/var/:path?lock-acquire) and gives the variable these items. It
+// returns ErrLocked if the lock is held. Nomad frees the lock of a holder that
+// died between one and two times ttl, at least 10 s, after its last renewal.
+//
+// The ID of the lock is ours: a request whose answer was lost is repeated, and
+// Nomad gives the lock to the one that has its ID already (isLocked in
+// nomad/state/state_store_variables.go).
 func TakeLease(ctx context.Context, client *api.Client, path string, items map[string]string, ttl time.Duration) (*Lease, error) {
-	// Nomad keeps a lost lock for the delay on top of the TTL.
-	v := &api.Variable{Path: path, Items: items, Lock: &api.VariableLock{TTL: ttl.String(), LockDelay: "1s"}}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	held, _, err := client.Variables().AcquireLock(v, (&api.WriteOptions{}).WithContext(ctx))
-	for attempt := 1; attempt < 4 && unanswered(err); attempt++ {
-		timer := time.NewTimer(time.Duration(attempt) * 200 * time.Millisecond)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
+	l := &Lease{client: client, path: path, id: randomUUID(), ttl: ttl, stop: make(chan struct{}), lost: make(chan struct{})}
+	var unsure bool // an attempt may have arrived
+	err := retryWrite(ctx, func(ctx context.Context) error {
+		// Nomad keeps a lost lock for the delay on top of the TTL.
+		v := &api.Variable{Path: path, Items: items, Lock: &api.VariableLock{ID: l.id, TTL: ttl.String(), LockDelay: "1s"}}
+		held, _, err := client.Variables().AcquireLock(v, (&api.WriteOptions{}).WithContext(ctx))
+		if err == nil {
+			l.made = held.CreateIndex == held.ModifyIndex
 		}
-		timer.Stop()
-		held, _, err = client.Variables().AcquireLock(v, (&api.WriteOptions{}).WithContext(ctx))
-	}
+		unsure = err != nil && !refused(err)
+		return err
+	})
 	if isStatus(err, http.StatusConflict) {
 		return nil, ErrLocked
 	}
 	if err != nil {
+		if unsure {
+			rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+			defer cancel()
+			_, _, _ = client.Variables().ReleaseLock(l.variable(), (&api.WriteOptions{}).WithContext(rctx)) // else it runs out
+		}
 		return nil, fmt.Errorf("locking %s: %w", path, err)
 	}
-	l := &Lease{client: client, path: path, id: held.LockID(), ttl: ttl, made: held.CreateIndex == held.ModifyIndex, stop: make(chan struct{}), lost: make(chan struct{})}
 	// #nosec G118 -- the lease outlives the request that took it
 	go KeepLease(ttl, l.renew, notHeld, l.stop, l.lost)
 	return l, nil
@@ -76,12 +82,6 @@ func (l *Lease) Again(ctx context.Context) (*Lease, error) {
 	// #nosec G118 -- the lease outlives the request that renewed it
 	go KeepLease(l.ttl, again.renew, notHeld, again.stop, again.lost)
 	return again, nil
-}
-
-// unanswered says that the request has not come to a server that could deal
-// with it.
-func unanswered(err error) bool {
-	return isStatus(err, http.StatusTooManyRequests) || isStatus(err, http.StatusServiceUnavailable)
 }
 
 // MayRead tells an empty list from one that the token may not see: Nomad leaves
@@ -148,9 +148,7 @@ func (l *Lease) Remove(ctx context.Context) error {
 	if err := l.Release(ctx); err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
-	defer cancel()
-	_, err := l.client.Variables().Delete(l.path, (&api.WriteOptions{}).WithContext(ctx))
+	err := deleteVariable(context.WithoutCancel(ctx), l.client, l.path, 0, &api.WriteOptions{})
 	if err == nil || isStatus(err, http.StatusConflict) {
 		return nil
 	}

@@ -98,7 +98,7 @@ func (r *Releases) Lock(ctx context.Context, h Holder, wait time.Duration, told 
 	var last Holder
 	for {
 		l, err := TakeLease(ctx, r.client, r.lockPath(), map[string]string{layoutItem: layoutText, "holder": string(text)}, LockTTL)
-		if err == nil && !l.made { // left by a holder who is gone: see isHeld
+		if err == nil && !l.made { // left by a holder that is gone, or taken with a repeated request: see isHeld
 			if err := l.Remove(ctx); err != nil {
 				return nil, err
 			}
@@ -159,7 +159,7 @@ func (r *Releases) holder(ctx context.Context, index uint64, wait time.Duration)
 	}
 	var h Holder
 	if err := json.Unmarshal([]byte(v.Items["holder"]), &h); err != nil {
-		return nil, 0, fmt.Errorf("the holder in %s is not readable: %w", r.lockPath(), err)
+		return nil, 0, &UnreadableError{r.lockPath(), err}
 	}
 	return &h, meta.LastIndex, nil
 }

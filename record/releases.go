@@ -109,7 +109,7 @@ func (r *Releases) List(ctx context.Context) ([]*Release, error) {
 		case errors.Is(err, ErrNoRelease):
 			return nil // just removed
 		case errors.As(err, &broken):
-			out[i] = &Release{Number: numbers[i], Stack: r.stack, Environment: r.env, State: Unreadable, Detail: broken.Error()}
+			out[i] = r.unreadable(numbers[i], broken)
 			return nil
 		}
 		return err
@@ -154,7 +154,16 @@ func (r *Releases) Now(ctx context.Context) (*Release, *Holder, error) {
 		return nil, holder, nil
 	}
 	last, err := r.Read(ctx, newest)
+	var broken *UnreadableError
+	if errors.As(err, &broken) {
+		last, err = r.unreadable(newest, broken), nil
+	}
 	return last, holder, err
+}
+
+// unreadable stands for a release whose head cannot be read.
+func (r *Releases) unreadable(number int, err *UnreadableError) *Release {
+	return &Release{Number: number, Stack: r.stack, Environment: r.env, State: Unreadable, Detail: err.Error()}
 }
 
 // Read returns the head of a release; ErrNoRelease when there is none.

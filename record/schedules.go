@@ -78,13 +78,13 @@ func (s *Schedules) Read(ctx context.Context, name string) (*Schedule, error) {
 		return nil, fmt.Errorf("%w: %s", ErrNoSchedule, name)
 	}
 	if err := checkLayout(v.Items[layoutItem], "the items of "+v.Path); err != nil {
-		return nil, err
+		return nil, &UnreadableError{v.Path, err}
 	}
 	out := &Schedule{JobID: v.Items["job"], Paused: v.Items["paused"], index: v.ModifyIndex}
 	out.items = otherItems(v.Items, "schedule", "job", "paused", "runs")
 	out.unknown, err = decodeKnown([]byte(v.Items["schedule"]), &out.Schedule, scheduleFields)
 	if err := errors.Join(err, json.Unmarshal([]byte(v.Items["runs"]), &out.Runs)); err != nil {
-		return nil, fmt.Errorf("schedule %s is not readable: %w", name, err)
+		return nil, &UnreadableError{v.Path, err}
 	}
 	return out, nil
 }

@@ -137,6 +137,7 @@ type tamper struct {
 	writes int
 	before func(*http.Request) // called before each write
 	lose   bool                // the answer to the next write
+	wrong  bool                // the next write is done and answered 500
 	busy   int                 // so many writes are answered 503
 }
 
@@ -144,8 +145,8 @@ func (c *tamper) RoundTrip(r *http.Request) (*http.Response, error) {
 	if r.Method != http.MethodGet {
 		c.mu.Lock()
 		c.writes++
-		before, lose := c.before, c.lose
-		c.before, c.lose = nil, false
+		before, lose, wrong := c.before, c.lose, c.wrong
+		c.before, c.lose, c.wrong = nil, false, false
 		busy := c.busy > 0
 		c.busy--
 		c.mu.Unlock()
@@ -154,6 +155,9 @@ func (c *tamper) RoundTrip(r *http.Request) (*http.Response, error) {
 		}
 		if lose {
 			return loseAnswer(r)
+		}
+		if wrong {
+			return wrongAnswer(r)
 		}
 		if before != nil {
 			before(r)
@@ -185,6 +189,7 @@ func TestOnCluster(t *testing.T) {
 		"owner": testSecretOwner, "unmarked variable": testUnmarkedVariable, "move secrets": testMoveSecrets,
 		"lock": testLock, "lock of the dead": testLockOfTheDead, "releases": testReleases, "journal": testJournal, "take over": testTakeOver, "keep": testKeep, "newer release": testNewerRelease,
 		"large release": testLargeRelease, "unknown members": testUnknownKept,
+		"lock answer lost": testLockAnswerLost, "schedule answer lost": testScheduleAnswerLost, "unreadable": testUnreadable, "repair": testRepair,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -105,7 +105,7 @@ func printError(w io.Writer, err error) {
 	case asClusterError(err) != nil && !errors.As(err, &refuse):
 		fmt.Fprintf(w, "Error: %s\n", asClusterError(err))
 	default:
-		fmt.Fprintf(w, "Error: %s\n", err)
+		fmt.Fprintf(w, "Error: %s%s\n", err, recordHint(err))
 	}
 }
 

@@ -60,6 +60,10 @@ STACK is a directory, or the name of a stack whose source need not be here.`,
 			w := tabwriter.NewWriter(streams.Out, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(w, "RELEASE\tSTATE\tKIND\tVERSION\tCHANGED\tBY\tSTARTED\tTOOK\tWHY")
 			for _, h := range list {
+				if h.State == record.Unreadable {
+					fmt.Fprintf(w, "%d\t%s\t-\t-\t-\t-\t-\t-\t%s\n", h.Number, h.State, h.Detail)
+					continue
+				}
 				kind := h.Kind
 				if h.Of > 0 {
 					kind += fmt.Sprintf(" to %d", h.Of)
@@ -79,7 +83,13 @@ STACK is a directory, or the name of a stack whose source need not be here.`,
 				fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s@%s\t%s\t%s\t%s\n", h.Number, state, kind, versions(h), counts, h.By.User, h.By.Host,
 					h.Started.Local().Format("2006-01-02 15:04:05"), took, h.Message)
 			}
-			return w.Flush()
+			if err := w.Flush(); err != nil {
+				return err
+			}
+			if slices.ContainsFunc(list, func(h *record.Release) bool { return h.State == record.Unreadable }) {
+				fmt.Fprintf(streams.Err, "Next: drover record check %s\n", stackArgs(args[0], r.Environment()))
+			}
+			return nil
 		},
 	}
 	envFlag(cmd, &env)

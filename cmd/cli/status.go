@@ -196,11 +196,13 @@ func releaseStatusOf(ctx context.Context, targets map[string]rollout.Clients, s 
 
 // ok says that no release is half-way without anybody at it.
 func (s releaseStatus) ok() bool {
-	return s.Release == nil || !s.Release.State.Open() || s.Holder != nil
+	return s.Release == nil || s.Release.State != record.Unreadable && (!s.Release.State.Open() || s.Holder != nil)
 }
 
 func (s releaseStatus) print(w io.Writer) {
 	switch h := s.Release; {
+	case h != nil && h.State == record.Unreadable:
+		fmt.Fprintf(w, "release %d: %s; run `drover record check %s`\n\n", h.Number, h.Detail, stackArgs(h.Stack, h.Environment))
 	case h != nil && h.State.Open() && s.Holder != nil:
 		fmt.Fprintf(w, "release %d is %s: %s\n\n", h.Number, h.State, s.Holder)
 	case h != nil && h.State.Open():

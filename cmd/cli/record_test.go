@@ -1,0 +1,174 @@
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/record"
+)
+
+// The record of a stack on a real Nomad: its size, what cannot be read of it,
+// and answers that are lost.
+func TestRecordOnCluster(t *testing.T) {
+	t.Parallel()
+	env := clusterEnv(t)
+	for name, test := range map[string]func(*testing.T, []string){
+		"many targets":    manyTargets,
+		"unreadable head": unreadableHead,
+		"unreadable last": unreadableLast,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, env)
+		})
+	}
+}
+
+// manyTargets: a release whose targets and waves do not fit into a Nomad
+// Variable in clear is deployed, changed and rolled back as any other.
+func manyTargets(t *testing.T, env []string) {
+	const targets = 30
+	w := newWorld(t, env, "many")
+	var names []string
+	var file strings.Builder
+	for i := range targets {
+		names = append(names, fmt.Sprintf("many-%02d", i))
+		if _, err := w.nomad.Namespaces().Register(&api.Namespace{Name: names[i]}, nil); err != nil {
+			t.Fatal(err)
+		}
+		// An address, datacenters and counts take as much of a real environment.
+		fmt.Fprintf(&file, "target %q {\n  namespace = %q\n  datacenters = [\"dc1\", %q]\n}\n", names[i], names[i], strings.Repeat("far", 900))
+		t.Cleanup(func() { _, _, _ = w.nomad.Jobs().Deregister(w.job("a"), false, &api.WriteOptions{Namespace: names[i]}) })
+	}
+	list, err := json.Marshal(names[1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	fmt.Fprintf(&file, "wave \"first\" {\n  targets = [%q]\n}\nwave \"rest\" {\n  targets = %s\n  bake = \"1s\"\n}\n", names[0], list)
+	prod := t.TempDir() + "/prod.hcl"
+	if err := os.WriteFile(prod, []byte(file.String()), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w.write(svc{name: "a", value: "1"})
+	w.want(w.drover(exitOK, "deploy", w.dir, "-e", prod), "(release 1 is deployed)", "30 deployed")
+	w.write(svc{name: "a", value: "2"})
+	w.drover(exitOK, "deploy", w.dir, "-e", prod)
+	values := func() map[string]int {
+		out := map[string]int{}
+		for _, name := range names {
+			job, _, err := w.nomad.Jobs().Info(w.job("a"), &api.QueryOptions{Namespace: name})
+			if err != nil {
+				t.Fatal(err)
+			}
+			out[job.TaskGroups[0].Tasks[0].Env["VALUE"]]++
+		}
+		return out
+	}
+	if got := values(); got["2"] != targets {
+		t.Errorf("values %v", got)
+	}
+	path := record.Folder(w.name, "prod") + "/releases/000002"
+	v, _, err := w.nomad.Variables().Read(path, nil)
+	if err != nil || v.Items["_layout"] != "2" {
+		t.Errorf("layout %q, %v", v.Items["_layout"], err)
+	}
+	var shown struct {
+		Release struct {
+			State   string
+			Targets []struct{ Name string }
+			Waves   []struct{ Name, State string }
+		}
+		Services []any
+	}
+	if err := json.Unmarshal([]byte(w.drover(exitOK, "show", w.name, "2", "-e", "prod", "-o", "json")), &shown); err != nil {
+		t.Fatal(err)
+	}
+	r := shown.Release
+	if r.State != "deployed" || len(r.Targets) != targets || len(shown.Services) != targets || len(r.Waves) != 2 || r.Waves[1].Name != "rest" || r.Waves[1].State != "deployed" {
+		t.Errorf("show says %s, %d targets, %d services, %+v", r.State, len(r.Targets), len(shown.Services), r.Waves)
+	}
+	w.drover(exitOK, "rollback", w.name, "-e", "prod")
+	if got := values(); got["1"] != targets {
+		t.Errorf("values %v", got)
+	}
+	w.want(w.drover(exitOK, "record", "check", w.name, "-e", "prod"), "3 releases readable, 0 problems")
+}
+
+// broken replaces an item of a variable of the record.
+func (w *world) broken(path, item, text string) {
+	w.Helper()
+	path = record.Folder(w.name, "default") + path
+	v, _, err := w.nomad.Variables().Read(path, nil)
+	if err != nil {
+		w.Fatal(err)
+	}
+	v.Items[item] = text
+	if _, _, err := w.nomad.Variables().Update(v, nil); err != nil {
+		w.Fatal(err)
+	}
+}
+
+// unreadableHead: an old head and an old page that cannot be read are a line of
+// the history, and stop nothing.
+func unreadableHead(t *testing.T, env []string) {
+	w := newWorld(t, env, "unreadable")
+	for _, value := range []string{"1", "2", "3", "4"} {
+		w.write(svc{name: "a", value: value})
+		w.drover(exitOK, "deploy", w.dir)
+	}
+	w.broken("/releases/000002", "release", "{")
+	w.broken("/releases/000001/00", "services", "zzz")
+	head := record.Folder(w.name, "default") + "/releases/000002"
+	w.want(w.drover(exitOK, "history", w.name), "cannot read "+head+": unexpected end of JSON input", "Next: drover record check unreadable")
+	w.drover(exitOK, "drift", w.name)
+	w.drover(exitOK, "status", w.dir)
+	w.want(w.drover(exitError, "show", w.name, "2"), head, "run `drover record check unreadable`")
+	w.want(w.drover(exitError, "rollback", w.name, "2"), head)
+	w.drover(exitOK, "rollback", w.name, "3")
+	if got := w.value("a"); got != "3" {
+		t.Errorf("a has %s", got)
+	}
+	w.want(w.drover(exitError, "record", "check", w.name), head, "rebuild the release, as an abandoned one, from the 1 services", "mark the release as abandoned", "3 releases readable")
+	w.drover(exitUsage, "record", "repair", w.name) // no terminal
+	before := w.specs()
+	w.want(w.drover(exitOK, "record", "repair", w.name, "-y"), "2 problems repaired, 0 problems left")
+	if after := w.specs(); fmt.Sprint(after) != fmt.Sprint(before) {
+		t.Errorf("the repair changed jobs: %v, %v", before, after)
+	}
+	w.drover(exitOK, "record", "check", w.name)
+	w.unlocked()
+
+	w.broken("/releases/000003", "release", "{")
+	w.write(svc{name: "a", value: "6"})
+	w.drover(exitOK, "deploy", w.dir, "--history-max", "2")
+	w.drover(exitOK, "destroy", w.dir, "-y", "--purge", "history")
+	left, _, err := w.nomad.Variables().PrefixList(record.Folder(w.name, "default")+"/", nil)
+	if err != nil || len(left) > 0 {
+		t.Errorf("%d variables are left: %v", len(left), err)
+	}
+}
+
+// unreadableLast: the newest release is rebuilt from its services, keeps its
+// jobs, and the next deploy starts from them.
+func unreadableLast(t *testing.T, env []string) {
+	w := newWorld(t, env, "unreadablelast")
+	for _, value := range []string{"1", "2"} {
+		w.write(svc{name: "a", value: value}, svc{name: "b" + value, value: value})
+		w.drover(exitOK, "deploy", w.dir)
+	}
+	w.broken("/releases/000002", "release", "")
+	w.want(w.drover(exitError, "deploy", w.dir), "/releases/000002", "run `drover record check unreadablelast`")
+	w.want(w.drover(exitError, "status", w.dir), "/releases/000002")
+	w.drover(exitOK, "record", "repair", w.name, "-y")
+	w.want(w.drover(exitOK, "history", w.name), "abandoned")
+	w.write(svc{name: "a", value: "3"})
+	w.drover(exitOK, "deploy", w.dir)
+	if got := w.specs(); len(got) != 1 || w.value("a") != "3" {
+		t.Errorf("b2 belongs to the stack and has left it: %v", got)
+	}
+}
