@@ -140,7 +140,7 @@ type Service struct {
 	Namespace string   `json:"ns,omitempty"`
 	Region    string   `json:"r,omitempty"`
 	DependsOn []string `json:"dep,omitempty"`
-	Secrets   []string `json:"sec,omitempty"`
+	Secrets   []string `json:"sec,omitempty"` // items of its variable that Spec reads
 	Wave      int      `json:"w,omitempty"`
 
 	// Of the stack: how long the service, and its placement, may take. 0 where
@@ -156,6 +156,11 @@ type Service struct {
 	Before        string `json:"b,omitempty"`
 	BeforeStopped bool   `json:"bs,omitempty"`
 	Planned       uint64 `json:"p,omitempty"`
+	// BeforeSecrets are the items that Before reads. Older drovers wrote none.
+	BeforeSecrets []string `json:"bsec,omitempty"`
+
+	// Renewed are items of Secrets that get another value by the release.
+	Renewed []string `json:"ren,omitempty"`
 
 	// Counts are the counts that the stack asks for in groups with a scaling
 	// block, by group: Spec may have others, to which they were scaled.

@@ -43,8 +43,12 @@ func (e *OwnerError) Error() string {
 	if e.Owner.Environment != e.Want.Environment {
 		move += " --to-env " + e.Want.Environment
 	}
-	return fmt.Sprintf("the secrets of job %s belong to %s, not to %s; move them with `%s`, or choose another job ID",
-		e.JobID, e.Owner, e.Want, move)
+	mean := ""
+	if e.Owner.Stack == e.Want.Stack {
+		mean = "use `-e " + e.Owner.Environment + "`, "
+	}
+	return fmt.Sprintf("the secrets of job %s belong to %s, not to %s; %smove them with `%s`, or choose another job ID",
+		e.JobID, e.Owner, e.Want, mean, move)
 }
 
 func (s *Secrets) owner() SecretOwner { return SecretOwner{s.stack, s.env} }
@@ -110,6 +114,9 @@ func (s *Secrets) recorded(ctx context.Context) ([]Service, error) {
 	}
 	var lines []Service
 	for _, h := range heads {
+		if h.State == Unreadable {
+			continue
+		}
 		some, err := r.Services(ctx, h)
 		if err != nil {
 			return nil, err
@@ -136,7 +143,7 @@ func (s *Secrets) Move(ctx context.Context, toStack, toEnv string, jobs []render
 		return err
 	}
 	vars = slices.DeleteFunc(vars, func(v *jobVariable) bool {
-		return v.index == 0 || v.items[markerItem] == "" || v.owner == to.owner()
+		return v.items[markerItem] == "" || v.owner == to.owner()
 	})
 	for _, v := range vars {
 		if err := s.checkOwner(v); err != nil {

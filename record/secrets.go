@@ -1,6 +1,7 @@
 package record
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -145,6 +146,9 @@ func (s *Secrets) write(ctx context.Context, m *master) error {
 	}
 	v := &api.Variable{Path: s.Path(), Items: api.VariableItems(maps.Clone(m.items)), ModifyIndex: m.index}
 	v.Items[layoutItem], v.Items[infoItem] = strconv.Itoa(Layout), string(text)
+	if err := checkSize("the secrets of "+s.owner().String(), v.Items); err != nil {
+		return err
+	}
 	out, err := writeChecked(ctx, s.client, v, &api.WriteOptions{})
 	if err != nil {
 		return fmt.Errorf("writing the secrets of stack %s: %w", s.stack, err)
@@ -192,35 +196,6 @@ func (s *Secrets) update(ctx context.Context, f func(*master) error) (*master, e
 	}
 }
 
-// Report is what Ensure did.
-type Report struct {
-	Generated []string // secrets that were made
-	Renewed   []string // certificates with a new leaf
-	Jobs      []string // jobs whose variable was written
-	Redact    func(string) string
-}
-
-// Ensure makes the secrets that are missing, renews certificates that are in
-// the last third of their life, and gives every job its variable. When all is
-// there it writes nothing: one request for the master and one per job.
-func (s *Secrets) Ensure(ctx context.Context, specs []*stack.Secret, jobs []render.Job) (Report, error) {
-	var rep Report
-	vars, err := s.readJobs(ctx, jobs) // refuses before anything is written
-	if err != nil {
-		return rep, err
-	}
-	m, err := s.update(ctx, func(m *master) error {
-		rep = Report{}
-		return s.complete(specs, m, &rep)
-	})
-	if err != nil {
-		return rep, err
-	}
-	rep.Jobs, err = s.publish(ctx, specs, vars, m)
-	rep.Redact = m.redactor()
-	return rep, err
-}
-
 // Redactor hides the values that the stack has now.
 func (s *Secrets) Redactor(ctx context.Context) (func(string) string, error) {
 	m, err := s.read(ctx)
@@ -240,21 +215,22 @@ func (m *master) redactor() func(string) string {
 	return Redactor(values...)
 }
 
-func (s *Secrets) complete(specs []*stack.Secret, m *master, rep *Report) error {
-	var given []string
+// complete makes in m what specs lack. It returns also the secrets that only the
+// operator can give.
+func (s *Secrets) complete(specs []*stack.Secret, m *master) (made Generated, missing []string, err error) {
 	for _, spec := range specs {
 		if spec.Type == stack.SecretCertificate {
 			_, had := m.items[certItem(spec.Name)]
-			made, err := certify(spec, m.items, s.now(), false)
+			renewed, err := certify(spec, m.items, s.now(), false)
 			if err != nil {
-				return err
+				return made, nil, err
 			}
-			if made {
+			if renewed {
 				m.info[spec.Name] = info{Made: s.now().UTC()}
 				if had {
-					rep.Renewed = append(rep.Renewed, spec.Name)
+					made.Renewed = append(made.Renewed, spec.Name)
 				} else {
-					rep.Generated = append(rep.Generated, spec.Name)
+					made.Secrets = append(made.Secrets, spec.Name)
 				}
 			}
 			continue
@@ -264,20 +240,17 @@ func (s *Secrets) complete(specs []*stack.Secret, m *master, rep *Report) error 
 		}
 		value, err := generate(spec)
 		if err != nil {
-			return err
+			return made, nil, err
 		}
 		if value == "" {
-			given = append(given, spec.Name)
+			missing = append(missing, spec.Name)
 			continue
 		}
 		m.items[spec.Name] = value
 		m.info[spec.Name] = info{Made: s.now().UTC()}
-		rep.Generated = append(rep.Generated, spec.Name)
+		made.Secrets = append(made.Secrets, spec.Name)
 	}
-	if len(given) > 0 {
-		return fmt.Errorf("stack %s needs secrets that only you can give: %s; run `drover secrets set %s %s -e %s` for each", s.stack, strings.Join(given, ", "), s.stack, given[0], s.env)
-	}
-	return nil
+	return made, missing, nil
 }
 
 // generate makes a value, "" for one that has to be given.
@@ -295,216 +268,6 @@ func generate(spec *stack.Secret) (string, error) {
 		return "", nil
 	}
 	return "", fmt.Errorf("secret %s has unknown type %q", spec.Name, spec.Type)
-}
-
-// jobVariable is what is at nomad/jobs/ID now.
-type jobVariable struct {
-	job   render.Job
-	id    string
-	items map[string]string // nil when there is none
-	index uint64
-	owner SecretOwner
-
-	namespace string // where the variable is, as Nomad names it
-}
-
-func (v *jobVariable) path() string { return "nomad/jobs/" + v.id }
-
-func (v *jobVariable) places() (namespace, region string) {
-	if p := v.job.Job.Namespace; p != nil {
-		namespace = *p
-	}
-	if p := v.job.Job.Region; p != nil {
-		region = *p
-	}
-	return namespace, region
-}
-
-// readJobs reads the variables of the jobs that need secrets. It returns an
-// error for a variable that drover did not make or that another stack owns.
-func (s *Secrets) readJobs(ctx context.Context, jobs []render.Job) ([]*jobVariable, error) {
-	vars, err := s.peekJobs(ctx, slices.DeleteFunc(slices.Clone(jobs), func(j render.Job) bool { return len(j.Secrets) == 0 }))
-	if err != nil {
-		return nil, err
-	}
-	for _, v := range vars {
-		if v.index > 0 && v.items[markerItem] == "" {
-			return nil, fmt.Errorf("the Nomad Variable %s was not made by drover and would be overwritten; move its items elsewhere and delete it with `nomad var purge %s`", v.path(), v.path())
-		}
-		if err := s.checkOwner(v); err != nil {
-			return nil, err
-		}
-	}
-	return vars, nil
-}
-
-// peekJobs reads the variables of jobs, whoever made them.
-func (s *Secrets) peekJobs(ctx context.Context, jobs []render.Job) ([]*jobVariable, error) {
-	vars := make([]*jobVariable, len(jobs))
-	return vars, each(len(jobs), func(i int) error {
-		vars[i] = &jobVariable{job: jobs[i], id: *jobs[i].Job.ID}
-		return s.peekJob(ctx, vars[i])
-	})
-}
-
-// peekJob reads one variable and its owner.
-func (s *Secrets) peekJob(ctx context.Context, v *jobVariable) error {
-	namespace, region := v.places()
-	got, _, err := s.of(v.job).Variables().Peek(v.path(), (&api.QueryOptions{Namespace: namespace, Region: region}).WithContext(ctx))
-	if err != nil {
-		return fmt.Errorf("reading the variable of job %s: %w", v.id, err)
-	}
-	v.items, v.index, v.owner = nil, 0, s.owner()
-	if got == nil {
-		return nil
-	}
-	v.items, v.index, v.namespace = got.Items, got.ModifyIndex, got.Namespace
-	if v.items[markerItem] == "" {
-		return nil
-	}
-	if err := checkLayout(v.items[markerItem], "the items of "+v.path()); err != nil {
-		return err
-	}
-	v.owner, err = s.findOwner(ctx, v)
-	return err
-}
-
-// rewrite changes the items of a job's variable and writes it if f changed
-// anything. When another client writes in between, it reads the variable and
-// calls f once more.
-func (s *Secrets) rewrite(ctx context.Context, v *jobVariable, f func(items map[string]string) error) error {
-	for attempt := 0; ; attempt++ {
-		items := maps.Clone(v.items)
-		if items == nil {
-			items = map[string]string{}
-		}
-		if err := f(items); err != nil {
-			return err
-		}
-		if maps.Equal(items, v.items) {
-			return nil
-		}
-		namespace, region := v.places()
-		out, err := writeChecked(ctx, s.of(v.job), &api.Variable{Path: v.path(), Items: items, ModifyIndex: v.index},
-			&api.WriteOptions{Namespace: namespace, Region: region})
-		var conflict errConflict
-		switch {
-		case err == nil:
-			v.items, v.index = items, out.ModifyIndex
-			return nil
-		case !errors.As(err, &conflict) || attempt == 4:
-			return fmt.Errorf("writing the variable of job %s: %w", v.id, err)
-		}
-		was := v.owner
-		if err := s.peekJob(ctx, v); err != nil {
-			return err
-		}
-		if v.items[markerItem] == "" && v.index > 0 || v.owner != was {
-			return fmt.Errorf("writing the variable of job %s: %w", v.id, err)
-		}
-	}
-}
-
-// publish gives each job just its items and returns the IDs of those that
-// were written.
-func (s *Secrets) publish(ctx context.Context, specs []*stack.Secret, vars []*jobVariable, m *master) ([]string, error) {
-	items := map[string][]string{} // a secret's name or one of its items → items
-	for _, spec := range specs {
-		items[spec.Name] = spec.Items()
-		for _, i := range spec.Items() {
-			items[i] = append(items[i], i)
-		}
-	}
-	wanted := make([]map[string]string, len(vars))
-	for i, v := range vars {
-		w := map[string]string{markerItem: strconv.Itoa(Layout), ownerItem: s.owner().item()}
-		for _, name := range v.job.Secrets {
-			if items[name] == nil {
-				return nil, fmt.Errorf("job %s asks for secret %q, which stack %s does not have", v.id, name, s.stack)
-			}
-			for _, item := range items[name] {
-				w[item] = m.items[item]
-			}
-		}
-		wanted[i] = w
-	}
-	var mu sync.Mutex
-	var written []string
-	err := each(len(vars), func(i int) error {
-		v := vars[i]
-		if equalItems(v.items, wanted[i]) {
-			return nil
-		}
-		namespace, region := v.places()
-		_, err := writeChecked(ctx, s.of(v.job), &api.Variable{Path: v.path(), Items: wanted[i], ModifyIndex: v.index},
-			&api.WriteOptions{Namespace: namespace, Region: region})
-		if err != nil {
-			return fmt.Errorf("writing the variable of job %s: %w", v.id, err)
-		}
-		mu.Lock()
-		written = append(written, v.id)
-		mu.Unlock()
-		return nil
-	})
-	slices.Sort(written)
-	return written, err
-}
-
-// equalItems compares what tasks read: a variable of an older drover, which does
-// not name its owner, is written only when something else in it changes.
-func equalItems(a, b map[string]string) bool {
-	but := func(m map[string]string) map[string]string {
-		m = maps.Clone(m)
-		delete(m, ownerItem)
-		return m
-	}
-	return maps.Equal(but(a), but(b))
-}
-
-// held reads the variables that jobs have and that are ours, also those of jobs
-// that declare no secrets any more. It returns an error, before anything is
-// written, for a job whose declared secrets another stack owns.
-func (s *Secrets) held(ctx context.Context, jobs []render.Job) ([]*jobVariable, error) {
-	vars, err := s.peekJobs(ctx, jobs)
-	if err != nil {
-		return nil, err
-	}
-	for _, v := range vars {
-		if len(v.job.Secrets) > 0 && v.items[markerItem] != "" {
-			if err := s.checkOwner(v); err != nil {
-				return nil, err
-			}
-		}
-	}
-	return slices.DeleteFunc(vars, func(v *jobVariable) bool { return v.items[markerItem] == "" || v.owner != s.owner() }), nil
-}
-
-// refresh gives the items that the variables of jobs have the values of the
-// master and returns the IDs of the jobs whose variable was written. It adds and
-// removes no items: the versions that run need them, whatever the stack's files
-// declare by now.
-func (s *Secrets) refresh(ctx context.Context, vars []*jobVariable, m *master) ([]string, error) {
-	var mu sync.Mutex
-	var written []string
-	err := each(len(vars), func(i int) error {
-		v, index := vars[i], vars[i].index
-		err := s.rewrite(ctx, v, func(items map[string]string) error {
-			for name := range items {
-				if value := m.items[name]; value != "" && items[name] != value {
-					items[name], items[ownerItem] = value, s.owner().item()
-				}
-			}
-			return nil
-		})
-		if err == nil && v.index != index {
-			mu.Lock()
-			written = append(written, v.id)
-			mu.Unlock()
-		}
-		return err
-	})
-	slices.Sort(written)
-	return written, err
 }
 
 // Set gives a secret a value, and returns the jobs whose variable changed.
@@ -528,7 +291,7 @@ func (s *Secrets) Set(ctx context.Context, specs []*stack.Secret, jobs []render.
 			m.items[name] = value.text
 			m.info[name] = info{Made: s.now().UTC()}
 		}
-		return nil
+		return m.fits(vars)
 	})
 	if err != nil {
 		return nil, err
@@ -552,14 +315,14 @@ func (s *Secrets) Rotate(ctx context.Context, specs []*stack.Secret, jobs []rend
 		m.info[name] = info{Made: s.now().UTC()}
 		if spec.Type == stack.SecretCertificate {
 			_, err := certify(spec, m.items, s.now(), true)
-			return err
+			return cmp.Or(err, m.fits(vars))
 		}
 		value, err := generate(spec)
 		if err == nil && value == "" {
 			err = fmt.Errorf("secret %s is given by you and cannot be made; use `drover secrets set %s %s -e %s`", name, s.stack, name, s.env)
 		}
 		m.items[name] = value
-		return err
+		return cmp.Or(err, m.fits(vars))
 	})
 	if err != nil {
 		return nil, err
@@ -672,13 +435,10 @@ func (s *Secrets) Purge(ctx context.Context, jobs []render.Job) error {
 	if err != nil {
 		return err
 	}
-	vars = slices.DeleteFunc(vars, func(v *jobVariable) bool { return v.items[markerItem] == "" || v.owner != s.owner() })
+	vars = slices.DeleteFunc(vars, func(v *jobVariable) bool { return !s.owns(v) })
 	err = each(len(vars), func(i int) error {
-		v := vars[i]
-		namespace, region := v.places()
-		w := &api.WriteOptions{Namespace: namespace, Region: region}
-		if err := deleteVariable(ctx, s.of(v.job), v.path(), v.index, w); err != nil {
-			return fmt.Errorf("deleting the variable of job %s: %w", v.id, err)
+		if _, err := s.writeJob(ctx, vars[i], nil); err != nil {
+			return fmt.Errorf("deleting the variable of job %s: %w", vars[i].id, err)
 		}
 		return nil
 	})

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"context"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
@@ -209,6 +210,36 @@ func items(t *testing.T, c *api.Client, path string) map[string]string {
 		return nil
 	}
 	return v.Items
+}
+
+// ensured is what Ensure did.
+type ensured struct {
+	Generated, Renewed, Jobs []string
+	Redact                   func(string) string
+}
+
+// Ensure does what a whole release does with secrets.
+func (s *Secrets) Ensure(ctx context.Context, specs []*stack.Secret, jobs []render.Job) (ensured, error) {
+	changes, err := s.Preview(ctx, specs, jobs)
+	if err != nil {
+		return ensured{}, err
+	}
+	var out ensured
+	for _, j := range changes.Jobs {
+		out.Jobs = append(out.Jobs, j.JobID)
+	}
+	made, err := s.Generate(ctx, specs)
+	if err != nil {
+		return ensured{}, err
+	}
+	out.Generated, out.Renewed, out.Redact = made.Secrets, made.Renewed, made.Redact
+	if err := s.Grow(ctx, jobs); err != nil {
+		return out, err
+	}
+	if err := s.Publish(ctx, jobs); err != nil {
+		return out, err
+	}
+	return out, s.Trim(ctx, jobs)
 }
 
 var specs = []*stack.Secret{

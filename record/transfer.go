@@ -81,7 +81,7 @@ func (s *Secrets) Import(ctx context.Context, specs []*stack.Secret, jobs []rend
 		if len(differ) > 0 && !force {
 			return fmt.Errorf("the stack already has other values for %s; --force replaces them", strings.Join(differ, ", "))
 		}
-		return nil
+		return m.fits(vars)
 	})
 	if err != nil {
 		return rep, err

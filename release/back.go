@@ -68,7 +68,9 @@ func (r *run) back(ctx context.Context, res *Result, good record.State) {
 	case outcome.OK() && r.head.OnFailure == OnFailureRevertService && good == record.Reverted:
 		_ = r.end(wctx, res, record.FailedState, cause, detail)
 	case outcome.OK():
-		_ = r.end(wctx, res, good, cause, detail)
+		if r.end(wctx, res, good, cause, detail) == nil {
+			r.trimSecrets(wctx, good)
+		}
 	case ctx.Err() != nil || left != "":
 		// Still on its way back: resume and abort go on with that.
 		if cause == "" && ctx.Err() == nil {
@@ -253,6 +255,9 @@ func (r *run) restoreTarget(ctx context.Context, target string, jobs []render.Jo
 		if err := r.lock.held(ctx); err != nil {
 			// The job is nobody else's for that: it is still to go back.
 			return &rollout.Refusal{Outcome: rollout.Failed, Err: err}
+		}
+		if err := r.restoreSecrets(ctx, r.journal.Service(at(s.Job))); err != nil {
+			return secretsRefusal(err)
 		}
 		return r.journal.Update(ctx, at(s.Job), func(l *record.Service) { l.Step, l.Started = record.StepReverting, time.Now().UTC() })
 	}

@@ -35,6 +35,7 @@ func (r *run) finish(ctx context.Context, res *Result, outcome rollout.Outcome) 
 	switch {
 	case outcome.OK():
 		if r.end(wctx, res, record.Done, "", "") == nil {
+			r.trimSecrets(wctx, record.Done)
 			r.tag(wctx)
 			r.tidy(wctx)
 		}

@@ -70,6 +70,9 @@ func (d *Deployer) Deploy(ctx context.Context, p *Plan, agree func(*Plan) error)
 			}
 		}
 	}
+	if missing := p.secrets; missing != nil && len(missing.Missing) > 0 {
+		return Result{}, &record.MissingError{Stack: d.Releases.Stack(), Environment: d.Releases.Environment(), Names: missing.Missing}
+	}
 	r := &run{d: d, lock: l, plan: p}
 	instead := p.takesOver()
 	if instead {
@@ -81,6 +84,9 @@ func (d *Deployer) Deploy(ctx context.Context, p *Plan, agree func(*Plan) error)
 		if err := p.req.Begin(ctx); err != nil {
 			return Result{}, err
 		}
+	}
+	if err := r.prepareSecrets(ctx); err != nil {
+		return Result{}, err
 	}
 	// What runs is in the record, also when all of it was submitted by the
 	// release that is abandoned.
@@ -104,7 +110,7 @@ func number(r *record.Release) int {
 
 // changes says that something will surely be written.
 func (p *Plan) changes() bool {
-	return len(p.forgotten) > 0 || slices.ContainsFunc(p.Parts, func(part *Part) bool {
+	return len(p.forgotten) > 0 || !p.secrets.Empty() || slices.ContainsFunc(p.Parts, func(part *Part) bool {
 		if len(part.stops) > 0 {
 			return true
 		}
@@ -212,7 +218,7 @@ func describe(head *record.Release, p *Plan, lines []record.Service) ([]record.P
 		case l.Change == record.ChangeStop:
 			head.Pruned++
 			head.Total--
-		case l.Change != record.ChangeNone:
+		case l.Change != record.ChangeNone || len(l.Renewed) > 0:
 			head.Changed++
 		}
 		inputs = fmt.Appendln(inputs, l.Target, l.Name, l.Spec)
@@ -292,6 +298,10 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 			l := line(j)
 			l.Wave, l.Planned, l.Spec = part.Wave, c.Index, part.digests[i]
 			l.BeforeCounts = left(was[p.key(l)]).counts
+			l.BeforeSecrets = secretsLeft(was[p.key(l)])
+			if s := p.secrets.Of(part.Target, j.Job); s != nil {
+				l.Renewed = s.Changed
+			}
 			blobs = append(blobs, p.specs[l.Spec])
 			switch {
 			case c.Action == rollout.ActionNone:
@@ -309,7 +319,7 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 			old := was[p.changeKey(part.Target, c)]
 			add(record.Service{
 				Target: part.Target, Name: c.Service, JobID: c.JobID, Namespace: c.Namespace, Region: c.Region, Wave: part.Wave,
-				DependsOn: old.DependsOn, Secrets: old.Secrets, Timeout: old.Timeout, PlacementTimeout: old.PlacementTimeout, Change: record.ChangeStop, Planned: c.Index, Step: record.StepPending,
+				DependsOn: old.DependsOn, Secrets: old.Secrets, BeforeSecrets: secretsLeft(old), Timeout: old.Timeout, PlacementTimeout: old.PlacementTimeout, Change: record.ChangeStop, Planned: c.Index, Step: record.StepPending,
 				BeforeCounts: left(old).counts,
 			}, true)
 		}
@@ -342,6 +352,7 @@ func (p *Plan) carried(lines []record.Service) []record.Service {
 		if !lo.runs || p.moved[p.key(l)] || slices.Contains(p.req.Forget, l.Target) || slices.ContainsFunc(lines, func(n record.Service) bool { return p.key(n) == p.key(l) }) {
 			continue
 		}
+		l.Secrets, l.BeforeSecrets, l.Renewed = secretsLeft(l), secretsLeft(l), nil
 		l.Change, l.Step, l.Wave, l.Outcome, l.Detail = record.ChangeNone, record.StepUnchanged, 0, "", ""
 		l.Spec, l.Before, l.BeforeStopped, l.Planned, l.Index = lo.digest, lo.digest, false, lo.index, lo.index
 		l.Counts, l.BeforeCounts = lo.counts, lo.counts
@@ -480,6 +491,8 @@ func (r *run) before(ctx context.Context, target string, s rollout.Submission) e
 		err = &rollout.Refusal{Outcome: rollout.Superseded, Err: err}
 	case err != nil && ctx.Err() == nil: // the record cannot be written
 		err = &rollout.Refusal{Outcome: rollout.Unreachable, Err: err}
+	case err == nil:
+		err = secretsRefusal(r.publish(ctx, []record.Service{r.journal.Service(i)}))
 	}
 	return err
 }

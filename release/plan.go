@@ -55,6 +55,13 @@ type Request struct {
 	// from a record.
 	KeepRestarts bool
 
+	// Secrets are what the stack's files declare: missing ones are made, and
+	// certificates renewed. A request that is made from a record has none.
+	Secrets []*stack.Secret
+	// SecretsMade is called with what was made, before anything is submitted. It
+	// may be nil.
+	SecretsMade func(record.Generated)
+
 	// Begin is called under the lock, before anything is submitted: for what
 	// the jobs need. It may be nil.
 	Begin func(context.Context) error
@@ -62,7 +69,7 @@ type Request struct {
 
 // RequestFor asks for the whole of a stack as it was rendered.
 func RequestFor(s *stack.Stack, jobs []render.Job, values json.RawMessage) Request {
-	return Request{Kind: KindDeploy, Version: s.Version, AppVersion: s.AppVersion, Values: values, Targets: s.Targets, Waves: s.Waves, Jobs: jobs, KeepRestarts: true}
+	return Request{Kind: KindDeploy, Version: s.Version, AppVersion: s.AppVersion, Values: values, Targets: s.Targets, Waves: s.Waves, Jobs: jobs, Secrets: s.Secrets, KeepRestarts: true}
 }
 
 // Plan is what a release would do. Nothing has been written yet.
@@ -85,6 +92,9 @@ type Plan struct {
 	foreign   []ForeignJob              // see Foreign
 	spared    []ForeignJob              // see Spared
 	agreed    bool                      // of a release that is gone on with: what it replaces was allowed when it began
+	secrets   *record.SecretChanges     // nil when there are no secrets
+
+	withoutSecrets bool // the token may not read those of jobs: they stay as they are
 }
 
 // Part is what a wave does in one target.
@@ -103,7 +113,7 @@ type Part struct {
 
 // Unchanged says that the release would write nothing.
 func (p *Plan) Unchanged() bool {
-	return len(p.forgotten) == 0 && !slices.ContainsFunc(p.Parts, func(part *Part) bool { return len(part.stops) > 0 || !part.Plan.Unchanged() })
+	return len(p.forgotten) == 0 && p.secrets.Empty() && !slices.ContainsFunc(p.Parts, func(part *Part) bool { return len(part.stops) > 0 || !part.Plan.Unchanged() })
 }
 
 // Change is what the release would do with a service, and in which wave.
@@ -200,6 +210,9 @@ func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 		return nil, err
 	}
 	if err := d.fits(p); err != nil {
+		return nil, err
+	}
+	if err := d.previewSecrets(ctx, p); err != nil {
 		return nil, err
 	}
 	if err := d.own(ctx, p); err != nil || req.Adopt {

@@ -46,6 +46,9 @@ type Deployer struct {
 	Keep     int           // how many releases are kept; as many as the last one when 0
 	Drover   string        // version, for the record
 
+	// Secrets are those of the stack; nil where jobs get none.
+	Secrets *record.Secrets
+
 	// Secret reads an item of the stack's secrets, for the probes of gates.
 	Secret func(ctx context.Context, item string) (string, error)
 

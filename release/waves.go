@@ -72,6 +72,11 @@ func (r *run) inWave(ctx context.Context, res *Result, parts []*Part) {
 			}
 		}
 		r.noteWave(ctx, i, record.Running, "")
+		if err := r.publishWave(ctx, i); err != nil {
+			res.Halt = &Halt{Wave: w.Name, Outcome: unwritten(err), Detail: "its secrets cannot be published: " + err.Error()}
+			r.noteWave(ctx, i, record.FailedState, res.Halt.Detail)
+			return
+		}
 	}
 	services := r.wave(ctx, parts)
 	res.Services = append(res.Services, services...)
@@ -105,7 +110,7 @@ func (r *run) concerned(i int) bool {
 		return false
 	}
 	return slices.ContainsFunc(r.journal.Services(), func(l record.Service) bool {
-		return l.Wave == i && l.Change != record.ChangeNone && l.Change != record.ChangeStop
+		return l.Wave == i && (l.Change != record.ChangeNone || len(l.Renewed) > 0) && l.Change != record.ChangeStop
 	})
 }
 

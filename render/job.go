@@ -3,6 +3,9 @@
 package render
 
 import (
+	"fmt"
+	"regexp"
+
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/stack"
@@ -38,4 +41,25 @@ func (j Job) Name() string {
 		return j.Service
 	}
 	return j.Service + "@" + j.Target
+}
+
+// VariablePath is the path of the Nomad Variable that the tasks of the job may
+// read without a policy.
+func (j Job) VariablePath() string { return "nomad/jobs/" + *j.Job.ID }
+
+// variablePath is what Nomad takes as the path of a variable
+// (validVariablePath in nomad/structs/variables.go).
+var variablePath = regexp.MustCompile(`^[a-zA-Z0-9-_~/]{1,128}$`)
+
+// IsVariablePath reports whether Nomad takes path as that of a variable.
+func IsVariablePath(path string) bool { return variablePath.MatchString(path) }
+
+// CheckSecrets returns an error when the job reads secrets and Nomad has no
+// variable for a job of its ID.
+func (j Job) CheckSecrets() error {
+	if len(j.Secrets) == 0 || IsVariablePath(j.VariablePath()) {
+		return nil
+	}
+	return fmt.Errorf("job %q cannot read secrets: Nomad takes no variable at %s; use letters, digits, - and _ in the ID, at most %d",
+		*j.Job.ID, j.VariablePath(), 128-len("nomad/jobs/"))
 }

@@ -150,7 +150,6 @@ func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request
 	}
 
 	// Everything is asked before anything is written.
-	secrets := record.OpenSecrets(home.Nomad, s.Name, s.Environment, nil).At(nomads(targets))
 	d := rel.deployer(cmd, home, s.Name, s.Environment)
 	d.Dial = func(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error) {
 		if c, ok := targets[t.Name]; ok {
@@ -163,20 +162,16 @@ func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request
 	d.Rollout.Redact = func(text string) string { return hide(text) }
 	view := newDeployView(streams, s.Name, s.Environment, rel.format == "json")
 	req.Begin = func(ctx context.Context) error {
-		if err := createVolumesIn(ctx, targets, missing, s.Volumes, view); err != nil {
-			return err
-		}
-		if len(s.Secrets) == 0 {
-			return nil
-		}
-		made, err := secrets.Ensure(ctx, s.Secrets, jobs)
-		if err == nil {
-			hide = made.Redact
-			view.secrets(made)
-		}
-		return err
+		return createVolumesIn(ctx, targets, missing, s.Volumes, view)
+	}
+	req.SecretsMade = func(made record.Generated) {
+		hide = made.Redact
+		view.secrets(made)
 	}
 	return makeRelease(ctx, d, req, view, func(p *release.Plan) error {
+		if redact := p.Redact(); redact != nil {
+			hide = redact
+		}
 		if saved == nil {
 			return nil
 		}

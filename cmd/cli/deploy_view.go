@@ -27,6 +27,7 @@ type deployView struct {
 	back      bool           // it goes back
 	live      *liveTree      // on a terminal, from the first event on
 	plain     *plainLog      // in a pipe, likewise
+	changes   *record.SecretChanges
 }
 
 func newDeployView(streams *IO, name, env string, asJSON bool) *deployView {
@@ -36,7 +37,14 @@ func newDeployView(streams *IO, name, env string, asJSON bool) *deployView {
 // planned takes the services that will be shown, and says what will be
 // stopped.
 func (v *deployView) planned(p *release.Plan) {
-	v.waves, v.waveOf = nil, map[string]int{}
+	v.waves, v.waveOf, v.changes = nil, map[string]int{}, p.Secrets()
+	if v.changes != nil {
+		for _, j := range v.changes.Jobs {
+			if j.Added = nil; len(j.Changed)+len(j.Removed) > 0 {
+				v.line("secrets: %s", jobSecretsLine(j))
+			}
+		}
+	}
 	for _, part := range p.Parts {
 		for len(v.waves) <= part.Wave {
 			v.waves = append(v.waves, nil)
@@ -87,12 +95,20 @@ func (v *deployView) volume(target, name string) {
 	v.line("volume %s: created", name)
 }
 
-func (v *deployView) secrets(r record.Report) {
-	if v.asJSON && len(r.Generated)+len(r.Renewed)+len(r.Jobs) > 0 {
-		v.json(map[string]any{"time": time.Now(), "event": "secrets", "generated": r.Generated, "renewed": r.Renewed, "jobs": r.Jobs})
+// secrets shows what was made, and in whose variables it is.
+func (v *deployView) secrets(r record.Generated) {
+	var jobs []string
+	if v.changes != nil {
+		for _, j := range v.changes.Jobs {
+			jobs = append(jobs, j.JobID)
+		}
+		slices.Sort(jobs)
 	}
-	if len(r.Generated) > 0 {
-		v.line("secrets: %d generated", len(r.Generated))
+	if v.asJSON && len(r.Secrets)+len(r.Renewed)+len(jobs) > 0 {
+		v.json(map[string]any{"time": time.Now(), "event": "secrets", "generated": r.Secrets, "renewed": r.Renewed, "jobs": slices.Compact(jobs), "changes": v.changes})
+	}
+	if len(r.Secrets) > 0 {
+		v.line("secrets: %d generated", len(r.Secrets))
 	}
 	for _, name := range r.Renewed {
 		v.line("secrets: certificate %s renewed", name)

@@ -104,6 +104,7 @@ type planned struct {
 	inputs  string
 	plan    *release.Plan
 	changes []release.Change
+	hidden  bool // the token may not read the secrets
 }
 
 // ownedJob is a job that belongs to another stack or environment, for JSON.
@@ -133,16 +134,17 @@ func preparePlan(cmd *cobra.Command, s *stack.Stack, jobs []render.Job, partial 
 		return nil, err
 	}
 	d := (&releaseFlags{}).deployer(cmd, clients, s.Name, s.Environment)
+	hidden := false
 	if len(s.Secrets) > 0 {
 		d.Rollout.Redact, err = record.OpenSecrets(clients.Nomad, s.Name, s.Environment, nil).Redactor(ctx)
 		switch {
 		case forbidden(err): // which values are secret cannot be known: show none
-			d.Rollout.Redact = hideAll
+			d.Rollout.Redact, d.Secrets, hidden = hideAll, nil, true
 		case err != nil && !errors.Is(err, record.ErrNotFound):
 			return nil, err
 		}
 	}
-	p := &planned{stack: s, address: clients.Nomad.Address()}
+	p := &planned{stack: s, address: clients.Nomad.Address(), hidden: hidden}
 	if p.inputs, err = rollout.Digest(jobs); err != nil {
 		return nil, err
 	}
@@ -171,7 +173,7 @@ func hideAll(s string) string {
 }
 
 func (p *planned) changed() bool {
-	return len(p.plan.Forgotten()) > 0 || slices.ContainsFunc(p.changes, func(c release.Change) bool { return c.Action != rollout.ActionNone })
+	return len(p.plan.Forgotten()) > 0 || p.plan.Secrets() != nil || slices.ContainsFunc(p.changes, func(c release.Change) bool { return c.Action != rollout.ActionNone })
 }
 
 // planSummary counts services by what happens to them.
@@ -241,17 +243,27 @@ func (p *planned) print(streams *IO, asJSON bool, file string) error {
 			"layout": 1, "stack": p.stack.Name, "environment": p.stack.Environment, "address": p.address,
 			"inputs": p.inputs, "changed": p.changed(), "services": p.changes, "summary": sum, "foreign": foreign, "owners": owned(p.plan.Foreign()),
 			"spared": owned(p.plan.Spared()), "forgotten": p.plan.Forgotten(),
+			"secrets": p.plan.Secrets(),
 		})
 	}
 	var b bytes.Buffer
 	v := planView{w: &b, color: streams.Color}
 	v.changes(p.changes)
+	if lines := secretLines(p.plan.Secrets()); len(lines) > 0 {
+		v.line(0, "secrets")
+		for _, text := range lines {
+			v.line(1, "%s", text)
+		}
+	}
 	if p.changed() {
 		fmt.Fprintln(&b)
 	}
 	fmt.Fprintf(&b, "%s: %s\n", p.stack.Name, sum)
 	if _, err := streams.Out.Write(b.Bytes()); err != nil {
 		return err
+	}
+	if p.hidden {
+		fmt.Fprintln(streams.Err, "The token may not read secrets: what would change in them is not shown.")
 	}
 	for _, name := range p.plan.Forgotten() {
 		fmt.Fprintf(streams.Err, "%s is left as it is, and forgotten.\n", name)
@@ -273,6 +285,40 @@ func (p *planned) print(streams *IO, asJSON bool, file string) error {
 		fmt.Fprintf(streams.Err, "Next: drover deploy %s\n", file)
 	}
 	return nil
+}
+
+// secretLines describes what changes in secrets, one line for each secret or
+// job.
+func secretLines(c *record.SecretChanges) []string {
+	if c == nil {
+		return nil
+	}
+	var out []string
+	for _, s := range []struct {
+		what  string
+		names []string
+	}{{"make", c.Generated}, {"renew certificate", c.Renewed}, {"needs a value from you (drover secrets set):", c.Missing}} {
+		if len(s.names) > 0 {
+			out = append(out, s.what+" "+strings.Join(s.names, ", "))
+		}
+	}
+	for _, j := range c.Jobs {
+		out = append(out, jobSecretsLine(j))
+	}
+	return out
+}
+
+func jobSecretsLine(j record.JobSecrets) string {
+	var what []string
+	for _, part := range []struct {
+		what  string
+		items []string
+	}{{"gets", j.Added}, {"gets a new value of", j.Changed}, {"loses, when the release is deployed,", j.Removed}} {
+		if len(part.items) > 0 {
+			what = append(what, part.what+" "+strings.Join(part.items, ", "))
+		}
+	}
+	return fmt.Sprintf("job %s %s", j.JobID, strings.Join(what, "; "))
 }
 
 // planView writes changes for a person.

@@ -121,6 +121,7 @@ func (f *releaseFlags) deployer(cmd *cobra.Command, clients rollout.Clients, nam
 		ApprovalWait: f.approval,
 		LockWait:     f.lockWait, Timeout: f.timeout, Keep: f.keep, Drover: Version,
 		Rollout: f.rollout,
+		Secrets: record.OpenSecrets(clients.Nomad, name, env, nil),
 		Secret: func(ctx context.Context, item string) (string, error) {
 			v, err := record.OpenSecrets(clients.Nomad, name, env, nil).Item(ctx, item)
 			return v.Reveal(), err
@@ -266,6 +267,8 @@ func releaseError(err error) error {
 		notOpen *release.NotOpenError
 		waits   *release.NoApprovalError
 		retired *release.RetiredError
+		owner   *record.OwnerError
+		refused *record.RefusedError
 
 		relocated *release.RelocatedError
 		same      *release.SameJobError
@@ -278,7 +281,7 @@ func releaseError(err error) error {
 	if errors.As(err, &retired) && exitCode(err) == exitCluster {
 		return errRefused{err, exitCluster} // said with what it is about
 	}
-	if errors.As(err, &large) || errors.As(err, &foreign) || errors.As(err, &relocated) || errors.As(err, &same) || errors.As(err, &noRecord) {
+	if errors.As(err, &large) || errors.As(err, &foreign) || errors.As(err, &relocated) || errors.As(err, &same) || errors.As(err, &noRecord) || errors.As(err, &owner) || errors.As(err, &refused) {
 		return errRefused{err, exitUsage}
 	}
 	if errors.As(err, &open) || errors.As(err, &notOpen) || errors.As(err, &waits) || errors.Is(err, record.ErrLocked) {

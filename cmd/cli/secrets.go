@@ -184,7 +184,7 @@ func newSecretsSet(streams *IO) *cobra.Command {
 			err = o.passOn(ctx)
 		}
 		if err != nil {
-			return err
+			return releaseError(err)
 		}
 		return told(streams, "secret "+args[1]+" set", jobs)
 	})
@@ -228,7 +228,7 @@ func newSecretsRotate(streams *IO) *cobra.Command {
 			err = o.passOn(ctx)
 		}
 		if err != nil {
-			return err
+			return releaseError(err)
 		}
 		return told(streams, "secret "+args[1]+" rotated", jobs)
 	})
@@ -313,7 +313,7 @@ func newSecretsImport(streams *IO) *cobra.Command {
 			err = o.passOn(ctx)
 		}
 		if err != nil {
-			return fmt.Errorf("importing %s: %w", args[1], err)
+			return releaseError(fmt.Errorf("importing %s: %w", args[1], err))
 		}
 		if len(rep.Missing) > 0 {
 			fmt.Fprintf(streams.Err, "not in the file, left to deploy: %s\n", strings.Join(rep.Missing, ", "))

@@ -1,0 +1,419 @@
+package cli
+
+import (
+	"fmt"
+	"maps"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/record"
+)
+
+// Secrets of stacks on a real Nomad, through the program as it is run. Their
+// tasks read them with templates that end the task when an item is missing.
+func TestSecretsOnCluster(t *testing.T) {
+	t.Parallel()
+	env := clusterEnv(t)
+	for name, test := range map[string]func(*testing.T, []string){
+		"the version that runs keeps a dropped secret when the release fails": droppedSecretFails,
+		"a rollback publishes what the former version reads":                  rollbackPublishes,
+		"an abort and a promotion end with the right items":                   abortAndPromote,
+		"a renamed environment writes nothing":                                renamedEnvironment,
+		"a plan names every item, and unchanged writes nothing":               planNamesItems,
+		"set and rotate from an edited tree keep the items that run":          rotateFromEditedTree,
+		"a renewed certificate waits for the wave of each job":                renewalInWaves,
+		"a variable of an older drover is marked without a restart":           markedWithoutRestart,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, env)
+		})
+	}
+}
+
+// reader is a stack whose job web reads secrets.
+type reader struct{ *world }
+
+func newReader(t *testing.T, env []string, name string) *reader {
+	t.Helper()
+	r := &reader{newWorld(t, env, name)}
+	if err := os.Mkdir(r.dir+"/environments", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return r
+}
+
+// secretJob is a job that reads items, with more at the end of its group.
+func secretJob(id, value string, items []string, config, update string) string {
+	var refs strings.Builder
+	for _, item := range items {
+		fmt.Fprintf(&refs, "{{ .%s }} ", item)
+	}
+	return fmt.Sprintf(`job %[1]q {
+  update {
+    min_healthy_time  = "200ms"
+    healthy_deadline  = "30s"
+    progress_deadline = "40s"
+    health_check      = "task_states"
+    %[5]s
+  }
+  group "g" {
+    restart {
+      attempts = 0
+      mode     = "fail"
+    }
+    reschedule {
+      attempts  = 0
+      unlimited = false
+    }
+    task "t" {
+      driver = "mock_driver"
+      env {
+        VALUE = %[2]q
+      }
+      config {
+        %[4]s
+      }
+      template {
+        destination          = "secrets/env"
+        error_on_missing_key = true
+        splay                = "0s"
+        data                 = "{{ with nomadVar \"nomad/jobs/%[1]s\" }}%[3]s{{ end }}"
+      }
+      resources {
+        cpu    = 1
+        memory = 10
+      }
+    }
+  }
+}
+`, id, value, refs.String(), config, update)
+}
+
+const (
+	runsOn   = `run_for = "1h"`
+	notToRun = `start_error = "broken"`
+)
+
+// put writes a version of the stack: declared are the secrets of the stack, and
+// items what web reads.
+func (r *reader) put(value string, declared, items []string, config, update string) {
+	r.Helper()
+	var hcl strings.Builder
+	fmt.Fprintf(&hcl, "stack %q {}\n", r.name)
+	for _, s := range declared {
+		fmt.Fprintf(&hcl, "secret %q {}\n", s)
+	}
+	fmt.Fprintf(&hcl, "service \"web\" {\n  secrets = [%s]\n}\n", quoted(items))
+	write(r.T, r.dir, map[string]string{
+		"stack.hcl": hcl.String(), "web.nomad.hcl": secretJob(r.job("web"), value, items, config, update),
+	})
+}
+
+func quoted(items []string) string {
+	var out []string
+	for _, i := range items {
+		out = append(out, fmt.Sprintf("%q", i))
+	}
+	return strings.Join(out, ", ")
+}
+
+// variable returns the items of the variable of a job, and its ModifyIndex.
+func (w *world) variable(path string) (map[string]string, uint64) {
+	w.Helper()
+	v, _, err := w.nomad.Variables().Peek(path, nil)
+	if err != nil {
+		w.Fatal(err)
+	}
+	if v == nil {
+		return nil, 0
+	}
+	return v.Items, v.ModifyIndex
+}
+
+// holds checks which items the variable of a service has beside drover's own.
+func (w *world) holds(service string, want ...string) {
+	w.Helper()
+	items, _ := w.variable("nomad/jobs/" + w.job(service))
+	got := slices.DeleteFunc(slices.Sorted(maps.Keys(items)), func(name string) bool { return strings.HasPrefix(name, "_") })
+	if !slices.Equal(got, want) {
+		w.Errorf("the variable of %s has %q, want %q", service, got, want)
+	}
+}
+
+// runs returns the allocation of a service that runs. It fails the test when
+// there is none.
+func (w *world) runs(service string) *api.AllocationListStub {
+	w.Helper()
+	allocs, _, err := w.nomad.Jobs().Allocations(w.job(service), false, nil)
+	if err != nil {
+		w.Fatal(err)
+	}
+	for _, a := range allocs {
+		if a.ClientStatus == "running" && a.DesiredStatus == "run" {
+			return a
+		}
+	}
+	w.Fatalf("no allocation of %s runs", service)
+	return nil
+}
+
+// undisturbed checks that an allocation runs and none of its tasks restarted.
+func (w *world) undisturbed(service string, was *api.AllocationListStub) {
+	w.Helper()
+	a, _, err := w.nomad.Allocations().Info(was.ID, nil)
+	if err != nil {
+		w.Fatal(err)
+	}
+	if a.ClientStatus != "running" || a.TaskStates["t"].Restarts != was.TaskStates["t"].Restarts {
+		w.Errorf("%s: allocation %s is %s with %d restarts, want running with %d", service, a.ID, a.ClientStatus, a.TaskStates["t"].Restarts, was.TaskStates["t"].Restarts)
+	}
+}
+
+// restarted waits until the task of a service has restarted since was.
+func (w *world) restarted(service string, was *api.AllocationListStub) {
+	w.Helper()
+	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) { // polls
+		a := w.runs(service)
+		if a.ID != was.ID || a.TaskStates["t"].Restarts > was.TaskStates["t"].Restarts {
+			return
+		}
+		if time.Now().After(deadline) {
+			w.Fatalf("the task of %s has not restarted", service)
+		}
+	}
+}
+
+func droppedSecretFails(t *testing.T, env []string) {
+	r := newReader(t, env, "dropfail")
+	r.put("1", []string{"a", "b"}, []string{"a", "b"}, runsOn, "")
+	r.drover(exitOK, "deploy", r.dir)
+	was := r.runs("web")
+	r.put("2", []string{"a", "c"}, []string{"a", "c"}, notToRun, "")
+	r.drover(exitReverted, "deploy", r.dir)
+	if got := r.value("web"); got != "1" {
+		t.Errorf("version %s runs", got)
+	}
+	r.runs("web")
+	r.holds("web", "a", "b")
+	if items, _ := r.variable("nomad/jobs/" + r.job("web")); items["b"] == "" {
+		t.Error("b is empty")
+	}
+	// While it failed, the old version was not to notice.
+	r.put("2", []string{"a"}, []string{"a"}, notToRun, "canary = 1")
+	was = r.runs("web")
+	r.drover(exitReverted, "deploy", r.dir)
+	r.undisturbed("web", was)
+	r.holds("web", "a", "b")
+}
+
+func rollbackPublishes(t *testing.T, env []string) {
+	r := newReader(t, env, "rollpub")
+	r.put("1", []string{"a", "b"}, []string{"a", "b"}, runsOn, "")
+	r.drover(exitOK, "deploy", r.dir)
+	first, _ := r.variable("nomad/jobs/" + r.job("web"))
+	r.put("2", []string{"a"}, []string{"a"}, runsOn, "")
+	r.drover(exitOK, "deploy", r.dir)
+	r.holds("web", "a")
+	r.drover(exitOK, "rollback", r.name, "1")
+	r.holds("web", "a", "b")
+	if now, _ := r.variable("nomad/jobs/" + r.job("web")); !maps.Equal(now, first) {
+		t.Error("the values are not those of the first release")
+	}
+	r.runs("web")
+
+	// A value that is lost is named before anything is written.
+	r.drover(exitOK, "deploy", r.dir)
+	r.holds("web", "a")
+	path := record.Folder(r.name, "default") + "/secrets"
+	master, _ := r.variable(path)
+	delete(master, "b")
+	if _, _, err := r.nomad.Variables().Update(&api.Variable{Path: path, Items: master}, nil); err != nil {
+		t.Fatal(err)
+	}
+	specs := r.specs()
+	out := r.drover(exitError, "rollback", r.name, "1")
+	r.want(out, "reads b of stack rollpub", "drover secrets set")
+	if !maps.Equal(specs, r.specs()) {
+		t.Error("a job changed")
+	}
+	r.unlocked()
+}
+
+func abortAndPromote(t *testing.T, env []string) {
+	r := newReader(t, env, "secabort")
+	r.put("1", []string{"a", "b"}, []string{"a", "b"}, runsOn, "")
+	r.drover(exitOK, "deploy", r.dir)
+	was := r.runs("web")
+	r.put("2", []string{"a", "c"}, []string{"a", "c"}, runsOn, "canary = 1")
+	r.drover(exitPromotion, "deploy", r.dir)
+	r.holds("web", "a", "b", "c")
+	r.undisturbed("web", was)
+	r.drover(exitOK, "promote", r.name)
+	r.holds("web", "a", "c")
+
+	// Also when the variable has lost an item meanwhile.
+	r.put("3", []string{"a"}, []string{"a"}, runsOn, "")
+	r.put("3", []string{"a"}, []string{"a"}, notToRun, "")
+	r.drover(exitFailed, "deploy", r.dir, "--on-failure", "stop")
+	r.holds("web", "a", "c")
+}
+
+func renamedEnvironment(t *testing.T, env []string) {
+	r := newReader(t, env, "rename")
+	r.put("1", []string{"a"}, []string{"a"}, runsOn, "")
+	write(t, r.dir, map[string]string{"environments/prod.hcl": ""})
+	r.drover(exitOK, "deploy", r.dir, "-e", "prod")
+	was := r.runs("web")
+	before, index := r.variable("nomad/jobs/" + r.job("web"))
+	if before["_owner"] != "rename/prod" {
+		t.Errorf("the owner is %q", before["_owner"])
+	}
+	write(t, r.dir, map[string]string{"environments/production.hcl": ""})
+	for _, args := range [][]string{
+		{"plan", r.dir, "-e", "production"}, {"deploy", r.dir, "-e", "production"}, {"deploy", r.dir},
+		{"secrets", "rotate", r.dir, "a"}, // without -e
+	} {
+		out := r.drover(exitUsage, args...)
+		r.want(out, "drover move rename -e prod --to-env", "(environment prod)")
+	}
+	if _, now := r.variable("nomad/jobs/" + r.job("web")); now != index {
+		t.Error("the variable was written")
+	}
+	if master, _ := r.variable(record.Folder(r.name, "production") + "/secrets"); master != nil {
+		t.Error("new secrets were made")
+	}
+	r.undisturbed("web", was)
+}
+
+func planNamesItems(t *testing.T, env []string) {
+	r := newReader(t, env, "secplan")
+	r.put("1", []string{"a", "b"}, []string{"a", "b"}, runsOn, "")
+	r.want(r.drover(exitOK, "plan", r.dir), "make a, b", "job secplan-web gets a, b")
+	r.drover(exitOK, "deploy", r.dir)
+	was := r.runs("web")
+	items, index := r.variable("nomad/jobs/" + r.job("web"))
+	out := r.drover(exitOK, "plan", r.dir)
+	for _, v := range items {
+		if len(v) > 8 && strings.Contains(out, v) && !strings.Contains(v, "/") {
+			t.Errorf("the plan shows a value: %s", out)
+		}
+	}
+	r.want(r.drover(exitOK, "deploy", r.dir), "unchanged")
+	if _, now := r.variable("nomad/jobs/" + r.job("web")); now != index {
+		t.Error("an unchanged deploy wrote the variable")
+	}
+	// A declaration that is dropped changes no job, and is a release.
+	write(t, r.dir, map[string]string{"stack.hcl": "stack \"secplan\" {}\nsecret \"a\" {}\nsecret \"b\" {}\nsecret \"c\" {}\nservice \"web\" {\n  secrets = [\"a\", \"b\", \"c\"]\n}\n"})
+	r.want(r.drover(codeChanges, "plan", r.dir, "--detailed-exitcode"), "make c", "job secplan-web gets c")
+	r.want(r.drover(exitOK, "plan", r.dir, "-o", "json"), `"added": [`, `"generated": [`)
+	r.drover(exitOK, "deploy", r.dir)
+	r.holds("web", "a", "b", "c")
+	r.put("1", []string{"a", "b"}, []string{"a", "b"}, runsOn, "")
+	r.want(r.drover(exitOK, "plan", r.dir), "loses, when the release is deployed, c")
+	r.drover(exitOK, "deploy", r.dir)
+	r.holds("web", "a", "b")
+	r.undisturbed("web", was)
+	r.want(r.drover(exitOK, "deploy", r.dir), "unchanged")
+}
+
+func rotateFromEditedTree(t *testing.T, env []string) {
+	r := newReader(t, env, "edited")
+	r.put("1", []string{"a", "b"}, []string{"a", "b"}, runsOn, "")
+	r.drover(exitOK, "deploy", r.dir)
+	was := r.runs("web")
+	before, _ := r.variable("nomad/jobs/" + r.job("web"))
+	r.put("2", []string{"a", "c"}, []string{"a", "c"}, runsOn, "") // not deployed
+	r.drover(exitOK, "secrets", "rotate", r.dir, "a")
+	r.holds("web", "a", "b")
+	after, _ := r.variable("nomad/jobs/" + r.job("web"))
+	if after["a"] == before["a"] || after["b"] != before["b"] {
+		t.Error("a has its old value, or b another one")
+	}
+	r.restarted("web", was)
+}
+
+func renewalInWaves(t *testing.T, env []string) {
+	r := newReader(t, env, "renewal")
+	stack := func(names string) {
+		write(t, r.dir, map[string]string{
+			"stack.hcl": fmt.Sprintf(`stack "renewal" {}
+secret "tls" {
+  type      = "certificate"
+  dns_names = [%s]
+}
+service "one" {
+  secrets = ["tls_cert"]
+}
+service "two" {
+  secrets = ["tls_cert"]
+}
+`, names),
+			"one.nomad.hcl": secretJob(r.job("one"), "1", []string{"tls_cert"}, runsOn, ""),
+			"two.nomad.hcl": secretJob(r.job("two"), "1", []string{"tls_cert"}, runsOn, ""),
+			"environments/prod.hcl": `wave "first" {
+  services = ["one"]
+}
+wave "second" {
+  approve = true
+}
+`,
+		})
+	}
+	stack(`"a.internal"`)
+	r.drover(exitPromotion, "deploy", r.dir, "-e", "prod")
+	r.drover(exitOK, "approve", r.name, "-e", "prod")
+	one, two := r.runs("one"), r.runs("two")
+	cert, _ := r.variable("nomad/jobs/" + r.job("one"))
+
+	stack(`"a.internal", "b.internal"`)
+	r.want(r.drover(exitOK, "plan", r.dir, "-e", "prod"), "renew certificate tls", "job renewal-one gets a new value of tls_cert")
+	r.drover(exitPromotion, "deploy", r.dir, "-e", "prod")
+	if now, _ := r.variable("nomad/jobs/" + r.job("one")); now["tls_cert"] == cert["tls_cert"] {
+		t.Error("the first wave has the old certificate")
+	}
+	if now, _ := r.variable("nomad/jobs/" + r.job("two")); now["tls_cert"] != cert["tls_cert"] {
+		t.Error("the second wave has the new certificate before it was approved")
+	}
+	r.restarted("one", one)
+	r.undisturbed("two", two)
+	r.drover(exitOK, "approve", r.name, "-e", "prod")
+	if now, _ := r.variable("nomad/jobs/" + r.job("two")); now["tls_cert"] == cert["tls_cert"] {
+		t.Error("the second wave has the old certificate")
+	}
+	r.restarted("two", two)
+	r.want(r.drover(exitOK, "deploy", r.dir, "-e", "prod"), "unchanged")
+}
+
+func markedWithoutRestart(t *testing.T, env []string) {
+	r := newReader(t, env, "marked")
+	r.put("1", []string{"a", "b"}, []string{"a", "b"}, runsOn, "")
+	r.drover(exitOK, "deploy", r.dir)
+	path := "nomad/jobs/" + r.job("web")
+	items, _ := r.variable(path)
+	delete(items, "_owner")
+	if _, _, err := r.nomad.Variables().Update(&api.Variable{Path: path, Items: items}, nil); err != nil {
+		t.Fatal(err)
+	}
+	_, index := r.variable(path)
+	was := r.runs("web")
+	r.want(r.drover(exitOK, "deploy", r.dir), "unchanged")
+	if _, now := r.variable(path); now != index {
+		t.Error("an unchanged deploy wrote the variable")
+	}
+	items["_owner"] = "marked/default"
+	if _, _, err := r.nomad.Variables().Update(&api.Variable{Path: path, Items: items}, nil); err != nil {
+		t.Fatal(err)
+	}
+	// A new value restarts the task once: the mark before it did not.
+	r.drover(exitOK, "secrets", "rotate", r.dir, "a")
+	r.restarted("web", was)
+	if n := r.runs("web").TaskStates["t"].Restarts - was.TaskStates["t"].Restarts; n != 1 {
+		t.Errorf("%d restarts, want 1", n)
+	}
+}

@@ -1,0 +1,284 @@
+package release
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/rollout"
+)
+
+// Secrets reach the jobs of a release in three steps, so that the version that
+// runs has what it reads whichever way the release ends:
+//
+//  1. Before anything is submitted, the variable of every job gets the items
+//     that the new version reads in addition to those that it has. No value
+//     changes, so no task notices.
+//  2. New values of items, such as a renewed certificate, are written directly
+//     before the job is submitted; for a job that is otherwise unchanged when its
+//     wave begins. Its tasks see them then.
+//  3. When the release is deployed everywhere, or everything is as before, the
+//     variables lose the items that nothing reads any more.
+
+// secretsOf returns the secrets of the stack, which reach the jobs by the clients
+// of their targets; nil where there are none.
+func (d *Deployer) secretsOf(p *Plan) *record.Secrets {
+	if d.Secrets == nil || p.withoutSecrets {
+		return nil
+	}
+	clients := map[string]*api.Client{}
+	for name, c := range p.clients {
+		clients[name] = c.Nomad
+	}
+	return d.Secrets.At(clients)
+}
+
+// previewSecrets finds out what the release would change in secrets. A
+// scheduled redeploy may not read the variables of jobs, and changes none.
+func (d *Deployer) previewSecrets(ctx context.Context, p *Plan) error {
+	secrets := d.secretsOf(p)
+	if secrets == nil {
+		return nil
+	}
+	jobs := p.secretJobs()
+	if len(jobs)+len(p.req.Secrets) == 0 {
+		return nil
+	}
+	var err error
+	p.secrets, err = secrets.Preview(ctx, p.req.Secrets, jobs)
+	if p.req.Kind == KindRedeploy && isForbidden(err) {
+		p.secrets, p.withoutSecrets, err = nil, true, nil
+	}
+	return err
+}
+
+func isForbidden(err error) bool {
+	var refused api.UnexpectedResponseError
+	return errors.As(err, &refused) && refused.StatusCode() == http.StatusForbidden
+}
+
+// secretJobs returns the jobs whose variables the release may change: those that
+// read secrets, and those that did and do not any more.
+func (p *Plan) secretJobs() []render.Job {
+	was := map[jobKey][]string{}
+	for _, l := range p.lines {
+		was[p.key(l)] = secretsLeft(l)
+	}
+	var out []render.Job
+	for _, part := range p.Parts {
+		for _, j := range part.Jobs {
+			if len(j.Secrets) > 0 || len(was[p.jobKey(part.Target, j.Job)]) > 0 {
+				out = append(out, j)
+			}
+		}
+		for _, c := range part.stops {
+			if len(was[p.changeKey(part.Target, c)]) > 0 {
+				out = append(out, named(record.Service{Target: part.Target, Name: c.Service, JobID: c.JobID, Namespace: c.Namespace, Region: c.Region}))
+			}
+		}
+	}
+	return out
+}
+
+// secretsLeft returns the items that a job reads as a release left it.
+func secretsLeft(l record.Service) []string {
+	if lo := l.Leftover(); lo.Runs && lo.Digest == l.Spec && l.Spec != "" {
+		return l.Secrets
+	}
+	return l.BeforeSecrets
+}
+
+// Secrets returns what the release would change in secrets, nil when nothing.
+func (p *Plan) Secrets() *record.SecretChanges {
+	if p.secrets.Empty() {
+		return nil
+	}
+	return p.secrets
+}
+
+// Redact hides the values of the stack's secrets; it is nil where the stack has
+// none.
+func (p *Plan) Redact() func(string) string {
+	if p.secrets == nil {
+		return nil
+	}
+	return p.secrets.Redact
+}
+
+// prepareSecrets makes the secrets that are missing and gives every job the
+// items that its new version reads beside those of the version that runs.
+func (r *run) prepareSecrets(ctx context.Context) error {
+	p := r.plan
+	secrets := r.d.secretsOf(p)
+	if secrets == nil {
+		return nil
+	}
+	if len(p.req.Secrets) > 0 {
+		var made record.Generated
+		err := r.persist(ctx, func(ctx context.Context) (err error) {
+			made, err = secrets.Generate(ctx, p.req.Secrets)
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		if p.req.SecretsMade != nil {
+			p.req.SecretsMade(made)
+		}
+	}
+	var jobs []render.Job
+	for _, j := range p.secretJobs() {
+		if len(j.Secrets) > 0 {
+			jobs = append(jobs, j)
+		}
+	}
+	return r.persist(ctx, func(ctx context.Context) error { return secrets.Grow(ctx, jobs) })
+}
+
+// publish gives the jobs of lines the present values of what they read.
+func (r *run) publish(ctx context.Context, lines []record.Service) error {
+	secrets := r.d.secretsOf(r.plan)
+	if secrets == nil {
+		return nil
+	}
+	jobs := readers(lines, func(l record.Service) []string { return l.Secrets })
+	return r.redeploys(r.persist(ctx, func(ctx context.Context) error { return secrets.Publish(ctx, jobs) }))
+}
+
+// redeploys takes away the error of a redeploy whose token may not read the
+// variables of jobs: it changes none.
+func (r *run) redeploys(err error) error {
+	if r.plan.req.Kind == KindRedeploy && isForbidden(err) {
+		return nil
+	}
+	return err
+}
+
+// readers are the jobs of those lines for which secrets returns any.
+func readers(lines []record.Service, secrets func(record.Service) []string) []render.Job {
+	var out []render.Job
+	for _, l := range lines {
+		if j := named(l); len(secrets(l)) > 0 {
+			j.Secrets = secrets(l)
+			out = append(out, j)
+		}
+	}
+	return out
+}
+
+// publishWave gives those jobs of a wave that are otherwise unchanged the new
+// values of their secrets.
+func (r *run) publishWave(ctx context.Context, i int) error {
+	lines := slices.DeleteFunc(r.journal.Services(), func(l record.Service) bool {
+		return l.Wave != i || l.Change != record.ChangeNone || len(l.Renewed) == 0
+	})
+	if len(lines) == 0 {
+		return nil
+	}
+	if err := r.lock.held(ctx); err != nil {
+		return err
+	}
+	return r.publish(ctx, lines)
+}
+
+// trimSecrets takes from the variables of jobs what no version reads any more,
+// when the release is at its end: forward, or back where everything was.
+// What cannot be written is done by the next release.
+func (r *run) trimSecrets(ctx context.Context, state record.State) {
+	secrets := r.d.secretsOf(r.plan)
+	if secrets == nil {
+		return
+	}
+	jobs := trimmed(r.journal.Services(), state)
+	if err := r.redeploys(secrets.Trim(ctx, jobs)); err != nil {
+		r.d.warn("release %d: items that are not needed any more are still in the variables of jobs: %s", r.head.Number, err)
+	}
+}
+
+// trimmed returns the jobs whose variables hold more than they read at the end
+// of a release, with what they read.
+func trimmed(lines []record.Service, state record.State) []render.Job {
+	var out []render.Job
+	for _, l := range lines {
+		j := named(l)
+		switch {
+		case carriedLine(l):
+			continue
+		case state != record.Done: // back
+			if changed(l) || len(l.BeforeSecrets) == 0 {
+				continue // another client's job, or one of which it is not known what it read
+			}
+			j.Secrets = l.BeforeSecrets
+		case l.Change != record.ChangeStop:
+			j.Secrets = l.Secrets
+		case l.Step != record.StepPruned:
+			continue
+		}
+		if len(l.Secrets)+len(l.BeforeSecrets) > 0 {
+			out = append(out, j)
+		}
+	}
+	return out
+}
+
+// restoreSecrets gives a job on its way back the items that its former version
+// reads, if it has lost any.
+func (r *run) restoreSecrets(ctx context.Context, l record.Service) error {
+	secrets := r.d.secretsOf(r.plan)
+	if secrets == nil {
+		return nil
+	}
+	if len(l.BeforeSecrets) == 0 {
+		var err error
+		if l.BeforeSecrets, err = r.readBefore(ctx, l); err != nil {
+			return err
+		}
+	}
+	jobs := readers([]record.Service{l}, func(l record.Service) []string { return l.BeforeSecrets })
+	return r.redeploys(r.persist(ctx, func(ctx context.Context) error { return secrets.Grow(ctx, jobs) }))
+}
+
+// readBefore finds what the former version of a job reads in the release that
+// made it: the journals of older drovers do not say it.
+func (r *run) readBefore(ctx context.Context, l record.Service) ([]string, error) {
+	if l.Before == "" || len(l.Secrets) == 0 && l.Change != record.ChangeStop {
+		return nil, nil
+	}
+	var found []string
+	err := r.persist(ctx, func(ctx context.Context) error {
+		heads, err := r.d.Releases.List(ctx)
+		if err != nil {
+			return err
+		}
+		for _, h := range heads {
+			if h.Number >= r.head.Number || h.State == record.Unreadable {
+				continue
+			}
+			lines, err := r.d.Releases.Services(ctx, h)
+			if err != nil {
+				return err
+			}
+			for _, old := range lines {
+				if r.plan.key(old) == r.plan.key(l) && old.Spec == l.Before {
+					found = old.Secrets
+					return nil
+				}
+			}
+		}
+		return nil
+	})
+	return found, err
+}
+
+// secretsRefusal is the outcome of a service whose secrets cannot be written.
+func secretsRefusal(err error) error {
+	if err != nil && rollout.Unanswered(err) {
+		return &rollout.Refusal{Outcome: rollout.Unreachable, Err: err}
+	}
+	return err
+}
