@@ -77,7 +77,7 @@ func TestOnCluster(t *testing.T) {
 		t.Parallel()
 		unchanged(t, env)
 	})
-	for name, test := range map[string]func(*testing.T, []string){"approvals": approvals, "watches": watches, "annotates": annotates, "requests": requests} {
+	for name, test := range map[string]func(*testing.T, []string){"approvals": approvals, "watches": watches, "annotates": annotates, "requests": requests, "preflight": preflight} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(t, env)

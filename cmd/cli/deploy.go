@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	ctyjson "github.com/zclconf/go-cty/cty/json"
 
+	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
@@ -69,7 +70,7 @@ at all when anything in the cluster has moved since.`,
 				return err
 			}
 			main := s
-			run := func(s *stack.Stack, jobs []render.Job, saved *rollout.Saved) (int, error) {
+			do := func(s *stack.Stack, jobs []render.Job, saved *rollout.Saved, checkOnly bool) (int, error) {
 				values, err := valuesOf(s)
 				if err != nil {
 					return 0, err
@@ -81,9 +82,16 @@ at all when anything in the cluster has moved since.`,
 				}
 				req.AllowUnplaceable = rel.allowUnplaceable
 				req.Message, req.OnFailure, req.TakeOver, req.Forget = rel.message, rel.onFailure, takeOver, forget
-				return deploy(cmd, streams, s, req, saved, rel, createVolumes)
+				return deploy(cmd, streams, s, req, saved, rel, createVolumes, checkOnly)
 			}
-			err = certs.before(cmd.Context(), streams, s, jobs, flags.partial() || saved != nil && saved.Partial, rel.format == "json", run)
+			run := func(s *stack.Stack, jobs []render.Job, saved *rollout.Saved) (int, error) {
+				return do(s, jobs, saved, false)
+			}
+			check := func() error {
+				_, err := do(s, jobs, saved, true)
+				return err
+			}
+			err = certs.before(cmd.Context(), streams, s, jobs, flags.partial() || saved != nil && saved.Partial, rel.format == "json", check, run)
 			if err != nil {
 				return err
 			}
@@ -117,8 +125,9 @@ func valuesOf(s *stack.Stack) (json.RawMessage, error) {
 	return text, nil
 }
 
-// deploy returns the number of the release, 0 when none was needed.
-func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request, saved *rollout.Saved, rel releaseFlags, createVolumes bool) (int, error) {
+// deploy returns the number of the release, 0 when none was needed. With
+// checkOnly it does everything up to the first write, and prints nothing.
+func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request, saved *rollout.Saved, rel releaseFlags, createVolumes, checkOnly bool) (int, error) {
 	ctx, jobs := cmd.Context(), req.Jobs
 	targets, err := connectTargets(ctx, s, jobs, true)
 	if err != nil {
@@ -130,10 +139,20 @@ func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request
 			return 0, err
 		}
 	}
+	if err := checkNamespaces(ctx, home, targets, jobs); err != nil {
+		return 0, err
+	}
+	required := s.RequiresJobs
+	if checkOnly { // what is deployed with certificates and routes comes later
+		required = slices.DeleteFunc(slices.Clone(required), func(id string) bool { return id == edge.ServiceName || id == edge.Controller })
+	}
 	var volumes errVolumes
 	missing := map[string][]rollout.MissingVolume{}
 	for _, name := range targetsOf(jobs) {
-		if err := rollout.CheckRequired(ctx, targets[name], s.RequiresJobs); err != nil {
+		if err := rollout.CheckRequired(ctx, targets[name], required); err != nil {
+			return 0, err
+		}
+		if err := rollout.CheckCSIVolumes(ctx, targets[name], jobsIn(jobs, name)); err != nil {
 			return 0, err
 		}
 		if missing[name], err = rollout.MissingVolumes(ctx, targets[name], jobsIn(jobs, name)); err != nil {
@@ -168,7 +187,7 @@ func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request
 		hide = made.Redact
 		view.secrets(made)
 	}
-	return makeRelease(ctx, d, req, view, func(p *release.Plan) error {
+	agree := func(p *release.Plan) error {
 		if redact := p.Redact(); redact != nil {
 			hide = redact
 		}
@@ -177,7 +196,15 @@ func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request
 		}
 		// A recreation that the plan showed is agreed to.
 		return saved.Check(p.Rollouts())
-	}, saved != nil)
+	}
+	if checkOnly {
+		p, err := d.Plan(ctx, req)
+		if err == nil {
+			err = allowed(p, agree, d.Rollout.Replace || saved != nil)
+		}
+		return 0, releaseError(err)
+	}
+	return makeRelease(ctx, d, req, view, agree, saved != nil)
 }
 
 // createVolumesIn makes those of all targets side by side, for a node takes a
@@ -205,20 +232,7 @@ func createVolumesIn(ctx context.Context, targets map[string]rollout.Clients, mi
 func makeRelease(ctx context.Context, d *release.Deployer, req release.Request, view *deployView, agree func(*release.Plan) error, replace bool) (int, error) {
 	d.Emit = view.event
 	d.Rollout.Replace = d.Rollout.Replace || replace
-	allowed := func(p *release.Plan) error {
-		for _, part := range p.Parts {
-			if err := part.Plan.Allowed(); err != nil && !replace {
-				return usageOf(err)
-			}
-		}
-		if err := p.Placeable(); err != nil {
-			return fmt.Errorf("%w; nothing was done: add a node, or wait for one with --placement-timeout 20m or --allow-unplaceable", err)
-		}
-		if agree != nil {
-			return agree(p)
-		}
-		return nil
-	}
+	allowed := func(p *release.Plan) error { return allowed(p, agree, replace) }
 	p, err := d.Plan(ctx, req)
 	if err == nil {
 		err = allowed(p)
@@ -242,6 +256,38 @@ func makeRelease(ctx context.Context, d *release.Deployer, req release.Request, 
 		return r.Number, view.end(res) // DNS is seen to with the stack's files
 	}
 	return res.Release.Number, settled(ctx, d, res, view)
+}
+
+// allowed returns an error if the plan does what was not asked for. agree may be
+// nil; replace allows jobs to be recreated.
+func allowed(p *release.Plan, agree func(*release.Plan) error, replace bool) error {
+	for _, part := range p.Parts {
+		if err := part.Plan.Allowed(); err != nil && !replace {
+			return usageOf(err)
+		}
+	}
+	if err := p.Placeable(); err != nil {
+		return fmt.Errorf("%w; nothing was done: add a node, or wait for one with --placement-timeout 20m or --allow-unplaceable", err)
+	}
+	if agree != nil {
+		return agree(p)
+	}
+	return nil
+}
+
+// checkNamespaces looks for the namespaces of all jobs and for that of the
+// record.
+func checkNamespaces(ctx context.Context, home rollout.Clients, targets map[string]rollout.Clients, jobs []render.Job) error {
+	errs := []error{rollout.CheckNamespaces(ctx, home, nil)}
+	for _, name := range targetsOf(jobs) {
+		errs = append(errs, rollout.CheckNamespaces(ctx, targets[name], jobsIn(jobs, name)))
+	}
+	err := errors.Join(errs...)
+	var missing *rollout.NoNamespaceError
+	if errors.As(err, &missing) {
+		return errRefused{err, exitUsage}
+	}
+	return err
 }
 
 type errVolumes []rollout.MissingVolume

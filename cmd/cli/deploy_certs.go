@@ -48,8 +48,10 @@ type deployStack func(*stack.Stack, []render.Job, *rollout.Saved) (int, error)
 
 // before does everything up to where the certificates are served. part says
 // that rendered is not all of the stack. One that
-// cannot be had does not keep the stack from running: after tells.
-func (c *deployCerts) before(ctx context.Context, streams *IO, s *stack.Stack, rendered []render.Job, part, asJSON bool, run deployStack) error {
+// cannot be had does not keep the stack from running: after tells. check returns
+// an error if the stack itself cannot be deployed; it is called before anything
+// is written.
+func (c *deployCerts) before(ctx context.Context, streams *IO, s *stack.Stack, rendered []render.Job, part, asJSON bool, check func() error, run deployStack) error {
 	if c.skip {
 		return nil
 	}
@@ -64,6 +66,9 @@ func (c *deployCerts) before(ctx context.Context, streams *IO, s *stack.Stack, r
 	}
 	if len(d.specs) == 0 && len(d.routes) == 0 && d.dns == nil {
 		return nil
+	}
+	if err := check(); err != nil {
+		return err
 	}
 	if err := d.before(ctx, streams); err != nil {
 		return err

@@ -1,0 +1,67 @@
+package rollout
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/render"
+)
+
+// NoNamespaceError says that a namespace of Nomad does not exist.
+type NoNamespaceError struct {
+	Namespace string
+	Region    string // "" for that of the client
+	JobID     string // that names it, "" for the namespace of the client
+	Target    string
+}
+
+func (e *NoNamespaceError) Error() string {
+	who, hint := fmt.Sprintf("job %q", e.JobID), "or name another one in its job spec"
+	if e.JobID == "" {
+		who, hint = "NOMAD_NAMESPACE", "or set it to another one"
+	}
+	at := ""
+	if e.Region != "" {
+		at += " in region " + e.Region
+	}
+	if e.Target != "" {
+		at += " of target " + e.Target
+	}
+	return fmt.Sprintf("%s names namespace %q, which does not exist%s; create it with `nomad namespace apply %s`, %s", who, e.Namespace, at, e.Namespace, hint)
+}
+
+// CheckNamespaces returns a *NoNamespaceError if the namespace of a job, or that
+// in which drover keeps its record, does not exist (GET /v1/namespace/:name).
+// Nothing is said of one that the token may not look at.
+func CheckNamespaces(ctx context.Context, c Clients, jobs []render.Job) error {
+	list := []NoNamespaceError{{Namespace: c.Defaults.Namespace}}
+	for _, j := range jobs {
+		e := NoNamespaceError{Namespace: deref(j.Job.Namespace, ""), Region: deref(j.Job.Region, ""), JobID: deref(j.Job.ID, "")}
+		list = append(list, e)
+	}
+	seen := map[place]bool{}
+	list = slices.DeleteFunc(list, func(e NoNamespaceError) bool {
+		at := place{e.Region, e.Namespace}
+		dup := e.Namespace == "" || e.Namespace == api.DefaultNamespace || seen[at]
+		seen[at] = true
+		return dup
+	})
+	return each(len(list), 8, func(i int) error {
+		e := list[i]
+		_, _, err := c.Nomad.Namespaces().Info(e.Namespace, (&api.QueryOptions{Region: cmp.Or(e.Region, c.Defaults.Region)}).WithContext(ctx))
+		switch {
+		case err == nil || refused(err):
+			return nil
+		case notFound(err):
+			if c.target != nil {
+				e.Target = c.target.Name
+			}
+			return &e
+		}
+		return c.explain(fmt.Errorf("reading namespace %s: %w", e.Namespace, err))
+	})
+}
