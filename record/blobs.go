@@ -111,14 +111,14 @@ func (r *Releases) Store(ctx context.Context, blobs []Packed) error {
 }
 
 // Blob reads what Store wrote. It returns an *UnreadableError if the blob is
-// missing or broken.
+// missing, which is then an ErrMissing, or broken.
 func (r *Releases) Blob(ctx context.Context, digest string) (Blob, error) {
 	v, _, err := r.client.Variables().Peek(r.blobPath(digest), (&api.QueryOptions{}).WithContext(ctx))
 	if err != nil {
 		return Blob{}, fmt.Errorf("reading %s: %w", r.blobPath(digest), err)
 	}
 	if v == nil {
-		return Blob{}, &UnreadableError{r.blobPath(digest), errMissing}
+		return Blob{}, &UnreadableError{r.blobPath(digest), ErrMissing}
 	}
 	return decodeBlob(v, digest)
 }

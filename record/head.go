@@ -285,7 +285,7 @@ func (r *Releases) readPlan(ctx context.Context, digests []string) (plan, error)
 		case err != nil:
 			return fmt.Errorf("reading %s: %w", path, err)
 		case v == nil:
-			return &UnreadableError{path, errMissing}
+			return &UnreadableError{path, ErrMissing}
 		}
 		if err := checkLayout(v.Items[layoutItem], "the items of "+path); err != nil {
 			return &UnreadableError{path, err}
@@ -311,6 +311,7 @@ func (r *Releases) readPlan(ctx context.Context, digests []string) (plan, error)
 }
 
 var (
-	errMissing = errors.New("it is missing")
+	// ErrMissing reports that a variable which the record names is not there.
+	ErrMissing = errors.New("it is missing")
 	errContent = errors.New("its content does not match its digest")
 )

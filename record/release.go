@@ -47,6 +47,7 @@ type Release struct {
 	Of          int    `json:"of,omitempty"`          // a rollback: the release that it goes back to
 	Inputs      string `json:"inputs"`                // digest of all job specs
 	Values      string `json:"values,omitempty"`      // digest of the blob with the variables' values
+	Checks      string `json:"checks,omitempty"`      // digest of the blob with the checks of the stack; "" in older records
 	DNS         string `json:"dns,omitempty"`         // digest of what it left to be kept in DNS; a part of a stack leaves nothing
 
 	By      Holder `json:"by"`                // who began it

@@ -343,7 +343,7 @@ func (r *Releases) readPage(ctx context.Context, number, i int) (page, uint64, e
 		return p, 0, fmt.Errorf("reading the services of %s: %w", r.what(number), err)
 	}
 	if v == nil {
-		return p, 0, &UnreadableError{r.pagePath(number, i), errMissing}
+		return p, 0, &UnreadableError{r.pagePath(number, i), ErrMissing}
 	}
 	if err := checkLayout(v.Items[layoutItem], "the items of "+v.Path); err != nil {
 		return p, 0, &UnreadableError{v.Path, err}
@@ -383,7 +383,7 @@ func (r *Releases) Create(ctx context.Context, head *Release, services []Service
 	err = each(len(split), func(i int) error {
 		// What a deployer that was killed before the head left behind.
 		_, index, err := r.readPage(ctx, head.Number, i)
-		if err != nil && !errors.Is(err, errMissing) {
+		if err != nil && !errors.Is(err, ErrMissing) {
 			return err
 		}
 		p := page{Owner: head.Owner, Services: split[i]}
@@ -531,7 +531,7 @@ func (r *Releases) needed(ctx context.Context, heads []*Release) (map[string]boo
 	of := make([]map[string]bool, len(heads))
 	err := each(len(heads), func(i int) error {
 		services, err := r.Services(ctx, heads[i])
-		of[i] = map[string]bool{heads[i].Values: true}
+		of[i] = map[string]bool{heads[i].Values: true, heads[i].Checks: true}
 		for _, digest := range heads[i].plan {
 			of[i][digest] = true
 		}

@@ -45,10 +45,12 @@ func (d *Deployer) Adopt(ctx context.Context, p *Plan) (*record.Release, error) 
 	}
 	head := d.head(p, record.Running)
 	head.Kind = KindAdopt
-	if _, err := describe(head, p, lines); err != nil { // the values are not those of what runs
+	p.req.Values = nil // they are not those of what runs
+	more, err := describe(head, p, lines)
+	if err != nil {
 		return nil, err
 	}
-	head.Values = ""
+	blobs = append(blobs, more...)
 	r := &run{d: d, lock: l, plan: p, head: head}
 	if err := d.Releases.Store(ctx, blobs); err != nil {
 		return nil, err

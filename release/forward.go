@@ -224,15 +224,23 @@ func describe(head *record.Release, p *Plan, lines []record.Service) ([]record.P
 		inputs = fmt.Appendln(inputs, l.Target, l.Name, l.Spec)
 	}
 	head.Inputs = record.Digest(inputs)
-	if p.req.Values == nil {
-		return nil, nil
+	var blobs []record.Packed
+	for _, part := range []struct {
+		what   string
+		text   json.RawMessage
+		digest *string
+	}{{"the values of the variables", p.req.Values, &head.Values}, {"the checks of the stack", p.req.Checks, &head.Checks}} {
+		if part.text == nil {
+			continue
+		}
+		packed, err := record.Pack(record.Blob{Values: part.text})
+		if err != nil {
+			return nil, fmt.Errorf("cannot record %s: %w", part.what, err)
+		}
+		*part.digest = packed.Digest
+		blobs = append(blobs, packed)
 	}
-	packed, err := record.Pack(record.Blob{Values: p.req.Values})
-	if err != nil {
-		return nil, fmt.Errorf("the values of the variables cannot be recorded: %w", err)
-	}
-	head.Values = packed.Digest
-	return []record.Packed{packed}, nil
+	return blobs, nil
 }
 
 // begun is the journal, nil before there is one, and the release's number.

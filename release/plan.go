@@ -24,6 +24,7 @@ type Request struct {
 	Of                  int // a rollback: the release that it goes back to
 	Version, AppVersion string
 	Values              json.RawMessage // of the variables, without secrets; may be nil
+	Checks              json.RawMessage // of the stack, without credentials; may be nil
 	DNS                 string          // see record.Release
 
 	Targets []*stack.Target
@@ -69,7 +70,11 @@ type Request struct {
 
 // RequestFor asks for the whole of a stack as it was rendered.
 func RequestFor(s *stack.Stack, jobs []render.Job, values json.RawMessage) Request {
-	return Request{Kind: KindDeploy, Version: s.Version, AppVersion: s.AppVersion, Values: values, Targets: s.Targets, Waves: s.Waves, Jobs: jobs, Secrets: s.Secrets, KeepRestarts: true}
+	var checks json.RawMessage
+	if len(s.Checks) > 0 {
+		checks, _ = json.Marshal(s.PublicChecks()) // strings, numbers and lists: it does not fail
+	}
+	return Request{Kind: KindDeploy, Version: s.Version, AppVersion: s.AppVersion, Values: values, Checks: checks, Targets: s.Targets, Waves: s.Waves, Jobs: jobs, Secrets: s.Secrets, KeepRestarts: true}
 }
 
 // Plan is what a release would do. Nothing has been written yet.

@@ -389,12 +389,15 @@ func (d *Deployer) Rollback(ctx context.Context, number int) (Request, error) {
 		req.Jobs = append(req.Jobs, ofLine(specs[l.Spec], l, l.Counts))
 	}
 	req.place()
-	if to.Values != "" {
-		b, err := d.Releases.Blob(ctx, to.Values)
+	for digest, into := range map[string]*json.RawMessage{to.Values: &req.Values, to.Checks: &req.Checks} {
+		if digest == "" {
+			continue
+		}
+		b, err := d.Releases.Blob(ctx, digest)
 		if err != nil {
 			return req, err
 		}
-		req.Values = b.Values
+		*into = b.Values
 	}
 	return req, nil
 }

@@ -71,7 +71,8 @@ type checkBlock struct {
 
 type basicAuthBlock struct {
 	Username string `hcl:"username"`
-	Password string `hcl:"password"`
+	Password string `hcl:"password,optional"`
+	Secret   string `hcl:"secret,optional"`
 }
 
 type preconditionBlock struct {
@@ -209,7 +210,10 @@ func (s *Stack) check(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 		Contains: v.Contains, TLSSkipVerify: v.TLSSkipVerify, Range: b.DefRange,
 	}
 	if v.BasicAuth != nil {
-		c.Username, c.Password = v.BasicAuth.Username, v.BasicAuth.Password
+		c.Username, c.Password, c.Secret = v.BasicAuth.Username, v.BasicAuth.Password, v.BasicAuth.Secret
+		if auth := childBlock(b, "basic_auth"); (attribute(auth, "password") != nil) == (attribute(auth, "secret") != nil) {
+			diags = append(diags, errAt(auth.DefRange, "basic_auth has a secret or a password", "Write secret, with the name of a secret of the stack, or password, which is not kept in the record."))
+		}
 		s.keepSecret(attrExpr(childBlock(b, "basic_auth"), "password"))
 	}
 	s.keepSecretHeaders(attrExpr(b, "headers"), ctx)
@@ -292,6 +296,11 @@ func (s *Stack) checkReferences() hcl.Diagnostics {
 			if !slices.Contains(items, i) {
 				unknown(svc, "secret item", i, items)
 			}
+		}
+	}
+	for _, c := range s.Checks {
+		if c.Secret != "" && !slices.Contains(items, c.Secret) {
+			diags = append(diags, errAt(c.Range, fmt.Sprintf("Check %q names the unknown secret %q", c.Name, c.Secret), "Declare it: secret \""+c.Secret+"\" {}."))
 		}
 	}
 	if d := s.DNS; d != nil && d.CredentialSecret != "" {

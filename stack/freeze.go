@@ -25,7 +25,7 @@ func Freeze(s *Stack) ([]byte, error) {
 	c := *s
 	c.FS, c.Dir, c.Plain = nil, "", nil
 	c.Variables, c.Base, c.Overlay = nil, nil, nil
-	c.Values, c.Checks = nil, nil
+	c.Values, c.Checks = nil, s.PublicChecks()
 	c.Services = make([]*Service, len(s.Services))
 	for i, svc := range s.Services {
 		copied := *svc

@@ -3,6 +3,7 @@ package stack
 import (
 	"maps"
 	"net/http"
+	"net/url"
 	"slices"
 	"strings"
 
@@ -70,4 +71,41 @@ func secretHeader(name string) bool {
 		return true
 	}
 	return false
+}
+
+// PublicChecks returns the checks as a record may hold them. A check with a
+// password, with a header that may be a credential, or with the value of a secret
+// variable, keeps its name only and is Withheld.
+func (s *Stack) PublicChecks() []*Check {
+	var secrets []string
+	for name, v := range s.Values {
+		if slices.Contains(s.SecretVariables, name[strings.LastIndex(name, ".")+1:]) && v.Type() == cty.String && v.IsKnown() && !v.IsNull() && v.AsString() != "" {
+			secrets = append(secrets, v.AsString())
+		}
+	}
+	out := make([]*Check, len(s.Checks))
+	for i, c := range s.Checks {
+		copied := *c
+		u, err := url.Parse(c.URL)
+		withheld := c.Withheld || c.Password != "" || err != nil || u.User != nil
+		sent := []string{c.URL, c.Body, c.Username, c.Contains}
+		for name, value := range c.Headers {
+			withheld = withheld || SensitiveHeader(name)
+			sent = append(sent, value)
+		}
+		for _, text := range sent {
+			withheld = withheld || slices.ContainsFunc(secrets, func(secret string) bool { return strings.Contains(text, secret) })
+		}
+		if withheld {
+			copied = Check{Name: c.Name, Withheld: true}
+		}
+		out[i] = &copied
+	}
+	return out
+}
+
+// SensitiveHeader reports whether an HTTP header may be a credential.
+func SensitiveHeader(name string) bool {
+	name = strings.ToLower(name)
+	return slices.ContainsFunc([]string{"auth", "cookie", "token", "key", "secret", "password"}, func(part string) bool { return strings.Contains(name, part) })
 }

@@ -180,10 +180,14 @@ type Check struct {
 	Headers       map[string]string
 	Username      string // basic auth, when not empty
 	Password      string
+	Secret        string // item of the stack's secrets that is the password, instead of Password
 	Body          string
 	Status        []int         // any of these; 200 when empty
 	Contains      string        // must be in the body, when not empty
 	Timeout       time.Duration // of one request; 10 s when 0
 	TLSSkipVerify bool
-	Range         hcl.Range `json:"-"`
+	// Withheld says that what the check sends is left out, because it holds a
+	// credential: see PublicChecks.
+	Withheld bool      `json:",omitempty"`
+	Range    hcl.Range `json:"-"`
 }

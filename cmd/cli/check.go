@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -11,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -24,6 +27,16 @@ func newCheck(streams *IO) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "check STACK [NAME]",
 		Short: "Run the checks of a stack: HTTP requests and what they must answer",
+		Long: `Run the checks of a stack: HTTP requests and what they must answer.
+
+STACK is a directory, whose checks are read; or the name of a stack whose source
+need not be here: its checks are then those of its newest release, as the record has
+them. A directory is read with the values of the newest release where none are
+given. The record has no credentials: a check whose password is a secret of the stack
+(basic_auth with secret) reads it there, and any other one with a credential needs
+the source.
+
+The exit code is 0 when every check passes, otherwise 9.`,
 		Example: `  drover check ocis -e prod
   drover check ocis webdav -e prod --retry-for 1m`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -36,17 +49,23 @@ func newCheck(streams *IO) *cobra.Command {
 			if err := oneOf("-o", format, "text", "json"); err != nil {
 				return err
 			}
-			s, err := flags.stack(cmd.Context(), args[0])
+			r, err := flags.running(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			checks := s.Checks
+			checks, err := r.checks(cmd.Context())
+			if err != nil {
+				return err
+			}
 			if len(args) == 2 {
-				if checks, err = namedCheck(s, args[1]); err != nil {
+				if checks, err = namedCheck(r.releases.Stack(), checks, args[1]); err != nil {
 					return err
 				}
 			}
-			return runChecks(cmd.Context(), streams, s.Name, checks, retryFor, format == "json")
+			if err := r.passwords(cmd.Context(), checks); err != nil {
+				return err
+			}
+			return runChecks(cmd.Context(), streams, r.releases.Stack(), checks, retryFor, format == "json")
 		},
 	}
 	flags.registerWhole(cmd)
@@ -56,15 +75,127 @@ func newCheck(streams *IO) *cobra.Command {
 	return cmd
 }
 
-func namedCheck(s *stack.Stack, name string) ([]*stack.Check, error) {
+// checks returns the checks of the stack: those of its source where the command
+// names a directory, else those of its newest release. What the record withholds is
+// taken from the source where it is here; otherwise it stays withheld.
+func (r *running) checks(ctx context.Context) ([]*stack.Check, error) {
+	_, err := os.Stat(r.arg)
+	local := err == nil
+	head, err := r.releases.Last(ctx)
+	if err != nil && !local {
+		return nil, err
+	}
+	if head == nil && !r.hasSource() {
+		return nil, noReleases(ctx, r.home, r.releases)
+	}
+	var serr error // of the source
+	if local || head == nil {
+		var s *stack.Stack
+		if s, serr = r.sourceWithValues(ctx, head); serr == nil {
+			return s.Checks, nil
+		}
+		if head == nil {
+			return nil, serr
+		}
+	}
+	checks, recorded, err := release.Checks(ctx, r.releases, head)
+	if err != nil {
+		return nil, err
+	}
+	withheld := func(c *stack.Check) bool { return c.Withheld }
+	switch {
+	case recorded && (serr != nil || !slices.ContainsFunc(checks, withheld)):
+		return checks, nil
+	case serr != nil:
+		return nil, serr
+	case !r.hasSource() && !recorded:
+		return nil, usagef("release %d of stack %s has no checks in its record; name the directory of the stack", head.Number, r.releases.Stack())
+	case !r.hasSource():
+		return checks, nil
+	}
+	s, serr := r.sourceWithValues(ctx, head)
+	switch {
+	case !recorded:
+		if serr != nil {
+			return nil, serr
+		}
+		return s.Checks, nil
+	case serr != nil:
+		return checks, nil
+	}
+	for i, c := range checks {
+		if j := slices.IndexFunc(s.Checks, func(other *stack.Check) bool { return other.Name == c.Name }); c.Withheld && j >= 0 {
+			checks[i] = s.Checks[j]
+		}
+	}
+	return checks, nil
+}
+
+// sourceWithValues reads the source, with the values of the release head where it
+// cannot be read without.
+func (r *running) sourceWithValues(ctx context.Context, head *record.Release) (*stack.Stack, error) {
+	s, err := r.flags.stack(ctx, r.arg)
+	if values := r.recordedValues(ctx, head); err != nil && len(values) > 0 {
+		if again, aerr := r.flags.stackWith(ctx, r.arg, values); aerr == nil {
+			return again, nil
+		}
+	}
+	return s, err
+}
+
+// recordedValues returns the values of variables with which a release was made, as
+// -var takes them; nil when there are none.
+func (r *running) recordedValues(ctx context.Context, head *record.Release) []string {
+	if head == nil || head.Values == "" {
+		return nil
+	}
+	b, err := r.releases.Blob(ctx, head.Values)
+	if err != nil {
+		return nil // the source may do without
+	}
+	var values map[string]json.RawMessage
+	if json.Unmarshal(b.Values, &values) != nil {
+		return nil
+	}
+	var out []string
+	for name, value := range values {
+		var text string
+		if json.Unmarshal(value, &text) != nil {
+			text = string(value)
+		}
+		if !strings.Contains(name, ".") && string(value) != "null" { // SERVICE.NAME is no variable of the stack
+			out = append(out, name+"="+text)
+		}
+	}
+	return out
+}
+
+// passwords reads the passwords that are secrets of the stack.
+func (r *running) passwords(ctx context.Context, checks []*stack.Check) error {
+	for i, c := range checks {
+		if c.Secret == "" {
+			continue
+		}
+		value, err := record.OpenSecrets(r.home.Nomad, r.releases.Stack(), r.releases.Environment(), nil).Item(ctx, c.Secret)
+		if err != nil {
+			return fmt.Errorf("cannot read the password of check %s: %w", c.Name, err)
+		}
+		with := *c
+		with.Password = value.Reveal()
+		checks[i] = &with
+	}
+	return nil
+}
+
+func namedCheck(stackName string, checks []*stack.Check, name string) ([]*stack.Check, error) {
 	var names []string
-	for _, c := range s.Checks {
+	for _, c := range checks {
 		if c.Name == name {
 			return []*stack.Check{c}, nil
 		}
 		names = append(names, c.Name)
 	}
-	return nil, usagef("stack %s has no check %q; it has %s", s.Name, name, strings.Join(names, ", "))
+	return nil, usagef("stack %s has no check %q; it has %s", stackName, name, strings.Join(names, ", "))
 }
 
 func runChecks(ctx context.Context, streams *IO, name string, checks []*stack.Check, retryFor time.Duration, asJSON bool) error {
@@ -74,11 +205,15 @@ func runChecks(ctx context.Context, streams *IO, name string, checks []*stack.Ch
 		// What the request carries must not come back in the answer that is shown.
 		values := []record.Value{record.NewValue(c.Password)}
 		for k, v := range c.Headers {
-			if sensitiveHeader(k) {
+			if stack.SensitiveHeader(k) {
 				values = append(values, record.NewValue(v))
 			}
 		}
 		hide := record.Redactor(values...)
+		if c.Withheld {
+			results[i] = rollout.CheckResult{Name: c.Name, Problem: "not run: its credentials are not in the record; name the directory of the stack, or give the password as a secret: basic_auth { username = …, secret = … }"}
+			continue
+		}
 		wg.Go(func() { results[i] = rollout.RunCheck(ctx, c, retryFor, hide) })
 	}
 	wg.Wait()
@@ -110,14 +245,4 @@ func runChecks(ctx context.Context, streams *IO, name string, checks []*stack.Ch
 		return errSilent{exitCheck}
 	}
 	return nil
-}
-
-func sensitiveHeader(name string) bool {
-	name = strings.ToLower(name)
-	for _, part := range []string{"auth", "cookie", "token", "key", "secret", "password"} {
-		if strings.Contains(name, part) {
-			return true
-		}
-	}
-	return false
 }

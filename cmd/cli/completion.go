@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/jobs"
+	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -36,7 +37,7 @@ func completeWords(cmd *cobra.Command) {
 			case "STACK":
 				return stackNames(), cobra.ShellCompDirectiveDefault // and files
 			case "SERVICE":
-				return serviceNames(args[0]), cobra.ShellCompDirectiveNoFileComp
+				return serviceNames(cmd, args[0]), cobra.ShellCompDirectiveNoFileComp
 			case "RELEASE":
 				return releaseNames(cmd, args[0]), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
 			case "FILE":
@@ -45,12 +46,12 @@ func completeWords(cmd *cobra.Command) {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
 	}
-	ofStack := func(names func(string) []string) cobra.CompletionFunc {
-		return func(_ *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
+	ofStack := func(names func(*cobra.Command, string) []string) cobra.CompletionFunc {
+		return func(cmd *cobra.Command, args []string, _ string) ([]string, cobra.ShellCompDirective) {
 			if len(args) == 0 {
 				return nil, cobra.ShellCompDirectiveDefault
 			}
-			return names(args[0]), cobra.ShellCompDirectiveNoFileComp
+			return names(cmd, args[0]), cobra.ShellCompDirectiveNoFileComp
 		}
 	}
 	for name, f := range map[string]cobra.CompletionFunc{"env": ofStack(environmentNames), "service": ofStack(serviceNames)} {
@@ -63,8 +64,7 @@ func completeWords(cmd *cobra.Command) {
 			if len(args) == 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			env, _ := cmd.Flags().GetString("env") // "" when it has none
-			return targetNames(args[0], env), cobra.ShellCompDirectiveNoFileComp
+			return targetNames(cmd, args[0]), cobra.ShellCompDirectiveNoFileComp
 		})
 	}
 	if f := cmd.Flags().Lookup("output"); f != nil {
@@ -110,10 +110,26 @@ func stackFiles(arg string) fs.FS {
 	return files
 }
 
-func environmentNames(arg string) []string {
+func environmentNames(cmd *cobra.Command, arg string) []string {
 	files := stackFiles(arg)
 	if files == nil {
-		return nil
+		ctx, cancel := context.WithTimeout(cmd.Context(), completionPatience)
+		defer cancel()
+		clients, err := connect(ctx, false)
+		if err != nil {
+			return nil
+		}
+		stacks, err := record.Stacks(ctx, clients.Nomad) // without an answer there are no suggestions
+		if err != nil {
+			return nil
+		}
+		var names []string
+		for _, s := range stacks {
+			if name, env, _ := strings.Cut(s, "/"); name == arg {
+				names = append(names, env)
+			}
+		}
+		return names
 	}
 	var names []string
 	found, _ := fs.Glob(files, "environments/*.hcl")
@@ -123,10 +139,10 @@ func environmentNames(arg string) []string {
 	return names
 }
 
-func serviceNames(arg string) []string {
+func serviceNames(cmd *cobra.Command, arg string) []string {
 	files := stackFiles(arg)
 	if files == nil {
-		return nil
+		return recordedNames(cmd, arg, func(l record.Service) string { return l.Name })
 	}
 	outline, err := stack.Outline(arg, files)
 	if err != nil {
@@ -140,10 +156,11 @@ func serviceNames(arg string) []string {
 }
 
 // targetNames are the labels of the target blocks of an environment.
-func targetNames(arg, env string) []string {
+func targetNames(cmd *cobra.Command, arg string) []string {
+	env, _ := cmd.Flags().GetString("env") // "" when it has none
 	files := stackFiles(arg)
 	if files == nil {
-		return nil
+		return recordedNames(cmd, arg, func(l record.Service) string { return l.Target })
 	}
 	if env == "" {
 		env = stack.DefaultEnvironment
@@ -165,10 +182,41 @@ func targetNames(arg, env string) []string {
 	return names
 }
 
+// completionPatience is how long a suggestion may take.
+const completionPatience = 2 * time.Second
+
+// recordedNames returns what the services of a stack's newest release are called,
+// or their targets, for a stack whose source is not here.
+func recordedNames(cmd *cobra.Command, arg string, of func(record.Service) string) []string {
+	ctx, cancel := context.WithTimeout(cmd.Context(), completionPatience)
+	defer cancel()
+	env, _ := cmd.Flags().GetString("env") // "" when it has none
+	_, releases, err := recorded(ctx, arg, env)
+	if err != nil {
+		return nil
+	}
+	head, err := releases.Last(ctx)
+	if err != nil || head == nil {
+		return nil
+	}
+	lines, err := releases.Services(ctx, head)
+	if err != nil {
+		return nil
+	}
+	var names []string
+	for _, l := range lines {
+		if name := of(l); name != "" && l.Change != record.ChangeStop {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
 // releaseNames are the last releases of a stack, the newest first, each with
 // what came of it. A cluster that does not answer soon has none.
 func releaseNames(cmd *cobra.Command, arg string) []string {
-	ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(cmd.Context(), completionPatience)
 	defer cancel()
 	env, _ := cmd.Flags().GetString("env") // "" when it has none
 	_, releases, err := recorded(ctx, arg, env)

@@ -19,22 +19,31 @@ func newLogs(streams *IO) *cobra.Command {
 		Use:   "logs STACK SERVICE",
 		Short: "Print the logs of all instances of a service",
 		Long: `Print the logs of all instances of a service, each line with allocation and
-task before it.`,
+task before it.
+
+STACK is a directory, or the name of a stack whose source need not be here: the record
+of the newest release names the job. Before the first release the source is read.`,
 		Example: "  drover logs ocis gateway -e prod",
 		Args:    exactArgs(2, "STACK and SERVICE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			flags.services = []string{args[1]}
-			s, jobs, err := flags.load(cmd.Context(), args[0])
+			r, err := flags.running(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			jobs, at, err := r.jobs(cmd.Context())
 			if err != nil {
 				return err
 			}
 			switch {
+			case len(jobs) == 0 && len(flags.targets) == 0:
+				return usagef("service %s of stack %s does not run", args[1], r.releases.Stack())
 			case len(jobs) == 0:
 				return usagef("service %s does not run in target %s", args[1], strings.Join(flags.targets, ", "))
 			case len(jobs) > 1:
 				return usagef("service %s runs in several targets; choose one of %s with --target", args[1], strings.Join(targetsOf(jobs), ", "))
 			}
-			clients, err := connectTargets(cmd.Context(), s, jobs, false)
+			clients, err := r.dial(cmd.Context(), at, jobs, false)
 			if err != nil {
 				return err
 			}
@@ -47,7 +56,7 @@ task before it.`,
 			})
 		},
 	}
-	flags.register(cmd)
+	flags.registerRunning(cmd)
 	_ = cmd.Flags().MarkHidden("service") // it is an argument here
 	fl := cmd.Flags()
 	fl.BoolVarP(&opts.Follow, "follow", "f", false, "go on with new lines until Ctrl-C")

@@ -111,7 +111,7 @@ func newSecretsList(streams *IO) *cobra.Command {
 		if err := oneOf("-o", format, "text", "json"); err != nil {
 			return err
 		}
-		o, err := openSecrets(ctx, &flags, args[0], false)
+		o, unread, err := openRecordedSecrets(ctx, &flags, args[0])
 		if err != nil {
 			return err
 		}
@@ -126,9 +126,10 @@ func newSecretsList(streams *IO) *cobra.Command {
 		fmt.Fprintln(w, "NAME\tTYPE\tSET\tAGE\t")
 		for _, l := range list {
 			kind, set, age, note := l.Type, "no", "-", l.Description
-			if kind == "" {
+			if kind == "" && unread == nil {
 				kind, note = "-", "not in the stack"
 			}
+			kind = dash(kind)
 			if l.Set {
 				set = "yes"
 			}
@@ -140,17 +141,48 @@ func newSecretsList(streams *IO) *cobra.Command {
 			}
 			fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", l.Name, kind, set, age, note)
 		}
-		return w.Flush()
+		if err := w.Flush(); err != nil || unread == nil {
+			return err
+		}
+		fmt.Fprintf(streams.Err, "Only stored secrets are shown, without their types: the source of stack %s cannot be read: %s\n", o.stack.Name, errorText(unread))
+		return nil
 	})
 	hideFlags(cmd, "target")
 	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
 	return cmd
 }
 
+// openRecordedSecrets is openSecrets for commands that only read, which do without
+// the source of the stack: unread is why it was not read, nil when it was.
+func openRecordedSecrets(ctx context.Context, flags *stackFlags, arg string) (o opened, unread, err error) {
+	o, err = openSecrets(ctx, flags, arg, false)
+	if err == nil || asClusterError(err) != nil {
+		return o, nil, err
+	}
+	unread = err
+	name, err := recordedStack(arg)
+	if err != nil {
+		return o, nil, unread
+	}
+	clients, r, err := recorded(ctx, arg, flags.environment)
+	if err != nil {
+		return o, nil, err
+	}
+	last, err := r.Last(ctx)
+	switch {
+	case err != nil:
+		return o, nil, err
+	case last == nil:
+		return o, nil, unread // a typo is told as before
+	}
+	o = opened{Secrets: record.OpenSecrets(clients.Nomad, name, r.Environment(), nil), client: clients.Nomad, stack: &stack.Stack{Name: name, Environment: r.Environment()}}
+	return o, unread, nil
+}
+
 func newSecretsShow(streams *IO) *cobra.Command {
 	var flags stackFlags
 	cmd := secretsCommand(&flags, "show STACK NAME", "Print the value of one secret", "  drover secrets show ocis admin_password -e prod", exactArgs(2, "STACK and NAME"), func(ctx context.Context, args []string) error {
-		o, err := openSecrets(ctx, &flags, args[0], false)
+		o, _, err := openRecordedSecrets(ctx, &flags, args[0])
 		if err != nil {
 			return err
 		}
@@ -252,7 +284,7 @@ func newSecretsExport(streams *IO) *cobra.Command {
 		if err := oneOf("-o", format, "yaml", "json"); err != nil {
 			return err
 		}
-		o, err := openSecrets(ctx, &flags, args[0], false)
+		o, _, err := openRecordedSecrets(ctx, &flags, args[0])
 		if err != nil {
 			return err
 		}

@@ -84,7 +84,12 @@ func (f *stackFlags) load(ctx context.Context, arg string) (*stack.Stack, []rend
 
 // stack is load without rendering.
 func (f *stackFlags) stack(ctx context.Context, arg string) (*stack.Stack, error) {
-	o := stack.Options{Path: arg, Environment: f.environment, Vars: f.vars, ValueFiles: f.valueFiles, Environ: os.Environ()}
+	return f.stackWith(ctx, arg, nil)
+}
+
+// stackWith is stack with values, as -var takes them, that -var overrides.
+func (f *stackFlags) stackWith(ctx context.Context, arg string, values []string) (*stack.Stack, error) {
+	o := stack.Options{Path: arg, Environment: f.environment, Vars: slices.Concat(values, f.vars), ValueFiles: f.valueFiles, Environ: os.Environ()}
 	info, err := os.Stat(arg)
 	// A directory that is no stack does not hide one that ships.
 	if err != nil || info.IsDir() && slices.Contains(jobs.Names(), arg) && !isStack(arg) {

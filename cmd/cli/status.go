@@ -17,7 +17,6 @@ import (
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
-	"github.com/drover-nomad/drover/stack"
 )
 
 func newStatus(streams *IO) *cobra.Command {
@@ -29,7 +28,10 @@ func newStatus(streams *IO) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "status STACK",
 		Short: "Show how the services of a stack are now",
-		Long: `Show how the services of a stack are now.
+		Long: `Show how the services of a stack are now: those that its newest release left
+running, by the record of the release. STACK is a directory, or the name of a stack
+whose source need not be here; values of variables are not needed. Before the first
+release the services of the source are shown.
 
 The first line is the newest release and, while somebody changes the stack, who.
 The exit code is 0 when every service is deployed, all its allocations are
@@ -46,15 +48,11 @@ that of the last look.`,
 			if err := oneOf("-o", format, "text", "json"); err != nil {
 				return err
 			}
-			s, jobs, err := flags.load(cmd.Context(), args[0])
+			r, err := flags.running(cmd.Context(), args[0])
 			if err != nil {
 				return err
 			}
-			clients, err := clientsOf(cmd.Context(), s, jobs, true, rollout.Reach)
-			if err != nil {
-				return err
-			}
-			read := func(ctx context.Context) (stackStatus, error) { return statusOf(ctx, clients, s, jobs) }
+			read := func(ctx context.Context) (stackStatus, error) { return statusOf(ctx, r) }
 			now, err := read(cmd.Context())
 			if err != nil {
 				return err
@@ -71,7 +69,7 @@ that of the last look.`,
 			return nil
 		},
 	}
-	flags.register(cmd)
+	flags.registerRunning(cmd)
 	fl := cmd.Flags()
 	fl.StringVarP(&format, "output", "o", "text", "text or json")
 	fl.BoolVarP(&watch, "watch", "w", false, "show it again whenever it changes, until Ctrl-C")
@@ -87,8 +85,20 @@ type stackStatus struct {
 	releaseStatus
 }
 
-func statusOf(ctx context.Context, clients map[string]rollout.Clients, s *stack.Stack, jobs []render.Job) (stackStatus, error) {
-	out := stackStatus{Stack: s.Name, Environment: s.Environment}
+func statusOf(ctx context.Context, r *running) (stackStatus, error) {
+	out := stackStatus{Stack: r.releases.Stack(), Environment: r.releases.Environment()}
+	var err error
+	if out.Release, out.Holder, err = r.releases.Now(ctx); err != nil {
+		return out, err
+	}
+	jobs, at, err := r.jobsOf(ctx, out.Release)
+	if err != nil {
+		return out, err
+	}
+	clients, err := r.dial(ctx, at, jobs, true)
+	if err != nil {
+		return out, err
+	}
 	targets := targetsOf(jobs)
 	parts := make([][]rollout.ServiceStatus, len(targets))
 	g, gctx := errgroup.WithContext(ctx)
@@ -103,11 +113,12 @@ func statusOf(ctx context.Context, clients map[string]rollout.Clients, s *stack.
 		return out, err
 	}
 	out.Services = slices.Concat(parts...)
-	var err error
-	if out.releaseStatus, err = releaseStatusOf(ctx, clients, s); err != nil {
-		return out, err
+	for i := range out.Services {
+		if st := &out.Services[i]; out.Release == nil && st.Status != statusMissing {
+			st.OK, st.Detail = false, "no release of this stack and environment made it"
+		}
 	}
-	out.OK = out.ok() && !slices.ContainsFunc(out.Services, func(st rollout.ServiceStatus) bool { return !st.OK })
+	out.OK = len(jobs) > 0 && out.ok() && !slices.ContainsFunc(out.Services, func(st rollout.ServiceStatus) bool { return !st.OK })
 	return out, nil
 }
 
@@ -119,6 +130,9 @@ func (s stackStatus) print(streams *IO, asJSON, redraw bool) error {
 	if redraw {
 		b.WriteString("\x1b[H\x1b[2J") // from the top of an empty screen
 	}
+	if s.Release == nil && s.Holder == nil {
+		fmt.Fprintf(&b, "stack %s has no release in environment %s; these are the services of its source\n\n", s.Stack, s.Environment)
+	}
 	s.releaseStatus.print(&b)
 	if err := printStatus(&b, s.Services); err != nil {
 		return err
@@ -126,6 +140,9 @@ func (s stackStatus) print(streams *IO, asJSON, redraw bool) error {
 	_, err := streams.Out.Write(b.Bytes())
 	return err
 }
+
+// statusMissing is the status of a job that Nomad does not have.
+const statusMissing = "missing"
 
 // statusPause is the time between two looks of a watch: each is some five
 // requests.
@@ -180,20 +197,6 @@ type releaseStatus struct {
 	Holder  *record.Holder  `json:"lock"`    // nil when nobody holds the lock
 }
 
-func releaseStatusOf(ctx context.Context, targets map[string]rollout.Clients, s *stack.Stack) (releaseStatus, error) {
-	var out releaseStatus
-	home, ok := targets[""]
-	if !ok {
-		var err error
-		if home, err = connect(ctx, false); err != nil {
-			return out, err
-		}
-	}
-	var err error
-	out.Release, out.Holder, err = record.OpenReleases(home.Nomad, s.Name, s.Environment).Now(ctx)
-	return out, err
-}
-
 // ok says that no release is half-way without anybody at it.
 func (s releaseStatus) ok() bool {
 	return s.Release == nil || s.Release.State != record.Unreadable && (!s.Release.State.Open() || s.Holder != nil)
@@ -220,7 +223,7 @@ func printStatus(out io.Writer, list []rollout.ServiceStatus) error {
 	fmt.Fprintln(w, "SERVICE\tSTATUS\tVERSION\tHEALTHY\tCHECKS\tAGE\t")
 	for _, st := range list {
 		version, healthy, checks, age := "-", "-", "-", "-"
-		if st.Status != "missing" {
+		if st.Status != statusMissing {
 			version = fmt.Sprint(st.Version)
 			healthy = fmt.Sprintf("%d/%d", st.Healthy, st.Desired)
 		}

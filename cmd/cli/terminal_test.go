@@ -231,7 +231,7 @@ func requests(t *testing.T, env []string) {
 	for _, step := range []struct {
 		command string
 		most    int
-	}{{"deploy", 10000}, {"status", 5}, {"plan", services + 7}} {
+	}{{"deploy", 10000}, {"status", services + 7}, {"plan", services + 7}} {
 		mu.Lock()
 		seen = nil
 		mu.Unlock()

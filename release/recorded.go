@@ -1,0 +1,115 @@
+package release
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// Recorded is what the newest release of a stack left in the cluster, by its
+// record alone.
+type Recorded struct {
+	Head    *record.Release
+	Targets []*stack.Target
+	Jobs    []render.Job // with their specs, in the order of the release
+}
+
+// Inventory reads what runs from the record of a stack, without its source. It
+// keeps the job specs that it has read, which never change. It is for one
+// goroutine at a time.
+type Inventory struct {
+	releases *record.Releases
+	specs    map[string]render.Job // by digest
+}
+
+// NewInventory makes no request.
+func NewInventory(releases *record.Releases) *Inventory {
+	return &Inventory{releases: releases, specs: map[string]render.Job{}}
+}
+
+// Read returns what head left of the jobs that keep accepts; keep may be nil for
+// all. A job that the release is still to create is part of it.
+func (inv *Inventory) Read(ctx context.Context, head *record.Release, keep func(record.Service) bool) (*Recorded, error) {
+	req, err := requestOf(head)
+	if err != nil {
+		return nil, err
+	}
+	lines, err := inv.releases.Services(ctx, head)
+	if err != nil {
+		return nil, err
+	}
+	lines = slices.DeleteFunc(lines, func(l record.Service) bool { return keep != nil && !keep(l) })
+	var expected []record.Service
+	var digests []string
+	for _, l := range lines {
+		runs, digest := expects(head, l)
+		if !runs {
+			continue
+		}
+		expected, digests = append(expected, l), append(digests, digest)
+	}
+	var missing []string
+	for _, d := range digests {
+		if _, read := inv.specs[d]; !read && d != "" && !slices.Contains(missing, d) {
+			missing = append(missing, d)
+		}
+	}
+	read := make([]render.Job, len(missing))
+	err = each(len(missing), func(i int) (err error) {
+		read[i], err = readSpec(ctx, inv.releases, missing[i])
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for i, d := range missing {
+		inv.specs[d] = read[i]
+	}
+	out := &Recorded{Head: head, Targets: req.Targets}
+	for i, l := range expected {
+		if digests[i] == "" {
+			out.Jobs = append(out.Jobs, named(l))
+			continue
+		}
+		out.Jobs = append(out.Jobs, ofLine(inv.specs[digests[i]], l, l.Counts))
+	}
+	return out, nil
+}
+
+// expects reports whether there should be a job after a release, and the digest
+// of its spec, "" when that is not known.
+func expects(h *record.Release, l record.Service) (runs bool, digest string) {
+	if lo := left(l); lo.runs {
+		return true, lo.digest
+	}
+	// What it is still to create, or failed to.
+	pending := l.Change == record.ChangeCreate && l.Spec != "" && l.Step == record.StepPending
+	return pending && h.State != record.Reverted && h.State != record.Aborted && h.State != record.RevertFailed && h.State != record.Reverting, l.Spec
+}
+
+// Checks returns the checks of the stack as a release recorded them. It reports
+// false for a stack without checks, and for a release that an older drover made or
+// tidied.
+func Checks(ctx context.Context, releases *record.Releases, head *record.Release) ([]*stack.Check, bool, error) {
+	if head.Checks == "" {
+		return nil, false, nil
+	}
+	b, err := releases.Blob(ctx, head.Checks)
+	if errors.Is(err, record.ErrMissing) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	var checks []*stack.Check
+	if err := json.Unmarshal(b.Values, &checks); err != nil {
+		return nil, false, fmt.Errorf("the checks of release %d are not readable: %w", head.Number, err)
+	}
+	return checks, true, nil
+}
