@@ -33,7 +33,7 @@ func (r *renderer) compose(u unit) (*sourceMap, hcl.Diagnostics) {
 		return nil, m.diags
 	}
 
-	refs := references{vars: map[string]hcl.Range{}, locals: map[string]hcl.Range{}}
+	refs := references{vars: map[string]hcl.Range{}, locals: map[string]hcl.Range{}, drover: map[string]hcl.Range{}}
 	refs.body(job.body)
 	// Locals refer to locals: follow them until nothing new is named.
 	carried := &body{}
@@ -71,6 +71,7 @@ func (r *renderer) compose(u unit) (*sourceMap, hcl.Diagnostics) {
 			diags = append(diags, unknownReference("var", name, refs.vars[name], known))
 		}
 	}
+	diags = append(diags, r.checkDrover(refs.drover, locals)...)
 	if diags.HasErrors() {
 		return nil, diags
 	}
@@ -85,16 +86,20 @@ func (r *renderer) compose(u unit) (*sourceMap, hcl.Diagnostics) {
 		}
 		e.node(valued, 0)
 	}
-	if len(carried.items) > 0 {
+	if len(carried.items)+len(refs.drover) > 0 {
 		e.newline()
 		if e.buf.Len() > 0 {
 			e.buf.WriteByte('\n')
 		}
 		e.buf.WriteString("locals {\n")
+		e.buf.WriteString(r.droverLocals(refs.drover))
 		e.body(carried, 1)
 		e.buf.WriteString("}\n\n")
 	}
 	e.node(job, 0)
+	if len(refs.drover) > 0 {
+		return substituteDrover(e.sourceMap()), nil
+	}
 	return e.sourceMap(), nil
 }
 
@@ -276,13 +281,13 @@ func sameValue(e hclsyntax.Expression, v cty.Value) bool {
 
 // references collects the names that expressions refer to, each with the
 // place of its first use.
-type references struct{ vars, locals map[string]hcl.Range }
+type references struct{ vars, locals, drover map[string]hcl.Range }
 
-// A reference is a use of var.NAME or local.NAME.
+// A reference is a use of var.NAME, local.NAME or drover.NAME.
 type reference struct {
-	local bool
-	name  string
-	rng   hcl.Range
+	root string // var, local or drover
+	name string
+	rng  hcl.Range
 }
 
 func (r references) body(b *body) {
@@ -297,10 +302,7 @@ func (r references) body(b *body) {
 
 func (r references) add(refs []reference) {
 	for _, ref := range refs {
-		into := r.vars
-		if ref.local {
-			into = r.locals
-		}
+		into := map[string]map[string]hcl.Range{"var": r.vars, "local": r.locals, droverRoot: r.drover}[ref.root]
 		if _, known := into[ref.name]; !known {
 			into[ref.name] = ref.rng
 		}
@@ -311,11 +313,15 @@ func referencesOf(e hclsyntax.Expression) []reference {
 	var out []reference
 	for _, t := range e.Variables() {
 		root := t.RootName()
+		if root == droverRoot {
+			out = append(out, droverReference(t))
+			continue
+		}
 		if len(t) < 2 || root != "var" && root != "local" {
 			continue
 		}
 		if a, ok := t[1].(hcl.TraverseAttr); ok {
-			out = append(out, reference{local: root == "local", name: a.Name, rng: t.SourceRange()})
+			out = append(out, reference{root: root, name: a.Name, rng: t.SourceRange()})
 		}
 	}
 	return out

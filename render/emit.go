@@ -128,9 +128,15 @@ func (e *emitter) sourceMap() *sourceMap {
 	return &sourceMap{text: e.buf.Bytes(), segs: e.segs}
 }
 
+// segmentAt returns the index of the segment that an offset is in, -1 before the
+// first.
+func segmentAt(segs []segment, off int) int {
+	return sort.Search(len(segs), func(i int) bool { return segs[i].out > off }) - 1
+}
+
 // at maps an offset of the merged text to a position in a layer.
 func (m *sourceMap) at(off int) (string, hcl.Pos, bool) {
-	i := sort.Search(len(m.segs), func(i int) bool { return m.segs[i].out > off }) - 1
+	i := segmentAt(m.segs, off)
 	if i < 0 {
 		i = 0
 	}

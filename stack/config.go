@@ -379,6 +379,6 @@ func cycle(services []*Service, byName map[string]*Service, waits map[string]int
 	return diag
 }
 
-func evalContext(vars map[string]cty.Value, funcs map[string]function) *hcl.EvalContext {
-	return &hcl.EvalContext{Variables: map[string]cty.Value{"var": cty.ObjectVal(vars)}, Functions: funcs}
+func (s *Stack) evalContext(vars map[string]cty.Value, funcs map[string]function) *hcl.EvalContext {
+	return &hcl.EvalContext{Variables: map[string]cty.Value{"var": cty.ObjectVal(vars), DroverObject: s.droverObject()}, Functions: funcs}
 }

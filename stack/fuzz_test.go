@@ -91,7 +91,7 @@ func FuzzValues(f *testing.F) {
 			if err := os.WriteFile(file, []byte(src), 0o600); err != nil {
 				t.Fatal(err)
 			}
-			values, diags := fileValues(file)
+			values, diags := (&Stack{}).fileValues(file)
 			byName := map[string]given{}
 			for _, g := range values {
 				byName[g.name] = g

@@ -2,6 +2,7 @@ package stack
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -134,6 +135,11 @@ func (l *loader) load(ctx context.Context) (hcl.Diagnostics, error) {
 		if config, err = l.read(ConfigFile); err != nil {
 			return nil, err
 		}
+		if config != nil {
+			if f, ds := config.Parse(); !ds.HasErrors() { // what is wrong with it is said below
+				s.Name = cmp.Or(stackLabel(f), s.Name)
+			}
+		}
 		if s.Variables, err = l.read(VariablesFile); err != nil {
 			return nil, err
 		}
@@ -171,7 +177,7 @@ func (l *loader) load(ctx context.Context) (hcl.Diagnostics, error) {
 
 	vals := append(envGiven, environValues(l.Environ)...)
 	for _, name := range l.ValueFiles {
-		vs, ds := fileValues(name)
+		vs, ds := s.fileValues(name)
 		diags = append(diags, ds...)
 		vals = append(vals, vs...)
 	}
@@ -194,7 +200,7 @@ func (l *loader) load(ctx context.Context) (hcl.Diagnostics, error) {
 			return diags, nil
 		}
 		dir := s.Dir
-		diags = append(diags, s.config(f.Body, evalContext(sharedVals, jobspec2.Functions(dir, dir != "")))...)
+		diags = append(diags, s.config(f.Body, s.evalContext(sharedVals, jobspec2.Functions(dir, dir != "")))...)
 		diags = append(diags, l.matchFiles(files)...)
 	case l.single == "":
 		for _, f := range files {
@@ -216,9 +222,9 @@ func (l *loader) load(ctx context.Context) (hcl.Diagnostics, error) {
 	}
 	if !diags.HasErrors() {
 		dir := s.Dir
-		diags = append(diags, s.environment(l.env, evalContext(sharedVals, jobspec2.Functions(dir, dir != "")), time.Now())...)
+		diags = append(diags, s.environment(l.env, s.evalContext(sharedVals, jobspec2.Functions(dir, dir != "")), time.Now())...)
 	}
-	if l.single != "" && s.Overlay == nil && !slices.ContainsFunc(l.ValueFiles, isYAML) {
+	if l.single != "" && s.Overlay == nil && !slices.ContainsFunc(l.ValueFiles, isYAML) && !l.namesDrover() {
 		s.Plain = &Plain{Vars: l.Vars, VarFiles: l.ValueFiles, Environ: l.Environ}
 	}
 	return diags, nil
@@ -238,6 +244,20 @@ func (l *loader) mentioned(shared declarations, files []string) []string {
 	return names
 }
 
+// namesDrover reports whether the single job file, or a file of values, may name
+// drover.stack or drover.environment, which Nomad does not know.
+func (l *loader) namesDrover() bool {
+	for _, svc := range l.s.Services {
+		if svc.Layer != nil && !isJSON(svc.Layer.Src) && usesDrover(svc.Layer.Src) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(l.ValueFiles, func(name string) bool {
+		src, err := os.ReadFile(name)
+		return err == nil && usesDrover(src)
+	})
+}
+
 func isYAML(name string) bool {
 	ext := strings.ToLower(filepath.Ext(name))
 	return ext == ".yaml" || ext == ".yml"
@@ -247,9 +267,9 @@ func isYAML(name string) bool {
 func (l *loader) services(ctx context.Context, shared declarations, sharedVals map[string]cty.Value, vals []given) (hcl.Diagnostics, error) {
 	s := l.s
 	var diags hcl.Diagnostics
-	known := map[string]bool{}
-	for name := range shared {
-		known[name] = true
+	known, defaults := map[string]bool{}, map[string]bool{}
+	for name, d := range shared {
+		known[name], defaults[name] = true, d.def != nil
 	}
 	s.Values = maps.Clone(sharedVals)
 	own := map[string][]*Service{} // variables that services declare
@@ -280,7 +300,7 @@ func (l *loader) services(ctx context.Context, shared declarations, sharedVals m
 		for name, d := range ownDecls {
 			if shared[name] != d {
 				changed[name] = d
-				known[name] = true
+				known[name], defaults[name] = true, defaults[name] || d.def != nil
 				own[name] = append(own[name], svc)
 			}
 		}
@@ -292,6 +312,7 @@ func (l *loader) services(ctx context.Context, shared declarations, sharedVals m
 		svc.Values = maps.Clone(sharedVals)
 		maps.Copy(svc.Values, ownVals)
 	}
+	s.ProcessValues = processValues(known, vals, func(name string) bool { return defaults[name] })
 	for name, svcs := range own {
 		first := svcs[0].Values[name]
 		same := !slices.ContainsFunc(svcs, func(svc *Service) bool {
@@ -416,7 +437,7 @@ func (l *loader) environment() ([]given, hcl.Diagnostics, error) {
 				diags = append(diags, errAt(a.SrcRange, fmt.Sprintf("Variable %q is set twice", name), "It is already set at "+place(first)+"."))
 			}
 			seen[name] = a.SrcRange
-			v, ds := a.Expr.Value(&hcl.EvalContext{Functions: jobspec2.Functions(s.Dir, s.Dir != "")})
+			v, ds := a.Expr.Value(&hcl.EvalContext{Variables: map[string]cty.Value{DroverObject: s.droverObject()}, Functions: jobspec2.Functions(s.Dir, s.Dir != "")})
 			diags = append(diags, ds...)
 			rng := a.Expr.Range()
 			vals = append(vals, given{name: name, value: v, rng: &rng, at: a.NameRange.Ptr(), from: "environment " + s.Environment})

@@ -60,6 +60,10 @@ type Stack struct {
 	// values stands here as SERVICE.NAME.
 	Values map[string]cty.Value
 
+	// ProcessValues are those of the variables that come from the environment of
+	// the process.
+	ProcessValues []ProcessValue `json:"-"`
+
 	// SecretVariables are the names of those variables that secrets are passed
 	// with which a stack may hold in clear: keys of external account bindings
 	// and credentials of checks. See [Stack.PublicValues].

@@ -367,6 +367,41 @@ func environValues(environ []string) []given {
 	return out
 }
 
+// ProcessValue is a variable of the stack whose value comes from the environment
+// of the process, as NOMAD_VAR_x.
+type ProcessValue struct {
+	Variable string `json:"variable"`
+	From     string `json:"from"` // name of the environment variable
+	// Overrides is what would have set the variable otherwise: "environment prod"
+	// or "its default"; "" when nothing would.
+	Overrides string `json:"overrides,omitempty"`
+}
+
+// processValues returns the variables, of those that are declared, whose value
+// comes from the environment of the process, ordered by name. A value that a
+// file or flag overrides is not among them.
+func processValues(declared map[string]bool, vals []given, hasDefault func(string) bool) []ProcessValue {
+	before, last := map[string]given{}, map[string]given{}
+	for _, g := range vals {
+		if declared[g.name] {
+			before[g.name], last[g.name] = last[g.name], g
+		}
+	}
+	var out []ProcessValue
+	for _, name := range slices.Sorted(maps.Keys(last)) {
+		g := last[name]
+		if !g.lax {
+			continue
+		}
+		v := ProcessValue{Variable: name, From: g.from, Overrides: before[name].from}
+		if v.Overrides == "" && hasDefault(name) {
+			v.Overrides = "its default"
+		}
+		out = append(out, v)
+	}
+	return out
+}
+
 // argValues are the -var k=v.
 func argValues(args []string) ([]given, hcl.Diagnostics) {
 	var out []given
@@ -383,7 +418,7 @@ func argValues(args []string) ([]given, hcl.Diagnostics) {
 }
 
 // fileValues reads a file of -var-file or -values: HCL, JSON or YAML.
-func fileValues(path string) ([]given, hcl.Diagnostics) {
+func (s *Stack) fileValues(path string) ([]given, hcl.Diagnostics) {
 	src, err := os.ReadFile(path)
 	if err != nil {
 		return nil, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: "Cannot read the file of values", Detail: err.Error() + "."}}
@@ -402,10 +437,13 @@ func fileValues(path string) ([]given, hcl.Diagnostics) {
 	if diags.HasErrors() {
 		return nil, diags
 	}
-	return attributeValues(f.Body, path)
+	if _, native := f.Body.(*hclsyntax.Body); !native {
+		return attributeValues(f.Body, path, nil) // with a context, HCL takes strings of JSON for templates
+	}
+	return attributeValues(f.Body, path, &hcl.EvalContext{Variables: map[string]cty.Value{DroverObject: s.droverObject()}})
 }
 
-func attributeValues(body hcl.Body, from string) ([]given, hcl.Diagnostics) {
+func attributeValues(body hcl.Body, from string, ctx *hcl.EvalContext) ([]given, hcl.Diagnostics) {
 	if b, ok := body.(*hclsyntax.Body); ok && len(b.Blocks) > 0 {
 		return nil, hcl.Diagnostics{errAt(b.Blocks[0].DefRange(), "A file of values holds no blocks",
 			"Write NAME = VALUE; variables are declared in variables.hcl or in the job file.")}
@@ -417,7 +455,7 @@ func attributeValues(body hcl.Body, from string) ([]given, hcl.Diagnostics) {
 	var out []given
 	for _, name := range slices.Sorted(maps.Keys(attrs)) {
 		a := attrs[name]
-		v, ds := a.Expr.Value(nil)
+		v, ds := a.Expr.Value(ctx)
 		diags = append(diags, ds...)
 		rng := a.Expr.Range()
 		if rng.Filename == "" {
