@@ -75,9 +75,11 @@ func (d *Deployer) Drift(ctx context.Context) ([]Drift, *record.Release, error) 
 	return append(out, extra...), head, err
 }
 
-// Again asks for what the last good release left, as it is recorded.
+// Again asks for what the last good release left, as it is recorded. It prunes
+// nothing: jobs that a later release left keep running.
 func (d *Deployer) Again(ctx context.Context) (Request, error) {
 	_, req, err := d.lastGood(ctx)
+	req.Partial = true
 	return req, err
 }
 

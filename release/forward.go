@@ -48,6 +48,9 @@ func (d *Deployer) Deploy(ctx context.Context, p *Plan, agree func(*Plan) error)
 		}
 		return (&run{d: d, plan: p}).forward(ctx), nil
 	}
+	if err := p.PruneAllowed(); err != nil {
+		return Result{}, err
+	}
 	l, waited, err := d.lock(ctx, d.LockWait)
 	if err != nil {
 		return Result{}, err
@@ -68,6 +71,9 @@ func (d *Deployer) Deploy(ctx context.Context, p *Plan, agree func(*Plan) error)
 			if err := agree(p); err != nil {
 				return Result{}, err
 			}
+		}
+		if err := p.PruneAllowed(); err != nil {
+			return Result{}, err
 		}
 	}
 	if missing := p.secrets; missing != nil && len(missing.Missing) > 0 {

@@ -38,6 +38,9 @@ type Request struct {
 	OnFailure string // one of the constants, or "" for the default
 	TakeOver  bool   // a release that is in the way is abandoned
 	Adopt     bool   // jobs of others under our IDs are taken over
+	// Prune allows to stop running jobs that are not in the stack any more; see
+	// also Plan.AllowPrune.
+	Prune bool
 	// Forget are targets that are not in the environment any more and whose
 	// jobs are neither stopped nor recorded any longer.
 	Forget []string
@@ -100,6 +103,7 @@ type Plan struct {
 	secrets   *record.SecretChanges     // nil when there are no secrets
 
 	withoutSecrets bool // the token may not read those of jobs: they stay as they are
+	prune          bool // see AllowPrune
 }
 
 // Part is what a wave does in one target.
@@ -127,8 +131,9 @@ type Change struct {
 	Wave string `json:"wave,omitempty"`
 }
 
-// Changes are all that the release would do, by wave and in the order of the
-// services; what is not in the stack any more stops at the end.
+// Changes returns all that the release would do: first the jobs that stop
+// because they are not in the stack any more, although they stop last; then the
+// others by wave, in the order of the services.
 func (p *Plan) Changes() []Change {
 	var out, stops []Change
 	for _, part := range p.Parts {
@@ -141,7 +146,20 @@ func (p *Plan) Changes() []Change {
 			}
 		}
 	}
-	return append(out, stops...)
+	for i := range stops {
+		stops[i].RenamedTo = renamed(stops[i], out)
+	}
+	return append(stops, out...)
+}
+
+// renamed returns the job that is created for the service of a job that stops.
+func renamed(stop Change, others []Change) string {
+	for _, c := range others {
+		if c.Service == stop.Service && c.Target == stop.Target && c.Action == rollout.ActionCreate {
+			return c.JobID
+		}
+	}
+	return ""
 }
 
 // Rollouts are the plans of all targets and waves.

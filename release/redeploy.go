@@ -23,7 +23,7 @@ func (d *Deployer) Redeploy(ctx context.Context, services []string, now time.Tim
 	if err != nil {
 		return req, err
 	}
-	req.Kind, req.Of = KindRedeploy, head.Number
+	req.Kind, req.Of, req.Partial = KindRedeploy, head.Number, true // it prunes nothing
 	var known []string
 	hit := 0
 	stamp := now.UTC().Format(time.RFC3339)

@@ -345,25 +345,30 @@ func (r *run) promote(ctx context.Context) error {
 	})
 }
 
-// Rollback asks for what release number left, or with 0 the last good one
-// before the newest.
+// Rollback asks for what release number left, or with 0 the newest good one
+// before what runs.
 func (d *Deployer) Rollback(ctx context.Context, number int) (Request, error) {
 	heads, err := d.Releases.List(ctx)
 	if err != nil {
 		return Request{}, err
 	}
-	var to *record.Release
-	for i, h := range heads {
-		if number == h.Number || number == 0 && h.State == record.Done && i > 0 {
+	var to, runs *record.Release
+	if number == 0 {
+		to, runs = goodBefore(heads)
+	}
+	for _, h := range heads {
+		if number == h.Number {
 			to = h
-			break
 		}
 	}
 	switch {
 	case len(heads) == 0:
 		return Request{}, fmt.Errorf("stack %s (environment %s) has %w", d.Releases.Stack(), d.Releases.Environment(), record.ErrNoRelease)
 	case to == nil && number == 0:
-		return Request{}, fmt.Errorf("there is no good release before release %d to go back to", heads[0].Number)
+		if runs == nil {
+			runs = heads[0]
+		}
+		return Request{}, fmt.Errorf("there is no good release before release %d to go back to", runs.Number)
 	case to == nil:
 		return Request{}, fmt.Errorf("there is %w: %d; there are %s", record.ErrNoRelease, number, numbers(heads))
 	case to.State == record.Unreadable:

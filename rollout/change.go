@@ -37,6 +37,12 @@ type Change struct {
 
 	// Retry: the spec is the registered one, whose deployment has failed.
 	Retry bool `json:"retry,omitempty"`
+	// Running reports whether a job that stops runs now: it has running
+	// allocations, or it starts others by itself.
+	Running bool `json:"running,omitempty"`
+	// RenamedTo is the job that is created for the same service while this one
+	// stops; "" when there is none.
+	RenamedTo string `json:"renamed_to,omitempty"`
 
 	Groups []GroupChange `json:"groups,omitempty"` // by name; none for periodic and parameterized jobs
 	Diff   []FieldChange `json:"diff,omitempty"`   // none for a new job
@@ -115,7 +121,7 @@ func (p *Plan) Changes() []Change {
 func (f Former) change() Change {
 	return Change{
 		Service: f.Service, Target: f.Target, JobID: f.JobID, Namespace: f.Namespace, Region: f.Region, Index: f.index,
-		Action: ActionStop, Reason: "not in the stack any more",
+		Action: ActionStop, Reason: "not in the stack any more", Running: f.running,
 	}
 }
 

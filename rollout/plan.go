@@ -318,7 +318,7 @@ func (p *Plan) findFormer(ctx context.Context, former []Former) error {
 		case err != nil:
 			return fmt.Errorf("reading job %q: %w", f.JobID, err)
 		}
-		f.index = deref(job.JobModifyIndex, 0)
+		f.index, f.running = deref(job.JobModifyIndex, 0), deref(job.Status, "") == "running"
 		// A child of a periodic or dispatched job is its parent's.
 		there[i] = !deref(job.Stop, false) && deref(job.ParentID, "") == ""
 		return nil

@@ -184,7 +184,8 @@ type Former struct {
 	Namespace string // "" for the client's own
 	Region    string
 
-	index uint64 // its JobModifyIndex now
+	index   uint64 // its JobModifyIndex now
+	running bool   // its status in Nomad
 }
 
 // step is one service on its way.

@@ -29,14 +29,17 @@ func again(streams *IO, cmd *cobra.Command, replace bool, ask func(context.Conte
 		if err != nil {
 			return releaseError(err)
 		}
-		req.Message, req.OnFailure, req.TakeOver = flags.message, flags.onFailure, takeOver
+		req.Message, req.OnFailure, req.TakeOver, req.Prune = flags.message, flags.onFailure, takeOver, flags.prune
 		req.AllowUnplaceable = flags.allowUnplaceable
-		_, err = makeRelease(cmd.Context(), d, req, view, nil, replace)
+		_, err = makeRelease(cmd.Context(), d, req, view, nil, replace, map[string]bool{})
 		return err
 	}
 	envFlag(cmd, &env)
 	flags.register(cmd, 0)
 	flags.registerNew(cmd)
+	if replace {
+		pruneFlags(cmd, &flags.prune)
+	}
 	cmd.Flags().BoolVar(&takeOver, "take-over", false, "leave a release that was interrupted as it is")
 	return cmd
 }
@@ -45,9 +48,11 @@ func newRollback(streams *IO) *cobra.Command {
 	return again(streams, &cobra.Command{
 		Use:   "rollback STACK [RELEASE]",
 		Short: "Go back to an earlier release",
-		Long: `Go back to an earlier release: the one given, or the last good one before the
-newest. Its job specs are registered again from the record, with the same checks
-as a deploy, and make a new release. Services that came later are stopped.
+		Long: `Go back to an earlier release: the one given, or the newest good one before what
+runs. After a rollback that is an older one still, not the release that was left.
+Its job specs are registered again from the record, with the same checks
+as a deploy, and make a new release. Services that came later are stopped; if one
+of them runs, this asks on a terminal, and needs --prune elsewhere.
 
 The source of the stack is not needed, and neither are Nomad's own job versions:
 a rollback works after 'nomad job stop -purge' and 'nomad system gc'. It takes

@@ -38,7 +38,8 @@ func newDeploy(streams *IO) *cobra.Command {
 Each service is submitted when everything it depends on is healthy in Nomad and
 passing in Consul; independent services go in parallel. What has not changed is
 left alone. Services that the last release had and the stack has no more are
-stopped when all others are healthy. The exit code tells the outcome: see 'drover
+stopped when all others are healthy. If one of them runs, this asks on a terminal,
+and needs --prune elsewhere; a saved plan has been looked at. The exit code tells the outcome: see 'drover
 help exit-codes'.
 
 What is done is recorded as a release: see 'drover history'. One deploy at a time
@@ -69,7 +70,10 @@ at all when anything in the cluster has moved since.`,
 			if err != nil {
 				return err
 			}
-			main := s
+			if rel.format != "json" {
+				sayProcessValues(streams.Err, s.ProcessValues)
+			}
+			main, seen := s, map[string]bool{}
 			do := func(s *stack.Stack, jobs []render.Job, saved *rollout.Saved, checkOnly bool) (int, error) {
 				values, err := valuesOf(s)
 				if err != nil {
@@ -82,7 +86,8 @@ at all when anything in the cluster has moved since.`,
 				}
 				req.AllowUnplaceable = rel.allowUnplaceable
 				req.Message, req.OnFailure, req.TakeOver, req.Forget = rel.message, rel.onFailure, takeOver, forget
-				return deploy(cmd, streams, s, req, saved, rel, createVolumes, checkOnly)
+				req.Prune = rel.prune || saved != nil // which was looked at
+				return deploy(cmd, streams, s, req, saved, rel, createVolumes, checkOnly, seen)
 			}
 			run := func(s *stack.Stack, jobs []render.Job, saved *rollout.Saved) (int, error) {
 				return do(s, jobs, saved, false)
@@ -106,6 +111,7 @@ at all when anything in the cluster has moved since.`,
 	fl := cmd.Flags()
 	fl.BoolVar(&rel.rollout.Replace, "replace", false, "stop and create again jobs whose change Nomad refuses, such as one of type")
 	fl.BoolVar(&takeOver, "take-over", false, "leave a release that was interrupted as it is, and go on from there")
+	pruneFlags(cmd, &rel.prune)
 	forgetFlag(cmd, &forget)
 	fl.BoolVar(&createVolumes, "create-volumes", false, "create the host volumes that are missing")
 	return cmd
@@ -127,7 +133,7 @@ func valuesOf(s *stack.Stack) (json.RawMessage, error) {
 
 // deploy returns the number of the release, 0 when none was needed. With
 // checkOnly it does everything up to the first write, and prints nothing.
-func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request, saved *rollout.Saved, rel releaseFlags, createVolumes, checkOnly bool) (int, error) {
+func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request, saved *rollout.Saved, rel releaseFlags, createVolumes, checkOnly bool, seen map[string]bool) (int, error) {
 	ctx, jobs := cmd.Context(), req.Jobs
 	targets, err := connectTargets(ctx, s, jobs, true)
 	if err != nil {
@@ -202,9 +208,13 @@ func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request
 		if err == nil {
 			err = allowed(p, agree, d.Rollout.Replace || saved != nil)
 		}
+		if err == nil && p.PruneAllowed() != nil {
+			view.planned(p)
+			err = confirmPrune(view, p, seen)
+		}
 		return 0, releaseError(err)
 	}
-	return makeRelease(ctx, d, req, view, agree, saved != nil)
+	return makeRelease(ctx, d, req, view, agree, saved != nil, seen)
 }
 
 // createVolumesIn makes those of all targets side by side, for a node takes a
@@ -228,18 +238,24 @@ func createVolumesIn(ctx context.Context, targets map[string]rollout.Clients, mi
 }
 
 // makeRelease plans and makes a release, and returns its number, 0 when none was
-// needed. agree says whether the plan is what was asked for.
-func makeRelease(ctx context.Context, d *release.Deployer, req release.Request, view *deployView, agree func(*release.Plan) error, replace bool) (int, error) {
+// needed. agree says whether the plan is what was asked for; seen has the running
+// jobs whose stop was agreed to, and gets those that are now.
+func makeRelease(ctx context.Context, d *release.Deployer, req release.Request, view *deployView, agree func(*release.Plan) error, replace bool, seen map[string]bool) (int, error) {
 	d.Emit = view.event
 	d.Rollout.Replace = d.Rollout.Replace || replace
-	allowed := func(p *release.Plan) error { return allowed(p, agree, replace) }
-	p, err := d.Plan(ctx, req)
-	if err == nil {
-		err = allowed(p)
+	allowed := func(p *release.Plan) error {
+		if err := allowed(p, agree, replace); err != nil {
+			return err
+		}
+		return confirmPrune(view, p, seen)
 	}
+	p, err := d.Plan(ctx, req)
 	var res release.Result
 	if err == nil {
 		view.planned(p)
+		err = allowed(p)
+	}
+	if err == nil {
 		res, err = d.Deploy(ctx, p, func(p *release.Plan) error {
 			view.planned(p)
 			return allowed(p)
@@ -288,6 +304,30 @@ func checkNamespaces(ctx context.Context, home rollout.Clients, targets map[stri
 		return errRefused{err, exitUsage}
 	}
 	return err
+}
+
+// confirmPrune asks on a terminal whether the running jobs that are not in the
+// stack any more may stop, unless they are among seen, to which it adds them.
+func confirmPrune(view *deployView, p *release.Plan, seen map[string]bool) error {
+	err := p.PruneAllowed()
+	if err == nil {
+		return nil
+	}
+	jobs := p.Prunes()
+	id := func(c release.Change) string { return c.Target + "/" + c.Namespace + "/" + c.JobID }
+	if slices.ContainsFunc(jobs, func(c release.Change) bool { return !seen[id(c)] }) {
+		if !view.io.Ask || view.asJSON {
+			return err
+		}
+		if err := confirm(view.io, false, "Stop "+count(len(jobs), "running job")+"?"); err != nil {
+			return err
+		}
+	}
+	for _, c := range jobs {
+		seen[id(c)] = true
+	}
+	p.AllowPrune()
+	return nil
 }
 
 type errVolumes []rollout.MissingVolume

@@ -66,6 +66,14 @@ func (v *deployView) planned(p *release.Plan) {
 			}
 		}
 	}
+	for _, c := range p.Prunes() {
+		if c.RenamedTo != "" {
+			v.line("%s: the service becomes job %s: did a variable rename it?", c.Service, c.RenamedTo)
+		}
+	}
+	for _, j := range p.Spared() {
+		v.line("%s: job %s is not in the stack any more and keeps running: it belongs to %s", j.Service, j.JobID, j.Owner)
+	}
 	for _, name := range p.Forgotten() {
 		v.line("%s is left as it is, and forgotten", name)
 	}

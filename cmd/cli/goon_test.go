@@ -84,7 +84,7 @@ func historyKept(t *testing.T, env []string) {
 	w.drover(exitOK, "resume", w.name)
 	kept(3, 4)
 	w.drover(exitOK, "rollback", w.name, "--history-max", "3")
-	w.drover(exitOK, "rollback", w.name)
+	w.drover(exitOK, "rollback", w.name, "4")
 	kept(4, 5, 6)
 	// An older record does not say it.
 	if _, err := w.releases().Change(t.Context(), 6, func(h *record.Release) error { h.Keep = 0; return nil }); err != nil {
@@ -177,7 +177,7 @@ func carriedOn(t *testing.T, env []string) {
 	w.drover(exitOK, "drift", w.name)
 	w.drover(exitOK, "redeploy", w.name, "b")
 	w.write(svc{name: "a", value: "3"})
-	w.want(w.drover(exitOK, "deploy", w.dir), "b: stopped")
+	w.want(w.drover(exitOK, "deploy", w.dir, "--prune"), "b: stopped")
 	w.drover(exitOK, "rollback", w.name, "2")
 	if w.value("a") != "2" || w.value("b") != "1" {
 		t.Errorf("a %s, b %s", w.value("a"), w.value("b"))

@@ -21,6 +21,9 @@ func TestOwnersOnCluster(t *testing.T) {
 		"a job of another environment is refused":       refusesForeignEnvironment,
 		"an identical job of another record is refused": refusesIdenticalJob,
 		"a job that another record owns does not stop":  sparesForeignJob,
+		"two environments run side by side":             runsSideBySide,
+		"a running job stops only if its plan was seen": prunesWhatWasSeen,
+		"a redeploy stops no job":                       redeployPrunesNothing,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -160,4 +163,30 @@ func sparesForeignJob(t *testing.T, env []string) {
 	if got := w.running("spared-one"); len(before) != 1 || fmt.Sprint(got) != fmt.Sprint(before) {
 		t.Errorf("spared-one: got allocations %v, want %v", got, before)
 	}
+}
+
+// drover.environment makes the jobs of two environments two.
+func runsSideBySide(t *testing.T, env []string) {
+	w := customers(t, env, "beside")
+	spec, err := os.ReadFile(w.dir + "/web.nomad.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, w.dir, map[string]string{"web.nomad.hcl": strings.Replace(string(spec), "${var.customer}", "${drover.environment}", 1)})
+	w.drover(exitOK, "deploy", w.dir, "-e", "dev")
+	w.drover(exitOK, "deploy", w.dir, "-e", "prod")
+	w.want(w.drover(exitOK, "deploy", w.dir, "-e", "dev"), "unchanged")
+	for _, id := range []string{"beside-dev", "beside-prod"} {
+		if got := w.running(id); len(got) != 1 {
+			t.Errorf("%s: got allocations %v, want 1", id, got)
+		}
+	}
+	// A value of the process is said, since the dev environment sets some.
+	out, _ := run(w.command(append([]string{"NOMAD_VAR_value=elsewhere"}, env...), "plan", w.dir, "-e", "prod"))
+	w.want(out, "Variable value comes from NOMAD_VAR_value, which overrides environment prod.")
+	if strings.Contains(out, "Variable customer") {
+		t.Errorf("a variable with its default is named:\n%s", out)
+	}
+	out, _ = run(w.command(append([]string{"NOMAD_VAR_value=elsewhere"}, env...), "plan", w.dir, "-e", "prod", "-o", "json"))
+	w.want(out, `"from": "NOMAD_VAR_value"`, `"overrides": "environment prod"`)
 }

@@ -49,7 +49,8 @@ For each service, in the order of a deploy: whether it is created, changed in
 place, replaced (all of its allocations, and how many of them at first),
 recreated, stopped or left alone; every attribute that differs, secrets hidden;
 what finds no node; what would be preempted. A count to which a group was scaled
-is kept, unless the stack has changed the count since the last release.
+is kept, unless the stack has changed the count since the last release. Jobs
+that stop because they are not in the stack any more come first.
 
 With -out the plan is frozen in a file: 'drover deploy FILE' does exactly that,
 or refuses and names what moved. With --detailed-exitcode the command ends with
@@ -241,7 +242,7 @@ func (p *planned) print(streams *IO, asJSON bool, file string) error {
 		enc.SetIndent("", "  ")
 		return enc.Encode(map[string]any{
 			"layout": 1, "stack": p.stack.Name, "environment": p.stack.Environment, "address": p.address,
-			"inputs": p.inputs, "changed": p.changed(), "services": p.changes, "summary": sum, "foreign": foreign, "owners": owned(p.plan.Foreign()),
+			"inputs": p.inputs, "changed": p.changed(), "process_values": p.stack.ProcessValues, "services": p.changes, "summary": sum, "foreign": foreign, "owners": owned(p.plan.Foreign()),
 			"spared": owned(p.plan.Spared()), "forgotten": p.plan.Forgotten(),
 			"secrets": p.plan.Secrets(),
 		})
@@ -265,6 +266,7 @@ func (p *planned) print(streams *IO, asJSON bool, file string) error {
 	if p.hidden {
 		fmt.Fprintln(streams.Err, "The token may not read secrets: what would change in them is not shown.")
 	}
+	sayProcessValues(streams.Err, p.stack.ProcessValues)
 	for _, name := range p.plan.Forgotten() {
 		fmt.Fprintf(streams.Err, "%s is left as it is, and forgotten.\n", name)
 	}
@@ -321,6 +323,18 @@ func jobSecretsLine(j record.JobSecrets) string {
 	return fmt.Sprintf("job %s %s", j.JobID, strings.Join(what, "; "))
 }
 
+// sayProcessValues names the variables that do not come from the stack's files
+// but from the environment of the process, never their values.
+func sayProcessValues(w io.Writer, values []stack.ProcessValue) {
+	for _, v := range values {
+		instead := ""
+		if v.Overrides != "" {
+			instead = ", which overrides " + v.Overrides
+		}
+		fmt.Fprintf(w, "Variable %s comes from %s%s.\n", v.Variable, v.From, instead)
+	}
+}
+
 // planView writes changes for a person.
 type planView struct {
 	w     io.Writer
@@ -348,17 +362,22 @@ func (v planView) line(depth int, format string, args ...any) {
 
 // changes writes them all, under the name of their wave where there are some.
 func (v planView) changes(changes []release.Change) {
-	wave := ""
+	waves := slices.ContainsFunc(changes, func(c release.Change) bool { return c.Wave != "" })
+	section := ""
 	for i, c := range changes {
-		if c.Wave != wave {
+		title := ""
+		switch {
+		case waves && c.Action == rollout.ActionStop:
+			title = "stops at the end"
+		case waves:
+			title = "wave " + c.Wave
+		}
+		if title != section {
 			if i > 0 {
 				fmt.Fprintln(v.w)
 			}
-			if wave = c.Wave; wave != "" {
-				v.line(0, "wave %s", wave)
-			} else {
-				v.line(0, "at the end")
-			}
+			v.line(0, "%s", title)
+			section = title
 		}
 		v.change(c.Change)
 	}
@@ -388,6 +407,9 @@ func (v planView) change(c rollout.Change) {
 			line += "  " + strings.Join(what, "; ")
 		}
 		v.line(0, "%s", line)
+	}
+	if c.RenamedTo != "" {
+		v.line(2, "service %s becomes job %s: did a variable rename it?", c.Service, c.RenamedTo)
 	}
 	for _, f := range c.Diff {
 		v.field(f)

@@ -34,6 +34,7 @@ type releaseFlags struct {
 	onFailure string
 	message   string
 	format    string
+	prune     bool
 
 	allowUnplaceable bool
 }
@@ -253,6 +254,12 @@ func forgetFlag(cmd *cobra.Command, forget *[]string) {
 	cmd.Flags().StringArrayVar(forget, "forget", nil, "leave the jobs of this target, which the environment does not have any more, as they are (repeatable)")
 }
 
+// pruneFlags adds --prune, and -y with the same meaning.
+func pruneFlags(cmd *cobra.Command, prune *bool) {
+	cmd.Flags().BoolVar(prune, "prune", false, "stop running jobs that are not in the stack any more, without asking")
+	cmd.Flags().BoolVarP(prune, "yes", "y", false, "do not ask: the same as --prune")
+}
+
 func envFlag(cmd *cobra.Command, env *string) {
 	cmd.Flags().StringVarP(env, "env", "e", "", "environment: NAME, or the path of its file")
 }
@@ -273,6 +280,7 @@ func releaseError(err error) error {
 		relocated *release.RelocatedError
 		same      *release.SameJobError
 		noRecord  *release.RecordTooLargeError
+		prune     *release.PruneError
 	)
 	var nowhere *rollout.Unplaceable
 	if errors.As(err, &nowhere) {
@@ -281,7 +289,7 @@ func releaseError(err error) error {
 	if errors.As(err, &retired) && exitCode(err) == exitCluster {
 		return errRefused{err, exitCluster} // said with what it is about
 	}
-	if errors.As(err, &large) || errors.As(err, &foreign) || errors.As(err, &relocated) || errors.As(err, &same) || errors.As(err, &noRecord) || errors.As(err, &owner) || errors.As(err, &refused) {
+	if errors.As(err, &large) || errors.As(err, &foreign) || errors.As(err, &relocated) || errors.As(err, &prune) || errors.As(err, &same) || errors.As(err, &noRecord) || errors.As(err, &owner) || errors.As(err, &refused) {
 		return errRefused{err, exitUsage}
 	}
 	if errors.As(err, &open) || errors.As(err, &notOpen) || errors.As(err, &waits) || errors.Is(err, record.ErrLocked) {

@@ -356,14 +356,14 @@ func busyAnywhere(t *testing.T, env []string, verb string, slots chan struct{}) 
 		w.write(version1()...)
 		w.drover(exitOK, "deploy", w.dir)
 		before := w.specs()
-		next, want, args := version2(), exitOK, []string{"deploy", w.dir}
+		next, want, args := version2(), exitOK, []string{"deploy", w.dir, "--prune"}
 		if verb == "back" {
 			next[3].crash, want = true, exitReverted // d
 		}
 		w.write(next...)
 		if verb == "resume" {
 			k := &killer{n: 18} // some services are submitted, not all
-			if out, code := k.run(w.command(k.serve(t, env), "deploy", w.dir)); code != -1 {
+			if out, code := k.run(w.command(k.serve(t, env), "deploy", w.dir, "--prune")); code != -1 {
 				t.Fatalf("it was not killed: %s", out)
 			}
 			w.drover(exitOK, "unlock", w.name, "--force")

@@ -372,7 +372,7 @@ func killedAt(t *testing.T, env []string, verb string, n int) bool {
 	before := w.specs()
 	w.write(version2()...)
 	k := &killer{n: n}
-	out, code := k.run(w.command(k.serve(t, env), "deploy", w.dir))
+	out, code := k.run(w.command(k.serve(t, env), "deploy", w.dir, "--prune"))
 	ended := code == exitOK
 	if !ended && code != -1 {
 		t.Fatalf("the deploy ended with %d by itself: %s", code, out)
@@ -429,7 +429,7 @@ func twoDeployers(t *testing.T, env []string) {
 	var wg sync.WaitGroup
 	for i, args := range [][]string{{}, {}, {"--lock-wait", "2m"}} {
 		wg.Go(func() {
-			outs[i], codes[i] = run(w.command(env, append([]string{"deploy", w.dir}, args...)...))
+			outs[i], codes[i] = run(w.command(env, append([]string{"deploy", w.dir, "--prune"}, args...)...))
 		})
 	}
 	wg.Wait()
@@ -459,9 +459,9 @@ func holderKilled(t *testing.T, env []string) {
 	w := newWorld(t, env, "dead")
 	w.write(svc{name: "a", value: "1"})
 	k := &killer{n: 3}
-	k.run(w.command(k.serve(t, env), "deploy", w.dir))
+	k.run(w.command(k.serve(t, env), "deploy", w.dir, "--prune"))
 	begun := time.Now()
-	w.drover(exitOK, "deploy", w.dir, "--lock-wait", "2m", "--take-over")
+	w.drover(exitOK, "deploy", w.dir, "--prune", "--lock-wait", "2m", "--take-over")
 	if took := time.Since(begun); took > 2*record.LockTTL+20*time.Second {
 		t.Errorf("the next one was through after %s", took)
 	}
@@ -476,7 +476,7 @@ func failureGoesBack(t *testing.T, env []string) {
 	bad := version2()
 	bad[3].crash = true
 	w.write(bad...)
-	out := w.drover(exitReverted, "deploy", w.dir)
+	out := w.drover(exitReverted, "deploy", w.dir, "--prune")
 	w.want(out, "release 2: everything goes back", "(release 2 is reverted)")
 	if after := w.specs(); fmt.Sprint(after) != fmt.Sprint(before) {
 		t.Errorf("before\n%v\nafter\n%v\n%s", before, after, out)
@@ -485,7 +485,7 @@ func failureGoesBack(t *testing.T, env []string) {
 	w.want(w.drover(exitOK, "history", w.name), "reverted")
 	w.want(w.drover(exitOK, "show", w.name, "2"), "because of: failed")
 	// The same again is a new release, and fails again.
-	w.drover(exitReverted, "deploy", w.dir)
+	w.drover(exitReverted, "deploy", w.dir, "--prune")
 	w.write(version1()...)
 	w.want(w.drover(exitOK, "deploy", w.dir), "unchanged")
 }
@@ -524,7 +524,7 @@ func rollsBack(t *testing.T, env []string) {
 	w.drover(exitOK, "deploy", w.dir, "-m", "the first")
 	one := w.specs()
 	w.write(version2()...)
-	w.want(w.drover(exitOK, "deploy", w.dir), "e: stopped")
+	w.want(w.drover(exitOK, "deploy", w.dir, "--prune"), "e: stopped")
 	two := w.specs()
 	w.want(w.drover(exitOK, "diff", w.name, "1"), "- e: removed", "+ f: added", `group.g.task.t.env.VALUE: "1" → "2"`)
 	w.want(w.drover(exitOK, "show", w.name, "1"), "the first")
@@ -544,8 +544,9 @@ func rollsBack(t *testing.T, env []string) {
 	if got := w.specs(); fmt.Sprint(got) != fmt.Sprint(one) {
 		t.Errorf("want\n%v\ngot\n%v", one, got)
 	}
-	// And forth: what it was before that.
-	w.drover(exitOK, "rollback", w.name)
+	// Without a number it does not return to what was rolled back.
+	w.want(w.drover(exitError, "rollback", w.name), "there is no good release before release 1")
+	w.drover(exitOK, "rollback", w.name, "2", "--prune")
 	if got := w.specs(); fmt.Sprint(got) != fmt.Sprint(two) {
 		t.Errorf("want\n%v\ngot\n%v", two, got)
 	}
@@ -618,7 +619,7 @@ func takesOver(t *testing.T, env []string) {
 	w.drover(exitOK, "unlock", w.name, "--force")
 	w.write(version2()...)
 	w.drover(exitBusy, "deploy", w.dir)
-	w.want(w.drover(exitOK, "deploy", w.dir, "--take-over"), "release 1 is left as it is", "(release 2 is deployed)")
+	w.want(w.drover(exitOK, "deploy", w.dir, "--prune", "--take-over"), "release 1 is left as it is", "(release 2 is deployed)")
 	list, err := w.releases().List(t.Context())
 	if err != nil || len(list) != 2 || list[1].State != record.Abandoned {
 		t.Errorf("%v, %v", list, err)
@@ -635,7 +636,7 @@ func takesOver(t *testing.T, env []string) {
 		d, _, err := w.nomad.Jobs().LatestDeployment(w.job("z"), nil)
 		return err == nil && d != nil && d.Status == api.DeploymentStatusSuccessful
 	})
-	w.drover(exitOK, "deploy", w.dir, "--take-over")
+	w.drover(exitOK, "deploy", w.dir, "--prune", "--take-over")
 	list, err = w.releases().List(t.Context())
 	if err != nil || len(list) != 4 || list[0].State != record.Done || list[1].State != record.Abandoned {
 		t.Errorf("%v, %v", list, err)
@@ -808,10 +809,10 @@ func destroyed(t *testing.T, env []string) {
 		t.Fatal(err)
 	}
 	withSecret(a, b)
-	w.want(w.drover(exitOK, "deploy", w.dir), "c: stopped")
+	w.want(w.drover(exitOK, "deploy", w.dir, "--prune"), "c: stopped")
 	a.crash = true
 	withSecret(a)
-	w.drover(exitReverted, "deploy", w.dir)
+	w.drover(exitReverted, "deploy", w.dir, "--prune")
 	w.want(w.drover(exitOK, "destroy", w.dir, "-y", "--purge", "secrets,history"), "b: stopped", "destroyed: 2 of 2 services")
 	left := w.specs()
 	delete(left, w.job("d"))

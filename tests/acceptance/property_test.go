@@ -170,7 +170,7 @@ func TestRandomEdits(t *testing.T) {
 			}
 		}
 		actions, before := plan(), versions()
-		st.want(0, "deploy", ".")
+		st.want(0, "deploy", ".", "--prune")
 		after := versions()
 		for _, name := range names {
 			id := st.id + name
@@ -201,7 +201,7 @@ func TestRandomEdits(t *testing.T) {
 			t.Errorf("round %d: the second deploy changed something: %v, %v", round, after, again)
 		}
 	}
-	st.want(0, "rollback", ".", "1")
+	st.want(0, "rollback", ".", "1", "--prune")
 	if got := digests(); !maps.Equal(got, first) {
 		t.Errorf("after the rollback the digests are %v, were %v", got, first)
 	}

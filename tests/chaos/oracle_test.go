@@ -163,7 +163,7 @@ func (r *run) converge(p plan, one, bad, two version) bool {
 		switch p.verb {
 		case "take-over":
 			two.write()
-			if out, code := said("deploy", "--take-over", "--lock-wait", "45s"); code != exitOK {
+			if out, code := said("deploy", "--prune", "--take-over", "--lock-wait", "45s"); code != exitOK {
 				r.violate("deploy --take-over ended with %d:\n%s", code, out)
 				return false
 			}
@@ -186,7 +186,7 @@ func (r *run) converge(p plan, one, bad, two version) bool {
 	}
 	if last := r.last(); last.State != record.Done || p.crash || last.Number <= r.base {
 		two.write()
-		if out, code := said("deploy", "--lock-wait", "45s"); code != exitOK {
+		if out, code := said("deploy", "--prune", "--lock-wait", "45s"); code != exitOK {
 			r.violate("the next deploy ended with %d:\n%s", code, out)
 			return false
 		}

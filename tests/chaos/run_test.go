@@ -298,7 +298,7 @@ func (r *run) release(p plan, one, bad, two version) bool {
 			}
 		}
 	})
-	args := []string{"--unreachable-after", p.silent.String()}
+	args := []string{"--prune", "--unreachable-after", p.silent.String()}
 	if p.json {
 		args = append(args, "-o", "json")
 	}

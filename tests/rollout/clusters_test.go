@@ -218,6 +218,6 @@ job "shop-web" {
 	// The target goes, and with it the cluster block: what runs there stops.
 	w.write("environments/prod.hcl", `target "here" {}`)
 	w.expect(0, []string{"- web@there  stop"}, "plan")
-	w.expect(0, []string{"1 stopped"}, "deploy")
+	w.expect(0, []string{"1 stopped"}, "deploy", "-y")
 	runs("one", `Unexpected response code: 404 (job not found)`)
 }

@@ -102,9 +102,9 @@ func TestTargetsComeAndGo(t *testing.T) {
 	// when it is not.
 	environment(oneTarget)
 	w.expect(0, []string{"at the end", "- web@nyc  stop"}, "plan")
-	w.expect(4, []string{"web@fra: failed"}, "deploy", "--var", mode("two"), "--var", "error=broken") // one that runs for a moment can be healthy first
+	w.expect(4, []string{"web@fra: failed"}, "deploy", "--prune", "--var", mode("two"), "--var", "error=broken") // one that runs for a moment can be healthy first
 	w.runs(both)
-	w.expect(0, []string{"web: job shop-web of target nyc will be stopped at the end", "1 stopped"}, "deploy")
+	w.expect(0, []string{"web: job shop-web of target nyc will be stopped at the end", "1 stopped"}, "deploy", "--prune")
 	w.runs(one)
 	w.expect(0, []string{"unchanged"}, "deploy")
 	w.expect(0, []string{"web@nyc: deployed"}, "rollback")
@@ -130,7 +130,7 @@ func TestTargetsComeAndGo(t *testing.T) {
 	}
 	environment(twoDatacenters)
 	w.expect(0, []string{"+ web@fra  create (job shop-web-fra)", "- web  stop"}, "plan")
-	w.expect(0, []string{"3 deployed", "2 stopped"}, "deploy")
+	w.expect(0, []string{"3 deployed", "2 stopped"}, "deploy", "--prune")
 	got := w.modes()
 	delete(got, "us/shop-web")
 	for job := range map[string]bool{"eu/shop-db-fra": true, "eu/shop-web-fra": true, "eu/shop-web-ams": true} {
@@ -142,7 +142,7 @@ func TestTargetsComeAndGo(t *testing.T) {
 	if len(got) > 0 {
 		t.Errorf("these run still: %v", got)
 	}
-	w.expect(0, []string{"2 deployed", "3 stopped"}, "rollback")
+	w.expect(0, []string{"2 deployed", "3 stopped"}, "rollback", "--prune")
 	w.eachDatacenterHasItsVolume()
 }
 
