@@ -83,7 +83,7 @@ func historyKept(t *testing.T, env []string) {
 	_ = cmd.Wait()
 	w.drover(exitOK, "resume", w.name)
 	kept(3, 4)
-	w.drover(exitOK, "rollback", w.name, "--history-max", "3")
+	w.drover(exitOK, "rollback", w.name, "--prune", "--history-max", "3")
 	w.drover(exitOK, "rollback", w.name, "4")
 	kept(4, 5, 6)
 	// An older record does not say it.
