@@ -24,6 +24,7 @@ const (
 	Aborted        State = "aborted"            // given up, and everything is as before
 	Abandoned      State = "abandoned"          // a later release has taken over
 	Unreadable     State = "unreadable"         // its head cannot be read: Detail says why; never stored
+	Destroyed      State = "destroyed"          // drover destroy has stopped all jobs
 )
 
 // Open says that the release is not at its end.

@@ -38,6 +38,8 @@ func (r *run) back(ctx context.Context, res *Result, good record.State) {
 		switch {
 		case !changed(l):
 		case r.head.OnFailure == OnFailureRevertService && good == record.Reverted && l.Step != record.StepFailed && l.Step != record.StepReverting:
+		case l.Change == record.ChangeStop && l.BeforeStopped:
+			r.stopped(i) // nothing of it ran
 		case l.Change == record.ChangeStop:
 			again = append(again, i)
 		case l.Before == "" || l.BeforeStopped:

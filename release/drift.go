@@ -90,6 +90,9 @@ func (d *Deployer) lastGood(ctx context.Context) (*record.Release, Request, erro
 		return nil, Request{}, err
 	}
 	for _, h := range heads {
+		if h.State == record.Destroyed {
+			return nil, Request{}, &DestroyedError{h}
+		}
 		if h.State == record.Done {
 			req, err := d.Rollback(ctx, h.Number)
 			req.Kind, req.Of, req.reverse = KindDeploy, 0, false

@@ -34,8 +34,10 @@ func (r *run) finish(ctx context.Context, res *Result, outcome rollout.Outcome) 
 	detail := res.reason(outcome)
 	switch {
 	case outcome.OK():
-		if r.end(wctx, res, record.Done, "", "") == nil {
-			r.trimSecrets(wctx, record.Done)
+		if state := r.goal(); r.end(wctx, res, state, "", "") == nil {
+			if state == record.Done { // secrets outlive a destroy
+				r.trimSecrets(wctx, state)
+			}
 			r.tag(wctx)
 			r.tidy(wctx)
 		}
@@ -55,6 +57,14 @@ func (r *run) finish(ctx context.Context, res *Result, outcome rollout.Outcome) 
 			r.back(ctx, res, record.Reverted)
 		}
 	}
+}
+
+// goal returns the state of a release that has succeeded.
+func (r *run) goal() record.State {
+	if r.head.Kind == KindDestroy && !slices.ContainsFunc(r.journal.Services(), record.Service.Runs) {
+		return record.Destroyed
+	}
+	return record.Done
 }
 
 // lost ends a release that is not ours any more, which is somebody else's to

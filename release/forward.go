@@ -116,7 +116,7 @@ func number(r *record.Release) int {
 
 // changes says that something will surely be written.
 func (p *Plan) changes() bool {
-	return len(p.forgotten) > 0 || !p.secrets.Empty() || slices.ContainsFunc(p.Parts, func(part *Part) bool {
+	return p.ends() || len(p.forgotten) > 0 || !p.secrets.Empty() || slices.ContainsFunc(p.Parts, func(part *Part) bool {
 		if len(part.stops) > 0 {
 			return true
 		}
@@ -363,6 +363,9 @@ func (p *Plan) carried(lines []record.Service) []record.Service {
 	var out []record.Service
 	for _, l := range p.lines {
 		lo := left(l)
+		if p.req.Kind == KindDestroy && p.req.Only.has(l) {
+			continue
+		}
 		if !lo.runs || p.moved[p.key(l)] || slices.Contains(p.req.Forget, l.Target) || slices.ContainsFunc(lines, func(n record.Service) bool { return p.key(n) == p.key(l) }) {
 			continue
 		}
@@ -582,6 +585,7 @@ func (r *run) prune(ctx context.Context, res *Result) ([]string, rollout.Outcome
 	outcome := rollout.Deployed
 	byTarget := map[string][]render.Job{}
 	at := map[string][]int{} // the lines of byTarget
+	var targets []string     // in the order of the lines
 	for i, l := range lines {
 		if l.Change != record.ChangeStop || l.Step == record.StepPruned {
 			continue
@@ -598,10 +602,14 @@ func (r *run) prune(ctx context.Context, res *Result) ([]string, rollout.Outcome
 			outcome = res.Services[len(res.Services)-1].Outcome
 			return gone, outcome
 		}
+		if at[l.Target] == nil {
+			targets = append(targets, l.Target)
+		}
 		byTarget[l.Target] = append(byTarget[l.Target], named(l))
 		at[l.Target] = append(at[l.Target], i)
 	}
-	for target, jobs := range byTarget {
+	for _, target := range targets {
+		jobs := byTarget[target]
 		_ = rollout.Destroy(ctx, r.plan.clients[target], jobs, r.d.Rollout, func(ds rollout.Destroyed) {
 			i := at[target][ds.Index]
 			if ds.Err != nil {

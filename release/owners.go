@@ -20,6 +20,14 @@ type ForeignJob struct {
 	Owner   *record.Owner // nil: no record runs it
 }
 
+// Reason returns why a job is not the stack's, as a clause.
+func (j ForeignJob) Reason() string {
+	if j.Owner == nil {
+		return "no release of this stack made it"
+	}
+	return fmt.Sprintf("it belongs to %s", j.Owner)
+}
+
 // ForeignError is returned for jobs that a deploy would change and that its
 // stack and environment do not own.
 type ForeignError struct {
@@ -72,7 +80,8 @@ func moveCommand(o record.Owner, toStack, toEnv string) string {
 func (p *Plan) Foreign() []ForeignJob { return p.foreign }
 
 // Spared returns the jobs of the last release that are not in the stack any
-// more and that do not stop, because another record owns them by now.
+// more and that do not stop: another record owns them by now, or another client
+// created them after the last release (Owner is nil).
 func (p *Plan) Spared() []ForeignJob { return p.spared }
 
 // Conflict returns a *ForeignError if another stack or environment owns a job of
@@ -100,7 +109,14 @@ type suspect struct {
 	same  bool // the plan changes nothing of it
 	runs  bool // the newest release runs it, at another index
 	owner *record.Owner
+
+	left    uint64 // the JobModifyIndex that the newest release left, 0 if not known
+	created uint64 // the job's CreateIndex
 }
+
+// recreated reports whether the job was purged after the newest release and
+// created by another client.
+func (s suspect) recreated() bool { return s.left > 0 && s.created > s.left }
 
 // suspects returns the registered jobs of the plan that are not at the
 // JobModifyIndex that the newest release left.
@@ -112,6 +128,9 @@ func (p *Plan) suspects() []suspect {
 	var out []suspect
 	add := func(s suspect) {
 		lo := newest[s.key]
+		if p.last != nil && !p.last.State.Open() { // one that is open may not know what it created
+			s.left = lo.index
+		}
 		if s.runs = lo.runs; s.index > 0 && !(lo.runs && lo.index == s.index) && !p.moved[s.key] {
 			out = append(out, s)
 		}
@@ -160,6 +179,8 @@ func (d *Deployer) own(ctx context.Context, p *Plan) error {
 			} else {
 				p.foreign = append(p.foreign, s.ForeignJob)
 			}
+		case s.stop && s.recreated():
+			p.spared, spared[s.key] = append(p.spared, s.ForeignJob), true
 		case s.runs || s.stop || s.same: // an identical job of no record becomes the stack's
 		default:
 			unowned = append(unowned, s)
@@ -206,6 +227,7 @@ func (d *Deployer) findOwners(ctx context.Context, p *Plan, suspects []suspect) 
 		case err != nil:
 			return fmt.Errorf("reading job %q: %w", s.JobID, err)
 		}
+		suspects[i].created = deref(job.CreateIndex)
 		live[i] = record.LiveJob{Cluster: p.clusterOf(s.Target), Region: deref(job.Region), Namespace: deref(job.Namespace), ID: s.JobID, Index: s.index}
 		return nil
 	})

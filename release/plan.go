@@ -45,6 +45,9 @@ type Request struct {
 	// jobs are neither stopped nor recorded any longer.
 	Forget []string
 
+	// Only selects what a destroy stops.
+	Only Only
+
 	// Unattended is set for a release that a schedule makes.
 	Unattended *Unattended
 
@@ -122,7 +125,7 @@ type Part struct {
 
 // Unchanged says that the release would write nothing.
 func (p *Plan) Unchanged() bool {
-	return len(p.forgotten) == 0 && p.secrets.Empty() && !slices.ContainsFunc(p.Parts, func(part *Part) bool { return len(part.stops) > 0 || !part.Plan.Unchanged() })
+	return !p.ends() && len(p.forgotten) == 0 && p.secrets.Empty() && !slices.ContainsFunc(p.Parts, func(part *Part) bool { return len(part.stops) > 0 || !part.Plan.Unchanged() })
 }
 
 // Change is what the release would do with a service, and in which wave.
@@ -201,6 +204,9 @@ func (p *Plan) Last() *record.Release { return p.last }
 // touched: an *OpenError, a *ForeignError, a *TooLargeError, a
 // *RecordTooLargeError.
 func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
+	if req.Kind == KindDestroy {
+		return d.planDestroy(ctx, req)
+	}
 	p := &Plan{stack: d.Releases.Stack(), env: d.Releases.Environment(), req: req, specs: map[string]record.Packed{}, clients: map[string]rollout.Clients{}}
 	var err error
 	if p.last, err = d.latest(ctx, req.TakeOver); err != nil {

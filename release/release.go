@@ -196,7 +196,7 @@ func (r Result) Outcome() rollout.Outcome {
 		return r.Result.Outcome()
 	}
 	switch r.Release.State {
-	case record.Done:
+	case record.Done, record.Destroyed:
 		return rollout.Deployed
 	case record.Interrupted, record.Paused, record.Running, record.Reverting:
 		if r.Release.Cause == "" {

@@ -320,7 +320,7 @@ func (p *Plan) findFormer(ctx context.Context, former []Former) error {
 		}
 		f.index, f.running = deref(job.JobModifyIndex, 0), deref(job.Status, "") == "running"
 		// A child of a periodic or dispatched job is its parent's.
-		there[i] = !deref(job.Stop, false) && deref(job.ParentID, "") == ""
+		there[i] = (f.Stopped || !deref(job.Stop, false)) && deref(job.ParentID, "") == ""
 		return nil
 	})
 	for i, f := range former {

@@ -183,6 +183,7 @@ type Former struct {
 	JobID     string
 	Namespace string // "" for the client's own
 	Region    string
+	Stopped   bool // it is purged also if it is stopped already
 
 	index   uint64 // its JobModifyIndex now
 	running bool   // its status in Nomad

@@ -66,6 +66,9 @@ func mayRun(ctx context.Context, d *release.Deployer, s *record.Schedule, now ti
 	if err != nil {
 		return 0, nil, "", err
 	}
+	if len(heads) > 0 && heads[0].State == record.Destroyed {
+		return 0, nil, fmt.Sprintf("release %d has destroyed the stack", heads[0].Number), nil
+	}
 	for _, h := range heads {
 		if h.State == record.Done {
 			base = h.Number

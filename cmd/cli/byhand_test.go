@@ -27,10 +27,15 @@ func forgetRecord(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // changeByHand registers a job with another value in the environment of its
-// tasks, as an operator does without drover: byhand JOB NAME VALUE.
+// tasks, as an operator does without drover: byhand JOB NAME VALUE; or purges one: byhand purge JOB.
 func changeByHand(ts *testscript.TestScript, neg bool, args []string) {
+	if !neg && len(args) == 2 && args[0] == "purge" {
+		_, _, err := scriptNomad(ts).Jobs().Deregister(args[1], true, nil)
+		ts.Check(err)
+		return
+	}
 	if neg || len(args) != 3 {
-		ts.Fatalf("usage: byhand JOB NAME VALUE")
+		ts.Fatalf("usage: byhand JOB NAME VALUE, byhand purge JOB")
 	}
 	c := scriptNomad(ts)
 	job, _, err := c.Jobs().Info(args[0], nil)

@@ -150,11 +150,16 @@ func followRoutes(ctx context.Context, d *release.Deployer, deployed string) (ch
 		if err != nil {
 			return err
 		}
-		more, err := dns.Wants{Client: clients.Nomad}.Follow(ctx, dns.Owner(d.Releases.Stack(), d.Releases.Environment()), func(ctx context.Context) ([]*api.Job, error) {
+		wants := dns.Wants{Client: clients.Nomad}
+		more, err := wants.Follow(ctx, dns.Owner(d.Releases.Stack(), d.Releases.Environment()), func(ctx context.Context) ([]*api.Job, error) {
 			runs, err := d.Again(ctx)
 			return nomadJobs(runs.Jobs), err
 		}, deployed)
 		changed = changed || more
+		var destroyed *release.DestroyedError
+		if errors.As(err, &destroyed) {
+			return wants.Delete(ctx, dns.Owner(d.Releases.Stack(), d.Releases.Environment()))
+		}
 		return err
 	})
 	if errors.Is(err, record.ErrNoRelease) {

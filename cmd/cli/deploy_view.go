@@ -352,7 +352,7 @@ func (v *deployView) next(r release.Result) string {
 		return nextCommand(r.Result)
 	}
 	switch r.Release.State {
-	case record.Done, record.Aborted:
+	case record.Done, record.Aborted, record.Destroyed:
 		return ""
 	}
 	if r.Release.State.Open() {

@@ -8,6 +8,10 @@ import (
 	"testing"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/rollout"
 )
 
 // Who owns a job, and what becomes of it at the end, through the program as it
@@ -17,6 +21,10 @@ func TestOwnershipOnCluster(t *testing.T) {
 	env := clusterEnv(t)
 	for name, test := range map[string]func(*testing.T, []string){
 		"namespace and region written down": identityWritten,
+		"destroy is a release":              destroyIsARelease,
+		"only what the record owns":         onlyWhatItOwns,
+		"an open release is ended":          openIsEnded,
+		"schedules are removed first":       schedulesGo,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -96,5 +104,205 @@ func identityWritten(t *testing.T, env []string) {
 		w.edit(`job "identity-a" {`, head)
 		w.drover(exitOK, "deploy", w.dir)
 		was = w.modified("a")
+	}
+}
+
+// destroyIsARelease destroys, brings back, and destroys again, and asks every
+// command that reads the record what it thinks of that.
+func destroyIsARelease(t *testing.T, env []string) {
+	w := newWorld(t, env, "teardown")
+	w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1", deps: []string{"a"}})
+	w.drover(exitOK, "deploy", w.dir)
+	out := w.drover(exitOK, "destroy", w.name, "-y", "-m", "spring") // by name: the files are not read
+	w.want(out, "b: stopped\na: stopped", "teardown: destroyed: 2 of 2 services were running (release 2)")
+	if left := w.specs(); len(left) > 0 {
+		t.Errorf("got jobs %v, want none", left)
+	}
+	w.unlocked()
+	w.want(w.drover(exitOK, "history", w.name), "destroyed", "destroy", "spring")
+	w.want(w.drover(exitError, "status", w.dir), "release 2, destroyed by")
+	w.want(w.drover(exitError, "drift", w.name), "release 2 has destroyed stack teardown")
+	w.want(w.drover(exitError, "redeploy", w.name), "release 2 has destroyed stack teardown")
+	w.want(w.drover(exitOK, "destroy", w.name, "-y"), "destroyed: 0 of 0 services were running")
+
+	w.drover(exitOK, "rollback", w.name)
+	if a, b := w.value("a"), w.value("b"); a != "1" || b != "1" {
+		t.Errorf("got %q and %q, want the last good release back", a, b)
+	}
+	w.drover(exitOK, "drift", w.name, "-detailed-exitcode")
+
+	// A part of it.
+	w.want(w.drover(exitUsage, "destroy", w.name, "-y", "--service", "nothing"), `has no service "nothing"; it has a, b`)
+	w.want(w.drover(exitOK, "destroy", w.name, "-y", "--service", "b"), "destroyed: 1 of 1 services were running (release 4)")
+	if w.modified("a") == 0 || w.modified("b") != 0 {
+		t.Error("got another job than b stopped")
+	}
+	w.drover(exitOK, "drift", w.name, "-detailed-exitcode")
+	w.drover(exitOK, "rollback", w.name)
+	if w.modified("b") == 0 {
+		t.Error("a rollback has not brought b back")
+	}
+
+	// A job that is stopped already is purged, too.
+	if _, _, err := w.nomad.Jobs().Deregister(w.job("b"), false, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.drover(exitOK, "destroy", w.name, "-y", "--purge", "history")
+	if left := w.specs(); len(left) > 0 {
+		t.Errorf("got jobs %v, want none", left)
+	}
+	w.want(w.drover(exitError, "destroy", w.name, "-y"), "has no releases in environment default")
+}
+
+// onlyWhatItOwns destroys environments and stacks whose files render the jobs of
+// another one.
+func onlyWhatItOwns(t *testing.T, env []string) {
+	w := newWorld(t, env, "owned")
+	w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1"}, svc{name: "c", value: "1"})
+	if err := os.Mkdir(w.dir+"/environments", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, w.dir, map[string]string{"environments/qa.hcl": ""})
+	w.drover(exitOK, "deploy", w.dir, "--service", "a", "--service", "b")
+	a, b := w.modified("a"), w.modified("b")
+	c := byHand("owned-c")
+	if _, _, err := w.nomad.Jobs().Register(c, nil); err != nil { // somebody runs it by hand
+		t.Fatal(err)
+	}
+
+	w.want(w.drover(exitError, "destroy", w.dir, "-e", "qa", "-y"), "stack owned has no releases in environment qa; there are releases of", "owned/default")
+	write(t, w.dir, map[string]string{"stack.hcl": "stack \"renamed\" {}\nservice \"a\" {}\nservice \"b\" {}\nservice \"c\" {}\n"})
+	w.want(w.drover(exitError, "destroy", w.dir, "-y"), "stack renamed has no releases")
+	if w.modified("a") != a || w.modified("b") != b || w.modified("c") == 0 {
+		t.Error("a job was touched")
+	}
+
+	// Edited by hand, a job is still the release's; purged and run by hand, it is
+	// another one.
+	edited, _, err := w.nomad.Jobs().Info(w.job("a"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	edited.Priority = ptr(60)
+	if _, _, err := w.nomad.Jobs().Register(edited, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.purge("b"); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := w.nomad.Jobs().Register(byHand("owned-b"), nil); err != nil {
+		t.Fatal(err)
+	}
+	out := w.drover(exitOK, "destroy", "owned", "-y")
+	w.want(out, "a: stopped", "b: job owned-b keeps running: no release of this stack made it", "destroyed: 1 of 1 services were running")
+	if w.modified("a") != 0 || w.modified("b") == 0 || w.modified("c") == 0 {
+		t.Error("got other jobs than a stopped")
+	}
+	for _, s := range []string{"b", "c"} {
+		if err := w.purge(s); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// purge purges a job when it has stopped: a purge of a running one may make
+// Nomad 1.11.3 panic.
+func (w *world) purge(service string) error {
+	id := w.job(service)
+	return rollout.Destroy(w.Context(), rollout.Clients{Nomad: w.nomad}, []render.Job{{Service: service, Job: &api.Job{ID: &id}}}, rollout.Options{}, nil)
+}
+
+func byHand(id string) *api.Job {
+	return &api.Job{ID: &id, Name: &id, Datacenters: []string{"*"}, TaskGroups: []*api.TaskGroup{{
+		Name: ptr("g"), Tasks: []*api.Task{{
+			Name: "t", Driver: "mock_driver", Config: map[string]any{"run_for": "1h"}, Resources: &api.Resources{CPU: ptr(1), MemoryMB: ptr(10)},
+		}},
+	}}}
+}
+
+func ptr[T any](v T) *T { return &v }
+
+// openIsEnded destroys a stack with a release that waits, and one whose drover
+// was stopped in the middle of a destroy.
+func openIsEnded(t *testing.T, env []string) {
+	w := newWorld(t, env, "halfway")
+	w.write(svc{name: "a", value: "1"})
+	w.drover(exitOK, "deploy", w.dir)
+	w.write(svc{name: "a", value: "2"}, svc{name: "b", value: "2"})
+	w.edit("health_check      = \"task_states\"", "health_check      = \"task_states\"\n    canary            = 1")
+	w.drover(exitPromotion, "deploy", w.dir)
+	w.want(w.drover(exitOK, "destroy", w.name, "-y"), "release 2 is awaiting-promotion: it is abandoned", "destroyed: 2 of 2 services")
+	w.want(w.drover(exitOK, "history", w.name), "abandoned", "destroyed")
+	if left := w.specs(); len(left) > 0 {
+		t.Errorf("got jobs %v, want none", left)
+	}
+
+	// Killed before its second job, a destroy is resumed, or aborted.
+	for _, verb := range []string{"resume", "abort"} {
+		w.write(version1()...)
+		w.drover(exitOK, "deploy", w.dir)
+		was := w.specs()
+		k := &killer{n: 12}
+		through := k.serve(t, w.env)
+		if out, code := k.run(w.command(through, "destroy", w.name, "-y")); code == exitOK {
+			t.Fatalf("the destroy was not killed:\n%s", out)
+		}
+		w.drover(exitOK, verb, w.name)
+		now := w.specs()
+		if verb == "resume" && len(now) > 0 || verb == "abort" && len(now) != len(was) {
+			t.Errorf("%s: got %d jobs of %d", verb, len(now), len(was))
+		}
+		w.unlocked()
+	}
+	w.drover(exitOK, "destroy", w.name, "-y", "--purge", "history")
+}
+
+// schedulesGo destroys a stack whose schedule would deploy it again.
+func schedulesGo(t *testing.T, env []string) {
+	w := newWorld(t, env, "nightly")
+	w.write(svc{name: "a", value: "1"})
+	if err := os.Mkdir(w.dir+"/environments", 0o700); err != nil {
+		t.Fatal(err)
+	}
+	write(t, w.dir, map[string]string{"environments/default.hcl": `
+drover_driver "raw_exec" {
+  path = "/bin/false"
+}
+schedule "again" {
+  action    = "deploy"
+  crons     = ["0 3 * * *"]
+  time_zone = "UTC"
+}
+`})
+	w.drover(exitOK, "deploy", w.dir, "-e", "default")
+	w.drover(exitOK, "schedule", "apply", w.dir, "-e", "default")
+	jobs := func() int {
+		t.Helper()
+		list, _, err := w.nomad.Jobs().List(&api.QueryOptions{Prefix: "drover-nightly"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(list)
+	}
+	if jobs() != 1 {
+		t.Fatalf("got %d jobs of schedules, want 1", jobs())
+	}
+	w.want(w.drover(exitOK, "destroy", w.name, "-y"), "- schedule again", "schedule again: removed", "a: stopped")
+	if jobs() != 0 || w.modified("a") != 0 {
+		t.Errorf("got %d jobs of schedules and job a at %d, want none", jobs(), w.modified("a"))
+	}
+
+	// One that an older drover has left does nothing.
+	store := record.OpenSchedules(w.nomad, w.name, "default")
+	if _, err := store.Change(w.Context(), "again", func(s *record.Schedule) { s.Action, s.TimeZone = "deploy", "UTC" }); err != nil {
+		t.Fatal(err)
+	}
+	w.want(w.drover(exitOK, "schedule", "fire", w.name, "again"), "skipped", "release 2 has destroyed the stack")
+	if w.modified("a") != 0 {
+		t.Error("the schedule has deployed the destroyed stack")
+	}
+	w.drover(exitOK, "destroy", w.name, "-y", "--purge", "history")
+	if all, err := store.List(w.Context()); err != nil || len(all) > 0 {
+		t.Errorf("got schedules %v, %v; want none", all, err)
 	}
 }

@@ -271,7 +271,7 @@ func (p *planned) print(streams *IO, asJSON bool, file string) error {
 		fmt.Fprintf(streams.Err, "%s is left as it is, and forgotten.\n", name)
 	}
 	for _, j := range p.plan.Spared() {
-		fmt.Fprintf(streams.Err, "Job %s is not in the stack any more and keeps running: it belongs to %s.\n", j.JobID, j.Owner)
+		fmt.Fprintf(streams.Err, "Job %s is not in the stack any more and keeps running: %s.\n", j.JobID, j.Reason())
 	}
 	for _, j := range p.plan.Foreign() {
 		if j.Owner != nil {
