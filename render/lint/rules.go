@@ -38,6 +38,7 @@ func Rules() []Rule {
 		{Name: "mutable-tag", Severity: Warning, Why: "An image without a fixed tag can change under a running release.", job: mutableTag},
 		{Name: "secret-in-clear", Severity: Error, Why: "A secret in a job spec can be read by everyone who may read the job.", job: secretInClear},
 		{Name: "port-collision", Severity: Error, Why: "Two users of one static port cannot run on the same node.", stack: portCollision},
+		{Name: "port-label", Severity: Error, Why: "A service whose port no network has is not registered, or stays registered as it was before, and Nomad's deployment succeeds all the same.", job: portLabel},
 		{Name: "static-port-canary", Severity: Warning, Why: "A canary cannot start beside its predecessor on a node whose static port is taken.", job: staticPortCanary},
 		{Name: "no-shutdown-delay", Severity: Warning, Why: "Without shutdown_delay a stopping instance still gets requests until its deregistration has spread; an explicit \"0s\" is taken as meant.", job: noShutdownDelay},
 		{Name: "route-tag", Severity: Error, Why: "The edge leaves out a service whose tags it cannot read, and of two that want the same route one.", stack: routeTag},
