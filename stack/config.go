@@ -192,8 +192,8 @@ func (s *Stack) secret(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 		}
 	}
 	for _, other := range s.Secrets {
-		for _, item := range sec.Items() {
-			if slices.Contains(other.Items(), item) {
+		for _, item := range sec.stored() {
+			if slices.Contains(other.stored(), item) {
 				diags = append(diags, errAt(b.DefRange, fmt.Sprintf("Secrets %q and %q both have the item %q", other.Name, sec.Name, item), "Rename one of them."))
 			}
 		}
@@ -311,6 +311,28 @@ func (s *Stack) checkReferences() hcl.Diagnostics {
 		}
 	}
 	return diags
+}
+
+// longestNames is how long the names of a stack and an environment may be
+// together. Their record is in Nomad Variables, the longest path of which is
+// drover/stacks/STACK/ENVIRONMENT/blobs/DIGEST and may have 128 characters.
+const longestNames = 128 - len("drover/stacks///blobs/") - 40
+
+// checkNames refuses names under which Nomad could keep no record.
+func (s *Stack) checkNames() hcl.Diagnostics {
+	length := 0
+	for _, b := range []byte(s.Name + s.Environment) {
+		length++
+		if !(b >= 'a' && b <= 'z' || b >= 'A' && b <= 'Z' || b >= '0' && b <= '9' || b == '-' || b == '_') {
+			length += 2 // it is written as ~ and two hexadecimal digits
+		}
+	}
+	if length <= longestNames {
+		return nil
+	}
+	at := hcl.Range{Filename: s.Path, Start: hcl.InitialPos, End: hcl.InitialPos}
+	return hcl.Diagnostics{errAt(at, fmt.Sprintf("The names of stack %q and environment %q are too long together", s.Name, s.Environment),
+		fmt.Sprintf("Nomad keeps the record below both names: use at most %d letters, digits, - and _ in all.", longestNames))}
 }
 
 // sortServices puts services behind what they depend on, ties by name.

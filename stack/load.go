@@ -216,6 +216,7 @@ func (l *loader) load(ctx context.Context) (hcl.Diagnostics, error) {
 	}
 	diags = append(diags, ds...)
 	diags = append(diags, s.checkReferences()...)
+	diags = append(diags, s.checkNames()...)
 	diags = append(diags, s.checkIssuers()...)
 	if !diags.HasErrors() {
 		diags = append(diags, s.sortServices()...)

@@ -167,6 +167,15 @@ func (s *Secret) Items() []string {
 	return []string{s.Name}
 }
 
+// stored are the names under which the parts of a secret are kept: a
+// certificate has the key of its CA beside its items.
+func (s *Secret) stored() []string {
+	if s.Type == SecretCertificate {
+		return append(s.Items(), s.Name+"_ca_key")
+	}
+	return s.Items()
+}
+
 // Volume says how `deploy --create-volumes` makes a dynamic host volume
 // (POST /v1/volume/host/create) that a job asks for.
 type Volume struct {

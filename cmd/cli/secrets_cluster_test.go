@@ -28,6 +28,7 @@ func TestSecretsOnCluster(t *testing.T) {
 		"set and rotate from an edited tree keep the items that run":          rotateFromEditedTree,
 		"a renewed certificate waits for the wave of each job":                renewalInWaves,
 		"a variable of an older drover is marked without a restart":           markedWithoutRestart,
+		"plan and deploy refuse what no variable takes":                       refusedSecrets,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -415,5 +416,36 @@ func markedWithoutRestart(t *testing.T, env []string) {
 	r.restarted("web", was)
 	if n := r.runs("web").TaskStates["t"].Restarts - was.TaskStates["t"].Restarts; n != 1 {
 		t.Errorf("%d restarts, want 1", n)
+	}
+}
+
+func refusedSecrets(t *testing.T, env []string) {
+	r := newReader(t, env, "refused")
+	r.put("1", []string{"a"}, []string{"a"}, runsOn, "")
+	dotted := func(id string) {
+		write(t, r.dir, map[string]string{"web.nomad.hcl": strings.Replace(secretJob(r.job("web"), "1", []string{"a"}, runsOn, ""), `job "`+r.job("web")+`"`, `job "`+id+`"`, 1)})
+	}
+	for _, id := range []string{r.job("web.example"), r.job(strings.Repeat("w", 128))} {
+		dotted(id)
+		for _, verb := range []string{"lint", "plan", "deploy"} {
+			r.want(r.drover(exitUsage, verb, r.dir), id, "takes no variable")
+		}
+	}
+	// More than a variable takes: 17 values of 4 KiB.
+	var names []string
+	var stack strings.Builder
+	stack.WriteString("stack \"refused\" {}\n")
+	for i := range 17 {
+		names = append(names, fmt.Sprintf("s%d", i))
+		fmt.Fprintf(&stack, "secret \"s%d\" {\n  length = 4096\n}\n", i)
+	}
+	fmt.Fprintf(&stack, "service \"web\" {\n  secrets = [%s]\n}\n", quoted(names))
+	dotted(r.job("web"))
+	write(t, r.dir, map[string]string{"stack.hcl": stack.String()})
+	for _, verb := range []string{"plan", "deploy"} {
+		r.want(r.drover(exitUsage, verb, r.dir), "a Nomad Variable takes 64")
+	}
+	if master, _ := r.variable(record.Folder(r.name, "default") + "/secrets"); master != nil {
+		t.Error("secrets were made")
 	}
 }
