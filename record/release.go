@@ -170,6 +170,11 @@ type Service struct {
 	Counts       map[string]int `json:"n,omitempty"`
 	BeforeCounts map[string]int `json:"bn,omitempty"`
 
+	// Completed is the last run to completion of a batch or sysbatch job, nil
+	// where none is known. A later release keeps it until the job is registered
+	// again: Nomad collects a job that has ended.
+	Completed *Completion `json:"done,omitempty"`
+
 	Index   uint64    `json:"i,omitempty"` // JobModifyIndex of Spec in Nomad, once it is known
 	Step    Step      `json:"st"`
 	Outcome string    `json:"o,omitempty"` // of the rollout
@@ -178,6 +183,13 @@ type Service struct {
 	Ended   time.Time `json:"end,omitzero"`
 
 	unknown unknown
+}
+
+// Completion is a job that ran to its end: every allocation with exit code 0.
+type Completion struct {
+	Spec    string    `json:"spec"` // digest of what ran
+	Release int       `json:"release"`
+	At      time.Time `json:"at"` // when drover saw it
 }
 
 // Runs says that the release leaves the job in the cluster.

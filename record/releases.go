@@ -537,6 +537,12 @@ func (r *Releases) needed(ctx context.Context, heads []*Release) (map[string]boo
 		}
 		for _, s := range services {
 			of[i][s.Spec], of[i][s.Before] = true, true
+			if s.Completed != nil {
+				of[i][s.Completed.Spec] = true
+			}
+			if s.Completed != nil {
+				of[i][s.Completed.Spec] = true
+			}
 		}
 		return err
 	})

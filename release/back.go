@@ -128,6 +128,8 @@ func (r *run) stands(ctx context.Context, l record.Service) (standing, error) {
 		return atSpec, nil // gone: pruned by us, or purged by us to be created again
 	case !there && l.Before == "":
 		return atBefore, nil
+	case !there && l.Completed != nil && l.Completed.Spec == l.Spec:
+		return atSpec, nil // it ran to its end, and Nomad collected it
 	case !there:
 		return elsewhere, nil
 	case stopped && (l.Change == record.ChangeStop || l.Before == "" && l.Step == record.StepReverting || l.Step == record.StepSubmitting):
@@ -261,7 +263,9 @@ func (r *run) restoreTarget(ctx context.Context, target string, jobs []render.Jo
 		if err := r.restoreSecrets(ctx, r.journal.Service(at(s.Job))); err != nil {
 			return secretsRefusal(err)
 		}
-		return r.journal.Update(ctx, at(s.Job), func(l *record.Service) { l.Step, l.Started = record.StepReverting, time.Now().UTC() })
+		return r.journal.Update(ctx, at(s.Job), func(l *record.Service) {
+			l.Step, l.Started, l.Completed = record.StepReverting, time.Now().UTC(), nil
+		})
 	}
 	opts.After = func(_ context.Context, s rollout.Submission, index uint64) error {
 		r.journal.Note(at(s.Job), func(l *record.Service) { l.Index = index })
@@ -279,6 +283,7 @@ func (r *run) restoreTarget(ctx context.Context, target string, jobs []render.Jo
 			if res.Outcome.OK() || res.Submitted && known {
 				l.Step, l.Ended = record.StepReverted, time.Now().UTC()
 			}
+			r.complete(l, res, l.Before)
 		})
 	}
 	var plan *rollout.Plan

@@ -142,6 +142,9 @@ func (r *run) tag(ctx context.Context) {
 		l := lines[i]
 		jobs := r.plan.clients[l.Target].Nomad.Jobs()
 		job, _, err := jobs.Info(l.JobID, query(ctx, l))
+		if notFound(err) && l.Completed != nil {
+			return nil // Nomad collected it
+		}
 		if err != nil || deref(job.JobModifyIndex) != l.Index {
 			return err
 		}

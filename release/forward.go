@@ -311,7 +311,7 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 			c := part.changes[i]
 			l := line(j)
 			l.Wave, l.Planned, l.Spec = part.Wave, c.Index, part.digests[i]
-			l.BeforeCounts = left(was[p.key(l)]).counts
+			l.BeforeCounts, l.Completed = left(was[p.key(l)]).counts, completionOf(was[p.key(l)])
 			l.BeforeSecrets = secretsLeft(was[p.key(l)])
 			if s := p.secrets.Of(part.Target, j.Job); s != nil {
 				l.Renewed = s.Changed
@@ -501,7 +501,7 @@ func (r *run) before(ctx context.Context, target string, s rollout.Submission) e
 		if s.JobModifyIndex != 0 && (l.Step == record.StepPending || l.Step == record.StepSubmitting) {
 			l.Planned = s.JobModifyIndex // another one when it was scaled
 		}
-		l.Step, l.Started = record.StepSubmitting, time.Now().UTC()
+		l.Step, l.Started, l.Completed = record.StepSubmitting, time.Now().UTC(), nil
 	})
 	switch {
 	case errors.Is(err, record.ErrTakenOver):
@@ -555,7 +555,17 @@ func (r *run) after(target string, s rollout.Submission, index uint64) {
 
 func (r *run) done(target string, s rollout.Submission, res rollout.ServiceResult) {
 	if j, _ := r.begun(); j != nil {
-		j.Note(r.index[r.plan.jobKey(target, s.Job)], func(l *record.Service) { done(l, res) })
+		j.Note(r.index[r.plan.jobKey(target, s.Job)], func(l *record.Service) {
+			done(l, res)
+			r.complete(l, res, l.Spec)
+		})
+	}
+}
+
+// complete notes that a job ran to its end, as the spec of that digest.
+func (r *run) complete(l *record.Service, res rollout.ServiceResult, spec string) {
+	if res.Completed && (res.Submitted || l.Completed == nil) {
+		l.Completed = &record.Completion{Spec: spec, Release: r.head.Number, At: time.Now().UTC()}
 	}
 }
 

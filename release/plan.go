@@ -361,11 +361,14 @@ func (p *Plan) drop() {
 
 // prepare plans every part.
 func (d *Deployer) prepare(ctx context.Context, p *Plan) error {
-	released := p.released()
+	released, completions := p.released(), p.completions()
 	err := each(len(p.Parts), func(i int) error {
 		part := p.Parts[i]
 		opts := d.Rollout
 		opts.Released = func(job *api.Job) map[string]int { return released[p.jobKey(part.Target, job)] }
+		opts.Completed = func(ctx context.Context, job *api.Job) (*rollout.Completion, error) {
+			return completed(ctx, d.Releases, completions[p.jobKey(part.Target, job)], job)
+		}
 		opts.Former, opts.KeepRestarts = part.former, p.req.KeepRestarts
 		opts.Replace = opts.Replace || p.agreed
 		opts.Before = func(ctx context.Context, s rollout.Submission) error { return part.run.before(ctx, part.Target, s) }

@@ -295,6 +295,7 @@ func (r *run) rebuild(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	r.plan.runs = lines
 	for _, l := range lines {
 		if l.Change != record.ChangeStop && !carriedLine(l) {
 			r.plan.req.Jobs = append(r.plan.req.Jobs, ofLine(specs[l.Spec], l, l.Counts))

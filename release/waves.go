@@ -177,7 +177,7 @@ func (r *run) gate(ctx context.Context, w *stack.Wave, parts []*Part) *Halt {
 		if len(p.Jobs) == 0 {
 			continue // a target that is left
 		}
-		parties = append(parties, rollout.Party{Target: p.Target, Clients: r.plan.clients[p.Target], Jobs: p.Plan.Jobs()})
+		parties = append(parties, rollout.Party{Target: p.Target, Clients: r.plan.clients[p.Target], Jobs: p.Plan.Watched()})
 		targets = append(targets, p.Target)
 	}
 	o.Env = []string{

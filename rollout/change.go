@@ -44,6 +44,9 @@ type Change struct {
 	// stops; "" when there is none.
 	RenamedTo string `json:"renamed_to,omitempty"`
 
+	// Completed is why a job that Nomad does not have any more stays away.
+	Completed *Completion `json:"completed,omitempty"`
+
 	Groups []GroupChange `json:"groups,omitempty"` // by name; none for periodic and parameterized jobs
 	Diff   []FieldChange `json:"diff,omitempty"`   // none for a new job
 
@@ -150,6 +153,12 @@ func (s *step) restarted() bool {
 }
 
 func (s *step) describe(redact func(string) string) Change {
+	if s.completed != nil {
+		return Change{
+			Service: s.Service, Target: s.Target, JobID: s.spec.id, Namespace: s.spec.namespace, Region: s.spec.region,
+			Action: ActionNone, Completed: s.completed, Index: s.plan.JobModifyIndex,
+		}
+	}
 	c := Change{
 		Service: s.Service, Target: s.Target, JobID: s.spec.id, Namespace: s.spec.namespace, Region: s.spec.region,
 		Action: s.action(), Reason: cmp.Or(s.recreate, s.retry), Retry: s.retry != "", Groups: s.groups(), Kept: s.kept, Replaced: s.replaced,

@@ -62,6 +62,7 @@ func (f *follower) run(ctx context.Context) ServiceResult {
 	}
 	switch f.result.Outcome {
 	case Deployed:
+		f.result.Completed = s.spec.runsToCompletion() && f.result.Healthy > 0
 		if !f.result.Submitted {
 			f.result.Outcome = Unchanged
 		}

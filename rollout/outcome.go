@@ -38,8 +38,9 @@ type ServiceResult struct {
 	Submitted bool          `json:"submitted"` // the job was registered by this rollout
 	Healthy   int           `json:"healthy"`
 	Desired   int           `json:"desired"`
-	Detail    string        `json:"detail,omitempty"` // one line more, often Nomad's own words
-	Note      string        `json:"note,omitempty"`   // worth telling though the outcome is good
+	Detail    string        `json:"detail,omitempty"`    // one line more, often Nomad's own words
+	Note      string        `json:"note,omitempty"`      // worth telling though the outcome is good
+	Completed bool          `json:"completed,omitempty"` // a batch or sysbatch job that ran to its end
 	Failure   *Failure      `json:"failure,omitempty"`
 	Elapsed   time.Duration `json:"elapsed_ns"`
 

@@ -58,7 +58,7 @@ func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*
 		return nil, c.explain(err)
 	}
 	err = each(len(p.steps), 8, func(i int) error {
-		return p.steps[i].judge(ctx, c, is[p.steps[i].spec.at()], instances)
+		return p.steps[i].judge(ctx, c, p.opts, is[p.steps[i].spec.at()], instances)
 	})
 	if err != nil {
 		return nil, c.explain(err)
@@ -68,7 +68,13 @@ func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*
 
 // judge finds out whether an unchanged job is healthy, and what has to be done
 // with one that Nomad would not start. l is nil where the job is not listed.
-func (s *step) judge(ctx context.Context, c Clients, l *listed, instances map[string][]consul.Instance) (err error) {
+func (s *step) judge(ctx context.Context, c Clients, o Options, l *listed, instances map[string][]consul.Instance) (err error) {
+	if o.Completed != nil && s.mayHaveCompleted(l) {
+		if s.completed, err = o.Completed(ctx, s.Job.Job); err != nil || s.completed != nil {
+			s.healthy = s.completed != nil
+			return err
+		}
+	}
 	switch {
 	case s.unchanged():
 		var allocs []*api.AllocationListStub
@@ -94,6 +100,16 @@ func (s *step) judge(ctx context.Context, c Clients, l *listed, instances map[st
 		}
 	}
 	return nil
+}
+
+// mayHaveCompleted reports whether Nomad may have collected a job, or the
+// allocations of a job, that ran to its end. l is nil where the job is not
+// listed.
+func (s *step) mayHaveCompleted(l *listed) bool {
+	if !s.spec.runsToCompletion() || s.retyped {
+		return false
+	}
+	return s.plan.JobModifyIndex == 0 || s.restarted() || s.unchanged() && l != nil && len(l.allocs) == 0
 }
 
 // again plans a job whose deployment has failed so that Nomad tries it once
@@ -344,6 +360,18 @@ func (p *Plan) Jobs() []render.Job {
 // Spare removes jobs from those that the plan stops.
 func (p *Plan) Spare(spared func(Change) bool) {
 	p.former = slices.DeleteFunc(p.former, func(f Former) bool { return spared(f.change()) })
+}
+
+// Watched returns the jobs that run, or have run, in the cluster once the plan
+// is applied: all but those that Nomad collected after their end.
+func (p *Plan) Watched() []render.Job {
+	var out []render.Job
+	for _, s := range p.steps {
+		if s.completed == nil {
+			out = append(out, s.Job)
+		}
+	}
+	return out
 }
 
 // NeedsReplace says that a job can only be purged and created again, which

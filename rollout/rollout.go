@@ -6,6 +6,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -70,6 +71,11 @@ type Options struct {
 	// that (RestartMeta), which no job spec knows of.
 	KeepRestarts bool
 
+	// Completed returns the last run to completion of a batch or sysbatch job,
+	// nil if its spec never ran to completion. It is asked about jobs that have
+	// no allocation, because Nomad collects those that have ended. It may be nil.
+	Completed func(ctx context.Context, job *api.Job) (*Completion, error)
+
 	// Redact removes secret values from task events, check output and logs.
 	Redact func(string) string
 
@@ -84,6 +90,16 @@ type Options struct {
 	// Done is called when the outcome of a service is known, before anything
 	// that depends on it may begin.
 	Done func(ctx context.Context, s Submission, r ServiceResult)
+}
+
+// Completion is a run of a job to its end, with exit code 0.
+type Completion struct {
+	Release int       `json:"release"`
+	At      time.Time `json:"at"`
+}
+
+func (c Completion) String() string {
+	return fmt.Sprintf("ran to completion in release %d, %s", c.Release, c.At.Local().Format("2006-01-02 15:04"))
 }
 
 // Submission is what a hook learns of the service that is being written. The
@@ -203,7 +219,11 @@ type step struct {
 	retyped  bool // by a change that Nomad refuses
 	// retry is why an unchanged spec is registered with a new mark, "" when it
 	// is not.
-	retry  string
+	retry string
+	// completed is why a job that Nomad does not have any more is as it is meant
+	// to be, nil where it is not.
+	completed *Completion
+
 	result ServiceResult
 	done   chan struct{}
 }
@@ -212,7 +232,9 @@ func (s *step) submission() Submission {
 	return Submission{Target: s.Target, Service: s.Service, Job: s.Job.Job, JobModifyIndex: s.plan.JobModifyIndex}
 }
 
-func (s *step) unchanged() bool { return s.plan.Diff != nil && s.plan.Diff.Type == "None" }
+func (s *step) unchanged() bool {
+	return s.completed != nil || s.plan.Diff != nil && s.plan.Diff.Type == "None"
+}
 
 func (s *step) change() string {
 	switch {
@@ -328,6 +350,7 @@ func (p *Plan) runStep(ctx context.Context, s *step, byService map[string][]*ste
 	if s.unchanged() && s.healthy {
 		base.Outcome = Unchanged
 		base.Healthy, base.Desired = s.spec.total(), s.spec.total()
+		base.Completed = s.completed == nil && s.spec.runsToCompletion()
 		return base
 	}
 	for _, name := range s.DependsOn {

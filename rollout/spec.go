@@ -74,6 +74,13 @@ func (s spec) finite() bool {
 	return s.kind == api.JobTypeBatch || s.kind == api.JobTypeSysbatch
 }
 
+// runsToCompletion reports whether allocations of the job itself run, and end.
+func (s spec) runsToCompletion() bool { return s.finite() && !s.registeredIsDeployed() }
+
+// RunsToCompletion reports whether a job runs once and ends: a batch or sysbatch
+// job that is neither periodic nor parameterized.
+func RunsToCompletion(job *api.Job) bool { return specOf(job).runsToCompletion() }
+
 // total is the number of allocations that the spec asks for, 0 when Nomad decides.
 func (s spec) total() int {
 	n := 0

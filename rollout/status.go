@@ -30,7 +30,11 @@ type ServiceStatus struct {
 	Detail        string    `json:"detail,omitempty"` // why not
 	Note          string    `json:"note,omitempty"`   // worth knowing although it is OK
 
+	// Completed is set where Nomad collected a job that ran to its end.
+	Completed *Completion `json:"completed,omitempty"`
+
 	index    uint64         // JobModifyIndex
+	empty    bool           // no allocation is listed
 	troubles map[string]int // by allocation, see trouble
 	failing  []consul.Failing
 }
@@ -79,6 +83,7 @@ func (s spec) status(j render.Job, l *listed, desired int) (ServiceStatus, map[s
 	}
 	s.kind, s.parent = l.stub.Type, l.stub.Periodic || l.stub.ParameterizedJob // of the registered one
 	st.Type, st.Status, st.Submitted = l.stub.Type, l.stub.Status, time.Unix(0, l.stub.SubmitTime)
+	st.empty = len(l.allocs) == 0
 	st.Version, st.index, st.troubles = l.Version, l.stub.JobModifyIndex, trouble(l.allocs)
 	running := map[string]string{}
 	live, others := l.live(s)
@@ -119,6 +124,16 @@ func (s spec) status(j render.Job, l *listed, desired int) (ServiceStatus, map[s
 		st.OK = true
 	}
 	return st, running
+}
+
+// Collected reports whether the job is not healthy and has no allocation.
+func (st ServiceStatus) Collected() bool {
+	return !st.OK && (st.Status == "missing" || st.Status == "stopped" || st.empty)
+}
+
+// Complete makes st the status of a job that ran to its end.
+func (st *ServiceStatus) Complete(c Completion) {
+	st.Status, st.OK, st.Detail, st.Note, st.Completed = "completed", true, "", c.String(), &c
 }
 
 // schedulerPatience is how long the scheduler may take to plan a replacement of

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 
@@ -15,6 +16,11 @@ func TestJudgedOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)
 	for name, test := range map[string]func(*testing.T, []string){
+		"remembers a job that completed": func(t *testing.T, env []string) {
+			// One after the other: each lets Nomad collect whatever has ended.
+			t.Run("deploys", func(t *testing.T) { completedBatch(t, env) })
+			t.Run("approves", func(t *testing.T) { collectedBeforeApproval(t, env) })
+		},
 		"goes back from a promoted canary": promotedCanaryGoesBack,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -140,4 +146,111 @@ func promotedCanaryGoesBack(t *testing.T, env []string) {
 	version("1", true)
 	w.want(w.drover(exitOK, "status", w.dir), "3/3")
 	w.want(w.drover(exitOK, "deploy", w.dir), "unchanged")
+}
+
+// mockBatch is the body of a batch job that ends at once.
+func mockBatch(value string) string {
+	return fmt.Sprintf(`
+  type = "batch"
+  group "g" {
+    task "t" {
+      driver = "mock_driver"
+      env {
+        VALUE = %q
+      }
+      config {
+        run_for = "50ms"
+      }
+      resources {
+        cpu    = 1
+        memory = 10
+      }
+    }
+  }
+`, value)
+}
+
+// collect lets Nomad collect a job that has ended, as it does some hours after
+// no release of the history tags it any more.
+func (w *world) collect(service string) {
+	w.Helper()
+	id := w.job(service)
+	versions, _, _, err := w.nomad.Jobs().Versions(id, false, nil)
+	if err != nil {
+		w.Fatal(err)
+	}
+	for _, v := range versions {
+		if v.VersionTag != nil {
+			if _, err := w.nomad.Jobs().UntagVersion(id, v.VersionTag.Name, nil); err != nil {
+				w.Fatal(err)
+			}
+		}
+	}
+	w.until("Nomad collects "+id, func() bool {
+		if err := w.nomad.System().GarbageCollect(); err != nil {
+			w.Fatal(err)
+		}
+		return w.gone(service)
+	})
+}
+
+func (w *world) gone(service string) bool {
+	_, _, err := w.nomad.Jobs().Info(w.job(service), nil)
+	return err != nil && strings.Contains(err.Error(), "404")
+}
+
+// A migration that ran is remembered when Nomad has collected its job.
+func completedBatch(t *testing.T, env []string) {
+	w := newWorld(t, env, "once")
+	const stack = "stack \"once\" {}\nservice \"migrate\" {}\nservice \"web\" {}\n"
+	deploy := func(migration, web string) string {
+		w.files(map[string]string{"stack.hcl": stack, "migrate": mockBatch(migration), "web": mockService(1, web, true, "")})
+		return w.drover(exitOK, "deploy", w.dir)
+	}
+	deploy("1", "1")
+	w.collect("migrate")
+	w.want(w.drover(exitOK, "plan", w.dir, "--detailed-exitcode"), "migrate  unchanged: ran to completion in release 1, ")
+	w.want(w.drover(exitOK, "status", w.dir), "completed", "ran to completion in release 1, ")
+	w.drover(exitOK, "drift", w.dir, "--detailed-exitcode")
+	w.want(deploy("1", "1"), "unchanged")
+	deploy("1", "2")
+	w.drover(exitOK, "redeploy", w.name)
+	w.files(map[string]string{"stack.hcl": stack, "migrate": "  # A comment is no change of the job.\n" + mockBatch("1"), "web": mockService(1, "2", true, "")})
+	w.want(w.drover(exitOK, "deploy", w.dir), "unchanged")
+	w.want(w.drover(exitOK, "status", w.dir), "release 3", "ran to completion in release 1, ")
+
+	deploy("3", "2")
+	if w.gone("migrate") {
+		t.Error("a changed spec did not run")
+	}
+	w.collect("migrate")
+	w.drover(exitOK, "redeploy", w.name, "migrate")
+	if w.gone("migrate") {
+		t.Error("the job that was named did not run again")
+	}
+	w.collect("migrate")
+	w.want(deploy("3", "2"), "unchanged")
+}
+
+// Nomad collects a job that ended while its release waits for an approval.
+func collectedBeforeApproval(t *testing.T, env []string) {
+	w := newWorld(t, env, "waits")
+	const stack = "stack \"waits\" {}\nservice \"migrate\" {}\nservice \"web\" {}\n"
+	w.files(map[string]string{"stack.hcl": stack, "migrate": mockBatch("1"), "web": mockService(1, "1", true, "")})
+	if err := os.Mkdir(w.dir+"/environments", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	write(t, w.dir, map[string]string{"environments/prod.hcl": `
+wave "first" {
+  services = ["migrate"]
+}
+wave "second" {
+  services = ["web"]
+  approve  = true
+}
+`})
+	w.drover(exitPromotion, "deploy", w.dir, "-e", "prod")
+	w.collect("migrate")
+	w.drover(exitOK, "approve", w.name, "-e", "prod")
+	w.want(w.drover(exitOK, "status", w.dir, "-e", "prod"), "ran to completion in release 1, ")
 }

@@ -397,7 +397,11 @@ func (v planView) change(c rollout.Change) {
 		what = append(what, text)
 	}
 	if c.Action == rollout.ActionNone {
-		v.line(0, "  %s  unchanged", name)
+		unchanged := "unchanged"
+		if c.Completed != nil {
+			unchanged += ": " + c.Completed.String()
+		}
+		v.line(0, "  %s  %s", name, unchanged)
 	} else {
 		line := fmt.Sprintf("%s %s  %s", v.mark(planMarks[c.Action]), name, c.Action)
 		if c.JobID != c.Service {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
@@ -111,6 +113,15 @@ func statusOf(ctx context.Context, r *running) (stackStatus, error) {
 	}
 	if err := g.Wait(); err != nil {
 		return out, err
+	}
+	for i, t := range targets {
+		var registered []*api.Job
+		for _, j := range jobsIn(jobs, t) {
+			registered = append(registered, j.Job)
+		}
+		if err := release.MarkCompleted(ctx, r.releases, out.Release, clients[t], t, registered, parts[i]); err != nil {
+			return out, err
+		}
 	}
 	out.Services = slices.Concat(parts...)
 	for i := range out.Services {
@@ -223,7 +234,7 @@ func printStatus(out io.Writer, list []rollout.ServiceStatus) error {
 	fmt.Fprintln(w, "SERVICE\tSTATUS\tVERSION\tHEALTHY\tCHECKS\tAGE\t")
 	for _, st := range list {
 		version, healthy, checks, age := "-", "-", "-", "-"
-		if st.Status != statusMissing {
+		if st.Status != statusMissing && st.Status != "completed" {
 			version = fmt.Sprint(st.Version)
 			healthy = fmt.Sprintf("%d/%d", st.Healthy, st.Desired)
 		}
@@ -233,7 +244,7 @@ func printStatus(out io.Writer, list []rollout.ServiceStatus) error {
 		if !st.Submitted.IsZero() {
 			age = ago(time.Since(st.Submitted))
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", render.Job{Service: st.Service, Target: st.Target}.Name(), st.Status, version, healthy, checks, age, st.Detail)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", render.Job{Service: st.Service, Target: st.Target}.Name(), st.Status, version, healthy, checks, age, cmp.Or(st.Detail, st.Note))
 	}
 	return w.Flush()
 }
