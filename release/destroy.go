@@ -110,6 +110,7 @@ func (d *Deployer) planDestroy(ctx context.Context, req Request) (*Plan, error) 
 	}
 	req.Version, req.AppVersion, req.Targets, req.Waves = last.Version, last.AppVersion, was.Targets, was.Waves
 	req.OnFailure, req.TakeOver, req.Partial = OnFailureStop, true, !req.Only.all()
+	req.Prune = true // this is what it is for
 	if len(req.Waves) == 0 {
 		req.Waves = []*stack.Wave{{Name: KindDestroy}}
 	}
@@ -152,6 +153,10 @@ func (d *Deployer) planDestroy(ctx context.Context, req Request) (*Plan, error) 
 	}
 	return p, d.own(ctx, p)
 }
+
+// recorded reports whether the jobs of a request are those of a former release.
+// Such a release that waited for a destroy must not bring the stack back.
+func (req Request) recorded() bool { return !req.KeepRestarts && req.Kind != KindDestroy }
 
 // running reports whether the last release runs any of what a destroy selects.
 func (p *Plan) running() bool {

@@ -63,6 +63,9 @@ func (d *Deployer) Deploy(ctx context.Context, p *Plan, agree func(*Plan) error)
 	if last != nil && last.State.Open() && !p.req.TakeOver {
 		return Result{}, &OpenError{Release: last}
 	}
+	if last != nil && last.State == record.Destroyed && number(last) != number(p.last) && p.req.recorded() {
+		return Result{}, &DestroyedError{last}
+	}
 	if waited || number(last) != number(p.last) || (last != nil && last.State != p.last.State) {
 		if p, err = d.Plan(ctx, p.req); err != nil {
 			return Result{}, err
