@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 
-	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/render"
@@ -18,24 +17,7 @@ import (
 // connect makes the clients from the NOMAD_* and CONSUL_* environment and
 // makes sure that the servers can be worked with.
 func connect(ctx context.Context, needConsul bool) (rollout.Clients, error) {
-	return connectBy(ctx, api.DefaultConfig(), needConsul)
-}
-
-// connectBy is connect for a Nomad that the environment does not name.
-func connectBy(ctx context.Context, cfg *api.Config, needConsul bool) (rollout.Clients, error) {
-	var (
-		c   rollout.Clients
-		err error
-	)
-	if c.Nomad, err = rollout.NewNomad(cfg); err != nil {
-		return c, &rollout.ClusterError{System: "Nomad", Address: cfg.Address, Problem: "cannot be asked", Err: err, Hint: "look at the NOMAD_* environment variables"}
-	}
-	if needConsul {
-		if c.Consul, err = capi.NewClient(capi.DefaultConfig()); err != nil {
-			return c, &rollout.ClusterError{System: "Consul", Address: capi.DefaultConfig().Address, Problem: "cannot be asked", Err: err, Hint: "look at the CONSUL_* environment variables"}
-		}
-	}
-	return c, rollout.Preflight(ctx, c, needConsul)
+	return rollout.Dial(ctx, &stack.Target{}, needConsul)
 }
 
 // connectTargets is connect for each target that jobs are in; withConsul says

@@ -98,14 +98,11 @@ func (c *deployCerts) after(ctx context.Context, made int, silence time.Duration
 
 // finish does what waits until the rollout has worked.
 func (d *certDeployment) finish(ctx context.Context, made int, silence time.Duration) error {
-	err := rollout.Persist(ctx, silence, func(ctx context.Context) (err error) {
-		if d.clients.Nomad == nil {
-			d.clients, err = connect(ctx, false)
+	var err error
+	if d.clients.Nomad == nil { // of a stack without certificates, whose rollout has looked at the server
+		if d.clients, err = rollout.Reach(ctx, &stack.Target{}, false); err != nil {
+			return err
 		}
-		return err
-	})
-	if err != nil {
-		return err
 	}
 	if d.dns != nil && d.dns.Policy == dns.Sync {
 		err = d.records(ctx, true)

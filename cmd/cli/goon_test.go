@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/stack"
 )
 
 // environment writes the file of an environment, whose path is what -e gets.
@@ -260,6 +261,10 @@ schedule "nightly" {
 	}
 	w.toBatch("a")
 	w.drover(exitOK, "deploy", w.dir)
+	// As if it was made by hand: no record owns it.
+	if err := record.OpenReleases(w.nomad, w.name, stack.DefaultEnvironment).Purge(t.Context()); err != nil {
+		t.Fatal(err)
+	}
 	w.want(w.drover(exitError, fire...), "error", "its type changes from batch to service")
 	if job, _, err := w.nomad.Jobs().Info(w.job("a"), nil); err != nil || *job.Type != "batch" {
 		t.Errorf("the schedule replaced it: %v, %v", job, err)

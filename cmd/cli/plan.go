@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -135,6 +136,12 @@ func preparePlan(cmd *cobra.Command, s *stack.Stack, jobs []render.Job, partial 
 		return nil, err
 	}
 	d := (&releaseFlags{}).deployer(cmd, clients, s.Name, s.Environment)
+	d.Dial = func(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error) {
+		if t.Name == "" {
+			return clients, nil
+		}
+		return rollout.Dial(ctx, t, needConsul)
+	}
 	hidden := false
 	if len(s.Secrets) > 0 {
 		d.Rollout.Redact, err = record.OpenSecrets(clients.Nomad, s.Name, s.Environment, nil).Redactor(ctx)

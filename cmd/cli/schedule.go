@@ -365,7 +365,7 @@ func newScheduleFire(streams *IO) *cobra.Command {
 				cfg.Address, cfg.SecretID = address, token
 				return cfg
 			}
-			clients, err := connectBy(ctx, home(), false)
+			clients, err := rollout.DialAt(home)(ctx, &stack.Target{}, false)
 			if err != nil {
 				return err
 			}
