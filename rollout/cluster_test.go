@@ -88,6 +88,7 @@ func TestOnCluster(t *testing.T) {
 		{"SpecChanges", testSpecChanges},
 		{"PlaceComesLater", testPlaceComesLater},
 		{"Placeable", testPlaceable},
+		{"ConsulDatacenters", testConsulDatacenters},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -74,18 +75,34 @@ func dial(ctx context.Context, home *api.Config, t *stack.Target, needConsul, pr
 	}
 	if t.Name != "" { // else it is all where the addresses lead
 		if cc.Datacenter = t.ConsulDatacenter; cc.Datacenter == "" {
-			if cc.Datacenter, err = consulDatacenter(ctx, c.Nomad, t); err != nil {
+			if c.consulDatacenters, err = consulDatacenters(ctx, c.Nomad, t); err != nil {
 				return c, inTarget(t, c.explain(err))
 			}
+		}
+		if len(c.consulDatacenters) > 0 {
+			cc.Datacenter = c.consulDatacenters[0]
 		}
 	}
 	if c.Consul, err = capi.NewClient(cc); err != nil {
 		return c, dialError("Consul", t, err)
 	}
 	if preflight {
-		err = preflightConsul(ctx, c.Consul)
+		if err := preflightConsul(ctx, c.Consul); err != nil {
+			return c, inTarget(t, err)
+		}
 	}
-	return c, inTarget(t, err)
+	if t.Name == "" {
+		// One request in the common case: Consul knows no other datacenter. That it
+		// does not answer is found when it is asked for services.
+		var known []string
+		_, err := c.Consul.Raw().Query("/v1/catalog/datacenters", &known, (&capi.QueryOptions{}).WithContext(ctx))
+		if err == nil && len(known) > 1 {
+			if c.consulDatacenters, err = consulDatacenters(ctx, c.Nomad, t); err != nil {
+				return c, c.explain(err)
+			}
+		}
+	}
+	return c, nil
 }
 
 // DefaultsOf returns the region and namespace of jobs of a target that name
@@ -235,29 +252,40 @@ func readToken(a stack.Access) (string, error) {
 	return "", nil
 }
 
-// consulDatacenter asks a Nomad client of the target in which Consul
-// datacenter it is (GET /v1/nodes and /v1/node/:id). It is "" when there is no
-// client yet or the token may not look at nodes: the Consul that is asked then
-// answers for its own datacenter.
-func consulDatacenter(ctx context.Context, client *api.Client, t *stack.Target) (string, error) {
-	q := (&api.QueryOptions{Region: t.Region, Filter: `Status == "ready"`}).WithContext(ctx)
-	nodes, _, err := client.Nodes().List(q)
-	if err != nil {
-		return "", unlessForbidden(err, "listing the nodes")
-	}
-	for _, n := range nodes {
-		if len(t.Datacenters) > 0 && !inDatacenter(n, t.Datacenters) {
-			continue
+// consulDatacenters lists the Consul datacenters in which the Nomad clients of the
+// target are, sorted (GET /v1/nodes and, for each datacenter, GET /v1/node/:id).
+// It is empty if there is no client yet or the token may not look at nodes: the
+// Consul that is asked then answers for its own datacenter.
+func consulDatacenters(ctx context.Context, client *api.Client, t *stack.Target) ([]string, error) {
+	const attribute = `"/Attributes/consul.datacenter"`
+	filter := `Status == "ready" and ` + attribute + ` is not empty`
+	var out []string
+	for {
+		q := &api.QueryOptions{Region: t.Region, Filter: filter}
+		if len(t.Datacenters) == 0 {
+			q.PerPage = 1 // any of them will do
 		}
-		node, _, err := client.Nodes().Info(n.ID, (&api.QueryOptions{Region: t.Region}).WithContext(ctx))
+		nodes, _, err := client.Nodes().List(q.WithContext(ctx))
 		if err != nil {
-			return "", unlessForbidden(err, "reading node "+n.Name)
+			return nil, unlessForbidden(err, "listing the nodes")
 		}
-		if dc := node.Attributes["consul.datacenter"]; dc != "" {
-			return dc, nil
+		i := slices.IndexFunc(nodes, func(n *api.NodeListStub) bool { return len(t.Datacenters) == 0 || inDatacenter(n, t.Datacenters) })
+		if i < 0 {
+			break
 		}
+		node, _, err := client.Nodes().Info(nodes[i].ID, (&api.QueryOptions{Region: t.Region}).WithContext(ctx))
+		if err != nil {
+			return nil, unlessForbidden(err, "reading node "+nodes[i].Name)
+		}
+		dc := node.Attributes["consul.datacenter"]
+		if dc == "" || slices.Contains(out, dc) {
+			break // the node has changed meanwhile
+		}
+		out = append(out, dc)
+		filter += fmt.Sprintf(" and %s != %q", attribute, dc)
 	}
-	return "", nil
+	slices.Sort(out)
+	return out, nil
 }
 
 func unlessForbidden(err error, doing string) error {
