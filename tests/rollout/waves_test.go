@@ -552,7 +552,7 @@ func TestWaves(t *testing.T) {
 	// drover approve gives, and goes on.
 	w.expect(5, []string{"wave canary: begins", "wave europe: deployed", "drover approve shop -e prod"}, "deploy")
 	w.runs(europe("one"))
-	w.expect(11, []string{"drover resume"}, "deploy")
+	w.expect(11, []string{"drover approve"}, "deploy")
 	w.expect(0, []string{"web@nyc: deployed", "deployed"}, "approve")
 	w.runs(jobs("one", "warn"))
 	w.enters("eu", 2)
