@@ -16,6 +16,7 @@ import (
 
 	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -41,6 +42,8 @@ type opened struct {
 	client *api.Client
 	stack  *stack.Stack
 	jobs   []render.Job
+
+	rotation *release.Rotation // nil for commands that write no variables of jobs
 }
 
 // openSecrets reads the stack; withJobs also renders it, for the commands
@@ -70,6 +73,11 @@ func openSecrets(ctx context.Context, flags *stackFlags, arg string, withJobs bo
 			return o, err
 		}
 		o.Secrets = o.At(nomads(targets))
+		releases := record.OpenReleases(clients.Nomad, o.stack.Name, o.stack.Environment)
+		if o.rotation, err = release.NewRotation(ctx, releases, targets, o.jobs); err != nil {
+			return o, err
+		}
+		o.jobs = o.rotation.Jobs()
 	}
 	return o, nil
 }
@@ -218,7 +226,7 @@ func newSecretsSet(streams *IO) *cobra.Command {
 		if err != nil {
 			return releaseError(err)
 		}
-		return told(streams, "secret "+args[1]+" set", jobs)
+		return o.told(ctx, streams, "secret "+args[1]+" set", jobs, []string{args[1]})
 	})
 	cmd.Flags().StringVar(&file, "file", "", "read the value from this file, without its last line break")
 	return cmd
@@ -262,17 +270,37 @@ func newSecretsRotate(streams *IO) *cobra.Command {
 		if err != nil {
 			return releaseError(err)
 		}
-		return told(streams, "secret "+args[1]+" rotated", jobs)
+		return o.told(ctx, streams, "secret "+args[1]+" rotated", jobs, o.itemsOf(args[1]))
 	})
 }
 
-// told says what was done and whose tasks Nomad is now giving the new value.
-func told(streams *IO, what string, jobs []string) error {
-	if len(jobs) > 0 {
-		what += "; the templates of these jobs pick it up: " + strings.Join(jobs, ", ")
+// itemsOf returns the items of a secret.
+func (o opened) itemsOf(name string) []string {
+	for _, s := range o.stack.Secrets {
+		if s.Name == name {
+			return s.Items()
+		}
 	}
-	_, err := fmt.Fprintln(streams.Out, what)
-	return err
+	return []string{name}
+}
+
+// told shows what was done, what it does to the tasks of the jobs whose
+// variables were written, and the command for tasks that do not see it.
+func (o opened) told(ctx context.Context, streams *IO, what string, jobs, items []string) error {
+	if _, err := fmt.Fprintln(streams.Out, what); err != nil || len(jobs) == 0 || o.rotation == nil {
+		return err
+	}
+	effects, err := o.rotation.Effects(ctx, jobs, items)
+	if err != nil {
+		return fmt.Errorf("%s, but it cannot be found out what the tasks of %s make of it: %w", what, strings.Join(jobs, ", "), err)
+	}
+	for _, e := range effects {
+		fmt.Fprintln(streams.Out, e)
+	}
+	if stale := release.Stale(effects); len(stale) > 0 {
+		fmt.Fprintf(streams.Err, "Next: drover redeploy %s %s\n", stackArgs(o.stack.Name, o.stack.Environment), strings.Join(stale, " "))
+	}
+	return nil
 }
 
 func newSecretsExport(streams *IO) *cobra.Command {
@@ -353,7 +381,7 @@ func newSecretsImport(streams *IO) *cobra.Command {
 		if len(rep.Ignored) > 0 {
 			fmt.Fprintf(streams.Err, "in the file and not in the stack: %s\n", strings.Join(rep.Ignored, ", "))
 		}
-		return told(streams, fmt.Sprintf("%d imported, %d had this value already", len(rep.Secrets), len(rep.Same)), rep.Jobs)
+		return o.told(ctx, streams, fmt.Sprintf("%d imported, %d had this value already", len(rep.Secrets), len(rep.Same)), rep.Jobs, rep.Secrets)
 	})
 	cmd.Flags().BoolVar(&force, "force", false, "replace values that differ")
 	return cmd

@@ -28,6 +28,7 @@ func TestSecretsOnCluster(t *testing.T) {
 		"set and rotate from an edited tree keep the items that run":          rotateFromEditedTree,
 		"a renewed certificate waits for the wave of each job":                renewalInWaves,
 		"a variable of an older drover is marked without a restart":           markedWithoutRestart,
+		"a rotation names the tasks that do not see it, and the redeploy":     rotationNamesTasks,
 		"plan and deploy refuse what no variable takes":                       refusedSecrets,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -330,7 +331,7 @@ func rotateFromEditedTree(t *testing.T, env []string) {
 	was := r.runs("web")
 	before, _ := r.variable("nomad/jobs/" + r.job("web"))
 	r.put("2", []string{"a", "c"}, []string{"a", "c"}, runsOn, "") // not deployed
-	r.drover(exitOK, "secrets", "rotate", r.dir, "a")
+	r.want(r.drover(exitOK, "secrets", "rotate", r.dir, "a"), "secret a rotated", "web: task t restarts")
 	r.holds("web", "a", "b")
 	after, _ := r.variable("nomad/jobs/" + r.job("web"))
 	if after["a"] == before["a"] || after["b"] != before["b"] {
@@ -447,5 +448,37 @@ func refusedSecrets(t *testing.T, env []string) {
 	}
 	if master, _ := r.variable(record.Folder(r.name, "default") + "/secrets"); master != nil {
 		t.Error("secrets were made")
+	}
+}
+
+func rotationNamesTasks(t *testing.T, env []string) {
+	r := newReader(t, env, "told")
+	r.put("1", []string{"a"}, []string{"a"}, runsOn, "")
+	web := secretJob(r.job("web"), "1", []string{"a"}, runsOn, "")
+	template := web[strings.Index(web, "      template {"):strings.Index(web, "      resources {")]
+	web = strings.Replace(web, `    task "t" {`, `    task "migrate" {
+      driver = "mock_driver"
+      lifecycle {
+        hook = "prestart"
+      }
+      config {
+        run_for = "10ms"
+      }
+`+template+`
+      resources {
+        cpu    = 1
+        memory = 10
+      }
+    }
+    task "t" {`, 1)
+	write(t, r.dir, map[string]string{"web.nomad.hcl": web})
+	r.drover(exitOK, "deploy", r.dir)
+	was := r.runs("web")
+	out := r.drover(exitOK, "secrets", "rotate", r.dir, "a")
+	r.want(out, "web: task t restarts", "web: task migrate has ended and does not see the new value", "Next: drover redeploy told web")
+	r.restarted("web", was)
+	r.drover(exitOK, "redeploy", "told", "web")
+	if now := r.runs("web"); now.ID == was.ID {
+		t.Error("the redeploy replaced nothing")
 	}
 }
