@@ -1,6 +1,7 @@
 package doctor
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"slices"
@@ -239,6 +240,9 @@ func placement(f *Facts, n Needs) []Finding {
 
 func volumes(f *Facts, n Needs) []Finding {
 	found := unknown(f, "volumes", "")
+	for _, l := range f.Lost {
+		found = append(found, Finding{Severity: Error, Subject: l.Volume, Reason: "job " + l.JobID + ": " + l.String(), Mend: l.Recreate()})
+	}
 	for _, v := range f.Volumes {
 		if v.Missing != "" {
 			found = append(found, Finding{Severity: Error, Subject: v.Name, Reason: v.Missing, Mend: "drover deploy " + n.Stack + " --create-volumes, or nomad volume create"})
@@ -262,7 +266,7 @@ func volumes(f *Facts, n Needs) []Finding {
 			case v.XAttr == "untried":
 				found = append(found, Finding{Severity: Unknown, Subject: subject, Reason: "whether the file system keeps extended attributes could not be tried: the probe may not write there", Mend: "drover doctor " + n.Stack + " --probe --probe-driver raw_exec, or docker"})
 			}
-			for _, user := range volumeUsers(n, name) {
+			for _, user := range volumeUsers(n, sourceOf(f, name)) {
 				if uid, err := strconv.Atoi(user); err == nil && uid != v.UID && v.Mode&0o002 == 0 {
 					found = append(found, Finding{Severity: Error, Subject: subject, Reason: fmt.Sprintf("its directory %s belongs to user %d (mode %o), the task runs as %d", v.Path, v.UID, v.Mode, uid), Mend: fmt.Sprintf("chown %d %s there", uid, v.Path)})
 				}
@@ -277,6 +281,16 @@ func volumes(f *Facts, n Needs) []Finding {
 		return found
 	}
 	return good(found, fmt.Sprintf("%d host volumes", len(f.Volumes)))
+}
+
+// sourceOf is the name that the stack gives a volume.
+func sourceOf(f *Facts, volume string) string {
+	for _, v := range f.Volumes {
+		if v.Name == volume {
+			return cmp.Or(v.Source, volume)
+		}
+	}
+	return volume
 }
 
 // volumeUsers are the users of the tasks that mount a volume for writing.

@@ -295,24 +295,19 @@ func (k *collector) each(jobs []render.Job, do func(render.Job) error) error {
 }
 
 func (k *collector) volumes() error {
-	missing, err := rollout.MissingVolumes(k.ctx, k.Clients, k.needs.Jobs)
+	missing, err := rollout.MissingVolumes(k.ctx, k.Clients, k.needs.Jobs, k.needs.Volumes)
 	if err != nil {
 		return err
 	}
-	why := map[string]string{}
-	for _, m := range missing {
-		why[m.Name] = m.String()
+	if k.Lost, err = rollout.LostVolumes(k.ctx, k.Clients, k.needs.Jobs); err != nil {
+		return err
 	}
-	seen := map[string]bool{}
-	for _, j := range k.needs.Jobs {
-		for _, g := range j.Job.TaskGroups {
-			for _, v := range g.Volumes {
-				if v.Type == "host" && !seen[v.Source] {
-					seen[v.Source] = true
-					k.Volumes = append(k.Volumes, Volume{Name: v.Source, JobID: *j.Job.ID, Missing: why[v.Source]})
-				}
-			}
-		}
+	why := map[string][]string{}
+	for _, m := range missing {
+		why[m.Name] = append(why[m.Name], m.String())
+	}
+	for _, v := range rollout.AskedVolumes(k.needs.Jobs) {
+		k.Volumes = append(k.Volumes, Volume{Name: v.Name, JobID: v.JobID, Source: v.Source, Missing: strings.Join(why[v.Name], "; ")})
 	}
 	slices.SortFunc(k.Volumes, func(a, b Volume) int { return strings.Compare(a.Name, b.Name) })
 	return nil

@@ -12,6 +12,8 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/stack"
 )
 
 // Severity says how much a finding matters.
@@ -46,6 +48,7 @@ type Needs struct {
 	// Variables is the folder of Nomad Variables that is the stack's; that of
 	// any stack when empty.
 	Variables string
+	Volumes   []*stack.Volume // how the stack makes host volumes; may be nil
 }
 
 // Facts are what was seen of a cluster. Missing holds what could not be
@@ -74,6 +77,7 @@ type Facts struct {
 	// node, by service.
 	Placements map[string]string
 	// Volumes are the host volumes that the stack asks for.
+	Lost    []rollout.LostVolume // host volumes of the stack on lost nodes
 	Volumes []Volume
 	// NoShutdownDelay are groups that run now, as JOB/GROUP, with services
 	// and without shutdown_delay.
@@ -123,6 +127,7 @@ func (n *Node) Ready() bool {
 // Volume is a host volume that a job of the stack asks for.
 type Volume struct {
 	Name, JobID string
+	Source      string // of the request: Name without the index of per_alloc
 	Missing     string // why it cannot be used, "" when it can
 }
 

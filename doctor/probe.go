@@ -140,7 +140,7 @@ func probeJob(f *Facts, n Needs, driver, image string) *api.Job {
 
 	var script strings.Builder
 	for _, v := range f.Volumes {
-		asked, mode := request(n, v.Name), "rw"
+		asked, mode := request(n, v), "rw"
 		if asked.ReadOnly {
 			mode = "ro"
 		}
@@ -196,18 +196,18 @@ func probeGroup(name, driver, image, calls string) *api.TaskGroup {
 }
 
 // request is how the stack asks for a volume: for writing, when anything does.
-func request(n Needs, source string) *api.VolumeRequest {
-	var found *api.VolumeRequest
+func request(n Needs, volume Volume) *api.VolumeRequest {
+	found, source := &api.VolumeRequest{ReadOnly: true}, cmp.Or(volume.Source, volume.Name)
 	for _, j := range n.Jobs {
 		for _, g := range j.Job.TaskGroups {
 			for _, v := range g.Volumes {
-				if v.Type == "host" && v.Source == source && (found == nil || found.ReadOnly && !v.ReadOnly) {
+				if v.Type == "host" && v.Source == source && (found.Source == "" || found.ReadOnly && !v.ReadOnly) {
 					found = v
 				}
 			}
 		}
 	}
-	return &api.VolumeRequest{Name: "v", Type: "host", Source: source, ReadOnly: found.ReadOnly, AccessMode: found.AccessMode, AttachmentMode: found.AttachmentMode}
+	return &api.VolumeRequest{Name: "v", Type: "host", Source: volume.Name, ReadOnly: found.ReadOnly, AccessMode: found.AccessMode, AttachmentMode: found.AttachmentMode}
 }
 
 func ptr[T any](v T) *T { return &v }

@@ -29,6 +29,8 @@ type ServiceStatus struct {
 	OK            bool      `json:"ok"`
 	Detail        string    `json:"detail,omitempty"` // why not
 	Note          string    `json:"note,omitempty"`   // worth knowing although it is OK
+	// Lost are host volumes on lost nodes that keep instances from running.
+	Lost []LostVolume `json:"lost_volumes,omitempty"`
 
 	// Completed is set where Nomad collected a job that ran to its end.
 	Completed *Completion `json:"completed,omitempty"`
@@ -44,6 +46,9 @@ type ServiceStatus struct {
 // not there, the registered job is asked, which may be an older one.
 func Status(ctx context.Context, c Clients, jobs []render.Job) ([]ServiceStatus, error) {
 	out, err := status(ctx, c, jobs)
+	if err == nil {
+		lostVolumes(ctx, c, jobs, out)
+	}
 	return out, c.explain(err)
 }
 

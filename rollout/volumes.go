@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"maps"
 	"path"
-	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -18,166 +17,188 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// MissingVolume is a host volume that a job asks for and no node has on which
-// the job may run.
+// MissingVolume is a host volume that an instance of a job asks for and that
+// the node on which it may run does not have.
 type MissingVolume struct {
-	Name      string
-	JobID     string // the first job that asks for it
-	Namespace string
-	Region    string
-	NodePool  string
-	State     api.HostVolumeState // when it is there but not ready
+	Name      string              `json:"name"`
+	JobID     string              `json:"job_id"` // the first job that asks for it
+	Namespace string              `json:"namespace,omitempty"`
+	Region    string              `json:"region,omitempty"`
+	NodePool  string              `json:"node_pool,omitempty"` // of the job
+	State     api.HostVolumeState `json:"state,omitempty"`     // when it is there but not ready
+	Node      string              `json:"node,omitempty"`      // the name of the node that has it, or that CreateVolumes gives it
 
-	id          string // of the one that is pending
-	readOnly    bool   // an empty one would be of no use
-	access      api.HostVolumeAccessMode
-	attachment  api.HostVolumeAttachmentMode
-	datacenters []string          // patterns
-	constraints []*api.Constraint // of the jobs
-	nodes       map[string]bool   // by ID: where they may run; nil when nobody may look
-	avoid       []*api.Constraint // keep it off other nodes, and those that take nothing now
+	source       string // of the job's request: Name without the index of per_alloc
+	group        string // see volumeGroup.key
+	instance     string // "web[2]", "" of a group with one
+	nodeID       string
+	nodePool     string // of the node
+	id           string // of a volume that is there
+	problem      string // why it cannot be created, "" when it can
+	capabilities []api.HostVolumeCapability
+	constraints  []*api.Constraint
+	datacenters  []string // patterns
 }
+
+// Problems of a volume that have a sentence of their own.
+const (
+	problemNowhere  = "nowhere"
+	problemReadOnly = "read only"
+)
 
 func (m MissingVolume) String() string {
-	if m.State != "" {
-		return fmt.Sprintf("host volume %q of job %q is %s, not ready; look at `nomad volume status -type host`", m.Name, m.JobID, m.State)
+	job := fmt.Sprintf("job %q", m.JobID)
+	if m.instance != "" {
+		job += fmt.Sprintf(" (instance %s)", m.instance)
 	}
-	if m.nowhere() {
-		return fmt.Sprintf("job %q needs host volume %q, and no node of pool %s is in datacenters %s; look at `nomad node status`", m.JobID, m.Name, m.NodePool, strings.Join(m.datacenters, ", "))
+	needs := fmt.Sprintf("%s needs host volume %q", job, m.Name)
+	switch {
+	case m.State == api.HostVolumeStateUnavailable && m.id == "":
+		return fmt.Sprintf("%s, which is in the configuration of node %s, and that node is down; bring it back", needs, m.Node)
+	case m.State == api.HostVolumeStateUnavailable:
+		return fmt.Sprintf("%s, which is unavailable on node %s (volume %s); bring the node back, or look at `nomad volume status -type host %s`", needs, m.Node, m.id, m.id)
+	case m.State != "":
+		return fmt.Sprintf("%s, which is %s on node %s, not ready; look at `nomad volume status -type host %s`", needs, m.State, m.Node, m.id)
+	case m.problem == problemNowhere:
+		return fmt.Sprintf("%s, and no node of pool %s in datacenters %s satisfies its constraints and has its drivers; look at `nomad node status`", needs, m.NodePool, strings.Join(m.datacenters, ", "))
+	case m.problem == problemReadOnly:
+		return fmt.Sprintf("%s reads host volume %q, which no node has where it may run; name its directory in a host_volume block of the clients' configuration", job, m.Name)
+	case m.problem != "":
+		return needs + ", and " + m.problem
 	}
-	if m.readOnly {
-		return fmt.Sprintf("job %q reads host volume %q, which no node has where it may run; name its directory in a host_volume block of the clients' configuration", m.JobID, m.Name)
-	}
-	return fmt.Sprintf("job %q needs host volume %q, which no node has where it may run; create it with `drover deploy --create-volumes` or `nomad volume create`", m.JobID, m.Name)
+	return fmt.Sprintf("%s, which no node has where it may run; create it with `drover deploy --create-volumes` (on node %s) or `nomad volume create`", needs, m.Node)
 }
 
-// Creatable says that CreateVolumes may make it, or wait for it when somebody
-// has just made it.
+// Creatable reports whether CreateVolumes can make the volume, or wait for one
+// that was just created.
 func (m MissingVolume) Creatable() bool {
-	return m.State == api.HostVolumeStatePending || m.State == "" && !m.readOnly && !m.nowhere()
+	return m.State == api.HostVolumeStatePending || m.State == "" && m.problem == ""
 }
 
-func (m MissingVolume) nowhere() bool { return m.nodes != nil && len(m.nodes) == 0 }
-
-func (m MissingVolume) named(other MissingVolume) bool {
-	return m.Name == other.Name && m.Namespace == other.Namespace && m.Region == other.Region
+// AskedVolume is a host volume that a job asks for.
+type AskedVolume struct {
+	Name   string
+	Source string // of the request: Name without the index of per_alloc
+	JobID  string // the first job that asks for it
 }
 
-// narrower says that m may be on some of the nodes only on which other may be.
-func (m MissingVolume) narrower(other MissingVolume) bool {
-	for id := range m.nodes {
-		if !other.nodes[id] {
-			return false
-		}
-	}
-	return len(m.nodes) < len(other.nodes)
-}
-
-// MissingVolumes lists the host volumes of the jobs that no node has which is
-// in the datacenters and the node pool of the job, neither dynamic and ready
-// (GET /v1/volumes?type=host, GET /v1/nodes) nor in its configuration
-// (GET /v1/node/:id, asked only when something is missing). Constraints of
-// the job are not looked at.
-func MissingVolumes(ctx context.Context, c Clients, jobs []render.Job) ([]MissingVolume, error) {
-	nodes := map[string][]*api.NodeListStub{} // by region
-	hidden := map[string]error{}              // likewise, why they cannot be seen
-	var wanted []MissingVolume
+// AskedVolumes are the host volumes that jobs ask for, in the order of their
+// names.
+func AskedVolumes(jobs []render.Job) []AskedVolume {
+	seen := map[string]bool{}
+	var out []AskedVolume
 	for _, j := range jobs {
-		for _, w := range volumesOf(j.Job) {
-			here, there := nodes[w.Region]
-			if !there {
-				var err error
-				here, _, err = c.Nomad.Nodes().List((&api.QueryOptions{Region: w.Region}).WithContext(ctx))
-				if err != nil && !refused(err) {
-					return nil, c.explain(fmt.Errorf("listing nodes: %w", err))
-				}
-				nodes[w.Region], hidden[w.Region] = here, err
-			}
-			w.among(here)
-			i := slices.IndexFunc(wanted, func(m MissingVolume) bool { return m.named(w) && maps.Equal(m.nodes, w.nodes) })
-			if i < 0 {
-				wanted = append(wanted, w)
-				continue
-			}
-			all := slices.Concat(wanted[i].constraints, w.constraints)
-			if wanted[i].readOnly && !w.readOnly {
-				wanted[i] = w // who writes says how it is made
-			}
-			wanted[i].constraints = all
-		}
-	}
-	listed := map[place][]*api.HostVolumeStub{}
-	static := map[string]map[string][]string{}
-	var missing []MissingVolume
-	for _, w := range wanted {
-		at := place{w.Region, w.Namespace}
-		if _, there := listed[at]; !there {
-			list, _, err := c.Nomad.HostVolumes().List(nil, (&api.QueryOptions{Region: w.Region, Namespace: w.Namespace}).WithContext(ctx))
-			if err != nil {
-				return nil, c.explain(fmt.Errorf("listing host volumes: %w", err))
-			}
-			listed[at] = list
-		}
-		for _, v := range listed[at] {
-			if v.Name == w.Name && w.on(v.NodeID) && w.State != api.HostVolumeStateReady {
-				w.State, w.id = v.State, v.ID
-			}
-		}
-		if w.State == api.HostVolumeStateReady {
-			continue
-		}
-		if w.State == "" {
-			if err := hidden[w.Region]; err != nil {
-				return nil, c.explain(fmt.Errorf("listing nodes: %w", err))
-			}
-			if static[w.Region] == nil {
-				var err error
-				if static[w.Region], err = staticVolumes(ctx, c, w.Region, nodes[w.Region]); err != nil {
-					return nil, err
+		for _, g := range volumeGroups(j.Job) {
+			for _, w := range g.wants {
+				for i := range max(g.count, 1) {
+					if name := w.name(i); !seen[name] {
+						seen[name] = true
+						out = append(out, AskedVolume{Name: name, Source: w.source, JobID: deref(j.Job.ID, "")})
+					}
 				}
 			}
-			if slices.ContainsFunc(static[w.Region][w.Name], w.on) {
-				continue
-			}
 		}
-		missing = append(missing, w)
 	}
+	slices.SortFunc(out, func(a, b AskedVolume) int { return strings.Compare(a.Name, b.Name) })
+	return out
+}
+
+// MissingVolumes lists the host volumes that instances of the jobs ask for and
+// no node has on which they may run, neither dynamic and ready (GET
+// /v1/volumes?type=host) nor in its configuration: see placeVolumes. It reads
+// the nodes that have such a volume (GET /v1/nodes, /v1/node/:id) and, only
+// when something is missing, the others. specs are the volume blocks of the
+// stack and may be nil.
+func MissingVolumes(ctx context.Context, c Clients, jobs []render.Job, specs []*stack.Volume) ([]MissingVolume, error) {
+	groups := map[place][]*volumeGroup{}
+	var places []place
+	for _, j := range jobs {
+		at := place{deref(j.Job.Region, ""), deref(j.Job.Namespace, "")}
+		found := volumeGroups(j.Job)
+		if len(found) > 0 && groups[at] == nil {
+			places = append(places, at)
+		}
+		groups[at] = append(groups[at], found...)
+	}
+	plugin := func(source string) string { return volumePlugin(volumeSpec(specs, source, source)) }
+	nodes := map[string]*nodeReader{} // by region
 	var out []MissingVolume
-	for _, m := range missing {
-		// One for those that may run on fewer nodes is there for the others, too.
-		if !slices.ContainsFunc(missing, func(n MissingVolume) bool { return n.named(m) && !n.nowhere() && n.narrower(m) }) {
-			out = append(out, m)
+	for _, at := range places {
+		r := nodes[at.region]
+		if r == nil {
+			r = &nodeReader{c: c, region: at.region}
+			nodes[at.region] = r
 		}
+		missing, err := missingIn(ctx, c, at, groups[at], r, plugin)
+		if err != nil {
+			return nil, c.explain(err)
+		}
+		out = append(out, missing...)
 	}
 	return out, nil
 }
 
-func (m *MissingVolume) on(nodeID string) bool { return m.nodes == nil || m.nodes[nodeID] }
-
-// among finds the nodes that may have the volume. For one that is made, Nomad
-// looks at no more than the pool and the constraints.
-func (m *MissingVolume) among(nodes []*api.NodeListStub) {
-	if nodes == nil {
-		return
+func missingIn(ctx context.Context, c Clients, at place, groups []*volumeGroup, r *nodeReader, plugin func(string) string) ([]MissingVolume, error) {
+	list, _, err := c.Nomad.HostVolumes().List(nil, (&api.QueryOptions{Region: at.region, Namespace: at.namespace}).WithContext(ctx))
+	if err != nil {
+		return nil, fmt.Errorf("cannot list host volumes: %w", err)
 	}
-	m.nodes = map[string]bool{}
-	datacenters, elsewhere := map[string]bool{}, false
-	for _, n := range nodes {
-		switch {
-		case m.NodePool != api.NodePoolAll && m.NodePool != n.NodePool:
-			continue
-		case !inDatacenter(n, m.datacenters):
-			elsewhere = true
-			continue
-		case n.Status != api.NodeStatusReady || n.SchedulingEligibility != api.NodeSchedulingEligible:
-			m.avoid = append(m.avoid, api.NewConstraint("${node.unique.id}", "!=", n.ID))
+	names := map[string]bool{}
+	for _, g := range groups {
+		for _, w := range g.wants {
+			for i := range max(g.count, 1) {
+				names[w.name(i)] = true
+			}
 		}
-		m.nodes[n.ID], datacenters[regexp.QuoteMeta(n.Datacenter)] = true, true
 	}
-	if elsewhere {
-		these := slices.Sorted(maps.Keys(datacenters))
-		m.avoid = append(m.avoid, api.NewConstraint("${node.datacenter}", "regexp", "^("+strings.Join(these, "|")+")$"))
+	dynamic, on := hostVolumes{}, map[string]bool{}
+	for _, v := range list {
+		if names[v.Name] {
+			dynamic.add(v.Name, v.NodeID, volumeState{id: v.ID, state: v.State})
+			on[v.NodeID] = true
+		}
 	}
+	if err := r.list(ctx); err != nil {
+		return nil, err
+	}
+	if r.hidden != nil {
+		// The token may not read nodes: constraints cannot be compared.
+		if missing := placeVolumes(groups, unseenNodes(groups, on), dynamic, plugin); len(missing) > 0 {
+			return nil, r.hidden
+		}
+		return nil, nil
+	}
+	if err := r.read(ctx, func(id string) bool { return on[id] }); err != nil {
+		return nil, err
+	}
+	// Nomad calls a volume ready until its node registers again.
+	for _, n := range r.nodes {
+		for _, at := range dynamic {
+			if v, there := at[n.id()]; there && n.stub.Status != api.NodeStatusReady {
+				v.state = api.HostVolumeStateUnavailable
+				at[n.id()] = v
+			}
+		}
+	}
+	if known := r.known(); !sharesSticky(groups, known) && len(placeVolumes(groups, known, dynamic, plugin)) == 0 {
+		return nil, nil
+	}
+	if err := r.read(ctx, func(string) bool { return true }); err != nil {
+		return nil, err
+	}
+	for _, n := range r.known() {
+		state := api.HostVolumeStateReady
+		if n.stub.Status != api.NodeStatusReady {
+			state = api.HostVolumeStateUnavailable
+		}
+		for name, v := range n.node.HostVolumes {
+			// A dynamic volume that was deleted stays in this list for a while.
+			if v.ID == "" {
+				dynamic.add(name, n.id(), volumeState{state: state})
+			}
+		}
+	}
+	return placeVolumes(groups, r.known(), dynamic, plugin), nil
 }
 
 func inDatacenter(n *api.NodeListStub, patterns []string) bool {
@@ -187,66 +208,94 @@ func inDatacenter(n *api.NodeListStub, patterns []string) bool {
 	})
 }
 
-func volumesOf(job *api.Job) []MissingVolume {
-	var out []MissingVolume
-	for _, tg := range job.TaskGroups {
-		constraints := slices.Concat(job.Constraints, tg.Constraints)
-		for _, t := range tg.Tasks {
-			constraints = append(constraints, t.Constraints...)
-		}
-		constraints = slices.DeleteFunc(constraints, func(c *api.Constraint) bool {
-			return c.Operand == api.ConstraintDistinctHosts || c.Operand == api.ConstraintDistinctProperty
-		})
-		for _, name := range slices.Sorted(maps.Keys(tg.Volumes)) {
-			v := tg.Volumes[name]
-			if v.Type != "host" {
-				continue
-			}
-			source := cmp.Or(v.Source, name)
-			w := MissingVolume{
-				Name: source, JobID: deref(job.ID, ""), Namespace: deref(job.Namespace, ""), Region: deref(job.Region, ""),
-				NodePool:    cmp.Or(deref(job.NodePool, ""), api.NodePoolDefault),
-				readOnly:    v.ReadOnly,
-				access:      api.HostVolumeAccessMode(cmp.Or(v.AccessMode, string(api.HostVolumeAccessModeSingleNodeWriter))),
-				attachment:  api.HostVolumeAttachmentMode(cmp.Or(v.AttachmentMode, string(api.HostVolumeAttachmentModeFilesystem))),
-				datacenters: job.Datacenters,
-				constraints: constraints,
-			}
-			if len(w.datacenters) == 0 {
-				w.datacenters = []string{"*"}
-			}
-			if !v.PerAlloc {
-				out = append(out, w)
-				continue
-			}
-			for i := range deref(tg.Count, 1) {
-				w.Name = fmt.Sprintf("%s[%d]", source, i)
-				out = append(out, w)
-			}
-		}
+// sharesSticky reports whether a group has more instances with a sticky volume
+// than there are nodes, so that placeVolumes lets them share one.
+func sharesSticky(groups []*volumeGroup, nodes []*nodeFacts) bool {
+	return slices.ContainsFunc(groups, func(g *volumeGroup) bool { return g.sticky() && g.count > len(nodes) })
+}
+
+// unseenNodes stand for nodes that have one of the volumes: of each only the ID
+// is known.
+func unseenNodes(groups []*volumeGroup, on map[string]bool) []*nodeFacts {
+	var out []*nodeFacts
+	for _, id := range slices.Sorted(maps.Keys(on)) {
+		out = append(out, &nodeFacts{stub: &api.NodeListStub{ID: id, Name: id}})
+	}
+	for _, g := range groups {
+		g.pool, g.datacenters = api.NodePoolAll, []string{"*"}
 	}
 	return out
 }
 
-// staticVolumes are the IDs of the nodes that have a volume in their
-// configuration, by its name.
-func staticVolumes(ctx context.Context, c Clients, region string, nodes []*api.NodeListStub) (map[string][]string, error) {
-	names := make([][]string, len(nodes))
-	err := each(len(nodes), 8, func(i int) error {
-		node, _, err := c.Nomad.Nodes().Info(nodes[i].ID, (&api.QueryOptions{Region: region}).WithContext(ctx))
-		if err != nil {
-			return fmt.Errorf("reading node %s: %w", nodes[i].Name, err)
+// nodeReader reads the nodes of a region, each at most once.
+type nodeReader struct {
+	c      Clients
+	region string
+	nodes  []*nodeFacts
+	hidden error // why they cannot be listed
+	listed bool
+}
+
+func (r *nodeReader) list(ctx context.Context) error {
+	if r.listed {
+		return nil
+	}
+	stubs, _, err := r.c.Nomad.Nodes().List((&api.QueryOptions{Region: r.region}).WithContext(ctx))
+	if err != nil {
+		err = fmt.Errorf("cannot list nodes: %w", err)
+		if !refused(err) {
+			return err
 		}
-		names[i] = slices.Collect(maps.Keys(node.HostVolumes))
+		r.hidden = err
+	}
+	for _, s := range stubs {
+		r.nodes = append(r.nodes, &nodeFacts{stub: s})
+	}
+	r.listed = true
+	return nil
+}
+
+// read reads the nodes that are wanted (GET /v1/node/:id).
+func (r *nodeReader) read(ctx context.Context, wanted func(id string) bool) error {
+	return each(len(r.nodes), 8, func(i int) error {
+		n := r.nodes[i]
+		if n.node != nil || !wanted(n.id()) {
+			return nil
+		}
+		node, _, err := r.c.Nomad.Nodes().Info(n.id(), (&api.QueryOptions{Region: r.region}).WithContext(ctx))
+		if notFound(err) {
+			node, err = &api.Node{}, nil // collected meanwhile
+		}
+		if err != nil {
+			return fmt.Errorf("cannot read node %s: %w", n.stub.Name, err)
+		}
+		n.node = node
 		return nil
 	})
-	out := map[string][]string{}
-	for i, list := range names {
-		for _, n := range list {
-			out[n] = append(out[n], nodes[i].ID)
+}
+
+func (r *nodeReader) known() []*nodeFacts {
+	return slices.DeleteFunc(slices.Clone(r.nodes), func(n *nodeFacts) bool { return n.node == nil })
+}
+
+// volumeSpec is the volume block of a stack for a volume: of its name or, with
+// per_alloc, of its source.
+func volumeSpec(specs []*stack.Volume, name, source string) *stack.Volume {
+	for _, want := range []string{name, source} {
+		for _, s := range specs {
+			if s.Name == want {
+				return s
+			}
 		}
 	}
-	return out, err
+	return nil
+}
+
+func volumePlugin(spec *stack.Volume) string {
+	if spec == nil {
+		return "mkdir"
+	}
+	return cmp.Or(spec.PluginID, "mkdir")
 }
 
 // CreateVolumes makes the missing volumes as dynamic host volumes
@@ -255,10 +304,6 @@ func staticVolumes(ctx context.Context, c Clients, region string, nodes []*api.N
 // those that it has made every few seconds. done is called for each that is
 // there, also when another could not be made, and may be nil.
 func CreateVolumes(ctx context.Context, c Clients, missing []MissingVolume, specs []*stack.Volume, done func(name string)) error {
-	byName := map[string]*stack.Volume{}
-	for _, v := range specs {
-		byName[v.Name] = v
-	}
 	ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Minute, errors.New("not ready within 2 minutes"))
 	defer cancel()
 	for _, m := range missing {
@@ -273,17 +318,22 @@ func CreateVolumes(ctx context.Context, c Clients, missing []MissingVolume, spec
 			ids = append(ids, m.id)
 			continue
 		}
+		spec := volumeSpec(specs, m.Name, m.source)
 		v := &api.HostVolume{
-			Name: m.Name, Namespace: m.Namespace, NodePool: m.NodePool, PluginID: "mkdir", Constraints: slices.Concat(m.constraints, m.avoid),
-			RequestedCapabilities: []*api.HostVolumeCapability{{AccessMode: m.access, AttachmentMode: m.attachment}},
+			Name: m.Name, Namespace: m.Namespace, NodePool: m.nodePool, PluginID: volumePlugin(spec),
+			// Nomad compares the constraints of the job once more.
+			Constraints: append(slices.Clone(m.constraints), api.NewConstraint("${node.unique.id}", "=", m.nodeID)),
 		}
-		if spec := byName[m.Name]; spec != nil {
-			v.PluginID, v.Parameters = cmp.Or(spec.PluginID, v.PluginID), spec.Parameters
+		for _, c := range m.capabilities {
+			v.RequestedCapabilities = append(v.RequestedCapabilities, &c)
+		}
+		if spec != nil {
+			v.Parameters = spec.Parameters
 		}
 		w := (&api.WriteOptions{Region: m.Region, Namespace: m.Namespace}).WithContext(ctx)
 		resp, _, err := c.Nomad.HostVolumes().Create(&api.HostVolumeCreateRequest{Volume: v}, w)
 		if err != nil {
-			refused = fmt.Errorf("creating host volume %q for job %q: %w", m.Name, m.JobID, err)
+			refused = fmt.Errorf("cannot create host volume %q for job %q on node %s: %w", m.Name, m.JobID, m.Node, err)
 			break
 		}
 		ids = append(ids, resp.Volume.ID)

@@ -23,7 +23,7 @@ func testVolumes(t *testing.T, c Clients) {
 		job.TaskGroups[0].Volumes[name] = &api.VolumeRequest{Name: name, Type: "host", Source: name}
 	}
 	jobs := []render.Job{service(job)}
-	missing, err := MissingVolumes(t.Context(), c, jobs)
+	missing, err := MissingVolumes(t.Context(), c, jobs, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,11 +49,10 @@ func testVolumes(t *testing.T, c Clients) {
 	if err != nil || !slices.Equal(created, names) {
 		t.Fatalf("created %v, %v", created, err)
 	}
-	if missing, err = MissingVolumes(t.Context(), c, jobs); err != nil || len(missing) != 0 {
+	if missing, err = MissingVolumes(t.Context(), c, jobs, nil); err != nil || len(missing) != 0 {
 		t.Fatalf("missing %v, %v", missing, err)
 	}
-	deleted, _, err := PurgeVolumes(t.Context(), c, jobs)
-	slices.Sort(deleted)
+	deleted, err := purgeAll(t, c, jobs)
 	if err != nil || !slices.Equal(deleted, names) {
 		t.Fatalf("deleted %v, %v", deleted, err)
 	}
@@ -68,7 +67,7 @@ func testVolumeRefused(t *testing.T, c Clients) {
 		job.TaskGroups[0].Volumes = map[string]*api.VolumeRequest{name: {Name: name, Type: "host", Source: name}}
 		jobs = append(jobs, service(job))
 	}
-	missing, err := MissingVolumes(t.Context(), c, jobs)
+	missing, err := MissingVolumes(t.Context(), c, jobs, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +76,18 @@ func testVolumeRefused(t *testing.T, c Clients) {
 	if err == nil || !strings.Contains(err.Error(), bad) || !slices.Equal(created, []string{good}) {
 		t.Errorf("created %v, %v", created, err)
 	}
-	if deleted, _, err := PurgeVolumes(t.Context(), c, jobs); err != nil || !slices.Equal(deleted, []string{good}) {
+	if deleted, err := purgeAll(t, c, jobs); err != nil || !slices.Equal(deleted, []string{good}) {
 		t.Errorf("deleted %v, %v", deleted, err)
 	}
+}
+
+func purgeAll(t *testing.T, c Clients, jobs []render.Job) (deleted []string, err error) {
+	t.Helper()
+	volumes, _, err := Volumes(t.Context(), c, jobs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	err = PurgeVolumes(t.Context(), c, volumes, func(v OwnedVolume) { deleted = append(deleted, v.Name) })
+	slices.Sort(deleted)
+	return deleted, err
 }

@@ -161,7 +161,7 @@ func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request
 		if err := rollout.CheckCSIVolumes(ctx, targets[name], jobsIn(jobs, name)); err != nil {
 			return 0, err
 		}
-		if missing[name], err = rollout.MissingVolumes(ctx, targets[name], jobsIn(jobs, name)); err != nil {
+		if missing[name], err = rollout.MissingVolumes(ctx, targets[name], jobsIn(jobs, name), s.Volumes); err != nil {
 			return 0, err
 		}
 		volumes = append(volumes, missing[name]...)

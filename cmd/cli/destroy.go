@@ -322,17 +322,6 @@ func purgeSecrets(ctx context.Context, streams *IO, home rollout.Clients, d *rel
 	return err
 }
 
-func purgeVolumes(ctx context.Context, streams *IO, c rollout.Clients, jobs []render.Job) error {
-	deleted, kept, err := rollout.PurgeVolumes(ctx, c, jobs)
-	for _, v := range deleted {
-		fmt.Fprintf(streams.Err, "volume %s: deleted\n", v)
-	}
-	for _, v := range kept {
-		fmt.Fprintf(streams.Err, "volume %s: not a dynamic host volume; its data stays on the node\n", v)
-	}
-	return err
-}
-
 func (o *destroyOptions) question(name, env string, services, schedules int) string {
 	q := fmt.Sprintf("Stop and remove %s", count(services, "service"))
 	if schedules > 0 {

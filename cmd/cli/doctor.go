@@ -61,7 +61,7 @@ The checks are described in docs/how-to/doctor.md.`,
 				if err != nil {
 					return err
 				}
-				needs = doctor.Needs{Stack: args[0], Jobs: jobs, Names: namesOf(s), Variables: record.Folder(s.Name, s.Environment)}
+				needs = doctor.Needs{Stack: args[0], Jobs: jobs, Names: namesOf(s), Variables: record.Folder(s.Name, s.Environment), Volumes: s.Volumes}
 			}
 			report, err := examine(cmd.Context(), needs, probe, o)
 			if err != nil {

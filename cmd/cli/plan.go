@@ -72,6 +72,9 @@ or refuses and names what moved. With --detailed-exitcode the command ends with
 			if err != nil {
 				return releaseError(err)
 			}
+			if p.volumes, err = missingVolumes(cmd.Context(), s, jobs); err != nil {
+				return err
+			}
 			if out != "" {
 				text, err := rollout.Save(p.plan.Rollouts(), s, jobs, flags.partial(), p.address, Version)
 				if err != nil {
@@ -107,6 +110,27 @@ type planned struct {
 	plan    *release.Plan
 	changes []release.Change
 	hidden  bool // the token may not read the secrets
+	volumes []rollout.MissingVolume
+}
+
+// missingVolumes are the host volumes that the jobs miss, in all targets.
+func missingVolumes(ctx context.Context, s *stack.Stack, jobs []render.Job) ([]rollout.MissingVolume, error) {
+	if len(rollout.AskedVolumes(jobs)) == 0 {
+		return nil, nil
+	}
+	targets, err := connectTargets(ctx, s, jobs, false)
+	if err != nil {
+		return nil, err
+	}
+	var out []rollout.MissingVolume
+	for _, name := range targetsOf(jobs) {
+		missing, err := rollout.MissingVolumes(ctx, targets[name], jobsIn(jobs, name), s.Volumes)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, missing...)
+	}
+	return out, nil
 }
 
 // ownedJob is a job that belongs to another stack or environment, for JSON.
@@ -249,7 +273,7 @@ func (p *planned) print(streams *IO, asJSON bool, file string) error {
 		enc.SetIndent("", "  ")
 		return enc.Encode(map[string]any{
 			"layout": 1, "stack": p.stack.Name, "environment": p.stack.Environment, "address": p.address,
-			"inputs": p.inputs, "changed": p.changed(), "process_values": p.stack.ProcessValues, "services": p.changes, "summary": sum, "foreign": foreign, "owners": owned(p.plan.Foreign()),
+			"inputs": p.inputs, "changed": p.changed(), "process_values": p.stack.ProcessValues, "services": p.changes, "summary": sum, "foreign": foreign, "missing_volumes": p.volumes, "owners": owned(p.plan.Foreign()),
 			"spared": owned(p.plan.Spared()), "forgotten": p.plan.Forgotten(),
 			"secrets": p.plan.Secrets(),
 		})
@@ -274,6 +298,9 @@ func (p *planned) print(streams *IO, asJSON bool, file string) error {
 		fmt.Fprintln(streams.Err, "The token may not read secrets: what would change in them is not shown.")
 	}
 	sayProcessValues(streams.Err, p.stack.ProcessValues)
+	for _, m := range p.volumes {
+		fmt.Fprintf(streams.Err, "Missing: %s\n", m)
+	}
 	for _, name := range p.plan.Forgotten() {
 		fmt.Fprintf(streams.Err, "%s is left as it is, and forgotten.\n", name)
 	}

@@ -11,7 +11,8 @@ func TestScalingOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)
 	for name, test := range map[string]func(*testing.T, []string){
-		"a changed count wins": changedCount,
+		"a changed count wins":  changedCount,
+		"names missing volumes": namesVolumes,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -137,4 +138,47 @@ func changedCount(t *testing.T, env []string) {
 	w.wantCount(5)
 	w.drover(0, "rollback", w.dir, "1")
 	w.wantCount(2)
+}
+
+// namesVolumes: plan, deploy and doctor name the volumes of all instances, and
+// destroy deletes them, also when they are created again at once.
+func namesVolumes(t *testing.T, env []string) {
+	w := newWorld(t, env, "volumes")
+	write(t, w.dir, map[string]string{
+		"stack.hcl": fmt.Sprintf("stack %q {}\nservice \"a\" {}\n", w.name),
+		"a.nomad.hcl": fmt.Sprintf(`job %q {
+  update {
+    max_parallel     = 2
+    min_healthy_time = "200ms"
+    health_check     = "task_states"
+  }
+  group "g" {
+    count = 2
+    volume "v" {
+      type      = "host"
+      source    = "kept"
+      per_alloc = true
+    }
+    task "t" {
+      driver = "mock_driver"
+      config {
+        run_for = "1h"
+      }
+    }
+  }
+}
+`, w.job("a")),
+	})
+	missing := []string{`(instance g[0]) needs host volume "kept[0]"`, `(instance g[1]) needs host volume "kept[1]"`, "drover deploy --create-volumes"}
+	w.want(w.drover(0, "plan", w.dir), missing...)
+	w.want(w.drover(1, "deploy", w.dir), missing...)
+	w.want(w.drover(1, "doctor", w.dir), missing...)
+	for range 2 {
+		w.want(w.drover(0, "deploy", w.dir, "--create-volumes"), "kept[0]", "kept[1]", "1 deployed")
+		w.want(w.drover(0, "destroy", w.dir, "-y", "--purge", "data"), "volume kept[0] on node", "volume kept[1] on node")
+		list, _, err := w.nomad.HostVolumes().List(nil, nil)
+		if err != nil || len(list) != 0 {
+			t.Fatalf("%d volumes are left, %v", len(list), err)
+		}
+	}
 }

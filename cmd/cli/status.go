@@ -246,7 +246,19 @@ func printStatus(out io.Writer, list []rollout.ServiceStatus) error {
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", render.Job{Service: st.Service, Target: st.Target}.Name(), st.Status, version, healthy, checks, age, cmp.Or(st.Detail, st.Note))
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	var hints []string
+	for _, st := range list {
+		for _, l := range st.Lost {
+			if hint := l.Recreate(); !slices.Contains(hints, hint) {
+				hints = append(hints, hint)
+				fmt.Fprintf(out, "\n%s\n", hint)
+			}
+		}
+	}
+	return nil
 }
 
 // ago is a duration in its largest unit.

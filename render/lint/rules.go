@@ -44,6 +44,7 @@ func Rules() []Rule {
 		{Name: "port-label", Severity: Error, Why: "A service whose port no network has is not registered, or stays registered as it was before, and Nomad's deployment succeeds all the same.", job: portLabel},
 		{Name: "static-port-canary", Severity: Warning, Why: "A canary cannot start beside its predecessor on a node whose static port is taken.", job: staticPortCanary},
 		{Name: "no-shutdown-delay", Severity: Warning, Why: "Without shutdown_delay a stopping instance still gets requests until its deregistration has spread; an explicit \"0s\" is taken as meant.", job: noShutdownDelay},
+		{Name: "volume-mount", Severity: Error, Why: "A task with a volume_mount fails when it starts if its driver mounts no volumes: raw_exec, qemu and mock_driver.", job: volumeMount},
 		{Name: "route-tag", Severity: Error, Why: "The edge leaves out a service whose tags it cannot read, and of two that want the same route one.", stack: routeTag},
 	}
 }
