@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/spf13/cobra"
 	"github.com/zclconf/go-cty/cty"
@@ -77,11 +80,15 @@ func newInit(streams *IO) *cobra.Command {
 With the NAME of a stack that ships with drover, its files are written to DIR,
 which must be empty or absent, to be edited.
 
-With a DIR of your own job specs (*.nomad.hcl), a stack.hcl with one service
-for each is written there; FILEs narrow it to some of them. Nothing is ever
-overwritten.`,
+With a DIR of your own job specs, a stack.hcl with one service for each
+*.nomad.hcl is written there, and other files that look like job specs are named
+as skipped. FILEs say which job specs are the services instead: they may have
+other names and be in directories below DIR. A stack takes every *.nomad.hcl in its
+directory, so that one that is to be left out needs another name, such as
+_NAME.nomad.hcl. Nothing is ever overwritten.`,
 		Example: `  drover init ocis mycloud
-  drover init ./jobs web.nomad.hcl api.nomad.hcl`,
+  drover init ./jobs
+  drover init ./jobs web.hcl api/api.nomad`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
 				return usagef("%s: give NAME DIR, or a DIR with job specs", cmd.CommandPath())
@@ -161,8 +168,16 @@ func initOwn(streams *IO, dir string, files []string) error {
 			return usagef("%s is a job spec that you did not name: name it too, or rename it to _%s to leave it out", filepath.Join(dir, svc.File), svc.File)
 		}
 	}
+	skipped, err := skippedSpecs(dir, files)
+	if err != nil {
+		return err
+	}
 	if len(files) == 0 {
-		return usagef("%s holds no job specs named *.nomad.hcl", dir)
+		msg := fmt.Sprintf("%s holds no job specs named *.nomad.hcl", dir)
+		for _, s := range skipped {
+			msg += "\n" + s
+		}
+		return usagef("%s", msg)
 	}
 	abs, err := filepath.Abs(dir)
 	if err != nil {
@@ -171,6 +186,7 @@ func initOwn(streams *IO, dir string, files []string) error {
 	f := hclwrite.NewEmptyFile()
 	body := f.Body().AppendNewBlock("stack", []string{filepath.Base(abs)}).Body()
 	body.SetAttributeValue("version", cty.StringVal("0.1.0"))
+	fileOf := map[string]string{} // service
 	for _, name := range files {
 		rel := name
 		if filepath.IsAbs(name) || strings.HasPrefix(filepath.Clean(name), filepath.Clean(dir)+string(filepath.Separator)) {
@@ -181,7 +197,14 @@ func initOwn(streams *IO, dir string, files []string) error {
 		if info, err := os.Stat(filepath.Join(dir, rel)); err != nil || info.IsDir() || !fs.ValidPath(filepath.ToSlash(rel)) {
 			return usagef("there is no job spec %s in %s", name, dir)
 		}
-		service := strings.TrimSuffix(strings.TrimSuffix(filepath.Base(rel), ".hcl"), ".nomad")
+		service := specName(rel)
+		if other, dup := fileOf[service]; dup {
+			return usagef("%s and %s would both be service %q: rename one of them", other, rel, service)
+		}
+		fileOf[service] = rel
+		if kind := specKind(filepath.Join(dir, rel)); kind == "json" {
+			return usagef("%s is JSON, and the job specs of a stack are HCL: write it as HCL", filepath.Join(dir, rel))
+		}
 		f.Body().AppendNewline()
 		block := f.Body().AppendNewBlock("service", []string{service}).Body()
 		if rel != service+".nomad.hcl" {
@@ -198,6 +221,81 @@ func initOwn(streams *IO, dir string, files []string) error {
 		_ = os.Remove(config)
 		return fmt.Errorf("writing the stack: %w", err)
 	}
+	for _, s := range skipped {
+		fmt.Fprintln(streams.Err, s)
+	}
 	fmt.Fprintf(streams.Out, "%s: %d services. Add depends_on where one needs another; look at it with 'drover render %s'.\n", config, len(files), dir)
 	return nil
+}
+
+func specName(file string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(filepath.Base(file), ".hcl"), ".nomad")
+}
+
+// skippedSpecs names the files in dir, and in directories directly below it, that
+// look like job specs and are not among files, and says why.
+func skippedSpecs(dir string, files []string) ([]string, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read %s: %w", dir, err)
+	}
+	chosen := func(rel string) bool {
+		return slices.ContainsFunc(files, func(f string) bool { return filepath.Clean(f) == rel || filepath.Clean(f) == filepath.Join(dir, rel) })
+	}
+	var out []string
+	skip := func(rel, format string, args ...any) {
+		out = append(out, fmt.Sprintf("skipped %s: %s", filepath.Join(dir, rel), fmt.Sprintf(format, args...)))
+	}
+	for _, e := range entries {
+		name := e.Name()
+		switch {
+		case strings.HasPrefix(name, "."), name == "environments", chosen(name):
+		case e.IsDir():
+			below, err := filepath.Glob(filepath.Join(dir, name, "*.nomad.hcl"))
+			if err == nil && len(below) > 0 && !slices.ContainsFunc(below, func(f string) bool { return chosen(filepath.Join(name, filepath.Base(f))) }) {
+				skip(name, "a directory is not searched; name its job specs: drover init %s %s", dir, filepath.Join(name, filepath.Base(below[0])))
+			}
+		case name == stack.BaseFile:
+		default:
+			switch specKind(filepath.Join(dir, name)) {
+			case "json":
+				skip(name, "it is JSON, and the job specs of a stack are HCL")
+			case "hcl":
+				if strings.HasPrefix(name, "_") {
+					skip(name, "its name begins with _")
+					continue
+				}
+				skip(name, "its name does not end with .nomad.hcl; rename it to %s.nomad.hcl, or name the files: drover init %s %s", specName(name), dir, name)
+			}
+		}
+	}
+	return out, nil
+}
+
+// specKind is "hcl" or "json" for a file that looks like a job spec of that
+// format, and "" for any other.
+func specKind(path string) string {
+	if !slices.Contains([]string{".hcl", ".nomad", ".json"}, filepath.Ext(path)) {
+		return ""
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	if bytes.HasPrefix(bytes.TrimSpace(text), []byte("{")) {
+		var job struct{ ID, Job, TaskGroups json.RawMessage }
+		if json.Unmarshal(text, &job) == nil && (job.Job != nil || job.ID != nil && job.TaskGroups != nil) {
+			return "json"
+		}
+		return ""
+	}
+	file, _ := hclsyntax.ParseConfig(text, path, hcl.InitialPos)
+	if file == nil {
+		return ""
+	}
+	body, ok := file.Body.(*hclsyntax.Body)
+	if ok && slices.ContainsFunc(body.Blocks, func(b *hclsyntax.Block) bool { return b.Type == "job" }) {
+		return "hcl"
+	}
+	return ""
 }
