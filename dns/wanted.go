@@ -237,13 +237,20 @@ func (s Wants) write(ctx context.Context, path string, items api.VariableItems) 
 	return true, nil
 }
 
-// Follow changes what an owner wants of DNS to what its routes want when jobs are
-// all that runs of it, and says whether that is something else. It asks for them
-// when there is anything to change. deployed is the Digest of what was put for
-// them: if that is what is wanted, it is not Pending any more. It is empty when
-// nothing was, or when that is not what runs. Who may not read it has not written
-// it, and changes nothing.
-func (s Wants) Follow(ctx context.Context, owner string, jobs func(context.Context) ([]*api.Job, error), deployed string) (bool, error) {
+// Runs is what runs of an owner.
+type Runs struct {
+	Jobs []*api.Job
+	// Deployed is the Digest of what its release left to be kept in DNS, "" if it
+	// left nothing.
+	Deployed string
+}
+
+// Follow changes what an owner wants of DNS to what the routes of its running jobs
+// want, and reports whether that is something else. What is wanted is not Pending
+// any more if it is what the running release left. Follow calls runs only if there
+// may be something to change. It changes nothing if the token may not read what is
+// wanted.
+func (s Wants) Follow(ctx context.Context, owner string, runs func(context.Context) (Runs, error)) (bool, error) {
 	w, err := s.Get(ctx, owner)
 	if forbidden(err) { // as in Delete
 		return false, nil
@@ -251,19 +258,22 @@ func (s Wants) Follow(ctx context.Context, owner string, jobs func(context.Conte
 	if w == nil {
 		return false, err
 	}
-	if w.Routes {
-		running, err := jobs(ctx)
-		if err != nil {
-			return false, err
-		}
-		w.Hosts = RoutedHosts(RouteHosts(running), w.Zones, w.Records)
+	if !w.Routes && !w.Pending {
+		return false, nil
 	}
-	if w.Pending && deployed != "" {
+	running, err := runs(ctx)
+	if err != nil {
+		return false, err
+	}
+	if w.Routes {
+		w.Hosts = RoutedHosts(RouteHosts(running.Jobs), w.Zones, w.Records)
+	}
+	if w.Pending && running.Deployed != "" {
 		is, err := w.Digest()
 		if err != nil {
 			return false, err
 		}
-		w.Pending = is != deployed
+		w.Pending = is != running.Deployed
 	}
 	return s.Put(ctx, w)
 }

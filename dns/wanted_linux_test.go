@@ -84,8 +84,10 @@ func TestWants(t *testing.T) {
 	other := &api.Job{TaskGroups: []*api.TaskGroup{{Services: []*api.Service{{Tags: []string{"drover.route=other.example.org/"}}}}}}
 	follows := func(deployed string, want bool) *dns.Wanted {
 		t.Helper()
-		jobs := func(context.Context) ([]*api.Job, error) { return []*api.Job{other}, nil }
-		if changed, err := s.Follow(ctx, w.Owner, jobs, deployed); err != nil || changed != want {
+		runs := func(context.Context) (dns.Runs, error) {
+			return dns.Runs{Jobs: []*api.Job{other}, Deployed: deployed}, nil
+		}
+		if changed, err := s.Follow(ctx, w.Owner, runs); err != nil || changed != want {
 			t.Fatalf("%v, %v", changed, err)
 		}
 		now, err := s.Get(ctx, w.Owner)

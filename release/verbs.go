@@ -382,6 +382,7 @@ func (d *Deployer) Rollback(ctx context.Context, number int) (Request, error) {
 		return req, err
 	}
 	req.Kind, req.Of, req.Message, req.OnFailure, req.reverse = KindRollback, to.Number, "", "", true
+	req.DNS = to.DNS
 	lines, err := d.Releases.Services(ctx, to)
 	if err != nil {
 		return req, err

@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"slices"
 	"time"
 
 	"github.com/drover-nomad/drover/consul"
@@ -83,6 +84,12 @@ type Result struct {
 // worst orders outcomes for Result.Outcome: the first that occurs names the
 // whole rollout.
 var worst = [...]Outcome{Cancelled, Failed, FailedReverted, TimedOut, PlacementFailed, Superseded, Unreachable, AwaitPromotion, AwaitApproval, Skipped, Deployed}
+
+// WorstFirst returns the outcomes that are not good, in the order in which one
+// names a whole rollout. Skipped never does: another service has caused it.
+func WorstFirst() []Outcome {
+	return slices.DeleteFunc(slices.Clone(worst[:]), func(o Outcome) bool { return o.OK() || o == Skipped })
+}
 
 // Outcome of the whole: the worst of its services.
 func (r Result) Outcome() Outcome {

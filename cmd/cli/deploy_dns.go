@@ -6,8 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/hashicorp/nomad/api"
-
 	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
@@ -107,30 +105,29 @@ func (d *certDeployment) record(c dns.Change) {
 	d.view.line("record %s: %s: %s", c.Key, c.Action, contents(c))
 }
 
-// settled tells how a release has ended. When it is not left open, the hosts of
-// what runs now are left to the controller: who goes by the record has neither
-// the stack's files nor its credential, and a deploy that went back has left
-// those of what did not stay. Somebody may also have left those of another
-// release since, which was refused as long as this one was open.
+// settled tells how a release has ended, with the last line at the end. When it is
+// not left open, the hosts of what runs now are left to the controller: a command
+// that works from the record has neither the stack's files nor its credential, and
+// a deploy that went back has left those of what did not stay. A deploy that was
+// refused meanwhile may also have left those of another release.
 func settled(ctx context.Context, d *release.Deployer, res release.Result, view *deployView) error {
 	if res.Release == nil || res.Release.State.Open() {
 		return view.end(res)
 	}
 	view.close()
 	name, env := d.Releases.Stack(), d.Releases.Environment()
-	deployed := ""
-	if res.Release.State == record.Done && res.Release.Kind == release.KindDeploy {
-		deployed = res.Release.DNS
-	}
-	changed, failed := followRoutes(ctx, d, deployed)
+	changed, failed := followRoutes(ctx, d)
 	if failed != nil && outcomeCode(res.Outcome()) == exitOK {
 		return view.endBut(res, unsettled(failed))
 	}
+	if failed != nil {
+		view.event(release.Event{
+			Event: rollout.Event{Time: time.Now(), Kind: release.EventWarning},
+			Text:  "the controller does not know what the stack wants in DNS now: " + errorText(failed),
+		})
+	}
 	err := view.end(res)
-	switch {
-	case failed != nil:
-		view.line("Warning: the controller does not know what the stack wants in DNS now: %s", failed)
-	case changed:
+	if changed {
 		view.line("The routes have other hosts: their DNS records are left to the controller (drover dns plan %s -e %s)", name, env)
 	}
 	return err
@@ -142,19 +139,18 @@ func unsettled(err error) error {
 }
 
 // followRoutes says whether the routes of what runs after a release want anything
-// else in DNS than what the controller was told last. deployed is as in
-// [dns.Wants.Follow].
-func followRoutes(ctx context.Context, d *release.Deployer, deployed string) (changed bool, err error) {
+// else in DNS than what the controller was told last.
+func followRoutes(ctx context.Context, d *release.Deployer) (changed bool, err error) {
 	err = rollout.Persist(ctx, d.Rollout.Silence, func(ctx context.Context) error {
 		clients, err := connect(ctx, false)
 		if err != nil {
 			return err
 		}
 		wants := dns.Wants{Client: clients.Nomad}
-		more, err := wants.Follow(ctx, dns.Owner(d.Releases.Stack(), d.Releases.Environment()), func(ctx context.Context) ([]*api.Job, error) {
+		more, err := wants.Follow(ctx, dns.Owner(d.Releases.Stack(), d.Releases.Environment()), func(ctx context.Context) (dns.Runs, error) {
 			runs, err := d.Again(ctx)
-			return nomadJobs(runs.Jobs), err
-		}, deployed)
+			return dns.Runs{Jobs: nomadJobs(runs.Jobs), Deployed: runs.DNS}, err
+		})
 		changed = changed || more
 		var destroyed *release.DestroyedError
 		if errors.As(err, &destroyed) {

@@ -9,8 +9,8 @@ import (
 	"github.com/drover-nomad/drover/dns"
 )
 
-// TestDNSOfAnotherRelease interrupts a release, and wants another one, which is
-// refused. When the first one is gone on with, the other one's wishes are not
+// TestDNSOfAnotherRelease interrupts a release while another one leaves its DNS
+// records and is refused. When the first one is resumed, those records are not of
 // what runs: nothing may be deleted on their account.
 func TestDNSOfAnotherRelease(t *testing.T) {
 	t.Parallel()
@@ -59,7 +59,16 @@ record "v%s" {
 	interrupted("2")
 	write("3")
 	w.want(w.drover(exitBusy, "deploy", w.dir), "is interrupted")
-	wanted("v3", true)
+	wanted("v2", true) // what is refused leaves nothing
+	wants := dns.Wants{Client: w.nomad}
+	other, err := wants.Get(t.Context(), dns.Owner("wanting", "default"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other.Records[0].Name = "v3" // as a deploy does that is refused under the lock
+	if _, err := wants.Put(t.Context(), other); err != nil {
+		t.Fatal(err)
+	}
 	w.drover(exitOK, "resume", w.name)
 	wanted("v3", true)
 	// With nothing else wanted meanwhile, it is what runs.

@@ -2,9 +2,12 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/drover-nomad/drover/rollout"
 )
 
 // exitCodes is what docs/reference/exit-codes.md says, row by row.
@@ -40,6 +43,17 @@ func onlyOutcome(code int) string {
 	return ""
 }
 
+// worstCodes are the codes of outcomes that are not good, the worst first.
+func worstCodes() string {
+	var codes []string
+	for _, o := range rollout.WorstFirst() {
+		if code := fmt.Sprint(outcomeCode(o)); !slices.Contains(codes, code) {
+			codes = append(codes, code)
+		}
+	}
+	return strings.Join(codes, ", ")
+}
+
 // newExitCodes is a help topic: `drover help exit-codes`.
 func newExitCodes() *cobra.Command {
 	var b strings.Builder
@@ -53,6 +67,6 @@ func newExitCodes() *cobra.Command {
 			fmt.Fprintf(&b, "       next: %s\n", strings.ReplaceAll(e.next, "`", "'"))
 		}
 	}
-	b.WriteString("\nOf several services the worst counts: cancelled, then 3, 4, 8, 7, 6, 5.")
+	b.WriteString("\nOf several services the worst counts: " + worstCodes() + ".")
 	return &cobra.Command{Use: "exit-codes", Short: "What drover's exit codes mean", Long: b.String()}
 }

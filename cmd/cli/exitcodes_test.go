@@ -42,6 +42,17 @@ func TestExitCodes(t *testing.T) {
 		}
 	}
 
+	var worst []string
+	for _, o := range rollout.WorstFirst() {
+		worst = append(worst, string(o))
+	}
+	if order := strings.Join(worst, ", ") + "."; !strings.Contains(strings.Join(strings.Fields(string(page)), " "), "in this order: "+order) {
+		t.Errorf("docs/reference/exit-codes.md does not have the order of outcomes: %s", order)
+	}
+	if want := "the worst counts: 130, 3, 4, 8, 7, 6, 10, 5."; !strings.Contains(out.String(), want) {
+		t.Errorf("help exit-codes lacks %q:\n%s", want, out.String())
+	}
+
 	source, err := os.ReadFile("exit.go")
 	if err != nil {
 		t.Fatal(err)

@@ -10,7 +10,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -46,10 +46,30 @@ func Run(ctx context.Context, streams *IO, args []string) int {
 	}
 	code := exitCode(err)
 	var silent errSilent
-	if code != exitOK && code != exitCancelled && !errors.As(err, &silent) && slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "--"+flagDetailed) }) {
+	if code != exitOK && code != exitCancelled && !errors.As(err, &silent) && isDetailed(args) {
 		return exitError // 2 says that there are changes
 	}
 	return code
+}
+
+// isDetailed reports whether --detailed-exitcode is given, as pflag reads it: the
+// last one counts, and one whose value is not a boolean is taken as given.
+func isDetailed(args []string) bool {
+	on := false
+	for _, a := range args {
+		name, value, has := strings.Cut(a, "=")
+		switch {
+		case a == "--":
+			return on
+		case name != "--"+flagDetailed:
+		case !has:
+			on = true
+		default:
+			is, err := strconv.ParseBool(value)
+			on = is || err != nil
+		}
+	}
+	return on
 }
 
 // Root is the tree of drover's commands, for what documents it: man pages,
