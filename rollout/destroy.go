@@ -115,7 +115,8 @@ func purgeFamily(ctx context.Context, c Clients, silence time.Duration, s spec, 
 // job, and waits as Destroy does. The job itself stays.
 func PurgeChildren(ctx context.Context, c Clients, job *api.Job, opts Options) error {
 	opts = opts.withDefaults()
-	ctx, cancel := context.WithTimeoutCause(ctx, opts.Timeout, fmt.Errorf("not stopped within %s", opts.Timeout))
+	timeout := opts.limits(stack.Limits{}).Timeout
+	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not stopped within %s", timeout))
 	defer cancel()
 	s := specOf(job)
 	children, err := childrenOf(ctx, c, opts.Silence, s)
