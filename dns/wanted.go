@@ -163,23 +163,28 @@ func decodeWanted(v *api.Variable) (*Wanted, error) {
 // Put stores what an owner wants, and says whether that is new. Somebody who
 // writes at the same time is not overwritten: the error is ErrChanged.
 func (s Wants) Put(ctx context.Context, w *Wanted) (bool, error) {
-	text, err := w.encode()
+	items, err := w.items()
 	if err != nil {
 		return false, err
 	}
-	items := api.VariableItems{wantedItem: text}
-	if len(text) > 48<<10 {
-		var b bytes.Buffer
-		z := gzip.NewWriter(&b)
-		if _, err := io.WriteString(z, text); err != nil {
-			return false, err
-		}
-		if err := z.Close(); err != nil {
-			return false, err
-		}
-		items = api.VariableItems{wantedPackedItem: base64.StdEncoding.EncodeToString(b.Bytes())}
-	}
 	return s.write(ctx, wantedPath(w.Owner), items)
+}
+
+// items are those of the variable that w is stored in.
+func (w *Wanted) items() (api.VariableItems, error) {
+	text, err := w.encode()
+	if err != nil || len(text) <= 48<<10 {
+		return api.VariableItems{wantedItem: text}, err
+	}
+	var b bytes.Buffer
+	z := gzip.NewWriter(&b)
+	if _, err := io.WriteString(z, text); err != nil {
+		return nil, err
+	}
+	if err := z.Close(); err != nil {
+		return nil, err
+	}
+	return api.VariableItems{wantedPackedItem: base64.StdEncoding.EncodeToString(b.Bytes())}, nil
 }
 
 // PutCredential gives whoever may read CredentialFolder the credential of an

@@ -87,8 +87,30 @@ func isHeld(l *api.VariableLock, created, modified uint64) bool {
 
 // Lock takes the lock of the stack, which one deployer at a time holds. When
 // somebody else has it, it waits until wait is over, after telling whom it
-// waits for (told may be nil), and returns a *LockedError.
+// waits for (told may be nil), and returns a *LockedError. It returns a
+// *MovedError if a move of the record was interrupted.
 func (r *Releases) Lock(ctx context.Context, h Holder, wait time.Duration, told func(Holder)) (*Lease, error) {
+	l, err := r.LockToMove(ctx, h, wait, told)
+	if err != nil {
+		return nil, err
+	}
+	last, err := r.Last(ctx)
+	var broken *UnreadableError
+	switch {
+	case errors.As(err, &broken): // whoever needs it says so
+		return l, nil
+	case err == nil && last != nil:
+		err = last.Moved()
+	}
+	if err == nil {
+		return l, nil
+	}
+	_ = l.Remove(ctx)
+	return nil, err
+}
+
+// LockToMove is Lock for a move, which also finishes one that was interrupted.
+func (r *Releases) LockToMove(ctx context.Context, h Holder, wait time.Duration, told func(Holder)) (*Lease, error) {
 	text, err := json.Marshal(h)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the holder of the lock: %w", err)

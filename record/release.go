@@ -66,6 +66,9 @@ type Release struct {
 	// Aborting says that a release on its way back was given up, not failed.
 	Aborting bool `json:"aborting,omitempty"`
 
+	// MovedTo is the STACK/ENVIRONMENT to which a move of the record has begun.
+	MovedTo string `json:"moved_to,omitempty"`
+
 	OnFailure string `json:"on_failure"`
 	Keep      int    `json:"keep,omitempty"` // how many releases are kept; 0 where nobody has said so, as in older records
 	Waves     []Wave `json:"waves,omitempty"`

@@ -138,35 +138,14 @@ func (s *Secrets) Move(ctx context.Context, toStack, toEnv string, jobs []render
 	if to.owner() == s.owner() {
 		return nil
 	}
-	vars, err := s.peekJobs(ctx, jobs)
+	vars, old, there, err := s.movable(ctx, &to, jobs)
 	if err != nil {
 		return err
 	}
-	vars = slices.DeleteFunc(vars, func(v *jobVariable) bool {
-		return v.items[markerItem] == "" || v.owner == to.owner()
-	})
-	for _, v := range vars {
-		if err := s.checkOwner(v); err != nil {
+	if old.index > 0 && there.index == 0 {
+		there.items, there.info = old.items, old.info
+		if err := to.write(ctx, there); err != nil {
 			return err
-		}
-	}
-	old, err := s.read(ctx)
-	if err != nil {
-		return err
-	}
-	if old.index > 0 {
-		there, err := to.read(ctx)
-		if err != nil {
-			return err
-		}
-		switch {
-		case there.index == 0:
-			there.items, there.info = old.items, old.info
-			if err := to.write(ctx, there); err != nil {
-				return err
-			}
-		case !maps.Equal(there.items, old.items):
-			return fmt.Errorf("%s has other secrets already: nothing was moved; look at them with `drover secrets list %s -e %s`", to.owner(), toStack, toEnv)
 		}
 	}
 	err = each(len(vars), func(i int) error {
@@ -179,4 +158,38 @@ func (s *Secrets) Move(ctx context.Context, toStack, toEnv string, jobs []render
 		return err
 	}
 	return s.deleteMaster(ctx, old)
+}
+
+// CheckMove returns the error with which Move would refuse to begin. It writes
+// nothing.
+func (s *Secrets) CheckMove(ctx context.Context, toStack, toEnv string, jobs []render.Job) error {
+	to := *s
+	to.stack, to.env = toStack, toEnv
+	_, _, _, err := s.movable(ctx, &to, jobs)
+	return err
+}
+
+// movable returns the variables of jobs that a move changes, and both masters.
+func (s *Secrets) movable(ctx context.Context, to *Secrets, jobs []render.Job) (vars []*jobVariable, old, there *master, err error) {
+	if vars, err = s.peekJobs(ctx, jobs); err != nil {
+		return nil, nil, nil, err
+	}
+	vars = slices.DeleteFunc(vars, func(v *jobVariable) bool {
+		return v.items[markerItem] == "" || v.owner == to.owner()
+	})
+	for _, v := range vars {
+		if err := s.checkOwner(v); err != nil {
+			return nil, nil, nil, err
+		}
+	}
+	if old, err = s.read(ctx); err != nil {
+		return nil, nil, nil, err
+	}
+	if there, err = to.read(ctx); err != nil {
+		return nil, nil, nil, err
+	}
+	if old.index > 0 && there.index > 0 && !maps.Equal(there.items, old.items) {
+		return nil, nil, nil, fmt.Errorf("%s has other secrets already: nothing was moved; look at them with `drover secrets list %s -e %s`", to.owner(), to.stack, to.env)
+	}
+	return vars, old, there, nil
 }

@@ -213,6 +213,9 @@ func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 		return nil, err
 	}
 	if p.last != nil {
+		if err := p.last.Moved(); err != nil && !req.Adopt {
+			return nil, err
+		}
 		if p.lines, err = d.Releases.Services(ctx, p.last); err != nil {
 			return nil, err
 		}
@@ -241,13 +244,21 @@ func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 	if err := d.fits(p); err != nil {
 		return nil, err
 	}
+	if err := d.own(ctx, p); err != nil {
+		return nil, err
+	}
+	if !req.Adopt {
+		if err := p.foreignError(func(ForeignJob) bool { return true }); err != nil {
+			return nil, err
+		}
+	}
+	if p.Conflict() != nil {
+		return p, nil // what secrets its jobs have is for their owner to see
+	}
 	if err := d.previewSecrets(ctx, p); err != nil {
 		return nil, err
 	}
-	if err := d.own(ctx, p); err != nil || req.Adopt {
-		return p, err
-	}
-	return p, p.foreignError(func(ForeignJob) bool { return true })
+	return p, nil
 }
 
 // latest is the newest release. One that is open is in the way unless it is

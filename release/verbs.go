@@ -353,6 +353,11 @@ func (d *Deployer) Rollback(ctx context.Context, number int) (Request, error) {
 	if err != nil {
 		return Request{}, err
 	}
+	if len(heads) > 0 {
+		if err := heads[0].Moved(); err != nil {
+			return Request{}, err
+		}
+	}
 	var to, runs *record.Release
 	if number == 0 {
 		to, runs = goodBefore(heads)

@@ -22,6 +22,8 @@ func TestOwnersOnCluster(t *testing.T) {
 		"an identical job of another record is refused": refusesIdenticalJob,
 		"a job that another record owns does not stop":  sparesForeignJob,
 		"two environments run side by side":             runsSideBySide,
+		"a move restarts nothing":                       movesWithoutARestart,
+		"a move that is killed is finished":             moveKilledAnywhere,
 		"a running job stops only if its plan was seen": prunesWhatWasSeen,
 		"a redeploy stops no job":                       redeployPrunesNothing,
 	} {

@@ -281,6 +281,7 @@ func releaseError(err error) error {
 		same      *release.SameJobError
 		noRecord  *release.RecordTooLargeError
 		prune     *release.PruneError
+		moved     *record.MovedError
 	)
 	var nowhere *rollout.Unplaceable
 	if errors.As(err, &nowhere) {
@@ -292,7 +293,7 @@ func releaseError(err error) error {
 	if errors.As(err, &large) || errors.As(err, &foreign) || errors.As(err, &relocated) || errors.As(err, &prune) || errors.As(err, &same) || errors.As(err, &noRecord) || errors.As(err, &owner) || errors.As(err, &refused) {
 		return errRefused{err, exitUsage}
 	}
-	if errors.As(err, &open) || errors.As(err, &notOpen) || errors.As(err, &waits) || errors.Is(err, record.ErrLocked) {
+	if errors.As(err, &open) || errors.As(err, &notOpen) || errors.As(err, &waits) || errors.As(err, &moved) || errors.Is(err, record.ErrLocked) {
 		return errRefused{err, exitBusy}
 	}
 	return err

@@ -108,6 +108,7 @@ func newRoot(streams *IO) *cobra.Command {
 	root.AddCommand(newPlan(streams), newDrift(streams), newAdopt(streams), newRedeploy(streams), newSchedule(streams), newDeploy(streams), newStatus(streams), newDestroy(streams), newLogs(streams), newCheck(streams), newSecrets(streams), newExitCodes())
 	root.AddCommand(newDoctor(streams), newACL(streams))
 	root.AddCommand(newHistory(streams), newShow(streams), newDiff(streams), newRollback(streams), newResume(streams), newAbort(streams), newPause(streams), newPromote(streams), newApprove(streams), newUnlock(streams), newRecord(streams))
+	root.AddCommand(newList(streams), newMove(streams))
 	completeGroups(root)
 	completeWords(root)
 	return root

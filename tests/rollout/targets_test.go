@@ -160,7 +160,7 @@ func (w *world) eachDatacenterHasItsVolume() {
 	}
 	w.write("environments/prod.hcl", twoDatacenters)
 	w.write("web.nomad.hcl", strings.Replace(shop["web.nomad.hcl"], `group "g" {`, "group \"g\" {\n    volume \"data\" {\n      type   = \"host\"\n      source = \"shop-data\"\n    }", 1))
-	w.expect(1, []string{`job "shop-web-ams" needs host volume "shop-data"`, "--create-volumes"}, "deploy")
+	w.expect(1, []string{`job "shop-web-ams" needs host volume "shop-data"`, "--create-volumes"}, "deploy", "--prune")
 
 	nodes, _, err := nomad.Nodes().List(nil)
 	if err != nil {
@@ -176,9 +176,9 @@ func (w *world) eachDatacenterHasItsVolume() {
 		}
 	}
 	eligible(false)
-	w.expect(1, []string{"no node meets constraints"}, "deploy", "--create-volumes")
+	w.expect(1, []string{"no node meets constraints"}, "deploy", "--prune", "--create-volumes")
 	eligible(true)
-	w.expect(0, []string{"volume shop-data of target ams: created", "3 deployed"}, "deploy", "--create-volumes")
+	w.expect(0, []string{"volume shop-data of target ams: created", "3 deployed"}, "deploy", "--prune", "--create-volumes")
 
 	list, _, err := nomad.HostVolumes().List(nil, nil)
 	if err != nil {

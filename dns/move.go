@@ -1,0 +1,77 @@
+package dns
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+
+	"github.com/hashicorp/nomad/api"
+)
+
+// InUse reports whether an owner wants something of DNS or has claimed a record.
+// What the token may not read counts as not there.
+func InUse(ctx context.Context, client *api.Client, owner string) (bool, error) {
+	for _, path := range ownedPaths(owner) {
+		v, err := Wants{client}.peek(ctx, path)
+		if err != nil && !forbidden(err) {
+			return false, err
+		}
+		if v != nil {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// ownedPaths are the variables of an owner, in the order in which a move copies
+// them: a record that is wanted has been claimed before, so that nobody takes it
+// for foreign.
+func ownedPaths(owner string) []string {
+	return []string{storePath(owner), credentialPath(owner), wantedPath(owner)}
+}
+
+// Move gives what an owner has to another one: the claims of records, what it
+// wants and its credential. No record changes. It can be repeated after it was
+// interrupted. It returns ErrChanged if the new owner has something else already.
+func Move(ctx context.Context, client *api.Client, from, to string) (moved bool, err error) {
+	s := Wants{client}
+	old, fresh := ownedPaths(from), ownedPaths(to)
+	for i := range old {
+		v, err := s.peek(ctx, old[i])
+		if forbidden(err) || err == nil && v == nil {
+			continue
+		}
+		if err != nil {
+			return moved, err
+		}
+		items := maps.Clone(v.Items)
+		if old[i] == wantedPath(from) {
+			w, err := decodeWanted(v)
+			if err != nil {
+				return moved, err
+			}
+			w.Owner = to
+			if items, err = w.items(); err != nil {
+				return moved, err
+			}
+		}
+		there, err := s.peek(ctx, fresh[i])
+		if err != nil {
+			return moved, err
+		}
+		items[layoutItem] = v.Items[layoutItem]
+		if there != nil && !maps.Equal(there.Items, items) {
+			return moved, fmt.Errorf("cannot move %s to %s: %w", old[i], fresh[i], ErrChanged)
+		}
+		if _, err := s.write(ctx, fresh[i], items); err != nil {
+			return moved, err
+		}
+		moved = true
+	}
+	// What is wanted goes first: from then on nobody keeps the records for it.
+	for i := len(old) - 1; i >= 0; i-- {
+		err = errors.Join(err, s.delete(ctx, old[i]))
+	}
+	return moved, err
+}
