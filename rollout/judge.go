@@ -51,6 +51,9 @@ func judge(s spec, n snapshot) verdict {
 	if why := reasons(s.placements(n.evals)); v.waiting == aNode && why != "" {
 		v.waiting += ": " + why
 	}
+	if d := n.deployment; v.outcome == Failed && d != nil && d.Status == api.DeploymentStatusFailed && n.hasBlocked() {
+		v.detail += "; " + noPlace(s, n.evals)
+	}
 	if v.outcome == Deployed && s.perNode() && !s.parent && len(current(n.allocs)) == 0 {
 		if n.pending() {
 			return verdict{waiting: "the scheduler"}

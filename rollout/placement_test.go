@@ -29,6 +29,23 @@ func TestPlacement_Reason(t *testing.T) {
 	}
 }
 
+// A deployment that Nomad gave up at its progress deadline, while an allocation
+// waited for a node, says so.
+func TestJudge_FailedWithoutANode(t *testing.T) {
+	t.Parallel()
+	s := specOf(mockJob("j", runs()))
+	v := judge(s, snapshot{
+		deployment: &api.Deployment{Status: api.DeploymentStatusFailed, StatusDescription: "Failed due to progress deadline"},
+		evals: []*api.Evaluation{
+			{Status: "complete", FailedTGAllocs: map[string]*api.AllocationMetric{"g": {NodesEvaluated: 1, DimensionExhausted: map[string]int{"memory": 1}}}},
+			{Status: "blocked"},
+		},
+	})
+	if want := "Failed due to progress deadline; no node can take it: memory exhausted on 1 of 1"; v.outcome != Failed || v.detail != want {
+		t.Errorf("got %q: %s, want %q: %s", v.outcome, v.detail, Failed, want)
+	}
+}
+
 func TestLimits(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {

@@ -88,6 +88,9 @@ func (r *run) args(verb string, more ...string) []string {
 	if e := r.environment(); e != "default" {
 		args = append(args, "-e", e)
 	}
+	if verb == "deploy" { // a node that was away may not be ready yet
+		args = append(args, "--allow-unplaceable")
+	}
 	return append(args, more...)
 }
 
