@@ -25,6 +25,7 @@ func TestOwnershipOnCluster(t *testing.T) {
 		"only what the record owns":         onlyWhatItOwns,
 		"an open release is ended":          openIsEnded,
 		"schedules are removed first":       schedulesGo,
+		"children stop with their service":  childrenStop,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -305,4 +306,65 @@ schedule "again" {
 	if all, err := store.List(w.Context()); err != nil || len(all) > 0 {
 		t.Errorf("got schedules %v, %v; want none", all, err)
 	}
+}
+
+// childrenStop drops, and reverts, a parameterized service with a child that
+// runs.
+func childrenStop(t *testing.T, env []string) {
+	w := newWorld(t, env, "parent")
+	parameterized := func(services ...svc) {
+		w.write(services...)
+		spec := `job "parent-b" {
+  type = "batch"
+  parameterized {}
+  group "g" {
+    task "t" {
+      driver = "mock_driver"
+      config {
+        run_for = "1h"
+      }
+      resources {
+        cpu    = 1
+        memory = 10
+      }
+    }
+  }
+}
+`
+		write(t, w.dir, map[string]string{"b.nomad.hcl": spec})
+	}
+	dispatch := func() string {
+		t.Helper()
+		child, _, err := w.nomad.Jobs().Dispatch(w.job("b"), nil, nil, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return child.DispatchedJobID
+	}
+	gone := func(child, after string) {
+		t.Helper()
+		job, _, err := w.nomad.Jobs().Info(child, nil)
+		if err == nil && !*job.Stop {
+			t.Errorf("%s: the child %s still runs", after, child)
+		}
+	}
+	a, b := svc{name: "a", value: "1"}, svc{name: "b"}
+	parameterized(a, b)
+	w.drover(exitOK, "deploy", w.dir)
+	child := dispatch()
+	w.write(a)
+	w.drover(exitOK, "deploy", w.dir, "--prune")
+	gone(child, "pruned")
+
+	parameterized(a, b)
+	w.drover(exitOK, "deploy", w.dir)
+	child = dispatch()
+	w.drover(exitOK, "rollback", w.name, "2", "--prune")
+	gone(child, "rolled back")
+
+	parameterized(a, b)
+	w.drover(exitOK, "deploy", w.dir)
+	child = dispatch()
+	w.drover(exitOK, "destroy", w.name, "-y", "--purge", "history")
+	gone(child, "destroyed")
 }
