@@ -176,42 +176,48 @@ func (s *Secrets) missing(job string, names []string) error {
 // Grow adds the items that the variables of jobs lack. It changes no value and
 // removes nothing, so that no task that runs is disturbed.
 func (s *Secrets) Grow(ctx context.Context, jobs []render.Job) error {
-	return s.apply(ctx, jobs, func(have, want map[string]string) map[string]string { return joined(want, have) })
+	_, err := s.apply(ctx, jobs, func(have, want map[string]string) map[string]string { return joined(want, have) })
+	return err
 }
 
 // Publish gives the variables of jobs the items that the jobs read, with the
-// values of the master. Items of the versions that still run stay.
-func (s *Secrets) Publish(ctx context.Context, jobs []render.Job) error {
+// values of the master, and returns the jobs whose variable was written. Items
+// of the versions that still run stay.
+func (s *Secrets) Publish(ctx context.Context, jobs []render.Job) ([]render.Job, error) {
 	return s.apply(ctx, jobs, joined)
 }
 
 // Trim leaves in the variables of jobs just the items that the jobs read. It
 // deletes the variables of jobs that read none.
 func (s *Secrets) Trim(ctx context.Context, jobs []render.Job) error {
-	return s.apply(ctx, jobs, func(_, want map[string]string) map[string]string { return want })
+	_, err := s.apply(ctx, jobs, func(_, want map[string]string) map[string]string { return want })
+	return err
 }
 
 // apply writes the variables of jobs: what f makes of the items that a variable
-// has and of those that the job reads.
-func (s *Secrets) apply(ctx context.Context, jobs []render.Job, f func(have, want map[string]string) map[string]string) error {
+// has and of those that the job reads. It returns the jobs whose variable was
+// written.
+func (s *Secrets) apply(ctx context.Context, jobs []render.Job, f func(have, want map[string]string) map[string]string) ([]render.Job, error) {
 	if len(jobs) == 0 {
-		return nil
+		return nil, nil
 	}
 	vars, err := s.readJobs(ctx, jobs)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	m, err := s.read(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, v := range vars {
 		if _, lost := v.want(m); len(lost) > 0 {
-			return s.missing(v.job.Name(), lost)
+			return nil, s.missing(v.job.Name(), lost)
 		}
 	}
-	return each(len(vars), func(i int) error {
+	was := make([]uint64, len(vars))
+	err = each(len(vars), func(i int) error {
 		v := vars[i]
+		was[i] = v.index
 		return s.rewrite(ctx, v, func(items map[string]string) error {
 			want, _ := v.want(m)
 			have := maps.Clone(items)
@@ -230,6 +236,13 @@ func (s *Secrets) apply(ctx context.Context, jobs []render.Job, f func(have, wan
 			return checkSize("the secrets of job "+v.id, items)
 		})
 	})
+	var written []render.Job
+	for i, v := range vars {
+		if v.index != was[i] {
+			written = append(written, v.job)
+		}
+	}
+	return written, err
 }
 
 // joined is a with the items of b, whose values win.

@@ -236,7 +236,7 @@ func (s *Secrets) Ensure(ctx context.Context, specs []*stack.Secret, jobs []rend
 	if err := s.Grow(ctx, jobs); err != nil {
 		return out, err
 	}
-	if err := s.Publish(ctx, jobs); err != nil {
+	if _, err := s.Publish(ctx, jobs); err != nil {
 		return out, err
 	}
 	return out, s.Trim(ctx, jobs)

@@ -512,7 +512,8 @@ func (r *run) before(ctx context.Context, target string, s rollout.Submission) e
 	case err != nil && ctx.Err() == nil: // the record cannot be written
 		err = &rollout.Refusal{Outcome: rollout.Unreachable, Err: err}
 	case err == nil:
-		err = secretsRefusal(r.publish(ctx, []record.Service{r.journal.Service(i)}))
+		_, err = r.publish(ctx, r.journal.Service(i))
+		err = secretsRefusal(err)
 	}
 	return err
 }

@@ -3,8 +3,10 @@ package release
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"slices"
+	"time"
 
 	"github.com/hashicorp/nomad/api"
 
@@ -140,14 +142,21 @@ func (r *run) prepareSecrets(ctx context.Context) error {
 	return r.persist(ctx, func(ctx context.Context) error { return secrets.Grow(ctx, jobs) })
 }
 
-// publish gives the jobs of lines the present values of what they read.
-func (r *run) publish(ctx context.Context, lines []record.Service) error {
+// publish gives the job of a line the present values of what it reads, and
+// reports whether that changed its variable.
+func (r *run) publish(ctx context.Context, l record.Service) (bool, error) {
 	secrets := r.d.secretsOf(r.plan)
 	if secrets == nil {
-		return nil
+		return false, nil
 	}
-	jobs := readers(lines, func(l record.Service) []string { return l.Secrets })
-	return r.redeploys(r.persist(ctx, func(ctx context.Context) error { return secrets.Publish(ctx, jobs) }))
+	jobs := readers([]record.Service{l}, func(l record.Service) []string { return l.Secrets })
+	changed := false
+	err := r.persist(ctx, func(ctx context.Context) error {
+		written, err := secrets.Publish(ctx, jobs)
+		changed = changed || len(written) > 0
+		return err
+	})
+	return changed, r.redeploys(err)
 }
 
 // redeploys takes away the error of a redeploy whose token may not read the
@@ -171,19 +180,144 @@ func readers(lines []record.Service, secrets func(record.Service) []string) []re
 	return out
 }
 
-// publishWave gives those jobs of a wave that are otherwise unchanged the new
-// values of their secrets.
-func (r *run) publishWave(ctx context.Context, i int) error {
-	lines := slices.DeleteFunc(r.journal.Services(), func(l record.Service) bool {
+// renewed returns the lines of a wave whose jobs get new values of secrets and
+// are otherwise unchanged.
+func (r *run) renewed(i int) []record.Service {
+	return slices.DeleteFunc(r.journal.Services(), func(l record.Service) bool {
 		return l.Wave != i || l.Change != record.ChangeNone || len(l.Renewed) == 0
 	})
+}
+
+// publishWave gives those jobs of a wave that are otherwise unchanged the new
+// values of their secrets, and waits until their tasks have restarted: the gate
+// of the wave is to see them with the new values.
+func (r *run) publishWave(ctx context.Context, i int) error {
+	lines := r.renewed(i)
 	if len(lines) == 0 {
 		return nil
 	}
 	if err := r.lock.held(ctx); err != nil {
 		return err
 	}
-	return r.publish(ctx, lines)
+	return each(len(lines), func(n int) error {
+		l := lines[n]
+		restarts, err := r.restartsOf(ctx, l)
+		if err != nil {
+			return err
+		}
+		changed, err := r.publish(ctx, l)
+		if err != nil || !changed || len(restarts.tasks) == 0 {
+			return err
+		}
+		r.d.emit(Event{Event: rollout.Event{Kind: EventGate, Target: l.Target, Service: l.Name, Waiting: l.Name + ": tasks restart with new secrets"},
+			Wave: r.plan.req.Waves[i].Name, Number: r.head.Number})
+		r.awaitRestarts(ctx, l, restarts)
+		return nil
+	})
+}
+
+// restarts are tasks that a new value of a secret restarts, by allocation and
+// name, with how often they have restarted before.
+type restarts struct {
+	tasks map[[2]string]uint64
+	limit time.Duration // for all of them
+}
+
+// restartMargin is how long Nomad's client may take to see a new value, beside
+// the splay of the template and the time in which its task stops.
+const restartMargin = 15 * time.Second
+
+// restartsOf finds the tasks that new values of a line's secrets restart.
+func (r *run) restartsOf(ctx context.Context, l record.Service) (restarts, error) {
+	out := restarts{tasks: map[[2]string]uint64{}}
+	j, err := r.spec(ctx, l.Spec)
+	if err != nil {
+		return out, err
+	}
+	var allocs []*api.AllocationListStub
+	err = r.persist(ctx, func(ctx context.Context) error {
+		allocs, _, err = r.plan.clients[l.Target].Nomad.Jobs().Allocations(l.JobID, false, query(ctx, l))
+		return err
+	})
+	if err != nil {
+		return out, fmt.Errorf("reading the allocations of job %q: %w", l.JobID, err)
+	}
+	for _, read := range render.SecretReads(j.Job) {
+		kind, _ := templateEffect(read.Template)
+		if kind != EffectRestart || !slices.ContainsFunc(l.Renewed, read.Reads) {
+			continue
+		}
+		for _, a := range allocs {
+			if st := a.TaskStates[read.Task]; a.TaskGroup == read.Group && a.ClientStatus == api.AllocClientStatusRunning && st != nil && st.State == "running" {
+				out.tasks[[2]string{a.ID, read.Task}] = st.Restarts
+			}
+		}
+		splay, stop := 5*time.Second, 5*time.Second // Nomad's defaults
+		if read.Template.Splay != nil {
+			splay = *read.Template.Splay
+		}
+		if t := taskOf(j.Job, read.Group, read.Task); t != nil {
+			if t.KillTimeout != nil {
+				stop = *t.KillTimeout
+			}
+			stop += t.ShutdownDelay
+		}
+		out.limit = max(out.limit, splay+stop+restartMargin)
+	}
+	return out, nil
+}
+
+func taskOf(job *api.Job, group, name string) *api.Task {
+	for _, g := range job.TaskGroups {
+		for _, t := range g.Tasks {
+			if deref(g.Name) == group && t.Name == name {
+				return t
+			}
+		}
+	}
+	return nil
+}
+
+// awaitRestarts waits until the tasks have restarted or ended, for at most their
+// limit: a template that prints nothing of the new value restarts none. Whether
+// the tasks are healthy then is the gate's to say.
+func (r *run) awaitRestarts(ctx context.Context, l record.Service, re restarts) {
+	ctx, cancel := context.WithTimeout(ctx, re.limit)
+	defer cancel()
+	var index uint64
+	for ctx.Err() == nil {
+		q := query(ctx, l)
+		q.WaitIndex = index
+		allocs, meta, err := r.plan.clients[l.Target].Nomad.Jobs().Allocations(l.JobID, false, q)
+		if err != nil {
+			index = 0
+			timer := time.NewTimer(time.Second)
+			select {
+			case <-timer.C:
+			case <-ctx.Done():
+				timer.Stop()
+			}
+			continue
+		}
+		index = meta.LastIndex
+		if re.done(allocs) {
+			return
+		}
+	}
+}
+
+// done reports whether every task has restarted and runs, or has ended.
+func (re restarts) done(allocs []*api.AllocationListStub) bool {
+	for _, a := range allocs {
+		for task, st := range a.TaskStates {
+			was, waited := re.tasks[[2]string{a.ID, task}]
+			live := a.ClientStatus == api.AllocClientStatusRunning || a.ClientStatus == api.AllocClientStatusPending
+			if waited && live && st.State != "dead" && (st.Restarts == was || st.State != "running") {
+				return false
+			}
+		}
+	}
+	return true
 }
 
 // trimSecrets takes from the variables of jobs what no version reads any more,

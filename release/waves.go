@@ -10,7 +10,6 @@ import (
 
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/rollout"
-	"github.com/drover-nomad/drover/stack"
 )
 
 // EventGate tells how the gate of a wave stands: Waiting is what does not hold;
@@ -73,8 +72,15 @@ func (r *run) inWave(ctx context.Context, res *Result, parts []*Part) {
 		}
 		r.noteWave(ctx, i, record.Running, "")
 		if err := r.publishWave(ctx, i); err != nil {
-			res.Halt = &Halt{Wave: w.Name, Outcome: unwritten(err), Detail: "its secrets cannot be published: " + err.Error()}
-			r.noteWave(ctx, i, record.FailedState, res.Halt.Detail)
+			res.Halt = &Halt{Wave: w.Name, Outcome: unwritten(err), Detail: "cannot publish its secrets: " + err.Error()}
+			state := record.FailedState
+			if ctx.Err() != nil {
+				res.Halt.Outcome = ended(ctx)
+			}
+			if res.Halt.Outcome == rollout.Cancelled || res.Halt.Outcome == rollout.Unreachable {
+				state = record.Interrupted
+			}
+			r.noteWave(ctx, i, state, res.Halt.Detail)
 			return
 		}
 	}
@@ -92,7 +98,7 @@ func (r *run) inWave(ctx context.Context, res *Result, parts []*Part) {
 		r.noteWave(ctx, i, state, (&Result{Result: wave}).reason(outcome))
 		return
 	}
-	if res.Halt = r.gate(ctx, w, parts); res.Halt != nil {
+	if res.Halt = r.gate(ctx, i, parts); res.Halt != nil {
 		state := record.FailedState
 		if res.Halt.Outcome == rollout.Cancelled || res.Halt.Outcome == rollout.Unreachable {
 			state = record.Interrupted // it can be gone on with
@@ -151,7 +157,8 @@ func (r *run) tellWave(kind string, i int, state record.State, text string) {
 
 // gate waits until the gate of a wave has held, or cannot any more. Going
 // back to a release is not baked: what it was is known, and somebody waits.
-func (r *run) gate(ctx context.Context, w *stack.Wave, parts []*Part) *Halt {
+func (r *run) gate(ctx context.Context, i int, parts []*Part) *Halt {
+	w := r.plan.req.Waves[i]
 	o := rollout.GateOptions{Gate: w.Gate, Bake: w.Bake, Silence: r.d.Rollout.Silence, Redact: r.d.Rollout.Redact}
 	if r.plan.req.Kind == KindRollback {
 		o.Bake = 0
@@ -159,7 +166,7 @@ func (r *run) gate(ctx context.Context, w *stack.Wave, parts []*Part) *Halt {
 	if r.head.Waves[parts[0].Wave].NoCommand {
 		o.Command = nil
 	}
-	if o.Bake == 0 && o.HTTP == nil && len(o.Command) == 0 {
+	if o.Bake == 0 && o.HTTP == nil && len(o.Command) == 0 && len(r.renewed(i)) == 0 {
 		return nil // they are healthy: that was waited for
 	}
 	if o.HTTP != nil && o.Secret != "" {
@@ -209,6 +216,14 @@ func unwritten(err error) rollout.Outcome {
 		return rollout.Unreachable
 	}
 	return rollout.Failed
+}
+
+// ended is the outcome of a wave when its context is at its end.
+func ended(ctx context.Context) rollout.Outcome {
+	if errors.Is(context.Cause(ctx), errTimeout) {
+		return rollout.TimedOut
+	}
+	return rollout.Cancelled
 }
 
 // approved waits until somebody has approved a wave: here, by Deployer.Approve,

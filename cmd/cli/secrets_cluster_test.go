@@ -148,17 +148,19 @@ func (w *world) holds(service string, want ...string) {
 	}
 }
 
-// runs returns the allocation of a service that runs. It fails the test when
-// there is none.
+// runs returns the allocation of a service that runs, as soon as there is one:
+// a task that restarts is pending for a moment.
 func (w *world) runs(service string) *api.AllocationListStub {
 	w.Helper()
-	allocs, _, err := w.nomad.Jobs().Allocations(w.job(service), false, nil)
-	if err != nil {
-		w.Fatal(err)
-	}
-	for _, a := range allocs {
-		if a.ClientStatus == "running" && a.DesiredStatus == "run" {
-			return a
+	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) { // polls
+		allocs, _, err := w.nomad.Jobs().Allocations(w.job(service), false, nil)
+		if err != nil {
+			w.Fatal(err)
+		}
+		for _, a := range allocs {
+			if a.ClientStatus == "running" && a.DesiredStatus == "run" {
+				return a
+			}
 		}
 	}
 	w.Fatalf("no allocation of %s runs", service)
@@ -382,13 +384,17 @@ wave "second" {
 	if now, _ := r.variable("nomad/jobs/" + r.job("two")); now["tls_cert"] != cert["tls_cert"] {
 		t.Error("the second wave has the new certificate before it was approved")
 	}
-	r.restarted("one", one)
+	if n := r.runs("one").TaskStates["t"].Restarts - one.TaskStates["t"].Restarts; n != 1 {
+		t.Errorf("one has restarted %d times when its wave is done, want 1", n)
+	}
 	r.undisturbed("two", two)
 	r.drover(exitOK, "approve", r.name, "-e", "prod")
 	if now, _ := r.variable("nomad/jobs/" + r.job("two")); now["tls_cert"] == cert["tls_cert"] {
 		t.Error("the second wave has the old certificate")
 	}
-	r.restarted("two", two)
+	if n := r.runs("two").TaskStates["t"].Restarts - two.TaskStates["t"].Restarts; n != 1 {
+		t.Errorf("two has restarted %d times when its wave is done, want 1", n)
+	}
 	r.want(r.drover(exitOK, "deploy", r.dir, "-e", "prod"), "unchanged")
 }
 
