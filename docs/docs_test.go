@@ -30,6 +30,10 @@ func TestNamedTestsExist(t *testing.T) {
 			return err
 		case d.IsDir() && path != "." && (strings.HasPrefix(d.Name(), ".") || d.Name() == "dist" || d.Name() == "bin"):
 			return fs.SkipDir
+		case strings.HasSuffix(path, ".txtar"): // a script, in testdata/GROUP/NAME.txtar
+			dir := filepath.Dir(filepath.Dir(filepath.Dir(path)))
+			source[dir] += `"` + strings.TrimSuffix(d.Name(), ".txtar") + `"`
+			return nil
 		case !strings.HasSuffix(path, "_test.go") && !strings.HasSuffix(path, ".md"):
 			return nil
 		}
@@ -73,9 +77,9 @@ func TestNamedTestsExist(t *testing.T) {
 	}
 }
 
-// named says whether a subtest is somewhere in one of the directories: the
-// test binary writes spaces as underscores. One that ends with … stands for all
-// that begin so.
+// named reports whether a subtest, or a script, is in one of the directories:
+// the test binary writes spaces as underscores. One that ends with … stands for
+// all that begin so.
 func named(sub string, dirs []string, source map[string]string) bool {
 	sub, several := strings.CutSuffix(sub, "…")
 	end := `"`
