@@ -64,7 +64,7 @@ kill: tools ## drover killed, and Nomad unwell, after every write of a release; 
 .PHONY: e2e
 e2e: tools ## real Nomad, Consul and oCIS, end to end
 	@mkdir -p bin
-	go test -count=1 -timeout 40m -v -p 3 -parallel 3 ./tests/e2e ./tests/rollout ./tests/chaos ./tests/acceptance ./tests/conformance 2>&1 | tee bin/e2e.log ||
+	go test -count=1 -timeout 40m -v -p 3 -parallel 3 ./tests/e2e ./tests/rollout ./tests/chaos ./tests/acceptance ./tests/conformance ./tests/model 2>&1 | tee bin/e2e.log ||
 	  { awk -f tests/failures.awk bin/e2e.log; exit 1; }
 
 .PHONY: load
@@ -80,6 +80,11 @@ soak: tools ## oCIS redeployed every five minutes for SOAK while a client works:
 .PHONY: chaos
 chaos: tools ## releases struck by faults, rows of docs/chaos.ndjson; CHAOS='-seed N' repeats one run, CHAOS='-from 0 -runs 198' makes many, CHAOS='-ocis 5' strikes oCIS
 	@go test -count=1 -timeout 3h -parallel 6 -v -run 'TestChaos|TestOCIS' ./tests/chaos $(if $(CHAOS),$(CHAOS),-from 0 -runs 66) -rows $$PWD/docs/chaos.ndjson
+
+.PHONY: model
+model: tools ## operations in random order beside a model of them, rows of docs/model.ndjson; MODEL='-seed N' repeats one sequence, MODEL='-from 0 -runs 200' makes many
+	@go test -count=1 -timeout 3h -v -run TestModel ./tests/model -steps 15 $(if $(MODEL),$(MODEL),-from 1 -runs 20) -rows $$PWD/docs/model.ndjson
+	go run ./tests/model/report
 
 .PHONY: e2e-secure
 e2e-secure: export DROVER_TEST_SECURE = 1
