@@ -1,7 +1,10 @@
 package record
 
 import (
+	"crypto"
 	"crypto/rand"
+	"crypto/x509"
+	"errors"
 	"fmt"
 	"net"
 	"slices"
@@ -41,11 +44,13 @@ func randomUUID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:16])
 }
 
-// Items of a certificate. The key of the CA is only in the master.
-func caItem(name string) string    { return name + "_ca" }
-func caKeyItem(name string) string { return name + "_ca_key" }
-func certItem(name string) string  { return name + "_cert" }
-func keyItem(name string) string   { return name + "_key" }
+// Items of a certificate. The keys of the CA that signs and of its successor are
+// only in the master.
+func caItem(name string) string      { return name + "_ca" }
+func caKeyItem(name string) string   { return name + "_ca_key" }
+func nextKeyItem(name string) string { return name + "_ca_next_key" }
+func certItem(name string) string    { return name + "_cert" }
+func keyItem(name string) string     { return name + "_key" }
 
 // certify fills in what a certificate secret lacks: everything the first
 // time, later a new leaf from the kept CA when it is due. fresh forces a new
@@ -54,21 +59,9 @@ func certify(spec *stack.Secret, items map[string]string, now time.Time, fresh b
 	if !fresh && !leafDue(spec, items, now) {
 		return false, nil
 	}
-	ca, caKey, err := pki.ParseCA(items[caItem(spec.Name)], items[caKeyItem(spec.Name)])
-	if err != nil || pki.Due(ca, now) {
-		old := items[caItem(spec.Name)]
-		if ca, caKey, err = pki.NewCA(spec.Name, now); err != nil {
-			return false, err
-		}
-		keyPEM, err := pki.EncodeKey(caKey)
-		if err != nil {
-			return false, err
-		}
-		bundle := pki.EncodeCertificate(ca.Raw)
-		if first := pki.First(old); first != nil && now.Before(first.NotAfter) {
-			bundle += pki.EncodeCertificate(first.Raw) // still trusted until every task has the new one
-		}
-		items[caItem(spec.Name)], items[caKeyItem(spec.Name)] = bundle, keyPEM
+	ca, caKey, err := authority(spec.Name, items, now)
+	if err != nil {
+		return false, err
 	}
 	cert, key, err := pki.Sign(pki.Leaf{
 		CommonName: spec.Name, DNSNames: spec.DNSNames, IPAddresses: spec.IPAddresses, Lifetime: leafLifetime, ClientAuth: true,
@@ -78,6 +71,54 @@ func certify(spec *stack.Secret, items map[string]string, now time.Time, fresh b
 	}
 	items[certItem(spec.Name)], items[keyItem(spec.Name)] = cert, key
 	return true, nil
+}
+
+// announced is how long the successor of a CA stands beside it before it signs.
+const announced = 7 * 24 * time.Hour
+
+// authority returns the CA that signs a leaf now. Jobs get new items one wave
+// after another, so a CA is replaced in two steps: in the last third of its life
+// its successor is added to what every job trusts, and a later leaf is signed by
+// that. A CA that is missing or at its end is replaced at once.
+func authority(name string, items map[string]string, now time.Time) (*x509.Certificate, crypto.Signer, error) {
+	ca, key, err := pki.ParseCA(items[caItem(name)], items[caKeyItem(name)])
+	usable := err == nil && ca.NotAfter.Sub(now) > leafLifetime
+	if usable && !pki.Due(ca, now) {
+		return ca, key, nil
+	}
+	old := items[caItem(name)]
+	next, nextKey, err := successor(name, items)
+	if err != nil {
+		made, madeKey, err := pki.NewCA(name, now)
+		if err != nil {
+			return nil, nil, err
+		}
+		next, nextKey = made, madeKey
+	}
+	keyPEM, err := pki.EncodeKey(nextKey)
+	if err != nil {
+		return nil, nil, err
+	}
+	if usable && now.Sub(next.NotBefore) < announced {
+		items[caItem(name)], items[nextKeyItem(name)] = pki.EncodeCertificate(ca.Raw)+pki.EncodeCertificate(next.Raw), keyPEM
+		return ca, key, nil
+	}
+	bundle := pki.EncodeCertificate(next.Raw)
+	if first := pki.First(old); first != nil && now.Before(first.NotAfter) {
+		bundle += pki.EncodeCertificate(first.Raw) // still trusted until every task has the new one
+	}
+	items[caItem(name)], items[caKeyItem(name)] = bundle, keyPEM
+	delete(items, nextKeyItem(name))
+	return next, nextKey, nil
+}
+
+// successor returns the CA that was announced, an error when there is none.
+func successor(name string, items map[string]string) (*x509.Certificate, crypto.Signer, error) {
+	chain, err := pki.ParseChain(items[caItem(name)])
+	if err != nil || len(chain) < 2 {
+		return nil, nil, errors.New("there is no successor")
+	}
+	return pki.ParseCA(pki.EncodeCertificate(chain[1].Raw), items[nextKeyItem(name)])
 }
 
 // leafDue says that the leaf is missing, unreadable, for other names or in

@@ -412,7 +412,7 @@ func (s *Secrets) List(ctx context.Context, specs []*stack.Secret) ([]Listed, er
 			if c := pki.First(m.items[item]); c != nil {
 				l.Expires = c.NotAfter
 			}
-			known[caKeyItem(spec.Name)] = true
+			known[caKeyItem(spec.Name)], known[nextKeyItem(spec.Name)] = true, true
 		}
 		_, l.Set = m.items[item]
 		for _, i := range spec.Items() {

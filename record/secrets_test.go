@@ -126,10 +126,28 @@ func TestCertificateLife(t *testing.T) {
 	spec.DNSNames = append(spec.DNSNames, "new.internal")
 	step("for another name", now.Add(251*day), true)
 	verify(t, items, "ldap", "new.internal", now.Add(251*day))
-	step("the CA in its last third", now.Add(7*365*day), true)
-	if items["ldap_ca_key"] == key || !strings.Contains(items["ldap_ca"], ca) {
-		t.Error("a new CA has to stand beside the old one")
+	// The CA in its last third: jobs get the new items at different times, so a
+	// task with the items of before has to trust the new leaf.
+	renewal := func(what string, at time.Time) {
+		t.Helper()
+		before := items["ldap_ca"]
+		step(what, at, true)
+		late := maps.Clone(items)
+		late["ldap_ca"] = before
+		verify(t, late, "ldap", "ldap.internal", at)
 	}
+	renewal("the CA in its last third", now.Add(7*365*day))
+	if items["ldap_ca_key"] != key || !strings.HasPrefix(items["ldap_ca"], ca) || items["ldap_ca"] == ca || items["ldap_ca_next_key"] == "" {
+		t.Error("a new CA has to stand beside the old one, which signs")
+	}
+	renewal("when the new CA is known everywhere", now.Add(7*365*day+250*day))
+	if items["ldap_ca_key"] == key || !strings.HasSuffix(items["ldap_ca"], ca) || items["ldap_ca_next_key"] != "" {
+		t.Error("the new CA has to sign, beside the old one")
+	}
+	renewal("later", now.Add(8*365*day+250*day))
+
+	// After years without a deploy the CA is replaced at once.
+	step("the CA at its end", now.Add(25*365*day), true)
 }
 
 // tamper changes what a client sends or sees, to play somebody else.

@@ -115,7 +115,7 @@ func readImport(specs []*stack.Secret, file []byte) (map[string]string, Imported
 				}
 			}
 			if spec.Type == stack.SecretCertificate {
-				known[caKeyItem(spec.Name)] = true
+				known[caKeyItem(spec.Name)], known[nextKeyItem(spec.Name)] = true, true
 			}
 		}
 		for _, item := range sorted(e.Secrets) {
@@ -185,7 +185,7 @@ func child(n *yaml.Node, name string) *yaml.Node {
 // secretOf is the secret that an item belongs to.
 func secretOf(specs []*stack.Secret, item string) string {
 	for _, spec := range specs {
-		if slices.Contains(spec.Items(), item) || spec.Type == stack.SecretCertificate && item == caKeyItem(spec.Name) {
+		if slices.Contains(spec.Items(), item) || spec.Type == stack.SecretCertificate && (item == caKeyItem(spec.Name) || item == nextKeyItem(spec.Name)) {
 			return spec.Name
 		}
 	}

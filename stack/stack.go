@@ -168,10 +168,10 @@ func (s *Secret) Items() []string {
 }
 
 // stored are the names under which the parts of a secret are kept: a
-// certificate has the key of its CA beside its items.
+// certificate has the keys of its CA and of its successor beside its items.
 func (s *Secret) stored() []string {
 	if s.Type == SecretCertificate {
-		return append(s.Items(), s.Name+"_ca_key")
+		return append(s.Items(), s.Name+"_ca_key", s.Name+"_ca_next_key")
 	}
 	return s.Items()
 }
