@@ -243,6 +243,9 @@ func volumes(f *Facts, n Needs) []Finding {
 	for _, l := range f.Lost {
 		found = append(found, Finding{Severity: Error, Subject: l.Volume, Reason: "job " + l.JobID + ": " + l.String(), Mend: l.Recreate()})
 	}
+	for _, p := range f.CSI {
+		found = append(found, Finding{Severity: Error, Subject: p.Volume, Reason: p.Error(), Mend: "nomad volume status -type csi"})
+	}
 	for _, v := range f.Volumes {
 		if v.Missing != "" {
 			found = append(found, Finding{Severity: Error, Subject: v.Name, Reason: v.Missing, Mend: "drover deploy " + n.Stack + " --create-volumes, or nomad volume create"})

@@ -302,6 +302,9 @@ func (k *collector) volumes() error {
 	if k.Lost, err = rollout.LostVolumes(k.ctx, k.Clients, k.needs.Jobs); err != nil {
 		return err
 	}
+	if k.CSI, err = rollout.CSIProblems(k.ctx, k.Clients, k.needs.Jobs); err != nil {
+		return err
+	}
 	why := map[string][]string{}
 	for _, m := range missing {
 		why[m.Name] = append(why[m.Name], m.String())

@@ -77,7 +77,8 @@ type Facts struct {
 	// node, by service.
 	Placements map[string]string
 	// Volumes are the host volumes that the stack asks for.
-	Lost    []rollout.LostVolume // host volumes of the stack on lost nodes
+	Lost    []rollout.LostVolume  // host volumes of the stack on lost nodes
+	CSI     []*rollout.CSIProblem // volumes that a job of the stack cannot mount
 	Volumes []Volume
 	// NoShutdownDelay are groups that run now, as JOB/GROUP, with services
 	// and without shutdown_delay.

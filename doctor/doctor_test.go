@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/rollout"
 )
 
 // healthy is a cluster, and a stack for it, in which nothing is wrong.
@@ -87,6 +88,9 @@ func TestFindings(t *testing.T) {
 		"no driver":   {func(_ *Facts, n *Needs) { n.Jobs[0].Job.TaskGroups[0].Tasks[0].Driver = "raw_exec" }, []string{"error driver raw_exec: no node has a healthy driver raw_exec, which web needs"}},
 		"no place":    {func(f *Facts, _ *Needs) { f.Placements["web"] = "memory exhausted 3" }, []string{"error placement web: no node takes it: memory exhausted 3"}},
 		"no volume":   {func(f *Facts, _ *Needs) { f.Volumes[0].Missing = "no node has it" }, []string{"error volume data: no node has it"}},
+		"CSI volume": {func(f *Facts, _ *Needs) {
+			f.CSI = []*rollout.CSIProblem{{Volume: "disk", JobID: "web", Problem: "which is not in namespace default"}}
+		}, []string{`error volume disk: job "web" needs CSI volume "disk", which is not in namespace default`}},
 		"foreign volume": {func(f *Facts, _ *Needs) {
 			f.Probes[0].Volumes["data"] = VolumeProbe{Path: "/srv/data", Mode: 0o755, XAttr: "yes"}
 		}, []string{

@@ -49,13 +49,37 @@ func csiRequests(jobs []render.Job) []csiRequest {
 	return out
 }
 
-// CheckCSIVolumes returns an error for each CSI volume of the jobs that Nomad
-// would not let them mount: one that is not in the job's namespace, whose plugin
-// is not healthy, or whose only claim a job has that is not among jobs (GET
-// /v1/volumes?type=csi, and GET /v1/volume/csi/:id for one that is claimed).
-// Nothing is said of volumes that the token may not look at.
+// CSIProblem is a CSI volume that a job cannot mount now.
+type CSIProblem struct {
+	Volume  string
+	JobID   string
+	Problem string // "which is not in namespace default; create it with …"
+}
+
+func (p *CSIProblem) Error() string {
+	return fmt.Sprintf("job %q needs CSI volume %q, %s", p.JobID, p.Volume, p.Problem)
+}
+
+// CheckCSIVolumes returns an error with each of CSIProblems.
 func CheckCSIVolumes(ctx context.Context, c Clients, jobs []render.Job) error {
+	problems, err := CSIProblems(ctx, c, jobs)
+	if err != nil {
+		return err
+	}
 	var errs []error
+	for _, p := range problems {
+		errs = append(errs, p)
+	}
+	return errors.Join(errs...)
+}
+
+// CSIProblems lists the CSI volumes of the jobs that Nomad would not let them
+// mount: one that is not in the job's namespace, whose plugin is not healthy, or
+// whose only claim a job has that is not among jobs (GET /v1/volumes?type=csi, and
+// GET /v1/volume/csi/:id for one that is claimed). Nothing is said of volumes that
+// the token may not look at.
+func CSIProblems(ctx context.Context, c Clients, jobs []render.Job) ([]*CSIProblem, error) {
+	var out []*CSIProblem
 	listed := map[place]map[string]*api.CSIVolumeListStub{}
 	for _, r := range csiRequests(jobs) {
 		if _, done := listed[r.place]; !done {
@@ -64,7 +88,7 @@ func CheckCSIVolumes(ctx context.Context, c Clients, jobs []render.Job) error {
 			case refused(err):
 				listed[r.place] = nil
 			case err != nil:
-				return c.explain(fmt.Errorf("listing CSI volumes: %w", err))
+				return nil, c.explain(fmt.Errorf("listing CSI volumes: %w", err))
 			default:
 				listed[r.place] = map[string]*api.CSIVolumeListStub{}
 			}
@@ -78,12 +102,12 @@ func CheckCSIVolumes(ctx context.Context, c Clients, jobs []render.Job) error {
 		problem, err := c.csiProblem(ctx, r, listed[r.place][r.id], jobs)
 		switch {
 		case err != nil:
-			return c.explain(err)
+			return nil, c.explain(err)
 		case problem != "":
-			errs = append(errs, fmt.Errorf("job %q needs CSI volume %q, %s", r.jobID, r.id, problem))
+			out = append(out, &CSIProblem{Volume: r.id, JobID: r.jobID, Problem: problem})
 		}
 	}
-	return errors.Join(errs...)
+	return out, nil
 }
 
 // csiProblem says why r cannot be mounted, "" when it can.
