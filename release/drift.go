@@ -37,8 +37,8 @@ func (d *Deployer) Drift(ctx context.Context) ([]Drift, *record.Release, error) 
 	if err != nil {
 		return nil, nil, err
 	}
-	req.Adopt, req.TakeOver = true, true // nothing is written
-	req.KeepRestarts = true              // a job that was started again is no drift
+	req.Adopt, req.TakeOver, req.readOnly = true, true, true
+	req.KeepRestarts = true // a job that was started again is no drift
 	p, err := d.Plan(ctx, req)
 	if err != nil {
 		return nil, nil, err

@@ -56,7 +56,8 @@ type Request struct {
 	// Volumes are those that Begin makes.
 	Volumes []rollout.MissingVolume
 
-	reverse bool // dependants first, where that is possible
+	reverse  bool // dependants first, where that is possible
+	readOnly bool // nothing will be written, and secrets are not read
 
 	// KeepRestarts is rollout.Options.KeepRestarts: the jobs are rendered, not
 	// from a record.

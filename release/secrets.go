@@ -44,7 +44,7 @@ func (d *Deployer) secretsOf(p *Plan) *record.Secrets {
 // scheduled redeploy may not read the variables of jobs, and changes none.
 func (d *Deployer) previewSecrets(ctx context.Context, p *Plan) error {
 	secrets := d.secretsOf(p)
-	if secrets == nil {
+	if secrets == nil || p.req.readOnly {
 		return nil
 	}
 	jobs := p.secretJobs()
