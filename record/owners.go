@@ -243,6 +243,26 @@ func entriesOf(list []*api.VariableMetadata) []entry {
 	return out
 }
 
+// OtherEnvironments returns the records of the other environments of the stack,
+// ordered by name.
+func (r *Releases) OtherEnvironments(ctx context.Context) ([]*Releases, error) {
+	folder := stacksFolder + PathName(r.stack) + "/"
+	list, _, err := r.client.Variables().PrefixList(folder, (&api.QueryOptions{}).WithContext(ctx))
+	if isStatus(err, http.StatusForbidden) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing the environments of stack %s: %w", r.stack, err)
+	}
+	var out []*Releases
+	for _, e := range entriesOf(list) {
+		if e.env != r.env {
+			out = append(out, OpenReleases(r.client, e.stack, e.env))
+		}
+	}
+	return out, nil
+}
+
 // namespace returns the namespace in which the record is, "" when it has no
 // release: the client does not tell its own.
 func (r *Releases) namespace(ctx context.Context) (string, error) {

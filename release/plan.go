@@ -106,8 +106,9 @@ type Plan struct {
 	agreed    bool                      // of a release that is gone on with: what it replaces was allowed when it began
 	secrets   *record.SecretChanges     // nil when there are no secrets
 
-	withoutSecrets bool // the token may not read those of jobs: they stay as they are
-	prune          bool // see AllowPrune
+	withoutSecrets bool         // the token may not read those of jobs: they stay as they are
+	prune          bool         // see AllowPrune
+	shared         []SharedName // see SharedNames
 }
 
 // Part is what a wave does in one target.
@@ -252,6 +253,12 @@ func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 		if err := p.foreignError(func(ForeignJob) bool { return true }); err != nil {
 			return nil, err
 		}
+	}
+	if err := d.findShared(ctx, p); err != nil {
+		return nil, err
+	}
+	if len(p.shared) > 0 && !req.Adopt {
+		return nil, &SharedNameError{p.shared}
 	}
 	if p.Conflict() != nil {
 		return p, nil // what secrets its jobs have is for their owner to see

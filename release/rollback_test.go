@@ -36,8 +36,8 @@ func TestGoodBefore(t *testing.T) {
 		"after a release that failed on its way back": {[]rel{good, good, {state: record.RevertFailed}}, 1, 2},
 		"after an abandoned release":                  {[]rel{good, {state: record.Abandoned}}, 1, 0},
 		"after a redeploy":                            {[]rel{good, good, {state: record.Done, kind: KindRedeploy, of: 2}}, 1, 2},
-		"after a destroy":                             {[]rel{good, good, {state: record.Done, kind: "destroy", none: true}}, 2, 0},
-		"past a destroy":                              {[]rel{good, {state: record.Done, kind: "destroy", none: true}, good}, 1, 3},
+		"after a destroy":                             {[]rel{good, good, {state: record.Destroyed, kind: KindDestroy, none: true}}, 2, 0},
+		"past a destroy":                              {[]rel{good, {state: record.Destroyed, kind: KindDestroy, none: true}, good}, 1, 3},
 		"past a release with the same specs":          {[]rel{good, good, {state: record.Done, same: 2}}, 1, 3},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -192,3 +192,37 @@ func runsSideBySide(t *testing.T, env []string) {
 	out, _ = run(w.command(append([]string{"NOMAD_VAR_value=elsewhere"}, env...), "plan", w.dir, "-e", "prod", "-o", "json"))
 	w.want(out, `"from": "NOMAD_VAR_value"`, `"overrides": "environment prod"`)
 }
+
+// Jobs with different IDs still share what is named alike in Consul.
+func refusesSharedNames(t *testing.T, env []string) {
+	w := customers(t, env, "names")
+	spec, err := os.ReadFile(w.dir + "/web.nomad.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	with := func(service, host string) {
+		text := strings.Replace(string(spec), "${var.customer}", "${drover.environment}", 1)
+		text = strings.Replace(text, "    task ", "    service {\n      name = \""+service+"\"\n      tags = [\"drover.route="+host+"/\"]\n    }\n    task ", 1)
+		write(t, w.dir, map[string]string{"web.nomad.hcl": text})
+	}
+	with("names", "names.example.org")
+	w.drover(exitOK, "deploy", w.dir, "-e", "dev")
+	w.want(w.drover(exitOK, "plan", w.dir, "-e", "prod"),
+		"Job names-prod registers Consul service names, and so does job names-dev of environment dev (release 1): deploy refuses.")
+	out := w.drover(exitUsage, "deploy", w.dir, "-e", "prod")
+	w.want(out, "job names-prod registers Consul service names, and so does job names-dev of environment dev", "asks for route names.example.org/")
+	with("names-${drover.environment}", "names.example.org")
+	out = w.drover(exitUsage, "deploy", w.dir, "-e", "prod")
+	w.want(out, "asks for route names.example.org/")
+	if strings.Contains(out, "Consul service") {
+		t.Errorf("the services have two names:\n%s", out)
+	}
+	with("names-${drover.environment}", "${drover.environment}.names.example.org")
+	w.drover(exitOK, "deploy", w.dir, "-e", "prod")
+	// A change that takes a name is refused, one that takes none is not looked at.
+	with("names", "${drover.environment}.names.example.org")
+	w.drover(exitUsage, "deploy", w.dir, "-e", "prod")
+	if n := w.releasesIn("prod"); n != 1 {
+		t.Errorf("got %d releases of prod, want 1", n)
+	}
+}

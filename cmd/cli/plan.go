@@ -274,7 +274,7 @@ func (p *planned) print(streams *IO, asJSON bool, file string) error {
 		return enc.Encode(map[string]any{
 			"layout": 1, "stack": p.stack.Name, "environment": p.stack.Environment, "address": p.address,
 			"inputs": p.inputs, "changed": p.changed(), "process_values": p.stack.ProcessValues, "services": p.changes, "summary": sum, "foreign": foreign, "missing_volumes": p.volumes, "owners": owned(p.plan.Foreign()),
-			"spared": owned(p.plan.Spared()), "forgotten": p.plan.Forgotten(),
+			"spared": owned(p.plan.Spared()), "shared_names": p.plan.SharedNames(), "forgotten": p.plan.Forgotten(),
 			"secrets": p.plan.Secrets(),
 		})
 	}
@@ -306,6 +306,10 @@ func (p *planned) print(streams *IO, asJSON bool, file string) error {
 	}
 	for _, j := range p.plan.Spared() {
 		fmt.Fprintf(streams.Err, "Job %s is not in the stack any more and keeps running: %s.\n", j.JobID, j.Reason())
+	}
+	for _, s := range p.plan.SharedNames() {
+		text := s.String()
+		fmt.Fprintf(streams.Err, "%s%s: deploy refuses.\n", strings.ToUpper(text[:1]), text[1:])
 	}
 	for _, j := range p.plan.Foreign() {
 		if j.Owner != nil {

@@ -282,6 +282,7 @@ func releaseError(err error) error {
 		noRecord  *release.RecordTooLargeError
 		prune     *release.PruneError
 		moved     *record.MovedError
+		shared    *release.SharedNameError
 	)
 	var nowhere *rollout.Unplaceable
 	if errors.As(err, &nowhere) {
@@ -290,7 +291,7 @@ func releaseError(err error) error {
 	if errors.As(err, &retired) && exitCode(err) == exitCluster {
 		return errRefused{err, exitCluster} // said with what it is about
 	}
-	if errors.As(err, &large) || errors.As(err, &foreign) || errors.As(err, &relocated) || errors.As(err, &prune) || errors.As(err, &same) || errors.As(err, &noRecord) || errors.As(err, &owner) || errors.As(err, &refused) {
+	if errors.As(err, &large) || errors.As(err, &foreign) || errors.As(err, &relocated) || errors.As(err, &prune) || errors.As(err, &shared) || errors.As(err, &same) || errors.As(err, &noRecord) || errors.As(err, &owner) || errors.As(err, &refused) {
 		return errRefused{err, exitUsage}
 	}
 	if errors.As(err, &open) || errors.As(err, &notOpen) || errors.As(err, &waits) || errors.As(err, &moved) || errors.Is(err, record.ErrLocked) {
