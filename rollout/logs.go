@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"fmt"
+	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -24,6 +26,7 @@ type LogOptions struct {
 // LogLine is one line of one task.
 type LogLine struct {
 	AllocID string `json:"alloc_id"`
+	JobID   string `json:"job_id,omitempty"` // of a run of a periodic or parameterized job
 	Group   string `json:"group"`
 	Task    string `json:"task"`
 	Text    string `json:"text"`
@@ -31,8 +34,9 @@ type LogLine struct {
 
 // Logs reads the logs of all tasks of the job's allocations
 // (GET /v1/client/fs/logs/:alloc): of those that run or, when none does, of
-// the newest. With Follow it goes on until ctx ends, also into allocations
-// that start meanwhile. emit is called from one goroutine at a time.
+// the newest. The allocations of a periodic or parameterized job are those of
+// its runs. With Follow it reads until ctx ends, also allocations that start
+// meanwhile. emit is called from one goroutine at a time.
 func Logs(ctx context.Context, c Clients, job render.Job, opts LogOptions, emit func(LogLine)) error {
 	s := specOf(job.Job)
 	var (
@@ -47,11 +51,11 @@ func Logs(ctx context.Context, c Clients, job render.Job, opts LogOptions, emit 
 		defer mu.Unlock()
 		emit(l)
 	}
-	seen := map[string]bool{}
+	seen, known := map[string]bool{}, map[string]bool{} // tasks, allocations
 	for first := true; ; first = false {
 		q := s.query(ctx)
 		q.WaitIndex, q.WaitTime = index, 5*time.Minute
-		allocs, meta, err := c.Nomad.Jobs().Allocations(s.id, false, q)
+		allocs, meta, err := s.allocations(c, q)
 		if err != nil {
 			if ctx.Err() != nil {
 				return ctx.Err()
@@ -59,9 +63,12 @@ func Logs(ctx context.Context, c Clients, job render.Job, opts LogOptions, emit 
 			return fmt.Errorf("reading the allocations of job %q: %w", s.id, err)
 		}
 		if first && len(allocs) == 0 && !opts.Follow {
+			if s.parent {
+				return fmt.Errorf("job %q has no run that Nomad still knows; start one with `nomad job periodic force %[1]s` or `nomad job dispatch %[1]s`", s.id)
+			}
 			return fmt.Errorf("job %q has no allocation; look at `drover status`", s.id)
 		}
-		for _, a := range readable(allocs, first) {
+		for _, a := range readable(allocs, first, known) {
 			for task, st := range a.TaskStates {
 				key := a.ID + "/" + task
 				if seen[key] || st.State == "pending" {
@@ -92,16 +99,29 @@ func Logs(ctx context.Context, c Clients, job render.Job, opts LogOptions, emit 
 	}
 }
 
-// readable picks the allocations whose logs are of interest.
-func readable(allocs []*api.AllocationListStub, first bool) []*api.AllocationListStub {
-	var running []*api.AllocationListStub
-	for _, a := range allocs {
-		if a.ClientStatus == api.AllocClientStatusRunning {
-			running = append(running, a)
-		}
+// allocations reads the allocations of the job (GET /v1/job/:id/allocations) or
+// of its runs (GET /v1/allocations with a filter).
+func (s spec) allocations(c Clients, q *api.QueryOptions) ([]*api.AllocationListStub, *api.QueryMeta, error) {
+	if !s.parent {
+		return c.Nomad.Jobs().Allocations(s.id, false, q)
 	}
-	if len(running) > 0 || !first || len(allocs) == 0 {
-		return running
+	q.Filter = "JobID matches " + strconv.Quote("^"+regexp.QuoteMeta(s.id)+"/(?:periodic|dispatch)-")
+	return c.Nomad.Allocations().List(q)
+}
+
+// readable picks the allocations whose logs are of interest: those that run, at
+// first the newest when none runs, later also those that have ended since. It
+// adds all but those that have not started to known.
+func readable(allocs []*api.AllocationListStub, first bool, known map[string]bool) []*api.AllocationListStub {
+	var out []*api.AllocationListStub
+	for _, a := range allocs {
+		if a.ClientStatus == api.AllocClientStatusRunning || !first && !known[a.ID] {
+			out = append(out, a)
+		}
+		known[a.ID] = a.ClientStatus != api.AllocClientStatusPending
+	}
+	if len(out) > 0 || !first || len(allocs) == 0 {
+		return out
 	}
 	return []*api.AllocationListStub{slices.MaxFunc(allocs, func(a, b *api.AllocationListStub) int {
 		return int(a.CreateIndex) - int(b.CreateIndex)
@@ -118,7 +138,11 @@ func taskLogs(ctx context.Context, c Clients, s spec, a *api.AllocationListStub,
 	}
 	frames, errs := c.Nomad.AllocFS().Logs(&api.Allocation{ID: a.ID, NodeID: a.NodeID, Namespace: a.Namespace}, opts.Follow, task, opts.Stream, origin, offset, ctx.Done(), s.query(ctx))
 	line := func(text string) {
-		tell(LogLine{AllocID: a.ID, Group: a.TaskGroup, Task: task, Text: text})
+		l := LogLine{AllocID: a.ID, Group: a.TaskGroup, Task: task, Text: text}
+		if a.JobID != s.id {
+			l.JobID = a.JobID
+		}
+		tell(l)
 	}
 	var (
 		rest    []byte

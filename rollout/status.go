@@ -29,6 +29,9 @@ type ServiceStatus struct {
 	OK            bool      `json:"ok"`
 	Detail        string    `json:"detail,omitempty"` // why not
 	Note          string    `json:"note,omitempty"`   // worth knowing although it is OK
+	// Children are the runs of a periodic or parameterized job, of which Healthy
+	// counts those that run and Desired those that are not over.
+	Children *Children `json:"children,omitempty"`
 	// Lost are host volumes on lost nodes that keep instances from running.
 	Lost []LostVolume `json:"lost_volumes,omitempty"`
 
@@ -42,8 +45,10 @@ type ServiceStatus struct {
 }
 
 // Status reads how the jobs are now: three requests for each region and
-// namespace and one to Consul, however many jobs there are (see list). What belongs into Consul is what the given jobs say; where that is
-// not there, the registered job is asked, which may be an older one.
+// namespace, one more where there are periodic or parameterized jobs, and one to
+// Consul, however many jobs there are (see list). What belongs into Consul is
+// what the given jobs say; where that is not there, the registered job is asked,
+// which may be an older one.
 func Status(ctx context.Context, c Clients, jobs []render.Job) ([]ServiceStatus, error) {
 	out, err := status(ctx, c, jobs)
 	if err == nil {
@@ -67,7 +72,35 @@ func status(ctx context.Context, c Clients, jobs []render.Job) ([]ServiceStatus,
 		}
 		out[i], running[i] = s.status(jobs[i], l, desired)
 	}
+	if err := childStatuses(ctx, c, specs, is, out); err != nil {
+		return nil, err
+	}
 	return out, serviceStatus(ctx, c, out, specs, running)
+}
+
+// childStatuses counts the runs of periodic and parameterized jobs.
+func childStatuses(ctx context.Context, c Clients, specs []spec, is map[jobAt]*listed, out []ServiceStatus) error {
+	var parents []spec
+	for _, s := range specs {
+		if l := is[s.at()]; l != nil && (l.stub.Periodic || l.stub.ParameterizedJob) {
+			parents = append(parents, s)
+		}
+	}
+	if len(parents) == 0 {
+		return nil
+	}
+	of, err := children(ctx, c, parents)
+	if err != nil {
+		return err
+	}
+	for i, s := range specs {
+		if ch := of[s.at()]; ch != nil {
+			st := &out[i]
+			st.Children, st.Healthy, st.Desired = ch, ch.Running, ch.Running+ch.Pending
+			st.Note = cmp.Or(st.Note, ch.note())
+		}
+	}
+	return nil
 }
 
 func specsOf(jobs []render.Job) []spec {

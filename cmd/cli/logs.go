@@ -19,7 +19,8 @@ func newLogs(streams *IO) *cobra.Command {
 		Use:   "logs STACK SERVICE",
 		Short: "Print the logs of all instances of a service",
 		Long: `Print the logs of all instances of a service, each line with allocation and
-task before it.
+task before it. Of a periodic or parameterized job they are those of its runs:
+of all that run or, when none does, of the newest.
 
 STACK is a directory, or the name of a stack whose source need not be here: the record
 of the newest release names the job. Before the first release the source is read.`,

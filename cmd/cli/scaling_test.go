@@ -1,8 +1,12 @@
 package cli
 
 import (
+	"bufio"
 	"fmt"
+	"os"
+	"strings"
 	"testing"
+	"time"
 )
 
 // TestScalingOnCluster deploys groups that an autoscaler scales, and jobs
@@ -13,6 +17,7 @@ func TestScalingOnCluster(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, []string){
 		"a changed count wins":  changedCount,
 		"names missing volumes": namesVolumes,
+		"runs of parents":       runsOfParents,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -179,6 +184,89 @@ func namesVolumes(t *testing.T, env []string) {
 		list, _, err := w.nomad.HostVolumes().List(nil, nil)
 		if err != nil || len(list) != 0 {
 			t.Fatalf("%d volumes are left, %v", len(list), err)
+		}
+	}
+}
+
+// runsOfParents: status counts the runs of periodic and parameterized jobs, and
+// logs reads and follows them.
+func runsOfParents(t *testing.T, env []string) {
+	w := newWorld(t, env, "parents")
+	job := func(service, block string) string {
+		return fmt.Sprintf(`job %q {
+  type = "batch"
+  %s
+  group "g" {
+    task "t" {
+      driver = "mock_driver"
+      config {
+        run_for       = "1h"
+        stdout_string = "hello from %s\n"
+      }
+      resources {
+        cpu    = 1
+        memory = 10
+      }
+    }
+  }
+}
+`, w.job(service), block, service)
+	}
+	write(t, w.dir, map[string]string{
+		"stack.hcl":      fmt.Sprintf("stack %q {}\nservice \"cron\" {}\nservice \"call\" {}\n", w.name),
+		"cron.nomad.hcl": job("cron", "periodic {\n    crons = [\"0 0 1 1 *\"]\n  }"),
+		"call.nomad.hcl": job("call", "parameterized {}"),
+	})
+	w.drover(0, "deploy", w.dir)
+	w.want(w.drover(0, "status", w.dir), "none running", "it has not run, or Nomad has collected its runs")
+	w.want(w.drover(1, "logs", w.dir, "cron"), "has no run that Nomad still knows", "nomad job periodic force parents-cron")
+
+	if _, _, err := w.nomad.Jobs().PeriodicForce(w.job("cron"), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := w.nomad.Jobs().Dispatch(w.job("call"), nil, nil, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	var out string
+	for deadline := time.Now().Add(2 * time.Minute); strings.Count(out, "1 running") != 2; {
+		if time.Now().After(deadline) {
+			t.Fatalf("status does not count the runs:\n%s", out)
+		}
+		out = w.drover(0, "status", w.dir)
+	}
+	w.want(out, "parents-cron/periodic-", "parents-call/dispatch-")
+	for _, service := range []string{"cron", "call"} {
+		for deadline := time.Now().Add(2 * time.Minute); ; { // Nomad calls a task running before it has written
+			out := w.drover(0, "logs", w.dir, service)
+			if strings.Contains(out, " t | hello from "+service) {
+				break
+			}
+			if time.Now().After(deadline) {
+				t.Fatalf("logs of %s:\n%s", service, out)
+			}
+		}
+	}
+
+	// One that starts and ends while its logs are followed.
+	cmd := w.command(w.env, "logs", w.dir, "call", "-f")
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = cmd.Wait() }()
+	defer func() { _ = cmd.Process.Signal(os.Interrupt) }()
+	lines := bufio.NewScanner(pipe)
+	for n := range 2 {
+		if !lines.Scan() || !strings.HasSuffix(lines.Text(), " t | hello from call") {
+			t.Fatalf("line %d is %q, %v", n, lines.Text(), lines.Err())
+		}
+		if n == 0 {
+			if _, _, err := w.nomad.Jobs().Dispatch(w.job("call"), nil, nil, "", nil); err != nil {
+				t.Fatal(err)
+			}
 		}
 	}
 }

@@ -38,6 +38,7 @@ release the services of the source are shown.
 The first line is the newest release and, while somebody changes the stack, who.
 The exit code is 0 when every service is deployed, all its allocations are
 healthy, all its checks pass and no release was left half-way, otherwise 1.
+Of a periodic or parameterized job its runs are counted.
 
 With -w it is shown again every few seconds until Ctrl-C: redrawn on a terminal,
 in a pipe or with -o json whenever something has changed. The exit code is then
@@ -237,6 +238,9 @@ func printStatus(out io.Writer, list []rollout.ServiceStatus) error {
 		if st.Status != statusMissing && st.Status != "completed" {
 			version = fmt.Sprint(st.Version)
 			healthy = fmt.Sprintf("%d/%d", st.Healthy, st.Desired)
+			if st.Children != nil {
+				healthy = st.Children.String()
+			}
 		}
 		if st.ChecksTotal > 0 {
 			checks = fmt.Sprintf("%d/%d", st.ChecksPassing, st.ChecksTotal)
