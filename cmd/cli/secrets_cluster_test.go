@@ -23,6 +23,7 @@ func TestSecretsOnCluster(t *testing.T) {
 		"the version that runs keeps a dropped secret when the release fails": droppedSecretFails,
 		"a rollback publishes what the former version reads":                  rollbackPublishes,
 		"an abort and a promotion end with the right items":                   abortAndPromote,
+		"the items of the old version stay until the last wave is deployed":   droppedInWaves,
 		"a renamed environment writes nothing":                                renamedEnvironment,
 		"a plan names every item, and unchanged writes nothing":               planNamesItems,
 		"set and rotate from an edited tree keep the items that run":          rotateFromEditedTree,
@@ -261,11 +262,60 @@ func abortAndPromote(t *testing.T, env []string) {
 	r.drover(exitOK, "promote", r.name)
 	r.holds("web", "a", "c")
 
-	// Also when the variable has lost an item meanwhile.
-	r.put("3", []string{"a"}, []string{"a"}, runsOn, "")
-	r.put("3", []string{"a"}, []string{"a"}, notToRun, "")
-	r.drover(exitFailed, "deploy", r.dir, "--on-failure", "stop")
+	// Back, also when the variable has lost an item meanwhile: older drovers took
+	// what the new version does not read before they submitted it.
+	was = r.runs("web")
+	r.put("3", []string{"a"}, []string{"a"}, runsOn, "canary = 1")
+	r.drover(exitPromotion, "deploy", r.dir)
 	r.holds("web", "a", "c")
+	r.drover(exitOK, "abort", r.name)
+	r.holds("web", "a", "c")
+	r.undisturbed("web", was)
+	r.put("4", []string{"a"}, []string{"a"}, runsOn, "")
+	r.drover(exitOK, "deploy", r.dir)
+	r.holds("web", "a")
+
+	// What failed and stays keeps the items of both versions.
+	r.put("5", []string{"a", "d"}, []string{"d"}, notToRun, "")
+	r.drover(exitFailed, "deploy", r.dir, "--on-failure", "stop")
+	r.holds("web", "a", "d")
+	r.drover(exitOK, "rollback", r.name, "4")
+	r.holds("web", "a")
+}
+
+// The items of the old version stay until the release is deployed in all waves.
+func droppedInWaves(t *testing.T, env []string) {
+	r := newReader(t, env, "dropwave")
+	write(t, r.dir, map[string]string{"environments/prod.hcl": "wave \"first\" {\n  services = [\"one\"]\n}\nwave \"second\" {\n  approve = true\n}\n"})
+	version := func(value string, items []string, config string) {
+		write(t, r.dir, map[string]string{
+			"stack.hcl":     fmt.Sprintf("stack \"dropwave\" {}\nsecret \"a\" {}\nsecret \"b\" {}\nservice \"one\" {\n  secrets = [%[1]s]\n}\nservice \"two\" {\n  secrets = [%[1]s]\n}\n", quoted(items)),
+			"one.nomad.hcl": secretJob(r.job("one"), value, items, runsOn, ""),
+			"two.nomad.hcl": secretJob(r.job("two"), value, items, config, ""),
+		})
+	}
+	version("1", []string{"a", "b"}, runsOn)
+	r.drover(exitPromotion, "deploy", r.dir, "-e", "prod")
+	r.drover(exitOK, "approve", r.name, "-e", "prod")
+	two := r.runs("two")
+	for _, end := range []string{"abort", "approve"} {
+		version("2", []string{"a"}, runsOn)
+		r.drover(exitPromotion, "deploy", r.dir, "-e", "prod")
+		r.holds("one", "a", "b")
+		r.holds("two", "a", "b")
+		r.undisturbed("two", two)
+		r.drover(exitOK, end, r.name, "-e", "prod")
+		if end == "abort" {
+			r.holds("one", "a", "b")
+			r.holds("two", "a", "b")
+			r.undisturbed("two", two)
+		}
+	}
+	r.holds("one", "a")
+	r.holds("two", "a")
+	r.drover(exitOK, "rollback", r.name, "1", "-e", "prod")
+	r.holds("one", "a", "b")
+	r.holds("two", "a", "b")
 }
 
 func renamedEnvironment(t *testing.T, env []string) {
@@ -279,12 +329,12 @@ func renamedEnvironment(t *testing.T, env []string) {
 		t.Errorf("the owner is %q", before["_owner"])
 	}
 	write(t, r.dir, map[string]string{"environments/production.hcl": ""})
+	r.want(r.drover(exitOK, "plan", r.dir, "-e", "production"), "environment prod: deploy refuses")
 	for _, args := range [][]string{
-		{"plan", r.dir, "-e", "production"}, {"deploy", r.dir, "-e", "production"}, {"deploy", r.dir},
+		{"deploy", r.dir, "-e", "production"}, {"deploy", r.dir},
 		{"secrets", "rotate", r.dir, "a"}, // without -e
 	} {
-		out := r.drover(exitUsage, args...)
-		r.want(out, "drover move rename -e prod --to-env", "(environment prod)")
+		r.want(r.drover(exitUsage, args...), "drover move rename -e prod --to-env", "environment prod")
 	}
 	if _, now := r.variable("nomad/jobs/" + r.job("web")); now != index {
 		t.Error("the variable was written")
