@@ -18,6 +18,9 @@ type Recorded struct {
 	Head    *record.Release
 	Targets []*stack.Target
 	Jobs    []render.Job // with their specs, in the order of the release
+	// Unreadable has, by index into Jobs, why the spec of a job cannot be read. Such
+	// a job has its ID only.
+	Unreadable map[int]error
 }
 
 // Inventory reads what runs from the record of a stack, without its source. It
@@ -60,24 +63,34 @@ func (inv *Inventory) Read(ctx context.Context, head *record.Release, keep func(
 			missing = append(missing, d)
 		}
 	}
-	read := make([]render.Job, len(missing))
+	read, broken := make([]render.Job, len(missing)), make([]*record.UnreadableError, len(missing))
 	err = each(len(missing), func(i int) (err error) {
-		read[i], err = readSpec(ctx, inv.releases, missing[i])
+		if read[i], err = readSpec(ctx, inv.releases, missing[i]); errors.As(err, &broken[i]) {
+			err = nil
+		}
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
+	unreadable := map[string]error{}
 	for i, d := range missing {
-		inv.specs[d] = read[i]
-	}
-	out := &Recorded{Head: head, Targets: req.Targets}
-	for i, l := range expected {
-		if digests[i] == "" {
-			out.Jobs = append(out.Jobs, named(l))
+		if broken[i] != nil {
+			unreadable[d] = broken[i]
 			continue
 		}
-		out.Jobs = append(out.Jobs, ofLine(inv.specs[digests[i]], l, l.Counts))
+		inv.specs[d] = read[i]
+	}
+	out := &Recorded{Head: head, Targets: req.Targets, Unreadable: map[int]error{}}
+	for i, l := range expected {
+		if spec, known := inv.specs[digests[i]]; known {
+			out.Jobs = append(out.Jobs, ofLine(spec, l, l.Counts))
+			continue
+		}
+		out.Jobs = append(out.Jobs, named(l))
+		if err := unreadable[digests[i]]; err != nil {
+			out.Unreadable[i] = err
+		}
 	}
 	return out, nil
 }

@@ -81,7 +81,7 @@ The exit code is 0 when every check passes, otherwise 9.`,
 func (r *running) checks(ctx context.Context) ([]*stack.Check, error) {
 	_, err := os.Stat(r.arg)
 	local := err == nil
-	head, err := r.releases.Last(ctx)
+	head, err := r.newest(ctx)
 	if err != nil && !local {
 		return nil, err
 	}

@@ -32,10 +32,15 @@ of the newest release names the job. Before the first release the source is read
 			if err != nil {
 				return err
 			}
-			jobs, at, err := r.jobs(cmd.Context())
+			head, err := r.newest(cmd.Context())
 			if err != nil {
 				return err
 			}
+			what, err := r.jobs(cmd.Context(), head)
+			if err != nil {
+				return err
+			}
+			jobs := what.Jobs
 			switch {
 			case len(jobs) == 0 && len(flags.targets) == 0:
 				return usagef("service %s of stack %s does not run", args[1], r.releases.Stack())
@@ -44,7 +49,7 @@ of the newest release names the job. Before the first release the source is read
 			case len(jobs) > 1:
 				return usagef("service %s runs in several targets; choose one of %s with --target", args[1], strings.Join(targetsOf(jobs), ", "))
 			}
-			clients, err := r.dial(cmd.Context(), at, jobs, false)
+			clients, err := r.dial(cmd.Context(), what.Targets, jobs, false)
 			if err != nil {
 				return err
 			}

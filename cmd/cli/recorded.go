@@ -119,31 +119,31 @@ func (r *running) dial(ctx context.Context, targets []*stack.Target, jobs []rend
 	})
 }
 
-// jobs returns what the newest release left of the services that the flags ask
-// for, with all its targets; or what the source has of them, before the first
-// release.
-func (r *running) jobs(ctx context.Context) ([]render.Job, []*stack.Target, error) {
-	head, err := r.releases.Last(ctx)
-	if err != nil {
-		return nil, nil, err
+// newest returns the newest release that can be read, nil where there is none.
+func (r *running) newest(ctx context.Context) (*record.Release, error) {
+	heads, err := r.releases.List(ctx)
+	if err != nil || len(heads) == 0 {
+		return nil, err
 	}
-	return r.jobsOf(ctx, head)
+	for _, h := range heads {
+		if h.State != record.Unreadable {
+			return h, nil
+		}
+	}
+	return nil, errors.New(heads[0].Detail + "; run `drover record check " + stackArgs(r.releases.Stack(), r.releases.Environment()) + "`")
 }
 
-// jobsOf is jobs where the newest release is known, nil for none.
-func (r *running) jobsOf(ctx context.Context, head *record.Release) ([]render.Job, []*stack.Target, error) {
-	if head == nil {
-		s, rendered, err := r.source(ctx)
-		if err != nil {
-			return nil, nil, err
-		}
-		return rendered, s.Targets, nil
+// jobs returns what the release head left of the services that the flags ask for;
+// or what the source has of them, where head is nil.
+func (r *running) jobs(ctx context.Context, head *record.Release) (*release.Recorded, error) {
+	if head != nil {
+		return r.read(ctx, head)
 	}
-	rec, err := r.read(ctx, head)
+	s, rendered, err := r.source(ctx)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
-	return rec.Jobs, rec.Targets, nil
+	return &release.Recorded{Jobs: rendered, Targets: s.Targets}, nil
 }
 
 // source reads the stack for want of a release.

@@ -94,11 +94,18 @@ func statusOf(ctx context.Context, r *running) (stackStatus, error) {
 	if out.Release, out.Holder, err = r.releases.Now(ctx); err != nil {
 		return out, err
 	}
-	jobs, at, err := r.jobsOf(ctx, out.Release)
+	head := out.Release
+	if head != nil && head.State == record.Unreadable { // which the first line says
+		if head, err = r.newest(ctx); err != nil {
+			return out, err
+		}
+	}
+	what, err := r.jobs(ctx, head)
 	if err != nil {
 		return out, err
 	}
-	clients, err := r.dial(ctx, at, jobs, true)
+	jobs := what.Jobs
+	clients, err := r.dial(ctx, what.Targets, jobs, true)
 	if err != nil {
 		return out, err
 	}
@@ -120,18 +127,32 @@ func statusOf(ctx context.Context, r *running) (stackStatus, error) {
 		for _, j := range jobsIn(jobs, t) {
 			registered = append(registered, j.Job)
 		}
-		if err := release.MarkCompleted(ctx, r.releases, out.Release, clients[t], t, registered, parts[i]); err != nil {
+		if err := release.MarkCompleted(ctx, r.releases, head, clients[t], t, registered, parts[i]); err != nil {
 			return out, err
 		}
 	}
-	out.Services = slices.Concat(parts...)
+	for i, j := range jobs {
+		if why := what.Unreadable[i]; why != nil {
+			mark(parts[slices.Index(targets, j.Target)], j, fmt.Sprintf("%s; run `drover record check %s`", why, stackArgs(out.Stack, out.Environment)))
+		}
+	}
+	out.Services = append([]rollout.ServiceStatus{}, slices.Concat(parts...)...)
 	for i := range out.Services {
-		if st := &out.Services[i]; out.Release == nil && st.Status != statusMissing {
+		if st := &out.Services[i]; head == nil && st.Status != statusMissing {
 			st.OK, st.Detail = false, "no release of this stack and environment made it"
 		}
 	}
 	out.OK = len(jobs) > 0 && out.ok() && !slices.ContainsFunc(out.Services, func(st rollout.ServiceStatus) bool { return !st.OK })
 	return out, nil
+}
+
+// mark says why a job is not known to be well.
+func mark(list []rollout.ServiceStatus, j render.Job, detail string) {
+	for i := range list {
+		if list[i].Service == j.Service && list[i].JobID == *j.Job.ID {
+			list[i].OK, list[i].Detail = false, detail
+		}
+	}
 }
 
 func (s stackStatus) print(streams *IO, asJSON, redraw bool) error {
@@ -146,7 +167,9 @@ func (s stackStatus) print(streams *IO, asJSON, redraw bool) error {
 		fmt.Fprintf(&b, "stack %s has no release in environment %s; these are the services of its source\n\n", s.Stack, s.Environment)
 	}
 	s.releaseStatus.print(&b)
-	if err := printStatus(&b, s.Services); err != nil {
+	if len(s.Services) == 0 {
+		fmt.Fprintf(&b, "no service of stack %s is to run in environment %s\n", s.Stack, s.Environment)
+	} else if err := printStatus(&b, s.Services); err != nil {
 		return err
 	}
 	_, err := streams.Out.Write(b.Bytes())
