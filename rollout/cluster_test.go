@@ -85,6 +85,7 @@ func TestOnCluster(t *testing.T) {
 		{"ServiceWithoutChecks", testServiceWithoutChecks},
 		{"NodeCheckWarning", testNodeCheckWarning},
 		{"NativeServices", testNativeServices},
+		{"Sidecar", testSidecar},
 		{"SpecChanges", testSpecChanges},
 		{"PlaceComesLater", testPlaceComesLater},
 		{"Placeable", testPlaceable},

@@ -2,9 +2,11 @@ package rollout
 
 import (
 	"context"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -13,6 +15,7 @@ import (
 	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/consul"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -151,5 +154,68 @@ func testNativeServices(t *testing.T, c Clients) {
 	}
 	if r, err = Hold(t.Context(), party, GateOptions{Gate: stack.Gate{Timeout: time.Minute}}, nil); err != nil || !r.OK {
 		t.Errorf("gate: got %+v, %v", r, err)
+	}
+}
+
+// The sidecar of a service in the mesh counts. It is registered here as Nomad
+// does it, since a real one needs Envoy.
+func testSidecar(t *testing.T, c Clients) {
+	name, alloc := prefix(t)+"meshed", "5e1f0c3a-0000-4000-8000-000000000001"
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	port := l.Addr().(*net.TCPAddr).Port
+	if err := l.Close(); err != nil { // nobody listens yet
+		t.Fatal(err)
+	}
+	job := mockJob(name, runs())
+	job.TaskGroups[0].Services = []*api.Service{{Name: name, PortLabel: "9001", Connect: &api.ConsulConnect{SidecarService: &api.ConsulSidecarService{}}}}
+	services := consul.Services(job)
+	id := "_nomad-task-" + alloc + "-group-g-" + name + "-9001"
+	t.Cleanup(func() { _ = c.Consul.Agent().ServiceDeregister(id) })
+	// reads judges what a plan or status and what a deploy or gate see.
+	reads := func() []consul.Health {
+		err := c.Consul.Agent().ServiceRegister(&capi.AgentServiceRegistration{ // again: Nomad removes what it does not know
+			ID: id, Name: name, Port: 9001,
+			Connect: &capi.AgentServiceConnect{SidecarService: &capi.AgentServiceRegistration{Port: port, Checks: capi.AgentServiceChecks{
+				{Name: "Connect Sidecar Aliasing " + id, AliasService: id},
+				{Name: "Connect Sidecar Listening", TCP: net.JoinHostPort("127.0.0.1", strconv.Itoa(port)), Interval: "1s"},
+			}}},
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		running := map[string]string{alloc: "g"}
+		instances, err := consul.Read(t.Context(), c.Consul, nil, services)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		w := consul.Watch(ctx, c.Consul, nil, consul.Names(services))
+		var watched consul.Health
+		if err := poll(ctx, func() (ok bool) { watched, ok, _ = w.Judge(services, running); return ok }); err != nil {
+			t.Fatal(err)
+		}
+		return []consul.Health{consul.Judge(services, running, instances), watched}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	all := func(ok func(consul.Health) bool) error {
+		return poll(ctx, func() bool { h := reads(); return ok(h[0]) && ok(h[1]) })
+	}
+	err = all(func(h consul.Health) bool {
+		return h.Total == 2 && h.Passing == 1 && len(h.Failing) == 1 && h.Failing[0].Service == name+"-sidecar-proxy" && h.Failing[0].Check == "Connect Sidecar Listening"
+	})
+	if err != nil {
+		t.Fatalf("a sidecar that does not listen is not seen: %+v", reads())
+	}
+	if l, err = net.Listen("tcp", net.JoinHostPort("127.0.0.1", strconv.Itoa(port))); err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	if err := all(consul.Health.Healthy); err != nil {
+		t.Errorf("a sidecar that listens does not become healthy: %+v", reads())
 	}
 }
