@@ -176,7 +176,7 @@ func (w *world) eachDatacenterHasItsVolume() {
 		}
 	}
 	eligible(false)
-	w.expect(1, []string{"no node meets constraints"}, "deploy", "--prune", "--create-volumes")
+	w.expect(1, []string{"no node that it may run on can be given one"}, "deploy", "--prune", "--create-volumes")
 	eligible(true)
 	w.expect(0, []string{"volume shop-data of target ams: created", "3 deployed"}, "deploy", "--prune", "--create-volumes")
 
