@@ -248,10 +248,13 @@ func (s spec) hopeless(ctx context.Context, c Clients, index uint64, allocs []*a
 		return "", nil
 	}
 	d, err := s.deploymentOf(ctx, c, index)
-	if err != nil || (d != nil && inProgress(d.Status)) {
+	if err != nil {
 		return "", err
 	}
 	for _, a := range live {
+		if d != nil && inProgress(d.Status) && time.Since(time.Unix(0, a.ModifyTime)) < schedulerPatience {
+			return "", nil // Nomad may be about to end the deployment
+		}
 		st := a.DeploymentStatus
 		rejected := d != nil && d.Status == api.DeploymentStatusFailed && st != nil && st.Healthy != nil && !*st.Healthy
 		if !failedForGood(a) && !rejected {
@@ -657,7 +660,7 @@ func describe(failing []consul.Failing) string {
 // reverted follows the version that Nomad went back to.
 func (f *follower) reverted(ctx, wctx context.Context) {
 	first := f.result
-	f.failing = nil
+	f.failing, f.opts.Promote = nil, true // its canaries, too: no person decides
 	s := f.step.spec
 	job, _, err := f.clients.Nomad.Jobs().Info(s.id, s.query(wctx))
 	if err == nil {

@@ -349,4 +349,25 @@ func testNothingAlive(t *testing.T, c Clients) {
 		t.Errorf("the plan: %+v", ch)
 	}
 	wantOutcomes(t, plan.Apply(t.Context(), nil), Deployed)
+
+	// Registered by hand, such a change leaves the job as dead as it was.
+	if err := poll(t.Context(), func() bool {
+		allocs, _, err := c.Nomad.Jobs().Allocations(id, false, nil)
+		return err == nil && len(allocs) == 1 && failedForGood(allocs[0]) && time.Since(time.Unix(0, allocs[0].ModifyTime)) > schedulerPatience
+	}); err != nil {
+		t.Fatal(err)
+	}
+	hand := checked(mockJob(id, map[string]any{"run_for": "2s", "exit_code": 1}), openPort(t))
+	hand.TaskGroups[0].Services[0].Tags = []string{"by hand"}
+	if _, _, err := c.Nomad.Jobs().Register(hand, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := poll(t.Context(), func() bool {
+		evals, _, err := c.Nomad.Jobs().Evaluations(id, nil)
+		return err == nil && !slices.ContainsFunc(evals, func(e *api.Evaluation) bool { return e.Status == api.EvalStatusPending })
+	}); err != nil {
+		t.Fatal(err)
+	}
+	res, _ = deploy(t, c, Options{}, service(hand))
+	wantOutcomes(t, res, Deployed)
 }

@@ -230,6 +230,11 @@ func completedBatch(t *testing.T, env []string) {
 	}
 	w.collect("migrate")
 	w.want(deploy("3", "2"), "unchanged")
+	w.drover(exitOK, "destroy", w.dir, "-y")
+	deploy("3", "2")
+	if w.gone("migrate") {
+		t.Error("the job did not run after the stack was destroyed")
+	}
 }
 
 // Nomad collects a job that ended while its release waits for an approval.

@@ -405,7 +405,7 @@ func (w *world) move() (string, string) {
 		return "(no such command)", ""
 	}
 	to := w.other()
-	if _, code := w.run("move", w.name, "-e", w.env, "--to-env", to, "-y"); code != codeOK {
+	if _, code := w.run("move", w.name, "-e", w.env, "--to-env", to); code != codeOK {
 		return "", fmt.Sprintf("move ended with %d, want 0", code)
 	}
 	w.env = to
