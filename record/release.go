@@ -161,8 +161,9 @@ type Service struct {
 	Before        string `json:"b,omitempty"`
 	BeforeStopped bool   `json:"bs,omitempty"`
 	Planned       uint64 `json:"p,omitempty"`
-	// BeforeSecrets are the items that Before reads. Older drovers wrote none.
-	BeforeSecrets []string `json:"bsec,omitempty"`
+	// BeforeSecrets are the items that Before reads, nil where that is not known:
+	// older drovers wrote none.
+	BeforeSecrets []string `json:"bsec,omitzero"`
 
 	// Renewed are items of Secrets that get another value by the release.
 	Renewed []string `json:"ren,omitempty"`

@@ -90,7 +90,7 @@ func (p *Plan) secretJobs() []render.Job {
 // secretsLeft returns the items that a job reads as a release left it.
 func secretsLeft(l record.Service) []string {
 	if lo := l.Leftover(); lo.Runs && lo.Digest == l.Spec && l.Spec != "" {
-		return l.Secrets
+		return append([]string{}, l.Secrets...) // known, also when there are none
 	}
 	return l.BeforeSecrets
 }
@@ -344,7 +344,7 @@ func trimmed(lines []record.Service, state record.State) []render.Job {
 		case carriedLine(l):
 			continue
 		case state != record.Done: // back
-			if changed(l) || len(l.BeforeSecrets) == 0 {
+			if changed(l) || l.BeforeSecrets == nil {
 				continue // another client's job, or one of which it is not known what it read
 			}
 			j.Secrets = l.BeforeSecrets
@@ -367,7 +367,7 @@ func (r *run) restoreSecrets(ctx context.Context, l record.Service) error {
 	if secrets == nil {
 		return nil
 	}
-	if len(l.BeforeSecrets) == 0 {
+	if l.BeforeSecrets == nil {
 		var err error
 		if l.BeforeSecrets, err = r.readBefore(ctx, l); err != nil {
 			return err

@@ -41,6 +41,7 @@ func TestTrimmed(t *testing.T) {
 	lines := []record.Service{
 		{Name: "drops", JobID: "drops", Change: record.ChangeUpdate, Spec: "2", Before: "1", Secrets: []string{"a"}, BeforeSecrets: []string{"a", "b"}},
 		{Name: "none", JobID: "none", Change: record.ChangeUpdate, Spec: "2", Before: "1"},
+		{Name: "first", JobID: "first", Change: record.ChangeUpdate, Spec: "2", Before: "1", Secrets: []string{"a"}, BeforeSecrets: []string{}},
 		{Name: "pruned", JobID: "pruned", Change: record.ChangeStop, Before: "1", Secrets: []string{"a"}, BeforeSecrets: []string{"a"}},
 		{Name: "carried", JobID: "carried", Change: record.ChangeNone, Step: record.StepUnchanged, Spec: "1", Before: "1", Secrets: []string{"a"}, BeforeSecrets: []string{"a"}},
 		{Name: "new", JobID: "new", Change: record.ChangeCreate, Spec: "2", Secrets: []string{"a"}},
@@ -51,9 +52,9 @@ func TestTrimmed(t *testing.T) {
 		stop  record.Step
 		want  map[string]int // items by job
 	}{
-		"deployed":                {record.Done, record.StepDone, record.StepPruned, map[string]int{"drops": 1, "pruned": 0, "new": 1}},
-		"back":                    {record.Reverted, record.StepReverted, record.StepPending, map[string]int{"drops": 2, "pruned": 1}},
-		"aborted before anything": {record.Aborted, record.StepPending, record.StepPending, map[string]int{"drops": 2, "pruned": 1}},
+		"deployed":                {record.Done, record.StepDone, record.StepPruned, map[string]int{"drops": 1, "first": 1, "pruned": 0, "new": 1}},
+		"back":                    {record.Reverted, record.StepReverted, record.StepPending, map[string]int{"drops": 2, "first": 0, "pruned": 1}},
+		"aborted before anything": {record.Aborted, record.StepPending, record.StepPending, map[string]int{"drops": 2, "first": 0, "pruned": 1}},
 		"another client's job":    {record.Reverted, record.StepSubmitted, record.StepPruning, map[string]int{}},
 	} {
 		t.Run(name, func(t *testing.T) {
