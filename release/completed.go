@@ -22,9 +22,15 @@ func (p *Plan) completions() map[jobKey]*record.Completion {
 	return out
 }
 
+// completionOf returns the last run to completion of a batch or sysbatch job that
+// a line knows of. Older drovers recorded none, but called such a job done only
+// when it had ended well.
 func completionOf(l record.Service) *record.Completion {
-	if l.Step == record.StepPruned || l.Step == record.StepPruning {
+	switch {
+	case l.Step == record.StepPruned || l.Step == record.StepPruning:
 		return nil
+	case l.Completed == nil && l.Spec != "" && (l.Step == record.StepDone || l.Step == record.StepUnchanged):
+		return &record.Completion{Spec: l.Spec, At: l.Ended}
 	}
 	return l.Completed
 }

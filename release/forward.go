@@ -314,7 +314,10 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 			c := part.changes[i]
 			l := line(j)
 			l.Wave, l.Planned, l.Spec = part.Wave, c.Index, part.digests[i]
-			l.BeforeCounts, l.Completed = left(was[p.key(l)]).counts, completionOf(was[p.key(l)])
+			l.BeforeCounts = left(was[p.key(l)]).counts
+			if rollout.RunsToCompletion(j.Job) {
+				l.Completed = completionOf(was[p.key(l)])
+			}
 			l.BeforeSecrets = secretsLeft(was[p.key(l)])
 			if s := p.secrets.Of(part.Target, j.Job); s != nil {
 				l.Renewed = s.Changed

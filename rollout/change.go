@@ -132,6 +132,8 @@ func (s *step) action() Action {
 	switch {
 	case s.recreate != "":
 		return ActionRecreate
+	case s.start != "":
+		return ActionCreate
 	case s.unchanged():
 		return ActionNone
 	case s.plan.JobModifyIndex == 0 || s.restarted():
@@ -161,7 +163,7 @@ func (s *step) describe(redact func(string) string) Change {
 	}
 	c := Change{
 		Service: s.Service, Target: s.Target, JobID: s.spec.id, Namespace: s.spec.namespace, Region: s.spec.region,
-		Action: s.action(), Reason: cmp.Or(s.recreate, s.retry), Retry: s.retry != "", Groups: s.groups(), Kept: s.kept, Replaced: s.replaced,
+		Action: s.action(), Reason: cmp.Or(s.recreate, s.retry, s.start), Retry: s.retry != "", Groups: s.groups(), Kept: s.kept, Replaced: s.replaced,
 		Index: s.plan.JobModifyIndex, NextRun: s.plan.NextPeriodicLaunch,
 		Placement: s.spec.placementsOf(s.plan.FailedTGAllocs),
 	}
@@ -196,7 +198,7 @@ func (s *step) describe(redact func(string) string) Change {
 // rolling update and count what comes later as ignored; here it is counted
 // in full.
 func (s *step) groups() []GroupChange {
-	if s.plan.Annotations == nil || s.spec.parent || (s.unchanged() && s.recreate == "") {
+	if s.plan.Annotations == nil || s.spec.parent || (s.unchanged() && s.recreate == "" && s.start == "") {
 		return nil
 	}
 	var out []GroupChange

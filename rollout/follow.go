@@ -81,6 +81,7 @@ func (f *follower) submit(ctx context.Context) error {
 	s := f.step
 	f.target = s.plan.JobModifyIndex
 	switch {
+	case s.start != "": // the same spec: Nomad makes an evaluation and no new version
 	case s.unchanged():
 		f.settling = true
 		return f.revive(ctx)

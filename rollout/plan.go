@@ -88,6 +88,10 @@ func (s *step) judge(ctx context.Context, c Clients, o Options, l *listed, insta
 		if s.healthy = s.spec.settled(l, s.plan.Annotations, instances, native); s.healthy || l == nil {
 			return nil
 		}
+		if len(current(l.allocs)) == 0 && !l.deploying() && !s.spec.perNode() && s.places() {
+			s.start = "no allocation of it is left"
+			return nil
+		}
 		if s.recreate, err = s.spec.hopeless(ctx, c, s.plan.JobModifyIndex, l.allocs); err != nil || s.recreate != "" {
 			return err
 		}
@@ -100,6 +104,19 @@ func (s *step) judge(ctx context.Context, c Clients, o Options, l *listed, insta
 		}
 	}
 	return nil
+}
+
+// places reports whether Nomad would start an allocation if the job was
+// registered.
+func (s *step) places() bool {
+	if s.plan.Annotations != nil {
+		for _, u := range s.plan.Annotations.DesiredTGUpdates {
+			if u.Place > 0 {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // mayHaveCompleted reports whether Nomad may have collected a job, or the

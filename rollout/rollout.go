@@ -94,11 +94,14 @@ type Options struct {
 
 // Completion is a run of a job to its end, with exit code 0.
 type Completion struct {
-	Release int       `json:"release"`
-	At      time.Time `json:"at"`
+	Release int       `json:"release,omitempty"` // 0 where an older drover did not record it
+	At      time.Time `json:"at,omitzero"`
 }
 
 func (c Completion) String() string {
+	if c.Release == 0 {
+		return "ran to completion"
+	}
 	return fmt.Sprintf("ran to completion in release %d, %s", c.Release, c.At.Local().Format("2006-01-02 15:04"))
 }
 
@@ -220,6 +223,9 @@ type step struct {
 	// retry is why an unchanged spec is registered with a new mark, "" when it
 	// is not.
 	retry string
+	// start is why an unchanged job is registered once more: Nomad then starts
+	// what is missing. "" when it is not.
+	start string
 	// completed is why a job that Nomad does not have any more is as it is meant
 	// to be, nil where it is not.
 	completed *Completion
@@ -238,7 +244,7 @@ func (s *step) unchanged() bool {
 
 func (s *step) change() string {
 	switch {
-	case s.unchanged():
+	case s.unchanged() && s.start == "":
 		return "none"
 	case s.plan.JobModifyIndex == 0:
 		return "create"

@@ -20,6 +20,7 @@ func TestJudgedOnCluster(t *testing.T) {
 			// One after the other: each lets Nomad collect whatever has ended.
 			t.Run("deploys", func(t *testing.T) { completedBatch(t, env) })
 			t.Run("approves", func(t *testing.T) { collectedBeforeApproval(t, env) })
+			t.Run("starts what is left of a failure", func(t *testing.T) { collectedFailure(t, env) })
 		},
 		"goes back from a promoted canary": promotedCanaryGoesBack,
 	} {
@@ -258,4 +259,28 @@ wave "second" {
 	w.collect("migrate")
 	w.drover(exitOK, "approve", w.name, "-e", "prod")
 	w.want(w.drover(exitOK, "status", w.dir, "-e", "prod"), "ran to completion in release 1, ")
+}
+
+// Nomad collects the allocations of a version that failed. The job is there, its
+// spec is unchanged, and nothing of it runs: the next deploy starts it.
+func collectedFailure(t *testing.T, env []string) {
+	w := newWorld(t, env, "nothing")
+	version := func(starts bool) {
+		w.files(map[string]string{"stack.hcl": "stack \"nothing\" {}\nservice \"web\" {}\n", "web": mockService(1, "1", starts, "")})
+	}
+	version(false)
+	w.drover(exitFailed, "deploy", w.dir)
+	w.until("Nomad collects the allocations", func() bool {
+		if err := w.nomad.System().GarbageCollect(); err != nil {
+			t.Fatal(err)
+		}
+		allocs, _, err := w.nomad.Jobs().Allocations(w.job("web"), false, nil)
+		return err == nil && len(allocs) == 0
+	})
+	if !w.gone("web") { // or Nomad collected the job too
+		w.want(w.drover(exitUsage, "plan", w.dir, "--detailed-exitcode"), "web  create", "no allocation of it is left")
+	}
+	w.drover(exitFailed, "deploy", w.dir, "--service-timeout", "90s")
+	version(true)
+	w.drover(exitOK, "deploy", w.dir)
 }
