@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -30,7 +29,7 @@ type SharedName struct {
 
 func (s SharedName) String() string {
 	what := "registers Consul service " + s.Name
-	if s.Kind == "route" {
+	if s.Kind == consul.ClaimRoute {
 		what = "asks for route " + s.Name
 	}
 	return fmt.Sprintf("job %s %s, and so does job %s of environment %s (release %d)", s.JobID, what, s.OtherJobID, s.Environment, s.Release)
@@ -62,38 +61,17 @@ func (n claimedName) overlaps(other claimedName) bool {
 		(n.region == other.region || n.region == "" || other.region == "")
 }
 
-var routeTag = regexp.MustCompile(`^drover\.(?:route|redirect|tcp|sni)=([^ ]+)`)
-
-// namesOf returns what a job claims in Consul. Names that only a node can fill
-// in are left out.
+// namesOf returns what a job claims in the Consul of its target.
 func namesOf(job *api.Job, t *stack.Target) []claimedName {
 	at := claimedName{region: deref(job.Region)}
 	if t != nil {
 		at.cluster, at.region = strings.TrimSuffix(cluster(t), "/"), cmp.Or(at.region, t.Region)
 	}
 	var out []claimedName
-	add := func(kind, name string) {
+	for _, c := range consul.Claims(job) {
 		n := at
-		n.kind, n.name = kind, name
-		if !strings.Contains(name, "${") && !slices.Contains(out, n) {
-			out = append(out, n)
-		}
-	}
-	for _, s := range consul.Of(consul.ProviderConsul, consul.Services(job)) {
-		add("service", s.Name)
-	}
-	for _, g := range job.TaskGroups {
-		services := slices.Clone(g.Services)
-		for _, t := range g.Tasks {
-			services = append(services, t.Services...)
-		}
-		for _, s := range services {
-			for _, tag := range s.Tags {
-				if m := routeTag.FindStringSubmatch(tag); m != nil && (s.Provider == "" || s.Provider == consul.ProviderConsul) {
-					add("route", m[1])
-				}
-			}
-		}
+		n.kind, n.name = c.Kind, c.Name
+		out = append(out, n)
 	}
 	return out
 }

@@ -1,13 +1,17 @@
 package cli
 
 import (
+	"context"
 	"encoding/json"
 	"fmt"
+	"io/fs"
+	"path"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/render/lint"
 	"github.com/drover-nomad/drover/schedule"
 	"github.com/drover-nomad/drover/stack"
@@ -51,6 +55,7 @@ are no errors (warnings are allowed) and 2 when there are.`,
 				}
 				unable, _ := lint.FromError(schedule.Check(s, jobs), disable)
 				findings = append(findings, unable...)
+				findings = append(findings, flags.sharedBetweenEnvironments(cmd.Context(), args[0], s, jobs, disable)...)
 			case !about:
 				return err
 			}
@@ -80,6 +85,30 @@ are no errors (warnings are allowed) and 2 when there are.`,
 	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
 	cmd.Flags().StringArrayVar(&disable, "disable", nil, "leave out this rule (repeatable)")
 	return cmd
+}
+
+// sharedBetweenEnvironments compares the environment with the others of the
+// stack. One that cannot be rendered without more values is left out.
+func (f *stackFlags) sharedBetweenEnvironments(ctx context.Context, arg string, s *stack.Stack, jobs []render.Job, disable []string) []lint.Finding {
+	if !slices.ContainsFunc(s.Targets, func(t *stack.Target) bool { return t.Cluster != nil }) {
+		return nil
+	}
+	files, err := fs.Glob(s.FS, "environments/*.hcl")
+	if err != nil {
+		return nil
+	}
+	var others []lint.Environment
+	for _, file := range files {
+		name := strings.TrimSuffix(path.Base(file), ".hcl")
+		if name == s.Environment {
+			continue
+		}
+		other := stackFlags{environment: name}
+		if there, rendered, err := other.load(ctx, arg); err == nil {
+			others = append(others, lint.Environment{Name: name, Targets: there.Targets, Jobs: rendered})
+		}
+	}
+	return lint.Environments(lint.Environment{Name: s.Environment, Targets: s.Targets, Jobs: jobs}, others, disable)
 }
 
 // findingLine is "file:line:column: severity: message (rule); mend".

@@ -1,0 +1,56 @@
+package consul
+
+import (
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/nomad/api"
+)
+
+// A Claim is a name that a job takes for itself in Consul: another job that takes
+// the same one gets a part of its requests.
+type Claim struct {
+	Kind string // ClaimService or ClaimRoute
+	Name string
+}
+
+// Kinds of claims.
+const (
+	ClaimService = "service" // the name of a service
+	ClaimRoute   = "route"   // HOST/PATH, a port or a host, by a tag for the edge
+)
+
+var routeTag = regexp.MustCompile(`^drover\.(?:route|redirect|tcp|sni)=([^ ]+)`)
+
+// Claims returns what a job claims, each once. Names that only a node can fill in
+// are left out.
+func Claims(job *api.Job) []Claim {
+	var out []Claim
+	add := func(kind, name string) {
+		c := Claim{kind, name}
+		if !strings.Contains(name, "${") && !slices.Contains(out, c) {
+			out = append(out, c)
+		}
+	}
+	for _, s := range Of(ProviderConsul, Services(job)) {
+		add(ClaimService, s.Name)
+	}
+	for _, g := range job.TaskGroups {
+		services := slices.Clone(g.Services)
+		for _, t := range g.Tasks {
+			services = append(services, t.Services...)
+		}
+		for _, s := range services {
+			if s.Provider != "" && s.Provider != ProviderConsul {
+				continue
+			}
+			for _, tag := range s.Tags {
+				if m := routeTag.FindStringSubmatch(tag); m != nil {
+					add(ClaimRoute, m[1])
+				}
+			}
+		}
+	}
+	return out
+}
