@@ -55,7 +55,7 @@ type Change struct {
 	Kept      []KeptCount     `json:"kept_counts,omitempty"`
 	Replaced  []ReplacedCount `json:"replaced_counts,omitempty"`
 	Images    []string        `json:"mutable_images,omitempty"` // that may change without the job
-	Warnings  []string        `json:"warnings,omitempty"`       // Nomad's
+	Warnings  []string        `json:"warnings,omitempty"`       // Nomad's, and what drover says of a lower count
 	NextRun   time.Time       `json:"next_run,omitzero"`        // of a periodic job
 	Index     uint64          `json:"job_modify_index"`         // that the registration enforces; 0: must not be there
 }
@@ -82,7 +82,11 @@ func (g GroupChange) String() string {
 		}
 	}
 	add(g.Create, "create")
-	add(g.Stop, "stop")
+	if g.stopsEarly() {
+		add(g.Stop, "stop at once")
+	} else {
+		add(g.Stop, "stop")
+	}
 	add(g.InPlace, "in-place")
 	switch {
 	case g.Canaries > 0 && g.Replace > 0:
@@ -93,6 +97,20 @@ func (g GroupChange) String() string {
 		add(g.Replace, "replace")
 	}
 	return strings.Join(parts, ", ")
+}
+
+// stopsEarly reports whether the group gets a lower count and a new version:
+// Nomad stops the surplus at once, before any instance of the new version is
+// healthy.
+func (g GroupChange) stopsEarly() bool { return g.Stop > 0 && g.Replace > 0 }
+
+// EarlyStop is a warning that says so, "" when nothing stops early.
+func (g GroupChange) EarlyStop() string {
+	if !g.stopsEarly() {
+		return ""
+	}
+	return fmt.Sprintf("group %s: Nomad stops %d of %d allocations at once, before the new version is healthy; to keep them until then, deploy the new version first and the lower count after it",
+		g.Group, g.Stop, g.Stop+g.Replace)
 }
 
 func plural(n int, one, many string) string {
@@ -183,6 +201,11 @@ func (s *step) describe(redact func(string) string) Change {
 	}
 	if w := strings.TrimSpace(s.plan.Warnings); w != "" {
 		c.Warnings = strings.Split(redact(w), "\n")
+	}
+	for _, g := range c.Groups {
+		if w := g.EarlyStop(); w != "" {
+			c.Warnings = append(c.Warnings, w)
+		}
 	}
 	for _, g := range s.Job.Job.TaskGroups {
 		for _, t := range g.Tasks {

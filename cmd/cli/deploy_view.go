@@ -54,6 +54,7 @@ func (v *deployView) planned(p *release.Plan) {
 			v.waveOf[j.Name()] = part.Wave
 		}
 		for _, c := range part.Plan.Changes() {
+			v.counts(c)
 			if c.Action == rollout.ActionStop {
 				of, where := "", "stack"
 				if len(part.Jobs) == 0 {
@@ -431,4 +432,24 @@ func printFailure(w io.Writer, r rollout.ServiceResult) {
 
 func indent(text, by string) string {
 	return strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n"+by)
+}
+
+// counts shows which counts of a changed job differ from those of the stack or
+// replace one to which a group was scaled, and which allocations stop early.
+func (v *deployView) counts(c rollout.Change) {
+	if c.Action == rollout.ActionNone {
+		return
+	}
+	name := render.Job{Service: c.Service, Target: c.Target}.Name()
+	for _, k := range c.Kept {
+		v.line("%s: %s", name, k)
+	}
+	for _, r := range c.Replaced {
+		v.line("%s: %s", name, r)
+	}
+	for _, g := range c.Groups {
+		if w := g.EarlyStop(); w != "" {
+			v.line("%s: warning: %s", name, w)
+		}
+	}
 }

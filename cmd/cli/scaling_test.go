@@ -15,9 +15,10 @@ func TestScalingOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)
 	for name, test := range map[string]func(*testing.T, []string){
-		"a changed count wins":  changedCount,
-		"names missing volumes": namesVolumes,
-		"runs of parents":       runsOfParents,
+		"a changed count wins":        changedCount,
+		"names missing volumes":       namesVolumes,
+		"runs of parents":             runsOfParents,
+		"a lower count stops at once": lowerCount,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -268,5 +269,63 @@ func runsOfParents(t *testing.T, env []string) {
 				t.Fatal(err)
 			}
 		}
+	}
+}
+
+// lowerCount: a lower count beside a new version stops allocations before the
+// new version is healthy, and plan and deploy say so.
+func lowerCount(t *testing.T, env []string) {
+	w := newWorld(t, env, "lower")
+	version := func(count int, run string) {
+		write(t, w.dir, map[string]string{
+			"stack.hcl": fmt.Sprintf("stack %q {}\nservice \"a\" {}\n", w.name),
+			"a.nomad.hcl": fmt.Sprintf(`job %q {
+  update {
+    max_parallel      = 4
+    canary            = 2
+    auto_promote      = true
+    auto_revert       = true
+    min_healthy_time  = "200ms"
+    healthy_deadline  = "30s"
+    progress_deadline = "40s"
+    health_check      = "task_states"
+  }
+  group "g" {
+    count = %d
+    restart {
+      attempts = 0
+      mode     = "fail"
+    }
+    reschedule {
+      attempts  = 0
+      unlimited = false
+    }
+    task "t" {
+      driver = "mock_driver"
+      config {
+        %s
+      }
+      resources {
+        cpu    = 1
+        memory = 10
+      }
+    }
+  }
+}
+`, w.job("a"), count, run),
+		})
+	}
+	version(4, `run_for = "1h"`)
+	w.drover(0, "deploy", w.dir)
+	version(2, `start_error = "broken"`)
+	const early = "group g: Nomad stops 2 of 4 allocations at once, before the new version is healthy"
+	w.want(w.drover(0, "plan", w.dir), "2 stop at once, 2 replace (2 canaries first)", "warning: "+early)
+	w.want(w.drover(4, "deploy", w.dir), "a: warning: "+early)
+	w.want(w.drover(0, "status", w.dir), "4/4")
+
+	// The lower count alone stops what it says, and nothing is replaced.
+	version(2, `run_for = "1h"`)
+	if out := w.drover(0, "plan", w.dir); !strings.Contains(out, "2 stop") || strings.Contains(out, "at once") {
+		t.Errorf("the plan of a lower count says\n%s", out)
 	}
 }
