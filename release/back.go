@@ -234,12 +234,16 @@ func (r *run) restore(ctx context.Context, which []int, reverse bool) []rollout.
 				line[k], counts[k] = which[n], released[n]
 			}
 			asked := func(job *api.Job) map[string]int { return counts[r.plan.jobKey(target, job)] }
-			res, err := r.restoreTarget(ctx, target, jobs, asked, reverse, func(job *api.Job) int { return line[r.plan.jobKey(target, job)] })
+			res, refused, err := r.restoreTarget(ctx, target, jobs, asked, reverse, func(job *api.Job) int { return line[r.plan.jobKey(target, job)] })
+			rest := res.Services
 			for i, n := range at[target] {
-				if err != nil {
+				switch {
+				case err != nil:
 					results[n] = r.stays(ctx, which[n], lines[which[n]], err)
-				} else {
-					results[n] = &res.Services[i]
+				case refused[i] != nil:
+					results[n] = r.stays(ctx, which[n], lines[which[n]], refused[i])
+				default:
+					results[n], rest = &rest[0], rest[1:]
 				}
 			}
 		})
@@ -252,7 +256,9 @@ func (r *run) restore(ctx context.Context, which []int, reverse bool) []rollout.
 	return out
 }
 
-func (r *run) restoreTarget(ctx context.Context, target string, jobs []render.Job, released func(*api.Job) map[string]int, reverse bool, at func(*api.Job) int) (rollout.Result, error) {
+// restoreTarget registers the former specs of the jobs of a target. It returns
+// the results of those that Nomad takes, and why it refuses each of the others.
+func (r *run) restoreTarget(ctx context.Context, target string, jobs []render.Job, released func(*api.Job) map[string]int, reverse bool, at func(*api.Job) int) (rollout.Result, []error, error) {
 	opts := r.d.Rollout
 	opts.KeepGoing, opts.Replace, opts.Promote, opts.Released = true, true, true, released
 	opts.Before = func(ctx context.Context, s rollout.Submission) error {
@@ -286,20 +292,18 @@ func (r *run) restoreTarget(ctx context.Context, target string, jobs []render.Jo
 			r.complete(l, res, l.Before)
 		})
 	}
-	var plan *rollout.Plan
-	err := r.persist(ctx, func(ctx context.Context) (err error) {
-		plan, err = rollout.Prepare(ctx, r.plan.clients[target], jobs, opts)
-		return err
+	plan, refused, err := r.prepareEach(ctx, jobs, func(ctx context.Context, jobs []render.Job) (*rollout.Plan, error) {
+		return rollout.Prepare(ctx, r.plan.clients[target], jobs, opts)
 	})
 	if err != nil {
-		return rollout.Result{}, err
+		return rollout.Result{}, nil, err
 	}
 	if reverse {
 		plan.Reverse()
 	}
 	return plan.Apply(ctx, func(e rollout.Event) {
 		r.d.emit(Event{Event: e, Number: r.head.Number, Back: true})
-	}), nil
+	}), refused, nil
 }
 
 // stays is the result of a job that does not go back.

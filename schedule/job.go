@@ -185,7 +185,8 @@ func Apply(ctx context.Context, c *api.Client, home string, s *stack.Stack, jobs
 			return err
 		}
 		name := scope.OfSchedule(old.JobID).Name
-		switch err := acl.RemoveNomadPolicy(ctx, c, name); {
+		err = rollout.Persist(ctx, 0, func(ctx context.Context) error { return acl.RemoveNomadPolicy(ctx, c, name) })
+		switch {
 		case hasStatus(err, http.StatusForbidden):
 			out.Left = append(out.Left, name)
 		case err != nil && !noACLs(err):
@@ -214,7 +215,11 @@ func Apply(ctx context.Context, c *api.Client, home string, s *stack.Stack, jobs
 		}
 		if policy {
 			p := scope.OfSchedule(*job.ID)
-			written, err := grant(ctx, c, p)
+			var written bool
+			err := rollout.Persist(ctx, 0, func(ctx context.Context) (err error) {
+				written, err = grant(ctx, c, p)
+				return err
+			})
 			if err != nil {
 				return out, err
 			}
@@ -226,17 +231,13 @@ func Apply(ctx context.Context, c *api.Client, home string, s *stack.Stack, jobs
 		if _, err := store.Change(ctx, sc.Name, func(r *record.Schedule) { r.Schedule, r.JobID = *sc, *job.ID }); err != nil {
 			return out, err
 		}
-		plan, _, err := c.Jobs().Plan(job, true, (&api.WriteOptions{}).WithContext(ctx))
+		changed, err := register(ctx, c, job)
 		if err != nil {
-			return out, fmt.Errorf("planning job %q: %w", *job.ID, err)
+			return out, err
 		}
-		if plan.Diff != nil && plan.Diff.Type == "None" {
+		if !changed {
 			out.Unchanged = append(out.Unchanged, sc.Name)
 			continue
-		}
-		opts := &api.RegisterOptions{EnforceIndex: true, ModifyIndex: plan.JobModifyIndex}
-		if _, _, err := c.Jobs().RegisterOpts(job, opts, (&api.WriteOptions{}).WithContext(ctx)); err != nil {
-			return out, fmt.Errorf("registering job %q: %w", *job.ID, err)
 		}
 		out.Registered = append(out.Registered, sc.Name)
 	}
@@ -253,6 +254,28 @@ func Apply(ctx context.Context, c *api.Client, home string, s *stack.Stack, jobs
 		out.Removed = append(out.Removed, old.Name)
 	}
 	return out, nil
+}
+
+// register registers a job unless Nomad has it just so, and reports whether it
+// did. It retries while Nomad does not answer: a request whose answer was lost
+// may have arrived.
+func register(ctx context.Context, c *api.Client, job *api.Job) (changed bool, err error) {
+	err = rollout.Persist(ctx, 0, func(ctx context.Context) error {
+		plan, _, err := c.Jobs().Plan(job, true, (&api.WriteOptions{}).WithContext(ctx))
+		if err != nil {
+			return fmt.Errorf("planning job %q: %w", *job.ID, err)
+		}
+		if plan.Diff != nil && plan.Diff.Type == "None" {
+			return nil
+		}
+		changed = true
+		opts := &api.RegisterOptions{EnforceIndex: true, ModifyIndex: plan.JobModifyIndex}
+		if _, _, err := c.Jobs().RegisterOpts(job, opts, (&api.WriteOptions{}).WithContext(ctx)); err != nil {
+			return fmt.Errorf("registering job %q: %w", *job.ID, err)
+		}
+		return nil
+	})
+	return changed, err
 }
 
 // ForeignJobError says that a job which drover did not make for a schedule has
@@ -275,20 +298,25 @@ func Remove(ctx context.Context, c *api.Client, store *record.Schedules, s *reco
 // removeJob purges the job of a schedule, unless the job under that ID is of
 // another schedule: older drovers gave the same ID to shop/prod-eu and
 // shop-prod/eu. It reports whether there is no job under that ID now.
-func removeJob(ctx context.Context, c *api.Client, stackName, env string, s *record.Schedule) (bool, error) {
-	job, _, err := c.Jobs().Info(s.JobID, (&api.QueryOptions{}).WithContext(ctx))
-	switch {
-	case hasStatus(err, http.StatusNotFound):
-		return true, nil
-	case err != nil:
-		return false, fmt.Errorf("reading job %q: %w", s.JobID, err)
-	case !fires(job, stackName, env, s.Name):
-		return false, nil
-	}
-	if _, _, err := c.Jobs().Deregister(s.JobID, true, (&api.WriteOptions{}).WithContext(ctx)); err != nil && !hasStatus(err, http.StatusNotFound) {
-		return false, fmt.Errorf("removing job %q: %w", s.JobID, err)
-	}
-	return true, nil
+func removeJob(ctx context.Context, c *api.Client, stackName, env string, s *record.Schedule) (free bool, err error) {
+	err = rollout.Persist(ctx, 0, func(ctx context.Context) error {
+		job, _, err := c.Jobs().Info(s.JobID, (&api.QueryOptions{}).WithContext(ctx))
+		switch {
+		case hasStatus(err, http.StatusNotFound):
+			free = true
+			return nil
+		case err != nil:
+			return fmt.Errorf("reading job %q: %w", s.JobID, err)
+		case !fires(job, stackName, env, s.Name):
+			return nil
+		}
+		if _, _, err := c.Jobs().Deregister(s.JobID, true, (&api.WriteOptions{}).WithContext(ctx)); err != nil && !hasStatus(err, http.StatusNotFound) {
+			return fmt.Errorf("removing job %q: %w", s.JobID, err)
+		}
+		free = true
+		return nil
+	})
+	return free, err
 }
 
 // grant gives a job its policy, by its identity and by a login with it. It

@@ -105,7 +105,7 @@ func lostVerbs() []lostVerb {
 			for _, s := range list {
 				names = append(names, s.Name)
 			}
-			jobs, _, err := w.nomad.Jobs().List(&api.QueryOptions{Prefix: "drover-" + w.name})
+			jobs, _, err := w.nomad.Jobs().List(&api.QueryOptions{Prefix: "drover-" + strings.ReplaceAll(w.name, "-", "--")})
 			if err != nil || !slices.Equal(names, want) || len(jobs) != len(want) {
 				w.Errorf("schedules %v and %d jobs, want %v, %v", names, len(jobs), want, err)
 			}
@@ -140,11 +140,14 @@ func lostVerbs() []lostVerb {
 			check: func(w *world) { w.secret("from-stdin") },
 		},
 		{
-			name: "secrets rotate", few: true, begin: first, run: func(w *world) []string { return []string{"secrets", "rotate", w.dir, "pw", "-y"} },
+			name: "secrets rotate", few: true, begin: first, run: func(w *world) []string { return []string{"secrets", "rotate", w.dir, "pw"} },
 			check: func(w *world) { w.secret("") },
 		},
 		{
-			name: "schedule apply", few: true, begin: func(w *world) { first(w); nightly(w, strings.ReplaceAll(block, "NAME", "one")+strings.ReplaceAll(block, "NAME", "two")) },
+			name: "schedule apply", few: true, begin: func(w *world) {
+				first(w)
+				nightly(w, strings.ReplaceAll(block, "NAME", "one")+strings.ReplaceAll(block, "NAME", "two"))
+			},
 			run: func(w *world) []string { return []string{"schedule", "apply", w.dir} }, check: schedules("one", "two"),
 		},
 		{
@@ -223,6 +226,9 @@ func lostAt(t *testing.T, env []string, verb lostVerb, n int) bool {
 	out, code := run(cmd)
 	proxy.Answer(nil)
 	if !struck {
+		if code != verb.code {
+			t.Errorf("drover %s ended with %d, want %d:\n%s", strings.Join(args, " "), code, verb.code, out)
+		}
 		return true
 	}
 	t.Logf("the answer to %s was lost", proxy.Writes()[n-1])

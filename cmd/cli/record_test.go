@@ -21,6 +21,7 @@ func TestRecordOnCluster(t *testing.T) {
 		"many targets":    manyTargets,
 		"unreadable head": unreadableHead,
 		"unreadable last": unreadableLast,
+		"refused former":  refusedFormer,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -171,4 +172,64 @@ func unreadableLast(t *testing.T, env []string) {
 	if got := w.specs(); len(got) != 1 || w.value("a") != "3" {
 		t.Errorf("b2 belongs to the stack and has left it: %v", got)
 	}
+}
+
+// refusedFormer: a former spec that Nomad refuses by now stays out of a revert;
+// the other jobs of its target go back.
+func refusedFormer(t *testing.T, env []string) {
+	w := newWorld(t, env, "refused")
+	const space = "no-raw-exec"
+	if _, err := w.nomad.Namespaces().Register(&api.Namespace{Name: space}, nil); err != nil {
+		t.Fatal(err)
+	}
+	q := &api.QueryOptions{Namespace: space}
+	write := func(former bool, services ...svc) {
+		w.write(services...)
+		for _, s := range services {
+			path := w.dir + "/" + s.name + ".nomad.hcl"
+			text, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			out := strings.Replace(string(text), "  update {", fmt.Sprintf("  namespace = %q\n  update {", space), 1)
+			if former && s.name == "a" {
+				out = strings.NewReplacer("mock_driver", "raw_exec", `run_for = "1h"`, "command = \"/bin/sleep\"\n        args = [\"3600\"]").Replace(out)
+			}
+			if err := os.WriteFile(path, []byte(out), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { _, _, _ = w.nomad.Jobs().Deregister(w.job(s.name), false, &api.WriteOptions{Namespace: space}) })
+		}
+	}
+	value := func(service string) string {
+		job, _, err := w.nomad.Jobs().Info(w.job(service), q)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return job.TaskGroups[0].Tasks[0].Env["VALUE"]
+	}
+	write(true, svc{name: "a", value: "1"}, svc{name: "b", value: "1"}, svc{name: "c", value: "1"})
+	w.drover(exitOK, "deploy", w.dir)
+	forbid := &api.Namespace{Name: space, Capabilities: &api.NamespaceCapabilities{DisabledTaskDrivers: []string{"raw_exec"}}}
+	if _, err := w.nomad.Namespaces().Register(forbid, nil); err != nil {
+		t.Fatal(err)
+	}
+	write(false, svc{name: "a", value: "2"}, svc{name: "b", value: "2"}, svc{name: "c", value: "2", deps: []string{"a", "b"}, crash: true})
+	out, code := run(w.command(env, "deploy", w.dir))
+	if code == exitOK || value("a") != "2" || value("b") != "1" || value("c") != "1" {
+		t.Errorf("the deploy ended with %d, a has %s, b %s, c %s:\n%s", code, value("a"), value("b"), value("c"), out)
+	}
+	w.want(out, "a: ", "not brought back", "raw_exec")
+	if last, err := w.releases().Last(t.Context()); err != nil || last.State != record.Reverting {
+		t.Errorf("the release is %+v, %v", last, err)
+	}
+	// Once Nomad takes it, the rest goes back, too.
+	if _, err := w.nomad.Namespaces().Register(&api.Namespace{Name: space}, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.drover(exitReverted, "resume", w.name)
+	if value("a") != "1" {
+		t.Errorf("a has %s", value("a"))
+	}
+	w.unlocked()
 }
