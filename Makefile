@@ -58,8 +58,8 @@ unit: tools ## packages and the command line, with the race detector
 	@go test -race -timeout 20m -parallel 4 $$(go list ./... | grep -v /tests/)
 
 .PHONY: kill
-kill: tools ## drover killed, and Nomad unwell, after every write of a release; `make unit` does every third or ninth
-	@DROVER_TEST_EVERY_WRITE=1 go test -count=1 -timeout 30m -run 'TestReleasesOnCluster/(killed|busy)' ./cmd/cli
+kill: tools ## drover killed, Nomad unwell, and the answer lost, after every write; `make unit` does some
+	@DROVER_TEST_EVERY_WRITE=1 go test -count=1 -timeout 60m -run 'TestReleasesOnCluster/(killed|busy)|TestLostAnswersOnCluster' ./cmd/cli
 
 .PHONY: e2e
 e2e: tools ## real Nomad, Consul and oCIS, end to end

@@ -14,6 +14,14 @@ import (
 // Nomad, or a proxy before it, does not answer.
 const writePatience = 10 * time.Second
 
+// Patiently returns a context in which writes and deletes are retried for as long
+// as d, if that is longer than usual; with 0 they are retried as usual.
+func Patiently(ctx context.Context, d time.Duration) context.Context {
+	return context.WithValue(ctx, patienceKey{}, d)
+}
+
+type patienceKey struct{}
+
 // writeChecked creates a variable or replaces just the version that was read
 // (PUT /v1/var/:path?cas=). It returns an errConflict if the variable has
 // changed since. A request that has left is not cancelled; one without a useful
@@ -81,10 +89,11 @@ func deleteVariable(ctx context.Context, client *api.Client, path string, index 
 }
 
 // retryWrite calls write until it succeeds, Nomad refuses it, or writePatience
-// is over. The requests of write outlive a cancelled ctx, since an aborted
+// (see Patiently) is over. The requests of write outlive a cancelled ctx, since an aborted
 // request may arrive all the same.
 func retryWrite(ctx context.Context, write func(context.Context) error) error {
-	deadline := time.Now().Add(writePatience)
+	patience, _ := ctx.Value(patienceKey{}).(time.Duration)
+	deadline := time.Now().Add(max(patience, writePatience))
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 		err := write(wctx)

@@ -46,7 +46,7 @@ func (d *Deployer) Deploy(ctx context.Context, p *Plan, agree func(*Plan) error)
 				return Result{}, err
 			}
 		}
-		return (&run{d: d, plan: p}).forward(ctx), nil
+		return (&run{d: d, plan: p}).forward(promptly(ctx)), nil
 	}
 	if err := p.PruneAllowed(); err != nil {
 		return Result{}, err
@@ -104,7 +104,7 @@ func (d *Deployer) Deploy(ctx context.Context, p *Plan, agree func(*Plan) error)
 			return Result{}, err
 		}
 	}
-	return r.walk(ctx), nil
+	return r.walk(promptly(ctx)), nil
 }
 
 // takesOver says that a release is open which the plan abandons.

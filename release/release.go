@@ -232,9 +232,13 @@ func newOwner() string {
 
 // lock takes the stack's lock; waited says that somebody else had it.
 func (d *Deployer) lock(ctx context.Context, wait time.Duration) (l *lock, waited bool, err error) {
-	lease, err := d.Releases.Lock(ctx, d.Holder, wait, func(h record.Holder) {
-		waited = true
-		d.emit(Event{Event: rollout.Event{Kind: EventLock}, Text: h.String()})
+	var lease *record.Lease
+	err = rollout.Retry(ctx, d.Rollout.Silence, func(ctx context.Context) (err error) {
+		lease, err = d.Releases.Lock(ctx, d.Holder, wait, func(h record.Holder) {
+			waited = true
+			d.emit(Event{Event: rollout.Event{Kind: EventLock}, Text: h.String()})
+		})
+		return err
 	})
 	if err != nil {
 		return nil, waited, err

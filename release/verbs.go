@@ -30,6 +30,7 @@ func (d *Deployer) resume(ctx context.Context, promote bool, may func(*record.Re
 		return Result{}, err
 	}
 	defer func() { _ = r.lock.release(ctx) }()
+	ctx = promptly(ctx)
 	if r.head.State == record.Reverting {
 		return r.goBack(ctx, goal(r.head))
 	}
@@ -65,7 +66,7 @@ func (d *Deployer) Abort(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	defer func() { _ = r.lock.release(ctx) }()
-	return r.goBack(ctx, record.Aborted)
+	return r.goBack(promptly(ctx), record.Aborted)
 }
 
 // goal is the state that a release on its way back is to reach.

@@ -54,11 +54,18 @@ var patience = [...]time.Duration{100 * time.Millisecond, 300 * time.Millisecond
 func (p patient) RoundTrip(req *http.Request) (*http.Response, error) {
 	plan := req.Method != http.MethodGet && strings.HasSuffix(req.URL.Path, "/plan")
 	repeatable := req.Body == nil || req.GetBody != nil
+	w := waitingOf(req.Context())
+	begun := time.Now()
 	refused := false
-	for _, pause := range patience {
-		res, err := p.next.RoundTrip(req)
+	for n := 0; ; n++ {
+		res, err := w.roundTrip(p.next, req)
+		last := n >= len(patience) // the attempts that every request has
+		if away := unavailable(res, err, plan); last && w != nil && away != nil && req.Context().Err() == nil && time.Since(begun) < w.silence {
+			w.say(away)
+			last = false
+		}
 		switch {
-		case !repeatable:
+		case !repeatable || last:
 			return res, err
 		case err == nil && res.StatusCode == http.StatusForbidden && !refused:
 			// A server looks the token up before its state is read, waits for a
@@ -66,14 +73,16 @@ func (p patient) RoundTrip(req *http.Request) (*http.Response, error) {
 			// Nomad 1.11). What is refused is not done, so that writes ask
 			// again, too; the second time it is an answer.
 			refused = true
-		case req.Method != http.MethodGet && !plan, !again(res, err, plan):
+		case req.Method != http.MethodGet && !plan:
+			return res, err
+		case !again(res, err, plan) && (w == nil || unavailable(res, err, plan) == nil):
 			return res, err
 		}
 		if err == nil {
 			_, _ = io.CopyN(io.Discard, res.Body, 4096)
 			_ = res.Body.Close()
 		}
-		timer := time.NewTimer(pause)
+		timer := time.NewTimer(pause(n))
 		select {
 		case <-timer.C:
 		case <-req.Context().Done():
@@ -87,7 +96,6 @@ func (p patient) RoundTrip(req *http.Request) (*http.Response, error) {
 			}
 		}
 	}
-	return p.next.RoundTrip(req)
 }
 
 // again says that the same request may get another answer in a moment. A plan

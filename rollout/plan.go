@@ -20,7 +20,7 @@ import (
 // where that is nothing, whether what runs is healthy: two requests for all
 // together (see list) and one to Consul. Nothing is written.
 func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*Plan, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, time.Minute, errors.New("no answer within a minute"))
+	ctx, cancel := within(ctx, time.Minute, errors.New("no answer within a minute"))
 	defer cancel()
 	p := &Plan{clients: c, opts: opts.withDefaults(), begun: time.Now()}
 	for _, j := range jobs {

@@ -61,7 +61,7 @@ const (
 // (GET /v1/agent/self of both; a token without agent:read cannot see the
 // version, which is then not checked.)
 func Preflight(ctx context.Context, c Clients, needConsul bool) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := within(ctx, 10*time.Second, context.DeadlineExceeded)
 	defer cancel()
 	errs := make(chan error, 1)
 	go func() {

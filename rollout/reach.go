@@ -48,7 +48,7 @@ func dial(ctx context.Context, home *api.Config, t *stack.Target, needConsul, pr
 	if err != nil {
 		return c, dialError("Nomad", t, err)
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, 10*time.Second, errors.New("no answer within 10 seconds"))
+	ctx, cancel := within(ctx, 10*time.Second, errors.New("no answer within 10 seconds"))
 	defer cancel()
 	c.Defaults = DefaultsOf(t)
 	if preflight {

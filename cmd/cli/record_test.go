@@ -1,11 +1,15 @@
 package cli
 
 import (
+	"bufio"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hashicorp/nomad/api"
 
@@ -22,6 +26,8 @@ func TestRecordOnCluster(t *testing.T) {
 		"unreadable head": unreadableHead,
 		"unreadable last": unreadableLast,
 		"refused former":  refusedFormer,
+		"patient before":  patientBefore,
+		"gives up":        givesUp,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -232,4 +238,100 @@ func refusedFormer(t *testing.T, env []string) {
 		t.Errorf("a has %s", value("a"))
 	}
 	w.unlocked()
+}
+
+// patientBefore: a Nomad that does not answer before a release has begun costs
+// time and nothing else.
+func patientBefore(t *testing.T, env []string) {
+	w := newWorld(t, env, "patient")
+	away := func(args ...string) (string, int) {
+		proxy := proxyOf(t, env)
+		begun := time.Now()
+		proxy.Before(func(res http.ResponseWriter, _ *http.Request) bool {
+			if time.Since(begun) > 6*time.Second { // a request is tried for 1.3 s
+				return true
+			}
+			http.Error(res, "No cluster leader", http.StatusServiceUnavailable)
+			return false
+		})
+		return run(w.command(through(proxy, env), args...))
+	}
+	next := func(value string) {
+		w.write(svc{name: "a", value: value}, svc{name: "b", value: value, deps: []string{"a"}})
+	}
+	open := func(value string) {
+		next(value)
+		slowly(w, "b", "20s")
+		w.interrupted("b", value)
+	}
+	next("1")
+	for _, step := range []struct {
+		begin func()
+		args  []string
+		value string
+	}{
+		{func() {}, []string{"deploy", w.dir}, "1"},
+		{func() { open("2") }, []string{"resume", w.name}, "2"},
+		{func() { open("3") }, []string{"abort", w.name}, "2"},
+		{func() {}, []string{"rollback", w.name, "1"}, "1"},
+		{func() {}, []string{"redeploy", w.name}, "1"},
+	} {
+		step.begin()
+		out, code := away(step.args...)
+		if code != exitOK || w.value("b") != step.value {
+			t.Errorf("%s ended with %d, b has %s, want %s:\n%s", step.args[0], code, w.value("b"), step.value, out)
+		}
+		w.want(out, "Nomad does not answer: it answers 503 Service Unavailable; retrying for up to 2m0s (--unreachable-after)")
+		w.unlocked()
+	}
+	// What only reads does not wait.
+	for _, args := range [][]string{{"history", w.name}, {"drift", w.name}} {
+		if out, code := away(args...); code != exitCluster {
+			t.Errorf("%s ended with %d:\n%s", args[0], code, out)
+		}
+	}
+}
+
+// givesUp: --unreachable-after ends the wait, and Ctrl-C ends it at once.
+func givesUp(t *testing.T, env []string) {
+	w := newWorld(t, env, "givesup")
+	w.write(svc{name: "a", value: "1"})
+	proxy := proxyOf(t, env)
+	proxy.Before(func(res http.ResponseWriter, _ *http.Request) bool {
+		http.Error(res, "bad gateway", http.StatusBadGateway)
+		return false
+	})
+	out, code := run(w.command(through(proxy, env), "deploy", w.dir, "--unreachable-after", "2s"))
+	if code != exitCluster {
+		t.Errorf("the deploy ended with %d:\n%s", code, out)
+	}
+	w.want(out, "Nomad does not answer", "answers 502")
+
+	refused := append([]string{"NOMAD_ADDR=http://127.0.0.1:1"}, env[1:]...)
+	out, code = run(w.command(refused, "deploy", w.dir, "--unreachable-after", "2s"))
+	if code != exitCluster {
+		t.Errorf("the deploy ended with %d:\n%s", code, out)
+	}
+	w.want(out, "connection refused; retrying for up to 2s", "cannot be reached")
+
+	cmd := w.command(through(proxy, env), "deploy", w.dir)
+	stderr, err := cmd.StderrPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(stderr)
+	for lines.Scan() && !strings.Contains(lines.Text(), "Nomad does not answer") {
+	}
+	begun := time.Now()
+	if err := cmd.Process.Signal(os.Interrupt); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = io.Copy(io.Discard, stderr)
+	_ = cmd.Wait()
+	if code := cmd.ProcessState.ExitCode(); code != exitCancelled || time.Since(begun) > 20*time.Second {
+		t.Errorf("after Ctrl-C it ended with %d, within %s", code, time.Since(begun))
+	}
 }

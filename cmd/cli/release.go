@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -44,6 +45,7 @@ type releaseFlags struct {
 func (f *releaseFlags) register(cmd *cobra.Command, wait time.Duration) {
 	run := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		f.waitForNomad(cmd)
 		err := run(cmd, args)
 		if f.format == "json" {
 			endOf(cmd.OutOrStdout(), err)
@@ -56,9 +58,19 @@ func (f *releaseFlags) register(cmd *cobra.Command, wait time.Duration) {
 	fl.DurationVar(&f.rollout.PlacementTimeout, "placement-timeout", 0, fmt.Sprintf("how long a service may wait for a node (default: its placement_timeout in stack.hcl, or %s)", short(rollout.DefaultPlacementTimeout)))
 	fl.DurationVar(&f.timeout, "timeout", 0, "how long all of it may take, without going back (default: no limit)")
 	fl.DurationVar(&f.lockWait, "lock-wait", wait, "how long to wait for somebody else who changes the stack")
-	fl.DurationVar(&f.rollout.Silence, "unreachable-after", rollout.DefaultSilence, "how long Nomad may not answer before the release is left open")
+	fl.DurationVar(&f.rollout.Silence, "unreachable-after", rollout.DefaultSilence, "how long Nomad may not answer before the command gives up, and leaves a release that has begun open")
 	fl.DurationVar(&f.approval, "approval-wait", 0, "how long to wait for 'drover approve' where a wave needs it (default: the release is left open)")
 	fl.StringVarP(&f.format, "output", "o", "text", "text, or json: one event per line")
+}
+
+// waitForNomad makes what comes before a release as patient with Nomad as the
+// release, and says so on the terminal.
+func (f *releaseFlags) waitForNomad(cmd *cobra.Command) {
+	silence := cmp.Or(f.rollout.Silence, rollout.DefaultSilence)
+	out := cmd.ErrOrStderr()
+	cmd.SetContext(release.Patiently(cmd.Context(), silence, func(err error) {
+		fmt.Fprintf(out, "Nomad does not answer: %s; retrying for up to %s (--unreachable-after)\n", err, silence)
+	}))
 }
 
 // registerNew adds those of a new release.
