@@ -84,6 +84,24 @@ func (p *Plan) secretJobs() []render.Job {
 			}
 		}
 	}
+	return append(out, p.prunedReaders()...)
+}
+
+// prunedReaders returns jobs that the last release pruned and whose variables it
+// may not have deleted any more.
+func (p *Plan) prunedReaders() []render.Job {
+	planned := map[jobKey]bool{}
+	for _, part := range p.Parts {
+		for _, j := range part.Jobs {
+			planned[p.jobKey(part.Target, j.Job)] = true
+		}
+	}
+	var out []render.Job
+	for _, l := range p.lines {
+		if _, reached := p.clients[l.Target]; reached && l.Step == record.StepPruned && len(secretsLeft(l)) > 0 && !planned[p.key(l)] {
+			out = append(out, named(l))
+		}
+	}
 	return out
 }
 
@@ -329,6 +347,9 @@ func (r *run) trimSecrets(ctx context.Context, state record.State) {
 		return
 	}
 	jobs := trimmed(r.journal.Services(), state)
+	if state == record.Done {
+		jobs = append(jobs, r.plan.prunedReaders()...)
+	}
 	if err := r.redeploys(secrets.Trim(ctx, jobs)); err != nil {
 		r.d.warn("release %d: items that are not needed any more are still in the variables of jobs: %s", r.head.Number, err)
 	}

@@ -30,7 +30,9 @@ func TestSecretsOnCluster(t *testing.T) {
 		"a renewed certificate waits for the wave of each job":                renewalInWaves,
 		"a variable of an older drover is marked without a restart":           markedWithoutRestart,
 		"a rotation names the tasks that do not see it, and the redeploy":     rotationNamesTasks,
-		"plan and deploy refuse what no variable takes":                       refusedSecrets,
+		"killed and resumed":                            func(t *testing.T, env []string) { killedWithSecrets(t, env, "resume") },
+		"killed and aborted":                            func(t *testing.T, env []string) { killedWithSecrets(t, env, "abort") },
+		"plan and deploy refuse what no variable takes": refusedSecrets,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -537,4 +539,58 @@ func rotationNamesTasks(t *testing.T, env []string) {
 	if now := r.runs("web"); now.ID == was.ID {
 		t.Error("the redeploy replaced nothing")
 	}
+}
+
+// killedWithSecrets kills a deploy after its writes in turn. The variables always
+// have what the version reads that runs, and in the end just what is read.
+func killedWithSecrets(t *testing.T, env []string, verb string) {
+	first := map[string]int{"resume": 1, "abort": 3}[verb]
+	atWrites(t, first, 4, make(chan struct{}, 3), func(t *testing.T, n int) bool {
+		r := newReader(t, env, fmt.Sprintf("sec%s%d", verb, n))
+		stack := func(value string, declared, items []string, old string) {
+			r.put(value, declared, items, runsOn, "")
+			text, err := os.ReadFile(r.dir + "/stack.hcl")
+			if err != nil {
+				t.Fatal(err)
+			}
+			write(t, r.dir, map[string]string{"stack.hcl": string(text) + old})
+		}
+		write(t, r.dir, map[string]string{"old.nomad.hcl": secretJob(r.job("old"), "1", []string{"b"}, runsOn, "")})
+		stack("1", []string{"a", "b"}, []string{"a", "b"}, "service \"old\" {\n  secrets = [\"b\"]\n}\n")
+		r.drover(exitOK, "deploy", r.dir)
+		stack("2", []string{"a", "c"}, []string{"a", "c"}, "")
+		if err := os.Remove(r.dir + "/old.nomad.hcl"); err != nil {
+			t.Fatal(err)
+		}
+		k := &killer{n: n}
+		out, code := k.run(r.command(k.serve(t, env), "deploy", r.dir, "--prune"))
+		if code != exitOK && code != -1 {
+			t.Fatalf("the deploy ended with %d by itself: %s", code, out)
+		}
+		r.drover(exitOK, "unlock", r.name, "--force")
+		last, err := r.releases().Last(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		items, _ := r.variable("nomad/jobs/" + r.job("web"))
+		for _, item := range map[string][]string{"1": {"a", "b"}, "2": {"a", "c"}}[r.value("web")] {
+			if items[item] == "" {
+				t.Errorf("version %s runs without %s", r.value("web"), item)
+			}
+		}
+		if last.Number == 2 && last.State.Open() {
+			r.drover(exitOK, verb, r.name)
+			if verb == "abort" {
+				r.holds("web", "a", "b")
+				r.holds("old", "b")
+				r.runs("old")
+			}
+		}
+		r.runs("web")
+		r.drover(exitOK, "deploy", r.dir, "--prune")
+		r.holds("web", "a", "c")
+		r.holds("old")
+		r.want(r.drover(exitOK, "deploy", r.dir), "unchanged")
+		return code == exitOK
+	})
 }
