@@ -108,6 +108,37 @@ func (f *dnsFlags) open(ctx context.Context, arg string) (*dns.Manager, []dns.Re
 	return m, records, s, nil
 }
 
+// openRecorded makes the DNS manager of a stack whose source cannot be read, which
+// is what unread says, from what its last deployment left for the controller. It
+// returns unread where there is nothing.
+func (f *dnsFlags) openRecorded(ctx context.Context, arg string, unread error) (*dns.Manager, error) {
+	var usage errUsage
+	if errors.As(unread, &usage) || asClusterError(unread) != nil {
+		return nil, unread
+	}
+	clients, r, err := recorded(ctx, arg, f.environment)
+	if err != nil {
+		return nil, unread
+	}
+	wants := dns.Wants{Client: clients.Nomad}
+	w, err := wants.Get(ctx, dns.Owner(r.Stack(), r.Environment()))
+	if err != nil {
+		return nil, err
+	}
+	if w == nil {
+		return nil, unread
+	}
+	provider, err := wants.Open(ctx, w, os.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	m, _, err := w.Manager(provider, dns.NomadStore{Client: clients.Nomad}, nil)
+	if err == nil {
+		m.Timeout = f.timeout
+	}
+	return m, err
+}
+
 // dnsWants is what a stack with a DNS provider wants.
 type dnsWants struct {
 	dns.Wanted
@@ -522,17 +553,26 @@ func (v *dnsView) apply(ctx context.Context, m *dns.Manager, p *dns.Plan) error 
 func newDNSList(streams *IO) *cobra.Command {
 	flags := dnsFlags{listing: true}
 	cmd := &cobra.Command{
-		Use:     "list STACK",
-		Short:   "List the records that drover made for a stack, and how they are now",
+		Use:   "list STACK",
+		Short: "List the records that drover made for a stack, and how they are now",
+		Long: `List the records that drover made for a stack, and how they are now.
+
+STACK is a directory, or the name of a stack whose source need not be here: provider
+and zones are then those that its last deployment left for the controller.`,
 		Example: "  drover dns list ocis -e prod",
 		Args:    exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			v := &dnsView{io: streams, asJSON: flags.format == "json"}
 			m, _, s, err := flags.open(cmd.Context(), args[0])
-			if err != nil {
-				return err
+			if err == nil {
+				v.owner = dns.Owner(s.Name, s.Environment)
+			} else if m, err = flags.openRecorded(cmd.Context(), args[0], err); err == nil {
+				v.owner = m.Owner
 			}
-			v := &dnsView{io: streams, asJSON: flags.format == "json", owner: dns.Owner(s.Name, s.Environment)}
-			if m == nil {
+			switch {
+			case err != nil:
+				return err
+			case m == nil:
 				return v.none()
 			}
 			return v.list(cmd.Context(), m)

@@ -92,6 +92,9 @@ func TestDNSAfterRollback(t *testing.T) {
 		_ = cmd.Wait()
 		w.drover(exitOK, "resume", w.name)
 		hosts(w, false, "one.example.org")
+		// The zones are known without the source.
+		w.want(w.drover(exitOK, "dns", "list", w.name), "NAME", "one.example.org")
+		w.want(w.drover(exitUsage, "dns", "list", "nosuch"), `There is no stack "nosuch"`)
 	})
 	t.Run("of a deploy that was interrupted", func(t *testing.T) {
 		t.Parallel()
