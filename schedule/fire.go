@@ -198,6 +198,10 @@ func promote(ctx context.Context, d *release.Deployer, s *record.Schedule, res *
 func settle(ctx context.Context, s *record.Schedule, run *record.Run, res release.Result, err error) {
 	var open *release.OpenError
 	var notOpen *release.NotOpenError
+	var attended *release.AttendedError
+	if errors.As(err, &attended) {
+		run.Base = 0 // nothing was begun: the next run tries again, as the schedule may be mended
+	}
 	switch {
 	case errors.Is(err, record.ErrLocked), errors.As(err, &open), errors.As(err, &notOpen):
 		run.Skipped, run.OK, run.Outcome, run.Detail = true, true, "skipped", err.Error()

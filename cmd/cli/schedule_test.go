@@ -75,6 +75,10 @@ func scheduleRefused(t *testing.T, env []string) {
 	if last, err := record.OpenReleases(w.nomad, w.name, "prod").Last(t.Context()); err != nil || last.Number != 2 || last.State != record.Done {
 		t.Errorf("the newest release is %+v, %v", last, err)
 	}
+	// It is no failure that the next run would skip.
+	w.want(w.drover(exitError, "schedule", "fire", w.name, "nightly", "-e", "prod"), "wave second waits for an approval")
+	w.drover(exitOK, "schedule", "apply", w.dir, "-e", w.environment("prod", waitingWaves+yearlyDriver+yearlyNightly+"  approve = \"skip\"\n  gate_command = \"skip\"\n}\n"))
+	w.want(w.drover(exitOK, "schedule", "fire", w.name, "nightly", "-e", "prod"), "deployed")
 }
 
 func scheduleSkips(t *testing.T, env []string) {
