@@ -143,6 +143,10 @@ func mockJob(id string, config map[string]any) *api.Job {
 
 func runs() map[string]any { return map[string]any{"run_for": "1h"} }
 
+// broken is a task that never runs: however busy the machine is, it is not
+// healthy for a moment.
+func broken() map[string]any { return map[string]any{"start_error": "broken"} }
+
 func crashes() map[string]any {
 	return map[string]any{"run_for": "10ms", "exit_code": 3, "stdout_string": "about to fail"}
 }
@@ -417,9 +421,9 @@ func testFailureIsRedacted(t *testing.T, c Clients) {
 func testFailedIsTriedAgain(t *testing.T, c Clients) {
 	id := prefix(t) + "bad"
 	cleanUp(t, c, id)
-	res, _ := deploy(t, c, Options{}, service(mockJob(id, crashes())))
+	res, _ := deploy(t, c, Options{}, service(mockJob(id, broken())))
 	wantOutcomes(t, res, Failed)
-	res, rec := deploy(t, c, Options{}, service(mockJob(id, crashes())))
+	res, rec := deploy(t, c, Options{}, service(mockJob(id, broken())))
 	wantOutcomes(t, res, Failed)
 	if len(rec.order(EventSubmitted)) != 1 {
 		t.Errorf("it was not submitted again: %s", dump(res))

@@ -166,7 +166,7 @@ func unreadableLast(t *testing.T, env []string) {
 	w := newWorld(t, env, "unreadablelast")
 	for _, value := range []string{"1", "2"} {
 		w.write(svc{name: "a", value: value}, svc{name: "b" + value, value: value})
-		w.drover(exitOK, "deploy", w.dir)
+		w.drover(exitOK, "deploy", w.dir, "--prune")
 	}
 	w.broken("/releases/000002", "release", "")
 	w.want(w.drover(exitError, "deploy", w.dir), "/releases/000002", "run `drover record check unreadablelast`")
@@ -174,7 +174,7 @@ func unreadableLast(t *testing.T, env []string) {
 	w.drover(exitOK, "record", "repair", w.name, "-y")
 	w.want(w.drover(exitOK, "history", w.name), "abandoned")
 	w.write(svc{name: "a", value: "3"})
-	w.drover(exitOK, "deploy", w.dir)
+	w.drover(exitOK, "deploy", w.dir, "--prune")
 	if got := w.specs(); len(got) != 1 || w.value("a") != "3" {
 		t.Errorf("b2 belongs to the stack and has left it: %v", got)
 	}

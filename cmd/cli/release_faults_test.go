@@ -288,7 +288,7 @@ func badNetwork(t *testing.T, env []string) {
 
 	w.write(svc{name: "a", value: "3"})
 	submitted := func() bool { return w.value("a") == "3" }
-	out, code = run(w.command(dead(t, env, submitted), "deploy", w.dir))
+	out, code = run(w.command(dead(t, env, submitted), "deploy", w.dir, "--prune"))
 	if code != exitOK || w.value("a") != "3" || len(w.specs()) != 1 {
 		t.Errorf("the deploy ended with %d, left are %v:\n%s", code, w.specs(), out)
 	}

@@ -725,7 +725,7 @@ func slowly(w *world, service, minHealthy string) {
 // interrupted kills a deploy as soon as the service has the value.
 func (w *world) interrupted(service, value string) {
 	w.Helper()
-	cmd := w.command(w.env, "deploy", w.dir)
+	cmd := w.command(w.env, "deploy", w.dir, "--prune")
 	if err := cmd.Start(); err != nil {
 		w.Fatal(err)
 	}
@@ -744,7 +744,7 @@ func (w *world) until(what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-over:
-			w.Fatal("not within a minute: " + what)
+			w.Fatal("not within three minutes: " + what)
 		}
 	}
 }
