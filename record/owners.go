@@ -40,7 +40,11 @@ type Owner struct {
 }
 
 func (o Owner) String() string {
-	return fmt.Sprintf("release %d of stack %s, environment %s", o.Release, o.Stack, o.Environment)
+	text := fmt.Sprintf("release %d of stack %s, environment %s", o.Release, o.Stack, o.Environment)
+	if o.Namespace != "" && o.Namespace != api.DefaultNamespace {
+		text += ", in namespace " + o.Namespace
+	}
+	return text
 }
 
 // claim is a job that the newest release of a stack and environment runs.

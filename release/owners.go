@@ -33,6 +33,7 @@ func (j ForeignJob) Reason() string {
 type ForeignError struct {
 	Stack, Environment string
 	Jobs               []ForeignJob
+	Namespace          string // of the client, "" if it is not known
 	// Movable reports whether the stack and environment have no release yet, so
 	// that `drover move` can give them those of the owner.
 	Movable bool
@@ -47,7 +48,7 @@ func (e *ForeignError) Error() string {
 			continue
 		}
 		line := fmt.Sprintf("job %s belongs to %s", j.JobID, j.Owner)
-		if e.Movable {
+		if e.Movable && (e.Namespace == "" || e.Namespace == j.Owner.Namespace) { // a move stays in its namespace
 			line += fmt.Sprintf("; `%s` gives all jobs, secrets and releases of that environment to this one", moveCommand(*j.Owner, e.Stack, e.Environment))
 		}
 		line += fmt.Sprintf("; to run both, give this one another job ID, as `id = \"%s-${drover.environment}\"`", j.Service)
@@ -97,7 +98,13 @@ func (p *Plan) foreignError(refused func(ForeignJob) bool) error {
 	if len(jobs) == 0 {
 		return nil
 	}
-	return &ForeignError{Stack: p.stack, Environment: p.env, Jobs: jobs, Movable: p.last == nil}
+	out := &ForeignError{Stack: p.stack, Environment: p.env, Jobs: jobs, Movable: p.last == nil}
+	for _, t := range p.req.Targets {
+		if d, known := p.defaults[t.Name]; known && t.Cluster == nil {
+			out.Namespace = d.JobID("", "", "").Namespace
+		}
+	}
+	return out
 }
 
 // suspect is a registered job whose owner the newest release does not prove.

@@ -109,6 +109,9 @@ func refusesForeignEnvironment(t *testing.T, env []string) {
 	}
 	w.want(w.drover(exitUsage, "deploy", w.dir, "-e", "prod"), owner, "`drover move twoenvs -e dev --to-env prod`", "${drover.environment}")
 	w.want(w.drover(exitUsage, "adopt", w.dir, "-e", "prod", "-y"), owner)
+	if out := w.drover(exitError, "status", w.dir, "-e", "prod"); strings.Contains(out, "healthy") {
+		t.Errorf("the status of an environment that was never deployed shows another one's job:\n%s", out)
+	}
 	if got := w.specs(); fmt.Sprint(got) != fmt.Sprint(before) {
 		t.Errorf("the job was changed: got %v, want %v", got, before)
 	}
