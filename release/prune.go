@@ -20,11 +20,11 @@ func (e *PruneError) Error() string {
 			hint = fmt.Sprintf("; service %s becomes job %s: did a variable rename it?", c.Service, c.RenamedTo)
 		}
 	}
-	what := "job " + ids[0] + ", which runs and is"
+	what := "job " + ids[0] + ": it is"
 	if len(ids) > 1 {
-		what = "jobs " + strings.Join(ids, ", ") + ", which run and are"
+		what = "jobs " + strings.Join(ids, ", ") + ": they are"
 	}
-	return "cannot stop " + what + " not in the stack any more, without being allowed to" + hint + "; look at the plan, then allow it with --prune"
+	return "cannot prune " + what + " running and not in the stack any more" + hint + "; nothing was done; read the plan, then allow it with --prune"
 }
 
 // Prunes returns the running jobs that the release would stop because they are

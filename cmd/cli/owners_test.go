@@ -21,6 +21,7 @@ func TestOwnersOnCluster(t *testing.T) {
 		"a job of another environment is refused":       refusesForeignEnvironment,
 		"an identical job of another record is refused": refusesIdenticalJob,
 		"a job that another record owns does not stop":  sparesForeignJob,
+		"a record in another namespace owns its jobs":   ownsAcrossNamespaces,
 		"two environments run side by side":             runsSideBySide,
 		"a move restarts nothing":                       movesWithoutARestart,
 		"a move that is killed is finished":             moveKilledAnywhere,
@@ -227,5 +228,30 @@ func refusesSharedNames(t *testing.T, env []string) {
 	w.drover(exitUsage, "deploy", w.dir, "-e", "prod")
 	if n := w.releasesIn("prod"); n != 1 {
 		t.Errorf("got %d releases of prod, want 1", n)
+	}
+}
+
+// A record in another namespace is found, and offers no move.
+func ownsAcrossNamespaces(t *testing.T, env []string) {
+	w := customers(t, env, "across")
+	if _, err := w.nomad.Namespaces().Register(&api.Namespace{Name: "team"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	out, code := run(w.command(append([]string{"NOMAD_NAMESPACE=team"}, env...), "deploy", w.dir, "-e", "dev"))
+	if code != exitOK {
+		t.Fatalf("deploy in namespace team ended with %d:\n%s", code, out)
+	}
+	spec, err := os.ReadFile(w.dir + "/web.nomad.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	write(t, w.dir, map[string]string{"web.nomad.hcl": strings.Replace(string(spec), "  update {", "  namespace = \"team\"\n  update {", 1)})
+	out = w.drover(exitUsage, "deploy", w.dir, "-e", "dev")
+	w.want(out, "job across-one belongs to release 1 of stack across, environment dev, in namespace team")
+	if strings.Contains(out, "drover move") {
+		t.Errorf("a move to another namespace is offered:\n%s", out)
+	}
+	if _, _, err := w.nomad.Jobs().Deregister("across-one", false, &api.WriteOptions{Namespace: "team"}); err != nil {
+		t.Fatal(err)
 	}
 }
