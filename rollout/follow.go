@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -248,6 +249,9 @@ func (s spec) hopeless(ctx context.Context, c Clients, index uint64, allocs []*a
 	if len(live) == 0 {
 		return "", nil
 	}
+	if newest := slices.MaxFunc(live, byVersion).JobVersion; s.finite() {
+		live = slices.DeleteFunc(live, func(a *api.AllocationListStub) bool { return a.JobVersion < newest }) // they ran to their end
+	}
 	d, err := s.deploymentOf(ctx, c, index)
 	if err != nil {
 		return "", err
@@ -264,6 +268,8 @@ func (s spec) hopeless(ctx context.Context, c Clients, index uint64, allocs []*a
 	}
 	return nothingAlive, nil
 }
+
+func byVersion(a, b *api.AllocationListStub) int { return cmp.Compare(a.JobVersion, b.JobVersion) }
 
 const nothingAlive = "none of its allocations is healthy, and Nomad starts no others"
 

@@ -88,9 +88,15 @@ func (s *step) judge(ctx context.Context, c Clients, o Options, l *listed, insta
 		if s.healthy = s.spec.settled(l, s.plan.Annotations, instances, native); s.healthy || l == nil {
 			return nil
 		}
-		if len(current(l.allocs)) == 0 && !l.deploying() && !s.spec.perNode() && s.places() {
-			s.start = "no allocation of it is left"
-			return nil
+		if !s.spec.perNode() && !l.deploying() && !l.failed() && s.wouldStart() {
+			stopped, err := s.stoppedShort(ctx, c)
+			if err != nil {
+				return err
+			}
+			if stopped {
+				s.start = "Nomad has stopped short of starting all of it"
+				return nil
+			}
 		}
 		if s.recreate, err = s.spec.hopeless(ctx, c, s.plan.JobModifyIndex, l.allocs); err != nil || s.recreate != "" {
 			return err
@@ -106,12 +112,29 @@ func (s *step) judge(ctx context.Context, c Clients, o Options, l *listed, insta
 	return nil
 }
 
-// places reports whether Nomad would start an allocation if the job was
+// stoppedShort reports whether Nomad would start something of an unchanged job,
+// and no evaluation is there by which it does.
+func (s *step) stoppedShort(ctx context.Context, c Clients) (bool, error) {
+	evals, _, err := c.Nomad.Jobs().Evaluations(s.spec.id, s.spec.query(ctx))
+	if err != nil {
+		return false, fmt.Errorf("reading the evaluations of job %q: %w", s.spec.id, err)
+	}
+	if n := (snapshot{evals: evals}); n.pending() || n.hasBlocked() {
+		return false, nil
+	}
+	// One may have ended since the job was planned.
+	if err := s.askPlan(ctx, c); err != nil {
+		return false, err
+	}
+	return s.unchanged() && s.wouldStart(), nil
+}
+
+// wouldStart reports whether Nomad would start an allocation if the job was
 // registered.
-func (s *step) places() bool {
+func (s *step) wouldStart() bool {
 	if s.plan.Annotations != nil {
 		for _, u := range s.plan.Annotations.DesiredTGUpdates {
-			if u.Place > 0 {
+			if u.Place > 0 || u.DestructiveUpdate > 0 || u.Canary > 0 {
 				return true
 			}
 		}
@@ -144,12 +167,7 @@ func (s *step) startsNothing() bool {
 	if s.unchanged() || s.plan.JobModifyIndex == 0 || s.restarted() || s.plan.Annotations == nil || s.spec.perNode() || s.spec.finite() {
 		return false
 	}
-	for _, u := range s.plan.Annotations.DesiredTGUpdates {
-		if u.Place > 0 || u.DestructiveUpdate > 0 || u.Canary > 0 || u.Migrate > 0 {
-			return false
-		}
-	}
-	return true
+	return !s.wouldStart()
 }
 
 // ask plans one job.

@@ -278,7 +278,7 @@ func collectedFailure(t *testing.T, env []string) {
 		return err == nil && len(allocs) == 0
 	})
 	if !w.gone("web") { // or Nomad collected the job too
-		w.want(w.drover(exitUsage, "plan", w.dir, "--detailed-exitcode"), "web  create", "no allocation of it is left")
+		w.want(w.drover(exitUsage, "plan", w.dir, "--detailed-exitcode"), "web  create", "Nomad has stopped short of starting all of it")
 	}
 	w.drover(exitFailed, "deploy", w.dir, "--service-timeout", "90s")
 	version(true)
