@@ -313,11 +313,12 @@ func (r *Releases) checkBlobs(ctx context.Context, out *Checked, all []*found, d
 			}
 			named[digest] = true
 			if !there[digest] {
-				out.add(Problem{Variable: r.blobPath(digest), Release: f.number, Problem: fmt.Sprintf("%s of release %d is missing: nothing can go back to it", what, f.number)})
+				out.add(Problem{Variable: r.blobPath(digest), Release: f.number, Problem: fmt.Sprintf("release %d lacks %s; no rollback can restore it", f.number, what)})
 			}
 		}
 		if f.head != nil {
 			need(f.head.Values, "the variables' values")
+			need(f.head.Checks, "the checks of the stack")
 			for _, digest := range f.head.plan {
 				named[digest] = true // without it the head could not be read
 			}

@@ -208,7 +208,7 @@ func TestOnCluster(t *testing.T) {
 		"owner": testSecretOwner, "unmarked variable": testUnmarkedVariable, "move secrets": testMoveSecrets,
 		"lock": testLock, "lock of the dead": testLockOfTheDead, "releases": testReleases, "journal": testJournal, "take over": testTakeOver, "keep": testKeep, "newer release": testNewerRelease,
 		"large release": testLargeRelease, "unknown members": testUnknownKept,
-		"lock answer lost": testLockAnswerLost, "schedule answer lost": testScheduleAnswerLost, "unreadable": testUnreadable, "repair": testRepair,
+		"lock answer lost": testLockAnswerLost, "schedule answer lost": testScheduleAnswerLost, "unreadable": testUnreadable, "scrub": testScrub, "repair": testRepair,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -25,6 +25,7 @@ type Request struct {
 	Version, AppVersion string
 	Values              json.RawMessage // of the variables, without secrets; may be nil
 	Checks              json.RawMessage // of the stack, without credentials; may be nil
+	SecretVariables     []string        // of the stack: older records may hold their values
 	DNS                 string          // see record.Release
 
 	Targets []*stack.Target
@@ -81,7 +82,7 @@ func RequestFor(s *stack.Stack, jobs []render.Job, values json.RawMessage) Reque
 	if len(s.Checks) > 0 {
 		checks, _ = json.Marshal(s.PublicChecks()) // strings, numbers and lists: it does not fail
 	}
-	return Request{Kind: KindDeploy, Version: s.Version, AppVersion: s.AppVersion, Values: values, Checks: checks, Targets: s.Targets, Waves: s.Waves, Jobs: jobs, Secrets: s.Secrets, KeepRestarts: true}
+	return Request{Kind: KindDeploy, Version: s.Version, AppVersion: s.AppVersion, Values: values, Checks: checks, SecretVariables: s.SecretVariables, Targets: s.Targets, Waves: s.Waves, Jobs: jobs, Secrets: s.Secrets, KeepRestarts: true}
 }
 
 // Plan is what a release would do. Nothing has been written yet.

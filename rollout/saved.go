@@ -98,14 +98,29 @@ func Save(plans []*Plan, s *stack.Stack, jobs []render.Job, partial bool, addres
 			out.Stops = append(out.Stops, SavedStop{f.Service, f.Target, f.JobID, f.Namespace, f.Region, f.index})
 		}
 	}
-	if out.Sum, err = out.sum(); err != nil {
+	return out.encode()
+}
+
+func (f *Saved) encode() (text []byte, err error) {
+	if f.Sum, err = f.sum(); err != nil {
 		return nil, err
 	}
-	text, err := json.MarshalIndent(out, "", " ")
-	if err != nil {
+	if text, err = json.MarshalIndent(f, "", " "); err != nil {
 		return nil, fmt.Errorf("encoding the plan: %w", err)
 	}
 	return append(text, '\n'), nil
+}
+
+// Scrub removes secrets that an older drover wrote into the plan in clear. It
+// returns the file to write, and whether there were any.
+func (f *Saved) Scrub() (text []byte, changed bool, err error) {
+	frozen, changed, err := stack.Scrub(f.Stack)
+	if err != nil || !changed {
+		return nil, false, err
+	}
+	f.Stack = frozen
+	text, err = f.encode()
+	return text, true, err
 }
 
 func (f Saved) sum() (string, error) {

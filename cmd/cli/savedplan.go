@@ -31,6 +31,9 @@ func (f *stackFlags) savedPlan(cmd *cobra.Command, arg string) (*rollout.Saved, 
 	if err != nil {
 		return nil, usagef("%s: %s", arg, err)
 	}
+	if err := scrubPlan(arg, saved); err != nil {
+		return nil, err
+	}
 	for _, name := range []string{"var", "var-file", "values", "service", "target"} {
 		if cmd.Flags().Changed(name) {
 			return nil, usagef("--%s does not go with a saved plan: everything in %s is fixed", name, arg)
@@ -62,4 +65,17 @@ func usageOf(err error) error {
 		return usagef("%s", err)
 	}
 	return err
+}
+
+// scrubPlan rewrites a plan file in which an older drover wrote secrets in clear.
+func scrubPlan(path string, saved *rollout.Saved) error {
+	text, changed, err := saved.Scrub()
+	if err != nil || !changed {
+		return err
+	}
+	// In place: the file may be in a directory that is not ours.
+	if err := os.WriteFile(path, text, 0o600); err != nil {
+		return fmt.Errorf("cannot remove the secrets that an older drover wrote into %s: %w", path, err)
+	}
+	return nil
 }
