@@ -35,12 +35,19 @@ func (e *NoNamespaceError) Error() string {
 }
 
 // CheckNamespaces returns a *NoNamespaceError if the namespace of a job, or that
-// in which drover keeps its record, does not exist (GET /v1/namespace/:name).
-// Nothing is said of one that the token may not look at.
+// in which drover keeps its record, does not exist (GET /v1/namespace/:name). A
+// token that may do anything in a namespace may look at it, so that a refusal is
+// an error for the namespace of a job. A token may have no more than variables in
+// that of the record, which Nomad refuses to show it then.
 func CheckNamespaces(ctx context.Context, c Clients, jobs []render.Job) error {
 	list := []NoNamespaceError{{Namespace: c.Defaults.Namespace}}
+	used := map[place]bool{} // by a job
 	for _, j := range jobs {
 		e := NoNamespaceError{Namespace: deref(j.Job.Namespace, ""), Region: deref(j.Job.Region, ""), JobID: deref(j.Job.ID, "")}
+		if e.Namespace == "" {
+			e.Namespace, e.JobID = c.Defaults.Namespace, ""
+		}
+		used[place{e.Region, e.Namespace}] = true
 		list = append(list, e)
 	}
 	seen := map[place]bool{}
@@ -54,7 +61,7 @@ func CheckNamespaces(ctx context.Context, c Clients, jobs []render.Job) error {
 		e := list[i]
 		_, _, err := c.Nomad.Namespaces().Info(e.Namespace, (&api.QueryOptions{Region: cmp.Or(e.Region, c.Defaults.Region)}).WithContext(ctx))
 		switch {
-		case err == nil || refused(err):
+		case err == nil, refused(err) && !used[place{e.Region, e.Namespace}]:
 			return nil
 		case notFound(err):
 			if c.target != nil {
