@@ -325,12 +325,17 @@ func (r *environmentReader) access(b *hcl.Block, v accessBlock) Access {
 	return a
 }
 
-// file is a path that an environment names: below the stack's directory.
+// file returns a path that an environment names: below the stack's directory, and
+// absolute, since the record of a release keeps it and is read from anywhere.
 func (r *environmentReader) file(name string) string {
 	if name == "" || filepath.IsAbs(name) || r.s.Dir == "" {
 		return name
 	}
-	return filepath.Join(r.s.Dir, filepath.FromSlash(name))
+	name = filepath.Join(r.s.Dir, filepath.FromSlash(name))
+	if abs, err := filepath.Abs(name); err == nil {
+		return abs
+	}
+	return name
 }
 
 func (r *environmentReader) target(b *hcl.Block) {
