@@ -152,6 +152,10 @@ func destroyIsARelease(t *testing.T, env []string) {
 	if left := w.specs(); len(left) > 0 {
 		t.Errorf("got jobs %v, want none", left)
 	}
+	vars, _, err := w.nomad.Variables().PrefixList("drover/stacks/"+w.name+"/", nil)
+	if err != nil || len(vars) > 0 {
+		t.Errorf("got %d variables of the stack, %v; want none", len(vars), err)
+	}
 	w.want(w.drover(exitError, "destroy", w.name, "-y"), "has no releases in environment default")
 }
 

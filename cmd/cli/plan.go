@@ -133,7 +133,8 @@ func missingVolumes(ctx context.Context, s *stack.Stack, jobs []render.Job) ([]r
 	return out, nil
 }
 
-// ownedJob is a job that belongs to another stack or environment, for JSON.
+// ownedJob is a job that belongs to another stack or environment, for JSON; or,
+// without them, to none.
 type ownedJob struct {
 	JobID       string `json:"job_id"`
 	Target      string `json:"target,omitempty"`
@@ -147,6 +148,16 @@ func owned(jobs []release.ForeignJob) []ownedJob {
 	for _, j := range jobs {
 		if o := j.Owner; o != nil {
 			out = append(out, ownedJob{j.JobID, j.Target, o.Stack, o.Environment, o.Release})
+		}
+	}
+	return out
+}
+
+func spared(jobs []release.ForeignJob) []ownedJob {
+	out := owned(jobs)
+	for _, j := range jobs {
+		if j.Owner == nil {
+			out = append(out, ownedJob{JobID: j.JobID, Target: j.Target})
 		}
 	}
 	return out
@@ -274,7 +285,7 @@ func (p *planned) print(streams *IO, asJSON bool, file string) error {
 		return enc.Encode(map[string]any{
 			"layout": 1, "stack": p.stack.Name, "environment": p.stack.Environment, "address": p.address,
 			"inputs": p.inputs, "changed": p.changed(), "process_values": p.stack.ProcessValues, "services": p.changes, "summary": sum, "foreign": foreign, "missing_volumes": p.volumes, "owners": owned(p.plan.Foreign()),
-			"spared": owned(p.plan.Spared()), "shared_names": p.plan.SharedNames(), "forgotten": p.plan.Forgotten(),
+			"spared": spared(p.plan.Spared()), "shared_names": p.plan.SharedNames(), "forgotten": p.plan.Forgotten(),
 			"secrets": p.plan.Secrets(),
 		})
 	}
