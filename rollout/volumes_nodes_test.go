@@ -56,7 +56,7 @@ func TestVolumesOfSeveralNodes(t *testing.T) {
 	}
 	purgeAll := func(t *testing.T, jobs ...render.Job) []string {
 		t.Helper()
-		volumes, _, err := Volumes(ctx, c, jobs)
+		volumes, _, err := Volumes(ctx, c, jobs, nil)
 		var deleted []string
 		if err == nil {
 			err = PurgeVolumes(ctx, c, volumes, func(v OwnedVolume) { deleted = append(deleted, v.Name) })

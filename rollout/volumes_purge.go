@@ -36,16 +36,19 @@ func (v OwnedVolume) String() string {
 // which they may run: of a per_alloc request those of every index, also of
 // instances that the job does not have any more. unmade are names of volumes of
 // which there is no dynamic one: they are in the configuration of a node, or
-// nowhere. (GET /v1/volumes?type=host, /v1/nodes, /v1/jobs, /v1/job/:id)
-func Volumes(ctx context.Context, c Clients, jobs []render.Job) (found []OwnedVolume, unmade []string, err error) {
+// nowhere. stopping are registered jobs that do not count as others. (GET
+// /v1/volumes?type=host, /v1/nodes, /v1/jobs, /v1/job/:id)
+func Volumes(ctx context.Context, c Clients, jobs []render.Job, stopping []Change) (found []OwnedVolume, unmade []string, err error) {
 	groups := map[place][]*volumeGroup{}
-	ours := map[jobAt]bool{}
+	isStopping := func(region, namespace, id string) bool {
+		job := c.Defaults.JobID(region, namespace, id)
+		return slices.ContainsFunc(stopping, func(s Change) bool { return c.Defaults.JobID(s.Region, s.Namespace, s.JobID) == job })
+	}
 	for _, j := range jobs {
 		at := place{deref(j.Job.Region, ""), deref(j.Job.Namespace, "")}
 		if g := volumeGroups(j.Job); len(g) > 0 {
 			groups[at] = append(groups[at], g...)
 		}
-		ours[jobAt{at, deref(j.Job.ID, "")}] = true
 	}
 	for at, groups := range groups {
 		q := func() *api.QueryOptions {
@@ -82,7 +85,7 @@ func Volumes(ctx context.Context, c Clients, jobs []render.Job) (found []OwnedVo
 			}
 		}
 		if len(here) > 0 {
-			if err := alsoOf(ctx, c, at, here, ours); err != nil {
+			if err := alsoOf(ctx, c, at, here, isStopping); err != nil {
 				return nil, nil, c.explain(err)
 			}
 		}
@@ -95,7 +98,11 @@ func Volumes(ctx context.Context, c Clients, jobs []render.Job) (found []OwnedVo
 			}
 		}
 	}
-	slices.SortFunc(found, func(a, b OwnedVolume) int { return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Node, b.Node)) })
+	slices.SortFunc(found, func(a, b OwnedVolume) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.Node, b.Node), cmp.Compare(a.ID, b.ID))
+	})
+	// Places that are spelled in two ways have the same volumes.
+	found = slices.CompactFunc(found, func(a, b OwnedVolume) bool { return a.ID == b.ID && a.Region == b.Region })
 	slices.Sort(unmade)
 	return found, slices.Compact(unmade), nil
 }
@@ -113,7 +120,7 @@ func (w volumeWant) named(name string) bool {
 }
 
 // alsoOf notes at each volume another registered job that asks for its name.
-func alsoOf(ctx context.Context, c Clients, at place, volumes []OwnedVolume, ours map[jobAt]bool) error {
+func alsoOf(ctx context.Context, c Clients, at place, volumes []OwnedVolume, isStopping func(region, namespace, id string) bool) error {
 	q := func() *api.QueryOptions {
 		return (&api.QueryOptions{Region: at.region, Namespace: at.namespace}).WithContext(ctx)
 	}
@@ -121,7 +128,7 @@ func alsoOf(ctx context.Context, c Clients, at place, volumes []OwnedVolume, our
 	if err != nil {
 		return fmt.Errorf("cannot list jobs: %w", err)
 	}
-	stubs = slices.DeleteFunc(stubs, func(s *api.JobListStub) bool { return s.ParentID != "" || ours[jobAt{at, s.ID}] })
+	stubs = slices.DeleteFunc(stubs, func(s *api.JobListStub) bool { return s.ParentID != "" || isStopping(at.region, at.namespace, s.ID) })
 	others := make([][]*volumeGroup, len(stubs))
 	err = each(len(stubs), 8, func(i int) error {
 		job, _, err := c.Nomad.Jobs().Info(stubs[i].ID, q())

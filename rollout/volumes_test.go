@@ -83,7 +83,7 @@ func testVolumeRefused(t *testing.T, c Clients) {
 
 func purgeAll(t *testing.T, c Clients, jobs []render.Job) (deleted []string, err error) {
 	t.Helper()
-	volumes, _, err := Volumes(t.Context(), c, jobs)
+	volumes, _, err := Volumes(t.Context(), c, jobs, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -126,6 +126,11 @@ func (o *destroyOptions) destroy(ctx context.Context, streams *IO, home rollout.
 		return errRefused{sparedError(spared), exitUsage}
 	}
 	printTeardown(streams, p, names)
+	if o.purges("data") {
+		if err := printVolumes(ctx, streams, d, p); err != nil {
+			return err
+		}
+	}
 	if err := confirm(streams, o.yes, o.question(name, env, len(stops), len(names))); err != nil {
 		return err
 	}
@@ -280,7 +285,7 @@ func (o *destroyOptions) cleanUp(ctx context.Context, streams *IO, home rollout.
 		}
 	}
 	if o.purges("data") {
-		jobs, err := p.Recorded(ctx, d)
+		jobs, err := p.WithData(ctx, d)
 		if err != nil {
 			return err
 		}

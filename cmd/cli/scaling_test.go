@@ -150,9 +150,8 @@ func changedCount(t *testing.T, env []string) {
 // destroy deletes them, also when they are created again at once.
 func namesVolumes(t *testing.T, env []string) {
 	w := newWorld(t, env, "volumes")
-	write(t, w.dir, map[string]string{
-		"stack.hcl": fmt.Sprintf("stack %q {}\nservice \"a\" {}\n", w.name),
-		"a.nomad.hcl": fmt.Sprintf(`job %q {
+	job := func(service, source string) string {
+		return fmt.Sprintf(`job %q {
   update {
     max_parallel     = 2
     min_healthy_time = "200ms"
@@ -162,7 +161,7 @@ func namesVolumes(t *testing.T, env []string) {
     count = 2
     volume "v" {
       type      = "host"
-      source    = "kept"
+      source    = %q
       per_alloc = true
     }
     task "t" {
@@ -173,8 +172,9 @@ func namesVolumes(t *testing.T, env []string) {
     }
   }
 }
-`, w.job("a")),
-	})
+`, w.job(service), source)
+	}
+	write(t, w.dir, map[string]string{"stack.hcl": fmt.Sprintf("stack %q {}\nservice \"a\" {}\n", w.name), "a.nomad.hcl": job("a", "kept")})
 	missing := []string{`(instance g[0]) needs host volume "kept[0]"`, `(instance g[1]) needs host volume "kept[1]"`, "drover deploy --create-volumes"}
 	w.want(w.drover(0, "plan", w.dir), missing...)
 	w.want(w.drover(1, "deploy", w.dir), missing...)
@@ -186,6 +186,19 @@ func namesVolumes(t *testing.T, env []string) {
 		if err != nil || len(list) != 0 {
 			t.Fatalf("%d volumes are left, %v", len(list), err)
 		}
+	}
+
+	// The data of a service that has left the stack is the stack's.
+	write(t, w.dir, map[string]string{"stack.hcl": fmt.Sprintf("stack %q {}\nservice \"a\" {}\nservice \"b\" {}\n", w.name), "b.nomad.hcl": job("b", "left")})
+	w.drover(0, "deploy", w.dir, "--create-volumes")
+	write(t, w.dir, map[string]string{"stack.hcl": fmt.Sprintf("stack %q {}\nservice \"a\" {}\n", w.name)})
+	if err := os.Remove(w.dir + "/b.nomad.hcl"); err != nil {
+		t.Fatal(err)
+	}
+	w.drover(0, "deploy", w.dir, "--prune")
+	w.want(w.drover(0, "destroy", w.dir, "-y", "--purge", "data"), "- volume left[0] on node", "volume left[1] on node", "- volume kept[0] on node", "volume kept[1] on node")
+	if list, _, err := w.nomad.HostVolumes().List(nil, nil); err != nil || len(list) != 0 {
+		t.Fatalf("%d volumes are left, %v", len(list), err)
 	}
 }
 
