@@ -88,7 +88,10 @@ func (s *step) judge(ctx context.Context, c Clients, o Options, l *listed, insta
 		if s.healthy = s.spec.settled(l, s.plan.Annotations, instances, native); s.healthy || l == nil {
 			return nil
 		}
-		if !s.spec.perNode() && !l.deploying() && !l.failed() && s.wouldStart() {
+		// Nomad plans a finished batch job whose version has a tag as one to run
+		// again, although it does not run it again.
+		ended := s.spec.finite() && len(current(l.allocs)) > 0
+		if !s.spec.perNode() && !ended && !l.deploying() && !l.failed() && s.wouldStart() {
 			stopped, err := s.stoppedShort(ctx, c)
 			if err != nil {
 				return err
