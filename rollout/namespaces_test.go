@@ -25,7 +25,7 @@ func TestCheckNamespaces(t *testing.T) {
 			http.Error(w, "Namespace not found", http.StatusNotFound)
 		}
 	}))
-	defer s.Close()
+	t.Cleanup(s.Close) // after the parallel subtests
 	client, err := nomadClient(s.URL, nil)
 	if err != nil {
 		t.Fatal(err)
