@@ -129,7 +129,7 @@ func (r *Releases) check(ctx context.Context, busy bool) (*Checked, error) {
 			schedules = append(schedules, nameOf(parts[1]))
 		case v.Path == r.lockPath() && !isHeld(v.Lock, v.CreateIndex, v.ModifyIndex) && !busy:
 			out.add(Problem{Variable: v.Path, Problem: "the lock of a holder that is gone", Repair: "delete it", fix: func(ctx context.Context) error {
-				return nil // whoever takes the lock replaces it
+				return nil // Lock has replaced it
 			}})
 		}
 	}
@@ -426,7 +426,7 @@ func (r *Releases) rebuild(ctx context.Context, f *found, all []*found) error {
 		}
 	}
 	head.State, head.Cause, head.Detail, head.Ended = Abandoned, "", detail, now
-	head.Owner = Digest(fmt.Append(nil, now.UnixNano(), f.number)) // nobody's: a former owner writes nothing more
+	head.Owner = Digest(fmt.Append(nil, now.UnixNano(), f.number)) // a former owner cannot write any more
 	pages, err := r.paged(lines)
 	if err != nil {
 		return err

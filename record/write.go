@@ -14,6 +14,10 @@ import (
 // Nomad, or a proxy before it, does not answer.
 const writePatience = 10 * time.Second
 
+// cancelGrace is how long a request that has left may still be answered after its
+// context was cancelled, as with Ctrl-C.
+const cancelGrace = 5 * time.Second
+
 // Patiently returns a context in which writes and deletes are retried for as long
 // as d, if that is longer than usual; with 0 they are retried as usual.
 func Patiently(ctx context.Context, d time.Duration) context.Context {
@@ -96,7 +100,9 @@ func retryWrite(ctx context.Context, write func(context.Context) error) error {
 	deadline := time.Now().Add(max(patience, writePatience))
 	for pause := 100 * time.Millisecond; ; pause = min(2*pause, 2*time.Second) {
 		wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
+		stop := context.AfterFunc(ctx, func() { time.AfterFunc(cancelGrace, cancel) })
 		err := write(wctx)
+		stop()
 		cancel()
 		var conflict errConflict
 		if err == nil || errors.As(err, &conflict) || refused(err) || time.Now().After(deadline) {
