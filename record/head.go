@@ -165,7 +165,7 @@ func headItems(head *Release) (map[string]string, error) {
 }
 
 // Save writes the head: a new one if it was not read, else just over what was
-// read. It returns ErrTakenOver if somebody else has written it since.
+// read. It returns ErrTakenOver if another process has written it since.
 func (r *Releases) Save(ctx context.Context, head *Release) error {
 	if head.State == Unreadable {
 		return fmt.Errorf("writing %s: it is not readable", r.what(head.Number))

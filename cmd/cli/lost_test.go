@@ -50,7 +50,7 @@ func lostVerbs() []lostVerb {
 	}
 	first := func(w *world) {
 		stack(w, "1", svc{name: "c", value: "1"})
-		w.drover(exitOK, "deploy", w.dir)
+		w.drover(exitOK, "deploy", w.dir, "--prune")
 	}
 	second := func(w *world) { stack(w, "2", svc{name: "d", value: "2"}) }
 	values := func(want map[string]string) func(*world) {
@@ -69,7 +69,7 @@ func lostVerbs() []lostVerb {
 		first(w)
 		second(w)
 		k := &killer{n: n}
-		if out, code := k.run(w.command(k.serve(w.T, w.env), "deploy", w.dir)); code != -1 {
+		if out, code := k.run(w.command(k.serve(w.T, w.env), "deploy", w.dir, "--prune")); code != -1 {
 			w.Fatalf("it was not killed: %s", out)
 		}
 		w.drover(exitOK, "unlock", w.name, "--force")
@@ -112,18 +112,21 @@ func lostVerbs() []lostVerb {
 		}
 	}
 	return []lostVerb{
-		{name: "deploy first", run: func(w *world) []string { stack(w, "1", svc{name: "c", value: "1"}); return []string{"deploy", w.dir} }, check: ended(1, record.Done, values(one))},
-		{name: "deploy", begin: func(w *world) { first(w); second(w) }, run: func(w *world) []string { return []string{"deploy", w.dir} }, check: ended(2, record.Done, values(two))},
+		{name: "deploy first", run: func(w *world) []string {
+			stack(w, "1", svc{name: "c", value: "1"})
+			return []string{"deploy", w.dir, "--prune"}
+		}, check: ended(1, record.Done, values(one))},
+		{name: "deploy", begin: func(w *world) { first(w); second(w) }, run: func(w *world) []string { return []string{"deploy", w.dir, "--prune"} }, check: ended(2, record.Done, values(two))},
 		{
 			name: "deploy and revert", code: exitReverted,
 			begin: func(w *world) { first(w); stack(w, "2", svc{name: "d", value: "2", deps: []string{"b"}, crash: true}) },
-			run:   func(w *world) []string { return []string{"deploy", w.dir} }, check: ended(2, record.Reverted, values(one)),
+			run:   func(w *world) []string { return []string{"deploy", w.dir, "--prune"} }, check: ended(2, record.Reverted, values(one)),
 		},
 		{name: "resume", begin: func(w *world) { interrupted(w, 14) }, run: func(w *world) []string { return []string{"resume", w.name} }, check: ended(2, record.Done, values(two))},
 		{name: "abort", begin: func(w *world) { interrupted(w, 16) }, run: func(w *world) []string { return []string{"abort", w.name} }, check: ended(2, record.Aborted, values(one))},
 		{
-			name: "rollback", begin: func(w *world) { first(w); second(w); w.drover(exitOK, "deploy", w.dir) },
-			run: func(w *world) []string { return []string{"rollback", w.name, "1"} }, check: ended(3, record.Done, values(one)),
+			name: "rollback", begin: func(w *world) { first(w); second(w); w.drover(exitOK, "deploy", w.dir, "--prune") },
+			run: func(w *world) []string { return []string{"rollback", w.name, "1", "--prune"} }, check: ended(3, record.Done, values(one)),
 		},
 		{
 			name: "destroy", few: true, begin: first, run: func(w *world) []string { return []string{"destroy", w.dir, "-y", "--purge", "secrets,history"} },
