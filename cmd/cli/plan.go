@@ -286,7 +286,7 @@ func (p *planned) print(streams *IO, asJSON bool, file string) error {
 			"layout": 1, "stack": p.stack.Name, "environment": p.stack.Environment, "address": p.address,
 			"inputs": p.inputs, "changed": p.changed(), "process_values": p.stack.ProcessValues, "services": p.changes, "summary": sum, "foreign": foreign, "missing_volumes": p.volumes, "owners": owned(p.plan.Foreign()),
 			"spared": spared(p.plan.Spared()), "shared_names": p.plan.SharedNames(), "forgotten": p.plan.Forgotten(),
-			"secrets": p.plan.Secrets(),
+			"secrets": p.plan.Secrets(), "secrets_hidden": p.hidden,
 		})
 	}
 	var b bytes.Buffer
