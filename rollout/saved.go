@@ -34,6 +34,9 @@ type Saved struct {
 	Stack   json.RawMessage `json:"stack"`             // stack.Freeze
 	Steps   []SavedStep     `json:"services"`
 	Stops   []SavedStop     `json:"stops,omitempty"`
+	// Secrets are what the plan would change in secrets, as the caller writes it;
+	// absent from the files of older drovers.
+	Secrets json.RawMessage `json:"secret_changes,omitempty"`
 }
 
 // SavedStep is one service of a saved plan.
@@ -77,9 +80,9 @@ func Digest(jobs []render.Job) (string, error) {
 
 // Save freezes the plans, one for each target and wave, that were made of the
 // jobs of s. With partial these are not all of them. address is that of the
-// cluster, version that of drover.
-func Save(plans []*Plan, s *stack.Stack, jobs []render.Job, partial bool, address, version string) ([]byte, error) {
-	out := Saved{Layout: SavedLayout, Created: time.Now().UTC().Truncate(time.Second), Drover: version, Address: address, Partial: partial}
+// cluster, version that of drover. secrets is Saved.Secrets and may be nil.
+func Save(plans []*Plan, s *stack.Stack, jobs []render.Job, partial bool, address, version string, secrets json.RawMessage) ([]byte, error) {
+	out := Saved{Secrets: secrets, Layout: SavedLayout, Created: time.Now().UTC().Truncate(time.Second), Drover: version, Address: address, Partial: partial}
 	var err error
 	if out.Inputs, err = Digest(jobs); err != nil {
 		return nil, err

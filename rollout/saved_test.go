@@ -18,7 +18,7 @@ func save(t *testing.T, c Clients, opts Options, jobs ...render.Job) *Saved {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := Save([]*Plan{p}, &stack.Stack{Name: "s", Environment: "e"}, jobs, false, c.Nomad.Address(), "test")
+	text, err := Save([]*Plan{p}, &stack.Stack{Name: "s", Environment: "e"}, jobs, false, c.Nomad.Address(), "test", nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,7 +49,7 @@ func TestSavedRoundTrip(t *testing.T) {
 	for _, j := range rendered {
 		p.steps = append(p.steps, &step{Job: j, spec: specOf(j.Job), plan: &api.JobPlanResponse{JobModifyIndex: 7}})
 	}
-	text, err := Save([]*Plan{p}, s, rendered, false, "http://127.0.0.1:4646", "test")
+	text, err := Save([]*Plan{p}, s, rendered, false, "http://127.0.0.1:4646", "test", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

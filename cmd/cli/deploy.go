@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -201,7 +202,7 @@ func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request
 			return nil
 		}
 		// A recreation that the plan showed is agreed to.
-		return saved.Check(p.Rollouts())
+		return cmp.Or(saved.Check(p.Rollouts()), checkSecrets(saved.Secrets, p.Secrets()))
 	}
 	if checkOnly {
 		p, err := d.Plan(ctx, req)

@@ -76,7 +76,11 @@ or refuses and names what moved. With --detailed-exitcode the command ends with
 				return err
 			}
 			if out != "" {
-				text, err := rollout.Save(p.plan.Rollouts(), s, jobs, flags.partial(), p.address, Version)
+				secrets, err := json.Marshal(p.plan.Secrets())
+				if err != nil {
+					return fmt.Errorf("encoding the changes of secrets: %w", err)
+				}
+				text, err := rollout.Save(p.plan.Rollouts(), s, jobs, flags.partial(), p.address, Version, secrets)
 				if err != nil {
 					return err
 				}

@@ -2,12 +2,15 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
@@ -55,6 +58,46 @@ func (f *stackFlags) loadOrThaw(ctx context.Context, arg string, saved *rollout.
 		return nil, nil, usagef("%s is a plan of stack %s in environment %s, not %s", arg, s.Name, s.Environment, f.environment)
 	}
 	return s, saved.Jobs(), nil
+}
+
+// checkSecrets returns a *rollout.Moved when a deploy would renew, change or take
+// away secrets that a saved plan did not show. What it adds disturbs no task.
+func checkSecrets(saved json.RawMessage, now *record.SecretChanges) error {
+	if saved == nil || now == nil {
+		return nil
+	}
+	then := &record.SecretChanges{} // "null" when there were none
+	if err := json.Unmarshal(saved, then); err != nil {
+		return fmt.Errorf("reading the changes of secrets in the plan: %w", err)
+	}
+	var e rollout.Moved
+	for _, name := range now.Renewed {
+		if !slices.Contains(then.Renewed, name) {
+			e.What = append(e.What, fmt.Sprintf("certificate %s would be renewed now", name))
+		}
+	}
+	for _, j := range now.Jobs {
+		var was record.JobSecrets
+		for _, o := range then.Jobs {
+			if o.Target == j.Target && o.JobID == j.JobID && o.Namespace == j.Namespace {
+				was = o
+			}
+		}
+		for _, item := range j.Changed {
+			if !slices.Contains(was.Changed, item) {
+				e.What = append(e.What, fmt.Sprintf("job %s would get a new value of secret %s now", j.JobID, item))
+			}
+		}
+		for _, item := range j.Removed {
+			if !slices.Contains(was.Removed, item) {
+				e.What = append(e.What, fmt.Sprintf("job %s would lose secret %s now", j.JobID, item))
+			}
+		}
+	}
+	if len(e.What) == 0 {
+		return nil
+	}
+	return &e
 }
 
 // usageOf marks err as something to be mended on the command line: nothing

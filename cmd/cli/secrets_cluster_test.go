@@ -23,6 +23,7 @@ func TestSecretsOnCluster(t *testing.T) {
 		"the version that runs keeps a dropped secret when the release fails": droppedSecretFails,
 		"a rollback publishes what the former version reads":                  rollbackPublishes,
 		"an abort and a promotion end with the right items":                   abortAndPromote,
+		"an abort gives back what an older drover took":                       abortOfOlder,
 		"the items of the old version stay until the last wave is deployed":   droppedInWaves,
 		"a renamed environment writes nothing":                                renamedEnvironment,
 		"a plan names every item, and unchanged writes nothing":               planNamesItems,
@@ -593,4 +594,50 @@ func killedWithSecrets(t *testing.T, env []string, verb string) {
 		r.want(r.drover(exitOK, "deploy", r.dir), "unchanged")
 		return code == exitOK
 	})
+}
+
+// An older drover took the items that the new version does not read before it
+// submitted it, and its journal does not say what the former version reads.
+func abortOfOlder(t *testing.T, env []string) {
+	r := newReader(t, env, "older")
+	tolerant := func() { // or the old allocation is dead, and Nomad starts no other
+		text, err := os.ReadFile(r.dir + "/web.nomad.hcl")
+		if err != nil {
+			t.Fatal(err)
+		}
+		write(t, r.dir, map[string]string{"web.nomad.hcl": strings.Replace(string(text), "error_on_missing_key = true", "error_on_missing_key = false", 1)})
+	}
+	r.put("1", []string{"a", "b"}, []string{"a", "b"}, runsOn, "")
+	tolerant()
+	r.drover(exitOK, "deploy", r.dir)
+	r.put("2", []string{"a"}, []string{"a"}, runsOn, "canary = 1")
+	tolerant()
+	r.drover(exitPromotion, "deploy", r.dir)
+	last, err := r.releases().Last(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	j, err := r.releases().TakeOver(t.Context(), last, "older")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Update(t.Context(), 0, func(l *record.Service) { l.BeforeSecrets = nil }); err != nil {
+		t.Fatal(err)
+	}
+	if err := j.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	path := "nomad/jobs/" + r.job("web")
+	items, _ := r.variable(path)
+	delete(items, "b")
+	delete(items, "_owner")
+	if _, _, err := r.nomad.Variables().Update(&api.Variable{Path: path, Items: items}, nil); err != nil {
+		t.Fatal(err)
+	}
+	r.drover(exitOK, "abort", r.name)
+	r.holds("web", "a", "b")
+	if got := r.value("web"); got != "1" {
+		t.Errorf("version %s runs", got)
+	}
+	r.runs("web")
 }
