@@ -209,6 +209,7 @@ func completedBatch(t *testing.T, env []string) {
 		return w.drover(exitOK, "deploy", w.dir)
 	}
 	deploy("1", "1")
+	w.want(w.drover(exitOK, "plan", w.dir, "--detailed-exitcode"), "migrate  unchanged") // its version has a tag now
 	w.collect("migrate")
 	w.want(w.drover(exitOK, "plan", w.dir, "--detailed-exitcode"), "migrate  unchanged: ran to completion in release 1, ")
 	w.want(w.drover(exitOK, "status", w.dir), "completed", "ran to completion in release 1, ")
