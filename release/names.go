@@ -143,7 +143,7 @@ func (d *Deployer) findShared(ctx context.Context, p *Plan) error {
 func (d *Deployer) namesIn(ctx context.Context, releases *record.Releases) (*record.Release, map[string][]claimedName, error) {
 	head, err := releases.Last(ctx)
 	if err != nil || head == nil {
-		return head, nil, cmp.Or(err, error(record.ErrNoRelease))
+		return head, nil, cmp.Or(err, record.ErrNoRelease)
 	}
 	lines, err := releases.Services(ctx, head)
 	if err != nil {

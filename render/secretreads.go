@@ -260,6 +260,7 @@ func (w *templateWalk) ownPath(args ...parse.Node) bool {
 		}
 		return false
 	}
+	// #nosec G602 -- there are three
 	return len(args) == 3 && isIdent(args[0], "printf") && strings.Contains(args[1].String(), prefix+"%s\"") &&
 		strings.Contains(args[2].String(), `"NOMAD_JOB_ID"`)
 }

@@ -27,6 +27,7 @@ func TestOwnersOnCluster(t *testing.T) {
 		"a move that is killed is finished":             moveKilledAnywhere,
 		"a running job stops only if its plan was seen": prunesWhatWasSeen,
 		"a redeploy stops no job":                       redeployPrunesNothing,
+		"names that both would register are refused":    refusesSharedNames,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

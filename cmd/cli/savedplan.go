@@ -117,7 +117,7 @@ func scrubPlan(path string, saved *rollout.Saved) error {
 		return err
 	}
 	// In place: the file may be in a directory that is not ours.
-	if err := os.WriteFile(path, text, 0o600); err != nil {
+	if err := os.WriteFile(path, text, 0o600); err != nil { // #nosec G703 -- the file that the operator names
 		return fmt.Errorf("cannot remove the secrets that an older drover wrote into %s: %w", path, err)
 	}
 	return nil

@@ -201,7 +201,6 @@ func droppedSecretFails(t *testing.T, env []string) {
 	r := newReader(t, env, "dropfail")
 	r.put("1", []string{"a", "b"}, []string{"a", "b"}, runsOn, "")
 	r.drover(exitOK, "deploy", r.dir)
-	was := r.runs("web")
 	r.put("2", []string{"a", "c"}, []string{"a", "c"}, notToRun, "")
 	r.drover(exitReverted, "deploy", r.dir)
 	if got := r.value("web"); got != "1" {
@@ -214,7 +213,7 @@ func droppedSecretFails(t *testing.T, env []string) {
 	}
 	// While it failed, the old version was not to notice.
 	r.put("2", []string{"a"}, []string{"a"}, notToRun, "canary = 1")
-	was = r.runs("web")
+	was := r.runs("web")
 	r.drover(exitReverted, "deploy", r.dir)
 	r.undisturbed("web", was)
 	r.holds("web", "a", "b")
