@@ -241,7 +241,7 @@ func (d *certDeployment) before(ctx context.Context, streams *IO) (err error) {
 }
 
 func list(names []string) string {
-	text, _ := json.Marshal(names) // strings: no error
+	text, _ := json.Marshal(append([]string{}, names...)) // a list, also without a name; strings do not fail
 	return string(text)
 }
 

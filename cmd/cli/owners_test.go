@@ -211,22 +211,22 @@ func refusesSharedNames(t *testing.T, env []string) {
 		write(t, w.dir, map[string]string{"web.nomad.hcl": text})
 	}
 	with("names", "names.example.org")
-	w.drover(exitOK, "deploy", w.dir, "-e", "dev")
+	w.drover(exitOK, "deploy", w.dir, "--no-certificates", "-e", "dev")
 	w.want(w.drover(exitOK, "plan", w.dir, "-e", "prod"),
 		"Job names-prod registers Consul service names, and so does job names-dev of environment dev (release 1): deploy refuses.")
-	out := w.drover(exitUsage, "deploy", w.dir, "-e", "prod")
+	out := w.drover(exitUsage, "deploy", w.dir, "--no-certificates", "-e", "prod")
 	w.want(out, "job names-prod registers Consul service names, and so does job names-dev of environment dev", "asks for route names.example.org/")
 	with("names-${drover.environment}", "names.example.org")
-	out = w.drover(exitUsage, "deploy", w.dir, "-e", "prod")
+	out = w.drover(exitUsage, "deploy", w.dir, "--no-certificates", "-e", "prod")
 	w.want(out, "asks for route names.example.org/")
 	if strings.Contains(out, "Consul service") {
 		t.Errorf("the services have two names:\n%s", out)
 	}
 	with("names-${drover.environment}", "${drover.environment}.names.example.org")
-	w.drover(exitOK, "deploy", w.dir, "-e", "prod")
+	w.drover(exitOK, "deploy", w.dir, "--no-certificates", "-e", "prod")
 	// A change that takes a name is refused, one that takes none is not looked at.
 	with("names", "${drover.environment}.names.example.org")
-	w.drover(exitUsage, "deploy", w.dir, "-e", "prod")
+	w.drover(exitUsage, "deploy", w.dir, "--no-certificates", "-e", "prod")
 	if n := w.releasesIn("prod"); n != 1 {
 		t.Errorf("got %d releases of prod, want 1", n)
 	}

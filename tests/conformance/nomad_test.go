@@ -18,6 +18,7 @@ import (
 
 	"github.com/drover-nomad/drover/cmd/cli"
 	"github.com/drover-nomad/drover/devcluster"
+	"github.com/drover-nomad/drover/devcluster/pins"
 )
 
 // Every job spec that Nomad keeps for its own tests and demonstrations
@@ -125,20 +126,30 @@ func jobSpecs(t *testing.T, root string, dirs ...string) []string {
 // nomadSource is the directory of the pinned Nomad module.
 func nomadSource(t *testing.T) string {
 	t.Helper()
+	module := t.TempDir()
+	for _, name := range []string{"go.mod", "go.sum"} {
+		text, err := pins.FS.ReadFile("nomad/" + name + ".txt")
+		if err == nil {
+			err = os.WriteFile(filepath.Join(module, name), text, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
 	run := func(args ...string) string {
 		cmd := exec.CommandContext(t.Context(), "go", args...)
-		cmd.Dir = filepath.Join("..", "..", "tools", "nomad")
+		cmd.Dir = module
 		out, err := cmd.Output()
 		if err != nil {
 			t.Fatalf("go %v: %v", args, err)
 		}
 		return strings.TrimSpace(string(out))
 	}
-	const module = "github.com/hashicorp/nomad"
-	dir := run("list", "-m", "-f", "{{.Dir}}", module)
+	const nomad = "github.com/hashicorp/nomad"
+	dir := run("list", "-m", "-f", "{{.Dir}}", nomad)
 	if dir == "" {
-		run("mod", "download", module)
-		dir = run("list", "-m", "-f", "{{.Dir}}", module)
+		run("mod", "download", nomad)
+		dir = run("list", "-m", "-f", "{{.Dir}}", nomad)
 	}
 	return dir
 }
