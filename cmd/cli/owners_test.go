@@ -18,16 +18,16 @@ func TestOwnersOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)
 	for name, test := range map[string]func(*testing.T, []string){
-		"a job of another environment is refused":       refusesForeignEnvironment,
-		"an identical job of another record is refused": refusesIdenticalJob,
-		"a job that another record owns does not stop":  sparesForeignJob,
-		"a record in another namespace owns its jobs":   ownsAcrossNamespaces,
-		"two environments run side by side":             runsSideBySide,
-		"a move restarts nothing":                       movesWithoutARestart,
-		"a move that is killed is finished":             moveKilledAnywhere,
-		"a running job stops only if its plan was seen": prunesWhatWasSeen,
-		"a redeploy stops no job":                       redeployPrunesNothing,
-		"names that both would register are refused":    refusesSharedNames,
+		"a job of another environment is refused":          refusesForeignEnvironment,
+		"an identical job of another record is refused":    refusesIdenticalJob,
+		"a job that another record owns does not stop":     sparesForeignJob,
+		"a record in another namespace owns its jobs":      ownsAcrossNamespaces,
+		"two environments run side by side":                runsSideBySide,
+		"a move restarts nothing":                          movesWithoutARestart,
+		"a move that is killed is finished":                moveKilledAnywhere,
+		"a running job stops only if its plan was seen":    prunesWhatWasSeen,
+		"a redeploy stops no job":                          redeployPrunesNothing,
+		"two environments do not share a service or route": refusesSharedNames,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
