@@ -116,8 +116,13 @@ func again(res *http.Response, err error, plan bool) bool {
 // Persist asks again while the cluster does not answer, until that has gone on
 // for silence (DefaultSilence when 0). A token that is refused is an answer. 500
 // is none: it may tell of a mistake, but what is asked here was right before.
+//
+// ask is repeated as a whole, so that what it looked at before is looked at again:
+// its requests do not wait themselves (see Patiently).
 func Persist(ctx context.Context, silence time.Duration, ask func(context.Context) error) error {
 	begun := time.Now()
+	w := waitingOf(ctx)
+	ctx = Promptly(ctx)
 	for {
 		// A server that stands still accepts a request and never answers it; a
 		// blocking query is answered within 64 s.
@@ -126,6 +131,9 @@ func Persist(ctx context.Context, silence time.Duration, ask func(context.Contex
 		cancel()
 		if !Unanswered(err) && !internal(err) || refused(err) || time.Since(begun) >= cmp.Or(silence, DefaultSilence) {
 			return err
+		}
+		if w != nil {
+			w.say(err)
 		}
 		timer := time.NewTimer(500 * time.Millisecond)
 		select {
