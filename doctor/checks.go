@@ -32,7 +32,7 @@ func Checks() []Check {
 		{"nodes", "nodes are there and take allocations", nodes},
 		{"driver", "the task drivers that the stack uses are healthy somewhere", drivers},
 		{"placement", "each job of the stack finds a node: constraints, resources, ports", placement},
-		{"volume", "the host volumes are there, writable for their task, and keep extended attributes", volumes},
+		{"volume", "the host volumes are there, writable for their task, and keep extended attributes; CSI volumes can be mounted", volumes},
 		{"disk", "there is space where allocations and volumes are", disks},
 		{"port", "nobody outside of Nomad listens on a static port of the stack", ports},
 		{"clock", "the clocks agree", clocks},

@@ -19,7 +19,7 @@ import (
 func TestLostAnswersOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)
-	slots := make(chan struct{}, 4)
+	slots := make(chan struct{}, 8) // they mostly wait
 	for _, verb := range lostVerbs() {
 		t.Run(verb.name, func(t *testing.T) {
 			t.Parallel()

@@ -330,6 +330,7 @@ func caAway(t *testing.T, r *running, dir string, _ *http.Client) {
 // missing is said with the command that mends it, and nothing is touched.
 func noEdge(t *testing.T, r *running, dir string, _ *http.Client) {
 	r.drover.must(t, "destroy", "edge", "-e", "dev", "-y")
+	r.drover.must(t, "destroy", dir, "-e", "dev", "-y") // whose job has the same ID
 	if err := os.WriteFile(filepath.Join(dir, "environments", "prod.hcl"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
