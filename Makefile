@@ -55,7 +55,7 @@ test: lint vuln tools ## all tests; unit and end-to-end side by side, for both w
 
 .PHONY: unit
 unit: tools ## packages and the command line, with the race detector
-	@go test -race -timeout 20m -parallel 10 $$(go list ./... | grep -v /tests/)
+	@go test -race -timeout 20m -parallel 6 $$(go list ./... | grep -v /tests/)
 
 .PHONY: kill
 kill: tools ## drover killed, Nomad unwell, and the answer lost, after every write; `make unit` does some

@@ -19,13 +19,13 @@ import (
 func TestLostAnswersOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)
-	slots := make(chan struct{}, 8) // they mostly wait
+	slots := make(chan struct{}, 4)
 	for _, verb := range lostVerbs() {
 		t.Run(verb.name, func(t *testing.T) {
 			t.Parallel()
-			step := 11 // odd: answers are lost and wrong in turn
+			step := 19 // odd: answers are lost and wrong in turn
 			if verb.few {
-				step = 3
+				step = 5
 			}
 			atWrites(t, 1+len(verb.name)%3, step, slots, func(t *testing.T, n int) bool { return lostAt(t, env, verb, n) })
 		})

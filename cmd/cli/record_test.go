@@ -39,7 +39,7 @@ func TestRecordOnCluster(t *testing.T) {
 // manyTargets: a release whose targets and waves do not fit into a Nomad
 // Variable in clear is deployed, changed and rolled back as any other.
 func manyTargets(t *testing.T, env []string) {
-	const targets = 30
+	const targets = 10
 	w := newWorld(t, env, "many")
 	var names []string
 	var file strings.Builder
@@ -49,7 +49,7 @@ func manyTargets(t *testing.T, env []string) {
 			t.Fatal(err)
 		}
 		// An address, datacenters and counts take as much of a real environment.
-		fmt.Fprintf(&file, "target %q {\n  namespace = %q\n  datacenters = [\"dc1\", %q]\n}\n", names[i], names[i], strings.Repeat("far", 900))
+		fmt.Fprintf(&file, "target %q {\n  namespace = %q\n  datacenters = [\"dc1\", %q]\n}\n", names[i], names[i], strings.Repeat("far", 2700))
 		t.Cleanup(func() { _, _, _ = w.nomad.Jobs().Deregister(w.job("a"), false, &api.WriteOptions{Namespace: names[i]}) })
 	}
 	list, err := json.Marshal(names[1:])
@@ -62,7 +62,7 @@ func manyTargets(t *testing.T, env []string) {
 		t.Fatal(err)
 	}
 	w.write(svc{name: "a", value: "1"})
-	w.want(w.drover(exitOK, "deploy", w.dir, "-e", prod), "(release 1 is deployed)", "30 deployed")
+	w.want(w.drover(exitOK, "deploy", w.dir, "-e", prod), "(release 1 is deployed)", "10 deployed")
 	w.write(svc{name: "a", value: "2"})
 	w.drover(exitOK, "deploy", w.dir, "-e", prod)
 	values := func() map[string]int {

@@ -327,12 +327,12 @@ func version2() []svc {
 }
 
 // killedAnywhere kills a deploy after each of its writes to Nomad in turn and
-// lets the verb clean up: after every third write, the two verbs after
+// lets the verb clean up: after every sixth write, the two verbs after
 // different ones, unless envEveryWrite is set.
 func killedAnywhere(t *testing.T, env []string, verb string, slots chan struct{}) {
-	first, step := 1, 3
+	first, step := 1, 6
 	if verb == "abort" {
-		first = 3
+		first = 4
 	}
 	atWrites(t, first, step, slots, func(t *testing.T, n int) bool { return killedAt(t, env, verb, n) })
 }
