@@ -96,15 +96,17 @@ func list(ctx context.Context, c Clients, specs []spec) (map[jobAt]*listed, erro
 		if err = cmp.Or(jerr, verr, err); err != nil { // mostly for the same reason
 			return fmt.Errorf("listing jobs and allocations: %w", err)
 		}
+		known := map[string]versioned{}
+		for _, v := range of {
+			known[v.ID] = v.versioned
+		}
+		if err := unlisted(ctx, c, at, stubs, known); err != nil {
+			return err
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		for _, s := range stubs {
-			out[jobAt{at, s.ID}] = &listed{stub: s}
-		}
-		for _, v := range of {
-			if l := out[jobAt{at, v.ID}]; l != nil {
-				l.versioned = v.versioned
-			}
+			out[jobAt{at, s.ID}] = &listed{stub: s, versioned: known[s.ID]}
 		}
 		for _, a := range allocs {
 			if l := out[jobAt{at, a.JobID}]; l != nil && a.CreateIndex >= l.stub.CreateIndex {
@@ -114,6 +116,44 @@ func list(ctx context.Context, c Clients, specs []spec) (map[jobAt]*listed, erro
 		return nil
 	})
 	return out, err
+}
+
+// unlisted adds the jobs that /v1/jobs/statuses leaves out (GET /v1/job/:id and
+// /v1/job/:id/deployment). Nomad 1.11.3 was seen to leave out one that had just
+// ended, on a cluster where several jobs ended at once; without its version and
+// count, a failed job would count as healthy.
+func unlisted(ctx context.Context, c Clients, at place, stubs []*api.JobListStub, known map[string]versioned) error {
+	q := func() *api.QueryOptions {
+		return (&api.QueryOptions{Region: at.region, Namespace: at.namespace}).WithContext(ctx)
+	}
+	for _, s := range stubs {
+		if _, ok := known[s.ID]; ok {
+			continue
+		}
+		job, _, err := c.Nomad.Jobs().Info(s.ID, q())
+		switch {
+		case notFound(err): // purged meanwhile
+			continue
+		case err != nil:
+			return fmt.Errorf("reading job %q: %w", s.ID, err)
+		}
+		v := versioned{Version: deref(job.Version, 0)}
+		for _, g := range job.TaskGroups {
+			v.GroupCountSum += deref(g.Count, 1)
+		}
+		d, _, err := c.Nomad.Jobs().LatestDeployment(s.ID, q())
+		if err != nil {
+			return fmt.Errorf("reading the deployment of job %q: %w", s.ID, err)
+		}
+		if d != nil {
+			v.LatestDeployment = &latestDeployment{JobVersion: d.JobVersion, Status: d.Status, StatusDescription: d.StatusDescription}
+			for _, g := range d.TaskGroups {
+				v.LatestDeployment.RequiresPromotion = v.LatestDeployment.RequiresPromotion || g.DesiredCanaries > 0 && !g.Promoted
+			}
+		}
+		known[s.ID] = v
+	}
+	return nil
 }
 
 // eachPlace calls f for each region and namespace of the jobs, side by side.
