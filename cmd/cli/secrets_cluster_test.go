@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/nomad/api"
 
@@ -156,19 +155,20 @@ func (w *world) holds(service string, want ...string) {
 // a task that restarts is pending for a moment.
 func (w *world) runs(service string) *api.AllocationListStub {
 	w.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); time.Now().Before(deadline); time.Sleep(100 * time.Millisecond) { // polls
+	var runs *api.AllocationListStub
+	w.until("an allocation of "+service+" runs", func() bool {
 		allocs, _, err := w.nomad.Jobs().Allocations(w.job(service), false, nil)
 		if err != nil {
 			w.Fatal(err)
 		}
 		for _, a := range allocs {
 			if a.ClientStatus == "running" && a.DesiredStatus == "run" {
-				return a
+				runs = a
 			}
 		}
-	}
-	w.Fatalf("no allocation of %s runs", service)
-	return nil
+		return runs != nil
+	})
+	return runs
 }
 
 // undisturbed checks that an allocation runs and none of its tasks restarted.
@@ -186,15 +186,10 @@ func (w *world) undisturbed(service string, was *api.AllocationListStub) {
 // restarted waits until the task of a service has restarted since was.
 func (w *world) restarted(service string, was *api.AllocationListStub) {
 	w.Helper()
-	for deadline := time.Now().Add(2 * time.Minute); ; time.Sleep(100 * time.Millisecond) { // polls
+	w.until("the task of "+service+" has restarted", func() bool {
 		a := w.runs(service)
-		if a.ID != was.ID || a.TaskStates["t"].Restarts > was.TaskStates["t"].Restarts {
-			return
-		}
-		if time.Now().After(deadline) {
-			w.Fatalf("the task of %s has not restarted", service)
-		}
-	}
+		return a.ID != was.ID || a.TaskStates["t"].Restarts > was.TaskStates["t"].Restarts
+	})
 }
 
 func droppedSecretFails(t *testing.T, env []string) {
