@@ -140,7 +140,7 @@ func (m *Manager) Apply(ctx context.Context, p *Plan, done func(Change, error)) 
 	}
 	claims := p.owned.clone()
 	byZone := map[string][]Change{}
-	now := m.now().UTC().Truncate(time.Second)
+	now := m.now().UTC()
 	var settle []Change // known how they ended
 	for _, c := range p.Changes {
 		switch {
@@ -152,9 +152,9 @@ func (m *Manager) Apply(ctx context.Context, p *Plan, done func(Change, error)) 
 			settle = append(settle, c) // written by one that died before it could say so
 		}
 		if c.Action == Create || c.Adopt {
-			if old, ours := claims.Claims[c.Key]; !ours || old.Pending != "" {
-				claims.Claims[c.Key] = Claim{Zone: c.Zone, Since: now, Adopted: c.Adopt, Pending: digest(*c.New)}
-			}
+			// Also when there was a claim: its record is gone, and whoever deleted
+			// it may be about to take the claim back.
+			claims.Claims[c.Key] = Claim{Zone: c.Zone, Since: now, Adopted: c.Adopt, Pending: digest(*c.New)}
 		}
 	}
 	if len(byZone) == 0 && len(settle) == 0 {
@@ -197,24 +197,39 @@ func (m *Manager) Apply(ctx context.Context, p *Plan, done func(Change, error)) 
 	return res, m.settle(ctx, claims, p.owned, settle, res.Failed)
 }
 
-// settle notes how the changes ended.
+// settle notes how the changes ended. Somebody else may have noted something
+// since: a claim is taken back only if it is the one the plan was made with, and
+// what was written here is claimed again if its claim was taken back meanwhile.
 func (m *Manager) settle(ctx context.Context, claims, before Ownership, settled []Change, failed []Failure) error {
 	// Also when the operator has interrupted: the records are there.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
+	mine := claims
 	for try := 0; ; try++ {
 		after := claims.clone()
 		for _, c := range settled {
-			if c.Action == Delete || c.Action == Forget {
-				delete(after.Claims, c.Key)
-			} else if claim, ours := after.Claims[c.Key]; ours {
+			claim, claimed := after.Claims[c.Key]
+			switch {
+			case c.Action == Delete || c.Action == Forget:
+				if claimed && claim.equal(before.Claims[c.Key]) {
+					delete(after.Claims, c.Key)
+				}
+			case !claimed && c.Action != Unchanged:
+				claim = mine.Claims[c.Key]
+				fallthrough
+			case claimed && claim.equal(mine.Claims[c.Key]):
 				claim.Pending = ""
 				after.Claims[c.Key] = claim
 			}
 		}
 		for _, f := range failed {
 			// Only what was certainly not written is given back.
-			if _, ours := before.Claims[f.Change.Key]; !ours && kindOf(f.Err) != KindUnavailable {
+			if claim := after.Claims[f.Change.Key]; kindOf(f.Err) == KindUnavailable || !claim.equal(mine.Claims[f.Change.Key]) {
+				continue
+			}
+			if was, ours := before.Claims[f.Change.Key]; ours {
+				after.Claims[f.Change.Key] = was
+			} else {
 				delete(after.Claims, f.Change.Key)
 			}
 		}
@@ -237,7 +252,7 @@ func equalClaims(a, b map[Key]Claim) bool {
 	}
 	for k, c := range a {
 		o, there := b[k]
-		if !there || o.Zone != c.Zone || o.Pending != c.Pending || o.Adopted != c.Adopted || !o.Since.Equal(c.Since) {
+		if !there || !o.equal(c) {
 			return false
 		}
 	}

@@ -461,6 +461,72 @@ func TestTwoAtOnce(t *testing.T) {
 	}
 }
 
+// after calls a function when a batch is written and not yet noted.
+type after struct {
+	*setProvider
+	call func()
+}
+
+func (a after) ApplyBatch(ctx context.Context, zone string, edits []Edit) error {
+	defer a.call()
+	return a.setProvider.ApplyBatch(ctx, zone, edits)
+}
+
+// TestWantedAgainWhileDeleted: the controller deletes a record that a deploy
+// creates again, and either is the first to note what it did. The record is
+// there in the end, and the owner's.
+func TestWantedAgainWhileDeleted(t *testing.T) {
+	for _, first := range []string{"deletion noted first", "creation noted first"} {
+		t.Run(first, func(t *testing.T) {
+			good := &setProvider{backend: &world{zones: map[string]map[Key]Set{zone: {}}}}
+			store := &MemoryStore{}
+			manager := func(policy Policy, written func()) *Manager {
+				return &Manager{Owner: "o", Provider: after{good, written}, Zones: []string{zone}, Store: store, Policy: policy}
+			}
+			desired := []Record{{Name: "a", Zone: zone, Type: "A", Values: []string{"192.0.2.1"}}}
+			if _, _, err := manager(UpsertOnly, func() {}).Reconcile(t.Context(), desired); err != nil {
+				t.Fatal(err)
+			}
+			deleted, noted := make(chan error, 1), make(chan error, 1)
+			goOn := make(chan struct{})
+			go func() {
+				_, _, err := manager(Sync, func() { deleted <- nil; <-goOn }).Reconcile(t.Context(), nil)
+				deleted <- err // if it never wrote
+				noted <- err
+			}()
+			if err := <-deleted; err != nil {
+				t.Fatal(err)
+			}
+			var deletion error
+			finish := func() { close(goOn); deletion = <-noted }
+			written := finish
+			if first == "creation noted first" {
+				written = func() {}
+			}
+			if _, _, err := manager(UpsertOnly, written).Reconcile(t.Context(), desired); err != nil {
+				t.Fatal(err)
+			}
+			if first == "creation noted first" {
+				finish()
+			}
+			if deletion != nil {
+				t.Fatal(deletion)
+			}
+			plan, err := manager(Sync, func() {}).Plan(t.Context(), desired)
+			if err != nil {
+				t.Fatal(err)
+			}
+			o, err := store.Load(t.Context(), "o")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if claim, ours := o.Claims[Key{"a.example.org", "A"}]; !ours || claim.Pending != "" || plan.Count(Unchanged) != 1 {
+				t.Errorf("claims %v, plan %v", o.Claims, plan.Changes)
+			}
+		})
+	}
+}
+
 // TestLibdns is what an ACME solver does with a provider.
 func TestLibdns(t *testing.T) {
 	w := &world{zones: map[string]map[Key]Set{zone: {}}}

@@ -36,6 +36,10 @@ type Claim struct {
 
 func (c Claim) covers(s Set) bool { return c.Pending == "" || c.Pending == digest(s) }
 
+func (c Claim) equal(o Claim) bool {
+	return c.Zone == o.Zone && c.Pending == o.Pending && c.Adopted == o.Adopted && c.Since.Equal(o.Since)
+}
+
 func digest(s Set) string {
 	text, _ := json.Marshal(s) // cannot fail
 	sum := sha256.Sum256(text)
