@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // A drover that runs as a task of Nomad has an identity, with which Nomad
@@ -44,7 +45,7 @@ func (w Workload) applyLogin(ctx context.Context, c *api.Client) error {
 	q := (&api.WriteOptions{}).WithContext(ctx)
 	_, _, err := c.ACLAuthMethods().Get(LoginMethod, (&api.QueryOptions{}).WithContext(ctx))
 	switch {
-	case nomadMissing(err):
+	case nomad.IsNotFound(err):
 		_, _, err = c.ACLAuthMethods().Create(method, q)
 	case err == nil:
 		_, _, err = c.ACLAuthMethods().Update(method, q)
@@ -61,7 +62,7 @@ var ErrNoLogin = errors.New("Nomad has no ACL auth method " + LoginMethod + ", w
 // BindLogin gives who logs in with the identity of p's job the policy p.
 // ErrNoLogin when that is not possible yet.
 func BindLogin(ctx context.Context, c *api.Client, p Policy) error {
-	if _, _, err := c.ACLAuthMethods().Get(LoginMethod, (&api.QueryOptions{}).WithContext(ctx)); nomadMissing(err) {
+	if _, _, err := c.ACLAuthMethods().Get(LoginMethod, (&api.QueryOptions{}).WithContext(ctx)); nomad.IsNotFound(err) {
 		return ErrNoLogin
 	}
 	want := &api.ACLBindingRule{
@@ -93,11 +94,11 @@ func RemoveNomadPolicy(ctx context.Context, c *api.Client, name string) error {
 	}
 	q := (&api.WriteOptions{}).WithContext(ctx)
 	for _, id := range old {
-		if _, err := c.ACLBindingRules().Delete(id, q); err != nil && !nomadMissing(err) {
+		if _, err := c.ACLBindingRules().Delete(id, q); err != nil && !nomad.IsNotFound(err) {
 			return fmt.Errorf("removing Nomad's binding rule for %s: %w", name, err)
 		}
 	}
-	if _, err := c.ACLPolicies().Delete(name, q); err != nil && !nomadMissing(err) {
+	if _, err := c.ACLPolicies().Delete(name, q); err != nil && !nomad.IsNotFound(err) {
 		return fmt.Errorf("removing Nomad's policy %s: %w", name, err)
 	}
 	return nil
@@ -123,9 +124,4 @@ func bindings(ctx context.Context, c *api.Client, policy string) ([]string, erro
 		}
 	}
 	return out, nil
-}
-
-func nomadMissing(err error) bool {
-	var resp api.UnexpectedResponseError
-	return errors.As(err, &resp) && resp.StatusCode() == http.StatusNotFound
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 )
 
@@ -51,9 +52,8 @@ func (b *nomadBackend) Put(ctx context.Context, path string, items Items, versio
 		write = b.client.Variables().CheckedUpdate
 	}
 	out, _, err := write(v, (&api.WriteOptions{}).WithContext(ctx))
-	var conflict api.ErrCASConflict
 	switch {
-	case errors.As(err, &conflict): // its text has the other writer's items
+	case nomad.IsConflict(err): // its text has the other writer's items
 		return "", ErrConflict
 	case err != nil:
 		return "", storeError(b, err, "writing %s", path)
@@ -69,8 +69,7 @@ func (b *nomadBackend) Delete(ctx context.Context, path, version string) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	_, err = b.client.Variables().CheckedDelete(path, index, (&api.WriteOptions{}).WithContext(ctx))
-	var conflict api.ErrCASConflict
-	if errors.As(err, &conflict) {
+	if nomad.IsConflict(err) {
 		return ErrConflict
 	}
 	return storeError(b, err, "deleting %s", path)

@@ -4,12 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 )
 
@@ -79,9 +79,8 @@ func differing(ctx context.Context, client *api.Client, stack, env string) (numb
 			continue
 		}
 		job, _, err := client.Jobs().Info(s.JobID, (&api.QueryOptions{Namespace: s.Namespace, Region: s.Region}).WithContext(ctx))
-		var bad api.UnexpectedResponseError
 		switch {
-		case errors.As(err, &bad) && bad.StatusCode() == http.StatusNotFound:
+		case nomad.IsNotFound(err):
 			differs = append(differs, s.Name+" is not there")
 		case err != nil:
 			return 0, nil, fmt.Errorf("reading job %s: %w", s.JobID, err)

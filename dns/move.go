@@ -7,6 +7,8 @@ import (
 	"maps"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // InUse reports whether an owner wants something of DNS or has claimed a record.
@@ -14,7 +16,7 @@ import (
 func InUse(ctx context.Context, client *api.Client, owner string) (bool, error) {
 	for _, path := range ownedPaths(owner) {
 		v, err := Wants{client}.peek(ctx, path)
-		if err != nil && !forbidden(err) {
+		if err != nil && !nomad.IsForbidden(err) {
 			return false, err
 		}
 		if v != nil {
@@ -39,7 +41,7 @@ func Move(ctx context.Context, client *api.Client, from, to string) (moved bool,
 	old, fresh := ownedPaths(from), ownedPaths(to)
 	for i := range old {
 		v, err := s.peek(ctx, old[i])
-		if forbidden(err) || err == nil && v == nil {
+		if nomad.IsForbidden(err) || err == nil && v == nil {
 			continue
 		}
 		if err != nil {

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // Claim is the note that drover made a record.
@@ -172,8 +174,7 @@ func (s NomadStore) Save(ctx context.Context, owner string, o Ownership) (uint64
 		write = s.Client.Variables().CheckedCreate
 	}
 	out, _, err := write(v, (&api.WriteOptions{}).WithContext(ctx))
-	var conflict api.ErrCASConflict
-	if errors.As(err, &conflict) {
+	if nomad.IsConflict(err) {
 		return 0, ErrChanged
 	}
 	if err != nil {

@@ -12,13 +12,14 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // Wanted is what one stack wants of DNS, evaluated: with it nobody needs the
@@ -232,9 +233,8 @@ func (s Wants) write(ctx context.Context, path string, items api.VariableItems) 
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
 	defer cancel()
 	_, _, err = write(v, (&api.WriteOptions{}).WithContext(ctx))
-	var conflict api.ErrCASConflict
 	switch {
-	case errors.As(err, &conflict): // its text has the other writer's items
+	case nomad.IsConflict(err): // its text has the other writer's items
 		return false, fmt.Errorf("writing %s: %w", path, ErrChanged)
 	case err != nil:
 		return false, fmt.Errorf("writing %s: %w", path, err)
@@ -257,7 +257,7 @@ type Runs struct {
 // wanted.
 func (s Wants) Follow(ctx context.Context, owner string, runs func(context.Context) (Runs, error)) (bool, error) {
 	w, err := s.Get(ctx, owner)
-	if forbidden(err) { // as in Delete
+	if nomad.IsForbidden(err) { // as in Delete
 		return false, nil
 	}
 	if w == nil {
@@ -312,7 +312,7 @@ func (s Wants) DeleteCredential(ctx context.Context, owner string) error {
 
 func (s Wants) delete(ctx context.Context, path string) error {
 	v, _, err := s.Client.Variables().Peek(path, (&api.QueryOptions{}).WithContext(ctx))
-	if forbidden(err) {
+	if nomad.IsForbidden(err) {
 		return nil
 	}
 	if err != nil {
@@ -325,11 +325,6 @@ func (s Wants) delete(ctx context.Context, path string) error {
 		return fmt.Errorf("deleting %s: %w", path, err)
 	}
 	return nil
-}
-
-func forbidden(err error) bool {
-	var refused api.UnexpectedResponseError
-	return errors.As(err, &refused) && refused.StatusCode() == http.StatusForbidden
 }
 
 // List is what all stacks want, sorted by owner. What cannot be read is left

@@ -17,6 +17,7 @@ import (
 	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 )
@@ -59,13 +60,12 @@ func (k *collector) miss(key string, err error) {
 
 // plain is an error of an API without its URL and HTML.
 func plain(err error) error {
-	var nomad api.UnexpectedResponseError
 	var consul capi.StatusError
 	switch {
-	case errors.As(err, &nomad) && nomad.StatusCode() == http.StatusForbidden, errors.As(err, &consul) && consul.Code == http.StatusForbidden:
+	case nomad.IsForbidden(err), errors.As(err, &consul) && consul.Code == http.StatusForbidden:
 		return errors.New("the token may not look at it")
-	case errors.As(err, &nomad):
-		return fmt.Errorf("Nomad answers %d: %s", nomad.StatusCode(), strings.Join(strings.Fields(nomad.Body()), " "))
+	case nomad.StatusCode(err) != 0:
+		return fmt.Errorf("Nomad answers %d: %s", nomad.StatusCode(err), strings.Join(strings.Fields(nomad.Body(err)), " "))
 	}
 	return err
 }
@@ -104,8 +104,7 @@ func (k *collector) acl() error {
 	self, _, err := k.Nomad.ACLTokens().Self(k.q())
 	k.ACLs = err != nil || self.AccessorID != "acls-disabled"
 	forbidden := func(err error) error {
-		var resp api.UnexpectedResponseError
-		if errors.As(err, &resp) && resp.StatusCode() == http.StatusForbidden {
+		if nomad.IsForbidden(err) {
 			return errors.New("permission denied")
 		}
 		return nil // refused for another reason, or done: it is allowed

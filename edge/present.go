@@ -4,13 +4,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
 
 	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // Controller is the Nomad job ID of the stack drover, and its Consul service.
@@ -122,13 +123,12 @@ func passing(ctx context.Context, consul *capi.Client) ([]place, error) {
 }
 
 // there says whether a job is there and not stopped, or a service of its name.
-func there(ctx context.Context, nomad *api.Client, consul *capi.Client, id string) (bool, error) {
-	job, _, err := nomad.Jobs().Info(id, (&api.QueryOptions{}).WithContext(ctx))
-	var bad api.UnexpectedResponseError
+func there(ctx context.Context, client *api.Client, consul *capi.Client, id string) (bool, error) {
+	job, _, err := client.Jobs().Info(id, (&api.QueryOptions{}).WithContext(ctx))
 	switch {
 	case err == nil && (job.Stop == nil || !*job.Stop):
 		return true, nil
-	case err == nil, errors.As(err, &bad) && bad.StatusCode() == http.StatusNotFound:
+	case err == nil, nomad.IsNotFound(err):
 	default:
 		return false, fmt.Errorf("reading job %s: %w", id, err)
 	}

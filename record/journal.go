@@ -8,7 +8,7 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hashicorp/nomad/api"
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // Journal writes how far each service of a release has come. It has one
@@ -226,6 +226,6 @@ func (j *Journal) put(i int, content page) (uint64, error) {
 
 // refused says that asking again would not help.
 func refused(err error) bool {
-	var bad api.UnexpectedResponseError
-	return errors.As(err, &bad) && bad.StatusCode() >= 400 && bad.StatusCode() < 500 && bad.StatusCode() != http.StatusTooManyRequests
+	code := nomad.StatusCode(err)
+	return code >= 400 && code < 500 && code != http.StatusTooManyRequests
 }

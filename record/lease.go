@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // ErrLocked says that somebody else holds a lock.
@@ -49,7 +50,7 @@ func TakeLease(ctx context.Context, client *api.Client, path string, items map[s
 		unsure = err != nil && !refused(err)
 		return err
 	})
-	if isStatus(err, http.StatusConflict) {
+	if nomad.IsConflict(err) {
 		return nil, ErrLocked
 	}
 	if err != nil {
@@ -63,11 +64,6 @@ func TakeLease(ctx context.Context, client *api.Client, path string, items map[s
 	// #nosec G118 -- the lease outlives the request that took it
 	go KeepLease(ttl, l.renew, notHeld, l.stop, l.lost)
 	return l, nil
-}
-
-func isStatus(err error, code int) bool {
-	var bad api.UnexpectedResponseError
-	return errors.As(err, &bad) && bad.StatusCode() == code
 }
 
 // Again is the lease, lost while Nomad did not answer, when Nomad has kept its
@@ -90,7 +86,7 @@ func (l *Lease) Again(ctx context.Context) (*Lease, error) {
 // a policy has.
 func MayRead(ctx context.Context, client *api.Client, folder string) error {
 	_, _, err := client.Variables().Peek(folder+"/*", (&api.QueryOptions{}).WithContext(ctx))
-	if isStatus(err, http.StatusForbidden) {
+	if nomad.IsForbidden(err) {
 		return err
 	}
 	return nil // whatever else it is, it is not about the token
@@ -98,8 +94,7 @@ func MayRead(ctx context.Context, client *api.Client, folder string) error {
 
 // notHeld says that the lock is somebody else's, or nobody's.
 func notHeld(err error) bool {
-	var bad api.UnexpectedResponseError
-	return errors.As(err, &bad) && (bad.StatusCode() == http.StatusConflict || strings.Contains(bad.Body(), "doesn't hold a lock"))
+	return nomad.IsConflict(err) || strings.Contains(nomad.Body(err), "doesn't hold a lock")
 }
 
 func (l *Lease) variable() *api.Variable {
@@ -149,7 +144,7 @@ func (l *Lease) Remove(ctx context.Context) error {
 		return err
 	}
 	err := deleteVariable(context.WithoutCancel(ctx), l.client, l.path, 0, &api.WriteOptions{})
-	if err == nil || isStatus(err, http.StatusConflict) {
+	if err == nil || nomad.IsConflict(err) {
 		return nil
 	}
 	return fmt.Errorf("deleting %s: %w", l.path, err)

@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -136,12 +137,9 @@ func (r *Releases) claims(ctx context.Context) ([]claim, error) {
 // isOutage reports whether err says nothing about the record itself: Nomad was
 // not reached, failed, or was not waited for.
 func isOutage(err error) bool {
-	var (
-		network  *url.Error
-		answered api.UnexpectedResponseError
-	)
+	var network *url.Error
 	return errors.As(err, &network) || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded) ||
-		errors.As(err, &answered) && answered.StatusCode() >= http.StatusInternalServerError
+		nomad.StatusCode(err) >= http.StatusInternalServerError
 }
 
 func claimsOf(head *Release, lines []Service, namespace string) []claim {
@@ -214,8 +212,7 @@ func (e entry) open(client *api.Client) *Releases {
 // that may list none gets none.
 func newest(ctx context.Context, client *api.Client, namespace string) ([]entry, error) {
 	list, _, err := client.Variables().PrefixList(stacksFolder, (&api.QueryOptions{Namespace: namespace}).WithContext(ctx))
-	var refused api.UnexpectedResponseError
-	if errors.As(err, &refused) && refused.StatusCode() == http.StatusForbidden {
+	if nomad.IsForbidden(err) {
 		return nil, nil
 	}
 	if err != nil {
@@ -252,7 +249,7 @@ func entriesOf(list []*api.VariableMetadata) []entry {
 func (r *Releases) OtherEnvironments(ctx context.Context) ([]*Releases, error) {
 	folder := stacksFolder + PathName(r.stack) + "/"
 	list, _, err := r.client.Variables().PrefixList(folder, (&api.QueryOptions{}).WithContext(ctx))
-	if isStatus(err, http.StatusForbidden) {
+	if nomad.IsForbidden(err) {
 		return nil, nil
 	}
 	if err != nil {

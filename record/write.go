@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"maps"
-	"net/http"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // writePatience is how long a write or delete of a variable is retried while
@@ -74,7 +75,7 @@ func deleteVariable(ctx context.Context, client *api.Client, path string, index 
 			err = withoutItems(err)
 		}
 		var conflict errConflict
-		if isStatus(err, http.StatusNotFound) {
+		if nomad.IsNotFound(err) {
 			return nil
 		}
 		if !unsure || !errors.As(err, &conflict) {

@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -83,7 +84,7 @@ func (d *Deployer) asTheyAre(ctx context.Context, p *Plan) ([]record.Service, []
 		l := &all[i]
 		job, _, err := p.clients[l.Target].Nomad.Jobs().Info(l.JobID, query(ctx, *l))
 		switch {
-		case notFound(err), err == nil && deref(job.Stop):
+		case nomad.IsNotFound(err), err == nil && deref(job.Stop):
 			return nil
 		case err != nil:
 			return fmt.Errorf("reading job %q: %w", l.JobID, err)
@@ -119,7 +120,7 @@ func (d *Deployer) asTheyAre(ctx context.Context, p *Plan) ([]record.Service, []
 func submitted(ctx context.Context, c *api.Client, l record.Service, version uint64) (string, error) {
 	s, _, err := c.Jobs().Submission(l.JobID, int(version), query(ctx, l))
 	switch {
-	case notFound(err) || err == nil && (s == nil || s.Format != "hcl2" || s.Variables != "" || len(s.VariableFlags) > 0):
+	case nomad.IsNotFound(err) || err == nil && (s == nil || s.Format != "hcl2" || s.Variables != "" || len(s.VariableFlags) > 0):
 		return "", nil
 	case err != nil:
 		return "", fmt.Errorf("reading the source of job %q: %w", l.JobID, err)

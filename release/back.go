@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -110,7 +111,7 @@ func (r *run) standing(ctx context.Context, l record.Service) (st standing, err 
 func (r *run) stands(ctx context.Context, l record.Service) (standing, error) {
 	c := r.plan.clients[l.Target]
 	job, _, err := c.Nomad.Jobs().Info(l.JobID, query(ctx, l))
-	if err != nil && !notFound(err) {
+	if err != nil && !nomad.IsNotFound(err) {
 		return elsewhere, fmt.Errorf("reading job %q: %w", l.JobID, err)
 	}
 	there := err == nil

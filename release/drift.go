@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/rollout"
 )
@@ -132,7 +133,7 @@ func (d *Deployer) extra(ctx context.Context, p *Plan, last *record.Release) ([]
 	err = each(len(suspects), func(i int) error {
 		l := suspects[i]
 		job, _, err := p.clients[l.Target].Nomad.Jobs().Info(l.JobID, query(ctx, l))
-		if notFound(err) {
+		if nomad.IsNotFound(err) {
 			return nil
 		}
 		if err != nil {

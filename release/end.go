@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/rollout"
 )
@@ -142,7 +143,7 @@ func (r *run) tag(ctx context.Context) {
 		l := lines[i]
 		jobs := r.plan.clients[l.Target].Nomad.Jobs()
 		job, _, err := jobs.Info(l.JobID, query(ctx, l))
-		if notFound(err) && l.Completed != nil {
+		if nomad.IsNotFound(err) && l.Completed != nil {
 			return nil // Nomad collected it
 		}
 		if err != nil || deref(job.JobModifyIndex) != l.Index {

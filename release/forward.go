@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -668,7 +669,7 @@ func (r *run) persist(ctx context.Context, ask func(context.Context) error) erro
 func (r *run) mayStop(ctx context.Context, l record.Service) error {
 	job, _, err := r.plan.clients[l.Target].Nomad.Jobs().Info(l.JobID, query(ctx, l))
 	switch {
-	case notFound(err):
+	case nomad.IsNotFound(err):
 		return nil
 	case err != nil:
 		return fmt.Errorf("reading job %q: %w", l.JobID, err)

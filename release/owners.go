@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/rollout"
 )
@@ -229,7 +230,7 @@ func (d *Deployer) findOwners(ctx context.Context, p *Plan, suspects []suspect) 
 		s := suspects[i]
 		job, _, err := p.clients[s.Target].Nomad.Jobs().Info(s.JobID, query(ctx, record.Service{Namespace: s.key.Namespace, Region: s.key.Region}))
 		switch {
-		case notFound(err): // purged meanwhile
+		case nomad.IsNotFound(err): // purged meanwhile
 			return nil
 		case err != nil:
 			return fmt.Errorf("reading job %q: %w", s.JobID, err)

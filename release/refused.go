@@ -2,11 +2,8 @@ package release
 
 import (
 	"context"
-	"errors"
-	"net/http"
 
-	"github.com/hashicorp/nomad/api"
-
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 )
@@ -24,7 +21,7 @@ func (r *run) prepareEach(ctx context.Context, jobs []render.Job, prepare func(c
 			return err
 		}
 		// Nomad answers 500 for a job that it refuses, and while it has no leader.
-		if failures++; failures < refusals && serverError(err) {
+		if failures++; failures < refusals && nomad.IsInternal(err) {
 			return err
 		}
 		alone := make([]error, len(jobs))
@@ -56,8 +53,3 @@ func (r *run) prepareEach(ctx context.Context, jobs []render.Job, prepare func(c
 // refusals is how often a plan is answered 500 before its jobs are planned one by
 // one.
 const refusals = 4
-
-func serverError(err error) bool {
-	var resp api.UnexpectedResponseError
-	return errors.As(err, &resp) && resp.StatusCode() == http.StatusInternalServerError
-}

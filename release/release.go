@@ -309,11 +309,6 @@ func clean(job *api.Job) *api.Job {
 	return &out
 }
 
-func notFound(err error) bool {
-	var resp api.UnexpectedResponseError
-	return errors.As(err, &resp) && resp.StatusCode() == 404
-}
-
 func query(ctx context.Context, s record.Service) *api.QueryOptions {
 	return (&api.QueryOptions{Namespace: s.Namespace, Region: s.Region}).WithContext(ctx)
 }

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -183,7 +184,7 @@ func (p *Plan) find(ctx context.Context, want identity) (*jobKey, error) {
 func identify(ctx context.Context, c rollout.Clients, t *stack.Target, l record.Service) (*identity, error) {
 	job, _, err := c.Nomad.Jobs().Info(l.JobID, query(ctx, l))
 	switch {
-	case notFound(err):
+	case nomad.IsNotFound(err):
 		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("reading job %q: %w", l.JobID, err)

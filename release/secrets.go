@@ -2,14 +2,13 @@ package release
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"slices"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -53,15 +52,10 @@ func (d *Deployer) previewSecrets(ctx context.Context, p *Plan) error {
 	}
 	var err error
 	p.secrets, err = secrets.Preview(ctx, p.req.Secrets, jobs)
-	if p.req.Kind == KindRedeploy && isForbidden(err) {
+	if p.req.Kind == KindRedeploy && nomad.IsForbidden(err) {
 		p.secrets, p.withoutSecrets, err = nil, true, nil
 	}
 	return err
-}
-
-func isForbidden(err error) bool {
-	var refused api.UnexpectedResponseError
-	return errors.As(err, &refused) && refused.StatusCode() == http.StatusForbidden
 }
 
 // secretJobs returns the jobs whose variables the release may change: those that
@@ -180,7 +174,7 @@ func (r *run) publish(ctx context.Context, l record.Service) (bool, error) {
 // redeploys takes away the error of a redeploy whose token may not read the
 // variables of jobs: it changes none.
 func (r *run) redeploys(err error) error {
-	if r.plan.req.Kind == KindRedeploy && isForbidden(err) {
+	if r.plan.req.Kind == KindRedeploy && nomad.IsForbidden(err) {
 		return nil
 	}
 	return err

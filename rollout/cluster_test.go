@@ -20,6 +20,7 @@ import (
 
 	"github.com/drover-nomad/drover/devcluster"
 	"github.com/drover-nomad/drover/devcluster/devtest"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -584,7 +585,7 @@ func testStopPutBack(t *testing.T, c Clients) {
 	if !slices.Equal(purges, []string{"false", "false", "true"}) {
 		t.Errorf("purge of the deregistrations: %q, want a lost stop, another, the purge", purges)
 	}
-	if _, _, err := running.Jobs().Info(id, nil); !notFound(err) {
+	if _, _, err := running.Jobs().Info(id, nil); !nomad.IsNotFound(err) {
 		t.Errorf("the job: %v", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -159,7 +160,7 @@ func (s *step) setCounts(ctx context.Context, c Clients, released func(*api.Job)
 	}
 	live, _, err := c.Nomad.Jobs().Info(s.spec.id, s.spec.query(ctx))
 	switch {
-	case notFound(err):
+	case nomad.IsNotFound(err):
 		return nil
 	case err != nil:
 		return fmt.Errorf("cannot read job %q: %w", s.spec.id, err)
@@ -201,7 +202,7 @@ func (s *step) askedCounts() map[string]int {
 // /v1/job/:id/scale), as far as Nomad remembers: the last events of each group.
 func scaledGroups(ctx context.Context, c Clients, s spec) (map[string]bool, error) {
 	status, _, err := c.Nomad.Jobs().ScaleStatus(s.id, s.query(ctx))
-	if err != nil && !notFound(err) {
+	if err != nil && !nomad.IsNotFound(err) {
 		return nil, fmt.Errorf("cannot read the scaling events of job %q: %w", s.id, err)
 	}
 	out := map[string]bool{}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -127,7 +128,7 @@ func (c Clients) csiProblem(ctx context.Context, r csiRequest, v *api.CSIVolumeL
 	}
 	full, _, err := c.Nomad.CSIVolumes().Info(v.ID, (&api.QueryOptions{Region: r.region, Namespace: r.namespace}).WithContext(ctx))
 	switch {
-	case refused(err) || notFound(err):
+	case refused(err) || nomad.IsNotFound(err):
 		return "", nil
 	case err != nil:
 		return "", fmt.Errorf("reading CSI volume %q: %w", v.ID, err)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -80,7 +81,7 @@ func destroyJob(ctx context.Context, c Clients, silence time.Duration, s spec) (
 		return err
 	})
 	switch {
-	case notFound(err): // children outlive a parent that was purged
+	case nomad.IsNotFound(err): // children outlive a parent that was purged
 		children, err := childrenOf(ctx, c, silence, s)
 		if err != nil || len(children) == 0 {
 			return err == nil, err
@@ -173,7 +174,7 @@ func forget(ctx context.Context, c Clients, silence time.Duration, s spec, id st
 		_, _, err := c.Nomad.Jobs().Deregister(id, true, s.write(ctx))
 		return err
 	})
-	if err != nil && !notFound(err) {
+	if err != nil && !nomad.IsNotFound(err) {
 		return fmt.Errorf("purging job %q: %w", id, err)
 	}
 	return nil
@@ -189,7 +190,7 @@ func stop(ctx context.Context, c Clients, silence time.Duration, s spec, id stri
 			return err
 		})
 		switch {
-		case notFound(err):
+		case nomad.IsNotFound(err):
 			return nil
 		case err != nil:
 			return fmt.Errorf("stopping job %q: %w", id, err)
@@ -205,7 +206,7 @@ func stop(ctx context.Context, c Clients, silence time.Duration, s spec, id stri
 			return err
 		})
 		switch {
-		case notFound(err):
+		case nomad.IsNotFound(err):
 			return nil
 		case err != nil:
 			return fmt.Errorf("reading job %q: %w", id, err)
@@ -229,7 +230,7 @@ func evaluated(ctx context.Context, c Clients, silence time.Duration, s spec, id
 			return err
 		})
 		switch {
-		case notFound(err):
+		case nomad.IsNotFound(err):
 			return nil // collected as garbage, as only an ended one is
 		case err != nil && ctx.Err() != nil:
 			return fmt.Errorf("waiting for evaluation %s: %w", id, context.Cause(ctx))

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/consul"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -84,7 +85,7 @@ func testDestroyChildren(t *testing.T, c Clients) {
 			t.Fatalf("got %+v, %v; want the job and its child stopped", got, err)
 		}
 		for _, name := range []string{id, child} {
-			if _, _, err := c.Nomad.Jobs().Info(name, nil); !notFound(err) {
+			if _, _, err := c.Nomad.Jobs().Info(name, nil); !nomad.IsNotFound(err) {
 				t.Errorf("job %s: got %v, want it purged", name, err)
 			}
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/consul"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -120,7 +121,7 @@ func (f *follower) register(ctx context.Context, index uint64) error {
 	switch {
 	case errors.As(err, &refusal):
 		return err
-	case err != nil && conflict(err) && f.rescaled(ctx, index):
+	case nomad.IsConflict(err) && f.rescaled(ctx, index):
 		err := Persist(ctx, f.opts.Silence, func(ctx context.Context) error { return s.ask(ctx, f.clients, f.opts) })
 		if err != nil {
 			return err
@@ -192,14 +193,14 @@ func (f *follower) send(ctx context.Context, opts *api.RegisterOptions) (uint64,
 				return opts.ModifyIndex, nil
 			}
 			return resp.JobModifyIndex, nil
-		case unsure && conflict(err):
+		case unsure && nomad.IsConflict(err):
 			if ours, index, serr := Same(ctx, f.clients, s.Job.Job); serr == nil && ours {
 				return index, nil // it had arrived
 			}
 			return 0, err
 		case refused(err):
 			return 0, f.refusal(err)
-		case !notServing(err) && (time.Since(begun) > sendPatience || !transient(err)):
+		case nomad.StatusCode(err) != 0 && !nomad.IsUnavailable(err) && (time.Since(begun) > sendPatience || !transient(err)):
 			return 0, err
 		}
 		unsure = true
@@ -495,7 +496,7 @@ func (f *follower) read(ctx context.Context) (snapshot, error) {
 	if !followed {
 		job, _, err := jobs.Info(s.id, s.query(ctx))
 		switch {
-		case notFound(err):
+		case nomad.IsNotFound(err):
 			n.jobGone = true
 			return n, nil
 		case err != nil:
@@ -591,7 +592,7 @@ func (f *follower) findDeployment(ctx context.Context) (*api.Deployment, error) 
 		if err == nil && d.JobSpecModifyIndex == f.target {
 			return d, nil
 		}
-		if err != nil && !notFound(err) {
+		if err != nil && !nomad.IsNotFound(err) {
 			return nil, fmt.Errorf("reading the deployment of job %q: %w", s.id, err)
 		}
 	}
@@ -714,7 +715,7 @@ func (f *follower) ended(ctx, wctx context.Context, err error) ServiceResult {
 		if n, err := f.read(rctx); err == nil {
 			f.result.Failure = f.diagnose(ctx, n)
 		}
-	case conflict(err):
+	case nomad.IsConflict(err):
 		f.result.Outcome, f.result.Detail = Superseded, "not submitted: somebody changed the job since it was planned"
 	case Unanswered(err):
 		f.result.Outcome, f.result.Detail = Unreachable, err.Error()
@@ -732,31 +733,6 @@ func (f *follower) progress(healthy, desired int, waiting string) {
 	}
 	f.last = e
 	f.tell(e)
-}
-
-// conflict says that the job is not at the index that was enforced.
-func conflict(err error) bool {
-	return strings.Contains(err.Error(), "Enforcing job modify index")
-}
-
-// notServing says that no server has looked at the request, or none has
-// answered. Nomad answers 500 to a user's mistakes too, so the code alone
-// tells nothing.
-func notServing(err error) bool {
-	var resp api.UnexpectedResponseError
-	if !errors.As(err, &resp) {
-		return true
-	}
-	switch resp.StatusCode() { // a proxy's, but for the first
-	case http.StatusTooManyRequests, http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout:
-		return true
-	}
-	return slices.ContainsFunc([]string{
-		"No cluster leader", "rpc error: EOF", "connection refused",
-		// Of a region that is forwarded to, in words of Nomad's and of yamux.
-		"No path to region", "failed to get conn", "i/o timeout", "i/o deadline reached",
-		"stream closed", "session shutdown", "keepalive timeout", "connection reset", "broken pipe",
-	}, func(text string) bool { return strings.Contains(resp.Body(), text) })
 }
 
 // plain is err in Nomad's own words, without the HTTP around them.
@@ -782,11 +758,6 @@ type plainError struct {
 func (e *plainError) Error() string { return e.msg }
 func (e *plainError) Unwrap() error { return e.err }
 
-func notFound(err error) bool {
-	var resp api.UnexpectedResponseError
-	return errors.As(err, &resp) && resp.StatusCode() == http.StatusNotFound
-}
-
 // Unanswered says that err is about the cluster, which was not reached, did not
 // serve or refused the token, and says nothing of what was asked.
 func Unanswered(err error) bool {
@@ -794,18 +765,14 @@ func Unanswered(err error) bool {
 	return ok
 }
 
-// refused says that the token is not, or no longer, good enough.
+// refused reports whether Nomad, or a proxy before it, refuses the token.
 func refused(err error) bool {
-	var resp api.UnexpectedResponseError
-	return errors.As(err, &resp) && (resp.StatusCode() == http.StatusForbidden || resp.StatusCode() == http.StatusUnauthorized)
+	return nomad.IsForbidden(err) || nomad.StatusCode(err) == http.StatusUnauthorized
 }
 
-// transient says that the same request may work a moment later: the server
-// is restarting, electing a leader or busy.
+// transient reports whether the same request may succeed a moment later: there
+// was no answer, or the server is restarting, electing a leader or busy.
 func transient(err error) bool {
-	var resp api.UnexpectedResponseError
-	if errors.As(err, &resp) {
-		return resp.StatusCode() >= 500 || resp.StatusCode() == http.StatusTooManyRequests
-	}
-	return true // no answer at all
+	code := nomad.StatusCode(err)
+	return code == 0 || code >= 500 || code == http.StatusTooManyRequests
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -53,7 +54,7 @@ func testHooks(t *testing.T, c Clients) {
 	if r := res.Services[1]; r.Submitted || !strings.Contains(r.Detail, "not submitted: the lock is lost") {
 		t.Error(dump(res))
 	}
-	if _, _, err := c.Nomad.Jobs().Info(b, nil); !notFound(err) {
+	if _, _, err := c.Nomad.Jobs().Info(b, nil); !nomad.IsNotFound(err) {
 		t.Errorf("the refused job: %v", err)
 	}
 	// An unchanged service is not written: no hook but the last.

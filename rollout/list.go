@@ -12,6 +12,8 @@ import (
 	"sync"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // jobAt is what tells jobs apart.
@@ -132,7 +134,7 @@ func unlisted(ctx context.Context, c Clients, at place, stubs []*api.JobListStub
 		}
 		job, _, err := c.Nomad.Jobs().Info(s.ID, q())
 		switch {
-		case notFound(err): // purged meanwhile
+		case nomad.IsNotFound(err): // purged meanwhile
 			continue
 		case err != nil:
 			return fmt.Errorf("reading job %q: %w", s.ID, err)

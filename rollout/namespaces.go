@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -63,7 +64,7 @@ func CheckNamespaces(ctx context.Context, c Clients, jobs []render.Job) error {
 		switch {
 		case err == nil, refused(err) && !used[place{e.Region, e.Namespace}]:
 			return nil
-		case notFound(err):
+		case nomad.IsNotFound(err):
 			if c.target != nil {
 				e.Target = c.target.Name
 			}

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/consul"
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // nativeInstances reads the instances of the services that s registers in Nomad
@@ -56,7 +57,7 @@ func (s spec) nativeInstances(ctx context.Context, c Clients, running map[string
 	out := map[string][]consul.Instance{}
 	err = each(len(names), 8, func(i int) error {
 		registrations, _, err := c.Nomad.Services().Get(names[i], s.query(ctx))
-		if err != nil && !notFound(err) {
+		if err != nil && !nomad.IsNotFound(err) {
 			return fmt.Errorf("reading service %s in Nomad: %w", names[i], err)
 		}
 		var instances []consul.Instance

@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // NewNomad makes a client of Nomad's API as api.NewClient does, which asks
@@ -129,7 +131,7 @@ func Persist(ctx context.Context, silence time.Duration, ask func(context.Contex
 		actx, cancel := context.WithTimeoutCause(ctx, 90*time.Second, errors.New("no answer within 90 seconds"))
 		err := ask(actx)
 		cancel()
-		if !Unanswered(err) && !internal(err) || refused(err) || time.Since(begun) >= cmp.Or(silence, DefaultSilence) {
+		if !Unanswered(err) && !nomad.IsInternal(err) || refused(err) || time.Since(begun) >= cmp.Or(silence, DefaultSilence) {
 			return err
 		}
 		if w != nil {
@@ -143,11 +145,6 @@ func Persist(ctx context.Context, silence time.Duration, ask func(context.Contex
 			return err
 		}
 	}
-}
-
-func internal(err error) bool {
-	var resp api.UnexpectedResponseError
-	return errors.As(err, &resp) && resp.StatusCode() == http.StatusInternalServerError
 }
 
 // CloseIdleConnections is what http.Client looks for.

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // Patiently returns a context in which clients of NewNomad retry requests that
@@ -73,7 +75,7 @@ func Retry(ctx context.Context, silence time.Duration, ask func(context.Context)
 	for {
 		begun := time.Now()
 		err := ask(ctx)
-		if err == nil || !Unanswered(err) && !internal(err) || refused(err) {
+		if err == nil || !Unanswered(err) && !nomad.IsInternal(err) || refused(err) {
 			return err
 		}
 		if failing.IsZero() {

@@ -367,7 +367,7 @@ func (p *Plan) findFormer(ctx context.Context, former []Former) error {
 		q := (&api.QueryOptions{Namespace: f.Namespace, Region: f.Region}).WithContext(ctx)
 		job, _, err := p.clients.Nomad.Jobs().Info(f.JobID, q)
 		switch {
-		case notFound(err):
+		case nomad.IsNotFound(err):
 			return nil
 		case err != nil:
 			return fmt.Errorf("reading job %q: %w", f.JobID, err)

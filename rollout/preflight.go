@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/consul"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -94,10 +95,9 @@ func preflightNomad(ctx context.Context, client *api.Client) (region string, err
 	var self api.AgentSelf
 	_, err = client.Raw().Query("/v1/agent/self", &self, (&api.QueryOptions{}).WithContext(ctx))
 	fail := &ClusterError{System: "Nomad", Address: client.Address(), Err: err}
-	var resp api.UnexpectedResponseError
 	switch {
 	case err == nil:
-	case errors.As(err, &resp) && resp.StatusCode() == http.StatusForbidden && !badToken(resp.Body()):
+	case nomad.IsForbidden(err) && !badToken(nomad.Body(err)):
 		return "", nil // a good token that may not look at the agent
 	default:
 		return "", nomadError(fail)
@@ -226,10 +226,7 @@ func consulError(e *ClusterError) error {
 func AsClusterError(err error, address string) (*ClusterError, bool) {
 	var (
 		cluster *ClusterError
-		answer  api.UnexpectedResponseError
 		consul  capi.StatusError
-		netErr  *net.OpError
-		urlErr  *url.Error
 	)
 	switch {
 	case err == nil, errors.Is(err, context.Canceled):
@@ -240,7 +237,7 @@ func AsClusterError(err error, address string) (*ClusterError, bool) {
 		e := &ClusterError{System: "Consul", Address: consulAddress(), Err: err}
 		_ = consulError(e)
 		return e, true
-	case errors.As(err, &answer) && (refused(err) || notServing(err) || strings.Contains(err.Error(), toTLS)), errors.As(err, &netErr), errors.As(err, &urlErr):
+	case refused(err), nomad.IsUnavailable(err), nomad.StatusCode(err) != 0 && strings.Contains(err.Error(), toTLS):
 		e := &ClusterError{System: "Nomad", Address: address, Err: err}
 		_ = nomadError(e)
 		return e, true
@@ -274,7 +271,7 @@ func CheckRequired(ctx context.Context, c Clients, ids []string) error {
 		for _, ns := range namespaces {
 			job, _, err := c.Nomad.Jobs().Info(ids[i], (&api.QueryOptions{Namespace: ns}).WithContext(ctx))
 			switch {
-			case notFound(err):
+			case nomad.IsNotFound(err):
 				continue
 			case err != nil:
 				return c.explain(fmt.Errorf("reading required job %q: %w", ids[i], err))

@@ -139,8 +139,7 @@ func reachRegion(ctx context.Context, client *api.Client, t *stack.Target) error
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}
-	var answered api.UnexpectedResponseError
-	if !errors.As(err, &answered) {
+	if nomad.StatusCode(err) == 0 {
 		return nomadError(&ClusterError{System: "Nomad", Address: client.Address(), Err: err})
 	}
 	return &ClusterError{
@@ -289,8 +288,7 @@ func consulDatacenters(ctx context.Context, client *api.Client, t *stack.Target)
 }
 
 func unlessForbidden(err error, doing string) error {
-	var refused api.UnexpectedResponseError
-	if errors.As(err, &refused) && refused.StatusCode() == 403 {
+	if nomad.IsForbidden(err) {
 		return nil
 	}
 	return fmt.Errorf("%s: %w", doing, err)

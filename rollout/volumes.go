@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -263,7 +264,7 @@ func (r *nodeReader) read(ctx context.Context, wanted func(id string) bool) erro
 			return nil
 		}
 		node, _, err := r.c.Nomad.Nodes().Info(n.id(), (&api.QueryOptions{Region: r.region}).WithContext(ctx))
-		if notFound(err) {
+		if nomad.IsNotFound(err) {
 			node, err = &api.Node{}, nil // collected meanwhile
 		}
 		if err != nil {

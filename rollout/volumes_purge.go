@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -133,7 +134,7 @@ func alsoOf(ctx context.Context, c Clients, at place, volumes []OwnedVolume, isS
 	err = each(len(stubs), 8, func(i int) error {
 		job, _, err := c.Nomad.Jobs().Info(stubs[i].ID, q())
 		switch {
-		case notFound(err):
+		case nomad.IsNotFound(err):
 			return nil
 		case err != nil:
 			return fmt.Errorf("cannot read job %q: %w", stubs[i].ID, err)
@@ -175,7 +176,7 @@ func PurgeVolumes(ctx context.Context, c Clients, volumes []OwnedVolume, deleted
 		}
 		w := (&api.WriteOptions{Region: v.Region, Namespace: v.Namespace}).WithContext(ctx)
 		_, _, err := c.Nomad.HostVolumes().Delete(&api.HostVolumeDeleteRequest{ID: v.ID}, w)
-		if err != nil && !notFound(err) {
+		if err != nil && !nomad.IsNotFound(err) {
 			errs = append(errs, fmt.Errorf("cannot delete host volume %s: %w", v, plain(err)))
 			continue
 		}
@@ -220,7 +221,7 @@ func volumeGone(ctx context.Context, c Clients, v OwnedVolume) error {
 		q := (&api.QueryOptions{Region: v.Region, WaitIndex: index, WaitTime: 10 * time.Second}).WithContext(ctx)
 		node, meta, err := c.Nomad.Nodes().Info(v.NodeID, q)
 		switch {
-		case refused(err), notFound(err):
+		case refused(err), nomad.IsNotFound(err):
 			return nil
 		case err != nil:
 			return end(err)

@@ -6,9 +6,7 @@ package schedule
 import (
 	"cmp"
 	"context"
-	"errors"
 	"fmt"
-	"net/http"
 	"path"
 	"slices"
 	"strings"
@@ -17,6 +15,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/acl"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -187,7 +186,7 @@ func Apply(ctx context.Context, c *api.Client, home string, s *stack.Stack, jobs
 		name := scope.OfSchedule(old.JobID).Name
 		err = rollout.Persist(ctx, 0, func(ctx context.Context) error { return acl.RemoveNomadPolicy(ctx, c, name) })
 		switch {
-		case hasStatus(err, http.StatusForbidden):
+		case nomad.IsForbidden(err):
 			out.Left = append(out.Left, name)
 		case err != nil && !noACLs(err):
 			return err
@@ -198,7 +197,7 @@ func Apply(ctx context.Context, c *api.Client, home string, s *stack.Stack, jobs
 		job := Job(s.Name, s.Environment, sc, s.Driver, rollout.NeedsConsul(jobs))
 		now, _, err := c.Jobs().Info(*job.ID, (&api.QueryOptions{}).WithContext(ctx))
 		switch {
-		case hasStatus(err, http.StatusNotFound):
+		case nomad.IsNotFound(err):
 		case err != nil:
 			return out, fmt.Errorf("reading job %q: %w", *job.ID, err)
 		case !fires(now, s.Name, s.Environment, sc.Name):
@@ -302,7 +301,7 @@ func removeJob(ctx context.Context, c *api.Client, stackName, env string, s *rec
 	err = rollout.Persist(ctx, 0, func(ctx context.Context) error {
 		job, _, err := c.Jobs().Info(s.JobID, (&api.QueryOptions{}).WithContext(ctx))
 		switch {
-		case hasStatus(err, http.StatusNotFound):
+		case nomad.IsNotFound(err):
 			free = true
 			return nil
 		case err != nil:
@@ -310,7 +309,7 @@ func removeJob(ctx context.Context, c *api.Client, stackName, env string, s *rec
 		case !fires(job, stackName, env, s.Name):
 			return nil
 		}
-		if _, _, err := c.Jobs().Deregister(s.JobID, true, (&api.WriteOptions{}).WithContext(ctx)); err != nil && !hasStatus(err, http.StatusNotFound) {
+		if _, _, err := c.Jobs().Deregister(s.JobID, true, (&api.WriteOptions{}).WithContext(ctx)); err != nil && !nomad.IsNotFound(err) {
 			return fmt.Errorf("removing job %q: %w", s.JobID, err)
 		}
 		free = true
@@ -329,7 +328,7 @@ func grant(ctx context.Context, c *api.Client, p acl.Policy) (bool, error) {
 	switch {
 	case noACLs(err):
 		return false, nil
-	case hasStatus(err, http.StatusForbidden):
+	case nomad.IsForbidden(err):
 		return false, &NeedsPolicyError{p, err}
 	}
 	return err == nil, err
@@ -337,9 +336,4 @@ func grant(ctx context.Context, c *api.Client, p acl.Policy) (bool, error) {
 
 func noACLs(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "ACL support disabled")
-}
-
-func hasStatus(err error, code int) bool {
-	var resp api.UnexpectedResponseError
-	return errors.As(err, &resp) && resp.StatusCode() == code
 }

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/acl"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 )
 
@@ -61,7 +61,7 @@ func (m Move) Check(ctx context.Context) error {
 func (m Move) read(ctx context.Context, id string) (*api.Job, error) {
 	job, _, err := m.Client.Jobs().Info(id, (&api.QueryOptions{}).WithContext(ctx))
 	switch {
-	case hasStatus(err, http.StatusNotFound):
+	case nomad.IsNotFound(err):
 		return nil, nil
 	case err != nil:
 		return nil, fmt.Errorf("reading job %q: %w", id, err)
@@ -111,7 +111,7 @@ func (m Move) one(ctx context.Context, from, to *record.Schedules, s *record.Sch
 		}
 		if free && m.Policy {
 			err := acl.RemoveNomadPolicy(ctx, m.Client, m.scope(m.FromStack, m.FromEnv).OfSchedule(s.JobID).Name)
-			if err != nil && !noACLs(err) && !hasStatus(err, http.StatusForbidden) && !hasStatus(err, http.StatusNotFound) {
+			if err != nil && !noACLs(err) && !nomad.IsForbidden(err) && !nomad.IsNotFound(err) {
 				return err
 			}
 		}

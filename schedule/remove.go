@@ -2,11 +2,11 @@ package schedule
 
 import (
 	"context"
-	"net/http"
 
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/acl"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -36,7 +36,7 @@ func RemoveAll(ctx context.Context, c *api.Client, home string, store *record.Sc
 			}
 			name := scope.OfSchedule(s.JobID).Name
 			switch err := acl.RemoveNomadPolicy(ctx, c, name); {
-			case hasStatus(err, http.StatusForbidden):
+			case nomad.IsForbidden(err):
 				left = append(left, name)
 			case err != nil && !noACLs(err):
 				return removed, left, err

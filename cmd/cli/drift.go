@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
 )
@@ -38,7 +39,7 @@ group that is scaled is no drift. With --detailed-exitcode the command ends with
 				return err
 			}
 			d := (&releaseFlags{}).deployer(cmd, clients, r.Stack(), r.Environment())
-			if err := redacting(ctx, d, clients); forbidden(err) {
+			if err := redacting(ctx, d, clients); nomad.IsForbidden(err) {
 				d.Rollout.Redact = hideAll // nothing is written, and what is secret cannot be known
 			} else if err != nil {
 				return err

@@ -8,17 +8,16 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/hashicorp/nomad/api"
 	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
@@ -185,7 +184,7 @@ func preparePlan(cmd *cobra.Command, s *stack.Stack, jobs []render.Job, partial 
 	if len(s.Secrets) > 0 {
 		d.Rollout.Redact, err = record.OpenSecrets(clients.Nomad, s.Name, s.Environment, nil).Redactor(ctx)
 		switch {
-		case forbidden(err): // which values are secret cannot be known: show none
+		case nomad.IsForbidden(err): // which values are secret cannot be known: show none
 			d.Rollout.Redact, d.Secrets, hidden = hideAll, nil, true
 		case err != nil && !errors.Is(err, record.ErrNotFound):
 			return nil, err
@@ -203,12 +202,6 @@ func preparePlan(cmd *cobra.Command, s *stack.Stack, jobs []render.Job, partial 
 	}
 	p.changes = p.plan.Changes()
 	return p, nil
-}
-
-// forbidden says that the token may not do what was asked of Nomad.
-func forbidden(err error) bool {
-	var refused api.UnexpectedResponseError
-	return errors.As(err, &refused) && refused.StatusCode() == http.StatusForbidden
 }
 
 // hideAll stands for a redactor when the secrets cannot be read.
