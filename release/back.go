@@ -16,8 +16,8 @@ import (
 	"github.com/drover-nomad/drover/rollout"
 )
 
-// changed says that the release has, or may have, changed the job.
-func changed(l record.Service) bool {
+// isChanged reports whether the release has changed the job, or may have.
+func isChanged(l record.Service) bool {
 	switch l.Step {
 	case record.StepPending, record.StepUnchanged, record.StepReverted:
 		return false
@@ -25,77 +25,153 @@ func changed(l record.Service) bool {
 	return true
 }
 
-// back brings what the release changed to what was there before, as far as
-// its policy says, and ends it: good is its state when all of it is back.
-//
-// What was pruned comes first, in the order of dependencies; then jobs get
-// their former spec, each after everything that depends on it; then jobs that
-// were not there are stopped. A job that somebody else has changed since is
-// theirs and stays.
-func (r *run) back(ctx context.Context, res *Result, good record.State) {
-	var again, former, stops []int
-	lines := r.journal.Services()
+// reversal is what a revert does with the lines of a release, by their index.
+type reversal struct {
+	recreate []int // pruned jobs: registered again
+	restore  []int // changed jobs: registered with their former spec
+	stop     []int // jobs that did not run before: stopped
+	settled  []int // pruned jobs that were stopped before: nothing to do
+}
+
+// all returns the lines that have to be reverted.
+func (rev reversal) all() []int { return slices.Concat(rev.recreate, rev.restore, rev.stop) }
+
+// reversalOf returns what a revert of a release does with its lines. With
+// failedOnly it reverts only the services that failed.
+func reversalOf(lines []record.Service, failedOnly bool) reversal {
+	var rev reversal
 	for i, l := range lines {
 		switch {
-		case !changed(l):
-		case r.head.OnFailure == OnFailureRevertService && good == record.Reverted && l.Step != record.StepFailed && l.Step != record.StepReverting:
+		case !isChanged(l):
+		case failedOnly && l.Step != record.StepFailed && l.Step != record.StepReverting:
 		case l.Change == record.ChangeStop && l.BeforeStopped:
-			r.stopped(i) // nothing of it ran
+			rev.settled = append(rev.settled, i)
 		case l.Change == record.ChangeStop:
-			again = append(again, i)
+			rev.recreate = append(rev.recreate, i)
 		case l.Before == "" || l.BeforeStopped:
-			stops = append(stops, i)
+			rev.stop = append(rev.stop, i)
 		default:
-			former = append(former, i)
+			rev.restore = append(rev.restore, i)
 		}
+	}
+	return rev
+}
+
+// remaining returns the last line of a reversal that is not reverted, as "SERVICE:
+// DETAIL"; "" if there is none. A job that another client changed does not count.
+func (rev reversal) remaining(lines []record.Service) string {
+	all := rev.all()
+	for i, l := range slices.Backward(lines) {
+		if slices.Contains(all, i) && l.Step != record.StepReverted && l.Outcome != string(rollout.Superseded) {
+			return fmt.Sprintf("%s: %s", l.Name, l.Detail)
+		}
+	}
+	return ""
+}
+
+// ending is how a release ends.
+type ending struct {
+	state  record.State
+	cause  rollout.Outcome
+	detail string
+}
+
+// endOfRevert returns how a release ends after a revert. good is its state if
+// everything is restored, and reverted is the result of the revert. remaining is
+// what reversal.remaining returns.
+func endOfRevert(head *record.Release, good record.State, reverted rollout.Result, remaining string, interrupted bool) ending {
+	outcome, cause := reverted.Outcome(), rollout.Outcome(head.Cause)
+	reason := (&Result{Result: reverted}).reason(outcome)
+	switch {
+	case outcome.OK() && failedOnly(head, good):
+		return ending{record.FailedState, cause, head.Detail}
+	case outcome.OK():
+		return ending{good, cause, head.Detail}
+	case interrupted || remaining != "":
+		// Resume and abort continue the revert.
+		if cause == "" && !interrupted {
+			cause = outcome // the release was aborted: this is what keeps it open
+		}
+		return ending{record.Reverting, cause, remaining}
+	case outcome == rollout.Superseded:
+		// Everything is restored but the jobs that another client changed.
+		return ending{good, outcome, reason}
+	}
+	return ending{record.RevertFailed, outcome, "back, but not healthy: " + reason}
+}
+
+// failedOnly reports whether a revert restores only the services that failed.
+func failedOnly(head *record.Release, good record.State) bool {
+	return head.OnFailure == OnFailureRevertService && good == record.Reverted
+}
+
+// back restores what the release changed, as far as its policy says, and ends it.
+// good is its state if everything is restored.
+//
+// Pruned jobs come first, in the order of dependencies; then jobs get their former
+// spec, each after everything that depends on it; then jobs that did not run
+// before are stopped. A job that another client has changed since stays as it is.
+func (r *run) back(ctx context.Context, res *Result, good record.State) {
+	rev := reversalOf(r.journal.Services(), failedOnly(r.head, good))
+	for _, i := range rev.settled {
+		r.stopped(i)
 	}
 	begun := time.Now()
 	var out rollout.Result
-	out.Services = append(out.Services, r.restore(ctx, again, false)...)
-	out.Services = append(out.Services, r.restore(ctx, former, true)...)
-	out.Services = append(out.Services, r.stop(ctx, stops)...)
+	out.Services = append(out.Services, r.restore(ctx, rev.recreate, false)...)
+	out.Services = append(out.Services, r.restore(ctx, rev.restore, true)...)
+	out.Services = append(out.Services, r.stop(ctx, rev.stop)...)
 	out.Elapsed = time.Since(begun)
 	res.Back = &out
 
-	cause, detail := rollout.Outcome(r.head.Cause), r.head.Detail
-	outcome := out.Outcome()
-	wctx, cancel := r.writing(ctx, outcome)
+	wctx, cancel := r.writing(ctx, out.Outcome())
 	defer cancel()
-	var left string // a job that is not back
-	for i, l := range r.journal.Services() {
-		if (slices.Contains(again, i) || slices.Contains(former, i) || slices.Contains(stops, i)) && l.Step != record.StepReverted && l.Outcome != string(rollout.Superseded) {
-			left = fmt.Sprintf("%s: %s", l.Name, l.Detail)
-		}
-	}
-	switch {
-	case outcome.OK() && r.head.OnFailure == OnFailureRevertService && good == record.Reverted:
-		_ = r.end(wctx, res, record.FailedState, cause, detail)
-	case outcome.OK():
-		if r.end(wctx, res, good, cause, detail) == nil {
-			r.trimSecrets(wctx, good)
-		}
-	case ctx.Err() != nil || left != "":
-		// Still on its way back: resume and abort go on with that.
-		if cause == "" && ctx.Err() == nil {
-			cause = outcome // given up, not failed: this is what keeps it
-		}
-		_ = r.end(wctx, res, record.Reverting, cause, left)
-	case outcome == rollout.Superseded:
-		// Everything is back but what is somebody else's now.
-		_ = r.end(wctx, res, good, outcome, (&Result{Result: out}).reason(outcome))
-	default:
-		_ = r.end(wctx, res, record.RevertFailed, outcome, "back, but not healthy: "+(&Result{Result: out}).reason(outcome))
+	end := endOfRevert(r.head, good, out, rev.remaining(r.journal.Services()), ctx.Err() != nil)
+	if r.end(wctx, res, end.state, end.cause, end.detail) == nil && out.Outcome().OK() && end.state == good {
+		r.trimSecrets(wctx, good)
 	}
 }
 
-// standing is how a job is now, seen from its line.
+// standing is which version of a job is registered now, seen from its line.
 type standing int
 
 const (
 	atSpec    standing = iota // what the release registered
 	atBefore                  // what was there before
-	elsewhere                 // something else: it is somebody else's
+	elsewhere                 // another client has changed it
 )
+
+// standingOf compares a job with its line by presence and index. It reports false
+// where only a comparison of the specs can tell. job is nil where Nomad has none.
+func standingOf(l record.Service, job *api.Job) (st standing, decided bool) {
+	there := job != nil
+	stopped := there && deref(job.Stop)
+	index := uint64(0)
+	if there {
+		index = deref(job.JobModifyIndex)
+	}
+	switch {
+	case there && l.Index > 0 && index == l.Index && l.Step != record.StepReverting:
+		return atSpec, true
+	case index == l.Planned && l.Step != record.StepPruning:
+		return atBefore, true // no registration has arrived
+	case !there && (l.Change == record.ChangeStop || l.Step == record.StepSubmitting):
+		return atSpec, true // the release pruned it, or purged it to create it again
+	case !there && l.Before == "":
+		return atBefore, true
+	case !there && l.Completed != nil && l.Completed.Spec == l.Spec:
+		return atSpec, true // it ran to its end, and Nomad collected it
+	case !there:
+		return elsewhere, true
+	case stopped && (l.Change == record.ChangeStop || l.Before == "" && l.Step == record.StepReverting || l.Step == record.StepSubmitting):
+		return atSpec, true // it is about to be purged
+	case stopped && l.BeforeStopped:
+		return atBefore, true
+	case stopped:
+		return elsewhere, true
+	}
+	return elsewhere, false
+}
 
 // standing compares the job in Nomad with the line, by index where that is
 // known and by a plan (POST /v1/job/:id/plan) where it is not.
@@ -114,35 +190,17 @@ func (r *run) stands(ctx context.Context, l record.Service) (standing, error) {
 	if err != nil && !nomad.IsNotFound(err) {
 		return elsewhere, fmt.Errorf("reading job %q: %w", l.JobID, err)
 	}
-	there := err == nil
-	stopped := there && deref(job.Stop)
-	index := uint64(0)
-	if there {
-		index = deref(job.JobModifyIndex)
+	if err != nil {
+		job = nil
 	}
-	switch {
-	case there && l.Index > 0 && index == l.Index && l.Step != record.StepReverting:
-		return atSpec, nil
-	case index == l.Planned && l.Step != record.StepPruning:
-		return atBefore, nil // nothing has arrived
-	case !there && (l.Change == record.ChangeStop || l.Step == record.StepSubmitting):
-		return atSpec, nil // gone: pruned by us, or purged by us to be created again
-	case !there && l.Before == "":
-		return atBefore, nil
-	case !there && l.Completed != nil && l.Completed.Spec == l.Spec:
-		return atSpec, nil // it ran to its end, and Nomad collected it
-	case !there:
-		return elsewhere, nil
-	case stopped && (l.Change == record.ChangeStop || l.Before == "" && l.Step == record.StepReverting || l.Step == record.StepSubmitting):
-		return atSpec, nil // on its way to be purged
-	case stopped && l.BeforeStopped:
-		return atBefore, nil
+	if st, decided := standingOf(l, job); decided {
+		return st, nil
 	}
 	for _, try := range []struct {
 		digest string
 		is     standing
 	}{{l.Before, atBefore}, {l.Spec, atSpec}} {
-		if try.digest == "" || stopped {
+		if try.digest == "" {
 			continue
 		}
 		j, err := r.spec(ctx, try.digest)
@@ -280,16 +338,7 @@ func (r *run) restoreTarget(ctx context.Context, target string, jobs []render.Jo
 	}
 	opts.Done = func(_ context.Context, s rollout.Submission, res rollout.ServiceResult) {
 		r.journal.Note(at(s.Job), func(l *record.Service) {
-			l.Outcome, l.Detail = string(res.Outcome), res.Detail
-			if !res.Submitted {
-				l.Index = s.JobModifyIndex
-			}
-			// One that is there and not healthy is back all the same; of one that
-			// was not followed to its end nothing is known.
-			known := res.Outcome != rollout.Cancelled && res.Outcome != rollout.Unreachable && res.Outcome != rollout.AwaitPromotion
-			if res.Outcome.OK() || res.Submitted && known {
-				l.Step, l.Ended = record.StepReverted, time.Now().UTC()
-			}
+			recordReverted(l, s.JobModifyIndex, res)
 			r.complete(l, res, l.Before)
 		})
 	}
@@ -307,18 +356,41 @@ func (r *run) restoreTarget(ctx context.Context, target string, jobs []render.Jo
 	}), refused, nil
 }
 
-// stays is the result of a job that does not go back.
+// recordReverted sets the outcome and the step of a line after its former spec was
+// rolled out. A job that is registered and not healthy is reverted all the same;
+// one that was not followed to its end is not. index is the JobModifyIndex that the
+// plan saw.
+func recordReverted(l *record.Service, index uint64, res rollout.ServiceResult) {
+	l.Outcome, l.Detail = string(res.Outcome), res.Detail
+	if !res.Submitted {
+		l.Index = index
+	}
+	followed := res.Outcome != rollout.Cancelled && res.Outcome != rollout.Unreachable && res.Outcome != rollout.AwaitPromotion
+	if res.Outcome.OK() || res.Submitted && followed {
+		l.Step, l.Ended = record.StepReverted, time.Now().UTC()
+	}
+}
+
+// stays records that a job is not reverted, because of err or because another
+// client has changed it, and returns its result.
 func (r *run) stays(ctx context.Context, i int, l record.Service, err error) *rollout.ServiceResult {
-	out := &rollout.ServiceResult{Service: l.Name, JobID: l.JobID, Outcome: rollout.Superseded, Detail: "not brought back: somebody else has changed the job"}
+	out := unreverted(l, err, ctx.Err() != nil)
+	r.journal.Note(i, func(l *record.Service) { l.Outcome, l.Detail = string(out.Outcome), out.Detail })
+	return &out
+}
+
+// unreverted returns the result of a job that is not reverted. err is nil if
+// another client has changed it.
+func unreverted(l record.Service, err error, interrupted bool) rollout.ServiceResult {
+	out := rollout.ServiceResult{Service: l.Name, JobID: l.JobID, Outcome: rollout.Superseded, Detail: "not brought back: somebody else has changed the job"}
 	switch {
-	case ctx.Err() != nil:
+	case interrupted:
 		out.Outcome, out.Detail = rollout.Cancelled, "not brought back"
 	case err != nil && rollout.Unanswered(err):
 		out.Outcome, out.Detail = rollout.Unreachable, "not brought back: "+err.Error()
 	case err != nil:
 		out.Outcome, out.Detail = rollout.Failed, "not brought back: "+err.Error()
 	}
-	r.journal.Note(i, func(l *record.Service) { l.Outcome, l.Detail = string(out.Outcome), out.Detail })
 	return out
 }
 

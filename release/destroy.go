@@ -139,7 +139,7 @@ func (d *Deployer) planDestroy(ctx context.Context, req Request) (*Plan, error) 
 			parts[l.Target] = part
 			p.Parts = slices.Insert(p.Parts, 0, part) // the last target first
 		}
-		if left(l).runs {
+		if l.Leftover().Runs {
 			f := formerOf(l)
 			f.Stopped = true
 			part.former = append(part.former, f)
@@ -160,7 +160,7 @@ func (req Request) recorded() bool { return !req.KeepRestarts && req.Kind != Kin
 
 // running reports whether the last release runs any of what a destroy selects.
 func (p *Plan) running() bool {
-	return slices.ContainsFunc(p.lines, func(l record.Service) bool { return p.req.Only.has(l) && left(l).runs })
+	return slices.ContainsFunc(p.lines, func(l record.Service) bool { return p.req.Only.has(l) && l.Leftover().Runs })
 }
 
 // ends reports whether the plan is a destroy that the record does not show yet.
@@ -183,7 +183,7 @@ func (p *Plan) Absent() []string {
 	var out []string
 	for _, l := range p.lines {
 		spared := slices.ContainsFunc(p.spared, func(j ForeignJob) bool { return j.Target == l.Target && j.JobID == l.JobID && j.Service == l.Name })
-		if p.req.Only.has(l) && left(l).runs && !there[p.key(l)] && !spared {
+		if p.req.Only.has(l) && l.Leftover().Runs && !there[p.key(l)] && !spared {
 			out = append(out, render.Job{Service: l.Name, Target: l.Target}.Name())
 		}
 	}

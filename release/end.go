@@ -32,37 +32,51 @@ func (r *run) finish(ctx context.Context, res *Result, outcome rollout.Outcome) 
 		r.lost(wctx, res, err)
 		return
 	}
-	detail := res.reason(outcome)
+	state, detail := stateAfter(outcome, ctx.Err() != nil, r.head.OnFailure), res.reason(outcome)
 	switch {
-	case outcome.OK():
-		if state := r.goal(); r.end(wctx, res, state, "", "") == nil {
+	case state == record.Done:
+		state = successState(r.head.Kind, r.journal.Services())
+		if r.end(wctx, res, state, "", "") == nil {
 			if state == record.Done { // secrets outlive a destroy
 				r.trimSecrets(wctx, state)
 			}
 			r.tag(wctx)
 			r.tidy(wctx)
 		}
-	case outcome == rollout.AwaitPromotion:
-		_ = r.end(wctx, res, record.NeedsPromotion, outcome, detail)
-	case outcome == rollout.AwaitApproval:
-		_ = r.end(wctx, res, record.NeedsApproval, outcome, detail)
-	case outcome == rollout.Unreachable:
-		// What cannot be reached has not failed, and could not go back either.
-		_ = r.end(wctx, res, record.Interrupted, outcome, detail)
-	case ctx.Err() != nil:
-		_ = r.end(wctx, res, record.Interrupted, "", "")
-	case r.head.OnFailure == OnFailureStop:
-		_ = r.end(wctx, res, record.FailedState, outcome, detail)
-	default:
-		if r.end(wctx, res, record.Reverting, outcome, detail) == nil {
+	case state == record.Interrupted && outcome != rollout.Unreachable:
+		_ = r.end(wctx, res, state, "", "")
+	case state == record.Reverting:
+		if r.end(wctx, res, state, outcome, detail) == nil {
 			r.back(ctx, res, record.Reverted)
 		}
+	default:
+		_ = r.end(wctx, res, state, outcome, detail)
 	}
 }
 
-// goal returns the state of a release that has succeeded.
-func (r *run) goal() record.State {
-	if r.head.Kind == KindDestroy && !slices.ContainsFunc(r.journal.Services(), record.Service.Runs) {
+// stateAfter returns the state of a release after its rollout: Done, one in which
+// it can be resumed, FailedState, or Reverting. A cluster that cannot be reached
+// has not failed, and could not be reverted either.
+func stateAfter(outcome rollout.Outcome, interrupted bool, onFailure string) record.State {
+	switch {
+	case outcome.OK():
+		return record.Done
+	case outcome == rollout.AwaitPromotion:
+		return record.NeedsPromotion
+	case outcome == rollout.AwaitApproval:
+		return record.NeedsApproval
+	case outcome == rollout.Unreachable, interrupted:
+		return record.Interrupted
+	case onFailure == OnFailureStop:
+		return record.FailedState
+	}
+	return record.Reverting
+}
+
+// successState returns the state of a release of that kind that has succeeded:
+// Destroyed if it is a destroy that left no job running.
+func successState(kind string, lines []record.Service) record.State {
+	if kind == KindDestroy && !slices.ContainsFunc(lines, record.Service.Runs) {
 		return record.Destroyed
 	}
 	return record.Done

@@ -188,7 +188,7 @@ func (d *Deployer) head(p *Plan, state record.State) *record.Release {
 		Number: number(p.last) + 1, Stack: d.Releases.Stack(), Environment: d.Releases.Environment(),
 		Version: p.req.Version, AppVersion: p.req.AppVersion, Kind: p.req.Kind, Of: p.req.Of, DNS: p.req.DNS,
 		By: d.Holder, Message: p.req.Message, Drover: d.Drover,
-		State: state, Started: time.Now().UTC(), OnFailure: p.onFailure(), Keep: d.keep(p.last), Owner: newOwner(),
+		State: state, Started: time.Now().UTC(), OnFailure: failurePolicy(p.req.OnFailure, p.last), Keep: d.keep(p.last), Owner: newOwner(),
 	}
 }
 
@@ -278,13 +278,14 @@ func recordWave(w *stack.Wave) (record.Wave, error) {
 	return record.Wave{Name: w.Name, Gate: gate}, nil
 }
 
-// onFailure is the policy: with nothing good to go back to, what failed is
-// better left to be looked at.
-func (p *Plan) onFailure() string {
+// failurePolicy returns what happens when a service fails: what was asked for, or
+// else a revert if the last release left something good to restore. last may be
+// nil.
+func failurePolicy(asked string, last *record.Release) string {
 	switch {
-	case p.req.OnFailure != "":
-		return p.req.OnFailure
-	case p.last != nil && (p.last.State == record.Done || p.last.State == record.Reverted || p.last.State == record.Aborted):
+	case asked != "":
+		return asked
+	case last != nil && (last.State == record.Done || last.State == record.Reverted || last.State == record.Aborted):
 		return OnFailureRevertRelease
 	}
 	return OnFailureStop
@@ -302,8 +303,8 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 	var asks []int // lines whose former spec has to be read from Nomad
 	add := func(l record.Service, former bool) {
 		if l.Planned > 0 && former {
-			if lo := left(was[p.key(l)]); lo.digest != "" && lo.index == l.Planned {
-				l.Before = lo.digest
+			if lo := was[p.key(l)].Leftover(); lo.Digest != "" && lo.Index == l.Planned {
+				l.Before = lo.Digest
 			} else {
 				asks = append(asks, len(lines))
 			}
@@ -315,7 +316,7 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 			c := part.changes[i]
 			l := line(j)
 			l.Wave, l.Planned, l.Spec = part.Wave, c.Index, part.digests[i]
-			l.BeforeCounts = left(was[p.key(l)]).counts
+			l.BeforeCounts = was[p.key(l)].Leftover().Counts
 			if rollout.RunsToCompletion(j.Job) {
 				l.Completed = completionOf(was[p.key(l)])
 			}
@@ -341,7 +342,7 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 			add(record.Service{
 				Target: part.Target, Name: c.Service, JobID: c.JobID, Namespace: c.Namespace, Region: c.Region, Wave: part.Wave,
 				DependsOn: old.DependsOn, Secrets: old.Secrets, BeforeSecrets: secretsLeft(old), Timeout: old.Timeout, PlacementTimeout: old.PlacementTimeout, Change: record.ChangeStop, Planned: c.Index, Step: record.StepPending,
-				BeforeCounts: left(old).counts,
+				BeforeCounts: old.Leftover().Counts,
 			}, true)
 		}
 	}
@@ -364,26 +365,34 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 	return lines, append(blobs, former...), err
 }
 
-// carried are the services of the last release that a partial one leaves as
-// they are.
+// carried returns the lines of the last release that a partial one keeps as they
+// are: those of jobs that run, and that lines do not have.
 func (p *Plan) carried(lines []record.Service) []record.Service {
+	taken := map[jobKey]bool{}
+	for _, l := range lines {
+		taken[p.key(l)] = true
+	}
 	var out []record.Service
 	for _, l := range p.lines {
-		lo := left(l)
-		if p.req.Kind == KindDestroy && p.req.Only.has(l) {
-			continue
+		destroyed := p.req.Kind == KindDestroy && p.req.Only.has(l)
+		forgotten := slices.Contains(p.req.Forget, l.Target)
+		if k := p.key(l); l.Leftover().Runs && !destroyed && !forgotten && !p.moved[k] && !taken[k] {
+			out = append(out, carryOver(l))
 		}
-		if !lo.runs || p.moved[p.key(l)] || slices.Contains(p.req.Forget, l.Target) || slices.ContainsFunc(lines, func(n record.Service) bool { return p.key(n) == p.key(l) }) {
-			continue
-		}
-		l.Secrets, l.BeforeSecrets, l.Renewed = secretsLeft(l), secretsLeft(l), nil
-		l.Change, l.Step, l.Wave, l.Outcome, l.Detail = record.ChangeNone, record.StepUnchanged, 0, "", ""
-		l.Spec, l.Before, l.BeforeStopped, l.Planned, l.Index = lo.digest, lo.digest, false, lo.index, lo.index
-		l.Counts, l.BeforeCounts = lo.counts, lo.counts
-		l.Started, l.Ended = time.Time{}, time.Time{}
-		out = append(out, l)
 	}
 	return out
+}
+
+// carryOver returns the line by which the next release records a job that it does
+// not touch: l is its line in the last release, which left the job running.
+func carryOver(l record.Service) record.Service {
+	left := l.Leftover()
+	l.Secrets, l.BeforeSecrets, l.Renewed = secretsLeft(l), secretsLeft(l), nil
+	l.Change, l.Step, l.Wave, l.Outcome, l.Detail = record.ChangeNone, record.StepUnchanged, 0, "", ""
+	l.Spec, l.Before, l.BeforeStopped, l.Planned, l.Index = left.Digest, left.Digest, false, left.Index, left.Index
+	l.Counts, l.BeforeCounts = left.Counts, left.Counts
+	l.Started, l.Ended = time.Time{}, time.Time{}
+	return l
 }
 
 // walk goes forward, and back when that is the policy. It ends at once when
@@ -564,7 +573,7 @@ func (r *run) after(target string, s rollout.Submission, index uint64) {
 func (r *run) done(target string, s rollout.Submission, res rollout.ServiceResult) {
 	if j, _ := r.begun(); j != nil {
 		j.Note(r.index[r.plan.jobKey(target, s.Job)], func(l *record.Service) {
-			done(l, res)
+			recordOutcome(l, res)
 			r.complete(l, res, l.Spec)
 		})
 	}
@@ -577,8 +586,9 @@ func (r *run) complete(l *record.Service, res rollout.ServiceResult, spec string
 	}
 }
 
-// done notes how a service came out.
-func done(l *record.Service, res rollout.ServiceResult) {
+// recordOutcome sets the outcome and the step of a line after its rollout. A
+// service that was not followed to its end keeps its step.
+func recordOutcome(l *record.Service, res rollout.ServiceResult) {
 	l.Outcome, l.Detail = string(res.Outcome), res.Detail
 	switch res.Outcome {
 	case rollout.Deployed, rollout.Unchanged:
@@ -587,7 +597,7 @@ func done(l *record.Service, res rollout.ServiceResult) {
 			l.Step = record.StepUnchanged
 		}
 	case rollout.Skipped, rollout.Cancelled, rollout.AwaitPromotion, rollout.Unreachable:
-		return // where it is
+		return
 	default:
 		if l.Step == record.StepSubmitted {
 			l.Step = record.StepFailed
@@ -643,21 +653,28 @@ func (r *run) prune(ctx context.Context, res *Result) ([]string, rollout.Outcome
 	return gone, outcome
 }
 
+// pruneFailed records that a job was not stopped.
 func (r *run) pruneFailed(ctx context.Context, i int, l record.Service, err error) rollout.ServiceResult {
-	out := rollout.ServiceResult{Service: l.Name, JobID: l.JobID, Outcome: rollout.Failed, Detail: "not stopped: " + err.Error()}
-	var refusal *rollout.Refusal
-	switch {
-	case ctx.Err() != nil:
-		out.Outcome = rollout.Cancelled
-	case errors.As(err, &refusal):
-		out.Outcome = refusal.Outcome
-	case errors.Is(err, record.ErrTakenOver), errors.Is(err, record.ErrLocked):
-		out.Outcome = rollout.Superseded
-	case rollout.Unanswered(err):
-		out.Outcome = rollout.Unreachable
-	}
+	out := rollout.ServiceResult{Service: l.Name, JobID: l.JobID, Outcome: pruneOutcome(err, ctx.Err() != nil), Detail: "not stopped: " + err.Error()}
 	r.journal.Note(i, func(l *record.Service) { l.Outcome, l.Detail = string(out.Outcome), out.Detail })
 	return out
+}
+
+// pruneOutcome returns the outcome of a job that could not be stopped because of
+// err.
+func pruneOutcome(err error, interrupted bool) rollout.Outcome {
+	var refusal *rollout.Refusal
+	switch {
+	case interrupted:
+		return rollout.Cancelled
+	case errors.As(err, &refusal):
+		return refusal.Outcome
+	case errors.Is(err, record.ErrTakenOver), errors.Is(err, record.ErrLocked):
+		return rollout.Superseded
+	case rollout.Unanswered(err):
+		return rollout.Unreachable
+	}
+	return rollout.Failed
 }
 
 // persist asks a Nomad that does not answer again, for as long as a deploy does.

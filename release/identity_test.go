@@ -25,7 +25,7 @@ func jobAt(service, target, id, namespace, region string) render.Job {
 	return render.Job{Service: service, Target: target, Job: job}
 }
 
-func TestDrop_SameJobWrittenOtherwise(t *testing.T) {
+func TestAddFormer_SameJobWrittenOtherwise(t *testing.T) {
 	t.Parallel()
 	defaults := nomad.Defaults{Region: "global", Namespace: "team"}
 	for name, tt := range map[string]struct {
@@ -47,7 +47,7 @@ func TestDrop_SameJobWrittenOtherwise(t *testing.T) {
 				lines: []record.Service{{Name: "api", JobID: "api", Namespace: tt.recorded[0], Region: tt.recorded[1],
 					Step: record.StepDone, Spec: "digest"}},
 			}
-			p.drop()
+			p.addFormer()
 			if got := len(p.Parts[0].former) > 0; got != tt.stops {
 				t.Errorf("the recorded job stops: got %t, want %t", got, tt.stops)
 			}

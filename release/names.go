@@ -149,9 +149,9 @@ func (d *Deployer) namesIn(ctx context.Context, releases *record.Releases) (*rec
 	if err != nil {
 		return nil, nil, err
 	}
-	lines = slices.DeleteFunc(lines, func(l record.Service) bool { return !left(l).runs })
+	lines = slices.DeleteFunc(lines, func(l record.Service) bool { return !l.Leftover().Runs })
 	other := Deployer{Releases: releases}
-	specs, err := other.specs(ctx, lines, func(l record.Service) []string { return []string{left(l).digest} })
+	specs, err := other.specs(ctx, lines, func(l record.Service) []string { return []string{l.Leftover().Digest} })
 	if err != nil {
 		return nil, nil, err
 	}
@@ -161,7 +161,7 @@ func (d *Deployer) namesIn(ctx context.Context, releases *record.Releases) (*rec
 	}
 	out := map[string][]claimedName{}
 	for _, l := range lines {
-		if job := specs[left(l).digest].Job; job != nil {
+		if job := specs[l.Leftover().Digest].Job; job != nil {
 			out[l.JobID] = append(out[l.JobID], namesOf(job, targetNamed(req.Targets, l.Target))...)
 		}
 	}

@@ -126,20 +126,47 @@ type suspect struct {
 // created by another client.
 func (s suspect) recreated() bool { return s.left > 0 && s.created > s.left }
 
+// ownership is what a plan may do with a suspect.
+type ownership int
+
+const (
+	ownedByStack    ownership = iota // the plan may change it
+	ownedByOther                     // another record owns it: the plan must not change it
+	ownedByNone                      // no newest release runs it: an older one may have made it
+	sparedForOther                   // another record owns it: the plan does not stop it
+	sparedRecreated                  // another client created it: the plan does not stop it
+)
+
+// ownership decides by the records whose job this is. An identical job that no
+// record has becomes the stack's.
+func (s suspect) ownership() ownership {
+	switch other := s.owner != nil && (s.owner.Exact || !s.runs); {
+	case other && s.stop:
+		return sparedForOther
+	case other:
+		return ownedByOther
+	case s.stop && s.recreated():
+		return sparedRecreated
+	case s.runs || s.stop || s.same:
+		return ownedByStack
+	}
+	return ownedByNone
+}
+
 // suspects returns the registered jobs of the plan that are not at the
 // JobModifyIndex that the newest release left.
 func (p *Plan) suspects() []suspect {
-	newest := map[jobKey]leftover{}
+	newest := map[jobKey]record.Leftover{}
 	for _, l := range p.lines {
-		newest[p.key(l)] = left(l)
+		newest[p.key(l)] = l.Leftover()
 	}
 	var out []suspect
 	add := func(s suspect) {
 		lo := newest[s.key]
 		if p.last != nil && !p.last.State.Open() { // one that is open may not know what it created
-			s.left = lo.index
+			s.left = lo.Index
 		}
-		if s.runs = lo.runs; s.index > 0 && !(lo.runs && lo.index == s.index) && !p.moved[s.key] {
+		if s.runs = lo.Runs; s.index > 0 && !(lo.Runs && lo.Index == s.index) && !p.moved[s.key] {
 			out = append(out, s)
 		}
 	}
@@ -179,19 +206,18 @@ func (d *Deployer) own(ctx context.Context, p *Plan) error {
 	var unowned []suspect
 	spared := map[jobKey]bool{}
 	for _, s := range suspects {
-		switch {
-		case s.owner != nil && (s.owner.Exact || !s.runs):
+		switch s.ownership() {
+		case ownedByOther:
 			s.Owner = s.owner
-			if s.stop {
-				p.spared, spared[s.key] = append(p.spared, s.ForeignJob), true
-			} else {
-				p.foreign = append(p.foreign, s.ForeignJob)
-			}
-		case s.stop && s.recreated():
+			p.foreign = append(p.foreign, s.ForeignJob)
+		case sparedForOther:
+			s.Owner = s.owner
 			p.spared, spared[s.key] = append(p.spared, s.ForeignJob), true
-		case s.runs || s.stop || s.same: // an identical job of no record becomes the stack's
-		default:
+		case sparedRecreated:
+			p.spared, spared[s.key] = append(p.spared, s.ForeignJob), true
+		case ownedByNone:
 			unowned = append(unowned, s)
+		case ownedByStack:
 		}
 	}
 	if len(spared) > 0 {
@@ -313,7 +339,7 @@ func (d *Deployer) madeBefore(ctx context.Context, p *Plan, jobs []suspect) (map
 			return nil, err
 		}
 		for _, l := range lines {
-			if ours(l) {
+			if isManaged(l) {
 				made[p.key(l)] = true
 			}
 		}

@@ -1,6 +1,7 @@
 package release
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -225,7 +226,7 @@ func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 		}
 	}
 	p.runs = p.lines
-	if err := p.partition(); err != nil {
+	if p.Parts, err = assignWaves(req.Jobs, req.Waves); err != nil {
 		return nil, err
 	}
 	p.knows(req.Targets)
@@ -235,7 +236,7 @@ func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 	if err := p.distinct(); err != nil {
 		return nil, err
 	}
-	p.drop()
+	p.addFormer()
 	if err := d.retire(ctx, p); err != nil {
 		return nil, err
 	}
@@ -306,10 +307,12 @@ func (d *Deployer) open(ctx context.Context, r *record.Release) error {
 	return &OpenError{Release: r}
 }
 
-// partition sorts the jobs into waves and targets.
-func (p *Plan) partition() error {
+// assignWaves groups jobs by the wave that names them and by target. It orders
+// the parts by wave, then by target, and keeps the order of the jobs. It returns an
+// error for a job that no wave names.
+func assignWaves(jobs []render.Job, waves []*stack.Wave) ([]*Part, error) {
 	waveOf := map[key]int{}
-	for i, w := range p.req.Waves {
+	for i, w := range waves {
 		for _, m := range w.Members {
 			waveOf[key{m.Target, m.Service}] = i
 		}
@@ -319,25 +322,23 @@ func (p *Plan) partition() error {
 		target string
 	}
 	parts := map[place]*Part{}
-	for _, j := range p.req.Jobs {
+	var out []*Part
+	for _, j := range jobs {
 		w, ok := waveOf[key{j.Target, j.Service}]
 		if !ok {
-			return fmt.Errorf("service %s is in no wave", j.Name())
+			return nil, fmt.Errorf("service %s is in no wave", j.Name())
 		}
 		at := place{w, j.Target}
 		if parts[at] == nil {
 			parts[at] = &Part{Wave: w, Target: j.Target}
-			p.Parts = append(p.Parts, parts[at])
+			out = append(out, parts[at])
 		}
 		parts[at].Jobs = append(parts[at].Jobs, j)
 	}
-	slices.SortStableFunc(p.Parts, func(a, b *Part) int {
-		if a.Wave != b.Wave {
-			return a.Wave - b.Wave
-		}
-		return strings.Compare(a.Target, b.Target)
+	slices.SortStableFunc(out, func(a, b *Part) int {
+		return cmp.Or(cmp.Compare(a.Wave, b.Wave), strings.Compare(a.Target, b.Target))
 	})
-	return nil
+	return out, nil
 }
 
 // dial makes the clients of every target that is needed.
@@ -361,9 +362,10 @@ func (d *Deployer) dial(ctx context.Context, p *Plan) error {
 	})
 }
 
-// drop finds what the last release left and this one does not have: it stops
-// in the last part of its target.
-func (p *Plan) drop() {
+// addFormer adds the jobs that the last release left and that this one does not
+// have to the last part of their target, which stops them. A partial request stops
+// none.
+func (p *Plan) addFormer() {
 	wanted := map[jobKey]bool{}
 	lastPart := map[string]*Part{}
 	for _, part := range p.Parts {
@@ -374,7 +376,7 @@ func (p *Plan) drop() {
 	}
 	for _, l := range p.lines {
 		part := lastPart[l.Target]
-		if !p.req.Partial && part != nil && left(l).runs && !wanted[p.key(l)] {
+		if !p.req.Partial && part != nil && l.Leftover().Runs && !wanted[p.key(l)] {
 			part.former = append(part.former, formerOf(l))
 		}
 	}
@@ -500,7 +502,7 @@ func (p *Plan) distinct() error {
 func (p *Plan) released() map[jobKey]map[string]int {
 	out := map[jobKey]map[string]int{}
 	for _, l := range p.runs {
-		counts := left(l).counts
+		counts := l.Leftover().Counts
 		if l.Step == record.StepSubmitting { // if it has not arrived, these are to be changed
 			counts = l.BeforeCounts
 		}
@@ -538,9 +540,9 @@ func packJob(job *api.Job, hcl, file string) (record.Packed, error) {
 	return packed, err
 }
 
-// ours says that a line proves that the job was made, or taken over, by the
-// stack and is not gone since.
-func ours(l record.Service) bool {
+// isManaged reports whether the line proves that the stack created or adopted the
+// job, and has not removed it since.
+func isManaged(l record.Service) bool {
 	switch l.Step {
 	case record.StepPending, record.StepReverted:
 		return l.Planned > 0
@@ -548,17 +550,4 @@ func ours(l record.Service) bool {
 		return false
 	}
 	return true
-}
-
-// leftover is what a release left of a job.
-type leftover struct {
-	runs   bool           // there should be such a job
-	digest string         // of its spec, "" when it is not known
-	counts map[string]int // that the stack asked for, see record.Service.Counts
-	index  uint64         // its JobModifyIndex then, 0 when it is not known
-}
-
-func left(l record.Service) leftover {
-	lo := l.Leftover()
-	return leftover{lo.Runs, lo.Digest, lo.Counts, lo.Index}
 }

@@ -51,7 +51,7 @@ func (inv *Inventory) Read(ctx context.Context, head *record.Release, keep func(
 	var expected []record.Service
 	var digests []string
 	for _, l := range lines {
-		runs, digest := expects(head, l)
+		runs, digest := isExpected(head, l)
 		if !runs {
 			continue
 		}
@@ -97,9 +97,9 @@ func (inv *Inventory) Read(ctx context.Context, head *record.Release, keep func(
 
 // expects reports whether there should be a job after a release, and the digest
 // of its spec, "" when that is not known.
-func expects(h *record.Release, l record.Service) (runs bool, digest string) {
-	if lo := left(l); lo.runs {
-		return true, lo.digest
+func isExpected(h *record.Release, l record.Service) (runs bool, digest string) {
+	if lo := l.Leftover(); lo.Runs {
+		return true, lo.Digest
 	}
 	// What it is still to create, or failed to.
 	pending := l.Change == record.ChangeCreate && l.Spec != "" && l.Step == record.StepPending

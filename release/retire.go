@@ -79,16 +79,12 @@ func (d *Deployer) retire(ctx context.Context, p *Plan) error {
 		}
 		i := slices.IndexFunc(p.req.Targets, func(now *stack.Target) bool { return now.Name == t.Name })
 		lines := slices.DeleteFunc(slices.Clone(p.lines), func(l record.Service) bool {
-			if l.Target != t.Name || !ours(l) {
-				return true
-			}
-			stops := left(l).runs && !p.req.Partial && !planned[t.Name]
-			return !stops && (i >= 0 || !p.plans(l))
+			return l.Target != t.Name || !p.retires(l, planned[t.Name], i < 0)
 		})
 		switch {
 		case i < 0:
 			p.retired = append(p.retired, t)
-		case cluster(t) != cluster(p.req.Targets[i]) && slices.ContainsFunc(p.lines, func(l record.Service) bool { return l.Target == t.Name && left(l).runs }):
+		case cluster(t) != cluster(p.req.Targets[i]) && slices.ContainsFunc(p.lines, func(l record.Service) bool { return l.Target == t.Name && l.Leftover().Runs }):
 			return &RelocatedError{Target: t.Name, Was: cluster(t), Now: cluster(p.req.Targets[i])}
 		}
 		if i < 0 && slices.Contains(p.req.Forget, t.Name) {
@@ -105,7 +101,18 @@ func (d *Deployer) retire(ctx context.Context, p *Plan) error {
 	return nil
 }
 
-// plans says that a job of that ID is planned, wherever.
+// retires reports whether the release has to look after a job that the last release
+// left in its target: it stops the job, or the job may be one that is planned under
+// the name of another target. planned reports whether the release plans anything in
+// the target, removed whether the environment lost the target.
+func (p *Plan) retires(l record.Service, planned, removed bool) bool {
+	if !isManaged(l) {
+		return false
+	}
+	return l.Leftover().Runs && !p.req.Partial && !planned || removed && p.plans(l)
+}
+
+// plans reports whether a job of that ID is planned in any target.
 func (p *Plan) plans(l record.Service) bool {
 	return slices.ContainsFunc(p.req.Jobs, func(j render.Job) bool {
 		now, was := p.jobKey(j.Target, j.Job), p.key(l)
@@ -144,7 +151,7 @@ func (d *Deployer) retireTarget(ctx context.Context, p *Plan, t *stack.Target, l
 		switch {
 		case same[i] != nil:
 			p.moved[*same[i]], p.moved[p.key(l)] = true, true
-		case !p.req.Partial && left(l).runs:
+		case !p.req.Partial && l.Leftover().Runs:
 			part.former = append(part.former, formerOf(l))
 		}
 	}

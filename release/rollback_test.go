@@ -7,7 +7,7 @@ import (
 	"github.com/drover-nomad/drover/record"
 )
 
-func TestGoodBefore(t *testing.T) {
+func TestRollbackTarget(t *testing.T) {
 	// The oldest first: a release with specs of its own unless it names others.
 	type rel struct {
 		state record.State
@@ -54,7 +54,7 @@ func TestGoodBefore(t *testing.T) {
 				}
 				heads = append([]*record.Release{h}, heads...)
 			}
-			to, runs := goodBefore(heads)
+			to, runs := rollbackTarget(heads)
 			if number(to) != test.to || number(runs) != test.runs {
 				t.Errorf("got release %d before %d, want %d before %d", number(to), number(runs), test.to, test.runs)
 			}
@@ -64,12 +64,12 @@ func TestGoodBefore(t *testing.T) {
 
 // A rollback to a release that is not kept any more leaves no goal: what is
 // older is not kept either.
-func TestGoodBefore_GoalNotKept(t *testing.T) {
+func TestRollbackTarget_GoalNotKept(t *testing.T) {
 	heads := []*record.Release{
 		{Number: 9, State: record.Done, Kind: KindRollback, Of: 3, Total: 1, Inputs: "3"},
 		{Number: 8, State: record.Done, Total: 1, Inputs: "8"},
 	}
-	if to, _ := goodBefore(heads); to != nil {
+	if to, _ := rollbackTarget(heads); to != nil {
 		t.Errorf("got release %d, want none: 8 is what the rollback left", to.Number)
 	}
 }

@@ -35,9 +35,9 @@ func NewRotation(ctx context.Context, releases *record.Releases, clients map[str
 		return nil, err
 	}
 	for _, l := range lines {
-		lo := left(l)
-		l.Secrets, l.Spec = secretsLeft(l), lo.digest
-		if _, reached := clients[l.Target]; reached && lo.runs && len(l.Secrets) > 0 {
+		lo := l.Leftover()
+		l.Secrets, l.Spec = secretsLeft(l), lo.Digest
+		if _, reached := clients[l.Target]; reached && lo.Runs && len(l.Secrets) > 0 {
 			r.lines = append(r.lines, l)
 		}
 	}

@@ -356,10 +356,10 @@ func trimmed(lines []record.Service, state record.State) []render.Job {
 	for _, l := range lines {
 		j := named(l)
 		switch {
-		case carriedLine(l):
+		case isCarriedOver(l):
 			continue
 		case state != record.Done: // back
-			if changed(l) || l.BeforeSecrets == nil {
+			if isChanged(l) || l.BeforeSecrets == nil {
 				continue // another client's job, or one of which it is not known what it read
 			}
 			j.Secrets = l.BeforeSecrets

@@ -32,7 +32,7 @@ func (d *Deployer) resume(ctx context.Context, promote bool, may func(*record.Re
 	defer func() { _ = r.lock.release(ctx) }()
 	ctx = promptly(ctx)
 	if r.head.State == record.Reverting {
-		return r.goBack(ctx, goal(r.head))
+		return r.goBack(ctx, revertGoal(r.head))
 	}
 	res := Result{Release: r.head}
 	if outcome := r.failedBefore(ctx, &res); outcome != "" {
@@ -69,8 +69,9 @@ func (d *Deployer) Abort(ctx context.Context) (Result, error) {
 	return r.goBack(promptly(ctx), record.Aborted)
 }
 
-// goal is the state that a release on its way back is to reach.
-func goal(h *record.Release) record.State {
+// revertGoal returns the state of a release that is being reverted, once everything
+// is restored.
+func revertGoal(h *record.Release) record.State {
 	if h.Aborting {
 		return record.Aborted
 	}
@@ -168,7 +169,7 @@ func (r *run) take(ctx context.Context, back bool, may func(*record.Release) err
 	}
 	for _, l := range lines {
 		// To go back, only what was changed has to be reached.
-		if err := p.away[l.Target]; err != nil && (changed(l) || !back) {
+		if err := p.away[l.Target]; err != nil && (isChanged(l) || !back) {
 			return err
 		}
 	}
@@ -223,11 +224,7 @@ func (d *Deployer) specs(ctx context.Context, lines []record.Service, of func(re
 // interrupted; a version that Nomad has rolled back meanwhile is one of them.
 func (r *run) failedBefore(ctx context.Context, res *Result) rollout.Outcome {
 	lines := r.journal.Services()
-	for _, l := range lines {
-		if l.Step == record.StepFailed {
-			res.Services = append(res.Services, rollout.ServiceResult{Service: l.Name, JobID: l.JobID, Outcome: rollout.Outcome(l.Outcome), Submitted: true, Detail: l.Detail})
-		}
-	}
+	res.Services = append(res.Services, failedServices(lines)...)
 	var mu sync.Mutex
 	_ = each(len(lines), func(i int) error {
 		l := lines[i]
@@ -255,6 +252,17 @@ func (r *run) failedBefore(ctx context.Context, res *Result) rollout.Outcome {
 		return ""
 	}
 	return res.Result.Outcome()
+}
+
+// failedServices returns the results of the lines that have failed.
+func failedServices(lines []record.Service) []rollout.ServiceResult {
+	var out []rollout.ServiceResult
+	for _, l := range lines {
+		if l.Step == record.StepFailed {
+			out = append(out, rollout.ServiceResult{Service: l.Name, JobID: l.JobID, Outcome: rollout.Outcome(l.Outcome), Submitted: true, Detail: l.Detail})
+		}
+	}
+	return out
 }
 
 // wentBack says that a job which is what it was before has been something else
@@ -296,22 +304,26 @@ func (r *run) rebuild(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	r.plan.runs = lines
 	for _, l := range lines {
-		if l.Change != record.ChangeStop && !carriedLine(l) {
+		if isPlanned(l) {
 			r.plan.req.Jobs = append(r.plan.req.Jobs, ofLine(specs[l.Spec], l, l.Counts))
 		}
 	}
 	r.plan.runs = lines
-	if err := r.plan.partition(); err != nil {
+	if r.plan.Parts, err = assignWaves(r.plan.req.Jobs, r.plan.req.Waves); err != nil {
 		return err
 	}
 	r.plan.agreed = true // and a job that is not the one that was looked at then is not touched: Service.Expects
 	return r.persist(ctx, func(ctx context.Context) error { return r.d.prepare(ctx, r.plan) })
 }
 
-// carriedLine says that a line was never part of the release itself.
-func carriedLine(l record.Service) bool {
+// isPlanned reports whether a release that is resumed rolls the job out: it does
+// not stop it, and its request named it.
+func isPlanned(l record.Service) bool { return l.Change != record.ChangeStop && !isCarriedOver(l) }
+
+// isCarriedOver reports whether a partial release only carried the line over: its
+// request did not name the job.
+func isCarriedOver(l record.Service) bool {
 	return l.Change == record.ChangeNone && l.Step == record.StepUnchanged && l.Ended.IsZero()
 }
 
@@ -359,29 +371,12 @@ func (d *Deployer) Rollback(ctx context.Context, number int) (Request, error) {
 			return Request{}, err
 		}
 	}
-	var to, runs *record.Release
-	if number == 0 {
-		to, runs = goodBefore(heads)
+	to, err := chooseRollback(heads, number)
+	if errors.Is(err, record.ErrNoRelease) && len(heads) == 0 {
+		err = fmt.Errorf("stack %s (environment %s) has %w", d.Releases.Stack(), d.Releases.Environment(), record.ErrNoRelease)
 	}
-	for _, h := range heads {
-		if number == h.Number {
-			to = h
-		}
-	}
-	switch {
-	case len(heads) == 0:
-		return Request{}, fmt.Errorf("stack %s (environment %s) has %w", d.Releases.Stack(), d.Releases.Environment(), record.ErrNoRelease)
-	case to == nil && number == 0:
-		if runs == nil {
-			runs = heads[0]
-		}
-		return Request{}, fmt.Errorf("there is no good release before release %d to go back to", runs.Number)
-	case to == nil:
-		return Request{}, fmt.Errorf("there is %w: %d; there are %s", record.ErrNoRelease, number, numbers(heads))
-	case to.State == record.Unreadable:
-		return Request{}, fmt.Errorf("cannot go back to release %d: %s", to.Number, to.Detail)
-	case to.State != record.Done:
-		return Request{}, fmt.Errorf("release %d is %s and was never complete; go back to one that is deployed", to.Number, to.State)
+	if err != nil {
+		return Request{}, err
 	}
 	req, err := requestOf(to)
 	if err != nil {
@@ -401,7 +396,7 @@ func (d *Deployer) Rollback(ctx context.Context, number int) (Request, error) {
 	for _, l := range lines {
 		req.Jobs = append(req.Jobs, ofLine(specs[l.Spec], l, l.Counts))
 	}
-	req.place()
+	req.joinLastWave()
 	for digest, into := range map[string]*json.RawMessage{to.Values: &req.Values, to.Checks: &req.Checks} {
 		if digest == "" {
 			continue
@@ -415,10 +410,10 @@ func (d *Deployer) Rollback(ctx context.Context, number int) (Request, error) {
 	return req, nil
 }
 
-// place gives the jobs of a record that no wave of it names to the last one. A
+// joinLastWave adds the jobs of a record that no wave of it names to the last wave. A
 // deploy of a part of a stack carries on whatever runs, also of services and
 // targets that the stack has no more, and its waves are those of the stack.
-func (req *Request) place() {
+func (req *Request) joinLastWave() {
 	if len(req.Waves) == 0 {
 		return
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/stack"
 )
 
 // EventGate tells how the gate of a wave stands: Waiting is what does not hold;
@@ -63,9 +64,9 @@ func (r *Result) reason(outcome rollout.Outcome) string {
 func (r *run) inWave(ctx context.Context, res *Result, parts []*Part) {
 	i := parts[0].Wave
 	w := r.plan.req.Waves[i]
-	concerned := r.concerned(i)
-	if concerned {
-		if w.Approve && r.plan.req.Kind != KindRollback {
+	changes := r.changesWave(i)
+	if changes {
+		if needsApproval(w, r.plan.req.Kind) {
 			if res.Halt = r.approved(ctx, i, parts); res.Halt != nil {
 				return
 			}
@@ -73,51 +74,64 @@ func (r *run) inWave(ctx context.Context, res *Result, parts []*Part) {
 		r.noteWave(ctx, i, record.Running, "")
 		if err := r.publishWave(ctx, i); err != nil {
 			res.Halt = &Halt{Wave: w.Name, Outcome: unwritten(err), Detail: "cannot publish its secrets: " + err.Error()}
-			state := record.FailedState
 			if ctx.Err() != nil {
 				res.Halt.Outcome = ended(ctx)
 			}
-			if res.Halt.Outcome == rollout.Cancelled || res.Halt.Outcome == rollout.Unreachable {
-				state = record.Interrupted
-			}
-			r.noteWave(ctx, i, state, res.Halt.Detail)
+			r.noteWave(ctx, i, waveStateAfter(res.Halt.Outcome), res.Halt.Detail)
 			return
 		}
 	}
 	services := r.wave(ctx, parts)
 	res.Services = append(res.Services, services...)
-	if !concerned {
+	if !changes {
 		return
 	}
 	wave := rollout.Result{Services: services}
 	if outcome := wave.Outcome(); !outcome.OK() {
-		state := record.FailedState
-		if outcome == rollout.AwaitPromotion || outcome == rollout.Cancelled || outcome == rollout.Unreachable {
-			state = record.Interrupted // it can be gone on with
-		}
-		r.noteWave(ctx, i, state, (&Result{Result: wave}).reason(outcome))
+		r.noteWave(ctx, i, waveStateAfter(outcome), (&Result{Result: wave}).reason(outcome))
 		return
 	}
 	if res.Halt = r.gate(ctx, i, parts); res.Halt != nil {
-		state := record.FailedState
-		if res.Halt.Outcome == rollout.Cancelled || res.Halt.Outcome == rollout.Unreachable {
-			state = record.Interrupted // it can be gone on with
-		}
-		r.noteWave(ctx, i, state, res.Halt.Detail)
+		r.noteWave(ctx, i, waveStateAfter(res.Halt.Outcome), res.Halt.Detail)
 		return
 	}
 	r.noteWave(ctx, i, record.Done, "")
 }
 
-// concerned says that the release changes something in a wave that is not
-// done.
-func (r *run) concerned(i int) bool {
-	if r.journal == nil || r.head.Waves[i].State == record.Done {
-		return false
+// waveStateAfter returns the state of a wave that ended with an outcome that is not
+// OK: Interrupted if the release can be resumed in it.
+func waveStateAfter(outcome rollout.Outcome) record.State {
+	switch outcome {
+	case rollout.AwaitPromotion, rollout.Cancelled, rollout.Unreachable:
+		return record.Interrupted
 	}
-	return slices.ContainsFunc(r.journal.Services(), func(l record.Service) bool {
+	return record.FailedState
+}
+
+// changesWave reports whether the release still has to change something in wave i.
+func (r *run) changesWave(i int) bool {
+	return r.journal != nil && r.head.Waves[i].State != record.Done && changesWave(r.journal.Services(), i)
+}
+
+// changesWave reports whether any of the lines creates, updates or renews a job in
+// wave i.
+func changesWave(lines []record.Service, i int) bool {
+	return slices.ContainsFunc(lines, func(l record.Service) bool {
 		return l.Wave == i && (l.Change != record.ChangeNone || len(l.Renewed) > 0) && l.Change != record.ChangeStop
 	})
+}
+
+// needsApproval reports whether a wave of a release of that kind has to be approved
+// before it begins. A rollback needs no approval.
+func needsApproval(w *stack.Wave, kind string) bool { return w.Approve && kind != KindRollback }
+
+// waitingWave returns the index of the wave that waits for an approval, -1 if there
+// is none or the release has ended.
+func waitingWave(h *record.Release) int {
+	if !h.State.Open() {
+		return -1
+	}
+	return slices.IndexFunc(h.Waves, func(w record.Wave) bool { return w.State == record.NeedsApproval })
 }
 
 // noteWave writes and tells how a wave stands. What cannot be written shows
@@ -344,8 +358,8 @@ func (d *Deployer) Allow(ctx context.Context, by string) (wave string, holder *r
 		return "", nil, &NoApprovalError{}
 	}
 	_, err = d.Releases.Change(ctx, last.Number, func(h *record.Release) error {
-		i := slices.IndexFunc(h.Waves, func(w record.Wave) bool { return w.State == record.NeedsApproval })
-		if i < 0 || !h.State.Open() {
+		i := waitingWave(h)
+		if i < 0 {
 			return &NoApprovalError{h}
 		}
 		w := &h.Waves[i]
