@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	ctyjson "github.com/zclconf/go-cty/cty/json"
 
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
@@ -88,7 +89,7 @@ at all when anything in the cluster has moved since.`,
 				req.AllowUnplaceable = rel.allowUnplaceable
 				req.Message, req.OnFailure, req.TakeOver, req.Forget = rel.message, rel.onFailure, takeOver, forget
 				req.Prune = rel.prune || saved != nil // which was looked at
-				return deploy(cmd, streams, s, req, saved, rel, createVolumes, checkOnly, seen)
+				return deployStackAs(cmd, streams, s, req, saved, rel, createVolumes, checkOnly, seen)
 			}
 			run := func(s *stack.Stack, jobs []render.Job, saved *rollout.Saved) (int, error) {
 				return do(s, jobs, saved, false)
@@ -132,9 +133,9 @@ func valuesOf(s *stack.Stack) (json.RawMessage, error) {
 	return text, nil
 }
 
-// deploy returns the number of the release, 0 when none was needed. With
+// deployStackAs returns the number of the release, 0 when none was needed. With
 // checkOnly it does everything up to the first write, and prints nothing.
-func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request, saved *rollout.Saved, rel releaseFlags, createVolumes, checkOnly bool, seen map[string]bool) (int, error) {
+func deployStackAs(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request, saved *rollout.Saved, rel releaseFlags, createVolumes, checkOnly bool, seen map[string]bool) (int, error) {
 	ctx, jobs := cmd.Context(), req.Jobs
 	targets, err := connectTargets(ctx, s, jobs, true)
 	if err != nil {
@@ -155,14 +156,14 @@ func deploy(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request
 	}
 	var volumes errVolumes
 	missing := map[string][]rollout.MissingVolume{}
-	for _, name := range targetsOf(jobs) {
+	for _, name := range deploy.TargetNames(jobs) {
 		if err := rollout.CheckRequired(ctx, targets[name], required); err != nil {
 			return 0, err
 		}
-		if err := rollout.CheckCSIVolumes(ctx, targets[name], jobsIn(jobs, name)); err != nil {
+		if err := rollout.CheckCSIVolumes(ctx, targets[name], deploy.JobsIn(jobs, name)); err != nil {
 			return 0, err
 		}
-		if missing[name], err = rollout.MissingVolumes(ctx, targets[name], jobsIn(jobs, name), s.Volumes); err != nil {
+		if missing[name], err = rollout.MissingVolumes(ctx, targets[name], deploy.JobsIn(jobs, name), s.Volumes); err != nil {
 			return 0, err
 		}
 		volumes = append(volumes, missing[name]...)
@@ -296,8 +297,8 @@ func allowed(p *release.Plan, agree func(*release.Plan) error, replace bool) err
 // record.
 func checkNamespaces(ctx context.Context, home rollout.Clients, targets map[string]rollout.Clients, jobs []render.Job) error {
 	errs := []error{rollout.CheckNamespaces(ctx, home, nil)}
-	for _, name := range targetsOf(jobs) {
-		errs = append(errs, rollout.CheckNamespaces(ctx, targets[name], jobsIn(jobs, name)))
+	for _, name := range deploy.TargetNames(jobs) {
+		errs = append(errs, rollout.CheckNamespaces(ctx, targets[name], deploy.JobsIn(jobs, name)))
 	}
 	err := errors.Join(errs...)
 	var missing *rollout.NoNamespaceError

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
@@ -289,8 +290,8 @@ func (o *destroyOptions) cleanUp(ctx context.Context, streams *IO, home rollout.
 		if err != nil {
 			return err
 		}
-		for _, t := range targetsOf(jobs) {
-			if err := purgeVolumes(ctx, streams, clients[t], jobsIn(jobs, t)); err != nil {
+		for _, t := range deploy.TargetNames(jobs) {
+			if err := purgeVolumes(ctx, streams, clients[t], deploy.JobsIn(jobs, t)); err != nil {
 				return err
 			}
 		}

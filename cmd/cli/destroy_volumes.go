@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -21,8 +22,8 @@ func printVolumes(ctx context.Context, streams *IO, d *release.Deployer, p *rele
 	for _, c := range p.Changes() {
 		stopping = append(stopping, c.Change)
 	}
-	for _, t := range targetsOf(jobs) {
-		volumes, _, err := rollout.Volumes(ctx, p.Clients()[t], jobsIn(jobs, t), slices.DeleteFunc(slices.Clone(stopping), func(c rollout.Change) bool { return c.Target != t }))
+	for _, t := range deploy.TargetNames(jobs) {
+		volumes, _, err := rollout.Volumes(ctx, p.Clients()[t], deploy.JobsIn(jobs, t), slices.DeleteFunc(slices.Clone(stopping), func(c rollout.Change) bool { return c.Target != t }))
 		if err != nil {
 			return err
 		}

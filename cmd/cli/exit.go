@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/rollout"
 )
 
@@ -66,6 +67,7 @@ func exitCode(err error) int {
 		diags  hcl.Diagnostics
 		refuse errRefused
 		moved  *rollout.Moved
+		wrong  *deploy.InvalidError
 	)
 	switch {
 	case err == nil:
@@ -74,7 +76,7 @@ func exitCode(err error) int {
 		return silent.code
 	case errors.As(err, &refuse):
 		return refuse.code
-	case errors.As(err, &usage), errors.As(err, &diags):
+	case errors.As(err, &usage), errors.As(err, &wrong), errors.As(err, &diags):
 		return exitUsage
 	case errors.As(err, &moved):
 		return exitSuperseded

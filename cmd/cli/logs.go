@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/rollout"
 )
 
@@ -47,7 +48,7 @@ of the newest release names the job. Before the first release the source is read
 			case len(jobs) == 0:
 				return usagef("service %s does not run in target %s", args[1], strings.Join(flags.targets, ", "))
 			case len(jobs) > 1:
-				return usagef("service %s runs in several targets; choose one of %s with --target", args[1], strings.Join(targetsOf(jobs), ", "))
+				return usagef("service %s runs in several targets; choose one of %s with --target", args[1], strings.Join(deploy.TargetNames(jobs), ", "))
 			}
 			clients, err := r.dial(cmd.Context(), what.Targets, jobs, false)
 			if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
@@ -66,7 +67,7 @@ ACLs, that needs a token that may write policies, or --no-policy.`,
 			if err != nil {
 				return err
 			}
-			to := record.OpenReleases(clients.Nomad, cmp.Or(toName, from.Stack()), environmentName(cmp.Or(toEnv, from.Environment())))
+			to := record.OpenReleases(clients.Nomad, cmp.Or(toName, from.Stack()), deploy.EnvironmentName(cmp.Or(toEnv, from.Environment())))
 			if to.Stack() == from.Stack() && to.Environment() == from.Environment() {
 				return usagef("stack %s (environment %s) has this name already", to.Stack(), to.Environment())
 			}

@@ -17,6 +17,7 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
@@ -126,8 +127,8 @@ func missingVolumes(ctx context.Context, s *stack.Stack, jobs []render.Job) ([]r
 		return nil, err
 	}
 	var out []rollout.MissingVolume
-	for _, name := range targetsOf(jobs) {
-		missing, err := rollout.MissingVolumes(ctx, targets[name], jobsIn(jobs, name), s.Volumes)
+	for _, name := range deploy.TargetNames(jobs) {
+		missing, err := rollout.MissingVolumes(ctx, targets[name], deploy.JobsIn(jobs, name), s.Volumes)
 		if err != nil {
 			return nil, err
 		}

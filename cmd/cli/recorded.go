@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
@@ -41,7 +42,7 @@ func (f *stackFlags) registerRunning(cmd *cobra.Command) {
 
 // running opens the record that arg and -e name.
 func (f *stackFlags) running(ctx context.Context, arg string) (*running, error) {
-	name, err := recordedStack(arg)
+	name, err := deploy.StackName(arg)
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +51,7 @@ func (f *stackFlags) running(ctx context.Context, arg string) (*running, error) 
 	if err != nil {
 		return nil, err
 	}
-	r := record.OpenReleases(home.Nomad, name, environmentName(f.environment))
+	r := record.OpenReleases(home.Nomad, name, deploy.EnvironmentName(f.environment))
 	return &running{arg: arg, flags: f, home: home, releases: r, inventory: release.NewInventory(r), clients: map[string]rollout.Clients{}}, nil
 }
 
@@ -102,7 +103,7 @@ func (r *running) read(ctx context.Context, head *record.Release) (*release.Reco
 
 // dial returns the clients of the targets that jobs are in, which are made once.
 func (r *running) dial(ctx context.Context, targets []*stack.Target, jobs []render.Job, withConsul bool) (map[string]rollout.Clients, error) {
-	return clientsOf(ctx, &stack.Stack{Targets: targets}, jobs, withConsul, func(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error) {
+	return deploy.ClientsOf(ctx, targets, jobs, withConsul, func(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error) {
 		r.mu.Lock()
 		c, made := r.clients[t.Name]
 		r.mu.Unlock()

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"time"
@@ -16,11 +15,10 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/drover-nomad/drover/jobs"
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/rollout"
-	"github.com/drover-nomad/drover/stack"
 )
 
 // releaseFlags are the flags of every command that makes a release or goes on
@@ -197,49 +195,9 @@ func commandLine(cmd *cobra.Command) string {
 	return strings.Join(words, " ")
 }
 
-// recordedStack finds the name under which a stack is recorded: that of the
-// stack that arg leads to, or arg itself, since a record outlives its source.
-func recordedStack(arg string) (string, error) {
-	info, err := os.Stat(arg)
-	switch {
-	case err == nil && !info.IsDir():
-		return strings.TrimSuffix(strings.TrimSuffix(filepath.Base(arg), ".hcl"), ".nomad"), nil
-	case err == nil:
-		abs, err := filepath.Abs(arg)
-		if err != nil {
-			return "", fmt.Errorf("naming the stack: %w", err)
-		}
-		s, err := stack.Outline(filepath.Base(abs), os.DirFS(arg))
-		if err != nil {
-			return "", fmt.Errorf("%s does not tell its name (%w); give the name instead", arg, err)
-		}
-		return s.Name, nil
-	}
-	if files, err := jobs.Stack(arg); err == nil {
-		if s, err := stack.Outline(arg, files); err == nil {
-			return s.Name, nil
-		}
-	}
-	if strings.ContainsAny(arg, `/\`) {
-		return "", usagef("there is no stack at %s; when its source is gone, give its name", arg)
-	}
-	return arg, nil
-}
-
-// environmentName is the name of what -e gives.
-func environmentName(env string) string {
-	switch {
-	case env == "":
-		return stack.DefaultEnvironment
-	case strings.ContainsAny(env, `/\`) || strings.HasSuffix(env, ".hcl"):
-		return strings.TrimSuffix(filepath.Base(env), ".hcl")
-	}
-	return env
-}
-
 // recorded opens the record that a command names.
 func recorded(ctx context.Context, arg, env string) (rollout.Clients, *record.Releases, error) {
-	name, err := recordedStack(arg)
+	name, err := deploy.StackName(arg)
 	if err != nil {
 		return rollout.Clients{}, nil, err
 	}
@@ -247,7 +205,7 @@ func recorded(ctx context.Context, arg, env string) (rollout.Clients, *record.Re
 	if err != nil {
 		return clients, nil, err
 	}
-	return clients, record.OpenReleases(clients.Nomad, name, environmentName(env)), nil
+	return clients, record.OpenReleases(clients.Nomad, name, deploy.EnvironmentName(env)), nil
 }
 
 // noReleases is the error for a stack without any; it names those that have.

@@ -16,6 +16,8 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/drover-nomad/drover/deploy"
 )
 
 // Main runs drover with args (without the program's name) on the process's
@@ -41,7 +43,8 @@ func Run(ctx context.Context, streams *IO, args []string) int {
 	printError(streams.Err, err)
 	annotateError(streams, err)
 	var usage errUsage
-	if errors.As(err, &usage) {
+	var wrong *deploy.InvalidError
+	if errors.As(err, &usage) || errors.As(err, &wrong) {
 		fmt.Fprintf(streams.Err, "Run 'drover help' for the commands and their flags.\n")
 	}
 	code := exitCode(err)

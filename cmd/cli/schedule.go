@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/schedule"
@@ -370,8 +371,8 @@ func newScheduleFire(streams *IO) *cobra.Command {
 				return err
 			}
 			// The job has no files of the stack: args[0] is its name.
-			store := record.OpenSchedules(clients.Nomad, args[0], environmentName(env))
-			d, view, err := flags.openAt(cmd, streams, clients, args[0], environmentName(env))
+			store := record.OpenSchedules(clients.Nomad, args[0], deploy.EnvironmentName(env))
+			d, view, err := flags.openAt(cmd, streams, clients, args[0], deploy.EnvironmentName(env))
 			if err != nil {
 				return err
 			}

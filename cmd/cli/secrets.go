@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
 
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
@@ -168,7 +169,7 @@ func openRecordedSecrets(ctx context.Context, flags *stackFlags, arg string) (o 
 		return o, nil, err
 	}
 	unread = err
-	name, err := recordedStack(arg)
+	name, err := deploy.StackName(arg)
 	if err != nil {
 		return o, nil, unread
 	}

@@ -2,18 +2,12 @@ package cli
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io/fs"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 
-	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
 
-	"github.com/drover-nomad/drover/jobs"
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -68,18 +62,19 @@ func (v *appendValue) Append(s string) error      { return v.Set(s) }
 func (v *appendValue) Replace(all []string) error { *v = all; return nil }
 func (v *appendValue) GetSlice() []string         { return *v }
 
-// load reads the stack that arg names, a directory, a job file or a stack
-// that ships with drover, and renders its services.
+// source is the stack that arg names, a directory, a job file or a stack that ships
+// with drover.
+func (f *stackFlags) source(arg string) deploy.Source {
+	return deploy.Source{
+		Path: arg, Environment: f.environment, Vars: f.vars, ValueFiles: f.valueFiles, Environ: os.Environ(),
+		Services: f.services, Targets: f.targets,
+	}
+}
+
+// load reads the stack that arg names and renders its services.
 func (f *stackFlags) load(ctx context.Context, arg string) (*stack.Stack, []render.Job, error) {
-	s, err := f.stack(ctx, arg)
-	if err != nil {
-		return nil, nil, err
-	}
-	rendered, err := render.Stack(ctx, s, render.Options{Services: f.services, Targets: f.targets})
-	if err != nil {
-		return nil, nil, err
-	}
-	return s, rendered, nil
+	s := f.source(arg)
+	return s.Render(ctx)
 }
 
 // stack is load without rendering.
@@ -89,34 +84,7 @@ func (f *stackFlags) stack(ctx context.Context, arg string) (*stack.Stack, error
 
 // stackWith is stack with values, as -var takes them, that -var overrides.
 func (f *stackFlags) stackWith(ctx context.Context, arg string, values []string) (*stack.Stack, error) {
-	o := stack.Options{Path: arg, Environment: f.environment, Vars: slices.Concat(values, f.vars), ValueFiles: f.valueFiles, Environ: os.Environ()}
-	info, err := os.Stat(arg)
-	// A directory that is no stack does not hide one that ships.
-	if err != nil || info.IsDir() && slices.Contains(jobs.Names(), arg) && !isStack(arg) {
-		if err != nil && !errors.Is(err, fs.ErrNotExist) || strings.ContainsAny(arg, `/\`) {
-			return nil, notFound(arg)
-		}
-		if o.FS, err = jobs.Stack(arg); err != nil {
-			return nil, notFound(arg)
-		}
-	}
-	return stack.Load(ctx, o)
-}
-
-// isStack says whether a directory has what a stack is made of.
-func isStack(dir string) bool {
-	for _, pattern := range []string{"stack.hcl", "*.nomad.hcl"} {
-		if files, err := filepath.Glob(filepath.Join(dir, pattern)); err == nil && len(files) > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-func notFound(arg string) error {
-	return hcl.Diagnostics{{
-		Severity: hcl.DiagError,
-		Summary:  fmt.Sprintf("There is no stack %q", arg),
-		Detail:   fmt.Sprintf("Name a directory, a job file or one of the stacks that ship with drover: %s.", strings.Join(jobs.Names(), ", ")),
-	}}
+	s := f.source(arg)
+	s.Vars = slices.Concat(values, f.vars)
+	return s.Load(ctx)
 }

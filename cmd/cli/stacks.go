@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/zclconf/go-cty/cty"
 
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/jobs"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -104,7 +105,7 @@ _NAME.nomad.hcl. Nothing is ever overwritten.`,
 			case err != nil && len(args) == 1:
 				return usagef("%s is not a directory; put job specs named *.nomad.hcl into one", args[0])
 			case err != nil:
-				return notFound(args[0])
+				return deploy.UnknownStack(args[0])
 			case len(args) != 2:
 				return usagef("init %s: give one directory to write the stack to", args[0])
 			}

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
@@ -109,13 +110,13 @@ func statusOf(ctx context.Context, r *running) (stackStatus, error) {
 	if err != nil {
 		return out, err
 	}
-	targets := targetsOf(jobs)
+	targets := deploy.TargetNames(jobs)
 	parts := make([][]rollout.ServiceStatus, len(targets))
 	g, gctx := errgroup.WithContext(ctx)
 	g.SetLimit(8) // each may be far away
 	for i, t := range targets {
 		g.Go(func() (err error) {
-			parts[i], err = rollout.Status(gctx, clients[t], jobsIn(jobs, t))
+			parts[i], err = rollout.Status(gctx, clients[t], deploy.JobsIn(jobs, t))
 			return err
 		})
 	}
@@ -124,7 +125,7 @@ func statusOf(ctx context.Context, r *running) (stackStatus, error) {
 	}
 	for i, t := range targets {
 		var registered []*api.Job
-		for _, j := range jobsIn(jobs, t) {
+		for _, j := range deploy.JobsIn(jobs, t) {
 			registered = append(registered, j.Job)
 		}
 		if err := release.MarkCompleted(ctx, r.releases, head, clients[t], t, registered, parts[i]); err != nil {

@@ -1,0 +1,62 @@
+package deploy
+
+import (
+	"context"
+	"strings"
+
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// Home is the cluster that holds the record of a stack, and the process that works
+// on the stack.
+type Home struct {
+	// Dial connects to a target; the zero target is the home cluster. Nil means
+	// rollout.Dial, which reads NOMAD_* and CONSUL_* variables of the process.
+	Dial func(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error)
+	// Environ holds NAME=VALUE pairs as os.Environ returns them: the values of
+	// variables (NOMAD_VAR_*), credentials of DNS providers, DROVER_ACME_*.
+	Environ []string
+	// Holder is the process, for the lock and the record; see record.Self.
+	Holder record.Holder
+	// Version is that of drover, for the record.
+	Version string
+}
+
+// Getenv returns the value of a variable of Environ, "" where it is not set.
+func (h *Home) Getenv(name string) string {
+	for i := len(h.Environ) - 1; i >= 0; i-- { // the last one counts, as in package os/exec
+		if n, value, ok := strings.Cut(h.Environ[i], "="); ok && n == name {
+			return value
+		}
+	}
+	return ""
+}
+
+// Connect returns the clients of the home cluster, whose servers answer and are
+// not too old.
+func (h *Home) Connect(ctx context.Context, needConsul bool) (rollout.Clients, error) {
+	return h.dial(ctx, &stack.Target{}, needConsul)
+}
+
+func (h *Home) dial(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error) {
+	if h.Dial != nil {
+		return h.Dial(ctx, t, needConsul)
+	}
+	return rollout.Dial(ctx, t, needConsul)
+}
+
+// Releases opens the releases of the stack that arg leads to; see [StackName] and
+// [EnvironmentName].
+func (h *Home) Releases(ctx context.Context, arg, env string) (rollout.Clients, *record.Releases, error) {
+	name, err := StackName(arg)
+	if err != nil {
+		return rollout.Clients{}, nil, err
+	}
+	clients, err := h.Connect(ctx, false)
+	if err != nil {
+		return clients, nil, err
+	}
+	return clients, record.OpenReleases(clients.Nomad, name, EnvironmentName(env)), nil
+}

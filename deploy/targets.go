@@ -1,0 +1,68 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// Targets connects to each target that jobs are in. withConsul reports whether the
+// health of their services in Consul matters.
+func (h *Home) Targets(ctx context.Context, targets []*stack.Target, jobs []render.Job, withConsul bool) (map[string]rollout.Clients, error) {
+	return ClientsOf(ctx, targets, jobs, withConsul, h.dial)
+}
+
+// ClientsOf is Home.Targets with another way to connect.
+func ClientsOf(ctx context.Context, targets []*stack.Target, jobs []render.Job, withConsul bool, dial func(context.Context, *stack.Target, bool) (rollout.Clients, error)) (map[string]rollout.Clients, error) {
+	var used []*stack.Target
+	var needConsul []bool
+	for _, t := range targets {
+		here := JobsIn(jobs, t.Name)
+		if len(here) > 0 {
+			used, needConsul = append(used, t), append(needConsul, withConsul && rollout.NeedsConsul(here))
+		}
+	}
+	clients, errs := make([]rollout.Clients, len(used)), make([]error, len(used))
+	var wg sync.WaitGroup
+	for i, t := range used {
+		wg.Go(func() { clients[i], errs[i] = dial(ctx, t, needConsul[i]) })
+	}
+	wg.Wait()
+	out := map[string]rollout.Clients{}
+	for i, t := range used {
+		out[t.Name] = clients[i]
+	}
+	return out, errors.Join(errs...)
+}
+
+// TargetNames returns the targets that jobs are in, in their order.
+func TargetNames(jobs []render.Job) []string {
+	var out []string
+	for _, j := range jobs {
+		if !slices.Contains(out, j.Target) {
+			out = append(out, j.Target)
+		}
+	}
+	return out
+}
+
+// JobsIn returns the jobs of one target.
+func JobsIn(jobs []render.Job, target string) []render.Job {
+	return slices.DeleteFunc(slices.Clone(jobs), func(j render.Job) bool { return j.Target != target })
+}
+
+// nomadJobs returns the jobs as Nomad takes them.
+func nomadJobs(rendered []render.Job) []*api.Job {
+	out := make([]*api.Job, 0, len(rendered))
+	for _, j := range rendered {
+		out = append(out, j.Job)
+	}
+	return out
+}
