@@ -51,9 +51,6 @@ type Store struct{ b Backend }
 // NewStore makes no request.
 func NewStore(b Backend) *Store { return &Store{b} }
 
-// Name is the backend's.
-func (s *Store) Name() string { return s.b.Name() }
-
 // Path is where the object of a certificate is. Nomad allows neither dots nor
 // stars in the path of a variable.
 func Path(name string) string { return CertFolder + "/" + encodeName(name) }
@@ -124,11 +121,6 @@ func (s *Store) Put(ctx context.Context, o *Object) error {
 	}
 	o.version = version
 	return nil
-}
-
-// Delete removes a certificate that was read.
-func (s *Store) Delete(ctx context.Context, o *Object) error {
-	return s.b.Delete(ctx, Path(o.Spec.Name), o.version)
 }
 
 // List reads all certificates, sorted by name. An object that cannot be read

@@ -129,7 +129,7 @@ func (r *Releases) decodeHead(ctx context.Context, v *api.Variable) (*Release, e
 	head.Targets = p.Targets
 	for i, static := range p.Waves {
 		w := &head.Waves[i]
-		w.Name, w.Targets, w.Services, w.Gate = static.Name, static.Targets, static.Services, static.Gate
+		w.Name, w.Gate = static.Name, static.Gate
 	}
 	return head, nil
 }
@@ -147,7 +147,7 @@ func headItems(head *Release) (map[string]string, error) {
 	if len(head.plan) > 0 {
 		states := out.Waves
 		for i := range states {
-			states[i].Name, states[i].Targets, states[i].Services, states[i].Gate = "", nil, nil, nil
+			states[i].Name, states[i].Gate = "", nil
 		}
 		out.Waves, out.Targets = nil, nil
 		digests, err := json.Marshal(head.plan)
@@ -231,7 +231,7 @@ func split(head *Release) (*Release, map[string]string, error) {
 	}
 	p := plan{Targets: head.Targets}
 	for _, w := range head.Waves {
-		p.Waves = append(p.Waves, Wave{Name: w.Name, Targets: w.Targets, Services: w.Services, Gate: w.Gate})
+		p.Waves = append(p.Waves, Wave{Name: w.Name, Gate: w.Gate})
 	}
 	text, err := pack(p)
 	if err != nil {

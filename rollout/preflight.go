@@ -11,7 +11,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 
 	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
@@ -57,28 +56,6 @@ const (
 	minConsulMajor, minConsulMinor = 1, 17
 )
 
-// Preflight finds out, before anything is written, whether Nomad and (when
-// needConsul) Consul answer, have a fitting version and take the token.
-// (GET /v1/agent/self of both; a token without agent:read cannot see the
-// version, which is then not checked.)
-func Preflight(ctx context.Context, c Clients, needConsul bool) error {
-	ctx, cancel := within(ctx, 10*time.Second, context.DeadlineExceeded)
-	defer cancel()
-	errs := make(chan error, 1)
-	go func() {
-		if !needConsul || c.Consul == nil {
-			errs <- nil
-			return
-		}
-		errs <- preflightConsul(ctx, c.Consul)
-	}()
-	// Nomad's answer first: without it the other one does not matter.
-	if _, err := preflightNomad(ctx, c.Nomad); err != nil {
-		return err
-	}
-	return <-errs
-}
-
 // NeedsConsul says whether a job registers a service in Consul.
 func NeedsConsul(jobs []render.Job) bool {
 	for _, j := range jobs {
@@ -89,8 +66,10 @@ func NeedsConsul(jobs []render.Job) bool {
 	return false
 }
 
-// preflightNomad returns the region of the agent, "" if the token may not look
-// at the agent.
+// preflightNomad checks, before anything is written, that Nomad answers, has a
+// supported version and accepts the token (GET /v1/agent/self). It returns the
+// region of the agent. A token without agent:read cannot see region and version:
+// the region is then "" and the version is not checked.
 func preflightNomad(ctx context.Context, client *api.Client) (region string, err error) {
 	var self api.AgentSelf
 	_, err = client.Raw().Query("/v1/agent/self", &self, (&api.QueryOptions{}).WithContext(ctx))
