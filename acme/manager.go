@@ -24,10 +24,14 @@ type Clock interface {
 	After(d time.Duration) <-chan time.Time
 }
 
-type systemClock struct{}
+// SystemClock is the Clock of the machine.
+type SystemClock struct{}
 
-func (systemClock) Now() time.Time                         { return time.Now() }
-func (systemClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
+// Now is time.Now.
+func (SystemClock) Now() time.Time { return time.Now() }
+
+// After is time.After.
+func (SystemClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
 
 // Config of a Manager. Only Store is required.
 type Config struct {
@@ -101,7 +105,7 @@ type pause struct {
 // NewManager makes no request.
 func NewManager(c Config) *Manager {
 	if c.Clock == nil {
-		c.Clock = systemClock{}
+		c.Clock = SystemClock{}
 	}
 	if c.DefaultIssuer == "" {
 		c.DefaultIssuer = IssuerLetsEncrypt

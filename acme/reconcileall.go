@@ -5,6 +5,8 @@ import (
 	"errors"
 	"sync"
 	"time"
+
+	"github.com/drover-nomad/drover/parallel"
 )
 
 // ReconcileAll reconciles every certificate in the store and returns when the
@@ -17,7 +19,7 @@ func (m *Manager) ReconcileAll(ctx context.Context) (time.Time, error) {
 		next = never
 		errs = []error{err}
 	)
-	each(len(list), m.c.Parallel, func(i int) {
+	parallel.Do(len(list), m.c.Parallel, func(i int) {
 		if ctx.Err() != nil {
 			return
 		}

@@ -14,10 +14,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/drover-nomad/drover/acme/pki"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 )
 
@@ -131,7 +131,7 @@ func (s *Store) List(ctx context.Context) ([]*Object, error) {
 		return nil, err
 	}
 	found, errs := make([]*Object, len(paths)), make([]error, len(paths))
-	each(len(paths), 8, func(i int) {
+	parallel.Do(len(paths), 8, func(i int) {
 		found[i], errs[i] = s.get(ctx, paths[i])
 		if errors.Is(errs[i], ErrNotFound) {
 			errs[i] = nil // deleted since
@@ -140,20 +140,6 @@ func (s *Store) List(ctx context.Context) ([]*Object, error) {
 	found = slices.DeleteFunc(found, func(o *Object) bool { return o == nil })
 	slices.SortFunc(found, func(a, b *Object) int { return strings.Compare(a.Spec.Name, b.Spec.Name) })
 	return found, errors.Join(errs...)
-}
-
-// each calls f for 0…n-1, at most limit at a time.
-func each(n, limit int, f func(int)) {
-	slots := make(chan struct{}, limit)
-	var wg sync.WaitGroup
-	for i := range n {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			f(i)
-		})
-	}
-	wg.Wait()
 }
 
 // Update applies f to a certificate and writes it. When somebody else writes

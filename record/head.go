@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/parallel"
 )
 
 // A head of layout 1 is plain JSON in one item, as every drover reads it. One
@@ -258,7 +260,7 @@ func (r *Releases) storePlan(ctx context.Context, head *Release) error {
 	}
 	head.plan = planned.plan
 	digests := slices.Sorted(maps.Keys(parts))
-	return each(len(digests), func(i int) error {
+	return parallel.Each(len(digests), 8, func(i int) error {
 		_, err := r.put(ctx, r.blobPath(digests[i]), map[string]string{"part": parts[digests[i]]}, 0)
 		if err != nil && !errors.Is(err, ErrTakenOver) { // it is there
 			return fmt.Errorf("storing the plan of %s: %w", r.what(head.Number), err)
@@ -278,7 +280,7 @@ func (r *Releases) readPlan(ctx context.Context, digests []string) (plan, error)
 		return p, nil
 	}
 	parts := make([]string, len(digests))
-	err := each(len(digests), func(i int) error {
+	err := parallel.Each(len(digests), 8, func(i int) error {
 		path := r.blobPath(digests[i])
 		v, _, err := r.client.Variables().Peek(path, (&api.QueryOptions{}).WithContext(ctx))
 		switch {

@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/rollout"
 )
@@ -130,7 +131,7 @@ func (d *Deployer) extra(ctx context.Context, p *Plan, last *record.Release) ([]
 		}
 	}
 	found := make([]bool, len(suspects))
-	err = each(len(suspects), func(i int) error {
+	err = parallel.Each(len(suspects), 8, func(i int) error {
 		l := suspects[i]
 		job, _, err := p.clients[l.Target].Nomad.Jobs().Info(l.JobID, query(ctx, l))
 		if nomad.IsNotFound(err) {
@@ -139,7 +140,7 @@ func (d *Deployer) extra(ctx context.Context, p *Plan, last *record.Release) ([]
 		if err != nil {
 			return fmt.Errorf("reading job %q: %w", l.JobID, err)
 		}
-		found[i] = !deref(job.Stop) && deref(job.ParentID) == ""
+		found[i] = !nomad.Deref(job.Stop) && nomad.Deref(job.ParentID) == ""
 		return nil
 	})
 	var out []Drift

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -350,13 +351,13 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 		lines = append(lines, p.carried(lines)...)
 	}
 	former := make([]record.Packed, len(asks))
-	err := each(len(asks), func(i int) error {
+	err := parallel.Each(len(asks), 8, func(i int) error {
 		l := &lines[asks[i]]
 		job, _, err := p.clients[l.Target].Nomad.Jobs().Info(l.JobID, query(ctx, *l))
 		if err != nil {
 			return fmt.Errorf("reading job %q: %w", l.JobID, err)
 		}
-		l.BeforeStopped = deref(job.Stop)
+		l.BeforeStopped = nomad.Deref(job.Stop)
 		if former[i], err = packJob(clean(job), "", ""); err == nil {
 			l.Before = former[i].Digest
 		}
@@ -690,12 +691,12 @@ func (r *run) mayStop(ctx context.Context, l record.Service) error {
 		return nil
 	case err != nil:
 		return fmt.Errorf("reading job %q: %w", l.JobID, err)
-	case l.Step == record.StepPruning && deref(job.Stop):
+	case l.Step == record.StepPruning && nomad.Deref(job.Stop):
 		return nil // we were at it
-	case deref(job.ParentID) != "":
+	case nomad.Deref(job.ParentID) != "":
 		return errors.New("it is the child of another job")
-	case deref(job.JobModifyIndex) != l.Planned:
-		return r.rescaled(ctx, l, deref(job.JobModifyIndex))
+	case nomad.Deref(job.JobModifyIndex) != l.Planned:
+		return r.rescaled(ctx, l, nomad.Deref(job.JobModifyIndex))
 	}
 	return nil
 }

@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/rollout"
 )
@@ -252,7 +253,7 @@ func (p *Plan) spare(part *Part, keys map[jobKey]bool) {
 // suspect's target.
 func (d *Deployer) findOwners(ctx context.Context, p *Plan, suspects []suspect) error {
 	live := make([]record.LiveJob, len(suspects))
-	err := each(len(suspects), func(i int) error {
+	err := parallel.Each(len(suspects), 8, func(i int) error {
 		s := suspects[i]
 		job, _, err := p.clients[s.Target].Nomad.Jobs().Info(s.JobID, query(ctx, record.Service{Namespace: s.key.Namespace, Region: s.key.Region}))
 		switch {
@@ -261,8 +262,8 @@ func (d *Deployer) findOwners(ctx context.Context, p *Plan, suspects []suspect) 
 		case err != nil:
 			return fmt.Errorf("reading job %q: %w", s.JobID, err)
 		}
-		suspects[i].created = deref(job.CreateIndex)
-		live[i] = record.LiveJob{Cluster: p.clusterOf(s.Target), Region: deref(job.Region), Namespace: deref(job.Namespace), ID: s.JobID, Index: s.index}
+		suspects[i].created = nomad.Deref(job.CreateIndex)
+		live[i] = record.LiveJob{Cluster: p.clusterOf(s.Target), Region: nomad.Deref(job.Region), Namespace: nomad.Deref(job.Namespace), ID: s.JobID, Index: s.index}
 		return nil
 	})
 	if err != nil {

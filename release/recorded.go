@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
@@ -64,7 +65,7 @@ func (inv *Inventory) Read(ctx context.Context, head *record.Release, keep func(
 		}
 	}
 	read, broken := make([]render.Job, len(missing)), make([]*record.UnreadableError, len(missing))
-	err = each(len(missing), func(i int) (err error) {
+	err = parallel.Each(len(missing), 8, func(i int) (err error) {
 		if read[i], err = readSpec(ctx, inv.releases, missing[i]); errors.As(err, &broken[i]) {
 			err = nil
 		}

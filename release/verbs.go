@@ -10,6 +10,8 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -210,7 +212,7 @@ func (d *Deployer) specs(ctx context.Context, lines []record.Service, of func(re
 	slices.Sort(digests)
 	digests = slices.Compact(digests)
 	var mu sync.Mutex
-	err := each(len(digests), func(i int) error {
+	err := parallel.Each(len(digests), 8, func(i int) error {
 		j, err := readSpec(ctx, d.Releases, digests[i])
 		mu.Lock()
 		defer mu.Unlock()
@@ -226,7 +228,7 @@ func (r *run) failedBefore(ctx context.Context, res *Result) rollout.Outcome {
 	lines := r.journal.Services()
 	res.Services = append(res.Services, failedServices(lines)...)
 	var mu sync.Mutex
-	_ = each(len(lines), func(i int) error {
+	_ = parallel.Each(len(lines), 8, func(i int) error {
 		l := lines[i]
 		if l.Step != record.StepSubmitting && l.Step != record.StepSubmitted {
 			return nil
@@ -277,7 +279,7 @@ func (r *run) wentBack(ctx context.Context, l record.Service) bool {
 	}
 	c := r.plan.clients[l.Target]
 	job, _, err := c.Nomad.Jobs().Info(l.JobID, query(ctx, l))
-	if err != nil || deref(job.Stop) || deref(job.JobModifyIndex) == l.Planned {
+	if err != nil || nomad.Deref(job.Stop) || nomad.Deref(job.JobModifyIndex) == l.Planned {
 		return false
 	}
 	scaled, err := rollout.Rescaled(ctx, c, job, l.Planned)
@@ -289,7 +291,7 @@ func (r *run) wentBack(ctx context.Context, l record.Service) bool {
 func (r *run) arrived(ctx context.Context, i int, l record.Service) {
 	job, _, err := r.plan.clients[l.Target].Nomad.Jobs().Info(l.JobID, query(ctx, l))
 	if err == nil {
-		r.journal.Note(i, func(l *record.Service) { l.Step, l.Index = record.StepSubmitted, deref(job.JobModifyIndex) })
+		r.journal.Note(i, func(l *record.Service) { l.Step, l.Index = record.StepSubmitted, nomad.Deref(job.JobModifyIndex) })
 	}
 }
 
@@ -336,7 +338,7 @@ func (r *run) promote(ctx context.Context) error {
 	if len(lines) == 0 {
 		return errors.New("no canary waits for a promotion")
 	}
-	return each(len(lines), func(i int) error {
+	return parallel.Each(len(lines), 8, func(i int) error {
 		l := lines[i]
 		c := r.plan.clients[l.Target].Nomad
 		var list []*api.Deployment
@@ -470,7 +472,7 @@ func (d *Deployer) halt(ctx context.Context, h *record.Release, lines []record.S
 	if err != nil {
 		return err
 	}
-	return each(len(req.Targets), func(i int) error {
+	return parallel.Each(len(req.Targets), 8, func(i int) error {
 		t := req.Targets[i]
 		here := slices.DeleteFunc(slices.Clone(lines), func(l record.Service) bool { return l.Target != t.Name || l.Step != record.StepSubmitted })
 		if len(here) == 0 {
@@ -480,7 +482,7 @@ func (d *Deployer) halt(ctx context.Context, h *record.Release, lines []record.S
 		if err != nil {
 			return err
 		}
-		return each(len(here), func(i int) error {
+		return parallel.Each(len(here), 8, func(i int) error {
 			l := here[i]
 			list, _, err := c.Nomad.Jobs().Deployments(l.JobID, false, query(ctx, l))
 			if err != nil {

@@ -17,6 +17,7 @@ import (
 
 	"github.com/drover-nomad/drover/consul"
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -246,7 +247,7 @@ func CheckRequired(ctx context.Context, c Clients, ids []string) error {
 	if c.target != nil && c.target.Namespace != "" {
 		namespaces = []string{c.target.Namespace, ""}
 	}
-	return each(len(ids), 8, func(i int) error {
+	return parallel.Each(len(ids), 8, func(i int) error {
 		for _, ns := range namespaces {
 			job, _, err := c.Nomad.Jobs().Info(ids[i], (&api.QueryOptions{Namespace: ns}).WithContext(ctx))
 			switch {
@@ -254,9 +255,9 @@ func CheckRequired(ctx context.Context, c Clients, ids []string) error {
 				continue
 			case err != nil:
 				return c.explain(fmt.Errorf("reading required job %q: %w", ids[i], err))
-			case deref(job.Status, "") != "running":
+			case nomad.Deref(job.Status) != "running":
 				return fmt.Errorf("job %q must run before this stack and is %s; look at `nomad job status -namespace %s %s`",
-					ids[i], deref(job.Status, "unknown"), deref(job.Namespace, api.DefaultNamespace), ids[i])
+					ids[i], nomad.DerefOr(job.Status, "unknown"), nomad.DerefOr(job.Namespace, api.DefaultNamespace), ids[i])
 			}
 			return nil
 		}
