@@ -34,7 +34,7 @@ func TestJobsHaveTheGrammar(t *testing.T) {
 		}
 		for what, re := range map[string]string{
 			"names": nameExpr, "reserved headers": reservedExpr,
-			"routes": grammars[kind].route.String(), "options": grammars[kind].option.String(),
+			"routes": grammars()[kind].route.String(), "options": grammars()[kind].option.String(),
 		} {
 			if !strings.Contains(text.String(), "`"+re+"`") {
 				t.Errorf("%s has another expression for %s than\n%s", dir, what, re)
