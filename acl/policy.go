@@ -8,8 +8,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-
-	"github.com/drover-nomad/drover/jobs"
 )
 
 // Use is what somebody, or some job, does with drover.
@@ -35,7 +33,7 @@ func Uses() []Use { return []Use{Deployer, CI, Reader, Controller, Schedule, Edg
 func (u Use) Job() string {
 	switch u {
 	case Controller:
-		return jobs.Controller
+		return "drover-controller"
 	case Edge:
 		return "edge"
 	}

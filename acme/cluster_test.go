@@ -2,7 +2,6 @@ package acme_test
 
 import (
 	"context"
-	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
@@ -51,7 +50,7 @@ func cluster(t *testing.T) (*api.Client, *capi.Client) {
 func TestStores(t *testing.T) {
 	t.Parallel()
 	nomad, consul := cluster(t)
-	key, err := acme.NewSealKey([]byte(rand.Text() + rand.Text())[:32])
+	key, err := acme.NewSealKey(acme.NewRandomSealKey())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -219,7 +218,7 @@ func sealed(t *testing.T, consul *capi.Client, key acme.SealKey) {
 	if _, _, err := b.Get(t.Context(), "drover/sealed/b"); err == nil || !strings.Contains(err.Error(), "changed since") {
 		t.Errorf("exchanged: %v", err)
 	}
-	other, err := acme.NewSealKey([]byte(rand.Text() + rand.Text())[:32])
+	other, err := acme.NewSealKey(acme.NewRandomSealKey())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,8 +15,6 @@ import (
 	"strings"
 
 	"github.com/hashicorp/nomad/api"
-
-	"github.com/drover-nomad/drover/parallel"
 )
 
 // Digest names a text by its content: the first 160 bits of its SHA-256, in
@@ -99,7 +97,7 @@ func (r *Releases) Store(ctx context.Context, blobs []Packed) error {
 		there[p.Digest] = true
 		return had
 	})
-	return parallel.Each(len(blobs), 8, func(i int) error {
+	return each(len(blobs), func(i int) error {
 		text, err := pack(blobs[i].blob)
 		if err != nil {
 			return err

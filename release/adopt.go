@@ -7,7 +7,6 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
-	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -81,16 +80,16 @@ func (d *Deployer) asTheyAre(ctx context.Context, p *Plan) ([]record.Service, []
 		}
 	}
 	packed := make([]record.Packed, len(all))
-	err := parallel.Each(len(all), 8, func(i int) error {
+	err := each(len(all), func(i int) error {
 		l := &all[i]
 		job, _, err := p.clients[l.Target].Nomad.Jobs().Info(l.JobID, query(ctx, *l))
 		switch {
-		case nomad.IsNotFound(err), err == nil && nomad.Deref(job.Stop):
+		case nomad.IsNotFound(err), err == nil && deref(job.Stop):
 			return nil
 		case err != nil:
 			return fmt.Errorf("reading job %q: %w", l.JobID, err)
 		}
-		source, err := submitted(ctx, p.clients[l.Target].Nomad, *l, nomad.Deref(job.Version))
+		source, err := submitted(ctx, p.clients[l.Target].Nomad, *l, deref(job.Version))
 		if err != nil {
 			return err
 		}
@@ -103,7 +102,7 @@ func (d *Deployer) asTheyAre(ctx context.Context, p *Plan) ([]record.Service, []
 		}
 		l.Change, l.Step = record.ChangeNone, record.StepDone
 		l.Counts = nil // what the operator asked for before it was scaled is not known
-		l.Spec, l.Before, l.Planned, l.Index = packed[i].Digest, packed[i].Digest, nomad.Deref(job.JobModifyIndex), nomad.Deref(job.JobModifyIndex)
+		l.Spec, l.Before, l.Planned, l.Index = packed[i].Digest, packed[i].Digest, deref(job.JobModifyIndex), deref(job.JobModifyIndex)
 		return nil
 	})
 	var lines []record.Service

@@ -11,7 +11,6 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
-	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -146,10 +145,10 @@ const (
 // where only a comparison of the specs can tell. job is nil where Nomad has none.
 func standingOf(l record.Service, job *api.Job) (st standing, decided bool) {
 	there := job != nil
-	stopped := there && nomad.Deref(job.Stop)
+	stopped := there && deref(job.Stop)
 	index := uint64(0)
 	if there {
-		index = nomad.Deref(job.JobModifyIndex)
+		index = deref(job.JobModifyIndex)
 	}
 	switch {
 	case there && l.Index > 0 && index == l.Index && l.Step != record.StepReverting:
@@ -260,7 +259,7 @@ func (r *run) restore(ctx context.Context, which []int, reverse bool) []rollout.
 	jobs := make([]render.Job, len(which))
 	results := make([]*rollout.ServiceResult, len(which))
 	released := make([]map[string]int, len(which)) // see rollout.Options
-	_ = parallel.Each(len(which), 8, func(n int) error {
+	_ = each(len(which), func(n int) error {
 		l := lines[which[n]]
 		st, err := r.standing(ctx, l)
 		var j render.Job
@@ -399,7 +398,7 @@ func unreverted(l record.Service, err error, interrupted bool) rollout.ServiceRe
 func (r *run) stop(ctx context.Context, which []int) []rollout.ServiceResult {
 	lines := r.journal.Services()
 	results := make([]*rollout.ServiceResult, len(which))
-	_ = parallel.Each(len(which), 8, func(n int) error {
+	_ = each(len(which), func(n int) error {
 		i := which[n]
 		l := lines[i]
 		st, err := r.standing(ctx, l)

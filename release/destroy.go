@@ -27,38 +27,51 @@ func (o Only) has(l record.Service) bool {
 		(len(o.Targets) == 0 || slices.Contains(o.Targets, l.Target))
 }
 
-// NotRecordedError reports a name that the newest release does not have.
+// NotRecordedError reports a name that a release does not have.
 type NotRecordedError struct {
+	Stack   string
 	Release int
 	What    string // "service" or "target"
 	Name    string
-	Known   []string
+	Known   []string // in alphabetical order
 }
 
 func (e *NotRecordedError) Error() string {
-	return fmt.Sprintf("release %d has no %s %q; it has %s", e.Release, e.What, e.Name, strings.Join(e.Known, ", "))
+	hint := "it has none"
+	if near := stack.Nearest(e.Name, e.Known); near != "" {
+		hint = fmt.Sprintf("did you mean %q?", near)
+	} else if len(e.Known) > 0 {
+		hint = "it has " + strings.Join(e.Known, ", ")
+	}
+	return fmt.Sprintf("release %d of stack %s has no %s %q; %s", e.Release, e.Stack, e.What, e.Name, hint)
 }
 
-// known returns a *NotRecordedError if the lines lack a selected name.
-func (o Only) known(release int, lines []record.Service) error {
-	check := func(what string, names []string, of func(record.Service) string) error {
+// check returns a *NotRecordedError if the lines of the release head lack a
+// selected name.
+func (o Only) check(head *record.Release, lines []record.Service) error {
+	for _, selected := range []struct {
+		what  string
+		names []string
+		of    func(record.Service) string
+	}{
+		{"service", o.Services, func(l record.Service) string { return l.Name }},
+		{"target", o.Targets, func(l record.Service) string { return l.Target }},
+	} {
 		var known []string
 		for _, l := range lines {
-			known = append(known, of(l))
+			if name := selected.of(l); name != "" {
+				known = append(known, name)
+			}
 		}
 		slices.Sort(known)
 		known = slices.Compact(known)
-		for _, n := range names {
-			if !slices.Contains(known, n) {
-				return &NotRecordedError{release, what, n, known}
+		for _, name := range selected.names {
+			if !slices.Contains(known, name) {
+				return &NotRecordedError{head.Stack, head.Number, selected.what, name, known}
 			}
 		}
-		return nil
 	}
-	if err := check("service", o.Services, func(l record.Service) string { return l.Name }); err != nil {
-		return err
-	}
-	return check("target", o.Targets, func(l record.Service) string { return l.Target })
+	return nil
 }
 
 // DestroyedError reports that the newest release has destroyed the stack, so
@@ -101,7 +114,7 @@ func (d *Deployer) planDestroy(ctx context.Context, req Request) (*Plan, error) 
 		return nil, err
 	}
 	p.runs = p.lines
-	if err := req.Only.known(last.Number, p.lines); err != nil {
+	if err := req.Only.check(last, p.lines); err != nil {
 		return nil, err
 	}
 	was, err := requestOf(last)

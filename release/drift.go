@@ -6,7 +6,6 @@ import (
 	"slices"
 
 	"github.com/drover-nomad/drover/nomad"
-	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/rollout"
 )
@@ -47,34 +46,45 @@ func (d *Deployer) Drift(ctx context.Context) ([]Drift, *record.Release, error) 
 	}
 	var out []Drift
 	for _, c := range p.Changes() {
-		if c.Action == rollout.ActionStop {
-			continue // of a newer release, that did not come out well
+		if c.Action != rollout.ActionStop { // else of a newer release that failed
+			out = append(out, driftOf(c))
 		}
-		w := Drift{Service: c.Service, Target: c.Target, JobID: c.JobID, Kind: DriftChanged, Kept: c.Kept}
-		switch {
-		case c.Action == rollout.ActionNone:
-			w.Kind = DriftNone
-		case c.Action == rollout.ActionCreate && c.Index == 0:
-			w.Kind = DriftMissing
-		case c.Action == rollout.ActionCreate:
-			w.Kind = DriftStopped
-		case c.Action == rollout.ActionRecreate && len(c.Diff) == 0, c.Retry:
-			w.Kind, c.Diff = DriftDead, nil
-		}
-		for _, f := range c.Diff {
-			f.Old, f.New = f.New, f.Old
-			switch f.Kind {
-			case rollout.FieldAdded:
-				f.Kind = rollout.FieldDeleted
-			case rollout.FieldDeleted:
-				f.Kind = rollout.FieldAdded
-			}
-			w.Diff = append(w.Diff, f)
-		}
-		out = append(out, w)
 	}
 	extra, err := d.extra(ctx, p, head)
 	return append(out, extra...), head, err
+}
+
+// driftOf returns how the job of c differs from what the last release left. c is
+// the change that would restore the job.
+func driftOf(c Change) Drift {
+	out := Drift{Service: c.Service, Target: c.Target, JobID: c.JobID, Kind: DriftChanged, Kept: c.Kept}
+	switch {
+	case c.Action == rollout.ActionNone:
+		out.Kind = DriftNone
+	case c.Action == rollout.ActionCreate && c.Index == 0:
+		out.Kind = DriftMissing
+	case c.Action == rollout.ActionCreate:
+		out.Kind = DriftStopped
+	case c.Action == rollout.ActionRecreate && len(c.Diff) == 0, c.Retry:
+		out.Kind = DriftDead
+		return out
+	}
+	for _, f := range c.Diff {
+		out.Diff = append(out.Diff, reversed(f))
+	}
+	return out
+}
+
+// reversed returns f from the other side: what was added is deleted.
+func reversed(f rollout.FieldChange) rollout.FieldChange {
+	f.Old, f.New = f.New, f.Old
+	switch f.Kind {
+	case rollout.FieldAdded:
+		f.Kind = rollout.FieldDeleted
+	case rollout.FieldDeleted:
+		f.Kind = rollout.FieldAdded
+	}
+	return f
 }
 
 // Again asks for what the last good release left, as it is recorded. It prunes
@@ -131,7 +141,7 @@ func (d *Deployer) extra(ctx context.Context, p *Plan, last *record.Release) ([]
 		}
 	}
 	found := make([]bool, len(suspects))
-	err = parallel.Each(len(suspects), 8, func(i int) error {
+	err = each(len(suspects), func(i int) error {
 		l := suspects[i]
 		job, _, err := p.clients[l.Target].Nomad.Jobs().Info(l.JobID, query(ctx, l))
 		if nomad.IsNotFound(err) {
@@ -140,7 +150,7 @@ func (d *Deployer) extra(ctx context.Context, p *Plan, last *record.Release) ([]
 		if err != nil {
 			return fmt.Errorf("reading job %q: %w", l.JobID, err)
 		}
-		found[i] = !nomad.Deref(job.Stop) && nomad.Deref(job.ParentID) == ""
+		found[i] = !deref(job.Stop) && deref(job.ParentID) == ""
 		return nil
 	})
 	var out []Drift

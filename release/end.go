@@ -9,7 +9,6 @@ import (
 	"time"
 
 	"github.com/drover-nomad/drover/nomad"
-	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/rollout"
 )
@@ -154,17 +153,17 @@ func (r *run) tag(ctx context.Context) {
 	lines := slices.DeleteFunc(r.journal.Services(), func(l record.Service) bool {
 		return l.Step != record.StepDone
 	})
-	err := parallel.Each(len(lines), 8, func(i int) error {
+	err := each(len(lines), func(i int) error {
 		l := lines[i]
 		jobs := r.plan.clients[l.Target].Nomad.Jobs()
 		job, _, err := jobs.Info(l.JobID, query(ctx, l))
 		if nomad.IsNotFound(err) && l.Completed != nil {
 			return nil // Nomad collected it
 		}
-		if err != nil || nomad.Deref(job.JobModifyIndex) != l.Index {
+		if err != nil || deref(job.JobModifyIndex) != l.Index {
 			return err
 		}
-		_, err = jobs.TagVersion(l.JobID, nomad.Deref(job.Version), tagName(r.head.Number), r.head.Message, write(ctx, l))
+		_, err = jobs.TagVersion(l.JobID, deref(job.Version), tagName(r.head.Number), r.head.Message, write(ctx, l))
 		return err
 	})
 	if err != nil {
@@ -183,7 +182,7 @@ func (r *run) tidy(ctx context.Context) {
 		r.d.warn("old releases are not all removed: %s", err)
 	}
 	for _, old := range removed {
-		_ = parallel.Each(len(old.Services), 8, func(i int) error { // a tag that is not there is no loss
+		_ = each(len(old.Services), func(i int) error { // a tag that is not there is no loss
 			l := old.Services[i]
 			if c, ok := r.plan.clients[l.Target]; ok && l.Step == record.StepDone {
 				_, _ = c.Nomad.Jobs().UntagVersion(l.JobID, tagName(old.Number), write(ctx, l))

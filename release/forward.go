@@ -12,7 +12,6 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
-	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -351,13 +350,13 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 		lines = append(lines, p.carried(lines)...)
 	}
 	former := make([]record.Packed, len(asks))
-	err := parallel.Each(len(asks), 8, func(i int) error {
+	err := each(len(asks), func(i int) error {
 		l := &lines[asks[i]]
 		job, _, err := p.clients[l.Target].Nomad.Jobs().Info(l.JobID, query(ctx, *l))
 		if err != nil {
 			return fmt.Errorf("reading job %q: %w", l.JobID, err)
 		}
-		l.BeforeStopped = nomad.Deref(job.Stop)
+		l.BeforeStopped = deref(job.Stop)
 		if former[i], err = packJob(clean(job), "", ""); err == nil {
 			l.Before = former[i].Digest
 		}
@@ -691,12 +690,12 @@ func (r *run) mayStop(ctx context.Context, l record.Service) error {
 		return nil
 	case err != nil:
 		return fmt.Errorf("reading job %q: %w", l.JobID, err)
-	case l.Step == record.StepPruning && nomad.Deref(job.Stop):
+	case l.Step == record.StepPruning && deref(job.Stop):
 		return nil // we were at it
-	case nomad.Deref(job.ParentID) != "":
+	case deref(job.ParentID) != "":
 		return errors.New("it is the child of another job")
-	case nomad.Deref(job.JobModifyIndex) != l.Planned:
-		return r.rescaled(ctx, l, nomad.Deref(job.JobModifyIndex))
+	case deref(job.JobModifyIndex) != l.Planned:
+		return r.rescaled(ctx, l, deref(job.JobModifyIndex))
 	}
 	return nil
 }

@@ -11,7 +11,6 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/consul"
-	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
@@ -64,7 +63,7 @@ func (n claimedName) overlaps(other claimedName) bool {
 
 // namesOf returns what a job claims in the Consul of its target.
 func namesOf(job *api.Job, t *stack.Target) []claimedName {
-	at := claimedName{region: nomad.Deref(job.Region)}
+	at := claimedName{region: deref(job.Region)}
 	if t != nil {
 		at.cluster, at.region = strings.TrimSuffix(cluster(t), "/"), cmp.Or(at.region, t.Region)
 	}
@@ -104,7 +103,7 @@ func (d *Deployer) findShared(ctx context.Context, p *Plan) error {
 				continue
 			}
 			for _, n := range namesOf(j.Job, t) {
-				claims = append(claims, claim{n, nomad.Deref(j.Job.ID)})
+				claims = append(claims, claim{n, deref(j.Job.ID)})
 			}
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/drover-nomad/drover/nomad"
-	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/rollout"
 )
@@ -253,7 +252,7 @@ func (p *Plan) spare(part *Part, keys map[jobKey]bool) {
 // suspect's target.
 func (d *Deployer) findOwners(ctx context.Context, p *Plan, suspects []suspect) error {
 	live := make([]record.LiveJob, len(suspects))
-	err := parallel.Each(len(suspects), 8, func(i int) error {
+	err := each(len(suspects), func(i int) error {
 		s := suspects[i]
 		job, _, err := p.clients[s.Target].Nomad.Jobs().Info(s.JobID, query(ctx, record.Service{Namespace: s.key.Namespace, Region: s.key.Region}))
 		switch {
@@ -262,8 +261,8 @@ func (d *Deployer) findOwners(ctx context.Context, p *Plan, suspects []suspect) 
 		case err != nil:
 			return fmt.Errorf("reading job %q: %w", s.JobID, err)
 		}
-		suspects[i].created = nomad.Deref(job.CreateIndex)
-		live[i] = record.LiveJob{Cluster: p.clusterOf(s.Target), Region: nomad.Deref(job.Region), Namespace: nomad.Deref(job.Namespace), ID: s.JobID, Index: s.index}
+		suspects[i].created = deref(job.CreateIndex)
+		live[i] = record.LiveJob{Cluster: p.clusterOf(s.Target), Region: deref(job.Region), Namespace: deref(job.Namespace), ID: s.JobID, Index: s.index}
 		return nil
 	})
 	if err != nil {

@@ -13,7 +13,6 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
-	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -350,7 +349,7 @@ func (d *Deployer) dial(ctx context.Context, p *Plan) error {
 		needConsul[part.Target] = needConsul[part.Target] || rollout.NeedsConsul(part.Jobs)
 	}
 	var mu sync.Mutex
-	return parallel.Each(len(p.req.Targets), 8, func(i int) error {
+	return each(len(p.req.Targets), func(i int) error {
 		t := p.req.Targets[i]
 		if !needed[t.Name] {
 			return nil
@@ -386,7 +385,7 @@ func (p *Plan) addFormer() {
 // prepare plans every part.
 func (d *Deployer) prepare(ctx context.Context, p *Plan) error {
 	released, completions := p.released(), p.completions()
-	err := parallel.Each(len(p.Parts), 8, func(i int) error {
+	err := each(len(p.Parts), func(i int) error {
 		part := p.Parts[i]
 		opts := d.Rollout
 		opts.Released = func(job *api.Job) map[string]int { return released[p.jobKey(part.Target, job)] }
@@ -531,12 +530,12 @@ func (p *Plan) pack() error {
 func packJob(job *api.Job, hcl, file string) (record.Packed, error) {
 	text, err := json.Marshal(job)
 	if err != nil {
-		return record.Packed{}, fmt.Errorf("encoding job %q: %w", nomad.Deref(job.ID), err)
+		return record.Packed{}, fmt.Errorf("encoding job %q: %w", deref(job.ID), err)
 	}
 	packed, err := record.Pack(record.Blob{Job: text, HCL: hcl, File: file})
 	var large *record.TooLargeError
 	if errors.As(err, &large) {
-		return packed, &TooLargeError{nomad.Deref(job.ID), err}
+		return packed, &TooLargeError{deref(job.ID), err}
 	}
 	return packed, err
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
@@ -37,9 +36,10 @@ func NewInventory(releases *record.Releases) *Inventory {
 	return &Inventory{releases: releases, specs: map[string]render.Job{}}
 }
 
-// Read returns what head left of the jobs that keep accepts; keep may be nil for
-// all. A job that the release is still to create is part of it.
-func (inv *Inventory) Read(ctx context.Context, head *record.Release, keep func(record.Service) bool) (*Recorded, error) {
+// Read returns what the release head left of the jobs that only selects. A job
+// that the release has still to create is part of it. Read returns a
+// *NotRecordedError if head has no such service or target.
+func (inv *Inventory) Read(ctx context.Context, head *record.Release, only Only) (*Recorded, error) {
 	req, err := requestOf(head)
 	if err != nil {
 		return nil, err
@@ -48,7 +48,10 @@ func (inv *Inventory) Read(ctx context.Context, head *record.Release, keep func(
 	if err != nil {
 		return nil, err
 	}
-	lines = slices.DeleteFunc(lines, func(l record.Service) bool { return keep != nil && !keep(l) })
+	if err := only.check(head, lines); err != nil {
+		return nil, err
+	}
+	lines = slices.DeleteFunc(lines, func(l record.Service) bool { return !only.has(l) })
 	var expected []record.Service
 	var digests []string
 	for _, l := range lines {
@@ -65,7 +68,7 @@ func (inv *Inventory) Read(ctx context.Context, head *record.Release, keep func(
 		}
 	}
 	read, broken := make([]render.Job, len(missing)), make([]*record.UnreadableError, len(missing))
-	err = parallel.Each(len(missing), 8, func(i int) (err error) {
+	err = each(len(missing), func(i int) (err error) {
 		if read[i], err = readSpec(ctx, inv.releases, missing[i]); errors.As(err, &broken[i]) {
 			err = nil
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/drover-nomad/drover/nomad"
-	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 )
@@ -26,7 +25,7 @@ func (r *run) prepareEach(ctx context.Context, jobs []render.Job, prepare func(c
 			return err
 		}
 		alone := make([]error, len(jobs))
-		_ = parallel.Each(len(jobs), 8, func(i int) error {
+		_ = each(len(jobs), func(i int) error {
 			_, alone[i] = prepare(ctx, jobs[i:i+1])
 			return nil
 		})

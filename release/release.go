@@ -15,7 +15,6 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -318,11 +317,35 @@ func write(ctx context.Context, s record.Service) *api.WriteOptions {
 	return (&api.WriteOptions{Namespace: s.Namespace, Region: s.Region}).WithContext(ctx)
 }
 
+func deref[T any](p *T) T {
+	if p == nil {
+		var zero T
+		return zero
+	}
+	return *p
+}
+
 // line begins the journal's line of a job.
 func line(j render.Job) record.Service {
 	return record.Service{
-		Target: j.Target, Name: j.Service, JobID: nomad.Deref(j.Job.ID), Namespace: nomad.Deref(j.Job.Namespace), Region: nomad.Deref(j.Job.Region),
+		Target: j.Target, Name: j.Service, JobID: deref(j.Job.ID), Namespace: deref(j.Job.Namespace), Region: deref(j.Job.Region),
 		DependsOn: j.DependsOn, Secrets: j.Secrets, Timeout: j.Timeout, PlacementTimeout: j.PlacementTimeout, Step: record.StepPending,
 		Counts: rollout.AskedCounts(j),
 	}
+}
+
+// each calls f for 0…n-1, some at a time, and joins the errors.
+func each(n int, f func(int) error) error {
+	errs := make([]error, n)
+	slots := make(chan struct{}, 8)
+	var wg sync.WaitGroup
+	for i := range n {
+		slots <- struct{}{}
+		wg.Go(func() {
+			defer func() { <-slots }()
+			errs[i] = f(i)
+		})
+	}
+	wg.Wait()
+	return errors.Join(errs...)
 }

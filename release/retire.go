@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"github.com/drover-nomad/drover/nomad"
-	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -136,7 +135,7 @@ func (d *Deployer) retireTarget(ctx context.Context, p *Plan, t *stack.Target, l
 	}
 	p.resolves(t, c)
 	same := make([]*jobKey, len(lines))
-	err = parallel.Each(len(lines), 8, func(i int) error {
+	err = each(len(lines), func(i int) error {
 		was, err := identify(ctx, c, t, lines[i])
 		if err != nil || was == nil {
 			return err
@@ -197,7 +196,7 @@ func identify(ctx context.Context, c rollout.Clients, t *stack.Target, l record.
 	case err != nil:
 		return nil, fmt.Errorf("reading job %q: %w", l.JobID, err)
 	}
-	return &identity{cluster(t), nomad.Deref(job.Region), nomad.Deref(job.Namespace), l.JobID}, nil
+	return &identity{cluster(t), deref(job.Region), deref(job.Namespace), l.JobID}, nil
 }
 
 func formerOf(l record.Service) rollout.Former {

@@ -7,7 +7,6 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -51,7 +50,7 @@ func (r *Rotation) Jobs() []render.Job {
 	out := slices.Clone(r.rendered)
 	for _, l := range r.lines {
 		same := func(j render.Job) bool {
-			return j.Target == l.Target && *j.Job.ID == l.JobID && nomad.Deref(j.Job.Namespace) == l.Namespace
+			return j.Target == l.Target && *j.Job.ID == l.JobID && deref(j.Job.Namespace) == l.Namespace
 		}
 		if !slices.ContainsFunc(r.rendered, same) {
 			j := named(l)
@@ -192,15 +191,15 @@ var strongest = []string{EffectRestart, EffectScript, EffectSignal, EffectNone}
 
 // templateEffect returns what a template does when its text changes.
 func templateEffect(t *api.Template) (kind, detail string) {
-	if nomad.Deref(t.Once) {
+	if deref(t.Once) {
 		return EffectNone, "once"
 	}
-	switch mode := nomad.Deref(t.ChangeMode); mode {
+	switch mode := deref(t.ChangeMode); mode {
 	case "signal":
-		return EffectSignal, nomad.Deref(t.ChangeSignal)
+		return EffectSignal, deref(t.ChangeSignal)
 	case "script":
 		if t.ChangeScript != nil {
-			return EffectScript, nomad.Deref(t.ChangeScript.Command)
+			return EffectScript, deref(t.ChangeScript.Command)
 		}
 		return EffectScript, ""
 	case "noop":

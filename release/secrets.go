@@ -9,7 +9,6 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
-	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -212,7 +211,7 @@ func (r *run) publishWave(ctx context.Context, i int) error {
 	if err := r.lock.held(ctx); err != nil {
 		return err
 	}
-	return parallel.Each(len(lines), 8, func(n int) error {
+	return each(len(lines), func(n int) error {
 		l := lines[n]
 		restarts, err := r.restartsOf(ctx, l)
 		if err != nil {
@@ -283,7 +282,7 @@ func (r *run) restartsOf(ctx context.Context, l record.Service) (restarts, error
 func taskOf(job *api.Job, group, name string) *api.Task {
 	for _, g := range job.TaskGroups {
 		for _, t := range g.Tasks {
-			if nomad.Deref(g.Name) == group && t.Name == name {
+			if deref(g.Name) == group && t.Name == name {
 				return t
 			}
 		}

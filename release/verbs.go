@@ -10,8 +10,6 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"github.com/drover-nomad/drover/nomad"
-	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -212,7 +210,7 @@ func (d *Deployer) specs(ctx context.Context, lines []record.Service, of func(re
 	slices.Sort(digests)
 	digests = slices.Compact(digests)
 	var mu sync.Mutex
-	err := parallel.Each(len(digests), 8, func(i int) error {
+	err := each(len(digests), func(i int) error {
 		j, err := readSpec(ctx, d.Releases, digests[i])
 		mu.Lock()
 		defer mu.Unlock()
@@ -228,7 +226,7 @@ func (r *run) failedBefore(ctx context.Context, res *Result) rollout.Outcome {
 	lines := r.journal.Services()
 	res.Services = append(res.Services, failedServices(lines)...)
 	var mu sync.Mutex
-	_ = parallel.Each(len(lines), 8, func(i int) error {
+	_ = each(len(lines), func(i int) error {
 		l := lines[i]
 		if l.Step != record.StepSubmitting && l.Step != record.StepSubmitted {
 			return nil
@@ -279,7 +277,7 @@ func (r *run) wentBack(ctx context.Context, l record.Service) bool {
 	}
 	c := r.plan.clients[l.Target]
 	job, _, err := c.Nomad.Jobs().Info(l.JobID, query(ctx, l))
-	if err != nil || nomad.Deref(job.Stop) || nomad.Deref(job.JobModifyIndex) == l.Planned {
+	if err != nil || deref(job.Stop) || deref(job.JobModifyIndex) == l.Planned {
 		return false
 	}
 	scaled, err := rollout.Rescaled(ctx, c, job, l.Planned)
@@ -291,7 +289,7 @@ func (r *run) wentBack(ctx context.Context, l record.Service) bool {
 func (r *run) arrived(ctx context.Context, i int, l record.Service) {
 	job, _, err := r.plan.clients[l.Target].Nomad.Jobs().Info(l.JobID, query(ctx, l))
 	if err == nil {
-		r.journal.Note(i, func(l *record.Service) { l.Step, l.Index = record.StepSubmitted, nomad.Deref(job.JobModifyIndex) })
+		r.journal.Note(i, func(l *record.Service) { l.Step, l.Index = record.StepSubmitted, deref(job.JobModifyIndex) })
 	}
 }
 
@@ -338,7 +336,7 @@ func (r *run) promote(ctx context.Context) error {
 	if len(lines) == 0 {
 		return errors.New("no canary waits for a promotion")
 	}
-	return parallel.Each(len(lines), 8, func(i int) error {
+	return each(len(lines), func(i int) error {
 		l := lines[i]
 		c := r.plan.clients[l.Target].Nomad
 		var list []*api.Deployment
@@ -472,7 +470,7 @@ func (d *Deployer) halt(ctx context.Context, h *record.Release, lines []record.S
 	if err != nil {
 		return err
 	}
-	return parallel.Each(len(req.Targets), 8, func(i int) error {
+	return each(len(req.Targets), func(i int) error {
 		t := req.Targets[i]
 		here := slices.DeleteFunc(slices.Clone(lines), func(l record.Service) bool { return l.Target != t.Name || l.Step != record.StepSubmitted })
 		if len(here) == 0 {
@@ -482,7 +480,7 @@ func (d *Deployer) halt(ctx context.Context, h *record.Release, lines []record.S
 		if err != nil {
 			return err
 		}
-		return parallel.Each(len(here), 8, func(i int) error {
+		return each(len(here), func(i int) error {
 			l := here[i]
 			list, _, err := c.Nomad.Jobs().Deployments(l.JobID, false, query(ctx, l))
 			if err != nil {

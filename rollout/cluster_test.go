@@ -105,15 +105,6 @@ func nomadClient(addr string, hc *http.Client) (*api.Client, error) {
 	return api.NewClient(cfg)
 }
 
-// prepareAndApply plans jobs and applies the plan.
-func prepareAndApply(ctx context.Context, c Clients, jobs []render.Job, opts Options, emit func(Event)) (Result, error) {
-	p, err := Prepare(ctx, c, jobs, opts)
-	if err != nil {
-		return Result{}, err
-	}
-	return p.Apply(ctx, emit), nil
-}
-
 // poll tries until ok or ctx ends.
 func poll(ctx context.Context, ok func() bool) error {
 	tick := time.NewTicker(50 * time.Millisecond)
@@ -212,7 +203,7 @@ func deploy(t *testing.T, c Clients, opts Options, jobs ...render.Job) (Result, 
 	rec := &recorder{}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
 	defer cancel()
-	res, err := prepareAndApply(ctx, c, jobs, opts, rec.add)
+	res, err := Run(ctx, c, jobs, opts, rec.add)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -508,7 +499,7 @@ func testSuperseded(t *testing.T, c Clients) {
 	cleanUp(t, c, id)
 	job := mockJob(id, runs())
 	job.Update.MinHealthyTime = ptr(3 * time.Second)
-	res, err := prepareAndApply(t.Context(), c, []render.Job{service(job)}, Options{}, func(e Event) {
+	res, err := Run(t.Context(), c, []render.Job{service(job)}, Options{}, func(e Event) {
 		if e.Kind == EventSubmitted {
 			if _, _, err := c.Nomad.Jobs().Register(mockJob(id, map[string]any{"run_for": "3h"}), nil); err != nil {
 				t.Error(err)
@@ -634,7 +625,7 @@ func testCancelled(t *testing.T, c Clients) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	jobs := []render.Job{service(mockJob(id, runs())), service(mockJob(after, runs()), id)}
-	res, err := prepareAndApply(ctx, c, jobs, Options{}, func(e Event) {
+	res, err := Run(ctx, c, jobs, Options{}, func(e Event) {
 		if e.Kind == EventSubmitted {
 			cancel()
 		}
@@ -710,22 +701,15 @@ func testJobTypes(t *testing.T, c Clients) {
 }
 
 func testPreflight(t *testing.T, c Clients) {
-	if _, err := preflightNomad(t.Context(), c.Nomad); err != nil {
+	if err := Preflight(t.Context(), c, true); err != nil {
 		t.Fatal(err)
-	}
-	if err := preflightConsul(t.Context(), c.Consul); err != nil {
-		t.Fatal(err)
-	}
-	preflight := func(address string) error {
-		n, err := nomadClient(address, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		_, err = preflightNomad(t.Context(), n)
-		return err
 	}
 	var ce *ClusterError
-	if err := preflight("http://127.0.0.1:1"); !errors.As(err, &ce) || !strings.Contains(err.Error(), "127.0.0.1:1 cannot be reached") || !strings.Contains(err.Error(), "NOMAD_ADDR") {
+	nowhere, err := nomadClient("http://127.0.0.1:1", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := Preflight(t.Context(), Clients{Nomad: nowhere}, false); !errors.As(err, &ce) || !strings.Contains(err.Error(), "127.0.0.1:1 cannot be reached") || !strings.Contains(err.Error(), "NOMAD_ADDR") {
 		t.Errorf("unreachable: %v", err)
 	}
 	for body, want := range map[string]string{
@@ -744,7 +728,11 @@ func testPreflight(t *testing.T, c Clients) {
 			}
 			fmt.Fprint(w, body)
 		}))
-		err := preflight(srv.URL)
+		n, err := nomadClient(srv.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = Preflight(t.Context(), Clients{Nomad: n}, false)
 		if want == "" {
 			if err != nil {
 				t.Errorf("%s: %v", body, err)

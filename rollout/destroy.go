@@ -10,7 +10,6 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
-	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -45,7 +44,7 @@ func Destroy(ctx context.Context, c Clients, jobs []render.Job, opts Options, do
 		}
 	}
 	var mu sync.Mutex
-	return parallel.Each(len(jobs), len(jobs)+1, func(i int) error {
+	return each(len(jobs), len(jobs)+1, func(i int) error {
 		j := jobs[i]
 		defer close(gone[i])
 		s := specOf(j.Job)
@@ -211,7 +210,7 @@ func stop(ctx context.Context, c Clients, silence time.Duration, s spec, id stri
 			return nil
 		case err != nil:
 			return fmt.Errorf("reading job %q: %w", id, err)
-		case nomad.Deref(job.Stop):
+		case deref(job.Stop, false):
 			return nil
 		}
 	}

@@ -225,7 +225,7 @@ type savedJob struct {
 }
 
 func (s SavedStep) name() string {
-	return jobName(s.Target, *s.Job.ID, nomad.Deref(s.Job.Namespace), nomad.Deref(s.Job.Region))
+	return jobName(s.Target, *s.Job.ID, deref(s.Job.Namespace, ""), deref(s.Job.Region, ""))
 }
 
 func (s SavedStop) name() string { return jobName(s.Target, s.JobID, s.Namespace, s.Region) }

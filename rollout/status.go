@@ -10,9 +10,11 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/consul"
-	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/render"
 )
+
+// StatusMissing is the status of a job that Nomad does not have.
+const StatusMissing = "missing"
 
 // ServiceStatus is how a service is now.
 type ServiceStatus struct {
@@ -20,7 +22,7 @@ type ServiceStatus struct {
 	Service       string    `json:"service"`
 	JobID         string    `json:"job_id"`
 	Type          string    `json:"type,omitempty"`
-	Status        string    `json:"status"` // Nomad's, or "missing"
+	Status        string    `json:"status"` // Nomad's, or StatusMissing
 	Version       uint64    `json:"version"`
 	Healthy       int       `json:"healthy"`
 	Desired       int       `json:"desired"`
@@ -117,7 +119,7 @@ func specsOf(jobs []render.Job) []spec {
 func (s spec) status(j render.Job, l *listed, desired int) (ServiceStatus, map[string]string) {
 	st := ServiceStatus{Target: j.Target, Service: j.Service, JobID: s.id}
 	if l == nil {
-		st.Status, st.Detail = "missing", "not deployed"
+		st.Status, st.Detail = StatusMissing, "not deployed"
 		return st, nil
 	}
 	s.kind, s.parent = l.stub.Type, l.stub.Periodic || l.stub.ParameterizedJob // of the registered one
@@ -167,7 +169,7 @@ func (s spec) status(j render.Job, l *listed, desired int) (ServiceStatus, map[s
 
 // Collected reports whether the job is not healthy and has no allocation.
 func (st ServiceStatus) Collected() bool {
-	return !st.OK && (st.Status == "missing" || st.Status == "stopped" || st.empty)
+	return !st.OK && (st.Status == StatusMissing || st.Status == "stopped" || st.empty)
 }
 
 // Complete makes st the status of a job that ran to its end.
@@ -215,7 +217,7 @@ func serviceStatus(ctx context.Context, c Clients, out []ServiceStatus, specs []
 	}
 	// The stack may have been changed since it was deployed.
 	registered, there := make([]spec, len(doubtful)), make([]map[string]string, len(doubtful))
-	err = parallel.Each(len(doubtful), 8, func(n int) error {
+	err = each(len(doubtful), 8, func(n int) error {
 		s := specs[doubtful[n]]
 		job, _, err := c.Nomad.Jobs().Info(s.id, s.query(ctx))
 		if err != nil {

@@ -8,7 +8,6 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -63,8 +62,8 @@ func LostVolumes(ctx context.Context, c Clients, jobs []render.Job) ([]LostVolum
 	}
 	places := map[place][]string{}
 	for _, j := range jobs {
-		at := place{nomad.Deref(j.Job.Region), nomad.Deref(j.Job.Namespace)}
-		places[at] = append(places[at], nomad.Deref(j.Job.ID))
+		at := place{deref(j.Job.Region, ""), deref(j.Job.Namespace, "")}
+		places[at] = append(places[at], deref(j.Job.ID, ""))
 	}
 	var out []LostVolume
 	for at, ids := range places {
@@ -129,7 +128,7 @@ func LostVolumes(ctx context.Context, c Clients, jobs []render.Job) ([]LostVolum
 func lostVolumes(ctx context.Context, c Clients, jobs []render.Job, out []ServiceStatus) {
 	var doubtful []render.Job
 	for i, st := range out {
-		if !st.OK && st.Status != "missing" && st.Status != "stopped" {
+		if !st.OK && st.Status != StatusMissing && st.Status != "stopped" {
 			doubtful = append(doubtful, jobs[i])
 		}
 	}
@@ -139,7 +138,7 @@ func lostVolumes(ctx context.Context, c Clients, jobs []render.Job, out []Servic
 	}
 	for i := range out {
 		for _, l := range lost {
-			if !out[i].OK && l.JobID == out[i].JobID && l.Namespace == nomad.Deref(jobs[i].Job.Namespace) && l.Region == nomad.Deref(jobs[i].Job.Region) {
+			if !out[i].OK && l.JobID == out[i].JobID && l.Namespace == deref(jobs[i].Job.Namespace, "") && l.Region == deref(jobs[i].Job.Region, "") {
 				out[i].Lost = append(out[i].Lost, l)
 				out[i].Detail = strings.TrimPrefix(out[i].Detail+"; "+l.String(), "; ")
 			}

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"bytes"
-	"crypto/rand"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -60,7 +59,7 @@ func TestCertStores(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	seal := []byte(rand.Text() + rand.Text())[:32]
+	seal := acme.NewRandomSealKey()
 	key, err := acme.NewSealKey(seal)
 	if err != nil {
 		t.Fatal(err)

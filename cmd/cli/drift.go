@@ -7,64 +7,48 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
 )
 
-func newDrift(streams *IO) *cobra.Command {
+func newDrift(streams *IO, f *factory) *cobra.Command {
 	var (
 		env, format string
 		detailed    bool
 	)
 	cmd := &cobra.Command{
 		Use:   "drift STACK",
-		Short: "Show what was changed behind drover's back",
-		Long: `Show what was changed behind drover's back: how the jobs in the cluster differ
-from what the last good release left. The source of the stack is not needed.
+		Short: "Show how the jobs differ from the last good release",
+		Long: `Show how the jobs in the cluster differ from what the last good release left. A job
+is changed, stopped, missing (purged), dead (not changed, but nothing of it is
+healthy), or extra (of an earlier release, and running again). The count of a group
+that was scaled is not drift.
 
-A job is changed, stopped, missing (purged), dead (as it was, but nothing of it
-is healthy), or extra (of an earlier release, and running again). The count of a
-group that is scaled is no drift. With --detailed-exitcode the command ends with
-0 when there is none, 2 when there is, and 1 on any error.`,
+STACK is a directory, or the name of a stack whose source need not be here. It needs
+a token that may read the record and the jobs of the stack; if it may not read the
+secrets, every value is hidden. It changes nothing.
+
+It exits with 0. With --detailed-exitcode it exits with 0 if there is no drift, with 2
+if there is, and with 1 on any error.`,
 		Example: "  drover drift ocis -e prod\n  drover drift ocis -e prod --detailed-exitcode -o json",
 		Args:    exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneOf("-o", format, "text", "json"); err != nil {
 				return err
 			}
-			ctx := cmd.Context()
-			clients, r, err := recorded(ctx, args[0], env)
-			if err != nil {
-				return err
-			}
-			d := (&releaseFlags{}).deployer(cmd, clients, r.Stack(), r.Environment())
-			if err := redacting(ctx, d, clients); nomad.IsForbidden(err) {
-				d.Rollout.Redact = hideAll // nothing is written, and what is secret cannot be known
-			} else if err != nil {
-				return err
-			}
-			drift, of, err := d.Drift(ctx)
+			res, err := deploy.Drift{Home: f.home(cmd), Stack: args[0], Environment: env}.Run(cmd.Context())
 			if err != nil {
 				return releaseError(err)
-			}
-			differs := 0
-			for _, w := range drift {
-				if w.Kind != release.DriftNone {
-					differs++
-				}
 			}
 			if format == "json" {
 				enc := json.NewEncoder(streams.Out)
 				enc.SetIndent("", "  ")
-				err = enc.Encode(map[string]any{
-					"layout": 1, "stack": r.Stack(), "environment": r.Environment(), "release": of.Number,
-					"drifted": differs > 0, "services": drift,
-				})
+				err = enc.Encode(res)
 			} else {
-				err = printDrift(streams, r.Stack(), r.Environment(), of.Number, drift, differs)
+				err = printDrift(streams, res)
 			}
-			if err == nil && detailed && differs > 0 {
+			if err == nil && detailed && res.Drifted {
 				return errSilent{codeChanges}
 			}
 			return err
@@ -76,32 +60,31 @@ group that is scaled is no drift. With --detailed-exitcode the command ends with
 	return cmd
 }
 
-func printDrift(streams *IO, name, env string, number int, drift []release.Drift, differs int) error {
+func printDrift(streams *IO, res deploy.DriftResult) error {
 	var b bytes.Buffer
 	v := planView{w: &b, color: streams.Color}
-	for _, w := range drift {
-		service := render.Job{Service: w.Service, Target: w.Target}.Name()
-		if w.Kind != release.DriftNone {
-			line := fmt.Sprintf("%s  %s", service, w.Kind)
-			if w.JobID != w.Service {
-				line += " (job " + w.JobID + ")"
+	for _, d := range res.Services {
+		if d.Kind != release.DriftNone {
+			line := fmt.Sprintf("%s  %s", render.Job{Service: d.Service, Target: d.Target}.Name(), d.Kind)
+			if d.JobID != d.Service {
+				line += " (job " + d.JobID + ")"
 			}
 			v.line(0, "%s", line)
 		}
-		for _, f := range w.Diff {
+		for _, f := range d.Diff {
 			v.field(f)
 		}
 	}
-	if differs == 0 {
-		fmt.Fprintf(&b, "%s: as release %d left it\n", name, number)
+	if !res.Drifted {
+		fmt.Fprintf(&b, "%s: no drift from release %d\n", res.Stack, res.Release)
 	} else {
-		fmt.Fprintf(&b, "%s: %d of %d differ from what release %d left\n", name, differs, len(drift), number)
+		fmt.Fprintf(&b, "%s: %d of %d services differ from release %d\n", res.Stack, res.Differing(), len(res.Services), res.Release)
 	}
 	if _, err := streams.Out.Write(b.Bytes()); err != nil {
 		return err
 	}
-	if differs > 0 {
-		fmt.Fprintf(streams.Err, "Next: drover rollback %s, or drover deploy %s\n", stackArgs(fmt.Sprint(name, " ", number), env), stackArgs(name, env))
+	if res.Drifted {
+		fmt.Fprintf(streams.Err, "Next: drover rollback %s, or drover deploy %s\n", stackArgs(fmt.Sprint(res.Stack, " ", res.Release), res.Environment), stackArgs(res.Stack, res.Environment))
 	}
 	return nil
 }

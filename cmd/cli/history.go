@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,78 +15,42 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
-	"github.com/drover-nomad/drover/rollout"
 )
 
-func newHistory(streams *IO) *cobra.Command {
+func newHistory(streams *IO, f *factory) *cobra.Command {
 	var env, format string
 	cmd := &cobra.Command{
 		Use:   "history STACK",
 		Short: "List the releases of a stack",
-		Long: `List the releases of a stack, the newest first.
+		Long: `List the releases of a stack, the newest first: the state, kind, version and
+author of each, and how many of its services it changed.
 
-STACK is a directory, or the name of a stack whose source need not be here.`,
+STACK is a directory, or the name of a stack whose source need not be here. It needs
+a token that may read the record of the stack. It changes nothing. It exits with 0,
+and with 1 if there is no release.`,
 		Example: "  drover history ocis -e prod",
 		Args:    exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if err := oneOf("-o", format, "text", "json"); err != nil {
 				return err
 			}
-			clients, r, err := recorded(cmd.Context(), args[0], env)
+			res, err := deploy.History{Home: f.home(cmd), Stack: args[0], Environment: env}.Run(cmd.Context())
+			var none *deploy.NoReleaseError
+			if format == "json" && (err == nil || errors.As(err, &none)) {
+				return json.NewEncoder(streams.Out).Encode(res.Releases)
+			}
 			if err != nil {
 				return err
 			}
-			list, err := r.List(cmd.Context())
-			if err != nil {
+			if err := printHistory(streams.Out, res); err != nil {
 				return err
 			}
-			if format == "json" {
-				if list == nil {
-					list = []*record.Release{}
-				}
-				return json.NewEncoder(streams.Out).Encode(list)
-			}
-			if len(list) == 0 {
-				return noReleases(cmd.Context(), clients, r)
-			}
-			holder, err := r.Holder(cmd.Context())
-			if err != nil {
-				return err
-			}
-			w := tabwriter.NewWriter(streams.Out, 0, 0, 2, ' ', 0)
-			fmt.Fprintln(w, "RELEASE\tSTATE\tKIND\tVERSION\tCHANGED\tBY\tSTARTED\tTOOK\tWHY")
-			for _, h := range list {
-				if h.State == record.Unreadable {
-					fmt.Fprintf(w, "%d\t%s\t-\t-\t-\t-\t-\t-\t%s\n", h.Number, h.State, h.Detail)
-					continue
-				}
-				kind := h.Kind
-				if h.Of > 0 {
-					kind += fmt.Sprintf(" to %d", h.Of)
-				}
-				took := "-"
-				if !h.Ended.IsZero() {
-					took = round(h.Ended.Sub(h.Started)).String()
-				}
-				state := string(h.State)
-				if holder == nil && h.State.Open() {
-					state = openState(h)
-				}
-				counts := fmt.Sprintf("%d of %d", h.Changed, h.Total)
-				if h.Pruned > 0 {
-					counts += fmt.Sprintf(", %d pruned", h.Pruned)
-				}
-				fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s@%s\t%s\t%s\t%s\n", h.Number, state, kind, versions(h), counts, h.By.User, h.By.Host,
-					h.Started.Local().Format("2006-01-02 15:04:05"), took, h.Message)
-			}
-			if err := w.Flush(); err != nil {
-				return err
-			}
-			if slices.ContainsFunc(list, func(h *record.Release) bool { return h.State == record.Unreadable }) {
-				fmt.Fprintf(streams.Err, "Next: drover record check %s\n", stackArgs(args[0], r.Environment()))
+			if slices.ContainsFunc(res.Releases, func(h *record.Release) bool { return h.State == record.Unreadable }) {
+				fmt.Fprintf(streams.Err, "Next: drover record check %s\n", stackArgs(args[0], res.Environment))
 			}
 			return nil
 		},
@@ -97,12 +60,37 @@ STACK is a directory, or the name of a stack whose source need not be here.`,
 	return cmd
 }
 
-// openState is a state in one word, of a release that nobody is at.
-func openState(h *record.Release) string {
-	if h.State == record.Running || h.State == record.Reverting {
-		return string(record.Interrupted)
+func printHistory(out io.Writer, res deploy.HistoryResult) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "RELEASE\tSTATE\tKIND\tVERSION\tCHANGED\tBY\tSTARTED\tTOOK\tWHY")
+	for _, h := range res.Releases {
+		if h.State == record.Unreadable {
+			fmt.Fprintf(w, "%d\t%s\t-\t-\t-\t-\t-\t-\t%s\n", h.Number, h.State, h.Detail)
+			continue
+		}
+		took := "-"
+		if !h.Ended.IsZero() {
+			took = round(h.Ended.Sub(h.Started)).String()
+		}
+		counts := fmt.Sprintf("%d of %d", h.Changed, h.Total)
+		if h.Pruned > 0 {
+			counts += fmt.Sprintf(", %d pruned", h.Pruned)
+		}
+		fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s\t%s@%s\t%s\t%s\t%s\n", h.Number, res.StateOf(h), kindOf(h, ""), versions(h), counts, h.By.User, h.By.Host,
+			h.Started.Local().Format("2006-01-02 15:04:05"), took, h.Message)
 	}
-	return string(h.State)
+	return w.Flush()
+}
+
+// kindOf describes the kind of a release and the release that it repeats.
+func kindOf(h *record.Release, noun string) string {
+	switch {
+	case h.Of == 0:
+		return h.Kind
+	case h.Kind == release.KindRollback:
+		return fmt.Sprintf("%s to %s%d", h.Kind, noun, h.Of)
+	}
+	return fmt.Sprintf("%s of %s%d", h.Kind, noun, h.Of)
 }
 
 func versions(h *record.Release) string {
@@ -124,16 +112,18 @@ func revision(text string) (int, error) {
 	return n, nil
 }
 
-func newShow(streams *IO) *cobra.Command {
+func newShow(streams *IO, f *factory) *cobra.Command {
 	var env, format, service string
 	cmd := &cobra.Command{
 		Use:   "show STACK [RELEASE]",
-		Short: "Show a release: what was deployed, by whom, and its outcome",
-		Long: `Show a release, or the newest: what was deployed, by whom, with which flags, how
-each wave ended and who approved it, and the outcome of each service.
+		Short: "Show one release with the outcome of each service",
+		Long: `Show a release, or the newest: what was deployed, by whom and with which flags, the
+end of each wave and who approved it, and the outcome of each service. With --job
+the job spec of a service is printed as it was submitted, for 'nomad job run -json -'.
+Secrets are never part of a record.
 
-With --job, the job spec of a service is printed as it was submitted; it can be
-given to 'nomad job run -json -'. Secrets are never part of a record.`,
+It needs a token that may read the record of the stack. It changes nothing. It exits
+with 0, and with 1 if there is no such release.`,
 		Example: "  drover show ocis -e prod\n  drover show ocis 12 -e prod --job gateway | nomad job plan -json -",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 && len(args) != 2 {
@@ -145,39 +135,26 @@ given to 'nomad job run -json -'. Secrets are never part of a record.`,
 			if err := oneOf("-o", format, "text", "json"); err != nil {
 				return err
 			}
-			ctx := cmd.Context()
 			n, err := optionalRevision(args[1:])
 			if err != nil {
 				return err
 			}
-			clients, r, err := recorded(ctx, args[0], env)
-			if err != nil {
-				return err
-			}
-			if n == 0 {
-				if n, err = newest(ctx, clients, r); err != nil {
-					return err
-				}
-			}
-			h, lines, err := readRelease(ctx, clients, r, n)
-			if err != nil {
-				return err
-			}
+			show := deploy.Show{Home: f.home(cmd), Stack: args[0], Environment: env, Release: n}
 			if service != "" {
-				return showJob(ctx, streams, r, h, lines, service)
-			}
-			var values json.RawMessage
-			if h.Values != "" {
-				b, err := r.Blob(ctx, h.Values)
+				job, err := show.JobSpec(cmd.Context(), service)
 				if err != nil {
 					return err
 				}
-				values = b.Values
+				return printJobSpec(streams, job)
+			}
+			res, err := show.Run(cmd.Context())
+			if err != nil {
+				return err
 			}
 			if format == "json" {
-				return json.NewEncoder(streams.Out).Encode(map[string]any{"release": h, "services": lines, "values": values})
+				return json.NewEncoder(streams.Out).Encode(res)
 			}
-			return showText(streams, h, lines, values)
+			return printRelease(streams, res)
 		},
 	}
 	envFlag(cmd, &env)
@@ -187,61 +164,20 @@ given to 'nomad job run -json -'. Secrets are never part of a record.`,
 	return cmd
 }
 
-// newest is the number of the newest release; an error says that there is none.
-func newest(ctx context.Context, clients rollout.Clients, r *record.Releases) (int, error) {
-	kept, err := r.Numbers(ctx)
-	if err == nil && len(kept) == 0 {
-		err = noReleases(ctx, clients, r)
+// printJobSpec writes a job spec as 'nomad job run -json' takes it.
+func printJobSpec(streams *IO, job json.RawMessage) error {
+	var out bytes.Buffer
+	enc := json.NewEncoder(&out)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(map[string]any{"Job": job}); err != nil {
+		return fmt.Errorf("cannot encode the job spec: %w", err)
 	}
-	if err != nil {
-		return 0, err
-	}
-	return kept[len(kept)-1], nil
+	_, err := streams.Out.Write(out.Bytes())
+	return err
 }
 
-func readRelease(ctx context.Context, clients rollout.Clients, r *record.Releases, n int) (*record.Release, []record.Service, error) {
-	h, err := r.Read(ctx, n)
-	if errors.Is(err, record.ErrNoRelease) {
-		kept, kerr := r.Numbers(ctx)
-		switch {
-		case kerr != nil:
-			return nil, nil, kerr
-		case len(kept) == 0:
-			return nil, nil, noReleases(ctx, clients, r)
-		}
-		return nil, nil, fmt.Errorf("%w; there are %d to %d", err, kept[0], kept[len(kept)-1])
-	}
-	if err != nil {
-		return nil, nil, err
-	}
-	lines, err := r.Services(ctx, h)
-	return h, lines, err
-}
-
-func showJob(ctx context.Context, streams *IO, r *record.Releases, h *record.Release, lines []record.Service, service string) error {
-	var names []string
-	for _, l := range lines {
-		if l.Name != service || l.Spec == "" {
-			names = append(names, l.Name)
-			continue
-		}
-		b, err := r.Blob(ctx, l.Spec)
-		if err != nil {
-			return err
-		}
-		var pretty strings.Builder
-		enc := json.NewEncoder(&pretty)
-		enc.SetIndent("", "  ")
-		if err := enc.Encode(map[string]any{"Job": b.Job}); err != nil {
-			return fmt.Errorf("encoding job %s: %w", l.JobID, err)
-		}
-		_, err = io.WriteString(streams.Out, pretty.String())
-		return err
-	}
-	return usagef("release %d has no service %q; it has %s", h.Number, service, strings.Join(names, ", "))
-}
-
-func showText(streams *IO, h *record.Release, lines []record.Service, values json.RawMessage) error {
+func printRelease(streams *IO, res deploy.ShowResult) error {
+	h, lines, values := res.Release, res.Services, res.Values
 	w := tabwriter.NewWriter(streams.Out, 0, 0, 2, ' ', 0)
 	row := func(name, format string, args ...any) { fmt.Fprintf(w, "%s\t%s\n", name, fmt.Sprintf(format, args...)) }
 	row("Release", "%d of %s, environment %s", h.Number, h.Stack, h.Environment)
@@ -253,11 +189,7 @@ func showText(streams *IO, h *record.Release, lines []record.Service, values jso
 		state += " (" + h.Detail + ")"
 	}
 	row("State", "%s", state)
-	if h.Of > 0 {
-		row("Kind", "%s to release %d", h.Kind, h.Of)
-	} else {
-		row("Kind", "%s", h.Kind)
-	}
+	row("Kind", "%s", kindOf(h, "release "))
 	row("Version", "%s", versions(h))
 	row("By", "%s", h.By)
 	if h.Message != "" {
@@ -286,7 +218,7 @@ func showText(streams *IO, h *record.Release, lines []record.Service, values jso
 		if l.Spec != "" {
 			spec = l.Spec[:12]
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", serviceName(l), l.Change, l.Step, l.JobID, l.Index, spec, l.Detail)
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%d\t%s\t%s\n", render.Job{Service: l.Name, Target: l.Target}.Name(), l.Change, l.Step, l.JobID, l.Index, spec, l.Detail)
 	}
 	if err := w.Flush(); err != nil || len(values) == 0 {
 		return err
@@ -334,21 +266,17 @@ func showWaves(streams *IO, h *record.Release) error {
 	return w.Flush()
 }
 
-func serviceName(l record.Service) string {
-	if l.Target == "" {
-		return l.Name
-	}
-	return l.Name + "@" + l.Target
-}
-
-func newDiff(streams *IO) *cobra.Command {
+func newDiff(streams *IO, f *factory) *cobra.Command {
 	var env, format string
 	cmd := &cobra.Command{
 		Use:   "diff STACK RELEASE [RELEASE]",
-		Short: "Show what differs between two releases",
-		Long: `Show what differs between the job specs of two releases, or of one and the
-newest, attribute by attribute and in the words of 'drover plan'. Defaults that
-Nomad fills in are no difference.`,
+		Short: "Compare the job specs of two releases",
+		Long: `Compare the job specs of two releases, or of one and the newest, and show each
+attribute that differs as 'drover plan' does. Defaults that Nomad fills in do not
+differ.
+
+It needs a token that may read the record of the stack. It changes nothing. It exits
+with 0, also if the releases differ, and with 1 if there is no such release.`,
 		Example: "  drover diff ocis 11 12 -e prod",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 2 && len(args) != 3 {
@@ -360,39 +288,22 @@ Nomad fills in are no difference.`,
 			if err := oneOf("-o", format, "text", "json"); err != nil {
 				return err
 			}
-			ctx := cmd.Context()
-			a, err := revision(args[1])
+			from, err := revision(args[1])
 			if err != nil {
 				return err
 			}
-			b := 0
-			if len(args) == 3 {
-				if b, err = revision(args[2]); err != nil {
-					return err
-				}
-			}
-			clients, r, err := recorded(ctx, args[0], env)
+			to, err := optionalRevision(args[2:])
 			if err != nil {
 				return err
 			}
-			if b == 0 {
-				if b, err = newest(ctx, clients, r); err != nil {
-					return err
-				}
-			}
-			for _, n := range []int{a, b} {
-				if _, _, err := readRelease(ctx, clients, r, n); err != nil {
-					return err
-				}
-			}
-			changes, err := release.Diff(ctx, r, a, b)
+			res, err := deploy.Diff{Home: f.home(cmd), Stack: args[0], Environment: env, From: from, To: to}.Run(cmd.Context())
 			if err != nil {
 				return err
 			}
 			if format == "json" {
-				return json.NewEncoder(streams.Out).Encode(map[string]any{"stack": r.Stack(), "environment": r.Environment(), "from": a, "to": b, "services": changes})
+				return json.NewEncoder(streams.Out).Encode(res)
 			}
-			return printDiff(streams, a, b, changes)
+			return printDiff(streams, res)
 		},
 	}
 	envFlag(cmd, &env)
@@ -400,13 +311,13 @@ Nomad fills in are no difference.`,
 	return cmd
 }
 
-func printDiff(streams *IO, a, b int, changes []release.ServiceDiff) error {
+func printDiff(streams *IO, res deploy.DiffResult) error {
 	var out bytes.Buffer
-	if len(changes) == 0 {
-		fmt.Fprintf(&out, "Releases %d and %d deploy the same jobs.\n", a, b)
+	if len(res.Services) == 0 {
+		fmt.Fprintf(&out, "Releases %d and %d deploy the same jobs.\n", res.From, res.To)
 	}
 	v := planView{w: &out, color: streams.Color}
-	for _, c := range changes {
+	for _, c := range res.Services {
 		name := render.Job{Service: c.Service, Target: c.Target}.Name()
 		switch c.Kind {
 		case "added":

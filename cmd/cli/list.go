@@ -10,31 +10,28 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/record"
 )
 
-func newList(streams *IO) *cobra.Command {
+func newList(streams *IO, f *factory) *cobra.Command {
 	var format string
 	cmd := &cobra.Command{
 		Use:   "list",
 		Short: "List every stack and environment with a release",
 		Long: `List every stack and environment that has a release in the cluster of
-NOMAD_ADDR and the namespace of NOMAD_NAMESPACE: its newest release, the state of
-that, when it was begun and by whom.
+NOMAD_ADDR and the namespace of NOMAD_NAMESPACE: its newest release, the state and
+age of the release, and who made it.
 
-It needs a token that may list and read variables below drover/stacks, changes
-nothing, and exits with 0 also when there is none.`,
+It needs a token that may list and read the variables below drover/stacks. It changes
+nothing. It exits with 0, also if there is no release.`,
 		Example: "  drover list\n  drover list -o json | jq -r '.[] | select(.release.state != \"deployed\") | .stack'",
 		Args:    exactArgs(0, "no argument"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := oneOf("-o", format, "text", "json"); err != nil {
 				return err
 			}
-			clients, err := connect(cmd.Context(), false)
-			if err != nil {
-				return err
-			}
-			list, err := record.ListStacks(cmd.Context(), clients.Nomad)
+			list, err := deploy.List{Home: f.home(cmd)}.Run(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -57,7 +54,7 @@ nothing, and exits with 0 also when there is none.`,
 	return cmd
 }
 
-// listed are the columns of a stack.
+// listed returns the columns of a stack.
 func listed(l record.ListedStack, now time.Time) []string {
 	h := l.Release
 	if h == nil {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -10,7 +9,7 @@ import (
 	"github.com/drover-nomad/drover/rollout"
 )
 
-func newLogs(streams *IO) *cobra.Command {
+func newLogs(streams *IO, f *factory) *cobra.Command {
 	var (
 		flags  stackFlags
 		opts   rollout.LogOptions
@@ -19,55 +18,34 @@ func newLogs(streams *IO) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "logs STACK SERVICE",
 		Short: "Print the logs of all instances of a service",
-		Long: `Print the logs of all instances of a service, each line with allocation and
-task before it. Of a periodic or parameterized job they are those of its runs:
-of all that run or, when none does, of the newest.
+		Long: `Print the logs of all instances of a service, each line with its allocation and
+task. Of a periodic or parameterized job they are the logs of its runs: of all that
+run or, if none runs, of the newest.
 
 STACK is a directory, or the name of a stack whose source need not be here: the record
-of the newest release names the job. Before the first release the source is read.`,
+of the newest release names the job. Before the first release the source is read. It
+needs a token that may read the record and the logs (read-logs). It changes nothing.
+It exits with 0 if all logs could be read, with 2 if there is no such service.`,
 		Example: "  drover logs ocis gateway -e prod",
 		Args:    exactArgs(2, "STACK and SERVICE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			flags.services = []string{args[1]}
-			r, err := flags.running(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			head, err := r.newest(cmd.Context())
-			if err != nil {
-				return err
-			}
-			what, err := r.jobs(cmd.Context(), head)
-			if err != nil {
-				return err
-			}
-			jobs := what.Jobs
-			switch {
-			case len(jobs) == 0 && len(flags.targets) == 0:
-				return usagef("service %s of stack %s does not run", args[1], r.releases.Stack())
-			case len(jobs) == 0:
-				return usagef("service %s does not run in target %s", args[1], strings.Join(flags.targets, ", "))
-			case len(jobs) > 1:
-				return usagef("service %s runs in several targets; choose one of %s with --target", args[1], strings.Join(deploy.TargetNames(jobs), ", "))
-			}
-			clients, err := r.dial(cmd.Context(), what.Targets, jobs, false)
-			if err != nil {
-				return err
-			}
 			opts.Stream = "stdout"
 			if stderr {
 				opts.Stream = "stderr"
 			}
-			return rollout.Logs(cmd.Context(), clients[jobs[0].Target], jobs[0], opts, func(l rollout.LogLine) {
-				fmt.Fprintf(streams.Out, "%.8s %s | %s\n", l.AllocID, l.Task, l.Text)
-			})
+			return deploy.Logs{
+				Home: f.readingHome(cmd), Source: flags.source(args[0]), Service: args[1], Options: opts,
+				Emit: func(l rollout.LogLine) {
+					fmt.Fprintf(streams.Out, "%.8s %s | %s\n", l.AllocID, l.Task, l.Text)
+				},
+			}.Run(cmd.Context())
 		},
 	}
-	flags.registerRunning(cmd)
+	flags.registerRecorded(cmd)
 	_ = cmd.Flags().MarkHidden("service") // it is an argument here
 	fl := cmd.Flags()
-	fl.BoolVarP(&opts.Follow, "follow", "f", false, "go on with new lines until Ctrl-C")
+	fl.BoolVarP(&opts.Follow, "follow", "f", false, "print new lines until Ctrl-C")
 	fl.IntVar(&opts.Tail, "tail", 100, "the last N lines of each task, -1 for all")
-	fl.BoolVar(&stderr, "stderr", false, "what the tasks write to stderr")
+	fl.BoolVar(&stderr, "stderr", false, "print the standard error of the tasks")
 	return cmd
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/record"
 )
 
@@ -57,7 +58,7 @@ with 1 when it finds a problem.`,
 				}
 			} else {
 				if len(got.Releases)+len(got.Problems) == 0 {
-					return noReleases(cmd.Context(), clients, r)
+					return deploy.NoRelease(cmd.Context(), clients.Nomad, r)
 				}
 				if err := printProblems(streams.Out, got.Problems); err != nil {
 					return err

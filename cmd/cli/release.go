@@ -208,15 +208,6 @@ func recorded(ctx context.Context, arg, env string) (rollout.Clients, *record.Re
 	return clients, record.OpenReleases(clients.Nomad, name, deploy.EnvironmentName(env)), nil
 }
 
-// noReleases is the error for a stack without any; it names those that have.
-func noReleases(ctx context.Context, clients rollout.Clients, r *record.Releases) error {
-	msg := fmt.Sprintf("stack %s has no releases in environment %s", r.Stack(), r.Environment())
-	if others, err := record.Stacks(ctx, clients.Nomad); err == nil && len(others) > 0 {
-		msg += "; there are releases of " + strings.Join(others, ", ")
-	}
-	return errors.New(msg)
-}
-
 // short is a time in whole minutes, as a flag takes it.
 func short(d time.Duration) string { return fmt.Sprintf("%dm", int(d.Minutes())) }
 

@@ -672,7 +672,7 @@ func pauses(t *testing.T, env []string) {
 	if w.value("b") != "" {
 		t.Error("b was submitted")
 	}
-	w.want(w.drover(exitError, "status", w.dir, "-e", prod), "paused", "drover resume paused -e prod finishes it, drover abort paused -e prod goes back\n")
+	w.want(w.drover(exitError, "status", w.dir, "-e", prod), "paused", "drover resume paused -e prod finishes it, drover abort paused -e prod restores the release before it\n")
 	w.want(w.drover(exitOK, "resume", w.name, "-e", "prod"), "(release 1 is deployed)")
 	if w.value("b") != "1" {
 		t.Error("b was not submitted")

@@ -38,6 +38,14 @@ func (f *stackFlags) registerWhole(cmd *cobra.Command) {
 	hideFlags(cmd, "service", "target")
 }
 
+// registerRecorded is register for commands that work from the record of a stack.
+// Values are accepted and not shown: only a source that is read because there is
+// no release needs them.
+func (f *stackFlags) registerRecorded(cmd *cobra.Command) {
+	f.register(cmd)
+	hideFlags(cmd, "var", "var-file", "values")
+}
+
 func hideFlags(cmd *cobra.Command, names ...string) {
 	for _, name := range names {
 		_ = cmd.Flags().MarkHidden(name)

@@ -1,0 +1,71 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"sync"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drover-nomad/drover/deploy"
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// factory makes the clients of a command: each when it is first needed, and
+// once.
+type factory struct {
+	mu   sync.Mutex
+	made map[string]rollout.Clients
+}
+
+// dial returns the clients of a target's cluster, whose versions are checked.
+func (f *factory) dial(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error) {
+	return f.clients(ctx, "checked", rollout.Dial, t, needConsul)
+}
+
+// reach returns dial without the check of versions, for a command that only
+// reads.
+func (f *factory) reach(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error) {
+	return f.clients(ctx, "reached", rollout.Reach, t, needConsul)
+}
+
+func (f *factory) clients(ctx context.Context, kind string, dial func(context.Context, *stack.Target, bool) (rollout.Clients, error), t *stack.Target, needConsul bool) (rollout.Clients, error) {
+	id, err := json.Marshal(t)
+	if err != nil {
+		return rollout.Clients{}, fmt.Errorf("naming target %s: %w", t.Name, err)
+	}
+	key := kind + string(id)
+	f.mu.Lock()
+	c, made := f.made[key]
+	f.mu.Unlock()
+	if made && (c.Consul != nil || !needConsul) {
+		return c, nil
+	}
+	c, err = dial(ctx, t, needConsul)
+	if err != nil {
+		return c, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.made == nil {
+		f.made = map[string]rollout.Clients{}
+	}
+	f.made[key] = c
+	return c, nil
+}
+
+// home is the process and its cluster, for a verb of package deploy.
+func (f *factory) home(cmd *cobra.Command) deploy.Home {
+	return deploy.Home{Dial: f.dial, Environ: os.Environ(), Holder: record.Self(commandLine(cmd), os.Getenv), Version: Version}
+}
+
+// readingHome is home for a command that only reads.
+func (f *factory) readingHome(cmd *cobra.Command) deploy.Home {
+	h := f.home(cmd)
+	h.Dial = f.reach
+	return h
+}

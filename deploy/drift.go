@@ -1,0 +1,72 @@
+package deploy
+
+import (
+	"context"
+
+	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/release"
+)
+
+// Drift compares the jobs in the clusters with what the last good release of a
+// stack left. It needs neither the source of the stack nor its values, and
+// changes nothing.
+type Drift struct {
+	Home Home
+	// Stack is the name of a stack or the path of its source. Environment is given
+	// as in Source.
+	Stack, Environment string
+}
+
+// DriftResult is what differs from a release.
+type DriftResult struct {
+	Drifted     bool            `json:"drifted"` // whether anything differs
+	Environment string          `json:"environment"`
+	Layout      int             `json:"layout"` // of the JSON: 1
+	Release     int             `json:"release"`
+	Services    []release.Drift `json:"services"` // all of the release, also those that do not differ
+	Stack       string          `json:"stack"`
+}
+
+// Differing returns the number of services that differ.
+func (r DriftResult) Differing() int {
+	n := 0
+	for _, s := range r.Services {
+		if s.Kind != release.DriftNone {
+			n++
+		}
+	}
+	return n
+}
+
+// Run compares. The values of the stack's secrets are hidden in the differences;
+// if the token may not read the secrets, every value is hidden.
+func (v Drift) Run(ctx context.Context) (DriftResult, error) {
+	home, r, err := v.Home.Releases(ctx, v.Stack, v.Environment)
+	if err != nil {
+		return DriftResult{}, err
+	}
+	out := DriftResult{Layout: 1, Stack: r.Stack(), Environment: r.Environment()}
+	secrets := record.OpenSecrets(home.Nomad, r.Stack(), r.Environment(), nil)
+	d := &release.Deployer{Releases: r, Dial: v.Home.dial, Holder: v.Home.Holder, Drover: v.Home.Version, Secrets: secrets}
+	if d.Rollout.Redact, err = secrets.Redactor(ctx); nomad.IsForbidden(err) {
+		d.Rollout.Redact = hideAll
+	} else if err != nil {
+		return out, err
+	}
+	drift, head, err := d.Drift(ctx)
+	if err != nil {
+		return out, err
+	}
+	out.Release, out.Services = head.Number, drift
+	out.Drifted = out.Differing() > 0
+	return out, nil
+}
+
+// hideAll is the redactor for secrets that cannot be read: any text could be one.
+func hideAll(s string) string {
+	if s == "" {
+		return ""
+	}
+	return "(hidden)"
+}

@@ -1,0 +1,146 @@
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"slices"
+
+	"github.com/hashicorp/nomad/api"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/release"
+	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/rollout"
+)
+
+// Status reads the state of the services that the newest release of a stack
+// left running, from the record of the release. It changes nothing, so that
+// Home.Dial may be rollout.Reach.
+type Status struct {
+	Home Home
+	// Source names the stack and selects services and targets. Its files are read
+	// only if the stack has no release; without them Run returns a *NoReleaseError.
+	Source Source
+
+	reader *reader
+}
+
+// StatusResult is the state of a stack at one moment.
+type StatusResult struct {
+	Stack       string `json:"stack"`
+	Environment string `json:"environment"`
+	// OK reports whether every service is OK and no release was interrupted.
+	OK       bool                    `json:"ok"`
+	Services []rollout.ServiceStatus `json:"services"`
+	Release  *record.Release         `json:"release"` // the newest; nil if there is none
+	Holder   *record.Holder          `json:"lock"`    // nil if the stack is not locked
+}
+
+// parallelTargets is the number of clusters that are read at the same time.
+const parallelTargets = 8
+
+// Run reads the state. It may be called repeatedly, by one goroutine at a time;
+// it reads a job spec only once.
+func (v *Status) Run(ctx context.Context) (StatusResult, error) {
+	if v.reader == nil {
+		r, err := newReader(ctx, &v.Home, &v.Source)
+		if err != nil {
+			return StatusResult{}, err
+		}
+		v.reader = r
+	}
+	out := StatusResult{Stack: v.reader.releases.Stack(), Environment: v.reader.releases.Environment()}
+	var err error
+	if out.Release, out.Holder, err = v.reader.releases.Now(ctx); err != nil {
+		return out, err
+	}
+	head := out.Release
+	if head != nil && head.State == record.Unreadable {
+		if head, err = v.reader.newest(ctx); err != nil {
+			return out, err
+		}
+	}
+	left, err := v.reader.jobs(ctx, head, &v.Source)
+	if err != nil {
+		return out, err
+	}
+	if out.Services, err = v.services(ctx, head, left); err != nil {
+		return out, err
+	}
+	out.OK = out.isOK()
+	return out, nil
+}
+
+// services returns the status of the jobs that the release head left, by target.
+func (v *Status) services(ctx context.Context, head *record.Release, left *release.Recorded) ([]rollout.ServiceStatus, error) {
+	r := v.reader.releases
+	clients, err := v.Home.Targets(ctx, left.Targets, left.Jobs, true)
+	if err != nil {
+		return nil, err
+	}
+	targets := TargetNames(left.Jobs)
+	parts := make([][]rollout.ServiceStatus, len(targets))
+	g, gctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallelTargets)
+	for i, t := range targets {
+		g.Go(func() (err error) {
+			parts[i], err = rollout.Status(gctx, clients[t], JobsIn(left.Jobs, t))
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return nil, err
+	}
+	for i, t := range targets {
+		var jobs []*api.Job
+		for _, j := range JobsIn(left.Jobs, t) {
+			jobs = append(jobs, j.Job)
+		}
+		if err := release.MarkCompleted(ctx, r, head, clients[t], t, jobs, parts[i]); err != nil {
+			return nil, err
+		}
+	}
+	for i, j := range left.Jobs {
+		if cause := left.Unreadable[i]; cause != nil {
+			markUnreadable(parts[slices.Index(targets, j.Target)], j, fmt.Errorf("%w; run `drover record check %s`", cause, release.StackArgs(r.Stack(), r.Environment())))
+		}
+	}
+	out := append([]rollout.ServiceStatus{}, slices.Concat(parts...)...)
+	if head == nil {
+		markForeign(out)
+	}
+	return out, nil
+}
+
+// markUnreadable sets the status of a job to not OK because its spec cannot be
+// read.
+func markUnreadable(list []rollout.ServiceStatus, j render.Job, cause error) {
+	for i := range list {
+		if list[i].Service == j.Service && list[i].JobID == *j.Job.ID {
+			list[i].OK, list[i].Detail = false, cause.Error()
+		}
+	}
+}
+
+// markForeign sets the status of existing jobs to not OK because the stack has
+// no release.
+func markForeign(list []rollout.ServiceStatus) {
+	for i := range list {
+		if list[i].Status != rollout.StatusMissing {
+			list[i].OK, list[i].Detail = false, "no release of this stack and environment made it"
+		}
+	}
+}
+
+func (r StatusResult) isOK() bool {
+	notOK := func(s rollout.ServiceStatus) bool { return !s.OK }
+	return len(r.Services) > 0 && !slices.ContainsFunc(r.Services, notOK) && !r.isInterrupted()
+}
+
+// isInterrupted reports whether the newest release cannot be read, or is open
+// and its stack is not locked.
+func (r StatusResult) isInterrupted() bool {
+	h := r.Release
+	return h != nil && (h.State == record.Unreadable || h.State.Open() && r.Holder == nil)
+}

@@ -1,0 +1,107 @@
+package deploy
+
+import (
+	"testing"
+
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/rollout"
+)
+
+func TestStatusResult_OK(t *testing.T) {
+	well, ill := rollout.ServiceStatus{Service: "web", OK: true}, rollout.ServiceStatus{Service: "db"}
+	holder := &record.Holder{User: "ci", Host: "runner-7"}
+	for _, test := range []struct {
+		name   string
+		status StatusResult
+		want   bool
+	}{
+		{"no services", StatusResult{}, false},
+		{"all services are well, and there is no release", StatusResult{Services: []rollout.ServiceStatus{well}}, true},
+		{"one service is ill", StatusResult{Services: []rollout.ServiceStatus{well, ill}}, false},
+		{"deployed", StatusResult{Services: []rollout.ServiceStatus{well}, Release: &record.Release{State: record.Done}}, true},
+		{"reverted, and what runs is well", StatusResult{Services: []rollout.ServiceStatus{well}, Release: &record.Release{State: record.Reverted}}, true},
+		{"in progress", StatusResult{Services: []rollout.ServiceStatus{well}, Release: &record.Release{State: record.Running}, Holder: holder}, true},
+		{"interrupted", StatusResult{Services: []rollout.ServiceStatus{well}, Release: &record.Release{State: record.Running}}, false},
+		{"paused", StatusResult{Services: []rollout.ServiceStatus{well}, Release: &record.Release{State: record.Paused}}, false},
+		{"the newest release cannot be read", StatusResult{Services: []rollout.ServiceStatus{well}, Release: &record.Release{State: record.Unreadable}, Holder: holder}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := test.status.isOK(); got != test.want {
+				t.Errorf("isOK() = %v, want %v", got, test.want)
+			}
+		})
+	}
+}
+
+func TestMarkForeign(t *testing.T) {
+	list := []rollout.ServiceStatus{{Status: "running", OK: true}, {Status: rollout.StatusMissing, Detail: "not deployed"}}
+	markForeign(list)
+	if got, want := list[0].Detail, "no release of this stack and environment made it"; list[0].OK || got != want {
+		t.Errorf("a job that runs: OK = %v, Detail = %q, want false, %q", list[0].OK, got, want)
+	}
+	if got, want := list[1].Detail, "not deployed"; got != want {
+		t.Errorf("a missing job: Detail = %q, want %q", got, want)
+	}
+}
+
+func TestNewestReadable(t *testing.T) {
+	broken := &record.Release{Number: 3, Stack: "shop", Environment: "prod", State: record.Unreadable, Detail: "cannot read drover/stacks/shop/prod/releases/000003"}
+	good := &record.Release{Number: 2, State: record.Done}
+	for _, test := range []struct {
+		name  string
+		heads []*record.Release
+		want  *record.Release
+		err   string
+	}{
+		{"no release", nil, nil, ""},
+		{"skips what cannot be read", []*record.Release{broken, good}, good, ""},
+		{"nothing can be read", []*record.Release{broken}, nil, "cannot read drover/stacks/shop/prod/releases/000003; run `drover record check shop -e prod`"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := newestReadable(test.heads)
+			if got != test.want {
+				t.Errorf("newestReadable() = %v, want %v", got, test.want)
+			}
+			if message(err) != test.err {
+				t.Errorf("error = %q, want %q", message(err), test.err)
+			}
+		})
+	}
+}
+
+func message(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+func TestNoReleaseError(t *testing.T) {
+	for want, err := range map[string]*NoReleaseError{
+		"stack shop has no releases in environment prod":                                         {Stack: "shop", Environment: "prod"},
+		"stack shop has no releases in environment prod; there are releases of shop/dev, ocis/x": {Stack: "shop", Environment: "prod", Others: []string{"shop/dev", "ocis/x"}},
+	} {
+		if got := err.Error(); got != want {
+			t.Errorf("Error() = %q, want %q", got, want)
+		}
+	}
+}
+
+func TestHistoryResult_StateOf(t *testing.T) {
+	holder := &record.Holder{}
+	for _, test := range []struct {
+		state  record.State
+		holder *record.Holder
+		want   record.State
+	}{
+		{record.Running, nil, record.Interrupted},
+		{record.Reverting, nil, record.Interrupted},
+		{record.Running, holder, record.Running},
+		{record.Paused, nil, record.Paused},
+		{record.Done, nil, record.Done},
+	} {
+		if got := (HistoryResult{Holder: test.holder}).StateOf(&record.Release{State: test.state}); got != test.want {
+			t.Errorf("StateOf(%s), locked: %v = %s, want %s", test.state, test.holder != nil, got, test.want)
+		}
+	}
+}
