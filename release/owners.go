@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/rollout"
 )
@@ -254,12 +253,9 @@ func (d *Deployer) findOwners(ctx context.Context, p *Plan, suspects []suspect) 
 	live := make([]record.LiveJob, len(suspects))
 	err := each(len(suspects), func(i int) error {
 		s := suspects[i]
-		job, _, err := p.clients[s.Target].Nomad.Jobs().Info(s.JobID, query(ctx, record.Service{Namespace: s.key.Namespace, Region: s.key.Region}))
-		switch {
-		case nomad.IsNotFound(err): // purged meanwhile
-			return nil
-		case err != nil:
-			return fmt.Errorf("reading job %q: %w", s.JobID, err)
+		job, err := p.clusters[s.Target].Job(ctx, record.Service{JobID: s.JobID, Namespace: s.key.Namespace, Region: s.key.Region})
+		if err != nil || job == nil { // nil: purged meanwhile
+			return err
 		}
 		suspects[i].created = deref(job.CreateIndex)
 		live[i] = record.LiveJob{Cluster: p.clusterOf(s.Target), Region: deref(job.Region), Namespace: deref(job.Namespace), ID: s.JobID, Index: s.index}
@@ -288,7 +284,7 @@ func (d *Deployer) findOwners(ctx context.Context, p *Plan, suspects []suspect) 
 				at, there = append(at, i), append(there, j)
 			}
 		}
-		owners, err := record.OpenReleases(p.clients[target].Nomad, d.Releases.Stack(), d.Releases.Environment()).Owners(ctx, there)
+		owners, err := p.clusters[target].Owners(ctx, d.Releases.Stack(), d.Releases.Environment(), there)
 		if err != nil {
 			return err
 		}
