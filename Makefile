@@ -1,4 +1,4 @@
-# The two commands that matter: `make up` and `make test`.
+# The commands that matter: `make up`, `make check` and `make test`.
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -48,6 +48,30 @@ pin: ## another version of a program of the dev cluster: make pin TOOL=nomad GET
 	(cd "$$dir" && find . -name '*.txt' -exec sh -c 'mkdir -p "$$1/$$(dirname "$$2")" && cp "$$2" "$$1/$${2%.txt}"' sh "$$tmp" {} \;)
 	(cd "$$tmp" && go get $(GET))
 	for f in go.mod go.sum; do cp "$$tmp/$$f" "$$dir/$$f.txt"; done
+
+.PHONY: check
+check: words lint hermetic ## language, format, vet, lint and the tests that need no server; run it before each commit
+
+.PHONY: words
+words: ## no phrase that docs/style.md rules out beyond those counted in tests/words/counts.txt
+	@go test ./tests/words
+
+.PHONY: words-update
+words-update: ## record that fewer findings of `make words` are left
+	@go test -count=1 ./tests/words -args -update
+
+# Programs that a hermetic test must not start: they fail, and the cache of
+# the dev cluster cannot be read.
+SERVERS = nomad consul pebble pebble-challtestsrv ocis pdns_server named dockerd haproxy nginx
+
+.PHONY: hermetic
+hermetic: ## the tests that need no server, no root and no network
+	@mkdir -p bin/none
+	for program in $(SERVERS); do
+	  printf '#!/bin/sh\necho "%s: go test -short must start no server" >&2\nexit 1\n' $$program >bin/none/$$program
+	  chmod +x bin/none/$$program
+	done
+	GOCACHE=$$(go env GOCACHE) XDG_CACHE_HOME=/dev/null/none PATH=$$PWD/bin/none:$$PATH go test -short $$(go list ./... | grep -v /tests/)
 
 .PHONY: test
 test: lint vuln tools ## all tests; unit and end-to-end side by side, for both wait more than they work

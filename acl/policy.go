@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/drover-nomad/drover/jobs"
 )
 
 // Use is what somebody, or some job, does with drover.
@@ -33,7 +35,7 @@ func Uses() []Use { return []Use{Deployer, CI, Reader, Controller, Schedule, Edg
 func (u Use) Job() string {
 	switch u {
 	case Controller:
-		return "drover-controller"
+		return jobs.Controller
 	case Edge:
 		return "edge"
 	}

@@ -42,7 +42,7 @@ func (m *Manager) ca(ctx context.Context, name string) (*ca, error) {
 	if c := m.cas[i.Directory]; c != nil && issuerEqual(c.issuer, i) {
 		return c, nil
 	}
-	c, err := newCA(i, m.c.Transport, m.c.RequestTimeout, m.c.OrderTimeout, m.c.Logger, m.c.Requests)
+	c, err := newCA(i, m.c.Transport, m.c.RequestTimeout, m.c.orderTimeout, m.c.Logger, m.c.Requests)
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
@@ -42,13 +41,6 @@ func NewSealKey(text []byte) (SealKey, error) {
 		return SealKey{}, fmt.Errorf("making the seal: %w", err)
 	}
 	return SealKey{aead}, nil
-}
-
-// NewRandomSealKey makes the text of a key for NewSealKey.
-func NewRandomSealKey() []byte {
-	var b [32]byte
-	_, _ = rand.Read(b[:])
-	return []byte(base64.StdEncoding.EncodeToString(b[:]))
 }
 
 // ConsulKV keeps objects in Consul's KV store, sealed with AES-256-GCM and

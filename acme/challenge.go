@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/mholt/acmez/v3/acme"
+
+	"github.com/drover-nomad/drover/parallel"
 )
 
 // Challenge is what a CA wants to see.
@@ -139,9 +141,7 @@ func (s Stateless) Check(ctx context.Context, names []string, thumbprint string)
 	if s.SkipCheck {
 		return nil
 	}
-	errs := make([]error, len(names))
-	each(len(names), 8, func(i int) { errs[i] = s.check(ctx, names[i], thumbprint) })
-	return errors.Join(errs...)
+	return parallel.Each(len(names), 8, func(i int) error { return s.check(ctx, names[i], thumbprint) })
 }
 
 func (s Stateless) check(ctx context.Context, name, thumbprint string) error {
@@ -178,7 +178,7 @@ func (s Stateless) check(ctx context.Context, name, thumbprint string) error {
 	// from here may be an IPv6 address on a host that has none.
 	// All at once: one that says nothing takes no time from the others.
 	problems, errs := make([]string, len(e.Addresses)), make([]error, len(e.Addresses))
-	each(len(e.Addresses), len(e.Addresses), func(i int) {
+	parallel.Do(len(e.Addresses), len(e.Addresses), func(i int) {
 		problems[i], errs[i] = s.ask(ctx, name, e.Addresses[i], port, thumbprint)
 		if errs[i] != nil && ctx.Err() != nil {
 			errs[i] = fmt.Errorf("no answer within %s", timeout)

@@ -2,6 +2,7 @@ package acme_test
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"flag"
 	"fmt"
@@ -50,7 +51,7 @@ func cluster(t *testing.T) (*api.Client, *capi.Client) {
 func TestStores(t *testing.T) {
 	t.Parallel()
 	nomad, consul := cluster(t)
-	key, err := acme.NewSealKey(acme.NewRandomSealKey())
+	key, err := acme.NewSealKey([]byte(rand.Text() + rand.Text())[:32])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -218,7 +219,7 @@ func sealed(t *testing.T, consul *capi.Client, key acme.SealKey) {
 	if _, _, err := b.Get(t.Context(), "drover/sealed/b"); err == nil || !strings.Contains(err.Error(), "changed since") {
 		t.Errorf("exchanged: %v", err)
 	}
-	other, err := acme.NewSealKey(acme.NewRandomSealKey())
+	other, err := acme.NewSealKey([]byte(rand.Text() + rand.Text())[:32])
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/drover-nomad/drover/acme/pki"
+	"github.com/drover-nomad/drover/parallel"
 )
 
 // Attention says how urgently a person should look at a certificate, the
@@ -127,7 +128,7 @@ type Served struct {
 func (o *Object) Served(ctx context.Context, addresses []string, timeout time.Duration) []Served {
 	server := strings.Replace(o.Spec.Names[0], "*", "drover-probe", 1)
 	out := make([]Served, len(addresses))
-	each(len(addresses), 16, func(i int) {
+	parallel.Do(len(addresses), 16, func(i int) {
 		s := Served{Address: addresses[i]}
 		chain, err := Dial(ctx, addresses[i], server, timeout)
 		if err != nil {

@@ -561,32 +561,3 @@ func TestSilentAddress(t *testing.T) {
 		}
 	}
 }
-
-// quick is a clock on which a moment is a minute.
-type quick struct{ clock }
-
-func (*quick) After(d time.Duration) <-chan time.Time { return time.After(min(d, 20*time.Millisecond)) }
-
-func TestRun(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, acmetest.Options{})
-	m := w.manager(t, func(c *acme.Config) { c.Clock = &quick{} })
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- m.Run(ctx) }()
-	if _, err := m.Apply(t.Context(), acme.Spec{Name: "late", Names: []string{"late.example.com"}}); err != nil {
-		t.Fatal(err)
-	}
-	for deadline := time.Now().Add(20 * time.Second); w.count("issued") == 0; time.Sleep(20 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal(w.said())
-		}
-	}
-	cancel()
-	if err := <-done; !errors.Is(err, context.Canceled) {
-		t.Error(err)
-	}
-	if w.count("ordered") != 1 {
-		t.Error(w.said())
-	}
-}

@@ -24,10 +24,14 @@ type Clock interface {
 	After(d time.Duration) <-chan time.Time
 }
 
-type systemClock struct{}
+// SystemClock is the Clock of the machine.
+type SystemClock struct{}
 
-func (systemClock) Now() time.Time                         { return time.Now() }
-func (systemClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
+// Now is time.Now.
+func (SystemClock) Now() time.Time { return time.Now() }
+
+// After is time.After.
+func (SystemClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
 
 // Config of a Manager. Only Store is required.
 type Config struct {
@@ -53,11 +57,12 @@ type Config struct {
 	LockTTL time.Duration
 	// RequestTimeout ends one request to a CA; 30 s when 0.
 	RequestTimeout time.Duration
-	// OrderTimeout ends the wait for a CA to check names, and the one for it to
-	// issue; 3 min when 0. The next attempt goes on with the order.
-	OrderTimeout time.Duration
 	// Transport replaces HTTPS to the CA, in tests.
 	Transport http.RoundTripper
+
+	// orderTimeout ends the wait for a CA to validate names, and the wait for it
+	// to issue; 3 min if 0. The next attempt continues the order.
+	orderTimeout time.Duration
 	// Parallel is how many certificates are issued at once; 8 when 0.
 	Parallel int
 }
@@ -100,7 +105,7 @@ type pause struct {
 // NewManager makes no request.
 func NewManager(c Config) *Manager {
 	if c.Clock == nil {
-		c.Clock = systemClock{}
+		c.Clock = SystemClock{}
 	}
 	if c.DefaultIssuer == "" {
 		c.DefaultIssuer = IssuerLetsEncrypt
@@ -111,8 +116,8 @@ func NewManager(c Config) *Manager {
 	if c.RequestTimeout == 0 {
 		c.RequestTimeout = 30 * time.Second
 	}
-	if c.OrderTimeout == 0 {
-		c.OrderTimeout = 3 * time.Minute
+	if c.orderTimeout == 0 {
+		c.orderTimeout = 3 * time.Minute
 	}
 	if c.Parallel == 0 {
 		c.Parallel = 8

@@ -14,10 +14,10 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/drover-nomad/drover/acme/pki"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 )
 
@@ -50,9 +50,6 @@ type Store struct{ b Backend }
 
 // NewStore makes no request.
 func NewStore(b Backend) *Store { return &Store{b} }
-
-// Name is the backend's.
-func (s *Store) Name() string { return s.b.Name() }
 
 // Path is where the object of a certificate is. Nomad allows neither dots nor
 // stars in the path of a variable.
@@ -126,11 +123,6 @@ func (s *Store) Put(ctx context.Context, o *Object) error {
 	return nil
 }
 
-// Delete removes a certificate that was read.
-func (s *Store) Delete(ctx context.Context, o *Object) error {
-	return s.b.Delete(ctx, Path(o.Spec.Name), o.version)
-}
-
 // List reads all certificates, sorted by name. An object that cannot be read
 // is left out and its error is among those returned beside the rest.
 func (s *Store) List(ctx context.Context) ([]*Object, error) {
@@ -139,7 +131,7 @@ func (s *Store) List(ctx context.Context) ([]*Object, error) {
 		return nil, err
 	}
 	found, errs := make([]*Object, len(paths)), make([]error, len(paths))
-	each(len(paths), 8, func(i int) {
+	parallel.Do(len(paths), 8, func(i int) {
 		found[i], errs[i] = s.get(ctx, paths[i])
 		if errors.Is(errs[i], ErrNotFound) {
 			errs[i] = nil // deleted since
@@ -148,20 +140,6 @@ func (s *Store) List(ctx context.Context) ([]*Object, error) {
 	found = slices.DeleteFunc(found, func(o *Object) bool { return o == nil })
 	slices.SortFunc(found, func(a, b *Object) int { return strings.Compare(a.Spec.Name, b.Spec.Name) })
 	return found, errors.Join(errs...)
-}
-
-// each calls f for 0…n-1, at most limit at a time.
-func each(n, limit int, f func(int)) {
-	slots := make(chan struct{}, limit)
-	var wg sync.WaitGroup
-	for i := range n {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			f(i)
-		})
-	}
-	wg.Wait()
 }
 
 // Update applies f to a certificate and writes it. When somebody else writes

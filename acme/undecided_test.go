@@ -121,7 +121,8 @@ func TestUndecidedCA(t *testing.T) {
 			}
 			slow := func(cfg *acme.Config) {
 				world(cfg)
-				cfg.Transport, cfg.OrderTimeout = c.ca, 2*time.Second
+				cfg.Transport = c.ca
+				cfg.SetOrderTimeout(2 * time.Second)
 			}
 			m := w.manager(t, slow)
 			if _, err := m.Apply(t.Context(), acme.Spec{Name: c.name, Names: []string{c.name + ".example.com"}}); err != nil {
@@ -160,7 +161,10 @@ func TestUselessOrder(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, acmetest.Options{})
 	ca := &undecided{RoundTripper: w.https(t), answer: map[string]any{"status": "pending"}}
-	m := w.manager(t, func(c *acme.Config) { c.Transport, c.OrderTimeout = ca, 300*time.Millisecond })
+	m := w.manager(t, func(c *acme.Config) {
+		c.Transport = ca
+		c.SetOrderTimeout(300 * time.Millisecond)
+	})
 	if _, err := m.Apply(t.Context(), acme.Spec{Name: "a", Names: []string{"a.example.com"}}); err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,8 @@ import (
 
 	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // Providers of services, as in a job spec.
@@ -55,7 +57,7 @@ type Check struct {
 func Services(job *api.Job) []Service {
 	var out []Service
 	for _, tg := range job.TaskGroups {
-		group := deref(tg.Name)
+		group := nomad.Deref(tg.Name)
 		for _, s := range tg.Services {
 			out = appendService(out, job, group, "group", s)
 		}
@@ -88,8 +90,8 @@ func appendService(out []Service, job *api.Job, group, task string, s *api.Servi
 	if w.Name = s.Name; w.Name == "" {
 		w.Name = "${JOB}-${TASKGROUP}-${TASK}"
 	}
-	id := deref(job.ID)
-	jobName := deref(job.Name)
+	id := nomad.Deref(job.ID)
+	jobName := nomad.Deref(job.Name)
 	if jobName == "" {
 		jobName = id
 	}
@@ -98,7 +100,7 @@ func appendService(out []Service, job *api.Job, group, task string, s *api.Servi
 		"${BASE}", jobName+"-"+group+"-"+task,
 		"${NOMAD_JOB_ID}", id, "${NOMAD_JOB_NAME}", jobName,
 		"${NOMAD_GROUP_NAME}", group, "${NOMAD_TASK_NAME}", task,
-		"${NOMAD_NAMESPACE}", deref(job.Namespace), "${NOMAD_REGION}", deref(job.Region),
+		"${NOMAD_NAMESPACE}", nomad.Deref(job.Namespace), "${NOMAD_REGION}", nomad.Deref(job.Region),
 	)
 	w.Name = fill.Replace(w.Name)
 	if strings.Contains(w.Name, "${") {
@@ -313,11 +315,4 @@ func severity(status string) int {
 		return 1
 	}
 	return 2
-}
-
-func deref(s *string) string {
-	if s == nil {
-		return ""
-	}
-	return *s
 }

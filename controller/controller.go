@@ -93,17 +93,12 @@ type controller struct {
 	since  time.Time
 }
 
-type systemClock struct{}
-
-func (systemClock) Now() time.Time                         { return time.Now() }
-func (systemClock) After(d time.Duration) <-chan time.Time { return time.After(d) }
-
 // Run is a replica until ctx is over, which is no error. The lock is given
 // back then, so that another replica goes on at once.
 func Run(ctx context.Context, config Config) error {
 	c := &controller{c: config, clock: config.Clock, store: acme.NewStore(config.Backend), since: time.Now(), stored: make(chan struct{}, 1)}
 	if c.clock == nil {
-		c.clock = systemClock{}
+		c.clock = acme.SystemClock{}
 	}
 	if c.c.LookEvery == 0 {
 		c.c.LookEvery = lookEvery

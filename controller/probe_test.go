@@ -68,7 +68,7 @@ func TestProbeWithoutAll(t *testing.T) {
 		where []string
 		lost  error
 	)
-	c := &controller{store: store, manager: acme.NewManager(acme.Config{Store: store}), clock: systemClock{}, stored: make(chan struct{}, 1)}
+	c := &controller{store: store, manager: acme.NewManager(acme.Config{Store: store}), clock: acme.SystemClock{}, stored: make(chan struct{}, 1)}
 	c.c.Edge = func(context.Context) ([]string, error) { return where, lost }
 	c.metrics = newMetrics(c)
 	probe := func(all bool, samples ...string) {

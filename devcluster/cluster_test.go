@@ -590,6 +590,7 @@ func TestRegions(t *testing.T) {
 
 // TestAgentFails starts a Nomad that says why it cannot.
 func TestAgentFails(t *testing.T) {
+	devtest.NeedsServers(t)
 	bin := t.TempDir()
 	script := "#!/bin/sh\n[ \"$1\" = version ] && { echo Nomad v1.11.3; exit; }\necho 'the moon is full' >&2\nexit 3\n"
 	if err := os.WriteFile(filepath.Join(bin, "nomad"), []byte(script), 0o755); err != nil {

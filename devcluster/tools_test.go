@@ -15,6 +15,7 @@ import (
 	"testing/fstest"
 
 	"github.com/drover-nomad/drover/devcluster"
+	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
 // pathWithout sets PATH to a directory with nothing but go (and what go
@@ -41,6 +42,7 @@ func pathWithout(t *testing.T, scripts map[string]string) string {
 // TestBuild builds the smallest program from the pins in the binary, outside of
 // any checkout, and once for three callers.
 func TestBuild(t *testing.T) {
+	devtest.NeedsServers(t)
 	pathWithout(t, nil)
 	t.Chdir(t.TempDir())
 	cache := filepath.Join(t.TempDir(), "cache")
@@ -86,6 +88,7 @@ func TestBuild(t *testing.T) {
 }
 
 func TestBuildCancelled(t *testing.T) {
+	devtest.NeedsServers(t)
 	pathWithout(t, nil)
 	cache := t.TempDir()
 	ctx, cancel := context.WithCancel(t.Context())
@@ -130,6 +133,7 @@ func TestBuildFails(t *testing.T) {
 }
 
 func TestBuildOnFullDisk(t *testing.T) {
+	devtest.NeedsServers(t)
 	needsRoot(t, "it mounts a small file system")
 	pathWithout(t, nil)
 	cache := t.TempDir()
@@ -186,6 +190,7 @@ func TestWrongVersion(t *testing.T) {
 // TestBuildFlags: what was built without them, or stands on PATH, is another
 // program.
 func TestBuildFlags(t *testing.T) {
+	devtest.NeedsServers(t)
 	bin := pathWithout(t, map[string]string{"consul": "echo Consul v1.20.9"})
 	cache := t.TempDir()
 	tools := devcluster.Tools{CacheDir: cache}

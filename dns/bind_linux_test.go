@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/dns"
 )
 
@@ -21,6 +22,7 @@ const bindSecret = "YW5vdGhlciBzZXJ2ZXIsIGFub3RoZXIgc2VjcmV0ISE="
 // denied. It answers with the server's address.
 func bind(t *testing.T, zone string) string {
 	t.Helper()
+	devtest.NeedsServers(t)
 	named, err := exec.LookPath("/usr/sbin/named")
 	if err != nil {
 		t.Skip("BIND is not installed (apt-get install bind9); TestRFC2136 runs with PowerDNS")

@@ -11,16 +11,17 @@ import (
 	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/jobs"
 	"github.com/drover-nomad/drover/nomad"
 )
 
 // Controller is the Nomad job ID of the stack drover, and its Consul service.
-const Controller = "drover-controller"
+const Controller = jobs.Controller
 
 const askTimeout = 5 * time.Second
 
 // Requested are the HOST/PATH that services of these jobs ask the edge for.
-func Requested(jobs []*api.Job) []string {
+func Requested(requesting []*api.Job) []string {
 	var out []string
 	add := func(services []*api.Service) {
 		for _, s := range services {
@@ -31,7 +32,7 @@ func Requested(jobs []*api.Job) []string {
 			}
 		}
 	}
-	for _, j := range jobs {
+	for _, j := range requesting {
 		for _, g := range j.TaskGroups {
 			add(g.Services)
 			for _, t := range g.Tasks {

@@ -10,6 +10,9 @@ import (
 //go:embed all:drover all:edge all:edge-nginx all:ocis
 var files embed.FS
 
+// Controller is the ID of the job of the controller, and of its service in Consul.
+const Controller = "drover-controller"
+
 // Names lists the stacks in alphabetical order.
 func Names() []string {
 	var names []string

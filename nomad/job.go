@@ -39,12 +39,21 @@ func (d Defaults) JobID(region, namespace, id string) JobID {
 
 // Of resolves the identity of a job. job.ID must not be nil.
 func (d Defaults) Of(job *api.Job) JobID {
-	return d.JobID(deref(job.Region), deref(job.Namespace), *job.ID)
+	return d.JobID(Deref(job.Region), Deref(job.Namespace), *job.ID)
 }
 
-func deref(s *string) string {
-	if s == nil {
-		return ""
+// Deref returns the value of an optional field of Nomad's API, or the zero value
+// if p is nil.
+func Deref[T any](p *T) T {
+	var zero T
+	return DerefOr(p, zero)
+}
+
+// DerefOr returns the value of an optional field of Nomad's API, or otherwise if
+// p is nil.
+func DerefOr[T any](p *T, otherwise T) T {
+	if p == nil {
+		return otherwise
 	}
-	return *s
+	return *p
 }

@@ -15,6 +15,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/parallel"
 )
 
 // Digest names a text by its content: the first 160 bits of its SHA-256, in
@@ -97,7 +99,7 @@ func (r *Releases) Store(ctx context.Context, blobs []Packed) error {
 		there[p.Digest] = true
 		return had
 	})
-	return each(len(blobs), func(i int) error {
+	return parallel.Each(len(blobs), 8, func(i int) error {
 		text, err := pack(blobs[i].blob)
 		if err != nil {
 			return err

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/parallel"
 )
 
 // Problem is what is wrong with one variable of the record of a stack.
@@ -138,7 +140,7 @@ func (r *Releases) check(ctx context.Context, busy bool) (*Checked, error) {
 		all = append(all, f)
 	}
 	slices.SortFunc(all, func(a, b *found) int { return b.number - a.number })
-	if err := each(len(all), func(i int) error { return r.inspect(ctx, all[i]) }); err != nil {
+	if err := parallel.Each(len(all), 8, func(i int) error { return r.inspect(ctx, all[i]) }); err != nil {
 		return nil, err
 	}
 	for _, f := range all {
@@ -149,7 +151,7 @@ func (r *Releases) check(ctx context.Context, busy bool) (*Checked, error) {
 	}
 	store := OpenSchedules(r.client, r.stack, r.env)
 	errs := make([]error, len(schedules))
-	if err := each(len(schedules), func(i int) error {
+	if err := parallel.Each(len(schedules), 8, func(i int) error {
 		_, err := store.Read(ctx, schedules[i])
 		var broken *UnreadableError
 		if errors.As(err, &broken) {
@@ -278,7 +280,7 @@ func begun(s Service) bool { return s.Step != StepPending && s.Step != StepUncha
 // names.
 func (r *Releases) checkBlobs(ctx context.Context, out *Checked, all []*found, digests []string, busy bool) error {
 	broken := make([]*UnreadableError, len(digests))
-	err := each(len(digests), func(i int) error {
+	err := parallel.Each(len(digests), 8, func(i int) error {
 		err := r.checkBlob(ctx, digests[i])
 		if errors.As(err, &broken[i]) {
 			return nil

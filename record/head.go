@@ -13,6 +13,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/parallel"
 )
 
 // A head of layout 1 is plain JSON in one item, as every drover reads it. One
@@ -129,7 +131,7 @@ func (r *Releases) decodeHead(ctx context.Context, v *api.Variable) (*Release, e
 	head.Targets = p.Targets
 	for i, static := range p.Waves {
 		w := &head.Waves[i]
-		w.Name, w.Targets, w.Services, w.Gate = static.Name, static.Targets, static.Services, static.Gate
+		w.Name, w.Gate = static.Name, static.Gate
 	}
 	return head, nil
 }
@@ -147,7 +149,7 @@ func headItems(head *Release) (map[string]string, error) {
 	if len(head.plan) > 0 {
 		states := out.Waves
 		for i := range states {
-			states[i].Name, states[i].Targets, states[i].Services, states[i].Gate = "", nil, nil, nil
+			states[i].Name, states[i].Gate = "", nil
 		}
 		out.Waves, out.Targets = nil, nil
 		digests, err := json.Marshal(head.plan)
@@ -231,7 +233,7 @@ func split(head *Release) (*Release, map[string]string, error) {
 	}
 	p := plan{Targets: head.Targets}
 	for _, w := range head.Waves {
-		p.Waves = append(p.Waves, Wave{Name: w.Name, Targets: w.Targets, Services: w.Services, Gate: w.Gate})
+		p.Waves = append(p.Waves, Wave{Name: w.Name, Gate: w.Gate})
 	}
 	text, err := pack(p)
 	if err != nil {
@@ -258,7 +260,7 @@ func (r *Releases) storePlan(ctx context.Context, head *Release) error {
 	}
 	head.plan = planned.plan
 	digests := slices.Sorted(maps.Keys(parts))
-	return each(len(digests), func(i int) error {
+	return parallel.Each(len(digests), 8, func(i int) error {
 		_, err := r.put(ctx, r.blobPath(digests[i]), map[string]string{"part": parts[digests[i]]}, 0)
 		if err != nil && !errors.Is(err, ErrTakenOver) { // it is there
 			return fmt.Errorf("storing the plan of %s: %w", r.what(head.Number), err)
@@ -278,7 +280,7 @@ func (r *Releases) readPlan(ctx context.Context, digests []string) (plan, error)
 		return p, nil
 	}
 	parts := make([]string, len(digests))
-	err := each(len(digests), func(i int) error {
+	err := parallel.Each(len(digests), 8, func(i int) error {
 		path := r.blobPath(digests[i])
 		v, _, err := r.client.Variables().Peek(path, (&api.QueryOptions{}).WithContext(ctx))
 		switch {

@@ -14,8 +14,8 @@ import (
 // Journal writes how far each service of a release has come. It has one
 // writer per page; changes that come while a write is under way go into the
 // next one together. A write is a check-and-set on what this process wrote
-// last: when somebody else has taken over the release, or the journal cannot
-// be written, Lost is closed, and Update lets nothing more through.
+// last: when another process has taken over the release, or the journal cannot
+// be written, every Update returns the error of that write.
 type Journal struct {
 	releases *Releases
 	number   int
@@ -29,7 +29,7 @@ type Journal struct {
 	pages    []*journalPage
 	of       []int // service → page
 	err      error
-	lost     chan struct{}
+	lost     chan struct{} // closed when err is set
 }
 
 type journalPage struct {
@@ -79,17 +79,6 @@ func (j *Journal) Service(i int) Service {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return j.services[i]
-}
-
-// Lost is closed when the release is in somebody else's hands, or the
-// journal could not be written; Err says which.
-func (j *Journal) Lost() <-chan struct{} { return j.lost }
-
-// Err is why Lost is closed.
-func (j *Journal) Err() error {
-	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.err
 }
 
 // Note changes a line; it is written soon.

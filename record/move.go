@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/parallel"
 )
 
 // A move gives the releases of a stack and environment to another name. It can
@@ -173,12 +175,12 @@ func (m *Move) Copy(ctx context.Context) error {
 			copies = append(copies, p)
 		}
 	}
-	err = each(len(copies), func(i int) error { return m.copyVariable(ctx, copies[i]) })
+	err = parallel.Each(len(copies), 8, func(i int) error { return m.copyVariable(ctx, copies[i]) })
 	if err != nil {
 		return err
 	}
 	older := m.Heads[1:]
-	return each(len(older), func(i int) error { return m.copyHead(ctx, older[i]) })
+	return parallel.Each(len(older), 8, func(i int) error { return m.copyHead(ctx, older[i]) })
 }
 
 // elsewhere reports whether a variable of the old record is moved by others:
@@ -263,7 +265,7 @@ func (m *Move) Finish(ctx context.Context) error {
 		}
 		return nil
 	}
-	if err := each(len(rest), func(i int) error { return remove(rest[i]) }); err != nil || newest == 0 {
+	if err := parallel.Each(len(rest), 8, func(i int) error { return remove(rest[i]) }); err != nil || newest == 0 {
 		return err
 	}
 	return remove(last)

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -115,7 +116,7 @@ func (r *Releases) claims(ctx context.Context) ([]claim, error) {
 		return e.stack == r.stack && e.env == r.env && e.namespace == home
 	})
 	found := make([][]claim, len(all))
-	err = each(len(all), func(i int) error {
+	err = parallel.Each(len(all), 8, func(i int) error {
 		e := all[i]
 		rel := e.open(r.client)
 		head, err := rel.Read(ctx, e.number)
@@ -302,7 +303,7 @@ func ListStacks(ctx context.Context, client *api.Client) ([]ListedStack, error) 
 		}
 	}
 	out := make([]ListedStack, len(entries))
-	err = each(len(entries), func(i int) error {
+	err = parallel.Each(len(entries), 8, func(i int) error {
 		e := entries[i]
 		r := OpenReleases(client, e.stack, e.env)
 		l := ListedStack{Stack: e.stack, Environment: e.env}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -215,7 +216,7 @@ func (s *Secrets) apply(ctx context.Context, jobs []render.Job, f func(have, wan
 		}
 	}
 	was := make([]uint64, len(vars))
-	err = each(len(vars), func(i int) error {
+	err = parallel.Each(len(vars), 8, func(i int) error {
 		v := vars[i]
 		was[i] = v.index
 		return s.rewrite(ctx, v, func(items map[string]string) error {
@@ -364,7 +365,7 @@ func (s *Secrets) peekJobs(ctx context.Context, jobs []render.Job) ([]*jobVariab
 	}
 	jobs = slices.DeleteFunc(slices.Clone(jobs), func(j render.Job) bool { return !render.IsVariablePath(j.VariablePath()) })
 	vars := make([]*jobVariable, len(jobs))
-	return vars, each(len(jobs), func(i int) error {
+	return vars, parallel.Each(len(jobs), 8, func(i int) error {
 		vars[i] = &jobVariable{job: jobs[i], id: *jobs[i].Job.ID}
 		return s.peekJob(ctx, vars[i])
 	})
@@ -484,7 +485,7 @@ func (m *master) fits(vars []*jobVariable) error {
 func (s *Secrets) refresh(ctx context.Context, vars []*jobVariable, m *master) ([]string, error) {
 	var mu sync.Mutex
 	var written []string
-	err := each(len(vars), func(i int) error {
+	err := parallel.Each(len(vars), 8, func(i int) error {
 		v, index := vars[i], vars[i].index
 		err := s.rewrite(ctx, v, func(items map[string]string) error {
 			if now := m.refreshed(items); !maps.Equal(items, now) {

@@ -93,13 +93,11 @@ type Release struct {
 
 // Wave is a part of a release; the next one begins when its gate has held.
 type Wave struct {
-	Name     string    `json:"name"`
-	Targets  []string  `json:"targets,omitempty"`
-	Services []string  `json:"services,omitempty"` // none for all
-	State    State     `json:"state,omitempty"`    // Running, Done, NeedsApproval, FailedState; "" before
-	Detail   string    `json:"detail,omitempty"`
-	Started  time.Time `json:"started,omitzero"`
-	Ended    time.Time `json:"ended,omitzero"`
+	Name    string    `json:"name"`
+	State   State     `json:"state,omitempty"` // Running, Done, NeedsApproval, FailedState; "" before
+	Detail  string    `json:"detail,omitempty"`
+	Started time.Time `json:"started,omitzero"`
+	Ended   time.Time `json:"ended,omitzero"`
 
 	Gate json.RawMessage `json:"gate,omitempty"` // as package release wrote it
 

@@ -12,6 +12,8 @@ import (
 	"sync"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/parallel"
 )
 
 // Releases are the records of one stack in one environment, in Nomad
@@ -101,7 +103,7 @@ func (r *Releases) List(ctx context.Context) ([]*Release, error) {
 	}
 	slices.Reverse(numbers)
 	out := make([]*Release, len(numbers))
-	err = each(len(numbers), func(i int) error {
+	err = parallel.Each(len(numbers), 8, func(i int) error {
 		var err error
 		out[i], err = r.Read(ctx, numbers[i])
 		var broken *UnreadableError
@@ -312,7 +314,7 @@ func (r *Releases) Services(ctx context.Context, head *Release) ([]Service, erro
 // cannot. Services returns an error instead.
 func (r *Releases) Readable(ctx context.Context, head *Release) ([]Service, error) {
 	pages := make([]page, head.Pages)
-	err := each(head.Pages, func(i int) error {
+	err := parallel.Each(head.Pages, 8, func(i int) error {
 		var err error
 		var broken *UnreadableError
 		if pages[i], _, err = r.readPage(ctx, head.Number, i); errors.As(err, &broken) {
@@ -329,7 +331,7 @@ func (r *Releases) Readable(ctx context.Context, head *Release) ([]Service, erro
 
 func (r *Releases) pages(ctx context.Context, head *Release) ([]page, []uint64, error) {
 	pages, indexes := make([]page, head.Pages), make([]uint64, head.Pages)
-	return pages, indexes, each(head.Pages, func(i int) error {
+	return pages, indexes, parallel.Each(head.Pages, 8, func(i int) error {
 		var err error
 		pages[i], indexes[i], err = r.readPage(ctx, head.Number, i)
 		return err
@@ -380,7 +382,7 @@ func (r *Releases) Create(ctx context.Context, head *Release, services []Service
 		return nil, err
 	}
 	j := newJournal(ctx, r, head, split)
-	err = each(len(split), func(i int) error {
+	err = parallel.Each(len(split), 8, func(i int) error {
 		// What a deployer that was killed before the head left behind.
 		_, index, err := r.readPage(ctx, head.Number, i)
 		if err != nil && !errors.Is(err, ErrMissing) {
@@ -413,7 +415,7 @@ func (r *Releases) TakeOver(ctx context.Context, head *Release, owner string) (*
 	}
 	pages := make([]page, head.Pages)
 	indexes := make([]uint64, head.Pages)
-	err := each(head.Pages, func(i int) error {
+	err := parallel.Each(head.Pages, 8, func(i int) error {
 		for {
 			p, index, err := r.readPage(ctx, head.Number, i)
 			if err != nil {
@@ -499,7 +501,7 @@ func (r *Releases) remove(ctx context.Context, h *Release) error {
 	if err := deleteVariable(ctx, r.client, r.headPath(h.Number), h.index, &api.WriteOptions{}); err != nil {
 		return fmt.Errorf("deleting %s: %w", r.what(h.Number), err)
 	}
-	return each(h.Pages, func(i int) error {
+	return parallel.Each(h.Pages, 8, func(i int) error {
 		if err := deleteVariable(ctx, r.client, r.pagePath(h.Number, i), 0, &api.WriteOptions{}); err != nil {
 			return fmt.Errorf("deleting the services of %s: %w", r.what(h.Number), err)
 		}
@@ -529,7 +531,7 @@ func (r *Releases) collect(ctx context.Context, heads []*Release) error {
 // needed are the digests of the blobs that heads and their services name.
 func (r *Releases) needed(ctx context.Context, heads []*Release) (map[string]bool, error) {
 	of := make([]map[string]bool, len(heads))
-	err := each(len(heads), func(i int) error {
+	err := parallel.Each(len(heads), 8, func(i int) error {
 		services, err := r.Services(ctx, heads[i])
 		of[i] = map[string]bool{heads[i].Values: true, heads[i].Checks: true}
 		for _, digest := range heads[i].plan {
@@ -567,7 +569,7 @@ func (r *Releases) variables(ctx context.Context, prefix string) ([]string, erro
 }
 
 func (r *Releases) deleteAll(ctx context.Context, paths []string) error {
-	return each(len(paths), func(i int) error {
+	return parallel.Each(len(paths), 8, func(i int) error {
 		if err := deleteVariable(ctx, r.client, paths[i], 0, &api.WriteOptions{}); err != nil {
 			return fmt.Errorf("deleting %s: %w", paths[i], err)
 		}

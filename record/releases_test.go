@@ -309,7 +309,7 @@ func testTakeOver(t *testing.T, c *api.Client, _ *tamper) {
 		t.Errorf("the first one goes on: %v", err)
 	}
 	select {
-	case <-first.Lost():
+	case <-first.lost:
 	default:
 		t.Error("the first one does not know")
 	}

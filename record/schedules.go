@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -99,7 +100,7 @@ func (s *Schedules) List(ctx context.Context) ([]*Schedule, error) {
 		return nil, fmt.Errorf("listing schedules: %w", err)
 	}
 	out := make([]*Schedule, len(metas))
-	err = each(len(metas), func(i int) (err error) {
+	err = parallel.Each(len(metas), 8, func(i int) (err error) {
 		out[i], err = s.Read(ctx, nameOf(strings.TrimPrefix(metas[i].Path, s.prefix)))
 		return err
 	})

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -148,7 +149,7 @@ func (s *Secrets) Move(ctx context.Context, toStack, toEnv string, jobs []render
 			return err
 		}
 	}
-	err = each(len(vars), func(i int) error {
+	err = parallel.Each(len(vars), 8, func(i int) error {
 		return s.rewrite(ctx, vars[i], func(items map[string]string) error {
 			items[ownerItem] = to.owner().item()
 			return nil

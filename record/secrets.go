@@ -10,12 +10,12 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/acme/pki"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -436,7 +436,7 @@ func (s *Secrets) Purge(ctx context.Context, jobs []render.Job) error {
 		return err
 	}
 	vars = slices.DeleteFunc(vars, func(v *jobVariable) bool { return !s.owns(v) })
-	err = each(len(vars), func(i int) error {
+	err = parallel.Each(len(vars), 8, func(i int) error {
 		if _, err := s.writeJob(ctx, vars[i], nil); err != nil {
 			return fmt.Errorf("deleting the variable of job %s: %w", vars[i].id, err)
 		}
@@ -457,20 +457,4 @@ func (s *Secrets) deleteMaster(ctx context.Context, m *master) error {
 		return fmt.Errorf("deleting the secrets of stack %s: %w", s.stack, err)
 	}
 	return nil
-}
-
-// each calls f for 0…n-1, a few at a time, and joins the errors.
-func each(n int, f func(int) error) error {
-	errs := make([]error, n)
-	slots := make(chan struct{}, 8)
-	var wg sync.WaitGroup
-	for i := range n {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			errs[i] = f(i)
-		})
-	}
-	wg.Wait()
-	return errors.Join(errs...)
 }

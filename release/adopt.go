@@ -4,6 +4,10 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -77,13 +81,16 @@ func (d *Deployer) asTheyAre(ctx context.Context, p *Plan) ([]record.Service, []
 		}
 	}
 	packed := make([]record.Packed, len(all))
-	err := each(len(all), func(i int) error {
+	err := parallel.Each(len(all), 8, func(i int) error {
 		l := &all[i]
-		job, err := p.clusters[l.Target].Job(ctx, *l)
-		if err != nil || job == nil || deref(job.Stop) {
-			return err
+		job, _, err := p.clients[l.Target].Nomad.Jobs().Info(l.JobID, query(ctx, *l))
+		switch {
+		case nomad.IsNotFound(err), err == nil && nomad.Deref(job.Stop):
+			return nil
+		case err != nil:
+			return fmt.Errorf("reading job %q: %w", l.JobID, err)
 		}
-		source, err := p.clusters[l.Target].Source(ctx, *l, deref(job.Version))
+		source, err := submitted(ctx, p.clients[l.Target].Nomad, *l, nomad.Deref(job.Version))
 		if err != nil {
 			return err
 		}
@@ -96,7 +103,7 @@ func (d *Deployer) asTheyAre(ctx context.Context, p *Plan) ([]record.Service, []
 		}
 		l.Change, l.Step = record.ChangeNone, record.StepDone
 		l.Counts = nil // what the operator asked for before it was scaled is not known
-		l.Spec, l.Before, l.Planned, l.Index = packed[i].Digest, packed[i].Digest, deref(job.JobModifyIndex), deref(job.JobModifyIndex)
+		l.Spec, l.Before, l.Planned, l.Index = packed[i].Digest, packed[i].Digest, nomad.Deref(job.JobModifyIndex), nomad.Deref(job.JobModifyIndex)
 		return nil
 	})
 	var lines []record.Service
@@ -107,4 +114,17 @@ func (d *Deployer) asTheyAre(ctx context.Context, p *Plan) ([]record.Service, []
 		}
 	}
 	return lines, blobs, err
+}
+
+// submitted is the HCL of a job as its operator wrote it, "" when Nomad does
+// not have it (GET /v1/job/:id/submission).
+func submitted(ctx context.Context, c *api.Client, l record.Service, version uint64) (string, error) {
+	s, _, err := c.Jobs().Submission(l.JobID, int(version), query(ctx, l))
+	switch {
+	case nomad.IsNotFound(err) || err == nil && (s == nil || s.Format != "hcl2" || s.Variables != "" || len(s.VariableFlags) > 0):
+		return "", nil
+	case err != nil:
+		return "", fmt.Errorf("reading the source of job %q: %w", l.JobID, err)
+	}
+	return s.Source, nil
 }

@@ -10,6 +10,8 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -144,10 +146,10 @@ const (
 // where only a comparison of the specs can tell. job is nil where Nomad has none.
 func standingOf(l record.Service, job *api.Job) (st standing, decided bool) {
 	there := job != nil
-	stopped := there && deref(job.Stop)
+	stopped := there && nomad.Deref(job.Stop)
 	index := uint64(0)
 	if there {
-		index = deref(job.JobModifyIndex)
+		index = nomad.Deref(job.JobModifyIndex)
 	}
 	switch {
 	case there && l.Index > 0 && index == l.Index && l.Step != record.StepReverting:
@@ -184,10 +186,13 @@ func (r *run) standing(ctx context.Context, l record.Service) (st standing, err 
 
 // stands is standing, asked once.
 func (r *run) stands(ctx context.Context, l record.Service) (standing, error) {
-	c := r.plan.clusters[l.Target]
-	job, err := c.Job(ctx, l)
+	c := r.plan.clients[l.Target]
+	job, _, err := c.Nomad.Jobs().Info(l.JobID, query(ctx, l))
+	if err != nil && !nomad.IsNotFound(err) {
+		return elsewhere, fmt.Errorf("reading job %q: %w", l.JobID, err)
+	}
 	if err != nil {
-		return elsewhere, err
+		job = nil
 	}
 	if st, decided := standingOf(l, job); decided {
 		return st, nil
@@ -203,7 +208,7 @@ func (r *run) stands(ctx context.Context, l record.Service) (standing, error) {
 		if err != nil {
 			return elsewhere, err
 		}
-		same, _, err := c.Same(ctx, j.Job)
+		same, _, err := rollout.Same(ctx, c, j.Job)
 		if err != nil {
 			return elsewhere, err
 		}
@@ -223,7 +228,7 @@ func (r *run) spec(ctx context.Context, digest string) (j render.Job, err error)
 	return j, err
 }
 
-func readSpec(ctx context.Context, releases Reader, digest string) (render.Job, error) {
+func readSpec(ctx context.Context, releases *record.Releases, digest string) (render.Job, error) {
 	b, err := releases.Blob(ctx, digest)
 	if err != nil {
 		return render.Job{}, err
@@ -255,7 +260,7 @@ func (r *run) restore(ctx context.Context, which []int, reverse bool) []rollout.
 	jobs := make([]render.Job, len(which))
 	results := make([]*rollout.ServiceResult, len(which))
 	released := make([]map[string]int, len(which)) // see rollout.Options
-	_ = each(len(which), func(n int) error {
+	_ = parallel.Each(len(which), 8, func(n int) error {
 		l := lines[which[n]]
 		st, err := r.standing(ctx, l)
 		var j render.Job
@@ -338,8 +343,8 @@ func (r *run) restoreTarget(ctx context.Context, target string, jobs []render.Jo
 			r.complete(l, res, l.Before)
 		})
 	}
-	plan, refused, err := r.prepareEach(ctx, jobs, func(ctx context.Context, jobs []render.Job) (Rollout, error) {
-		return r.plan.clusters[target].Prepare(ctx, jobs, opts)
+	plan, refused, err := r.prepareEach(ctx, jobs, func(ctx context.Context, jobs []render.Job) (*rollout.Plan, error) {
+		return rollout.Prepare(ctx, r.plan.clients[target], jobs, opts)
 	})
 	if err != nil {
 		return rollout.Result{}, nil, err
@@ -394,7 +399,7 @@ func unreverted(l record.Service, err error, interrupted bool) rollout.ServiceRe
 func (r *run) stop(ctx context.Context, which []int) []rollout.ServiceResult {
 	lines := r.journal.Services()
 	results := make([]*rollout.ServiceResult, len(which))
-	_ = each(len(which), func(n int) error {
+	_ = parallel.Each(len(which), 8, func(n int) error {
 		i := which[n]
 		l := lines[i]
 		st, err := r.standing(ctx, l)
@@ -428,7 +433,7 @@ func (r *run) stop(ctx context.Context, which []int) []rollout.ServiceResult {
 		}
 	}
 	for target, jobs := range byTarget {
-		_ = r.plan.clusters[target].Destroy(ctx, jobs, r.d.Rollout, func(ds rollout.Destroyed) {
+		_ = rollout.Destroy(ctx, r.plan.clients[target], jobs, r.d.Rollout, func(ds rollout.Destroyed) {
 			n := at[target][ds.Index]
 			l := lines[which[n]]
 			if ds.Err != nil {
@@ -457,7 +462,14 @@ func (r *run) stopAgain(ctx context.Context, l record.Service) error {
 	if err != nil {
 		return err
 	}
-	return r.plan.clusters[l.Target].RegisterStopped(ctx, l, j.Job, r.d.Rollout)
+	job := *j.Job
+	stop := true
+	job.Stop = &stop
+	c := r.plan.clients[l.Target]
+	if _, _, err := c.Nomad.Jobs().Register(&job, write(ctx, l)); err != nil {
+		return fmt.Errorf("registering the stopped job %q: %w", l.JobID, err)
+	}
+	return rollout.PurgeChildren(ctx, c, &job, r.d.Rollout)
 }
 
 // reversible says that every job that a plan writes is there already, so that

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/rollout"
 )
@@ -133,20 +135,23 @@ func (d *Deployer) extra(ctx context.Context, p *Plan, last *record.Release) ([]
 			return nil, err
 		}
 		for _, l := range lines {
-			if _, there := p.clusters[l.Target]; there && !seen[p.key(l)] && h.Number <= last.Number {
+			if _, there := p.clients[l.Target]; there && !seen[p.key(l)] && h.Number <= last.Number {
 				seen[p.key(l)] = true
 				suspects = append(suspects, l)
 			}
 		}
 	}
 	found := make([]bool, len(suspects))
-	err = each(len(suspects), func(i int) error {
+	err = parallel.Each(len(suspects), 8, func(i int) error {
 		l := suspects[i]
-		job, err := p.clusters[l.Target].Job(ctx, l)
-		if err != nil || job == nil {
-			return err
+		job, _, err := p.clients[l.Target].Nomad.Jobs().Info(l.JobID, query(ctx, l))
+		if nomad.IsNotFound(err) {
+			return nil
 		}
-		found[i] = !deref(job.Stop) && deref(job.ParentID) == ""
+		if err != nil {
+			return fmt.Errorf("reading job %q: %w", l.JobID, err)
+		}
+		found[i] = !nomad.Deref(job.Stop) && nomad.Deref(job.ParentID) == ""
 		return nil
 	})
 	var out []Drift

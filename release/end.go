@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/rollout"
 )
@@ -152,21 +154,18 @@ func (r *run) tag(ctx context.Context) {
 	lines := slices.DeleteFunc(r.journal.Services(), func(l record.Service) bool {
 		return l.Step != record.StepDone
 	})
-	err := each(len(lines), func(i int) error {
+	err := parallel.Each(len(lines), 8, func(i int) error {
 		l := lines[i]
-		c := r.plan.clusters[l.Target]
-		job, err := c.Job(ctx, l)
-		switch {
-		case err != nil:
-			return err
-		case job == nil && l.Completed != nil:
+		jobs := r.plan.clients[l.Target].Nomad.Jobs()
+		job, _, err := jobs.Info(l.JobID, query(ctx, l))
+		if nomad.IsNotFound(err) && l.Completed != nil {
 			return nil // Nomad collected it
-		case job == nil:
-			return fmt.Errorf("job %q is not there any more", l.JobID)
-		case deref(job.JobModifyIndex) != l.Index:
-			return nil
 		}
-		return c.Tag(ctx, l, deref(job.Version), tagName(r.head.Number), r.head.Message)
+		if err != nil || nomad.Deref(job.JobModifyIndex) != l.Index {
+			return err
+		}
+		_, err = jobs.TagVersion(l.JobID, nomad.Deref(job.Version), tagName(r.head.Number), r.head.Message, write(ctx, l))
+		return err
 	})
 	if err != nil {
 		r.d.warn("release %d is not tagged in Nomad everywhere: %s", r.head.Number, err)
@@ -184,10 +183,10 @@ func (r *run) tidy(ctx context.Context) {
 		r.d.warn("old releases are not all removed: %s", err)
 	}
 	for _, old := range removed {
-		_ = each(len(old.Services), func(i int) error { // a tag that is not there is no loss
+		_ = parallel.Each(len(old.Services), 8, func(i int) error { // a tag that is not there is no loss
 			l := old.Services[i]
-			if c, ok := r.plan.clusters[l.Target]; ok && l.Step == record.StepDone {
-				_ = c.Untag(ctx, l, tagName(old.Number))
+			if c, ok := r.plan.clients[l.Target]; ok && l.Step == record.StepDone {
+				_, _ = c.Nomad.Jobs().UntagVersion(l.JobID, tagName(old.Number), write(ctx, l))
 			}
 			return nil
 		})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -36,7 +37,7 @@ func (d *Deployer) WithSecrets(ctx context.Context, heads []*record.Release, lin
 	seen := map[place]bool{}
 	var out []render.Job
 	for _, j := range readers(lines, func(l record.Service) []string { return slices.Concat(l.Secrets, l.BeforeSecrets) }) {
-		id := place{j.Target, deref(j.Job.ID), deref(j.Job.Namespace), deref(j.Job.Region)}
+		id := place{j.Target, nomad.Deref(j.Job.ID), nomad.Deref(j.Job.Namespace), nomad.Deref(j.Job.Region)}
 		t := targets[j.Target]
 		if seen[id] || t == nil || away[j.Target] {
 			continue
@@ -51,7 +52,7 @@ func (d *Deployer) WithSecrets(ctx context.Context, heads []*record.Release, lin
 				away[j.Target] = true
 				continue
 			}
-			clients[j.Target] = c.Clients()
+			clients[j.Target] = c
 		}
 		out = append(out, j)
 	}

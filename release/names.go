@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/consul"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
@@ -63,7 +64,7 @@ func (n claimedName) overlaps(other claimedName) bool {
 
 // namesOf returns what a job claims in the Consul of its target.
 func namesOf(job *api.Job, t *stack.Target) []claimedName {
-	at := claimedName{region: deref(job.Region)}
+	at := claimedName{region: nomad.Deref(job.Region)}
 	if t != nil {
 		at.cluster, at.region = strings.TrimSuffix(cluster(t), "/"), cmp.Or(at.region, t.Region)
 	}
@@ -103,7 +104,7 @@ func (d *Deployer) findShared(ctx context.Context, p *Plan) error {
 				continue
 			}
 			for _, n := range namesOf(j.Job, t) {
-				claims = append(claims, claim{n, deref(j.Job.ID)})
+				claims = append(claims, claim{n, nomad.Deref(j.Job.ID)})
 			}
 		}
 	}
@@ -140,7 +141,7 @@ func (d *Deployer) findShared(ctx context.Context, p *Plan) error {
 
 // namesIn returns the names that the newest release of a record leaves claimed,
 // by job ID.
-func (d *Deployer) namesIn(ctx context.Context, releases Reader) (*record.Release, map[string][]claimedName, error) {
+func (d *Deployer) namesIn(ctx context.Context, releases *record.Releases) (*record.Release, map[string][]claimedName, error) {
 	head, err := releases.Last(ctx)
 	if err != nil || head == nil {
 		return head, nil, cmp.Or(err, record.ErrNoRelease)
@@ -150,7 +151,8 @@ func (d *Deployer) namesIn(ctx context.Context, releases Reader) (*record.Releas
 		return nil, nil, err
 	}
 	lines = slices.DeleteFunc(lines, func(l record.Service) bool { return !l.Leftover().Runs })
-	specs, err := readSpecs(ctx, releases, lines, func(l record.Service) []string { return []string{l.Leftover().Digest} })
+	other := Deployer{Releases: releases}
+	specs, err := other.specs(ctx, lines, func(l record.Service) []string { return []string{l.Leftover().Digest} })
 	if err != nil {
 		return nil, nil, err
 	}

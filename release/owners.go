@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/rollout"
 )
@@ -251,14 +253,17 @@ func (p *Plan) spare(part *Part, keys map[jobKey]bool) {
 // suspect's target.
 func (d *Deployer) findOwners(ctx context.Context, p *Plan, suspects []suspect) error {
 	live := make([]record.LiveJob, len(suspects))
-	err := each(len(suspects), func(i int) error {
+	err := parallel.Each(len(suspects), 8, func(i int) error {
 		s := suspects[i]
-		job, err := p.clusters[s.Target].Job(ctx, record.Service{JobID: s.JobID, Namespace: s.key.Namespace, Region: s.key.Region})
-		if err != nil || job == nil { // nil: purged meanwhile
-			return err
+		job, _, err := p.clients[s.Target].Nomad.Jobs().Info(s.JobID, query(ctx, record.Service{Namespace: s.key.Namespace, Region: s.key.Region}))
+		switch {
+		case nomad.IsNotFound(err): // purged meanwhile
+			return nil
+		case err != nil:
+			return fmt.Errorf("reading job %q: %w", s.JobID, err)
 		}
-		suspects[i].created = deref(job.CreateIndex)
-		live[i] = record.LiveJob{Cluster: p.clusterOf(s.Target), Region: deref(job.Region), Namespace: deref(job.Namespace), ID: s.JobID, Index: s.index}
+		suspects[i].created = nomad.Deref(job.CreateIndex)
+		live[i] = record.LiveJob{Cluster: p.clusterOf(s.Target), Region: nomad.Deref(job.Region), Namespace: nomad.Deref(job.Namespace), ID: s.JobID, Index: s.index}
 		return nil
 	})
 	if err != nil {
@@ -284,7 +289,7 @@ func (d *Deployer) findOwners(ctx context.Context, p *Plan, suspects []suspect) 
 				at, there = append(at, i), append(there, j)
 			}
 		}
-		owners, err := p.clusters[target].Owners(ctx, d.Releases.Stack(), d.Releases.Environment(), there)
+		owners, err := record.OpenReleases(p.clients[target].Nomad, d.Releases.Stack(), d.Releases.Environment()).Owners(ctx, there)
 		if err != nil {
 			return err
 		}

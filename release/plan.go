@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -98,7 +99,7 @@ type Plan struct {
 	lines     []record.Service // of last
 	runs      []record.Service // what runs: lines or, of an open release, its own
 	specs     map[string]record.Packed
-	clusters  map[string]Cluster
+	clients   map[string]rollout.Clients
 	defaults  map[string]nomad.Defaults // of each target
 	moved     map[jobKey]bool           // jobs that the record has under another target's name, by both names
 	forgotten []record.Service          // see Request.Forget
@@ -119,7 +120,7 @@ type Part struct {
 	Wave   int // index into the request's waves
 	Target string
 	Jobs   []render.Job // as they were asked for
-	Plan   Rollout
+	Plan   *rollout.Plan
 
 	changes []rollout.Change // of Jobs, one each
 	stops   []rollout.Change
@@ -171,8 +172,8 @@ func renamed(stop Change, others []Change) string {
 }
 
 // Rollouts are the plans of all targets and waves.
-func (p *Plan) Rollouts() []Rollout {
-	var out []Rollout
+func (p *Plan) Rollouts() []*rollout.Plan {
+	var out []*rollout.Plan
 	for _, part := range p.Parts {
 		out = append(out, part.Plan)
 	}
@@ -212,7 +213,7 @@ func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 	if req.Kind == KindDestroy {
 		return d.planDestroy(ctx, req)
 	}
-	p := &Plan{stack: d.Releases.Stack(), env: d.Releases.Environment(), req: req, specs: map[string]record.Packed{}, clusters: map[string]Cluster{}}
+	p := &Plan{stack: d.Releases.Stack(), env: d.Releases.Environment(), req: req, specs: map[string]record.Packed{}, clients: map[string]rollout.Clients{}}
 	var err error
 	if p.last, err = d.latest(ctx, req.TakeOver); err != nil {
 		return nil, err
@@ -349,19 +350,16 @@ func (d *Deployer) dial(ctx context.Context, p *Plan) error {
 		needConsul[part.Target] = needConsul[part.Target] || rollout.NeedsConsul(part.Jobs)
 	}
 	var mu sync.Mutex
-	return each(len(p.req.Targets), func(i int) error {
+	return parallel.Each(len(p.req.Targets), 8, func(i int) error {
 		t := p.req.Targets[i]
 		if !needed[t.Name] {
 			return nil
 		}
 		c, err := d.Dial(ctx, t, needConsul[t.Name])
-		if err != nil {
-			return err
-		}
 		mu.Lock()
 		defer mu.Unlock()
 		p.dialled(t, c)
-		return nil
+		return err
 	})
 }
 
@@ -388,7 +386,7 @@ func (p *Plan) addFormer() {
 // prepare plans every part.
 func (d *Deployer) prepare(ctx context.Context, p *Plan) error {
 	released, completions := p.released(), p.completions()
-	err := each(len(p.Parts), func(i int) error {
+	err := parallel.Each(len(p.Parts), 8, func(i int) error {
 		part := p.Parts[i]
 		opts := d.Rollout
 		opts.Released = func(job *api.Job) map[string]int { return released[p.jobKey(part.Target, job)] }
@@ -406,7 +404,7 @@ func (d *Deployer) prepare(ctx context.Context, p *Plan) error {
 			part.run.done(part.Target, s, res)
 		}
 		var err error
-		if part.Plan, err = p.clusters[part.Target].Prepare(ctx, part.Jobs, opts); err != nil {
+		if part.Plan, err = rollout.Prepare(ctx, p.clients[part.Target], part.Jobs, opts); err != nil {
 			return err
 		}
 		changes := part.Plan.Changes()
@@ -453,16 +451,16 @@ func (p *Plan) knows(targets []*stack.Target) {
 	}
 }
 
-// dialled keeps the cluster of a target.
-func (p *Plan) dialled(t *stack.Target, c Cluster) {
-	p.clusters[t.Name] = c
+// dialled keeps the clients of a target.
+func (p *Plan) dialled(t *stack.Target, c rollout.Clients) {
+	p.clients[t.Name] = c
 	p.resolves(t, c)
 }
 
 // resolves notes what the clients of a target know of its region and namespace.
-func (p *Plan) resolves(t *stack.Target, c Cluster) {
-	if known := c.Clients().Defaults; known != (nomad.Defaults{}) {
-		p.defaults[t.Name] = known
+func (p *Plan) resolves(t *stack.Target, c rollout.Clients) {
+	if c.Defaults != (nomad.Defaults{}) {
+		p.defaults[t.Name] = c.Defaults
 	}
 }
 
@@ -533,12 +531,12 @@ func (p *Plan) pack() error {
 func packJob(job *api.Job, hcl, file string) (record.Packed, error) {
 	text, err := json.Marshal(job)
 	if err != nil {
-		return record.Packed{}, fmt.Errorf("encoding job %q: %w", deref(job.ID), err)
+		return record.Packed{}, fmt.Errorf("encoding job %q: %w", nomad.Deref(job.ID), err)
 	}
 	packed, err := record.Pack(record.Blob{Job: text, HCL: hcl, File: file})
 	var large *record.TooLargeError
 	if errors.As(err, &large) {
-		return packed, &TooLargeError{deref(job.ID), err}
+		return packed, &TooLargeError{nomad.Deref(job.ID), err}
 	}
 	return packed, err
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
@@ -27,12 +28,12 @@ type Recorded struct {
 // keeps the job specs that it has read, which never change. It is for one
 // goroutine at a time.
 type Inventory struct {
-	releases Reader
+	releases *record.Releases
 	specs    map[string]render.Job // by digest
 }
 
 // NewInventory makes no request.
-func NewInventory(releases Reader) *Inventory {
+func NewInventory(releases *record.Releases) *Inventory {
 	return &Inventory{releases: releases, specs: map[string]render.Job{}}
 }
 
@@ -68,7 +69,7 @@ func (inv *Inventory) Read(ctx context.Context, head *record.Release, only Only)
 		}
 	}
 	read, broken := make([]render.Job, len(missing)), make([]*record.UnreadableError, len(missing))
-	err = each(len(missing), func(i int) (err error) {
+	err = parallel.Each(len(missing), 8, func(i int) (err error) {
 		if read[i], err = readSpec(ctx, inv.releases, missing[i]); errors.As(err, &broken[i]) {
 			err = nil
 		}
@@ -113,7 +114,7 @@ func isExpected(h *record.Release, l record.Service) (runs bool, digest string) 
 // Checks returns the checks of the stack as a release recorded them. It reports
 // false for a stack without checks, and for a release that an older drover made or
 // tidied.
-func Checks(ctx context.Context, releases Reader, head *record.Release) ([]*stack.Check, bool, error) {
+func Checks(ctx context.Context, releases *record.Releases, head *record.Release) ([]*stack.Check, bool, error) {
 	if head.Checks == "" {
 		return nil, false, nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 )
@@ -11,8 +12,8 @@ import (
 // prepareEach plans jobs, without those that Nomad refuses: one of them must not
 // keep the others from going back. It returns the plan, nil if there is none to
 // make, and what was said of each job that is left out.
-func (r *run) prepareEach(ctx context.Context, jobs []render.Job, prepare func(context.Context, []render.Job) (Rollout, error)) (Rollout, []error, error) {
-	var plan Rollout
+func (r *run) prepareEach(ctx context.Context, jobs []render.Job, prepare func(context.Context, []render.Job) (*rollout.Plan, error)) (*rollout.Plan, []error, error) {
+	var plan *rollout.Plan
 	refused := make([]error, len(jobs))
 	failures := 0
 	err := r.persist(ctx, func(ctx context.Context) (err error) {
@@ -25,7 +26,7 @@ func (r *run) prepareEach(ctx context.Context, jobs []render.Job, prepare func(c
 			return err
 		}
 		alone := make([]error, len(jobs))
-		_ = each(len(jobs), func(i int) error {
+		_ = parallel.Each(len(jobs), 8, func(i int) error {
 			_, alone[i] = prepare(ctx, jobs[i:i+1])
 			return nil
 		})

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -36,9 +37,9 @@ const (
 
 // Deployer makes releases of one stack in one environment.
 type Deployer struct {
-	Releases Store
-	Dial     Dialer
-	Hold     Gate // rollout.Hold when nil
+	Releases *record.Releases
+	// Dial makes the clients of a target.
+	Dial func(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error)
 
 	Holder   record.Holder // of the lock
 	LockWait time.Duration // how long to wait for the lock; not at all when 0
@@ -47,7 +48,7 @@ type Deployer struct {
 	Drover   string        // version, for the record
 
 	// Secrets are those of the stack; nil where jobs get none.
-	Secrets SecretStore
+	Secrets *record.Secrets
 
 	// Secret reads an item of the stack's secrets, for the probes of gates.
 	Secret func(ctx context.Context, item string) (string, error)
@@ -232,7 +233,7 @@ func newOwner() string {
 
 // lock takes the stack's lock; waited says that somebody else had it.
 func (d *Deployer) lock(ctx context.Context, wait time.Duration) (l *lock, waited bool, err error) {
-	var lease Lease
+	var lease *record.Lease
 	err = rollout.Retry(ctx, d.Rollout.Silence, func(ctx context.Context) (err error) {
 		lease, err = d.Releases.Lock(ctx, d.Holder, wait, func(h record.Holder) {
 			waited = true
@@ -251,7 +252,7 @@ func (d *Deployer) lock(ctx context.Context, wait time.Duration) (l *lock, waite
 type lock struct {
 	d     *Deployer
 	mu    sync.Mutex
-	lease Lease
+	lease *record.Lease
 }
 
 // held says, directly before something is submitted, that the lock is ours.
@@ -267,7 +268,7 @@ func (l *lock) held(ctx context.Context) error {
 	}
 	end := time.Now().Add(cmp.Or(l.d.Rollout.Silence, rollout.DefaultSilence))
 	for {
-		lease, err := l.lease.Renew(ctx)
+		lease, err := l.lease.Again(ctx)
 		if err != nil {
 			lease, err = l.d.Releases.Lock(ctx, l.d.Holder, 3*time.Second, nil)
 		}
@@ -309,35 +310,19 @@ func clean(job *api.Job) *api.Job {
 	return &out
 }
 
-func deref[T any](p *T) T {
-	if p == nil {
-		var zero T
-		return zero
-	}
-	return *p
+func query(ctx context.Context, s record.Service) *api.QueryOptions {
+	return (&api.QueryOptions{Namespace: s.Namespace, Region: s.Region}).WithContext(ctx)
+}
+
+func write(ctx context.Context, s record.Service) *api.WriteOptions {
+	return (&api.WriteOptions{Namespace: s.Namespace, Region: s.Region}).WithContext(ctx)
 }
 
 // line begins the journal's line of a job.
 func line(j render.Job) record.Service {
 	return record.Service{
-		Target: j.Target, Name: j.Service, JobID: deref(j.Job.ID), Namespace: deref(j.Job.Namespace), Region: deref(j.Job.Region),
+		Target: j.Target, Name: j.Service, JobID: nomad.Deref(j.Job.ID), Namespace: nomad.Deref(j.Job.Namespace), Region: nomad.Deref(j.Job.Region),
 		DependsOn: j.DependsOn, Secrets: j.Secrets, Timeout: j.Timeout, PlacementTimeout: j.PlacementTimeout, Step: record.StepPending,
 		Counts: rollout.AskedCounts(j),
 	}
-}
-
-// each calls f for 0…n-1, some at a time, and joins the errors.
-func each(n int, f func(int) error) error {
-	errs := make([]error, n)
-	slots := make(chan struct{}, 8)
-	var wg sync.WaitGroup
-	for i := range n {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			errs[i] = f(i)
-		})
-	}
-	wg.Wait()
-	return errors.Join(errs...)
 }

@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -15,7 +16,7 @@ import (
 // Rotation finds out which jobs read a secret and what a new value does to
 // their tasks.
 type Rotation struct {
-	releases Reader
+	releases *record.Releases
 	clients  map[string]rollout.Clients
 	rendered []render.Job
 	lines    []record.Service // of jobs that run and read secrets
@@ -24,7 +25,7 @@ type Rotation struct {
 // NewRotation reads the newest release. rendered are the jobs of the stack's
 // files, which may be another version than the one that runs. Jobs of targets
 // without a client are left out.
-func NewRotation(ctx context.Context, releases Reader, clients map[string]rollout.Clients, rendered []render.Job) (*Rotation, error) {
+func NewRotation(ctx context.Context, releases *record.Releases, clients map[string]rollout.Clients, rendered []render.Job) (*Rotation, error) {
 	r := &Rotation{releases: releases, clients: clients, rendered: rendered}
 	last, err := releases.Last(ctx)
 	if err != nil || last == nil {
@@ -50,7 +51,7 @@ func (r *Rotation) Jobs() []render.Job {
 	out := slices.Clone(r.rendered)
 	for _, l := range r.lines {
 		same := func(j render.Job) bool {
-			return j.Target == l.Target && *j.Job.ID == l.JobID && deref(j.Job.Namespace) == l.Namespace
+			return j.Target == l.Target && *j.Job.ID == l.JobID && nomad.Deref(j.Job.Namespace) == l.Namespace
 		}
 		if !slices.ContainsFunc(r.rendered, same) {
 			j := named(l)
@@ -129,9 +130,9 @@ func (r *Rotation) Effects(ctx context.Context, jobIDs, items []string) ([]Effec
 		if err != nil {
 			return nil, err
 		}
-		allocs, _, err := OnNomad(r.clients[l.Target]).Allocations(ctx, l, 0)
+		allocs, _, err := r.clients[l.Target].Nomad.Jobs().Allocations(l.JobID, false, query(ctx, l))
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("reading the allocations of job %q: %w", l.JobID, err)
 		}
 		out = append(out, effectsOf(ofLine(j, l, nil), allocs, items)...)
 	}
@@ -191,15 +192,15 @@ var strongest = []string{EffectRestart, EffectScript, EffectSignal, EffectNone}
 
 // templateEffect returns what a template does when its text changes.
 func templateEffect(t *api.Template) (kind, detail string) {
-	if deref(t.Once) {
+	if nomad.Deref(t.Once) {
 		return EffectNone, "once"
 	}
-	switch mode := deref(t.ChangeMode); mode {
+	switch mode := nomad.Deref(t.ChangeMode); mode {
 	case "signal":
-		return EffectSignal, deref(t.ChangeSignal)
+		return EffectSignal, nomad.Deref(t.ChangeSignal)
 	case "script":
 		if t.ChangeScript != nil {
-			return EffectScript, deref(t.ChangeScript.Command)
+			return EffectScript, nomad.Deref(t.ChangeScript.Command)
 		}
 		return EffectScript, ""
 	case "noop":

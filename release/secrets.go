@@ -2,12 +2,14 @@ package release
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -27,11 +29,15 @@ import (
 
 // secretsOf returns the secrets of the stack, which reach the jobs by the clients
 // of their targets; nil where there are none.
-func (d *Deployer) secretsOf(p *Plan) SecretStore {
+func (d *Deployer) secretsOf(p *Plan) *record.Secrets {
 	if d.Secrets == nil || p.withoutSecrets {
 		return nil
 	}
-	return d.Secrets.Reach(p.clusters)
+	clients := map[string]*api.Client{}
+	for name, c := range p.clients {
+		clients[name] = c.Nomad
+	}
+	return d.Secrets.At(clients)
 }
 
 // previewSecrets finds out what the release would change in secrets. A
@@ -87,7 +93,7 @@ func (p *Plan) prunedReaders() []render.Job {
 	}
 	var out []render.Job
 	for _, l := range p.lines {
-		if _, reached := p.clusters[l.Target]; reached && l.Step == record.StepPruned && len(secretsLeft(l)) > 0 && !planned[p.key(l)] {
+		if _, reached := p.clients[l.Target]; reached && l.Step == record.StepPruned && len(secretsLeft(l)) > 0 && !planned[p.key(l)] {
 			out = append(out, named(l))
 		}
 	}
@@ -206,7 +212,7 @@ func (r *run) publishWave(ctx context.Context, i int) error {
 	if err := r.lock.held(ctx); err != nil {
 		return err
 	}
-	return each(len(lines), func(n int) error {
+	return parallel.Each(len(lines), 8, func(n int) error {
 		l := lines[n]
 		restarts, err := r.restartsOf(ctx, l)
 		if err != nil {
@@ -243,11 +249,11 @@ func (r *run) restartsOf(ctx context.Context, l record.Service) (restarts, error
 	}
 	var allocs []*api.AllocationListStub
 	err = r.persist(ctx, func(ctx context.Context) error {
-		allocs, _, err = r.plan.clusters[l.Target].Allocations(ctx, l, 0)
+		allocs, _, err = r.plan.clients[l.Target].Nomad.Jobs().Allocations(l.JobID, false, query(ctx, l))
 		return err
 	})
 	if err != nil {
-		return out, err
+		return out, fmt.Errorf("reading the allocations of job %q: %w", l.JobID, err)
 	}
 	for _, read := range render.SecretReads(j.Job) {
 		kind, _ := templateEffect(read.Template)
@@ -277,7 +283,7 @@ func (r *run) restartsOf(ctx context.Context, l record.Service) (restarts, error
 func taskOf(job *api.Job, group, name string) *api.Task {
 	for _, g := range job.TaskGroups {
 		for _, t := range g.Tasks {
-			if deref(g.Name) == group && t.Name == name {
+			if nomad.Deref(g.Name) == group && t.Name == name {
 				return t
 			}
 		}
@@ -293,7 +299,9 @@ func (r *run) awaitRestarts(ctx context.Context, l record.Service, re restarts) 
 	defer cancel()
 	var index uint64
 	for ctx.Err() == nil {
-		allocs, seen, err := r.plan.clusters[l.Target].Allocations(ctx, l, index)
+		q := query(ctx, l)
+		q.WaitIndex = index
+		allocs, meta, err := r.plan.clients[l.Target].Nomad.Jobs().Allocations(l.JobID, false, q)
 		if err != nil {
 			index = 0
 			timer := time.NewTimer(time.Second)
@@ -304,7 +312,7 @@ func (r *run) awaitRestarts(ctx context.Context, l record.Service, re restarts) 
 			}
 			continue
 		}
-		index = seen
+		index = meta.LastIndex
 		if re.done(allocs) {
 			return
 		}

@@ -81,6 +81,7 @@ func TestOnCluster(t *testing.T) {
 		{"ScaledIsOurs", testScaledIsOurs},
 		{"Former", testFormer},
 		{"PlanTrouble", testPlanTrouble},
+		{"SavedPlan", testSavedPlan},
 		{"PortLabelOfNoPort", testPortLabelOfNoPort},
 		{"ServiceWithoutChecks", testServiceWithoutChecks},
 		{"NodeCheckWarning", testNodeCheckWarning},
@@ -102,6 +103,15 @@ func nomadClient(addr string, hc *http.Client) (*api.Client, error) {
 	cfg := api.DefaultConfig()
 	cfg.Address, cfg.HttpClient = addr, hc
 	return api.NewClient(cfg)
+}
+
+// prepareAndApply plans jobs and applies the plan.
+func prepareAndApply(ctx context.Context, c Clients, jobs []render.Job, opts Options, emit func(Event)) (Result, error) {
+	p, err := Prepare(ctx, c, jobs, opts)
+	if err != nil {
+		return Result{}, err
+	}
+	return p.Apply(ctx, emit), nil
 }
 
 // poll tries until ok or ctx ends.
@@ -202,7 +212,7 @@ func deploy(t *testing.T, c Clients, opts Options, jobs ...render.Job) (Result, 
 	rec := &recorder{}
 	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Second)
 	defer cancel()
-	res, err := Run(ctx, c, jobs, opts, rec.add)
+	res, err := prepareAndApply(ctx, c, jobs, opts, rec.add)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -498,7 +508,7 @@ func testSuperseded(t *testing.T, c Clients) {
 	cleanUp(t, c, id)
 	job := mockJob(id, runs())
 	job.Update.MinHealthyTime = ptr(3 * time.Second)
-	res, err := Run(t.Context(), c, []render.Job{service(job)}, Options{}, func(e Event) {
+	res, err := prepareAndApply(t.Context(), c, []render.Job{service(job)}, Options{}, func(e Event) {
 		if e.Kind == EventSubmitted {
 			if _, _, err := c.Nomad.Jobs().Register(mockJob(id, map[string]any{"run_for": "3h"}), nil); err != nil {
 				t.Error(err)
@@ -624,7 +634,7 @@ func testCancelled(t *testing.T, c Clients) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	jobs := []render.Job{service(mockJob(id, runs())), service(mockJob(after, runs()), id)}
-	res, err := Run(ctx, c, jobs, Options{}, func(e Event) {
+	res, err := prepareAndApply(ctx, c, jobs, Options{}, func(e Event) {
 		if e.Kind == EventSubmitted {
 			cancel()
 		}
@@ -700,15 +710,22 @@ func testJobTypes(t *testing.T, c Clients) {
 }
 
 func testPreflight(t *testing.T, c Clients) {
-	if err := Preflight(t.Context(), c, true); err != nil {
+	if _, err := preflightNomad(t.Context(), c.Nomad); err != nil {
 		t.Fatal(err)
+	}
+	if err := preflightConsul(t.Context(), c.Consul); err != nil {
+		t.Fatal(err)
+	}
+	preflight := func(address string) error {
+		n, err := nomadClient(address, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = preflightNomad(t.Context(), n)
+		return err
 	}
 	var ce *ClusterError
-	nowhere, err := nomadClient("http://127.0.0.1:1", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := Preflight(t.Context(), Clients{Nomad: nowhere}, false); !errors.As(err, &ce) || !strings.Contains(err.Error(), "127.0.0.1:1 cannot be reached") || !strings.Contains(err.Error(), "NOMAD_ADDR") {
+	if err := preflight("http://127.0.0.1:1"); !errors.As(err, &ce) || !strings.Contains(err.Error(), "127.0.0.1:1 cannot be reached") || !strings.Contains(err.Error(), "NOMAD_ADDR") {
 		t.Errorf("unreachable: %v", err)
 	}
 	for body, want := range map[string]string{
@@ -727,11 +744,7 @@ func testPreflight(t *testing.T, c Clients) {
 			}
 			fmt.Fprint(w, body)
 		}))
-		n, err := nomadClient(srv.URL, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		err = Preflight(t.Context(), Clients{Nomad: n}, false)
+		err := preflight(srv.URL)
 		if want == "" {
 			if err != nil {
 				t.Errorf("%s: %v", body, err)

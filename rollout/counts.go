@@ -57,7 +57,7 @@ func AskedCounts(j render.Job) map[string]int {
 			if out == nil {
 				out = map[string]int{}
 			}
-			out[deref(g.Name, "")] = countOf(g)
+			out[nomad.Deref(g.Name)] = countOf(g)
 		}
 	}
 	return out
@@ -66,13 +66,13 @@ func AskedCounts(j render.Job) map[string]int {
 // countOf is the count that Nomad gives a group.
 func countOf(g *api.TaskGroup) int {
 	if g.Scaling != nil {
-		return deref(g.Count, int(deref(g.Scaling.Min, 1)))
+		return nomad.DerefOr(g.Count, int(nomad.DerefOr(g.Scaling.Min, 1)))
 	}
-	return deref(g.Count, 1)
+	return nomad.DerefOr(g.Count, 1)
 }
 
 // scaled reports whether a group has a scaling block that is enabled.
-func scaled(g *api.TaskGroup) bool { return g.Scaling != nil && deref(g.Scaling.Enabled, true) }
+func scaled(g *api.TaskGroup) bool { return g.Scaling != nil && nomad.DerefOr(g.Scaling.Enabled, true) }
 
 // counts are what decides which count a group with a scaling block gets, each
 // by group. A group that is missing in asked or released is not known there.
@@ -98,7 +98,7 @@ func (c counts) keeps(group string) bool {
 // unknown reports whether keeps needs to know if a group was scaled.
 func (c counts) unknown(job *api.Job) bool {
 	return slices.ContainsFunc(job.TaskGroups, func(g *api.TaskGroup) bool {
-		name := deref(g.Name, "")
+		name := nomad.Deref(g.Name)
 		_, asked := c.asked[name]
 		_, released := c.released[name]
 		live, there := c.live[name]
@@ -116,7 +116,7 @@ func (c counts) apply(asked *api.Job) (*api.Job, []KeptCount, []ReplacedCount) {
 	job := *asked
 	job.TaskGroups = slices.Clone(job.TaskGroups)
 	for i, g := range job.TaskGroups {
-		name, spec := deref(g.Name, ""), countOf(g)
+		name, spec := nomad.Deref(g.Name), countOf(g)
 		live, there := c.live[name]
 		if !there || !scaled(g) || live == spec {
 			continue
@@ -129,7 +129,7 @@ func (c counts) apply(asked *api.Job) (*api.Job, []KeptCount, []ReplacedCount) {
 			continue
 		}
 		// Nomad takes no count outside the bounds, which may be new.
-		count := max(live, int(deref(g.Scaling.Min, 0)))
+		count := max(live, int(nomad.Deref(g.Scaling.Min)))
 		if g.Scaling.Max != nil {
 			count = min(count, int(*g.Scaling.Max))
 		}
@@ -164,7 +164,7 @@ func (s *step) setCounts(ctx context.Context, c Clients, released func(*api.Job)
 		return nil
 	case err != nil:
 		return fmt.Errorf("cannot read job %q: %w", s.spec.id, err)
-	case deref(live.Stop, false):
+	case nomad.Deref(live.Stop):
 		return nil
 	}
 	is := counts{asked: s.askedCounts(), live: map[string]int{}}
@@ -172,7 +172,7 @@ func (s *step) setCounts(ctx context.Context, c Clients, released func(*api.Job)
 		is.released = released(s.asked)
 	}
 	for _, g := range live.TaskGroups {
-		is.live[deref(g.Name, "")] = deref(g.Count, 1)
+		is.live[nomad.Deref(g.Name)] = nomad.DerefOr(g.Count, 1)
 	}
 	switch {
 	case always:

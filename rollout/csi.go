@@ -32,15 +32,15 @@ func csiRequests(jobs []render.Job) []csiRequest {
 					continue
 				}
 				r := csiRequest{
-					place: place{deref(j.Job.Region, ""), deref(j.Job.Namespace, "")},
-					id:    cmp.Or(v.Source, name), jobID: deref(j.Job.ID, ""), readOnly: v.ReadOnly,
+					place: place{nomad.Deref(j.Job.Region), nomad.Deref(j.Job.Namespace)},
+					id:    cmp.Or(v.Source, name), jobID: nomad.Deref(j.Job.ID), readOnly: v.ReadOnly,
 				}
 				if !v.PerAlloc {
 					out = append(out, r)
 					continue
 				}
 				source := r.id
-				for i := range deref(tg.Count, 1) {
+				for i := range nomad.DerefOr(tg.Count, 1) {
 					r.id = fmt.Sprintf("%s[%d]", source, i)
 					out = append(out, r)
 				}
@@ -136,7 +136,7 @@ func (c Clients) csiProblem(ctx context.Context, r csiRequest, v *api.CSIVolumeL
 	for _, a := range full.Allocations {
 		_, writes := full.WriteAllocs[a.ID]
 		ended := a.ClientStatus != api.AllocClientStatusRunning && a.ClientStatus != api.AllocClientStatusPending
-		among := slices.ContainsFunc(jobs, func(j render.Job) bool { return deref(j.Job.ID, "") == a.JobID })
+		among := slices.ContainsFunc(jobs, func(j render.Job) bool { return nomad.Deref(j.Job.ID) == a.JobID })
 		if (writes || r.readOnly) && !ended && !among {
 			return fmt.Sprintf("which allocation %.8s of job %q has claimed as %s; stop that job, or look at `nomad volume status %s`", a.ID, a.JobID, v.AccessMode, v.ID), nil
 		}

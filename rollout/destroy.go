@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -44,7 +45,7 @@ func Destroy(ctx context.Context, c Clients, jobs []render.Job, opts Options, do
 		}
 	}
 	var mu sync.Mutex
-	return each(len(jobs), len(jobs)+1, func(i int) error {
+	return parallel.Each(len(jobs), len(jobs)+1, func(i int) error {
 		j := jobs[i]
 		defer close(gone[i])
 		s := specOf(j.Job)
@@ -210,7 +211,7 @@ func stop(ctx context.Context, c Clients, silence time.Duration, s spec, id stri
 			return nil
 		case err != nil:
 			return fmt.Errorf("reading job %q: %w", id, err)
-		case deref(job.Stop, false):
+		case nomad.Deref(job.Stop):
 			return nil
 		}
 	}

@@ -289,7 +289,7 @@ func (f *follower) recreate(ctx context.Context, why string) error {
 	if err != nil {
 		return fmt.Errorf("reading job %q: %w", s.spec.id, err)
 	}
-	if deref(job.JobModifyIndex, 0) != f.target {
+	if nomad.Deref(job.JobModifyIndex) != f.target {
 		if s.unchanged() {
 			return nil // changed meanwhile: the follower will say so
 		}
@@ -502,7 +502,7 @@ func (f *follower) read(ctx context.Context) (snapshot, error) {
 		case err != nil:
 			return n, fmt.Errorf("reading job %q: %w", s.id, err)
 		}
-		n.jobIndex, n.version = deref(job.JobModifyIndex, 0), deref(job.Version, 0)
+		n.jobIndex, n.version = nomad.Deref(job.JobModifyIndex), nomad.Deref(job.Version)
 	}
 	evaluations := func() error {
 		if n.evals, _, err = jobs.Evaluations(s.id, s.query(ctx)); err != nil {
@@ -672,7 +672,7 @@ func (f *follower) reverted(ctx, wctx context.Context) {
 	s := f.step.spec
 	job, _, err := f.clients.Nomad.Jobs().Info(s.id, s.query(wctx))
 	if err == nil {
-		f.target, f.result.DeploymentID, f.settling = deref(job.JobModifyIndex, 0), "", false
+		f.target, f.result.DeploymentID, f.settling = nomad.Deref(job.JobModifyIndex), "", false
 		f.progress(0, 0, "rollback to the version before")
 		_, err = f.until(wctx)
 	}

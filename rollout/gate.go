@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/consul"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -380,7 +381,7 @@ func (p *watchedParty) read(ctx context.Context) {
 // readNative judges the services of jobs that Nomad itself registers.
 func readNative(ctx context.Context, c Clients, specs []spec, running []map[string]string) ([]consul.Health, error) {
 	out := make([]consul.Health, len(specs))
-	return out, each(len(specs), 8, func(i int) error {
+	return out, parallel.Each(len(specs), 8, func(i int) error {
 		instances, err := specs[i].nativeInstances(ctx, c, running[i])
 		out[i] = consul.Judge(specs[i].native, running[i], instances)
 		return err

@@ -23,7 +23,7 @@ func deployed(t *testing.T, c Clients, jobs ...render.Job) Party {
 	for _, j := range jobs {
 		cleanUp(t, c, *j.Job.ID)
 	}
-	r, err := Run(t.Context(), c, jobs, Options{}, nil)
+	r, err := prepareAndApply(t.Context(), c, jobs, Options{}, nil)
 	if err != nil || r.Outcome() != Deployed {
 		t.Fatalf("%+v, %v", r, err)
 	}

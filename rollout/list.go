@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/parallel"
 )
 
 // jobAt is what tells jobs apart.
@@ -139,9 +140,9 @@ func unlisted(ctx context.Context, c Clients, at place, stubs []*api.JobListStub
 		case err != nil:
 			return fmt.Errorf("reading job %q: %w", s.ID, err)
 		}
-		v := versioned{Version: deref(job.Version, 0)}
+		v := versioned{Version: nomad.Deref(job.Version)}
 		for _, g := range job.TaskGroups {
-			v.GroupCountSum += deref(g.Count, 1)
+			v.GroupCountSum += nomad.DerefOr(g.Count, 1)
 		}
 		d, _, err := c.Nomad.Jobs().LatestDeployment(s.ID, q())
 		if err != nil {
@@ -167,7 +168,7 @@ func eachPlace(ctx context.Context, specs []spec, f func(at place, query func(fi
 		ids[at.place] = append(ids[at.place], at.id)
 	}
 	places := slices.Collect(maps.Keys(ids))
-	return each(len(places), 8, func(i int) error {
+	return parallel.Each(len(places), 8, func(i int) error {
 		at := places[i]
 		return f(at, func(field string) *api.QueryOptions {
 			q := &api.QueryOptions{Region: at.region, Namespace: at.namespace}

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -44,7 +45,7 @@ func CheckNamespaces(ctx context.Context, c Clients, jobs []render.Job) error {
 	list := []NoNamespaceError{{Namespace: c.Defaults.Namespace}}
 	used := map[place]bool{} // by a job
 	for _, j := range jobs {
-		e := NoNamespaceError{Namespace: deref(j.Job.Namespace, ""), Region: deref(j.Job.Region, ""), JobID: deref(j.Job.ID, "")}
+		e := NoNamespaceError{Namespace: nomad.Deref(j.Job.Namespace), Region: nomad.Deref(j.Job.Region), JobID: nomad.Deref(j.Job.ID)}
 		if e.Namespace == "" {
 			e.Namespace, e.JobID = c.Defaults.Namespace, ""
 		}
@@ -58,7 +59,7 @@ func CheckNamespaces(ctx context.Context, c Clients, jobs []render.Job) error {
 		seen[at] = true
 		return dup
 	})
-	return each(len(list), 8, func(i int) error {
+	return parallel.Each(len(list), 8, func(i int) error {
 		e := list[i]
 		_, _, err := c.Nomad.Namespaces().Info(e.Namespace, (&api.QueryOptions{Region: cmp.Or(e.Region, c.Defaults.Region)}).WithContext(ctx))
 		switch {

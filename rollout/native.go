@@ -11,6 +11,7 @@ import (
 
 	"github.com/drover-nomad/drover/consul"
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/parallel"
 )
 
 // nativeInstances reads the instances of the services that s registers in Nomad
@@ -35,7 +36,7 @@ func (s spec) nativeInstances(ctx context.Context, c Clients, running map[string
 	var mu sync.Mutex
 	checks := map[string][]api.AllocCheckStatus{} // by allocation
 	unread := map[string]error{}
-	err := each(len(allocs), 8, func(i int) error {
+	err := parallel.Each(len(allocs), 8, func(i int) error {
 		statuses, err := c.Nomad.Allocations().Checks(allocs[i], s.query(ctx))
 		mu.Lock()
 		defer mu.Unlock()
@@ -55,7 +56,7 @@ func (s spec) nativeInstances(ctx context.Context, c Clients, running map[string
 	}
 	names := consul.Names(s.native)
 	out := map[string][]consul.Instance{}
-	err = each(len(names), 8, func(i int) error {
+	err = parallel.Each(len(names), 8, func(i int) error {
 		registrations, _, err := c.Nomad.Services().Get(names[i], s.query(ctx))
 		if err != nil && !nomad.IsNotFound(err) {
 			return fmt.Errorf("reading service %s in Nomad: %w", names[i], err)

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // Placement is why a group found no node.
@@ -201,7 +203,7 @@ func (s *step) starts(group string) bool {
 // mounts reports whether the group has one of the volumes.
 func (s *step) mounts(group string, created []MissingVolume) bool {
 	for _, tg := range s.Job.Job.TaskGroups {
-		if deref(tg.Name, "") != group {
+		if nomad.Deref(tg.Name) != group {
 			continue
 		}
 		for name, v := range tg.Volumes {

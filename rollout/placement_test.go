@@ -141,7 +141,7 @@ func testPlaceComesLater(t *testing.T, c Clients) {
 	}
 	var once sync.Once
 	waits := make(chan string, 1)
-	res, err := Run(t.Context(), c, []render.Job{service(job)}, Options{}, func(e Event) {
+	res, err := prepareAndApply(t.Context(), c, []render.Job{service(job)}, Options{}, func(e Event) {
 		if strings.HasPrefix(e.Waiting, "a node with room") {
 			once.Do(func() {
 				waits <- e.Waiting

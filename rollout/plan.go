@@ -13,6 +13,7 @@ import (
 
 	"github.com/drover-nomad/drover/consul"
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -41,7 +42,7 @@ func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*
 		wg.Go(func() { instances, consulErr = readConsul(ctx, c, specs) })
 	}
 
-	err := each(len(p.steps), 16, func(i int) error { return p.steps[i].ask(ctx, c, p.opts) })
+	err := parallel.Each(len(p.steps), 16, func(i int) error { return p.steps[i].ask(ctx, c, p.opts) })
 	err = errors.Join(err, p.findFormer(ctx, opts.Former))
 	var doubtful []spec // what of them runs may not be what is asked for
 	for _, s := range p.steps {
@@ -57,7 +58,7 @@ func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*
 	if err = errors.Join(err, consulErr); err != nil {
 		return nil, c.explain(err)
 	}
-	err = each(len(p.steps), 8, func(i int) error {
+	err = parallel.Each(len(p.steps), 8, func(i int) error {
 		return p.steps[i].judge(ctx, c, p.opts, is[p.steps[i].spec.at()], instances)
 	})
 	if err != nil {
@@ -264,7 +265,7 @@ func Rescaled(ctx context.Context, c Clients, job *api.Job, index uint64) (bool,
 		return false, fmt.Errorf("reading the versions of job %q: %w", s.id, err)
 	}
 	for i, v := range versions { // the newest first; each diff is to the next
-		if deref(v.JobModifyIndex, 0) == index {
+		if nomad.Deref(v.JobModifyIndex) == index {
 			return i > 0, nil
 		}
 		if i >= len(diffs) || !onlyCounts(diffs[i], v) {
@@ -300,7 +301,7 @@ func onlyScaling(d *api.JobDiff) bool { return onlyIn(d, nil) }
 // with a scaling block.
 func onlyCounts(d *api.JobDiff, job *api.Job) bool {
 	return onlyIn(d, func(group string) bool {
-		return slices.ContainsFunc(job.TaskGroups, func(g *api.TaskGroup) bool { return deref(g.Name, "") == group && scaled(g) })
+		return slices.ContainsFunc(job.TaskGroups, func(g *api.TaskGroup) bool { return nomad.Deref(g.Name) == group && scaled(g) })
 	})
 }
 
@@ -359,7 +360,7 @@ func (p *Plan) findFormer(ctx context.Context, former []Former) error {
 		planned[p.clients.Defaults.Of(s.Job.Job)] = true
 	}
 	there := make([]bool, len(former))
-	err := each(len(former), 8, func(i int) error {
+	err := parallel.Each(len(former), 8, func(i int) error {
 		f := &former[i]
 		if planned[p.clients.Defaults.JobID(f.Region, f.Namespace, f.JobID)] {
 			return nil
@@ -372,9 +373,9 @@ func (p *Plan) findFormer(ctx context.Context, former []Former) error {
 		case err != nil:
 			return fmt.Errorf("reading job %q: %w", f.JobID, err)
 		}
-		f.index, f.running = deref(job.JobModifyIndex, 0), deref(job.Status, "") == "running"
+		f.index, f.running = nomad.Deref(job.JobModifyIndex), nomad.Deref(job.Status) == "running"
 		// A child of a periodic or dispatched job is its parent's.
-		there[i] = (f.Stopped || !deref(job.Stop, false)) && deref(job.ParentID, "") == ""
+		there[i] = (f.Stopped || !nomad.Deref(job.Stop)) && nomad.Deref(job.ParentID) == ""
 		return nil
 	})
 	for i, f := range former {
@@ -443,20 +444,4 @@ func (s *step) allowed(o Options) error {
 // Unchanged says that applying the plan would write nothing.
 func (p *Plan) Unchanged() bool {
 	return !slices.ContainsFunc(p.steps, func(s *step) bool { return !s.unchanged() || !s.healthy })
-}
-
-// each calls f for 0…n-1, parallel at a time, and joins the errors.
-func each(n, parallel int, f func(int) error) error {
-	errs := make([]error, n)
-	slots := make(chan struct{}, parallel)
-	var wg sync.WaitGroup
-	for i := range n {
-		slots <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-slots }()
-			errs[i] = f(i)
-		})
-	}
-	wg.Wait()
-	return errors.Join(errs...)
 }

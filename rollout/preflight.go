@@ -11,13 +11,13 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 
 	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/consul"
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -57,28 +57,6 @@ const (
 	minConsulMajor, minConsulMinor = 1, 17
 )
 
-// Preflight finds out, before anything is written, whether Nomad and (when
-// needConsul) Consul answer, have a fitting version and take the token.
-// (GET /v1/agent/self of both; a token without agent:read cannot see the
-// version, which is then not checked.)
-func Preflight(ctx context.Context, c Clients, needConsul bool) error {
-	ctx, cancel := within(ctx, 10*time.Second, context.DeadlineExceeded)
-	defer cancel()
-	errs := make(chan error, 1)
-	go func() {
-		if !needConsul || c.Consul == nil {
-			errs <- nil
-			return
-		}
-		errs <- preflightConsul(ctx, c.Consul)
-	}()
-	// Nomad's answer first: without it the other one does not matter.
-	if _, err := preflightNomad(ctx, c.Nomad); err != nil {
-		return err
-	}
-	return <-errs
-}
-
 // NeedsConsul says whether a job registers a service in Consul.
 func NeedsConsul(jobs []render.Job) bool {
 	for _, j := range jobs {
@@ -89,8 +67,10 @@ func NeedsConsul(jobs []render.Job) bool {
 	return false
 }
 
-// preflightNomad returns the region of the agent, "" if the token may not look
-// at the agent.
+// preflightNomad checks, before anything is written, that Nomad answers, has a
+// supported version and accepts the token (GET /v1/agent/self). It returns the
+// region of the agent. A token without agent:read cannot see region and version:
+// the region is then "" and the version is not checked.
 func preflightNomad(ctx context.Context, client *api.Client) (region string, err error) {
 	var self api.AgentSelf
 	_, err = client.Raw().Query("/v1/agent/self", &self, (&api.QueryOptions{}).WithContext(ctx))
@@ -267,7 +247,7 @@ func CheckRequired(ctx context.Context, c Clients, ids []string) error {
 	if c.target != nil && c.target.Namespace != "" {
 		namespaces = []string{c.target.Namespace, ""}
 	}
-	return each(len(ids), 8, func(i int) error {
+	return parallel.Each(len(ids), 8, func(i int) error {
 		for _, ns := range namespaces {
 			job, _, err := c.Nomad.Jobs().Info(ids[i], (&api.QueryOptions{Namespace: ns}).WithContext(ctx))
 			switch {
@@ -275,9 +255,9 @@ func CheckRequired(ctx context.Context, c Clients, ids []string) error {
 				continue
 			case err != nil:
 				return c.explain(fmt.Errorf("reading required job %q: %w", ids[i], err))
-			case deref(job.Status, "") != "running":
+			case nomad.Deref(job.Status) != "running":
 				return fmt.Errorf("job %q must run before this stack and is %s; look at `nomad job status -namespace %s %s`",
-					ids[i], deref(job.Status, "unknown"), deref(job.Namespace, api.DefaultNamespace), ids[i])
+					ids[i], nomad.DerefOr(job.Status, "unknown"), nomad.DerefOr(job.Namespace, api.DefaultNamespace), ids[i])
 			}
 			return nil
 		}

@@ -27,7 +27,7 @@ func TestServerRestarts(t *testing.T) {
 	jobs := []render.Job{service(mockJob("first", runs())), service(mockJob("beside", runs())), service(mockJob("after", runs()), "beside")}
 	back := make(chan error, 1)
 	killed := false
-	res, err := Run(t.Context(), c, jobs, Options{}, func(e Event) {
+	res, err := prepareAndApply(t.Context(), c, jobs, Options{}, func(e Event) {
 		if e.Kind != EventSubmitted || killed {
 			return
 		}

@@ -252,15 +252,6 @@ func (s *step) change() string {
 	return "update"
 }
 
-// Run plans jobs and applies the plan.
-func Run(ctx context.Context, c Clients, jobs []render.Job, opts Options, emit func(Event)) (Result, error) {
-	p, err := Prepare(ctx, c, jobs, opts)
-	if err != nil {
-		return Result{}, err
-	}
-	return p.Apply(ctx, emit), nil
-}
-
 // Apply submits what has changed, each service when everything it depends on
 // is healthy, and follows all to their end. Once a service has not come out
 // well nothing new is submitted; what is under way is followed to its end.

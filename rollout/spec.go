@@ -7,6 +7,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/consul"
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // spec is what following a job needs to know of it.
@@ -33,27 +34,27 @@ func specOf(job *api.Job) spec {
 	}
 	services := consul.Services(job)
 	s.consul, s.native = consul.Of(consul.ProviderConsul, services), consul.Of(consul.ProviderNomad, services)
-	s.namespace = deref(job.Namespace, "")
-	s.region = deref(job.Region, "")
-	s.kind = deref(job.Type, api.JobTypeService)
+	s.namespace = nomad.Deref(job.Namespace)
+	s.region = nomad.Deref(job.Region)
+	s.kind = nomad.DerefOr(job.Type, api.JobTypeService)
 	s.drivers = map[string][]string{}
 	for _, tg := range job.TaskGroups {
 		for _, t := range tg.Tasks {
-			if g := deref(tg.Name, ""); !slices.Contains(s.drivers[g], t.Driver) {
+			if g := nomad.Deref(tg.Name); !slices.Contains(s.drivers[g], t.Driver) {
 				s.drivers[g] = append(s.drivers[g], t.Driver)
 			}
 		}
 	}
 	rolling := false
 	for _, tg := range job.TaskGroups {
-		s.counts[deref(tg.Name, "")] = deref(tg.Count, 1)
+		s.counts[nomad.Deref(tg.Name)] = nomad.DerefOr(tg.Count, 1)
 		canary, promote, parallel := 0, false, 1
 		for _, u := range []*api.UpdateStrategy{job.Update, tg.Update} {
 			if u != nil {
-				canary, promote, parallel = deref(u.Canary, canary), deref(u.AutoPromote, promote), deref(u.MaxParallel, parallel)
+				canary, promote, parallel = nomad.DerefOr(u.Canary, canary), nomad.DerefOr(u.AutoPromote, promote), nomad.DerefOr(u.MaxParallel, parallel)
 			}
 		}
-		s.parallel[deref(tg.Name, "")] = parallel
+		s.parallel[nomad.Deref(tg.Name)] = parallel
 		s.manual = s.manual || (canary > 0 && !promote)
 		rolling = rolling || parallel > 0
 	}
@@ -191,11 +192,4 @@ func replaced(a *api.AllocationListStub, byID map[string]*api.AllocationListStub
 		next = successor.NextAllocation
 	}
 	return a.NextAllocation != "" && a.ClientStatus != api.AllocClientStatusRunning && a.ClientStatus != api.AllocClientStatusPending
-}
-
-func deref[T any](p *T, otherwise T) T {
-	if p == nil {
-		return otherwise
-	}
-	return *p
 }

@@ -10,6 +10,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // SpecChanges lists the attributes that differ between two job specs, in the
@@ -53,23 +55,23 @@ func SpecChanges(old, now *api.Job) ([]FieldChange, error) {
 func specLeaves(job *api.Job) (map[string]string, error) {
 	text, err := json.Marshal(job)
 	if err != nil {
-		return nil, fmt.Errorf("cannot encode job %q: %w", deref(job.ID, ""), err)
+		return nil, fmt.Errorf("cannot encode job %q: %w", nomad.Deref(job.ID), err)
 	}
 	canonical := &api.Job{}
 	if err := json.Unmarshal(text, canonical); err != nil {
-		return nil, fmt.Errorf("cannot decode job %q: %w", deref(job.ID, ""), err)
+		return nil, fmt.Errorf("cannot decode job %q: %w", nomad.Deref(job.ID), err)
 	}
 	canonical.Canonicalize()
 	dropServerFields(canonical)
 	fillServerDefaults(canonical)
 	if text, err = json.Marshal(canonical); err != nil {
-		return nil, fmt.Errorf("cannot encode job %q: %w", deref(job.ID, ""), err)
+		return nil, fmt.Errorf("cannot encode job %q: %w", nomad.Deref(job.ID), err)
 	}
 	var tree map[string]any
 	d := json.NewDecoder(strings.NewReader(string(text)))
 	d.UseNumber()
 	if err := d.Decode(&tree); err != nil {
-		return nil, fmt.Errorf("cannot decode job %q: %w", deref(job.ID, ""), err)
+		return nil, fmt.Errorf("cannot decode job %q: %w", nomad.Deref(job.ID), err)
 	}
 	leaves := map[string]string{}
 	flattenObject("", tree, leaves)
@@ -105,7 +107,7 @@ func dropServerFields(job *api.Job) {
 // fillServerDefaults fills in what the server does and api.Job.Canonicalize does
 // not.
 func fillServerDefaults(job *api.Job) {
-	if deref(job.NodePool, "") == "" {
+	if nomad.Deref(job.NodePool) == "" {
 		pool := api.NodePoolDefault
 		job.NodePool = &pool
 	}

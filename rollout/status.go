@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/consul"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -217,7 +218,7 @@ func serviceStatus(ctx context.Context, c Clients, out []ServiceStatus, specs []
 	}
 	// The stack may have been changed since it was deployed.
 	registered, there := make([]spec, len(doubtful)), make([]map[string]string, len(doubtful))
-	err = each(len(doubtful), 8, func(n int) error {
+	err = parallel.Each(len(doubtful), 8, func(n int) error {
 		s := specs[doubtful[n]]
 		job, _, err := c.Nomad.Jobs().Info(s.id, s.query(ctx))
 		if err != nil {

@@ -309,7 +309,7 @@ func testScaledWhileStarting(t *testing.T, c Clients) {
 	j.TaskGroups[0].Scaling = &api.ScalingPolicy{Min: ptr(int64(1)), Max: ptr(int64(5)), Enabled: ptr(true)}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	res, err := Run(ctx, c, []render.Job{service(j)}, Options{}, func(e Event) {
+	res, err := prepareAndApply(ctx, c, []render.Job{service(j)}, Options{}, func(e Event) {
 		if e.Kind == EventSubmitted {
 			if _, _, err := c.Nomad.Jobs().Scale(id, "g", ptr(3), "load", false, nil, nil); err != nil {
 				t.Error(err)

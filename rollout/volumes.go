@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -94,7 +95,7 @@ func AskedVolumes(jobs []render.Job) []AskedVolume {
 				for i := range max(g.count, 1) {
 					if name := w.name(i); !seen[name] {
 						seen[name] = true
-						out = append(out, AskedVolume{Name: name, Source: w.source, JobID: deref(j.Job.ID, "")})
+						out = append(out, AskedVolume{Name: name, Source: w.source, JobID: nomad.Deref(j.Job.ID)})
 					}
 				}
 			}
@@ -114,7 +115,7 @@ func MissingVolumes(ctx context.Context, c Clients, jobs []render.Job, specs []*
 	groups := map[place][]*volumeGroup{}
 	var places []place
 	for _, j := range jobs {
-		at := place{deref(j.Job.Region, ""), deref(j.Job.Namespace, "")}
+		at := place{nomad.Deref(j.Job.Region), nomad.Deref(j.Job.Namespace)}
 		found := volumeGroups(j.Job)
 		if len(found) > 0 && groups[at] == nil {
 			places = append(places, at)
@@ -258,7 +259,7 @@ func (r *nodeReader) list(ctx context.Context) error {
 
 // read reads the nodes that are wanted (GET /v1/node/:id).
 func (r *nodeReader) read(ctx context.Context, wanted func(id string) bool) error {
-	return each(len(r.nodes), 8, func(i int) error {
+	return parallel.Each(len(r.nodes), 8, func(i int) error {
 		n := r.nodes[i]
 		if n.node != nil || !wanted(n.id()) {
 			return nil

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -62,8 +63,8 @@ func LostVolumes(ctx context.Context, c Clients, jobs []render.Job) ([]LostVolum
 	}
 	places := map[place][]string{}
 	for _, j := range jobs {
-		at := place{deref(j.Job.Region, ""), deref(j.Job.Namespace, "")}
-		places[at] = append(places[at], deref(j.Job.ID, ""))
+		at := place{nomad.Deref(j.Job.Region), nomad.Deref(j.Job.Namespace)}
+		places[at] = append(places[at], nomad.Deref(j.Job.ID))
 	}
 	var out []LostVolume
 	for at, ids := range places {
@@ -138,7 +139,7 @@ func lostVolumes(ctx context.Context, c Clients, jobs []render.Job, out []Servic
 	}
 	for i := range out {
 		for _, l := range lost {
-			if !out[i].OK && l.JobID == out[i].JobID && l.Namespace == deref(jobs[i].Job.Namespace, "") && l.Region == deref(jobs[i].Job.Region, "") {
+			if !out[i].OK && l.JobID == out[i].JobID && l.Namespace == nomad.Deref(jobs[i].Job.Namespace) && l.Region == nomad.Deref(jobs[i].Job.Region) {
 				out[i].Lost = append(out[i].Lost, l)
 				out[i].Detail = strings.TrimPrefix(out[i].Detail+"; "+l.String(), "; ")
 			}

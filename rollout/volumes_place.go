@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // volumeState is a host volume of one node.
@@ -68,11 +70,11 @@ type volumeLimit struct {
 // volumeGroups returns the groups of a job that ask for host volumes.
 func volumeGroups(job *api.Job) []*volumeGroup {
 	var out []*volumeGroup
-	kind := deref(job.Type, api.JobTypeService)
+	kind := nomad.DerefOr(job.Type, api.JobTypeService)
 	for _, tg := range job.TaskGroups {
 		g := &volumeGroup{
-			job: job, group: tg, count: deref(tg.Count, 1), perNode: kind == api.JobTypeSystem || kind == api.JobTypeSysbatch,
-			pool: cmp.Or(deref(job.NodePool, ""), api.NodePoolDefault), datacenters: job.Datacenters,
+			job: job, group: tg, count: nomad.DerefOr(tg.Count, 1), perNode: kind == api.JobTypeSystem || kind == api.JobTypeSysbatch,
+			pool: cmp.Or(nomad.Deref(job.NodePool), api.NodePoolDefault), datacenters: job.Datacenters,
 		}
 		if len(g.datacenters) == 0 {
 			g.datacenters = []string{"*"}
@@ -211,7 +213,7 @@ func placeVolumes(groups []*volumeGroup, nodes []*nodeFacts, have hostVolumes, p
 	return p.missing
 }
 
-func (g *volumeGroup) key() string { return deref(g.job.ID, "") + "\x00" + deref(g.group.Name, "") }
+func (g *volumeGroup) key() string { return nomad.Deref(g.job.ID) + "\x00" + nomad.Deref(g.group.Name) }
 
 func (p *volumePlacer) place(g *volumeGroup, candidates []*nodeFacts) {
 	if g.perNode {
@@ -354,11 +356,11 @@ func (p *volumePlacer) create(g *volumeGroup, w volumeWant, i int, n *nodeFacts)
 // miss adds a missing volume, unless another group misses the same.
 func (p *volumePlacer) miss(g *volumeGroup, w volumeWant, i int, more func(*MissingVolume)) {
 	m := MissingVolume{
-		Name: w.name(i), JobID: deref(g.job.ID, ""), Namespace: deref(g.job.Namespace, ""), Region: deref(g.job.Region, ""), NodePool: g.pool,
+		Name: w.name(i), JobID: nomad.Deref(g.job.ID), Namespace: nomad.Deref(g.job.Namespace), Region: nomad.Deref(g.job.Region), NodePool: g.pool,
 		source: w.source, group: g.key(), capabilities: p.modes[w.name(i)], constraints: g.constraints, datacenters: g.datacenters,
 	}
 	if g.count > 1 && !g.perNode {
-		m.instance = fmt.Sprintf("%s[%d]", deref(g.group.Name, ""), i)
+		m.instance = fmt.Sprintf("%s[%d]", nomad.Deref(g.group.Name), i)
 	}
 	more(&m)
 	if !slices.ContainsFunc(p.missing, func(o MissingVolume) bool { return o.Name == m.Name && o.nodeID == m.nodeID && o.problem == m.problem }) {
@@ -461,7 +463,7 @@ func (p *volumePlacer) fits(g *volumeGroup, n *nodeFacts) bool {
 
 func (g *volumeGroup) scope(ofJob bool) string {
 	if ofJob {
-		return deref(g.job.ID, "")
+		return nomad.Deref(g.job.ID)
 	}
 	return g.key()
 }

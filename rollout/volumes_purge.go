@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -46,7 +47,7 @@ func Volumes(ctx context.Context, c Clients, jobs []render.Job, stopping []Chang
 		return slices.ContainsFunc(stopping, func(s Change) bool { return c.Defaults.JobID(s.Region, s.Namespace, s.JobID) == job })
 	}
 	for _, j := range jobs {
-		at := place{deref(j.Job.Region, ""), deref(j.Job.Namespace, "")}
+		at := place{nomad.Deref(j.Job.Region), nomad.Deref(j.Job.Namespace)}
 		if g := volumeGroups(j.Job); len(g) > 0 {
 			groups[at] = append(groups[at], g...)
 		}
@@ -131,7 +132,7 @@ func alsoOf(ctx context.Context, c Clients, at place, volumes []OwnedVolume, isS
 	}
 	stubs = slices.DeleteFunc(stubs, func(s *api.JobListStub) bool { return s.ParentID != "" || isStopping(at.region, at.namespace, s.ID) })
 	others := make([][]*volumeGroup, len(stubs))
-	err = each(len(stubs), 8, func(i int) error {
+	err = parallel.Each(len(stubs), 8, func(i int) error {
 		job, _, err := c.Nomad.Jobs().Info(stubs[i].ID, q())
 		switch {
 		case nomad.IsNotFound(err):

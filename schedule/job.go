@@ -285,15 +285,6 @@ func (e *ForeignJobError) Error() string {
 	return fmt.Sprintf("job %q is not of this schedule; stop it with `nomad job stop -purge %s`, or give the schedule another name", e.JobID, e.JobID)
 }
 
-// Remove purges the job of a schedule and removes its record. A run that is under
-// way continues.
-func Remove(ctx context.Context, c *api.Client, store *record.Schedules, s *record.Schedule) error {
-	if _, err := removeJob(ctx, c, store.Stack(), store.Environment(), s); err != nil {
-		return err
-	}
-	return store.Remove(ctx, s.Name)
-}
-
 // removeJob purges the job of a schedule, unless the job under that ID is of
 // another schedule: older drovers gave the same ID to shop/prod-eu and
 // shop-prod/eu. It reports whether there is no job under that ID now.

@@ -26,6 +26,7 @@ import (
 
 	"github.com/drover-nomad/drover/acme/pki"
 	"github.com/drover-nomad/drover/devcluster"
+	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
 // Options of a CA.
@@ -66,6 +67,7 @@ type CA struct {
 // Start runs a CA for the test.
 func Start(t testing.TB, opts Options) *CA {
 	t.Helper()
+	devtest.NeedsServers(t)
 	tools := devcluster.Tools{}
 	pebble, err := tools.Path(t.Context(), devcluster.Pebble)
 	if errors.Is(err, devcluster.ErrUnsupported) {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"crypto/rand"
 	"crypto/tls"
 	"encoding/json"
 	"errors"
@@ -59,7 +60,7 @@ func TestCertStores(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	seal := acme.NewRandomSealKey()
+	seal := []byte(rand.Text() + rand.Text())[:32]
 	key, err := acme.NewSealKey(seal)
 	if err != nil {
 		t.Fatal(err)

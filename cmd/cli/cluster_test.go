@@ -22,6 +22,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/drover-nomad/drover/devcluster"
+	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
 // clusterEnv starts the dev cluster of a test and returns the environment
@@ -36,6 +37,7 @@ func clusterEnv(t *testing.T) []string {
 // with the process.
 func startCluster(t *testing.T, opts devcluster.Options) *devcluster.Cluster {
 	t.Helper()
+	devtest.NeedsServers(t)
 	drover, err := exec.LookPath("drover") // the one that testscript.Main puts there
 	if err != nil {
 		t.Fatal(err)

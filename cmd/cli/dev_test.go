@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/drover-nomad/drover/devcluster"
+	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
 // devRun runs `drover dev …` as a process of its own: up starts another.
@@ -58,6 +59,7 @@ func devDir(t *testing.T) string {
 }
 
 func TestDevCluster(t *testing.T) {
+	devtest.NeedsServers(t)
 	dir := devDir(t)
 	status := func() devcluster.Status {
 		t.Helper()
@@ -155,6 +157,7 @@ func pidsOf(st devcluster.Status) []int {
 }
 
 func TestDevInterrupted(t *testing.T) {
+	devtest.NeedsServers(t)
 	dir := devDir(t)
 	cmd := devCommand(dir, "up")
 	errs, err := cmd.StderrPipe()

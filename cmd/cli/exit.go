@@ -11,7 +11,6 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/deploy"
-	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/rollout"
 )
 
@@ -67,7 +66,7 @@ func exitCode(err error) int {
 		usage  errUsage
 		diags  hcl.Diagnostics
 		refuse errRefused
-		moved  *release.Moved
+		moved  *rollout.Moved
 		wrong  *deploy.InvalidError
 	)
 	switch {

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/drover-nomad/drover/record"
-	"github.com/drover-nomad/drover/release"
+	"github.com/drover-nomad/drover/rollout"
 )
 
 func TestCheckSecrets(t *testing.T) {
@@ -37,7 +37,7 @@ func TestCheckSecrets(t *testing.T) {
 				t.Fatal(err)
 			}
 			err = checkSecrets(saved, tt.now)
-			var moved *release.Moved
+			var moved *rollout.Moved
 			if errors.As(err, &moved) != tt.moved || err != nil && moved == nil {
 				t.Errorf("got %v, want an error: %v", err, tt.moved)
 			}

@@ -13,8 +13,8 @@ import (
 // -ldflags "-X github.com/drover-nomad/drover/cmd/cli.Version=…".
 var (
 	// Version is that of the release (semver without a leading v).
-	Version = "0.1.0-dev"
-	// Commit is the full hash of what was built, empty when not told.
+	Version = "0.1.0"
+	// Commit is the full hash of the commit that was built; empty if unknown.
 	Commit = ""
 )
 

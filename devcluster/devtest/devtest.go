@@ -50,11 +50,22 @@ func Main(m *testing.M, after ...func()) {
 	os.Exit(code)
 }
 
+// NeedsServers skips the test in a run with -short: such a run starts no server
+// of Nomad, Consul, ACME or DNS, and downloads and builds none. Options, and
+// with it Cluster, call it; so do the test servers of acmetest and dnstest.
+func NeedsServers(t testing.TB) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("needs real servers, and -short starts none")
+	}
+}
+
 // Options completes opts for a cluster that ends with the test process: a
 // temporary directory, the test binary as supervisor, progress in the test's
 // log. Most tests want Cluster; this is for those that call devcluster.Up.
 func Options(t testing.TB, opts devcluster.Options) devcluster.Options {
 	t.Helper()
+	NeedsServers(t)
 	if os.Getenv(envMain) != strconv.Itoa(os.Getpid()) {
 		// Without it the supervisor would run the tests again.
 		t.Fatal("devtest: TestMain must call devtest.Main")

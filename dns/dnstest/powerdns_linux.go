@@ -21,6 +21,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/devcluster/pdns"
 )
 
@@ -46,6 +47,7 @@ const (
 // PowerDNS starts a server with the given zones.
 func PowerDNS(t testing.TB, zones ...string) *Server {
 	t.Helper()
+	devtest.NeedsServers(t)
 	program, err := pdns.Path()
 	if err != nil {
 		t.Fatal(err)

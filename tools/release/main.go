@@ -186,7 +186,7 @@ func describe(ctx context.Context) (source, error) {
 // something after one (v1.2.3-4-gabc), or a commit before the first.
 func version(described string) string {
 	if !strings.HasPrefix(described, "v") {
-		return "0.1.0-dev+" + strings.ReplaceAll(described, "-", ".")
+		return "0.1.0+" + strings.ReplaceAll(described, "-", ".")
 	}
 	v := strings.TrimPrefix(described, "v")
 	if m := regexp.MustCompile(`^(.*)-(\d+-g[0-9a-f]+(?:-dirty)?)$`).FindStringSubmatch(v); m != nil {

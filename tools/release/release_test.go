@@ -75,7 +75,7 @@ func TestVersions(t *testing.T) {
 		"v0.2.0-rc.1":                 {"0.2.0-rc.1", "0.2.0~rc.1"},
 		"v0.2.0-3-gabcdef012345":      {"0.2.0+3.gabcdef012345", "0.2.0+3.gabcdef012345"},
 		"v0.2.0-rc.1-3-gabcdef012345": {"0.2.0-rc.1+3.gabcdef012345", "0.2.0~rc.1+3.gabcdef012345"},
-		"abcdef012345-dirty":          {"0.1.0-dev+abcdef012345.dirty", "0.1.0~dev+abcdef012345.dirty"},
+		"abcdef012345-dirty":          {"0.1.0+abcdef012345.dirty", "0.1.0+abcdef012345.dirty"},
 	} {
 		v := version(described)
 		if d := debianVersion(v); v != want[0] || d != want[1] {

@@ -1,4 +1,4 @@
-package release
+package rollout
 
 import (
 	"bytes"
@@ -7,7 +7,6 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -54,9 +53,9 @@ func FuzzSaved(f *testing.F) {
 		_, _ = stack.Thaw(read.Stack)
 		jobs := read.Jobs()
 		_, _ = Digest(jobs)
-		rollout.NeedsConsul(jobs)
+		NeedsConsul(jobs)
 		for _, j := range jobs {
-			rollout.WaitsForPromotion(j.Job)
+			specOf(j.Job)
 		}
 	})
 }

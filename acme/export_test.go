@@ -1,0 +1,7 @@
+package acme
+
+import "time"
+
+// SetOrderTimeout sets how long a manager waits for a CA to validate names, and
+// then to issue.
+func (c *Config) SetOrderTimeout(d time.Duration) { c.orderTimeout = d }
