@@ -116,7 +116,7 @@ func (o *destroyOptions) destroy(ctx context.Context, streams *IO, home rollout.
 	case errors.Is(err, record.ErrNoRelease):
 		// A stack whose first release never began can have secrets and schedules.
 		if !o.whole() || len(names) == 0 && !o.purges("secrets") {
-			return deploy.NoRelease(ctx, home.Nomad, d.Releases)
+			return deploy.NoRelease(ctx, home.Nomad, record.OpenReleases(home.Nomad, name, env))
 		}
 		return o.destroyRest(ctx, streams, home, d, names)
 	case err != nil:
