@@ -9,11 +9,11 @@ import (
 	"github.com/hashicorp/nomad/api"
 )
 
-// Bootstrap makes the policies of all uses in one namespace of Nomad, those of
-// jobs bound to the jobs, and the auth method by which a drover in the cluster
-// logs in with its identity. Those of schedules come with the schedules. What
-// is there is brought to what it should be. (PUT /v1/acl/policy/:name,
-// /v1/acl/auth-method/:name; a management token.)
+// Bootstrap creates or updates the policies of all uses in one namespace of
+// Nomad, and the auth method by which a drover in the cluster logs in with its
+// workload identity. Policies of jobs are bound to these jobs. The policies of
+// schedules are created with the schedules. Bootstrap needs a management token
+// (PUT /v1/acl/policy/:name, /v1/acl/auth-method/:name).
 func Bootstrap(ctx context.Context, c *api.Client, s Scope, w Workload) ([]Policy, error) {
 	var made []Policy
 	for _, u := range Uses() {

@@ -56,7 +56,7 @@ func (w Workload) applyLogin(ctx context.Context, c *api.Client) error {
 	return nil
 }
 
-// ErrNoLogin says that the auth method is not there.
+// ErrNoLogin means that Nomad has no auth method for drover.
 var ErrNoLogin = errors.New("Nomad has no ACL auth method " + LoginMethod + ", with which a drover in the cluster logs in; `drover acl bootstrap` makes it")
 
 // BindLogin gives who logs in with the identity of p's job the policy p.

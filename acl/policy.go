@@ -12,7 +12,7 @@ import (
 	"github.com/drover-nomad/drover/jobs"
 )
 
-// Use is what somebody, or some job, does with drover.
+// Use is what a person or a job does with drover.
 type Use string
 
 // The uses. Deployer, CI and Reader are for tokens of people and pipelines;
@@ -85,7 +85,7 @@ func (s Scope) Nomad(u Use) Policy {
 		own   []path   // of variables, where the jobs are
 		paths []path   // where the records are
 		more  = "node {\n  policy = \"read\"\n}\nagent {\n  policy = \"read\"\n}\n"
-		// Who submits a job that mounts a volume has to be allowed to mount it.
+		// Submitting a job that mounts a volume takes the right to mount it.
 		mount = "host_volume \"*\" {\n  policy = \"write\"\n}\nplugin {\n  policy = \"read\"\n}\n"
 	)
 	switch u {

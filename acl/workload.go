@@ -27,9 +27,10 @@ const (
 	Audience = "consul.io"
 )
 
-// Workload says how Consul recognises what Nomad runs: a JWT auth method that
-// takes the identity of a service or task, and what a token for it may do.
-// Services may register themselves under their name, tasks may read services.
+// Workload describes how Consul authenticates Nomad's workloads: a JWT auth
+// method for the identities of services and tasks, and the rights of a token
+// for one. A service may register itself under its name; a task may read
+// services.
 type Workload struct {
 	// JWKSURL is where Consul's servers fetch Nomad's public keys from.
 	// Consul has no client certificate to show there: with
@@ -85,7 +86,7 @@ func (w Workload) tasksPolicy() Policy {
 	for _, prefix := range w.TaskServices {
 		fmt.Fprintf(&b, "service_prefix %q {\n  policy = \"write\"\n}\n", prefix)
 	}
-	return Policy{Name: "nomad-tasks", Description: "What tasks that run on Nomad may do", Rules: b.String()}
+	return Policy{Name: "nomad-tasks", Description: "Rights of tasks that run on Nomad", Rules: b.String()}
 }
 
 // Apply makes Consul's auth method, and the policy, roles and binding rules of

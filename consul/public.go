@@ -18,7 +18,8 @@ const MetaPublicAddress = "public_address"
 
 // Public are the addresses at which clients from outside reach the passing
 // instances of a service of the edge (GET /v1/health/service/NAME?passing).
-// What is no address is an error: it would end up in DNS.
+// It returns an error for an address that is not an IP address, because it
+// would be written to DNS.
 func Public(ctx context.Context, client *capi.Client, service string) ([]string, error) {
 	entries, _, err := client.Health().Service(service, "", true, (&capi.QueryOptions{}).WithContext(ctx))
 	if err != nil {

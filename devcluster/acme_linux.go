@@ -106,8 +106,8 @@ func (l *layout) acmeFilesGood(now time.Time) bool {
 		cert.CheckSignatureFrom(ca) == nil && !pki.Due(cert, now)
 }
 
-// pebbleReady says what Pebble lacks; when that is nothing, the root that it
-// issues from is in its file.
+// pebbleReady returns an error that names what Pebble still lacks. When it
+// returns nil, it has written Pebble's root certificate to its file.
 func (l *layout) pebbleReady(ctx context.Context) error {
 	b, err := os.ReadFile(l.path("acme", acmeAPICA))
 	if err != nil {

@@ -10,7 +10,7 @@ import (
 
 // Cluster is a cluster that exists; it may be running or not.
 type Cluster struct {
-	// AlreadyRunning says that Up had nothing to start.
+	// AlreadyRunning is true if Up had nothing to start.
 	AlreadyRunning bool
 
 	l   *layout
@@ -103,7 +103,7 @@ func (c *Cluster) DNSKey() (string, error) {
 	return string(b), nil
 }
 
-// Regions says how to talk to each region.
+// Regions returns the addresses of each region.
 func (c *Cluster) Regions() []Reach {
 	var all []Reach
 	for _, region := range c.l.Shape.Regions {
@@ -137,8 +137,8 @@ func (c *Cluster) Env(region string) ([]string, error) {
 		}
 		env := []string{
 			"NOMAD_ADDR=" + r.NomadAddr, "CONSUL_HTTP_ADDR=" + r.ConsulAddr,
-			// What the environment dev of the stacks that ship cannot know
-			// beforehand: where this cluster's jobs may listen.
+			// The environment dev of the shipped stacks needs the addresses on
+			// which this cluster's jobs may listen.
 			"NOMAD_VAR_mesh_address=" + r.Loopback, "NOMAD_VAR_domain=" + domain,
 		}
 		if c.l.Secure {
@@ -193,7 +193,7 @@ func (c *Cluster) Status(ctx context.Context) Status {
 	return st
 }
 
-// Kill kills the named agent and returns when it is gone. What it ran goes on.
+// Kill kills the named agent and returns when it is gone. Its tasks keep running.
 func (c *Cluster) Kill(ctx context.Context, name string) error {
 	return control{c.l.dir}.post(ctx, "/agent/"+name+"/kill")
 }
@@ -210,7 +210,7 @@ func (c *Cluster) Cont(ctx context.Context, name string) error {
 }
 
 // Restart stops the named agent if it runs, starts it and waits until it is
-// ready. What it ran goes on.
+// ready. Its tasks keep running.
 func (c *Cluster) Restart(ctx context.Context, name string) error {
 	spec := c.l.named(name)
 	if spec == nil {

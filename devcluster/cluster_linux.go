@@ -130,7 +130,7 @@ func Up(ctx context.Context, opts Options) (*Cluster, error) {
 	return l.launch(ctx, opts)
 }
 
-// fits says whether the existing cluster is what opts ask for.
+// fits returns an error if the existing cluster is not what opts ask for.
 func (l *layout) fits(opts Options) error {
 	if !opts.Shape.isZero() && !opts.Shape.equal(l.Shape) {
 		return invalidf("the dev cluster %q exists with another shape (%s): remove it with drover dev down --wipe, or give another --name", l.Name, l.Shape)
@@ -144,8 +144,8 @@ func (l *layout) fits(opts Options) error {
 	return nil
 }
 
-// claimable refuses a directory that holds anything but a cluster's own files:
-// it would have to be told apart when the cluster is removed.
+// claimable returns an error if the directory holds anything but a cluster's own
+// files, because Down with wipe removes the directory.
 func claimable(dir string) error {
 	names, err := os.ReadDir(dir)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
@@ -177,10 +177,9 @@ func mkdir(path string, mode os.FileMode) error {
 
 // prepare makes the directories and writes the agents' configuration.
 //
-// Tasks run as nobody or another user, so they must get through the directory
-// to their own files, read bin and make directories of their own in data, as
-// everybody may in /tmp: hence the sticky bit. What Nomad and Consul keep for
-// themselves, keys among it, is closed.
+// Tasks run as the user nobody or another user. They must be able to enter the
+// directory, read bin and create directories in data, which has the sticky bit
+// as /tmp has. The files of Nomad and Consul, such as keys, are closed to them.
 func (l *layout) prepare(ctx context.Context) error {
 	type dir struct {
 		path string
@@ -272,7 +271,7 @@ func (l *layout) placeTools(ctx context.Context, opts Options) error {
 	return nil
 }
 
-// warn says what about the directory will trouble tasks.
+// warn reports a directory that tasks cannot use.
 func (l *layout) warn(opts Options) {
 	// See allocDir: 107 bytes less those that do not depend on the task.
 	longest := l.path("alloc")
@@ -289,7 +288,7 @@ func (l *layout) warn(opts Options) {
 	}
 	for dir := l.dir; ; dir = filepath.Dir(dir) {
 		if fi, err := os.Stat(dir); err == nil && fi.Mode()&0o001 == 0 {
-			opts.Events(Event{Warning: true, Text: fmt.Sprintf("%s is closed to other users: tasks that run as nobody cannot start", dir)})
+			opts.Events(Event{Warning: true, Text: fmt.Sprintf("%s is closed to other users: tasks that run as the user nobody cannot start", dir)})
 			return
 		}
 		if dir == "/" {

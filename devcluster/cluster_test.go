@@ -66,7 +66,7 @@ func consulClient(t testing.TB, c *devcluster.Cluster) *capi.Client {
 	return k
 }
 
-// job is a service that runs as nobody and writes a line per start into the
+// job is a service that runs as the user nobody and writes a line per start into the
 // cluster's data directory.
 func job(count int) *api.Job {
 	j := api.NewServiceJob("beat", "beat", "", 50)

@@ -22,7 +22,7 @@ import (
 // ErrUnsupported is what every function returns where there is no Linux.
 var ErrUnsupported = errors.New("the dev cluster runs on Linux only; elsewhere, point NOMAD_ADDR and CONSUL_HTTP_ADDR at a cluster that runs on Linux")
 
-// ErrNoCluster says that the directory holds no cluster: Up was never called,
+// ErrNoCluster means that the directory holds no cluster: Up was never called,
 // or the cluster was wiped.
 var ErrNoCluster = errors.New("there is no such dev cluster")
 
@@ -56,7 +56,7 @@ type Options struct {
 	// Cluster.ACMEDirectory.
 	ACME bool
 	// DNS adds PowerDNS with the zone DNSZone to the cluster, which then keeps
-	// it; see Cluster.DNSServer. Pebble asks it, and nobody else, for names.
+	// it; see Cluster.DNSServer. Pebble sends all its queries to it.
 	DNS bool
 	// Secure makes a new cluster with ACLs and mutual TLS in Nomad and Consul,
 	// and with Consul tokens by workload identity; one that exists keeps what
@@ -103,7 +103,7 @@ type Shape struct {
 	Regions []string `json:"regions,omitempty"`
 }
 
-// Single says that the shape is a single node.
+// Single reports whether the shape is a single node.
 func (s Shape) Single() bool {
 	return s.Servers <= 1 && s.Clients == 0 && len(s.Datacenters) <= 1 && len(s.Regions) <= 1
 }

@@ -7,7 +7,7 @@ import (
 )
 
 // DNSZone is the zone that Options.DNS gives a cluster: below .test, which is
-// nobody's (RFC 6761).
+// reserved for tests (RFC 6761).
 const DNSZone = "drover.test"
 
 // dnsKeyFile has the key of PowerDNS's API.

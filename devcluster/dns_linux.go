@@ -42,8 +42,8 @@ func (l *layout) dnsFiles(ctx context.Context, a *agentSpec) error {
 	return c.Create(ctx)
 }
 
-// powerdnsReady says what PowerDNS lacks; when that is nothing, it has the
-// zone and answers for it.
+// powerdnsReady returns an error that names what PowerDNS still lacks. When it
+// returns nil, PowerDNS answers for the zone.
 func (l *layout) powerdnsReady(ctx context.Context, hc *http.Client) error {
 	key, err := os.ReadFile(l.path("dns", dnsKeyFile))
 	if err != nil {

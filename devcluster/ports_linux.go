@@ -29,7 +29,7 @@ func create(ctx context.Context, opts Options) (*layout, error) {
 		return nil, err
 	}
 	slots := filepath.Join(root, ".slots")
-	if err := os.MkdirAll(slots, 0o755); err != nil { // #nosec G301 -- nobody must get through to the tasks' files
+	if err := os.MkdirAll(slots, 0o755); err != nil { // #nosec G301 -- tasks run as other users and must reach their files
 		return nil, fmt.Errorf("creating the dev cluster: %w", err)
 	}
 	lock, err := lockFile(ctx, filepath.Join(slots, "lock"), nil)
@@ -66,8 +66,8 @@ func create(ctx context.Context, opts Options) (*layout, error) {
 	return nil, fmt.Errorf("there are %d dev clusters already: remove one with drover dev down --wipe (%s lists them)", maxSlots, slots)
 }
 
-// slotTaken says whether the cluster that took the slot still exists; one that
-// was in dir does not, since a new one is being made there.
+// slotTaken reports whether the cluster that took the slot still exists. One in
+// dir does not count, because the caller creates a new one there.
 func slotTaken(file, dir string) bool {
 	b, err := os.ReadFile(file)
 	if err != nil {

@@ -65,7 +65,8 @@ func (l *layout) awaitReady(ctx context.Context, timeout time.Duration, agents [
 	return err
 }
 
-// ready says what the agent still lacks.
+// ready returns an error that names what the agent still lacks; nil if it is
+// ready.
 func (l *layout) ready(ctx context.Context, hc *http.Client, a *agentSpec) error {
 	switch a.program {
 	case Pebble:

@@ -70,8 +70,8 @@ func (l *layout) consulVolume(a *agentSpec) string {
 	return fmt.Sprintf("  host_volume \"consul\" {\n    path      = %q\n    read_only = true\n  }\n", l.socketDir(a.consul))
 }
 
-// first says whether the region is the first, which keeps the ACLs that the
-// others copy.
+// first reports whether the region is the first one, which is authoritative for
+// ACLs: the others replicate them.
 func (l *layout) first(region string) bool { return region == l.Shape.Regions[0] }
 
 // consulDatacenter is the Consul datacenter of a region.
@@ -264,7 +264,7 @@ func (c *Cluster) NomadConfig() *api.Config { return c.l.nomadConfigOf(c.NomadAd
 // ConsulConfig is what a client of Consul's API in the first region needs.
 func (c *Cluster) ConsulConfig() *capi.Config { return c.l.consulConfigOf(c.ConsulAddr()) }
 
-// Secure says whether the cluster was made with Options.Secure.
+// Secure reports whether the cluster was made with Options.Secure.
 func (c *Cluster) Secure() bool { return c.l.Secure }
 
 // secureEnv is what Env says more of a secure cluster.

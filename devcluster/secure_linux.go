@@ -90,9 +90,9 @@ func (l *layout) certificate(name string, leaf pki.Leaf, ca *x509.Certificate, c
 	return errors.Join(writeFile(keyFile, []byte(newKey), 0o600), writeFile(certFile, []byte(certPEM), 0o644))
 }
 
-// httpClient talks to the agents of one program without the user's proxy; to
-// Nomad and Consul, and nobody else, with a token and a certificate of theirs if
-// the cluster is secure.
+// httpClient returns a client for the agents of one program that ignores the
+// user's proxy. If the cluster is secure and the program is Nomad or Consul, the
+// client sends a token and a client certificate.
 func (l *layout) httpClient(program string) (*http.Client, error) {
 	hc := &http.Client{Timeout: 5 * time.Second}
 	if !l.Secure || program != Nomad && program != Consul {

@@ -85,7 +85,7 @@ func refuses(t *testing.T, c *devcluster.Cluster) {
 	}
 }
 
-// closed checks that nobody else reads a key or a token.
+// closed checks that no other user can read a key or a token.
 func closed(t *testing.T, dir string) {
 	t.Helper()
 	secret := func(name string) bool {

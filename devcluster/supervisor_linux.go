@@ -115,8 +115,8 @@ func newSupervisor(dir string) (s *supervisor, err error) {
 	if _, _, errno := syscall.RawSyscall(syscall.SYS_PRCTL, prSetChildSubreaper, 1, 0); errno != 0 {
 		return nil, fmt.Errorf("starting the supervisor: %w", errno)
 	}
-	// Agents are told to die with the thread that started them, so it must
-	// be one that never ends.
+	// The kernel kills an agent when the thread that started it ends
+	// (PR_SET_PDEATHSIG), so this thread must not end.
 	go func() {
 		runtime.LockOSThread()
 		for f := range s.forks {
@@ -320,7 +320,8 @@ func (s *supervisor) end(orphaned bool) error {
 	return err
 }
 
-// wipe removes the cluster, unless somebody is at it who will do that.
+// wipe removes the cluster, unless another process holds its lock and will
+// remove it.
 func (s *supervisor) wipe() error {
 	path, err := lockPath(s.l.dir)
 	if err != nil {

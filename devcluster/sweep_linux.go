@@ -92,7 +92,7 @@ func (l *layout) find(root int, keep ...int) *finder {
 	return f
 }
 
-// belongs says whether the process itself carries a sign of the cluster:
+// belongs reports whether the process itself carries a sign of the cluster:
 //   - the marker in its environment, which agents pass on to their helpers
 //     and to raw_exec tasks;
 //   - an allocation of this cluster in its environment (tasks of exec and
@@ -100,7 +100,7 @@ func (l *layout) find(root int, keep ...int) *finder {
 //   - a root directory inside the cluster (exec);
 //   - an orphan without a terminal that works in an allocation's directory.
 //
-// A shell that somebody has in the directory shows none of these.
+// A user's shell in the directory has none of these.
 func (f *finder) belongs(pid int) bool {
 	if f.keep[pid] {
 		return false
@@ -181,8 +181,8 @@ func (f *finder) all() []int {
 	return found
 }
 
-// helper says that the process is Nomad's own beside a task: it ends when told
-// by its agent only, so it is not asked.
+// helper reports whether the process is Nomad's helper for a task. Only its agent
+// can stop it, so it gets no signal.
 func (f *finder) helper(pid int) bool {
 	b, _ := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)) // #nosec G703 -- a number
 	argv := strings.Split(string(b), "\x00")
@@ -308,7 +308,7 @@ func (l *layout) wipe() error {
 			return fmt.Errorf("removing the dev cluster: %w", err)
 		}
 	}
-	_ = os.Remove(l.dir) // #nosec G703 -- unless somebody keeps something there
+	_ = os.Remove(l.dir) // #nosec G703 -- stays if it holds other files
 	return nil
 }
 

@@ -45,9 +45,9 @@ type tool struct {
 	main   string // package to build
 	wants  string // the version that fits, for a person
 	fits   *regexp.Regexp
-	// ask says that `<tool> version` tells the version. The others are read
-	// from the build information in the binary: `ocis version` contacts the
-	// service registry, pebble has no such command.
+	// ask is true if `<tool> version` prints the version. The version of the
+	// others is read from the build information in the binary: `ocis version`
+	// contacts the service registry, and pebble has no such command.
 	ask  bool
 	path string // main module, for those that are not asked
 	// cgo leaves cgo as it is: Nomad needs it for what it knows of users and

@@ -34,7 +34,7 @@ func Checks() []Check {
 		{"placement", "each job of the stack finds a node: constraints, resources, ports", placement},
 		{"volume", "the host volumes are there, writable for their task, and keep extended attributes; CSI volumes can be mounted", volumes},
 		{"disk", "there is space where allocations and volumes are", disks},
-		{"port", "nobody outside of Nomad listens on a static port of the stack", ports},
+		{"port", "no process outside of Nomad listens on a static port of the stack", ports},
 		{"clock", "the clocks agree", clocks},
 		{"consul", "each node has a Consul agent of its own, and Nomad's servers know Consul", consulNomad},
 		{"dns", "the domains resolve, from here and inside of an allocation", names},
@@ -140,7 +140,7 @@ func acl(f *Facts, _ Needs) []Finding {
 		}
 	}
 	if !f.ACLs && f.Missing["acl"] == nil {
-		found = append(found, Finding{Severity: Warning, Reason: "Nomad's ACLs are off: whoever reaches the API reads every secret and runs what he likes as root", Mend: "acl { enabled = true } on every agent, then nomad acl bootstrap"})
+		found = append(found, Finding{Severity: Warning, Reason: "Nomad ACLs are disabled: anyone who can reach the API can read every secret and run code as root", Mend: "acl { enabled = true } on every agent, then nomad acl bootstrap"})
 	}
 	return good(found, "the token may do what a deployment needs")
 }
@@ -421,7 +421,7 @@ func consulNomad(f *Facts, n Needs) []Finding {
 		need = need || rollout.NeedsConsul([]render.Job{j})
 	}
 	if !need || f.Missing["nodes"] != nil || f.Missing["consul"] != nil {
-		return nil // versions says what is missing
+		return nil // the check "version" reports it
 	}
 	var found []Finding
 	if f.ConsulLeader == "" {

@@ -22,8 +22,8 @@ import (
 	"github.com/drover-nomad/drover/rollout"
 )
 
-// Collect asks Nomad and Consul, and changes nothing in either. What cannot
-// be seen is in Facts.Missing; only the end of ctx is an error.
+// Collect reads from Nomad and Consul, and changes nothing in them. It records
+// in Facts.Missing what it cannot read; only the end of ctx is an error.
 func Collect(ctx context.Context, c rollout.Clients, n Needs) (*Facts, error) {
 	k := &collector{ctx: ctx, Clients: c, needs: n, Facts: &Facts{At: time.Now(), Missing: map[string]error{}}}
 	var wg sync.WaitGroup
@@ -97,9 +97,9 @@ func (k *collector) servers() error {
 	return nil // that takes operator:read, and an unhealthy server shows elsewhere too
 }
 
-// acl tries what drover does, in ways that change nothing: a plan of a job
-// that nobody registers, a write of a variable under an index that it cannot
-// have. (POST /v1/job/:id/plan, PUT /v1/var/:path?cas=)
+// acl tries drover's operations in ways that change nothing: it plans a job
+// that is never registered, and writes a variable with an index that cannot
+// match (POST /v1/job/:id/plan, PUT /v1/var/:path?cas=).
 func (k *collector) acl() error {
 	self, _, err := k.Nomad.ACLTokens().Self(k.q())
 	k.ACLs = err != nil || self.AccessorID != "acls-disabled"
@@ -203,7 +203,7 @@ func (k *collector) node(stub *api.NodeListStub) Node {
 	if stats.Timestamp != 0 {
 		took := time.Since(began)
 		n.Skew, n.SkewKnown = time.Unix(0, stats.Timestamp).Sub(began.Add(took/2)), true
-		n.Fuzz = took + 2*time.Second // what is told is that of the last collection
+		n.Fuzz = took + 2*time.Second // the node's time is that of its last collection
 	}
 	return n
 }

@@ -16,15 +16,15 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// Severity says how much a finding matters.
+// Severity is how much a finding matters.
 type Severity string
 
 // Severities, the gravest first.
 const (
-	Error   Severity = "error"   // a deployment fails, or what it brings does not work
-	Warning Severity = "warning" // it works until the day it does not
-	Unknown Severity = "unknown" // could not be looked at, and why
-	Note    Severity = "note"    // nothing wrong, but to be known
+	Error   Severity = "error"   // the deployment, or the deployed stack, fails
+	Warning Severity = "warning" // works now and may fail later
+	Unknown Severity = "unknown" // could not be examined; the reason says why
+	Note    Severity = "note"    // not a mistake, but worth knowing
 	OK      Severity = "ok"
 )
 
@@ -64,7 +64,7 @@ type Facts struct {
 	// Rights are what the token may not do, by what it is needed for.
 	Rights []Right
 	Keys   []*api.RootKeyMeta
-	// ExternalKEK says that a KMS outside of Nomad guards the keys.
+	// ExternalKEK is true if a KMS outside of Nomad wraps the keys.
 	ExternalKEK bool
 
 	Nodes []Node
@@ -120,7 +120,7 @@ type Node struct {
 	Ports []int
 }
 
-// Ready says that Nomad places allocations on the node.
+// Ready reports whether Nomad places allocations on the node.
 func (n *Node) Ready() bool {
 	return n.Status == api.NodeStatusReady && n.Eligibility == api.NodeSchedulingEligible
 }

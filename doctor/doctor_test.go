@@ -77,7 +77,7 @@ func TestFindings(t *testing.T) {
 		"unhealthy": {func(f *Facts, _ *Needs) {
 			f.Health = &api.OperatorHealthReply{Servers: []api.ServerHealth{{Name: "sn1", SerfStatus: "alive"}}}
 		}, []string{"error servers sn1: autopilot calls the server unhealthy"}},
-		"no ACLs":     {func(f *Facts, _ *Needs) { f.ACLs = false }, []string{"warning acl : Nomad's ACLs are off"}},
+		"no ACLs":     {func(f *Facts, _ *Needs) { f.ACLs = false }, []string{"warning acl : Nomad ACLs are disabled"}},
 		"weak token":  {func(f *Facts, _ *Needs) { f.Rights[0].Err = errors.New("denied") }, []string{"error acl submit jobs: the token may not submit jobs: denied"}},
 		"rejecting":   {func(f *Facts, _ *Needs) { f.Scheduler.RejectJobRegistration = true }, []string{"error scheduler : the cluster takes no jobs"}},
 		"paused":      {func(f *Facts, _ *Needs) { f.Scheduler.PauseEvalBroker = true }, []string{"error scheduler : the scheduler is paused"}},
@@ -167,7 +167,7 @@ func TestFindings(t *testing.T) {
 	}
 }
 
-// What a node printed is read, and what somebody else printed there is not.
+// readProbe reads the lines of the probe and ignores other output of the node.
 func TestReadProbe(t *testing.T) {
 	t.Parallel()
 	p := readProbe("n1", `Ubuntu says hello

@@ -221,8 +221,8 @@ const lastLine = "that is all\n"
 // noDirectory is what probeScript says of a volume whose directory is not there.
 const noDirectory = "there is no such directory"
 
-// probeScript needs a POSIX shell. What it uses beyond that may be missing,
-// and it says so. Each line that it prints is one fact: readProbe reads them.
+// probeScript needs a POSIX shell. It reports other programs that are missing.
+// Each line that it prints is one fact for readProbe.
 const probeScript = `
 has() { command -v "$1" >/dev/null 2>&1; }
 volume() {
@@ -334,8 +334,8 @@ func printed(ctx context.Context, client *api.Client, stub *api.AllocationListSt
 	return string(text), err
 }
 
-// readProbe reads the lines of probeScript. Lines that it does not know are
-// somebody else's noise.
+// readProbe reads the output of probeScript and ignores lines that it does not
+// know: other programs may print to the same log.
 func readProbe(node, text string, names []string) NodeProbe {
 	p := NodeProbe{Node: node, Volumes: map[string]VolumeProbe{}}
 	reached := map[string]*Reach{}

@@ -54,7 +54,7 @@ type Present struct {
 	Certificates []string
 }
 
-// Serves says whether the edge reads a certificate, as far as that is known.
+// Serves reports whether the edge reads a certificate; true if that is unknown.
 func (p Present) Serves(certificate string) bool {
 	return p.Certificates == nil || slices.Contains(p.Certificates, certificate)
 }
@@ -70,7 +70,7 @@ func Presence(ctx context.Context, nomad *api.Client, consul *capi.Client) (Pres
 	if p.Edge, err = there(ctx, nomad, consul, ServiceName); err != nil || !p.Edge {
 		return p, err
 	}
-	places, _ := passing(ctx, consul) // who waits for one that does not answer is told
+	places, _ := passing(ctx, consul) // the caller reports a Consul that does not answer
 	for i, place := range places {
 		if i == 0 {
 			p.Certificates = append([]string{}, place.certificates...)
@@ -109,7 +109,7 @@ func passing(ctx context.Context, consul *capi.Client) ([]place, error) {
 	var out []place
 	var errs []error
 	for _, e := range entries {
-		said, metrics, err := ask(ctx, e, askTimeout)
+		said, metrics, err := readInstance(ctx, e, askTimeout)
 		var address string
 		if err == nil {
 			address, err = said.address(e)
@@ -123,7 +123,8 @@ func passing(ctx context.Context, consul *capi.Client) ([]place, error) {
 	return out, errors.Join(errs...)
 }
 
-// there says whether a job is there and not stopped, or a service of its name.
+// there reports whether the job id exists and is not stopped, or Consul has a
+// service of that name.
 func there(ctx context.Context, client *api.Client, consul *capi.Client, id string) (bool, error) {
 	job, _, err := client.Jobs().Info(id, (&api.QueryOptions{}).WithContext(ctx))
 	switch {

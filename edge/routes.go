@@ -39,7 +39,7 @@ type Settings struct {
 	TCPPorts []int    `json:"tcp_ports"` // ports beside HTTP and HTTPS
 }
 
-// RouteKind says what a route does.
+// RouteKind is what the edge does with a request that a route matches.
 type RouteKind string
 
 // Kinds of routes.
@@ -57,15 +57,16 @@ type Route struct {
 	Service string    `json:"service"`
 	Code    int       `json:"code,omitempty"` // of a redirect
 	To      string    `json:"to,omitempty"`   // of a redirect
-	// Options are the other tags of the service, as they were written.
+	// Options are the other tags of the service, verbatim.
 	Options []string `json:"options,omitempty"`
 }
 
 // Cost is what a problem with a tag takes away.
 type Cost string
 
-// Costs. Whoever misspells drover.allow must not be open to all: such a tag
-// costs the service all its routes, and one that only leads somewhere itself.
+// Costs of an invalid tag. A misspelt drover.allow must not open a service to
+// all: an invalid option loses the service all its routes, and an invalid route
+// is lost alone.
 const (
 	CostsService Cost = "service" // every route of the service
 	CostsTag     Cost = "tag"     // what this tag asks for
@@ -250,7 +251,8 @@ func Parse(kind Kind, service string, tags []string, settings *Settings) ([]Rout
 	return routes, problems
 }
 
-// explain says what is wrong with a tag that does not fit the grammar.
+// explain returns the mistake in a tag that does not fit the grammar, and how
+// to correct it.
 func explain(kind Kind, key, tag string) (message, mend string) {
 	var keys []string
 	for _, f := range Forms() {

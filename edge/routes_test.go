@@ -12,7 +12,7 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// What is good here is good in the jobs: they have the same expressions.
+// The edge jobs and this package have the same regular expressions.
 func TestJobsHaveTheGrammar(t *testing.T) {
 	t.Parallel()
 	for kind, dir := range map[Kind]string{HAProxy: "edge", Nginx: "edge-nginx"} {

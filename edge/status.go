@@ -51,10 +51,10 @@ type Instance struct {
 	AllocID string `json:"alloc_id"`
 	Kind    Kind   `json:"kind,omitempty"`
 	Address string `json:"address,omitempty"` // of HTTPS, host:port
-	// Current says that its routes are made from the tags that are in Consul.
+	// Current is true if its routes are made from the tags that Consul has now.
 	Current bool `json:"current"`
-	// Refused is why it did not take its last configuration, and goes on with
-	// the one before.
+	// Refused is why the instance rejected its last configuration and keeps the
+	// one before; empty if it did not.
 	Refused string `json:"refused,omitempty"`
 	// Problem is anything else that is wrong.
 	Problem string `json:"problem,omitempty"`
@@ -81,7 +81,7 @@ type RouteStatus struct {
 	Up *int `json:"up,omitempty"`
 }
 
-// Bad says whether nobody would be served by the route.
+// Bad reports whether no request to the route would be served.
 func (r RouteStatus) Bad() bool {
 	return r.Kind != Redirect && (r.Passing == 0 || r.Up != nil && *r.Up == 0)
 }
@@ -194,7 +194,7 @@ func instance(ctx context.Context, nomad *api.Client, e *capi.ServiceEntry, dige
 	if m := allocID.FindStringSubmatch(e.Service.ID); m != nil {
 		i.AllocID = m[1]
 	}
-	said, metrics, err := ask(ctx, e, o.Timeout)
+	said, metrics, err := readInstance(ctx, e, o.Timeout)
 	if err != nil {
 		i.Problem = fmt.Sprintf("does not answer: %v", err)
 		return i
@@ -237,8 +237,9 @@ type self struct {
 	Tags         string   `json:"tags"`
 }
 
-// ask also returns the HOST:PORT that was asked.
-func ask(ctx context.Context, e *capi.ServiceEntry, timeout time.Duration) (said self, metrics string, err error) {
+// readInstance reads what an edge instance has loaded, and returns the HOST:PORT
+// of its metrics.
+func readInstance(ctx context.Context, e *capi.ServiceEntry, timeout time.Duration) (said self, metrics string, err error) {
 	metrics = net.JoinHostPort(host(e), strconv.Itoa(e.Service.Port))
 	err = get(ctx, "http://"+metrics+"/edge", timeout, func(body io.Reader) error { return json.NewDecoder(body).Decode(&said) })
 	return said, metrics, err

@@ -269,7 +269,7 @@ func literal(v cty.Value) string {
 	return string(hclwrite.Format(hclwrite.TokensForValue(v).Bytes()))
 }
 
-// sameValue says whether a default expression already is the value.
+// sameValue reports whether a default expression has the value v.
 func sameValue(e hclsyntax.Expression, v cty.Value) bool {
 	d, diags := e.Value(nil)
 	if diags.HasErrors() {

@@ -76,7 +76,7 @@ func (r *renderer) droverLocals(used map[string]hcl.Range) string {
 func substituteDrover(m *sourceMap) *sourceMap {
 	f, diags := hclsyntax.ParseConfig(m.text, "", hcl.InitialPos)
 	if diags.HasErrors() {
-		return m // whoever evaluates it says so
+		return m // the evaluation reports it
 	}
 	type use struct {
 		rng  hcl.Range

@@ -65,7 +65,7 @@ func TestDroverObject_InSpecs(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	// What is printed is a plain job spec: Nomad's own parser makes the same of it.
+	// The output is a plain job spec: Nomad's own parser returns the same job.
 	plain, err := jobspec2.ParseWithConfig(&jobspec2.ParseConfig{Path: "web", Body: jobs[0].HCL, AllowFS: true, Strict: true})
 	if err != nil {
 		t.Fatalf("%v in\n%s", err, jobs[0].HCL)

@@ -49,8 +49,8 @@ func (e *emitter) newline() {
 
 func (e *emitter) indent(depth int) { e.buf.WriteString(strings.Repeat("  ", depth)) }
 
-// foreign says whether n comes from another layer than what stands before
-// it, and brings no blank line of its own.
+// foreign reports whether n comes from another layer than the node before it
+// and has no blank line of its own.
 func (e *emitter) foreign(n *node) bool {
 	if len(e.segs) == 0 || len(n.lead) == 0 || e.segs[len(e.segs)-1].layer == n.lead[0].layer {
 		return false

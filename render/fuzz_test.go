@@ -11,8 +11,8 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// What a stack renders to is a job spec by itself: printed as HCL and read
-// as a plain job file it is the same job.
+// A rendered job is a job spec by itself: printed as HCL and parsed as a plain
+// job file it is the same job.
 func FuzzRender(f *testing.F) {
 	read := func(name string) string {
 		src, err := os.ReadFile(filepath.Join("..", "jobs", "ocis", name))

@@ -160,7 +160,7 @@ func TestLayersAreAnAlgebra(t *testing.T) {
 		if _, diags := hclsyntax.ParseConfig([]byte(merged), "merged", hcl.InitialPos); diags.HasErrors() {
 			t.Fatalf("seed %d: %v\n%s", seed, diags, merged)
 		}
-		// What each place says is what the last layer says about it.
+		// Each place has the value of the last layer that sets it.
 		if diff := disagree([]*body{a, b, c}, layerOf(t, "merged", merged), ""); diff != "" {
 			t.Fatalf("seed %d: %s\n%s", seed, diff, merged)
 		}

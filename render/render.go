@@ -24,8 +24,8 @@ type Options struct {
 }
 
 // Stack merges and evaluates the services of s, target by target and in
-// dependency order. What is wrong in a layer comes back as hcl.Diagnostics
-// that point into that layer.
+// dependency order. It returns a mistake in a layer as hcl.Diagnostics that
+// point into that layer.
 func Stack(ctx context.Context, s *stack.Stack, o Options) ([]Job, error) {
 	var jobs []Job
 	err := Each(ctx, s, o, func(j Job) error {
@@ -55,7 +55,7 @@ func Each(ctx context.Context, s *stack.Stack, o Options, do func(Job) error) er
 		return r.diags
 	}
 	var diags hcl.Diagnostics
-	told := map[string]bool{} // a mistake in a shared layer is told once
+	told := map[string]bool{} // a mistake in a shared layer is reported once
 	ids := map[string]rendered{}
 	// A few services at a time, so that as few syntax trees are in memory,
 	// handed on in order.
@@ -216,7 +216,8 @@ type renderer struct {
 	variables, base, overlay *body
 	targets                  map[string]*body // what the target blocks of overlay hold
 
-	// What variables and base declare; each variable also with its value.
+	// The declarations of the variables file and base; each variable also with
+	// its value.
 	vars, locals *body
 	valued       map[*node]*node
 

@@ -10,7 +10,7 @@ type Rule struct {
 	// attribute is present counts. A name ending in "?" counts by being
 	// there, not by its value.
 	Keys [][]string
-	// Glob says that a label may be a pattern that matches other labels.
+	// Glob is true if a label may be a pattern that matches other labels.
 	Glob bool
 }
 

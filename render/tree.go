@@ -57,7 +57,7 @@ type body struct {
 	tail  []chunk // comments behind the last item
 }
 
-// matches says whether the pattern of a layer matches a label.
+// matches reports whether the pattern of a layer matches a label.
 func matches(pattern, label string) bool {
 	ok, err := path.Match(pattern, label)
 	return err == nil && ok

@@ -20,11 +20,11 @@ const (
 	Drifted = "drifted"
 )
 
-// Fire does what a schedule says, or does not and says why, and remembers it.
-// It is called by the clock of Nomad, so that nobody may be there to see: the
-// run is the result. job is the ID of the job that Nomad made for this run, ""
-// outside of Nomad. unable is what keeps it from doing anything, nil mostly.
-// The error says that not even that is known.
+// Fire performs or skips one run of the schedule name, and records its outcome.
+// No person may watch it, so the returned run holds every failure of the action;
+// the error is not nil only if the run could not be read or recorded. job is the
+// ID of the job that Nomad made for this run, "" outside of Nomad. unable, if not
+// nil, is the reason why the run can do nothing, such as a failed login.
 func Fire(ctx context.Context, d *release.Deployer, store *record.Schedules, name, job string, now func() time.Time, unable error) (record.Run, error) {
 	s, err := store.Read(ctx, name)
 	if err != nil {
@@ -90,7 +90,7 @@ func mayRun(ctx context.Context, d *release.Deployer, s *record.Schedule, now ti
 	if s.Action == stack.ScheduleCheck {
 		return base, nil, "", nil
 	}
-	// What has failed fails again: once is enough.
+	// A release that failed would fail again: one attempt is enough.
 	for i := len(s.Runs) - 1; i >= 0; i-- {
 		if last := s.Runs[i]; !last.Skipped && !passing(last) {
 			if !last.OK && last.Base == base {
@@ -103,8 +103,8 @@ func mayRun(ctx context.Context, d *release.Deployer, s *record.Schedule, now ti
 	return base, nil, "", nil
 }
 
-// passing says that a run did not come to its end for a reason that says
-// nothing of the release.
+// passing reports whether a run ended early for a reason that does not depend on
+// the release, such as a Nomad that did not answer.
 func passing(r record.Run) bool {
 	return !r.OK && (r.Base == 0 || r.Outcome == string(rollout.Unreachable) || r.Outcome == string(rollout.Cancelled))
 }
@@ -168,9 +168,9 @@ func act(ctx context.Context, d *release.Deployer, s *record.Schedule, run *reco
 	settle(ctx, s, run, res, err)
 }
 
-// resume finishes the release that a former run of the schedule left open: its
-// drover was stopped, or Nomad did not answer. Like an act it takes the lock, so
-// that a release somebody works on is left alone.
+// resume finishes the release that an earlier run of the schedule left open,
+// because its drover was stopped or Nomad did not answer. It takes the lock, so
+// that it does not touch a release that another process works on.
 func resume(ctx context.Context, d *release.Deployer, s *record.Schedule, open *record.Release, run *record.Run) {
 	res, err := d.ResumeOwn(ctx, s.Name)
 	if err == nil {
@@ -246,9 +246,8 @@ func Window(s *stack.Schedule) string {
 	return clock(s.WindowFrom) + "-" + clock(s.WindowFrom+s.WindowFor)
 }
 
-// Await waits for the run of a schedule that was forced: for what it
-// remembers, or for the end of its job without that. s is the schedule as it
-// was before.
+// Await waits for a forced run of a schedule: until the run is recorded, or
+// until its job ends without a record. s is the schedule before the run.
 func Await(ctx context.Context, c *api.Client, store *record.Schedules, s *record.Schedule, evalID string) (record.Run, error) {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()

@@ -13,7 +13,8 @@ import (
 	"github.com/drover-nomad/drover/acl"
 )
 
-// LoginError says that the identity of the job was not traded for a token.
+// LoginError means that Nomad gave no token for the workload identity of the
+// job.
 type LoginError struct{ Err error }
 
 func (e *LoginError) Error() string {

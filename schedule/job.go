@@ -76,7 +76,7 @@ func Job(stackName, env string, s *stack.Schedule, d *stack.Driver, consul bool)
 		Identity:   &api.WorkloadIdentity{Env: true},
 		Identities: []*api.WorkloadIdentity{{Name: acl.LoginIdentity, Audience: []string{acl.LoginAudience}, File: true, TTL: time.Hour}},
 		Env:        map[string]string{"NOMAD_ADDR": "unix://${NOMAD_SECRETS_DIR}/api.sock"},
-		// What is being made is interrupted, and drover resume goes on with it.
+		// drover marks the release as interrupted; drover resume finishes it.
 		KillSignal: "SIGINT",
 		Resources:  &api.Resources{CPU: ptr(cmp.Or(d.CPU, 50)), MemoryMB: ptr(cmp.Or(d.MemoryMB, 96))},
 	}
@@ -139,7 +139,7 @@ type Applied struct {
 	Left       []string // ACL policies that the token may not remove
 }
 
-// NeedsPolicyError says that the token may not write the ACL policy that the
+// NeedsPolicyError means that the token may not write the ACL policy that the
 // schedule's job needs.
 type NeedsPolicyError struct {
 	Policy acl.Policy
@@ -148,7 +148,7 @@ type NeedsPolicyError struct {
 
 func (e *NeedsPolicyError) Error() string {
 	p := e.Policy
-	return fmt.Sprintf("the token may not write ACL policies (%s); somebody who may runs the same command, or\n\n"+
+	return fmt.Sprintf("the token may not write ACL policies (%s): run the same command with a token that may, or\n\n"+
 		"nomad acl policy apply -namespace %s -job %s %s - <<'EOF'\n%sEOF\n"+
 		"nomad acl binding-rule create -auth-method %s -bind-type policy -bind-name %s \\\n  -selector 'value.job == %q and value.namespace == %q'\n\n"+
 		"then apply again with --no-policy",
@@ -277,8 +277,8 @@ func register(ctx context.Context, c *api.Client, job *api.Job) (changed bool, e
 	return changed, err
 }
 
-// ForeignJobError says that a job which drover did not make for a schedule has
-// the ID of the schedule's job.
+// ForeignJobError means that the ID of the schedule's job belongs to a job that
+// drover did not make for a schedule.
 type ForeignJobError struct{ JobID string }
 
 func (e *ForeignJobError) Error() string {

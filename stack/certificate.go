@@ -39,7 +39,7 @@ type Issuer struct {
 	Range        hcl.Range
 }
 
-// What a certificate block's challenge and key_type can be.
+// Values of challenge and key_type in a certificate block.
 var (
 	certificateChallenges = []string{"http-01", "dns-01", "dns-persist-01"}
 	certificateKeyTypes   = []string{"p256", "p384", "rsa2048", "rsa4096"}

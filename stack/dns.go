@@ -12,17 +12,17 @@ import (
 
 // DNS says where the stack's names live and what may be done to them.
 type DNS struct {
-	Provider string   // "" for none: the records are somebody else's business
+	Provider string   // "" for none: drover does not manage the records
 	Zones    []string // allow-list
 	Policy   string   // "" for the default
 	TTL      int      // seconds, of records without their own; 0 for the default
-	// Routes says that hosts of routes get records.
+	// Routes is true if hosts of routes get records.
 	Routes bool
 	// Targets are where these lead: addresses, or one name. Empty for the
 	// instances of the edge.
 	Targets []string
-	// Resolvers are the name servers, HOST or HOST:PORT, that must show a
-	// record of DNS-01 before a CA is told to look; empty for the system's.
+	// Resolvers are the name servers, HOST or HOST:PORT, that must return a
+	// DNS-01 record before the CA is asked to validate it; empty for the system's.
 	Resolvers []string
 
 	Server       string
@@ -50,7 +50,7 @@ type Record struct {
 	Range  hcl.Range
 }
 
-// What the provider and policy of a dns block can be.
+// Values of provider and policy in a dns block.
 var (
 	dnsProviders = []string{"powerdns", "rfc2136", "cloudflare", "route53", "exec"}
 	dnsPolicies  = []string{"upsert-only", "sync", "create-only"}

@@ -248,7 +248,7 @@ func (r *environmentReader) decode(b *hcl.Block, into any) bool {
 	return !diags.HasErrors()
 }
 
-// unknown tells that a name is not among those that are known.
+// unknown adds the error that name is not one of known.
 func (r *environmentReader) unknown(at hcl.Range, who, what, name string, known []string) {
 	hint := "There is no " + what + " in this environment."
 	if near := Nearest(name, known); near != "" {
@@ -429,7 +429,7 @@ func (r *environmentReader) overlaps() {
 				if other.Region == "" {
 					without = other
 				}
-				r.bad(without.Range, fmt.Sprintf("Target %q has no region", without.Name), "Another target of the same cluster has one, so it cannot be told whether the two overlap. Write region.")
+				r.bad(without.Range, fmt.Sprintf("Target %q has no region", without.Name), "Another target of the same cluster has one, so drover cannot know whether the two overlap. Write region.")
 				continue
 			}
 			if other.room() != t.room() {
@@ -471,10 +471,11 @@ func sharedDatacenter(a, b []string) (string, bool) {
 	return "", false
 }
 
-// IsPattern says whether a label stands for several ones.
+// IsPattern reports whether a label is a pattern that matches several labels.
 func IsPattern(label string) bool { return strings.ContainsAny(label, "*?[") }
 
-// PatternsOverlap says whether some label may match both. It errs towards yes.
+// PatternsOverlap reports whether some label may match both patterns. If in
+// doubt it returns true.
 func PatternsOverlap(a, b string) bool {
 	matches := func(pattern, label string) bool {
 		ok, err := path.Match(pattern, label)

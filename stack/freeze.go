@@ -73,5 +73,5 @@ func Thaw(text []byte) (*Stack, error) {
 	return f.Stack, nil
 }
 
-// holes says whether a list that was read has nothing where a part should be.
+// holes reports whether list has a nil element.
 func holes[T any](list []*T) bool { return slices.Contains(list, nil) }

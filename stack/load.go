@@ -51,8 +51,8 @@ type Options struct {
 	Environ    []string // os.Environ(): NOMAD_VAR_x
 }
 
-// Load reads a stack and resolves every value of it. What the operator wrote
-// wrongly comes back as hcl.Diagnostics.
+// Load reads a stack and resolves all its values. It returns mistakes in the
+// operator's files as hcl.Diagnostics.
 func Load(ctx context.Context, o Options) (*Stack, error) {
 	l := &loader{Options: o, s: &Stack{Path: o.Path, FS: o.FS}}
 	if err := l.open(); err != nil {
@@ -185,7 +185,7 @@ func (l *loader) load(ctx context.Context) (hcl.Diagnostics, error) {
 	diags = append(diags, ds...)
 	vals = append(vals, vs...)
 
-	// What stack.hcl says needs the shared values.
+	// stack.hcl is evaluated with the shared values.
 	sharedVals, ds := shared.resolve(vals)
 	diags = append(diags, ds...)
 	if diags.HasErrors() {

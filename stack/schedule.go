@@ -11,14 +11,14 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// What a schedule does.
+// Actions of a schedule.
 const (
 	ScheduleRedeploy = "redeploy" // restart by a rolling update
 	ScheduleDeploy   = "deploy"   // render again and deploy what changed
 	ScheduleCheck    = "check"    // the stack's checks, and whether anything drifted
 )
 
-// What a schedule does with the commands of gates.
+// How a schedule treats the commands of gates.
 const (
 	GateCommandSkip = "skip" // they are not run
 	GateCommandRun  = "run"  // they are run where drover runs, in the cluster
@@ -119,7 +119,7 @@ func (r *environmentReader) cron(b *hcl.Block, text string, sc *Schedule, zone *
 	}
 }
 
-// MayStart says whether t is inside the window.
+// MayStart reports whether t is inside the window.
 func (s *Schedule) MayStart(t time.Time) bool {
 	if s.WindowFor == 0 {
 		return true

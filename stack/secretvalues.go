@@ -64,7 +64,7 @@ func variableName(t hcl.Traversal) string {
 	return ""
 }
 
-// secretHeader says that an HTTP header is a credential.
+// secretHeader reports whether an HTTP header carries a credential.
 func secretHeader(name string) bool {
 	switch http.CanonicalHeaderKey(name) {
 	case "Authorization", "Proxy-Authorization", "Cookie":

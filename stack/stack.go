@@ -47,7 +47,7 @@ type Stack struct {
 	Certificates []*Certificate
 	Issuers      []*Issuer
 
-	// What the environment says. There is always a target and a wave.
+	// Settings of the environment. There is at least one target and one wave.
 	Clusters  []*Cluster
 	Targets   []*Target
 	Waves     []*Wave // in order; each service of each target is in just one
@@ -123,8 +123,8 @@ type Service struct {
 	Values map[string]cty.Value
 }
 
-// Limits are how long a service may take. What is 0 is left to the command that
-// deploys it.
+// Limits are how long a service may take. For 0, the command that deploys it
+// uses its own limit.
 type Limits struct {
 	// Timeout is from the submission until the service is healthy.
 	Timeout time.Duration `json:"timeout_ns,omitempty"`
@@ -176,8 +176,8 @@ func (s *Secret) stored() []string {
 	return s.Items()
 }
 
-// Volume says how `deploy --create-volumes` makes a dynamic host volume
-// (POST /v1/volume/host/create) that a job asks for.
+// Volume describes a dynamic host volume that `deploy --create-volumes` creates
+// for a job (POST /v1/volume/host/create).
 type Volume struct {
 	Name       string
 	PluginID   string            // "mkdir" when empty
@@ -199,8 +199,8 @@ type Check struct {
 	Contains      string        // must be in the body, when not empty
 	Timeout       time.Duration // of one request; 10 s when 0
 	TLSSkipVerify bool
-	// Withheld says that what the check sends is left out, because it holds a
-	// credential: see PublicChecks.
+	// Withheld is true if only the name of the check is kept, because the rest
+	// holds a credential: see PublicChecks.
 	Withheld bool      `json:",omitempty"`
 	Range    hcl.Range `json:"-"`
 }

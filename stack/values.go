@@ -336,7 +336,7 @@ const (
 	CodeSchedule        Code = "schedule" // found by package schedule
 )
 
-// unknownNames complains about values for variables that nobody declares.
+// unknownNames returns an error for each value of an undeclared variable.
 func unknownNames(known []string, vals []given) hcl.Diagnostics {
 	var diags hcl.Diagnostics
 	for _, g := range vals {

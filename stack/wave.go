@@ -17,7 +17,7 @@ type Wave struct {
 	Members []Member      // by target, then in dependency order
 	Bake    time.Duration // how long the gate has to hold without a break
 	Gate    Gate
-	Approve bool // somebody has to approve before the wave begins
+	Approve bool // the wave starts only after `drover approve`
 	Range   hcl.Range
 }
 

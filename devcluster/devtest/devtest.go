@@ -74,8 +74,8 @@ func Options(t testing.TB, opts devcluster.Options) devcluster.Options {
 		opts.Name = "test"
 	}
 	if opts.Dir == "" {
-		// Not t.TempDir, through which only its owner gets and whose path is
-		// long: tasks run as nobody and have sockets.
+		// Not t.TempDir: only its owner may enter it, but tasks run as the user
+		// nobody; and its path is too long for sockets.
 		tmp, err := os.MkdirTemp("", "dev-")
 		if err == nil {
 			err = os.Chmod(tmp, 0o755) // #nosec G302 -- see above
@@ -130,13 +130,13 @@ func Cluster(t testing.TB, opts devcluster.Options) *devcluster.Cluster {
 	return c
 }
 
-// Secured says that `make e2e-secure` runs: the tests that take part make their
-// clusters with ACLs and mutual TLS, and do what they do with the policies of
-// who would do it.
+// Secured reports whether `make e2e-secure` runs. Tests that take part in it
+// start their clusters with ACLs and mutual TLS, and use tokens with the policies
+// of each use.
 func Secured() bool { return os.Getenv("DROVER_TEST_SECURE") != "" }
 
-// Tokens are the environment variables of who may do in a secure cluster what
-// one use takes and no more. Every region knows them.
+// Tokens returns the environment variables with the tokens of one use in a
+// secure cluster. It waits until every region knows the tokens.
 func Tokens(t testing.TB, c *devcluster.Cluster, use acl.Use) []string {
 	t.Helper()
 	nomad, err := api.NewClient(c.NomadConfig())

@@ -26,7 +26,8 @@ type Config struct {
 
 const schema = "/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql"
 
-// Path is the program. What it needs beside it is looked for too.
+// Path returns the path of the program. It returns an error if the program, or
+// another one that it needs, is not installed.
 func Path() (string, error) {
 	path, err := exec.LookPath("pdns_server")
 	if err != nil {

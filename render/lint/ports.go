@@ -11,11 +11,11 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// portLabel finds what Nomad finds only when a service is registered, and then
-// says in the log of the client alone: a port label that no network has, and an
-// address_mode that the network cannot serve. The service is then missing, or
-// still registered as it was before. (GetAddress in Nomad's
-// client/serviceregistration/address.go)
+// portLabel finds a port label that no network has, and an address_mode that
+// the network cannot serve. Nomad finds both only when it registers the service,
+// and reports them only in the client's log. The service is then missing from
+// the catalog, or has its old registration (GetAddress in Nomad's
+// client/serviceregistration/address.go).
 func portLabel(s *subject) {
 	for _, g := range s.Job.Job.TaskGroups {
 		for i, svc := range g.Services {
@@ -83,8 +83,8 @@ func labels(g *api.TaskGroup, t *api.Task) []string {
 	return out
 }
 
-// portMap are the labels of the port_map of a driver, which drivers had before
-// groups had ports; nil when it cannot be told.
+// portMap returns the labels in the port_map of a task's driver, which is older
+// than the ports of groups; nil if they are unknown.
 func portMap(g *api.TaskGroup, t *api.Task) []string {
 	tasks := g.Tasks
 	if t != nil {

@@ -32,7 +32,7 @@ func Rules() []Rule {
 		{Name: "deadline-order", Severity: Error, Why: "min_healthy_time, healthy_deadline and progress_deadline must grow in this order.", job: deadlineOrder},
 		{Name: "reschedule-hides-failure", Severity: Warning, Why: "While failed allocations are rescheduled, a deployment fails and reverts only at progress_deadline.", job: rescheduleHidesFailure},
 		{Name: "template-wait", Severity: Warning, Why: "A template that follows services in Consul with the default wait and splay is seconds to minutes late.", job: templateWait},
-		{Name: "template-signal", Severity: Warning, Why: "A template that changes while its task is being restarted finds nobody for its signal; Nomad then fails the allocation, and replaces none of a system job.", job: templateSignal},
+		{Name: "template-signal", Severity: Warning, Why: "If a template changes while its task restarts, no process receives the signal; Nomad then fails the allocation, and does not replace that of a system job.", job: templateSignal},
 		{Name: "template-without-consul", Severity: Warning, Why: "Where Consul has ACLs, a task has a token only with a consul block: without one, templates see no services and no keys, and say nothing.", job: templateWithoutConsul},
 		{Name: "volatile-function", Severity: Error, Why: "A function that never returns the same twice makes every plan a change.", job: volatileFunction},
 		{Name: "mutable-tag", Severity: Warning, Why: "An image without a fixed tag can change under a running release.", job: mutableTag},
@@ -41,7 +41,7 @@ func Rules() []Rule {
 		{Name: "unread-secret", Severity: Warning, Why: "A declared secret that no template reads, or that a template reads with change_mode noop, does not reach its task when it is rotated.", job: unreadSecret},
 		{Name: "refused-name", Severity: Error, Why: "Nomad refuses the job, its service or its variable for its name.", job: refusedName},
 		{Name: "port-collision", Severity: Error, Why: "Two users of one static port cannot run on the same node.", stack: portCollision},
-		{Name: "port-label", Severity: Error, Why: "A service whose port no network has is not registered, or stays registered as it was before, and Nomad's deployment succeeds all the same.", job: portLabel},
+		{Name: "port-label", Severity: Error, Why: "A service whose port is in no network is not registered, or keeps its old registration, and Nomad's deployment still succeeds.", job: portLabel},
 		{Name: "static-port-canary", Severity: Warning, Why: "A canary cannot start beside its predecessor on a node whose static port is taken.", job: staticPortCanary},
 		{Name: "no-shutdown-delay", Severity: Warning, Why: "Without shutdown_delay a stopping instance still gets requests until its deregistration has spread; an explicit \"0s\" is taken as meant.", job: noShutdownDelay},
 		{Name: "volume-mount", Severity: Error, Why: "A task with a volume_mount fails when it starts if its driver mounts no volumes: raw_exec, qemu and mock_driver.", job: volumeMount},
@@ -66,7 +66,8 @@ func (s *subject) typ() string {
 	return *s.Job.Job.Type
 }
 
-// longRunning says whether the job is deployed in the sense of update blocks.
+// longRunning reports whether the job has deployments in the sense of update
+// blocks.
 func (s *subject) longRunning() bool {
 	return s.typ() == api.JobTypeService || s.typ() == api.JobTypeSystem
 }
@@ -262,9 +263,9 @@ func volatileFunction(s *subject) {
 	})
 }
 
-// Image is the image of a task with a container driver, and whether it is
-// named by a digest or a tag other than latest. What is not known before the
-// task runs counts as fixed.
+// Image returns the image of a task with a container driver, and whether it is
+// fixed: named by a digest or by a tag other than latest. An image that is
+// unknown before the task runs counts as fixed.
 func Image(t *api.Task) (image string, fixed bool) {
 	image, _ = t.Config["image"].(string)
 	if image == "" || strings.Contains(image, "@sha256:") || strings.HasSuffix(image, "}") || t.Driver != "docker" && t.Driver != "podman" {
@@ -386,8 +387,8 @@ func portCollision(all []*subject, report reporter) {
 	}
 }
 
-// shareNodes says whether some node may run both jobs, by where they say that
-// they run. It errs towards yes.
+// shareNodes reports whether a node may run both jobs, by their datacenters,
+// node pools and constraints. If in doubt it returns true.
 func shareNodes(a, b *api.Job) bool {
 	if ra, rb := name(a.Region), name(b.Region); ra != "" && rb != "" && ra != rb {
 		return false
@@ -447,7 +448,7 @@ func routeTag(all []*subject, report reporter) {
 		if svc.Provider == "nomad" {
 			report(s, at, fmt.Sprintf("Service %q has tags of the edge, which looks for services in Consul only", svc.Name), `Write provider = "consul".`)
 		}
-		// What only a client can fill in is not known yet.
+		// Only a client can interpolate these.
 		open := slices.ContainsFunc(append([]string{svc.Name}, tags...), func(t string) bool { return strings.Contains(t, "${") })
 		routes, problems := edge.Parse(edge.HAProxy, svc.Name, tags, nil)
 		for _, p := range problems {
