@@ -48,7 +48,7 @@ func (v Drift) Run(ctx context.Context) (DriftResult, error) {
 	}
 	out := DriftResult{Layout: 1, Stack: r.Stack(), Environment: r.Environment()}
 	secrets := record.OpenSecrets(home.Nomad, r.Stack(), r.Environment(), nil)
-	d := &release.Deployer{Releases: r, Dial: v.Home.dial, Holder: v.Home.Holder, Drover: v.Home.Version, Secrets: secrets}
+	d := &release.Deployer{Releases: release.InNomad(r), Dial: release.DialNomad(v.Home.dial), Holder: v.Home.Holder, Drover: v.Home.Version, Secrets: release.SecretsInNomad(secrets)}
 	if d.Rollout.Redact, err = secrets.Redactor(ctx); nomad.IsForbidden(err) {
 		d.Rollout.Redact = hideAll
 	} else if err != nil {

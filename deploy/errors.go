@@ -45,7 +45,7 @@ func ClassOf(err error) Class {
 		return ClassInvalid
 	case errors.Is(err, record.ErrLocked), is[*release.OpenError](err), is[*release.NotOpenError](err), is[*release.NoApprovalError](err), is[*record.MovedError](err):
 		return ClassBusy
-	case is[*rollout.Moved](err):
+	case is[*release.Moved](err):
 		return ClassStale
 	case errors.Is(err, context.Canceled):
 		return ClassCancelled

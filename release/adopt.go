@@ -4,8 +4,6 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/hashicorp/nomad/api"
-
 	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
@@ -83,14 +81,11 @@ func (d *Deployer) asTheyAre(ctx context.Context, p *Plan) ([]record.Service, []
 	packed := make([]record.Packed, len(all))
 	err := parallel.Each(len(all), 8, func(i int) error {
 		l := &all[i]
-		job, _, err := p.clients[l.Target].Nomad.Jobs().Info(l.JobID, query(ctx, *l))
-		switch {
-		case nomad.IsNotFound(err), err == nil && nomad.Deref(job.Stop):
-			return nil
-		case err != nil:
-			return fmt.Errorf("reading job %q: %w", l.JobID, err)
+		job, err := p.clusters[l.Target].Job(ctx, *l)
+		if err != nil || job == nil || nomad.Deref(job.Stop) {
+			return err
 		}
-		source, err := submitted(ctx, p.clients[l.Target].Nomad, *l, nomad.Deref(job.Version))
+		source, err := p.clusters[l.Target].Source(ctx, *l, nomad.Deref(job.Version))
 		if err != nil {
 			return err
 		}
@@ -114,17 +109,4 @@ func (d *Deployer) asTheyAre(ctx context.Context, p *Plan) ([]record.Service, []
 		}
 	}
 	return lines, blobs, err
-}
-
-// submitted is the HCL of a job as its operator wrote it, "" when Nomad does
-// not have it (GET /v1/job/:id/submission).
-func submitted(ctx context.Context, c *api.Client, l record.Service, version uint64) (string, error) {
-	s, _, err := c.Jobs().Submission(l.JobID, int(version), query(ctx, l))
-	switch {
-	case nomad.IsNotFound(err) || err == nil && (s == nil || s.Format != "hcl2" || s.Variables != "" || len(s.VariableFlags) > 0):
-		return "", nil
-	case err != nil:
-		return "", fmt.Errorf("reading the source of job %q: %w", l.JobID, err)
-	}
-	return s.Source, nil
 }

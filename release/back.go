@@ -186,13 +186,10 @@ func (r *run) standing(ctx context.Context, l record.Service) (st standing, err 
 
 // stands is standing, asked once.
 func (r *run) stands(ctx context.Context, l record.Service) (standing, error) {
-	c := r.plan.clients[l.Target]
-	job, _, err := c.Nomad.Jobs().Info(l.JobID, query(ctx, l))
-	if err != nil && !nomad.IsNotFound(err) {
-		return elsewhere, fmt.Errorf("reading job %q: %w", l.JobID, err)
-	}
+	c := r.plan.clusters[l.Target]
+	job, err := c.Job(ctx, l)
 	if err != nil {
-		job = nil
+		return elsewhere, err
 	}
 	if st, decided := standingOf(l, job); decided {
 		return st, nil
@@ -208,7 +205,7 @@ func (r *run) stands(ctx context.Context, l record.Service) (standing, error) {
 		if err != nil {
 			return elsewhere, err
 		}
-		same, _, err := rollout.Same(ctx, c, j.Job)
+		same, _, err := c.Same(ctx, j.Job)
 		if err != nil {
 			return elsewhere, err
 		}
@@ -228,7 +225,7 @@ func (r *run) spec(ctx context.Context, digest string) (j render.Job, err error)
 	return j, err
 }
 
-func readSpec(ctx context.Context, releases *record.Releases, digest string) (render.Job, error) {
+func readSpec(ctx context.Context, releases Reader, digest string) (render.Job, error) {
 	b, err := releases.Blob(ctx, digest)
 	if err != nil {
 		return render.Job{}, err
@@ -343,8 +340,8 @@ func (r *run) restoreTarget(ctx context.Context, target string, jobs []render.Jo
 			r.complete(l, res, l.Before)
 		})
 	}
-	plan, refused, err := r.prepareEach(ctx, jobs, func(ctx context.Context, jobs []render.Job) (*rollout.Plan, error) {
-		return rollout.Prepare(ctx, r.plan.clients[target], jobs, opts)
+	plan, refused, err := r.prepareEach(ctx, jobs, func(ctx context.Context, jobs []render.Job) (Rollout, error) {
+		return r.plan.clusters[target].Prepare(ctx, jobs, opts)
 	})
 	if err != nil {
 		return rollout.Result{}, nil, err
@@ -433,7 +430,7 @@ func (r *run) stop(ctx context.Context, which []int) []rollout.ServiceResult {
 		}
 	}
 	for target, jobs := range byTarget {
-		_ = rollout.Destroy(ctx, r.plan.clients[target], jobs, r.d.Rollout, func(ds rollout.Destroyed) {
+		_ = r.plan.clusters[target].Destroy(ctx, jobs, r.d.Rollout, func(ds rollout.Destroyed) {
 			n := at[target][ds.Index]
 			l := lines[which[n]]
 			if ds.Err != nil {
@@ -462,14 +459,7 @@ func (r *run) stopAgain(ctx context.Context, l record.Service) error {
 	if err != nil {
 		return err
 	}
-	job := *j.Job
-	stop := true
-	job.Stop = &stop
-	c := r.plan.clients[l.Target]
-	if _, _, err := c.Nomad.Jobs().Register(&job, write(ctx, l)); err != nil {
-		return fmt.Errorf("registering the stopped job %q: %w", l.JobID, err)
-	}
-	return rollout.PurgeChildren(ctx, c, &job, r.d.Rollout)
+	return r.plan.clusters[l.Target].RegisterStopped(ctx, l, j.Job, r.d.Rollout)
 }
 
 // reversible says that every job that a plan writes is there already, so that

@@ -37,7 +37,7 @@ func completionOf(l record.Service) *record.Completion {
 
 // completed returns the run to completion of this very job, nil if the job
 // changed since or c is nil.
-func completed(ctx context.Context, releases *record.Releases, c *record.Completion, job *api.Job) (*rollout.Completion, error) {
+func completed(ctx context.Context, releases Reader, c *record.Completion, job *api.Job) (*rollout.Completion, error) {
 	if c == nil {
 		return nil, nil
 	}
@@ -67,7 +67,7 @@ func completed(ctx context.Context, releases *record.Releases, c *record.Complet
 // Nomad collected them after they ran to completion. last is the newest
 // release, which may be nil; list is the status of jobs in a target of these
 // clients, in the same order.
-func MarkCompleted(ctx context.Context, releases *record.Releases, last *record.Release, c rollout.Clients, target string, jobs []*api.Job, list []rollout.ServiceStatus) error {
+func MarkCompleted(ctx context.Context, releases Reader, last *record.Release, c rollout.Clients, target string, jobs []*api.Job, list []rollout.ServiceStatus) error {
 	var lines []record.Service
 	for i, job := range jobs {
 		if last == nil || !list[i].Collected() || !rollout.RunsToCompletion(job) {

@@ -32,14 +32,14 @@ func (p *Plan) WithData(ctx context.Context, d *Deployer) ([]render.Job, error) 
 			return nil, err
 		}
 		for _, l := range lines {
-			_, dialled := p.clients[l.Target]
+			_, dialled := p.clusters[l.Target]
 			if v := (version{l.Target, cmp.Or(l.Spec, l.Before)}); dialled && v.digest != "" && !seen[v] {
 				seen[v], l.Spec = true, v.digest
 				older = append(older, l)
 			}
 		}
 	}
-	specs, err := d.specs(ctx, older, func(l record.Service) []string { return []string{l.Spec} })
+	specs, err := readSpecs(ctx, d.Releases, older, func(l record.Service) []string { return []string{l.Spec} })
 	if err != nil {
 		return nil, err
 	}

@@ -109,7 +109,7 @@ func (d *Deployer) planDestroy(ctx context.Context, req Request) (*Plan, error) 
 			return nil, &record.LockedError{Stack: last.Stack, Environment: last.Environment, Holder: *holder}
 		}
 	}
-	p := &Plan{stack: d.Releases.Stack(), env: d.Releases.Environment(), last: last, specs: map[string]record.Packed{}, clients: map[string]rollout.Clients{}}
+	p := &Plan{stack: d.Releases.Stack(), env: d.Releases.Environment(), last: last, specs: map[string]record.Packed{}, clusters: map[string]Cluster{}}
 	if p.lines, err = d.Releases.Services(ctx, last); err != nil {
 		return nil, err
 	}
@@ -204,14 +204,20 @@ func (p *Plan) Absent() []string {
 }
 
 // Clients returns the clients of the plan's targets.
-func (p *Plan) Clients() map[string]rollout.Clients { return p.clients }
+func (p *Plan) Clients() map[string]rollout.Clients {
+	out := map[string]rollout.Clients{}
+	for name, c := range p.clusters {
+		out[name] = c.Clients()
+	}
+	return out
+}
 
 // Recorded returns the jobs that a destroy selects with the specs that the last
 // release deployed, or that it stopped.
 func (p *Plan) Recorded(ctx context.Context, d *Deployer) ([]render.Job, error) {
 	spec := func(l record.Service) string { return cmp.Or(l.Spec, l.Before) }
 	lines := slices.DeleteFunc(slices.Clone(p.lines), func(l record.Service) bool { return !p.req.Only.has(l) || spec(l) == "" })
-	specs, err := d.specs(ctx, lines, func(l record.Service) []string { return []string{spec(l)} })
+	specs, err := readSpecs(ctx, d.Releases, lines, func(l record.Service) []string { return []string{spec(l)} })
 	if err != nil {
 		return nil, err
 	}

@@ -21,7 +21,7 @@ type ServiceDiff struct {
 // Diff compares what two releases deploy, service by service. A service whose
 // specs differ only in defaults, as one that was adopted and then deployed, is
 // the same in both.
-func Diff(ctx context.Context, releases *record.Releases, from, to int) ([]ServiceDiff, error) {
+func Diff(ctx context.Context, releases Reader, from, to int) ([]ServiceDiff, error) {
 	var sides [2]map[key]record.Service
 	var order []key
 	for i, n := range []int{from, to} {

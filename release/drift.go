@@ -135,7 +135,7 @@ func (d *Deployer) extra(ctx context.Context, p *Plan, last *record.Release) ([]
 			return nil, err
 		}
 		for _, l := range lines {
-			if _, there := p.clients[l.Target]; there && !seen[p.key(l)] && h.Number <= last.Number {
+			if _, there := p.clusters[l.Target]; there && !seen[p.key(l)] && h.Number <= last.Number {
 				seen[p.key(l)] = true
 				suspects = append(suspects, l)
 			}
@@ -144,12 +144,9 @@ func (d *Deployer) extra(ctx context.Context, p *Plan, last *record.Release) ([]
 	found := make([]bool, len(suspects))
 	err = parallel.Each(len(suspects), 8, func(i int) error {
 		l := suspects[i]
-		job, _, err := p.clients[l.Target].Nomad.Jobs().Info(l.JobID, query(ctx, l))
-		if nomad.IsNotFound(err) {
-			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("reading job %q: %w", l.JobID, err)
+		job, err := p.clusters[l.Target].Job(ctx, l)
+		if err != nil || job == nil {
+			return err
 		}
 		found[i] = !nomad.Deref(job.Stop) && nomad.Deref(job.ParentID) == ""
 		return nil

@@ -156,16 +156,19 @@ func (r *run) tag(ctx context.Context) {
 	})
 	err := parallel.Each(len(lines), 8, func(i int) error {
 		l := lines[i]
-		jobs := r.plan.clients[l.Target].Nomad.Jobs()
-		job, _, err := jobs.Info(l.JobID, query(ctx, l))
-		if nomad.IsNotFound(err) && l.Completed != nil {
-			return nil // Nomad collected it
-		}
-		if err != nil || nomad.Deref(job.JobModifyIndex) != l.Index {
+		c := r.plan.clusters[l.Target]
+		job, err := c.Job(ctx, l)
+		switch {
+		case err != nil:
 			return err
+		case job == nil && l.Completed != nil:
+			return nil // Nomad collected it
+		case job == nil:
+			return fmt.Errorf("job %q is not there any more", l.JobID)
+		case nomad.Deref(job.JobModifyIndex) != l.Index:
+			return nil
 		}
-		_, err = jobs.TagVersion(l.JobID, nomad.Deref(job.Version), tagName(r.head.Number), r.head.Message, write(ctx, l))
-		return err
+		return c.Tag(ctx, l, nomad.Deref(job.Version), tagName(r.head.Number), r.head.Message)
 	})
 	if err != nil {
 		r.d.warn("release %d is not tagged in Nomad everywhere: %s", r.head.Number, err)
@@ -185,8 +188,8 @@ func (r *run) tidy(ctx context.Context) {
 	for _, old := range removed {
 		_ = parallel.Each(len(old.Services), 8, func(i int) error { // a tag that is not there is no loss
 			l := old.Services[i]
-			if c, ok := r.plan.clients[l.Target]; ok && l.Step == record.StepDone {
-				_, _ = c.Nomad.Jobs().UntagVersion(l.JobID, tagName(old.Number), write(ctx, l))
+			if c, ok := r.plan.clusters[l.Target]; ok && l.Step == record.StepDone {
+				_ = c.Untag(ctx, l, tagName(old.Number))
 			}
 			return nil
 		})

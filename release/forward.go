@@ -26,7 +26,7 @@ type run struct {
 	plan *Plan
 
 	beginning sync.Mutex
-	journal   *record.Journal // nil until there is something to record
+	journal   Journal // nil until there is something to record
 	head      *record.Release
 	index     map[jobKey]int // of the journal's lines that are rolled out
 
@@ -255,7 +255,7 @@ func describe(head *record.Release, p *Plan, lines []record.Service) ([]record.P
 }
 
 // begun is the journal, nil before there is one, and the release's number.
-func (r *run) begun() (*record.Journal, int) {
+func (r *run) begun() (Journal, int) {
 	r.beginning.Lock()
 	defer r.beginning.Unlock()
 	return r.journal, number(r.head)
@@ -353,9 +353,12 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 	former := make([]record.Packed, len(asks))
 	err := parallel.Each(len(asks), 8, func(i int) error {
 		l := &lines[asks[i]]
-		job, _, err := p.clients[l.Target].Nomad.Jobs().Info(l.JobID, query(ctx, *l))
+		job, err := p.clusters[l.Target].Job(ctx, *l)
+		if err == nil && job == nil {
+			err = fmt.Errorf("job %q was purged since it was planned", l.JobID)
+		}
 		if err != nil {
-			return fmt.Errorf("reading job %q: %w", l.JobID, err)
+			return err
 		}
 		l.BeforeStopped = nomad.Deref(job.Stop)
 		if former[i], err = packJob(clean(job), "", ""); err == nil {
@@ -551,7 +554,7 @@ func (r *run) rescaled(ctx context.Context, l record.Service, index uint64) erro
 	var same bool
 	var now uint64
 	err = r.persist(ctx, func(ctx context.Context) error {
-		same, now, err = rollout.Same(ctx, r.plan.clients[l.Target], j.Job)
+		same, now, err = r.plan.clusters[l.Target].Same(ctx, j.Job)
 		return err
 	})
 	switch {
@@ -639,7 +642,7 @@ func (r *run) prune(ctx context.Context, res *Result) ([]string, rollout.Outcome
 	}
 	for _, target := range targets {
 		jobs := byTarget[target]
-		_ = rollout.Destroy(ctx, r.plan.clients[target], jobs, r.d.Rollout, func(ds rollout.Destroyed) {
+		_ = r.plan.clusters[target].Destroy(ctx, jobs, r.d.Rollout, func(ds rollout.Destroyed) {
 			i := at[target][ds.Index]
 			if ds.Err != nil {
 				res.Services = append(res.Services, r.pruneFailed(ctx, i, lines[i], ds.Err))
@@ -685,12 +688,10 @@ func (r *run) persist(ctx context.Context, ask func(context.Context) error) erro
 
 // mayStop says that the job is the one that the plan showed.
 func (r *run) mayStop(ctx context.Context, l record.Service) error {
-	job, _, err := r.plan.clients[l.Target].Nomad.Jobs().Info(l.JobID, query(ctx, l))
+	job, err := r.plan.clusters[l.Target].Job(ctx, l)
 	switch {
-	case nomad.IsNotFound(err):
-		return nil
-	case err != nil:
-		return fmt.Errorf("reading job %q: %w", l.JobID, err)
+	case err != nil || job == nil:
+		return err
 	case l.Step == record.StepPruning && nomad.Deref(job.Stop):
 		return nil // we were at it
 	case nomad.Deref(job.ParentID) != "":

@@ -52,7 +52,7 @@ func (d *Deployer) WithSecrets(ctx context.Context, heads []*record.Release, lin
 				away[j.Target] = true
 				continue
 			}
-			clients[j.Target] = c
+			clients[j.Target] = c.Clients()
 		}
 		out = append(out, j)
 	}

@@ -141,7 +141,7 @@ func (d *Deployer) findShared(ctx context.Context, p *Plan) error {
 
 // namesIn returns the names that the newest release of a record leaves claimed,
 // by job ID.
-func (d *Deployer) namesIn(ctx context.Context, releases *record.Releases) (*record.Release, map[string][]claimedName, error) {
+func (d *Deployer) namesIn(ctx context.Context, releases Reader) (*record.Release, map[string][]claimedName, error) {
 	head, err := releases.Last(ctx)
 	if err != nil || head == nil {
 		return head, nil, cmp.Or(err, record.ErrNoRelease)
@@ -151,8 +151,7 @@ func (d *Deployer) namesIn(ctx context.Context, releases *record.Releases) (*rec
 		return nil, nil, err
 	}
 	lines = slices.DeleteFunc(lines, func(l record.Service) bool { return !l.Leftover().Runs })
-	other := Deployer{Releases: releases}
-	specs, err := other.specs(ctx, lines, func(l record.Service) []string { return []string{l.Leftover().Digest} })
+	specs, err := readSpecs(ctx, releases, lines, func(l record.Service) []string { return []string{l.Leftover().Digest} })
 	if err != nil {
 		return nil, nil, err
 	}

@@ -255,12 +255,9 @@ func (d *Deployer) findOwners(ctx context.Context, p *Plan, suspects []suspect) 
 	live := make([]record.LiveJob, len(suspects))
 	err := parallel.Each(len(suspects), 8, func(i int) error {
 		s := suspects[i]
-		job, _, err := p.clients[s.Target].Nomad.Jobs().Info(s.JobID, query(ctx, record.Service{Namespace: s.key.Namespace, Region: s.key.Region}))
-		switch {
-		case nomad.IsNotFound(err): // purged meanwhile
-			return nil
-		case err != nil:
-			return fmt.Errorf("reading job %q: %w", s.JobID, err)
+		job, err := p.clusters[s.Target].Job(ctx, record.Service{JobID: s.JobID, Namespace: s.key.Namespace, Region: s.key.Region})
+		if err != nil || job == nil { // nil: purged meanwhile
+			return err
 		}
 		suspects[i].created = nomad.Deref(job.CreateIndex)
 		live[i] = record.LiveJob{Cluster: p.clusterOf(s.Target), Region: nomad.Deref(job.Region), Namespace: nomad.Deref(job.Namespace), ID: s.JobID, Index: s.index}
@@ -289,7 +286,7 @@ func (d *Deployer) findOwners(ctx context.Context, p *Plan, suspects []suspect) 
 				at, there = append(at, i), append(there, j)
 			}
 		}
-		owners, err := record.OpenReleases(p.clients[target].Nomad, d.Releases.Stack(), d.Releases.Environment()).Owners(ctx, there)
+		owners, err := p.clusters[target].Owners(ctx, d.Releases.Stack(), d.Releases.Environment(), there)
 		if err != nil {
 			return err
 		}

@@ -99,7 +99,7 @@ type Plan struct {
 	lines     []record.Service // of last
 	runs      []record.Service // what runs: lines or, of an open release, its own
 	specs     map[string]record.Packed
-	clients   map[string]rollout.Clients
+	clusters  map[string]Cluster
 	defaults  map[string]nomad.Defaults // of each target
 	moved     map[jobKey]bool           // jobs that the record has under another target's name, by both names
 	forgotten []record.Service          // see Request.Forget
@@ -120,7 +120,7 @@ type Part struct {
 	Wave   int // index into the request's waves
 	Target string
 	Jobs   []render.Job // as they were asked for
-	Plan   *rollout.Plan
+	Plan   Rollout
 
 	changes []rollout.Change // of Jobs, one each
 	stops   []rollout.Change
@@ -172,8 +172,8 @@ func renamed(stop Change, others []Change) string {
 }
 
 // Rollouts are the plans of all targets and waves.
-func (p *Plan) Rollouts() []*rollout.Plan {
-	var out []*rollout.Plan
+func (p *Plan) Rollouts() []Rollout {
+	var out []Rollout
 	for _, part := range p.Parts {
 		out = append(out, part.Plan)
 	}
@@ -213,7 +213,7 @@ func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 	if req.Kind == KindDestroy {
 		return d.planDestroy(ctx, req)
 	}
-	p := &Plan{stack: d.Releases.Stack(), env: d.Releases.Environment(), req: req, specs: map[string]record.Packed{}, clients: map[string]rollout.Clients{}}
+	p := &Plan{stack: d.Releases.Stack(), env: d.Releases.Environment(), req: req, specs: map[string]record.Packed{}, clusters: map[string]Cluster{}}
 	var err error
 	if p.last, err = d.latest(ctx, req.TakeOver); err != nil {
 		return nil, err
@@ -356,10 +356,13 @@ func (d *Deployer) dial(ctx context.Context, p *Plan) error {
 			return nil
 		}
 		c, err := d.Dial(ctx, t, needConsul[t.Name])
+		if err != nil {
+			return err
+		}
 		mu.Lock()
 		defer mu.Unlock()
 		p.dialled(t, c)
-		return err
+		return nil
 	})
 }
 
@@ -404,7 +407,7 @@ func (d *Deployer) prepare(ctx context.Context, p *Plan) error {
 			part.run.done(part.Target, s, res)
 		}
 		var err error
-		if part.Plan, err = rollout.Prepare(ctx, p.clients[part.Target], part.Jobs, opts); err != nil {
+		if part.Plan, err = p.clusters[part.Target].Prepare(ctx, part.Jobs, opts); err != nil {
 			return err
 		}
 		changes := part.Plan.Changes()
@@ -451,16 +454,16 @@ func (p *Plan) knows(targets []*stack.Target) {
 	}
 }
 
-// dialled keeps the clients of a target.
-func (p *Plan) dialled(t *stack.Target, c rollout.Clients) {
-	p.clients[t.Name] = c
+// dialled keeps the cluster of a target.
+func (p *Plan) dialled(t *stack.Target, c Cluster) {
+	p.clusters[t.Name] = c
 	p.resolves(t, c)
 }
 
 // resolves notes what the clients of a target know of its region and namespace.
-func (p *Plan) resolves(t *stack.Target, c rollout.Clients) {
-	if c.Defaults != (nomad.Defaults{}) {
-		p.defaults[t.Name] = c.Defaults
+func (p *Plan) resolves(t *stack.Target, c Cluster) {
+	if known := c.Clients().Defaults; known != (nomad.Defaults{}) {
+		p.defaults[t.Name] = known
 	}
 }
 

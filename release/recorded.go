@@ -28,12 +28,12 @@ type Recorded struct {
 // keeps the job specs that it has read, which never change. It is for one
 // goroutine at a time.
 type Inventory struct {
-	releases *record.Releases
+	releases Reader
 	specs    map[string]render.Job // by digest
 }
 
 // NewInventory makes no request.
-func NewInventory(releases *record.Releases) *Inventory {
+func NewInventory(releases Reader) *Inventory {
 	return &Inventory{releases: releases, specs: map[string]render.Job{}}
 }
 
@@ -114,7 +114,7 @@ func isExpected(h *record.Release, l record.Service) (runs bool, digest string) 
 // Checks returns the checks of the stack as a release recorded them. It reports
 // false for a stack without checks, and for a release that an older drover made or
 // tidied.
-func Checks(ctx context.Context, releases *record.Releases, head *record.Release) ([]*stack.Check, bool, error) {
+func Checks(ctx context.Context, releases Reader, head *record.Release) ([]*stack.Check, bool, error) {
 	if head.Checks == "" {
 		return nil, false, nil
 	}

@@ -12,8 +12,8 @@ import (
 // prepareEach plans jobs, without those that Nomad refuses: one of them must not
 // keep the others from going back. It returns the plan, nil if there is none to
 // make, and what was said of each job that is left out.
-func (r *run) prepareEach(ctx context.Context, jobs []render.Job, prepare func(context.Context, []render.Job) (*rollout.Plan, error)) (*rollout.Plan, []error, error) {
-	var plan *rollout.Plan
+func (r *run) prepareEach(ctx context.Context, jobs []render.Job, prepare func(context.Context, []render.Job) (Rollout, error)) (Rollout, []error, error) {
+	var plan Rollout
 	refused := make([]error, len(jobs))
 	failures := 0
 	err := r.persist(ctx, func(ctx context.Context) (err error) {

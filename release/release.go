@@ -37,9 +37,9 @@ const (
 
 // Deployer makes releases of one stack in one environment.
 type Deployer struct {
-	Releases *record.Releases
-	// Dial makes the clients of a target.
-	Dial func(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error)
+	Releases Store
+	Dial     Dialer
+	Hold     Gate // rollout.Hold when nil
 
 	Holder   record.Holder // of the lock
 	LockWait time.Duration // how long to wait for the lock; not at all when 0
@@ -48,7 +48,7 @@ type Deployer struct {
 	Drover   string        // version, for the record
 
 	// Secrets are those of the stack; nil where jobs get none.
-	Secrets *record.Secrets
+	Secrets SecretStore
 
 	// Secret reads an item of the stack's secrets, for the probes of gates.
 	Secret func(ctx context.Context, item string) (string, error)
@@ -233,7 +233,7 @@ func newOwner() string {
 
 // lock takes the stack's lock; waited says that somebody else had it.
 func (d *Deployer) lock(ctx context.Context, wait time.Duration) (l *lock, waited bool, err error) {
-	var lease *record.Lease
+	var lease Lease
 	err = rollout.Retry(ctx, d.Rollout.Silence, func(ctx context.Context) (err error) {
 		lease, err = d.Releases.Lock(ctx, d.Holder, wait, func(h record.Holder) {
 			waited = true
@@ -252,7 +252,7 @@ func (d *Deployer) lock(ctx context.Context, wait time.Duration) (l *lock, waite
 type lock struct {
 	d     *Deployer
 	mu    sync.Mutex
-	lease *record.Lease
+	lease Lease
 }
 
 // held says, directly before something is submitted, that the lock is ours.
@@ -268,7 +268,7 @@ func (l *lock) held(ctx context.Context) error {
 	}
 	end := time.Now().Add(cmp.Or(l.d.Rollout.Silence, rollout.DefaultSilence))
 	for {
-		lease, err := l.lease.Again(ctx)
+		lease, err := l.lease.Renew(ctx)
 		if err != nil {
 			lease, err = l.d.Releases.Lock(ctx, l.d.Holder, 3*time.Second, nil)
 		}
@@ -308,14 +308,6 @@ func clean(job *api.Job) *api.Job {
 	out.NomadTokenID, out.Status, out.StatusDescription, out.Stable, out.Version, out.SubmitTime = nil, nil, nil, nil, nil, nil
 	out.CreateIndex, out.ModifyIndex, out.JobModifyIndex, out.VersionTag = nil, nil, nil, nil
 	return &out
-}
-
-func query(ctx context.Context, s record.Service) *api.QueryOptions {
-	return (&api.QueryOptions{Namespace: s.Namespace, Region: s.Region}).WithContext(ctx)
-}
-
-func write(ctx context.Context, s record.Service) *api.WriteOptions {
-	return (&api.WriteOptions{Namespace: s.Namespace, Region: s.Region}).WithContext(ctx)
 }
 
 // line begins the journal's line of a job.

@@ -157,7 +157,7 @@ func (d *Deployer) retireTarget(ctx context.Context, p *Plan, t *stack.Target, l
 		}
 	}
 	if len(part.former) > 0 {
-		p.clients[t.Name] = c
+		p.clusters[t.Name] = c
 		p.Parts = append(p.Parts, part)
 	}
 	return nil
@@ -175,7 +175,7 @@ func (p *Plan) find(ctx context.Context, want identity) (*jobKey, error) {
 			if k.ID != want.id || k.Namespace != want.namespace {
 				continue
 			}
-			is, err := identify(ctx, p.clients[part.Target], p.req.Targets[i], line(j))
+			is, err := identify(ctx, p.clusters[part.Target], p.req.Targets[i], line(j))
 			if err != nil {
 				return nil, err
 			}
@@ -189,13 +189,10 @@ func (p *Plan) find(ctx context.Context, want identity) (*jobKey, error) {
 
 // identify asks Nomad where a job is, whose record may leave that to the
 // client (GET /v1/job/:id); nil when it is not there.
-func identify(ctx context.Context, c rollout.Clients, t *stack.Target, l record.Service) (*identity, error) {
-	job, _, err := c.Nomad.Jobs().Info(l.JobID, query(ctx, l))
-	switch {
-	case nomad.IsNotFound(err):
-		return nil, nil
-	case err != nil:
-		return nil, fmt.Errorf("reading job %q: %w", l.JobID, err)
+func identify(ctx context.Context, c Cluster, t *stack.Target, l record.Service) (*identity, error) {
+	job, err := c.Job(ctx, l)
+	if err != nil || job == nil {
+		return nil, err
 	}
 	return &identity{cluster(t), nomad.Deref(job.Region), nomad.Deref(job.Namespace), l.JobID}, nil
 }

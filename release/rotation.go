@@ -16,7 +16,7 @@ import (
 // Rotation finds out which jobs read a secret and what a new value does to
 // their tasks.
 type Rotation struct {
-	releases *record.Releases
+	releases Reader
 	clients  map[string]rollout.Clients
 	rendered []render.Job
 	lines    []record.Service // of jobs that run and read secrets
@@ -25,7 +25,7 @@ type Rotation struct {
 // NewRotation reads the newest release. rendered are the jobs of the stack's
 // files, which may be another version than the one that runs. Jobs of targets
 // without a client are left out.
-func NewRotation(ctx context.Context, releases *record.Releases, clients map[string]rollout.Clients, rendered []render.Job) (*Rotation, error) {
+func NewRotation(ctx context.Context, releases Reader, clients map[string]rollout.Clients, rendered []render.Job) (*Rotation, error) {
 	r := &Rotation{releases: releases, clients: clients, rendered: rendered}
 	last, err := releases.Last(ctx)
 	if err != nil || last == nil {
@@ -130,9 +130,9 @@ func (r *Rotation) Effects(ctx context.Context, jobIDs, items []string) ([]Effec
 		if err != nil {
 			return nil, err
 		}
-		allocs, _, err := r.clients[l.Target].Nomad.Jobs().Allocations(l.JobID, false, query(ctx, l))
+		allocs, _, err := OnNomad(r.clients[l.Target]).Allocations(ctx, l, 0)
 		if err != nil {
-			return nil, fmt.Errorf("reading the allocations of job %q: %w", l.JobID, err)
+			return nil, err
 		}
 		out = append(out, effectsOf(ofLine(j, l, nil), allocs, items)...)
 	}

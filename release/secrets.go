@@ -2,7 +2,6 @@ package release
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
@@ -29,15 +28,11 @@ import (
 
 // secretsOf returns the secrets of the stack, which reach the jobs by the clients
 // of their targets; nil where there are none.
-func (d *Deployer) secretsOf(p *Plan) *record.Secrets {
+func (d *Deployer) secretsOf(p *Plan) SecretStore {
 	if d.Secrets == nil || p.withoutSecrets {
 		return nil
 	}
-	clients := map[string]*api.Client{}
-	for name, c := range p.clients {
-		clients[name] = c.Nomad
-	}
-	return d.Secrets.At(clients)
+	return d.Secrets.Reach(p.clusters)
 }
 
 // previewSecrets finds out what the release would change in secrets. A
@@ -93,7 +88,7 @@ func (p *Plan) prunedReaders() []render.Job {
 	}
 	var out []render.Job
 	for _, l := range p.lines {
-		if _, reached := p.clients[l.Target]; reached && l.Step == record.StepPruned && len(secretsLeft(l)) > 0 && !planned[p.key(l)] {
+		if _, reached := p.clusters[l.Target]; reached && l.Step == record.StepPruned && len(secretsLeft(l)) > 0 && !planned[p.key(l)] {
 			out = append(out, named(l))
 		}
 	}
@@ -249,11 +244,11 @@ func (r *run) restartsOf(ctx context.Context, l record.Service) (restarts, error
 	}
 	var allocs []*api.AllocationListStub
 	err = r.persist(ctx, func(ctx context.Context) error {
-		allocs, _, err = r.plan.clients[l.Target].Nomad.Jobs().Allocations(l.JobID, false, query(ctx, l))
+		allocs, _, err = r.plan.clusters[l.Target].Allocations(ctx, l, 0)
 		return err
 	})
 	if err != nil {
-		return out, fmt.Errorf("reading the allocations of job %q: %w", l.JobID, err)
+		return out, err
 	}
 	for _, read := range render.SecretReads(j.Job) {
 		kind, _ := templateEffect(read.Template)
@@ -299,9 +294,7 @@ func (r *run) awaitRestarts(ctx context.Context, l record.Service, re restarts) 
 	defer cancel()
 	var index uint64
 	for ctx.Err() == nil {
-		q := query(ctx, l)
-		q.WaitIndex = index
-		allocs, meta, err := r.plan.clients[l.Target].Nomad.Jobs().Allocations(l.JobID, false, q)
+		allocs, seen, err := r.plan.clusters[l.Target].Allocations(ctx, l, index)
 		if err != nil {
 			index = 0
 			timer := time.NewTimer(time.Second)
@@ -312,7 +305,7 @@ func (r *run) awaitRestarts(ctx context.Context, l record.Service, re restarts) 
 			}
 			continue
 		}
-		index = meta.LastIndex
+		index = seen
 		if re.done(allocs) {
 			return
 		}

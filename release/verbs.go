@@ -140,14 +140,14 @@ func (r *run) take(ctx context.Context, back bool, may func(*record.Release) err
 	if err != nil {
 		return err
 	}
-	p := &Plan{specs: map[string]record.Packed{}, clients: map[string]rollout.Clients{}}
+	p := &Plan{specs: map[string]record.Packed{}, clusters: map[string]Cluster{}}
 	if p.req, err = requestOf(last); err != nil {
 		return err
 	}
 	p.knows(p.req.Targets)
 	r.plan = p
 	// Whatever of it uses Consul, in any version, is followed there.
-	specs, err := d.specs(ctx, lines, func(l record.Service) []string { return []string{l.Spec, l.Before} })
+	specs, err := readSpecs(ctx, d.Releases, lines, func(l record.Service) []string { return []string{l.Spec, l.Before} })
 	if err != nil {
 		return err
 	}
@@ -165,7 +165,10 @@ func (r *run) take(ctx context.Context, back bool, may func(*record.Release) err
 		if err != nil && ctx.Err() != nil {
 			return err
 		}
-		if p.dialled(t, c); err != nil {
+		if c != nil { // also one that cannot be reached: its jobs are in no other cluster
+			p.dialled(t, c)
+		}
+		if err != nil {
 			p.away[t.Name] = err
 		}
 	}
@@ -198,8 +201,8 @@ func requestOf(h *record.Release) (Request, error) {
 	return req, nil
 }
 
-// specs reads the job specs that lines name, each once.
-func (d *Deployer) specs(ctx context.Context, lines []record.Service, of func(record.Service) []string) (map[string]render.Job, error) {
+// readSpecs reads the job specs that lines name, each once.
+func readSpecs(ctx context.Context, releases Reader, lines []record.Service, of func(record.Service) []string) (map[string]render.Job, error) {
 	out := map[string]render.Job{}
 	var digests []string
 	for _, l := range lines {
@@ -213,7 +216,7 @@ func (d *Deployer) specs(ctx context.Context, lines []record.Service, of func(re
 	digests = slices.Compact(digests)
 	var mu sync.Mutex
 	err := parallel.Each(len(digests), 8, func(i int) error {
-		j, err := readSpec(ctx, d.Releases, digests[i])
+		j, err := readSpec(ctx, releases, digests[i])
 		mu.Lock()
 		defer mu.Unlock()
 		out[digests[i]] = j
@@ -277,20 +280,20 @@ func (r *run) wentBack(ctx context.Context, l record.Service) bool {
 	case l.Step == record.StepSubmitted:
 		return true
 	}
-	c := r.plan.clients[l.Target]
-	job, _, err := c.Nomad.Jobs().Info(l.JobID, query(ctx, l))
-	if err != nil || nomad.Deref(job.Stop) || nomad.Deref(job.JobModifyIndex) == l.Planned {
+	c := r.plan.clusters[l.Target]
+	job, err := c.Job(ctx, l)
+	if err != nil || job == nil || nomad.Deref(job.Stop) || nomad.Deref(job.JobModifyIndex) == l.Planned {
 		return false
 	}
-	scaled, err := rollout.Rescaled(ctx, c, job, l.Planned)
+	scaled, err := c.Rescaled(ctx, job, l.Planned)
 	return err == nil && !scaled
 }
 
 // arrived notes that the registration of a job that was being submitted has
 // reached Nomad.
 func (r *run) arrived(ctx context.Context, i int, l record.Service) {
-	job, _, err := r.plan.clients[l.Target].Nomad.Jobs().Info(l.JobID, query(ctx, l))
-	if err == nil {
+	job, err := r.plan.clusters[l.Target].Job(ctx, l)
+	if err == nil && job != nil {
 		r.journal.Note(i, func(l *record.Service) { l.Step, l.Index = record.StepSubmitted, nomad.Deref(job.JobModifyIndex) })
 	}
 }
@@ -300,7 +303,7 @@ func (r *run) rebuild(ctx context.Context) error {
 	lines := r.journal.Services()
 	var specs map[string]render.Job
 	err := r.persist(ctx, func(ctx context.Context) (err error) {
-		specs, err = r.d.specs(ctx, lines, func(l record.Service) []string { return []string{l.Spec} })
+		specs, err = readSpecs(ctx, r.d.Releases, lines, func(l record.Service) []string { return []string{l.Spec} })
 		return err
 	})
 	if err != nil {
@@ -340,21 +343,21 @@ func (r *run) promote(ctx context.Context) error {
 	}
 	return parallel.Each(len(lines), 8, func(i int) error {
 		l := lines[i]
-		c := r.plan.clients[l.Target].Nomad
+		c := r.plan.clusters[l.Target]
 		var list []*api.Deployment
 		err := r.persist(ctx, func(ctx context.Context) (err error) {
-			list, _, err = c.Jobs().Deployments(l.JobID, false, query(ctx, l))
+			list, err = c.Deployments(ctx, l)
 			return err
 		})
 		if err != nil {
-			return fmt.Errorf("reading the deployments of job %q: %w", l.JobID, err)
+			return err
 		}
 		for _, dep := range list {
 			if dep.JobSpecModifyIndex != l.Index || dep.Status != "running" {
 				continue
 			}
-			if _, _, err := c.Deployments().PromoteAll(dep.ID, write(ctx, l)); err != nil {
-				return fmt.Errorf("promoting job %q: %w", l.JobID, err)
+			if err := c.Promote(ctx, l, dep.ID); err != nil {
+				return err
 			}
 		}
 		return nil
@@ -391,7 +394,7 @@ func (d *Deployer) Rollback(ctx context.Context, number int) (Request, error) {
 		return req, err
 	}
 	lines = slices.DeleteFunc(lines, func(l record.Service) bool { return l.Spec == "" })
-	specs, err := d.specs(ctx, lines, func(l record.Service) []string { return []string{l.Spec} })
+	specs, err := readSpecs(ctx, d.Releases, lines, func(l record.Service) []string { return []string{l.Spec} })
 	if err != nil {
 		return req, err
 	}
@@ -484,14 +487,14 @@ func (d *Deployer) halt(ctx context.Context, h *record.Release, lines []record.S
 		}
 		return parallel.Each(len(here), 8, func(i int) error {
 			l := here[i]
-			list, _, err := c.Nomad.Jobs().Deployments(l.JobID, false, query(ctx, l))
+			list, err := c.Deployments(ctx, l)
 			if err != nil {
-				return fmt.Errorf("reading the deployments of job %q: %w", l.JobID, err)
+				return err
 			}
 			for _, dep := range list {
 				if dep.JobSpecModifyIndex == l.Index && (pause && dep.Status == "running" || !pause && dep.Status == "paused") {
-					if _, _, err := c.Nomad.Deployments().Pause(dep.ID, pause, write(ctx, l)); err != nil {
-						return fmt.Errorf("pausing job %q: %w", l.JobID, err)
+					if err := c.Pause(ctx, l, dep.ID, pause); err != nil {
+						return err
 					}
 				}
 			}

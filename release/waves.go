@@ -198,14 +198,18 @@ func (r *run) gate(ctx context.Context, i int, parts []*Part) *Halt {
 		if len(p.Jobs) == 0 {
 			continue // a target that is left
 		}
-		parties = append(parties, rollout.Party{Target: p.Target, Clients: r.plan.clients[p.Target], Jobs: p.Plan.Watched()})
+		parties = append(parties, rollout.Party{Target: p.Target, Clients: r.plan.clusters[p.Target].Clients(), Jobs: p.Plan.Watched()})
 		targets = append(targets, p.Target)
 	}
 	o.Env = []string{
 		"DROVER_STACK=" + r.head.Stack, "DROVER_ENVIRONMENT=" + r.head.Environment, fmt.Sprintf("DROVER_RELEASE=%d", r.head.Number),
 		"DROVER_WAVE=" + w.Name, "DROVER_TARGETS=" + strings.Join(targets, ","),
 	}
-	res, err := rollout.Hold(ctx, parties, o, func(p rollout.GateProgress) {
+	hold := r.d.Hold
+	if hold == nil {
+		hold = rollout.Hold
+	}
+	res, err := hold(ctx, parties, o, func(p rollout.GateProgress) {
 		r.d.emit(Event{Event: rollout.Event{Kind: EventGate, Waiting: p.Waiting}, Wave: w.Name, Number: r.head.Number, Until: p.Until})
 	})
 	switch {

@@ -347,34 +347,3 @@ func testPlanTrouble(t *testing.T, c Clients) {
 		t.Errorf("%+v", changes[1])
 	}
 }
-
-// A saved plan is applied as it is, or names what moved.
-func testSavedPlan(t *testing.T, c Clients) {
-	p := prefix(t)
-	a, b, gone := p+"a", p+"b", p+"gone"
-	cleanUp(t, c, a, b, gone)
-	deploy(t, c, Options{}, service(asks(a, "a")), service(asks(gone, "a")))
-	opts := Options{Former: []Former{{Service: gone, JobID: gone}}}
-	f := save(t, c, opts, service(asks(a, "b")), service(asks(b, "b"), a))
-	check := func() error {
-		t.Helper()
-		now, err := Prepare(t.Context(), c, f.Jobs(), opts)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return f.Check([]*Plan{now})
-	}
-	if err := check(); err != nil {
-		t.Errorf("nothing moved: %v", err)
-	}
-	deploy(t, c, Options{}, service(asks(a, "x")), service(asks(b, "x")))
-	if _, _, err := c.Nomad.Jobs().Deregister(gone, true, nil); err != nil {
-		t.Fatal(err)
-	}
-	err := check()
-	var moved *Moved
-	if !errors.As(err, &moved) || len(moved.What) != 3 || !strings.Contains(moved.What[0], a+`" was changed`) ||
-		!strings.Contains(moved.What[1], b+`" was not there`) || !strings.Contains(moved.What[2], gone+`", to be stopped, is not there any more`) {
-		t.Errorf("%v", err)
-	}
-}

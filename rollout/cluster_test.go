@@ -81,7 +81,6 @@ func TestOnCluster(t *testing.T) {
 		{"ScaledIsOurs", testScaledIsOurs},
 		{"Former", testFormer},
 		{"PlanTrouble", testPlanTrouble},
-		{"SavedPlan", testSavedPlan},
 		{"PortLabelOfNoPort", testPortLabelOfNoPort},
 		{"ServiceWithoutChecks", testServiceWithoutChecks},
 		{"NodeCheckWarning", testNodeCheckWarning},

@@ -76,7 +76,7 @@ at all when anything in the cluster has moved since.`,
 				sayProcessValues(streams.Err, s.ProcessValues)
 			}
 			main, seen := s, map[string]bool{}
-			do := func(s *stack.Stack, jobs []render.Job, saved *rollout.Saved, checkOnly bool) (int, error) {
+			do := func(s *stack.Stack, jobs []render.Job, saved *release.Saved, checkOnly bool) (int, error) {
 				values, err := valuesOf(s)
 				if err != nil {
 					return 0, err
@@ -91,7 +91,7 @@ at all when anything in the cluster has moved since.`,
 				req.Prune = rel.prune || saved != nil // which was looked at
 				return deployStackAs(cmd, streams, s, req, saved, rel, createVolumes, checkOnly, seen)
 			}
-			run := func(s *stack.Stack, jobs []render.Job, saved *rollout.Saved) (int, error) {
+			run := func(s *stack.Stack, jobs []render.Job, saved *release.Saved) (int, error) {
 				return do(s, jobs, saved, false)
 			}
 			check := func() error {
@@ -135,7 +135,7 @@ func valuesOf(s *stack.Stack) (json.RawMessage, error) {
 
 // deployStackAs returns the number of the release, 0 when none was needed. With
 // checkOnly it does everything up to the first write, and prints nothing.
-func deployStackAs(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request, saved *rollout.Saved, rel releaseFlags, createVolumes, checkOnly bool, seen map[string]bool) (int, error) {
+func deployStackAs(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.Request, saved *release.Saved, rel releaseFlags, createVolumes, checkOnly bool, seen map[string]bool) (int, error) {
 	ctx, jobs := cmd.Context(), req.Jobs
 	targets, err := connectTargets(ctx, s, jobs, true)
 	if err != nil {
@@ -178,12 +178,12 @@ func deployStackAs(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.
 
 	// Everything is asked before anything is written.
 	d := rel.deployer(cmd, home, s.Name, s.Environment)
-	d.Dial = func(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error) {
+	d.Dial = release.DialNomad(func(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error) {
 		if c, ok := targets[t.Name]; ok {
 			return c, nil
 		}
 		return rollout.Dial(ctx, t, needConsul)
-	}
+	})
 	d.Approve = asker(streams, rel.format)
 	hide := func(text string) string { return text }
 	d.Rollout.Redact = func(text string) string { return hide(text) }
@@ -203,7 +203,7 @@ func deployStackAs(cmd *cobra.Command, streams *IO, s *stack.Stack, req release.
 			return nil
 		}
 		// A recreation that the plan showed is agreed to.
-		return cmp.Or(saved.Check(p.Rollouts()), checkSecrets(saved.Secrets, p.Secrets()))
+		return cmp.Or(saved.Check(p), checkSecrets(saved.Secrets, p.Secrets()))
 	}
 	if checkOnly {
 		p, err := d.Plan(ctx, req)

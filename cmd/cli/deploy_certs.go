@@ -19,6 +19,7 @@ import (
 	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/jobs"
 	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
@@ -44,7 +45,7 @@ func (c *deployCerts) register(cmd *cobra.Command) {
 
 // deployStack deploys one of the stacks that ship, and returns the number of the
 // release, 0 when none was needed.
-type deployStack func(*stack.Stack, []render.Job, *rollout.Saved) (int, error)
+type deployStack func(*stack.Stack, []render.Job, *release.Saved) (int, error)
 
 // before does everything up to where the certificates are served. part says
 // that rendered is not all of the stack. One that

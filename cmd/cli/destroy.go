@@ -66,7 +66,7 @@ be deleted by drover.`,
 				return err
 			}
 			d := &release.Deployer{
-				Releases: releases, Dial: rollout.Dial, Holder: record.Self(commandLine(cmd), os.Getenv), Drover: Version,
+				Releases: release.InNomad(releases), Dial: release.DialNomad(rollout.Dial), Holder: record.Self(commandLine(cmd), os.Getenv), Drover: Version,
 				Rollout: rollout.Options{Timeout: timeout},
 			}
 			return o.destroy(cmd.Context(), streams, clients, d)

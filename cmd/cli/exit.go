@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/deploy"
+	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/rollout"
 )
 
@@ -66,7 +67,7 @@ func exitCode(err error) int {
 		usage  errUsage
 		diags  hcl.Diagnostics
 		refuse errRefused
-		moved  *rollout.Moved
+		moved  *release.Moved
 		wrong  *deploy.InvalidError
 	)
 	switch {

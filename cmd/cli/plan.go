@@ -80,7 +80,7 @@ or refuses and names what moved. With --detailed-exitcode the command ends with
 				if err != nil {
 					return fmt.Errorf("encoding the changes of secrets: %w", err)
 				}
-				text, err := rollout.Save(p.plan.Rollouts(), s, jobs, flags.partial(), p.address, Version, secrets)
+				text, err := release.Save(p.plan, s, jobs, flags.partial(), p.address, Version, secrets)
 				if err != nil {
 					return err
 				}
@@ -175,12 +175,12 @@ func preparePlan(cmd *cobra.Command, s *stack.Stack, jobs []render.Job, partial 
 		return nil, err
 	}
 	d := (&releaseFlags{}).deployer(cmd, clients, s.Name, s.Environment)
-	d.Dial = func(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error) {
+	d.Dial = release.DialNomad(func(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error) {
 		if t.Name == "" {
 			return clients, nil
 		}
 		return rollout.Dial(ctx, t, needConsul)
-	}
+	})
 	hidden := false
 	if len(s.Secrets) > 0 {
 		d.Rollout.Redact, err = record.OpenSecrets(clients.Nomad, s.Name, s.Environment, nil).Redactor(ctx)
@@ -192,7 +192,7 @@ func preparePlan(cmd *cobra.Command, s *stack.Stack, jobs []render.Job, partial 
 		}
 	}
 	p := &planned{stack: s, address: clients.Nomad.Address(), hidden: hidden}
-	if p.inputs, err = rollout.Digest(jobs); err != nil {
+	if p.inputs, err = release.Digest(jobs); err != nil {
 		return nil, err
 	}
 	req := release.RequestFor(s, jobs, nil)

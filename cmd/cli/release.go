@@ -126,13 +126,13 @@ func (f *releaseFlags) check() error {
 // cluster.
 func (f *releaseFlags) deployer(cmd *cobra.Command, clients rollout.Clients, name, env string) *release.Deployer {
 	return &release.Deployer{
-		Releases:     record.OpenReleases(clients.Nomad, name, env),
-		Dial:         rollout.Dial,
+		Releases:     release.InNomad(record.OpenReleases(clients.Nomad, name, env)),
+		Dial:         release.DialNomad(rollout.Dial),
 		Holder:       record.Self(commandLine(cmd), os.Getenv),
 		ApprovalWait: f.approval,
 		LockWait:     f.lockWait, Timeout: f.timeout, Keep: f.keep, Drover: Version,
 		Rollout: f.rollout,
-		Secrets: record.OpenSecrets(clients.Nomad, name, env, nil),
+		Secrets: release.SecretsInNomad(record.OpenSecrets(clients.Nomad, name, env, nil)),
 		Secret: func(ctx context.Context, item string) (string, error) {
 			v, err := record.OpenSecrets(clients.Nomad, name, env, nil).Item(ctx, item)
 			return v.Reveal(), err

@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
@@ -18,7 +19,7 @@ import (
 
 // savedPlan reads the file that arg names when that is a saved plan, and
 // returns nil when it is not.
-func (f *stackFlags) savedPlan(cmd *cobra.Command, arg string) (*rollout.Saved, error) {
+func (f *stackFlags) savedPlan(cmd *cobra.Command, arg string) (*release.Saved, error) {
 	info, err := os.Stat(arg)
 	if err != nil || !info.Mode().IsRegular() {
 		return nil, nil //nolint:nilerr // then it is a stack, or a mistake that load tells
@@ -27,10 +28,10 @@ func (f *stackFlags) savedPlan(cmd *cobra.Command, arg string) (*rollout.Saved, 
 	if err != nil {
 		return nil, fmt.Errorf("reading %s: %w", arg, err)
 	}
-	if !rollout.IsSaved(text) {
+	if !release.IsSaved(text) {
 		return nil, nil
 	}
-	saved, err := rollout.ReadSaved(text)
+	saved, err := release.ReadSaved(text)
 	if err != nil {
 		return nil, usagef("%s: %s", arg, err)
 	}
@@ -46,7 +47,7 @@ func (f *stackFlags) savedPlan(cmd *cobra.Command, arg string) (*rollout.Saved, 
 }
 
 // loadOrThaw is load, or what load was when the plan was saved.
-func (f *stackFlags) loadOrThaw(ctx context.Context, arg string, saved *rollout.Saved) (*stack.Stack, []render.Job, error) {
+func (f *stackFlags) loadOrThaw(ctx context.Context, arg string, saved *release.Saved) (*stack.Stack, []render.Job, error) {
 	if saved == nil {
 		return f.load(ctx, arg)
 	}
@@ -60,7 +61,7 @@ func (f *stackFlags) loadOrThaw(ctx context.Context, arg string, saved *rollout.
 	return s, saved.Jobs(), nil
 }
 
-// checkSecrets returns a *rollout.Moved when a deploy would renew, change or take
+// checkSecrets returns a *release.Moved when a deploy would renew, change or take
 // away secrets that a saved plan did not show. What it adds disturbs no task.
 func checkSecrets(saved json.RawMessage, now *record.SecretChanges) error {
 	if saved == nil || now == nil {
@@ -70,7 +71,7 @@ func checkSecrets(saved json.RawMessage, now *record.SecretChanges) error {
 	if err := json.Unmarshal(saved, then); err != nil {
 		return fmt.Errorf("reading the changes of secrets in the plan: %w", err)
 	}
-	var e rollout.Moved
+	var e release.Moved
 	for _, name := range now.Renewed {
 		if !slices.Contains(then.Renewed, name) {
 			e.What = append(e.What, fmt.Sprintf("certificate %s would be renewed now", name))
@@ -111,7 +112,7 @@ func usageOf(err error) error {
 }
 
 // scrubPlan rewrites a plan file in which an older drover wrote secrets in clear.
-func scrubPlan(path string, saved *rollout.Saved) error {
+func scrubPlan(path string, saved *release.Saved) error {
 	text, changed, err := saved.Scrub()
 	if err != nil || !changed {
 		return err

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/drover-nomad/drover/record"
-	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/release"
 )
 
 func TestCheckSecrets(t *testing.T) {
@@ -37,7 +37,7 @@ func TestCheckSecrets(t *testing.T) {
 				t.Fatal(err)
 			}
 			err = checkSecrets(saved, tt.now)
-			var moved *rollout.Moved
+			var moved *release.Moved
 			if errors.As(err, &moved) != tt.moved || err != nil && moved == nil {
 				t.Errorf("got %v, want an error: %v", err, tt.moved)
 			}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/schedule"
 	"github.com/drover-nomad/drover/stack"
@@ -376,7 +377,7 @@ func newScheduleFire(streams *IO) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			d.Dial, d.Emit = rollout.DialAt(home), view.event
+			d.Dial, d.Emit = release.DialNomad(rollout.DialAt(home)), view.event
 			run, err := schedule.Fire(ctx, d, store, args[1], os.Getenv("NOMAD_JOB_ID"), time.Now, loginErr)
 			view.close()
 			if err != nil {

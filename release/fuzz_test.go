@@ -1,4 +1,4 @@
-package rollout
+package release
 
 import (
 	"bytes"
@@ -7,6 +7,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -53,9 +54,9 @@ func FuzzSaved(f *testing.F) {
 		_, _ = stack.Thaw(read.Stack)
 		jobs := read.Jobs()
 		_, _ = Digest(jobs)
-		NeedsConsul(jobs)
+		rollout.NeedsConsul(jobs)
 		for _, j := range jobs {
-			specOf(j.Job)
+			rollout.WaitsForPromotion(j.Job)
 		}
 	})
 }

@@ -1,4 +1,4 @@
-package rollout
+package release
 
 import (
 	"bytes"
@@ -15,6 +15,7 @@ import (
 
 	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -46,11 +47,11 @@ type SavedStep struct {
 	DependsOn []string `json:"depends_on,omitempty"`
 	Secrets   []string `json:"secrets,omitempty"`
 	stack.Limits
-	File   string   `json:"file"`
-	HCL    string   `json:"hcl"`
-	Job    *api.Job `json:"job"` // as it is registered
-	Action Action   `json:"action"`
-	Index  uint64   `json:"job_modify_index"`
+	File   string         `json:"file"`
+	HCL    string         `json:"hcl"`
+	Job    *api.Job       `json:"job"` // as it is registered
+	Action rollout.Action `json:"action"`
+	Index  uint64         `json:"job_modify_index"`
 	// Counts is render.Job.Counts.
 	Counts map[string]int `json:"counts,omitempty"`
 }
@@ -78,10 +79,10 @@ func Digest(jobs []render.Job) (string, error) {
 	return hex.EncodeToString(h.Sum(nil)), nil
 }
 
-// Save freezes the plans, one for each target and wave, that were made of the
-// jobs of s. With partial these are not all of them. address is that of the
-// cluster, version that of drover. secrets is Saved.Secrets and may be nil.
-func Save(plans []*Plan, s *stack.Stack, jobs []render.Job, partial bool, address, version string, secrets json.RawMessage) ([]byte, error) {
+// Save freezes a plan of the jobs of s. With partial these are not all of them.
+// address is that of the cluster, version that of drover. secrets is Saved.Secrets
+// and may be nil.
+func Save(p *Plan, s *stack.Stack, jobs []render.Job, partial bool, address, version string, secrets json.RawMessage) ([]byte, error) {
 	out := Saved{Secrets: secrets, Layout: SavedLayout, Created: time.Now().UTC().Truncate(time.Second), Drover: version, Address: address, Partial: partial}
 	var err error
 	if out.Inputs, err = Digest(jobs); err != nil {
@@ -90,15 +91,16 @@ func Save(plans []*Plan, s *stack.Stack, jobs []render.Job, partial bool, addres
 	if out.Stack, err = stack.Freeze(s); err != nil {
 		return nil, err
 	}
-	for _, p := range plans {
-		for _, st := range p.steps {
+	for _, part := range p.Parts {
+		for i, j := range part.Plan.Jobs() {
+			c := part.changes[i]
 			out.Steps = append(out.Steps, SavedStep{
-				Service: st.Service, Target: st.Target, DependsOn: st.DependsOn, Secrets: st.Secrets, Limits: st.Limits, File: st.File, HCL: string(st.HCL),
-				Job: st.Job.Job, Action: st.action(), Index: st.plan.JobModifyIndex, Counts: st.askedCounts(),
+				Service: j.Service, Target: j.Target, DependsOn: j.DependsOn, Secrets: j.Secrets, Limits: j.Limits, File: j.File, HCL: string(j.HCL),
+				Job: j.Job, Action: c.Action, Index: c.Index, Counts: rollout.AskedCounts(part.Jobs[i]),
 			})
 		}
-		for _, f := range p.former {
-			out.Stops = append(out.Stops, SavedStop{f.Service, f.Target, f.JobID, f.Namespace, f.Region, f.index})
+		for _, c := range part.stops {
+			out.Stops = append(out.Stops, SavedStop{c.Service, part.Target, c.JobID, c.Namespace, c.Region, c.Index})
 		}
 	}
 	return out.encode()
@@ -218,12 +220,6 @@ func (e *Moved) Error() string {
 	return "since the plan was made:\n  " + strings.Join(e.What, "\n  ") + "\nnothing was done; plan again"
 }
 
-// savedJob identifies a job of a saved plan.
-type savedJob struct {
-	target string
-	nomad.JobID
-}
-
 func (s SavedStep) name() string {
 	return jobName(s.Target, *s.Job.ID, nomad.Deref(s.Job.Namespace), nomad.Deref(s.Job.Region))
 }
@@ -245,56 +241,52 @@ func jobName(target, id, namespace, region string) string {
 	return name
 }
 
-// Check compares a saved plan with the plans that were made of its jobs just
-// now, and returns *Moved if a deploy would do anything else than was shown.
-func (f *Saved) Check(now []*Plan) error {
+// Check compares a saved plan with the plan that was made of its jobs just now. It
+// returns a *Moved if a deploy would do anything else than was shown.
+func (f *Saved) Check(now *Plan) error {
 	var e Moved
 	say := func(format string, args ...any) { e.What = append(e.What, fmt.Sprintf(format, args...)) }
-	steps, stops := map[savedJob]*step{}, map[savedJob]Former{}
-	defaults := map[string]nomad.Defaults{}
-	for _, p := range now {
-		for _, s := range p.steps {
-			defaults[s.Target] = p.clients.Defaults
-			steps[savedJob{s.Target, p.clients.Defaults.Of(s.Job.Job)}] = s
+	steps, stops := map[jobKey]rollout.Change{}, map[jobKey]rollout.Change{}
+	for _, part := range now.Parts {
+		for _, c := range part.changes {
+			steps[now.changeKey(part.Target, c)] = c
 		}
-		for _, s := range p.former {
-			defaults[s.Target] = p.clients.Defaults
-			stops[savedJob{s.Target, p.clients.Defaults.JobID(s.Region, s.Namespace, s.JobID)}] = s
+		for _, c := range part.stops {
+			c.Target = part.Target
+			stops[now.changeKey(part.Target, c)] = c
 		}
 	}
 	for _, then := range f.Steps {
 		name := then.name()
-		s := steps[savedJob{then.Target, defaults[then.Target].Of(then.Job)}]
-		if s == nil {
-			say("%s is not planned any more", name)
-			continue
-		}
-		index := s.plan.JobModifyIndex
+		c, planned := steps[now.jobKey(then.Target, then.Job)]
 		switch {
-		case then.Index == 0 && index != 0:
+		case !planned:
+			say("%s is not planned any more", name)
+		case then.Index == 0 && c.Index != 0:
 			say("%s was not there; somebody created it", name)
-		case then.Index != 0 && index == 0:
+		case then.Index != 0 && c.Index == 0:
 			say("%s was there; somebody purged it", name)
-		case then.Index != index:
-			say("%s was changed (JobModifyIndex %d, the plan saw %d)", name, index, then.Index)
-		case then.Action != s.action():
-			say("%s: the plan was %q and would be %q now", name, then.Action, s.action())
+		case then.Index != c.Index:
+			say("%s was changed (JobModifyIndex %d, the plan saw %d)", name, c.Index, then.Index)
+		case then.Action != c.Action:
+			say("%s: the plan was %q and would be %q now", name, then.Action, c.Action)
 		}
 	}
 	for _, then := range f.Stops {
-		name, id := then.name(), savedJob{then.Target, defaults[then.Target].JobID(then.Region, then.Namespace, then.JobID)}
-		now, there := stops[id]
-		delete(stops, id)
+		name := then.name()
+		key := jobKey{then.Target, now.defaults[then.Target].JobID(then.Region, then.Namespace, then.JobID)}
+		c, there := stops[key]
+		delete(stops, key)
 		switch {
 		case !there:
 			say("%s, to be stopped, is not there any more", name)
-		case now.index != then.Index:
-			say("%s, to be stopped, was changed (JobModifyIndex %d, the plan saw %d)", name, now.index, then.Index)
+		case c.Index != then.Index:
+			say("%s, to be stopped, was changed (JobModifyIndex %d, the plan saw %d)", name, c.Index, then.Index)
 		}
 	}
 	var added []string
-	for _, s := range stops {
-		added = append(added, jobName(s.Target, s.JobID, s.Namespace, s.Region))
+	for _, c := range stops {
+		added = append(added, jobName(c.Target, c.JobID, c.Namespace, c.Region))
 	}
 	slices.Sort(added)
 	for _, name := range added {
