@@ -146,7 +146,7 @@ func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Sol
 				return o, nil, err
 			}
 			is.replaces = m.replaced(o, c)
-			// The CA does not count a replacement, and somebody may want many.
+			// The CA does not count a replacement, and an operator may force many.
 			wanted := o.Status.Forced && is.replaces != nil
 			if until, most := o.Status.held(set, is.replaces != nil, m.now()); !until.IsZero() && !wanted {
 				return o, nil, &HeldError{o.Spec.Name, until, most}
@@ -207,7 +207,7 @@ func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Sol
 				}
 			}
 		case isProblem(err, acme.ProblemTypeBadNonce) && nonces < maxNonces:
-			nonces++ // an order that was made is gone on with
+			nonces++ // the next attempt continues with the order, if there is one
 		case errors.Is(err, errOrderGone) && p != nil:
 			if o, err = m.dropPending(ctx, o); err != nil {
 				return o, nil, err
@@ -222,8 +222,8 @@ func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Sol
 	}
 }
 
-// isRefused says that the CA has looked and was not content: the order is of
-// no use any more. Before that, it can be gone on with.
+// isRefused reports whether the CA has validated a name and refused it: then the
+// order cannot be used again.
 func isRefused(err error) bool {
 	var p problemError
 	return errors.As(err, &p)
@@ -260,8 +260,8 @@ func (m *Manager) replaced(o *Object, c *ca) *x509.Certificate {
 	return leaf
 }
 
-// Revoke tells the CA that a certificate is not to be trusted any more. It is
-// not renewed afterwards, until somebody asks for it.
+// Revoke revokes a certificate at its CA (RFC 8555, 7.6). The manager does not
+// renew it afterwards unless Force is called.
 func (m *Manager) Revoke(ctx context.Context, name string, reason int) (*Object, error) {
 	o, err := m.c.Store.Get(ctx, name)
 	if err != nil {
@@ -304,13 +304,13 @@ func (m *Manager) Force(ctx context.Context, name string) (*Object, error) {
 	})
 }
 
-// Rollover gives the account a new key at every CA that knows it. It can be
-// repeated when it was interrupted: the new key is in the store before any
-// CA gets it, and which CA has it is written down as it happens.
+// Rollover gives the account a new key at every CA that knows it (RFC 8555,
+// 7.3.5). It can be repeated after an interruption: the new key is in the store
+// before any CA gets it, and the store records which CA has it.
 //
-// The edge answers for one key, so a CA that cannot be told keeps no other from
-// being used: the account there is given up, and a new one is registered when
-// it is needed. When no CA at all can be told, nothing is changed.
+// The edge answers for one key, so an unreachable CA must not delay the others:
+// its account is given up, and a new one is registered when it is needed. If no
+// CA is reachable, Rollover changes nothing.
 func (m *Manager) Rollover(ctx context.Context) (*Account, error) {
 	lease, err := m.c.Store.b.Lock(ctx, lockFolder+"/_account", m.c.LockTTL)
 	if err != nil {
@@ -319,7 +319,7 @@ func (m *Manager) Rollover(ctx context.Context) (*Account, error) {
 	defer func() { _ = lease.Release(context.WithoutCancel(ctx)) }()
 	a, err := m.c.Store.updateAccount(ctx, func(a *Account) error {
 		if a.nextKey.Reveal() != "" {
-			return nil // go on with an interrupted one
+			return nil // resume an interrupted rollover
 		}
 		key, err := pki.NewKey(pki.P256)
 		if err != nil {

@@ -1,13 +1,13 @@
 // Package acme gets certificates from ACME CAs and keeps them renewed.
 //
 // A [Store] holds one object per certificate: what it is for, its key and
-// chain, and how far its issuance is. A [Manager] compares what is wanted
-// with what is stored, and does what is missing: one manager at a time per
-// certificate, whichever holds its lock. Everything that must survive a
-// restart is in the store before the CA is asked for it.
+// chain, and how far its issuance is. A [Manager] compares the desired with the
+// stored certificates and issues those that are missing or due. Only the manager
+// that holds the lock of a certificate works on it. Everything that must survive
+// a restart is stored before the request to the CA.
 //
-// The package prints nothing. What happened comes as values, errors and
-// [Event]s; keys never show in any of them.
+// The package prints nothing. It returns values, errors and [Event]s; none of
+// them contains a key.
 package acme
 
 import (
@@ -201,7 +201,7 @@ type Status struct {
 	ClockSkew   time.Duration        `json:"clock_skew,omitempty"`
 	Leftovers   []Leftover           `json:"leftovers,omitempty"` // records still to be removed
 
-	Replacements []Ordered `json:"replacements,omitempty"` // as Orders, of those that replace a certificate and that nobody has asked for
+	Replacements []Ordered `json:"replacements,omitempty"` // as Orders, of those that replace a certificate and were not forced
 }
 
 // ARI is what the CA recommends about the renewal (RFC 9773). As long as it has
@@ -222,7 +222,7 @@ type Ordered struct {
 }
 
 // Pending is an order at the CA whose certificate is not stored yet. Its key
-// is stored with it, so that whoever goes on can use the order.
+// is stored with it, so that the next manager can use the order.
 type Pending struct {
 	Issuer    string    `json:"issuer"`
 	Directory string    `json:"directory"`

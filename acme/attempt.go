@@ -74,9 +74,9 @@ func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error)
 	return m.failed(ctx, o, errors.Join(errs...))
 }
 
-// UnsolvableError says that nothing here can show the CA what it wants to see.
-// The certificate is held: it counts as no attempt, and goes on as soon as
-// that has changed.
+// UnsolvableError means that no solver is configured for any challenge that the
+// CA offers. The certificate is held: no attempt is counted, and the issuance
+// continues as soon as there is a solver.
 type UnsolvableError struct {
 	Certificate string
 	Challenge   string
@@ -199,7 +199,8 @@ func (m *Manager) failed(ctx context.Context, o *Object, cause error) (*Object, 
 	return out, cause
 }
 
-// keepUnusable leaves what nobody should trust known for what it is.
+// keepUnusable returns now if it marks a certificate that must not be trusted,
+// and next otherwise.
 func keepUnusable(now, next Phase) Phase {
 	if now == Temporary || now == Revoked {
 		return now
@@ -242,7 +243,7 @@ func (m *Manager) keep(ctx context.Context, o *Object, issuer string, got *issue
 		st := &cur.Status
 		cur.Chain, cur.Key, cur.pendingKey = chain, key, record.Value{}
 		*st = Status{
-			Phase: Issued, Reason: "stored; nobody has looked yet whether it is served", Issuer: issuer, Directory: o.Status.Pending.Directory, CertURL: got.url,
+			Phase: Issued, Reason: "stored; not yet checked whether it is served", Issuer: issuer, Directory: o.Status.Pending.Directory, CertURL: got.url,
 			Serial: serialOf(got.leaf), NotBefore: got.leaf.NotBefore.UTC(), NotAfter: got.leaf.NotAfter.UTC(), IssuedAt: now,
 			ARI: got.ari, LastAttempt: now, Orders: counted(st.Orders, now), Replacements: counted(st.Replacements, now), Leftovers: st.Leftovers, ServedAs: st.ServedAs, ServedSeen: st.ServedSeen,
 		}
@@ -253,7 +254,7 @@ func (m *Manager) keep(ctx context.Context, o *Object, issuer string, got *issue
 		return nil
 	})
 	if err != nil {
-		return o, fmt.Errorf("storing certificate %s, which its CA keeps meanwhile: %w", o.Spec.Name, err)
+		return o, fmt.Errorf("cannot store certificate %s; the CA still has it and drover will fetch it again: %w", o.Spec.Name, err)
 	}
 	if out.Status.ClockSkew != 0 {
 		m.event(Event{Kind: "warning", Certificate: o.Spec.Name, Issuer: issuer,

@@ -26,11 +26,11 @@ func (i Items) MarshalJSON() ([]byte, error) { return []byte(`"` + i.String() + 
 
 // Errors of a Backend.
 var (
-	// ErrNotFound says that there is no object at a path.
+	// ErrNotFound means that there is no object at a path.
 	ErrNotFound = errors.New("there is no such object in the certificate store")
-	// ErrConflict says that somebody else wrote first.
-	ErrConflict = errors.New("somebody else changed it at the same time")
-	// ErrLocked says that somebody else holds a lock.
+	// ErrConflict means that another writer was first.
+	ErrConflict = errors.New("another process changed it at the same time")
+	// ErrLocked means that another process holds the lock.
 	ErrLocked = record.ErrLocked
 )
 
@@ -50,8 +50,8 @@ type Backend interface {
 	Delete(ctx context.Context, path, version string) error
 	// List returns the paths below a folder, in any order.
 	List(ctx context.Context, folder string) ([]string, error)
-	// Lock takes the lock of that path without waiting for it; ErrLocked when
-	// it is held. Nobody else gets it before ttl after the last sign of life.
+	// Lock takes the lock of that path without waiting. It returns ErrLocked if
+	// the lock is held. The lease lasts at least ttl after its last renewal.
 	Lock(ctx context.Context, path string, ttl time.Duration) (Lease, error)
 }
 

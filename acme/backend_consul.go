@@ -44,8 +44,8 @@ func NewSealKey(text []byte) (SealKey, error) {
 }
 
 // ConsulKV keeps objects in Consul's KV store, sealed with AES-256-GCM and
-// bound to their path: whoever reads Consul learns nothing, whoever writes
-// it cannot exchange one object for another.
+// bound to their path: a reader of Consul learns nothing, and a writer cannot
+// swap two objects.
 func ConsulKV(client *capi.Client, key SealKey) Backend { return &consulBackend{client, key} }
 
 type consulBackend struct {

@@ -53,7 +53,8 @@ func challengeOf(authz acme.Authorization, ch acme.Challenge, account acme.Accou
 // Solver shows CAs what they want to see. It is used for many certificates at
 // once.
 type Solver interface {
-	// Check says what keeps names from being proven, before a CA is asked.
+	// Check returns an error that names what would make the validation of names
+	// fail. It is called before an order is placed.
 	Check(ctx context.Context, names []string, thumbprint string) error
 	// Present puts up the answer to a challenge.
 	Present(ctx context.Context, ch Challenge) error
@@ -121,7 +122,7 @@ type Stateless struct {
 	Timeout time.Duration
 }
 
-// ReachError says that a domain is not answered by our edge.
+// ReachError means that our edge does not answer for a domain.
 type ReachError struct {
 	Name      string
 	Addresses []string // what it resolves to
@@ -179,7 +180,7 @@ func (s Stateless) check(ctx context.Context, name, thumbprint string) error {
 	// All at once: one that says nothing takes no time from the others.
 	problems, errs := make([]string, len(e.Addresses)), make([]error, len(e.Addresses))
 	parallel.Do(len(e.Addresses), len(e.Addresses), func(i int) {
-		problems[i], errs[i] = s.ask(ctx, name, e.Addresses[i], port, thumbprint)
+		problems[i], errs[i] = s.probe(ctx, name, e.Addresses[i], port, thumbprint)
 		if errs[i] != nil && ctx.Err() != nil {
 			errs[i] = fmt.Errorf("no answer within %s", timeout)
 		}
@@ -207,9 +208,9 @@ func (s Stateless) check(ctx context.Context, name, thumbprint string) error {
 // it reads what was published a moment ago a moment later.
 const settle = 500 * time.Millisecond
 
-// ask asks one address for the answer to a token that no CA made, and says
-// what is wrong with it.
-func (s Stateless) ask(ctx context.Context, name, address string, port int, thumbprint string) (problem string, err error) {
+// probe requests the answer to a token of our own from one address. It returns
+// the problem with the answer, or "" if the answer is right.
+func (s Stateless) probe(ctx context.Context, name, address string, port int, thumbprint string) (problem string, err error) {
 	const token = "drover-self-check" // #nosec G101 -- public
 	host := name
 	if strings.Contains(name, ":") {
@@ -250,11 +251,11 @@ func (s Stateless) ask(ctx context.Context, name, address string, port int, thum
 		case resp.StatusCode == http.StatusServiceUnavailable:
 			problem = "the edge there does not know the ACME account yet"
 		case resp.StatusCode != http.StatusOK:
-			return fmt.Sprintf("somebody else answers there, or an edge without the ACME route: GET %s%s gave %s", challengePath, token, resp.Status), nil
+			return fmt.Sprintf("another server answers there, or an edge without the ACME route: GET %s%s gave %s", challengePath, token, resp.Status), nil
 		case strings.HasPrefix(got, token+"."):
 			problem = "the edge there answers for a different ACME account"
 		default:
-			return fmt.Sprintf("somebody else answers there: GET %s%s gave something that is not ours", challengePath, token), nil
+			return fmt.Sprintf("another server answers there: GET %s%s returned a body that is not drover's", challengePath, token), nil
 		}
 		t := time.NewTimer(settle)
 		select {

@@ -28,8 +28,8 @@ type Zone struct {
 // DNS solves dns-01, and dns-persist-01, by records in zones.
 type DNS struct {
 	Zones []Zone
-	// Resolvers, as host:port, must all show a record before a CA is told to
-	// look. The system's when empty.
+	// Resolvers, as host:port, must all return a record before the CA validates
+	// it. The system's when empty.
 	Resolvers []string
 	// SkipCheck tells the CA at once.
 	SkipCheck bool
@@ -40,7 +40,7 @@ type DNS struct {
 	Timeout  time.Duration // of the check; 2 min when 0
 }
 
-// PropagationError says that a record does not show.
+// PropagationError means that a resolver does not return a record in time.
 type PropagationError struct {
 	Name     string
 	Resolver string
@@ -52,7 +52,7 @@ func (e *PropagationError) Error() string {
 	return fmt.Sprintf("after %s, %s still says %s for TXT %s", e.Waited, e.Resolver, e.Got, e.Name)
 }
 
-// LeftoverError says that a record could not be removed.
+// LeftoverError means that a record could not be removed.
 type LeftoverError struct {
 	Leftover
 	Err error

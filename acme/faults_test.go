@@ -147,7 +147,7 @@ func (w *world) https(t *testing.T) http.RoundTripper {
 }
 
 // TestKilledAtEveryStep kills a manager at each of its requests; the next one
-// goes on with what it finds. The CA issues one certificate, whatever happens.
+// continues from the stored state. The CA issues exactly one certificate.
 func TestKilledAtEveryStep(t *testing.T) {
 	t.Parallel()
 	backend := acme.Directory(t.TempDir())
@@ -371,7 +371,7 @@ func TestAnswerAfterTimeout(t *testing.T) {
 func TestBackoffAndBreaker(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, acmetest.Options{})
-	// The CA connects to a port that nobody listens on.
+	// The CA connects to a port without a listener.
 	if err := w.ca.SetDNS("add-a", map[string]any{"host": "a.example.com.", "addresses": []string{"127.0.0.9"}}); err != nil {
 		t.Fatal(err)
 	}
@@ -453,7 +453,7 @@ func TestClockWrong(t *testing.T) {
 		}
 		clock.add(-c.off)
 		if c.off < 0 {
-			continue // nobody can tell whether that time has passed
+			continue // it is unknown whether that time has passed
 		}
 		if r = reconcile(); r.Issued {
 			t.Errorf("%s: issued again when the clock is right", name)
@@ -468,7 +468,7 @@ func TestClockWrong(t *testing.T) {
 	if !strings.Contains(w.said(), "the clock of this host is ") {
 		t.Error(w.said())
 	}
-	// It was right at first. What a CA issues now is not valid yet either.
+	// The clock was right at first. A new certificate is not valid yet either.
 	o := w.issue(t, w.manager(t), acme.Spec{Name: "right", Names: []string{"right.example.com"}})
 	w.clock.add(-2 * day)
 	if r, err := w.manager(t).Reconcile(t.Context(), o.Spec.Name); err != nil || r.Issued {
@@ -507,7 +507,7 @@ func TestManyReplacements(t *testing.T) {
 			plain++
 		}
 	}
-	for range 2 { // somebody wants them
+	for range 2 { // an operator forces them
 		if _, err := m.Force(t.Context(), "a"); err != nil {
 			t.Fatal(err)
 		}
@@ -517,8 +517,8 @@ func TestManyReplacements(t *testing.T) {
 	}
 }
 
-// TestForeignInStore: somebody has put something else where our certificate
-// was.
+// TestForeignInStore: another program has overwritten our certificate in the
+// store.
 func TestForeignInStore(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, acmetest.Options{})
@@ -740,7 +740,7 @@ func TestRolloverKilledAtEveryStep(t *testing.T) {
 	}
 }
 
-// maintained is a CA that is in maintenance when it is told to be.
+// maintained is a CA that a test can put into maintenance.
 type maintained struct {
 	http.RoundTripper
 	away bool
@@ -756,8 +756,8 @@ func (m *maintained) RoundTrip(r *http.Request) (*http.Response, error) {
 	}, nil
 }
 
-// TestClockWasAhead: an attempt fails while the clock is a month ahead. What
-// that has put off is not put off for that long when the clock is right.
+// TestClockWasAhead: an attempt fails while the clock is a month ahead. The next
+// attempt is not a month away when the clock is right again.
 func TestClockWasAhead(t *testing.T) {
 	t.Parallel()
 	const ahead = 30 * 24 * time.Hour
@@ -870,7 +870,7 @@ func TestRolloverWithoutCA(t *testing.T) {
 	}
 }
 
-// unreadable is a store whose certificates cannot be read when it is told so.
+// unreadable is a store whose reads of certificates a test can make fail.
 type unreadable struct {
 	acme.Backend
 	now atomic.Bool
@@ -942,7 +942,7 @@ func TestRevokedStaysRevoked(t *testing.T) {
 	}
 	spec := acme.Spec{Name: "b", Names: []string{"b.example.com"}}
 	w.clock.add(time.Hour)
-	reconcile(spec, false) // nobody has asked for another
+	reconcile(spec, false) // not forced
 	w.ca.Stop()
 	if _, err := m.Force(t.Context(), "b"); err != nil {
 		t.Fatal(err)
@@ -953,7 +953,7 @@ func TestRevokedStaysRevoked(t *testing.T) {
 	}
 	w.clock.to(r.Object.Status.NextAttempt.Add(time.Second))
 	reconcile(spec, true)
-	// What is wanted is another thing now; it is wanted all the same.
+	// The spec changes; the forced renewal is still pending.
 	spec.Names = append(spec.Names, "c.example.com")
 	w.ca.Restart()
 	if r := reconcile(spec, false); !r.Issued || r.Object.Usable(time.Now()) != nil {
@@ -962,7 +962,7 @@ func TestRevokedStaysRevoked(t *testing.T) {
 }
 
 // TestFailingThenRevoked: the attempts to renew a certificate end when it is
-// revoked, until somebody asks for another.
+// revoked, until another one is forced.
 func TestFailingThenRevoked(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, acmetest.Options{})

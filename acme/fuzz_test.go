@@ -8,7 +8,7 @@ import (
 	"time"
 )
 
-// oneObject is a Backend that holds whatever somebody wrote there.
+// oneObject is a Backend that holds one arbitrary object.
 type oneObject struct {
 	Backend
 	items Items
@@ -46,7 +46,7 @@ func FuzzObject(f *testing.F) {
 			}
 			return
 		}
-		// What the commands and the controller do with an object first.
+		// Commands and the controller call these first.
 		Attention(o, time.Unix(1700000000, 0))
 		if err := s.Put(t.Context(), o); err != nil {
 			return // what JSON cannot say: a year over 9999

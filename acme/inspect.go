@@ -16,8 +16,8 @@ import (
 	"github.com/drover-nomad/drover/parallel"
 )
 
-// Attention says how urgently a person should look at a certificate, the
-// lowest number first, and why; "" when there is no need to.
+// Attention returns how urgently an operator should look at a certificate (0 is
+// the most urgent) and why; "" if there is no need.
 func Attention(o *Object, now time.Time) (int, string) {
 	st := &o.Status
 	left := st.NotAfter.Sub(now)
@@ -67,9 +67,9 @@ func Serial(c *x509.Certificate) string { return serialOf(c) }
 // Names are what a certificate is for.
 func Names(c *x509.Certificate) []string { return certNames(c) }
 
-// Dial asks who serves TLS at address for the chain that it shows to
-// serverName, whatever it is worth. Who wants the PROXY protocol first, an
-// edge behind a load balancer, gets it.
+// Dial returns the chain that the TLS server at address presents for serverName,
+// without verifying it. If the server closes the connection, Dial tries again with
+// the PROXY protocol, for an edge behind a load balancer.
 func Dial(ctx context.Context, address, serverName string, timeout time.Duration) ([]*x509.Certificate, error) {
 	if serverName == "" {
 		host, _, err := net.SplitHostPort(address)
@@ -82,8 +82,7 @@ func Dial(ctx context.Context, address, serverName string, timeout time.Duration
 	defer cancel()
 	chain, connected, err := shown(ctx, address, serverName, "")
 	if err != nil && connected && ctx.Err() == nil {
-		// Of an address that nobody states, the receiver takes the
-		// connection's own.
+		// With PROXY UNKNOWN the server uses the connection's own address.
 		if behind, _, perr := shown(ctx, address, serverName, "PROXY UNKNOWN\r\n"); perr == nil {
 			return behind, nil
 		}
@@ -91,7 +90,7 @@ func Dial(ctx context.Context, address, serverName string, timeout time.Duration
 	return chain, err
 }
 
-// shown is the chain that is shown to who says hello first.
+// shown returns the chain that the server presents after the client sent hello.
 func shown(ctx context.Context, address, serverName, hello string) (chain []*x509.Certificate, connected bool, err error) {
 	raw, err := (&net.Dialer{}).DialContext(ctx, "tcp", address)
 	if err != nil {

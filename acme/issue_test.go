@@ -68,7 +68,7 @@ func (p *provider) DeleteRecords(_ context.Context, zone string, recs []libdns.R
 	return recs, nil
 }
 
-func (p *provider) left() int {
+func (p *provider) remaining() int {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	n := 0
@@ -93,8 +93,8 @@ func TestIssueDNS01Wildcard(t *testing.T) {
 	if o.Spec.Challenge != acme.DNS01 {
 		t.Errorf("challenge is %q", o.Spec.Challenge)
 	}
-	if len(o.Status.Leftovers) != 3 || p.left() != 3 {
-		t.Errorf("%d leftovers in the status, %d records in the zone", len(o.Status.Leftovers), p.left())
+	if len(o.Status.Leftovers) != 3 || p.remaining() != 3 {
+		t.Errorf("%d leftovers in the status, %d records in the zone", len(o.Status.Leftovers), p.remaining())
 	}
 	p.mu.Lock()
 	p.refuse = nil
@@ -106,8 +106,8 @@ func TestIssueDNS01Wildcard(t *testing.T) {
 	if err != nil || !r.Issued {
 		t.Fatal(r, err)
 	}
-	if len(r.Object.Status.Leftovers) != 0 || p.left() != 0 {
-		t.Errorf("left over after a retry: %+v, %d records", r.Object.Status.Leftovers, p.left())
+	if len(r.Object.Status.Leftovers) != 0 || p.remaining() != 0 {
+		t.Errorf("left over after a retry: %+v, %d records", r.Object.Status.Leftovers, p.remaining())
 	}
 	// A zone that is not ours is said before the CA is asked.
 	n := len(w.requests)
@@ -133,8 +133,8 @@ func TestDNSPersist01(t *testing.T) {
 		name := fmt.Sprint("p", i)
 		w.issue(t, m, acme.Spec{Name: name, Names: []string{"example.com"}, Challenge: acme.DNSPersist01})
 	}
-	if p.appended != 1 || p.left() != 1 {
-		t.Errorf("the record was written %d times, and %d are left", p.appended, p.left())
+	if p.appended != 1 || p.remaining() != 1 {
+		t.Errorf("the record was written %d times, and %d are left", p.appended, p.remaining())
 	}
 }
 
@@ -234,7 +234,7 @@ func TestIssueEAB(t *testing.T) {
 	if r, err := m.Reconcile(t.Context(), "a"); err != nil || !r.Issued {
 		t.Fatal(r, err)
 	}
-	// A manager that was told nothing takes the issuer from the store.
+	// A manager without configured issuers takes the issuer from the store.
 	m = w.manager(t, func(c *acme.Config) { c.Issuers = nil })
 	w.issue(t, m, acme.Spec{Name: "b", Names: []string{"b.example.com"}})
 	if strings.Contains(fmt.Sprintf("%+v", w.events), mac) {
@@ -268,7 +268,7 @@ func TestIssueEABWithStoredKey(t *testing.T) {
 		t.Fatal(err)
 	}
 	missing("kid-2")
-	// Nobody has registered yet: that needs the key.
+	// There is no account yet, and to register one needs the key.
 	w.issue(t, w.manager(t, with(acme.EAB{KeyID: "kid-1"})), spec)
 	a, err := w.store.Account(t.Context())
 	if err != nil {
@@ -462,7 +462,7 @@ func TestUnreachableNames(t *testing.T) {
 	}
 	m := w.manager(t)
 	for name, want := range map[string]string{
-		"elsewhere.example.com": "elsewhere.example.com (127.0.0.2): somebody else answers there, or an edge without the ACME route: GET /.well-known/acme-challenge/drover-self-check gave 404 Not Found",
+		"elsewhere.example.com": "elsewhere.example.com (127.0.0.2): another server answers there, or an edge without the ACME route: GET /.well-known/acme-challenge/drover-self-check gave 404 Not Found",
 		"closed.example.com":    "closed.example.com (127.0.0.3): port " + fmt.Sprint(w.ca.HTTPPort) + " cannot be connected to from here: ",
 		"broken.example.com":    "broken.example.com: does not resolve: ",
 	} {

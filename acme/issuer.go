@@ -53,8 +53,8 @@ type EAB struct {
 	MACKey record.Value `json:"-"`
 }
 
-// lacksKey says that the key of the binding is not known here, as after a
-// saved plan, which holds no secrets.
+// lacksKey reports whether the key of the binding is unknown, as after a saved
+// plan, which holds no secrets.
 func (i Issuer) lacksKey() bool { return i.EAB != nil && i.EAB.MACKey.Reveal() == "" }
 
 // withKeyOf is i with the key of its binding, from the store when i lacks it.
@@ -76,7 +76,7 @@ func BuiltinIssuers() []Issuer {
 	return []Issuer{{Name: IssuerLetsEncrypt, Directory: LetsEncrypt}, {Name: IssuerStaging, Directory: LetsEncryptStaging}}
 }
 
-// Validate says what is wrong with an issuer.
+// Validate returns an error that names the mistake in an issuer.
 func (i Issuer) Validate() error {
 	u, err := url.Parse(i.Directory)
 	if err != nil || u.Scheme != "https" || u.Host == "" {
@@ -124,7 +124,7 @@ func (e *IssuerError) Error() string {
 
 func (e *IssuerError) Unwrap() error { return e.Err }
 
-// another says that a different CA may do better.
+// another reports whether a different CA may succeed.
 func (e *IssuerError) another() bool {
 	return e.Kind != KindUnproven && e.Kind != KindConfig
 }
@@ -302,7 +302,7 @@ func (c *ca) ready(ctx context.Context) error {
 	if resp.StatusCode != http.StatusOK {
 		return fmt.Errorf("GET %s answers %s", c.issuer.Directory, resp.Status)
 	}
-	// What is no directory is not kept: it is asked for again next time.
+	// An invalid directory is not cached: the next call requests it again.
 	var dir acme.Directory
 	if json.Unmarshal(body, &dir) != nil || dir.NewNonce == "" || dir.NewAccount == "" || dir.NewOrder == "" {
 		return fmt.Errorf("GET %s answers %s with %s: %w", c.issuer.Directory, resp.Status, describe(resp, body), errNotACME)
@@ -314,7 +314,7 @@ func (c *ca) ready(ctx context.Context) error {
 	return nil
 }
 
-// errNotACME says that something answers where a CA should.
+// errNotACME means that the server is not an ACME CA.
 var errNotACME = errors.New("that is no ACME directory")
 
 // describe is an answer in a few words.

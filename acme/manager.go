@@ -47,9 +47,10 @@ type Config struct {
 	// not. Its error is what a certificate is held with; see [UnsolvableError].
 	FindSolver func(context.Context, Spec) (Solver, error)
 	Clock      Clock // the system's when nil
-	// Events are told as they happen, from several goroutines.
+	// Events is called for each event at once, from several goroutines; it may be
+	// nil.
 	Events func(Event)
-	// Requests are told one by one, for metrics.
+	// Requests is called for each request to a CA, for metrics; it may be nil.
 	Requests func(Request)
 	// Logger gets the debug output of the protocol; it may be nil.
 	Logger *slog.Logger
@@ -92,8 +93,8 @@ type Manager struct {
 	// nothing here can solve, by certificate: the only backoff that a restart
 	// ends.
 	unwritten map[string]pause
-	// locked is since when somebody else holds the lock, by certificate; zero
-	// when that was told.
+	// locked is since when another process holds the lock, by certificate; zero
+	// if that was reported.
 	locked map[string]time.Time
 }
 
@@ -200,7 +201,7 @@ func (m *Manager) Apply(ctx context.Context, spec Spec) (*Object, error) {
 	return o, nil
 }
 
-// orderedAlike says that an order for a will do for b.
+// orderedAlike reports whether an order for a can be used for b.
 func orderedAlike(a, b Spec) bool {
 	a.Window, a.PreferredChain, a.Issuers = b.Window, b.PreferredChain, b.Issuers
 	return specEqual(a, b)
@@ -247,7 +248,7 @@ func (m *Manager) rememberIssuers(ctx context.Context, spec Spec) error {
 	return m.knows(a, spec)
 }
 
-// given are those issuers of a spec that m was told of.
+// given returns the issuers of a spec that are in m's configuration.
 func (m *Manager) given(a *Account, spec Spec) ([]Issuer, error) {
 	var out []Issuer
 	for _, name := range spec.Issuers {
@@ -309,7 +310,7 @@ type Result struct {
 	Object *Object
 	// Next is when there is something to do again.
 	Next time.Time
-	// Issued says that a new certificate was stored.
+	// Issued is true if a new certificate was stored.
 	Issued bool
 }
 
@@ -355,7 +356,7 @@ func (m *Manager) Reconcile(ctx context.Context, name string) (Result, error) {
 		case <-ctx.Done():
 		}
 	}()
-	// Whoever held the lock before may have done it.
+	// The previous holder of the lock may have issued it.
 	if o, err = m.c.Store.Get(ctx, name); err != nil {
 		return Result{}, err
 	}
@@ -402,14 +403,14 @@ func (m *Manager) othersWork(name string, yes bool) {
 		m.locked[name] = m.now()
 	case !since.IsZero() && m.now().Sub(since) > 2*m.c.LockTTL+time.Second:
 		m.locked[name] = time.Time{}
-		m.event(Event{Kind: "warning", Certificate: name, Text: fmt.Sprintf("somebody who is alive has held its lock %s/%s since %s: another controller, or a drover cert that waits",
+		m.event(Event{Kind: "warning", Certificate: name, Text: fmt.Sprintf("its lock %s/%s is held since %s; the holder is alive: another controller, or a drover cert that waits",
 			lockFolder, encodeName(name), since.Format(time.RFC3339))})
 	}
 }
 
-// pause notes that an attempt came to nothing for want of something that is
-// not the CA's, and returns when the next one is: after the backoff of most
-// failures at most. With 0 it did not, and there is no pause.
+// pause counts an attempt that failed for a reason other than the CA, and returns
+// the time of the next one. The backoff grows for at most most failures. With most
+// 0 the attempt did not fail: pause resets the count and returns the zero time.
 func (m *Manager) pause(name string, most int) time.Time {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -437,8 +438,8 @@ func (m *Manager) paused(name string) time.Time {
 // mostPause is after how many failures a pause gets no longer.
 const mostPause = 2
 
-// lockedPause is how often it is looked whether somebody else's work is done,
-// or their lock is over because they died.
+// lockedPause is the interval at which a held lock is checked again: its holder
+// may have finished or died.
 const lockedPause = 2 * time.Second
 
 var errLeaseLost = errors.New("the lock was lost to another manager, which goes on")

@@ -26,13 +26,13 @@ type issuance struct {
 	key      crypto.Signer
 	replaces *x509.Certificate
 	plain    error  // not nil: why no order may be placed that replaces nothing
-	order    string // URL of an order to go on with
+	order    string // URL of an order to continue, "" for a new one
 	solver   Solver
 	now      func() time.Time
 	// ordered is called as soon as the CA has an order, before anything else
 	// is asked of it.
 	ordered func(ctx context.Context, url string, replacing bool) error
-	// leftover is told what could not be cleaned up.
+	// leftover is called for each record that could not be removed.
 	leftover func(*LeftoverError)
 }
 
@@ -46,7 +46,7 @@ type issued struct {
 	requests int
 }
 
-// errOrderGone says that an order cannot be gone on with.
+// errOrderGone means that an order cannot be continued.
 var errOrderGone = errors.New("the CA has the order no longer")
 
 // issue gets a certificate, from the order's beginning or from wherever a
@@ -116,8 +116,8 @@ func (c *ca) finalize(ctx context.Context, s *said, is issuance, order acme.Orde
 	return order, c.fail(s, "finalizing the order", err)
 }
 
-// unissued says that a CA takes its time with a certificate. The order can be
-// gone on with; another CA may be quicker.
+// unissued returns the error for a CA that has not issued in time. The order can
+// still be continued; another CA may be faster.
 func (c *ca) unissued() error {
 	return &IssuerError{Issuer: c.issuer.Name, Step: "waiting for the certificate", Kind: KindServer,
 		Err: fmt.Errorf("it has not issued it within %s", c.client.PollTimeout)}
@@ -129,11 +129,11 @@ func (c *ca) begin(ctx context.Context, s *said, is issuance) (acme.Order, error
 		order.Location = is.order
 		switch {
 		case err != nil && !isProblem(err, acme.ProblemTypeBadNonce) && s.status >= 400 && s.status < 500 && s.status != http.StatusTooManyRequests:
-			return order, c.fail(s, "going on with an order", fmt.Errorf("%w: %w", errOrderGone, err))
+			return order, c.fail(s, "continuing an order", fmt.Errorf("%w: %w", errOrderGone, err))
 		case err != nil:
-			return order, c.fail(s, "going on with an order", err)
+			return order, c.fail(s, "continuing an order", err)
 		case order.Status == acme.StatusInvalid:
-			return order, c.fail(s, "going on with an order", fmt.Errorf("%w: it is %s", errOrderGone, order.Status))
+			return order, c.fail(s, "continuing an order", fmt.Errorf("%w: it is %s", errOrderGone, order.Status))
 		}
 		return order, nil
 	}
@@ -164,10 +164,10 @@ func (c *ca) begin(ctx context.Context, s *said, is issuance) (acme.Order, error
 	return order, is.ordered(ctx, order.Location, want.Replaces != "")
 }
 
-// refusesReplaces says that the order was refused because of the certificate
-// that it replaces: replaced already, or unknown to the CA, which may say so as
-// an error of its own (Pebble does, for a serial number whose DER encoding
-// begins with a zero).
+// refusesReplaces reports whether the CA refused the order because of the
+// certificate that it replaces: it is replaced already, or the CA does not know
+// it. Some CAs return an internal error for that (Pebble does, for a serial number
+// whose DER encoding begins with a zero).
 func refusesReplaces(err error) bool {
 	var p acme.Problem
 	if !errors.As(err, &p) || isProblem(err, acme.ProblemTypeRateLimited) {
@@ -291,10 +291,10 @@ func (c *ca) refused(ctx context.Context, is issuance, order acme.Order) error {
 	return e
 }
 
-// failedCheck says that a CA has looked and was not content, although the order
-// stays as it is: step-ca answers so. A challenge that stays pending with an
-// error is checked again when it is asked to, so its order is kept; one that is
-// processing is checked again by the CA itself.
+// failedCheck returns the error of a challenge that the CA has refused although
+// its order stays pending, as step-ca does. The order is kept: a pending challenge
+// with an error is validated again on request, and one that is processing is
+// validated again by the CA itself.
 func (c *ca) failedCheck(name string, ch acme.Challenge) error {
 	e := &IssuerError{Issuer: c.issuer.Name, Step: "checking " + name + " by " + ch.Type, Kind: KindUnproven}
 	said := problemError{acme.Problem{Detail: "the CA did not say why"}}
@@ -312,8 +312,8 @@ func (c *ca) failedCheck(name string, ch acme.Challenge) error {
 	return e
 }
 
-// unchecked says what keeps an order pending that has been waited for long
-// enough. It can be gone on with, unless a check has failed for good.
+// unchecked returns the error for an order that is still pending after the
+// timeout. The order can be continued, unless a challenge failed for good.
 func (c *ca) unchecked(ctx context.Context, is issuance, order acme.Order) error {
 	for _, u := range order.Authorizations {
 		authz, err := c.client.GetAuthorization(ctx, is.account, u)
@@ -337,7 +337,7 @@ func (c *ca) unchecked(ctx context.Context, is issuance, order acme.Order) error
 // certificate's lock, and the others wait for the next round.
 func (c *ca) patience() time.Time { return time.Now().Add(c.client.PollTimeout) }
 
-// errLate says that a CA has been waited for long enough.
+// errLate means that the CA did not finish within the timeout.
 var errLate = errors.New("it takes too long")
 
 // pause waits as long as the CA said, or pollInterval, until late at most; after

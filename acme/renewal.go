@@ -48,14 +48,14 @@ func (m *Manager) need(o *Object) todo {
 	}
 	// The time of a renewal is by the CA's clock.
 	leaf, skew := pki.First(o.Chain), o.skew(now)
-	if serialOf(leaf) != st.Serial || st.RenewAt.IsZero() { // put there by somebody else
-		return todo{why: "less than a third of its life is left", at: o.Spec.Window.next(backstop(leaf, 0)).Add(skew)}
+	if serialOf(leaf) != st.Serial || st.RenewAt.IsZero() { // stored by another program
+		return todo{why: "less than a third of its lifetime is left", at: o.Spec.Window.next(backstop(leaf, 0)).Add(skew)}
 	}
 	return todo{why: st.RenewedBy, at: inWindow(o, st.RenewAt, now.Add(-skew)).Add(skew)}
 }
 
-// wanted says that somebody has asked for the successor of a revoked
-// certificate, and has not got it yet.
+// wanted reports whether a successor of a revoked certificate was requested and
+// is not issued yet.
 func (st *Status) wanted() bool { return st.Forced || !st.NextAttempt.IsZero() }
 
 // inWindow moves a renewal into the maintenance window, unless that would
@@ -83,8 +83,8 @@ func (m *Manager) judge(o *Object) todo {
 	return t
 }
 
-// ahead says that the clock was ahead at the last attempt: what it said about
-// the next one would put that off until long after the clock is right again.
+// ahead reports whether the clock was ahead at the last attempt: the stored time
+// of the next attempt is then too late.
 func (st *Status) ahead(now time.Time) bool { return st.LastAttempt.After(now.Add(time.Minute)) }
 
 // backstop is when a certificate is renewed if its CA says nothing: with a
@@ -102,7 +102,7 @@ func backstop(leaf *x509.Certificate, early float64) time.Time {
 
 // plan sets when the stored certificate is renewed.
 func (st *Status) plan(leaf *x509.Certificate, early float64) {
-	st.RenewAt, st.RenewedBy = backstop(leaf, early), "it has used up its time"
+	st.RenewAt, st.RenewedBy = backstop(leaf, early), "a third of its lifetime is left"
 	if a := st.ARI; a != nil && a.Serial == serialOf(leaf) && !a.Selected.IsZero() && a.Selected.Before(st.RenewAt) {
 		st.RenewAt, st.RenewedBy = a.Selected, "its CA asks for it"
 		if a.Why != "" {
@@ -111,14 +111,14 @@ func (st *Status) plan(leaf *x509.Certificate, early float64) {
 	}
 }
 
-// setBack says that the clock was ahead when the certificate was issued, and is
-// not any more.
+// setBack reports whether the clock was ahead when the certificate was issued and
+// is right now.
 func (st *Status) setBack(now time.Time) bool {
 	return st.ClockSkew > 0 && now.Add(time.Minute).Before(st.IssuedAt)
 }
 
-// forgetSkew makes a clock count that has been set right. It is written down:
-// when the time of the issuance has come, nobody can tell any more.
+// forgetSkew resets the stored skew after the clock was corrected. It is stored at
+// once, because setBack cannot detect the correction after the time of issuance.
 func (m *Manager) forgetSkew(ctx context.Context, o *Object) (*Object, error) {
 	out, err := m.c.Store.Update(ctx, o.Spec.Name, func(o *Object) error {
 		if o.Status.setBack(m.now()) {
@@ -221,15 +221,15 @@ func jitter(d time.Duration) time.Duration {
 // early spreads renewals that would all be due at once.
 func early() float64 { return rand.Float64() } // #nosec G404 -- no secret
 
-// Orders within breakerTime. CAs do not count those that replace a certificate;
-// but nobody needs so many.
+// Limits of orders within breakerTime. CAs do not count orders that replace a
+// certificate, but so many are a mistake.
 const (
 	breakerOrders       = 3
 	breakerReplacements = 10
 	breakerTime         = 24 * time.Hour
 )
 
-// HeldError says that the circuit breaker is open.
+// HeldError means that the circuit breaker is open.
 type HeldError struct {
 	Certificate string
 	Until       time.Time

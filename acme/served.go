@@ -45,7 +45,7 @@ const (
 // NotServedError says who did not serve what is stored when time was up.
 type NotServedError struct {
 	Certificate string
-	Served      []Served // empty when nobody serves anything
+	Served      []Served // empty if no instance serves anything
 	Err         error    // of looking, when that failed
 }
 

@@ -21,8 +21,8 @@ import (
 	"github.com/drover-nomad/drover/record"
 )
 
-// Paths in a Backend. Who serves certificates needs to read CertFolder and
-// PublicPath; the account is for those who issue.
+// Paths in a Backend. An edge needs to read CertFolder and PublicPath; only an
+// issuer needs the account.
 const (
 	CertFolder  = "drover/certs"
 	PublicPath  = "drover/acme/public"  // item "thumbprint"
@@ -98,8 +98,8 @@ func (s *Store) get(ctx context.Context, path string) (*Object, error) {
 	return o, nil
 }
 
-// Put writes a certificate that was read or is new, whole; ErrConflict when
-// somebody else wrote it since.
+// Put writes a whole certificate that was read or is new. It returns ErrConflict
+// if another process wrote it since it was read.
 func (s *Store) Put(ctx context.Context, o *Object) error {
 	items := Items{itemLayout: strconv.Itoa(Layout)}
 	for item, from := range map[string]any{itemSpec: o.Spec, itemStatus: o.Status} {
@@ -142,8 +142,8 @@ func (s *Store) List(ctx context.Context) ([]*Object, error) {
 	return found, errors.Join(errs...)
 }
 
-// Update applies f to a certificate and writes it. When somebody else writes
-// in between, f is applied to what is there then.
+// Update applies f to a certificate and writes it. After a conflict it reads the
+// certificate again and applies f to it.
 func (s *Store) Update(ctx context.Context, name string, f func(*Object) error) (*Object, error) {
 	var o *Object
 	err := contend(ctx, func() (write func() error, err error) {
@@ -155,9 +155,8 @@ func (s *Store) Update(ctx context.Context, name string, f func(*Object) error) 
 	return o, err
 }
 
-// contend reads, changes and writes until nobody else wrote in between: ready
-// returns the write. Of many who do the same at once one gets on each time, so
-// that the others are patient and do not come back together.
+// contend calls ready, and the write that ready returns, until there is no
+// conflict. One writer wins each round; the others retry with jitter.
 func contend(ctx context.Context, ready func() (write func() error, err error)) error {
 	for try := 1; ; try++ {
 		write, err := ready()
@@ -187,8 +186,8 @@ type Registration struct {
 	Issuer     string    `json:"issuer"`             // name of the one it was made for
 	Location   string    `json:"location,omitempty"` // "" before the CA was asked
 	Registered time.Time `json:"registered,omitzero"`
-	// OnNextKey says that the CA has taken the next key already, in a rollover
-	// that is not over.
+	// OnNextKey is true if the CA has accepted the next key in a rollover that is
+	// not finished.
 	OnNextKey bool `json:"on_next_key,omitempty"`
 }
 

@@ -82,9 +82,8 @@ func rewrite(resp *http.Response, f func(map[string]any)) (*http.Response, error
 	return resp, err
 }
 
-// TestUndecidedCA: the CA neither issues nor refuses. The attempt ends in
-// time, is counted and told, and the next one goes on with the order if it is
-// of any use.
+// TestUndecidedCA: the CA neither issues nor refuses. The attempt times out, is
+// counted and reported, and the next one continues the order if possible.
 func TestUndecidedCA(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, acmetest.Options{})

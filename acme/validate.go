@@ -102,7 +102,7 @@ func SelfSigned(names []string, now time.Time) (chain, key string, err error) {
 	return pki.Sign(l, nil, nil, now)
 }
 
-// IsTemporary says that c is a stand-in of SelfSigned.
+// IsTemporary reports whether c is a temporary certificate of SelfSigned.
 func IsTemporary(c *x509.Certificate) bool {
 	return slices.Contains(c.Subject.Organization, temporaryOrganization)
 }

@@ -241,7 +241,7 @@ func storeFull(t *testing.T, w *world) {
 		names = append(names, fmt.Sprintf("n%d%s.example.com", i, long))
 	}
 	w.want(t, names...)
-	said.untilText(t, "certificates: storing certificate c, which its CA keeps meanwhile: Nomad Variables: writing drover/certs/c: ")
+	said.untilText(t, "certificates: cannot store certificate c; the CA still has it and drover will fetch it again: Nomad Variables: writing drover/certs/c: ")
 	if got := w.served(t); got != before {
 		t.Errorf("served is %s instead of %s", got, before)
 	}
@@ -267,7 +267,7 @@ func certificateLocked(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	said, _, _ := w.replica(t)
-	said.untilText(t, "somebody who is alive has held its lock drover/acme/locks/c since ")
+	said.untilText(t, "its lock drover/acme/locks/c is held since ")
 	if o := w.object(t); said.count("issuing") != 0 || o.Status.Attempts != 0 {
 		t.Errorf("%+v\n%s", o.Status, said)
 	}

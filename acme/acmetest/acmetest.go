@@ -278,10 +278,10 @@ func (ca *CA) SetRenewal(chain string, start, end time.Time) error {
 	return err
 }
 
-// KnowsReplaced says that the CA, told that the certificate with this serial
-// number is replaced, finds it. Pebble 2.10 does not find one in 256: it compares
-// the octets of the DER encoding, which has a zero before a first octet of 0x80
-// and more (RFC 9773, 4.1), with the number's own.
+// KnowsReplaced reports whether Pebble finds the certificate with this serial
+// number when an order replaces it. Pebble 2.10 misses one in 256: it compares the
+// octets of the DER encoding, which begins with a zero if the first octet is 0x80
+// or more (RFC 9773, 4.1), with those of the number.
 func KnowsReplaced(serial string) bool {
 	n, ok := new(big.Int).SetString(serial, 16)
 	return ok && n.BitLen()%8 != 0
@@ -308,8 +308,8 @@ func (ca *CA) Resolver() *net.Resolver {
 	}}
 }
 
-// loopback is an address that nobody else uses: a port that is free there is
-// free until it is bound.
+// loopback returns a loopback address that no other process uses: a free port
+// there stays free until the CA binds it.
 func loopback() string {
 	var b [3]byte
 	_, _ = rand.Read(b[:])

@@ -207,7 +207,7 @@ func First(text string) *x509.Certificate {
 	return c
 }
 
-// Fits says that the key is the certificate's.
+// Fits reports whether the key belongs to the certificate.
 func Fits(cert *x509.Certificate, key crypto.Signer) bool {
 	public, ok := key.Public().(interface{ Equal(crypto.PublicKey) bool })
 	return ok && public.Equal(cert.PublicKey)
@@ -229,7 +229,7 @@ func ParseCA(certPEM, keyPEM string) (*x509.Certificate, crypto.Signer, error) {
 	return cert, key, nil
 }
 
-// Due says that less than a third of the certificate's life is left.
+// Due reports whether less than a third of the certificate's lifetime is left.
 func Due(c *x509.Certificate, now time.Time) bool {
 	return c.NotAfter.Sub(now) < c.NotAfter.Sub(c.NotBefore)/3
 }
