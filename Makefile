@@ -78,7 +78,11 @@ test: lint vuln tools ## all tests; unit and end-to-end side by side, for both w
 	@$(MAKE) --no-print-directory -j2 -o tools e2e unit
 
 .PHONY: unit
-unit: tools ## packages and the command line, with the race detector
+unit: export DROVER_TEST_PLAIN = $(CURDIR)/bin/drover
+unit: race ## packages and the command line, with the race detector but in the commands that tests repeat
+
+.PHONY: race
+race: tools ## the same, with the race detector in every command
 	@go test -race -timeout 20m -parallel 6 $$(go list ./... | grep -v /tests/)
 
 .PHONY: kill

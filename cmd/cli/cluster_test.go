@@ -38,10 +38,6 @@ func clusterEnv(t *testing.T) []string {
 func startCluster(t *testing.T, opts devcluster.Options) *devcluster.Cluster {
 	t.Helper()
 	devtest.NeedsServers(t)
-	drover, err := exec.LookPath("drover") // the one that testscript.Main puts there
-	if err != nil {
-		t.Fatal(err)
-	}
 	tmp, err := os.MkdirTemp("", "cli-") // t.TempDir is too long for a socket
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +47,7 @@ func startCluster(t *testing.T, opts devcluster.Options) *devcluster.Cluster {
 		t.Fatal(err)
 	}
 	opts.Dir, opts.Lifeline, opts.Throwaway = filepath.Join(tmp, "c"), true, true
-	opts.Supervisor = devcluster.Command{Path: drover, Args: []string{"dev", "supervise", "--dir", opts.Dir}}
+	opts.Supervisor = devcluster.Command{Path: plainDrover(t), Args: []string{"dev", "supervise", "--dir", opts.Dir}}
 	dev, err := devcluster.Up(t.Context(), opts)
 	if errors.Is(err, devcluster.ErrUnsupported) {
 		t.Skip(err)

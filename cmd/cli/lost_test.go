@@ -27,7 +27,7 @@ func TestLostAnswersOnCluster(t *testing.T) {
 			if verb.few {
 				step = 5
 			}
-			atWrites(t, 1+len(verb.name)%3, step, slots, func(t *testing.T, n int) bool { return lostAt(t, env, verb, n) })
+			atWrites(t, 1+len(verb.name)%3, step, slots, func(t *testing.T, n int, program string) bool { return lostAt(t, env, verb, n, program) })
 		})
 	}
 }
@@ -206,8 +206,9 @@ func (w *world) current(service string) string {
 }
 
 // lostAt reports whether the command ended before its n-th write.
-func lostAt(t *testing.T, env []string, verb lostVerb, n int) bool {
+func lostAt(t *testing.T, env []string, verb lostVerb, n int, program string) bool {
 	w := newWorld(t, env, fmt.Sprintf("lost-%s%d", strings.ReplaceAll(verb.name, " ", ""), n))
+	w.program = program
 	if verb.begin != nil {
 		verb.begin(w)
 	}

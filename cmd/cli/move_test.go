@@ -239,6 +239,7 @@ func moveKilledAnywhere(t *testing.T, env []string) {
 			break
 		}
 		from, to = to, from
+		w.program = plainDrover(t) // the others repeat the first
 	}
 	if n < 20 || n > most {
 		t.Errorf("the move ended after %d writes", n)

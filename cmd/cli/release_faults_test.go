@@ -351,8 +351,9 @@ func lostAndFailed(t *testing.T, env []string) {
 // for longer than a request is sent again, costs a release that has begun time
 // and nothing else: one that is deployed, fails and goes back, or is resumed.
 func busyAnywhere(t *testing.T, env []string, verb string, slots chan struct{}) {
-	atWrites(t, 8, 9, slots, func(t *testing.T, n int) bool {
+	atWrites(t, 8, 9, slots, func(t *testing.T, n int, program string) bool {
 		w := newWorld(t, env, fmt.Sprintf("busy%s%d", verb, n))
+		w.program = program
 		w.write(version1()...)
 		w.drover(exitOK, "deploy", w.dir)
 		before := w.specs()

@@ -91,6 +91,8 @@ type world struct {
 	nomad *api.Client
 	name  string
 	dir   string
+
+	program string // the drover that it runs
 }
 
 // svc is a service of a world: what differs from one version to the next.
@@ -103,7 +105,7 @@ type svc struct {
 
 func newWorld(t *testing.T, env []string, name string) *world {
 	t.Helper()
-	w := &world{T: t, env: env, nomad: nomadOf(t, env), name: name, dir: t.TempDir()}
+	w := &world{T: t, env: env, nomad: nomadOf(t, env), name: name, dir: t.TempDir(), program: "drover"}
 	t.Cleanup(func() { // so that the agent stays quick
 		for id := range w.specs() {
 			_, _, _ = w.nomad.Jobs().Deregister(id, false, nil) // a purge may make Nomad 1.11.3 panic
@@ -181,7 +183,7 @@ func (w *world) write(services ...svc) {
 func (w *world) command(env []string, args ...string) *exec.Cmd {
 	ctx, cancel := context.WithTimeout(w.Context(), 4*time.Minute)
 	w.Cleanup(cancel)
-	cmd := exec.CommandContext(ctx, "drover", args...)
+	cmd := exec.CommandContext(ctx, w.program, args...)
 	cmd.Env = append(os.Environ(), env...)
 	return cmd
 }
@@ -334,13 +336,14 @@ func killedAnywhere(t *testing.T, env []string, verb string, slots chan struct{}
 	if verb == "abort" {
 		first = 4
 	}
-	atWrites(t, first, step, slots, func(t *testing.T, n int) bool { return killedAt(t, env, verb, n) })
+	atWrites(t, first, step, slots, func(t *testing.T, n int, program string) bool { return killedAt(t, env, verb, n, program) })
 }
 
 // atWrites calls strike with the number of a write, from the first on and step
 // by step, or with each when envEveryWrite is set, until it says that the deploy
-// has ended before that.
-func atWrites(t *testing.T, first, step int, slots chan struct{}, strike func(*testing.T, int) bool) {
+// has ended before that. The program of the first strike has the race detector
+// if the test has, the others repeat it with plainDrover.
+func atWrites(t *testing.T, first, step int, slots chan struct{}, strike func(t *testing.T, n int, program string) bool) {
 	var ended atomic.Bool
 	const most = 80
 	var left sync.WaitGroup
@@ -348,11 +351,15 @@ func atWrites(t *testing.T, first, step int, slots chan struct{}, strike func(*t
 		first, step = 1, 1
 	}
 	for n := first; n <= most && !ended.Load(); n += step {
+		program := "drover"
+		if n > first {
+			program = plainDrover(t)
+		}
 		slots <- struct{}{}
 		left.Go(func() {
 			defer func() { <-slots }()
 			t.Run(fmt.Sprint(n), func(t *testing.T) {
-				if strike(t, n) {
+				if strike(t, n, program) {
 					ended.Store(true)
 				}
 			})
@@ -365,8 +372,9 @@ func atWrites(t *testing.T, first, step int, slots chan struct{}, strike func(*t
 }
 
 // killedAt says whether the deploy ended before its n-th write.
-func killedAt(t *testing.T, env []string, verb string, n int) bool {
+func killedAt(t *testing.T, env []string, verb string, n int, program string) bool {
 	w := newWorld(t, env, fmt.Sprintf("%s%d", verb, n))
+	w.program = program
 	w.write(version1()...)
 	w.drover(exitOK, "deploy", w.dir)
 	before := w.specs()

@@ -2,10 +2,31 @@ package cli
 
 import (
 	"os"
+	"os/exec"
+	"path/filepath"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
+
+// envPlain names a drover that is built without the race detector, see
+// plainDrover. `make unit` sets it; `make race` does not.
+const envPlain = "DROVER_TEST_PLAIN"
+
+// plainDrover is the path of the program for commands that repeat what other
+// tests do under the race detector, with which they take three times the CPU.
+// Without envPlain it is the test binary, as for all other commands.
+func plainDrover(t testing.TB) string {
+	t.Helper()
+	if path := os.Getenv(envPlain); path != "" {
+		return path
+	}
+	path, err := exec.LookPath("drover") // testscript.Main puts it there
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
 
 func TestMain(m *testing.M) {
 	// A drover with the race detector would sleep for a second before it ends.
@@ -33,4 +54,9 @@ func scripts(dir string, env ...string) testscript.Params {
 	}
 }
 
-func TestScripts(t *testing.T) { testscript.Run(t, scripts("script")) }
+// What these scripts run is under the race detector in the tests of stack,
+// render and lint.
+func TestScripts(t *testing.T) {
+	path := filepath.Dir(plainDrover(t)) + string(filepath.ListSeparator) + os.Getenv("PATH")
+	testscript.Run(t, scripts("script", "PATH="+path))
+}

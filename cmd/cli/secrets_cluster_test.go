@@ -540,8 +540,9 @@ func rotationNamesTasks(t *testing.T, env []string) {
 // have what the version reads that runs, and in the end just what is read.
 func killedWithSecrets(t *testing.T, env []string, verb string) {
 	first := map[string]int{"resume": 1, "abort": 3}[verb]
-	atWrites(t, first, 8, make(chan struct{}, 3), func(t *testing.T, n int) bool {
+	atWrites(t, first, 8, make(chan struct{}, 3), func(t *testing.T, n int, program string) bool {
 		r := newReader(t, env, fmt.Sprintf("sec%s%d", verb, n))
+		r.program = program
 		stack := func(value string, declared, items []string, old string) {
 			r.put(value, declared, items, runsOn, "")
 			text, err := os.ReadFile(r.dir + "/stack.hcl")
