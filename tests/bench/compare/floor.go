@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	capi "github.com/hashicorp/consul/api"
@@ -122,6 +123,29 @@ func (f *floor) healthy(ctx context.Context) error {
 			return err
 		}
 		return f.passing(ctx, j.Job)
+	})
+}
+
+// purge purges the jobs, which drover did not register and does not destroy, and
+// waits until none of their allocations runs.
+func (f *floor) purge(ctx context.Context) error {
+	return parallel(f.jobs, func(j render.Job) error {
+		if _, _, err := f.nomad.Jobs().Deregister(*j.Job.ID, true, (&api.WriteOptions{}).WithContext(ctx)); err != nil {
+			return err
+		}
+		for index := uint64(0); ; {
+			q := (&api.QueryOptions{WaitIndex: index, WaitTime: time.Minute}).WithContext(ctx)
+			allocs, meta, err := f.nomad.Jobs().Allocations(*j.Job.ID, true, q)
+			if err != nil {
+				return err
+			}
+			if !slices.ContainsFunc(allocs, func(a *api.AllocationListStub) bool {
+				return a.ClientStatus == api.AllocClientStatusPending || a.ClientStatus == api.AllocClientStatusRunning
+			}) {
+				return nil
+			}
+			index = meta.LastIndex
+		}
 	})
 }
 

@@ -23,7 +23,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -44,6 +43,8 @@ func main() {
 	flag.IntVar(&o.plan, "plan", 1000, "services that are planned and rendered")
 	flag.IntVar(&o.targets, "targets", 200, "targets of the simulation")
 	flag.BoolVar(&o.ocis, "ocis", true, "also deploy oCIS")
+	flag.StringVar(&o.parts, "parts", "", "measure only these parts, comma-separated: "+strings.Join(partNames(), ", "))
+	flag.BoolVar(&o.paths, "paths", false, "print the requests to Nomad by path")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -56,6 +57,26 @@ func main() {
 type options struct {
 	deploy, serial, plan, targets int
 	ocis                          bool
+	parts                         string // comma-separated; "" for all
+	paths                         bool
+}
+
+// parts are what a run measures, in this order. redeploy needs the stack that
+// deployMany leaves behind.
+var parts = []struct {
+	name string
+	run  func(context.Context, *bench) (table, error)
+}{
+	{"growth", growth}, {"deploy", deployMany}, {"serial", deploySerially}, {"lag", lag},
+	{"redeploy", redeploy}, {"simulated", simulated}, {"ocis", deployOCIS}, {"roll", rollOCIS},
+}
+
+func partNames() []string {
+	var names []string
+	for _, p := range parts {
+		names = append(names, p.name)
+	}
+	return names
 }
 
 func run(ctx context.Context, o options, write string) (err error) {
@@ -76,8 +97,11 @@ func run(ctx context.Context, o options, write string) (err error) {
 		err = errors.Join(err, e)
 	}()
 	r := report{began: time.Now(), options: o}
-	for _, part := range []func(context.Context, *bench) (table, error){growth, deployMany, deploySerially, lag, redeploy, simulated, deployOCIS, rollOCIS} {
-		t, err := part(ctx, b)
+	for _, part := range parts {
+		if o.parts != "" && !slices.Contains(strings.Split(o.parts, ","), part.name) {
+			continue
+		}
+		t, err := part.run(ctx, b)
 		if err != nil {
 			return err
 		}
@@ -202,18 +226,21 @@ func (b *bench) counted(do func(*bench) (usage, error)) (usage, error) {
 	if err != nil {
 		return usage{}, err
 	}
-	var n atomic.Int64
+	var n requests
 	proxy := httputil.NewSingleHostReverseProxy(nomad)
 	proxy.Transport = &http.Transport{MaxIdleConnsPerHost: 64}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		n.Add(1)
+		n.count(r)
 		proxy.ServeHTTP(w, r)
 	}))
 	defer srv.Close()
 	through := *b
 	through.env = append(append([]string{}, b.env...), "NOMAD_ADDR="+srv.URL)
 	u, err := do(&through)
-	u.requests = n.Load()
+	u.requests = n.total
+	if b.paths {
+		fmt.Fprint(os.Stderr, n.text())
+	}
 	return u, err
 }
 

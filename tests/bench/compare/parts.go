@@ -198,15 +198,12 @@ func (b *bench) fromNothing(ctx context.Context, name string, n int, serial bool
 	if err != nil {
 		return nil, err
 	}
-	gone := func() error {
-		_, err := b.drover(ctx, "destroy", dir, "-y")
-		return err
-	}
+	gone := func() error { return f.purge(ctx) }
 	ours, err := b.counted(func(b *bench) (usage, error) { return b.drover(ctx, "deploy", dir, "--parallel", "64") })
 	if err != nil {
 		return nil, err
 	}
-	if err := gone(); err != nil {
+	if _, err := b.drover(ctx, "destroy", dir, "-y"); err != nil {
 		return nil, err
 	}
 	floor, err := b.counted(func(b *bench) (usage, error) { return b.deployFloor(ctx, list) })
