@@ -41,6 +41,13 @@ func completed(ctx context.Context, releases Reader, c *record.Completion, job *
 	if c == nil {
 		return nil, nil
 	}
+	digest, err := specDigest(job)
+	if err != nil {
+		return nil, err
+	}
+	if digest == c.Spec {
+		return &rollout.Completion{Release: c.Release, At: c.At}, nil
+	}
 	ran, err := readSpec(ctx, releases, c.Spec)
 	if err != nil {
 		return nil, err

@@ -388,7 +388,8 @@ func (p *Plan) addFormer() {
 
 // prepare plans every part.
 func (d *Deployer) prepare(ctx context.Context, p *Plan) error {
-	released, completions := p.released(), p.completions()
+	released, completions, recorded := p.released(), p.completions(), p.recorded()
+	listings := p.listings()
 	err := parallel.Each(len(p.Parts), 8, func(i int) error {
 		part := p.Parts[i]
 		opts := d.Rollout
@@ -396,6 +397,8 @@ func (d *Deployer) prepare(ctx context.Context, p *Plan) error {
 		opts.Completed = func(ctx context.Context, job *api.Job) (*rollout.Completion, error) {
 			return completed(ctx, d.Releases, completions[p.jobKey(part.Target, job)], job)
 		}
+		opts.Recorded = func(job *api.Job) *rollout.Recorded { return recorded[p.jobKey(part.Target, job)] }
+		opts.Listing = listings[part]
 		opts.Former, opts.KeepRestarts = part.former, p.req.KeepRestarts
 		opts.Replace = opts.Replace || p.agreed
 		opts.Before = func(ctx context.Context, s rollout.Submission) error { return part.run.before(ctx, part.Target, s) }
@@ -515,6 +518,52 @@ func (p *Plan) released() map[jobKey]map[string]int {
 	return out
 }
 
+// recorded is what the record says of the jobs as they are registered.
+func (p *Plan) recorded() map[jobKey]*rollout.Recorded {
+	out := map[jobKey]*rollout.Recorded{}
+	for _, l := range p.runs {
+		left := l.Leftover()
+		if !left.Runs || left.Digest == "" || left.Index == 0 {
+			continue
+		}
+		out[p.key(l)] = &rollout.Recorded{Index: left.Index, Is: func(j render.Job) (bool, error) {
+			digest, err := specDigest(j.Job)
+			return digest == left.Digest, err
+		}}
+	}
+	return out
+}
+
+// listings are what the parts share that are planned with the same clients or
+// with equal ones.
+func (p *Plan) listings() map[*Part]*rollout.Listing {
+	type reach struct {
+		target   string // of a cluster of its own
+		defaults nomad.Defaults
+	}
+	of := func(part *Part) reach {
+		r := reach{defaults: p.defaults[part.Target]}
+		if p.clusterOf(part.Target) != "" {
+			r.target = part.Target
+		}
+		return r
+	}
+	jobs := map[reach][]render.Job{}
+	for _, part := range p.Parts {
+		jobs[of(part)] = append(jobs[of(part)], part.Jobs...)
+	}
+	shared := map[reach]*rollout.Listing{}
+	out := map[*Part]*rollout.Listing{}
+	for _, part := range p.Parts {
+		r := of(part)
+		if shared[r] == nil {
+			shared[r] = rollout.NewListing(jobs[r])
+		}
+		out[part] = shared[r]
+	}
+	return out
+}
+
 // pack makes the blobs, whose size may be the end of it.
 func (p *Plan) pack() error {
 	for _, part := range p.Parts {
@@ -529,6 +578,15 @@ func (p *Plan) pack() error {
 		}
 	}
 	return nil
+}
+
+// specDigest is the digest that packJob gives a job.
+func specDigest(job *api.Job) (string, error) {
+	text, err := json.Marshal(job)
+	if err != nil {
+		return "", fmt.Errorf("encoding job %q: %w", nomad.Deref(job.ID), err)
+	}
+	return record.Digest(text), nil
 }
 
 func packJob(job *api.Job, hcl, file string) (record.Packed, error) {

@@ -72,6 +72,7 @@ func TestOnCluster(t *testing.T) {
 		{"DestroyChildren", testDestroyChildren},
 		{"TwoJobsOfOneService", testTwoJobsOfOneService},
 		{"UnchangedWritesNothing", testUnchangedWritesNothing},
+		{"Recorded", testRecorded},
 		{"Gate", testGate},
 		{"Requests", testRequests},
 		{"Hooks", testHooks},

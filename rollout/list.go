@@ -15,6 +15,7 @@ import (
 
 	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/parallel"
+	"github.com/drover-nomad/drover/render"
 )
 
 // jobAt is what tells jobs apart.
@@ -92,7 +93,10 @@ func list(ctx context.Context, c Clients, specs []spec) (map[jobAt]*listed, erro
 			jerr, verr, err error
 			wg              sync.WaitGroup
 		)
-		wg.Go(func() { stubs, _, jerr = c.Nomad.Jobs().List(query("ID")) })
+		wg.Go(func() {
+			fields := &api.JobListOptions{Fields: &api.JobListFields{Meta: true}} // see RestartMeta
+			stubs, _, jerr = c.Nomad.Jobs().ListOptions(fields, query("ID"))
+		})
 		wg.Go(func() { _, verr = c.Nomad.Raw().Query("/v1/jobs/statuses", &of, query("ID")) })
 		allocs, _, err = c.Nomad.Allocations().List(query("JobID"))
 		wg.Wait()
@@ -119,6 +123,34 @@ func list(ctx context.Context, c Clients, specs []spec) (map[jobAt]*listed, erro
 		return nil
 	})
 	return out, err
+}
+
+// Listing reads jobs once for all plans that are made with it. They must be of
+// clients that reach the same servers with the same token, region and namespace.
+type Listing struct {
+	specs []spec
+
+	mu   sync.Mutex
+	jobs map[jobAt]*listed // nil before they are read
+}
+
+// NewListing makes no request.
+func NewListing(jobs []render.Job) *Listing { return &Listing{specs: specsOf(jobs)} }
+
+// read returns the jobs of the listing, which must have those of specs. A nil
+// Listing reads just these.
+func (l *Listing) read(ctx context.Context, c Clients, specs []spec) (map[jobAt]*listed, error) {
+	if l == nil {
+		return list(ctx, c, specs)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.jobs != nil {
+		return l.jobs, nil
+	}
+	var err error
+	l.jobs, err = list(ctx, c, l.specs)
+	return l.jobs, err
 }
 
 // unlisted adds the jobs that /v1/jobs/statuses leaves out (GET /v1/job/:id and

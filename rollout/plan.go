@@ -17,9 +17,12 @@ import (
 	"github.com/drover-nomad/drover/render"
 )
 
-// Prepare asks Nomad what each job would change (POST /v1/job/:id/plan) and,
-// where that is nothing, whether what runs is healthy: two requests for all
-// together (see list) and one to Consul. Nothing is written.
+// Prepare finds out what each job would change, and whether what runs of an
+// unchanged one is healthy. Nothing is written.
+//
+// A job that is as the record says (Options.Recorded) and healthy costs no
+// request of its own: three requests list all jobs, and one goes to Consul. For
+// each other job it asks Nomad (POST /v1/job/:id/plan).
 func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*Plan, error) {
 	ctx, cancel := within(ctx, time.Minute, errors.New("no answer within a minute"))
 	defer cancel()
@@ -41,11 +44,25 @@ func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*
 	if c.Consul != nil {
 		wg.Go(func() { instances, consulErr = readConsul(ctx, c, specs) })
 	}
-
-	err := parallel.Each(len(p.steps), 16, func(i int) error { return p.steps[i].ask(ctx, c, p.opts) })
+	err := p.findRecorded(ctx, specs)
+	wg.Wait()
+	if err = errors.Join(err, consulErr); err != nil {
+		return nil, c.explain(err)
+	}
+	err = parallel.Each(len(p.steps), 8, func(i int) error { return p.steps[i].confirm(ctx, c, p.opts, instances) })
+	if err != nil {
+		return nil, c.explain(err)
+	}
+	var open []*step
+	for _, s := range p.steps {
+		if !s.healthy {
+			open = append(open, s)
+		}
+	}
+	err = parallel.Each(len(open), 16, func(i int) error { return open[i].ask(ctx, c, p.opts) })
 	err = errors.Join(err, p.findFormer(ctx, opts.Former))
 	var doubtful []spec // what of them runs may not be what is asked for
-	for _, s := range p.steps {
+	for _, s := range open {
 		if err == nil && (s.unchanged() || s.startsNothing()) && !s.spec.registeredIsDeployed() {
 			doubtful = append(doubtful, s.spec)
 		}
@@ -54,17 +71,94 @@ func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*
 	if err == nil {
 		is, err = list(ctx, c, doubtful)
 	}
-	wg.Wait()
-	if err = errors.Join(err, consulErr); err != nil {
+	if err != nil {
 		return nil, c.explain(err)
 	}
-	err = parallel.Each(len(p.steps), 8, func(i int) error {
-		return p.steps[i].judge(ctx, c, p.opts, is[p.steps[i].spec.at()], instances)
+	err = parallel.Each(len(open), 8, func(i int) error {
+		return open[i].judge(ctx, c, p.opts, is[open[i].spec.at()], instances)
 	})
 	if err != nil {
 		return nil, c.explain(err)
 	}
 	return p, nil
+}
+
+// findRecorded lists the jobs, if the record knows any of them, and notes which
+// of them are as it says.
+func (p *Plan) findRecorded(ctx context.Context, specs []spec) error {
+	if p.opts.Recorded == nil {
+		return nil
+	}
+	recorded := make([]*Recorded, len(p.steps))
+	for i, s := range p.steps {
+		recorded[i] = p.opts.Recorded(s.Job.Job)
+	}
+	if !slices.ContainsFunc(recorded, func(r *Recorded) bool { return r != nil }) {
+		return nil
+	}
+	is, err := p.opts.Listing.read(ctx, p.clients, specs)
+	if err != nil {
+		return err
+	}
+	return parallel.Each(len(p.steps), 8, func(i int) error {
+		s, l := p.steps[i], is[specs[i].at()]
+		if recorded[i] == nil || l == nil || l.stub.Stop || l.stub.JobModifyIndex != recorded[i].Index {
+			return nil
+		}
+		job := s.Job
+		if mark := l.stub.Meta[RestartMeta]; mark != "" && p.opts.KeepRestarts && job.Job.Meta[RestartMeta] == "" {
+			job.Job = Restarted(job.Job, mark)
+		}
+		same, err := recorded[i].Is(job)
+		if err == nil && same {
+			s.Job, s.listed = job, l
+		}
+		return err
+	})
+}
+
+// confirm decides about a job that is as the record says, if that can be done by
+// the lists alone: nothing about it is under way, and it is healthy.
+func (s *step) confirm(ctx context.Context, c Clients, o Options, instances map[string][]consul.Instance) error {
+	l := s.listed
+	if l == nil || !s.spec.perNode() && l.GroupCountSum != s.spec.total() {
+		return nil
+	}
+	asked := s.plan
+	s.plan = &api.JobPlanResponse{JobModifyIndex: l.stub.JobModifyIndex, Diff: &api.JobDiff{Type: "None"}, NextPeriodicLaunch: nextLaunch(s.Job.Job)}
+	if o.Completed != nil && s.mayHaveCompleted(l) {
+		var err error
+		if s.completed, err = o.Completed(ctx, s.Job.Job); err != nil || s.completed != nil {
+			s.healthy = s.completed != nil
+			return err
+		}
+	}
+	native, err := s.spec.nativeInstances(ctx, c, runningOf(l.allocs))
+	if err != nil {
+		return err
+	}
+	if s.healthy = s.spec.settled(l, nil, instances, native); !s.healthy {
+		s.plan = asked
+	}
+	return nil
+}
+
+// nextLaunch returns when Nomad starts a periodic job next, as its plan does.
+func nextLaunch(job *api.Job) time.Time {
+	if job.Periodic == nil {
+		return time.Time{}
+	}
+	p := *job.Periodic
+	p.Canonicalize()
+	at, err := p.GetLocation()
+	if err != nil || !*p.Enabled {
+		return time.Time{}
+	}
+	next, err := p.Next(time.Now().In(at))
+	if err != nil {
+		return time.Time{}
+	}
+	return next
 }
 
 // judge finds out whether an unchanged job is healthy, and what has to be done

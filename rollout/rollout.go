@@ -55,6 +55,11 @@ type Options struct {
 	// of a job, of groups with a scaling block and by group. It may be nil, and
 	// a group that is missing is not known.
 	Released func(*api.Job) map[string]int
+	// Recorded returns what the record says of the registered job, nil where it
+	// says nothing. It may be nil.
+	Recorded func(*api.Job) *Recorded
+	// Listing is what plans share that are made at the same time; it may be nil.
+	Listing *Listing
 	// Replace allows that a job is purged and created again where Nomad
 	// refuses the change: another type, to or from periodic or parameterized.
 	Replace bool
@@ -90,6 +95,12 @@ type Options struct {
 	// Done is called when the outcome of a service is known, before anything
 	// that depends on it may begin.
 	Done func(ctx context.Context, s Submission, r ServiceResult)
+}
+
+// Recorded is a job as drover registered it last.
+type Recorded struct {
+	Index uint64                         // its JobModifyIndex then
+	Is    func(render.Job) (bool, error) // reports whether a job is the one that was registered
 }
 
 // Completion is a run of a job to its end, with exit code 0.
@@ -213,6 +224,7 @@ type step struct {
 	render.Job
 	spec     spec
 	plan     *api.JobPlanResponse
+	listed   *listed  // of a job that is as the record says; nil where that is not known
 	healthy  bool     // planned as unchanged, and what runs is healthy
 	asked    *api.Job // as Prepare was given it, before setCounts
 	kept     []KeptCount

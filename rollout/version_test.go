@@ -117,6 +117,17 @@ func TestHealthByVersion(t *testing.T) {
 			job: job("service", 1), deployment: deployment(1, "failed"),
 			allocs: allocs(ofJob("a", 1, "running", no)), detail: "0 of 1 allocations healthy",
 		},
+		"its node is lost": {
+			job: job("service", 1), allocs: allocs(ofJob("a", 1, "lost", yes)), detail: "0 of 1 allocations healthy",
+		},
+		"its node is disconnected": {
+			job: job("service", 2), allocs: allocs(ofJob("a", 1, "unknown", yes), ofJob("b", 1, "running", yes)),
+			healthy: 1, detail: "1 of 2 allocations healthy",
+		},
+		"an allocation is missing": {
+			job: job("service", 2), allocs: allocs(ofJob("a", 1, "running", yes)),
+			healthy: 1, detail: "1 of 2 allocations healthy",
+		},
 		"failed for good": {
 			job: job("service", 1), deployment: deployment(1, "successful"),
 			allocs: allocs(old(ofJob("a", 1, "failed", yes))), detail: "0 of 1 allocations healthy: one failed, and Nomad starts no other: redeploy it",

@@ -200,6 +200,31 @@ func TestRandomEdits(t *testing.T) {
 		if again := versions(); !maps.Equal(after, again) {
 			t.Errorf("round %d: the second deploy changed something: %v, %v", round, after, again)
 		}
+
+		// Another client changes a job: the plan finds it, and the deploy mends it.
+		name := names[r.IntN(services)]
+		job, _, err := s.client.Jobs().Info(st.id+name, nil)
+		if now[name].gone || err != nil {
+			continue
+		}
+		how := []string{"edited", "stopped", "purged"}[r.IntN(3)]
+		switch how {
+		case "edited":
+			*job.Priority = 60
+			_, _, err = s.client.Jobs().Register(job, nil)
+		default:
+			_, _, err = s.client.Jobs().Deregister(*job.ID, how == "purged", nil)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for service, action := range plan() {
+			if changed := service == st.id+name; changed != (action != "unchanged") {
+				t.Errorf("round %d: %s was %s; got %s planned as %q", round, name, how, service, action)
+			}
+		}
+		st.want(0, "deploy", ".")
+		st.want(0, "plan", ".", "--detailed-exitcode")
 	}
 	st.want(0, "rollback", ".", "1", "--prune")
 	if got := digests(); !maps.Equal(got, first) {
