@@ -7,7 +7,8 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/nomad/variables"
 )
 
 // Layout of what this package stores.
@@ -29,9 +30,9 @@ var (
 	// ErrNotFound means that there is no object at a path.
 	ErrNotFound = errors.New("there is no such object in the certificate store")
 	// ErrConflict means that another writer was first.
-	ErrConflict = errors.New("another process changed it at the same time")
+	ErrConflict = nomad.ErrConflict
 	// ErrLocked means that another process holds the lock.
-	ErrLocked = record.ErrLocked
+	ErrLocked = variables.ErrLocked
 )
 
 // Backend keeps objects by path, whole and by check-and-set, and gives out

@@ -16,7 +16,7 @@ import (
 
 	capi "github.com/hashicorp/consul/api"
 
-	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/nomad/variables"
 )
 
 // SealKey is the key that objects in Consul are encrypted with.
@@ -142,7 +142,7 @@ func (b *consulBackend) Lock(ctx context.Context, path string, ttl time.Duration
 	}
 	l := &consulLease{b: b, path: path, id: id, stop: make(chan struct{}), lost: make(chan struct{})}
 	// #nosec G118 -- the lease outlives the request that took it
-	go record.KeepLease(ttl, l.renew, func(err error) bool { return errors.Is(err, capi.ErrSessionExpired) }, l.stop, l.lost)
+	go variables.KeepLease(ttl, l.renew, func(err error) bool { return errors.Is(err, capi.ErrSessionExpired) }, l.stop, l.lost)
 	return l, nil
 }
 

@@ -11,7 +11,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
-	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/nomad/variables"
 )
 
 // requestTimeout ends a request to a store that a caller's context does not.
@@ -37,23 +37,18 @@ func (b *nomadBackend) Get(ctx context.Context, path string) (Items, string, err
 	return Items(v.Items), strconv.FormatUint(v.ModifyIndex, 10), nil
 }
 
-// Put does not cancel a request that has left: whether it was done would not
-// be known.
+// Put writes by variables.Write, which retries.
 func (b *nomadBackend) Put(ctx context.Context, path string, items Items, version string) (string, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
-	defer cancel()
 	v := &api.Variable{Path: path, Items: api.VariableItems(items)}
-	write := b.client.Variables().CheckedCreate
 	if version != "" {
 		var err error
 		if v.ModifyIndex, err = strconv.ParseUint(version, 10, 64); err != nil {
 			return "", storeError(b, err, "writing %s", path)
 		}
-		write = b.client.Variables().CheckedUpdate
 	}
-	out, _, err := write(v, (&api.WriteOptions{}).WithContext(ctx))
+	out, err := variables.Write(ctx, b.client, v, &api.WriteOptions{})
 	switch {
-	case nomad.IsConflict(err): // its text has the other writer's items
+	case nomad.IsConflict(err):
 		return "", ErrConflict
 	case err != nil:
 		return "", storeError(b, err, "writing %s", path)
@@ -66,9 +61,7 @@ func (b *nomadBackend) Delete(ctx context.Context, path, version string) error {
 	if err != nil {
 		return storeError(b, err, "deleting %s", path)
 	}
-	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
-	defer cancel()
-	_, err = b.client.Variables().CheckedDelete(path, index, (&api.WriteOptions{}).WithContext(ctx))
+	err = variables.Delete(ctx, b.client, path, index, &api.WriteOptions{})
 	if nomad.IsConflict(err) {
 		return ErrConflict
 	}
@@ -80,7 +73,7 @@ func (b *nomadBackend) List(ctx context.Context, folder string) ([]string, error
 	defer cancel()
 	list, _, err := b.client.Variables().PrefixList(folder+"/", (&api.QueryOptions{}).WithContext(ctx))
 	if err == nil && len(list) == 0 {
-		err = record.MayRead(ctx, b.client, folder)
+		err = variables.CheckList(ctx, b.client, folder)
 	}
 	if err != nil {
 		return nil, storeError(b, err, "listing %s", folder)
@@ -94,7 +87,7 @@ func (b *nomadBackend) List(ctx context.Context, folder string) ([]string, error
 
 func (b *nomadBackend) Lock(ctx context.Context, path string, ttl time.Duration) (Lease, error) {
 	host, _ := os.Hostname()
-	l, err := record.TakeLease(ctx, b.client, path, map[string]string{"holder": host + "/" + strconv.Itoa(os.Getpid())}, ttl)
+	l, err := variables.TakeLease(ctx, b.client, path, map[string]string{"holder": host + "/" + strconv.Itoa(os.Getpid())}, ttl)
 	if err != nil {
 		return nil, storeError(b, cmp.Or(errors.Unwrap(err), err), "locking %s", path)
 	}

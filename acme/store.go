@@ -10,13 +10,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"math/rand/v2"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/drover-nomad/drover/acme/pki"
+	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 )
@@ -38,7 +39,7 @@ const (
 	itemSpec   = "spec"
 	itemStatus = "status"
 	itemNext   = "pending_key"
-	itemLayout = "_layout"
+	itemLayout = variables.LayoutItem
 
 	// ItemThumbprint, at PublicPath, is what an edge answers HTTP-01 with:
 	// TOKEN.THUMBPRINT for every token.
@@ -60,14 +61,7 @@ func encodeName(name string) string {
 }
 
 func checkLayout(items Items, what string) error {
-	n, err := strconv.Atoi(items[itemLayout])
-	switch {
-	case err != nil || n < 1:
-		return fmt.Errorf("%s carries no layout number: not written by drover", what)
-	case n > Layout:
-		return fmt.Errorf("%s was written by a newer drover (layout %d, this one knows %d): update drover", what, n, Layout)
-	}
-	return nil
+	return variables.CheckLayout(items[itemLayout], what, Layout)
 }
 
 // Get reads a certificate; ErrNotFound when there is none of that name.
@@ -158,22 +152,13 @@ func (s *Store) Update(ctx context.Context, name string, f func(*Object) error) 
 // contend calls ready, and the write that ready returns, until there is no
 // conflict. One writer wins each round; the others retry with jitter.
 func contend(ctx context.Context, ready func() (write func() error, err error)) error {
-	for try := 1; ; try++ {
+	return nomad.RetryConflict(ctx, func() error {
 		write, err := ready()
 		if err != nil || write == nil {
 			return err
 		}
-		if err = write(); !errors.Is(err, ErrConflict) || try == 50 {
-			return err
-		}
-		timer := time.NewTimer(rand.N(time.Duration(min(try, 10)) * 10 * time.Millisecond)) //nolint:gosec // no secret
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-			return ctx.Err()
-		}
-	}
+		return write()
+	})
 }
 
 // lock takes the lock of a certificate, or ErrLocked.

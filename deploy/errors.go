@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/rollout"
@@ -43,7 +44,7 @@ func ClassOf(err error) Class {
 		return ClassUnplaceable
 	case invalid(err):
 		return ClassInvalid
-	case errors.Is(err, record.ErrLocked), is[*release.OpenError](err), is[*release.NotOpenError](err), is[*release.NoApprovalError](err), is[*record.MovedError](err):
+	case errors.Is(err, variables.ErrLocked), is[*release.OpenError](err), is[*release.NotOpenError](err), is[*release.NoApprovalError](err), is[*record.MovedError](err):
 		return ClassBusy
 	case is[*release.Moved](err):
 		return ClassStale

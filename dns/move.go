@@ -9,13 +9,14 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/nomad/variables"
 )
 
 // InUse reports whether an owner wants something of DNS or has claimed a record.
 // What the token may not read counts as not there.
 func InUse(ctx context.Context, client *api.Client, owner string) (bool, error) {
 	for _, path := range ownedPaths(owner) {
-		v, err := Wants{client}.peek(ctx, path)
+		v, err := peek(ctx, client, path)
 		if err != nil && !nomad.IsForbidden(err) {
 			return false, err
 		}
@@ -40,7 +41,7 @@ func Move(ctx context.Context, client *api.Client, from, to string) (moved bool,
 	s := Wants{client}
 	old, fresh := ownedPaths(from), ownedPaths(to)
 	for i := range old {
-		v, err := s.peek(ctx, old[i])
+		v, err := peek(ctx, s.Client, old[i])
 		if nomad.IsForbidden(err) || err == nil && v == nil {
 			continue
 		}
@@ -58,11 +59,11 @@ func Move(ctx context.Context, client *api.Client, from, to string) (moved bool,
 				return moved, err
 			}
 		}
-		there, err := s.peek(ctx, fresh[i])
+		there, err := peek(ctx, s.Client, fresh[i])
 		if err != nil {
 			return moved, err
 		}
-		items[layoutItem] = v.Items[layoutItem]
+		items[variables.LayoutItem] = v.Items[variables.LayoutItem]
 		if there != nil && !maps.Equal(there.Items, items) {
 			return moved, fmt.Errorf("cannot move %s to %s: %w", old[i], fresh[i], ErrChanged)
 		}

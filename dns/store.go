@@ -1,16 +1,12 @@
 package dns
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"regexp"
 	"slices"
@@ -21,6 +17,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/nomad/variables"
 )
 
 // Claim is the note that drover made a record.
@@ -77,7 +74,6 @@ var ErrChanged = errors.New("somebody else changed the same records at the same 
 const Layout = 1
 
 const (
-	layoutItem = "_layout"
 	claimsItem = "_claims" // all of them, when they are too many to stand alone
 	storeRoot  = "drover/dns/"
 )
@@ -109,22 +105,12 @@ func (s NomadStore) Load(ctx context.Context, owner string) (Ownership, error) {
 
 func (s NomadStore) load(ctx context.Context, path string) (Ownership, error) {
 	o := Ownership{Claims: map[Key]Claim{}}
-	v, _, err := s.Client.Variables().Peek(path, (&api.QueryOptions{}).WithContext(ctx))
-	if err != nil {
-		return o, fmt.Errorf("reading which DNS records are drover's: %w", err)
-	}
+	v, err := peek(ctx, s.Client, path)
 	if v == nil {
-		return o, nil
-	}
-	n, err := strconv.Atoi(v.Items[layoutItem])
-	switch {
-	case err != nil || n < 1:
-		return o, fmt.Errorf("the variable %s carries no layout number: not written by drover", path)
-	case n > Layout:
-		return o, fmt.Errorf("the variable %s was written by a newer drover (layout %d, this one knows %d): update drover", path, n, Layout)
+		return o, err
 	}
 	for item, text := range v.Items {
-		if item == layoutItem {
+		if item == variables.LayoutItem {
 			continue
 		}
 		if item == claimsItem {
@@ -144,9 +130,21 @@ func (s NomadStore) load(ctx context.Context, path string) (Ownership, error) {
 	return o, nil
 }
 
+// peek returns the variable at path, nil if there is none.
+func peek(ctx context.Context, client *api.Client, path string) (*api.Variable, error) {
+	v, err := variables.Read(ctx, client, path)
+	if v == nil {
+		return nil, err
+	}
+	if err := variables.CheckLayout(v.Items[variables.LayoutItem], "the variable "+path, Layout); err != nil {
+		return nil, err
+	}
+	return v, nil
+}
+
 // Save implements [Store].
 func (s NomadStore) Save(ctx context.Context, owner string, o Ownership) (uint64, error) {
-	v := &api.Variable{Path: storePath(owner), ModifyIndex: o.Index, Items: api.VariableItems{layoutItem: strconv.Itoa(Layout)}}
+	v := &api.Variable{Path: storePath(owner), ModifyIndex: o.Index, Items: api.VariableItems{variables.LayoutItem: strconv.Itoa(Layout)}}
 	size := 0
 	for key, c := range o.Claims {
 		text, err := json.Marshal(c)
@@ -162,17 +160,13 @@ func (s NomadStore) Save(ctx context.Context, owner string, o Ownership) (uint64
 		if err != nil {
 			return 0, err
 		}
-		v.Items = api.VariableItems{layoutItem: strconv.Itoa(Layout), claimsItem: packed}
+		v.Items = api.VariableItems{variables.LayoutItem: strconv.Itoa(Layout), claimsItem: packed}
 		size = len(packed)
 	}
-	if size > 65000 {
+	if size > variables.Limit-reserve {
 		return 0, fmt.Errorf("%d DNS records of one owner are more than a Nomad Variable can note: split the stack", len(o.Claims))
 	}
-	write := s.Client.Variables().CheckedUpdate
-	if o.Index == 0 {
-		write = s.Client.Variables().CheckedCreate
-	}
-	out, _, err := write(v, (&api.WriteOptions{}).WithContext(ctx))
+	out, err := variables.Write(ctx, s.Client, v, &api.WriteOptions{})
 	if nomad.IsConflict(err) {
 		return 0, ErrChanged
 	}
@@ -181,6 +175,9 @@ func (s NomadStore) Save(ctx context.Context, owner string, o Ownership) (uint64
 	}
 	return out.ModifyIndex, nil
 }
+
+// reserve is the part of a variable that is left for items of newer drovers.
+const reserve = 512
 
 // packed is a claim with its key.
 type packed struct {
@@ -193,21 +190,12 @@ func pack(claims map[Key]Claim) (string, error) {
 	for _, key := range slices.SortedFunc(maps.Keys(claims), compareKeys) {
 		list = append(list, packed{key, claims[key]})
 	}
-	var b bytes.Buffer
-	w := gzip.NewWriter(&b)
-	if err := errors.Join(json.NewEncoder(w).Encode(list), w.Close()); err != nil {
-		return "", err
-	}
-	return base64.StdEncoding.EncodeToString(b.Bytes()), nil
+	return variables.Pack(list)
 }
 
 func unpack(text string, claims map[Key]Claim) error {
-	r, err := gzip.NewReader(base64.NewDecoder(base64.StdEncoding, strings.NewReader(text)))
-	if err != nil {
-		return err
-	}
 	var list []packed
-	if err := json.NewDecoder(io.LimitReader(r, 64<<20)).Decode(&list); err != nil {
+	if err := variables.Unpack(text, &list); err != nil {
 		return err
 	}
 	for _, p := range list {

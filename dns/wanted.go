@@ -1,17 +1,12 @@
 package dns
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
-	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -20,6 +15,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/nomad/variables"
 )
 
 // Wanted is what one stack wants of DNS, evaluated: with it nobody needs the
@@ -118,39 +114,18 @@ func credentialPath(owner string) string { return ownerPath(CredentialFolder+"/"
 
 // Get is what an owner wants, nil for nothing.
 func (s Wants) Get(ctx context.Context, owner string) (*Wanted, error) {
-	v, err := s.peek(ctx, wantedPath(owner))
+	v, err := peek(ctx, s.Client, wantedPath(owner))
 	if v == nil {
 		return nil, err
 	}
 	return decodeWanted(v)
 }
 
-func (s Wants) peek(ctx context.Context, path string) (*api.Variable, error) {
-	v, _, err := s.Client.Variables().Peek(path, (&api.QueryOptions{}).WithContext(ctx))
-	if err != nil {
-		return nil, fmt.Errorf("reading %s: %w", path, err)
-	}
-	if v == nil {
-		return nil, nil
-	}
-	n, err := strconv.Atoi(v.Items[layoutItem])
-	switch {
-	case err != nil || n < 1:
-		return nil, fmt.Errorf("the variable %s carries no layout number: not written by drover", path)
-	case n > Layout:
-		return nil, fmt.Errorf("the variable %s was written by a newer drover (layout %d, this one knows %d): update drover", path, n, Layout)
-	}
-	return v, nil
-}
-
 func decodeWanted(v *api.Variable) (*Wanted, error) {
 	text := []byte(v.Items[wantedItem])
 	if packed := v.Items[wantedPackedItem]; packed != "" {
-		r, err := gzip.NewReader(base64.NewDecoder(base64.StdEncoding, strings.NewReader(packed)))
-		if err == nil {
-			text, err = io.ReadAll(io.LimitReader(r, 64<<20))
-		}
-		if err != nil {
+		var err error
+		if text, err = variables.UnpackText(packed); err != nil {
 			return nil, fmt.Errorf("the variable %s is not readable: %w", v.Path, err)
 		}
 	}
@@ -177,15 +152,8 @@ func (w *Wanted) items() (api.VariableItems, error) {
 	if err != nil || len(text) <= 48<<10 {
 		return api.VariableItems{wantedItem: text}, err
 	}
-	var b bytes.Buffer
-	z := gzip.NewWriter(&b)
-	if _, err := io.WriteString(z, text); err != nil {
-		return nil, err
-	}
-	if err := z.Close(); err != nil {
-		return nil, err
-	}
-	return api.VariableItems{wantedPackedItem: base64.StdEncoding.EncodeToString(b.Bytes())}, nil
+	packed, err := variables.PackText([]byte(text))
+	return api.VariableItems{wantedPackedItem: packed}, err
 }
 
 // PutCredential gives whoever may read CredentialFolder the credential of an
@@ -196,7 +164,7 @@ func (s Wants) PutCredential(ctx context.Context, owner, text string) (bool, err
 
 // HasCredential says whether PutCredential was called for an owner.
 func (s Wants) HasCredential(ctx context.Context, owner string) (bool, error) {
-	v, err := s.peek(ctx, credentialPath(owner))
+	v, err := peek(ctx, s.Client, credentialPath(owner))
 	return v != nil, err
 }
 
@@ -214,32 +182,19 @@ func (s Wants) Has(ctx context.Context, w *Wanted) (bool, error) {
 	return was == now, err
 }
 
-// write makes a variable hold just these items; when it does, nothing is
-// written.
+// write makes a variable hold just these items, and reports whether it did not
+// before.
 func (s Wants) write(ctx context.Context, path string, items api.VariableItems) (bool, error) {
-	items[layoutItem] = strconv.Itoa(Layout)
-	old, err := s.peek(ctx, path)
+	items[variables.LayoutItem] = strconv.Itoa(Layout)
+	old, err := peek(ctx, s.Client, path)
 	if err != nil {
 		return false, err
 	}
-	v, write := &api.Variable{Path: path, Items: items}, s.Client.Variables().CheckedCreate
-	if old != nil {
-		if maps.Equal(old.Items, items) {
-			return false, nil
-		}
-		v.ModifyIndex, write = old.ModifyIndex, s.Client.Variables().CheckedUpdate
+	changed, err := variables.WriteChanged(ctx, s.Client, old, path, items)
+	if nomad.IsConflict(err) {
+		err = fmt.Errorf("writing %s: %w", path, ErrChanged)
 	}
-	// A request that has left is not cancelled: whether it was done would not be known.
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
-	defer cancel()
-	_, _, err = write(v, (&api.WriteOptions{}).WithContext(ctx))
-	switch {
-	case nomad.IsConflict(err): // its text has the other writer's items
-		return false, fmt.Errorf("writing %s: %w", path, ErrChanged)
-	case err != nil:
-		return false, fmt.Errorf("writing %s: %w", path, err)
-	}
-	return true, nil
+	return changed, err
 }
 
 // Runs is what runs of an owner.
@@ -311,17 +266,14 @@ func (s Wants) DeleteCredential(ctx context.Context, owner string) error {
 }
 
 func (s Wants) delete(ctx context.Context, path string) error {
-	v, _, err := s.Client.Variables().Peek(path, (&api.QueryOptions{}).WithContext(ctx))
+	v, err := variables.Read(ctx, s.Client, path)
 	if nomad.IsForbidden(err) {
-		return nil
-	}
-	if err != nil {
-		return fmt.Errorf("reading %s: %w", path, err)
+		return nil // what the token may not read, it has not written
 	}
 	if v == nil {
-		return nil
+		return err
 	}
-	if _, err := s.Client.Variables().Delete(path, (&api.WriteOptions{}).WithContext(ctx)); err != nil {
+	if err := variables.Delete(ctx, s.Client, path, 0, &api.WriteOptions{}); err != nil {
 		return fmt.Errorf("deleting %s: %w", path, err)
 	}
 	return nil
@@ -341,7 +293,7 @@ func (s Wants) List(ctx context.Context, index uint64, wait time.Duration) ([]*W
 		errs []error
 	)
 	for _, m := range metas {
-		v, err := s.peek(ctx, m.Path)
+		v, err := peek(ctx, s.Client, m.Path)
 		if v == nil { // deleted since, or an error
 			errs = append(errs, err)
 			continue
@@ -362,7 +314,7 @@ func (s Wants) Open(ctx context.Context, w *Wanted, getenv func(string) string) 
 	o := w.Options
 	o.Getenv = getenv
 	if o.CredentialSecret != "" {
-		v, err := s.peek(ctx, credentialPath(w.Owner))
+		v, err := peek(ctx, s.Client, credentialPath(w.Owner))
 		if err != nil {
 			return nil, err
 		}

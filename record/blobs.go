@@ -1,8 +1,6 @@
 package record
 
 import (
-	"bytes"
-	"compress/gzip"
 	"context"
 	"crypto/sha256"
 	"encoding/base64"
@@ -10,12 +8,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 	"strings"
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/parallel"
 )
 
@@ -65,7 +63,7 @@ func Pack(b Blob) (Packed, error) {
 		return p, nil
 	}
 	for {
-		text, err := pack(p.blob)
+		text, err := variables.Pack(p.blob)
 		switch {
 		case err != nil:
 			return p, err
@@ -100,7 +98,7 @@ func (r *Releases) Store(ctx context.Context, blobs []Packed) error {
 		return had
 	})
 	return parallel.Each(len(blobs), 8, func(i int) error {
-		text, err := pack(blobs[i].blob)
+		text, err := variables.Pack(blobs[i].blob)
 		if err != nil {
 			return err
 		}
@@ -126,9 +124,9 @@ func (r *Releases) Blob(ctx context.Context, digest string) (Blob, error) {
 }
 
 func decodeBlob(v *api.Variable, digest string) (b Blob, err error) {
-	err = checkLayout(v.Items[layoutItem], "the items of "+v.Path)
+	err = checkLayout(v.Items[variables.LayoutItem], "the items of "+v.Path)
 	if err == nil {
-		err = unpack(v.Items["blob"], &b)
+		err = variables.Unpack(v.Items["blob"], &b)
 	}
 	if err == nil && Digest(b.Job) != digest && Digest(b.Values) != digest {
 		err = errContent
@@ -137,35 +135,4 @@ func decodeBlob(v *api.Variable, digest string) (b Blob, err error) {
 		return b, &UnreadableError{v.Path, err}
 	}
 	return b, nil
-}
-
-// pack is v as JSON, compressed, in base64.
-func pack(v any) (string, error) {
-	var buf bytes.Buffer
-	w := gzip.NewWriter(&buf)
-	enc := json.NewEncoder(w)
-	enc.SetEscapeHTML(false)
-	if err := errors.Join(enc.Encode(v), w.Close()); err != nil {
-		return "", fmt.Errorf("compressing: %w", err)
-	}
-	return base64.StdEncoding.EncodeToString(buf.Bytes()), nil
-}
-
-// unpackLimit keeps a broken or hostile record from filling the memory.
-const unpackLimit = 64 << 20
-
-func unpack(text string, into any) error {
-	raw, err := base64.StdEncoding.DecodeString(text)
-	if err != nil {
-		return err
-	}
-	z, err := gzip.NewReader(bytes.NewReader(raw))
-	if err != nil {
-		return err
-	}
-	plain, err := io.ReadAll(io.LimitReader(z, unpackLimit))
-	if err != nil {
-		return err
-	}
-	return json.Unmarshal(plain, into)
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/parallel"
 )
 
@@ -94,7 +95,7 @@ func (f *found) whole() bool { return f.head != nil && len(f.pageErrs) == 0 }
 func (r *Releases) check(ctx context.Context, busy bool) (*Checked, error) {
 	list, _, err := r.client.Variables().PrefixList(r.folder+"/", (&api.QueryOptions{}).WithContext(ctx))
 	if err == nil && len(list) == 0 {
-		err = MayRead(ctx, r.client, r.folder+"/releases")
+		err = variables.CheckList(ctx, r.client, r.folder+"/releases")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listing the record of stack %s: %w", r.stack, err)
@@ -129,7 +130,7 @@ func (r *Releases) check(ctx context.Context, busy bool) (*Checked, error) {
 			blobs = append(blobs, parts[1])
 		case parts[0] == "schedules" && len(parts) == 2:
 			schedules = append(schedules, nameOf(parts[1]))
-		case v.Path == r.lockPath() && !isHeld(v.Lock, v.CreateIndex, v.ModifyIndex) && !busy:
+		case v.Path == r.lockPath() && !variables.IsLocked(v.Lock, v.CreateIndex, v.ModifyIndex) && !busy:
 			out.add(Problem{Variable: v.Path, Problem: "the lock of a holder that is gone", Repair: "delete it", fix: func(ctx context.Context) error {
 				return nil // Lock has replaced it
 			}})
@@ -265,7 +266,7 @@ func (r *Releases) judge(out *Checked, f *found, all []*found, busy bool) {
 			if i >= f.head.Pages && !busy {
 				path := r.pagePath(f.number, i)
 				out.add(Problem{Variable: path, Release: f.number, Problem: "the head of the release does not name this page", Repair: "delete it", fix: func(ctx context.Context) error {
-					return deleteVariable(ctx, r.client, path, 0, &api.WriteOptions{})
+					return variables.Delete(ctx, r.client, path, 0, &api.WriteOptions{})
 				}})
 			}
 		}
@@ -300,7 +301,7 @@ func (r *Releases) checkBlobs(ctx context.Context, out *Checked, all []*found, d
 		p := Problem{Variable: broken[i].Path, Problem: broken[i].Err.Error()}
 		if !broken[i].Newer() {
 			p.Repair, p.fix = "delete it; the next release that needs it writes it again", func(ctx context.Context) error {
-				return deleteVariable(ctx, r.client, p.Variable, 0, &api.WriteOptions{})
+				return variables.Delete(ctx, r.client, p.Variable, 0, &api.WriteOptions{})
 			}
 		}
 		out.add(p)
@@ -337,7 +338,7 @@ func (r *Releases) checkBlobs(ctx context.Context, out *Checked, all []*found, d
 		if readable[digest] && !named[digest] {
 			path := r.blobPath(digest)
 			out.add(Problem{Variable: path, Problem: "no release names it", Repair: "delete it", fix: func(ctx context.Context) error {
-				return deleteVariable(ctx, r.client, path, 0, &api.WriteOptions{})
+				return variables.Delete(ctx, r.client, path, 0, &api.WriteOptions{})
 			}})
 		}
 	}
@@ -354,7 +355,7 @@ func (r *Releases) checkBlob(ctx context.Context, digest string) error {
 	if v == nil {
 		return nil // just removed
 	}
-	if err := checkLayout(v.Items[layoutItem], "the items of "+path); err != nil {
+	if err := checkLayout(v.Items[variables.LayoutItem], "the items of "+path); err != nil {
 		return &UnreadableError{path, err}
 	}
 	if part, ok := v.Items["part"]; ok {
@@ -370,7 +371,7 @@ func (r *Releases) checkBlob(ctx context.Context, digest string) error {
 // removeAll deletes the head and every page of a release.
 func (r *Releases) removeAll(ctx context.Context, f *found) error {
 	if f.index > 0 {
-		if err := deleteVariable(ctx, r.client, r.headPath(f.number), f.index, &api.WriteOptions{}); err != nil {
+		if err := variables.Delete(ctx, r.client, r.headPath(f.number), f.index, &api.WriteOptions{}); err != nil {
 			return err
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/nomad/variables"
 )
 
 // damaged writes releases 1 to n of one service each, and returns their specs.
@@ -107,14 +109,14 @@ func testRepair(t *testing.T, c *api.Client, _ *tamper) {
 	breakItem(t, c, r.headPath(2), "release", "{")                             // nothing of it is
 	breakItem(t, c, r.pagePath(2, 0), "services", "zzz")                       //
 	breakItem(t, c, r.pagePath(3, 0), "services", "zzz")                       // its head is readable
-	breakItem(t, c, r.headPath(4), layoutItem, "9")                            // of a newer drover
+	breakItem(t, c, r.headPath(4), variables.LayoutItem, "9")                  // of a newer drover
 	breakItem(t, c, r.blobPath(specs[4]), "blob", "zzz")                       // of release 5
 	if _, err := c.Variables().Delete(r.blobPath(specs[5]), nil); err != nil { // of release 6
 		t.Fatal(err)
 	}
 	for path, items := range map[string]api.VariableItems{
-		r.lockPath():     {layoutItem: "1", "holder": "{}"},
-		r.pagePath(7, 1): {layoutItem: "1", "services": "x"},
+		r.lockPath():     {variables.LayoutItem: "1", "holder": "{}"},
+		r.pagePath(7, 1): {variables.LayoutItem: "1", "services": "x"},
 	} {
 		if _, _, err := c.Variables().Create(&api.Variable{Path: path, Items: items}, nil); err != nil {
 			t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -51,7 +52,7 @@ func FuzzImport(f *testing.F) {
 
 // What a release keeps is read or refused, and comes back as it was packed.
 func FuzzRelease(f *testing.F) {
-	text, err := pack(page{Owner: "o", Seq: 3, Services: []Service{{Name: "web"}}})
+	text, err := variables.Pack(page{Owner: "o", Seq: 3, Services: []Service{{Name: "web"}}})
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -59,9 +60,9 @@ func FuzzRelease(f *testing.F) {
 	f.Add("H4sIAAAAAAAA/6tWKkotLs0pUbKqVkosLlGyMtRRKkktLlGyUqqtBQDDeO9uGQAAAA==", []byte(`null`))
 	f.Fuzz(func(t *testing.T, text string, plain []byte) {
 		var p page
-		_ = unpack(text, &p)
+		_ = variables.Unpack(text, &p)
 		var b Blob
-		_ = unpack(text, &b)
+		_ = variables.Unpack(text, &b)
 
 		var head Release
 		if json.Unmarshal(plain, &head) == nil {
@@ -82,14 +83,14 @@ func FuzzRelease(f *testing.F) {
 			if err != nil {
 				return // too large
 			}
-			text, err := pack(packed.blob)
+			text, err := variables.Pack(packed.blob)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if len(text) > blobLimit {
 				t.Errorf("%d bytes were said to fit", len(text))
 			}
-			if err := unpack(text, &b); err != nil {
+			if err := variables.Unpack(text, &b); err != nil {
 				t.Fatal(err)
 			}
 			var want bytes.Buffer

@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/parallel"
 )
 
@@ -56,7 +57,7 @@ type UnreadableError struct {
 }
 
 func (e *UnreadableError) Error() string {
-	var newer *NewerLayoutError
+	var newer *variables.NewerLayoutError
 	if errors.As(e.Err, &newer) {
 		return e.Err.Error()
 	}
@@ -68,7 +69,7 @@ func (e *UnreadableError) Unwrap() error { return e.Err }
 // Newer reports whether a newer drover wrote the variable, so that it is not
 // broken.
 func (e *UnreadableError) Newer() bool {
-	var newer *NewerLayoutError
+	var newer *variables.NewerLayoutError
 	return errors.As(e.Err, &newer)
 }
 
@@ -104,7 +105,7 @@ func clip(s string, limit int) string {
 // decodeHead reads the head in a variable, with its plan.
 func (r *Releases) decodeHead(ctx context.Context, v *api.Variable) (*Release, error) {
 	head := &Release{}
-	err := checkLayoutUpTo(planLayout, v.Items[layoutItem], "the items of "+v.Path)
+	err := variables.CheckLayout(v.Items[variables.LayoutItem], "the items of "+v.Path, planLayout)
 	if err == nil {
 		err = json.Unmarshal([]byte(v.Items["release"]), head)
 	}
@@ -112,7 +113,7 @@ func (r *Releases) decodeHead(ctx context.Context, v *api.Variable) (*Release, e
 		err = json.Unmarshal([]byte(text), &head.plan)
 	}
 	if err == nil && len(head.plan) > 0 {
-		err = unpack(v.Items["waves"], &head.Waves)
+		err = variables.Unpack(v.Items["waves"], &head.Waves)
 	}
 	if err != nil {
 		return nil, &UnreadableError{v.Path, err}
@@ -144,7 +145,7 @@ func headItems(head *Release) (map[string]string, error) {
 	for i := range out.Waves {
 		out.Waves[i].Detail = clip(out.Waves[i].Detail, detailLimit)
 	}
-	items := map[string]string{layoutItem: layoutText}
+	items := map[string]string{variables.LayoutItem: layoutText}
 	maps.Copy(items, head.items)
 	if len(head.plan) > 0 {
 		states := out.Waves
@@ -156,10 +157,10 @@ func headItems(head *Release) (map[string]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		if items["waves"], err = pack(states); err != nil {
+		if items["waves"], err = variables.Pack(states); err != nil {
 			return nil, err
 		}
-		items[layoutItem], items["plan"] = strconv.Itoa(planLayout), string(digests)
+		items[variables.LayoutItem], items["plan"] = strconv.Itoa(planLayout), string(digests)
 	}
 	text, err := json.Marshal(out)
 	items["release"] = string(text)
@@ -204,15 +205,6 @@ func ended(head *Release) *Release {
 	return &out
 }
 
-// size is what Nomad counts of the items of a variable.
-func size(items map[string]string) int {
-	n := 0
-	for name, text := range items {
-		n += len(name) + len(text)
-	}
-	return n
-}
-
 // headLimit is what a Nomad Variable takes (64 KiB), with a reserve for items
 // of newer drovers.
 const headLimit = 60 << 10
@@ -228,14 +220,14 @@ func (r *Releases) Fits(head *Release) error {
 // parts of the plan by their digest; none if the head stays in layout 1.
 func split(head *Release) (*Release, map[string]string, error) {
 	items, err := headItems(ended(head))
-	if err != nil || size(items) <= headLimit {
+	if err != nil || variables.Size(items) <= headLimit {
 		return head, nil, err
 	}
 	p := plan{Targets: head.Targets}
 	for _, w := range head.Waves {
 		p.Waves = append(p.Waves, Wave{Name: w.Name, Gate: w.Gate})
 	}
-	text, err := pack(p)
+	text, err := variables.Pack(p)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -246,8 +238,8 @@ func split(head *Release) (*Release, map[string]string, error) {
 		out.plan = append(out.plan, digest)
 		parts[digest] = string(chunk)
 	}
-	if items, err = headItems(ended(&out)); err == nil && size(items) > headLimit {
-		err = &HeadTooLargeError{len(head.Waves), size(items)}
+	if items, err = headItems(ended(&out)); err == nil && variables.Size(items) > headLimit {
+		err = &HeadTooLargeError{len(head.Waves), variables.Size(items)}
 	}
 	return &out, parts, err
 }
@@ -289,7 +281,7 @@ func (r *Releases) readPlan(ctx context.Context, digests []string) (plan, error)
 		case v == nil:
 			return &UnreadableError{path, ErrMissing}
 		}
-		if err := checkLayout(v.Items[layoutItem], "the items of "+path); err != nil {
+		if err := checkLayout(v.Items[variables.LayoutItem], "the items of "+path); err != nil {
 			return &UnreadableError{path, err}
 		}
 		if parts[i] = v.Items["part"]; Digest([]byte(parts[i])) != digests[i] {
@@ -300,7 +292,7 @@ func (r *Releases) readPlan(ctx context.Context, digests []string) (plan, error)
 	if err != nil {
 		return p, err
 	}
-	if err := unpack(strings.Join(parts, ""), &p); err != nil {
+	if err := variables.Unpack(strings.Join(parts, ""), &p); err != nil {
 		return p, &UnreadableError{r.blobPath(digests[0]), err}
 	}
 	r.mu.Lock()

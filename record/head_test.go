@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -92,8 +93,8 @@ func testLargeRelease(t *testing.T, c *api.Client, _ *tamper) {
 		t.Errorf("%d lines, the last is %+v", len(lines), lines[len(lines)-1])
 	}
 	items := items(t, c, r.headPath(1))
-	if items[layoutItem] != "2" || size(items) > 64<<10 {
-		t.Errorf("layout %s, %d bytes", items[layoutItem], size(items))
+	if items[variables.LayoutItem] != "2" || variables.Size(items) > 64<<10 {
+		t.Errorf("layout %s, %d bytes", items[variables.LayoutItem], variables.Size(items))
 	}
 
 	// The blobs of the plan are kept as long as a release needs them.
@@ -136,12 +137,12 @@ func TestHeadLayout(t *testing.T) {
 			}
 			for _, h := range []*Release{out, ended(out)} {
 				items, err := headItems(h)
-				if err != nil || items[layoutItem] != test.layout || size(items) > 64<<10 {
-					t.Errorf("layout %s, want %s; %d bytes, %v", items[layoutItem], test.layout, size(items), err)
+				if err != nil || items[variables.LayoutItem] != test.layout || variables.Size(items) > 64<<10 {
+					t.Errorf("layout %s, want %s; %d bytes, %v", items[variables.LayoutItem], test.layout, variables.Size(items), err)
 				}
 			}
 			for digest, part := range parts {
-				if size(map[string]string{layoutItem: "1", "part": part}) > 64<<10 || Digest([]byte(part)) != digest {
+				if variables.Size(map[string]string{variables.LayoutItem: "1", "part": part}) > 64<<10 || Digest([]byte(part)) != digest {
 					t.Errorf("part %s has %d bytes", digest, len(part))
 				}
 			}
@@ -184,7 +185,7 @@ func TestPages_StayWithinAVariable(t *testing.T) {
 	var all []Service
 	for _, p := range pages {
 		all = append(all, p...)
-		text, err := pack(page{Services: p})
+		text, err := variables.Pack(page{Services: p})
 		if err != nil || len(text) > blobLimit {
 			t.Errorf("a page of %d services has %d bytes, %v", len(p), len(text), err)
 		}
@@ -252,12 +253,12 @@ func testUnknownKept(t *testing.T, c *api.Client, _ *tamper) {
 		t.Fatal(err)
 	}
 	var raw json.RawMessage
-	if err := unpack(p.Items["services"], &raw); err != nil {
+	if err := variables.Unpack(p.Items["services"], &raw); err != nil {
 		t.Fatal(err)
 	}
 	text = add(string(raw), `{`, `"new_of_page":true,`)
 	text = add(text, `"services":[{`, `"new_of_line":"y",`)
-	if p.Items["services"], err = pack(json.RawMessage(text)); err != nil {
+	if p.Items["services"], err = variables.Pack(json.RawMessage(text)); err != nil {
 		t.Fatal(err)
 	}
 	p.Items["new_item"] = "of a page"
@@ -281,7 +282,7 @@ func testUnknownKept(t *testing.T, c *api.Client, _ *tamper) {
 	want(t, now["release"], `"new_of_head":{"a":[1,2]}`, `"new_of_holder":"x"`, `"new_of_wave":7`, `"owner":"second"`)
 	want(t, now["new_item"], "of a newer drover")
 	now = items(t, c, r.pagePath(1, 0))
-	if err := unpack(now["services"], &raw); err != nil {
+	if err := variables.Unpack(now["services"], &raw); err != nil {
 		t.Fatal(err)
 	}
 	want(t, string(raw), `"new_of_page":true`, `"new_of_line":"y"`, `"st":"done"`)
@@ -352,7 +353,7 @@ func TestUnknownMembers(t *testing.T) {
 			}
 		})
 	}
-	if got := otherItems(map[string]string{layoutItem: "1", "a": "1", "b": "2"}, "a"); !maps.Equal(got, map[string]string{"b": "2"}) {
+	if got := otherItems(map[string]string{variables.LayoutItem: "1", "a": "1", "b": "2"}, "a"); !maps.Equal(got, map[string]string{"b": "2"}) {
 		t.Errorf("%v", got)
 	}
 }

@@ -3,12 +3,12 @@ package record
 import (
 	"context"
 	"errors"
-	"net/http"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/nomad/variables"
 )
 
 // Journal writes how far each service of a release has come. It has one
@@ -183,38 +183,25 @@ func (j *Journal) write(i int) {
 // journalPatience is how long Nomad may not take a write of the journal.
 const journalPatience = time.Minute
 
-// put writes a page, again and again while Nomad does not answer.
-func (j *Journal) put(i int, content page) (uint64, error) {
+// put writes a page, and retries it for a minute.
+func (j *Journal) put(i int, content page) (index uint64, err error) {
 	p := j.pages[i]
-	deadline := time.Now().Add(journalPatience)
-	for {
-		index, err := j.releases.writePage(j.ctx, j.number, i, content, p.index)
-		if err == nil {
-			return index, nil
-		}
-		if errors.Is(err, ErrTakenOver) {
-			// Unless it is what an earlier attempt wrote, whose answer was lost.
-			there, index, rerr := j.releases.readPage(j.ctx, j.number, i)
-			if rerr == nil && there.Owner == j.owner && there.Seq == content.Seq {
-				return index, nil
-			}
-			return 0, err
-		}
-		if time.Now().After(deadline) || refused(err) {
-			return 0, err
-		}
-		timer := time.NewTimer(500 * time.Millisecond)
-		select {
-		case <-timer.C:
-		case <-j.ctx.Done():
-			timer.Stop()
-			return 0, err
-		}
+	policy := nomad.Policy{
+		Patience: journalPatience, Attempt: journalPatience,
+		Retry: func(err error) bool { return !errors.Is(err, ErrTakenOver) && !variables.IsRejected(err) },
 	}
-}
-
-// refused says that asking again would not help.
-func refused(err error) bool {
-	code := nomad.StatusCode(err)
-	return code >= 400 && code < 500 && code != http.StatusTooManyRequests
+	err = policy.Do(j.ctx, func(ctx context.Context) (err error) {
+		if index, err = j.releases.writePage(ctx, j.number, i, content, p.index); !errors.Is(err, ErrTakenOver) {
+			return err
+		}
+		// It is no conflict if an earlier attempt wrote the page and its answer was
+		// lost.
+		there, was, rerr := j.releases.readPage(ctx, j.number, i)
+		if rerr == nil && there.Owner == j.owner && there.Seq == content.Seq {
+			index = was
+			return nil
+		}
+		return err
+	})
+	return index, err
 }

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/nomad/variables"
 )
 
 // LockTTL is the lease of the lock of a stack. Whoever holds it and dies is
@@ -60,7 +62,7 @@ func (h Holder) String() string {
 	return s
 }
 
-// LockedError says who holds the lock of a stack. It is an ErrLocked.
+// LockedError says who holds the lock of a stack. It is a variables.ErrLocked.
 type LockedError struct {
 	Stack, Environment string
 	Holder             Holder
@@ -70,26 +72,17 @@ func (e *LockedError) Error() string {
 	return fmt.Sprintf("stack %s (environment %s) is being changed by %s; wait for it with --lock-wait, or look at `drover status`", e.Stack, e.Environment, e.Holder)
 }
 
-func (e *LockedError) Unwrap() error { return ErrLocked }
+func (e *LockedError) Unwrap() error { return variables.ErrLocked }
 
 // ErrHidden says that the lock cannot be taken away with this token: Nomad
 // tells its ID to management tokens only.
 var ErrHidden = errors.New("Nomad tells the ID of a lock to management tokens only")
 
-// isHeld says that somebody holds the lock of a variable. Nomad shows the lock
-// itself to management tokens only (Variables.Read and List in
-// nomad/variables_endpoint.go). Everybody sees the indexes: the lock's variable
-// is made by who takes the lock, a renewal changes nothing, and that the lock is
-// given back or has run out is the variable's first change.
-func isHeld(l *api.VariableLock, created, modified uint64) bool {
-	return l != nil || created == modified
-}
-
 // Lock takes the lock of the stack, which one deployer at a time holds. When
 // somebody else has it, it waits until wait is over, after telling whom it
 // waits for (told may be nil), and returns a *LockedError. It returns a
 // *MovedError if a move of the record was interrupted.
-func (r *Releases) Lock(ctx context.Context, h Holder, wait time.Duration, told func(Holder)) (*Lease, error) {
+func (r *Releases) Lock(ctx context.Context, h Holder, wait time.Duration, told func(Holder)) (*variables.Lease, error) {
 	l, err := r.LockToMove(ctx, h, wait, told)
 	if err != nil {
 		return nil, err
@@ -110,7 +103,7 @@ func (r *Releases) Lock(ctx context.Context, h Holder, wait time.Duration, told 
 }
 
 // LockToMove is Lock for a move, which also finishes one that was interrupted.
-func (r *Releases) LockToMove(ctx context.Context, h Holder, wait time.Duration, told func(Holder)) (*Lease, error) {
+func (r *Releases) LockToMove(ctx context.Context, h Holder, wait time.Duration, told func(Holder)) (*variables.Lease, error) {
 	text, err := json.Marshal(h)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the holder of the lock: %w", err)
@@ -119,8 +112,8 @@ func (r *Releases) LockToMove(ctx context.Context, h Holder, wait time.Duration,
 	var index uint64
 	var last Holder
 	for {
-		l, err := TakeLease(ctx, r.client, r.lockPath(), map[string]string{layoutItem: layoutText, "holder": string(text)}, LockTTL)
-		if err == nil && !l.made { // left by a holder that is gone, or taken with a repeated request: see isHeld
+		l, err := variables.TakeLease(ctx, r.client, r.lockPath(), map[string]string{variables.LayoutItem: layoutText, "holder": string(text)}, LockTTL)
+		if err == nil && !l.Created() { // left by a holder that is gone, or taken with a repeated request: see isHeld
 			if err := l.Remove(ctx); err != nil {
 				return nil, err
 			}
@@ -173,10 +166,10 @@ func (r *Releases) holder(ctx context.Context, index uint64, wait time.Duration)
 	if err != nil {
 		return nil, 0, fmt.Errorf("reading the lock of stack %s: %w", r.stack, err)
 	}
-	if v == nil || !isHeld(v.Lock, v.CreateIndex, v.ModifyIndex) {
+	if v == nil || !variables.IsLocked(v.Lock, v.CreateIndex, v.ModifyIndex) {
 		return nil, 0, nil
 	}
-	if err := checkLayout(v.Items[layoutItem], "the items of "+r.lockPath()); err != nil {
+	if err := checkLayout(v.Items[variables.LayoutItem], "the items of "+r.lockPath()); err != nil {
 		return nil, 0, err
 	}
 	var h Holder
@@ -194,7 +187,7 @@ func (r *Releases) Unlock(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("reading the lock of stack %s: %w", r.stack, err)
 	}
-	if v == nil || !isHeld(v.Lock, v.CreateIndex, v.ModifyIndex) {
+	if v == nil || !variables.IsLocked(v.Lock, v.CreateIndex, v.ModifyIndex) {
 		return false, nil
 	}
 	if v.Lock == nil {

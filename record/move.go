@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/parallel"
 )
 
@@ -69,7 +70,7 @@ func (r *Releases) pathName() string { return PathName(r.stack) + "/" + PathName
 func (r *Releases) paths(ctx context.Context) ([]string, error) {
 	list, _, err := r.client.Variables().PrefixList(r.folder+"/", (&api.QueryOptions{}).WithContext(ctx))
 	if err == nil && len(list) == 0 {
-		err = MayRead(ctx, r.client, r.folder)
+		err = variables.CheckList(ctx, r.client, r.folder)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listing the variables of stack %s: %w", r.stack, err)
@@ -260,7 +261,7 @@ func (m *Move) Finish(ctx context.Context) error {
 	last := m.from.headPath(newest)
 	rest := slices.DeleteFunc(paths, func(p string) bool { return p == last || m.elsewhere(p) })
 	remove := func(path string) error {
-		if err := deleteVariable(ctx, m.from.client, path, 0, &api.WriteOptions{}); err != nil {
+		if err := variables.Delete(ctx, m.from.client, path, 0, &api.WriteOptions{}); err != nil {
 			return fmt.Errorf("deleting %s: %w", path, err)
 		}
 		return nil

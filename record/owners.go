@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -290,7 +291,7 @@ type ListedStack struct {
 func ListStacks(ctx context.Context, client *api.Client) ([]ListedStack, error) {
 	list, _, err := client.Variables().PrefixList(stacksFolder, (&api.QueryOptions{}).WithContext(ctx))
 	if err == nil && len(list) == 0 {
-		err = MayRead(ctx, client, strings.TrimSuffix(stacksFolder, "/"))
+		err = variables.CheckList(ctx, client, strings.TrimSuffix(stacksFolder, "/"))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listing stacks: %w", err)
@@ -299,7 +300,7 @@ func ListStacks(ctx context.Context, client *api.Client) ([]ListedStack, error) 
 	held := map[string]bool{}
 	for _, v := range list {
 		if strings.HasSuffix(v.Path, "/lock") {
-			held[v.Path] = isHeld(v.Lock, v.CreateIndex, v.ModifyIndex)
+			held[v.Path] = variables.IsLocked(v.Lock, v.CreateIndex, v.ModifyIndex)
 		}
 	}
 	out := make([]ListedStack, len(entries))

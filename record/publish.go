@@ -2,7 +2,6 @@ package record
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -12,6 +11,8 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
@@ -406,12 +407,11 @@ func (s *Secrets) rewrite(ctx context.Context, v *jobVariable, f func(items map[
 			return nil
 		}
 		index, err := s.writeJob(ctx, v, items)
-		var conflict errConflict
 		switch {
 		case err == nil:
 			v.items, v.index = items, index
 			return nil
-		case !errors.As(err, &conflict) || attempt == 4:
+		case !nomad.IsConflict(err) || attempt == 4:
 			return fmt.Errorf("writing the variable of job %s: %w", v.id, err)
 		}
 		if perr := s.peekJob(ctx, v); perr != nil {
@@ -429,9 +429,9 @@ func (s *Secrets) writeJob(ctx context.Context, v *jobVariable, items map[string
 	namespace, region := v.places()
 	w := &api.WriteOptions{Namespace: namespace, Region: region}
 	if len(items) == 0 {
-		return 0, deleteVariable(ctx, s.of(v.job), v.path(), v.index, w)
+		return 0, variables.Delete(ctx, s.of(v.job), v.path(), v.index, w)
 	}
-	out, err := writeChecked(ctx, s.of(v.job), &api.Variable{Path: v.path(), Items: items, ModifyIndex: v.index}, w)
+	out, err := variables.Write(ctx, s.of(v.job), &api.Variable{Path: v.path(), Items: items, ModifyIndex: v.index}, w)
 	if err != nil {
 		return 0, err
 	}

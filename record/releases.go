@@ -13,6 +13,8 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/parallel"
 )
 
@@ -72,13 +74,13 @@ var ErrNoRelease = errors.New("no such release")
 // ErrTakenOver says that somebody else goes on with the release.
 var ErrTakenOver = errors.New("somebody else has taken over the release")
 
-func isLocked(err error) bool { return errors.Is(err, ErrLocked) }
+func isLocked(err error) bool { return errors.Is(err, variables.ErrLocked) }
 
 // Numbers of the releases that are kept, the newest last.
 func (r *Releases) Numbers(ctx context.Context) ([]int, error) {
 	list, _, err := r.client.Variables().PrefixList(r.folder+"/releases/", (&api.QueryOptions{}).WithContext(ctx))
 	if err == nil && len(list) == 0 {
-		err = MayRead(ctx, r.client, r.folder+"/releases")
+		err = variables.CheckList(ctx, r.client, r.folder+"/releases")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listing the releases of stack %s: %w", r.stack, err)
@@ -134,7 +136,7 @@ func (r *Releases) Last(ctx context.Context) (*Release, error) {
 func (r *Releases) Now(ctx context.Context) (*Release, *Holder, error) {
 	list, _, err := r.client.Variables().PrefixList(r.folder+"/", (&api.QueryOptions{}).WithContext(ctx))
 	if err == nil && len(list) == 0 {
-		err = MayRead(ctx, r.client, r.folder+"/releases")
+		err = variables.CheckList(ctx, r.client, r.folder+"/releases")
 	}
 	if err != nil {
 		return nil, nil, fmt.Errorf("listing the releases of stack %s: %w", r.stack, err)
@@ -144,7 +146,7 @@ func (r *Releases) Now(ctx context.Context) (*Release, *Holder, error) {
 		if n, err := strconv.Atoi(strings.TrimPrefix(v.Path, r.folder+"/releases/")); err == nil {
 			newest = max(newest, n)
 		}
-		locked = locked || v.Path == r.lockPath() && isHeld(v.Lock, v.CreateIndex, v.ModifyIndex)
+		locked = locked || v.Path == r.lockPath() && variables.IsLocked(v.Lock, v.CreateIndex, v.ModifyIndex)
 	}
 	var holder *Holder
 	if locked {
@@ -219,13 +221,12 @@ func (r *Releases) Change(ctx context.Context, number int, f func(*Release) erro
 // put writes one variable by check-and-set and returns its new index. It
 // returns ErrTakenOver if somebody else has written it since.
 func (r *Releases) put(ctx context.Context, path string, items map[string]string, index uint64) (uint64, error) {
-	if items[layoutItem] == "" {
-		items[layoutItem] = layoutText
+	if items[variables.LayoutItem] == "" {
+		items[variables.LayoutItem] = layoutText
 	}
-	out, err := writeChecked(ctx, r.client, &api.Variable{Path: path, Items: items, ModifyIndex: index}, &api.WriteOptions{})
-	var conflict errConflict
+	out, err := variables.Write(ctx, r.client, &api.Variable{Path: path, Items: items, ModifyIndex: index}, &api.WriteOptions{})
 	switch {
-	case errors.As(err, &conflict):
+	case nomad.IsConflict(err):
 		return 0, ErrTakenOver
 	case err != nil:
 		return 0, err
@@ -257,7 +258,7 @@ func (r *Releases) paged(services []Service) ([][]Service, error) {
 	}
 	for i := 0; i < len(out); i++ {
 		for len(out[i]) > 1 {
-			text, err := pack(page{Services: out[i]})
+			text, err := variables.Pack(page{Services: out[i]})
 			if err != nil {
 				return nil, err
 			}
@@ -279,7 +280,7 @@ const pageStart = blobLimit / 2
 // packPage compresses a page. Where it would pass the limit of a variable, it
 // shortens the details of the services.
 func packPage(p page) (string, error) {
-	text, err := pack(p)
+	text, err := variables.Pack(p)
 	for _, most := range []int{500, 100, 0} {
 		if err != nil || len(text) <= blobLimit {
 			break
@@ -288,7 +289,7 @@ func packPage(p page) (string, error) {
 		for i := range p.Services {
 			p.Services[i].Detail = clip(p.Services[i].Detail, most)
 		}
-		text, err = pack(p)
+		text, err = variables.Pack(p)
 	}
 	return text, err
 }
@@ -347,10 +348,10 @@ func (r *Releases) readPage(ctx context.Context, number, i int) (page, uint64, e
 	if v == nil {
 		return p, 0, &UnreadableError{r.pagePath(number, i), ErrMissing}
 	}
-	if err := checkLayout(v.Items[layoutItem], "the items of "+v.Path); err != nil {
+	if err := checkLayout(v.Items[variables.LayoutItem], "the items of "+v.Path); err != nil {
 		return p, 0, &UnreadableError{v.Path, err}
 	}
-	if err := unpack(v.Items["services"], &p); err != nil {
+	if err := variables.Unpack(v.Items["services"], &p); err != nil {
 		return p, 0, &UnreadableError{v.Path, err}
 	}
 	p.items = otherItems(v.Items, "services")
@@ -498,11 +499,11 @@ type Removed struct {
 
 // remove deletes the head first, so that no head is without services.
 func (r *Releases) remove(ctx context.Context, h *Release) error {
-	if err := deleteVariable(ctx, r.client, r.headPath(h.Number), h.index, &api.WriteOptions{}); err != nil {
+	if err := variables.Delete(ctx, r.client, r.headPath(h.Number), h.index, &api.WriteOptions{}); err != nil {
 		return fmt.Errorf("deleting %s: %w", r.what(h.Number), err)
 	}
 	return parallel.Each(h.Pages, 8, func(i int) error {
-		if err := deleteVariable(ctx, r.client, r.pagePath(h.Number, i), 0, &api.WriteOptions{}); err != nil {
+		if err := variables.Delete(ctx, r.client, r.pagePath(h.Number, i), 0, &api.WriteOptions{}); err != nil {
 			return fmt.Errorf("deleting the services of %s: %w", r.what(h.Number), err)
 		}
 		return nil
@@ -570,7 +571,7 @@ func (r *Releases) variables(ctx context.Context, prefix string) ([]string, erro
 
 func (r *Releases) deleteAll(ctx context.Context, paths []string) error {
 	return parallel.Each(len(paths), 8, func(i int) error {
-		if err := deleteVariable(ctx, r.client, paths[i], 0, &api.WriteOptions{}); err != nil {
+		if err := variables.Delete(ctx, r.client, paths[i], 0, &api.WriteOptions{}); err != nil {
 			return fmt.Errorf("deleting %s: %w", paths[i], err)
 		}
 		return nil

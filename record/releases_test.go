@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/nomad/variables"
 )
 
 func holder(name string) Holder {
@@ -28,7 +30,7 @@ func seen(t *testing.T, r *Releases) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return v != nil && isHeld(nil, v.CreateIndex, v.ModifyIndex)
+	return v != nil && variables.IsLocked(nil, v.CreateIndex, v.ModifyIndex)
 }
 
 func testLock(t *testing.T, c *api.Client, _ *tamper) {
@@ -45,7 +47,7 @@ func testLock(t *testing.T, c *api.Client, _ *tamper) {
 	}
 	_, err = r.Lock(t.Context(), holder("bob"), 0, nil)
 	var locked *LockedError
-	if !errors.As(err, &locked) || !errors.Is(err, ErrLocked) || locked.Holder.User != "ann" || !strings.Contains(err.Error(), "ann@h (pid 7) with `drover deploy` since") {
+	if !errors.As(err, &locked) || !errors.Is(err, variables.ErrLocked) || locked.Holder.User != "ann" || !strings.Contains(err.Error(), "ann@h (pid 7) with `drover deploy` since") {
 		t.Fatalf("second deployer: %v", err)
 	}
 	if other, err := OpenReleases(c, "lock", "prod").Lock(t.Context(), holder("bob"), 0, nil); err != nil {
@@ -106,7 +108,7 @@ func testLockOfTheDead(t *testing.T, c *api.Client, _ *tamper) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	v := &api.Variable{Path: r.lockPath(), Items: api.VariableItems{layoutItem: "1", "holder": string(text)}, Lock: &api.VariableLock{TTL: LockTTL.String(), LockDelay: "1s"}}
+	v := &api.Variable{Path: r.lockPath(), Items: api.VariableItems{variables.LayoutItem: "1", "holder": string(text)}, Lock: &api.VariableLock{TTL: LockTTL.String(), LockDelay: "1s"}}
 	if _, _, err := c.Variables().AcquireLock(v, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -222,12 +224,12 @@ func TestPackLimit(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	text, err := pack(p.blob)
+	text, err := variables.Pack(p.blob)
 	if err != nil || len(text) > blobLimit {
 		t.Fatalf("%d bytes, %v", len(text), err)
 	}
 	var back Blob
-	if err := unpack(text, &back); err != nil || back.HCL != "" || len(back.Job) < 50_000 {
+	if err := variables.Unpack(text, &back); err != nil || back.HCL != "" || len(back.Job) < 50_000 {
 		t.Errorf("the job should stay and the text go: %d, %d, %v", len(back.Job), len(back.HCL), err)
 	}
 	_, err = Pack(Blob{Job: job(80_000)})
@@ -367,7 +369,7 @@ func testKeep(t *testing.T, c *api.Client, _ *tamper) {
 
 func testNewerRelease(t *testing.T, c *api.Client, _ *tamper) {
 	r := OpenReleases(c, "newer", "default")
-	v := &api.Variable{Path: r.headPath(1), Items: api.VariableItems{layoutItem: "3", "release": "{}"}}
+	v := &api.Variable{Path: r.headPath(1), Items: api.VariableItems{variables.LayoutItem: "3", "release": "{}"}}
 	if _, _, err := c.Variables().Create(v, nil); err != nil {
 		t.Fatal(err)
 	}

@@ -12,6 +12,8 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -78,7 +80,7 @@ func (s *Schedules) Read(ctx context.Context, name string) (*Schedule, error) {
 	case v == nil:
 		return nil, fmt.Errorf("%w: %s", ErrNoSchedule, name)
 	}
-	if err := checkLayout(v.Items[layoutItem], "the items of "+v.Path); err != nil {
+	if err := checkLayout(v.Items[variables.LayoutItem], "the items of "+v.Path); err != nil {
 		return nil, &UnreadableError{v.Path, err}
 	}
 	out := &Schedule{JobID: v.Items["job"], Paused: v.Items["paused"], index: v.ModifyIndex}
@@ -94,7 +96,7 @@ func (s *Schedules) Read(ctx context.Context, name string) (*Schedule, error) {
 func (s *Schedules) List(ctx context.Context) ([]*Schedule, error) {
 	metas, _, err := s.client.Variables().PrefixList(s.prefix, (&api.QueryOptions{}).WithContext(ctx))
 	if err == nil && len(metas) == 0 {
-		err = MayRead(ctx, s.client, strings.TrimSuffix(s.prefix, "/"))
+		err = variables.CheckList(ctx, s.client, strings.TrimSuffix(s.prefix, "/"))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("listing schedules: %w", err)
@@ -133,13 +135,12 @@ func (s *Schedules) Change(ctx context.Context, name string, f func(*Schedule)) 
 			return nil, fmt.Errorf("encoding schedule %s: %w", name, err)
 		}
 		v := &api.Variable{Path: s.path(name), ModifyIndex: now.index, Items: map[string]string{
-			layoutItem: layoutText, "schedule": string(spec), "job": now.JobID, "paused": now.Paused, "runs": string(runs),
+			variables.LayoutItem: layoutText, "schedule": string(spec), "job": now.JobID, "paused": now.Paused, "runs": string(runs),
 		}}
 		maps.Copy(v.Items, now.items)
-		written, err := writeChecked(ctx, s.client, v, &api.WriteOptions{})
-		var conflict errConflict
+		written, err := variables.Write(ctx, s.client, v, &api.WriteOptions{})
 		switch {
-		case errors.As(err, &conflict):
+		case nomad.IsConflict(err):
 			continue
 		case err != nil:
 			return nil, err
@@ -151,7 +152,7 @@ func (s *Schedules) Change(ctx context.Context, name string, f func(*Schedule)) 
 
 // Remove forgets a schedule.
 func (s *Schedules) Remove(ctx context.Context, name string) error {
-	if err := deleteVariable(ctx, s.client, s.path(name), 0, &api.WriteOptions{}); err != nil {
+	if err := variables.Delete(ctx, s.client, s.path(name), 0, &api.WriteOptions{}); err != nil {
 		return fmt.Errorf("removing schedule %s: %w", name, err)
 	}
 	return nil

@@ -15,6 +15,8 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/acme/pki"
+	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
@@ -24,7 +26,6 @@ import (
 const Layout = 1
 
 const (
-	layoutItem = "_layout" // in the master
 	infoItem   = "_info"   // in the master: when each secret was made, as JSON
 	markerItem = "_drover" // in a job's variable: drover made it; its layout
 	ownerItem  = "_owner"  // in a job's variable: the stack and environment that own it
@@ -98,7 +99,7 @@ func (s *Secrets) read(ctx context.Context) (*master, error) {
 	if v == nil {
 		return m, nil
 	}
-	if err := checkLayout(v.Items[layoutItem], "the secrets at "+s.Path()); err != nil {
+	if err := checkLayout(v.Items[variables.LayoutItem], "the secrets at "+s.Path()); err != nil {
 		return nil, err
 	}
 	if text := v.Items[infoItem]; text != "" {
@@ -107,7 +108,7 @@ func (s *Secrets) read(ctx context.Context) (*master, error) {
 		}
 	}
 	for k, val := range v.Items {
-		if k != layoutItem && k != infoItem {
+		if k != variables.LayoutItem && k != infoItem {
 			m.items[k] = val
 		}
 	}
@@ -115,29 +116,8 @@ func (s *Secrets) read(ctx context.Context) (*master, error) {
 	return m, nil
 }
 
-func checkLayout(text, what string) error { return checkLayoutUpTo(Layout, text, what) }
-
-// checkLayoutUpTo returns a *NewerLayoutError if the layout is newer than known.
-func checkLayoutUpTo(known int, text, what string) error {
-	n, err := strconv.Atoi(text)
-	switch {
-	case err != nil || n < 1:
-		return fmt.Errorf("%s carry no layout number: not written by drover", what)
-	case n > known:
-		return &NewerLayoutError{what, n, known}
-	}
-	return nil
-}
-
-// NewerLayoutError reports that a newer drover wrote something.
-type NewerLayoutError struct {
-	What          string
-	Layout, Known int
-}
-
-func (e *NewerLayoutError) Error() string {
-	return fmt.Sprintf("%s were written by a newer drover (layout %d, this one knows %d): update drover", e.What, e.Layout, e.Known)
-}
+// checkLayout checks the layout number of an object of this package.
+func checkLayout(text, what string) error { return variables.CheckLayout(text, what, Layout) }
 
 func (s *Secrets) write(ctx context.Context, m *master) error {
 	text, err := json.Marshal(m.info)
@@ -145,31 +125,16 @@ func (s *Secrets) write(ctx context.Context, m *master) error {
 		return fmt.Errorf("encoding %s: %w", infoItem, err)
 	}
 	v := &api.Variable{Path: s.Path(), Items: api.VariableItems(maps.Clone(m.items)), ModifyIndex: m.index}
-	v.Items[layoutItem], v.Items[infoItem] = strconv.Itoa(Layout), string(text)
+	v.Items[variables.LayoutItem], v.Items[infoItem] = strconv.Itoa(Layout), string(text)
 	if err := checkSize("the secrets of "+s.owner().String(), v.Items); err != nil {
 		return err
 	}
-	out, err := writeChecked(ctx, s.client, v, &api.WriteOptions{})
+	out, err := variables.Write(ctx, s.client, v, &api.WriteOptions{})
 	if err != nil {
 		return fmt.Errorf("writing the secrets of stack %s: %w", s.stack, err)
 	}
 	m.index = out.ModifyIndex
 	return nil
-}
-
-// withoutItems keeps the values of the other writer out of the error text.
-func withoutItems(err error) error {
-	var conflict api.ErrCASConflict
-	if errors.As(err, &conflict) {
-		return errConflict{conflict.Conflict.Path}
-	}
-	return err
-}
-
-type errConflict struct{ path string }
-
-func (e errConflict) Error() string {
-	return "somebody else changed " + e.path + " at the same time; try again"
 }
 
 // update applies f to the master and writes it if f changed anything. When
@@ -189,8 +154,7 @@ func (s *Secrets) update(ctx context.Context, f func(*master) error) (*master, e
 			return m, nil
 		}
 		err = s.write(ctx, m)
-		var conflict errConflict
-		if err == nil || !retry || !errors.As(err, &conflict) {
+		if err == nil || !retry || !nomad.IsConflict(err) {
 			return m, err
 		}
 	}
@@ -453,7 +417,7 @@ func (s *Secrets) Purge(ctx context.Context, jobs []render.Job) error {
 }
 
 func (s *Secrets) deleteMaster(ctx context.Context, m *master) error {
-	if err := deleteVariable(ctx, s.client, s.Path(), m.index, &api.WriteOptions{}); err != nil {
+	if err := variables.Delete(ctx, s.client, s.Path(), m.index, &api.WriteOptions{}); err != nil {
 		return fmt.Errorf("deleting the secrets of stack %s: %w", s.stack, err)
 	}
 	return nil

@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -76,7 +77,7 @@ func encodeKnown(v any, rest unknown) ([]byte, error) {
 func otherItems(items map[string]string, names ...string) map[string]string {
 	var out map[string]string
 	for name, text := range items {
-		if name == layoutItem || slices.Contains(names, name) {
+		if name == variables.LayoutItem || slices.Contains(names, name) {
 			continue
 		}
 		if out == nil {

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
@@ -48,7 +49,7 @@ func (d *Deployer) Deploy(ctx context.Context, p *Plan, agree func(*Plan) error)
 				return Result{}, err
 			}
 		}
-		return (&run{d: d, plan: p}).forward(promptly(ctx)), nil
+		return (&run{d: d, plan: p}).forward(nomad.WithoutPatience(ctx)), nil
 	}
 	if err := p.PruneAllowed(); err != nil {
 		return Result{}, err
@@ -106,7 +107,7 @@ func (d *Deployer) Deploy(ctx context.Context, p *Plan, agree func(*Plan) error)
 			return Result{}, err
 		}
 	}
-	return r.walk(promptly(ctx)), nil
+	return r.walk(nomad.WithoutPatience(ctx)), nil
 }
 
 // takesOver says that a release is open which the plan abandons.
@@ -673,7 +674,7 @@ func pruneOutcome(err error, interrupted bool) rollout.Outcome {
 		return rollout.Cancelled
 	case errors.As(err, &refusal):
 		return refusal.Outcome
-	case errors.Is(err, record.ErrTakenOver), errors.Is(err, record.ErrLocked):
+	case errors.Is(err, record.ErrTakenOver), errors.Is(err, variables.ErrLocked):
 		return rollout.Superseded
 	case rollout.Unanswered(err):
 		return rollout.Unreachable

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -52,10 +53,10 @@ func (s nomadStore) Lock(ctx context.Context, h record.Holder, wait time.Duratio
 	return nomadLease{l}, nil
 }
 
-type nomadLease struct{ *record.Lease }
+type nomadLease struct{ *variables.Lease }
 
 func (l nomadLease) Renew(ctx context.Context) (Lease, error) {
-	renewed, err := l.Again(ctx)
+	renewed, err := l.Recover(ctx)
 	if err != nil {
 		return nil, err
 	}

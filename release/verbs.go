@@ -32,7 +32,7 @@ func (d *Deployer) resume(ctx context.Context, promote bool, may func(*record.Re
 		return Result{}, err
 	}
 	defer func() { _ = r.lock.release(ctx) }()
-	ctx = promptly(ctx)
+	ctx = nomad.WithoutPatience(ctx)
 	if r.head.State == record.Reverting {
 		return r.goBack(ctx, revertGoal(r.head))
 	}
@@ -68,7 +68,7 @@ func (d *Deployer) Abort(ctx context.Context) (Result, error) {
 		return Result{}, err
 	}
 	defer func() { _ = r.lock.release(ctx) }()
-	return r.goBack(promptly(ctx), record.Aborted)
+	return r.goBack(nomad.WithoutPatience(ctx), record.Aborted)
 }
 
 // revertGoal returns the state of a release that is being reverted, once everything

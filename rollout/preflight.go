@@ -100,21 +100,20 @@ func badToken(body string) bool {
 }
 
 func nomadError(e *ClusterError) error {
-	var resp api.UnexpectedResponseError
 	switch {
 	case errors.Is(e.Err, context.Canceled):
 		return e.Err
 	case e.tls("NOMAD_ADDR", "NOMAD_CACERT", "NOMAD_CLIENT_CERT and NOMAD_CLIENT_KEY", "NOMAD_TLS_SERVER_NAME"):
-	case errors.As(e.Err, &resp) && badToken(resp.Body()):
+	case badToken(nomad.Body(e.Err)):
 		e.Problem, e.Hint = "refuses the token", "set NOMAD_TOKEN to one of this cluster that has not expired"
-	case errors.As(e.Err, &resp) && resp.StatusCode() == http.StatusForbidden:
+	case nomad.IsForbidden(e.Err):
 		e.Problem, e.Hint = "refuses the token", "set NOMAD_TOKEN to one that has not expired and may do this"
-		if takes := grant(resp.StatusText()); takes != "" {
+		if takes := grant(nomad.RefusedRequest(e.Err)); takes != "" {
 			e.Hint += ", which takes " + takes
 		}
 		e.Hint += "; `nomad acl token self` shows it, `drover acl policy --for deployer` prints what a deployment takes"
-	case errors.As(e.Err, &resp):
-		e.Problem, e.Hint = fmt.Sprintf("answers %d", resp.StatusCode()), "look at `nomad server members`"
+	case nomad.StatusCode(e.Err) != 0:
+		e.Problem, e.Hint = fmt.Sprintf("answers %d", nomad.StatusCode(e.Err)), "look at `nomad server members`"
 	default:
 		e.Problem, e.Hint = "cannot be reached", "start it, or set NOMAD_ADDR (and NOMAD_CACERT, NOMAD_CLIENT_CERT with TLS)"
 	}

@@ -43,7 +43,7 @@ func dial(ctx context.Context, home *api.Config, t *stack.Target, needConsul, pr
 	c := Clients{target: t}
 	nc, err := nomadConfig(home, t)
 	if err == nil {
-		c.Nomad, err = NewNomad(nc)
+		c.Nomad, err = nomad.NewClient(nc)
 	}
 	if err != nil {
 		return c, dialError("Nomad", t, err)

@@ -8,20 +8,6 @@ import (
 	"strings"
 )
 
-// telling leaves in the answer to a request that was refused what was asked
-// for, where api.Client keeps it in its error and shows it to nobody
-// (api.UnexpectedResponseError.StatusText). Nomad itself says no more than
-// "Permission denied".
-type telling struct{ next *http.Transport }
-
-func (t telling) RoundTrip(req *http.Request) (*http.Response, error) {
-	res, err := t.next.RoundTrip(req)
-	if err == nil && res.StatusCode == http.StatusForbidden {
-		res.Status = fmt.Sprintf("%d %s %s", res.StatusCode, req.Method, req.URL.RequestURI())
-	}
-	return res, err
-}
-
 // grants are what in a policy of Nomad allows a request: "ACL Required" of each
 // in its API (developer.hashicorp.com/nomad/api-docs). The first that fits.
 var grants = []struct {
@@ -49,7 +35,7 @@ var grants = []struct {
 	{regexp.MustCompile(`^GET /v1/(?:jobs?|allocations?|deployments?|evaluations?|event/stream|client/allocation)\b`), `capabilities = ["list-jobs", "read-job"]`},
 }
 
-// grant is what the token lacks for a request as telling writes it down, ""
+// grant is what the token lacks for a request as nomad.RefusedRequest returns it, ""
 // when that is not known.
 func grant(asked string) string {
 	method, uri, _ := strings.Cut(asked, " ")

@@ -8,6 +8,8 @@ import (
 	"testing"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // Each request that is refused names what allows it, whatever the error says
@@ -18,7 +20,7 @@ func TestGrant(t *testing.T) {
 		http.Error(w, "Permission denied", http.StatusForbidden)
 	}))
 	t.Cleanup(srv.Close)
-	c, err := NewNomad(&api.Config{Address: srv.URL, TLSConfig: &api.TLSConfig{}})
+	c, err := nomad.NewClient(&api.Config{Address: srv.URL, TLSConfig: &api.TLSConfig{}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/drover-nomad/drover/devcluster"
 	"github.com/drover-nomad/drover/devcluster/devtest"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -53,7 +54,7 @@ func TestServerRestarts(t *testing.T) {
 func TestServerRefusesWhileItStarts(t *testing.T) {
 	t.Parallel()
 	dev := devtest.Cluster(t, devcluster.Options{Secure: true})
-	c, err := NewNomad(dev.NomadConfig())
+	c, err := nomad.NewClient(dev.NomadConfig())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/rollout"
@@ -203,7 +204,7 @@ func settle(ctx context.Context, s *record.Schedule, run *record.Run, res releas
 		run.Base = 0 // nothing was begun: the next run tries again, as the schedule may be mended
 	}
 	switch {
-	case errors.Is(err, record.ErrLocked), errors.As(err, &open), errors.As(err, &notOpen):
+	case errors.Is(err, variables.ErrLocked), errors.As(err, &open), errors.As(err, &notOpen):
 		run.Skipped, run.OK, run.Outcome, run.Detail = true, true, "skipped", err.Error()
 	case err != nil:
 		run.OK, run.Outcome, run.Detail = false, failure(ctx, err), err.Error()

@@ -16,6 +16,8 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/drover-nomad/drover/deploy"
+	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/rollout"
@@ -66,7 +68,7 @@ func (f *releaseFlags) register(cmd *cobra.Command, wait time.Duration) {
 func (f *releaseFlags) waitForNomad(cmd *cobra.Command) {
 	silence := cmp.Or(f.rollout.Silence, rollout.DefaultSilence)
 	out := cmd.ErrOrStderr()
-	cmd.SetContext(release.Patiently(cmd.Context(), silence, func(err error) {
+	cmd.SetContext(nomad.WithPatience(cmd.Context(), silence, func(err error) {
 		fmt.Fprintf(out, "Nomad does not answer: %s; retrying for up to %s (--unreachable-after)\n", err, silence)
 	}))
 }
@@ -255,7 +257,7 @@ func releaseError(err error) error {
 	if errors.As(err, &large) || errors.As(err, &foreign) || errors.As(err, &relocated) || errors.As(err, &prune) || errors.As(err, &shared) || errors.As(err, &same) || errors.As(err, &noRecord) || errors.As(err, &owner) || errors.As(err, &refused) {
 		return errRefused{err, exitUsage}
 	}
-	if errors.As(err, &open) || errors.As(err, &notOpen) || errors.As(err, &waits) || errors.As(err, &moved) || errors.Is(err, record.ErrLocked) {
+	if errors.As(err, &open) || errors.As(err, &notOpen) || errors.As(err, &waits) || errors.As(err, &moved) || errors.Is(err, variables.ErrLocked) {
 		return errRefused{err, exitBusy}
 	}
 	return err

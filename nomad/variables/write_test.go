@@ -1,4 +1,4 @@
-package record
+package variables
 
 import (
 	"context"
@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/drover-nomad/drover/nomad"
 )
 
 var errAway = errors.New("connection refused")
@@ -17,7 +19,7 @@ func TestRetryWrite(t *testing.T) {
 		for _, test := range []struct{ patience, want time.Duration }{{0, writePatience}, {time.Second, writePatience}, {2 * time.Minute, 2 * time.Minute}} {
 			synctest.Test(t, func(t *testing.T) {
 				begun, attempts := time.Now(), 0
-				err := retryWrite(Patiently(t.Context(), test.patience), func(context.Context) error { attempts++; return errAway })
+				err := retryWrite(nomad.WithPatience(t.Context(), test.patience, nil), func(context.Context) error { attempts++; return errAway })
 				if took := time.Since(begun); !errors.Is(err, errAway) || took < test.want || took > test.want+5*time.Second || attempts < 5 {
 					t.Errorf("%v after %s and %d attempts, want %s", err, took, attempts, test.want)
 				}
@@ -27,7 +29,7 @@ func TestRetryWrite(t *testing.T) {
 	t.Run("does not retry a conflict", func(t *testing.T) {
 		t.Parallel()
 		attempts := 0
-		err := retryWrite(t.Context(), func(context.Context) error { attempts++; return errConflict{"x"} })
+		err := retryWrite(t.Context(), func(context.Context) error { attempts++; return &ConflictError{"x"} })
 		if attempts != 1 || err == nil {
 			t.Errorf("%d attempts, %v", attempts, err)
 		}

@@ -1,7 +1,8 @@
-package record
+package variables
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"strings"
@@ -13,18 +14,15 @@ import (
 	"github.com/drover-nomad/drover/nomad"
 )
 
-// ErrLocked says that somebody else holds a lock.
-var ErrLocked = errors.New("somebody else holds the lock")
-
-// requestTimeout ends a request to Nomad that a caller's context does not.
-const requestTimeout = 30 * time.Second
+// ErrLocked reports that another client holds a lock.
+var ErrLocked = errors.New("another client holds the lock")
 
 // Lease is the lock of a Nomad Variable, held and renewed until Release.
 type Lease struct {
 	client     *api.Client
 	path, id   string
 	ttl        time.Duration
-	made       bool // the variable was made with the lock
+	created    bool
 	once       sync.Once
 	stop, lost chan struct{}
 }
@@ -34,20 +32,20 @@ type Lease struct {
 // returns ErrLocked if the lock is held. Nomad frees the lock of a holder that
 // died between one and two times ttl, at least 10 s, after its last renewal.
 //
-// The ID of the lock is ours: a request whose answer was lost is repeated, and
-// Nomad gives the lock to the one that has its ID already (isLocked in
-// nomad/state/state_store_variables.go).
+// The client chooses the ID of the lock: a request whose answer was lost is
+// repeated, and Nomad gives the lock to the request that has its ID already
+// (isLocked in nomad/state/state_store_variables.go).
 func TakeLease(ctx context.Context, client *api.Client, path string, items map[string]string, ttl time.Duration) (*Lease, error) {
-	l := &Lease{client: client, path: path, id: randomUUID(), ttl: ttl, stop: make(chan struct{}), lost: make(chan struct{})}
+	l := &Lease{client: client, path: path, id: newLockID(), ttl: ttl}
 	var unsure bool // an attempt may have arrived
 	err := retryWrite(ctx, func(ctx context.Context) error {
 		// Nomad keeps a lost lock for the delay on top of the TTL.
 		v := &api.Variable{Path: path, Items: items, Lock: &api.VariableLock{ID: l.id, TTL: ttl.String(), LockDelay: "1s"}}
 		held, _, err := client.Variables().AcquireLock(v, (&api.WriteOptions{}).WithContext(ctx))
 		if err == nil {
-			l.made = held.CreateIndex == held.ModifyIndex
+			l.created = held.CreateIndex == held.ModifyIndex
 		}
-		unsure = err != nil && !refused(err)
+		unsure = err != nil && !IsRejected(err)
 		return err
 	})
 	if nomad.IsConflict(err) {
@@ -57,43 +55,56 @@ func TakeLease(ctx context.Context, client *api.Client, path string, items map[s
 		if unsure {
 			rctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
 			defer cancel()
-			_, _, _ = client.Variables().ReleaseLock(l.variable(), (&api.WriteOptions{}).WithContext(rctx)) // else it runs out
+			_, _, _ = client.Variables().ReleaseLock(l.variable(), (&api.WriteOptions{}).WithContext(rctx)) // otherwise it expires
 		}
 		return nil, fmt.Errorf("locking %s: %w", path, err)
 	}
-	// #nosec G118 -- the lease outlives the request that took it
-	go KeepLease(ttl, l.renew, notHeld, l.stop, l.lost)
+	l.keep()
 	return l, nil
 }
 
-// Again is the lease, lost while Nomad did not answer, when Nomad has kept its
-// lock meanwhile: a server that restarts does, for one more TTL.
-func (l *Lease) Again(ctx context.Context) (*Lease, error) {
-	ctx, cancel := context.WithTimeout(ctx, LockTTL)
+// newLockID returns a random UUID (RFC 9562, version 4).
+func newLockID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // never fails
+	b[6] = b[6]&0x0f | 0x40
+	b[8] = b[8]&0x3f | 0x80
+	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:16])
+}
+
+func (l *Lease) keep() {
+	l.stop, l.lost = make(chan struct{}), make(chan struct{})
+	go KeepLease(l.ttl, l.renew, isNotHeld, l.stop, l.lost)
+}
+
+// Created reports whether the variable was created with the lock. Otherwise it
+// was left by a former holder, or its creation was retried.
+func (l *Lease) Created() bool { return l.created }
+
+// Recover returns a new lease for one that was lost while Nomad did not answer,
+// if Nomad still has its lock: a server that restarts keeps it for one more TTL.
+func (l *Lease) Recover(ctx context.Context) (*Lease, error) {
+	ctx, cancel := context.WithTimeout(ctx, l.ttl)
 	defer cancel()
 	if err := l.renew(ctx); err != nil {
 		return nil, fmt.Errorf("renewing %s: %w", l.path, err)
 	}
-	again := &Lease{client: l.client, path: l.path, id: l.id, ttl: l.ttl, stop: make(chan struct{}), lost: make(chan struct{})}
-	// #nosec G118 -- the lease outlives the request that renewed it
-	go KeepLease(l.ttl, again.renew, notHeld, again.stop, again.lost)
-	return again, nil
+	recovered := &Lease{client: l.client, path: l.path, id: l.id, ttl: l.ttl}
+	recovered.keep()
+	return recovered, nil
 }
 
-// MayRead tells an empty list from one that the token may not see: Nomad leaves
-// out of a list what a token may not list, and says nothing of it (GET
-// /v1/vars). What may be read there is asked for by the name that its line in
-// a policy has.
-func MayRead(ctx context.Context, client *api.Client, folder string) error {
-	_, _, err := client.Variables().Peek(folder+"/*", (&api.QueryOptions{}).WithContext(ctx))
-	if nomad.IsForbidden(err) {
-		return err
-	}
-	return nil // whatever else it is, it is not about the token
+// IsLocked reports whether the lock of a variable is held. Nomad shows the lock
+// itself to management tokens only (Variables.Read and List in
+// nomad/variables_endpoint.go), but the indexes to all: taking the lock creates
+// the variable, a renewal changes nothing, and the release or the expiry of the
+// lock is the first change.
+func IsLocked(lock *api.VariableLock, createIndex, modifyIndex uint64) bool {
+	return lock != nil || createIndex == modifyIndex
 }
 
-// notHeld says that the lock is somebody else's, or nobody's.
-func notHeld(err error) bool {
+// isNotHeld reports whether the lock is not ours any more.
+func isNotHeld(err error) bool {
 	return nomad.IsConflict(err) || strings.Contains(nomad.Body(err), "doesn't hold a lock")
 }
 
@@ -109,41 +120,40 @@ func (l *Lease) renew(ctx context.Context) error {
 // Lost is closed when the lock is, or may be, no longer held.
 func (l *Lease) Lost() <-chan struct{} { return l.lost }
 
-// Release gives the lock back; one that is not ours any more is no error.
+// releasePatience is for how long the release of a lock is retried: it expires
+// soon after.
+const releasePatience = 5 * time.Second
+
+// Release releases the lock. A lock that is no longer ours is no error.
 func (l *Lease) Release(ctx context.Context) error {
 	l.once.Do(func() { close(l.stop) })
 	<-l.lost // no renewal is on its way
-	released := time.Now()
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
 	defer cancel()
-	for {
+	policy := nomad.Policy{
+		Patience: releasePatience, Attempt: requestTimeout,
+		Retry: func(err error) bool { return !IsRejected(err) && ctx.Err() == nil },
+	}
+	err := policy.Do(ctx, func(ctx context.Context) error {
 		_, _, err := l.client.Variables().ReleaseLock(l.variable(), (&api.WriteOptions{}).WithContext(ctx))
-		if err == nil || notHeld(err) {
+		if isNotHeld(err) {
 			return nil
 		}
-		timer := time.NewTimer(300 * time.Millisecond)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-		}
-		timer.Stop()
-		if refused(err) || ctx.Err() != nil || time.Since(released) > releasePatience {
-			return fmt.Errorf("releasing %s: %w", l.path, err)
-		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("releasing %s: %w", l.path, err)
 	}
+	return nil
 }
 
-// releasePatience is how long a lock is tried to be given back: it frees
-// itself soon after.
-const releasePatience = 5 * time.Second
-
-// Remove gives the lock back and deletes its variable, unless somebody has
-// taken the lock meanwhile.
+// Remove releases the lock and deletes its variable, unless another client has
+// taken the lock since.
 func (l *Lease) Remove(ctx context.Context) error {
 	if err := l.Release(ctx); err != nil {
 		return err
 	}
-	err := deleteVariable(context.WithoutCancel(ctx), l.client, l.path, 0, &api.WriteOptions{})
+	err := Delete(context.WithoutCancel(ctx), l.client, l.path, 0, &api.WriteOptions{})
 	if err == nil || nomad.IsConflict(err) {
 		return nil
 	}
@@ -152,7 +162,7 @@ func (l *Lease) Remove(ctx context.Context) error {
 
 // KeepLease renews a lease of any kind until stop is closed. It gives up,
 // closing lost, as soon as ttl may have passed since the last renewal that
-// succeeded, or when gone says of an error that there is nothing to renew.
+// succeeded, or when gone reports of an error that there is nothing to renew.
 func KeepLease(ttl time.Duration, renew func(ctx context.Context) error, gone func(error) bool, stop <-chan struct{}, lost chan<- struct{}) {
 	defer close(lost)
 	tick := time.NewTicker(ttl / 3)

@@ -1,0 +1,71 @@
+package variables
+
+import (
+	"testing"
+)
+
+func TestPack(t *testing.T) {
+	t.Parallel()
+	type object struct{ Name string }
+	packed, err := Pack(object{"a<b>&c"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := UnpackText(packed)
+	if want := `{"Name":"a<b>&c"}` + "\n"; err != nil || string(text) != want {
+		t.Errorf("got %q, %v, want %q", text, err, want)
+	}
+	var got object
+	if err := Unpack(packed, &got); err != nil || got.Name != "a<b>&c" {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+// The texts are what drover 0.1 stored: of a release and of claims of DNS.
+func TestUnpack_Stored(t *testing.T) {
+	t.Parallel()
+	for name, packed := range map[string]string{
+		"without escapes": "H4sIAAAAAAAA/6pW8kvMTVWyUkq0SbJTS1aq5QIEAAD//4cRIpwSAAAA",
+		"with escapes":    "H4sIAAAAAAAA/6pW8kvMTVWyUkqMKTUwME5OAlOpINLILFmplgsQAAD//xqbhZ4hAAAA",
+	} {
+		var got struct{ Name string }
+		if err := Unpack(packed, &got); err != nil || got.Name != "a<b>&c" {
+			t.Errorf("%s: got %+v, %v, want name a<b>&c", name, got, err)
+		}
+	}
+	for name, packed := range map[string]string{
+		"no base64":  "{}",
+		"no gzip":    "e30=",
+		"cut":        "H4sIAAAAAAAA/6pW8kvMTVWy",
+		"with noise": "H4sIAAAAAAAA/6pW8kvMTVWyUkq0SbJTS1aq5QIEAAD//4cRIpwSAAAA" + "!",
+	} {
+		var got struct{ Name string }
+		if err := Unpack(packed, &got); err == nil {
+			t.Errorf("%s: got %+v and no error", name, got)
+		}
+	}
+}
+
+func TestCheckLayout(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"1": "", "2": "",
+		"":   "the object: no layout number: not written by drover",
+		"x":  "the object: no layout number: not written by drover",
+		"0":  "the object: no layout number: not written by drover",
+		"-1": "the object: no layout number: not written by drover",
+		"3":  "the object: written by a newer drover (layout 3, this one knows 2): update drover",
+	} {
+		err := CheckLayout(text, "the object", 2)
+		if got := errorText(err); got != want {
+			t.Errorf("layout %q: got %q, want %q", text, got, want)
+		}
+	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
