@@ -44,25 +44,25 @@ type Config struct {
 	// Clock is what renewals are decided by; the system's when nil.
 	Clock acme.Clock
 
-	// Nomad has the releases and their jobs, and what stacks want of DNS. Nomad
-	// and Consul are compared for registrations that lost clients left behind.
-	// nil when nobody is to look.
+	// Nomad has the releases, their jobs and the desired DNS records. The
+	// controller compares Nomad and Consul to find stale registrations of lost
+	// clients. nil disables drift, DNS and stale registrations.
 	Nomad  *api.Client
 	Consul *capi.Client
 
-	// SweepOrphans removes these registrations; otherwise they are told.
+	// SweepOrphans removes these registrations; otherwise they are only reported.
 	SweepOrphans bool
 	// LookEvery is how often these are looked for, and jobs that are not as
 	// their last release left them, and DNS records that are not as a stack
 	// wants them; 5 min when 0. A registration is dealt with at the second look.
 	LookEvery time.Duration
 
-	// Edge is where certificates are served, HOST:PORT, asked each time anew;
-	// nil when nobody is to look.
+	// Edge returns the addresses, HOST:PORT, where certificates are served. It is
+	// called for each probe; nil disables probes.
 	Edge func(context.Context) ([]string, error)
 
-	// Public are the addresses where clients reach the edge, asked each time
-	// anew; nil when nobody knows.
+	// Public returns the addresses at which clients reach the edge. It is called
+	// for each reconciliation; nil if they are unknown.
 	Public func(context.Context) ([]string, error)
 	// Getenv has the credentials of DNS providers that are no secrets of their
 	// stacks: os.Getenv in a program. nil for none.
@@ -72,9 +72,9 @@ type Config struct {
 	Resolvers    []string
 	SkipDNSCheck bool
 
-	// Listener serves /health and /metrics; nil for nobody.
+	// Listener serves /health and /metrics; nil disables them.
 	Listener net.Listener
-	// Events are told as they happen, from several goroutines.
+	// Events is called for each event at once, from several goroutines.
 	Events func(acme.Event)
 }
 
@@ -142,7 +142,7 @@ func Run(ctx context.Context, config Config) error {
 	return nil
 }
 
-// event tells what happened.
+// event passes an event to the metrics and to the Events function.
 func (c *controller) event(e acme.Event) {
 	switch e.Kind {
 	case "issued":
@@ -163,7 +163,7 @@ func (c *controller) say(kind, format string, args ...any) {
 	c.event(acme.Event{Time: c.clock.Now().UTC().Truncate(time.Millisecond), Kind: kind, Text: fmt.Sprintf(format, args...)})
 }
 
-// warn tells that some work failed, once for each different reason.
+// warn reports that some work failed, once for each different reason.
 func (c *controller) warn(what string, last *string, err error) {
 	text := ""
 	if err != nil {
@@ -268,7 +268,7 @@ func (c *controller) certificates(ctx context.Context) {
 		if ctx.Err() != nil {
 			return
 		}
-		// Failures of single certificates were told as events.
+		// Failures of single certificates were reported as events.
 		var store *acme.StoreError
 		if !errors.As(err, &store) {
 			c.metrics.done("certificates")

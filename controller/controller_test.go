@@ -38,7 +38,7 @@ func TestMain(m *testing.M) {
 	devtest.Main(m)
 }
 
-// settings are what a replica in another process is told.
+// settings configure a replica in another process.
 type settings struct {
 	Nomad, Namespace, Directory, CA, Listen string
 	// DieAt is the kind of an event at which the process kills itself.
@@ -405,7 +405,7 @@ func (s *stuck) Check(ctx context.Context, _ []string, _ string) error {
 	return ctx.Err()
 }
 
-// Whose lock is lost stops what it is doing.
+// A replica that loses its lock stops its work.
 func TestLockLost(t *testing.T) {
 	t.Parallel()
 	b := &losing{Backend: acme.Directory(t.TempDir()), lost: make(chan struct{})}

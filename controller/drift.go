@@ -35,7 +35,8 @@ func (c *controller) drift(ctx context.Context) {
 	}
 }
 
-// lookForDrift tells what it did not tell before; said is by stack.
+// lookForDrift reports drift that it has not reported before. said has the last
+// report by stack.
 func (c *controller) lookForDrift(ctx context.Context, said map[string]string) error {
 	stacks, err := record.Stacks(ctx, c.c.Nomad)
 	if err != nil {
@@ -61,9 +62,9 @@ func (c *controller) lookForDrift(ctx context.Context, said map[string]string) e
 	return errors.Join(errs...)
 }
 
-// differing asks for every job that the last release left in the cluster (GET
-// /v1/job/ID). While a release is under way, or when the last one did not come
-// out well, there is nothing to compare with.
+// differing compares every job of the last release with the cluster (GET
+// /v1/job/ID). It returns nothing while a release is open or if the last one
+// failed.
 func differing(ctx context.Context, client *api.Client, stack, env string) (number int, differs []string, err error) {
 	r := record.OpenReleases(client, stack, env)
 	last, err := r.Last(ctx)
@@ -93,8 +94,8 @@ func differing(ctx context.Context, client *api.Client, stack, env string) (numb
 	return last.Number, differs, nil
 }
 
-// scaled says that an autoscaler may change the job, which makes a new version
-// of it each time.
+// scaled reports whether an autoscaler may change the job; each change makes a new
+// version of it.
 func scaled(job *api.Job) bool {
 	return slices.ContainsFunc(job.TaskGroups, func(g *api.TaskGroup) bool { return g.Scaling != nil })
 }

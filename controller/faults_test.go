@@ -69,8 +69,8 @@ func newWorld(t *testing.T, cluster *devcluster.Cluster, namespace string) *worl
 	return w
 }
 
-// serve serves certificate c of the store, and goes on with the one it has
-// when the store cannot be read, as a proxy does.
+// serve serves certificate c of the store. If the store cannot be read it keeps
+// the certificate that it has, as a proxy does.
 func serve(t *testing.T, store *acme.Store) string {
 	t.Helper()
 	have := make(chan *tls.Certificate, 1)
@@ -189,10 +189,10 @@ func TestControllerFaults(t *testing.T) {
 	})
 }
 
-// killedAt: the leader is killed just after it told of something: before it
-// asks the CA, with an account but no order, between order and store, and
-// with a certificate stored that nobody has seen served. The other replica
-// goes on from there with the one order that there is.
+// killedAt: the leader is killed just after an event: before the first request to
+// the CA, with an account but no order, between order and store, and with a stored
+// certificate that is not yet checked for being served. The other replica
+// continues with the one order that exists.
 func killedAt(t *testing.T, w *world, at string) {
 	w.want(t)
 	s := w.s
@@ -226,9 +226,8 @@ func killedAt(t *testing.T, w *world, at string) {
 	}
 }
 
-// storeFull: the certificate does not fit into a Nomad Variable. What is
-// served goes on, the CA is not asked again and again, and the way out is to
-// want less.
+// storeFull: the certificate does not fit into a Nomad Variable. The old one is
+// still served, the CA gets no further orders, and fewer names solve it.
 func storeFull(t *testing.T, w *world) {
 	w.want(t)
 	said, address, stop := w.replica(t)
@@ -259,7 +258,7 @@ func storeFull(t *testing.T, w *world) {
 	}
 }
 
-// certificateLocked: somebody who lives holds the lock of the certificate.
+// certificateLocked: another live process holds the lock of the certificate.
 func certificateLocked(t *testing.T, w *world) {
 	w.want(t)
 	lease, err := acme.NomadVariables(w.nomad).Lock(t.Context(), "drover/acme/locks/c", 10*time.Second)
@@ -277,8 +276,8 @@ func certificateLocked(t *testing.T, w *world) {
 	said.until(t, "served")
 }
 
-// foreignCertificate: somebody puts another certificate into the store. It is
-// served until it is noticed, and replaced.
+// foreignCertificate: another program overwrites the certificate in the store. It
+// is served until the controller notices and replaces it.
 func foreignCertificate(t *testing.T, w *world) {
 	w.want(t)
 	said, _, stop := w.replica(t)
@@ -303,9 +302,9 @@ func foreignCertificate(t *testing.T, w *world) {
 	}
 }
 
-// TestStoreGone: Nomad goes away for longer than the leader's lock lasts. The
-// leader steps back and says why, what is served goes on, and afterwards
-// somebody leads again. Nothing is ordered twice.
+// TestStoreGone: Nomad is unreachable for longer than the leader's lease. The
+// leader steps down and reports why, the certificate is still served, and a
+// replica becomes leader afterwards. Nothing is ordered twice.
 func TestStoreGone(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, devtest.Cluster(t, devcluster.Options{}), "")
@@ -339,7 +338,7 @@ func TestStoreGone(t *testing.T) {
 	}
 }
 
-// drift: somebody changed, stopped and purged jobs of a release.
+// drift: jobs of a release were changed, stopped and purged.
 func drift(t *testing.T, w *world) {
 	var services []record.Service
 	register := func(id string, priority int) uint64 {
@@ -376,8 +375,8 @@ func drift(t *testing.T, w *world) {
 	has(t, get(t, address, "/metrics"), `drover_stack_drift{stack="shop",environment="prod"} 3`)
 }
 
-// orphans: what a lost client left behind is told, and removed only when that
-// was asked for; what may be another cluster's stays.
+// orphans: a stale registration of a lost client is reported, and removed only
+// with SweepOrphans; one that may belong to another cluster stays.
 func orphans(t *testing.T, w *world) {
 	const (
 		dead    = "_nomad-task-01234567-89ab-cdef-0123-456789abcdef-group-x-lost-http"

@@ -37,7 +37,7 @@ type metrics struct {
 	issuers  map[string]bool // by name: whether the last answer to this replica was one
 	accounts map[string]bool // by name: whether the store has an account there
 	dns      map[string]map[string]int
-	orphans  int            // -1 when nobody looked
+	orphans  int            // -1 if unknown
 	drift    map[string]int // by STACK/ENV
 	runs     map[string]int
 }
@@ -274,12 +274,12 @@ func (m *metrics) text(ctx context.Context) string {
 	ready := map[string]bool{}
 	for _, o := range list {
 		for _, name := range o.Spec.Issuers {
-			ready[name] = false // until somebody asks it
+			ready[name] = false // until the first request to it
 		}
 	}
 	maps.Copy(ready, m.accounts)
 	maps.Copy(ready, m.issuers)
-	e.family("drover_issuer_ready", "gauge", "Whether the CA answered this replica the last time; as long as it was not asked, whether there is an account.")
+	e.family("drover_issuer_ready", "gauge", "Whether the CA answered the last request of this replica; before the first request, whether there is an account.")
 	for _, name := range slices.Sorted(maps.Keys(ready)) {
 		e.sample("drover_issuer_ready", number(ready[name]), "issuer", name)
 	}

@@ -17,15 +17,15 @@ import (
 // ofAllocation is in the ID of a service that Nomad registered.
 var ofAllocation = regexp.MustCompile(`^_nomad-task-([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})-`)
 
-// orphan is a registration that nobody takes back, such as those of a lost
-// client. Consul's deregister_critical_service_after does not reach them: it
-// is the business of the agent that is gone too.
+// orphan is a registration that no agent removes, such as that of a lost client.
+// Consul's deregister_critical_service_after does not remove it, because the agent
+// that would act on it is gone too.
 type orphan struct {
 	ID, Service, Node, Allocation string
-	// Sure says that nothing is behind it: Nomad knows that the allocation is
-	// over, or the node's Consul agent is dead, which registers again what it
-	// has when it comes back. Otherwise it may be the registration of another
-	// Nomad cluster with the same Consul.
+	// Sure is true if the service is certainly gone: Nomad knows that the
+	// allocation has ended, or the node's Consul agent is dead (it registers its
+	// services again when it returns). Otherwise the registration may belong to
+	// another Nomad cluster with the same Consul.
 	Sure bool
 }
 

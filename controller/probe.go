@@ -84,16 +84,17 @@ func (c *controller) probe(ctx context.Context) (all bool, err error) {
 		all = all && i < 0
 		switch {
 		case now.Status.Phase == acme.Ready && o.Status.Phase != acme.Ready:
-			c.tell(now, "served", fmt.Sprintf("by every instance of the edge (%d)", len(served)))
+			c.report(now, "served", fmt.Sprintf("by every instance of the edge (%d)", len(served)))
 		case i >= 0 && now.Status.Phase != acme.Ready && o.Status.Phase == acme.Ready:
-			c.tell(now, "warning", served[i].Address+" "+served[i].Problem)
+			c.report(now, "warning", served[i].Address+" "+served[i].Problem)
 		}
 	}
 	c.metrics.serve(results)
 	return all, errors.Join(errs...)
 }
 
-func (c *controller) tell(o *acme.Object, kind, text string) {
+// report passes an event about a certificate to event.
+func (c *controller) report(o *acme.Object, kind, text string) {
 	c.metrics.stale()
 	c.event(acme.Event{
 		Time: c.clock.Now().UTC().Truncate(time.Millisecond), Kind: kind,

@@ -21,12 +21,12 @@ type kept struct {
 	wanted  *dns.Wanted
 	records []dns.Record
 	due     time.Time
-	err     error  // of the last time
-	last    string // what was told of it
+	err     error  // of the last attempt
+	last    string // the last report about it
 }
 
-// records keeps DNS as the stacks want it: what deployments have left in the
-// cluster of their wishes. A change of these is seen at once.
+// records reconciles the DNS records that deployments have stored in the cluster.
+// A blocking query reports their changes at once.
 func (c *controller) records(ctx context.Context) {
 	if c.c.Nomad == nil {
 		return
@@ -107,7 +107,7 @@ func (c *controller) keep(ctx context.Context, wants dns.Wants, w *dns.Wanted, k
 	}
 	var credential *dns.CredentialError
 	if errors.As(err, &credential) {
-		err = fmt.Errorf("%w. Until then nobody keeps the records of the stack, nor renews certificates by DNS-01 in its zones", err)
+		err = fmt.Errorf("%w. Until then the records of the stack are not updated, and certificates are not renewed by DNS-01 in its zones", err)
 	}
 	if err != nil {
 		err = fmt.Errorf("stack %s: %w", w.Owner, err)

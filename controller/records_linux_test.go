@@ -86,7 +86,7 @@ func TestDNS(t *testing.T) {
 	has(t, get(t, address, "/metrics"), `drover_dns_records{owner="shop/prod",action="unchanged"}`, `drover_controller_last_reconcile_timestamp_seconds{work="dns"}`,
 		`drover_issuer_ready{issuer="pebble"} 1`)
 
-	// Deleted and changed by somebody else.
+	// Another program deletes and changes records.
 	server.Set(t, "example.org", "www.example.org", "A", 300)
 	server.Set(t, "example.org", "shop.example.org", "A", 60, "192.0.2.66")
 	zone(30*time.Second, shop, www)

@@ -28,7 +28,7 @@ func bind(t *testing.T, zone string) string {
 		t.Skip("BIND is not installed (apt-get install bind9); TestRFC2136 runs with PowerDNS")
 	}
 	for range 3 {
-		// Somebody may take the port before the server does.
+		// Another process may take the port before the server does.
 		if addr := startBIND(t, named, zone); addr != "" {
 			return addr
 		}

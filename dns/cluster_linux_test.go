@@ -99,7 +99,7 @@ record "*.apps.example.net" {
 	expect(0, []string{"0 created, 0 updated, 0 deleted, 2 unchanged"}, "dns", "apply", dir)
 	expect(0, []string{"www.example.org", "present", "*.apps.example.net"}, "dns", "list", dir)
 
-	// What is in the store.
+	// The content of the store.
 	nomad, err := api.NewClient(api.DefaultConfig())
 	if err != nil {
 		t.Fatal(err)
@@ -160,7 +160,7 @@ record "old" {
 		t.Errorf("the zones hold %q", d)
 	}
 
-	// Mistakes have a place and are told all at once.
+	// All mistakes are reported at once, each with its place.
 	writeStack(t, dir, s, "sync", `
 record "www.example.com." {
   type   = "A"
@@ -210,7 +210,7 @@ record "@" {
 		t.Errorf("%d of 2000 claims came back: %v", len(back.Claims), err)
 	}
 
-	// Written by a drover to come, or by somebody else altogether.
+	// Written by a newer drover, or by another program.
 	for _, layout := range []string{"2", ""} {
 		if _, _, err := nomad.Variables().Update(&api.Variable{Path: "drover/dns/future", Items: api.VariableItems{"_layout": layout}}, nil); err != nil {
 			t.Fatal(err)

@@ -3,9 +3,9 @@
 // changes the difference through providers that have the shape of libdns.
 //
 // [NewPlan] is a pure function. [Manager] reads the zones, plans and applies.
-// What drover made is remembered in an ownership [Store] and not in TXT
-// records beside the others: a record that is not remembered there is foreign
-// and stays as it is unless it is adopted.
+// An ownership [Store], and not TXT records, remembers the records that drover
+// made. A record that is not in the store is foreign: drover does not change it
+// unless it is adopted.
 package dns
 
 import (
@@ -75,7 +75,7 @@ type Set struct {
 	Values []string `json:"values"` // sorted
 }
 
-// Equal says that both are the same for a resolver.
+// Equal reports whether both sets are the same for a resolver.
 func (s Set) Equal(o Set) bool { return s.TTL == o.TTL && slices.Equal(s.Values, o.Values) }
 
 // RecordError is a mistake in a desired record: nothing was done.
@@ -259,16 +259,16 @@ type Change struct {
 	Old *Set `json:"old,omitempty"`
 	New *Set `json:"new,omitempty"`
 
-	// Adopt says that a foreign record becomes drover's by this change.
+	// Adopt is true if the change makes a foreign record drover's.
 	Adopt bool `json:"adopt,omitempty"`
-	// Conflict says that the record is not as desired and that no policy
-	// wants it so.
+	// Conflict is true if the record differs from the desired one and no policy
+	// allows the difference.
 	Conflict bool   `json:"conflict,omitempty"`
 	Reason   string `json:"reason,omitempty"`
 	Source   string `json:"source,omitempty"`
 }
 
-// writes says that the change is made in a zone.
+// writes reports whether the change is made in a zone.
 func (c Change) writes() bool {
 	switch c.Action {
 	case Create, Delete:
@@ -279,7 +279,7 @@ func (c Change) writes() bool {
 	return false
 }
 
-// Pending says that applying would do something, be it in a zone or in the
+// Pending reports whether applying the change does something, in a zone or in the
 // store.
 func (c Change) Pending() bool {
 	return c.writes() || c.Adopt || c.Action == Forget

@@ -94,8 +94,8 @@ func (m *Manager) Plan(ctx context.Context, desired []Record) (*Plan, error) {
 	return p, nil
 }
 
-// Reconcile plans and applies. When somebody else did the same at the same
-// time it plans once more, from what is there then.
+// Reconcile plans and applies. After a conflict with another process it plans
+// once more, from the new state.
 func (m *Manager) Reconcile(ctx context.Context, desired []Record) (*Plan, Result, error) {
 	for try := 0; ; try++ {
 		p, err := m.Plan(ctx, desired)
@@ -127,12 +127,11 @@ type Result struct {
 	Failed []Failure
 }
 
-// Apply makes the changes of a plan of this Manager. Each zone is one batch;
-// when a batch is refused its names are tried one by one, so that a bad
-// record does not keep the others out. The claims are noted before a record
-// is first written. The error is about the store; what happened to the
-// records is in the result. done, when not nil, is told of each change, made
-// or not, from this goroutine.
+// Apply makes the changes of a plan of this Manager. Each zone is one batch; if a
+// batch is refused, its names are tried one by one, so that an invalid record does
+// not block the others. Apply stores a claim before it first writes a record. The
+// error is about the store; the result says what happened to the records. Apply
+// calls done, if not nil, for each change and its error, from this goroutine.
 func (m *Manager) Apply(ctx context.Context, p *Plan, done func(Change, error)) (Result, error) {
 	var res Result
 	if done == nil {
@@ -152,8 +151,8 @@ func (m *Manager) Apply(ctx context.Context, p *Plan, done func(Change, error)) 
 			settle = append(settle, c) // written by one that died before it could say so
 		}
 		if c.Action == Create || c.Adopt {
-			// Also when there was a claim: its record is gone, and whoever deleted
-			// it may be about to take the claim back.
+			// Also if there was a claim: its record is gone, and the process that
+			// deleted the record may be about to remove the claim.
 			claims.Claims[c.Key] = Claim{Zone: c.Zone, Since: now, Adopted: c.Adopt, Pending: digest(*c.New)}
 		}
 	}
@@ -197,9 +196,9 @@ func (m *Manager) Apply(ctx context.Context, p *Plan, done func(Change, error)) 
 	return res, m.settle(ctx, claims, p.owned, settle, res.Failed)
 }
 
-// settle notes how the changes ended. Somebody else may have noted something
-// since: a claim is taken back only if it is the one the plan was made with, and
-// what was written here is claimed again if its claim was taken back meanwhile.
+// settle stores how the changes ended. Another process may have changed the claims
+// since: settle removes a claim only if it is the one in the plan, and claims a
+// written record again if its claim was removed meanwhile.
 func (m *Manager) settle(ctx context.Context, claims, before Ownership, settled []Change, failed []Failure) error {
 	// Also when the operator has interrupted: the records are there.
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)

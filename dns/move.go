@@ -12,8 +12,8 @@ import (
 	"github.com/drover-nomad/drover/nomad/variables"
 )
 
-// InUse reports whether an owner wants something of DNS or has claimed a record.
-// What the token may not read counts as not there.
+// InUse reports whether an owner has desired records or has claimed a record. A
+// variable that the token may not read counts as missing.
 func InUse(ctx context.Context, client *api.Client, owner string) (bool, error) {
 	for _, path := range ownedPaths(owner) {
 		v, err := peek(ctx, client, path)
@@ -27,9 +27,9 @@ func InUse(ctx context.Context, client *api.Client, owner string) (bool, error) 
 	return false, nil
 }
 
-// ownedPaths are the variables of an owner, in the order in which a move copies
-// them: a record that is wanted has been claimed before, so that nobody takes it
-// for foreign.
+// ownedPaths returns the variables of an owner in the order in which a move copies
+// them: the claims come before the desired records, which would otherwise look
+// foreign.
 func ownedPaths(owner string) []string {
 	return []string{storePath(owner), credentialPath(owner), wantedPath(owner)}
 }
@@ -72,7 +72,7 @@ func Move(ctx context.Context, client *api.Client, from, to string) (moved bool,
 		}
 		moved = true
 	}
-	// What is wanted goes first: from then on nobody keeps the records for it.
+	// The desired records go first: then the controller stops updating them.
 	for i := len(old) - 1; i >= 0; i-- {
 		err = errors.Join(err, s.delete(ctx, old[i]))
 	}

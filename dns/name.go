@@ -40,7 +40,7 @@ func normalizeName(name string) (string, error) {
 			if err == nil { // what is not UTF-8 is encoded to what is no name
 				_, err = idna.Lookup.ToASCII(ascii)
 			}
-			if err != nil || ascii == "" { // of characters that nobody sees, nothing is left
+			if err != nil || ascii == "" { // nothing is left of invisible characters
 				return "", fmt.Errorf("%q: the part %q is not a valid name", name, l)
 			}
 			labels[i] = ascii

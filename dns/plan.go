@@ -18,8 +18,8 @@ type Input struct {
 	Failed []ZoneError
 	// Owned is what drover made for this owner.
 	Owned map[Key]Claim
-	// Held are names, normalized, whose address nobody knows at the moment, and
-	// why: their records stay as they are.
+	// Held are normalized names whose address is unknown at the moment, and why.
+	// Their records do not change.
 	Held map[string]string
 	// Others names the owner of records that drover made for others.
 	Others map[Key]string
@@ -47,7 +47,7 @@ type ZoneError struct {
 func (e ZoneError) Error() string { return fmt.Sprintf("zone %s: %s", e.Zone, e.Err) }
 func (e ZoneError) Unwrap() error { return e.Err }
 
-// Empty says that applying the plan would do nothing.
+// Empty reports whether applying the plan does nothing.
 func (p *Plan) Empty() bool {
 	return !slices.ContainsFunc(p.Changes, Change.Pending)
 }
@@ -81,7 +81,7 @@ func NewPlan(in Input) *Plan {
 	for _, r := range in.Desired {
 		desired[r.Key()] = r
 	}
-	// What is deleted may make room for a CNAME, so deletions come first.
+	// Deletions come first: they may make room for a CNAME.
 	gone := map[Key]bool{}
 	for key, claim := range in.Owned {
 		if _, wanted := desired[key]; wanted {
@@ -107,7 +107,7 @@ func NewPlan(in Input) *Plan {
 		case !exists:
 			c.Action = Forget
 		case !claim.covers(old):
-			c.Action, c.Reason = Forget, "somebody else made it before drover could"
+			c.Action, c.Reason = Forget, "another program made it before drover could"
 		case p.Policy != Sync:
 			c.Action, c.Reason = Keep, fmt.Sprintf("no longer asked for; policy %s deletes nothing", p.Policy)
 		default:

@@ -79,7 +79,7 @@ func kindOf(err error) Kind {
 	return ""
 }
 
-// stopsZone says that nothing else in the zone will work either.
+// stopsZone reports whether all other changes in the zone would fail too.
 func stopsZone(err error) bool {
 	k := kindOf(err)
 	return k == KindDenied || k == KindNoZone || k == KindUnavailable
@@ -376,8 +376,8 @@ type Options struct {
 	KeyName      string `json:"key_name,omitempty"`      // rfc2136: name of the TSIG key
 	KeyAlgorithm string `json:"key_algorithm,omitempty"` // rfc2136: hmac-sha256 when empty
 
-	// CredentialSecret is the secret of the stack that somebody has to look up
-	// and give to WithCredential; the other two do not count then.
+	// CredentialSecret is the secret of the stack that the caller looks up and
+	// passes to WithCredential; the other two are ignored then.
 	CredentialSecret string `json:"credential_secret,omitempty"`
 	CredentialFile   string `json:"credential_file,omitempty"`
 	CredentialEnv    string `json:"credential_env,omitempty"`
@@ -412,8 +412,8 @@ func (e *OptionsError) Error() string { return e.Msg }
 
 func optionsf(format string, args ...any) error { return &OptionsError{fmt.Sprintf(format, args...)} }
 
-// CredentialError says that the credential is not there. The other options
-// are in order as far as that can be told without asking anybody.
+// CredentialError means that the credential is missing. The other options are
+// valid as far as that can be checked without a request.
 type CredentialError struct {
 	Provider string
 	Secret   string // Options.CredentialSecret

@@ -234,7 +234,7 @@ func (r *rfc2136) exchange(ctx context.Context, zone string, msg *mdns.Msg) erro
 				return nil
 			}
 		case mdns.RcodeYXDomain, mdns.RcodeYXRrset, mdns.RcodeNXRrset:
-			return &Error{Provider: ProviderRFC2136, Kind: KindRefused, Msg: "it is no longer as it was when the plan was made; plan again"}
+			return &Error{Provider: ProviderRFC2136, Kind: KindRefused, Msg: "it has changed since the plan was made; plan again"}
 		case mdns.RcodeNotAuth:
 			return denied(fmt.Sprintf("does not have the zone %s, or does not accept %s", zone, r.who()))
 		case mdns.RcodeRefused:

@@ -14,8 +14,8 @@ import (
 // the first slash.
 var routeTags = []string{"drover.route=", "drover.redirect=", "drover.sni="}
 
-// RouteHosts are the hosts that services of these jobs ask the edge for. What
-// is an address needs no record and is left out.
+// RouteHosts returns the hosts in the routes of these jobs, without IP addresses,
+// which need no record.
 func RouteHosts(jobs []*api.Job) []string {
 	var hosts []string
 	add := func(services []*api.Service) {
@@ -43,10 +43,9 @@ func RouteHosts(jobs []*api.Job) []string {
 	return slices.Compact(hosts)
 }
 
-// RouteRecords are the records that lead from hosts to the edge. targets are
-// its addresses, or one name, which makes them CNAMEs. A host in none of the
-// zones is somebody else's and left out, as is one that has an A, AAAA or
-// CNAME record among records.
+// RouteRecords returns the records that lead from hosts to the edge. targets are
+// its addresses, or one name for CNAMEs. It leaves out hosts in none of the zones,
+// and hosts with an A, AAAA or CNAME record among records.
 func RouteRecords(hosts, targets, zones []string, ttl int, records []Record) ([]Record, error) {
 	byType := map[string][]string{}
 	for _, t := range targets {
@@ -104,7 +103,7 @@ func normalizeZones(zones []string) []string {
 	return out
 }
 
-// held are changes for names whose records nobody can know now.
+// held adds changes that keep the records of held names.
 func (p *Plan) held(in Input) {
 	for name, why := range in.Held {
 		zone := ""

@@ -61,7 +61,7 @@ func TestRouteRecords(t *testing.T) {
 			t.Errorf("%q are taken", bad)
 		}
 	}
-	// A CNAME at the apex is told as one.
+	// A CNAME at the apex is reported as such.
 	records, err := dns.RouteRecords([]string{"example.org"}, []string{"edge.example.net"}, []string{"example.org"}, 0, nil)
 	if err != nil {
 		t.Fatal(err)
@@ -71,7 +71,7 @@ func TestRouteRecords(t *testing.T) {
 	}
 }
 
-// TestHeld: what nobody knows stays, also by policy sync.
+// TestHeld: records of held names stay, with the policy sync too.
 func TestHeld(t *testing.T) {
 	t.Parallel()
 	zone := "example.org"

@@ -17,7 +17,7 @@ func (secret) GoString() string             { return "(redacted)" }
 func (secret) MarshalJSON() ([]byte, error) { return []byte(`"(redacted)"`), nil }
 func (secret) LogValue() slog.Value         { return slog.StringValue("(redacted)") }
 
-// redact takes the credential out of a text that somebody else wrote.
+// redact removes the credential from a text of another program.
 func (s secret) redact(text string) string {
 	if len(s.text) < 4 {
 		return text

@@ -25,10 +25,10 @@ type Claim struct {
 	Zone    string    `json:"zone"`
 	Since   time.Time `json:"since"`
 	Adopted bool      `json:"adopted,omitempty"`
-	// Pending is set from before a record is first written until that is
-	// known to have worked: the claim then covers just this content, so that
-	// a drover that dies in between neither loses its record nor claims the
-	// one that somebody else makes instead.
+	// Pending is the digest of a record that is about to be written for the first
+	// time; it is empty once the write is known to have worked. Until then the
+	// claim covers only this content: a drover that dies in between neither loses
+	// its record nor claims that of another program.
 	Pending string `json:"pending,omitempty"`
 }
 
@@ -60,15 +60,15 @@ func (o Ownership) clone() Ownership {
 type Store interface {
 	// Load is what owner has claimed; no claims when nothing is stored.
 	Load(ctx context.Context, owner string) (Ownership, error)
-	// Save replaces just the version with o.Index and returns the new index.
-	// When somebody else wrote meanwhile the error is ErrChanged.
+	// Save replaces the version with o.Index and returns the new index. It returns
+	// ErrChanged if another process wrote meanwhile.
 	Save(ctx context.Context, owner string, o Ownership) (uint64, error)
 	// Others are the claims of everybody else, with their owner's name.
 	Others(ctx context.Context, owner string) (map[Key]string, error)
 }
 
-// ErrChanged says that two drovers worked for one owner at the same time.
-var ErrChanged = errors.New("somebody else changed the same records at the same time; try again")
+// ErrChanged means that two drovers worked for one owner at the same time.
+var ErrChanged = errors.New("another process changed the same records at the same time; try again")
 
 // Layout of what NomadStore writes.
 const Layout = 1

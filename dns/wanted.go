@@ -18,8 +18,8 @@ import (
 	"github.com/drover-nomad/drover/nomad/variables"
 )
 
-// Wanted is what one stack wants of DNS, evaluated: with it nobody needs the
-// files of the stack to keep its records. It holds no credential.
+// Wanted are the desired DNS records of one stack, evaluated, so that the
+// controller needs no files of the stack. It holds no credential.
 type Wanted struct {
 	Owner     string   `json:"owner"` // see [Owner]
 	Options   Options  `json:"options"`
@@ -31,12 +31,12 @@ type Wanted struct {
 	Records   []Record `json:"records,omitempty"`   // of its own
 	Routes    bool     `json:"routes,omitempty"`    // hosts of routes get records
 	Hosts     []string `json:"hosts,omitempty"`     // those; see [RoutedHosts]
-	// Pending says that what wants it is not yet rolled out: on its account
-	// nothing is deleted.
+	// Pending is true until the release that wants the records is rolled out.
+	// Until then nothing is deleted.
 	Pending bool `json:"pending,omitempty"`
 }
 
-// OfEdge says that it must be known where the edge is.
+// OfEdge reports whether the records need the address of the edge.
 func (w *Wanted) OfEdge() bool { return len(w.Hosts) > 0 && len(w.Targets) == 0 }
 
 // Routed are the records of its routes, to where targets are.
@@ -56,7 +56,7 @@ func (w *Wanted) Manager(p Provider, s Store, edge []string) (*Manager, []Record
 	if w.OfEdge() {
 		if targets = edge; len(edge) == 0 {
 			for _, h := range w.Hosts {
-				m.Held[h] = "no instance of the edge passes its check in Consul, so nobody knows where it is; start one, or set targets in the dns block"
+				m.Held[h] = "no instance of the edge passes its check in Consul, so its address is unknown; start one, or set targets in the dns block"
 			}
 		}
 	}
@@ -103,9 +103,9 @@ const (
 	credentialItem   = "credential"
 )
 
-// Wants keeps what stacks want of DNS in Nomad Variables, for who has neither
-// their files nor their secrets: one object for each stack at
-// WantedFolder/OWNER, and its credential, when it is a secret of the stack, at
+// Wants stores the desired DNS records of stacks in Nomad Variables, for the
+// controller, which has neither files nor secrets of a stack: one object for each
+// stack at WantedFolder/OWNER. If the credential is a secret of the stack, it is at
 // CredentialFolder/OWNER.
 type Wants struct{ Client *api.Client }
 
@@ -136,8 +136,8 @@ func decodeWanted(v *api.Variable) (*Wanted, error) {
 	return &w, nil
 }
 
-// Put stores what an owner wants, and says whether that is new. Somebody who
-// writes at the same time is not overwritten: the error is ErrChanged.
+// Put stores the desired records of an owner, and reports whether they are new. It
+// returns ErrChanged if another process writes at the same time.
 func (s Wants) Put(ctx context.Context, w *Wanted) (bool, error) {
 	items, err := w.items()
 	if err != nil {
@@ -156,19 +156,19 @@ func (w *Wanted) items() (api.VariableItems, error) {
 	return api.VariableItems{wantedPackedItem: packed}, err
 }
 
-// PutCredential gives whoever may read CredentialFolder the credential of an
-// owner, and says whether that is new.
+// PutCredential stores the credential of an owner in CredentialFolder, and reports
+// whether it is new.
 func (s Wants) PutCredential(ctx context.Context, owner, text string) (bool, error) {
 	return s.write(ctx, credentialPath(owner), api.VariableItems{credentialItem: text})
 }
 
-// HasCredential says whether PutCredential was called for an owner.
+// HasCredential reports whether PutCredential was called for an owner.
 func (s Wants) HasCredential(ctx context.Context, owner string) (bool, error) {
 	v, err := peek(ctx, s.Client, credentialPath(owner))
 	return v != nil, err
 }
 
-// Has says whether w is what its owner wants already.
+// Has reports whether w is stored already.
 func (s Wants) Has(ctx context.Context, w *Wanted) (bool, error) {
 	old, err := s.Get(ctx, w.Owner)
 	if old == nil {
@@ -205,11 +205,10 @@ type Runs struct {
 	Deployed string
 }
 
-// Follow changes what an owner wants of DNS to what the routes of its running jobs
-// want, and reports whether that is something else. What is wanted is not Pending
-// any more if it is what the running release left. Follow calls runs only if there
-// may be something to change. It changes nothing if the token may not read what is
-// wanted.
+// Follow updates the desired records of an owner to the routes of its running jobs,
+// and reports whether they changed. It clears Pending if the running release stored
+// the records. Follow calls runs only if there may be something to change. It
+// changes nothing if the token may not read the desired records.
 func (s Wants) Follow(ctx context.Context, owner string, runs func(context.Context) (Runs, error)) (bool, error) {
 	w, err := s.Get(ctx, owner)
 	if nomad.IsForbidden(err) { // as in Delete
@@ -250,8 +249,8 @@ func (s Wants) Include(ctx context.Context, owner string, hosts []string) error 
 	return err
 }
 
-// Delete removes what an owner wants, and its credential. Who may not read
-// them has not written them, and removes nothing.
+// Delete removes the desired records of an owner and its credential. It treats 403
+// as "nothing stored".
 func (s Wants) Delete(ctx context.Context, owner string) error {
 	var errs []error
 	for _, path := range []string{wantedPath(owner), credentialPath(owner)} {
@@ -279,9 +278,9 @@ func (s Wants) delete(ctx context.Context, path string) error {
 	return nil
 }
 
-// List is what all stacks want, sorted by owner. What cannot be read is left
-// out, and its error is returned beside the rest. With an index that a former
-// call returned, it waits for a change, for up to wait.
+// List returns the desired records of all stacks, sorted by owner. It leaves out
+// an object that cannot be read and returns its error together with the others.
+// With an index of an earlier call, it waits up to wait for a change.
 func (s Wants) List(ctx context.Context, index uint64, wait time.Duration) ([]*Wanted, uint64, error) {
 	opts := (&api.QueryOptions{WaitIndex: index, WaitTime: wait}).WithContext(ctx)
 	metas, meta, err := s.Client.Variables().PrefixList(WantedFolder+"/", opts)

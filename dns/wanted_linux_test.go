@@ -18,7 +18,7 @@ import (
 	"github.com/drover-nomad/drover/dns"
 )
 
-func wants(t *testing.T) dns.Wants {
+func newWants(t *testing.T) dns.Wants {
 	t.Helper()
 	config := api.DefaultConfig()
 	config.Address = devtest.Cluster(t, devcluster.Options{}).NomadAddr()
@@ -29,11 +29,11 @@ func wants(t *testing.T) dns.Wants {
 	return dns.Wants{Client: client}
 }
 
-// What is left for the controller is the same wherever it was deployed from,
-// has no credential in it, and is written only when it differs.
+// The stored records do not depend on where the deployment ran, hold no
+// credential, and are written only if they differ.
 func TestWants(t *testing.T) {
 	t.Parallel()
-	ctx, s := t.Context(), wants(t)
+	ctx, s := t.Context(), newWants(t)
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(ca, []byte("a bundle\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -104,8 +104,7 @@ func TestWants(t *testing.T) {
 	if !slices.Equal(now.Hosts, []string{"other.example.org"}) || len(now.Records) != len(w.Records) || now.Policy != w.Policy || !now.Pending {
 		t.Errorf("%+v", now)
 	}
-	// What is deployed is not what was wanted before somebody wanted something
-	// else, which waits for its turn.
+	// The deployed release stored other records than the pending ones.
 	former := w
 	former.Records = nil
 	for deployed, pending := range map[*dns.Wanted]bool{&former: true, &w: false} {
@@ -145,7 +144,7 @@ func TestWants(t *testing.T) {
 		t.Fatalf("%d, %v", len(list), err)
 	}
 
-	// One that nobody can read does not keep the others out.
+	// One that cannot be read does not hide the others.
 	if _, _, err := s.Client.Variables().Create(&api.Variable{Path: dns.WantedFolder + "/other/prod", Items: api.VariableItems{"_layout": "2"}}, nil); err != nil {
 		t.Fatal(err)
 	}

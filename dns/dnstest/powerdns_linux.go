@@ -62,7 +62,7 @@ func PowerDNS(t testing.TB, zones ...string) *Server {
 	}
 	var s *Server
 	for range 5 {
-		// Somebody may take the ports before the server does.
+		// Another process may take the ports before the server does.
 		if s, err = start(t, program, dir); err == nil {
 			break
 		}
@@ -154,7 +154,7 @@ func (s *Server) Stop() {
 	s.cmd = nil
 }
 
-// Pause makes the server hang: its ports stay open and nobody answers.
+// Pause makes the server hang: its ports stay open, and it answers nothing.
 func (s *Server) Pause(t testing.TB) {
 	t.Helper()
 	if err := s.cmd.Process.Signal(syscall.SIGSTOP); err != nil {
@@ -181,8 +181,8 @@ func (s *Server) Zone(t testing.TB, name string) {
 	s.must(t, "POST", "/zones/"+name+"/metadata", map[string]any{"kind": "TSIG-ALLOW-DNSUPDATE", "metadata": []string{tsigName}})
 }
 
-// Set writes a record set past drover, as somebody else would. Contents are
-// in the syntax of zone files; without any the set is deleted.
+// Set writes a record set without drover, as another program would. Contents have
+// the syntax of zone files; without any, the set is deleted.
 func (s *Server) Set(t testing.TB, zone, name, typ string, ttl int, contents ...string) {
 	t.Helper()
 	type record struct {
