@@ -47,6 +47,7 @@ type Event struct {
 	Secrets     *Secrets
 	Certificate *acme.Event
 	Record      *dns.Change
+	Object      *Object // of KindRemoved and KindKept
 	End         *End
 }
 
@@ -175,6 +176,12 @@ func (e Event) MarshalJSON() ([]byte, error) {
 			Kind Kind      `json:"event"`
 			dns.Change
 		}{e.Time, e.Kind, *e.Record})
+	case KindRemoved, KindKept:
+		return json.Marshal(struct {
+			Time time.Time `json:"time"`
+			Kind Kind      `json:"event"`
+			Object
+		}{e.Time, e.Kind, *e.Object})
 	case KindPhase:
 		return json.Marshal(struct {
 			Time  time.Time `json:"time"`

@@ -2,345 +2,213 @@ package cli
 
 import (
 	"bufio"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"os"
+	"io"
 	"slices"
 	"strings"
 	"time"
 
-	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/deploy"
-	"github.com/drover-nomad/drover/dns"
-	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
-	"github.com/drover-nomad/drover/rollout"
-	"github.com/drover-nomad/drover/schedule"
 )
 
-func newDestroy(streams *IO) *cobra.Command {
+func newDestroy(streams *IO, f *factory) *cobra.Command {
 	var (
-		o       destroyOptions
 		flags   stackFlags
+		purge   []string
+		yes     bool
+		message string
 		timeout time.Duration
 	)
 	cmd := &cobra.Command{
 		Use:   "destroy STACK",
 		Short: "Stop and remove the jobs of a stack",
 		Long: `Stop and remove the jobs that the newest release of a stack runs, each after
-everything that depends on it, and before them its schedules. It works from the
-record alone: STACK is a name, or leads to a stack, whose values are not needed.
+everything that depends on it, and before them its schedules. This makes a release,
+so that 'drover rollback' restores the stack. A release that is open is abandoned. A
+job that another stack or environment owns, or that another client created since,
+keeps running and is listed.
 
-A job that another stack or environment owns by now, or that was created by
-another client since, keeps running and is named. An open release is ended. What
-is done is a release of its own, so that 'drover rollback' brings the stack back.
+It works from the record alone: STACK is a name, or leads to a stack, whose values
+are not needed. It asks for a confirmation on a terminal, and needs -y elsewhere. It
+needs a token that may stop the jobs and write the record of the stack.
 
-Secrets, volumes and releases stay, unless --purge names them: "secrets" deletes
-the stack's secrets, "data" its dynamic host volumes with everything in them,
-"history" its releases. Directories that a task writes outside of volumes cannot
-be deleted by drover.`,
+Secrets, volumes and releases are kept, unless --purge names them: "secrets" deletes
+the secrets of the stack, "data" its dynamic host volumes with all their files,
+"history" its releases. drover cannot delete directories outside of volumes that a
+task wrote.
+
+It exits with 0 if everything stopped, with 2 if no job may be stopped, with 3 if a
+job did not stop and with 11 if the stack is locked.`,
 		Example: `  drover destroy ocis -e staging
   drover destroy ocis -e staging --yes --purge secrets
   drover destroy ocis -e staging --service search`,
 		Args: exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			for _, p := range o.purge {
+			for _, p := range purge {
 				if err := oneOf("--purge", p, "secrets", "data", "history"); err != nil {
 					return err
 				}
 			}
-			o.only = release.Only{Services: flags.services, Targets: flags.targets}
-			if (o.purges("secrets") || o.purges("history")) && flags.partial() {
+			v := deploy.Destroy{
+				Home: f.home(cmd), Stack: args[0], Environment: flags.environment,
+				Only:         release.Only{Services: flags.services, Targets: flags.targets},
+				PurgeSecrets: slices.Contains(purge, "secrets"), PurgeData: slices.Contains(purge, "data"), PurgeHistory: slices.Contains(purge, "history"),
+				Message: message, Timeout: timeout,
+				Events: func(e deploy.Event) { printDestroyEvent(streams.Err, e) },
+			}
+			if (v.PurgeSecrets || v.PurgeHistory) && flags.partial() {
 				return usagef("--purge secrets and history are for the whole stack, not with --service or --target")
 			}
-			if err := confirmable(streams, o.yes); err != nil {
+			if err := confirmable(streams, yes); err != nil {
 				return err
 			}
-			clients, releases, err := recorded(cmd.Context(), args[0], flags.environment)
-			if err != nil {
-				return err
+			shown := false
+			v.Confirm = func(_ context.Context, p deploy.DestroyPlan) (bool, error) {
+				if !shown {
+					printDestroyPlan(streams.Err, p)
+					shown = true
+				}
+				return true, confirm(streams, yes, destroyQuestion(v, p))
 			}
-			d := &release.Deployer{
-				Releases: release.InNomad(releases), Dial: release.DialNomad(rollout.Dial), Holder: record.Self(commandLine(cmd), os.Getenv), Drover: Version,
-				Rollout: rollout.Options{Timeout: timeout},
+			res, err := v.Run(cmd.Context())
+			var outcome *deploy.OutcomeError
+			switch {
+			case errors.As(err, &outcome):
+				return printUndestroyed(cmd.Context(), streams, res)
+			case err != nil:
+				return destroyError(err)
 			}
-			return o.destroy(cmd.Context(), streams, clients, d)
+			printDestroyed(streams.Out, v, res)
+			return nil
 		},
 	}
 	flags.register(cmd)
 	hideFlags(cmd, "var", "var-file", "values") // the record has what they gave
 	fl := cmd.Flags()
-	fl.StringSliceVar(&o.purge, "purge", nil, "also delete: secrets, data, history (comma separated)")
-	fl.BoolVarP(&o.yes, "yes", "y", false, "do not ask")
-	fl.StringVarP(&o.message, "message", "m", "", "why, for the record")
+	fl.StringSliceVar(&purge, "purge", nil, "also delete: secrets, data, history (comma separated)")
+	fl.BoolVarP(&yes, "yes", "y", false, "do not ask for a confirmation")
+	fl.StringVarP(&message, "message", "m", "", "why, for the record")
 	fl.DurationVar(&timeout, "timeout", 10*time.Minute, "how long the tasks may take to stop")
 	return cmd
 }
 
-// destroyOptions say what destroy takes away.
-type destroyOptions struct {
-	only    release.Only
-	purge   []string
-	yes     bool
-	message string
+// destroyError gives an error of a destroy its exit code.
+func destroyError(err error) error {
+	var spared *deploy.SparedError
+	if errors.As(err, &spared) {
+		return errRefused{err, exitUsage}
+	}
+	return releaseError(err)
 }
 
-func (o *destroyOptions) purges(what string) bool { return slices.Contains(o.purge, what) }
-
-func (o *destroyOptions) whole() bool { return len(o.only.Services)+len(o.only.Targets) == 0 }
-
-func (o *destroyOptions) destroy(ctx context.Context, streams *IO, home rollout.Clients, d *release.Deployer) error {
-	name, env := d.Releases.Stack(), d.Releases.Environment()
-	schedules := record.OpenSchedules(home.Nomad, name, env)
-	var names []string
-	if o.whole() {
-		all, err := schedules.List(ctx)
-		if err != nil {
-			return err
-		}
-		for _, s := range all {
-			names = append(names, s.Name)
+// printDestroyPlan lists what is removed, and what is not.
+func printDestroyPlan(w io.Writer, p deploy.DestroyPlan) {
+	if p.Release != nil && p.Release.State.Open() {
+		fmt.Fprintf(w, "release %d is %s: it is abandoned\n", p.Release.Number, release.Describe(p.Release))
+	}
+	for _, s := range p.Schedules {
+		fmt.Fprintf(w, "- schedule %s\n", s)
+	}
+	for _, c := range p.Stops {
+		fmt.Fprintf(w, "- %s (job %s)\n", render.Job{Service: c.Service, Target: c.Target}.Name(), c.JobID)
+	}
+	for _, s := range p.Absent {
+		fmt.Fprintf(w, "%s: does not exist\n", s)
+	}
+	for _, j := range p.Spared {
+		fmt.Fprintf(w, "%s: job %s keeps running: %s\n", render.Job{Service: j.Service, Target: j.Target}.Name(), j.JobID, j.Reason())
+	}
+	for _, v := range p.Volumes {
+		if v.AlsoOf == "" {
+			fmt.Fprintf(w, "- volume %s\n", v)
+		} else {
+			fmt.Fprintf(w, "volume %s: kept: %s\n", v, deploy.KeptVolume(v))
 		}
 	}
-	begin := func(ctx context.Context) error { return o.removeSchedules(ctx, streams, home, schedules) }
-	p, err := d.PlanDestroy(ctx, o.only, o.message, begin)
-	var unknown *release.NotRecordedError
+}
+
+func printDestroyEvent(w io.Writer, e deploy.Event) {
+	switch e.Kind {
+	case release.EventPruned:
+		fmt.Fprintf(w, "%s: stopped\n", e.Release.Name())
+	case release.EventWarning:
+		fmt.Fprintf(w, "Warning: %s\n", e.Release.Text)
+	case deploy.KindRemoved:
+		fmt.Fprintf(w, "%s: %s\n", objectName(e.Object), removedVerb(e.Object))
+	case deploy.KindKept:
+		fmt.Fprintf(w, "%s: kept: %s\n", objectName(e.Object), e.Object.Reason)
+	}
+}
+
+func objectName(o *deploy.Object) string {
 	switch {
-	case errors.As(err, &unknown):
-		return usagef("%s", err)
-	case errors.Is(err, record.ErrNoRelease):
-		// A stack whose first release never began can have secrets and schedules.
-		if !o.whole() || len(names) == 0 && !o.purges("secrets") {
-			return deploy.NoRelease(ctx, home.Nomad, record.OpenReleases(home.Nomad, name, env))
-		}
-		return o.destroyRest(ctx, streams, home, d, names)
-	case err != nil:
-		return releaseError(err)
+	case o.What == deploy.ObjectPolicy:
+		return "ACL policy " + o.Name
+	case o.Name == "":
+		return o.What
 	}
-	stops, spared := p.Changes(), p.Spared()
-	if len(stops) == 0 && len(spared) > 0 && len(names)+len(o.purge) == 0 && len(p.Absent()) == 0 {
-		return errRefused{sparedError(spared), exitUsage}
-	}
-	printTeardown(streams, p, names)
-	if o.purges("data") {
-		if err := printVolumes(ctx, streams, d, p); err != nil {
-			return err
-		}
-	}
-	if err := confirm(streams, o.yes, o.question(name, env, len(stops), len(names))); err != nil {
-		return err
-	}
-	stopped := 0
-	d.Emit = func(e release.Event) {
-		switch e.Kind {
-		case release.EventPruned:
-			stopped++
-			fmt.Fprintf(streams.Err, "%s: stopped\n", e.Name())
-		case release.EventWarning:
-			fmt.Fprintf(streams.Err, "Warning: %s\n", e.Text)
-		}
-	}
-	res, err := d.Deploy(ctx, p, func(now *release.Plan) error {
-		p = now
-		return confirm(streams, o.yes, o.question(name, env, len(now.Changes()), len(names)))
-	})
-	if err != nil {
-		return releaseError(err)
-	}
-	if outcome := res.Outcome(); !outcome.OK() {
-		return o.unfinished(ctx, streams, res, name, env)
-	}
-	number := p.Last().Number
-	if res.Release != nil {
-		number = res.Release.Number
-	}
-	if err := o.cleanUp(ctx, streams, home, d, p, number); err != nil {
-		return err
-	}
-	by := ""
-	if res.Release != nil && !o.purges("history") {
-		by = fmt.Sprintf(" (release %d)", number)
-	}
-	fmt.Fprintf(streams.Out, "%s: destroyed: %d of %d services were running%s\n", name, stopped, len(stops)+len(p.Absent()), by)
-	return nil
+	return o.What + " " + o.Name
 }
 
-// printTeardown names what stops and what does not.
-func printTeardown(streams *IO, p *release.Plan, schedules []string) {
-	if last := p.Last(); last.State.Open() {
-		fmt.Fprintf(streams.Err, "release %d is %s: it is abandoned\n", last.Number, release.Describe(last))
+// removedVerb is "removed" for what can be made again, otherwise "deleted".
+func removedVerb(o *deploy.Object) string {
+	if o.What == deploy.ObjectSchedule {
+		return "removed"
 	}
-	for _, s := range schedules {
-		fmt.Fprintf(streams.Err, "- schedule %s\n", s)
-	}
-	for _, c := range p.Changes() {
-		fmt.Fprintf(streams.Err, "- %s (job %s)\n", render.Job{Service: c.Service, Target: c.Target}.Name(), c.JobID)
-	}
-	for _, s := range p.Absent() {
-		fmt.Fprintf(streams.Err, "%s: not there\n", s)
-	}
-	for _, j := range p.Spared() {
-		fmt.Fprintf(streams.Err, "%s: job %s keeps running: %s\n", render.Job{Service: j.Service, Target: j.Target}.Name(), j.JobID, j.Reason())
-	}
+	return "deleted"
 }
 
-func sparedError(spared []release.ForeignJob) error {
-	var parts []string
-	for _, j := range spared {
-		parts = append(parts, fmt.Sprintf("job %s: %s", j.JobID, j.Reason()))
+func printDestroyed(w io.Writer, v deploy.Destroy, res deploy.DestroyResult) {
+	if res.Release == 0 {
+		fmt.Fprintf(w, "%s: destroyed: it has no release\n", res.Stack)
+		return
 	}
-	return fmt.Errorf("cannot stop %s", strings.Join(parts, "; "))
+	number := ""
+	if res.Result.Release != nil && !v.PurgeHistory {
+		number = fmt.Sprintf(" (release %d)", res.Release)
+	}
+	fmt.Fprintf(w, "%s: destroyed: %d of %d services were running%s\n", res.Stack, res.Stopped, res.Total, number)
 }
 
-// unfinished reports a destroy that has not stopped everything.
-func (o *destroyOptions) unfinished(ctx context.Context, streams *IO, res release.Result, name, env string) error {
-	outcome := res.Outcome()
-	for _, s := range res.Services {
+// printUndestroyed reports a destroy that has not stopped everything.
+func printUndestroyed(ctx context.Context, streams *IO, res deploy.DestroyResult) error {
+	r, of := res.Result, stackArgs(res.Stack, res.Environment)
+	for _, s := range r.Services {
 		if !s.Outcome.OK() {
 			fmt.Fprintf(streams.Err, "%s: %s: %s\n", s.Name(), s.Outcome, s.Detail)
 		}
 	}
-	next := "drover destroy " + stackArgs(name, env)
-	if res.Release.State.Open() {
-		next = "drover resume " + stackArgs(name, env) + ", or drover abort " + stackArgs(name, env)
+	next := "drover destroy " + of
+	if r.Release.State.Open() {
+		next = "drover resume " + of + ", or drover abort " + of
 	}
 	fmt.Fprintf(streams.Err, "Next: %s\n", next)
-	fmt.Fprintf(streams.Out, "%s: %s: release %d is %s\n", name, outcome, res.Release.Number, res.Release.State)
+	fmt.Fprintf(streams.Out, "%s: %s: release %d is %s\n", res.Stack, r.Outcome(), r.Release.Number, r.Release.State)
 	if ctx.Err() != nil {
 		return errSilent{exitCancelled}
 	}
-	return errSilent{outcomeCode(outcome)}
+	return errSilent{outcomeCode(r.Outcome())}
 }
 
-// destroyRest takes away what a stack without a release has.
-func (o *destroyOptions) destroyRest(ctx context.Context, streams *IO, home rollout.Clients, d *release.Deployer, schedules []string) error {
-	name, env := d.Releases.Stack(), d.Releases.Environment()
-	if err := confirm(streams, o.yes, o.question(name, env, 0, len(schedules))); err != nil {
-		return err
+func destroyQuestion(v deploy.Destroy, p deploy.DestroyPlan) string {
+	q := fmt.Sprintf("Stop and remove %s", count(len(p.Stops), "service"))
+	if len(p.Schedules) > 0 {
+		q += " and " + count(len(p.Schedules), "schedule")
 	}
-	lease, err := d.Releases.Lock(ctx, d.Holder, 0, nil)
-	if err != nil {
-		return releaseError(err)
-	}
-	defer func() { _ = lease.Remove(ctx) }()
-	if err := o.removeSchedules(ctx, streams, home, record.OpenSchedules(home.Nomad, name, env)); err != nil {
-		return err
-	}
-	if o.purges("secrets") {
-		if err := purgeSecrets(ctx, streams, home, d, map[string]rollout.Clients{}); err != nil {
-			return err
-		}
-	}
-	fmt.Fprintf(streams.Out, "%s: destroyed: it has no release\n", name)
-	return nil
-}
-
-func (o *destroyOptions) removeSchedules(ctx context.Context, streams *IO, home rollout.Clients, schedules *record.Schedules) error {
-	if !o.whole() {
-		return nil
-	}
-	var removed, left []string
-	err := rollout.Persist(ctx, 0, func(ctx context.Context) (err error) {
-		var now []string
-		now, left, err = schedule.RemoveAll(ctx, home.Nomad, cmp.Or(os.Getenv("NOMAD_NAMESPACE"), api.DefaultNamespace), schedules)
-		removed = append(removed, now...)
-		return err
-	})
-	for _, s := range removed {
-		fmt.Fprintf(streams.Err, "schedule %s: removed\n", s)
-	}
-	for _, p := range left {
-		fmt.Fprintf(streams.Err, "ACL policy %s is left, since the token may not remove it: nomad acl policy delete %s\n", p, p)
-	}
-	return err
-}
-
-// cleanUp deletes what the jobs leave, as far as it is wanted: under the lock,
-// and while release number is still the newest.
-func (o *destroyOptions) cleanUp(ctx context.Context, streams *IO, home rollout.Clients, d *release.Deployer, p *release.Plan, number int) error {
-	if !o.whole() && len(o.purge) == 0 {
-		return nil
-	}
-	lease, err := d.Releases.Lock(ctx, d.Holder, 0, nil)
-	if err != nil {
-		return releaseError(err)
-	}
-	defer func() { _ = lease.Remove(ctx) }()
-	if last, err := d.Releases.Last(ctx); err != nil {
-		return err
-	} else if last == nil || last.Number != number {
-		return errors.New("another release has begun since: nothing but the jobs is removed")
-	}
-	clients := p.Clients()
-	if o.whole() {
-		err := rollout.Persist(ctx, 0, func(ctx context.Context) error {
-			return dns.Wants{Client: home.Nomad}.Delete(ctx, dns.Owner(d.Releases.Stack(), d.Releases.Environment()))
-		})
-		if err != nil {
-			return err
-		}
-	}
-	if o.purges("data") {
-		jobs, err := p.WithData(ctx, d)
-		if err != nil {
-			return err
-		}
-		for _, t := range deploy.TargetNames(jobs) {
-			if err := purgeVolumes(ctx, streams, clients[t], deploy.JobsIn(jobs, t)); err != nil {
-				return err
-			}
-		}
-		if names := rawExec(jobs); len(names) > 0 {
-			fmt.Fprintf(streams.Err, "Note: %s ran with raw_exec; what they wrote outside of volumes is still on the nodes.\n", strings.Join(names, ", "))
-		}
-	}
-	if o.purges("secrets") {
-		if err := purgeSecrets(ctx, streams, home, d, clients); err != nil {
-			return err
-		}
-	}
-	if o.purges("history") {
-		if err := rollout.Persist(ctx, 0, d.Releases.Purge); err != nil {
-			return err
-		}
-		fmt.Fprintln(streams.Err, "releases: deleted")
-	}
-	return nil
-}
-
-func purgeSecrets(ctx context.Context, streams *IO, home rollout.Clients, d *release.Deployer, clients map[string]rollout.Clients) error {
-	secrets := record.OpenSecrets(home.Nomad, d.Releases.Stack(), d.Releases.Environment(), nil).At(nomads(clients))
-	err := rollout.Persist(ctx, 0, func(ctx context.Context) error {
-		made, err := d.Made(ctx, clients)
-		if err != nil {
-			return err
-		}
-		return secrets.Purge(ctx, made)
-	})
-	if err == nil {
-		fmt.Fprintln(streams.Err, "secrets: deleted")
-	}
-	return err
-}
-
-func (o *destroyOptions) question(name, env string, services, schedules int) string {
-	q := fmt.Sprintf("Stop and remove %s", count(services, "service"))
-	if schedules > 0 {
-		q += " and " + count(schedules, "schedule")
-	}
-	q += fmt.Sprintf(" of stack %s (environment %s)", name, env)
-	if o.purges("secrets") {
+	q += fmt.Sprintf(" of stack %s (environment %s)", p.Stack, p.Environment)
+	if v.PurgeSecrets {
 		q += ", delete its SECRETS"
 	}
-	if o.purges("history") {
+	if v.PurgeHistory {
 		q += ", delete its RELEASES"
 	}
-	if o.purges("data") {
+	if v.PurgeData {
 		q += ", delete its volumes with all DATA"
 	}
 	return q + "?"
@@ -367,16 +235,4 @@ func confirm(streams *IO, yes bool, question string) error {
 	}
 	fmt.Fprintln(streams.Err, "Nothing was done.")
 	return errSilent{exitCancelled}
-}
-
-func rawExec(jobs []render.Job) []string {
-	var names []string
-	for _, j := range jobs {
-		if slices.ContainsFunc(j.Job.TaskGroups, func(g *api.TaskGroup) bool {
-			return slices.ContainsFunc(g.Tasks, func(t *api.Task) bool { return t.Driver == "raw_exec" })
-		}) {
-			names = append(names, j.Service)
-		}
-	}
-	return names
 }
