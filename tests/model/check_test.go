@@ -44,8 +44,8 @@ func (w *world) check() string {
 func (w *world) serves(name string) string {
 	s := w.runs[name]
 	job, _, err := w.site.nomad.Jobs().Info(w.job(name), w.query(s))
-	if err != nil && s.kind == batch && strings.Contains(err.Error(), "404") && name != w.failed {
-		return "" // it ended, and Nomad collected it
+	if err != nil && s.kind == batch && strings.Contains(err.Error(), "404") {
+		return "" // it ended, well or not, and Nomad collected it
 	}
 	if err != nil {
 		return fmt.Sprintf("%s: %s", name, err)

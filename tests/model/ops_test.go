@@ -361,7 +361,9 @@ func (w *world) backTo(r rel, args []string) (string, string) {
 		if s.kind != scaled {
 			continue
 		}
-		if s.count = r.asked[name]; there && now.ns == s.ns && r.asked[name] == w.asked[name] {
+		// Else it gets the count that the release registered, which is the one that
+		// the group was scaled to then.
+		if there && now.ns == s.ns && r.asked[name] == w.asked[name] {
 			s.count = now.count // as it was scaled to
 		}
 		to[name] = s
