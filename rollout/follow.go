@@ -58,6 +58,12 @@ func (f *follower) run(ctx context.Context) ServiceResult {
 		f.watcher = consul.Watch(wctx, f.clients.Consul, f.clients.consulDatacenters, names)
 	}
 
+	if f.result.Submitted && !s.spec.registeredIsDeployed() && f.hub.live(s) {
+		// Nothing is to be seen before the scheduler has looked at the job.
+		if err := f.pause(wctx); err != nil {
+			return f.ended(ctx, wctx, err)
+		}
+	}
 	n, err := f.until(wctx)
 	if err != nil {
 		return f.ended(ctx, wctx, err)
@@ -115,6 +121,10 @@ func (f *follower) register(ctx context.Context, index uint64) error {
 	opts := &api.RegisterOptions{EnforceIndex: true, ModifyIndex: index}
 	if len(s.HCL) > 0 && len(s.HCL) < 1e6 { // job_max_source_size
 		opts.Submission = &api.JobSubmission{Source: string(s.HCL), Format: "hcl2"}
+	}
+	select {
+	case <-f.wake: // of what was before
+	default:
 	}
 	answered, err := f.send(ctx, opts)
 	var refusal *Refusal
@@ -478,9 +488,25 @@ func (f *follower) blockedTooLong() bool {
 	return time.Since(f.since) >= f.limits.PlacementTimeout
 }
 
-// read takes a snapshot of the followed version.
+// read takes a snapshot of the followed version, together with other followers
+// where that saves requests.
 func (f *follower) read(ctx context.Context) (snapshot, error) {
 	f.looked = time.Now()
+	if f.hub != nil && !f.settling && !f.step.spec.noDeploy && f.hub.live(f.step) {
+		k, err := f.hub.looks.read(ctx, f.step.spec, f.target)
+		if err != nil {
+			return snapshot{target: f.target}, err
+		}
+		if !k.alone {
+			f.index = k.index
+			return k.snapshot, nil
+		}
+	}
+	return f.readAlone(ctx)
+}
+
+// readAlone is read for one job.
+func (f *follower) readAlone(ctx context.Context) (snapshot, error) {
 	s := f.step.spec
 	jobs := f.clients.Nomad.Jobs()
 	n := snapshot{target: f.target, settling: f.settling}
@@ -609,13 +635,19 @@ func (s spec) deploymentOf(ctx context.Context, c Clients, index uint64) (*api.D
 	if err != nil {
 		return nil, fmt.Errorf("reading the deployments of job %q: %w", s.id, err)
 	}
+	return newestDeployment(list, index), nil
+}
+
+// newestDeployment returns the newest deployment of the version with that
+// JobModifyIndex, nil if there is none.
+func newestDeployment(list []*api.Deployment, index uint64) *api.Deployment {
 	var newest *api.Deployment
 	for _, d := range list {
 		if d.JobSpecModifyIndex == index && (newest == nil || d.CreateIndex > newest.CreateIndex) {
 			newest = d
 		}
 	}
-	return newest, nil
+	return newest
 }
 
 // consulHealth judges the services of the allocations that run now.

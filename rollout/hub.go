@@ -16,6 +16,8 @@ type hub struct {
 	ctx    context.Context
 	client *api.Client
 
+	looks *looks
+
 	any chan struct{} // receives when one of the jobs should be looked at
 
 	mu   sync.Mutex
@@ -46,6 +48,12 @@ type place struct{ region, namespace string }
 
 func newHub(ctx context.Context, client *api.Client, specs []spec) *hub {
 	h := &hub{ctx: ctx, client: client, any: make(chan struct{}, 1), wait: map[string]chan struct{}{}, up: map[place]bool{}}
+	h.looks = &looks{ctx: ctx, client: client, gap: func() time.Duration {
+		if n := h.following(); n >= crowd {
+			return lookGap(n)
+		}
+		return 0
+	}}
 	jobs := map[place][]string{}
 	for _, s := range specs {
 		at := place{s.region, s.namespace}
@@ -141,13 +149,25 @@ func (h *hub) follow(at place, ids []string) {
 	}
 }
 
-// jobOf finds the job that an event is about without decoding all of it.
+// crowd is how many followers are so many that they wait for one another to read
+// together.
+const crowd = 8
+
+// jobOf finds the job that an event is about without decoding all of it. It is ""
+// for the registration of a job and for its evaluation before the scheduler has
+// looked at it: there is nothing to see yet.
 func jobOf(e api.Event) string {
 	if e.Topic == api.TopicJob {
+		if e.Type == "JobRegistered" {
+			return ""
+		}
 		return e.Key
 	}
 	for _, v := range e.Payload {
 		if m, ok := v.(map[string]any); ok {
+			if e.Topic == api.TopicEvaluation && m["Status"] == api.EvalStatusPending {
+				return ""
+			}
 			if id, ok := m["JobID"].(string); ok {
 				return id
 			}

@@ -204,13 +204,17 @@ func eachPlace(ctx context.Context, specs []spec, f func(at place, query func(fi
 		at := places[i]
 		return f(at, func(field string) *api.QueryOptions {
 			q := &api.QueryOptions{Region: at.region, Namespace: at.namespace}
-			if len(ids[at]) <= 100 { // a longer one would not fit into the URL everywhere
+			if len(ids[at]) <= filterLimit {
 				q.Filter = oneOf(field, ids[at])
 			}
 			return q.WithContext(ctx)
 		})
 	})
 }
+
+// filterLimit is how many job IDs a filter names: a longer one would not fit into
+// the URL everywhere.
+const filterLimit = 100
 
 // oneOf is a filter expression of Nomad's API: the field is one of the values.
 func oneOf(field string, values []string) string {

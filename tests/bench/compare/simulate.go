@@ -268,7 +268,10 @@ func (f *fake) register(r *http.Request) any {
 
 // tell sends an event about a job into all streams.
 func (f *fake) tell(id string) {
-	e := api.Events{Index: f.index, Events: []api.Event{{Topic: api.TopicJob, Type: "JobRegistered", Key: id, Index: f.index}}}
+	e := api.Events{Index: f.index, Events: []api.Event{{
+		Topic: api.TopicDeployment, Type: "DeploymentStatusUpdate", Key: id, Index: f.index,
+		Payload: map[string]any{"Deployment": map[string]any{"JobID": id}},
+	}}}
 	for ch := range f.streams {
 		ch <- e
 	}
