@@ -1,11 +1,12 @@
 package consul
 
 import (
-	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/edge/route"
 )
 
 // A Claim is a name that a job takes for itself in Consul: another job that takes
@@ -21,8 +22,6 @@ const (
 	ClaimRoute   = "route"   // HOST/PATH, a port or a host, by a tag for the edge
 )
 
-var routeTag = regexp.MustCompile(`^drover\.(?:route|redirect|tcp|sni)=([^ ]+)`)
-
 // Claims returns what a job claims, each once. Names that only a node can fill in
 // are left out.
 func Claims(job *api.Job) []Claim {
@@ -36,19 +35,13 @@ func Claims(job *api.Job) []Claim {
 	for _, s := range Of(ProviderConsul, Services(job)) {
 		add(ClaimService, s.Name)
 	}
-	for _, g := range job.TaskGroups {
-		services := slices.Clone(g.Services)
-		for _, t := range g.Tasks {
-			services = append(services, t.Services...)
+	for _, s := range route.Services(job) {
+		if s.Provider != "" && s.Provider != ProviderConsul {
+			continue
 		}
-		for _, s := range services {
-			if s.Provider != "" && s.Provider != ProviderConsul {
-				continue
-			}
-			for _, tag := range s.Tags {
-				if m := routeTag.FindStringSubmatch(tag); m != nil {
-					add(ClaimRoute, m[1])
-				}
+		for _, tag := range s.Tags {
+			if t, ok := route.Parse(tag); ok && t.From != "" {
+				add(ClaimRoute, t.From)
 			}
 		}
 	}

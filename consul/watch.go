@@ -10,6 +10,8 @@ import (
 	"time"
 
 	capi "github.com/hashicorp/consul/api"
+
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // Watcher keeps the instances of a few services up to date by one blocking
@@ -73,23 +75,17 @@ func (w *Watcher) Judge(services []Service, allocs map[string]string) (h Health,
 
 func (w *Watcher) follow(ctx context.Context, client *capi.Client, at where) {
 	var index uint64
-	const firstPause, longestPause = 250 * time.Millisecond, 8 * time.Second
-	pause := firstPause
+	failures := 0
 	for ctx.Err() == nil {
 		q := &capi.QueryOptions{Datacenter: at.datacenter, WaitIndex: index, WaitTime: 5 * time.Minute}
 		instances, meta, err := instancesOf(ctx, client, at.service, q)
 		if err != nil {
 			w.set(at, nil, err)
-			timer := time.NewTimer(pause)
-			select {
-			case <-timer.C:
-			case <-ctx.Done():
-				timer.Stop()
-			}
-			pause, index = min(2*pause, longestPause), 0
+			_ = nomad.StreamBackoff().Wait(ctx, failures)
+			failures, index = failures+1, 0
 			continue
 		}
-		pause = firstPause
+		failures = 0
 		if meta.LastIndex < index {
 			index = 0 // Consul was restored or restarted: begin again
 			continue

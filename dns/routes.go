@@ -5,37 +5,22 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/hashicorp/nomad/api"
-)
 
-// Tags by which a service asks the edge for a host, which is the value up to
-// the first slash.
-var routeTags = []string{"drover.route=", "drover.redirect=", "drover.sni="}
+	"github.com/drover-nomad/drover/edge/route"
+)
 
 // RouteHosts returns the hosts in the routes of these jobs, without IP addresses,
 // which need no record.
 func RouteHosts(jobs []*api.Job) []string {
 	var hosts []string
-	add := func(services []*api.Service) {
-		for _, s := range services {
-			for _, tag := range slices.Concat(s.Tags, s.CanaryTags) {
-				for _, prefix := range routeTags {
-					value, ok := strings.CutPrefix(tag, prefix)
-					host, _, _ := strings.Cut(value, "/")
-					if _, err := netip.ParseAddr(host); ok && err != nil && host != "" {
-						hosts = append(hosts, host)
-					}
-				}
-			}
-		}
-	}
-	for _, j := range jobs {
-		for _, g := range j.TaskGroups {
-			add(g.Services)
-			for _, t := range g.Tasks {
-				add(t.Services)
+	for _, s := range route.Services(jobs...) {
+		for _, tag := range slices.Concat(s.Tags, s.CanaryTags) {
+			t, ok := route.Parse(tag)
+			host := t.Host()
+			if _, err := netip.ParseAddr(host); ok && err != nil && host != "" {
+				hosts = append(hosts, host)
 			}
 		}
 	}

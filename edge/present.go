@@ -5,12 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/edge/route"
 	"github.com/drover-nomad/drover/jobs"
 	"github.com/drover-nomad/drover/nomad"
 )
@@ -21,22 +21,12 @@ const Controller = jobs.Controller
 const askTimeout = 5 * time.Second
 
 // Requested are the HOST/PATH that services of these jobs ask the edge for.
-func Requested(requesting []*api.Job) []string {
+func Requested(jobs []*api.Job) []string {
 	var out []string
-	add := func(services []*api.Service) {
-		for _, s := range services {
-			for _, t := range s.Tags {
-				if route, ok := strings.CutPrefix(t, Prefix+"route="); ok {
-					out = append(out, route)
-				}
-			}
-		}
-	}
-	for _, j := range requesting {
-		for _, g := range j.TaskGroups {
-			add(g.Services)
-			for _, t := range g.Tasks {
-				add(t.Services)
+	for _, s := range route.Services(jobs...) {
+		for _, tag := range s.Tags {
+			if t, ok := route.Parse(tag); ok && t.Kind == route.HTTP {
+				out = append(out, t.From)
 			}
 		}
 	}

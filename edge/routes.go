@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/drover-nomad/drover/edge/route"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -28,7 +29,7 @@ const (
 )
 
 // Prefix of the tags that are the edge's.
-const Prefix = "drover."
+const Prefix = route.Prefix
 
 // MaxTag is the length of the longest tag, in bytes.
 const MaxTag = 2000
@@ -39,15 +40,15 @@ type Settings struct {
 	TCPPorts []int    `json:"tcp_ports"` // ports beside HTTP and HTTPS
 }
 
-// RouteKind is what the edge does with a request that a route matches.
-type RouteKind string
+// RouteKind is what a route does.
+type RouteKind = route.Kind
 
 // Kinds of routes.
 const (
-	HTTP     RouteKind = "route"
-	Redirect RouteKind = "redirect"
-	TCP      RouteKind = "tcp"
-	SNI      RouteKind = "sni"
+	HTTP     = route.HTTP
+	Redirect = route.Redirect
+	TCP      = route.TCP
+	SNI      = route.SNI
 )
 
 // Route is what leads to a service, or elsewhere.
@@ -106,7 +107,6 @@ type grammar struct{ route, option *regexp.Regexp }
 var (
 	name     = regexp.MustCompile(nameExpr)
 	reserved = regexp.MustCompile(reservedExpr)
-	leads    = regexp.MustCompile(`^drover\.(?:route|redirect|tcp|sni)=`)
 )
 
 // grammars returns the grammar of each kind of edge. It compiles them once, at
@@ -182,7 +182,7 @@ func Parse(kind Kind, service string, tags []string, settings *Settings) ([]Rout
 	for _, t := range ours {
 		key, value, _ := strings.Cut(strings.TrimPrefix(t, Prefix), "=")
 		costs, pattern := CostsService, g.option
-		if leads.MatchString(t) {
+		if _, leads := route.Parse(t); leads {
 			costs, pattern = CostsTag, g.route
 		}
 		switch {
@@ -210,20 +210,18 @@ func Parse(kind Kind, service string, tags []string, settings *Settings) ([]Rout
 	}
 	leading := false
 	for _, t := range ours {
-		if !leads.MatchString(t) {
+		tag, leads := route.Parse(t)
+		if !leads {
 			continue
 		}
 		leading = true
 		if len(t) > MaxTag || !g.route.MatchString(t) {
 			continue // told above
 		}
-		key, value, _ := strings.Cut(strings.TrimPrefix(t, Prefix), "=")
-		r := Route{Kind: RouteKind(key), From: value, Service: service, Options: options}
+		r := Route{Kind: tag.Kind, From: tag.From, Service: service, Code: tag.Code, To: tag.To, Options: options}
 		switch r.Kind {
 		case Redirect:
-			f := strings.Split(value, " ")
-			r.From, r.To, r.Options = f[0], f[2], nil
-			r.Code, _ = strconv.Atoi(f[1]) // the grammar says that it is a number
+			r.Options = nil
 		case SNI, TCP:
 			if auth != "" {
 				problem(CostsTag, t, "A TCP connection cannot be asked for a password", "Use a service of its own, without drover.auth.")
@@ -232,8 +230,8 @@ func Parse(kind Kind, service string, tags []string, settings *Settings) ([]Rout
 			if r.Kind == SNI {
 				break
 			}
-			if port, err := strconv.Atoi(value); err != nil || port > 65535 {
-				problem(CostsTag, t, "There is no port "+value, "Write a number from 1 to 65535.")
+			if port, err := strconv.Atoi(tag.From); err != nil || port > 65535 {
+				problem(CostsTag, t, "There is no port "+tag.From, "Write a number from 1 to 65535.")
 				continue
 			} else if settings != nil && !slices.Contains(settings.TCPPorts, port) {
 				problem(CostsTag, t, fmt.Sprintf("The edge does not listen on port %d", port), "Add it to the variable tcp_ports of the stack of the edge.")

@@ -42,12 +42,17 @@ func IsNotFound(err error) bool { return StatusCode(err) == http.StatusNotFound 
 func IsForbidden(err error) bool { return StatusCode(err) == http.StatusForbidden }
 
 // IsConflict reports whether a check-and-set failed because the object is not
-// at the enforced index: a variable (409), or a job (EnforceRegister, which
-// Nomad answers with 500). It also reports ErrConflict.
+// at the enforced index: a variable (409), or a job (IsStaleJob). It also reports
+// ErrConflict.
 func IsConflict(err error) bool {
 	var variable api.ErrCASConflict
-	return errors.Is(err, ErrConflict) || errors.As(err, &variable) || StatusCode(err) == http.StatusConflict ||
-		err != nil && strings.Contains(err.Error(), "Enforcing job modify index")
+	return errors.Is(err, ErrConflict) || errors.As(err, &variable) || StatusCode(err) == http.StatusConflict || IsStaleJob(err)
+}
+
+// IsStaleJob reports whether a job was not registered because it is not at the
+// enforced index (EnforceRegister, which Nomad answers with 500).
+func IsStaleJob(err error) bool {
+	return err != nil && strings.Contains(err.Error(), "Enforcing job modify index")
 }
 
 // IsInternal reports whether Nomad answered 500. It does so for a fault of its

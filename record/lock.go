@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/nomad/variables"
 )
 
@@ -113,7 +114,7 @@ func (r *Releases) LockToMove(ctx context.Context, h Holder, wait time.Duration,
 	var last Holder
 	for {
 		l, err := variables.TakeLease(ctx, r.client, r.lockPath(), map[string]string{variables.LayoutItem: layoutText, "holder": string(text)}, LockTTL)
-		if err == nil && !l.Created() { // left by a holder that is gone, or taken with a repeated request: see isHeld
+		if err == nil && !l.Created() { // left by a holder that is gone, or taken with a repeated request: see variables.IsLocked
 			if err := l.Remove(ctx); err != nil {
 				return nil, err
 			}
@@ -137,12 +138,7 @@ func (r *Releases) LockToMove(ctx context.Context, h Holder, wait time.Duration,
 			return nil, &LockedError{r.stack, r.env, last}
 		}
 		if other == nil { // in its delay after it was lost
-			timer := time.NewTimer(250 * time.Millisecond)
-			select {
-			case <-timer.C:
-			case <-ctx.Done():
-				timer.Stop()
-			}
+			_ = nomad.RequestBackoff().Wait(ctx, 0)
 		}
 		if ctx.Err() != nil {
 			return nil, context.Cause(ctx)

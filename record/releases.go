@@ -204,18 +204,28 @@ func (r *Releases) watch(ctx context.Context, number int, index uint64) (*Releas
 // Change reads the head, lets f change it and writes it, again when somebody
 // else wrote in between. An error of f ends it.
 func (r *Releases) Change(ctx context.Context, number int, f func(*Release) error) (*Release, error) {
-	for {
-		head, err := r.Read(ctx, number)
-		if err != nil {
-			return nil, err
+	var head *Release
+	err := nomad.RetryConflict(ctx, func() (err error) {
+		if head, err = r.Read(ctx, number); err != nil {
+			return err
 		}
 		if err := f(head); err != nil {
-			return nil, err
+			return err
 		}
-		if err := r.Save(ctx, head); !errors.Is(err, ErrTakenOver) {
-			return head, err
-		}
+		return orConflict(r.Save(ctx, head))
+	})
+	if err != nil {
+		return nil, err
 	}
+	return head, nil
+}
+
+// orConflict returns nomad.ErrConflict for ErrTakenOver, and err otherwise.
+func orConflict(err error) error {
+	if errors.Is(err, ErrTakenOver) {
+		return nomad.ErrConflict
+	}
+	return err
 }
 
 // put writes one variable by check-and-set and returns its new index. It
@@ -417,19 +427,16 @@ func (r *Releases) TakeOver(ctx context.Context, head *Release, owner string) (*
 	pages := make([]page, head.Pages)
 	indexes := make([]uint64, head.Pages)
 	err := parallel.Each(head.Pages, 8, func(i int) error {
-		for {
+		return nomad.RetryConflict(ctx, func() error { // its former owner may be writing
 			p, index, err := r.readPage(ctx, head.Number, i)
 			if err != nil {
 				return err
 			}
 			p.Owner, p.Seq = owner, p.Seq+1
 			index, err = r.writePage(ctx, head.Number, i, p, index)
-			if errors.Is(err, ErrTakenOver) {
-				continue // its former owner was just writing
-			}
 			pages[i], indexes[i] = p, index
-			return err
-		}
+			return orConflict(err)
+		})
 	})
 	if err != nil {
 		return nil, err

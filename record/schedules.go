@@ -114,13 +114,14 @@ func (s *Schedules) List(ctx context.Context) ([]*Schedule, error) {
 // Change applies f to a schedule, a new one if there is none, by
 // check-and-set.
 func (s *Schedules) Change(ctx context.Context, name string, f func(*Schedule)) (*Schedule, error) {
-	for {
-		now, err := s.Read(ctx, name)
+	var now *Schedule
+	err := nomad.RetryConflict(ctx, func() (err error) {
+		now, err = s.Read(ctx, name)
 		if errors.Is(err, ErrNoSchedule) {
 			now, err = &Schedule{Schedule: stack.Schedule{Name: name}}, nil
 		}
 		if err != nil {
-			return nil, err
+			return err
 		}
 		f(now)
 		if n := len(now.Runs) - keptRuns; n > 0 {
@@ -128,26 +129,27 @@ func (s *Schedules) Change(ctx context.Context, name string, f func(*Schedule)) 
 		}
 		spec, err := encodeKnown(now.Schedule, now.unknown)
 		if err != nil {
-			return nil, fmt.Errorf("encoding schedule %s: %w", name, err)
+			return fmt.Errorf("encoding schedule %s: %w", name, err)
 		}
 		runs, err := json.Marshal(now.Runs)
 		if err != nil {
-			return nil, fmt.Errorf("encoding schedule %s: %w", name, err)
+			return fmt.Errorf("encoding schedule %s: %w", name, err)
 		}
 		v := &api.Variable{Path: s.path(name), ModifyIndex: now.index, Items: map[string]string{
 			variables.LayoutItem: layoutText, "schedule": string(spec), "job": now.JobID, "paused": now.Paused, "runs": string(runs),
 		}}
 		maps.Copy(v.Items, now.items)
 		written, err := variables.Write(ctx, s.client, v, &api.WriteOptions{})
-		switch {
-		case nomad.IsConflict(err):
-			continue
-		case err != nil:
-			return nil, err
+		if err != nil {
+			return err
 		}
 		now.index = written.ModifyIndex
-		return now, nil
+		return nil
+	})
+	if err != nil {
+		return nil, err
 	}
+	return now, nil
 }
 
 // Remove forgets a schedule.

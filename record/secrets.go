@@ -138,26 +138,24 @@ func (s *Secrets) write(ctx context.Context, m *master) error {
 }
 
 // update applies f to the master and writes it if f changed anything. When
-// somebody else writes in between, f is applied once more to what is there
-// then.
+// another client writes in between, f is applied to what is there then.
 func (s *Secrets) update(ctx context.Context, f func(*master) error) (*master, error) {
-	for retry := true; ; retry = false {
+	var m *master
+	err := nomad.RetryConflict(ctx, func() error {
 		old, err := s.read(ctx)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		m := old.clone()
-		if err := f(m); err != nil {
-			return nil, err
+		m = old.clone()
+		if err := f(m); err != nil || maps.Equal(m.items, old.items) {
+			return err
 		}
-		if maps.Equal(m.items, old.items) {
-			return m, nil
-		}
-		err = s.write(ctx, m)
-		if err == nil || !retry || !nomad.IsConflict(err) {
-			return m, err
-		}
+		return s.write(ctx, m)
+	})
+	if err != nil {
+		return nil, err
 	}
+	return m, nil
 }
 
 // Redactor hides the values that the stack has now.

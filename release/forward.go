@@ -430,20 +430,19 @@ func (r *run) walk(ctx context.Context) Result {
 // taken it over.
 func (d *Deployer) watch(ctx context.Context, number int, owner string, stop context.CancelCauseFunc) {
 	var index uint64
+	failures := 0
 	for ctx.Err() == nil {
 		head, seen, err := d.Releases.Watch(ctx, number, index)
 		if err == nil && head.Owner != owner {
 			stop(record.ErrTakenOver)
 			return
 		}
-		if index = seen; err != nil {
+		if index = seen; err == nil {
+			failures = 0
+		} else {
 			index = 0
-			timer := time.NewTimer(5 * time.Second)
-			select {
-			case <-timer.C:
-			case <-ctx.Done():
-				timer.Stop()
-			}
+			_ = nomad.StreamBackoff().Wait(ctx, failures)
+			failures++
 		}
 	}
 }

@@ -267,7 +267,7 @@ func (l *lock) held(ctx context.Context) error {
 		return nil
 	}
 	end := time.Now().Add(cmp.Or(l.d.Rollout.Silence, rollout.DefaultSilence))
-	for {
+	for n := 0; ; n++ {
 		lease, err := l.lease.Renew(ctx)
 		if err != nil {
 			lease, err = l.d.Releases.Lock(ctx, l.d.Holder, 3*time.Second, nil)
@@ -284,12 +284,7 @@ func (l *lock) held(ctx context.Context) error {
 		case time.Now().After(end):
 			return &rollout.Refusal{Outcome: rollout.Unreachable, Err: fmt.Errorf("the lock of the stack is lost, and cannot be taken again: %w", err)}
 		}
-		timer := time.NewTimer(500 * time.Millisecond)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-		}
+		_ = nomad.RequestBackoff().Wait(ctx, n)
 	}
 }
 

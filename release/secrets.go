@@ -292,19 +292,17 @@ func taskOf(job *api.Job, group, name string) *api.Task {
 func (r *run) awaitRestarts(ctx context.Context, l record.Service, re restarts) {
 	ctx, cancel := context.WithTimeout(ctx, re.limit)
 	defer cancel()
+	failures := 0
 	var index uint64
 	for ctx.Err() == nil {
 		allocs, seen, err := r.plan.clusters[l.Target].Allocations(ctx, l, index)
 		if err != nil {
 			index = 0
-			timer := time.NewTimer(time.Second)
-			select {
-			case <-timer.C:
-			case <-ctx.Done():
-				timer.Stop()
-			}
+			_ = nomad.StreamBackoff().Wait(ctx, failures)
+			failures++
 			continue
 		}
+		failures = 0
 		index = seen
 		if re.done(allocs) {
 			return

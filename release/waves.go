@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
@@ -322,20 +323,19 @@ func (r *run) approved(ctx context.Context, i int, parts []*Part) *Halt {
 // watchApproval tells who has approved a wave of a release in the record.
 func (d *Deployer) watchApproval(ctx context.Context, number, i int, to chan<- string) {
 	var index uint64
+	failures := 0
 	for ctx.Err() == nil {
 		head, seen, err := d.Releases.Watch(ctx, number, index)
 		if err == nil && head.Waves[i].Approved != "" {
 			to <- head.Waves[i].Approved
 			return
 		}
-		if index = seen; err != nil {
+		if index = seen; err == nil {
+			failures = 0
+		} else {
 			index = 0
-			timer := time.NewTimer(5 * time.Second)
-			select {
-			case <-timer.C:
-			case <-ctx.Done():
-				timer.Stop()
-			}
+			_ = nomad.StreamBackoff().Wait(ctx, failures)
+			failures++
 		}
 	}
 }

@@ -131,7 +131,7 @@ func (f *follower) register(ctx context.Context, index uint64) error {
 	switch {
 	case errors.As(err, &refusal):
 		return err
-	case nomad.IsConflict(err) && f.rescaled(ctx, index):
+	case nomad.IsStaleJob(err) && f.rescaled(ctx, index):
 		err := Persist(ctx, f.opts.Silence, func(ctx context.Context) error { return s.ask(ctx, f.clients, f.opts) })
 		if err != nil {
 			return err
@@ -189,7 +189,8 @@ func (f *follower) followScaled(ctx context.Context) bool {
 func (f *follower) send(ctx context.Context, opts *api.RegisterOptions) (uint64, error) {
 	s := f.step
 	unsure := false // an earlier attempt may have arrived
-	for begun := time.Now(); ; {
+	begun := time.Now()
+	for n := 0; ; n++ {
 		// A request that has left cannot be called back: it is not cancelled, so
 		// that Ctrl-C never leaves it open whether the job was registered.
 		wctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 30*time.Second)
@@ -203,7 +204,7 @@ func (f *follower) send(ctx context.Context, opts *api.RegisterOptions) (uint64,
 				return opts.ModifyIndex, nil
 			}
 			return resp.JobModifyIndex, nil
-		case unsure && nomad.IsConflict(err):
+		case unsure && nomad.IsStaleJob(err):
 			if ours, index, serr := Same(ctx, f.clients, s.Job.Job); serr == nil && ours {
 				return index, nil // it had arrived
 			}
@@ -217,11 +218,7 @@ func (f *follower) send(ctx context.Context, opts *api.RegisterOptions) (uint64,
 		if err := f.silence(err, 0, s.spec.total()); err != nil {
 			return 0, err
 		}
-		timer := time.NewTimer(500 * time.Millisecond)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
+		if nomad.RequestBackoff().Wait(ctx, n) != nil {
 			return 0, err
 		}
 	}
@@ -747,7 +744,7 @@ func (f *follower) ended(ctx, wctx context.Context, err error) ServiceResult {
 		if n, err := f.read(rctx); err == nil {
 			f.result.Failure = f.diagnose(ctx, n)
 		}
-	case nomad.IsConflict(err):
+	case nomad.IsStaleJob(err):
 		f.result.Outcome, f.result.Detail = Superseded, "not submitted: somebody changed the job since it was planned"
 	case Unanswered(err):
 		f.result.Outcome, f.result.Detail = Unreachable, err.Error()

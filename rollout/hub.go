@@ -3,9 +3,10 @@ package rollout
 import (
 	"context"
 	"sync"
-	"time"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // hub wakes the followers of jobs when Nomad's event stream
@@ -113,8 +114,7 @@ func (h *hub) follow(at place, ids []string) {
 		all := []string{"*"}
 		topics = map[api.Topic][]string{api.TopicDeployment: all, api.TopicAllocation: all, api.TopicEvaluation: all, api.TopicJob: all}
 	}
-	const firstPause, longestPause = 250 * time.Millisecond, 8 * time.Second
-	pause := firstPause
+	failures := 0
 	var index uint64
 	for h.ctx.Err() == nil {
 		q := &api.QueryOptions{Region: at.region, Namespace: at.namespace}
@@ -128,7 +128,7 @@ func (h *hub) follow(at place, ids []string) {
 				if events.Err != nil {
 					break
 				}
-				pause = firstPause
+				failures = 0
 				index = events.Index
 				for _, e := range events.Events {
 					h.notify(at, jobOf(e))
@@ -139,13 +139,8 @@ func (h *hub) follow(at place, ids []string) {
 				h.notify(at, id)
 			}
 		}
-		timer := time.NewTimer(pause)
-		select {
-		case <-timer.C:
-		case <-h.ctx.Done():
-			timer.Stop()
-		}
-		pause = min(2*pause, longestPause)
+		_ = nomad.StreamBackoff().Wait(h.ctx, failures)
+		failures++
 	}
 }
 
