@@ -219,6 +219,9 @@ func mockJob(name, minHealthy string) string {
   group "g" {
     task "t" {
       driver = "mock_driver"
+      logs {
+        disabled = true
+      }
       config {
         run_for = "1h"
       }

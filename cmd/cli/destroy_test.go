@@ -220,7 +220,7 @@ func (w *world) purge(service string) error {
 func byHand(id string) *api.Job {
 	return &api.Job{ID: &id, Name: &id, Datacenters: []string{"*"}, TaskGroups: []*api.TaskGroup{{
 		Name: ptr("g"), Tasks: []*api.Task{{
-			Name: "t", Driver: "mock_driver", Config: map[string]any{"run_for": "1h"}, Resources: &api.Resources{CPU: ptr(1), MemoryMB: ptr(10)},
+			Name: "t", Driver: "mock_driver", LogConfig: &api.LogConfig{Disabled: ptr(true)}, Config: map[string]any{"run_for": "1h"}, Resources: &api.Resources{CPU: ptr(1), MemoryMB: ptr(10)},
 		}},
 	}}}
 }
@@ -324,6 +324,9 @@ func childrenStop(t *testing.T, env []string) {
   group "g" {
     task "t" {
       driver = "mock_driver"
+      logs {
+        disabled = true
+      }
       config {
         run_for = "1h"
       }

@@ -61,7 +61,7 @@ func TestDNSAfterRollback(t *testing.T) {
 	hook := exampleHook(t)
 	for _, id := range []string{"edge", "drover-controller"} { // routes lean on them
 		job := &api.Job{ID: &id, Name: &id, Datacenters: []string{"*"}, TaskGroups: []*api.TaskGroup{{Name: &id, Tasks: []*api.Task{{
-			Name: "t", Driver: "mock_driver", Config: map[string]any{"run_for": "1h"},
+			Name: "t", Driver: "mock_driver", LogConfig: &api.LogConfig{Disabled: ptr(true)}, Config: map[string]any{"run_for": "1h"},
 		}}}}}
 		if _, _, err := nomadOf(t, env).Jobs().Register(job, nil); err != nil {
 			t.Fatal(err)

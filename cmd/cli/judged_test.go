@@ -72,6 +72,9 @@ func mockService(count int, value string, starts bool, update string) string {
     }
     task "t" {
       driver = "mock_driver"
+      logs {
+        disabled = true
+      }
       env {
         VALUE = %q
       }
@@ -156,6 +159,9 @@ func mockBatch(value string) string {
   group "g" {
     task "t" {
       driver = "mock_driver"
+      logs {
+        disabled = true
+      }
       env {
         VALUE = %q
       }

@@ -46,6 +46,9 @@ schedule "nightly" {
   group "g" {
     task "t" {
       driver = "mock_driver"
+      logs {
+        disabled = true
+      }
       env {
         VALUE = var.value
       }

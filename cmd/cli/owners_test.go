@@ -58,6 +58,9 @@ func customers(t *testing.T, env []string, name string) *world {
   group "g" {
     task "t" {
       driver = "mock_driver"
+      logs {
+        disabled = true
+      }
       env {
         VALUE = var.value
       }

@@ -14,7 +14,7 @@ func TestRecordedOnCluster(t *testing.T) {
 		t.Helper()
 		w := newWorld(t, env, name)
 		for _, value := range []string{"1", "2"} {
-			w.write(svc{name: "a", value: value}, svc{name: "b", value: "1"})
+			w.write(svc{name: "a", value: value}, svc{name: "b", value: "1", logs: true})
 			w.drover(exitOK, "deploy", w.dir)
 		}
 		return w

@@ -101,6 +101,7 @@ type svc struct {
 	deps        []string
 	crash       bool // it does not start
 	scaled      bool // its count is an autoscaler's
+	logs        bool // Nomad collects its output, for which it starts a process
 }
 
 func newWorld(t *testing.T, env []string, name string) *world {
@@ -162,6 +163,9 @@ func (w *world) write(services ...svc) {
     }
     task "t" {
       driver = "mock_driver"
+      logs {
+        disabled = %t
+      }
       env {
         VALUE = %q
       }
@@ -175,7 +179,7 @@ func (w *world) write(services ...svc) {
     }
   }
 }
-`, w.job(s.name), scaling, s.value, run)
+`, w.job(s.name), scaling, !s.logs, s.value, run)
 	}
 	write(w.T, w.dir, files)
 }

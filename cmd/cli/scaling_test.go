@@ -62,6 +62,9 @@ func (w scaledWorld) write(value string, count, maximum int, crash bool) {
     }
     task "t" {
       driver = "mock_driver"
+      logs {
+        disabled = true
+      }
       env {
         VALUE = %q
       }
@@ -166,6 +169,9 @@ func namesVolumes(t *testing.T, env []string) {
     }
     task "t" {
       driver = "mock_driver"
+      logs {
+        disabled = true
+      }
       config {
         run_for = "1h"
       }
@@ -315,6 +321,9 @@ func lowerCount(t *testing.T, env []string) {
     }
     task "t" {
       driver = "mock_driver"
+      logs {
+        disabled = true
+      }
       config {
         %s
       }

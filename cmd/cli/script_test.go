@@ -54,8 +54,7 @@ func scripts(dir string, env ...string) testscript.Params {
 	}
 }
 
-// What these scripts run is under the race detector in the tests of stack,
-// render and lint.
+// The tests of stack, render and lint run the same code under the race detector.
 func TestScripts(t *testing.T) {
 	path := filepath.Dir(plainDrover(t)) + string(filepath.ListSeparator) + os.Getenv("PATH")
 	testscript.Run(t, scripts("script", "PATH="+path))

@@ -78,6 +78,9 @@ func secretJob(id, value string, items []string, config, update string) string {
     }
     task "t" {
       driver = "mock_driver"
+      logs {
+        disabled = true
+      }
       env {
         VALUE = %[2]q
       }
@@ -511,6 +514,9 @@ func rotationNamesTasks(t *testing.T, env []string) {
 	template := web[strings.Index(web, "      template {"):strings.Index(web, "      resources {")]
 	web = strings.Replace(web, `    task "t" {`, `    task "migrate" {
       driver = "mock_driver"
+      logs {
+        disabled = true
+      }
       lifecycle {
         hook = "prestart"
       }
