@@ -10,6 +10,7 @@ import (
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/stack"
 )
 
 // EventVersion is the version of the JSON of events, in the field version of the
@@ -24,8 +25,9 @@ type Kind string
 // Kinds of events beside those of packages rollout and release.
 const (
 	KindPhase        Kind = "phase"          // a phase begins: Phase
+	KindResolved     Kind = "resolved"       // the stack is known: Resolved
 	KindPlan         Kind = "plan"           // what will be done: Plan; may come again, of another plan
-	KindRetry        Kind = "retry"          // Nomad does not answer and is asked again: Text
+	KindRetry        Kind = "retry"          // Nomad does not answer and is asked again: Text, Limit
 	KindVolume       Kind = "volume-created" // Volume
 	KindSecrets      Kind = "secrets"        // Secrets
 	KindCertificate  Kind = "certificate"    // Certificate
@@ -39,16 +41,25 @@ type Event struct {
 	Time time.Time
 	Kind Kind
 
-	Phase       Phase          // in which phase the verb is; "" of one without phases
+	Phase       Phase // in which phase the verb is; "" of one without phases
+	Resolved    *Resolved
 	Release     *release.Event // of the kinds of packages rollout and release
 	Plan        *release.Plan
 	Text        string
+	Limit       time.Duration // how long it is asked again
 	Volume      *Volume
 	Secrets     *Secrets
 	Certificate *acme.Event
 	Record      *dns.Change
 	Object      *Object // of KindRemoved and KindKept
 	End         *End
+}
+
+// Resolved is the stack that a verb works on.
+type Resolved struct {
+	Stack, Environment string
+	// ProcessValues are the variables whose values come from Home.Environ.
+	ProcessValues []stack.ProcessValue
 }
 
 // Volume is a host volume that was created.
@@ -188,6 +199,14 @@ func (e Event) MarshalJSON() ([]byte, error) {
 			Kind  Kind      `json:"event"`
 			Phase Phase     `json:"phase"`
 		}{e.Time, e.Kind, e.Phase})
+	case KindResolved:
+		return json.Marshal(struct {
+			Time        time.Time            `json:"time"`
+			Kind        Kind                 `json:"event"`
+			Stack       string               `json:"stack"`
+			Environment string               `json:"environment"`
+			Values      []stack.ProcessValue `json:"process_values,omitempty"`
+		}{e.Time, e.Kind, e.Resolved.Stack, e.Resolved.Environment, e.Resolved.ProcessValues})
 	case KindRetry:
 		return json.Marshal(struct {
 			Time time.Time `json:"time"`

@@ -47,6 +47,15 @@ func (h *Home) dial(ctx context.Context, t *stack.Target, needConsul bool) (roll
 	return rollout.Dial(ctx, t, needConsul)
 }
 
+// reach is Connect for a verb that has connected before: it does not look at the
+// server again.
+func (h *Home) reach(ctx context.Context) (rollout.Clients, error) {
+	if h.Dial != nil {
+		return h.Dial(ctx, &stack.Target{}, false)
+	}
+	return rollout.Reach(ctx, &stack.Target{}, false)
+}
+
 // Releases opens the releases of the stack that arg leads to; see [StackName] and
 // [EnvironmentName].
 func (h *Home) Releases(ctx context.Context, arg, env string) (rollout.Clients, *record.Releases, error) {

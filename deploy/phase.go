@@ -1,26 +1,26 @@
 package deploy
 
-import (
-	"context"
-	"time"
-)
+import "context"
 
 // Phase is the name of a part of a verb. The phases of a verb run in order; the
 // first that fails ends it.
 type Phase string
 
-// The phases of [Deploy], in their order.
+// The phases of [Deploy], in their order. Those from edge to controller are for a
+// stack with certificates, routes or DNS records.
 const (
-	PhaseResolve      Phase = "resolve"      // read and render the stack, or the saved plan
-	PhaseConnect      Phase = "connect"      // reach the clusters; find what is missing there
-	PhaseSecrets      Phase = "secrets"      // find the credential of the DNS provider
-	PhaseVolumes      Phase = "volumes"      // find host volumes that are missing
+	PhaseResolve      Phase = "resolve"      // read and render the stack, or take the saved plan
+	PhaseConnect      Phase = "connect"      // reach the clusters and find the namespaces
+	PhaseSecrets      Phase = "secrets"      // read the credential of the DNS provider
+	PhaseVolumes      Phase = "volumes"      // find volumes that are missing
+	PhaseCheck        Phase = "check"        // plan the release, before anything is written
 	PhaseEdge         Phase = "edge"         // stand-ins for certificates, and an edge that reads them
-	PhaseCertificates Phase = "certificates" // issue what is due, and wait until it is served
-	PhaseDNS          Phase = "dns"          // the records that the certificates and the edge need
+	PhaseDNS          Phase = "dns"          // the records that the CA and the edge need
+	PhaseCertificates Phase = "certificates" // issue what is due
+	PhaseServed       Phase = "served"       // wait until the edge serves the certificates
+	PhaseController   Phase = "controller"   // deploy the controller, which renews them
 	PhaseRollout      Phase = "rollout"      // plan, ask, and make the release
-	PhaseServed       Phase = "served"       // the edge serves what is stored
-	PhaseRecords      Phase = "records"      // what is to be in DNS from now on
+	PhaseRecords      Phase = "records"      // the DNS records from now on
 	PhaseDone         Phase = "done"
 )
 
@@ -30,13 +30,13 @@ type phase struct {
 	run  func(context.Context) error
 }
 
-// runPhases runs phases in order until one fails or ctx ends.
+// runPhases runs phases in order until one fails. It does not look at ctx, which is
+// for the phases.
 func runPhases(ctx context.Context, phases []phase, emit func(Event)) error {
 	for _, p := range phases {
-		if err := ctx.Err(); err != nil {
-			return err
+		if p.name != "" { // a group of phases has none
+			emit(Event{Kind: KindPhase, Phase: p.name})
 		}
-		emit(Event{Time: time.Now(), Kind: KindPhase, Phase: p.name})
 		if err := p.run(ctx); err != nil {
 			return err
 		}

@@ -2,50 +2,33 @@ package cli
 
 import (
 	"context"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/drover-nomad/drover/release"
+	"github.com/drover-nomad/drover/deploy"
 )
 
-// again is a command that makes a release out of the record of others. replace
-// says that what it shows may be purged and created without a flag.
-func again(streams *IO, cmd *cobra.Command, replace bool, ask func(context.Context, *release.Deployer, []string) (release.Request, error)) *cobra.Command {
+// renewing is a command that makes a release out of the record of others.
+func renewing(streams *IO, cmd *cobra.Command, run func(context.Context, deploy.Recorded, deploy.NewRelease, []string) error) (*cobra.Command, *releaseFlags) {
 	var (
-		flags    releaseFlags
-		env      string
-		takeOver bool
+		flags releaseFlags
+		env   string
 	)
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		if err := flags.check(); err != nil {
 			return err
 		}
-		d, view, err := flags.open(cmd, streams, args[0], env)
-		if err != nil {
-			return err
-		}
-		req, err := ask(cmd.Context(), d, args[1:])
-		if err != nil {
-			return releaseError(err)
-		}
-		req.Message, req.OnFailure, req.TakeOver, req.Prune = flags.message, flags.onFailure, takeOver, flags.prune
-		req.AllowUnplaceable = flags.allowUnplaceable
-		_, err = makeRelease(cmd.Context(), d, req, view, nil, replace, map[string]bool{})
-		return err
+		return verbEnd(run(cmd.Context(), flags.recorded(cmd, streams, args[0], env), flags.new, args[1:]))
 	}
 	envFlag(cmd, &env)
 	flags.register(cmd, 0)
 	flags.registerNew(cmd)
-	if replace {
-		pruneFlags(cmd, &flags.prune)
-	}
-	cmd.Flags().BoolVar(&takeOver, "take-over", false, "leave a release that was interrupted as it is")
-	return cmd
+	cmd.Flags().BoolVar(&flags.new.TakeOver, "take-over", false, "leave a release that was interrupted as it is")
+	return cmd, &flags
 }
 
 func newRollback(streams *IO) *cobra.Command {
-	return again(streams, &cobra.Command{
+	cmd, flags := renewing(streams, &cobra.Command{
 		Use:   "rollback STACK [RELEASE]",
 		Short: "Go back to an earlier release",
 		Long: `Go back to an earlier release: the one given, or the newest good one before what
@@ -66,13 +49,16 @@ former release has are made by the controller.`,
 			_, err := optionalRevision(args[1:])
 			return err
 		},
-	}, true, func(ctx context.Context, d *release.Deployer, args []string) (release.Request, error) {
-		n, err := optionalRevision(args)
+	}, func(ctx context.Context, r deploy.Recorded, n deploy.NewRelease, args []string) error {
+		to, err := optionalRevision(args)
 		if err != nil {
-			return release.Request{}, err
+			return err
 		}
-		return d.Rollback(ctx, n)
+		_, err = (&deploy.Rollback{Recorded: r, New: n, To: to}).Run(ctx)
+		return err
 	})
+	pruneFlags(cmd, &flags.new.Prune)
+	return cmd
 }
 
 // optionalRevision is the number of a release, 0 when none is given.
@@ -84,7 +70,7 @@ func optionalRevision(args []string) (int, error) {
 }
 
 func newRedeploy(streams *IO) *cobra.Command {
-	return again(streams, &cobra.Command{
+	cmd, _ := renewing(streams, &cobra.Command{
 		Use:   "redeploy STACK [SERVICE…]",
 		Short: "Replace every allocation of a stack by the same, step by step",
 		Long: `Replace every allocation of a stack, or of some of its services, by the same job:
@@ -102,7 +88,9 @@ to the time, and later deploys leave it there.`,
 			}
 			return nil
 		},
-	}, false, func(ctx context.Context, d *release.Deployer, services []string) (release.Request, error) {
-		return d.Redeploy(ctx, services, time.Now())
+	}, func(ctx context.Context, r deploy.Recorded, n deploy.NewRelease, services []string) error {
+		_, err := (&deploy.Redeploy{Recorded: r, New: n, Services: services}).Run(ctx)
+		return err
 	})
+	return cmd
 }

@@ -3,16 +3,44 @@ package cli
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"sync"
-	"time"
 
 	"github.com/spf13/cobra"
 
-	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/release"
 )
+
+// terminalPerson answers the questions of verbs on a terminal.
+type terminalPerson struct {
+	io      *IO
+	approve func(context.Context, release.Approval) (bool, error)
+}
+
+// person is nil where nobody can be asked.
+func (f *releaseFlags) person(streams *IO) deploy.Person {
+	approve := asker(streams, f.format)
+	if approve == nil {
+		return nil
+	}
+	return terminalPerson{streams, approve}
+}
+
+func (p terminalPerson) Approve(ctx context.Context, a release.Approval) (bool, error) {
+	return p.approve(ctx, a)
+}
+
+func (p terminalPerson) Prune(_ context.Context, jobs []release.Change) (bool, error) {
+	err := confirm(p.io, false, "Stop "+count(len(jobs), "running job")+"?")
+	var no errSilent
+	if errors.As(err, &no) {
+		return false, nil
+	}
+	return err == nil, err
+}
 
 // asker asks on a terminal whether a wave may begin; it is nil where nobody
 // can be asked.
@@ -50,37 +78,15 @@ func asker(streams *IO, format string) func(context.Context, release.Approval) (
 }
 
 func newApprove(streams *IO) *cobra.Command {
-	var cmd *cobra.Command
-	cmd = goOn(streams, &cobra.Command{
+	return proceeding(streams, &cobra.Command{
 		Use:   "approve STACK",
 		Short: "Approve the wave of a release that waits for it, and go on",
 		Long: `Approve the wave of a release that waits for it. A drover that waits, on a
 terminal or with --approval-wait, goes on by itself; otherwise the release is
 gone on with here, as 'drover resume' does. 'drover abort' goes back instead.`,
 		Example: "  drover approve ocis -e prod",
-	}, func(ctx context.Context, d *release.Deployer) (release.Result, error) {
-		wave, holder, err := d.Allow(ctx, d.Holder.User+"@"+d.Holder.Host)
-		if err != nil {
-			return release.Result{}, err
-		}
-		if holder != nil {
-			approved(streams, d, cmd.Flag("output").Value.String() == "json", wave, holder)
-			return release.Result{}, errSilent{exitOK}
-		}
-		return d.Resume(ctx, false)
-	})
-	return cmd
-}
-
-// approved tells that somebody else, who waits, goes on.
-func approved(streams *IO, d *release.Deployer, asJSON bool, wave string, holder *record.Holder) {
-	name, env := d.Releases.Stack(), d.Releases.Environment()
-	if !asJSON {
-		fmt.Fprintf(streams.Out, "%s: wave %s is approved; %s goes on\n", name, wave, holder)
-		return
-	}
-	newDeployView(streams, name, env, asJSON).json(map[string]any{
-		"time": time.Now(), "event": "end", "stack": name, "environment": env,
-		"outcome": "approved", "exit_code": exitOK, "wave": wave, "holder": holder,
+	}, func(ctx context.Context, r deploy.Recorded) error {
+		_, err := (&deploy.Approve{Recorded: r}).Run(ctx)
+		return err
 	})
 }

@@ -5,23 +5,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"net/url"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
-	"sync"
 	"text/tabwriter"
 	"time"
 
 	capi "github.com/hashicorp/consul/api"
-	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/acme"
-	"github.com/drover-nomad/drover/controller"
-	"github.com/drover-nomad/drover/dns"
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -89,33 +83,6 @@ func (f *certStore) open(ctx context.Context) (acme.Backend, error) {
 	return nil, usagef("--store cannot be %q; it is one of nomad, consul, dir:PATH", f.store)
 }
 
-// certError gives what package acme returns its exit code.
-func certError(err error) error {
-	var (
-		spec   *acme.SpecError
-		issuer *acme.IssuerError
-		reach  *acme.ReachError
-		nobody *acme.UnsolvableError
-	)
-	switch {
-	case err == nil:
-		return nil
-	case errors.As(err, &spec):
-		return usagef("%s", err)
-	case errors.Is(err, context.Canceled):
-		return err
-	case errors.As(err, &issuer) && issuer.Kind == acme.KindConfig:
-		return usagef("%s", err)
-	case errors.As(err, &nobody):
-		return usagef("%s", err)
-	case errors.As(err, &issuer), errors.As(err, &reach):
-		return errors.New(err.Error()) // a CA out of reach is not the cluster
-	case errors.Is(err, acme.ErrLocked):
-		return errors.New("somebody else is working on it; look at `drover cert status` in a minute")
-	}
-	return err
-}
-
 func (f *certStore) get(ctx context.Context, name string) (*acme.Store, *acme.Object, error) {
 	b, err := f.open(ctx)
 	if err != nil {
@@ -126,7 +93,7 @@ func (f *certStore) get(ctx context.Context, name string) (*acme.Store, *acme.Ob
 	if errors.Is(err, acme.ErrNotFound) {
 		return s, nil, usagef("there is no certificate %q; `drover cert list` shows those that there are", name)
 	}
-	return s, o, certError(err)
+	return s, o, deploy.CertError(err)
 }
 
 func newCertList(streams *IO) *cobra.Command {
@@ -338,185 +305,61 @@ type certIssuing struct {
 	challenge int // port of HTTP-01; 80 when 0
 	format    string
 	timeout   time.Duration
-	sink      func(acme.Event) // gets the events, instead of the streams
 }
 
 func (f *certIssuing) register(cmd *cobra.Command) {
 	f.certStore.register(cmd)
 	fl := cmd.Flags()
-	fl.StringVar(&f.directory, "directory", "", "URL of the ACME directory of the CA to ask, instead of the certificate's issuers (default $"+directoryEnv+")")
-	fl.StringVar(&f.caFile, "ca", "", "file with the CA certificate of --directory's own HTTPS (default $"+caEnv+")")
+	fl.StringVar(&f.directory, "directory", "", "URL of the ACME directory of the CA to ask, instead of the certificate's issuers (default $"+deploy.DirectoryEnv+")")
+	fl.StringVar(&f.caFile, "ca", "", "file with the CA certificate of --directory's own HTTPS (default $"+deploy.CAEnv+")")
 	fl.StringVar(&f.email, "email", "", "contact for --directory")
 	fl.StringVar(&f.listen, "http", "", "answer HTTP-01 here, on HOST:PORT, instead of at the edge")
 	fl.BoolVar(&f.noCheck, "no-check", false, "ask the CA without looking first whether the names can be proven")
-	fl.IntVar(&f.challenge, "challenge-port", 0, "port at which the CA asks for HTTP-01 (default $"+challengeEnv+", or 80)")
+	fl.IntVar(&f.challenge, "challenge-port", 0, "port at which the CA asks for HTTP-01 (default $"+deploy.ChallengeEnv+", or 80)")
 	fl.StringArrayVar(&f.resolvers, "resolver", nil, "DNS server that must show a record of DNS-01, instead of those of the dns block (repeatable)")
 	fl.DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long it may take altogether")
 	fl.StringVarP(&f.format, "output", "o", "text", "text, or json: one event per line")
 }
 
-// Environment variables that stand for flags: a dev cluster has a CA of its
-// own, see `drover dev env`.
-const (
-	directoryEnv = "DROVER_ACME_DIRECTORY"
-	caEnv        = "DROVER_ACME_CA"
-	challengeEnv = "DROVER_ACME_HTTP_PORT"
-)
-
-// challengePort is where CAs ask for HTTP-01.
-func (f *certIssuing) challengePort() error {
-	if text := os.Getenv(challengeEnv); f.challenge == 0 && text != "" {
-		port, err := strconv.ParseUint(text, 10, 16)
-		if err != nil || port == 0 {
-			return usagef("$%s is no port: %q", challengeEnv, text)
-		}
-		f.challenge = int(port)
-	}
-	return nil
-}
-
 // issuer is what --directory or --staging stand for, nil without them.
 func (f *certIssuing) issuer() (*acme.Issuer, error) {
-	if err := f.challengePort(); err != nil {
+	var err error
+	if f.challenge, err = deploy.ChallengePort(f.challenge, os.Getenv); err != nil {
 		return nil, err
 	}
-	if f.directory == "" && f.caFile == "" && !f.staging {
-		f.directory, f.caFile = os.Getenv(directoryEnv), os.Getenv(caEnv)
-	}
-	if f.directory == "" {
-		if f.caFile != "" {
-			return nil, usagef("--ca goes with --directory")
-		}
-		if f.staging {
-			return &acme.Issuer{Name: acme.IssuerStaging, Directory: acme.LetsEncryptStaging, Email: f.email}, nil
-		}
-		return nil, nil
-	}
-	if f.staging {
-		return nil, usagef("--staging and --directory name two different CAs")
-	}
-	u, err := url.Parse(f.directory)
-	if err != nil || u.Host == "" {
-		return nil, usagef("--directory: %q is no URL", f.directory)
-	}
-	i := &acme.Issuer{Name: u.Host, Directory: f.directory, Email: f.email}
-	if f.caFile != "" {
-		text, err := os.ReadFile(f.caFile)
-		if err != nil {
-			return nil, usagef("--ca: %s", err)
-		}
-		i.CA = string(text)
-	}
-	return i, certError(i.Validate())
+	return deploy.CA{Directory: f.directory, File: f.caFile, Email: f.email, Staging: f.staging}.Issuer(os.Getenv)
 }
 
-// with makes a manager, and answers HTTP-01 while f runs when that is wanted.
+// with makes a manager, and answers HTTP-01 while run runs when that is asked for.
 func (f *certIssuing) with(ctx context.Context, streams *IO, b acme.Backend, s *stack.Stack, issuers []acme.Issuer, run func(context.Context, *acme.Manager) error) error {
 	if err := oneOf("-o", f.format, "text", "json"); err != nil {
 		return err
 	}
-	if err := f.challengePort(); err != nil {
+	port, err := deploy.ChallengePort(f.challenge, os.Getenv)
+	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, f.timeout)
-	defer cancel()
-	store := acme.NewStore(b)
-	http := acme.Stateless{SkipCheck: f.noCheck, Port: f.challenge}
-	solvers := map[string]acme.Solver{}
-	if f.listen != "" {
-		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", f.listen)
-		if err != nil {
-			return usagef("--http: %s", err)
-		}
-		// Behind another port, only who forwards to it knows how it is reached.
-		http.SkipCheck = http.SkipCheck || l.Addr().(*net.TCPAddr).Port != max(f.challenge, 80)
-		served := make(chan error, 1)
-		sctx, stop := context.WithCancel(ctx)
-		defer func() {
-			stop()
-			if err := <-served; err != nil {
-				fmt.Fprintf(streams.Err, "Answering HTTP-01 on %s: %s\n", f.listen, err)
-			}
-		}()
-		go func() { served <- acme.Respond(sctx, l, acme.Responder{Thumbprint: store.Thumbprint}) }()
+	i := &deploy.Issuing{
+		Home: &deploy.Home{Environ: os.Environ()}, Store: b, Stack: s, Issuers: issuers, NoCheck: f.noCheck, Resolvers: f.resolvers,
+		Port: port, Listen: f.listen, Timeout: f.timeout,
+		Events: func(e acme.Event) { f.event(streams, e) },
+		Warn:   func(text string) { fmt.Fprintln(streams.Err, text) },
 	}
-	solvers[acme.HTTP01] = http
-	if s != nil && s.DNS != nil && s.DNS.Provider != "" {
-		var client *api.Client
-		if s.DNS.CredentialSecret != "" {
-			clients, err := connect(ctx, false)
-			if err != nil {
-				return err
-			}
-			client = clients.Nomad
-		}
-		provider, _, err := openDNS(ctx, s, client)
-		if err != nil {
-			return err
-		}
-		d := dnsSolver(s, provider, f.resolvers, f.noCheck)
-		solvers[acme.DNS01], solvers[acme.DNSPersist01] = d, d
-	}
-	find := func(ctx context.Context, spec acme.Spec) (acme.Solver, error) {
-		clients, err := connect(ctx, false)
-		if err != nil {
-			return nil, err
-		}
-		return controller.DNSSolvers(dns.Wants{Client: clients.Nomad}, os.Getenv, f.resolvers, f.noCheck)(ctx, spec)
-	}
-	var mu sync.Mutex
-	m := acme.NewManager(acme.Config{Store: store, Issuers: issuers, Solvers: solvers, FindSolver: find, Events: func(e acme.Event) {
-		mu.Lock()
-		defer mu.Unlock()
-		if f.sink != nil {
-			f.sink(e)
-			return
-		}
-		if f.format == "json" {
-			_ = json.NewEncoder(streams.Out).Encode(e)
-			return
-		}
-		parts := []string{e.Kind}
-		for _, p := range []string{e.Certificate, e.Issuer, e.Text} {
-			if p != "" {
-				parts = append(parts, p)
-			}
-		}
-		fmt.Fprintln(streams.Err, strings.Join(parts, "  "))
-	}})
-	defer m.Close()
-	err := run(ctx, m)
-	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
-		err = fmt.Errorf("not done within --timeout %s; the order stays at the CA, and the next attempt goes on with it", f.timeout)
-	}
-	return certError(err)
+	return i.With(ctx, run)
 }
 
-// dnsSolver answers DNS-01 in the zones of a stack.
-func dnsSolver(s *stack.Stack, provider dns.Provider, resolvers []string, noCheck bool) *acme.DNS {
-	d := &acme.DNS{Resolvers: s.DNS.Resolvers, SkipCheck: noCheck}
-	if len(resolvers) > 0 {
-		d.Resolvers = resolvers
+func (f *certIssuing) event(streams *IO, e acme.Event) {
+	if f.format == "json" {
+		_ = json.NewEncoder(streams.Out).Encode(e)
+		return
 	}
-	for _, z := range s.DNS.Zones {
-		d.Zones = append(d.Zones, acme.Zone{Name: z, Provider: provider})
-	}
-	return d
-}
-
-// reconcile does one certificate, waiting for whoever else is at it.
-func reconcile(ctx context.Context, m *acme.Manager, name string) (acme.Result, error) {
-	for {
-		r, err := m.Reconcile(ctx, name)
-		if !errors.Is(err, acme.ErrLocked) {
-			return r, err
-		}
-		select {
-		case <-ctx.Done():
-			return r, err
-		case <-time.After(250 * time.Millisecond):
+	parts := []string{e.Kind}
+	for _, p := range []string{e.Certificate, e.Issuer, e.Text} {
+		if p != "" {
+			parts = append(parts, p)
 		}
 	}
+	fmt.Fprintln(streams.Err, strings.Join(parts, "  "))
 }
 
 // sayResult is the line of one certificate on stdout.
@@ -557,7 +400,7 @@ and the certificate is thrown away.`,
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			if dryRun && flags.directory == "" && os.Getenv(directoryEnv) == "" {
+			if dryRun && flags.directory == "" && os.Getenv(deploy.DirectoryEnv) == "" {
 				flags.staging = true
 			}
 			given, err := flags.issuer()
@@ -574,7 +417,7 @@ and the certificate is thrown away.`,
 					return err
 				}
 				if specs, issuers, err = acme.FromStack(s); err != nil {
-					return certError(err)
+					return deploy.CertError(err)
 				}
 				if only != "" {
 					specs = slices.DeleteFunc(specs, func(x acme.Spec) bool { return x.Name != only })
@@ -597,7 +440,7 @@ and the certificate is thrown away.`,
 			for _, spec := range specs { // all mistakes before anybody is asked
 				n, err := spec.Normalize()
 				if err != nil {
-					return certError(err)
+					return deploy.CertError(err)
 				}
 				if n.Challenge != acme.HTTP01 && (s == nil || s.DNS == nil || s.DNS.Provider == "") {
 					return usagef("certificate %s: %s needs a DNS provider: issue it from a stack with a dns block", n.Name, n.Challenge)
@@ -618,7 +461,7 @@ and the certificate is thrown away.`,
 					}
 				}
 				for _, spec := range specs {
-					r, err := reconcile(ctx, m, spec.Name)
+					r, err := deploy.Reconcile(ctx, m, spec.Name)
 					if err == nil {
 						what := "issued"
 						if dryRun {
@@ -679,7 +522,7 @@ same names within a day.`,
 					return err
 				}
 				if _, issuers, err = acme.FromStack(s); err != nil {
-					return certError(err)
+					return deploy.CertError(err)
 				}
 			}
 			b, err := flags.open(ctx)
@@ -689,7 +532,7 @@ same names within a day.`,
 			if len(args) == 0 {
 				list, err := acme.NewStore(b).List(ctx)
 				if err != nil {
-					return certError(err)
+					return deploy.CertError(err)
 				}
 				for _, o := range list {
 					args = append(args, o.Spec.Name)
@@ -706,7 +549,7 @@ same names within a day.`,
 							return err
 						}
 					}
-					r, err := reconcile(ctx, m, name)
+					r, err := deploy.Reconcile(ctx, m, name)
 					if errors.Is(err, acme.ErrNotFound) {
 						return usagef("there is no certificate %q", name)
 					}

@@ -18,6 +18,7 @@ import (
 
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/acme/pki"
+	"github.com/drover-nomad/drover/deploy"
 )
 
 // revocationReasons are RFC 5280's, as far as CAs take them.
@@ -210,7 +211,7 @@ noted in its status. The exit code is 1 when one of them serves something else.`
 			}
 			served, o, err := acme.NewManager(acme.Config{Store: s}).Verify(cmd.Context(), args[0], at, timeout)
 			if err != nil {
-				return certError(err)
+				return deploy.CertError(err)
 			}
 			ok := !slices.ContainsFunc(served, func(s acme.Served) bool { return !s.Match })
 			if format == "json" {
@@ -310,7 +311,7 @@ func newCertAccountShow(streams *IO) *cobra.Command {
 				return errors.New("there is no account yet; the first `drover cert issue` makes one")
 			}
 			if err != nil {
-				return certError(err)
+				return deploy.CertError(err)
 			}
 			return printAccount(streams, format, a)
 		},

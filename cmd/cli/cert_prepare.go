@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/deploy"
 )
 
 // newCertPrepare is what comes before the edge, as the edge comes before the
@@ -39,7 +40,7 @@ key. No CA is asked. drover cert issue follows when the edge runs.`,
 			}
 			specs, issuers, err := acme.FromStack(s)
 			if err != nil {
-				return certError(err)
+				return deploy.CertError(err)
 			}
 			if len(specs) == 0 {
 				return usagef("stack %s has no certificate to prepare", s.Name)

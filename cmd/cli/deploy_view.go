@@ -9,14 +9,16 @@ import (
 	"strings"
 	"time"
 
+	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 )
 
-// deployView shows a release: NDJSON on Out, or lines or a live tree on Err
-// and a summary on Out.
+// deployView shows the events of a verb: NDJSON on Out, or lines or a live tree on
+// Err and a summary on Out.
 type deployView struct {
 	io        *IO
 	name, env string // of the stack
@@ -27,19 +29,90 @@ type deployView struct {
 	back      bool           // it goes back
 	live      *liveTree      // on a terminal, from the first event on
 	plain     *plainLog      // in a pipe, likewise
-	changes   *record.SecretChanges
 }
 
-func newDeployView(streams *IO, name, env string, asJSON bool) *deployView {
-	return &deployView{io: streams, name: name, env: env, asJSON: asJSON}
+func newDeployView(streams *IO, asJSON bool) *deployView {
+	return &deployView{io: streams, asJSON: asJSON}
+}
+
+// event shows one event. It is the sink of every verb of package deploy.
+func (v *deployView) event(e deploy.Event) {
+	if e.Kind == deploy.KindResolved {
+		v.name, v.env = e.Resolved.Stack, e.Resolved.Environment
+	}
+	if e.Kind == deploy.KindRetry { // also beside JSON: it is about what has not happened yet
+		fmt.Fprintf(v.io.Err, "Nomad does not answer: %s; retrying for up to %s (--unreachable-after)\n", e.Text, e.Limit)
+		return
+	}
+	if e.Kind == deploy.KindEnd || e.Kind == deploy.KindPrerequisite {
+		v.close()
+		if r := e.End.Result; r != nil {
+			annotateEnd(v.io, e.End.Stack, v.summary(e.End.Stack, *r), outcomeCode(r.Outcome()), *r)
+		}
+	}
+	if v.asJSON {
+		v.json(e)
+		return
+	}
+	switch e.Kind {
+	case deploy.KindPhase:
+	case deploy.KindResolved:
+		sayProcessValues(v.io.Err, e.Resolved.ProcessValues)
+	case deploy.KindPlan:
+		v.planned(e.Plan)
+	case deploy.KindVolume:
+		v.volume(*e.Volume)
+	case deploy.KindSecrets:
+		v.secrets(*e.Secrets)
+	case deploy.KindCertificate:
+		v.certificate(*e.Certificate)
+	case deploy.KindRecord:
+		v.line("record %s: %s: %s", e.Record.Key, e.Record.Action, contents(*e.Record))
+	case deploy.KindPrerequisite, deploy.KindEnd:
+		v.end(e.End)
+	default:
+		v.release(*e.Release)
+	}
+}
+
+// json writes an event as one line. What is for Go programs only is left out.
+func (v *deployView) json(e deploy.Event) {
+	switch e.Kind {
+	case deploy.KindPhase, deploy.KindResolved, deploy.KindPlan:
+		return
+	case deploy.KindPrerequisite, deploy.KindEnd:
+		end := *e.End
+		code := endCode(&end)
+		if end.Err != nil {
+			end.ErrorText = errorText(verbError(end.Err))
+			if end.Outcome == "" {
+				end.Outcome = rollout.Outcome(onlyOutcome(code))
+			}
+		}
+		end.ExitCode, e.End = &code, &end
+	}
+	_ = json.NewEncoder(v.io.Out).Encode(e)
+}
+
+// endCode is the exit code of a verb that has ended so.
+func endCode(e *deploy.End) int {
+	switch {
+	case e.Err != nil:
+		return exitCode(verbError(e.Err))
+	case e.Run != nil:
+		return runCode(*e.Run)
+	case e.Outcome == deploy.Approved:
+		return exitOK
+	}
+	return outcomeCode(e.Outcome)
 }
 
 // planned takes the services that will be shown, and says what will be
 // stopped.
 func (v *deployView) planned(p *release.Plan) {
-	v.waves, v.waveOf, v.changes = nil, map[string]int{}, p.Secrets()
-	if v.changes != nil {
-		for _, j := range v.changes.Jobs {
+	v.waves, v.waveOf = nil, map[string]int{}
+	if changes := p.Secrets(); changes != nil {
+		for _, j := range changes.Jobs {
 			if j.Added = nil; len(j.Changed)+len(j.Removed) > 0 {
 				v.line("secrets: %s", jobSecretsLine(j))
 			}
@@ -86,49 +159,33 @@ func (v *deployView) line(format string, args ...any) {
 	}
 }
 
-func (v *deployView) json(value any) {
-	_ = json.NewEncoder(v.io.Out).Encode(value)
-}
-
-func (v *deployView) volume(target, name string) {
-	if v.asJSON {
-		e := map[string]any{"time": time.Now(), "event": "volume-created", "volume": name}
-		if target != "" {
-			e["target"] = target
-		}
-		v.json(e)
-	}
-	if target != "" {
-		name += " of target " + target
+func (v *deployView) volume(o deploy.Volume) {
+	name := o.Name
+	if o.Target != "" {
+		name += " of target " + o.Target
 	}
 	v.line("volume %s: created", name)
 }
 
-// secrets shows what was made, and in whose variables it is.
-func (v *deployView) secrets(r record.Generated) {
-	var jobs []string
-	if v.changes != nil {
-		for _, j := range v.changes.Jobs {
-			jobs = append(jobs, j.JobID)
-		}
-		slices.Sort(jobs)
+// secrets shows what was made.
+func (v *deployView) secrets(s deploy.Secrets) {
+	if n := len(s.Made.Secrets); n > 0 {
+		v.line("secrets: %d generated", n)
 	}
-	if v.asJSON && len(r.Secrets)+len(r.Renewed)+len(jobs) > 0 {
-		v.json(map[string]any{"time": time.Now(), "event": "secrets", "generated": r.Secrets, "renewed": r.Renewed, "jobs": slices.Compact(jobs), "changes": v.changes})
-	}
-	if len(r.Secrets) > 0 {
-		v.line("secrets: %d generated", len(r.Secrets))
-	}
-	for _, name := range r.Renewed {
+	for _, name := range s.Made.Renewed {
 		v.line("secrets: certificate %s renewed", name)
 	}
 }
 
-func (v *deployView) event(e release.Event) {
-	if v.asJSON {
-		v.json(e)
-		return
+func (v *deployView) certificate(e acme.Event) {
+	name := "certificate " + e.Certificate
+	if e.Certificate == "" {
+		name = "CA " + e.Issuer
 	}
+	v.line("%s: %s: %s", name, e.Kind, strings.ReplaceAll(e.Text, "\n", "; "))
+}
+
+func (v *deployView) release(e release.Event) {
 	switch e.Kind {
 	case release.EventLock:
 		v.line("waiting for %s", e.Text)
@@ -258,42 +315,19 @@ func round(d time.Duration) time.Duration {
 	return d.Round(time.Second)
 }
 
-// end writes why services failed, what to do next, and the summary. Its error
-// has the exit code.
-func (v *deployView) end(r release.Result) error { return v.endBut(r, nil) }
-
-// endBut is end, but the command ends with an error about something else.
-func (v *deployView) endBut(r release.Result, but error) error {
-	v.close()
-	code := outcomeCode(r.Outcome())
-	annotateEnd(v.io, v.name, v.summary(r), code, r)
-	var failed error
+// end writes why services failed, what to do next, and the summary.
+func (v *deployView) end(e *deploy.End) {
 	switch {
-	case but != nil:
-		failed, code = errTold{but}, exitCode(but)
-	case code != exitOK:
-		failed = errSilent{code}
+	case e.Run != nil:
+		printRuns(v.io, []record.Run{*e.Run})
+		return
+	case e.Outcome == deploy.Approved:
+		fmt.Fprintf(v.io.Out, "%s: wave %s is approved; %s goes on\n", e.Stack, e.Wave, e.Holder)
+		return
+	case e.Result == nil: // the error says it
+		return
 	}
-	if v.asJSON {
-		end := map[string]any{
-			"time": time.Now(), "event": "end", "stack": v.name, "environment": v.env,
-			"outcome": r.Outcome(), "exit_code": code, "elapsed_ns": r.Elapsed, "services": r.Services,
-		}
-		if r.Release != nil {
-			end["release"], end["state"], end["cause"], end["pruned"] = r.Release.Number, r.Release.State, r.Release.Cause, r.Pruned
-		}
-		if r.Halt != nil {
-			end["halt"] = r.Halt
-		}
-		if r.Back != nil {
-			end["back"] = r.Back.Services
-		}
-		if but != nil {
-			end["error"] = errorText(but)
-		}
-		v.json(end)
-		return failed
-	}
+	r := *e.Result
 	services := r.Services
 	if r.Back != nil {
 		services = append(slices.Clone(services), r.Back.Services...)
@@ -319,16 +353,18 @@ func (v *deployView) endBut(r release.Result, but error) error {
 			v.line("Interrupted. Nothing was left half-way.")
 		}
 	}
-	fmt.Fprintln(v.io.Out, v.summary(r))
+	fmt.Fprintln(v.io.Out, v.summary(e.Stack, r))
 	if next := v.next(r); next != "" {
 		v.line("Next: %s", next)
 	}
-	return failed
+	if e.RoutesChanged {
+		v.line("The routes have other hosts: their DNS records are left to the controller (drover dns plan %s -e %s)", e.Stack, e.Environment)
+	}
 }
 
 // summary is the end in one line.
-func (v *deployView) summary(r release.Result) string {
-	line := fmt.Sprintf("%s: %s", v.name, r.Outcome())
+func (v *deployView) summary(name string, r release.Result) string {
+	line := fmt.Sprintf("%s: %s", name, r.Outcome())
 	if c := counts(r.Result); c != "" {
 		line += ": " + c
 	}

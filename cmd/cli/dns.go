@@ -14,13 +14,10 @@ import (
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
 
-	"github.com/drover-nomad/drover/consul"
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/dns"
-	"github.com/drover-nomad/drover/edge"
-	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
@@ -52,7 +49,7 @@ type dnsFlags struct {
 	listing bool // what is wanted does not matter
 
 	// What open has found.
-	wants   *dnsWants
+	wants   *deploy.DNS
 	clients rollout.Clients
 }
 
@@ -88,7 +85,7 @@ func (f *dnsFlags) open(ctx context.Context, arg string) (*dns.Manager, []dns.Re
 			return nil, nil, s, err
 		}
 	}
-	w, err := wantsDNS(s, rendered)
+	w, err := deploy.NewDNS(s, rendered, os.Getenv)
 	if err != nil {
 		return nil, nil, s, err
 	}
@@ -96,10 +93,10 @@ func (f *dnsFlags) open(ctx context.Context, arg string) (*dns.Manager, []dns.Re
 	if err != nil {
 		return nil, nil, s, err
 	}
-	if err := w.open(ctx, clients); err != nil {
+	if err := w.Open(ctx, clients); err != nil {
 		return nil, nil, s, err
 	}
-	m, records, err := w.manager(ctx, clients)
+	m, records, err := w.Manager(ctx, clients)
 	if err != nil {
 		return nil, nil, s, err
 	}
@@ -137,161 +134,6 @@ func (f *dnsFlags) openRecorded(ctx context.Context, arg string, unread error) (
 		m.Timeout = f.timeout
 	}
 	return m, err
-}
-
-// dnsWants is what a stack with a DNS provider wants.
-type dnsWants struct {
-	dns.Wanted
-	stack      *stack.Stack
-	provider   dns.Provider
-	credential record.Value // when it is a secret of the stack
-}
-
-// wantsDNS finds every mistake that can be told before anybody is asked. The
-// provider is not there before open.
-func wantsDNS(s *stack.Stack, rendered []render.Job) (*dnsWants, error) {
-	opts, records := dns.FromStack(s)
-	w := &dnsWants{stack: s, Wanted: dns.Wanted{
-		Owner: dns.Owner(s.Name, s.Environment), Options: opts, Zones: s.DNS.Zones, TTL: s.DNS.TTL,
-		Targets: s.DNS.Targets, Resolvers: s.DNS.Resolvers, Records: records,
-	}}
-	if _, err := dns.Normalize(records, s.DNS.Zones); err != nil {
-		return nil, dnsDiagnostics(s, err)
-	}
-	if w.Routes = s.DNS.Routes; w.Routes {
-		w.Hosts = dns.RoutedHosts(dns.RouteHosts(nomadJobs(rendered)), s.DNS.Zones, records)
-	}
-	routed, err := w.Routed(s.DNS.Targets)
-	if err == nil {
-		_, err = dns.Normalize(slices.Concat(records, routed), s.DNS.Zones)
-	}
-	if err == nil {
-		opts.Getenv = os.Getenv
-		w.provider, err = dns.Open(opts)
-		var credential *dns.CredentialError
-		if errors.As(err, &credential) && credential.Secret != "" {
-			err = nil // Nomad has it
-		}
-	}
-	if err == nil {
-		w.Policy, err = dns.ParsePolicy(s.DNS.Policy)
-	}
-	if err != nil {
-		return nil, dnsDiagnostics(s, err)
-	}
-	return w, nil
-}
-
-func nomadJobs(rendered []render.Job) []*api.Job {
-	jobs := make([]*api.Job, 0, len(rendered))
-	for _, j := range rendered {
-		jobs = append(jobs, j.Job)
-	}
-	return jobs
-}
-
-// open makes the provider, with the secret of the stack that is its
-// credential.
-func (w *dnsWants) open(ctx context.Context, clients rollout.Clients) (err error) {
-	if w.Options.CredentialSecret != "" {
-		w.provider, w.credential, err = openDNS(ctx, w.stack, clients.Nomad)
-	}
-	return err
-}
-
-// openDNS makes the provider of a stack's dns block. The value is the
-// credential, when it is a secret of the stack.
-func openDNS(ctx context.Context, s *stack.Stack, client *api.Client) (dns.Provider, record.Value, error) {
-	var value record.Value
-	opts, _ := dns.FromStack(s)
-	opts.Getenv = os.Getenv
-	if name := opts.CredentialSecret; name != "" {
-		var err error
-		if value, err = record.OpenSecrets(client, s.Name, s.Environment, nil).Lookup(ctx, name); err != nil {
-			return nil, value, err
-		}
-		if value.Reveal() == "" {
-			return nil, value, usagef("stack %s needs its DNS credential, the secret %s, which only you can give; run `drover secrets set %s %s -e %s`", s.Name, name, s.Name, name, s.Environment)
-		}
-		opts = opts.WithCredential(value.Reveal())
-	}
-	provider, err := dns.Open(opts)
-	if err != nil {
-		err = dnsDiagnostics(s, err)
-	}
-	return provider, value, err
-}
-
-// private is where the credential is that only this process has; "" when the
-// controller needs none, or is given it.
-func (w *dnsWants) private() string {
-	o := w.Options
-	o.CredentialFile = ""
-	_, err := dns.Open(o)
-	var missing *dns.CredentialError
-	switch {
-	case !errors.As(err, &missing) || missing.Secret != "":
-		return ""
-	case w.Options.CredentialFile != "":
-		return "the file " + w.Options.CredentialFile
-	}
-	return "$" + missing.Env
-}
-
-// manager has the records that are wanted now.
-func (w *dnsWants) manager(ctx context.Context, clients rollout.Clients) (*dns.Manager, []dns.Record, error) {
-	var where []string
-	if w.OfEdge() {
-		var err error
-		if where, err = consul.Public(ctx, clients.Consul, edge.ServiceName); err != nil {
-			return nil, nil, err
-		}
-	}
-	return w.Manager(w.provider, dns.NomadStore{Client: clients.Nomad}, where)
-}
-
-// leave tells the controller what the stack wants, so that it goes on with it.
-func (w *dnsWants) leave(ctx context.Context, client *api.Client, pending bool) error {
-	wants := dns.Wants{Client: client}
-	// The credential first: the controller looks as soon as the rest changes.
-	var err error
-	if w.Options.CredentialSecret != "" {
-		_, err = wants.PutCredential(ctx, w.Owner, w.credential.Reveal())
-	} else {
-		err = wants.DeleteCredential(ctx, w.Owner)
-	}
-	if err == nil {
-		c := w.Wanted
-		c.Pending = pending
-		_, err = wants.Put(ctx, &c)
-	}
-	if err != nil {
-		return fmt.Errorf("leaving for the controller what stack %s wants of DNS: %w", w.stack.Name, err)
-	}
-	return nil
-}
-
-// dnsDiagnostics gives every mistake its place in the stack.
-func dnsDiagnostics(s *stack.Stack, err error) error {
-	var diags hcl.Diagnostics
-	errs := []error{err}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // not a cause: the parts
-		errs = joined.Unwrap()
-	}
-	for _, e := range errs {
-		d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: e.Error(), Subject: &s.DNS.Range}
-		var bad *dns.RecordError
-		if errors.As(e, &bad) {
-			d.Summary = fmt.Sprintf("Record %q (%s): %s", bad.Record.Name, bad.Record.Type, bad.Msg)
-			for _, r := range s.Records {
-				if bad.Record.Source == fmt.Sprintf("%s:%d:%d", r.Range.Filename, r.Range.Start.Line, r.Range.Start.Column) {
-					d.Subject = &r.Range
-				}
-			}
-		}
-		diags = append(diags, d)
-	}
-	return diags
 }
 
 func newDNSPlan(streams *IO, apply bool) *cobra.Command {
@@ -344,7 +186,7 @@ out. The controller goes on with them from there. The exit code is 1 when a reco
 				err = v.apply(ctx, m, plan)
 			}
 		}
-		if left := flags.wants.leave(ctx, flags.clients.Nomad, false); left != nil && ctx.Err() == nil {
+		if left := flags.wants.Leave(ctx, flags.clients.Nomad, false); left != nil && ctx.Err() == nil {
 			return cmp.Or(err, left)
 		}
 		return err

@@ -111,28 +111,25 @@ move' gives all jobs of an environment to another one.`,
 		Args:    exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			s, jobs, err := flags.load(ctx, args[0])
-			if err != nil {
-				return err
-			}
-			p, err := preparePlan(cmd, s, jobs, flags.partial(), nil)
+			p, err := (&deploy.Plan{Home: homeOf(cmd), Source: flags.source(args[0])}).Run(ctx)
 			if err != nil {
 				return releaseError(err)
 			}
-			if last := p.plan.Last(); last != nil && last.State.Open() {
+			s := p.Stack
+			if last := p.Plan.Last(); last != nil && last.State.Open() {
 				return releaseError(&release.OpenError{Release: last})
 			}
 			var b bytes.Buffer
 			v := planView{w: &b, color: streams.Color}
-			v.changes(p.changes)
-			fmt.Fprintf(&b, "%s: the next deploy: %s\n", s.Name, summarize(p.changes))
+			v.changes(p.Changes)
+			fmt.Fprintf(&b, "%s: the next deploy: %s\n", s.Name, summarize(p.Changes))
 			if _, err := streams.Out.Write(b.Bytes()); err != nil {
 				return err
 			}
-			if err := p.plan.Conflict(); err != nil {
+			if err := p.Plan.Conflict(); err != nil {
 				return releaseError(err)
 			}
-			if p.plan.Last() != nil && len(p.plan.Foreign()) == 0 {
+			if p.Plan.Last() != nil && len(p.Plan.Foreign()) == 0 {
 				fmt.Fprintf(streams.Err, "There is nothing to adopt: these jobs are the stack's.\n")
 				return nil
 			}
@@ -143,7 +140,7 @@ move' gives all jobs of an environment to another one.`,
 			if err != nil {
 				return err
 			}
-			made, err := rel.deployer(cmd, clients, s.Name, s.Environment).Adopt(ctx, p.plan)
+			made, err := rel.deployer(cmd, clients, s.Name, s.Environment).Adopt(ctx, p.Plan)
 			switch {
 			case err != nil:
 				return releaseError(err)
@@ -157,7 +154,7 @@ move' gives all jobs of an environment to another one.`,
 	}
 	flags.register(cmd)
 	cmd.Flags().BoolVarP(&yes, "yes", "y", false, "do not ask")
-	cmd.Flags().StringVarP(&rel.message, "message", "m", "", "why, for the record")
-	cmd.Flags().DurationVar(&rel.lockWait, "lock-wait", 0, "how long to wait for somebody else who changes the stack")
+	cmd.Flags().StringVarP(&rel.new.Message, "message", "m", "", "why, for the record")
+	cmd.Flags().DurationVar(&rel.limits.LockWait, "lock-wait", 0, "how long to wait for somebody else who changes the stack")
 	return cmd
 }

@@ -81,7 +81,7 @@ func exitCode(err error) int {
 		return exitUsage
 	case errors.As(err, &moved):
 		return exitSuperseded
-	case errors.Is(err, context.Canceled):
+	case errors.Is(err, context.Canceled), errors.Is(err, deploy.ErrDeclined):
 		return exitCancelled
 	case asClusterError(err) != nil:
 		return exitCluster

@@ -8,12 +8,12 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/record"
-	"github.com/drover-nomad/drover/release"
 )
 
-// goOn is a command that goes on with the release that is open.
-func goOn(streams *IO, cmd *cobra.Command, do func(context.Context, *release.Deployer) (release.Result, error)) *cobra.Command {
+// proceeding is a command that continues with the release that is open.
+func proceeding(streams *IO, cmd *cobra.Command, run func(context.Context, deploy.Recorded) error) *cobra.Command {
 	var (
 		flags releaseFlags
 		env   string
@@ -23,17 +23,7 @@ func goOn(streams *IO, cmd *cobra.Command, do func(context.Context, *release.Dep
 		if err := flags.check(); err != nil {
 			return err
 		}
-		d, view, err := flags.open(cmd, streams, args[0], env)
-		if err != nil {
-			return err
-		}
-		d.Emit = view.event
-		res, err := do(cmd.Context(), d)
-		if err != nil {
-			view.close()
-			return releaseError(err)
-		}
-		return settled(cmd.Context(), d, res, view)
+		return verbEnd(run(cmd.Context(), flags.recorded(cmd, streams, args[0], env)))
 	}
 	envFlag(cmd, &env)
 	// Twice the lease: that of a drover that was killed runs out by itself.
@@ -42,7 +32,7 @@ func goOn(streams *IO, cmd *cobra.Command, do func(context.Context, *release.Dep
 }
 
 func newResume(streams *IO) *cobra.Command {
-	return goOn(streams, &cobra.Command{
+	return proceeding(streams, &cobra.Command{
 		Use:   "resume STACK",
 		Short: "Go on with a release that was interrupted",
 		Long: `Go on with a release that was interrupted, paused or waits, from its record: the
@@ -50,28 +40,37 @@ source of the stack is not needed. What was submitted is followed; what was not
 is submitted, unless somebody else has changed the job since. A release that was
 on its way back goes on going back.`,
 		Example: "  drover resume ocis -e prod",
-	}, func(ctx context.Context, d *release.Deployer) (release.Result, error) { return d.Resume(ctx, false) })
+	}, func(ctx context.Context, r deploy.Recorded) error {
+		_, err := (&deploy.Resume{Recorded: r}).Run(ctx)
+		return err
+	})
 }
 
 func newPromote(streams *IO) *cobra.Command {
-	return goOn(streams, &cobra.Command{
+	return proceeding(streams, &cobra.Command{
 		Use:   "promote STACK",
 		Short: "Promote the canaries of a release that waits, and go on with it",
 		Long: `Promote the canaries of a release that is awaiting-promotion, and go on with it
 as 'drover resume' does. 'drover abort' takes them away instead.`,
 		Example: "  drover promote ocis -e prod",
-	}, func(ctx context.Context, d *release.Deployer) (release.Result, error) { return d.Resume(ctx, true) })
+	}, func(ctx context.Context, r deploy.Recorded) error {
+		_, err := (&deploy.Resume{Recorded: r, Promote: true}).Run(ctx)
+		return err
+	})
 }
 
 func newAbort(streams *IO) *cobra.Command {
-	return goOn(streams, &cobra.Command{
+	return proceeding(streams, &cobra.Command{
 		Use:   "abort STACK",
 		Short: "Give up a release that was interrupted: everything goes back",
 		Long: `Give up a release that was interrupted, paused or waits. Every job that it
 changed gets the spec that it had before, whether a release of drover or somebody
 else had made it; jobs that it created are stopped.`,
 		Example: "  drover abort ocis -e prod",
-	}, func(ctx context.Context, d *release.Deployer) (release.Result, error) { return d.Abort(ctx) })
+	}, func(ctx context.Context, r deploy.Recorded) error {
+		_, err := (&deploy.Abort{Recorded: r}).Run(ctx)
+		return err
+	})
 }
 
 func newPause(streams *IO) *cobra.Command {
@@ -86,21 +85,12 @@ on until the release is paused again.`,
 		Example: "  drover pause ocis -e prod",
 		Args:    exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			var flags releaseFlags
-			clients, r, err := recorded(cmd.Context(), args[0], env)
+			h, err := (&deploy.Pause{Home: homeOf(cmd), Stack: args[0], Environment: env}).Run(cmd.Context())
 			if err != nil {
-				return err
+				return verbError(err)
 			}
-			d := flags.deployer(cmd, clients, r.Stack(), r.Environment())
-			h, err := d.Pause(cmd.Context(), d.Holder.User+"@"+d.Holder.Host)
-			if err != nil && h != nil {
-				return errRefused{fmt.Errorf("release %d is paused, but not all of its deployments in Nomad: %w; pause it again", h.Number, err), exitCode(err)}
-			}
-			if err != nil {
-				return releaseError(err)
-			}
-			fmt.Fprintf(streams.Out, "%s: release %d is paused\n", r.Stack(), h.Number)
-			of := stackArgs(args[0], r.Environment())
+			fmt.Fprintf(streams.Out, "%s: release %d is paused\n", h.Stack, h.Number)
+			of := stackArgs(args[0], h.Environment)
 			fmt.Fprintf(streams.Err, "Next: drover resume %s, or drover abort %s\n", of, of)
 			return nil
 		},

@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"cmp"
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,7 +17,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/deploy"
-	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
@@ -64,23 +62,12 @@ or refuses and names what moved. With --detailed-exitcode the command ends with
 			if err := oneOf("-o", format, "text", "json"); err != nil {
 				return err
 			}
-			s, jobs, err := flags.load(cmd.Context(), args[0])
-			if err != nil {
-				return err
-			}
-			p, err := preparePlan(cmd, s, jobs, flags.partial(), forget)
+			made, err := (&deploy.Plan{Home: homeOf(cmd), Source: flags.source(args[0]), Forget: forget}).Run(cmd.Context())
 			if err != nil {
 				return releaseError(err)
 			}
-			if p.volumes, err = missingVolumes(cmd.Context(), s, jobs); err != nil {
-				return err
-			}
 			if out != "" {
-				secrets, err := json.Marshal(p.plan.Secrets())
-				if err != nil {
-					return fmt.Errorf("encoding the changes of secrets: %w", err)
-				}
-				text, err := release.Save(p.plan, s, jobs, flags.partial(), p.address, Version, secrets)
+				text, err := made.Save(Version)
 				if err != nil {
 					return err
 				}
@@ -88,10 +75,11 @@ or refuses and names what moved. With --detailed-exitcode the command ends with
 					return err
 				}
 			}
+			p := &planned{made}
 			if err := p.print(streams, format == "json", out); err != nil {
 				return err
 			}
-			if detailed && p.changed() {
+			if detailed && p.Changed() {
 				return errSilent{codeChanges}
 			}
 			return nil
@@ -106,36 +94,8 @@ or refuses and names what moved. With --detailed-exitcode the command ends with
 	return cmd
 }
 
-// planned is a plan and what it was made of.
-type planned struct {
-	stack   *stack.Stack
-	address string
-	inputs  string
-	plan    *release.Plan
-	changes []release.Change
-	hidden  bool // the token may not read the secrets
-	volumes []rollout.MissingVolume
-}
-
-// missingVolumes are the host volumes that the jobs miss, in all targets.
-func missingVolumes(ctx context.Context, s *stack.Stack, jobs []render.Job) ([]rollout.MissingVolume, error) {
-	if len(rollout.AskedVolumes(jobs)) == 0 {
-		return nil, nil
-	}
-	targets, err := connectTargets(ctx, s, jobs, false)
-	if err != nil {
-		return nil, err
-	}
-	var out []rollout.MissingVolume
-	for _, name := range deploy.TargetNames(jobs) {
-		missing, err := rollout.MissingVolumes(ctx, targets[name], deploy.JobsIn(jobs, name), s.Volumes)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, missing...)
-	}
-	return out, nil
-}
+// planned shows a plan.
+type planned struct{ *deploy.PlanResult }
 
 // ownedJob is a job that belongs to another stack or environment, for JSON; or,
 // without them, to none.
@@ -165,56 +125,6 @@ func spared(jobs []release.ForeignJob) []ownedJob {
 		}
 	}
 	return out
-}
-
-// preparePlan asks the cluster what a deploy of the jobs would change.
-func preparePlan(cmd *cobra.Command, s *stack.Stack, jobs []render.Job, partial bool, forget []string) (*planned, error) {
-	ctx := cmd.Context()
-	clients, err := connect(ctx, rollout.NeedsConsul(jobs))
-	if err != nil {
-		return nil, err
-	}
-	d := (&releaseFlags{}).deployer(cmd, clients, s.Name, s.Environment)
-	d.Dial = release.DialNomad(func(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error) {
-		if t.Name == "" {
-			return clients, nil
-		}
-		return rollout.Dial(ctx, t, needConsul)
-	})
-	hidden := false
-	if len(s.Secrets) > 0 {
-		d.Rollout.Redact, err = record.OpenSecrets(clients.Nomad, s.Name, s.Environment, nil).Redactor(ctx)
-		switch {
-		case nomad.IsForbidden(err): // which values are secret cannot be known: show none
-			d.Rollout.Redact, d.Secrets, hidden = hideAll, nil, true
-		case err != nil && !errors.Is(err, record.ErrNotFound):
-			return nil, err
-		}
-	}
-	p := &planned{stack: s, address: clients.Nomad.Address(), hidden: hidden}
-	if p.inputs, err = release.Digest(jobs); err != nil {
-		return nil, err
-	}
-	req := release.RequestFor(s, jobs, nil)
-	// What would keep a deploy from beginning is told, not an error.
-	req.Partial, req.TakeOver, req.Adopt, req.Forget = partial, true, true, forget
-	if p.plan, err = d.Plan(ctx, req); err != nil {
-		return nil, err
-	}
-	p.changes = p.plan.Changes()
-	return p, nil
-}
-
-// hideAll stands for a redactor when the secrets cannot be read.
-func hideAll(s string) string {
-	if s == "" {
-		return ""
-	}
-	return "(hidden)"
-}
-
-func (p *planned) changed() bool {
-	return len(p.plan.Forgotten()) > 0 || p.plan.Secrets() != nil || slices.ContainsFunc(p.changes, func(c release.Change) bool { return c.Action != rollout.ActionNone })
 }
 
 // planSummary counts services by what happens to them.
@@ -272,62 +182,62 @@ func count(n int, what string) string {
 }
 
 func (p *planned) print(streams *IO, asJSON bool, file string) error {
-	sum := summarize(p.changes)
+	sum := summarize(p.Changes)
 	var foreign []string
-	for _, j := range p.plan.Foreign() {
+	for _, j := range p.Plan.Foreign() {
 		foreign = append(foreign, j.JobID)
 	}
 	if asJSON {
 		enc := json.NewEncoder(streams.Out)
 		enc.SetIndent("", "  ")
 		return enc.Encode(map[string]any{
-			"layout": 1, "stack": p.stack.Name, "environment": p.stack.Environment, "address": p.address,
-			"inputs": p.inputs, "changed": p.changed(), "process_values": p.stack.ProcessValues, "services": p.changes, "summary": sum, "foreign": foreign, "missing_volumes": p.volumes, "owners": owned(p.plan.Foreign()),
-			"spared": spared(p.plan.Spared()), "shared_names": p.plan.SharedNames(), "forgotten": p.plan.Forgotten(),
-			"secrets": p.plan.Secrets(), "secrets_hidden": p.hidden,
+			"layout": 1, "stack": p.Stack.Name, "environment": p.Stack.Environment, "address": p.Address,
+			"inputs": p.Inputs, "changed": p.Changed(), "process_values": p.Stack.ProcessValues, "services": p.Changes, "summary": sum, "foreign": foreign, "missing_volumes": p.Volumes, "owners": owned(p.Plan.Foreign()),
+			"spared": spared(p.Plan.Spared()), "shared_names": p.Plan.SharedNames(), "forgotten": p.Plan.Forgotten(),
+			"secrets": p.Plan.Secrets(), "secrets_hidden": p.SecretsHidden,
 		})
 	}
 	var b bytes.Buffer
 	v := planView{w: &b, color: streams.Color}
-	v.changes(p.changes)
-	if lines := secretLines(p.plan.Secrets()); len(lines) > 0 {
+	v.changes(p.Changes)
+	if lines := secretLines(p.Plan.Secrets()); len(lines) > 0 {
 		v.line(0, "secrets")
 		for _, text := range lines {
 			v.line(1, "%s", text)
 		}
 	}
-	if p.changed() {
+	if p.Changed() {
 		fmt.Fprintln(&b)
 	}
-	fmt.Fprintf(&b, "%s: %s\n", p.stack.Name, sum)
+	fmt.Fprintf(&b, "%s: %s\n", p.Stack.Name, sum)
 	if _, err := streams.Out.Write(b.Bytes()); err != nil {
 		return err
 	}
-	if p.hidden {
+	if p.SecretsHidden {
 		fmt.Fprintln(streams.Err, "The token may not read secrets: what would change in them is not shown.")
 	}
-	sayProcessValues(streams.Err, p.stack.ProcessValues)
-	for _, m := range p.volumes {
+	sayProcessValues(streams.Err, p.Stack.ProcessValues)
+	for _, m := range p.Volumes {
 		fmt.Fprintf(streams.Err, "Missing: %s\n", m)
 	}
-	for _, name := range p.plan.Forgotten() {
+	for _, name := range p.Plan.Forgotten() {
 		fmt.Fprintf(streams.Err, "%s is left as it is, and forgotten.\n", name)
 	}
-	for _, j := range p.plan.Spared() {
+	for _, j := range p.Plan.Spared() {
 		fmt.Fprintf(streams.Err, "Job %s is not in the stack any more and keeps running: %s.\n", j.JobID, j.Reason())
 	}
-	for _, s := range p.plan.SharedNames() {
+	for _, s := range p.Plan.SharedNames() {
 		text := s.String()
 		fmt.Fprintf(streams.Err, "%s%s: deploy refuses.\n", strings.ToUpper(text[:1]), text[1:])
 	}
-	for _, j := range p.plan.Foreign() {
+	for _, j := range p.Plan.Foreign() {
 		if j.Owner != nil {
 			fmt.Fprintf(streams.Err, "Job %s belongs to %s: deploy refuses.\n", j.JobID, j.Owner)
 			continue
 		}
 		fmt.Fprintf(streams.Err, "Job %s runs and no release of this stack made it: take it over with 'drover adopt', or deploy refuses.\n", j.JobID)
 	}
-	if last := p.plan.Last(); last != nil && last.State.Open() {
+	if last := p.Plan.Last(); last != nil && last.State.Open() {
 		fmt.Fprintf(streams.Err, "Release %d is %s: deploy refuses until it is at its end.\n", last.Number, release.Describe(last))
 	}
 	if file != "" {

@@ -511,7 +511,7 @@ func dnsUnanswered(t *testing.T, env []string) {
 	if code != exitCluster {
 		t.Errorf("the deploy ended with %d", code)
 	}
-	w.want(out, "(release 4 is deployed)", "Error: the release is at its end, but not what it wants in DNS: Nomad at", "answers 429")
+	w.want(out, "(release 4 is deployed)", "Error: release 4 is deployed, but its DNS records could not be updated: Nomad at", "answers 429")
 
 	w.write(svc{name: "a", value: "5"})
 	answer, end := begin("deploy", w.dir)

@@ -716,10 +716,10 @@ func lastLine(t *testing.T, env []string) {
 		}
 	}
 	if code := cmd.ProcessState.ExitCode(); code != exitError || len(ends) != 1 || ends[0]["exit_code"] != float64(exitError) || ends[0]["outcome"] != "deployed" ||
-		!strings.Contains(fmt.Sprint(ends[0]["error"]), "not what it wants in DNS") {
+		!strings.Contains(fmt.Sprint(ends[0]["error"]), "its DNS records could not be updated") {
 		t.Errorf("it ended with %d, %v:\n%s", code, err, out)
 	}
-	w.want(w.drover(exitError, "redeploy", w.name), "(release 4 is deployed)\n", "Error: the release is at its end, but not what it wants in DNS")
+	w.want(w.drover(exitError, "redeploy", w.name), "(release 4 is deployed)\n", "Error: release 4 is deployed, but its DNS records could not be updated")
 }
 
 func slowly(w *world, service, minHealthy string) {

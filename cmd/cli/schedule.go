@@ -17,7 +17,6 @@ import (
 
 	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/record"
-	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/schedule"
 	"github.com/drover-nomad/drover/stack"
@@ -96,22 +95,6 @@ func schedules(ctx context.Context, arg, env string) (rollout.Clients, *record.R
 		return clients, nil, nil, err
 	}
 	return clients, r, record.OpenSchedules(clients.Nomad, r.Stack(), r.Environment()), nil
-}
-
-// scheduleError names the schedules that there are.
-func scheduleError(ctx context.Context, store *record.Schedules, err error) error {
-	if !errors.Is(err, record.ErrNoSchedule) {
-		return err
-	}
-	var names []string
-	all, _ := store.List(ctx) // it is only a hint
-	for _, s := range all {
-		names = append(names, s.Name)
-	}
-	if len(names) == 0 {
-		return usagef("%s; there is none: drover schedule apply makes those of an environment", err)
-	}
-	return usagef("%s; there is %s", err, strings.Join(names, ", "))
 }
 
 func newScheduleList(streams *IO) *cobra.Command {
@@ -221,7 +204,7 @@ it. Pause, window and the memory of failures hold as ever.`,
 			}
 			s, err := store.Read(ctx, args[1])
 			if err != nil {
-				return scheduleError(ctx, store, err)
+				return deploy.ScheduleError(ctx, store, err)
 			}
 			evalID, _, err := clients.Nomad.Jobs().PeriodicForce(s.JobID, (&api.WriteOptions{}).WithContext(ctx))
 			if err != nil {
@@ -271,7 +254,7 @@ func newScheduleHistory(streams *IO) *cobra.Command {
 			}
 			s, err := store.Read(cmd.Context(), args[1])
 			if err != nil {
-				return scheduleError(cmd.Context(), store, err)
+				return deploy.ScheduleError(cmd.Context(), store, err)
 			}
 			if format == "json" {
 				enc := json.NewEncoder(streams.Out)
@@ -317,7 +300,7 @@ func newSchedulePause(streams *IO, pause bool) *cobra.Command {
 				return err
 			}
 			if _, err := store.Read(ctx, args[1]); err != nil {
-				return scheduleError(ctx, store, err)
+				return deploy.ScheduleError(ctx, store, err)
 			}
 			self := record.Self(commandLine(cmd), os.Getenv)
 			_, err = store.Change(ctx, args[1], func(s *record.Schedule) {
@@ -367,32 +350,13 @@ func newScheduleFire(streams *IO) *cobra.Command {
 				cfg.Address, cfg.SecretID = address, token
 				return cfg
 			}
-			clients, err := rollout.DialAt(home)(ctx, &stack.Target{}, false)
+			r := flags.recorded(cmd, streams, args[0], env)
+			r.Home.Dial = rollout.DialAt(home)
+			run, err := (&deploy.Fire{Recorded: r, Name: args[1], JobID: os.Getenv("NOMAD_JOB_ID"), Unable: loginErr}).Run(ctx)
 			if err != nil {
-				return err
+				return verbEnd(err)
 			}
-			// The job has no files of the stack: args[0] is its name.
-			store := record.OpenSchedules(clients.Nomad, args[0], deploy.EnvironmentName(env))
-			d, view, err := flags.openAt(cmd, streams, clients, args[0], deploy.EnvironmentName(env))
-			if err != nil {
-				return err
-			}
-			d.Dial, d.Emit = release.DialNomad(rollout.DialAt(home)), view.event
-			run, err := schedule.Fire(ctx, d, store, args[1], os.Getenv("NOMAD_JOB_ID"), time.Now, loginErr)
-			view.close()
-			if err != nil {
-				return scheduleError(ctx, store, err)
-			}
-			code := runCode(run)
-			if view.asJSON {
-				view.json(map[string]any{
-					"time": time.Now(), "event": "end", "stack": view.name, "environment": view.env, "schedule": args[1],
-					"outcome": run.Outcome, "exit_code": code, "run": run,
-				})
-			} else {
-				printRuns(streams, []record.Run{run})
-			}
-			if code != exitOK {
+			if code := runCode(run); code != exitOK {
 				return errSilent{code}
 			}
 			return nil

@@ -109,7 +109,7 @@ func (r *run) truth(out string, code int, one, two version) {
 		lie("it does not say how to go on:\n%s", out)
 	}
 	// What comes behind a release has failed.
-	behind := last.State == record.Done && strings.Contains(out, "the release is at its end, but not what it wants in DNS")
+	behind := last.State == record.Done && strings.Contains(out, "is deployed, but its DNS records could not be updated")
 	switch code {
 	case exitOK:
 		if !begun || last.State != record.Done {

@@ -1,0 +1,198 @@
+package deploy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/controller"
+	"github.com/drover-nomad/drover/dns"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// Environment variables that name a CA: a dev cluster has one of its own, see
+// `drover dev env`.
+const (
+	DirectoryEnv = "DROVER_ACME_DIRECTORY"
+	CAEnv        = "DROVER_ACME_CA"
+	ChallengeEnv = "DROVER_ACME_HTTP_PORT"
+)
+
+// CA names a CA to ask instead of the issuers of certificates.
+type CA struct {
+	Directory string // URL of its ACME directory; that of DirectoryEnv by default
+	File      string // with the CA certificate of the directory's own HTTPS
+	Email     string // contact of the account
+	Staging   bool   // Let's Encrypt's staging environment
+}
+
+// Issuer returns the CA as an issuer, nil when it names none.
+func (c CA) Issuer(getenv func(string) string) (*acme.Issuer, error) {
+	if c.Directory == "" && c.File == "" && !c.Staging {
+		c.Directory, c.File = getenv(DirectoryEnv), getenv(CAEnv)
+	}
+	if c.Directory == "" {
+		if c.File != "" {
+			return nil, invalidf("--ca goes with --directory")
+		}
+		if c.Staging {
+			return &acme.Issuer{Name: acme.IssuerStaging, Directory: acme.LetsEncryptStaging, Email: c.Email}, nil
+		}
+		return nil, nil
+	}
+	if c.Staging {
+		return nil, invalidf("--staging and --directory name two different CAs")
+	}
+	u, err := url.Parse(c.Directory)
+	if err != nil || u.Host == "" {
+		return nil, invalidf("--directory: %q is no URL", c.Directory)
+	}
+	i := &acme.Issuer{Name: u.Host, Directory: c.Directory, Email: c.Email}
+	if c.File != "" {
+		text, err := os.ReadFile(c.File)
+		if err != nil {
+			return nil, invalidf("--ca: %w", err)
+		}
+		i.CA = string(text)
+	}
+	return i, CertError(i.Validate())
+}
+
+// ChallengePort returns the port at which CAs ask for HTTP-01: port, or that of
+// ChallengeEnv; 0 is the default.
+func ChallengePort(port int, getenv func(string) string) (int, error) {
+	text := getenv(ChallengeEnv)
+	if port != 0 || text == "" {
+		return port, nil
+	}
+	n, err := strconv.ParseUint(text, 10, 16)
+	if err != nil || n == 0 {
+		return 0, invalidf("$%s is no port: %q", ChallengeEnv, text)
+	}
+	return int(n), nil
+}
+
+// Issuing asks CAs for certificates.
+type Issuing struct {
+	Home      *Home
+	Store     acme.Backend
+	Stack     *stack.Stack // whose DNS provider answers DNS-01; may be nil
+	Issuers   []acme.Issuer
+	NoCheck   bool          // ask the CA without looking first whether the names can be proven
+	Resolvers []string      // that must show a record of DNS-01, instead of those of the stack
+	Port      int           // at which the CA asks for HTTP-01, 80 when 0
+	Listen    string        // HOST:PORT to answer HTTP-01 at, instead of the edge
+	Timeout   time.Duration // of all that is done with the manager
+	Events    func(acme.Event)
+	Warn      func(string) // what does not keep it from its work; may be nil
+}
+
+// With calls f with a manager, and with a context that ends with Timeout.
+func (i *Issuing) With(ctx context.Context, f func(context.Context, *acme.Manager) error) error {
+	ctx, cancel := context.WithTimeout(ctx, i.Timeout)
+	defer cancel()
+	store := acme.NewStore(i.Store)
+	http := acme.Stateless{SkipCheck: i.NoCheck, Port: i.Port}
+	solvers := map[string]acme.Solver{}
+	if i.Listen != "" {
+		l, err := (&net.ListenConfig{}).Listen(ctx, "tcp", i.Listen)
+		if err != nil {
+			return invalidf("--http: %w", err)
+		}
+		// Behind another port, only who forwards to it knows how it is reached.
+		http.SkipCheck = http.SkipCheck || l.Addr().(*net.TCPAddr).Port != max(i.Port, 80)
+		served := make(chan error, 1)
+		sctx, stop := context.WithCancel(ctx)
+		defer func() {
+			stop()
+			if err := <-served; err != nil && i.Warn != nil {
+				i.Warn(fmt.Sprintf("Answering HTTP-01 on %s: %s", i.Listen, err))
+			}
+		}()
+		go func() { served <- acme.Respond(sctx, l, acme.Responder{Thumbprint: store.Thumbprint}) }()
+	}
+	solvers[acme.HTTP01] = http
+	if s := i.Stack; s != nil && s.DNS != nil && s.DNS.Provider != "" {
+		var client *api.Client
+		if s.DNS.CredentialSecret != "" {
+			clients, err := i.Home.Connect(ctx, false)
+			if err != nil {
+				return err
+			}
+			client = clients.Nomad
+		}
+		provider, _, err := openProvider(ctx, s, client, i.Home.Getenv)
+		if err != nil {
+			return err
+		}
+		d := &acme.DNS{Resolvers: s.DNS.Resolvers, SkipCheck: i.NoCheck}
+		if len(i.Resolvers) > 0 {
+			d.Resolvers = i.Resolvers
+		}
+		for _, z := range s.DNS.Zones {
+			d.Zones = append(d.Zones, acme.Zone{Name: z, Provider: provider})
+		}
+		solvers[acme.DNS01], solvers[acme.DNSPersist01] = d, d
+	}
+	find := func(ctx context.Context, spec acme.Spec) (acme.Solver, error) {
+		clients, err := i.Home.Connect(ctx, false)
+		if err != nil {
+			return nil, err
+		}
+		return controller.DNSSolvers(dns.Wants{Client: clients.Nomad}, i.Home.Getenv, i.Resolvers, i.NoCheck)(ctx, spec)
+	}
+	var mu sync.Mutex
+	m := acme.NewManager(acme.Config{Store: store, Issuers: i.Issuers, Solvers: solvers, FindSolver: find, Events: func(e acme.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		i.Events(e)
+	}})
+	defer m.Close()
+	err := f(ctx, m)
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
+		err = fmt.Errorf("not done within --timeout %s; the order stays at the CA, and the next attempt goes on with it", i.Timeout)
+	}
+	return CertError(err)
+}
+
+// CertError gives errors of package acme their class: a mistake in a spec or an
+// issuer is an *InvalidError, and a CA that cannot be reached is not the cluster.
+func CertError(err error) error {
+	var issuer *acme.IssuerError
+	switch {
+	case err == nil || errors.Is(err, context.Canceled):
+		return err
+	case is[*acme.SpecError](err), errors.As(err, &issuer) && issuer.Kind == acme.KindConfig, is[*acme.UnsolvableError](err):
+		return &InvalidError{errors.New(err.Error())}
+	case errors.As(err, &issuer), is[*acme.ReachError](err):
+		return errors.New(err.Error()) // a CA out of reach is not the cluster
+	case errors.Is(err, acme.ErrLocked):
+		return errors.New("somebody else is working on it; look at `drover cert status` in a minute")
+	}
+	return err
+}
+
+// Reconcile brings one certificate to what it is to be, and waits for another
+// process that works on it.
+func Reconcile(ctx context.Context, m *acme.Manager, name string) (acme.Result, error) {
+	for {
+		r, err := m.Reconcile(ctx, name)
+		if !errors.Is(err, acme.ErrLocked) {
+			return r, err
+		}
+		select {
+		case <-ctx.Done():
+			return r, err
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
+}

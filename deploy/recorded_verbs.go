@@ -1,0 +1,169 @@
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/release"
+)
+
+// Recorded names a stack that is worked on from its record, without its source.
+type Recorded struct {
+	Home        Home
+	Stack       string // its name, or where its source is; see StackName
+	Environment string // see EnvironmentName
+	Limits      Limits
+	Person      Person // nil where nobody can be asked
+	Events      func(Event)
+}
+
+// proceed continues with the release that is open.
+func (r *Recorded) proceed(ctx context.Context, f func(context.Context, *maker, *End) (Result, error)) (Result, error) {
+	return run(ctx, r.Events, r.Limits.Unreachable, func(ctx context.Context, s *stream, end *End) error {
+		m, err := s.recordedMaker(ctx, &r.Home, &r.Limits, r.Person, r.Stack, r.Environment)
+		if err != nil {
+			return err
+		}
+		m.names(end)
+		res, err := f(ctx, m, end)
+		if err != nil || end.Outcome == Approved {
+			return err
+		}
+		return m.settle(ctx, res, end)
+	})
+}
+
+// renew makes a release out of the record of others.
+func (r *Recorded) renew(ctx context.Context, opts *NewRelease, may permission, f func(context.Context, *release.Deployer) (release.Request, error)) (Result, error) {
+	return run(ctx, r.Events, r.Limits.Unreachable, func(ctx context.Context, s *stream, end *End) error {
+		m, err := s.recordedMaker(ctx, &r.Home, &r.Limits, r.Person, r.Stack, r.Environment)
+		if err != nil {
+			return err
+		}
+		m.names(end)
+		m.d.Keep = opts.Keep
+		req, err := f(ctx, m.d)
+		if err != nil {
+			return err
+		}
+		opts.apply(&req)
+		req.Prune = opts.Prune
+		res, err := m.make(ctx, req, may)
+		if err != nil {
+			return err
+		}
+		return m.settle(ctx, res, end)
+	})
+}
+
+func (o *NewRelease) apply(req *release.Request) {
+	req.Message, req.OnFailure, req.TakeOver, req.AllowUnplaceable = o.Message, o.OnFailure, o.TakeOver, o.AllowUnplaceable
+}
+
+// Resume continues with a release that was interrupted, paused, or waits: forward,
+// or back when it was being reverted.
+type Resume struct {
+	Recorded
+	Promote bool // promote the canaries that wait
+}
+
+// Run resumes. It returns a *release.NotOpenError if no release is open.
+func (v *Resume) Run(ctx context.Context) (Result, error) {
+	return v.proceed(ctx, func(ctx context.Context, m *maker, _ *End) (Result, error) { return m.d.Resume(ctx, v.Promote) })
+}
+
+// Approve approves the wave that a release waits with. The drover that waits goes
+// on; where none does, Run resumes the release.
+type Approve struct{ Recorded }
+
+// Run approves. Where another process goes on, the result is empty, and the end has
+// the outcome Approved. It returns a *release.NoApprovalError if no wave waits.
+func (v *Approve) Run(ctx context.Context) (Result, error) {
+	return v.proceed(ctx, func(ctx context.Context, m *maker, end *End) (Result, error) {
+		wave, holder, err := m.d.Allow(ctx, by(m.d.Holder))
+		if err != nil {
+			return Result{}, err
+		}
+		if holder != nil {
+			end.Outcome, end.Wave, end.Holder = Approved, wave, holder
+			return Result{}, nil
+		}
+		return m.d.Resume(ctx, false)
+	})
+}
+
+// Abort gives up the release that is open and restores what it changed.
+type Abort struct{ Recorded }
+
+// Run aborts. It returns a *release.NotOpenError if no release is open.
+func (v *Abort) Run(ctx context.Context) (Result, error) {
+	return v.proceed(ctx, func(ctx context.Context, m *maker, _ *End) (Result, error) { return m.d.Abort(ctx) })
+}
+
+// Rollback makes a release out of an earlier one.
+type Rollback struct {
+	Recorded
+	New NewRelease
+	To  int // the number of the release; 0 is the newest good one before what runs
+}
+
+// Run rolls back. Jobs that Nomad cannot update in place are recreated.
+func (v *Rollback) Run(ctx context.Context) (Result, error) {
+	return v.renew(ctx, &v.New, permission{replace: true}, func(ctx context.Context, d *release.Deployer) (release.Request, error) {
+		return d.Rollback(ctx, v.To)
+	})
+}
+
+// Redeploy replaces every allocation by one of the same job.
+type Redeploy struct {
+	Recorded
+	New      NewRelease
+	Services []string // all that keep running when empty
+}
+
+// Run redeploys what the last good release left.
+func (v *Redeploy) Run(ctx context.Context) (Result, error) {
+	return v.renew(ctx, &v.New, permission{}, func(ctx context.Context, d *release.Deployer) (release.Request, error) {
+		return d.Redeploy(ctx, v.Services, time.Now())
+	})
+}
+
+// Pause stops the release that is being made where it is.
+type Pause struct {
+	Home        Home
+	Stack       string // see Recorded
+	Environment string
+}
+
+// Run pauses and returns the release. It returns a *PauseError if some of its
+// deployments in Nomad go on, and a *release.NotOpenError if none is being made.
+func (v *Pause) Run(ctx context.Context) (*record.Release, error) {
+	clients, r, err := v.Home.Releases(ctx, v.Stack, v.Environment)
+	if err != nil {
+		return nil, err
+	}
+	d := v.Home.Deployer(&Limits{}, clients, r.Stack(), r.Environment())
+	head, err := d.Pause(ctx, by(d.Holder))
+	if err != nil && head != nil {
+		return head, &PauseError{Release: head, Err: err}
+	}
+	return head, err
+}
+
+// PauseError reports that a release is paused and that some of its deployments in
+// Nomad are not.
+type PauseError struct {
+	Release *record.Release
+	Err     error
+}
+
+func (e *PauseError) Error() string {
+	return fmt.Sprintf("release %d is paused, but not all of its deployments in Nomad: %s; pause it again", e.Release.Number, e.Err)
+}
+
+func (e *PauseError) Unwrap() error { return e.Err }
+
+// by names a holder in a record.
+func by(h record.Holder) string { return h.User + "@" + h.Host }
