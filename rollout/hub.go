@@ -3,6 +3,7 @@ package rollout
 import (
 	"context"
 	"sync"
+	"time"
 
 	"github.com/hashicorp/nomad/api"
 
