@@ -127,10 +127,21 @@ func (r *run) end(ctx context.Context, res *Result, state record.State, cause ro
 	return nil
 }
 
-// save changes the head, if it is still ours.
+// save changes the head, if it is still ours. It reads the head only if another
+// process has written it: to approve a wave, or to take the release over.
 func (r *run) save(ctx context.Context, f func(*record.Release)) error {
 	return r.persist(ctx, func(ctx context.Context) error {
-		head, err := r.d.Releases.Change(ctx, r.head.Number, func(h *record.Release) error {
+		head := *r.head
+		head.Waves = slices.Clone(head.Waves)
+		f(&head)
+		err := r.d.Releases.Save(ctx, &head)
+		if err == nil {
+			r.head = &head
+		}
+		if !errors.Is(err, record.ErrTakenOver) {
+			return err
+		}
+		now, err := r.d.Releases.Change(ctx, r.head.Number, func(h *record.Release) error {
 			if h.Owner != r.head.Owner {
 				return record.ErrTakenOver
 			}
@@ -138,7 +149,7 @@ func (r *run) save(ctx context.Context, f func(*record.Release)) error {
 			return nil
 		})
 		if err == nil {
-			r.head = head
+			r.head = now
 		}
 		return err
 	})
@@ -151,12 +162,16 @@ func tagName(n int) string { return fmt.Sprintf("drover-r%d", n) }
 // /v1/job/:id/versions/:tag/tag). It is a convenience: what fails is said and
 // no more.
 func (r *run) tag(ctx context.Context) {
-	lines := slices.DeleteFunc(r.journal.Services(), func(l record.Service) bool {
-		return l.Step != record.StepDone
-	})
+	lines := r.journal.Services()
 	err := parallel.Each(len(lines), 8, func(i int) error {
 		l := lines[i]
+		if l.Step != record.StepDone {
+			return nil
+		}
 		c := r.plan.clusters[l.Target]
+		if version, known := r.version(i, l.Index); known {
+			return c.Tag(ctx, l, version, tagName(r.head.Number), r.head.Message)
+		}
 		job, err := c.Job(ctx, l)
 		switch {
 		case err != nil:

@@ -32,6 +32,9 @@ type run struct {
 	index     map[jobKey]int // of the journal's lines that are rolled out
 
 	returning bool // on its way back
+
+	submitting sync.Mutex
+	submitted  map[int]rollout.ServiceResult // what this process has registered, by line
 }
 
 var errTimeout = errors.New("the release did not end within --timeout")
@@ -575,12 +578,33 @@ func (r *run) after(target string, s rollout.Submission, index uint64) {
 }
 
 func (r *run) done(target string, s rollout.Submission, res rollout.ServiceResult) {
-	if j, _ := r.begun(); j != nil {
-		j.Note(r.index[r.plan.jobKey(target, s.Job)], func(l *record.Service) {
-			recordOutcome(l, res)
-			r.complete(l, res, l.Spec)
-		})
+	j, _ := r.begun()
+	if j == nil {
+		return
 	}
+	i := r.index[r.plan.jobKey(target, s.Job)]
+	r.submitting.Lock()
+	if r.submitted == nil {
+		r.submitted = map[int]rollout.ServiceResult{}
+	}
+	r.submitted[i] = res
+	r.submitting.Unlock()
+	j.Note(i, func(l *record.Service) {
+		recordOutcome(l, res)
+		r.complete(l, res, l.Spec)
+	})
+}
+
+// version returns the version with that JobModifyIndex of the job of a line, if
+// this process has registered and followed it.
+func (r *run) version(line int, index uint64) (number uint64, known bool) {
+	r.submitting.Lock()
+	defer r.submitting.Unlock()
+	res := r.submitted[line]
+	if res.Version == nil || res.JobModifyIndex != index {
+		return 0, false
+	}
+	return *res.Version, true
 }
 
 // complete notes that a job ran to its end, as the spec of that digest.

@@ -351,6 +351,9 @@ func (f *follower) until(ctx context.Context) (snapshot, error) {
 			f.result.Healthy, f.result.Desired, f.result.Detail, f.result.Note = v.healthy, v.desired, v.detail, v.note
 			if n.deployment != nil {
 				f.result.DeploymentID = n.deployment.ID
+				if f.target == f.result.JobModifyIndex {
+					f.result.Version = &n.deployment.JobVersion
+				}
 			}
 			health := f.consulHealth(ctx, n)
 			if v.outcome == Deployed && health.Healthy() {

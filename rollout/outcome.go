@@ -47,6 +47,10 @@ type ServiceResult struct {
 
 	JobModifyIndex uint64 `json:"job_modify_index,omitempty"`
 	DeploymentID   string `json:"deployment_id,omitempty"`
+
+	// Version is the number of the version with JobModifyIndex, nil if it is not
+	// known: Nomad tells it with the deployment only.
+	Version *uint64 `json:"-"`
 }
 
 // Name is the service, and where there are several the target, for a person.
