@@ -68,7 +68,7 @@ type DestroyResult struct {
 	Release            int            // number of the newest release; 0 if there was none
 	Result             release.Result // of the jobs; its Release is nil if no job had to stop
 	Stopped            int            // jobs
-	Total              int            // services that the newest release ran, as far as they were selected
+	Total              int            // selected services that the newest release ran
 }
 
 // SparedError reports that no selected job can be stopped, because other stacks or
@@ -402,7 +402,7 @@ const (
 	KindKept    Kind = "kept"    // Object was not removed: its Reason
 )
 
-// What an Object can be.
+// Kinds of objects.
 const (
 	ObjectSchedule = "schedule"
 	ObjectPolicy   = "acl-policy"

@@ -105,7 +105,7 @@ func (m mover) move(ctx context.Context) (MoveResult, error) {
 	if err := schedules.Check(ctx); err != nil {
 		return res, err
 	}
-	// All checks have passed. What follows writes.
+	// All checks have passed; the next steps write.
 	if err := plan.Copy(ctx); err != nil {
 		return res, err
 	}

@@ -15,14 +15,14 @@ import (
 	"github.com/drover-nomad/drover/record"
 )
 
-func newACL(streams *IO) *cobra.Command {
+func newACL(streams *IO, f *factory) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "acl",
 		Short: "Print and make the ACL policies that drover needs in Nomad and Consul",
 		Example: `  drover acl policy --for deployer --stack ocis
   drover acl bootstrap`,
 	}
-	cmd.AddCommand(newACLPolicy(streams), newACLBootstrap(streams))
+	cmd.AddCommand(newACLPolicy(streams), newACLBootstrap(streams, f))
 	return cmd
 }
 
@@ -93,7 +93,7 @@ Nothing is asked of a cluster and nothing is changed.`,
 	return cmd
 }
 
-func newACLBootstrap(streams *IO) *cobra.Command {
+func newACLBootstrap(streams *IO, f *factory) *cobra.Command {
 	var (
 		scope  acl.Scope
 		w      acl.Workload
@@ -126,7 +126,7 @@ since Nomad makes new ones every 30 days the command must be run again by then.`
 				w.JWKSCA = string(pem)
 			}
 			w.Namespaces = []string{scope.Namespace}
-			clients, err := connect(ctx, true)
+			clients, err := f.connect(ctx, true)
 			if err != nil {
 				return err
 			}
@@ -163,11 +163,11 @@ since Nomad makes new ones every 30 days the command must be run again by then.`
 			return nil
 		},
 	}
-	f := cmd.Flags()
-	f.StringVar(&scope.Namespace, "namespace", "default", "Nomad namespace of the jobs")
-	f.StringVar(&w.JWKSURL, "jwks-url", "", "where Consul's servers fetch Nomad's public keys")
-	f.StringVar(&jwksCA, "jwks-ca", "", "`FILE` with the CA of --jwks-url")
-	f.StringArrayVar(&w.TaskServices, "task-services", nil, "prefix of services that tasks register by themselves: com.owncloud. of oCIS (repeatable)")
+	fl := cmd.Flags()
+	fl.StringVar(&scope.Namespace, "namespace", "default", "Nomad namespace of the jobs")
+	fl.StringVar(&w.JWKSURL, "jwks-url", "", "where Consul's servers fetch Nomad's public keys")
+	fl.StringVar(&jwksCA, "jwks-ca", "", "`FILE` with the CA of --jwks-url")
+	fl.StringArrayVar(&w.TaskServices, "task-services", nil, "prefix of services that tasks register by themselves: com.owncloud. of oCIS (repeatable)")
 	return cmd
 }
 

@@ -23,9 +23,9 @@ import (
 // that its usage line calls STACK, SERVICE and RELEASE, and its flags --env,
 // --service, --target and --output. No stack is evaluated, and only for
 // releases is the cluster asked.
-func completeWords(cmd *cobra.Command) {
+func completeWords(cmd *cobra.Command, f *factory) {
 	for _, sub := range cmd.Commands() {
-		completeWords(sub)
+		completeWords(sub, f)
 	}
 	words := strings.Fields(strings.NewReplacer("[", "", "]", "", "…", "").Replace(cmd.Use))[1:]
 	if cmd.ValidArgsFunction == nil && slices.Contains(words, "STACK") {
@@ -37,9 +37,9 @@ func completeWords(cmd *cobra.Command) {
 			case "STACK":
 				return stackNames(), cobra.ShellCompDirectiveDefault // and files
 			case "SERVICE":
-				return serviceNames(cmd, args[0]), cobra.ShellCompDirectiveNoFileComp
+				return f.serviceNames(cmd, args[0]), cobra.ShellCompDirectiveNoFileComp
 			case "RELEASE":
-				return releaseNames(cmd, args[0]), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
+				return f.releaseNames(cmd, args[0]), cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveKeepOrder
 			case "FILE":
 				return nil, cobra.ShellCompDirectiveDefault
 			}
@@ -54,9 +54,9 @@ func completeWords(cmd *cobra.Command) {
 			return names(cmd, args[0]), cobra.ShellCompDirectiveNoFileComp
 		}
 	}
-	for name, f := range map[string]cobra.CompletionFunc{"env": ofStack(environmentNames), "service": ofStack(serviceNames)} {
+	for name, complete := range map[string]cobra.CompletionFunc{"env": ofStack(f.environmentNames), "service": ofStack(f.serviceNames)} {
 		if cmd.Flags().Lookup(name) != nil {
-			_ = cmd.RegisterFlagCompletionFunc(name, f) // fails only when there is one already
+			_ = cmd.RegisterFlagCompletionFunc(name, complete) // fails only when there is one already
 		}
 	}
 	if cmd.Flags().Lookup("target") != nil {
@@ -64,11 +64,11 @@ func completeWords(cmd *cobra.Command) {
 			if len(args) == 0 {
 				return nil, cobra.ShellCompDirectiveNoFileComp
 			}
-			return targetNames(cmd, args[0]), cobra.ShellCompDirectiveNoFileComp
+			return f.targetNames(cmd, args[0]), cobra.ShellCompDirectiveNoFileComp
 		})
 	}
-	if f := cmd.Flags().Lookup("output"); f != nil {
-		_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats(f.Usage), cobra.ShellCompDirectiveNoFileComp))
+	if output := cmd.Flags().Lookup("output"); output != nil {
+		_ = cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats(output.Usage), cobra.ShellCompDirectiveNoFileComp))
 	}
 }
 
@@ -110,12 +110,12 @@ func stackFiles(arg string) fs.FS {
 	return files
 }
 
-func environmentNames(cmd *cobra.Command, arg string) []string {
+func (f *factory) environmentNames(cmd *cobra.Command, arg string) []string {
 	files := stackFiles(arg)
 	if files == nil {
 		ctx, cancel := context.WithTimeout(cmd.Context(), completionPatience)
 		defer cancel()
-		clients, err := connect(ctx, false)
+		clients, err := f.connect(ctx, false)
 		if err != nil {
 			return nil
 		}
@@ -139,10 +139,10 @@ func environmentNames(cmd *cobra.Command, arg string) []string {
 	return names
 }
 
-func serviceNames(cmd *cobra.Command, arg string) []string {
+func (f *factory) serviceNames(cmd *cobra.Command, arg string) []string {
 	files := stackFiles(arg)
 	if files == nil {
-		return recordedNames(cmd, arg, func(l record.Service) string { return l.Name })
+		return f.recordedNames(cmd, arg, func(l record.Service) string { return l.Name })
 	}
 	outline, err := stack.Outline(arg, files)
 	if err != nil {
@@ -156,11 +156,11 @@ func serviceNames(cmd *cobra.Command, arg string) []string {
 }
 
 // targetNames are the labels of the target blocks of an environment.
-func targetNames(cmd *cobra.Command, arg string) []string {
+func (f *factory) targetNames(cmd *cobra.Command, arg string) []string {
 	env, _ := cmd.Flags().GetString("env") // "" when it has none
 	files := stackFiles(arg)
 	if files == nil {
-		return recordedNames(cmd, arg, func(l record.Service) string { return l.Target })
+		return f.recordedNames(cmd, arg, func(l record.Service) string { return l.Target })
 	}
 	if env == "" {
 		env = stack.DefaultEnvironment
@@ -169,12 +169,12 @@ func targetNames(cmd *cobra.Command, arg string) []string {
 	if err != nil {
 		return nil
 	}
-	f, diags := hclsyntax.ParseConfig(src, env, hcl.InitialPos)
+	file, diags := hclsyntax.ParseConfig(src, env, hcl.InitialPos)
 	if diags.HasErrors() {
 		return nil
 	}
 	var names []string
-	for _, b := range f.Body.(*hclsyntax.Body).Blocks {
+	for _, b := range file.Body.(*hclsyntax.Body).Blocks {
 		if b.Type == "target" && len(b.Labels) == 1 {
 			names = append(names, b.Labels[0])
 		}
@@ -187,11 +187,11 @@ const completionPatience = 2 * time.Second
 
 // recordedNames returns what the services of a stack's newest release are called,
 // or their targets, for a stack whose source is not here.
-func recordedNames(cmd *cobra.Command, arg string, of func(record.Service) string) []string {
+func (f *factory) recordedNames(cmd *cobra.Command, arg string, of func(record.Service) string) []string {
 	ctx, cancel := context.WithTimeout(cmd.Context(), completionPatience)
 	defer cancel()
 	env, _ := cmd.Flags().GetString("env") // "" when it has none
-	_, releases, err := recorded(ctx, arg, env)
+	_, releases, err := f.recorded(ctx, arg, env)
 	if err != nil {
 		return nil
 	}
@@ -215,11 +215,11 @@ func recordedNames(cmd *cobra.Command, arg string, of func(record.Service) strin
 
 // releaseNames are the last releases of a stack, the newest first, each with
 // what came of it. A cluster that does not answer soon has none.
-func releaseNames(cmd *cobra.Command, arg string) []string {
+func (f *factory) releaseNames(cmd *cobra.Command, arg string) []string {
 	ctx, cancel := context.WithTimeout(cmd.Context(), completionPatience)
 	defer cancel()
 	env, _ := cmd.Flags().GetString("env") // "" when it has none
-	_, releases, err := recorded(ctx, arg, env)
+	_, releases, err := f.recorded(ctx, arg, env)
 	if err != nil {
 		return nil
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/drover-nomad/drover/consul"
 	"github.com/drover-nomad/drover/controller"
 	"github.com/drover-nomad/drover/edge"
+	"github.com/drover-nomad/drover/rollout"
 )
 
 // controllerFlags are those of drover controller.
@@ -27,7 +28,7 @@ type controllerFlags struct {
 	sweep     bool
 }
 
-func newController(streams *IO) *cobra.Command {
+func newController(streams *IO, clients *factory) *cobra.Command {
 	var f controllerFlags
 	cmd := &cobra.Command{
 		Use:   "controller",
@@ -47,7 +48,7 @@ were lost, are named in the log, and removed with --sweep-orphans.`,
 		Example: "  drover controller --listen 0.0.0.0:9190",
 		Args:    exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return f.run(cmd.Context(), streams)
+			return f.run(cmd.Context(), streams, clients.connect)
 		},
 	}
 	f.certStore.register(cmd)
@@ -62,7 +63,7 @@ were lost, are named in the log, and removed with --sweep-orphans.`,
 	return cmd
 }
 
-func (f *controllerFlags) run(ctx context.Context, streams *IO) error {
+func (f *controllerFlags) run(ctx context.Context, streams *IO, connect func(context.Context, bool) (rollout.Clients, error)) error {
 	if f.challenge < 1 || f.challenge > 65535 {
 		return usagef("--challenge-port %d is no port", f.challenge)
 	}

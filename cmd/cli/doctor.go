@@ -17,7 +17,7 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-func newDoctor(streams *IO) *cobra.Command {
+func newDoctor(streams *IO, f *factory) *cobra.Command {
 	var (
 		flags  stackFlags
 		format string
@@ -63,7 +63,7 @@ The checks are described in docs/how-to/doctor.md.`,
 				}
 				needs = doctor.Needs{Stack: args[0], Jobs: jobs, Names: namesOf(s), Variables: record.Folder(s.Name, s.Environment), Volumes: s.Volumes}
 			}
-			report, err := examine(cmd.Context(), needs, probe, o)
+			report, err := examine(cmd.Context(), f, needs, probe, o)
 			if err != nil {
 				return err
 			}
@@ -91,8 +91,8 @@ The checks are described in docs/how-to/doctor.md.`,
 	return cmd
 }
 
-func examine(ctx context.Context, needs doctor.Needs, probe bool, o doctor.ProbeOptions) (doctor.Report, error) {
-	clients, err := connect(ctx, true)
+func examine(ctx context.Context, f *factory, needs doctor.Needs, probe bool, o doctor.ProbeOptions) (doctor.Report, error) {
+	clients, err := f.connect(ctx, true)
 	if err != nil {
 		return doctor.Report{}, err
 	}

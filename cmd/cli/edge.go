@@ -14,17 +14,17 @@ import (
 	"github.com/drover-nomad/drover/edge"
 )
 
-func newEdge(streams *IO) *cobra.Command {
+func newEdge(streams *IO, f *factory) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "edge",
 		Short:   "Look at the entrance from outside",
 		Example: "  drover edge status",
 	}
-	cmd.AddCommand(newEdgeStatus(streams))
+	cmd.AddCommand(newEdgeStatus(streams, f))
 	return cmd
 }
 
-func newEdgeStatus(streams *IO) *cobra.Command {
+func newEdgeStatus(streams *IO, f *factory) *cobra.Command {
 	var (
 		store   certStore
 		format  string
@@ -47,7 +47,7 @@ The exit code is 0 when every instance serves all of it, otherwise 1.`,
 			if err := oneOf("-o", format, "text", "json"); err != nil {
 				return err
 			}
-			clients, err := connect(cmd.Context(), true)
+			clients, err := f.connect(cmd.Context(), true)
 			if err != nil {
 				return err
 			}

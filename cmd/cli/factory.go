@@ -58,6 +58,17 @@ func (f *factory) clients(ctx context.Context, kind string, dial func(context.Co
 	return c, nil
 }
 
+// connect returns the clients of the cluster that keeps the records.
+func (f *factory) connect(ctx context.Context, needConsul bool) (rollout.Clients, error) {
+	return f.dial(ctx, &stack.Target{}, needConsul)
+}
+
+// recorded opens the record that a command names.
+func (f *factory) recorded(ctx context.Context, arg, env string) (rollout.Clients, *record.Releases, error) {
+	h := deploy.Home{Dial: f.dial}
+	return h.Releases(ctx, arg, env)
+}
+
 // home is the process and its cluster, for a verb of package deploy.
 func (f *factory) home(cmd *cobra.Command) deploy.Home {
 	return deploy.Home{Dial: f.dial, Environ: os.Environ(), Holder: record.Self(commandLine(cmd), os.Getenv), Version: Version}

@@ -16,7 +16,7 @@ import (
 	"github.com/drover-nomad/drover/record"
 )
 
-func newRecord(streams *IO) *cobra.Command {
+func newRecord(streams *IO, f *factory) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "record",
 		Short: "Check and repair the record of a stack",
@@ -25,11 +25,11 @@ which its releases, their lock and its schedules are. No command here touches a
 job.`,
 		Example: "  drover record check ocis -e prod\n  drover record repair ocis -e prod",
 	}
-	cmd.AddCommand(newRecordCheck(streams), newRecordRepair(streams))
+	cmd.AddCommand(newRecordCheck(streams, f), newRecordRepair(streams, f))
 	return cmd
 }
 
-func newRecordCheck(streams *IO) *cobra.Command {
+func newRecordCheck(streams *IO, f *factory) *cobra.Command {
 	var env, format string
 	cmd := &cobra.Command{
 		Use:   "check STACK",
@@ -44,7 +44,7 @@ with 1 when it finds a problem.`,
 			if err := oneOf("-o", format, "text", "json"); err != nil {
 				return err
 			}
-			clients, r, err := recorded(cmd.Context(), args[0], env)
+			clients, r, err := f.recorded(cmd.Context(), args[0], env)
 			if err != nil {
 				return err
 			}
@@ -79,7 +79,7 @@ with 1 when it finds a problem.`,
 	return cmd
 }
 
-func newRecordRepair(streams *IO) *cobra.Command {
+func newRecordRepair(streams *IO, f *factory) *cobra.Command {
 	var (
 		env  string
 		yes  bool
@@ -102,7 +102,7 @@ stack, and touches no job. It exits with 1 when a problem remains.`,
 				return err
 			}
 			ctx := cmd.Context()
-			_, r, err := recorded(ctx, args[0], env)
+			_, r, err := f.recorded(ctx, args[0], env)
 			if err != nil {
 				return err
 			}
