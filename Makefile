@@ -49,6 +49,12 @@ pin: ## another version of a program of the dev cluster: make pin TOOL=nomad GET
 	(cd "$$tmp" && go get $(GET))
 	for f in go.mod go.sum; do cp "$$tmp/$$f" "$$dir/$$f.txt"; done
 
+.PHONY: cover
+cover: ## the statements of the recovery core that tests without a server cover
+	@for package in release deploy; do
+	  go test -short -coverprofile=/dev/null ./$$package | awk -v p=$$package '/^ok/ { print p ": " $$5 }'
+	done
+
 .PHONY: check
 check: words lint hermetic ## language, format, vet, lint and the tests that need no server; run it before each commit
 

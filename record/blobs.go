@@ -42,6 +42,9 @@ type Packed struct {
 	blob   Blob
 }
 
+// Blob returns what is stored.
+func (p Packed) Blob() Blob { return p.blob }
+
 // TooLargeError says that a blob does not fit into a Nomad Variable.
 type TooLargeError struct{ Size int }
 

@@ -91,6 +91,13 @@ type Release struct {
 	unknown unknown
 }
 
+// Revision returns the revision of the head that was read, 0 for one that was never
+// stored. A store compares it when the head is written.
+func (r *Release) Revision() uint64 { return r.index }
+
+// SetRevision is for a store that has read or written the head.
+func (r *Release) SetRevision(n uint64) { r.index = n }
+
 // Wave is a part of a release; the next one begins when its gate has held.
 type Wave struct {
 	Name    string    `json:"name"`

@@ -103,9 +103,10 @@ func IsLocked(lock *api.VariableLock, createIndex, modifyIndex uint64) bool {
 	return lock != nil || createIndex == modifyIndex
 }
 
-// isNotHeld reports whether the lock is not ours any more.
+// isNotHeld reports whether err says that another process holds the lock, or none:
+// the next holder deletes its variable.
 func isNotHeld(err error) bool {
-	return nomad.IsConflict(err) || strings.Contains(nomad.Body(err), "doesn't hold a lock")
+	return nomad.IsConflict(err) || strings.Contains(nomad.Body(err), "doesn't hold a lock") || strings.Contains(nomad.Body(err), "variable doesn't exist")
 }
 
 func (l *Lease) variable() *api.Variable {
