@@ -13,7 +13,7 @@ import (
 	"github.com/mholt/acmez/v3/acme"
 
 	"github.com/drover-nomad/drover/acme/pki"
-	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/secrets"
 )
 
 // account is the store's, made when there is none.
@@ -141,7 +141,7 @@ func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Sol
 				return o, nil, err
 			}
 		} else {
-			var text record.Value
+			var text secrets.Value
 			if is.key, text, err = m.newKey(o); err != nil {
 				return o, nil, err
 			}
@@ -231,12 +231,12 @@ func isRefused(err error) bool {
 
 func (m *Manager) dropPending(ctx context.Context, o *Object) (*Object, error) {
 	return m.c.Store.Update(ctx, o.Spec.Name, func(o *Object) error {
-		o.Status.Pending, o.pendingKey = nil, record.Value{}
+		o.Status.Pending, o.pendingKey = nil, secrets.Value{}
 		return nil
 	})
 }
 
-func (m *Manager) newKey(o *Object) (crypto.Signer, record.Value, error) {
+func (m *Manager) newKey(o *Object) (crypto.Signer, secrets.Value, error) {
 	if o.Spec.ReuseKey && o.Status.Phase != Temporary {
 		if key, err := pki.ParseKey(o.Key.Reveal()); err == nil {
 			return key, o.Key, nil
@@ -244,10 +244,10 @@ func (m *Manager) newKey(o *Object) (crypto.Signer, record.Value, error) {
 	}
 	key, err := pki.NewKey(o.Spec.KeyType)
 	if err != nil {
-		return nil, record.Value{}, err
+		return nil, secrets.Value{}, err
 	}
 	text, err := pki.EncodeKey(key)
-	return key, record.NewValue(text), err
+	return key, secrets.NewValue(text), err
 }
 
 // replaced is the certificate that a new one from this CA replaces, nil when
@@ -326,7 +326,7 @@ func (m *Manager) Rollover(ctx context.Context) (*Account, error) {
 			return err
 		}
 		text, err := pki.EncodeKey(key)
-		a.nextKey = record.NewValue(text)
+		a.nextKey = secrets.NewValue(text)
 		return err
 	})
 	if err != nil {
@@ -379,7 +379,7 @@ func (m *Manager) Rollover(ctx context.Context) (*Account, error) {
 	}
 	var lost []Registration
 	a, err = m.c.Store.updateAccount(context.WithoutCancel(ctx), func(a *Account) error {
-		a.Key, a.nextKey, lost = a.nextKey, record.Value{}, nil
+		a.Key, a.nextKey, lost = a.nextKey, secrets.Value{}, nil
 		for dir, r := range a.CAs {
 			if r.Location != "" && !r.OnNextKey {
 				lost = append(lost, r)

@@ -23,7 +23,7 @@ import (
 	"golang.org/x/net/idna"
 
 	"github.com/drover-nomad/drover/acme/pki"
-	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/secrets"
 )
 
 // Challenges.
@@ -240,16 +240,16 @@ type Leftover struct {
 
 // Object is one certificate in the store.
 type Object struct {
-	Spec   Spec         `json:"spec"`
-	Key    record.Value `json:"-"` // PEM, PKCS #8
-	Chain  string       `json:"chain,omitempty"`
-	Status Status       `json:"status"`
+	Spec   Spec          `json:"spec"`
+	Key    secrets.Value `json:"-"` // PEM, PKCS #8
+	Chain  string        `json:"chain,omitempty"`
+	Status Status        `json:"status"`
 
-	pendingKey record.Value
+	pendingKey secrets.Value
 	version    string
 }
 
 // Bundle is chain and key in one text, as HAProxy reads it.
-func (o *Object) Bundle() record.Value {
-	return record.NewValue(o.Chain + o.Key.Reveal())
+func (o *Object) Bundle() secrets.Value {
+	return secrets.NewValue(o.Chain + o.Key.Reveal())
 }

@@ -7,7 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/secrets"
 )
 
 // issue asks the spec's issuers one after the other. It holds the lock.
@@ -241,7 +241,7 @@ func (m *Manager) keep(ctx context.Context, o *Object, issuer string, got *issue
 			return fmt.Errorf("certificate %s: %w", o.Spec.Name, ErrConflict)
 		}
 		st := &cur.Status
-		cur.Chain, cur.Key, cur.pendingKey = chain, key, record.Value{}
+		cur.Chain, cur.Key, cur.pendingKey = chain, key, secrets.Value{}
 		*st = Status{
 			Phase: Issued, Reason: "stored; not yet checked whether it is served", Issuer: issuer, Directory: o.Status.Pending.Directory, CertURL: got.url,
 			Serial: serialOf(got.leaf), NotBefore: got.leaf.NotBefore.UTC(), NotAfter: got.leaf.NotAfter.UTC(), IssuedAt: now,

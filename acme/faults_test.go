@@ -21,7 +21,7 @@ import (
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/acme/acmetest"
 	"github.com/drover-nomad/drover/acme/pki"
-	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/secrets"
 )
 
 // TestManagersRace lets several managers at one new store: each writes to the
@@ -532,7 +532,7 @@ func TestForeignInStore(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			o.Chain, o.Key = chain, record.NewValue(key)
+			o.Chain, o.Key = chain, secrets.NewValue(key)
 		},
 		"no certificate in PEM": func(o *acme.Object) { o.Chain = "nonsense" },
 	} {

@@ -18,7 +18,7 @@ import (
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/acme/acmetest"
 	"github.com/drover-nomad/drover/acme/pki"
-	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/secrets"
 )
 
 // provider is a libdns provider for the DNS server of the tests.
@@ -226,7 +226,7 @@ func TestIssueEAB(t *testing.T) {
 	if _, err := m.Reconcile(t.Context(), "a"); !errors.As(err, &ie) || ie.Kind != acme.KindAccount {
 		t.Errorf("without a binding: %v", err)
 	}
-	m = w.manager(t, with(&acme.EAB{KeyID: "kid-1", MACKey: record.NewValue(mac)}))
+	m = w.manager(t, with(&acme.EAB{KeyID: "kid-1", MACKey: secrets.NewValue(mac)}))
 	if _, err := m.Apply(t.Context(), acme.Spec{Name: "a", Names: []string{"a.example.com"}}); err != nil {
 		t.Fatal(err)
 	}
@@ -264,7 +264,7 @@ func TestIssueEABWithStoredKey(t *testing.T) {
 		}
 	}
 	missing("kid-1")
-	if _, err := w.manager(t, with(acme.EAB{KeyID: "kid-1", MACKey: record.NewValue(mac)})).Apply(t.Context(), spec); err != nil {
+	if _, err := w.manager(t, with(acme.EAB{KeyID: "kid-1", MACKey: secrets.NewValue(mac)})).Apply(t.Context(), spec); err != nil {
 		t.Fatal(err)
 	}
 	missing("kid-2")

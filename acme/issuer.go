@@ -20,7 +20,7 @@ import (
 
 	"github.com/mholt/acmez/v3/acme"
 
-	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/secrets"
 )
 
 // Directories of Let's Encrypt.
@@ -50,7 +50,7 @@ type Issuer struct {
 type EAB struct {
 	KeyID string `json:"key_id"`
 	// MACKey is base64url, as CAs give it; empty for the one that the store has.
-	MACKey record.Value `json:"-"`
+	MACKey secrets.Value `json:"-"`
 }
 
 // lacksKey reports whether the key of the binding is unknown, as after a saved

@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/drover-nomad/drover/acme/pki"
-	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/secrets"
 )
 
 // Clock is the time that decisions are made by. How long a CA is waited for
@@ -179,7 +179,7 @@ func (m *Manager) Apply(ctx context.Context, spec Spec) (*Object, error) {
 			o.Status.Attempts, o.Status.NextAttempt, o.Status.LastError = 0, time.Time{}, ""
 		}
 		if o.Status.Pending != nil && !orderedAlike(o.Spec, spec) {
-			o.Status.Pending, o.pendingKey = nil, record.Value{} // an order for something else
+			o.Status.Pending, o.pendingKey = nil, secrets.Value{} // an order for something else
 		}
 		o.Spec = spec
 		if o.Chain == "" {
@@ -187,7 +187,7 @@ func (m *Manager) Apply(ctx context.Context, spec Spec) (*Object, error) {
 			if err != nil {
 				return nil, err
 			}
-			o.Chain, o.Key = chain, record.NewValue(key)
+			o.Chain, o.Key = chain, secrets.NewValue(key)
 			leaf := pki.First(chain)
 			o.Status.Phase, o.Status.Reason = Temporary, "no CA has issued it yet"
 			o.Status.Serial, o.Status.NotBefore, o.Status.NotAfter = serialOf(leaf), leaf.NotBefore, leaf.NotAfter

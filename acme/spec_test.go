@@ -13,7 +13,7 @@ import (
 
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/acme/pki"
-	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/secrets"
 )
 
 func TestNormalize(t *testing.T) {
@@ -70,7 +70,7 @@ func TestWindowPutsRenewalsOff(t *testing.T) {
 	}
 	leaf := pki.First(chain)
 	from := now.Sub(now.Truncate(24*time.Hour)) + 2*time.Hour // in two hours
-	o := &acme.Object{Chain: chain, Key: record.NewValue(key)}
+	o := &acme.Object{Chain: chain, Key: secrets.NewValue(key)}
 	o.Spec = acme.Spec{Name: "a", Names: []string{"a.example.com"}, Window: acme.Window{From: from, For: time.Hour}, Issuers: []string{"letsencrypt"}}
 	o.Status = acme.Status{Phase: acme.Ready, Serial: acme.Serial(leaf), NotAfter: leaf.NotAfter, NotBefore: leaf.NotBefore, RenewAt: now.Add(-time.Minute)}
 	if err := store.Put(t.Context(), o); err != nil {
@@ -124,9 +124,9 @@ func TestKeysAreNotTold(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &acme.Object{Key: record.NewValue(key)}
+	o := &acme.Object{Key: secrets.NewValue(key)}
 	items := acme.Items{"key": key}
-	account := &acme.Account{Key: record.NewValue(key), Issuers: map[string]acme.Issuer{"a": {EAB: &acme.EAB{KeyID: "k", MACKey: record.NewValue(key)}}}}
+	account := &acme.Account{Key: secrets.NewValue(key), Issuers: map[string]acme.Issuer{"a": {EAB: &acme.EAB{KeyID: "k", MACKey: secrets.NewValue(key)}}}}
 	var log strings.Builder
 	slog.New(slog.NewTextHandler(&log, nil)).Info("x", "object", o, "items", items, "account", account, "bundle", o.Bundle())
 	texts := []string{log.String(), fmt.Sprintf("%v %+v %#v %s", o, *o, items, items), fmt.Sprintf("%+v %#v", *account, account.Issuers["a"].EAB)}

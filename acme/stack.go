@@ -3,7 +3,7 @@ package acme
 import (
 	"errors"
 
-	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/secrets"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -23,7 +23,7 @@ func FromStack(s *stack.Stack) ([]Spec, []Issuer, error) {
 	for _, i := range s.Issuers {
 		issuer := Issuer{Name: i.Name, Directory: i.DirectoryURL, CA: i.CA, Email: i.Email}
 		if i.EABKeyID != "" {
-			issuer.EAB = &EAB{KeyID: i.EABKeyID, MACKey: record.NewValue(i.EABMACKey)}
+			issuer.EAB = &EAB{KeyID: i.EABKeyID, MACKey: secrets.NewValue(i.EABMACKey)}
 		}
 		issuers = append(issuers, issuer)
 		errs = append(errs, issuer.Validate())

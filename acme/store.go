@@ -19,7 +19,7 @@ import (
 	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/parallel"
-	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/secrets"
 )
 
 // Paths in a Backend. An edge needs to read CertFolder and PublicPath; only an
@@ -81,8 +81,8 @@ func (s *Store) get(ctx context.Context, path string) (*Object, error) {
 		return nil, storeError(s.b, err, "reading")
 	}
 	o := &Object{
-		Key: record.NewValue(items[ItemKey]), Chain: items[ItemChain],
-		pendingKey: record.NewValue(items[itemNext]), version: version,
+		Key: secrets.NewValue(items[ItemKey]), Chain: items[ItemChain],
+		pendingKey: secrets.NewValue(items[itemNext]), version: version,
 	}
 	for item, to := range map[string]any{itemSpec: &o.Spec, itemStatus: &o.Status} {
 		if err := json.Unmarshal([]byte(items[item]), to); err != nil {
@@ -180,12 +180,12 @@ type Registration struct {
 // is one for all, because the edge answers HTTP-01 for every CA with the same
 // thumbprint.
 type Account struct {
-	Key        record.Value            `json:"-"`
+	Key        secrets.Value           `json:"-"`
 	Thumbprint string                  `json:"thumbprint"`
 	Issuers    map[string]Issuer       `json:"issuers"` // by name
 	CAs        map[string]Registration `json:"cas"`     // by directory URL
 
-	nextKey record.Value
+	nextKey secrets.Value
 	version string
 }
 
@@ -198,7 +198,7 @@ func (s *Store) Account(ctx context.Context) (*Account, error) {
 	if err := checkLayout(items, "the account at "+AccountPath); err != nil {
 		return nil, storeError(s.b, err, "reading")
 	}
-	a := &Account{Key: record.NewValue(items["key"]), nextKey: record.NewValue(items["next_key"]), version: version}
+	a := &Account{Key: secrets.NewValue(items["key"]), nextKey: secrets.NewValue(items["next_key"]), version: version}
 	var issuers map[string]storedIssuer
 	a.CAs, a.Issuers = map[string]Registration{}, map[string]Issuer{}
 	for item, to := range map[string]any{"cas": &a.CAs, "issuers": &issuers} {
@@ -208,7 +208,7 @@ func (s *Store) Account(ctx context.Context) (*Account, error) {
 	}
 	for name, i := range issuers {
 		if i.EAB != nil {
-			i.EAB.MACKey = record.NewValue(i.MACKey)
+			i.EAB.MACKey = secrets.NewValue(i.MACKey)
 		}
 		a.Issuers[name] = i.Issuer
 	}
@@ -277,7 +277,7 @@ func newAccount() (*Account, error) {
 	if err != nil {
 		return nil, err
 	}
-	a := &Account{Key: record.NewValue(text), CAs: map[string]Registration{}, Issuers: map[string]Issuer{}}
+	a := &Account{Key: secrets.NewValue(text), CAs: map[string]Registration{}, Issuers: map[string]Issuer{}}
 	a.Thumbprint, err = thumbprint(key)
 	return a, err
 }

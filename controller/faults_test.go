@@ -20,6 +20,7 @@ import (
 	"github.com/drover-nomad/drover/devcluster"
 	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/secrets"
 )
 
 // world is a Nomad namespace with a store of its own, what an edge does in
@@ -288,7 +289,7 @@ func foreignCertificate(t *testing.T, w *world) {
 		t.Fatal(err)
 	}
 	if _, err := w.store.Update(t.Context(), "c", func(o *acme.Object) error {
-		o.Chain, o.Key = chain, record.NewValue(key)
+		o.Chain, o.Key = chain, secrets.NewValue(key)
 		return nil
 	}); err != nil {
 		t.Fatal(err)

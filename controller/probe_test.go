@@ -11,7 +11,7 @@ import (
 
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/acme/pki"
-	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/secrets"
 )
 
 // serving is an edge with one certificate.
@@ -53,7 +53,7 @@ func TestProbeWithoutAll(t *testing.T) {
 	}
 	serial := acme.Serial(pki.First(chain))
 	o := &acme.Object{
-		Spec: acme.Spec{Name: "a", Names: names}, Chain: chain, Key: record.NewValue(key),
+		Spec: acme.Spec{Name: "a", Names: names}, Chain: chain, Key: secrets.NewValue(key),
 		Status: acme.Status{Phase: acme.Ready, Serial: serial, ServedAs: serial},
 	}
 	if err := store.Put(t.Context(), o); err != nil {

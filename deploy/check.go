@@ -13,6 +13,7 @@ import (
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/secrets"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -223,11 +224,11 @@ func runChecks(ctx context.Context, checks []*stack.Check, retryFor time.Duratio
 // credentialsOf returns a function that hides the credentials of a check in an
 // answer, which may repeat them.
 func credentialsOf(c *stack.Check) func(string) string {
-	values := []record.Value{record.NewValue(c.Password)}
+	values := []secrets.Value{secrets.NewValue(c.Password)}
 	for name, value := range c.Headers {
 		if stack.SensitiveHeader(name) {
-			values = append(values, record.NewValue(value))
+			values = append(values, secrets.NewValue(value))
 		}
 	}
-	return record.Redactor(values...)
+	return secrets.Redactor(values...)
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/secrets"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -24,7 +25,7 @@ type DNS struct {
 	stack      *stack.Stack
 	getenv     func(string) string
 	provider   dns.Provider
-	credential record.Value // when it is a secret of the stack
+	credential secrets.Value // when it is a secret of the stack
 }
 
 // NewDNS finds every mistake that can be found without a request. s.DNS names a
@@ -72,8 +73,8 @@ func (d *DNS) Open(ctx context.Context, clients rollout.Clients) (err error) {
 
 // openProvider makes the provider of a stack's dns block. The value is the
 // credential, when it is a secret of the stack.
-func openProvider(ctx context.Context, s *stack.Stack, client *api.Client, getenv func(string) string) (dns.Provider, record.Value, error) {
-	var value record.Value
+func openProvider(ctx context.Context, s *stack.Stack, client *api.Client, getenv func(string) string) (dns.Provider, secrets.Value, error) {
+	var value secrets.Value
 	opts, _ := dns.FromStack(s)
 	opts.Getenv = getenv
 	if name := opts.CredentialSecret; name != "" {

@@ -3,30 +3,11 @@ package record
 import (
 	"bytes"
 	"encoding/json"
-	"slices"
-	"strings"
 	"testing"
 
 	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/stack"
 )
-
-// A secret that is long enough to be one is in no text that was redacted,
-// whatever the other secrets are.
-func FuzzRedactor(f *testing.F) {
-	f.Add("hunter2!", "hunter", "password is hunter2!, escaped hunter2%21")
-	f.Add("-----BEGIN X-----\nabcdefgh\n-----END X-----\n", "redacted", "abcdefgh (redacted)")
-	f.Fuzz(func(t *testing.T, a, b, text string) {
-		out := Redactor(NewValue(a), NewValue(b))(text)
-		for _, secret := range []string{a, b} {
-			s := strings.TrimSpace(secret)
-			left := func(part string) bool { return strings.Contains(part, s) }
-			if len(s) >= 4 && slices.ContainsFunc(strings.Split(out, Redacted), left) {
-				t.Errorf("%q is still in %q", s, out)
-			}
-		}
-	})
-}
 
 // An export or a foreign file of secrets is taken or refused.
 func FuzzImport(f *testing.F) {

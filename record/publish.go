@@ -15,6 +15,7 @@ import (
 	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/secrets"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -268,8 +269,8 @@ func (m *master) pick(names []string) (items map[string]string, lost []string) {
 		switch {
 		case m.items[name] != "":
 			items[name] = m.items[name]
-		case m.items[certItem(name)] != "":
-			for _, item := range []string{caItem(name), certItem(name), keyItem(name)} {
+		case m.items[secrets.CertItem(name)] != "":
+			for _, item := range []string{secrets.CAItem(name), secrets.CertItem(name), secrets.KeyItem(name)} {
 				items[item] = m.items[item]
 			}
 		default:

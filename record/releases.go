@@ -1,3 +1,6 @@
+// Package record stores in Nomad Variables what drover must remember of a stack
+// in an environment: its releases, secrets, schedules and lock. Each object has
+// the number of its layout; a layout newer than this drover knows is refused.
 package record
 
 import (

@@ -211,6 +211,7 @@ func testReleases(t *testing.T, c *api.Client, rt *tamper) {
 func TestPackLimit(t *testing.T) {
 	t.Parallel()
 	noise := func(n int) string {
+		const alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 		b := make([]byte, n)
 		rng := rand.NewChaCha8([32]byte{1})
 		_, _ = rng.Read(b)

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/secrets"
 )
 
 func TestSecretOwner_Item(t *testing.T) {
@@ -50,7 +51,7 @@ func testSecretOwner(t *testing.T, c *api.Client, rt *tamper) {
 		if _, err := other.Rotate(t.Context(), specs, jobs, "jwt"); !errors.As(err, &owned) {
 			t.Errorf("rotate of %s: %v", other.owner(), err)
 		}
-		if _, err := other.Set(t.Context(), specs, jobs, "jwt", NewValue("theirs")); !errors.As(err, &owned) {
+		if _, err := other.Set(t.Context(), specs, jobs, "jwt", secrets.NewValue("theirs")); !errors.As(err, &owned) {
 			t.Errorf("set of %s: %v", other.owner(), err)
 		}
 		if err := other.Purge(t.Context(), jobs); err != nil {

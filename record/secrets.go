@@ -19,6 +19,7 @@ import (
 	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/secrets"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -168,13 +169,13 @@ func (s *Secrets) Redactor(ctx context.Context) (func(string) string, error) {
 }
 
 func (m *master) redactor() func(string) string {
-	var values []Value
+	var values []secrets.Value
 	for _, v := range m.items {
 		if !strings.HasPrefix(v, "-----BEGIN CERTIFICATE-----") { // public
-			values = append(values, NewValue(v))
+			values = append(values, secrets.NewValue(v))
 		}
 	}
-	return Redactor(values...)
+	return secrets.Redactor(values...)
 }
 
 // complete makes in m what specs lack. It returns also the secrets that only the
@@ -182,8 +183,8 @@ func (m *master) redactor() func(string) string {
 func (s *Secrets) complete(specs []*stack.Secret, m *master) (made Generated, missing []string, err error) {
 	for _, spec := range specs {
 		if spec.Type == stack.SecretCertificate {
-			_, had := m.items[certItem(spec.Name)]
-			renewed, err := certify(spec, m.items, s.now(), false)
+			_, had := m.items[secrets.CertItem(spec.Name)]
+			renewed, err := secrets.Certify(spec, m.items, s.now(), false)
 			if err != nil {
 				return made, nil, err
 			}
@@ -200,7 +201,7 @@ func (s *Secrets) complete(specs []*stack.Secret, m *master) (made Generated, mi
 		if m.items[spec.Name] != "" {
 			continue
 		}
-		value, err := generate(spec)
+		value, err := secrets.Generate(spec)
 		if err != nil {
 			return made, nil, err
 		}
@@ -215,25 +216,8 @@ func (s *Secrets) complete(specs []*stack.Secret, m *master) (made Generated, mi
 	return made, missing, nil
 }
 
-// generate makes a value, "" for one that has to be given.
-func generate(spec *stack.Secret) (string, error) {
-	switch spec.Type {
-	case stack.SecretRandom:
-		length := spec.Length
-		if length <= 0 {
-			length = 32
-		}
-		return randomText(length), nil
-	case stack.SecretUUID:
-		return randomUUID(), nil
-	case stack.SecretGiven:
-		return "", nil
-	}
-	return "", fmt.Errorf("secret %s has unknown type %q", spec.Name, spec.Type)
-}
-
 // Set gives a secret a value, and returns the jobs whose variable changed.
-func (s *Secrets) Set(ctx context.Context, specs []*stack.Secret, jobs []render.Job, name string, value Value) ([]string, error) {
+func (s *Secrets) Set(ctx context.Context, specs []*stack.Secret, jobs []render.Job, name string, value secrets.Value) ([]string, error) {
 	spec, err := s.find(specs, name)
 	if err != nil {
 		return nil, err
@@ -241,7 +225,7 @@ func (s *Secrets) Set(ctx context.Context, specs []*stack.Secret, jobs []render.
 	if spec.Type == stack.SecretCertificate {
 		return nil, fmt.Errorf("secret %s is a certificate that drover makes; `drover secrets rotate` makes a new one", name)
 	}
-	if value.text == "" {
+	if value.Reveal() == "" {
 		return nil, fmt.Errorf("the value of secret %s is empty", name)
 	}
 	vars, err := s.held(ctx, jobs)
@@ -249,8 +233,8 @@ func (s *Secrets) Set(ctx context.Context, specs []*stack.Secret, jobs []render.
 		return nil, err
 	}
 	m, err := s.update(ctx, func(m *master) error {
-		if m.items[name] != value.text {
-			m.items[name] = value.text
+		if m.items[name] != value.Reveal() {
+			m.items[name] = value.Reveal()
 			m.info[name] = info{Made: s.now().UTC()}
 		}
 		return m.fits(vars)
@@ -276,10 +260,10 @@ func (s *Secrets) Rotate(ctx context.Context, specs []*stack.Secret, jobs []rend
 	m, err := s.update(ctx, func(m *master) error {
 		m.info[name] = info{Made: s.now().UTC()}
 		if spec.Type == stack.SecretCertificate {
-			_, err := certify(spec, m.items, s.now(), true)
+			_, err := secrets.Certify(spec, m.items, s.now(), true)
 			return cmp.Or(err, m.fits(vars))
 		}
-		value, err := generate(spec)
+		value, err := secrets.Generate(spec)
 		if err == nil && value == "" {
 			err = fmt.Errorf("secret %s is given by you and cannot be made; use `drover secrets set %s %s -e %s`", name, s.stack, name, s.env)
 		}
@@ -307,45 +291,45 @@ func (s *Secrets) find(specs []*stack.Secret, name string) (*stack.Secret, error
 }
 
 // Item is one item of the secrets, by a name of stack.Secret.Items.
-func (s *Secrets) Item(ctx context.Context, name string) (Value, error) {
+func (s *Secrets) Item(ctx context.Context, name string) (secrets.Value, error) {
 	m, err := s.read(ctx)
 	if err != nil {
-		return Value{}, err
+		return secrets.Value{}, err
 	}
 	v, ok := m.items[name]
 	if !ok {
-		return Value{}, fmt.Errorf("%w: %q of stack %s has no value", ErrNotFound, name, s.stack)
+		return secrets.Value{}, fmt.Errorf("%w: %q of stack %s has no value", ErrNotFound, name, s.stack)
 	}
-	return NewValue(v), nil
+	return secrets.NewValue(v), nil
 }
 
 // Show returns one item. A certificate has several: NAME_ca, NAME_cert, NAME_key.
-func (s *Secrets) Show(ctx context.Context, specs []*stack.Secret, name string) (Value, error) {
+func (s *Secrets) Show(ctx context.Context, specs []*stack.Secret, name string) (secrets.Value, error) {
 	m, err := s.read(ctx)
 	if err != nil {
-		return Value{}, err
+		return secrets.Value{}, err
 	}
 	if v, ok := m.items[name]; ok {
-		return NewValue(v), nil
+		return secrets.NewValue(v), nil
 	}
 	spec, err := s.find(specs, name)
 	if err != nil {
-		return Value{}, err
+		return secrets.Value{}, err
 	}
-	if spec.Type == stack.SecretCertificate && m.items[certItem(name)] != "" {
-		return Value{}, fmt.Errorf("secret %s is a certificate; show one of %s", name, strings.Join(spec.Items(), ", "))
+	if spec.Type == stack.SecretCertificate && m.items[secrets.CertItem(name)] != "" {
+		return secrets.Value{}, fmt.Errorf("secret %s is a certificate; show one of %s", name, strings.Join(spec.Items(), ", "))
 	}
-	return Value{}, fmt.Errorf("secret %s has no value yet; `drover deploy` makes it, `drover secrets set` gives it one", name)
+	return secrets.Value{}, fmt.Errorf("secret %s has no value yet; `drover deploy` makes it, `drover secrets set` gives it one", name)
 }
 
 // Lookup returns one item for a use of drover's own, empty when it has no
 // value.
-func (s *Secrets) Lookup(ctx context.Context, item string) (Value, error) {
+func (s *Secrets) Lookup(ctx context.Context, item string) (secrets.Value, error) {
 	m, err := s.read(ctx)
 	if err != nil {
-		return Value{}, err
+		return secrets.Value{}, err
 	}
-	return NewValue(m.items[item]), nil
+	return secrets.NewValue(m.items[item]), nil
 }
 
 // Listed is a secret without its value.
@@ -370,11 +354,11 @@ func (s *Secrets) List(ctx context.Context, specs []*stack.Secret) ([]Listed, er
 		l := Listed{Name: spec.Name, Type: spec.Type, Description: spec.Description, Made: m.info[spec.Name].Made}
 		item := spec.Name
 		if spec.Type == stack.SecretCertificate {
-			item = certItem(spec.Name)
+			item = secrets.CertItem(spec.Name)
 			if c := pki.First(m.items[item]); c != nil {
 				l.Expires = c.NotAfter
 			}
-			known[caKeyItem(spec.Name)], known[nextKeyItem(spec.Name)] = true, true
+			known[secrets.CAKeyItem(spec.Name)], known[secrets.NextKeyItem(spec.Name)] = true, true
 		}
 		_, l.Set = m.items[item]
 		for _, i := range spec.Items() {

@@ -11,6 +11,7 @@ import (
 	"gopkg.in/yaml.v3"
 
 	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/secrets"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -115,7 +116,7 @@ func readImport(specs []*stack.Secret, file []byte) (map[string]string, Imported
 				}
 			}
 			if spec.Type == stack.SecretCertificate {
-				known[caKeyItem(spec.Name)], known[nextKeyItem(spec.Name)] = true, true
+				known[secrets.CAKeyItem(spec.Name)], known[secrets.NextKeyItem(spec.Name)] = true, true
 			}
 		}
 		for _, item := range sorted(e.Secrets) {
@@ -185,7 +186,7 @@ func child(n *yaml.Node, name string) *yaml.Node {
 // secretOf is the secret that an item belongs to.
 func secretOf(specs []*stack.Secret, item string) string {
 	for _, spec := range specs {
-		if slices.Contains(spec.Items(), item) || spec.Type == stack.SecretCertificate && (item == caKeyItem(spec.Name) || item == nextKeyItem(spec.Name)) {
+		if slices.Contains(spec.Items(), item) || spec.Type == stack.SecretCertificate && (item == secrets.CAKeyItem(spec.Name) || item == secrets.NextKeyItem(spec.Name)) {
 			return spec.Name
 		}
 	}

@@ -10,7 +10,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
-	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/secrets"
 )
 
 // Kinds of FieldChange, Nomad's own words in lower case.
@@ -205,13 +205,13 @@ func hidden(s string) string {
 	if s == "" || strings.HasPrefix(s, "${") {
 		return s
 	}
-	return record.Redacted
+	return secrets.Redacted
 }
 
 // hideLines hides what is a secret by the look of it: private keys, passwords
 // in URLs, lines of configuration files.
 func hideLines(s string) string {
-	s = pemKey.ReplaceAllString(s, record.Redacted)
-	s = userInfo.ReplaceAllString(s, "${1}"+record.Redacted+"@")
-	return secretLine.ReplaceAllString(s, "${1}"+record.Redacted)
+	s = pemKey.ReplaceAllString(s, secrets.Redacted)
+	s = userInfo.ReplaceAllString(s, "${1}"+secrets.Redacted+"@")
+	return secretLine.ReplaceAllString(s, "${1}"+secrets.Redacted)
 }

@@ -21,6 +21,7 @@ import (
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/secrets"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -405,7 +406,7 @@ func (v planView) field(f rollout.FieldChange) {
 	mark = v.mark(cmp.Or(mark, "~"))
 	switch {
 	case f.Secret:
-		v.line(2, "%s %s: %s", mark, f.Path, record.Redacted)
+		v.line(2, "%s %s: %s", mark, f.Path, secrets.Redacted)
 	case f.Old == "" && f.New == "" && f.Kind != rollout.FieldEdited:
 		v.line(2, "%s %s", mark, f.Path)
 	case strings.Contains(f.Old+f.New, "\n"):

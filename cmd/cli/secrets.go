@@ -19,6 +19,7 @@ import (
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/secrets"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -235,7 +236,7 @@ func newSecretsSet(streams *IO) *cobra.Command {
 
 // readSecret never takes a value from the command line, where other users of
 // the machine see it.
-func readSecret(streams *IO, file, name string) (record.Value, error) {
+func readSecret(streams *IO, file, name string) (secrets.Value, error) {
 	var (
 		text []byte
 		err  error
@@ -252,9 +253,9 @@ func readSecret(streams *IO, file, name string) (record.Value, error) {
 		text, err = io.ReadAll(io.LimitReader(streams.In, 64<<10))
 	}
 	if err != nil {
-		return record.Value{}, fmt.Errorf("reading the value of secret %s: %w", name, err)
+		return secrets.Value{}, fmt.Errorf("reading the value of secret %s: %w", name, err)
 	}
-	return record.NewValue(strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")), nil
+	return secrets.NewValue(strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")), nil
 }
 
 func newSecretsRotate(streams *IO) *cobra.Command {

@@ -1,4 +1,4 @@
-package record
+package secrets
 
 import (
 	"crypto"
@@ -44,18 +44,42 @@ func randomUUID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[0:4], b[4:6], b[6:8], b[8:10], b[10:16])
 }
 
-// Items of a certificate. The keys of the CA that signs and of its successor are
-// only in the master.
-func caItem(name string) string      { return name + "_ca" }
-func caKeyItem(name string) string   { return name + "_ca_key" }
-func nextKeyItem(name string) string { return name + "_ca_next_key" }
-func certItem(name string) string    { return name + "_cert" }
-func keyItem(name string) string     { return name + "_key" }
+// Generate returns a new value for a secret, "" for one that the operator gives.
+func Generate(spec *stack.Secret) (string, error) {
+	switch spec.Type {
+	case stack.SecretRandom:
+		length := spec.Length
+		if length <= 0 {
+			length = 32
+		}
+		return randomText(length), nil
+	case stack.SecretUUID:
+		return randomUUID(), nil
+	case stack.SecretGiven:
+		return "", nil
+	}
+	return "", fmt.Errorf("secret %s has unknown type %q", spec.Name, spec.Type)
+}
 
-// certify fills in what a certificate secret lacks: everything the first
+// CAItem returns the item with the CAs that those who use the certificate trust.
+func CAItem(name string) string { return name + "_ca" }
+
+// CAKeyItem returns the item with the key of the CA that signs. Jobs do not get it.
+func CAKeyItem(name string) string { return name + "_ca_key" }
+
+// NextKeyItem returns the item with the key of the next CA. Jobs do not get it.
+func NextKeyItem(name string) string { return name + "_ca_next_key" }
+
+// CertItem returns the item with the certificate.
+func CertItem(name string) string { return name + "_cert" }
+
+// KeyItem returns the item with the key of the certificate.
+func KeyItem(name string) string { return name + "_key" }
+
+// Certify adds to items what a certificate secret lacks: everything the first
 // time, later a new leaf from the kept CA when it is due. fresh forces a new
 // leaf. It reports whether anything was made.
-func certify(spec *stack.Secret, items map[string]string, now time.Time, fresh bool) (bool, error) {
+func Certify(spec *stack.Secret, items map[string]string, now time.Time, fresh bool) (bool, error) {
 	if !fresh && !leafDue(spec, items, now) {
 		return false, nil
 	}
@@ -69,7 +93,7 @@ func certify(spec *stack.Secret, items map[string]string, now time.Time, fresh b
 	if err != nil {
 		return false, err
 	}
-	items[certItem(spec.Name)], items[keyItem(spec.Name)] = cert, key
+	items[CertItem(spec.Name)], items[KeyItem(spec.Name)] = cert, key
 	return true, nil
 }
 
@@ -81,12 +105,12 @@ const announced = 7 * 24 * time.Hour
 // its successor is added to what every job trusts, and a later leaf is signed by
 // that. A CA that is missing or at its end is replaced at once.
 func authority(name string, items map[string]string, now time.Time) (*x509.Certificate, crypto.Signer, error) {
-	ca, key, err := pki.ParseCA(items[caItem(name)], items[caKeyItem(name)])
+	ca, key, err := pki.ParseCA(items[CAItem(name)], items[CAKeyItem(name)])
 	usable := err == nil && ca.NotAfter.Sub(now) > leafLifetime
 	if usable && !pki.Due(ca, now) {
 		return ca, key, nil
 	}
-	old := items[caItem(name)]
+	old := items[CAItem(name)]
 	next, nextKey, err := successor(name, items)
 	if err != nil {
 		made, madeKey, err := pki.NewCA(name, now)
@@ -100,32 +124,32 @@ func authority(name string, items map[string]string, now time.Time) (*x509.Certi
 		return nil, nil, err
 	}
 	if usable && now.Sub(next.NotBefore) < announced {
-		items[caItem(name)], items[nextKeyItem(name)] = pki.EncodeCertificate(ca.Raw)+pki.EncodeCertificate(next.Raw), keyPEM
+		items[CAItem(name)], items[NextKeyItem(name)] = pki.EncodeCertificate(ca.Raw)+pki.EncodeCertificate(next.Raw), keyPEM
 		return ca, key, nil
 	}
 	bundle := pki.EncodeCertificate(next.Raw)
 	if first := pki.First(old); first != nil && now.Before(first.NotAfter) {
 		bundle += pki.EncodeCertificate(first.Raw) // still trusted until every task has the new one
 	}
-	items[caItem(name)], items[caKeyItem(name)] = bundle, keyPEM
-	delete(items, nextKeyItem(name))
+	items[CAItem(name)], items[CAKeyItem(name)] = bundle, keyPEM
+	delete(items, NextKeyItem(name))
 	return next, nextKey, nil
 }
 
 // successor returns the CA that was announced, an error when there is none.
 func successor(name string, items map[string]string) (*x509.Certificate, crypto.Signer, error) {
-	chain, err := pki.ParseChain(items[caItem(name)])
+	chain, err := pki.ParseChain(items[CAItem(name)])
 	if err != nil || len(chain) < 2 {
 		return nil, nil, errors.New("there is no successor")
 	}
-	return pki.ParseCA(pki.EncodeCertificate(chain[1].Raw), items[nextKeyItem(name)])
+	return pki.ParseCA(pki.EncodeCertificate(chain[1].Raw), items[NextKeyItem(name)])
 }
 
 // leafDue says that the leaf is missing, unreadable, for other names or in
 // the last third of its life.
 func leafDue(spec *stack.Secret, items map[string]string, now time.Time) bool {
-	leaf := pki.First(items[certItem(spec.Name)])
-	if leaf == nil || items[keyItem(spec.Name)] == "" || items[caItem(spec.Name)] == "" || pki.Due(leaf, now) {
+	leaf := pki.First(items[CertItem(spec.Name)])
+	if leaf == nil || items[KeyItem(spec.Name)] == "" || items[CAItem(spec.Name)] == "" || pki.Due(leaf, now) {
 		return true
 	}
 	for _, n := range spec.DNSNames {

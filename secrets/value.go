@@ -1,9 +1,6 @@
-// Package record keeps what drover has to remember in Nomad Variables. For
-// now that is the secrets of a stack.
-//
-// Everything stored carries the number of its layout; a layout newer than
-// this drover knows is refused, never guessed at.
-package record
+// Package secrets holds what a secret is, apart from where it is stored: values
+// that no output shows, redaction, and the generation of values and certificates.
+package secrets
 
 import (
 	"log/slog"
@@ -12,11 +9,11 @@ import (
 	"strings"
 )
 
-// Redacted stands wherever a secret value would have.
+// Redacted is shown in place of a secret value.
 const Redacted = "(redacted)"
 
 // Value is a secret. Printing, logging or encoding it shows [Redacted]; only
-// Reveal gives it out.
+// Reveal returns it.
 type Value struct{ text string }
 
 // NewValue makes a Value of a plain string.
