@@ -120,8 +120,8 @@ func (g gen) body(depth int, in string) string {
 			fmt.Fprintf(&b, "%sdynamic \"x\" { for_each = [%d] }\n", indent, g.Intn(9))
 		default:
 			typ := map[bool]string{true: "task", false: "group"}[strings.HasPrefix(in, "group")]
-			for _, l := range g.Perm(5)[:1+g.Intn(3)] {
-				open(fmt.Sprintf("%s %q", typ, []string{"*", "web", "w*", "db", "?b"}[l]))
+			for _, l := range g.Perm(6)[:1+g.Intn(3)] {
+				open(fmt.Sprintf("%s %q", typ, []string{"*", "web", "w*", "db", "?b", "{db,we?}"}[l]))
 			}
 			return b.String() // each label once in a layer
 		}

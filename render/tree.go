@@ -3,7 +3,6 @@ package render
 import (
 	"bytes"
 	"fmt"
-	"path"
 	"slices"
 	"strings"
 
@@ -59,7 +58,7 @@ type body struct {
 
 // matches reports whether the pattern of a layer matches a label.
 func matches(pattern, label string) bool {
-	ok, err := path.Match(pattern, label)
+	ok, err := stack.Match(pattern, label)
 	return err == nil && ok
 }
 
@@ -147,7 +146,7 @@ func (p *parser) block(b *hclsyntax.Block, limit int) *node {
 		n.rule.Glob, n.rule.Mode = false, Labelled
 	}
 	if n.rule.Glob && stack.IsPattern(b.Labels[0]) {
-		if _, err := path.Match(b.Labels[0], ""); err != nil {
+		if _, err := stack.Match(b.Labels[0], ""); err != nil {
 			p.diags = append(p.diags, diagAt(n.rng, fmt.Sprintf("Invalid pattern %q", b.Labels[0]), "A bracket is not closed."))
 		}
 		n.globs = []hcl.Range{n.rng}

@@ -471,12 +471,66 @@ func sharedDatacenter(a, b []string) (string, bool) {
 	return "", false
 }
 
-// IsPattern reports whether a label is a pattern that matches several labels.
-func IsPattern(label string) bool { return strings.ContainsAny(label, "*?[") }
+// IsPattern reports whether a label is a pattern that may match several labels:
+// one of path.Match, or with alternatives in braces.
+func IsPattern(label string) bool {
+	_, _, _, braces := cutAlternatives(label)
+	return braces || strings.ContainsAny(label, "*?[")
+}
+
+// Match reports whether a pattern matches a label. It returns an error of
+// path.Match if the pattern is malformed.
+func Match(pattern, label string) (bool, error) {
+	matched := false
+	for _, p := range expand(pattern) {
+		ok, err := path.Match(p, label)
+		if err != nil {
+			return false, err
+		}
+		matched = matched || ok
+	}
+	return matched, nil
+}
+
+// expand returns the patterns without braces that a pattern stands for.
+func expand(pattern string) []string {
+	before, alternatives, after, ok := cutAlternatives(pattern)
+	if !ok {
+		return []string{pattern}
+	}
+	var out []string
+	for _, a := range alternatives {
+		out = append(out, expand(before+a+after)...)
+	}
+	return out
+}
+
+// cutAlternatives cuts a pattern around its first {a,b}. Braces without a comma
+// are part of a label.
+func cutAlternatives(pattern string) (before string, alternatives []string, after string, ok bool) {
+	before, rest, _ := strings.Cut(pattern, "{")
+	inner, after, closed := strings.Cut(rest, "}")
+	if !closed || !strings.Contains(inner, ",") {
+		return "", nil, "", false
+	}
+	return before, strings.Split(inner, ","), after, true
+}
 
 // PatternsOverlap reports whether some label may match both patterns. If in
 // doubt it returns true.
 func PatternsOverlap(a, b string) bool {
+	for _, x := range expand(a) {
+		for _, y := range expand(b) {
+			if globsOverlap(x, y) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// globsOverlap is PatternsOverlap for patterns without braces.
+func globsOverlap(a, b string) bool {
 	matches := func(pattern, label string) bool {
 		ok, err := path.Match(pattern, label)
 		return err == nil && ok

@@ -1,12 +1,15 @@
-# The layer under every job of the stack but the mesh. A service's own file says what is
-# its own: ports, checks, addresses, secrets, and whether two instances may
-# overlap.
+# The layer under every job of the stack but the mesh. A service's own file has
+# its ports, addresses and secrets, and sets the locals below.
 
 locals {
   # A service with state says so in its own file. `service` names its volume
   # (ocis-<service>) and its directory.
   service  = "unset"
   stateful = false
+
+  # alone: an instance that must not run beside another one of its service, such
+  # as one that opens its database. The old one stops before the new one starts.
+  alone = false
 
   mounted  = local.stateful && !var.ephemeral && var.driver != "raw_exec"
   host_dir = local.stateful && !var.ephemeral && var.driver == "raw_exec"
@@ -24,11 +27,11 @@ job "ocis-*" {
     count = 1
 
     # The new instance starts beside the old one and takes over when its
-    # checks pass. Services that must be alone with their data set canary = 0.
+    # checks pass.
     update {
       max_parallel      = 1
-      canary            = 1
-      auto_promote      = true
+      canary            = local.alone ? 0 : 1
+      auto_promote      = !local.alone
       auto_revert       = true
       health_check      = "checks"
       min_healthy_time  = "2s"
@@ -53,7 +56,7 @@ job "ocis-*" {
     }
 
     # Out of Consul first; the signal follows when nobody asks any more.
-    shutdown_delay = "2s"
+    shutdown_delay = local.alone ? "0s" : "2s"
 
     dynamic "volume" {
       for_each = local.mounted ? ["data"] : []
@@ -158,6 +161,34 @@ job "ocis-*" {
       logs {
         max_files     = 3
         max_file_size = 10
+      }
+    }
+  }
+}
+
+# These read the LDAP directory, and check its certificate.
+job "ocis-{auth-basic,graph,groups,idp,users}" {
+  group "*" {
+    task "*" {
+      env {
+        LDAP_URI    = "ldaps://${var.mesh_address}:9235"
+        LDAP_CACERT = "$${NOMAD_SECRETS_DIR}/ldap-ca.crt"
+      }
+
+      template {
+        destination = "secrets/ocis.env"
+        env         = true
+        perms       = "0600"
+      }
+
+      template {
+        destination = "secrets/ldap-ca.crt"
+        perms       = "0600"
+        uid         = var.uid
+        gid         = var.uid
+        data        = <<EOT
+{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}{{ .ldap_ca }}{{ end }}
+EOT
       }
     }
   }

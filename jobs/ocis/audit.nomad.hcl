@@ -2,18 +2,11 @@
 
 locals {
   service = "audit"
+  alone   = true # two consumers would handle every event twice
 }
 
 job "ocis-audit" {
   group "audit" {
-    # Two consumers would handle every event twice.
-    update {
-      canary       = 0
-      auto_promote = false
-    }
-
-    shutdown_delay = "0s"
-
     task "audit" {
       env {
         AUDIT_EVENTS_ENDPOINT = "${var.mesh_address}:9233"

@@ -28,29 +28,15 @@ job "ocis-auth-basic" {
       env {
         AUTH_BASIC_GRPC_ADDR  = "$${NOMAD_ADDR_grpc}"
         AUTH_BASIC_DEBUG_ADDR = "$${NOMAD_ADDR_debug}"
-        LDAP_URI              = "ldaps://${var.mesh_address}:9235"
-        LDAP_CACERT           = "$${NOMAD_SECRETS_DIR}/ldap-ca.crt"
       }
 
       template {
         destination = "secrets/ocis.env"
-        env         = true
-        perms       = "0600"
         data        = <<EOT
 {{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}
 OCIS_JWT_SECRET={{ .jwt_secret }}
 AUTH_BASIC_LDAP_BIND_PASSWORD={{ .reva_password }}
 {{ end }}
-EOT
-      }
-
-      template {
-        destination = "secrets/ldap-ca.crt"
-        perms       = "0600"
-        uid         = var.uid
-        gid         = var.uid
-        data        = <<EOT
-{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}{{ .ldap_ca }}{{ end }}
 EOT
       }
     }

@@ -27,29 +27,15 @@ job "ocis-graph" {
         GRAPH_HTTP_ADDR       = "$${NOMAD_ADDR_http}"
         GRAPH_DEBUG_ADDR      = "$${NOMAD_ADDR_debug}"
         GRAPH_EVENTS_ENDPOINT = "${var.mesh_address}:9233"
-        LDAP_URI              = "ldaps://${var.mesh_address}:9235"
-        LDAP_CACERT           = "$${NOMAD_SECRETS_DIR}/ldap-ca.crt"
       }
 
       template {
         destination = "secrets/ocis.env"
-        env         = true
-        perms       = "0600"
         data        = <<EOT
 {{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}
 OCIS_JWT_SECRET={{ .jwt_secret }}
 GRAPH_LDAP_BIND_PASSWORD={{ .idm_password }}
 {{ end }}
-EOT
-      }
-
-      template {
-        destination = "secrets/ldap-ca.crt"
-        perms       = "0600"
-        uid         = var.uid
-        gid         = var.uid
-        data        = <<EOT
-{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}{{ .ldap_ca }}{{ end }}
 EOT
       }
     }

@@ -5,18 +5,11 @@
 locals {
   service  = "idm"
   stateful = true
+  alone    = true
 }
 
 job "ocis-idm" {
   group "idm" {
-    # Alone with its data: the old instance stops before the new one starts.
-    update {
-      canary       = 0
-      auto_promote = false
-    }
-
-    shutdown_delay = "0s"
-
     network {
       port "ldaps" {}
     }

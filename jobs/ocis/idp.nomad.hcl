@@ -4,18 +4,11 @@
 locals {
   service  = "idp"
   stateful = true
+  alone    = true
 }
 
 job "ocis-idp" {
   group "idp" {
-    # Alone with its data: the old instance stops before the new one starts.
-    update {
-      canary       = 0
-      auto_promote = false
-    }
-
-    shutdown_delay = "0s"
-
     network {
       port "http" {}
       port "debug" {}
@@ -40,29 +33,15 @@ job "ocis-idp" {
         IDP_SIGNING_PRIVATE_KEY_FILES = "${local.data}/private-key.pem"
         IDP_ENCRYPTION_SECRET_FILE    = "${local.data}/encryption.key"
         IDP_ASSET_PATH                = var.placeholder_assets ? "$${NOMAD_TASK_DIR}/assets" : ""
-        LDAP_URI                      = "ldaps://${var.mesh_address}:9235"
-        LDAP_CACERT                   = "$${NOMAD_SECRETS_DIR}/ldap-ca.crt"
       }
 
       template {
         destination = "secrets/ocis.env"
-        env         = true
-        perms       = "0600"
         data        = <<EOT
 {{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}
 OCIS_MACHINE_AUTH_API_KEY={{ .machine_auth_api_key }}
 IDP_LDAP_BIND_PASSWORD={{ .idp_password }}
 {{ end }}
-EOT
-      }
-
-      template {
-        destination = "secrets/ldap-ca.crt"
-        perms       = "0600"
-        uid         = var.uid
-        gid         = var.uid
-        data        = <<EOT
-{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}{{ .ldap_ca }}{{ end }}
 EOT
       }
 

@@ -2,18 +2,11 @@
 
 locals {
   service = "notifications"
+  alone   = true # two consumers would handle every event twice
 }
 
 job "ocis-notifications" {
   group "notifications" {
-    # Two consumers would handle every event twice.
-    update {
-      canary       = 0
-      auto_promote = false
-    }
-
-    shutdown_delay = "0s"
-
     task "notifications" {
       env {
         NOTIFICATIONS_EVENTS_ENDPOINT = "${var.mesh_address}:9233"

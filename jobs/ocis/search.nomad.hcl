@@ -3,18 +3,11 @@
 locals {
   service  = "search"
   stateful = true
+  alone    = true
 }
 
 job "ocis-search" {
   group "search" {
-    # Alone with its data: the old instance stops before the new one starts.
-    update {
-      canary       = 0
-      auto_promote = false
-    }
-
-    shutdown_delay = "0s"
-
     network {
       port "grpc" {}
       port "debug" {}
