@@ -50,7 +50,7 @@ func (v Drift) Run(ctx context.Context) (DriftResult, error) {
 	secrets := record.OpenSecrets(home.Nomad, r.Stack(), r.Environment(), nil)
 	d := &release.Deployer{Releases: release.InNomad(r), Dial: release.DialNomad(v.Home.dial), Holder: v.Home.Holder, Drover: v.Home.Version, Secrets: release.SecretsInNomad(secrets)}
 	if d.Rollout.Redact, err = secrets.Redactor(ctx); nomad.IsForbidden(err) {
-		d.Rollout.Redact = hideAll
+		d.Rollout.Redact = HideAll
 	} else if err != nil {
 		return out, err
 	}
@@ -61,12 +61,4 @@ func (v Drift) Run(ctx context.Context) (DriftResult, error) {
 	out.Release, out.Services = head.Number, drift
 	out.Drifted = out.Differing() > 0
 	return out, nil
-}
-
-// hideAll is the redactor for secrets that cannot be read: any text could be one.
-func hideAll(s string) string {
-	if s == "" {
-		return ""
-	}
-	return "(hidden)"
 }

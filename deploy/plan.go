@@ -20,6 +20,8 @@ type Plan struct {
 	Home   Home
 	Source Source
 	Forget []string // see Deploy.Forget
+
+	message string // of the release that Adopt makes
 }
 
 // PlanResult is what a deploy would change, and what it was found from.
@@ -70,7 +72,7 @@ func (v *Plan) Run(ctx context.Context) (*PlanResult, error) {
 		return nil, err
 	}
 	req := release.RequestFor(s, jobs, nil)
-	req.Partial, req.TakeOver, req.Adopt, req.Forget = p.Partial, true, true, v.Forget
+	req.Partial, req.TakeOver, req.Adopt, req.Forget, req.Message = p.Partial, true, true, v.Forget, v.message
 	if p.Plan, err = d.Plan(ctx, req); err != nil {
 		return nil, err
 	}
