@@ -26,8 +26,8 @@ const servedWithin = time.Minute
 
 // certificates is what Deploy does beside the rollout for a stack with certificates,
 // routes or DNS records: stand-ins → edge → DNS records → issued → served →
-// controller. None of it needs the stack's own jobs, so it comes first. What fails
-// there does not keep the stack from running: it is the end of the verb.
+// controller. None of it needs the stack's own jobs, so it comes first. A failure there
+// does not keep the stack from running; the verb returns it after the rollout.
 type certificates struct {
 	*stream
 	home    *Home
@@ -47,7 +47,7 @@ type certificates struct {
 	fresh  map[string]bool // certificates that could not be served before
 	issued []acme.Result   // that are to be served, as far as it has come
 	failed error           // why a certificate is not served, or a record not made
-	told   string          // digest of what the controller was told before the rollout
+	told   string          // digest of what the controller got before the rollout
 }
 
 // newCertificates reads what the stack needs, and finds mistakes, without a request.
@@ -188,7 +188,7 @@ func (c *certificates) startController(ctx context.Context) error {
 	case c.ships("drover"):
 		return c.deployShipped(ctx, "drover")
 	}
-	c.warn(fmt.Sprintf("no controller runs, so nobody renews %s: drover deploy drover", c.what()))
+	c.warn(fmt.Sprintf("no controller runs to renew %s: drover deploy drover", c.what()))
 	return nil
 }
 
@@ -313,7 +313,7 @@ func (c *certificates) event(e acme.Event) {
 }
 
 // recordsBefore makes the DNS records that are needed before the rollout. The
-// controller goes on with them, also with what could not be made.
+// controller keeps them, and retries those that could not be made.
 func (c *certificates) recordsBefore(ctx context.Context) error {
 	if c.dns == nil {
 		return nil
@@ -403,7 +403,7 @@ func (c *certificates) after(ctx context.Context, made *record.Release, unreacha
 	releases := record.OpenReleases(c.clients.Nomad, c.stack.Name, c.stack.Environment)
 	return errors.Join(err, rollout.Persist(ctx, unreachable, func(ctx context.Context) error {
 		if made != nil {
-			// Nobody holds the lock any more: a release that has begun since tells it.
+			// The lock is free: a release that has begun since tells the controller itself.
 			last, err := releases.Last(ctx)
 			if err != nil || last == nil || last.Number != made.Number {
 				return err

@@ -25,7 +25,7 @@ type Deploy struct {
 	NoCertificates bool     // look after neither certificates nor DNS records nor the edge
 	NoCheck        bool     // ask the CA without looking first whether the names can be proven
 
-	Person Person // nil where nobody can be asked
+	Person Person // nil without a terminal or another way to ask
 	Events func(Event)
 }
 
@@ -112,7 +112,7 @@ func (v *Deploy) run(ctx context.Context, s *stream, end *End) error {
 
 // resolve reads and renders the stack, or takes it from the saved plan.
 func (d *stackDeploy) resolve(ctx context.Context) (err error) {
-	source := &d.verb.Source
+	source := d.verb.Home.source(d.verb.Source)
 	if d.saved == nil {
 		d.stack, d.jobs, err = source.Render(ctx)
 		return err

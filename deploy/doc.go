@@ -3,7 +3,7 @@
 // that embed drover call it, and nothing below it orchestrates a whole verb.
 //
 // A verb prints nothing, asks nothing of the process (the environment is
-// [Home.Environ]) and keeps nothing between two runs. What it does it reports as a
+// [Home.Environ]) and keeps nothing between two runs. It reports its steps as a
 // stream of [Event]; the last one, and only that, has the kind [KindEnd]. Questions
 // to a person go through [Person].
 //

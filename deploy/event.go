@@ -14,8 +14,8 @@ import (
 )
 
 // EventVersion is the version of the JSON of events, in the field version of the
-// end. It changes when a field or kind is removed or gets another meaning. What is
-// added does not change it: a reader ignores kinds and fields that it does not know.
+// end. It changes when a field or kind is removed or gets another meaning. A new
+// one does not change it: a reader ignores kinds and fields that it does not know.
 const EventVersion = 1
 
 // Kind is the kind of an event, the field event of its JSON. Those of packages
@@ -94,8 +94,8 @@ type End struct {
 	Schedule string         // that fired
 	Run      *record.Run    // of Schedule
 
-	// ExitCode and ErrorText are for whoever ends a process with the event: the
-	// JSON has them where they are set. ErrorText is that of Err by default.
+	// ExitCode and ErrorText are for a process that ends with the verb: the JSON has
+	// them where they are set. ErrorText is that of Err by default.
 	ExitCode  *int
 	ErrorText string
 }
@@ -103,7 +103,7 @@ type End struct {
 // Outcomes of a verb beside those of a rollout.
 const (
 	CertificateFailed rollout.Outcome = "certificate-failed" // deployed, but a certificate is not served or a DNS record not made
-	Approved          rollout.Outcome = "approved"           // a wave; whoever waits for that goes on
+	Approved          rollout.Outcome = "approved"           // a wave; the process that waits for that continues
 )
 
 // endJSON is End as JSON. The order of its fields is that of the alphabet, which

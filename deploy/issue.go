@@ -159,7 +159,7 @@ func (i *Issuing) With(ctx context.Context, f func(context.Context, *acme.Manage
 	defer m.Close()
 	err := f(ctx, m)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
-		err = fmt.Errorf("not done within --timeout %s; the order stays at the CA, and the next attempt goes on with it", i.Timeout)
+		err = fmt.Errorf("not done within --timeout %s; the CA keeps the order, and the next attempt continues it", i.Timeout)
 	}
 	return CertError(err)
 }
@@ -176,7 +176,7 @@ func CertError(err error) error {
 	case errors.As(err, &issuer), is[*acme.ReachError](err):
 		return errors.New(err.Error()) // a CA out of reach is not the cluster
 	case errors.Is(err, acme.ErrLocked):
-		return errors.New("somebody else is working on it; look at `drover cert status` in a minute")
+		return errors.New("another process works on it; look at `drover cert status` in a minute")
 	}
 	return err
 }

@@ -40,10 +40,11 @@ type PlanResult struct {
 	SecretsHidden bool
 }
 
-// Run plans. What would keep a deploy from beginning, such as a release that is
-// open, is in the result and no error.
+// Run plans. A reason for which a deploy would not begin, such as a release that is
+// open, is in the result and is no error.
 func (v *Plan) Run(ctx context.Context) (*PlanResult, error) {
-	s, jobs, err := v.Source.Render(ctx)
+	source := v.Home.source(v.Source)
+	s, jobs, err := source.Render(ctx)
 	if err != nil {
 		return nil, err
 	}

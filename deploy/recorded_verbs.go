@@ -15,7 +15,7 @@ type Recorded struct {
 	Stack       string // its name, or where its source is; see StackName
 	Environment string // see EnvironmentName
 	Limits      Limits
-	Person      Person // nil where nobody can be asked
+	Person      Person // nil without a terminal or another way to ask
 	Events      func(Event)
 }
 

@@ -172,10 +172,10 @@ func (m *maker) make(ctx context.Context, req release.Request, may permission) (
 	return m.d.Deploy(ctx, p, agree)
 }
 
-// settle ends a verb with a release. When it is not left open, the controller is
-// told the hosts of what runs now: a verb that works from the record has neither the
-// stack's files nor its credential, and a deploy that was reverted has told it those
-// of what did not stay. A deploy that was refused meanwhile may also have told it
+// settle ends a verb with a release. When it is not left open, the controller gets
+// the hosts of what runs now: a verb that works from the record has neither the
+// stack's files nor its credential, and a deploy that was reverted has given it those
+// of what did not stay. A deploy that was refused meanwhile may also have given it
 // those of another release.
 func (m *maker) settle(ctx context.Context, res Result, end *End) error {
 	err := end.outcome(res)

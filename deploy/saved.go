@@ -41,7 +41,7 @@ func ReadSavedPlan(path string) (*release.Saved, error) {
 }
 
 // checkSecrets returns a *release.Moved when a deploy would renew, change or take
-// away secrets that a saved plan did not show. What it adds disturbs no task.
+// away secrets that a saved plan did not show. An added one disturbs no task.
 func checkSecrets(saved json.RawMessage, now *record.SecretChanges) error {
 	if saved == nil || now == nil {
 		return nil

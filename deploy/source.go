@@ -23,10 +23,18 @@ type Source struct {
 	Environment string   // NAME of environments/NAME.hcl, or the path of a file
 	Vars        []string // NAME=VALUE
 	ValueFiles  []string // HCL, JSON or YAML; a later one overrides an earlier one
-	Environ     []string // see Home.Environ
+	Environ     []string // that of Home by default
 
 	Services []string // only these, all when empty
 	Targets  []string // only these, all when empty
+}
+
+// source returns s with the environment of the process.
+func (h *Home) source(s Source) Source {
+	if s.Environ == nil {
+		s.Environ = h.Environ
+	}
+	return s
 }
 
 // Partial reports whether not all of the stack is asked for.

@@ -26,7 +26,7 @@ type stackDeploy struct {
 	jobs    []render.Job
 	saved   *release.Saved // nil when the files were rendered now
 	partial bool
-	dns     string // digest of what the controller was told of DNS
+	dns     string // digest of the DNS records that the controller got
 
 	clients map[string]rollout.Clients // of targets
 	missing map[string][]rollout.MissingVolume
