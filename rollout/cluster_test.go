@@ -75,6 +75,7 @@ func TestOnCluster(t *testing.T) {
 		{"Recorded", testRecorded},
 		{"Gate", testGate},
 		{"Requests", testRequests},
+		{"RequestsOfMany", testRequestsOfMany},
 		{"Hooks", testHooks},
 		{"PlanIsWhatHappens", testPlanIsWhatHappens},
 		{"NeedsReplace", testNeedsReplace},

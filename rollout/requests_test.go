@@ -2,6 +2,8 @@ package rollout
 
 import (
 	"fmt"
+	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,4 +54,43 @@ func testRequests(t *testing.T, c Clients) {
 	if seen := n.seen(); len(seen) > first+3*int(r.Elapsed/(2*time.Second)) {
 		t.Errorf("%d requests in %s: %v", len(seen), r.Elapsed, seen)
 	}
+}
+
+// Many jobs that are followed at the same time are read together: a plan and a
+// registration are all that each of them costs, beside a few looks at one alone and
+// the lists, which come no faster than the followers may look.
+func testRequestsOfMany(t *testing.T, c Clients) {
+	const many = 20
+	p := prefix(t)
+	counted, n := counting(t, c)
+	var jobs []render.Job
+	for i := range many {
+		id := fmt.Sprint(p, i)
+		cleanUp(t, c, id)
+		jobs = append(jobs, service(mockJob(id, runs())))
+	}
+	begun := time.Now()
+	res, _ := deploy(t, counted, Options{Parallel: many}, jobs...)
+	elapsed := time.Since(begun)
+	if res.Outcome() != Deployed {
+		t.Fatal(dump(res))
+	}
+	var writes, lists, alone int
+	for _, line := range n.seen() {
+		method, path, _ := strings.Cut(line, " ")
+		switch {
+		case method != http.MethodGet:
+			writes++
+		case path == "/v1/deployments", path == "/v1/allocations", path == "/v1/evaluations":
+			lists++
+		default:
+			alone++
+		}
+	}
+	rounds := int(elapsed/lookGap(crowd)) + 2
+	if writes != 2*many || lists > 3*rounds || alone > 3*many {
+		t.Errorf("%d services in %s: got %d plans and registrations, want %d; %d lists, want at most %d; %d requests about one job, want at most %d",
+			many, elapsed, writes, 2*many, lists, 3*rounds, alone, 3*many)
+	}
+	t.Logf("%d services in %s: %d writes, %d lists, %d about one job", many, elapsed, writes, lists, alone)
 }
