@@ -1,0 +1,109 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/deploy"
+)
+
+func newCertAccount(streams *IO) *cobra.Command {
+	cmd := &cobra.Command{
+		Use: "account", Short: "The ACME account of a store",
+		Example: "  drover cert account show",
+	}
+	cmd.AddCommand(newCertAccountShow(streams), newCertAccountRollover(streams))
+	return cmd
+}
+
+func newCertAccountShow(streams *IO) *cobra.Command {
+	var (
+		store  certStore
+		format string
+	)
+	cmd := &cobra.Command{
+		Use: "show", Short: "Show the account and the CAs that know it", Args: exactArgs(0, "no arguments"),
+		Example: "  drover cert account show",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := oneOf("-o", format, "text", "json"); err != nil {
+				return err
+			}
+			b, err := store.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			a, err := acme.NewStore(b).Account(cmd.Context())
+			if errors.Is(err, acme.ErrNotFound) {
+				return errors.New("there is no account yet; the first `drover cert issue` makes one")
+			}
+			if err != nil {
+				return deploy.CertError(err)
+			}
+			return printAccount(streams, format, a)
+		},
+	}
+	store.register(cmd)
+	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
+	return cmd
+}
+
+func printAccount(streams *IO, format string, a *acme.Account) error {
+	if format == "json" {
+		return json.NewEncoder(streams.Out).Encode(a)
+	}
+	fmt.Fprintf(streams.Out, "thumbprint  %s\n\n", a.Thumbprint)
+	w := tabwriter.NewWriter(streams.Out, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(w, "ISSUER\tDIRECTORY\tACCOUNT\tSINCE")
+	var dirs []string
+	for dir := range a.CAs {
+		dirs = append(dirs, dir)
+	}
+	slices.Sort(dirs)
+	for _, dir := range dirs {
+		r := a.CAs[dir]
+		since := "-"
+		if !r.Registered.IsZero() {
+			since = r.Registered.Format(time.DateOnly)
+		}
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", r.Issuer, dir, dash(r.Location), since)
+	}
+	return w.Flush()
+}
+
+func newCertAccountRollover(streams *IO) *cobra.Command {
+	var flags certIssuing
+	cmd := &cobra.Command{
+		Use: "rollover", Short: "Give the account a new key at every CA that knows it",
+		Long: `Give the account a new key at every CA that knows it.
+
+It can be repeated when it was interrupted. Edges answer HTTP-01 with the new
+thumbprint as soon as they have read it; certificates are not touched.`,
+		Example: "  drover cert account rollover",
+		Args:    exactArgs(0, "no arguments"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			b, err := flags.open(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return flags.with(cmd.Context(), streams, b, nil, nil, func(ctx context.Context, m *acme.Manager) error {
+				a, err := m.Rollover(ctx)
+				if err == nil && flags.format == "text" {
+					err = printAccount(streams, "text", a)
+				}
+				return err
+			})
+		},
+	}
+	flags.certStore.register(cmd)
+	cmd.Flags().DurationVar(&flags.timeout, "timeout", 2*time.Minute, "how long it may take")
+	cmd.Flags().StringVarP(&flags.format, "output", "o", "text", "text, or json: one event per line")
+	return cmd
+}

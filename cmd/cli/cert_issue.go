@@ -1,0 +1,219 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/deploy"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// certIssuing are the flags of commands that ask a CA.
+type certIssuing struct {
+	certStore
+	staging   bool
+	directory string
+	caFile    string
+	email     string
+	listen    string
+	noCheck   bool
+	resolvers []string
+	challenge int // port of HTTP-01; 80 when 0
+	format    string
+	timeout   time.Duration
+}
+
+func (f *certIssuing) register(cmd *cobra.Command) {
+	f.certStore.register(cmd)
+	fl := cmd.Flags()
+	fl.StringVar(&f.directory, "directory", "", "URL of the ACME directory of the CA to ask, instead of the certificate's issuers (default $"+deploy.DirectoryEnv+")")
+	fl.StringVar(&f.caFile, "ca", "", "file with the CA certificate of --directory's own HTTPS (default $"+deploy.CAEnv+")")
+	fl.StringVar(&f.email, "email", "", "contact for --directory")
+	fl.StringVar(&f.listen, "http", "", "answer HTTP-01 here, on HOST:PORT, instead of at the edge")
+	fl.BoolVar(&f.noCheck, "no-check", false, "ask the CA without looking first whether the names can be proven")
+	fl.IntVar(&f.challenge, "challenge-port", 0, "port at which the CA asks for HTTP-01 (default $"+deploy.ChallengeEnv+", or 80)")
+	fl.StringArrayVar(&f.resolvers, "resolver", nil, "DNS server that must show a record of DNS-01, instead of those of the dns block (repeatable)")
+	fl.DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long it may take altogether")
+	fl.StringVarP(&f.format, "output", "o", "text", "text, or json: one event per line")
+}
+
+// issuer is what --directory or --staging stand for, nil without them.
+func (f *certIssuing) issuer() (*acme.Issuer, error) {
+	var err error
+	if f.challenge, err = deploy.ChallengePort(f.challenge, os.Getenv); err != nil {
+		return nil, err
+	}
+	return deploy.CA{Directory: f.directory, File: f.caFile, Email: f.email, Staging: f.staging}.Issuer(os.Getenv)
+}
+
+// with makes a manager, and answers HTTP-01 while run runs when that is asked for.
+func (f *certIssuing) with(ctx context.Context, streams *IO, b acme.Backend, s *stack.Stack, issuers []acme.Issuer, run func(context.Context, *acme.Manager) error) error {
+	if err := oneOf("-o", f.format, "text", "json"); err != nil {
+		return err
+	}
+	port, err := deploy.ChallengePort(f.challenge, os.Getenv)
+	if err != nil {
+		return err
+	}
+	i := &deploy.Issuing{
+		Home: &deploy.Home{Environ: os.Environ()}, Store: b, Stack: s, Issuers: issuers, NoCheck: f.noCheck, Resolvers: f.resolvers,
+		Port: port, Listen: f.listen, Timeout: f.timeout,
+		Events: func(e acme.Event) { f.event(streams, e) },
+		Warn:   func(text string) { fmt.Fprintln(streams.Err, text) },
+	}
+	return i.With(ctx, run)
+}
+
+func (f *certIssuing) event(streams *IO, e acme.Event) {
+	if f.format == "json" {
+		_ = json.NewEncoder(streams.Out).Encode(e)
+		return
+	}
+	parts := []string{e.Kind}
+	for _, p := range []string{e.Certificate, e.Issuer, e.Text} {
+		if p != "" {
+			parts = append(parts, p)
+		}
+	}
+	fmt.Fprintln(streams.Err, strings.Join(parts, "  "))
+}
+
+// sayResult is the line of one certificate on stdout.
+func (f *certIssuing) sayResult(streams *IO, r acme.Result, what string) {
+	if f.format == "json" || r.Object == nil {
+		return
+	}
+	o := r.Object
+	if !r.Issued {
+		what = "unchanged"
+	}
+	fmt.Fprintf(streams.Out, "%s  %s  %s  expires %s  serial %s\n", o.Spec.Name, what, strings.Join(o.Spec.Names, ","), o.Status.NotAfter.Format(time.RFC3339), o.Status.Serial)
+}
+
+func newCertIssue(streams *IO) *cobra.Command {
+	var (
+		flags                                   certIssuing
+		sf                                      stackFlags
+		names                                   []string
+		name, challenge, profile, keyType, only string
+		dryRun                                  bool
+	)
+	cmd := &cobra.Command{
+		Use:   "issue STACK | --names A,B",
+		Short: "Get the certificates of a stack, or one for these names",
+		Long: `Get the certificates of a stack, or one for these names.
+
+Certificates that are there and not due are left alone. With --dry-run all is
+done as it would be, at Let's Encrypt's staging environment or at --directory,
+and the certificate is thrown away.`,
+		Example: `  drover cert issue ocis -e prod --staging
+  drover cert issue --names cloud.example.org --challenge http-01`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if (len(args) == 1) == (len(names) > 0) || len(args) > 1 {
+				return usagef("%s: give STACK, or --names", cmd.CommandPath())
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			if dryRun && flags.directory == "" && os.Getenv(deploy.DirectoryEnv) == "" {
+				flags.staging = true
+			}
+			given, err := flags.issuer()
+			if err != nil {
+				return err
+			}
+			var (
+				s       *stack.Stack
+				specs   []acme.Spec
+				issuers []acme.Issuer
+			)
+			if len(args) == 1 {
+				if s, err = sf.stack(ctx, args[0]); err != nil {
+					return err
+				}
+				if specs, issuers, err = acme.FromStack(s); err != nil {
+					return deploy.CertError(err)
+				}
+				if only != "" {
+					specs = slices.DeleteFunc(specs, func(x acme.Spec) bool { return x.Name != only })
+				}
+				if len(specs) == 0 {
+					return usagef("stack %s has no certificate to issue", s.Name)
+				}
+			} else {
+				if name == "" {
+					name = strings.Replace(names[0], "*", "wildcard", 1)
+				}
+				specs = []acme.Spec{{Name: name, Names: names, Challenge: challenge, Profile: profile, KeyType: keyType}}
+			}
+			if given != nil {
+				issuers = append([]acme.Issuer{*given}, issuers...)
+				for i := range specs {
+					specs[i].Issuers = []string{given.Name}
+				}
+			}
+			for _, spec := range specs { // all mistakes before anybody is asked
+				n, err := spec.Normalize()
+				if err != nil {
+					return deploy.CertError(err)
+				}
+				if n.Challenge != acme.HTTP01 && (s == nil || s.DNS == nil || s.DNS.Provider == "") {
+					return usagef("certificate %s: %s needs a DNS provider: issue it from a stack with a dns block", n.Name, n.Challenge)
+				}
+			}
+			b, err := flags.open(ctx)
+			if err != nil {
+				return err
+			}
+			if dryRun {
+				b = acme.DryRun(b)
+			}
+			return flags.with(ctx, streams, b, s, issuers, func(ctx context.Context, m *acme.Manager) error {
+				var errs []error
+				for _, spec := range specs {
+					if _, err := m.Apply(ctx, spec); err != nil {
+						return err
+					}
+				}
+				for _, spec := range specs {
+					r, err := deploy.Reconcile(ctx, m, spec.Name)
+					if err == nil {
+						what := "issued"
+						if dryRun {
+							what = "could be issued"
+						}
+						flags.sayResult(streams, r, what)
+						if st := &r.Object.Status; !r.Issued && st.Phase != acme.Issued && st.Phase != acme.Ready {
+							err = fmt.Errorf("certificate %s: not before %s, after %d failed attempts: %s (`drover cert renew %s --force` does not wait)",
+								spec.Name, st.NextAttempt.Format(time.RFC3339), st.Attempts, st.LastError, spec.Name)
+						}
+					}
+					errs = append(errs, err)
+				}
+				return errors.Join(errs...)
+			})
+		},
+	}
+	flags.register(cmd)
+	sf.registerWhole(cmd)
+	fl := cmd.Flags()
+	fl.StringSliceVar(&names, "names", nil, "domains and IP addresses, separated by commas")
+	fl.StringVar(&name, "name", "", "name of the certificate in the store (default the first of --names)")
+	fl.StringVar(&only, "only", "", "only this certificate of the stack")
+	fl.StringVar(&challenge, "challenge", "", "http-01, dns-01 or dns-persist-01, for --names")
+	fl.StringVar(&profile, "profile", "", "profile of the CA, for --names")
+	fl.StringVar(&keyType, "key-type", "", "p256, p384, rsa2048 or rsa4096, for --names")
+	fl.BoolVar(&flags.staging, "staging", false, "ask Let's Encrypt's staging environment, whose certificates nobody trusts")
+	fl.BoolVar(&dryRun, "dry-run", false, "do everything but keep the certificate")
+	return cmd
+}

@@ -1,0 +1,91 @@
+package cli
+
+import (
+	"context"
+	"errors"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/deploy"
+	"github.com/drover-nomad/drover/stack"
+)
+
+func newCertRenew(streams *IO) *cobra.Command {
+	var (
+		flags certIssuing
+		sf    stackFlags
+		from  string
+		force bool
+	)
+	cmd := &cobra.Command{
+		Use:   "renew [NAME…]",
+		Short: "Renew certificates that are due, or with --force those named",
+		Long: `Renew certificates that are due, all when none is named. With --force they are
+renewed whatever their age, and former failures are forgotten; a CA that asked
+to be left alone still is, and so is one that got three new orders for the
+same names within a day.`,
+		Example: `  drover cert renew
+  drover cert renew public --force`,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			ctx := cmd.Context()
+			if force && len(args) == 0 {
+				return usagef("--force needs the NAME of a certificate")
+			}
+			var s *stack.Stack
+			var issuers []acme.Issuer
+			var err error
+			if from != "" {
+				if s, err = sf.stack(ctx, from); err != nil {
+					return err
+				}
+				if _, issuers, err = acme.FromStack(s); err != nil {
+					return deploy.CertError(err)
+				}
+			}
+			b, err := flags.open(ctx)
+			if err != nil {
+				return err
+			}
+			if len(args) == 0 {
+				list, err := acme.NewStore(b).List(ctx)
+				if err != nil {
+					return deploy.CertError(err)
+				}
+				for _, o := range list {
+					args = append(args, o.Spec.Name)
+				}
+			}
+			return flags.with(ctx, streams, b, s, issuers, func(ctx context.Context, m *acme.Manager) error {
+				var errs []error
+				for _, name := range args {
+					if force {
+						if _, err := m.Force(ctx, name); err != nil {
+							if errors.Is(err, acme.ErrNotFound) {
+								err = usagef("there is no certificate %q", name)
+							}
+							return err
+						}
+					}
+					r, err := deploy.Reconcile(ctx, m, name)
+					if errors.Is(err, acme.ErrNotFound) {
+						return usagef("there is no certificate %q", name)
+					}
+					if err == nil {
+						flags.sayResult(streams, r, "renewed")
+					}
+					errs = append(errs, err)
+				}
+				return errors.Join(errs...)
+			})
+		},
+	}
+	flags.register(cmd)
+	for _, hidden := range []string{"directory", "ca", "email"} { // the certificate knows its issuers
+		_ = cmd.Flags().MarkHidden(hidden)
+	}
+	sf.registerWhole(cmd)
+	cmd.Flags().BoolVar(&force, "force", false, "renew at once")
+	cmd.Flags().StringVar(&from, "stack", "", "stack whose dns block is used for DNS-01, instead of those that are deployed")
+	return cmd
+}

@@ -1,0 +1,146 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/edge"
+)
+
+// certView is a certificate as -o json shows it.
+type certView struct {
+	acme.Spec
+	Status    acme.Status `json:"status"`
+	Attention string      `json:"attention,omitempty"`
+	OK        bool        `json:"ok"`
+	Chain     string      `json:"chain,omitempty"`
+	Edge      []string    `json:"edge,omitempty"` // why an edge does not take or serve it
+}
+
+// atEdge is why instances of the edge do not serve a certificate, and whether
+// one refused its configuration.
+// Without a Consul that answers nobody knows, and that is no error here: the
+// certificate is in a store that needs none.
+func atEdge(ctx context.Context, s *acme.Store, o *acme.Object) (notes []string, refused bool) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	clients, err := connect(ctx, true)
+	if err != nil {
+		return nil, false
+	}
+	r, err := edge.Look(ctx, clients.Nomad, clients.Consul, edge.Options{Store: s, Timeout: 3 * time.Second})
+	if err != nil {
+		return nil, false
+	}
+	for _, i := range r.Instances {
+		if i.Refused != "" {
+			refused = true
+			notes = append(notes, fmt.Sprintf("%s refused its last configuration and serves the one before: %s", i.Node, i.Refused))
+		}
+		for _, c := range i.Certificates {
+			if c.Name == o.Spec.Name && !c.Match {
+				notes = append(notes, fmt.Sprintf("%s: %s; drover edge status shows all of it", i.Node, c.Problem))
+			}
+		}
+	}
+	return notes, refused
+}
+
+func viewOf(o *acme.Object, now time.Time) certView {
+	rank, why := acme.Attention(o, now)
+	return certView{Spec: o.Spec, Status: o.Status, Attention: why, OK: rank >= 7, Chain: o.Chain}
+}
+
+func newCertStatus(streams *IO) *cobra.Command {
+	var (
+		store  certStore
+		format string
+	)
+	cmd := &cobra.Command{
+		Use: "status NAME", Short: "Show how one certificate is, and why",
+		Long: `Show how one certificate is, and why.
+
+Where Consul has an edge it is asked whether it takes the certificate: what it
+refused is shown as in drover edge status.
+
+The exit code is 0 when nobody needs to look at it, otherwise 1.`,
+		Example: "  drover cert status public",
+		Args:    exactArgs(1, "NAME"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := oneOf("-o", format, "text", "json"); err != nil {
+				return err
+			}
+			s, o, err := store.get(cmd.Context(), args[0])
+			if err != nil {
+				return err
+			}
+			v := viewOf(o, time.Now())
+			var refused bool
+			v.Edge, refused = atEdge(cmd.Context(), s, o)
+			v.OK = v.OK && !refused
+			if format == "json" {
+				err = json.NewEncoder(streams.Out).Encode(v)
+			} else {
+				err = printCert(streams, o, v.Edge)
+			}
+			if err == nil && !v.OK {
+				err = errSilent{exitError}
+			}
+			return err
+		},
+	}
+	store.register(cmd)
+	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
+	return cmd
+}
+
+func printCert(streams *IO, o *acme.Object, edge []string) error {
+	w := tabwriter.NewWriter(streams.Out, 0, 0, 2, ' ', 0)
+	st, now := &o.Status, time.Now()
+	line := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(w, "%s\t%s\n", name, value)
+		}
+	}
+	at := func(name string, t time.Time) {
+		if !t.IsZero() {
+			line(name, t.UTC().Format(time.RFC3339)+" ("+until(t, now)+")")
+		}
+	}
+	line("certificate", o.Spec.Name)
+	line("phase", string(st.Phase))
+	line("reason", st.Reason)
+	line("names", strings.Join(o.Spec.Names, ", "))
+	line("issuers", strings.Join(o.Spec.Issuers, ", "))
+	line("challenge", o.Spec.Challenge)
+	line("profile", o.Spec.Profile)
+	line("issued by", st.Issuer)
+	line("serial", st.Serial)
+	at("expires", st.NotAfter)
+	at("renewed", st.RenewAt)
+	line("because", st.RenewedBy)
+	line("served", st.ServedAs)
+	for _, why := range edge {
+		line("edge", strings.ReplaceAll(why, "\n", "; "))
+	}
+	if st.Attempts > 0 {
+		line("failed", fmt.Sprintf("%d times in a row", st.Attempts))
+	}
+	line("last error", strings.ReplaceAll(st.LastError, "\n", "; "))
+	at("last attempt", st.LastAttempt)
+	at("next attempt", st.NextAttempt)
+	if st.Pending != nil {
+		line("order", st.Pending.Order)
+	}
+	for _, l := range st.Leftovers {
+		line("to be removed", "TXT "+l.Name)
+	}
+	return w.Flush()
+}
