@@ -18,8 +18,12 @@ const Layout = 1
 // or logging shows the names only.
 type Items map[string]string
 
-func (i Items) String() string       { return fmt.Sprintf("%d items (redacted)", len(i)) }
-func (i Items) GoString() string     { return i.String() }
+func (i Items) String() string { return fmt.Sprintf("%d items (redacted)", len(i)) }
+
+// GoString returns String, for %#v.
+func (i Items) GoString() string { return i.String() }
+
+// LogValue returns String, for slog.
 func (i Items) LogValue() slog.Value { return slog.StringValue(i.String()) }
 
 // MarshalJSON shows no item either; a Backend encodes the map that it is.

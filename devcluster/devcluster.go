@@ -253,6 +253,7 @@ type Event struct {
 // State is the state of a cluster or of one agent.
 type State string
 
+// States.
 const (
 	StateAbsent   State = "absent"   // there is no such cluster
 	StateStopped  State = "stopped"  // not running; a cluster keeps its data

@@ -214,6 +214,7 @@ func normalizeRecord(r Record, zones []string) (Record, error) {
 // Policy says which changes may be made.
 type Policy string
 
+// Policies.
 const (
 	UpsertOnly Policy = "upsert-only" // create and update; the default
 	Sync       Policy = "sync"        // and delete what is no longer desired
@@ -237,6 +238,7 @@ func ParsePolicy(s string) (Policy, error) {
 // Action is what is done, or not done, to one record set.
 type Action string
 
+// Actions.
 const (
 	Create    Action = "create"
 	Update    Action = "update"
@@ -270,11 +272,12 @@ type Change struct {
 
 // writes reports whether the change is made in a zone.
 func (c Change) writes() bool {
-	switch c.Action {
+	switch c.Action { //exhaustive:enforce
 	case Create, Delete:
 		return true
 	case Update:
 		return c.Old == nil || c.New == nil || !c.Old.Equal(*c.New)
+	case Unchanged, Foreign, Keep, Forget:
 	}
 	return false
 }

@@ -39,9 +39,10 @@ type Batcher interface {
 	ApplyBatch(ctx context.Context, zone string, edits []Edit) error
 }
 
-// Kind of an [Error]: what it is good for to try again with.
+// Kind of an [Error]: what the error is about, and so whether a retry can help.
 type Kind string
 
+// Kinds of errors.
 const (
 	KindRefused     Kind = "refused"     // this content, by a provider that is fine otherwise
 	KindDenied      Kind = "denied"      // the credentials

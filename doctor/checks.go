@@ -118,14 +118,22 @@ func servers(f *Facts, _ Needs) []Finding {
 	switch {
 	case alive == 0:
 	case alive == 1:
-		found = append(found, Finding{Severity: Warning, Reason: "there is one server: when its disk goes, so do the state, the secrets and the certificates", Mend: "run three; until then: nomad operator snapshot save FILE, every day, to another machine"})
+		found = append(found, Finding{
+			Severity: Warning,
+			Reason:   "there is one server: when its disk goes, so do the state, the secrets and the certificates",
+			Mend:     "run three; until then: nomad operator snapshot save FILE, every day, to another machine",
+		})
 	case alive%2 == 0:
 		found = append(found, Finding{Severity: Warning, Reason: fmt.Sprintf("%d servers outlive the loss of no more than %d would", alive, alive-1), Mend: "add or remove one"})
 	}
 	if f.Health != nil && !f.Health.Healthy {
 		for _, s := range f.Health.Servers {
 			if !s.Healthy {
-				found = append(found, Finding{Severity: Error, Subject: s.Name, Reason: fmt.Sprintf("autopilot calls the server unhealthy (serf %s, last contact %s)", s.SerfStatus, s.LastContact), Mend: "nomad operator autopilot health"})
+				found = append(found, Finding{
+					Severity: Error, Subject: s.Name,
+					Reason: fmt.Sprintf("autopilot calls the server unhealthy (serf %s, last contact %s)", s.SerfStatus, s.LastContact),
+					Mend:   "nomad operator autopilot health",
+				})
 			}
 		}
 	}
@@ -140,7 +148,11 @@ func acl(f *Facts, _ Needs) []Finding {
 		}
 	}
 	if !f.ACLs && f.Missing["acl"] == nil {
-		found = append(found, Finding{Severity: Warning, Reason: "Nomad ACLs are disabled: anyone who can reach the API can read every secret and run code as root", Mend: "acl { enabled = true } on every agent, then nomad acl bootstrap"})
+		found = append(found, Finding{
+			Severity: Warning,
+			Reason:   "Nomad ACLs are disabled: anyone who can reach the API can read every secret and run code as root",
+			Mend:     "acl { enabled = true } on every agent, then nomad acl bootstrap",
+		})
 	}
 	return good(found, "the token may do what a deployment needs")
 }
@@ -206,7 +218,11 @@ func drivers(f *Facts, n Needs) []Finding {
 			case d.Healthy:
 				healthy[name]++
 			case d.Detected && (len(n.Jobs) == 0 || users[name] != nil):
-				found = append(found, Finding{Severity: Warning, Subject: node.Name, Reason: fmt.Sprintf("driver %s is there but not healthy: %s", name, d.HealthDescription), Mend: "nomad node status -verbose " + node.ID})
+				found = append(found, Finding{
+					Severity: Warning, Subject: node.Name,
+					Reason: fmt.Sprintf("driver %s is there but not healthy: %s", name, d.HealthDescription),
+					Mend:   "nomad node status -verbose " + node.ID,
+				})
 			}
 		}
 	}
@@ -263,15 +279,31 @@ func volumes(f *Facts, n Needs) []Finding {
 				found = append(found, Finding{Severity: Error, Subject: subject, Reason: fmt.Sprintf("its directory %s cannot be used: %s", v.Path, v.Err), Mend: mend})
 				continue
 			case v.XAttr == "no":
-				found = append(found, Finding{Severity: Warning, Subject: subject, Reason: "the file system keeps no user.* extended attributes, in which oCIS keeps what it knows of files", Mend: "put the volume on ext4, xfs or zfs with xattr=sa"})
+				found = append(found, Finding{
+					Severity: Warning, Subject: subject,
+					Reason: "the file system keeps no user.* extended attributes, in which oCIS keeps what it knows of files",
+					Mend:   "put the volume on ext4, xfs or zfs with xattr=sa",
+				})
 			case v.XAttr == "unknown":
-				found = append(found, Finding{Severity: Unknown, Subject: subject, Reason: "whether the file system keeps extended attributes could not be tried: there is neither setfattr nor python3", Mend: "apt-get install attr there, or --probe-image with setfattr for the driver docker"})
+				found = append(found, Finding{
+					Severity: Unknown, Subject: subject,
+					Reason: "whether the file system keeps extended attributes could not be tried: there is neither setfattr nor python3",
+					Mend:   "apt-get install attr there, or --probe-image with setfattr for the driver docker",
+				})
 			case v.XAttr == "untried":
-				found = append(found, Finding{Severity: Unknown, Subject: subject, Reason: "whether the file system keeps extended attributes could not be tried: the probe may not write there", Mend: "drover doctor " + n.Stack + " --probe --probe-driver raw_exec, or docker"})
+				found = append(found, Finding{
+					Severity: Unknown, Subject: subject,
+					Reason: "whether the file system keeps extended attributes could not be tried: the probe may not write there",
+					Mend:   "drover doctor " + n.Stack + " --probe --probe-driver raw_exec, or docker",
+				})
 			}
 			for _, user := range volumeUsers(n, sourceOf(f, name)) {
 				if uid, err := strconv.Atoi(user); err == nil && uid != v.UID && v.Mode&0o002 == 0 {
-					found = append(found, Finding{Severity: Error, Subject: subject, Reason: fmt.Sprintf("its directory %s belongs to user %d (mode %o), the task runs as %d", v.Path, v.UID, v.Mode, uid), Mend: fmt.Sprintf("chown %d %s there", uid, v.Path)})
+					found = append(found, Finding{
+						Severity: Error, Subject: subject,
+						Reason: fmt.Sprintf("its directory %s belongs to user %d (mode %o), the task runs as %d", v.Path, v.UID, v.Mode, uid),
+						Mend:   fmt.Sprintf("chown %d %s there", uid, v.Path),
+					})
 				}
 			}
 		}
@@ -334,12 +366,20 @@ func disks(f *Facts, _ Needs) []Finding {
 				severity = Error
 			case left < 10 && d.Available < 20<<30:
 			case d.InodesUsedPercent > 95:
-				found = append(found, Finding{Severity: Warning, Subject: n.Name, Reason: fmt.Sprintf("%.0f%% of the inodes of %s are used (%s)", d.InodesUsedPercent, d.Mountpoint, what), Mend: "nomad system gc, or a larger disk"})
+				found = append(found, Finding{
+					Severity: Warning, Subject: n.Name,
+					Reason: fmt.Sprintf("%.0f%% of the inodes of %s are used (%s)", d.InodesUsedPercent, d.Mountpoint, what),
+					Mend:   "nomad system gc, or a larger disk",
+				})
 				return
 			default:
 				return
 			}
-			found = append(found, Finding{Severity: severity, Subject: n.Name, Reason: fmt.Sprintf("%s has %d MiB left of %d (%s)", d.Mountpoint, d.Available>>20, d.Size>>20, what), Mend: "nomad system gc, or a larger disk"})
+			found = append(found, Finding{
+				Severity: severity, Subject: n.Name,
+				Reason: fmt.Sprintf("%s has %d MiB left of %d (%s)", d.Mountpoint, d.Available>>20, d.Size>>20, what),
+				Mend:   "nomad system gc, or a larger disk",
+			})
 		}
 		look("allocations", n.AllocDir)
 		for _, name := range slices.Sorted(maps.Keys(n.Volumes)) {
@@ -383,7 +423,11 @@ func ports(f *Facts, n Needs) []Finding {
 		i := slices.IndexFunc(f.Nodes, func(n Node) bool { return n.Name == p.Node })
 		for _, port := range slices.Sorted(maps.Keys(wanted)) {
 			if slices.Contains(p.Listening, port) && (i < 0 || !slices.Contains(f.Nodes[i].Ports, port)) {
-				found = append(found, Finding{Severity: Error, Subject: p.Node, Reason: fmt.Sprintf("something that is not of Nomad listens on port %d, which %s needs", port, wanted[port]), Mend: fmt.Sprintf("ss -ltnp 'sport = :%d' there, and stop what it names", port)})
+				found = append(found, Finding{
+					Severity: Error, Subject: p.Node,
+					Reason: fmt.Sprintf("something that is not of Nomad listens on port %d, which %s needs", port, wanted[port]),
+					Mend:   fmt.Sprintf("ss -ltnp 'sport = :%d' there, and stop what it names", port),
+				})
 			}
 		}
 	}
@@ -410,7 +454,11 @@ func clocks(f *Facts, _ Needs) []Finding {
 		if n.Skew < 0 {
 			side = "behind"
 		}
-		found = append(found, Finding{Severity: severity, Subject: n.Name, Reason: fmt.Sprintf("its clock is %s %s ours; tokens, certificates and leases go by clocks", n.Skew.Abs().Round(time.Second), side), Mend: "timedatectl set-ntp true, there or here"})
+		found = append(found, Finding{
+			Severity: severity, Subject: n.Name,
+			Reason: fmt.Sprintf("its clock is %s %s ours; tokens, certificates and leases go by clocks", n.Skew.Abs().Round(time.Second), side),
+			Mend:   "timedatectl set-ntp true, there or here",
+		})
 	}
 	return good(found, fmt.Sprintf("within %s, as far as can be seen", max(worst, time.Second).Round(time.Second)))
 }
@@ -434,18 +482,30 @@ func consulNomad(f *Facts, n Needs) []Finding {
 		case !node.Ready():
 		case node.Consul == "":
 			without++
-			found = append(found, Finding{Severity: Error, Subject: node.Name, Reason: "the node sees no Consul agent: jobs with services are not placed there", Mend: "start a Consul agent there, or name it in consul { address = … } of the Nomad client"})
+			found = append(found, Finding{
+				Severity: Error, Subject: node.Name,
+				Reason: "the node sees no Consul agent: jobs with services are not placed there",
+				Mend:   "start a Consul agent there, or name it in consul { address = … } of the Nomad client",
+			})
 		case node.Agent != "":
 			agents[node.Agent] = append(agents[node.Agent], node.Name)
 		}
 	}
 	for _, a := range slices.Sorted(maps.Keys(agents)) {
 		if len(agents[a]) > 1 {
-			found = append(found, Finding{Severity: Error, Subject: a, Reason: fmt.Sprintf("the clients %s share one Consul agent and deregister each other's services after a minute", some(agents[a])), Mend: "run one Consul agent per Nomad client"})
+			found = append(found, Finding{
+				Severity: Error, Subject: a,
+				Reason: fmt.Sprintf("the clients %s share one Consul agent and deregister each other's services after a minute", some(agents[a])),
+				Mend:   "run one Consul agent per Nomad client",
+			})
 		}
 	}
 	if !f.ConsulNomad && without == 0 {
-		found = append(found, Finding{Severity: Warning, Reason: "Nomad's servers are not in Consul's catalog: they do not know Consul, or may not register there", Mend: "consul { … } in the configuration of the Nomad servers, then consul catalog nodes -service nomad"})
+		found = append(found, Finding{
+			Severity: Warning,
+			Reason:   "Nomad's servers are not in Consul's catalog: they do not know Consul, or may not register there",
+			Mend:     "consul { … } in the configuration of the Nomad servers, then consul catalog nodes -service nomad",
+		})
 	}
 	return good(found, fmt.Sprintf("%d nodes, each with an agent of its own", len(agents)))
 }
@@ -491,7 +551,11 @@ func reach(f *Facts, n Needs) []Finding {
 			if port == 80 {
 				why = "HTTP-01, if it is used, cannot prove the name"
 			}
-			found = append(found, Finding{Severity: Warning, Subject: r.Name, Reason: fmt.Sprintf("port %d cannot be reached %s (%v): before the edge runs that is as it should be, afterwards %s", port, where, err, why), Mend: "drover deploy edge; look at firewall and routes"})
+			found = append(found, Finding{
+				Severity: Warning, Subject: r.Name,
+				Reason: fmt.Sprintf("port %d cannot be reached %s (%v): before the edge runs that is as it should be, afterwards %s", port, where, err, why),
+				Mend:   "drover deploy edge; look at firewall and routes",
+			})
 		}
 	}
 	for _, r := range f.Outside {
@@ -517,7 +581,11 @@ func keyring(f *Facts, _ Needs) []Finding {
 		return found
 	}
 	if !f.ExternalKEK && f.Missing["servers"] == nil {
-		found = append(found, Finding{Severity: Note, Reason: "a snapshot of Nomad holds the key of all Variables in clear, and with it every secret and certificate", Mend: "keep snapshots as secret as the secrets; for one that others see: nomad operator snapshot save -redact"})
+		found = append(found, Finding{
+			Severity: Note,
+			Reason:   "a snapshot of Nomad holds the key of all Variables in clear, and with it every secret and certificate",
+			Mend:     "keep snapshots as secret as the secrets; for one that others see: nomad operator snapshot save -redact",
+		})
 	}
 	active := false
 	for _, k := range f.Keys {
@@ -535,7 +603,11 @@ func keyring(f *Facts, _ Needs) []Finding {
 func shutdownDelay(f *Facts, n Needs) []Finding {
 	found := unknown(f, "jobs", `allow it in the token's policy: namespace "default" { policy = "read" }`)
 	add := func(group string) {
-		found = append(found, Finding{Severity: Warning, Subject: group, Reason: "the group has services and no shutdown_delay: when it stops it still gets requests", Mend: `shutdown_delay = "2s" in the group`})
+		found = append(found, Finding{
+			Severity: Warning, Subject: group,
+			Reason: "the group has services and no shutdown_delay: when it stops it still gets requests",
+			Mend:   `shutdown_delay = "2s" in the group`,
+		})
 	}
 	ours := map[string]bool{}
 	for _, j := range n.Jobs {

@@ -91,13 +91,13 @@ const (
 	urlExpr   = `(?:https?:/)?/[A-Za-z0-9._~/?#@!&()*+,;=%:-]*`
 	ipv4Expr  = `(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:/(?:3[0-2]|[12]?[0-9]))?`
 	hexExpr   = `[0-9a-f]{1,4}`
-	ipv6Expr  = `(?:(?:` + hexExpr + `:){7}` + hexExpr + `|(?:` + hexExpr + `:){1,7}:|(?:` + hexExpr + `:){1,6}:` + hexExpr + `|(?:` + hexExpr + `:){1,5}(?::` + hexExpr + `){1,2}|(?:` + hexExpr + `:){1,4}(?::` + hexExpr + `){1,3}|(?:` + hexExpr + `:){1,3}(?::` + hexExpr + `){1,4}|(?:` + hexExpr + `:){1,2}(?::` + hexExpr + `){1,5}|` + hexExpr + `:(?::` + hexExpr + `){1,6}|:(?::` + hexExpr + `){1,7}|::)(?:/(?:12[0-8]|1[01][0-9]|[1-9]?[0-9]))?`
+	ipv6Expr  = `(?:(?:` + hexExpr + `:){7}` + hexExpr + `|(?:` + hexExpr + `:){1,7}:|(?:` + hexExpr + `:){1,6}:` + hexExpr + `|(?:` + hexExpr + `:){1,5}(?::` + hexExpr + `){1,2}|(?:` + hexExpr + `:){1,4}(?::` + hexExpr + `){1,3}|(?:` + hexExpr + `:){1,3}(?::` + hexExpr + `){1,4}|(?:` + hexExpr + `:){1,2}(?::` + hexExpr + `){1,5}|` + hexExpr + `:(?::` + hexExpr + `){1,6}|:(?::` + hexExpr + `){1,7}|::)(?:/(?:12[0-8]|1[01][0-9]|[1-9]?[0-9]))?` //nolint:lll // one expression
 	rangeExpr = `(?:` + ipv4Expr + `|` + ipv6Expr + `)`
 
 	nameExpr     = `^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$`
 	reservedExpr = `^drover\.header=[a-z]+ [a-z]+ (?i:connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|content-length|forwarded|x-forwarded-for|x-forwarded-proto|x-forwarded-host)(?: |$)`
 
-	optionsOfBoth = `|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|auth=[a-z0-9][a-z0-9-]{0,62}|allow=` + rangeExpr + `(?:,` + rangeExpr + `)*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\[\]-~](?:[ !-#%-\[\]-~]*[!-#%-\[\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)`
+	optionsOfBoth = `|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|auth=[a-z0-9][a-z0-9-]{0,62}|allow=` + rangeExpr + `(?:,` + rangeExpr + `)*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\[\]-~](?:[ !-#%-\[\]-~]*[!-#%-\[\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)` //nolint:lll // one expression
 	routesOfBoth  = `route=` + hostExpr + pathExpr + `|redirect=` + hostExpr + pathExpr + ` 30[12378] ` + urlExpr
 )
 

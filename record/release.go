@@ -27,11 +27,12 @@ const (
 	Destroyed      State = "destroyed"          // drover destroy has stopped all jobs
 )
 
-// Open says that the release is not at its end.
+// Open reports whether the release is not finished.
 func (s State) Open() bool {
-	switch s {
+	switch s { //exhaustive:enforce
 	case Running, Interrupted, Paused, NeedsPromotion, NeedsApproval, Reverting:
 		return true
+	case RevertFailed, Done, FailedState, Reverted, Aborted, Abandoned, Unreadable, Destroyed:
 	}
 	return false
 }

@@ -68,8 +68,12 @@ func (r *Releases) headPath(n int) string    { return fmt.Sprintf("%s/releases/%
 func (r *Releases) blobPath(d string) string { return r.folder + "/blobs/" + d }
 func (r *Releases) pagePath(n, p int) string { return fmt.Sprintf("%s/%02d", r.headPath(n), p) }
 func (r *Releases) what(n int) string        { return fmt.Sprintf("release %d of stack %s", n, r.stack) }
-func (r *Releases) Stack() string            { return r.stack }
-func (r *Releases) Environment() string      { return r.env }
+
+// Stack returns the name of the stack.
+func (r *Releases) Stack() string { return r.stack }
+
+// Environment returns the name of the environment, "" for none.
+func (r *Releases) Environment() string { return r.env }
 
 // ErrNoRelease says that there is no release of that number.
 var ErrNoRelease = errors.New("no such release")

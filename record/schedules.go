@@ -65,8 +65,10 @@ func OpenSchedules(client *api.Client, stackName, env string) *Schedules {
 	return &Schedules{client: client, stack: stackName, env: env, prefix: Folder(stackName, env) + "/schedules/"}
 }
 
-// Stack and Environment are what OpenSchedules was given.
-func (s *Schedules) Stack() string       { return s.stack }
+// Stack returns the name of the stack.
+func (s *Schedules) Stack() string { return s.stack }
+
+// Environment returns the name of the environment, "" for none.
 func (s *Schedules) Environment() string { return s.env }
 
 func (s *Schedules) path(name string) string { return s.prefix + PathName(name) }

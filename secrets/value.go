@@ -22,11 +22,19 @@ func NewValue(s string) Value { return Value{s} }
 // Reveal is the secret itself.
 func (v Value) Reveal() string { return v.text }
 
-func (Value) String() string               { return Redacted }
-func (Value) GoString() string             { return Redacted }
+func (Value) String() string { return Redacted }
+
+// GoString returns Redacted, for %#v.
+func (Value) GoString() string { return Redacted }
+
+// MarshalJSON returns Redacted as a JSON string.
 func (Value) MarshalJSON() ([]byte, error) { return []byte(`"` + Redacted + `"`), nil }
+
+// MarshalText returns Redacted.
 func (Value) MarshalText() ([]byte, error) { return []byte(Redacted), nil }
-func (Value) LogValue() slog.Value         { return slog.StringValue(Redacted) }
+
+// LogValue returns Redacted, for slog.
+func (Value) LogValue() slog.Value { return slog.StringValue(Redacted) }
 
 // Redactor replaces every occurrence of the values in a text. A PEM block is
 // recognised by each of its lines. Values shorter than four characters are

@@ -109,9 +109,11 @@ func newRoot(streams *IO) *cobra.Command {
 	clients := &factory{}
 	root.AddCommand(newVersion(streams), newRender(streams), newStacks(streams), newInit(streams), newLint(streams))
 	root.AddCommand(newDev(streams), newDNS(streams), newCert(streams), newController(streams, clients), newEdge(streams, clients))
-	root.AddCommand(newPlan(streams), newDrift(streams, clients), newAdopt(streams, clients), newRedeploy(streams), newSchedule(streams), newDeploy(streams), newStatus(streams, clients), newDestroy(streams, clients), newLogs(streams, clients), newCheck(streams, clients), newSecrets(streams), newExitCodes())
+	root.AddCommand(newPlan(streams), newDrift(streams, clients), newAdopt(streams, clients), newRedeploy(streams), newSchedule(streams))
+	root.AddCommand(newDeploy(streams), newStatus(streams, clients), newDestroy(streams, clients), newLogs(streams, clients), newCheck(streams, clients), newSecrets(streams), newExitCodes())
 	root.AddCommand(newDoctor(streams, clients), newACL(streams, clients))
-	root.AddCommand(newHistory(streams, clients), newShow(streams, clients), newDiff(streams, clients), newRollback(streams), newResume(streams), newAbort(streams), newPause(streams), newPromote(streams), newApprove(streams), newUnlock(streams), newRecord(streams, clients))
+	root.AddCommand(newHistory(streams, clients), newShow(streams, clients), newDiff(streams, clients))
+	root.AddCommand(newRollback(streams), newResume(streams), newAbort(streams), newPause(streams), newPromote(streams), newApprove(streams), newUnlock(streams), newRecord(streams, clients))
 	root.AddCommand(newList(streams, clients), newMove(streams, clients))
 	completeGroups(root)
 	completeWords(root, clients)

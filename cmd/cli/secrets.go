@@ -212,24 +212,25 @@ func newSecretsSet(streams *IO) *cobra.Command {
 		flags stackFlags
 		file  string
 	)
-	cmd := secretsCommand(&flags, "set STACK NAME", "Give a secret a value, from stdin or a prompt", "  drover secrets set ocis admin_password -e prod < password.txt", exactArgs(2, "STACK and NAME (the value comes from stdin)"), func(ctx context.Context, args []string) error {
-		o, err := openSecrets(ctx, &flags, args[0], true)
-		if err != nil {
-			return err
-		}
-		value, err := readSecret(streams, file, args[1])
-		if err != nil {
-			return err
-		}
-		jobs, err := o.Set(ctx, o.stack.Secrets, o.jobs, args[1], value)
-		if err == nil {
-			err = o.passOn(ctx)
-		}
-		if err != nil {
-			return releaseError(err)
-		}
-		return o.told(ctx, streams, "secret "+args[1]+" set", jobs, []string{args[1]})
-	})
+	cmd := secretsCommand(&flags, "set STACK NAME", "Give a secret a value, from stdin or a prompt",
+		"  drover secrets set ocis admin_password -e prod < password.txt", exactArgs(2, "STACK and NAME (the value comes from stdin)"), func(ctx context.Context, args []string) error {
+			o, err := openSecrets(ctx, &flags, args[0], true)
+			if err != nil {
+				return err
+			}
+			value, err := readSecret(streams, file, args[1])
+			if err != nil {
+				return err
+			}
+			jobs, err := o.Set(ctx, o.stack.Secrets, o.jobs, args[1], value)
+			if err == nil {
+				err = o.passOn(ctx)
+			}
+			if err != nil {
+				return releaseError(err)
+			}
+			return o.told(ctx, streams, "secret "+args[1]+" set", jobs, []string{args[1]})
+		})
 	cmd.Flags().StringVar(&file, "file", "", "read the value from this file, without its last line break")
 	return cmd
 }
