@@ -6,30 +6,7 @@ import (
 	"testing"
 
 	"github.com/drover-nomad/drover/nomad/variables"
-	"github.com/drover-nomad/drover/stack"
 )
-
-// An export or a foreign file of secrets is taken or refused.
-func FuzzImport(f *testing.F) {
-	f.Add([]byte("layout: 1\nstack: s\nenvironment: e\nsecrets:\n  word: x\n  tls_cert: y\n"))
-	f.Add([]byte(`{"layout":1,"secrets":{"word":"x"}}`))
-	f.Add([]byte("a: &x\n  b: 0123\nc: *x\n"))
-	f.Fuzz(func(t *testing.T, file []byte) {
-		specs := []*stack.Secret{
-			{Name: "word", Type: stack.SecretRandom, Length: 8, ImportPaths: []string{"a.b", "c.b"}},
-			{Name: "tls", Type: stack.SecretCertificate},
-		}
-		found, rep, err := readImport(specs, file)
-		if err != nil {
-			return
-		}
-		for item, value := range found {
-			if value == "" || secretOf(specs, item) == item && item != "word" {
-				t.Errorf("took %s = %q: %+v", item, value, rep)
-			}
-		}
-	})
-}
 
 // What a release keeps is read or refused, and comes back as it was packed.
 func FuzzRelease(f *testing.F) {

@@ -155,3 +155,25 @@ func FuzzRedactor(f *testing.F) {
 		}
 	})
 }
+
+// An export or a foreign file of secrets is read or refused.
+func FuzzImport(f *testing.F) {
+	f.Add([]byte("layout: 1\nstack: s\nenvironment: e\nsecrets:\n  word: x\n  tls_cert: y\n"))
+	f.Add([]byte(`{"layout":1,"secrets":{"word":"x"}}`))
+	f.Add([]byte("a: &x\n  b: 0123\nc: *x\n"))
+	f.Fuzz(func(t *testing.T, file []byte) {
+		specs := []*stack.Secret{
+			{Name: "word", Type: stack.SecretRandom, Length: 8, ImportPaths: []string{"a.b", "c.b"}},
+			{Name: "tls", Type: stack.SecretCertificate},
+		}
+		found, rep, err := ReadImport(specs, file)
+		if err != nil {
+			return
+		}
+		for item, value := range found {
+			if value == "" || NameOf(specs, item) == item && item != "word" {
+				t.Errorf("took %s = %q: %+v", item, value, rep)
+			}
+		}
+	})
+}
