@@ -87,7 +87,9 @@ test: lint vuln tools ## all tests; unit and end-to-end side by side, for both w
 unit: export DROVER_TEST_PLAIN = $(CURDIR)/bin/drover
 unit: race ## packages and the command line, with the race detector but in the commands that tests repeat
 
+# GOGC reaches the agents of Nomad and Consul too, and saves a sixth of the CPU.
 .PHONY: race
+race: export GOGC = 400
 race: tools ## the same, with the race detector in every command
 	@go test -race -timeout 20m -parallel 6 $$(go list ./... | grep -v /tests/)
 

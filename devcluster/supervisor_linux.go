@@ -148,11 +148,12 @@ func writePID(f *os.File) error {
 }
 
 // agentEnv is the environment of agents. It is not the user's: raw_exec tasks
-// inherit it, and a NOMAD_TOKEN or a cloud's key must not get there.
+// inherit it, and a NOMAD_TOKEN or a cloud's key must not get there. GOGC is for
+// tests, whose short-lived agents need not collect garbage often.
 func agentEnv() []string {
 	var env []string
 	for _, name := range []string{
-		"PATH", "LANG", "LC_ALL", "TZ", "TMPDIR",
+		"PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "GOGC",
 		"DOCKER_HOST", "SSL_CERT_FILE", "SSL_CERT_DIR",
 		"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy",
 	} {
