@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"sync"
 
 	"github.com/spf13/cobra"
@@ -71,7 +70,9 @@ func (f *factory) recorded(ctx context.Context, arg, env string) (rollout.Client
 
 // home is the process and its cluster, for a verb of package deploy.
 func (f *factory) home(cmd *cobra.Command) deploy.Home {
-	return deploy.Home{Dial: f.dial, Environ: os.Environ(), Holder: record.Self(commandLine(cmd), os.Getenv), Version: Version}
+	h := homeOf(cmd)
+	h.Dial = f.dial
+	return h
 }
 
 // readingHome is home for a command that only reads.

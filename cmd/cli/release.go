@@ -116,13 +116,6 @@ func (f *releaseFlags) recorded(cmd *cobra.Command, streams *IO, arg, env string
 	}
 }
 
-// deployer makes the releases of a stack through the clients of the home
-// cluster.
-func (f *releaseFlags) deployer(cmd *cobra.Command, clients rollout.Clients, name, env string) *release.Deployer {
-	h := homeOf(cmd)
-	return h.Deployer(&f.limits, clients, name, env)
-}
-
 // commandLine is the command as it was typed, for the record and for those who
 // wait for the lock. It leaves out the values of variables, which may be
 // private, and flags that say nothing of what was done.
