@@ -141,6 +141,14 @@ wave "later" {}
 		submitted := slices.DeleteFunc(lines, func(l record.Service) bool { return l.Step != record.StepSubmitted })
 		return err == nil && len(submitted) == 2
 	})
+	w.until("Nomad has made the deployments of a and b", func() bool {
+		for _, service := range []string{"a", "b"} {
+			if d, _, err := w.nomad.Jobs().LatestDeployment(w.job(service), nil); err != nil || d == nil {
+				return false
+			}
+		}
+		return true
+	})
 	away := func(res http.ResponseWriter, _ *http.Request) bool {
 		http.Error(res, "busy", http.StatusServiceUnavailable)
 		return false
