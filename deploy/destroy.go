@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
@@ -88,7 +87,7 @@ func (v *Destroy) isWhole() bool { return len(v.Only.Services)+len(v.Only.Target
 // Run destroys. It returns a *NoReleaseError if there is no release and nothing else
 // to remove, and an *OutcomeError beside the result if not everything stopped.
 func (v Destroy) Run(ctx context.Context) (DestroyResult, error) {
-	d := destroyer{Destroy: v}
+	d := destroyer{Destroy: v, stream: &stream{sink: v.Events}}
 	res, err := d.run(ctx)
 	end := &End{Stack: res.Stack, Environment: res.Environment}
 	if res.Result.Release != nil {
@@ -108,21 +107,9 @@ type destroyer struct {
 	releases  *record.Releases
 	schedules *record.Schedules
 	d         *release.Deployer
+	*stream
 
-	emitting sync.Mutex
-	stopped  int
-}
-
-func (d *destroyer) emit(e Event) {
-	if d.Events == nil {
-		return
-	}
-	d.emitting.Lock()
-	defer d.emitting.Unlock()
-	if e.Time.IsZero() {
-		e.Time = time.Now()
-	}
-	d.Events(e)
+	stopped int
 }
 
 func (d *destroyer) run(ctx context.Context) (DestroyResult, error) {
@@ -136,6 +123,7 @@ func (d *destroyer) run(ctx context.Context) (DestroyResult, error) {
 	}
 	out.Stack, out.Environment = d.releases.Stack(), d.releases.Environment()
 	d.schedules = record.OpenSchedules(d.home.Nomad, out.Stack, out.Environment)
+	// Without the secrets: what is destroyed gets none.
 	d.d = &release.Deployer{
 		Releases: release.InNomad(d.releases), Dial: release.DialNomad(d.Home.dial), Holder: d.Home.Holder, Drover: d.Home.Version,
 		Rollout: rollout.Options{Timeout: d.Timeout},
@@ -143,7 +131,7 @@ func (d *destroyer) run(ctx context.Context) (DestroyResult, error) {
 			if e.Kind == release.EventPruned {
 				d.stopped++
 			}
-			d.emit(Event{Time: e.Time, Kind: Kind(e.Kind), Release: &e})
+			d.stream.release(e)
 		},
 	}
 	plan := DestroyPlan{Stack: out.Stack, Environment: out.Environment}
