@@ -31,7 +31,7 @@ type world struct {
 	consul  *capi.Client
 	store   *acme.Store
 	ca      *acmetest.CA
-	edge    string // HOST:PORT that serves certificate c, as it was read last
+	edge    string // HOST:PORT that serves certificate c, as last read
 	s       settings
 }
 

@@ -171,8 +171,8 @@ func recognise(text string) []string {
 	return ids
 }
 
-// thirdParty is the text that goes with a binary: each licence wants its
-// own words kept, and the MPL that the reader is told where the source is.
+// thirdParty returns the text that is shipped with a binary: the text of each
+// licence, and for the MPL the place of the source.
 func thirdParty(ctx context.Context, linked []module) ([]byte, error) {
 	var out bytes.Buffer
 	out.WriteString("drover is linked with the Go standard library and these modules, unmodified.\n" +

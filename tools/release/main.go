@@ -76,7 +76,7 @@ func release(ctx context.Context, o options) error {
 	if err := os.MkdirAll(o.out, 0o755); err != nil { //nolint:gosec // a release is public
 		return err
 	}
-	// What the Containerfile puts beside the binary: a /tmp for everybody.
+	// The Containerfile copies this beside the binary: a /tmp for all users.
 	tmp := filepath.Join(o.out, "rootfs", "tmp")
 	if err := os.MkdirAll(tmp, 0o755); err != nil { //nolint:gosec // as above
 		return err

@@ -35,9 +35,9 @@ func TestLicences(t *testing.T) {
 	}
 }
 
-// What may not be linked is found: by its licence file, by the headers of
-// its sources, by having none; a directory's own licence counts before that
-// of its module.
+// A package with a forbidden licence is found: by its licence file, by the headers
+// of its sources, or because there is none. The licence of a directory overrides
+// that of its module.
 func TestLicenceOfAPackage(t *testing.T) {
 	t.Parallel()
 	const (

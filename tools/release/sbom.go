@@ -61,8 +61,8 @@ type dependency struct {
 }
 
 // sbom lists what the linker put into the binary, by the build information
-// that it left there: not what go.mod might have asked for. Who needs whom
-// among the modules is not in it and is not claimed.
+// that it left there, not by go.mod. It does not list which module needs which
+// other one.
 func sbom(name string, binary []byte, src source, linked []module) ([]byte, error) {
 	info, err := buildinfo.Read(bytes.NewReader(binary))
 	if err != nil {
