@@ -769,13 +769,10 @@ func (f *follower) progress(healthy, desired int, waiting string) {
 
 // plain is err in Nomad's own words, without the HTTP around them.
 func plain(err error) error {
-	var (
-		resp    api.UnexpectedResponseError
-		request *url.Error
-	)
+	var request *url.Error
 	switch {
-	case errors.As(err, &resp) && resp.HasBody():
-		return &plainError{strings.TrimSpace(resp.Body()), err}
+	case nomad.Body(err) != "":
+		return &plainError{strings.TrimSpace(nomad.Body(err)), err}
 	case errors.As(err, &request):
 		return &plainError{request.Err.Error(), err}
 	}
