@@ -75,7 +75,7 @@ func (r *Releases) Stack() string { return r.stack }
 // Environment returns the name of the environment, "" for none.
 func (r *Releases) Environment() string { return r.env }
 
-// ErrNoRelease says that there is no release of that number.
+// ErrNoRelease means that there is no release of that number.
 var ErrNoRelease = errors.New("no such release")
 
 // ErrTakenOver says that somebody else goes on with the release.
