@@ -478,9 +478,11 @@ func (r *run) quietly(left func() string) {
 	}
 }
 
-// untilDown waits until Nomad has noticed that an agent is gone.
+// untilDown waits until Nomad has noticed that an agent is gone. A server that has
+// just become the leader gives every node its failover_heartbeat_ttl, which is five
+// minutes by default.
 func (r *run) untilDown(ctx context.Context, agent string) error {
-	return r.until(ctx, time.Minute, "the node is down", func() bool { return r.nodeStatus(agent) == "down" })
+	return r.until(ctx, 6*time.Minute, "the node is down", func() bool { return r.nodeStatus(agent) == "down" })
 }
 
 // nodeStatus is what Nomad says of the node that an agent is.
