@@ -114,7 +114,7 @@ func TestBIND(t *testing.T) {
 	if _, err := p.AppendRecords(t.Context(), "example.org", other); err != nil {
 		t.Fatal(err)
 	}
-	if res, err := m.Apply(t.Context(), plan, nil); err != nil || len(res.Failed) != 1 || !strings.Contains(res.Failed[0].Error(), "no longer as it was") {
+	if res, err := m.Apply(t.Context(), plan, nil); err != nil || len(res.Failed) != 1 || !strings.Contains(res.Failed[0].Error(), "it has changed since the plan was made") {
 		t.Errorf("a CNAME beside an address that came later: %+v %v", res, err)
 	}
 	if _, err := p.DeleteRecords(t.Context(), "example.org", other); err != nil {

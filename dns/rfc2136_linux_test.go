@@ -38,7 +38,7 @@ func TestRFC2136(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(res.Done) != 1 || len(res.Failed) != 2 || !strings.Contains(res.Failed[0].Error(), "b.one.example CNAME: rfc2136: it is no longer as it was") {
+		if len(res.Done) != 1 || len(res.Failed) != 2 || !strings.Contains(res.Failed[0].Error(), "b.one.example CNAME: rfc2136: it has changed since the plan was made") {
 			t.Errorf("done %v, failed %v", res.Done, res.Failed)
 		}
 		want := []string{"a.one.example. 300 A 192.0.2.1", "b.one.example. 60 A 198.51.100.7", "c.one.example. 60 A 198.51.100.8"}

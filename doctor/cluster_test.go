@@ -63,7 +63,7 @@ func TestRealCluster(t *testing.T) {
 
 	sound := look(doctor.Needs{}, "")
 	want(sound, "ok version 3 Nomad agents", "ok scheduler ", "ok nodes 2 nodes take", "ok consul 2 nodes, each", "ok clock ",
-		"warning acl ACLs are off", "warning servers there is one server", "note keyring a snapshot")
+		"warning acl Nomad ACLs are disabled", "warning servers there is one server", "note keyring a snapshot")
 	if !sound.OK {
 		t.Errorf("a sound cluster has errors: %+v", sound.Findings)
 	}
