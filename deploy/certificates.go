@@ -400,7 +400,7 @@ func (c *certificates) after(ctx context.Context, made *record.Release, unreacha
 	if c.dns != nil && c.dns.Policy == dns.Sync {
 		err = c.records(ctx, true)
 	}
-	releases := record.OpenReleases(c.clients.Nomad, c.stack.Name, c.stack.Environment)
+	releases := c.home.store(c.clients, c.stack.Name, c.stack.Environment)
 	return errors.Join(err, rollout.Persist(ctx, unreachable, func(ctx context.Context) error {
 		if made != nil {
 			// The lock is free: a release that has begun since tells the controller itself.

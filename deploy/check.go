@@ -135,7 +135,7 @@ func restoreWithheld(recorded, source []*stack.Check) []*stack.Check {
 
 // load reads the source, with the values of the release head if it cannot be
 // read without them. head may be nil.
-func (v Check) load(ctx context.Context, r *record.Releases, head *record.Release) (*stack.Stack, error) {
+func (v Check) load(ctx context.Context, r release.Reader, head *record.Release) (*stack.Stack, error) {
 	s, err := v.Source.Load(ctx)
 	if err == nil || head == nil || head.Values == "" {
 		return s, err

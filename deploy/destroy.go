@@ -104,7 +104,7 @@ func (v Destroy) Run(ctx context.Context) (DestroyResult, error) {
 type destroyer struct {
 	Destroy
 	home      rollout.Clients
-	releases  *record.Releases
+	releases  release.Store
 	schedules *record.Schedules
 	d         *release.Deployer
 	*stream
@@ -118,14 +118,14 @@ func (d *destroyer) run(ctx context.Context) (DestroyResult, error) {
 		return out, invalidf("secrets and history can be purged only with the whole stack, not with some services or targets")
 	}
 	var err error
-	if d.home, d.releases, err = d.Home.Releases(ctx, d.Stack, d.Environment); err != nil {
+	if d.home, d.releases, err = d.Home.openStore(ctx, d.Stack, d.Environment); err != nil {
 		return out, err
 	}
 	out.Stack, out.Environment = d.releases.Stack(), d.releases.Environment()
 	d.schedules = record.OpenSchedules(d.home.Nomad, out.Stack, out.Environment)
 	// Without the secrets: what is destroyed gets none.
 	d.d = &release.Deployer{
-		Releases: release.InNomad(d.releases), Dial: release.DialNomad(d.Home.dial), Holder: d.Home.Holder, Drover: d.Home.Version,
+		Releases: d.releases, Dial: d.Home.dialer(nil), Holder: d.Home.Holder, Drover: d.Home.Version,
 		Rollout: rollout.Options{Timeout: d.Timeout},
 		Emit: func(e release.Event) {
 			if e.Kind == release.EventPruned {

@@ -42,13 +42,13 @@ func (r DriftResult) Differing() int {
 // Run compares. The values of the stack's secrets are hidden in the differences;
 // if the token may not read the secrets, every value is hidden.
 func (v Drift) Run(ctx context.Context) (DriftResult, error) {
-	home, r, err := v.Home.Releases(ctx, v.Stack, v.Environment)
+	home, r, err := v.Home.openStore(ctx, v.Stack, v.Environment)
 	if err != nil {
 		return DriftResult{}, err
 	}
 	out := DriftResult{Layout: 1, Stack: r.Stack(), Environment: r.Environment()}
 	secrets := record.OpenSecrets(home.Nomad, r.Stack(), r.Environment(), nil)
-	d := &release.Deployer{Releases: release.InNomad(r), Dial: release.DialNomad(v.Home.dial), Holder: v.Home.Holder, Drover: v.Home.Version, Secrets: release.SecretsInNomad(secrets)}
+	d := &release.Deployer{Releases: r, Dial: v.Home.dialer(nil), Holder: v.Home.Holder, Drover: v.Home.Version, Secrets: v.Home.secretStore(secrets, r.Stack(), r.Environment())}
 	if d.Rollout.Redact, err = secrets.Redactor(ctx); nomad.IsForbidden(err) {
 		d.Rollout.Redact = HideAll
 	} else if err != nil {

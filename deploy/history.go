@@ -41,7 +41,7 @@ func (r HistoryResult) StateOf(h *record.Release) record.State {
 // Run returns the releases. If there is none it returns a *NoReleaseError and a
 // result whose Releases are empty, and not nil.
 func (v History) Run(ctx context.Context) (HistoryResult, error) {
-	home, r, err := v.Home.Releases(ctx, v.Stack, v.Environment)
+	home, r, err := v.Home.openStore(ctx, v.Stack, v.Environment)
 	if err != nil {
 		return HistoryResult{}, err
 	}
@@ -89,8 +89,8 @@ func (v Show) Run(ctx context.Context) (ShowResult, error) {
 }
 
 // read reads a release without its values.
-func (v Show) read(ctx context.Context, out *ShowResult) (*record.Releases, error) {
-	home, r, err := v.Home.Releases(ctx, v.Stack, v.Environment)
+func (v Show) read(ctx context.Context, out *ShowResult) (release.Store, error) {
+	home, r, err := v.Home.openStore(ctx, v.Stack, v.Environment)
 	if err != nil {
 		return nil, err
 	}
@@ -135,7 +135,7 @@ func (v Show) JobSpec(ctx context.Context, service string) (json.RawMessage, err
 // newestNumber returns the number of the newest release, whether it can be read
 // or not. It returns a *NoReleaseError if there is none.
 func (r *reader) newestNumber(ctx context.Context) (int, error) {
-	kept, err := r.releases.Numbers(ctx)
+	kept, err := numbers(ctx, r.releases)
 	switch {
 	case err != nil:
 		return 0, err
@@ -151,7 +151,7 @@ func (r *reader) withKept(ctx context.Context, err error) error {
 	if !errors.Is(err, record.ErrNoRelease) {
 		return err
 	}
-	kept, kerr := r.releases.Numbers(ctx)
+	kept, kerr := numbers(ctx, r.releases)
 	switch {
 	case kerr != nil:
 		return kerr
@@ -180,7 +180,7 @@ type DiffResult struct {
 // Run compares, and returns an error that wraps record.ErrNoRelease if one of the
 // releases does not exist.
 func (v Diff) Run(ctx context.Context) (DiffResult, error) {
-	home, r, err := v.Home.Releases(ctx, v.Stack, v.Environment)
+	home, r, err := v.Home.openStore(ctx, v.Stack, v.Environment)
 	if err != nil {
 		return DiffResult{}, err
 	}

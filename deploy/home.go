@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -22,6 +23,24 @@ type Home struct {
 	Holder record.Holder
 	// Version is that of drover, for the record.
 	Version string
+	// Backend is for programs and tests that keep the record elsewhere; nil means
+	// Nomad.
+	Backend *Backend
+}
+
+// Backend says where the record of a stack is kept and which clusters run its jobs.
+// Each function may be nil, which means Nomad.
+//
+// A verb still uses the clients of Home.Dial for what is not in a Store: checks of
+// namespaces and volumes, DNS records, schedules, the redaction of secrets, and the
+// state of jobs. List and Move read the record in Nomad.
+type Backend struct {
+	// Releases opens the releases of a stack in an environment.
+	Releases func(stackName, env string) release.Store
+	// Secrets opens the secrets of a stack in an environment.
+	Secrets func(stackName, env string) release.SecretStore
+	// Dial connects to the cluster of a target, in which releases are made.
+	Dial release.Dialer
 }
 
 // Getenv returns the value of a variable of Environ, "" where it is not set.
@@ -68,4 +87,43 @@ func (h *Home) Releases(ctx context.Context, arg, env string) (rollout.Clients, 
 		return clients, nil, err
 	}
 	return clients, record.OpenReleases(clients.Nomad, name, EnvironmentName(env)), nil
+}
+
+// openStore is Releases in the store of the backend.
+func (h *Home) openStore(ctx context.Context, arg, env string) (rollout.Clients, release.Store, error) {
+	clients, r, err := h.Releases(ctx, arg, env)
+	if err != nil {
+		return clients, nil, err
+	}
+	return clients, h.store(clients, r.Stack(), r.Environment()), nil
+}
+
+// store opens the releases of a stack. It makes no request.
+func (h *Home) store(clients rollout.Clients, name, env string) release.Store {
+	if h.Backend != nil && h.Backend.Releases != nil {
+		return h.Backend.Releases(name, env)
+	}
+	return release.InNomad(record.OpenReleases(clients.Nomad, name, env))
+}
+
+// secretStore opens the secrets of a stack, which nomad are in Nomad.
+func (h *Home) secretStore(nomad *record.Secrets, name, env string) release.SecretStore {
+	if h.Backend != nil && h.Backend.Secrets != nil {
+		return h.Backend.Secrets(name, env)
+	}
+	return release.SecretsInNomad(nomad)
+}
+
+// dialer returns the clusters of releases. It does not connect again to the targets
+// in known, which may be nil.
+func (h *Home) dialer(known map[string]rollout.Clients) release.Dialer {
+	if h.Backend != nil && h.Backend.Dial != nil {
+		return h.Backend.Dial
+	}
+	return release.DialNomad(func(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error) {
+		if c, ok := known[t.Name]; ok {
+			return c, nil
+		}
+		return h.dial(ctx, t, needConsul)
+	})
 }

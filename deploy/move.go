@@ -87,7 +87,7 @@ func (m mover) move(ctx context.Context) (MoveResult, error) {
 	if err := m.checkDNS(ctx, plan); err != nil {
 		return res, err
 	}
-	d := &release.Deployer{Releases: release.InNomad(m.from), Dial: release.DialNomad(m.Home.dial), Holder: m.Home.Holder, Drover: m.Home.Version}
+	d := &release.Deployer{Releases: release.InNomad(m.from), Dial: m.Home.dialer(nil), Holder: m.Home.Holder, Drover: m.Home.Version}
 	jobs, targets, err := d.WithSecrets(ctx, plan.Heads, plan.Lines)
 	if err != nil {
 		return res, err
@@ -125,7 +125,7 @@ func (m mover) move(ctx context.Context) (MoveResult, error) {
 	return res, plan.Finish(ctx)
 }
 
-func owner(r *record.Releases) string { return dns.Owner(r.Stack(), r.Environment()) }
+func owner(r named) string { return dns.Owner(r.Stack(), r.Environment()) }
 
 // lock takes both locks, always in the same order, and returns a function that
 // removes them.

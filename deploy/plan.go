@@ -53,12 +53,7 @@ func (v *Plan) Run(ctx context.Context) (*PlanResult, error) {
 		return nil, err
 	}
 	d := v.Home.Deployer(&Limits{}, clients, s.Name, s.Environment)
-	d.Dial = release.DialNomad(func(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error) {
-		if t.Name == "" {
-			return clients, nil
-		}
-		return v.Home.dial(ctx, t, needConsul)
-	})
+	d.Dial = v.Home.dialer(map[string]rollout.Clients{"": clients})
 	p := &PlanResult{Stack: s, Jobs: jobs, Partial: v.Source.Partial(), Address: clients.Nomad.Address()}
 	if len(s.Secrets) > 0 {
 		d.Rollout.Redact, err = record.OpenSecrets(clients.Nomad, s.Name, s.Environment, nil).Redactor(ctx)

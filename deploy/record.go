@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -40,9 +41,15 @@ func (e *NoReleaseError) Error() string {
 
 func (e *NoReleaseError) Unwrap() error { return record.ErrNoRelease }
 
+// named is a record, such as a *record.Releases or a release.Store.
+type named interface {
+	Stack() string
+	Environment() string
+}
+
 // NoRelease returns a *NoReleaseError for the stack of r. It lists the other
 // stacks of the cluster.
-func NoRelease(ctx context.Context, c *api.Client, r *record.Releases) error {
+func NoRelease(ctx context.Context, c *api.Client, r named) error {
 	others, _ := record.Stacks(ctx, c) // only a hint
 	return &NoReleaseError{Stack: r.Stack(), Environment: r.Environment(), Others: others}
 }
@@ -50,13 +57,13 @@ func NoRelease(ctx context.Context, c *api.Client, r *record.Releases) error {
 // reader reads the record of a stack. It keeps job specs, which never change.
 type reader struct {
 	home      rollout.Clients
-	releases  *record.Releases
+	releases  release.Store
 	inventory *release.Inventory
 }
 
 // newReader opens the record of the stack that source leads to.
 func newReader(ctx context.Context, h *Home, source *Source) (*reader, error) {
-	home, releases, err := h.Releases(ctx, source.Path, source.Environment)
+	home, releases, err := h.openStore(ctx, source.Path, source.Environment)
 	if err != nil {
 		return nil, err
 	}
@@ -71,6 +78,41 @@ func (r *reader) newest(ctx context.Context) (*record.Release, error) {
 		return nil, err
 	}
 	return newestReadable(heads)
+}
+
+// now returns the newest release, and the holder of the lock. In Nomad it lists the
+// record once; see record.Releases.Now.
+func now(ctx context.Context, r release.Store) (*record.Release, *record.Holder, error) {
+	if n, ok := r.(interface {
+		Now(ctx context.Context) (*record.Release, *record.Holder, error)
+	}); ok {
+		return n.Now(ctx)
+	}
+	holder, err := r.Holder(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	heads, err := r.List(ctx)
+	if err != nil || len(heads) == 0 {
+		return nil, holder, err
+	}
+	return heads[0], holder, nil
+}
+
+// numbers returns the numbers of the releases, the oldest first. In Nomad it reads
+// no release; see record.Releases.Numbers.
+func numbers(ctx context.Context, r release.Store) ([]int, error) {
+	if n, ok := r.(interface {
+		Numbers(ctx context.Context) ([]int, error)
+	}); ok {
+		return n.Numbers(ctx)
+	}
+	heads, err := r.List(ctx)
+	out := make([]int, 0, len(heads))
+	for _, h := range slices.Backward(heads) {
+		out = append(out, h.Number)
+	}
+	return out, err
 }
 
 // newestReadable returns the first of heads that can be read, nil if heads is
@@ -107,7 +149,7 @@ func (r *reader) jobs(ctx context.Context, head *record.Release, source *Source)
 
 // readInstead explains diagnostics of a source that is read because there is no
 // release.
-func readInstead(r *record.Releases, err error) error {
+func readInstead(r named, err error) error {
 	var diags hcl.Diagnostics
 	if !errors.As(err, &diags) {
 		return err

@@ -43,9 +43,9 @@ func (s *stream) newMaker(home *Home, limits *Limits, person Person, clients rol
 func (h *Home) Deployer(limits *Limits, clients rollout.Clients, name, env string) *release.Deployer {
 	secrets := record.OpenSecrets(clients.Nomad, name, env, nil)
 	return &release.Deployer{
-		Releases: release.InNomad(record.OpenReleases(clients.Nomad, name, env)), Dial: release.DialNomad(h.dial), Holder: h.Holder, Drover: h.Version,
+		Releases: h.store(clients, name, env), Dial: h.dialer(nil), Holder: h.Holder, Drover: h.Version,
 		ApprovalWait: limits.ApprovalWait, LockWait: limits.LockWait, Timeout: limits.Timeout, Rollout: limits.rollout(),
-		Secrets: release.SecretsInNomad(secrets),
+		Secrets: h.secretStore(secrets, name, env),
 		Secret: func(ctx context.Context, item string) (string, error) {
 			v, err := secrets.Item(ctx, item)
 			return v.Reveal(), err

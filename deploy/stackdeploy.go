@@ -57,12 +57,7 @@ func (d *stackDeploy) connect(ctx context.Context, s *stream, agreed map[string]
 	d.maker = s.newMaker(&v.Home, &v.Limits, v.Person, home, d.stack.Name, d.stack.Environment)
 	d.agreed = agreed
 	d.d.Keep, d.d.Rollout.Replace = v.New.Keep, v.Replace
-	d.d.Dial = release.DialNomad(func(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error) {
-		if c, ok := d.clients[t.Name]; ok {
-			return c, nil
-		}
-		return v.Home.dial(ctx, t, needConsul)
-	})
+	d.d.Dial = v.Home.dialer(d.clients)
 	return nil
 }
 
