@@ -43,7 +43,7 @@ func (c dialed) Clients() rollout.Clients { return c.clients }
 func newWorld(t *testing.T) *world {
 	t.Parallel()
 	w := &world{
-		T: t, store: memstore.New("shop", "default"), secrets: memstore.NewSecrets(nil), cluster: releasetest.NewCluster(),
+		T: t, store: memstore.New("shop", "default"), secrets: memstore.NewSecrets(map[string]string{}), cluster: releasetest.NewCluster(),
 		nomad: &fakeNomad{variables: map[string]*api.Variable{}}, dir: t.TempDir(),
 	}
 	clients := rollout.Clients{Nomad: w.nomad.client(t), Defaults: w.cluster.Clients().Defaults}
@@ -66,7 +66,11 @@ func newWorld(t *testing.T) *world {
 // write writes a file of the stack.
 func (w *world) write(name, text string) {
 	w.Helper()
-	if err := os.WriteFile(filepath.Join(w.dir, name), []byte(text), 0o600); err != nil {
+	path := filepath.Join(w.dir, name)
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		w.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		w.Fatal(err)
 	}
 }
