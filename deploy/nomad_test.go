@@ -60,9 +60,11 @@ func (n *fakeNomad) answer(r *http.Request) (int, any) {
 			}
 		}
 		return http.StatusOK, list
+	case strings.HasPrefix(r.URL.Path, "/v1/health/service/"): // of Consul
+		return http.StatusOK, []any{}
 	case isVariable:
 		return n.variable(r, path)
-	case slices.Contains([]string{"/v1/jobs", "/v1/jobs/statuses", "/v1/allocations", "/v1/nodes", "/v1/volumes", "/v1/services"}, r.URL.Path):
+	case slices.Contains([]string{"/v1/jobs", "/v1/jobs/statuses", "/v1/allocations", "/v1/nodes", "/v1/volumes", "/v1/services", "/v1/acl/binding-rules", "/v1/acl/policies"}, r.URL.Path):
 		return http.StatusOK, []any{}
 	}
 	return http.StatusNotFound, "not found"

@@ -2,12 +2,14 @@ package deploy
 
 import (
 	"context"
+	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
+	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/record"
@@ -46,7 +48,12 @@ func newWorld(t *testing.T) *world {
 		T: t, store: memstore.New("shop", "default"), secrets: memstore.NewSecrets(map[string]string{}), cluster: releasetest.NewCluster(),
 		nomad: &fakeNomad{variables: map[string]*api.Variable{}}, dir: t.TempDir(),
 	}
-	clients := rollout.Clients{Nomad: w.nomad.client(t), Defaults: w.cluster.Clients().Defaults}
+	// No service is in Consul.
+	consul, err := capi.NewClient(&capi.Config{Address: "http://consul.test", HttpClient: &http.Client{Transport: w.nomad}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	clients := rollout.Clients{Nomad: w.nomad.client(t), Consul: consul, Defaults: w.cluster.Clients().Defaults}
 	w.home = Home{
 		Holder: releasetest.Holder("ann"), Version: "test",
 		Dial: func(context.Context, *stack.Target, bool) (rollout.Clients, error) { return clients, nil },

@@ -1,0 +1,144 @@
+package deploy
+
+import (
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/drover-nomad/drover/dns"
+	"github.com/drover-nomad/drover/rollout"
+)
+
+// zoneServer answers like the API of PowerDNS, with one zone in memory.
+type zoneServer struct {
+	mu   sync.Mutex
+	sets map[string]map[string]any // by name and type
+	down bool
+}
+
+func (z *zoneServer) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	z.mu.Lock()
+	defer z.mu.Unlock()
+	if z.down {
+		rw.WriteHeader(http.StatusUnauthorized)
+		return
+	}
+	if r.Method == http.MethodPatch {
+		var sent struct {
+			RRsets []map[string]any `json:"rrsets"`
+		}
+		if err := json.NewDecoder(r.Body).Decode(&sent); err != nil {
+			rw.WriteHeader(http.StatusBadRequest)
+			return
+		}
+		for _, set := range sent.RRsets {
+			key := set["name"].(string) + " " + set["type"].(string)
+			if set["changetype"] == "DELETE" {
+				delete(z.sets, key)
+				continue
+			}
+			z.sets[key] = set
+		}
+		rw.WriteHeader(http.StatusNoContent)
+		return
+	}
+	all := []map[string]any{}
+	for _, set := range z.sets {
+		all = append(all, set)
+	}
+	_ = json.NewEncoder(rw).Encode(map[string]any{"rrsets": all})
+}
+
+// withRecord gives the stack a DNS provider and a record.
+func (w *world) withRecord(more string) *zoneServer {
+	w.Helper()
+	z := &zoneServer{sets: map[string]map[string]any{}}
+	server := httptest.NewServer(z)
+	w.Cleanup(server.Close)
+	w.write("stack.hcl", "stack \"shop\" {}\ndns {\n  provider = \"powerdns\"\n  server = \""+server.URL+"\"\n  zones = [\"example.org\"]\n"+more+"}\nrecord \"www\" {\n  type = \"A\"\n  values = [\"192.0.2.1\"]\n}\n")
+	return z
+}
+
+func TestDeploy_Records(t *testing.T) {
+	t.Parallel()
+	withDNS := slices.Insert(slices.Clone(deployPhases), 5, PhaseDNS)
+	t.Run("are made before the rollout and kept for the controller", func(t *testing.T) {
+		w := newWorld(t)
+		z := w.withRecord("  policy = \"sync\"\n")
+		w.home.Environ = []string{"PDNS_API_KEY=key"}
+		v := w.deployVerb()
+		v.NoCertificates = false
+		_, err := v.Run(t.Context())
+		w.wantEnd(err, rollout.Deployed, ClassNone)
+		if got := w.phases(); !slices.Equal(got, withDNS) {
+			t.Errorf("got phases %q, want %q", got, withDNS)
+		}
+		if z.sets["www.example.org. A"] == nil {
+			t.Errorf("got records %v, want that of www", z.sets)
+		}
+		if !slices.ContainsFunc(w.events, func(e Event) bool { return e.Kind == KindRecord && e.Record.Name == "www.example.org" }) {
+			t.Errorf("got events %+v, want one of the record", w.events)
+		}
+		wanted, err := dns.Wants{Client: w.nomad.client(t)}.Get(t.Context(), dns.Owner("shop", "default"))
+		if err != nil || wanted == nil || wanted.Pending {
+			t.Errorf("got %+v, %v, want what the controller keeps", wanted, err)
+		}
+	})
+	t.Run("a secret of the stack is the credential", func(t *testing.T) {
+		w := newWorld(t)
+		w.withRecord("  credential_secret = \"dns_key\"\n}\nsecret \"dns_key\" {\n  type = \"given\"\n")
+		v := w.deployVerb()
+		v.NoCertificates = false
+		_, err := v.Run(t.Context())
+		w.wantEnd(err, "", ClassInvalid)
+		if got, want := w.phases(), deployPhases[:3]; !slices.Equal(got, want) {
+			t.Errorf("got phases %q, want %q", got, want)
+		}
+	})
+	t.Run("a provider that refuses does not stop the rollout", func(t *testing.T) {
+		w := newWorld(t)
+		w.withRecord("").down = true
+		w.home.Environ = []string{"PDNS_API_KEY=key"}
+		v := w.deployVerb()
+		v.NoCertificates = false
+		_, err := v.Run(t.Context())
+		w.wantEnd(err, CertificateFailed, ClassOther)
+		if !is[*CertificatesError](err) {
+			t.Errorf("got %v, want a *CertificatesError", err)
+		}
+		w.wantRunning("api=1 web=1")
+	})
+	for name, more := range map[string]string{"without a credential": "", "with a policy that does not exist": "  policy = \"none\"\n"} {
+		t.Run("refuses "+name, func(t *testing.T) {
+			w := newWorld(t)
+			w.withRecord(more)
+			v := w.deployVerb()
+			v.NoCertificates = false
+			_, err := v.Run(t.Context())
+			if end := w.end(t); ClassOf(err) != ClassInvalid || end.Err == nil {
+				t.Errorf("got %v and end %+v, want class %d", err, end, ClassInvalid)
+			}
+			w.wantRunning("")
+		})
+	}
+}
+
+func TestDeploy_CertificateWithoutAnEdge(t *testing.T) {
+	w := newWorld(t)
+	w.write("stack.hcl", "stack \"shop\" {}\ncertificate \"public\" {\n  names = [\"www.example.org\"]\n}\n")
+	v := w.deployVerb()
+	v.NoCertificates = false
+	_, err := v.Run(t.Context())
+	w.wantEnd(err, "", ClassOther)
+	if got, want := w.phases(), deployPhases[:5]; !slices.Equal(got, want) {
+		t.Errorf("got phases %q, want %q", got, want)
+	}
+	if !strings.Contains(message(err), "no edge runs that would serve certificate public") {
+		t.Errorf("got %v, want that no edge runs", err)
+	}
+	w.wantRunning("")
+}
