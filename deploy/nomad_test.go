@@ -21,6 +21,7 @@ type fakeNomad struct {
 	mu        sync.Mutex
 	index     uint64
 	variables map[string]*api.Variable
+	running   []string // IDs of jobs
 	// deny makes requests whose path begins with it fail with 403; "" for none.
 	deny string
 }
@@ -60,6 +61,9 @@ func (n *fakeNomad) answer(r *http.Request) (int, any) {
 			}
 		}
 		return http.StatusOK, list
+	case slices.Contains(n.running, strings.TrimPrefix(r.URL.Path, "/v1/job/")):
+		id, status := strings.TrimPrefix(r.URL.Path, "/v1/job/"), "running"
+		return http.StatusOK, &api.Job{ID: &id, Status: &status}
 	case strings.HasPrefix(r.URL.Path, "/v1/health/service/"): // of Consul
 		return http.StatusOK, []any{}
 	case isVariable:
