@@ -3,10 +3,12 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/cmd/cli/view"
 	"github.com/drover-nomad/drover/deploy"
 )
 
@@ -71,12 +73,12 @@ func printChecks(streams *IO, res deploy.CheckResult, asJSON bool) {
 			continue
 		}
 		if r.OK {
-			fmt.Fprintf(streams.Out, "ok    %s  %d in %s\n", r.Name, r.Status, round(r.Elapsed))
+			fmt.Fprintf(streams.Out, "ok    %s  %d in %s\n", r.Name, r.Status, view.Round(r.Elapsed))
 			continue
 		}
-		fmt.Fprintf(streams.Out, "FAIL  %s  %s: %s (%d attempts in %s)\n", r.Name, r.URL, r.Problem, r.Attempts, round(r.Elapsed))
+		fmt.Fprintf(streams.Out, "FAIL  %s  %s: %s (%d attempts in %s)\n", r.Name, r.URL, r.Problem, r.Attempts, view.Round(r.Elapsed))
 		if r.Body != "" {
-			fmt.Fprintf(streams.Out, "      %s\n", indent(r.Body, "      "))
+			fmt.Fprintf(streams.Out, "      %s\n", strings.ReplaceAll(strings.TrimSpace(r.Body), "\n", "\n      "))
 		}
 	}
 	if !asJSON {

@@ -51,7 +51,7 @@ at all when anything in the cluster has moved since.`,
 			}
 			v.Home, v.Source, v.Saved = homeOf(cmd), flags.source(args[0]), saved
 			v.Limits, v.New = rel.limits, rel.new
-			v.Person, v.Events = rel.person(streams), rel.view(streams).event
+			v.Person, v.Events = rel.person(streams), rel.view(streams).Event
 			_, err = v.Run(cmd.Context())
 			return verbEnd(err)
 		},

@@ -178,7 +178,7 @@ func printDestroyed(w io.Writer, v deploy.Destroy, res deploy.DestroyResult) {
 
 // printUndestroyed reports a destroy that has not stopped everything.
 func printUndestroyed(ctx context.Context, streams *IO, res deploy.DestroyResult) error {
-	r, of := res.Result, stackArgs(res.Stack, res.Environment)
+	r, of := res.Result, release.StackArgs(res.Stack, res.Environment)
 	for _, s := range r.Services {
 		if !s.Outcome.OK() {
 			fmt.Fprintf(streams.Err, "%s: %s: %s\n", s.Name(), s.Outcome, s.Detail)

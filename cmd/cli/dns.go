@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/cmd/cli/view"
 	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/render"
@@ -234,38 +235,11 @@ func (v *dnsView) show(c dns.Change) string {
 	if mark == "" || !c.Conflict && c.Action == dns.Foreign {
 		mark = " "
 	}
-	line := fmt.Sprintf("%s %s\t%s\t%s\t%s", mark, c.Action, c.Name, c.Type, contents(c))
+	line := fmt.Sprintf("%s %s\t%s\t%s\t%s", mark, c.Action, c.Name, c.Type, view.FormatChange(c))
 	if c.Reason != "" {
 		line += "  (" + c.Reason + ")"
 	}
 	return line
-}
-
-// contents is what a record holds now and what it should.
-func contents(c dns.Change) string {
-	switch {
-	case c.Old == nil && c.New == nil:
-		return "-"
-	case c.Old == nil:
-		return contentsOf(*c.New)
-	case c.New == nil || c.Old.Equal(*c.New):
-		return contentsOf(*c.Old)
-	}
-	return contentsOf(*c.Old) + " → " + contentsOf(*c.New)
-}
-
-func contentsOf(s dns.Set) string {
-	parts := make([]string, len(s.Values))
-	for i, p := range s.Values {
-		if r := []rune(p); len(r) > 60 {
-			p = string(r[:59]) + "…"
-		}
-		parts[i] = fmt.Sprintf("%q", p)
-		if !strings.ContainsAny(p, " \"\\") && len(parts[i]) == len(p)+2 {
-			parts[i] = p
-		}
-	}
-	return fmt.Sprintf("%ds %s", s.TTL, strings.Join(parts, ", "))
 }
 
 func (v *dnsView) changes(p *dns.Plan) {
@@ -455,7 +429,7 @@ func (v *dnsView) list(ctx context.Context, m *dns.Manager) error {
 		if zone, readable := actual[c.Zone]; readable {
 			r.State = "gone"
 			if set, there := zone[key]; there {
-				r.State, r.Set, text = "present", &set, contentsOf(set)
+				r.State, r.Set, text = "present", &set, view.FormatSet(set)
 			}
 		}
 		if v.asJSON {

@@ -84,7 +84,7 @@ func printDrift(streams *IO, res deploy.DriftResult) error {
 		return err
 	}
 	if res.Drifted {
-		fmt.Fprintf(streams.Err, "Next: drover rollback %s, or drover deploy %s\n", stackArgs(fmt.Sprint(res.Stack, " ", res.Release), res.Environment), stackArgs(res.Stack, res.Environment))
+		fmt.Fprintf(streams.Err, "Next: drover rollback %s, or drover deploy %s\n", release.StackArgs(fmt.Sprint(res.Stack, " ", res.Release), res.Environment), release.StackArgs(res.Stack, res.Environment))
 	}
 	return nil
 }

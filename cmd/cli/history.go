@@ -15,6 +15,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/cmd/cli/view"
 	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
@@ -50,7 +51,7 @@ and with 1 if there is no release.`,
 				return err
 			}
 			if slices.ContainsFunc(res.Releases, func(h *record.Release) bool { return h.State == record.Unreadable }) {
-				fmt.Fprintf(streams.Err, "Next: drover record check %s\n", stackArgs(args[0], res.Environment))
+				fmt.Fprintf(streams.Err, "Next: drover record check %s\n", release.StackArgs(args[0], res.Environment))
 			}
 			return nil
 		},
@@ -70,7 +71,7 @@ func printHistory(out io.Writer, res deploy.HistoryResult) error {
 		}
 		took := "-"
 		if !h.Ended.IsZero() {
-			took = round(h.Ended.Sub(h.Started)).String()
+			took = view.Round(h.Ended.Sub(h.Started)).String()
 		}
 		counts := fmt.Sprintf("%d of %d", h.Changed, h.Total)
 		if h.Pruned > 0 {
@@ -197,7 +198,7 @@ func printRelease(streams *IO, res deploy.ShowResult) error {
 	}
 	row("Started", "%s", h.Started.Local().Format(time.RFC3339))
 	if !h.Ended.IsZero() {
-		row("Ended", "%s, after %s", h.Ended.Local().Format(time.RFC3339), round(h.Ended.Sub(h.Started)))
+		row("Ended", "%s, after %s", h.Ended.Local().Format(time.RFC3339), view.Round(h.Ended.Sub(h.Started)))
 	}
 	row("On failure", "%s", h.OnFailure)
 	if h.Keep > 0 {
@@ -255,7 +256,7 @@ func showWaves(streams *IO, h *record.Release) error {
 		if !wave.Started.IsZero() {
 			started = wave.Started.Local().Format("2006-01-02 15:04:05")
 			if !wave.Ended.IsZero() {
-				took = round(wave.Ended.Sub(wave.Started)).String()
+				took = view.Round(wave.Ended.Sub(wave.Started)).String()
 			}
 		}
 		if wave.Approved != "" {

@@ -1,31 +1,15 @@
 package cli
 
 import (
-	"io"
 	"os"
 
 	"golang.org/x/term"
+
+	"github.com/drover-nomad/drover/cmd/cli/view"
 )
 
-// IO is where a command reads from and writes to. Commands never touch
-// os.Stdout themselves, so that a test can look at what they print both as a
-// terminal and as a pipe.
-type IO struct {
-	In  io.Reader
-	Out io.Writer // results, and nothing else: what a pipe wants
-	Err io.Writer // progress, warnings, errors
-
-	// TTY says that Err is a terminal, so progress may redraw itself.
-	TTY bool
-	// Ask says that a person can be asked: In is a terminal, too.
-	Ask bool
-	// GitHub says that what went wrong is told to GitHub Actions, too.
-	GitHub bool
-	// Color says that escape sequences may be used on Err and Out.
-	Color bool
-	// Width is the number of columns of the terminal, 80 when unknown.
-	Width int
-}
+// IO is where a command reads from and writes to.
+type IO = view.IO
 
 // systemIO is the process's own standard streams. NO_COLOR (no-color.org)
 // and TERM=dumb switch colour and redrawing off.

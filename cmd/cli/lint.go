@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/cmd/cli/view"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/render/lint"
 	"github.com/drover-nomad/drover/schedule"
@@ -60,7 +61,7 @@ are no errors (warnings are allowed) and 2 when there are.`,
 				return err
 			}
 			for _, f := range findings {
-				annotateFinding(streams, f)
+				view.AnnotateFinding(streams, f)
 			}
 			failed := slices.ContainsFunc(findings, func(f lint.Finding) bool { return f.Severity == lint.Error })
 			if format == "json" {

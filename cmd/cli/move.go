@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/deploy"
+	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/schedule"
 )
 
@@ -55,7 +56,7 @@ a release is open or a name is locked.`,
 			if format == "json" {
 				return json.NewEncoder(streams.Out).Encode(res)
 			}
-			fmt.Fprintf(streams.Out, "%s: moved from %s: %s; no job was changed\n", stackArgs(res.ToStack, res.ToEnvironment), stackArgs(res.Stack, res.Environment), movedParts(res))
+			fmt.Fprintf(streams.Out, "%s: moved from %s: %s; no job was changed\n", release.StackArgs(res.ToStack, res.ToEnvironment), release.StackArgs(res.Stack, res.Environment), movedParts(res))
 			return nil
 		},
 	}

@@ -16,13 +16,13 @@ import (
 	"github.com/rogpeppe/go-internal/diff"
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/cmd/cli/view"
 	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/secrets"
-	"github.com/drover-nomad/drover/stack"
 )
 
 // With flagDetailed, codeChanges is no failure and every failure is 1, as in
@@ -217,7 +217,7 @@ func (p *planned) print(streams *IO, asJSON bool, file string) error {
 	if p.SecretsHidden {
 		fmt.Fprintln(streams.Err, "The token may not read secrets: what would change in them is not shown.")
 	}
-	sayProcessValues(streams.Err, p.Stack.ProcessValues)
+	view.PrintProcessValues(streams.Err, p.Stack.ProcessValues)
 	for _, m := range p.Volumes {
 		fmt.Fprintf(streams.Err, "Missing: %s\n", m)
 	}
@@ -263,34 +263,9 @@ func secretLines(c *record.SecretChanges) []string {
 		}
 	}
 	for _, j := range c.Jobs {
-		out = append(out, jobSecretsLine(j))
+		out = append(out, view.FormatJobSecrets(j))
 	}
 	return out
-}
-
-func jobSecretsLine(j record.JobSecrets) string {
-	var what []string
-	for _, part := range []struct {
-		what  string
-		items []string
-	}{{"gets", j.Added}, {"gets a new value of", j.Changed}, {"loses, when the release is deployed,", j.Removed}} {
-		if len(part.items) > 0 {
-			what = append(what, part.what+" "+strings.Join(part.items, ", "))
-		}
-	}
-	return fmt.Sprintf("job %s %s", j.JobID, strings.Join(what, "; "))
-}
-
-// sayProcessValues names the variables that do not come from the stack's files
-// but from the environment of the process, never their values.
-func sayProcessValues(w io.Writer, values []stack.ProcessValue) {
-	for _, v := range values {
-		instead := ""
-		if v.Overrides != "" {
-			instead = ", which overrides " + v.Overrides
-		}
-		fmt.Fprintf(w, "Variable %s comes from %s%s.\n", v.Variable, v.From, instead)
-	}
 }
 
 // planView writes changes for a person.

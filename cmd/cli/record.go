@@ -14,6 +14,7 @@ import (
 
 	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/release"
 )
 
 func newRecord(streams *IO, f *factory) *cobra.Command {
@@ -65,7 +66,7 @@ with 1 when it finds a problem.`,
 				}
 				fmt.Fprintf(streams.Out, "%s: %s readable, %s\n", r.Stack(), count(len(got.Releases), "release"), count(len(got.Problems), "problem"))
 				if repairable(got.Problems) {
-					fmt.Fprintf(streams.Err, "Next: drover record repair %s\n", stackArgs(args[0], r.Environment()))
+					fmt.Fprintf(streams.Err, "Next: drover record repair %s\n", release.StackArgs(args[0], r.Environment()))
 				}
 			}
 			if len(got.Problems) > 0 {
@@ -194,5 +195,5 @@ func recordHint(err error) string {
 	if !ok {
 		return ""
 	}
-	return fmt.Sprintf("; run `drover record check %s`", stackArgs(name, env))
+	return fmt.Sprintf("; run `drover record check %s`", release.StackArgs(name, env))
 }

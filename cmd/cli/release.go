@@ -14,6 +14,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/drover-nomad/drover/cmd/cli/view"
 	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
@@ -70,8 +71,8 @@ func endOf(w io.Writer, err error) {
 	if err == nil || errors.As(err, &silent) || errors.As(err, &told) {
 		return
 	}
-	v := &deployView{io: &IO{Out: w}, asJSON: true}
-	v.event(deploy.Event{Time: time.Now(), Kind: deploy.KindEnd, End: &deploy.End{Err: err}})
+	v := view.New(&IO{Out: w}, true, completeEnd)
+	v.Event(deploy.Event{Time: time.Now(), Kind: deploy.KindEnd, End: &deploy.End{Err: err}})
 }
 
 func (f *releaseFlags) check() error {
@@ -105,14 +106,14 @@ func homeOf(cmd *cobra.Command) deploy.Home {
 }
 
 // view shows the events of a verb.
-func (f *releaseFlags) view(streams *IO) *deployView {
-	return newDeployView(streams, f.format == "json")
+func (f *releaseFlags) view(streams *IO) *view.View {
+	return view.New(streams, f.format == "json", completeEnd)
 }
 
 // recorded are the options of a verb that works from the record of a stack.
 func (f *releaseFlags) recorded(cmd *cobra.Command, streams *IO, arg, env string) deploy.Recorded {
 	return deploy.Recorded{
-		Home: homeOf(cmd), Stack: arg, Environment: env, Limits: f.limits, Person: f.person(streams), Events: f.view(streams).event,
+		Home: homeOf(cmd), Stack: arg, Environment: env, Limits: f.limits, Person: f.person(streams), Events: f.view(streams).Event,
 	}
 }
 
@@ -225,4 +226,30 @@ func verbEnd(err error) error {
 		return errSilent{exitCancelled}
 	}
 	return errTold{verbError(err)}
+}
+
+// completeEnd sets the exit code, the text of the error and, if it has none, the
+// outcome of the end of a verb.
+func completeEnd(end *deploy.End) {
+	code := endCode(end)
+	if end.Err != nil {
+		end.ErrorText = errorText(verbError(end.Err))
+		if end.Outcome == "" {
+			end.Outcome = rollout.Outcome(onlyOutcome(code))
+		}
+	}
+	end.ExitCode = &code
+}
+
+// endCode is the exit code of a verb that has ended so.
+func endCode(e *deploy.End) int {
+	switch {
+	case e.Err != nil:
+		return exitCode(verbError(e.Err))
+	case e.Run != nil:
+		return runCode(*e.Run)
+	case e.Outcome == deploy.Approved:
+		return exitOK
+	}
+	return outcomeCode(e.Outcome)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/release"
 )
 
 // proceeding is a command that continues with the release that is open.
@@ -90,7 +91,7 @@ on until the release is paused again.`,
 				return verbError(err)
 			}
 			fmt.Fprintf(streams.Out, "%s: release %d is paused\n", h.Stack, h.Number)
-			of := stackArgs(args[0], h.Environment)
+			of := release.StackArgs(args[0], h.Environment)
 			fmt.Fprintf(streams.Err, "Next: drover resume %s, or drover abort %s\n", of, of)
 			return nil
 		},

@@ -17,6 +17,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/drover-nomad/drover/cmd/cli/view"
 	"github.com/drover-nomad/drover/deploy"
 )
 
@@ -41,14 +42,16 @@ func Run(ctx context.Context, streams *IO, args []string) int {
 	root.SetArgs(args)
 	err := root.ExecuteContext(ctx)
 	printError(streams.Err, err)
-	annotateError(streams, err)
+	var silent errSilent
+	if !errors.As(err, &silent) {
+		view.AnnotateError(streams, err)
+	}
 	var usage errUsage
 	var wrong *deploy.InvalidError
 	if errors.As(err, &usage) || errors.As(err, &wrong) {
 		fmt.Fprintf(streams.Err, "Run 'drover help' for the commands and their flags.\n")
 	}
 	code := exitCode(err)
-	var silent errSilent
 	if code != exitOK && code != exitCancelled && !errors.As(err, &silent) && isDetailed(args) {
 		return exitError // 2 says that there are changes
 	}

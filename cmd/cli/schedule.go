@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/cmd/cli/view"
 	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/rollout"
@@ -214,7 +215,7 @@ it. Pause, window and the memory of failures hold as ever.`,
 			if err != nil {
 				return err
 			}
-			printRuns(streams, []record.Run{run})
+			view.PrintRuns(streams.Out, []record.Run{run})
 			if code := runCode(run); code != exitOK {
 				return errSilent{code}
 			}
@@ -265,26 +266,13 @@ func newScheduleHistory(streams *IO) *cobra.Command {
 				}
 				return nil
 			}
-			printRuns(streams, s.Runs)
+			view.PrintRuns(streams.Out, s.Runs)
 			return nil
 		},
 	}
 	envFlag(cmd, &env)
 	cmd.Flags().StringVarP(&format, "output", "o", "text", "text, or json: one run per line")
 	return cmd
-}
-
-func printRuns(streams *IO, runs []record.Run) {
-	w := tabwriter.NewWriter(streams.Out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "AT\tOUTCOME\tRELEASE\tTOOK\tDETAIL")
-	for _, r := range runs {
-		number := "-"
-		if r.Release > 0 {
-			number = fmt.Sprint(r.Release)
-		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.At.Format(time.RFC3339), r.Outcome, number, round(r.Elapsed), strings.ReplaceAll(r.Detail, "\n", "; "))
-	}
-	_ = w.Flush() // as fmt.Fprint
 }
 
 func newSchedulePause(streams *IO, pause bool) *cobra.Command {

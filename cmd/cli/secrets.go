@@ -301,7 +301,7 @@ func (o opened) told(ctx context.Context, streams *IO, what string, jobs, items 
 		fmt.Fprintln(streams.Out, e)
 	}
 	if stale := release.Stale(effects); len(stale) > 0 {
-		fmt.Fprintf(streams.Err, "Next: drover redeploy %s %s\n", stackArgs(o.stack.Name, o.stack.Environment), strings.Join(stale, " "))
+		fmt.Fprintf(streams.Err, "Next: drover redeploy %s %s\n", release.StackArgs(o.stack.Name, o.stack.Environment), strings.Join(stale, " "))
 	}
 	return nil
 }

@@ -145,12 +145,12 @@ func sameStatus(s, t deploy.StatusResult) bool {
 func printNewest(w io.Writer, s deploy.StatusResult) {
 	switch h := s.Release; {
 	case h != nil && h.State == record.Unreadable:
-		fmt.Fprintf(w, "release %d: %s; run `drover record check %s`\n\n", h.Number, h.Detail, stackArgs(h.Stack, h.Environment))
+		fmt.Fprintf(w, "release %d: %s; run `drover record check %s`\n\n", h.Number, h.Detail, release.StackArgs(h.Stack, h.Environment))
 	case h != nil && h.State.Open() && s.Holder != nil:
 		fmt.Fprintf(w, "release %d is %s: %s\n\n", h.Number, h.State, s.Holder)
 	case h != nil && h.State.Open():
 		fmt.Fprintf(w, "release %d of %s is %s; drover %s %s finishes it, drover abort %s restores the release before it\n\n",
-			h.Number, h.Started.Local().Format("2006-01-02 15:04:05"), release.Describe(h), release.Finisher(h.State), stackArgs(h.Stack, h.Environment), stackArgs(h.Stack, h.Environment))
+			h.Number, h.Started.Local().Format("2006-01-02 15:04:05"), release.Describe(h), release.Finisher(h.State), release.StackArgs(h.Stack, h.Environment), release.StackArgs(h.Stack, h.Environment))
 	case s.Holder != nil:
 		fmt.Fprintf(w, "locked by %s\n\n", s.Holder)
 	case h != nil:

@@ -1,4 +1,4 @@
-package cli
+package view
 
 import (
 	"fmt"
@@ -146,7 +146,7 @@ func (t *liveTree) row(r *liveRow) string {
 	elapsed := ""
 	switch {
 	case r.finished > 0:
-		elapsed = round(r.finished).String()
+		elapsed = Round(r.finished).String()
 	case !r.began.IsZero():
 		elapsed = time.Since(r.began).Round(time.Second).String()
 	}

@@ -1,4 +1,4 @@
-package cli
+package view
 
 import (
 	"errors"
@@ -10,6 +10,7 @@ import (
 
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render/lint"
+	"github.com/drover-nomad/drover/rollout"
 )
 
 // annotate writes a workflow command of GitHub Actions, which shows it at the
@@ -28,14 +29,12 @@ func annotate(streams *IO, level, message string, properties ...string) {
 	fmt.Fprintf(streams.Err, "::%s %s::%s\n", level, strings.Join(pairs, ","), message)
 }
 
-// annotateError tells the error with which a command ends.
-func annotateError(streams *IO, err error) {
-	var (
-		silent errSilent
-		diags  hcl.Diagnostics
-	)
+// AnnotateError annotates the error with which a command ends, and does nothing if
+// err is nil.
+func AnnotateError(streams *IO, err error) {
+	var diags hcl.Diagnostics
 	switch {
-	case err == nil, errors.As(err, &silent):
+	case err == nil:
 	case errors.As(err, &diags):
 		for _, d := range diags {
 			annotateDiagnostic(streams, d)
@@ -61,7 +60,8 @@ func annotateDiagnostic(streams *IO, d *hcl.Diagnostic) {
 	annotate(streams, level, message, properties...)
 }
 
-func annotateFinding(streams *IO, f lint.Finding) {
+// AnnotateFinding annotates what lint has found, beside its line.
+func AnnotateFinding(streams *IO, f lint.Finding) {
 	properties := []string{"title", f.Rule}
 	if f.File != "" {
 		properties = append(properties, "file", f.File, "line", strconv.Itoa(f.Line), "col", strconv.Itoa(f.Column))
@@ -73,10 +73,10 @@ func annotateFinding(streams *IO, f lint.Finding) {
 	annotate(streams, string(f.Severity), message, properties...)
 }
 
-// annotateEnd tells the end of a release that did not come out well, and which
-// services are why.
-func annotateEnd(streams *IO, name, summary string, code int, r release.Result) {
-	if code == exitOK {
+// annotateEnd annotates the end of a release that is not deployed, and the services
+// that are the cause.
+func annotateEnd(streams *IO, name, summary string, r release.Result) {
+	if r.Outcome().OK() {
 		return
 	}
 	for _, s := range r.Services {
@@ -85,7 +85,8 @@ func annotateEnd(streams *IO, name, summary string, code int, r release.Result) 
 		}
 	}
 	level := "error"
-	if code == exitPromotion || code == exitCancelled { // nothing is wrong
+	switch r.Outcome() {
+	case rollout.AwaitPromotion, rollout.AwaitApproval, rollout.Cancelled: // nothing is wrong
 		level = "warning"
 	}
 	if r.Halt != nil {

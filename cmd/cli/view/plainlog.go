@@ -1,4 +1,4 @@
-package cli
+package view
 
 import (
 	"fmt"
@@ -52,7 +52,7 @@ func (p *plainLog) remind(now time.Time, after time.Duration) {
 	var lines []string
 	for service, f := range p.inFlight {
 		if took := now.Sub(f.since); took >= after {
-			line := fmt.Sprintf("%s: %d/%d healthy after %s", service, f.last.Healthy, f.last.Desired, round(took))
+			line := fmt.Sprintf("%s: %d/%d healthy after %s", service, f.last.Healthy, f.last.Desired, Round(took))
 			if f.last.Waiting != "" {
 				line += ", waits for " + f.last.Waiting
 			}

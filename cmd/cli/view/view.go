@@ -1,4 +1,7 @@
-package cli
+// Package view shows the events of a verb of package deploy: to a person as a live
+// tree on a terminal or as lines in a pipe, to a program as NDJSON, and to GitHub
+// Actions as annotations.
+package view
 
 import (
 	"cmp"
@@ -17,10 +20,11 @@ import (
 	"github.com/drover-nomad/drover/rollout"
 )
 
-// deployView shows the events of a verb: NDJSON on Out, or lines or a live tree on
-// Err and a summary on Out.
-type deployView struct {
+// View shows the events of a verb: NDJSON on Out, or lines or a live tree on Err
+// and a summary on Out. It is for one verb, whose events come one at a time.
+type View struct {
 	io        *IO
+	complete  func(*deploy.End)
 	name, env string // of the stack
 	asJSON    bool
 	waves     [][]render.Job
@@ -31,12 +35,15 @@ type deployView struct {
 	plain     *plainLog      // in a pipe, likewise
 }
 
-func newDeployView(streams *IO, asJSON bool) *deployView {
-	return &deployView{io: streams, asJSON: asJSON}
+// New returns a View that writes to streams, as NDJSON if asJSON. Before an end is
+// written as NDJSON, complete sets what only the process knows: its exit code and
+// how it words errors.
+func New(streams *IO, asJSON bool, complete func(*deploy.End)) *View {
+	return &View{io: streams, asJSON: asJSON, complete: complete}
 }
 
-// event shows one event. It is the sink of every verb of package deploy.
-func (v *deployView) event(e deploy.Event) {
+// Event shows one event. It is the sink of every verb of package deploy.
+func (v *View) Event(e deploy.Event) {
 	if e.Kind == deploy.KindResolved {
 		v.name, v.env = e.Resolved.Stack, e.Resolved.Environment
 	}
@@ -47,7 +54,7 @@ func (v *deployView) event(e deploy.Event) {
 	if e.Kind == deploy.KindEnd || e.Kind == deploy.KindPrerequisite {
 		v.close()
 		if r := e.End.Result; r != nil {
-			annotateEnd(v.io, e.End.Stack, v.summary(e.End.Stack, *r), outcomeCode(r.Outcome()), *r)
+			annotateEnd(v.io, e.End.Stack, v.summary(e.End.Stack, *r), *r)
 		}
 	}
 	if v.asJSON {
@@ -57,7 +64,7 @@ func (v *deployView) event(e deploy.Event) {
 	switch e.Kind {
 	case deploy.KindPhase:
 	case deploy.KindResolved:
-		sayProcessValues(v.io.Err, e.Resolved.ProcessValues)
+		PrintProcessValues(v.io.Err, e.Resolved.ProcessValues)
 	case deploy.KindPlan:
 		v.planned(e.Plan)
 	case deploy.KindVolume:
@@ -67,7 +74,7 @@ func (v *deployView) event(e deploy.Event) {
 	case deploy.KindCertificate:
 		v.certificate(*e.Certificate)
 	case deploy.KindRecord:
-		v.line("record %s: %s: %s", e.Record.Key, e.Record.Action, contents(*e.Record))
+		v.line("record %s: %s: %s", e.Record.Key, e.Record.Action, FormatChange(*e.Record))
 	case deploy.KindPrerequisite, deploy.KindEnd:
 		v.end(e.End)
 	default:
@@ -76,45 +83,26 @@ func (v *deployView) event(e deploy.Event) {
 }
 
 // json writes an event as one line. What is for Go programs only is left out.
-func (v *deployView) json(e deploy.Event) {
+func (v *View) json(e deploy.Event) {
 	switch e.Kind {
 	case deploy.KindPhase, deploy.KindResolved, deploy.KindPlan:
 		return
 	case deploy.KindPrerequisite, deploy.KindEnd:
 		end := *e.End
-		code := endCode(&end)
-		if end.Err != nil {
-			end.ErrorText = errorText(verbError(end.Err))
-			if end.Outcome == "" {
-				end.Outcome = rollout.Outcome(onlyOutcome(code))
-			}
-		}
-		end.ExitCode, e.End = &code, &end
+		v.complete(&end)
+		e.End = &end
 	}
 	_ = json.NewEncoder(v.io.Out).Encode(e)
 }
 
-// endCode is the exit code of a verb that has ended so.
-func endCode(e *deploy.End) int {
-	switch {
-	case e.Err != nil:
-		return exitCode(verbError(e.Err))
-	case e.Run != nil:
-		return runCode(*e.Run)
-	case e.Outcome == deploy.Approved:
-		return exitOK
-	}
-	return outcomeCode(e.Outcome)
-}
-
 // planned takes the services that will be shown, and says what will be
 // stopped.
-func (v *deployView) planned(p *release.Plan) {
+func (v *View) planned(p *release.Plan) {
 	v.waves, v.waveOf = nil, map[string]int{}
 	if changes := p.Secrets(); changes != nil {
 		for _, j := range changes.Jobs {
 			if j.Added = nil; len(j.Changed)+len(j.Removed) > 0 {
-				v.line("secrets: %s", jobSecretsLine(j))
+				v.line("secrets: %s", FormatJobSecrets(j))
 			}
 		}
 	}
@@ -153,13 +141,13 @@ func (v *deployView) planned(p *release.Plan) {
 	}
 }
 
-func (v *deployView) line(format string, args ...any) {
+func (v *View) line(format string, args ...any) {
 	if !v.asJSON {
 		fmt.Fprintf(v.io.Err, format+"\n", args...)
 	}
 }
 
-func (v *deployView) volume(o deploy.Volume) {
+func (v *View) volume(o deploy.Volume) {
 	name := o.Name
 	if o.Target != "" {
 		name += " of target " + o.Target
@@ -168,7 +156,7 @@ func (v *deployView) volume(o deploy.Volume) {
 }
 
 // secrets shows what was made.
-func (v *deployView) secrets(s deploy.Secrets) {
+func (v *View) secrets(s deploy.Secrets) {
 	if n := len(s.Made.Secrets); n > 0 {
 		v.line("secrets: %d generated", n)
 	}
@@ -177,7 +165,7 @@ func (v *deployView) secrets(s deploy.Secrets) {
 	}
 }
 
-func (v *deployView) certificate(e acme.Event) {
+func (v *View) certificate(e acme.Event) {
 	name := "certificate " + e.Certificate
 	if e.Certificate == "" {
 		name = "CA " + e.Issuer
@@ -185,7 +173,7 @@ func (v *deployView) certificate(e acme.Event) {
 	v.line("%s: %s: %s", name, e.Kind, strings.ReplaceAll(e.Text, "\n", "; "))
 }
 
-func (v *deployView) release(e release.Event) {
+func (v *View) release(e release.Event) {
 	switch e.Kind {
 	case release.EventLock:
 		v.line("waiting for %s", e.Text)
@@ -211,7 +199,7 @@ func (v *deployView) release(e release.Event) {
 
 // state is said where it is not the end, which is told with all that belongs
 // to it.
-func (v *deployView) state(e release.Event) {
+func (v *View) state(e release.Event) {
 	switch e.State {
 	case record.Running:
 		v.line("release %d", e.Number)
@@ -227,7 +215,7 @@ func (v *deployView) state(e release.Event) {
 	}
 }
 
-func (v *deployView) tellWave(e release.Event) {
+func (v *View) tellWave(e release.Event) {
 	v.close()
 	text := string(e.State)
 	switch e.State {
@@ -242,22 +230,20 @@ func (v *deployView) tellWave(e release.Event) {
 	v.line("wave %s: %s", e.Wave, text)
 }
 
-func (v *deployView) gate(e release.Event) {
+func (v *View) gate(e release.Event) {
 	v.close()
 	switch {
 	case e.Waiting == rollout.GateFirstLook:
 	case e.Waiting != "":
 		v.line("wave %s: its gate waits for %s", e.Wave, e.Waiting)
 	case time.Until(e.Until) > time.Second:
-		v.line("wave %s: all holds, and has to until %s (%s)", e.Wave, e.Until.Local().Format("15:04:05"), round(time.Until(e.Until)))
+		v.line("wave %s: all holds, and has to until %s (%s)", e.Wave, e.Until.Local().Format("15:04:05"), Round(time.Until(e.Until)))
 	}
 }
 
-func (v *deployView) stackArgs() string { return stackArgs(v.name, v.env) }
+func (v *View) stackArgs() string { return release.StackArgs(v.name, v.env) }
 
-func stackArgs(name, env string) string { return release.StackArgs(name, env) }
-
-func (v *deployView) progress(e release.Event) {
+func (v *View) progress(e release.Event) {
 	if v.io.TTY && !v.back {
 		wave := v.waveOf[e.Name()]
 		if v.live != nil && wave != v.wave {
@@ -280,7 +266,7 @@ func (v *deployView) progress(e release.Event) {
 }
 
 // close ends what is drawn or repeated.
-func (v *deployView) close() {
+func (v *View) close() {
 	if v.plain != nil {
 		v.plain.close()
 	}
@@ -293,7 +279,7 @@ func (v *deployView) close() {
 func resultLine(r rollout.ServiceResult) string {
 	line := fmt.Sprintf("%s: %s", r.Name(), r.Outcome)
 	if r.Submitted {
-		line += fmt.Sprintf(" (%s)", round(r.Elapsed))
+		line += fmt.Sprintf(" (%s)", Round(r.Elapsed))
 	}
 	if r.Detail != "" && !r.Outcome.OK() {
 		line += ": " + r.Detail
@@ -304,22 +290,11 @@ func resultLine(r rollout.ServiceResult) string {
 	return line
 }
 
-// round shortens a duration to what a person reads.
-func round(d time.Duration) time.Duration {
-	switch {
-	case d < time.Second:
-		return d.Round(time.Millisecond)
-	case d < 10*time.Second:
-		return d.Round(100 * time.Millisecond)
-	}
-	return d.Round(time.Second)
-}
-
 // end writes why services failed, what to do next, and the summary.
-func (v *deployView) end(e *deploy.End) {
+func (v *View) end(e *deploy.End) {
 	switch {
 	case e.Run != nil:
-		printRuns(v.io, []record.Run{*e.Run})
+		PrintRuns(v.io.Out, []record.Run{*e.Run})
 		return
 	case e.Outcome == deploy.Approved:
 		fmt.Fprintf(v.io.Out, "%s: wave %s is approved; %s goes on\n", e.Stack, e.Wave, e.Holder)
@@ -363,7 +338,7 @@ func (v *deployView) end(e *deploy.End) {
 }
 
 // summary is the end in one line.
-func (v *deployView) summary(name string, r release.Result) string {
+func (v *View) summary(name string, r release.Result) string {
 	line := fmt.Sprintf("%s: %s", name, r.Outcome())
 	if c := counts(r.Result); c != "" {
 		line += ": " + c
@@ -376,7 +351,7 @@ func (v *deployView) summary(name string, r release.Result) string {
 		line += "; back: " + cmp.Or(counts(*r.Back), "nothing")
 		elapsed += r.Back.Elapsed
 	}
-	line += fmt.Sprintf(" in %s", round(elapsed))
+	line += fmt.Sprintf(" in %s", Round(elapsed))
 	if r.Release != nil {
 		line += fmt.Sprintf(" (release %d is %s)", r.Release.Number, r.Release.State)
 	}
@@ -384,7 +359,7 @@ func (v *deployView) summary(name string, r release.Result) string {
 }
 
 // next is the one command that helps most.
-func (v *deployView) next(r release.Result) string {
+func (v *View) next(r release.Result) string {
 	if r.Release == nil {
 		return nextCommand(r.Result)
 	}
@@ -466,13 +441,9 @@ func printFailure(w io.Writer, r rollout.ServiceResult) {
 	fmt.Fprintln(w)
 }
 
-func indent(text, by string) string {
-	return strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n"+by)
-}
-
 // counts shows which counts of a changed job differ from those of the stack or
 // replace one to which a group was scaled, and which allocations stop early.
-func (v *deployView) counts(c rollout.Change) {
+func (v *View) counts(c rollout.Change) {
 	if c.Action == rollout.ActionNone {
 		return
 	}
