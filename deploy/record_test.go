@@ -326,6 +326,33 @@ func TestCheck_Runs(t *testing.T) {
 	})
 }
 
+func TestCheck_WithheldCredentials(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if _, password, _ := r.BasicAuth(); password != "hunter2" {
+			rw.WriteHeader(http.StatusUnauthorized)
+		}
+	}))
+	t.Cleanup(server.Close)
+	eachRecord(t, func(t *testing.T, w *world) {
+		w.write("stack.hcl", "stack \"shop\" {}\ncheck \"login\" {\n  url = \""+server.URL+"\"\n  basic_auth {\n    username = \"ann\"\n    password = \"hunter2\"\n  }\n}\n")
+		w.deploy("1")
+		got, err := Check{Home: w.home, Source: Source{Path: w.dir}}.Run(t.Context())
+		if err != nil || len(got.Checks) != 1 || got.Failed() != 0 {
+			t.Errorf("with the source: got %+v, %v, want a good check", got, err)
+		}
+		got, err = Check{Home: w.home, Source: Source{Path: "shop"}}.Run(t.Context())
+		if err != nil || len(got.Checks) != 1 || got.Checks[0].Problem != withheldProblem {
+			t.Errorf("from the record: got %+v, %v, want %q", got, err, withheldProblem)
+		}
+		w.write("web.nomad.hcl", "job {")
+		w.write("stack.hcl", "stack {")
+		if _, err = (Check{Home: w.home, Source: Source{Path: w.dir, Environment: "default"}}).Run(t.Context()); err == nil {
+			t.Error("with a source that cannot be read: got no error")
+		}
+	})
+}
+
 // person answers every question with yes or no.
 type person struct {
 	yes   bool
