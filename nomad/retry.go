@@ -52,8 +52,8 @@ func wait(ctx context.Context, d time.Duration) error {
 // Policy is how an operation that failed is retried, with the pauses of
 // RequestBackoff: see docs/decisions/0004-retries.md.
 type Policy struct {
-	// Patience is the time after the start of the first failed attempt at which no
-	// further attempt begins.
+	// Patience is how long after the start of the first attempt a failed one is
+	// retried. The last attempt begins up to one pause later.
 	Patience time.Duration
 	// Attempt ends a single attempt. 0 stands for no limit, for what may take
 	// long while the cluster answers, such as waiting for a lock; it is then

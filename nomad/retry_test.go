@@ -41,7 +41,9 @@ func TestPolicy(t *testing.T) {
 		limit       time.Duration
 		want        string
 	}{
-		"retries until the patience is over": {Policy{10 * time.Second, time.Second, always}, fail, 7, 9, 12 * time.Second, errDown.Error()},
+		// The longest pauses add up to 11.75 s before the 9th attempt, the shortest
+		// to 8.81 s before it and 10.31 s before the 10th.
+		"retries until the patience is over": {Policy{10 * time.Second, time.Second, always}, fail, 9, 10, 12 * time.Second, errDown.Error()},
 		"does not retry a final error":       {Policy{10 * time.Second, time.Second, func(error) bool { return false }}, fail, 1, 1, 0, errDown.Error()},
 		"ends an attempt that hangs":         {Policy{10 * time.Second, 30 * time.Second, always}, hang, 1, 1, 30 * time.Second, "no answer within 30s"},
 		"retries once after a long attempt":  {Policy{10 * time.Second, 0, always}, slow, 2, 2, 10*time.Minute + time.Second, errDown.Error()},
