@@ -20,7 +20,7 @@ type terminalPerson struct {
 	approve func(context.Context, release.Approval) (bool, error)
 }
 
-// person is nil where nobody can be asked.
+// person is nil where there is no terminal to ask on.
 func (f *releaseFlags) person(streams *IO) deploy.Person {
 	approve := asker(streams, f.format)
 	if approve == nil {

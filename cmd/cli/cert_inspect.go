@@ -18,7 +18,7 @@ import (
 	"github.com/drover-nomad/drover/acme/pki"
 )
 
-// inspected is a certificate as it was met.
+// inspected is a certificate that was read from a file or a server.
 type inspected struct {
 	Names     []string  `json:"names"`
 	Subject   string    `json:"subject"`

@@ -213,7 +213,7 @@ and the certificate is thrown away.`,
 	fl.StringVar(&challenge, "challenge", "", "http-01, dns-01 or dns-persist-01, for --names")
 	fl.StringVar(&profile, "profile", "", "profile of the CA, for --names")
 	fl.StringVar(&keyType, "key-type", "", "p256, p384, rsa2048 or rsa4096, for --names")
-	fl.BoolVar(&flags.staging, "staging", false, "ask Let's Encrypt's staging environment, whose certificates nobody trusts")
+	fl.BoolVar(&flags.staging, "staging", false, "use Let's Encrypt's staging environment; browsers do not trust its certificates")
 	fl.BoolVar(&dryRun, "dry-run", false, "do everything but keep the certificate")
 	return cmd
 }

@@ -26,8 +26,7 @@ type certView struct {
 
 // atEdge is why instances of the edge do not serve a certificate, and whether
 // one refused its configuration.
-// Without a Consul that answers nobody knows, and that is no error here: the
-// certificate is in a store that needs none.
+// An unreachable Consul is no error: the certificate store does not need it.
 func atEdge(ctx context.Context, s *acme.Store, o *acme.Object) (notes []string, refused bool) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -70,7 +69,7 @@ func newCertStatus(streams *IO) *cobra.Command {
 Where Consul has an edge it is asked whether it takes the certificate: what it
 refused is shown as in drover edge status.
 
-The exit code is 0 when nobody needs to look at it, otherwise 1.`,
+The exit code is 0 when the certificate needs no attention, otherwise 1.`,
 		Example: "  drover cert status public",
 		Args:    exactArgs(1, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {

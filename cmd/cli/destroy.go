@@ -107,7 +107,7 @@ func destroyError(err error) error {
 	return releaseError(err)
 }
 
-// printDestroyPlan lists what is removed, and what is not.
+// printDestroyPlan prints the jobs that destroy removes and those that it keeps.
 func printDestroyPlan(w io.Writer, p deploy.DestroyPlan) {
 	if p.Release != nil && p.Release.State.Open() {
 		fmt.Fprintf(w, "release %d is %s: it is abandoned\n", p.Release.Number, release.Describe(p.Release))

@@ -46,7 +46,7 @@ func (f *releaseFlags) register(cmd *cobra.Command, wait time.Duration) {
 	fl.DurationVar(&l.ServiceTimeout, "service-timeout", 0, fmt.Sprintf("how long one service may take to become healthy (default: its timeout in stack.hcl, or %s)", short(rollout.DefaultTimeout)))
 	fl.DurationVar(&l.PlacementTimeout, "placement-timeout", 0, fmt.Sprintf("how long a service may wait for a node (default: its placement_timeout in stack.hcl, or %s)", short(rollout.DefaultPlacementTimeout)))
 	fl.DurationVar(&l.Timeout, "timeout", 0, "how long all of it may take, without going back (default: no limit)")
-	fl.DurationVar(&l.LockWait, "lock-wait", wait, "how long to wait for somebody else who changes the stack")
+	fl.DurationVar(&l.LockWait, "lock-wait", wait, "how long to wait for the lock of the stack while another drover holds it")
 	fl.DurationVar(&l.Unreachable, "unreachable-after", rollout.DefaultSilence, "how long Nomad may not answer before the command gives up, and leaves a release that has begun open")
 	fl.DurationVar(&l.ApprovalWait, "approval-wait", 0, "how long to wait for 'drover approve' where a wave needs it (default: the release is left open)")
 	fl.StringVarP(&f.format, "output", "o", "text", "text, or json: one event per line")
