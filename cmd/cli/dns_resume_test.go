@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/hashicorp/nomad/api"
+	"sync/atomic"
 
 	"github.com/drover-nomad/drover/dns"
 )
@@ -18,7 +19,13 @@ import (
 // routed writes a stack whose service a asks the edge for hosts.
 func (w *world) routed(hook, value string, hosts ...string) {
 	w.Helper()
-	w.write(svc{name: "a", value: value})
+	w.routes(hook, svc{name: "a", value: value}, hosts...)
+}
+
+// routes is routed with a service a that may be one that does not start.
+func (w *world) routes(hook string, a svc, hosts ...string) {
+	w.Helper()
+	w.write(a)
 	text, err := os.ReadFile(filepath.Join(w.dir, "a.nomad.hcl"))
 	if err != nil {
 		w.Fatal(err)
@@ -106,6 +113,39 @@ func TestDNSAfterRollback(t *testing.T) {
 		w.interrupted("a", "2")
 		w.drover(exitOK, "rollback", w.name, "1", "--take-over")
 		hosts(w, false, "one.example.org")
+	})
+	// A deploy goes back, and then the controller cannot be told: a program that
+	// reads the events learns both, and end is still the last.
+	t.Run("warning before the last line", func(t *testing.T) {
+		t.Parallel()
+		w := newWorld(t, env, "dnswarns")
+		w.routed(hook, "1", "one.example.org")
+		w.drover(exitOK, "deploy", w.dir)
+		w.routes(hook, svc{name: "a", value: "2", crash: true}, "two.example.org")
+		proxy := proxyOf(t, env)
+		var submitted atomic.Bool
+		proxy.Before(func(res http.ResponseWriter, req *http.Request) bool {
+			if req.URL.Path == "/v1/job/"+w.job("a") && req.Method != http.MethodGet || req.URL.Path == "/v1/jobs" && req.Method != http.MethodGet {
+				submitted.Store(true)
+			}
+			if submitted.Load() && strings.HasPrefix(req.URL.Path, "/v1/var/"+dns.WantedFolder) {
+				http.Error(res, "busy", http.StatusTooManyRequests)
+				return false
+			}
+			return true
+		})
+		cmd := w.command(through(proxy, env), "deploy", w.dir, "-o", "json", "--unreachable-after", "2s")
+		text, _ := cmd.Output() // the code tells
+		if code := cmd.ProcessState.ExitCode(); code != exitReverted {
+			t.Errorf("ended with %d, want %d", code, exitReverted)
+		}
+		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+		warned := slices.IndexFunc(lines, func(l string) bool {
+			return strings.Contains(l, `"event":"warning"`) && strings.Contains(l, "which DNS records the stack needs")
+		})
+		if last := len(lines) - 1; warned < 0 || warned == last || !strings.Contains(lines[last], `"event":"end"`) {
+			t.Errorf("no warning about DNS before the last line:\n%s", text)
+		}
 	})
 	t.Run("error in the last line", func(t *testing.T) {
 		t.Parallel()

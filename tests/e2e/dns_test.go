@@ -461,16 +461,24 @@ func testSiteFaults(t *testing.T, s *site) {
 			t.Fatal("serving did not go on: ", resp.Status)
 		}
 	}
-	t.Run("name server gone", func(t *testing.T) {
-		if err := s.Kill(ctx, "powerdns"); err != nil {
+	// gone kills a server until the subtest ends, also when it fails: those after
+	// it then show their own faults.
+	gone := func(t *testing.T, server string) {
+		t.Helper()
+		if err := s.Kill(ctx, server); err != nil {
 			t.Fatal(err)
 		}
+		t.Cleanup(func() {
+			if err := s.Restart(ctx, server); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	t.Run("name server gone", func(t *testing.T) {
+		gone(t, "powerdns")
 		s.says(t, 1, []string{"zone drover.test: powerdns: ", "connection refused"}, "dns", "apply", s.dir, "-e", "dev")
 		s.says(t, 1, []string{"preparing the proof of drover.test", "connection refused"}, renew(s.dir)...)
 		served(t)
-		if err := s.Restart(ctx, "powerdns"); err != nil {
-			t.Fatal(err)
-		}
 	})
 	t.Run("wrong zone", func(t *testing.T) {
 		dir := s.with(t, "# elsewhere")
@@ -505,17 +513,12 @@ record "alias" {
 		s.drover.must(t, "dns", "apply", s.dir, "-e", "dev")
 	})
 	t.Run("CA gone", func(t *testing.T) {
-		if err := s.Kill(ctx, "pebble"); err != nil {
-			t.Fatal(err)
-		}
+		gone(t, "pebble")
 		s.says(t, 1, []string{"reading its directory", "connection refused"}, renew(s.dir)...)
 		served(t)
 		s.says(t, 1, []string{"Failing", "connection refused", "next attempt"}, "cert", "status", "wild")
 	})
 	t.Run("CA back without its accounts", func(t *testing.T) {
-		if err := s.Restart(ctx, "pebble"); err != nil {
-			t.Fatal(err)
-		}
 		pem, err := os.ReadFile(s.CA())
 		if err != nil {
 			t.Fatal(err)
