@@ -296,13 +296,21 @@ func (m *Manager) Revoke(ctx context.Context, name string, reason int) (*Object,
 }
 
 // Force makes the next Reconcile renew a certificate, whatever its age and
-// former failures. The circuit breaker stays.
+// former failures. The circuit breaker stays. An attempt that is under way does
+// not answer the request: the next one does.
 func (m *Manager) Force(ctx context.Context, name string) (*Object, error) {
 	return m.c.Store.Update(ctx, name, func(o *Object) error {
-		o.Status.Forced, o.Status.Attempts, o.Status.NextAttempt = true, 0, time.Time{}
+		o.Status.request()
+		o.Status.Attempts, o.Status.NextAttempt = 0, time.Time{}
 		return nil
 	})
 }
+
+// request records that a new certificate is requested at once.
+func (st *Status) request() { st.Forced, st.Request = true, st.Request+1 }
+
+// answer clears a request, unless it came after the one with this number.
+func (st *Status) answer(number int) { st.Forced = st.Forced && st.Request != number }
 
 // Rollover gives the account a new key at every CA that knows it (RFC 8555,
 // 7.3.5). It can be repeated after an interruption: the new key is in the store

@@ -197,7 +197,8 @@ type Status struct {
 	NotBeforeAt map[string]time.Time `json:"issuer_not_before,omitempty"` // issuer → end of its Retry-After
 	Orders      []Ordered            `json:"orders,omitempty"`            // new orders of the last day that replace nothing
 	Pending     *Pending             `json:"pending,omitempty"`
-	Forced      bool                 `json:"forced,omitempty"` // renew at once
+	Forced      bool                 `json:"forced,omitempty"`  // renew at once
+	Request     int                  `json:"request,omitempty"` // number of the last request to renew at once
 	ClockSkew   time.Duration        `json:"clock_skew,omitempty"`
 	Leftovers   []Leftover           `json:"leftovers,omitempty"` // records still to be removed
 

@@ -12,7 +12,7 @@ import (
 
 // issue asks the spec's issuers one after the other. It holds the lock.
 func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error) {
-	name := o.Spec.Name
+	name, request := o.Spec.Name, o.Status.Request
 	solver, err := m.solver(ctx, o.Spec)
 	if err != nil {
 		return m.hold(ctx, o, err)
@@ -41,7 +41,7 @@ func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error)
 			if ctx.Err() != nil {
 				return o, ctx.Err()
 			}
-			return m.failed(ctx, o, err)
+			return m.failed(ctx, o, request, err)
 		}
 	}
 	var errs []error
@@ -59,7 +59,7 @@ func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error)
 			o = next
 		}
 		if err == nil {
-			return m.keep(ctx, o, issuer, got)
+			return m.keep(ctx, o, request, issuer, got)
 		}
 		if ctx.Err() != nil {
 			return o, ctx.Err()
@@ -71,7 +71,7 @@ func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error)
 		}
 		m.event(Event{Kind: "warning", Certificate: name, Issuer: issuer, Text: err.Error()})
 	}
-	return m.failed(ctx, o, errors.Join(errs...))
+	return m.failed(ctx, o, request, errors.Join(errs...))
 }
 
 // UnsolvableError means that no solver is configured for any challenge that the
@@ -144,8 +144,9 @@ func (m *Manager) tidy(ctx context.Context, o *Object, solver Solver) *Object {
 	return next
 }
 
-// failed writes a failed attempt down.
-func (m *Manager) failed(ctx context.Context, o *Object, cause error) (*Object, error) {
+// failed records a failed attempt. request is the number of the last request when
+// the attempt began.
+func (m *Manager) failed(ctx context.Context, o *Object, request int, cause error) (*Object, error) {
 	now := m.now()
 	ctx = context.WithoutCancel(ctx)
 	out, err := m.c.Store.Update(ctx, o.Spec.Name, func(o *Object) error {
@@ -153,7 +154,8 @@ func (m *Manager) failed(ctx context.Context, o *Object, cause error) (*Object, 
 		if st.ahead(now) {
 			st.NotBeforeAt = nil
 		}
-		st.LastAttempt, st.LastError, st.Forced = now, cause.Error(), false
+		st.LastAttempt, st.LastError = now, cause.Error()
+		st.answer(request)
 		var held *HeldError
 		if errors.As(cause, &held) {
 			st.Phase, st.Reason, st.NextAttempt = keepUnusable(st.Phase, Held), "too many orders for the same names within a day", held.Until
@@ -228,8 +230,8 @@ func issuerErrors(err error) []*IssuerError {
 	return out
 }
 
-// keep stores a certificate.
-func (m *Manager) keep(ctx context.Context, o *Object, issuer string, got *issued) (*Object, error) {
+// keep stores a certificate. request is as in failed.
+func (m *Manager) keep(ctx context.Context, o *Object, request int, issuer string, got *issued) (*Object, error) {
 	// From here on the certificate exists: it is stored also when the caller
 	// goes away.
 	ctx = context.WithoutCancel(ctx)
@@ -246,7 +248,9 @@ func (m *Manager) keep(ctx context.Context, o *Object, issuer string, got *issue
 			Phase: Issued, Reason: "stored; not yet checked whether it is served", Issuer: issuer, Directory: o.Status.Pending.Directory, CertURL: got.url,
 			Serial: serialOf(got.leaf), NotBefore: got.leaf.NotBefore.UTC(), NotAfter: got.leaf.NotAfter.UTC(), IssuedAt: now,
 			ARI: got.ari, LastAttempt: now, Orders: counted(st.Orders, now), Replacements: counted(st.Replacements, now), Leftovers: st.Leftovers, ServedAs: st.ServedAs, ServedSeen: st.ServedSeen,
+			Forced: st.Forced, Request: st.Request,
 		}
+		st.answer(request)
 		if got.skew.Abs() > time.Hour {
 			st.ClockSkew = got.skew
 		}

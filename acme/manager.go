@@ -175,7 +175,9 @@ func (m *Manager) Apply(ctx context.Context, spec Spec) (*Object, error) {
 		}
 		if nameSet(o.Spec.Names) != nameSet(spec.Names) || !slices.Equal(o.Spec.Issuers, spec.Issuers) {
 			// Another question: the failures of the former one do not count.
-			o.Status.Forced = o.Status.Forced || o.Status.Phase == Revoked && o.Status.wanted()
+			if o.Status.Phase == Revoked && o.Status.wanted() {
+				o.Status.request()
+			}
 			o.Status.Attempts, o.Status.NextAttempt, o.Status.LastError = 0, time.Time{}, ""
 		}
 		if o.Status.Pending != nil && !orderedAlike(o.Spec, spec) {

@@ -264,9 +264,7 @@ func (c *certificates) issueOne(ctx context.Context, m *acme.Manager, name strin
 	r, err := Reconcile(ctx, m, name)
 	if err == nil && !r.Issued && r.Object.Usable(time.Now()) != nil && r.Object.Status.NextAttempt.After(time.Now()) {
 		// Former attempts failed, perhaps for want of the edge, and a person asks now.
-		if _, err = m.Force(ctx, name); err == nil {
-			r, err = Reconcile(ctx, m, name)
-		}
+		r, err = Renew(ctx, m, name)
 	}
 	if ctx.Err() != nil {
 		return r, ctx.Err()

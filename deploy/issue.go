@@ -181,6 +181,26 @@ func CertError(err error) error {
 	return err
 }
 
+// Renew requests a new certificate and waits for it. It returns an error if there is
+// none at the end, also if another process made the attempt.
+func Renew(ctx context.Context, m *acme.Manager, name string) (acme.Result, error) {
+	before, err := m.Force(ctx, name)
+	if err != nil {
+		return acme.Result{}, err
+	}
+	r, err := Reconcile(ctx, m, name)
+	if err != nil || r.Issued {
+		return r, err
+	}
+	st := &r.Object.Status
+	if st.Serial != before.Status.Serial {
+		r.Issued = true // by another process
+		return r, nil
+	}
+	return r, fmt.Errorf("certificate %s is not renewed: the attempt of another process failed; the next one is at %s: %s",
+		name, r.Next.UTC().Format(time.RFC3339), st.LastError)
+}
+
 // Reconcile brings one certificate to what it is to be, and waits for another
 // process that works on it.
 func Reconcile(ctx context.Context, m *acme.Manager, name string) (acme.Result, error) {

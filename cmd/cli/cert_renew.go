@@ -24,7 +24,8 @@ func newCertRenew(streams *IO) *cobra.Command {
 		Long: `Renew certificates that are due, all when none is named. With --force they are
 renewed whatever their age, and former failures are forgotten; a CA that asked
 to be left alone still is, and so is one that got three new orders for the
-same names within a day.`,
+same names within a day. With --force the exit code is 0 only if there is a new
+certificate.`,
 		Example: `  drover cert renew
   drover cert renew public --force`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -59,15 +60,11 @@ same names within a day.`,
 			return flags.with(ctx, streams, b, s, issuers, func(ctx context.Context, m *acme.Manager) error {
 				var errs []error
 				for _, name := range args {
+					renew := deploy.Reconcile
 					if force {
-						if _, err := m.Force(ctx, name); err != nil {
-							if errors.Is(err, acme.ErrNotFound) {
-								err = usagef("there is no certificate %q", name)
-							}
-							return err
-						}
+						renew = deploy.Renew
 					}
-					r, err := deploy.Reconcile(ctx, m, name)
+					r, err := renew(ctx, m, name)
 					if errors.Is(err, acme.ErrNotFound) {
 						return usagef("there is no certificate %q", name)
 					}

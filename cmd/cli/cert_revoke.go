@@ -31,7 +31,7 @@ func newCertRevoke(streams *IO) *cobra.Command {
 		Use: "revoke NAME", Short: "Tell the CA that a certificate is not to be trusted any more",
 		Long: `Tell the CA that a certificate is not to be trusted any more.
 
-What is stored stays and is served; it is not renewed by itself. Get a new one
+The edge still serves it, and drover does not renew it by itself. Get a new one
 with drover cert renew --force NAME.`,
 		Example: "  drover cert revoke public",
 		Args:    exactArgs(1, "NAME"),
