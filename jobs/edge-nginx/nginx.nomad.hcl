@@ -5,98 +5,18 @@
 # and a routed service needs a shutdown_delay of 3 s or more.
 
 locals {
-  # The grammar, which package edge has in the same words. Nothing that does
-  # not fit it gets into the configuration.
-  host  = "[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
-  path  = "/[A-Za-z0-9._~/+-]*"
-  url   = "(?:https?:/)?/[A-Za-z0-9._~/?#@!&()*+,;=%:-]*"
-  ipv4  = "(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:/(?:3[0-2]|[12]?[0-9]))?"
-  hex   = "[0-9a-f]{1,4}"
-  ipv6  = "(?:(?:${local.hex}:){7}${local.hex}|(?:${local.hex}:){1,7}:|(?:${local.hex}:){1,6}:${local.hex}|(?:${local.hex}:){1,5}(?::${local.hex}){1,2}|(?:${local.hex}:){1,4}(?::${local.hex}){1,3}|(?:${local.hex}:){1,3}(?::${local.hex}){1,4}|(?:${local.hex}:){1,2}(?::${local.hex}){1,5}|${local.hex}:(?::${local.hex}){1,6}|:(?::${local.hex}){1,7}|::)(?:/(?:12[0-8]|1[01][0-9]|[1-9]?[0-9]))?"
-  range = "(?:${local.ipv4}|${local.ipv6})"
-
-  name   = "^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
+  # The rest of the grammar is in _base.nomad.hcl.
   route  = "^drover\\.(?:route=${local.host}${local.path}|redirect=${local.host}${local.path} 30[12378] ${local.url})$"
   option = "^drover\\.(?:protocol=https?|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|auth=[a-z0-9][a-z0-9-]{0,62}|allow=${local.range}(?:,${local.range})*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\\[\\]-~](?:[ !-#%-\\[\\]-~]*[!-#%-\\[\\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve))$"
-  # What a changed template does in the task. Of a signal that finds no task,
-  # because it is just being restarted, Nomad makes a failed allocation, which it
-  # does not replace in a system job; a script may fail.
-  reload = ["-c", ": >\"$NOMAD_TASK_DIR/reload\""]
-  # Headers that say where a message ends, or that the edge itself answers for.
-  reserved = "^drover\\.header=[a-z]+ [a-z]+ (?i:connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|content-length|forwarded|x-forwarded-for|x-forwarded-proto|x-forwarded-host)(?: |$)"
 }
 
 job "edge" {
-  datacenters = var.datacenters
-  type        = "system"
-
   group "edge" {
-    update {
-      max_parallel     = 1
-      health_check     = "checks"
-      min_healthy_time = "2s"
-      healthy_deadline = "1m"
-      auto_revert      = true
-    }
-
-    restart {
-      attempts = 20
-      interval = "5m"
-      delay    = "1s"
-      mode     = "delay"
-    }
-
-    shutdown_delay = "2s"
-
-    network {
-      port "metrics" {}
-    }
-
-    service {
-      name     = "edge"
-      port     = "metrics"
-      provider = "consul"
-      tags     = ["metrics"]
-      # Where drover asks what is served, and where DNS records lead.
-      meta {
-        https_address  = var.bind_address == "*" ? "" : var.bind_address
-        https_port     = var.https_port
-        public_address = var.public_address
-      }
-      check {
-        type     = "http"
-        path     = "/health"
-        interval = "2s"
-        timeout  = "2s"
-      }
-    }
-
     task "nginx" {
-      driver = var.driver
-      user   = var.user
-
-      kill_signal  = "SIGQUIT"
-      kill_timeout = var.drain
-
-      # With Consul ACLs, templates read services by the token of the task's
-      # workload identity. Without this block they would find none.
-      consul {}
+      kill_signal = "SIGQUIT"
 
       config {
-        image        = var.driver == "docker" ? var.image : null
-        network_mode = var.driver == "docker" ? "host" : null
-        command      = "/bin/sh"
-        args         = ["$${NOMAD_TASK_DIR}/run.sh", var.driver == "docker" ? "nginx" : var.binary, "-c", "$${NOMAD_TASK_DIR}/nginx.conf", "-p", "$${NOMAD_TASK_DIR}", "-e", "stderr"]
-      }
-
-      resources {
-        cpu    = 200
-        memory = 256
-      }
-
-      # Templates see variables of the node only through the environment.
-      env {
-        EDGE_BIND_ADDRESS = var.bind_address
+        args = ["$${NOMAD_TASK_DIR}/run.sh", var.driver == "docker" ? "nginx" : var.binary, "-c", "$${NOMAD_TASK_DIR}/nginx.conf", "-p", "$${NOMAD_TASK_DIR}", "-e", "stderr"]
       }
 
       # nginx is told to reload when the files are others than those that it has

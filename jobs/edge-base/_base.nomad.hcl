@@ -1,0 +1,179 @@
+# Shared by the edges: variables, the grammar of tags, and the job except its
+# one task.
+
+variable "driver" {
+  type        = string
+  description = "Task driver: docker (the image), exec or raw_exec (a binary on every node)."
+  default     = "docker"
+  validation {
+    condition     = contains(["docker", "exec", "raw_exec"], var.driver)
+    error_message = "The driver is one of docker, exec and raw_exec."
+  }
+}
+
+variable "user" {
+  type        = string
+  description = "User of the task. Ports below 1024 need root; the workers then run as uid."
+  default     = "root"
+}
+
+variable "datacenters" {
+  type        = list(string)
+  description = "Datacenters whose nodes have an edge."
+  default     = ["*"]
+}
+
+variable "public_address" {
+  type        = string
+  description = "Addresses at which clients reach a node, with commas between them, for DNS records; for example $${attr.unique.platform.aws.public-ipv4}. The node's own when empty."
+  default     = ""
+}
+
+variable "http_port" {
+  type        = number
+  description = "Port for HTTP-01 challenges and for redirects to HTTPS."
+  default     = 80
+}
+
+variable "https_port" {
+  type        = number
+  description = "Port of HTTPS."
+  default     = 443
+}
+
+variable "hsts_max_age" {
+  type        = number
+  description = "Seconds for which browsers are to use HTTPS only (RFC 6797); 0 says nothing about it."
+  default     = 31536000
+}
+
+variable "hard_stop_after" {
+  type        = string
+  description = "How long uploads, downloads and websockets may go on in an old worker after a reload."
+  default     = "300s"
+}
+
+variable "tls_min" {
+  type        = string
+  description = "Oldest version of TLS that is spoken: 1.2 (Mozilla's intermediate configuration) or 1.3 (its modern one)."
+  default     = "1.2"
+  validation {
+    condition     = contains(["1.2", "1.3"], var.tls_min)
+    error_message = "TLS is spoken from version 1.2 or from 1.3 on."
+  }
+}
+
+variable "users" {
+  type        = list(string)
+  description = "Lists of users for basic authentication (Nomad Variables drover/users/NAME) that routes may ask for."
+  default     = []
+  validation {
+    condition     = length([for name in var.users : name if regex_replace(name, "^[a-z0-9][a-z0-9-]{0,62}$", "") != ""]) == 0
+    error_message = "The name of a list of users has lower-case letters, digits and dashes."
+  }
+}
+
+variable "drain" {
+  type        = string
+  description = "How long running requests may go on when the edge itself is stopped or replaced; its node takes no new ones meanwhile."
+  default     = "10s"
+}
+
+variable "uid" {
+  type        = number
+  description = "Number of the user and group that the workers run as, and that may read the bundles."
+}
+
+locals {
+  # The grammar, which package edge has in the same words. Nothing that does
+  # not fit it gets into the configuration.
+  host  = "[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
+  path  = "/[A-Za-z0-9._~/+-]*"
+  url   = "(?:https?:/)?/[A-Za-z0-9._~/?#@!&()*+,;=%:-]*"
+  ipv4  = "(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:/(?:3[0-2]|[12]?[0-9]))?"
+  hex   = "[0-9a-f]{1,4}"
+  ipv6  = "(?:(?:${local.hex}:){7}${local.hex}|(?:${local.hex}:){1,7}:|(?:${local.hex}:){1,6}:${local.hex}|(?:${local.hex}:){1,5}(?::${local.hex}){1,2}|(?:${local.hex}:){1,4}(?::${local.hex}){1,3}|(?:${local.hex}:){1,3}(?::${local.hex}){1,4}|(?:${local.hex}:){1,2}(?::${local.hex}){1,5}|${local.hex}:(?::${local.hex}){1,6}|:(?::${local.hex}){1,7}|::)(?:/(?:12[0-8]|1[01][0-9]|[1-9]?[0-9]))?"
+  range = "(?:${local.ipv4}|${local.ipv6})"
+
+  name = "^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
+  # What a changed template does in the task. Of a signal that finds no task,
+  # because it is just being restarted, Nomad makes a failed allocation, which it
+  # does not replace in a system job; a script may fail.
+  reload = ["-c", ": >\"$NOMAD_TASK_DIR/reload\""]
+  # Headers that say where a message ends, or that the edge itself answers for.
+  reserved = "^drover\\.header=[a-z]+ [a-z]+ (?i:connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|content-length|forwarded|x-forwarded-for|x-forwarded-proto|x-forwarded-host)(?: |$)"
+}
+
+job "edge" {
+  datacenters = var.datacenters
+  type        = "system"
+
+  group "edge" {
+    update {
+      max_parallel     = 1
+      health_check     = "checks"
+      min_healthy_time = "2s"
+      healthy_deadline = "1m"
+      auto_revert      = true
+    }
+
+    restart {
+      attempts = 20
+      interval = "5m"
+      delay    = "1s"
+      mode     = "delay"
+    }
+
+    shutdown_delay = "2s"
+
+    network {
+      port "metrics" {}
+    }
+
+    service {
+      name     = "edge"
+      port     = "metrics"
+      provider = "consul"
+      tags     = ["metrics"]
+      # Where drover asks what is served, and where DNS records lead.
+      meta {
+        https_address  = var.bind_address == "*" ? "" : var.bind_address
+        https_port     = var.https_port
+        public_address = var.public_address
+      }
+      check {
+        type     = "http"
+        path     = "/health"
+        interval = "2s"
+        timeout  = "2s"
+      }
+    }
+
+    task "*" {
+      driver = var.driver
+      user   = var.user
+
+      kill_timeout = var.drain
+
+      # With Consul ACLs, templates read services by the token of the task's
+      # workload identity. Without this block they would find none.
+      consul {}
+
+      config {
+        image        = var.driver == "docker" ? var.image : null
+        network_mode = var.driver == "docker" ? "host" : null
+        command      = "/bin/sh"
+      }
+
+      resources {
+        cpu    = 200
+        memory = 256
+      }
+
+      # Templates see variables of the node only through the environment.
+      env {
+        EDGE_BIND_ADDRESS = var.bind_address
+      }
+    }
+  }
+}

@@ -1,0 +1,43 @@
+package jobs
+
+import (
+	"io/fs"
+	"slices"
+	"testing"
+)
+
+// The edges have the files that they share, and those are no stack.
+func TestStack_EdgesHaveTheirBase(t *testing.T) {
+	t.Parallel()
+	if slices.Contains(Names(), edgeBase) {
+		t.Errorf("%s is listed as a stack: %q", edgeBase, Names())
+	}
+	for _, name := range []string{"edge", "edge-nginx"} {
+		files, err := Stack(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := map[string]bool{}
+		if err := fs.WalkDir(files, ".", func(path string, _ fs.DirEntry, err error) error {
+			found[path] = true
+			return err
+		}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		for _, want := range []string{"_base.nomad.hcl", "stack.hcl", "variables.hcl", "environments/dev.hcl"} {
+			if _, err := fs.ReadFile(files, want); err != nil || !found[want] {
+				t.Errorf("%s: %s is listed: %v, and read: %v", name, want, found[want], err)
+			}
+		}
+	}
+	files, err := Stack("ocis")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fs.Stat(files, "environments/dev.hcl"); err != nil {
+		t.Error(err)
+	}
+	if _, err := Stack("nosuch"); err == nil {
+		t.Error("nosuch is a stack")
+	}
+}
