@@ -18,7 +18,7 @@ import (
 func newACL(streams *IO, f *factory) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "acl",
-		Short: "Print and make the ACL policies that drover needs in Nomad and Consul",
+		Short: "Print and create the ACL policies that drover needs",
 		Example: `  drover acl policy --for deployer --stack ocis
   drover acl bootstrap`,
 	}
@@ -37,18 +37,18 @@ func newACLPolicy(streams *IO) *cobra.Command {
 	}
 	cmd := &cobra.Command{
 		Use:   "policy --for USE",
-		Short: "Print what one use of drover may do, and nothing more",
-		Long: `Print what one use of drover may do, and nothing more, as a policy of Nomad and
-one of Consul. The uses are
+		Short: "Print the least ACL policy for one use of drover",
+		Long: `Print the Nomad policy and the Consul policy that allow one use of drover and
+nothing more. The uses are
 
   deployer    deploy, roll back, destroy, secrets, certificates
-  ci          plan, and what a reader may; no secrets, no deploy
+  ci          plan, status, history, logs; no secrets, no deploy
   reader      status, history, logs
   controller  the job drover-controller
   schedule    the job of a schedule; 'drover schedule apply' makes it
   edge        the job edge
 
-Nothing is asked of a cluster and nothing is changed.`,
+It needs no cluster and changes nothing.`,
 		Example: `  drover acl policy --for reader
   drover acl policy --for deployer --stack ocis --system nomad | nomad acl policy apply deploy-ocis -`,
 		Args: cobra.NoArgs,
@@ -101,15 +101,17 @@ func newACLBootstrap(streams *IO, f *factory) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "bootstrap",
-		Short: "Make the policies of all uses, and let Consul know Nomad's workloads",
-		Long: `Make the policies of all uses in Nomad and Consul, bind those of jobs to the
-jobs, and make in Consul the auth method by which services and tasks get their
-tokens with the identity that Nomad gives them. It takes tokens that may manage
-ACLs, in NOMAD_TOKEN and CONSUL_HTTP_TOKEN. What is there is brought up to date,
-so it may be run again. It makes no tokens.
+		Short: "Create all ACL policies, and make Consul trust Nomad's jobs",
+		Long: `Create the policies of all uses in Nomad and Consul, and attach the policies of
+jobs to their jobs. Create the auth method in Consul with which services and
+tasks log in by their workload identity. The command creates no tokens. It is
+idempotent: it updates the policies and auth methods that exist.
 
-Consul knows Nomad's keys from --jwks-url. Without it the keys are copied, and
-since Nomad makes new ones every 30 days the command must be run again by then.`,
+It needs tokens that may manage ACLs, in NOMAD_TOKEN and CONSUL_HTTP_TOKEN.
+
+Consul verifies identities with the keys of --jwks-url. Without it, the command
+copies Nomad's present keys. Nomad rotates them every 30 days: run the command
+again before that.`,
 		Example: `  drover acl bootstrap
   drover acl bootstrap --namespace shop --jwks-url https://keys.example.org/.well-known/jwks.json --jwks-ca ca.pem`,
 		Args: cobra.NoArgs,

@@ -21,8 +21,8 @@ func newAdopt(streams *IO, f *factory) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "adopt STACK",
 		Short: "Take over running jobs without a restart",
-		Long: `Take over jobs that run already, without restarting them. What runs under the job
-IDs of the stack is recorded as a release with its present specs. Afterwards the jobs
+		Long: `Take over jobs that run already, without restarting them. The running jobs with the
+job IDs of the stack are recorded as a release with their present specs. Afterwards they
 belong to the stack: a deploy changes them, and a rollback can restore what was
 adopted. The differences that the next deploy will change are shown first. Jobs that
 do not exist are left to that deploy.

@@ -20,7 +20,7 @@ type terminalPerson struct {
 	approve func(context.Context, release.Approval) (bool, error)
 }
 
-// person is nil where there is no terminal to ask on.
+// person returns nil if there is no terminal.
 func (f *releaseFlags) person(streams *IO) deploy.Person {
 	approve := asker(streams, f.format)
 	if approve == nil {
@@ -42,14 +42,14 @@ func (p terminalPerson) Prune(_ context.Context, jobs []release.Change) (bool, e
 	return err == nil, err
 }
 
-// asker asks on a terminal whether a wave may begin; it is nil where nobody
-// can be asked.
+// asker returns a function that asks on a terminal whether a wave may begin, and
+// nil if there is no terminal.
 func asker(streams *IO, format string) func(context.Context, release.Approval) (bool, error) {
 	if !streams.Ask || format == "json" {
 		return nil
 	}
-	// Reading cannot be called back: when the approval comes from elsewhere, the
-	// answer that is still being read is that of the next question.
+	// A blocked read of stdin cannot be cancelled: if the approval comes from
+	// elsewhere, the pending read gets the answer to the next question.
 	lines := make(chan string)
 	var reading sync.Once
 	return func(ctx context.Context, a release.Approval) (bool, error) {
@@ -80,10 +80,14 @@ func asker(streams *IO, format string) func(context.Context, release.Approval) (
 func newApprove(streams *IO) *cobra.Command {
 	return proceeding(streams, &cobra.Command{
 		Use:   "approve STACK",
-		Short: "Approve the wave of a release that waits for it, and go on",
-		Long: `Approve the wave of a release that waits for it. A drover that waits, on a
-terminal or with --approval-wait, goes on by itself; otherwise the release is
-gone on with here, as 'drover resume' does. 'drover abort' goes back instead.`,
+		Short: "Approve the wave that a release waits for, and continue",
+		Long: `Approve the wave that a release waits for. If a drover process waits for the
+approval, on a terminal or with --approval-wait, that process continues the
+release. Otherwise this command continues it as 'drover resume' does. To revert
+the release instead, run 'drover abort'.
+
+It needs a token that may deploy the stack. The exit code tells the outcome: see
+'drover help exit-codes'.`,
 		Example: "  drover approve ocis -e prod",
 	}, func(ctx context.Context, r deploy.Recorded) error {
 		_, err := (&deploy.Approve{Recorded: r}).Run(ctx)

@@ -16,12 +16,13 @@ import (
 func newCert(streams *IO) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cert",
-		Short: "Look at, issue and renew certificates",
-		Long: `Look at, issue and renew certificates.
+		Short: "Show, issue and renew certificates",
+		Long: `Show, issue and renew certificates.
 
-A certificate is one object in a store: Nomad Variables below drover/certs
-unless --store names another. Renewals are the controller's; these commands
-are for the first issuance, for looking, and for the day it goes wrong.`,
+A certificate is one object in a store. The default store is Nomad Variables
+below drover/certs; --store selects another. The controller renews certificates.
+Use these commands to issue the first certificate, to inspect certificates, and
+to repair a failed renewal.`,
 		Example: `  drover cert list
   drover cert issue ocis -e prod --dry-run`,
 	}
@@ -30,7 +31,7 @@ are for the first issuance, for looking, and for the day it goes wrong.`,
 	return cmd
 }
 
-// certStore are the flags that say where certificates are.
+// certStore has the flags that select the store of certificates.
 type certStore struct {
 	store    string
 	sealFile string
@@ -40,7 +41,7 @@ type certStore struct {
 const sealEnv = "DROVER_SEAL_KEY"
 
 func (f *certStore) register(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&f.store, "store", "nomad", "where certificates are: nomad, consul or dir:PATH")
+	cmd.Flags().StringVar(&f.store, "store", "nomad", "store of certificates: nomad, consul or dir:PATH")
 	cmd.Flags().StringVar(&f.sealFile, "seal-key-file", "", "file with the key that seals certificates in Consul (default $"+sealEnv+")")
 }
 
@@ -84,7 +85,7 @@ func (f *certStore) get(ctx context.Context, name string) (*acme.Store, *acme.Ob
 	s := acme.NewStore(b)
 	o, err := s.Get(ctx, name)
 	if errors.Is(err, acme.ErrNotFound) {
-		return s, nil, usagef("there is no certificate %q; `drover cert list` shows those that there are", name)
+		return s, nil, usagef("there is no certificate %q; `drover cert list` lists all", name)
 	}
 	return s, o, deploy.CertError(err)
 }

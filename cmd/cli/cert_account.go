@@ -17,7 +17,7 @@ import (
 
 func newCertAccount(streams *IO) *cobra.Command {
 	cmd := &cobra.Command{
-		Use: "account", Short: "The ACME account of a store",
+		Use: "account", Short: "Show or change the ACME account of a store",
 		Example: "  drover cert account show",
 	}
 	cmd.AddCommand(newCertAccountShow(streams), newCertAccountRollover(streams))
@@ -81,11 +81,11 @@ func printAccount(streams *IO, format string, a *acme.Account) error {
 func newCertAccountRollover(streams *IO) *cobra.Command {
 	var flags certIssuing
 	cmd := &cobra.Command{
-		Use: "rollover", Short: "Give the account a new key at every CA that knows it",
-		Long: `Give the account a new key at every CA that knows it.
+		Use: "rollover", Short: "Replace the key of the account at every CA",
+		Long: `Replace the key of the ACME account at every CA where it is registered.
 
-It can be repeated when it was interrupted. Edges answer HTTP-01 with the new
-thumbprint as soon as they have read it; certificates are not touched.`,
+If it was interrupted, run it again. Edges answer HTTP-01 with the new thumbprint
+after they read it from the store. Certificates are not changed.`,
 		Example: "  drover cert account rollover",
 		Args:    exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -103,7 +103,7 @@ thumbprint as soon as they have read it; certificates are not touched.`,
 		},
 	}
 	flags.certStore.register(cmd)
-	cmd.Flags().DurationVar(&flags.timeout, "timeout", 2*time.Minute, "how long it may take")
+	cmd.Flags().DurationVar(&flags.timeout, "timeout", 2*time.Minute, "time limit of the command")
 	cmd.Flags().StringVarP(&flags.format, "output", "o", "text", "text, or json: one event per line")
 	return cmd
 }

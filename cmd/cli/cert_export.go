@@ -16,7 +16,7 @@ func newCertExport(streams *IO) *cobra.Command {
 		out   string
 	)
 	cmd := &cobra.Command{
-		Use: "export NAME --out DIR", Short: "Write chain, key and bundle into new files that only you can read",
+		Use: "export NAME --out DIR", Short: "Write chain, key and bundle to new files with mode 0600",
 		Example: "  drover cert export public --out ./public",
 		Args:    exactArgs(1, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -46,6 +46,6 @@ func newCertExport(streams *IO) *cobra.Command {
 		},
 	}
 	store.register(cmd)
-	cmd.Flags().StringVar(&out, "out", "", "directory")
+	cmd.Flags().StringVar(&out, "out", "", "directory to write to; it is created if missing")
 	return cmd
 }

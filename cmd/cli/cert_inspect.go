@@ -37,11 +37,11 @@ func newCertInspect(streams *IO) *cobra.Command {
 		timeout        time.Duration
 	)
 	cmd := &cobra.Command{
-		Use: "inspect FILE | HOST:PORT", Short: "Show the certificates in a file, or those that are served",
-		Long: `Show the certificates in a file, or those that are served.
+		Use: "inspect FILE | HOST:PORT", Short: "Show the certificates in a file or of a server",
+		Long: `Show the certificate chain in a PEM file, or the chain that a server presents.
 
-The exit code is 1 when the first certificate has expired or is not valid yet,
-when the chain is broken, or when a key in the file is not its own.`,
+It exits with 1 if the first certificate has expired or is not valid yet, if the
+chain is broken, or if the key in the file does not belong to the certificate.`,
 		Example: `  drover cert inspect chain.pem
   drover cert inspect cloud.example.org:443`,
 		Args: exactArgs(1, "FILE or HOST:PORT"),
@@ -58,7 +58,7 @@ when the chain is broken, or when a key in the file is not its own.`,
 					return fmt.Errorf("%s: %w", args[0], err)
 				}
 				if key, kerr := pki.ParseKey(string(text)); kerr == nil && !pki.Fits(chain[0], key) {
-					problems = append(problems, "the key in the file is not that of the certificate")
+					problems = append(problems, "the key in the file does not belong to the certificate")
 				}
 			case !errors.Is(err, fs.ErrNotExist) || !strings.Contains(args[0], ":"):
 				return usagef("%s", err)
@@ -92,7 +92,7 @@ when the chain is broken, or when a key in the file is not its own.`,
 		},
 	}
 	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
-	cmd.Flags().StringVar(&server, "server-name", "", "name to ask for at HOST:PORT (default HOST)")
+	cmd.Flags().StringVar(&server, "server-name", "", "server name (SNI) to send to HOST:PORT (default HOST)")
 	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Second, "how long HOST:PORT may take to answer")
 	return cmd
 }

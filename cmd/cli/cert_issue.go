@@ -17,7 +17,7 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// certIssuing are the flags of commands that ask a CA.
+// certIssuing has the flags of commands that send requests to a CA.
 type certIssuing struct {
 	certStore
 	staging   bool
@@ -35,18 +35,18 @@ type certIssuing struct {
 func (f *certIssuing) register(cmd *cobra.Command) {
 	f.certStore.register(cmd)
 	fl := cmd.Flags()
-	fl.StringVar(&f.directory, "directory", "", "URL of the ACME directory of the CA to ask, instead of the certificate's issuers (default $"+deploy.DirectoryEnv+")")
-	fl.StringVar(&f.caFile, "ca", "", "file with the CA certificate of --directory's own HTTPS (default $"+deploy.CAEnv+")")
+	fl.StringVar(&f.directory, "directory", "", "URL of the ACME directory of the CA, instead of the certificate's issuers (default $"+deploy.DirectoryEnv+")")
+	fl.StringVar(&f.caFile, "ca", "", "file with the CA certificate that verifies HTTPS of --directory (default $"+deploy.CAEnv+")")
 	fl.StringVar(&f.email, "email", "", "contact for --directory")
-	fl.StringVar(&f.listen, "http", "", "answer HTTP-01 here, on HOST:PORT, instead of at the edge")
-	fl.BoolVar(&f.noCheck, "no-check", false, "ask the CA without looking first whether the names can be proven")
-	fl.IntVar(&f.challenge, "challenge-port", 0, "port at which the CA asks for HTTP-01 (default $"+deploy.ChallengeEnv+", or 80)")
-	fl.StringArrayVar(&f.resolvers, "resolver", nil, "DNS server that must show a record of DNS-01, instead of those of the dns block (repeatable)")
-	fl.DurationVar(&f.timeout, "timeout", 5*time.Minute, "how long it may take altogether")
+	fl.StringVar(&f.listen, "http", "", "answer HTTP-01 on HOST:PORT of this machine, instead of at the edge")
+	fl.BoolVar(&f.noCheck, "no-check", false, "do not check first whether the challenges of the names can succeed")
+	fl.IntVar(&f.challenge, "challenge-port", 0, "port to which the CA sends HTTP-01 requests (default $"+deploy.ChallengeEnv+", or 80)")
+	fl.StringArrayVar(&f.resolvers, "resolver", nil, "DNS server that must return a DNS-01 record before the CA is asked, instead of those of the dns block (repeatable)")
+	fl.DurationVar(&f.timeout, "timeout", 5*time.Minute, "time limit of the command")
 	fl.StringVarP(&f.format, "output", "o", "text", "text, or json: one event per line")
 }
 
-// issuer is what --directory or --staging stand for, nil without them.
+// issuer returns the issuer of --directory or --staging, nil without these flags.
 func (f *certIssuing) issuer() (*acme.Issuer, error) {
 	var err error
 	if f.challenge, err = deploy.ChallengePort(f.challenge, os.Getenv); err != nil {
@@ -55,7 +55,7 @@ func (f *certIssuing) issuer() (*acme.Issuer, error) {
 	return deploy.CA{Directory: f.directory, File: f.caFile, Email: f.email, Staging: f.staging}.Issuer(os.Getenv)
 }
 
-// with makes a manager, and answers HTTP-01 while run runs when that is asked for.
+// with calls run with a manager. With --http it answers HTTP-01 meanwhile.
 func (f *certIssuing) with(ctx context.Context, streams *IO, b acme.Backend, s *stack.Stack, issuers []acme.Issuer, run func(context.Context, *acme.Manager) error) error {
 	if err := oneOf("-o", f.format, "text", "json"); err != nil {
 		return err
@@ -109,12 +109,12 @@ func newCertIssue(streams *IO) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "issue STACK | --names A,B",
-		Short: "Get the certificates of a stack, or one for these names",
-		Long: `Get the certificates of a stack, or one for these names.
+		Short: "Issue the certificates of a stack, or one for given names",
+		Long: `Issue the certificates of a stack, or one certificate for the names of --names.
 
-Certificates that are there and not due are left alone. With --dry-run all is
-done as it would be, at Let's Encrypt's staging environment or at --directory,
-and the certificate is thrown away.`,
+A certificate that exists and is not due for renewal is not changed. With
+--dry-run the command issues from Let's Encrypt's staging environment, or from
+--directory, and discards the certificate.`,
 		Example: `  drover cert issue ocis -e prod --staging
   drover cert issue --names cloud.example.org --challenge http-01`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -214,6 +214,6 @@ and the certificate is thrown away.`,
 	fl.StringVar(&profile, "profile", "", "profile of the CA, for --names")
 	fl.StringVar(&keyType, "key-type", "", "p256, p384, rsa2048 or rsa4096, for --names")
 	fl.BoolVar(&flags.staging, "staging", false, "use Let's Encrypt's staging environment; browsers do not trust its certificates")
-	fl.BoolVar(&dryRun, "dry-run", false, "do everything but keep the certificate")
+	fl.BoolVar(&dryRun, "dry-run", false, "issue the certificate, and discard it")
 	return cmd
 }

@@ -22,10 +22,12 @@ func newCertPrepare(streams *IO) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "prepare STACK",
-		Short: "Make what an edge needs to start: stand-ins and the account's thumbprint",
-		Long: `Make what an edge needs to start: a self-signed stand-in for every certificate
-of the stack that is not there yet, and the thumbprint of the ACME account's
-key. No CA is asked. drover cert issue follows when the edge runs.`,
+		Short: "Create what an edge needs before the first issuance",
+		Long: `Create what an edge needs to start: a temporary, self-signed certificate for each
+certificate of the stack that does not exist yet, and the thumbprint of the ACME
+account key. It sends no request to a CA.
+
+Run 'drover cert issue' when the edge runs.`,
 		Example: "  drover cert prepare ocis -e prod",
 		Args:    exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -20,12 +20,15 @@ func newCertRenew(streams *IO) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "renew [NAME…]",
-		Short: "Renew certificates that are due, or with --force those named",
-		Long: `Renew certificates that are due, all when none is named. With --force they are
-renewed whatever their age, and former failures are forgotten; a CA that asked
-to be left alone still is, and so is one that got three new orders for the
-same names within a day. With --force the exit code is 0 only if there is a new
-certificate.`,
+		Short: "Renew certificates that are due, or named ones at once",
+		Long: `Renew the named certificates that are due for renewal. Without a NAME, renew
+every certificate that is due.
+
+With --force the named certificates are renewed even if they are not due, and the
+backoff after failures is reset. Two limits of CAs still apply: a Retry-After
+that a CA sent, and at most three new orders for the same names within a day.
+
+With --force it exits with 0 only if there is a new certificate.`,
 		Example: `  drover cert renew
   drover cert renew public --force`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -82,7 +85,7 @@ certificate.`,
 		_ = cmd.Flags().MarkHidden(hidden)
 	}
 	sf.registerWhole(cmd)
-	cmd.Flags().BoolVar(&force, "force", false, "renew at once")
-	cmd.Flags().StringVar(&from, "stack", "", "stack whose dns block is used for DNS-01, instead of those that are deployed")
+	cmd.Flags().BoolVar(&force, "force", false, "renew even if the certificate is not due")
+	cmd.Flags().StringVar(&from, "stack", "", "use the dns block of this stack for DNS-01, instead of those of deployed stacks")
 	return cmd
 }

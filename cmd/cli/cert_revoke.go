@@ -28,11 +28,11 @@ func newCertRevoke(streams *IO) *cobra.Command {
 		names = append(names, r.name)
 	}
 	cmd := &cobra.Command{
-		Use: "revoke NAME", Short: "Tell the CA that a certificate is not to be trusted any more",
-		Long: `Tell the CA that a certificate is not to be trusted any more.
+		Use: "revoke NAME", Short: "Revoke a certificate at its CA",
+		Long: `Revoke a certificate at its CA.
 
-The edge still serves it, and drover does not renew it by itself. Get a new one
-with drover cert renew --force NAME.`,
+The certificate stays in the store and edges keep serving it. It is not renewed
+automatically. To replace it, run 'drover cert renew --force NAME'.`,
 		Example: "  drover cert revoke public",
 		Args:    exactArgs(1, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -58,7 +58,7 @@ with drover cert renew --force NAME.`,
 	}
 	flags.certStore.register(cmd)
 	cmd.Flags().StringVar(&reason, "reason", "unspecified", strings.Join(names, ", "))
-	cmd.Flags().DurationVar(&flags.timeout, "timeout", time.Minute, "how long it may take")
+	cmd.Flags().DurationVar(&flags.timeout, "timeout", time.Minute, "time limit of the command")
 	cmd.Flags().StringVarP(&flags.format, "output", "o", "text", "text, or json: one event per line")
 	return cmd
 }

@@ -24,9 +24,9 @@ type certView struct {
 	Edge      []string    `json:"edge,omitempty"` // why an edge does not take or serve it
 }
 
-// atEdge is why instances of the edge do not serve a certificate, and whether
-// one refused its configuration.
-// An unreachable Consul is no error: the certificate store does not need it.
+// atEdge returns why edge instances do not serve a certificate, and whether an
+// instance refused its configuration. An unreachable Consul is no error: the
+// certificate store does not need it.
 func atEdge(ctx context.Context, s *acme.Store, o *acme.Object) (notes []string, refused bool) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -45,7 +45,7 @@ func atEdge(ctx context.Context, s *acme.Store, o *acme.Object) (notes []string,
 		}
 		for _, c := range i.Certificates {
 			if c.Name == o.Spec.Name && !c.Match {
-				notes = append(notes, fmt.Sprintf("%s: %s; drover edge status shows all of it", i.Node, c.Problem))
+				notes = append(notes, fmt.Sprintf("%s: %s; `drover edge status` shows the details", i.Node, c.Problem))
 			}
 		}
 	}
@@ -63,13 +63,14 @@ func newCertStatus(streams *IO) *cobra.Command {
 		format string
 	)
 	cmd := &cobra.Command{
-		Use: "status NAME", Short: "Show how one certificate is, and why",
-		Long: `Show how one certificate is, and why.
+		Use: "status NAME", Short: "Show the state of one certificate, and its reason",
+		Long: `Show the state of one certificate, and its reason.
 
-Where Consul has an edge it is asked whether it takes the certificate: what it
-refused is shown as in drover edge status.
+If edge instances are registered in Consul, the command also shows the instances
+that do not serve the certificate or refused their configuration, as 'drover edge
+status' does.
 
-The exit code is 0 when the certificate needs no attention, otherwise 1.`,
+It exits with 0 if the certificate needs no attention, otherwise with 1.`,
 		Example: "  drover cert status public",
 		Args:    exactArgs(1, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -21,11 +21,13 @@ func newCertVerify(streams *IO) *cobra.Command {
 		timeout time.Duration
 	)
 	cmd := &cobra.Command{
-		Use: "verify NAME --at HOST:PORT…", Short: "Compare what is served with what is stored",
-		Long: `Compare what is served with what is stored.
+		Use: "verify NAME --at HOST:PORT…", Short: "Compare the served certificate with the stored one",
+		Long: `Compare the certificate that servers present with the stored one.
 
-Every --at is asked by TLS for the first name of the certificate. The result is
-noted in its status. The exit code is 1 when one of them serves something else.`,
+The command connects to each --at by TLS, with the first name of the certificate
+as server name. It writes the result to the status of the certificate.
+
+It exits with 1 if a server presents another certificate or does not answer.`,
 		Example: "  drover cert verify public --at cloud.example.org:443",
 		Args:    exactArgs(1, "NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -65,8 +67,8 @@ noted in its status. The exit code is 1 when one of them serves something else.`
 		},
 	}
 	store.register(cmd)
-	cmd.Flags().StringSliceVar(&at, "at", nil, "where it is served (repeatable)")
+	cmd.Flags().StringSliceVar(&at, "at", nil, "address that must serve the certificate (repeatable)")
 	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
-	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Second, "how long one place may take to answer")
+	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Second, "time limit of each connection")
 	return cmd
 }

@@ -19,10 +19,10 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// completeWords teaches the shells what the words of a command are: those
-// that its usage line calls STACK, SERVICE and RELEASE, and its flags --env,
-// --service, --target and --output. No stack is evaluated, and only for
-// releases is the cluster asked.
+// completeWords adds shell completion for the arguments that the usage line calls
+// STACK, SERVICE and RELEASE, and for the flags --env, --service, --target and
+// --output. It evaluates no stack. It reads from the cluster for releases, and for
+// a stack whose source is not here.
 func completeWords(cmd *cobra.Command, f *factory) {
 	for _, sub := range cmd.Commands() {
 		completeWords(sub, f)
@@ -83,8 +83,8 @@ func formats(usage string) []string {
 	return found
 }
 
-// stackNames are the stacks that ship with drover and those below the
-// working directory.
+// stackNames returns the stacks that ship with drover and those below the working
+// directory.
 func stackNames() []string {
 	names := jobs.Names()
 	here, _ := filepath.Glob("*/" + stack.ConfigFile)
@@ -95,7 +95,7 @@ func stackNames() []string {
 	return append(names, files...)
 }
 
-// stackFiles is the directory of a stack, nil when arg is none.
+// stackFiles returns the directory of a stack, nil if arg names no stack.
 func stackFiles(arg string) fs.FS {
 	if info, err := os.Stat(arg); err == nil {
 		if !info.IsDir() {
@@ -146,7 +146,7 @@ func (f *factory) serviceNames(cmd *cobra.Command, arg string) []string {
 	}
 	outline, err := stack.Outline(arg, files)
 	if err != nil {
-		return nil // a mistake in the stack is for the command to tell
+		return nil // the command reports a mistake in the stack
 	}
 	var names []string
 	for _, s := range outline.Services {
@@ -185,8 +185,8 @@ func (f *factory) targetNames(cmd *cobra.Command, arg string) []string {
 // completionPatience is how long a suggestion may take.
 const completionPatience = 2 * time.Second
 
-// recordedNames returns what the services of a stack's newest release are called,
-// or their targets, for a stack whose source is not here.
+// recordedNames returns the names or the targets of the services of a stack's newest
+// release, for a stack whose source is not here.
 func (f *factory) recordedNames(cmd *cobra.Command, arg string, of func(record.Service) string) []string {
 	ctx, cancel := context.WithTimeout(cmd.Context(), completionPatience)
 	defer cancel()
@@ -213,8 +213,8 @@ func (f *factory) recordedNames(cmd *cobra.Command, arg string, of func(record.S
 	return slices.Compact(names)
 }
 
-// releaseNames are the last releases of a stack, the newest first, each with
-// what came of it. A cluster that does not answer soon has none.
+// releaseNames returns the last releases of a stack, the newest first, each with
+// its state, and none if the cluster does not answer in time.
 func (f *factory) releaseNames(cmd *cobra.Command, arg string) []string {
 	ctx, cancel := context.WithTimeout(cmd.Context(), completionPatience)
 	defer cancel()

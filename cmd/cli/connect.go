@@ -12,14 +12,14 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// connect makes the clients from the NOMAD_* and CONSUL_* environment and
-// makes sure that the servers can be worked with.
+// connect returns clients with the addresses and tokens of the NOMAD_* and CONSUL_*
+// environment, after a check of the servers' versions.
 func connect(ctx context.Context, needConsul bool) (rollout.Clients, error) {
 	return rollout.Dial(ctx, &stack.Target{}, needConsul)
 }
 
-// connectTargets is connect for each target that jobs are in; withConsul says
-// whether the health of their services matters.
+// connectTargets is connect for each target of jobs. withConsul is set if the health
+// of their services is needed.
 func connectTargets(ctx context.Context, s *stack.Stack, jobs []render.Job, withConsul bool) (map[string]rollout.Clients, error) {
 	return deploy.ClientsOf(ctx, s.Targets, jobs, withConsul, rollout.Dial)
 }

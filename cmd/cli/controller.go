@@ -32,19 +32,19 @@ func newController(streams *IO, clients *factory) *cobra.Command {
 	var f controllerFlags
 	cmd := &cobra.Command{
 		Use:   "controller",
-		Short: "Renew certificates and keep DNS records, for as long as the cluster runs",
-		Long: `Renew certificates and keep DNS records, for as long as the cluster runs.
+		Short: "Renew certificates and keep DNS records, until stopped",
+		Long: `Renew certificates and keep DNS records, until stopped.
 
-Every certificate in the store is issued and renewed, and the instances of the
-edge are asked whether they serve it. The DNS records of every stack that is
-deployed with a dns block are kept, and DNS-01 is answered in its zones, with
-the credential that credential_secret names.
+The controller issues and renews every certificate in the store, and checks that
+the edge instances serve it. It keeps the DNS records of every deployed stack that
+has a dns block. It answers DNS-01 in the zones of these stacks, with the
+credential that credential_secret names.
 
-Several may run: one works, the others take over when it ends. All of them
-serve /health and /metrics. The log is JSON on stderr.
+Several controllers may run: one is the leader, and another takes over when the
+leader ends. All of them serve /health and /metrics. The log is JSON on stderr.
 
-Registrations in Consul whose allocation is over, left behind by clients that
-were lost, are named in the log, and removed with --sweep-orphans.`,
+The log also names stale registrations in Consul, whose allocation has ended on a
+client that was lost. With --sweep-orphans the controller removes them.`,
 		Example: "  drover controller --listen 0.0.0.0:9190",
 		Args:    exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -54,12 +54,12 @@ were lost, are named in the log, and removed with --sweep-orphans.`,
 	f.certStore.register(cmd)
 	fl := cmd.Flags()
 	fl.StringVar(&f.listen, "listen", "127.0.0.1:9190", "HOST:PORT of /health and /metrics")
-	fl.BoolVar(&f.noCheck, "no-check", false, "ask CAs without looking first whether the names can be proven")
-	fl.IntVar(&f.challenge, "challenge-port", 80, "port at which CAs ask for HTTP-01")
-	fl.StringArrayVar(&f.resolvers, "resolver", nil, "DNS server that must show a record of DNS-01, instead of those of the dns blocks (repeatable)")
-	fl.StringArrayVar(&f.edgeAddrs, "edge-address", nil, "HOST:PORT that serves the certificates, instead of those in Consul (repeatable)")
-	fl.BoolVar(&f.noConsul, "no-consul", false, "do without Consul: neither look for the edge there nor for registrations left behind")
-	fl.BoolVar(&f.sweep, "sweep-orphans", false, "remove registrations in Consul that lost clients left behind, instead of naming them")
+	fl.BoolVar(&f.noCheck, "no-check", false, "do not check first whether the challenges of the names can succeed")
+	fl.IntVar(&f.challenge, "challenge-port", 80, "port to which CAs send HTTP-01 requests")
+	fl.StringArrayVar(&f.resolvers, "resolver", nil, "DNS server that must return a DNS-01 record before the CA is asked, instead of those of the dns blocks (repeatable)")
+	fl.StringArrayVar(&f.edgeAddrs, "edge-address", nil, "HOST:PORT that serves the certificates, instead of the edge instances in Consul (repeatable)")
+	fl.BoolVar(&f.noConsul, "no-consul", false, "do not use Consul: find neither edge instances nor stale registrations")
+	fl.BoolVar(&f.sweep, "sweep-orphans", false, "remove stale registrations of lost clients from Consul, instead of only logging them")
 	return cmd
 }
 

@@ -15,28 +15,30 @@ func newDeploy(streams *IO) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "deploy STACK",
-		Short: "Bring a stack to the cluster and wait until it is healthy",
-		Long: `Bring a stack to the cluster and wait until it is healthy.
+		Short: "Deploy a stack and wait until it is healthy",
+		Long: `Deploy a stack and wait until it is healthy.
 
-Each service is submitted when everything it depends on is healthy in Nomad and
-passing in Consul; independent services go in parallel. What has not changed is
-left alone. Services that the last release had and the stack has no more are
-stopped when all others are healthy. If one of them runs, this asks on a terminal,
-and needs --prune elsewhere; a saved plan has been looked at. The exit code tells the outcome: see 'drover
-help exit-codes'.
+Each service is submitted when all services that it depends on are healthy in
+Nomad and passing in Consul. Independent services are deployed in parallel.
+Unchanged services are not touched. When all services are healthy, the services
+that are no longer in the stack are stopped. If one of them runs, the command
+asks for a confirmation on a terminal, and needs --prune elsewhere. A saved plan
+needs no confirmation.
 
-What is done is recorded as a release: see 'drover history'. One deploy at a time
-changes a stack; one that was interrupted is in the way until 'drover resume' or
-'drover abort'. When a service does not come out well, everything that the
-release changed goes back to what was there before, unless --on-failure says
-otherwise; with nothing good to go back to, it is left as it is.
+Each deploy is recorded as a release: see 'drover history'. Only one deploy at a
+time can change a stack. After an interrupted deploy, run 'drover resume' or
+'drover abort' first. If a service fails, all changes of the release are
+reverted, unless --on-failure says otherwise. If there is no good release to
+revert to, the jobs stay as they are.
 
-A stack with certificates and routes also gets what these need, first: stand-ins
-so that the edge can start, the certificates from their CA when the edge
-answers, and a look whether they are served.
+For a stack with certificates and routes, the command first creates temporary
+certificates so that the edge can start. It then issues the certificates and
+checks that the edge serves them.
 
-A file that 'drover plan -out' wrote is deployed exactly as it was shown, or not
-at all when anything in the cluster has moved since.`,
+STACK can be a file that 'drover plan -out' wrote. The command deploys exactly what
+the plan shows. If the cluster has changed since, it changes nothing and fails.
+
+The exit code tells the outcome: see 'drover help exit-codes'.`,
 		Example: `  drover deploy ocis -e prod --create-volumes
   drover deploy mycloud -e prod --service gateway -m 'more memory' -o json
   drover plan ocis -e prod -out ocis.plan && drover deploy ocis.plan`,
@@ -60,10 +62,10 @@ at all when anything in the cluster has moved since.`,
 	rel.register(cmd, 0)
 	rel.registerNew(cmd)
 	fl := cmd.Flags()
-	fl.BoolVar(&v.NoCertificates, "no-certificates", false, "look after neither certificates nor DNS records nor the edge")
-	fl.BoolVar(&v.NoCheck, "no-check", false, "ask the CA without looking first whether the names can be proven")
-	fl.BoolVar(&v.Replace, "replace", false, "stop and create again jobs whose change Nomad refuses, such as one of type")
-	fl.BoolVar(&rel.new.TakeOver, "take-over", false, "leave a release that was interrupted as it is, and go on from there")
+	fl.BoolVar(&v.NoCertificates, "no-certificates", false, "do not change certificates, DNS records or the edge")
+	fl.BoolVar(&v.NoCheck, "no-check", false, "do not check first whether the challenges of the names can succeed")
+	fl.BoolVar(&v.Replace, "replace", false, "recreate jobs that Nomad cannot update in place, such as a change of type")
+	fl.BoolVar(&rel.new.TakeOver, "take-over", false, "abandon an interrupted release, and start from what runs now")
 	pruneFlags(cmd, &rel.new.Prune)
 	forgetFlag(cmd, &v.Forget)
 	fl.BoolVar(&v.CreateVolumes, "create-volumes", false, "create the host volumes that are missing")

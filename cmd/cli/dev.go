@@ -20,13 +20,13 @@ import (
 func newDev(streams *IO) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dev",
-		Short: "Run a Nomad and Consul on this machine to try things on",
+		Short: "Run a Nomad and Consul on this machine for experiments",
 		Long: `Run a real Nomad and Consul on this machine: a single node by default, or
 several servers, clients, datacenters and regions.
 
-The programs are taken from PATH when their version fits, and otherwise built
-once from the versions that drover pins. What Nomad and Consul know survives
-down and up; no process does.`,
+The programs on PATH are used if their version fits. Otherwise drover builds the
+versions that it pins, once. The state of Nomad and Consul is kept from 'down' to
+'up'. Processes are not.`,
 		Example: `  drover dev up
   eval "$(drover dev env)"
   drover dev down --wipe`,
@@ -38,7 +38,7 @@ down and up; no process does.`,
 	return cmd
 }
 
-// devError gives mistakes on the command line the exit code of such.
+// devError turns an invalid option into a usage error.
 func devError(err error) error {
 	var invalid *devcluster.InvalidError
 	if errors.As(err, &invalid) {
@@ -47,7 +47,7 @@ func devError(err error) error {
 	return err
 }
 
-// devSupported fails where there is no dev cluster, before anything is tried.
+// devSupported returns an error on systems without dev clusters.
 func devSupported() error {
 	if runtime.GOOS != "linux" {
 		return devcluster.ErrUnsupported
@@ -60,20 +60,20 @@ func newDevUp(streams *IO, opts *devcluster.Options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "up",
 		Short: "Start the dev cluster, and create it the first time",
-		Long: `Start the dev cluster, and create it the first time. It is ready when the
-command ends. A cluster that runs already is left alone.
+		Long: `Start the dev cluster, and create it if it does not exist. The cluster is ready
+when the command ends. A running cluster is not changed.
 
-With --servers, --clients, --datacenters or --regions the agents are separate
-processes on addresses of their own, which takes root or CAP_NET_ADMIN. The
-numbers are per region. A cluster keeps its shape until it is wiped.
+With --servers, --clients, --datacenters or --regions each agent is a process with
+an address of its own. This needs root or CAP_NET_ADMIN. The numbers are per
+region. A cluster keeps its shape until 'drover dev down --wipe'.
 
---acme adds Pebble, an ACME CA whose certificates are for trying things only,
-and --dns adds PowerDNS with the zone ` + devcluster.DNSZone + `, which must be installed.
-Both can be added to a cluster that runs, and stay until it is wiped.
+--acme adds Pebble, an ACME CA for tests. --dns adds PowerDNS with the zone
+` + devcluster.DNSZone + `; PowerDNS must be installed. Both can be added to a running
+cluster, and stay until it is wiped.
 
---secure makes the cluster as it should be where others can reach it: ACLs that
-deny by default, HTTPS that asks for client certificates, Consul tokens for jobs
-by their workload identity. drover dev env prints the tokens and certificates.`,
+--secure makes a cluster like one that others can reach: ACLs that deny by
+default, HTTPS with client certificates, and Consul tokens for jobs by workload
+identity. 'drover dev env' prints the tokens and certificates.`,
 		Example: `  drover dev up
   drover dev up --servers 3 --clients 2`,
 		Args: exactArgs(0, "no arguments"),
@@ -103,14 +103,14 @@ by their workload identity. drover dev env prints the tokens and certificates.`,
 		},
 	}
 	f := cmd.Flags()
-	f.StringVar(&ports, "ports", "auto", "auto: free ports, the same at every start; default: Nomad's and Consul's own")
+	f.StringVar(&ports, "ports", "auto", "auto: free ports, the same at every start; default: the default ports of Nomad and Consul")
 	f.IntVar(&opts.Shape.Servers, "servers", 0, "Nomad servers")
 	f.IntVar(&opts.Shape.Clients, "clients", 0, "Nomad clients")
-	f.StringSliceVar(&opts.Shape.Datacenters, "datacenters", nil, "names of datacenters, to which the clients are given in turn")
+	f.StringSliceVar(&opts.Shape.Datacenters, "datacenters", nil, "names of datacenters; the clients are distributed over them")
 	f.StringSliceVar(&opts.Shape.Regions, "regions", nil, "names of regions")
 	f.BoolVar(&opts.Secure, "secure", false, "ACLs and mutual TLS in Nomad and Consul")
-	f.BoolVar(&opts.ACME, "acme", false, "also run Pebble, an ACME CA to try certificates with")
-	f.BoolVar(&opts.DNS, "dns", false, "also run PowerDNS, to try DNS records and DNS-01 with")
+	f.BoolVar(&opts.ACME, "acme", false, "also run Pebble, an ACME CA for tests")
+	f.BoolVar(&opts.DNS, "dns", false, "also run PowerDNS, for tests of DNS records and DNS-01")
 	f.StringArrayVar(&opts.Tools, "tool", nil, "program for tasks to run: ocis, pebble or pebble-challtestsrv (repeatable)")
 	f.DurationVar(&opts.Timeout, "timeout", 2*time.Minute, "how long to wait for the agents")
 	return cmd
@@ -145,8 +145,8 @@ func newDevDown(streams *IO, opts *devcluster.Options) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "down",
 		Short: "Stop the dev cluster and everything that it runs",
-		Long: `Stop the dev cluster and everything that it runs. Jobs, volumes and what Consul
-knows are kept, and the next up brings them back; --wipe removes them.`,
+		Long: `Stop the dev cluster and everything that it runs. Jobs, volumes and the state of
+Consul are kept for the next 'drover dev up'; --wipe removes them.`,
 		Example: `  drover dev down
   drover dev down --wipe`,
 		Args: exactArgs(0, "no arguments"),
@@ -180,7 +180,7 @@ func newDevStatus(streams *IO, opts *devcluster.Options) *cobra.Command {
 	var output string
 	cmd := &cobra.Command{
 		Use:     "status",
-		Short:   "Show what the dev cluster is made of and what runs",
+		Short:   "Show the agents of the dev cluster and their state",
 		Example: "  drover dev status",
 		Args:    exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -234,8 +234,9 @@ func newDevEnv(streams *IO, opts *devcluster.Options) *cobra.Command {
 	var region string
 	cmd := &cobra.Command{
 		Use:   "env",
-		Short: "Print the shell variables that make nomad, consul and drover use the dev cluster",
-		Long: `Print the shell variables that make nomad, consul and drover use the dev cluster:
+		Short: "Print the environment variables that select the dev cluster",
+		Long: `Print the environment variables with which nomad, consul and drover use the dev
+cluster:
 
     eval "$(drover dev env)"`,
 		Example: `  eval "$(drover dev env)"`,
@@ -293,7 +294,7 @@ func shellQuote(text string) string {
 func newDevTools(streams *IO) *cobra.Command {
 	return &cobra.Command{
 		Use:   "tools [NAME...]",
-		Short: "Find or build the programs of the dev cluster, and print where they are",
+		Short: "Find or build the programs of the dev cluster",
 		Example: `  drover dev tools
   drover dev tools nomad consul`,
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -27,13 +27,13 @@ import (
 func newDNS(streams *IO) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dns",
-		Short: "Look at and change the DNS records of a stack",
-		Long: `Look at and change the DNS records of a stack.
+		Short: "Show and change the DNS records of a stack",
+		Long: `Show and change the DNS records of a stack.
 
-The dns block of stack.hcl names the provider, the zones that may be changed
-and the policy; record blocks, and the hosts of its routes, are what it wants there. Which records are
-drover's is kept in a Nomad Variable: a record that drover did not make is left
-alone unless --adopt is given.`,
+The dns block of stack.hcl names the provider, the zones that drover may change,
+and the policy. The desired records are the record blocks of the stack and the
+hosts of its routes. A Nomad Variable lists the records that drover owns. drover
+does not change other records, unless --adopt is given.`,
 		Example: `  drover dns plan ocis -e prod
   drover dns apply ocis -e prod`,
 	}
@@ -41,33 +41,33 @@ alone unless --adopt is given.`,
 	return cmd
 }
 
-// dnsFlags are those of every dns command.
+// dnsFlags has the flags of every dns command.
 type dnsFlags struct {
 	stackFlags
 	adopt   bool
 	timeout time.Duration
 	format  string
-	listing bool // what is wanted does not matter
+	listing bool // the desired records are not needed
 
-	// What open has found.
+	// Set by open.
 	wants   *deploy.DNS
 	clients rollout.Clients
 }
 
 func (f *dnsFlags) register(cmd *cobra.Command, jsonHelp string) {
 	f.registerWhole(cmd) // records are the stack's
-	cmd.Flags().DurationVar(&f.timeout, "timeout", 30*time.Second, "how long one conversation with the DNS provider may take")
+	cmd.Flags().DurationVar(&f.timeout, "timeout", 30*time.Second, "time limit of each exchange with the DNS provider")
 	cmd.Flags().StringVarP(&f.format, "output", "o", "text", jsonHelp)
 }
 
-// open reads the stack and makes its DNS manager; nil when the stack wants no
-// provider in this environment.
+// open reads the stack and returns its DNS manager and desired records. The
+// manager is nil if the stack has no provider in this environment.
 func (f *dnsFlags) open(ctx context.Context, arg string) (*dns.Manager, []dns.Record, *stack.Stack, error) {
 	if err := oneOf("-o", f.format, "text", "json"); err != nil {
 		return nil, nil, nil, err
 	}
 	if f.timeout <= 0 {
-		return nil, nil, nil, usagef("--timeout is greater than 0")
+		return nil, nil, nil, usagef("--timeout must be greater than 0")
 	}
 	s, err := f.stack(ctx, arg)
 	if err != nil {
@@ -106,9 +106,9 @@ func (f *dnsFlags) open(ctx context.Context, arg string) (*dns.Manager, []dns.Re
 	return m, records, s, nil
 }
 
-// openRecorded makes the DNS manager of a stack whose source cannot be read, which
-// is what unread says, from what its last deployment left for the controller. It
-// returns unread where there is nothing.
+// openRecorded returns the DNS manager of a stack whose source cannot be read,
+// from the desired records that its last deployment stored for the controller.
+// unread is the error of reading the source; it is returned if nothing is stored.
 func (f *dnsFlags) openRecorded(ctx context.Context, arg string, unread error) (*dns.Manager, error) {
 	var usage errUsage
 	if errors.As(unread, &usage) || asClusterError(unread) != nil {
@@ -141,21 +141,24 @@ func newDNSPlan(streams *IO, apply bool) *cobra.Command {
 	var flags dnsFlags
 	cmd := &cobra.Command{
 		Use:   "plan STACK",
-		Short: "Show what would be changed in DNS",
-		Long: `Show what would be changed in DNS, and what is left alone and why.
+		Short: "Show what 'drover dns apply' would change",
+		Long: `Show what 'drover dns apply' would change, and which records it would not change
+and why. It changes nothing.
 
-The exit code is 1 when a zone cannot be read.`,
+It exits with 1 if a zone cannot be read.`,
 		Example: "  drover dns plan ocis -e prod",
 		Args:    exactArgs(1, "STACK"),
 	}
 	if apply {
-		cmd.Use, cmd.Short = "apply STACK", "Make the DNS records as the stack wants them"
+		cmd.Use, cmd.Short = "apply STACK", "Create, update and delete the DNS records of a stack"
 		cmd.Example = "  drover dns apply ocis -e prod"
-		cmd.Long = `Make the DNS records as the stack wants them.
+		cmd.Long = `Create, update and delete the DNS records of a stack.
 
-Each zone is changed at once where the provider can; when that is refused,
-every name is tried by itself, so that one bad record does not keep the others
-out. The controller goes on with them from there. The exit code is 1 when a record is not as the stack wants it.`
+Each zone is changed in one request if the provider can do that. If the provider
+refuses the request, each name is changed by itself, so that one bad record does
+not block the others. Afterwards the controller keeps the records.
+
+It exits with 1 if a record could not be made as the stack wants it.`
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		m, records, s, err := flags.open(cmd.Context(), args[0])
@@ -182,7 +185,7 @@ out. The controller goes on with them from there. The exit code is 1 when a reco
 			return v.plan(plan)
 		}
 		err = v.apply(ctx, m, plan)
-		for try := 0; errors.Is(err, dns.ErrChanged) && try < 3; try++ { // the controller, or somebody else
+		for try := 0; errors.Is(err, dns.ErrChanged) && try < 3; try++ { // by the controller or another client
 			if plan, err = m.Plan(ctx, records); err == nil {
 				err = v.apply(ctx, m, plan)
 			}
@@ -193,11 +196,11 @@ out. The controller goes on with them from there. The exit code is 1 when a reco
 		return err
 	}
 	flags.register(cmd, "text, or json: one event per line")
-	cmd.Flags().BoolVar(&flags.adopt, "adopt", false, "take over records that the stack wants and that drover did not make")
+	cmd.Flags().BoolVar(&flags.adopt, "adopt", false, "take over existing records that the stack wants and drover does not own")
 	return cmd
 }
 
-// dnsView prints plans and what became of them.
+// dnsView prints plans and their results.
 type dnsView struct {
 	io     *IO
 	asJSON bool
@@ -370,11 +373,12 @@ func newDNSList(streams *IO) *cobra.Command {
 	flags := dnsFlags{listing: true}
 	cmd := &cobra.Command{
 		Use:   "list STACK",
-		Short: "List the records that drover made for a stack, and how they are now",
-		Long: `List the records that drover made for a stack, and how they are now.
+		Short: "List the DNS records that drover owns, with their state",
+		Long: `List the DNS records that drover owns for a stack, with their present contents.
 
-STACK is a directory, or the name of a stack whose source need not be here: provider
-and zones are then those that its last deployment left for the controller.`,
+STACK is a directory, or the name of a stack whose source need not be here. For a
+name, provider and zones are those that its last deployment stored for the
+controller.`,
 		Example: "  drover dns list ocis -e prod",
 		Args:    exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -398,8 +402,8 @@ and zones are then those that its last deployment left for the controller.`,
 	return cmd
 }
 
-// list prints claims with what the zones hold. A zone that cannot be read
-// costs the contents of its records only.
+// list prints the owned records with their contents in the zones. If a zone
+// cannot be read, its records are listed without contents.
 func (v *dnsView) list(ctx context.Context, m *dns.Manager) error {
 	owned, err := m.Store.Load(ctx, m.Owner)
 	if err != nil {

@@ -27,16 +27,16 @@ func newDoctor(streams *IO, f *factory) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "doctor [STACK]",
-		Short: "Find out what would make a deployment to this cluster fail or hurt later",
-		Long: `Find out what would make a deployment to this cluster fail or hurt later, and
-how to mend it. With a STACK, also what that stack needs: drivers, volumes,
-ports, domains.
+		Short: "Find problems that would make a deployment fail",
+		Long: `Find problems of the cluster that would make a deployment fail or cause trouble
+later, and show how to solve them. With a STACK, also check what that stack needs:
+drivers, volumes, ports, domains. The checks are described in
+docs/how-to/doctor.md.
 
-Nothing is changed. With --probe a short job runs on every node, for what can
-only be seen from there, and is removed again.
+It changes nothing. With --probe it runs a short job on every node, for checks that
+are only possible there, and removes the job afterwards.
 
-The exit code is 0 when there is no error (warnings are allowed), otherwise 1.
-The checks are described in docs/how-to/doctor.md.`,
+It exits with 0 if there is no error (warnings are allowed), otherwise with 1.`,
 		Example: `  drover doctor
   drover doctor ocis -e prod --probe
   drover doctor ocis -e prod -o json`,

@@ -17,7 +17,7 @@ import (
 func newEdge(streams *IO, f *factory) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:     "edge",
-		Short:   "Look at the entrance from outside",
+		Short:   "Show what each edge instance serves",
 		Example: "  drover edge status",
 	}
 	cmd.AddCommand(newEdgeStatus(streams, f))
@@ -32,15 +32,17 @@ func newEdgeStatus(streams *IO, f *factory) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "status",
-		Short: "Show what every edge serves, and which tags it leaves out",
-		Long: `Show what every edge serves, and which tags it leaves out.
+		Short: "Show what each edge instance serves, and which tags it ignores",
+		Long: `Show which routes and certificates each edge instance serves, and which tags it
+ignores and why.
 
-The routes are those that services in Consul ask for by their tags
-(docs/reference/routes.md). Each instance of the edge is asked for what it has
-loaded, and its HTTPS port for its certificates. An instance that refused its
-last configuration goes on with the one before; the reason is shown.
+Services in Consul request routes by their tags (docs/reference/routes.md). The
+command reads the loaded configuration of each edge instance, and the certificates
+that its HTTPS port presents. An instance that refused its last configuration
+keeps serving the previous one; the reason is shown.
 
-The exit code is 0 when every instance serves all of it, otherwise 1.`,
+It exits with 0 if every instance serves all routes and certificates, otherwise
+with 1.`,
 		Example: "  drover edge status\n  drover edge status -o json | jq '.problems'",
 		Args:    exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, args []string) error {

@@ -24,13 +24,13 @@ const (
 	exitFailed     = 3   // a deployment failed and was not rolled back
 	exitReverted   = 4   // a deployment failed and Nomad rolled it back
 	exitPromotion  = 5   // canaries are healthy and wait for a promotion
-	exitSuperseded = 6   // somebody changed a job meanwhile
-	exitPlacement  = 7   // no node takes what is to be placed
+	exitSuperseded = 6   // another client changed a job meanwhile
+	exitPlacement  = 7   // no node can take an allocation
 	exitTimeout    = 8   // not healthy within --timeout
 	exitCheck      = 9   // a check of the stack failed
-	exitCluster    = 10  // Nomad or Consul unreachable, refusing, or of a wrong version
-	exitBusy       = 11  // somebody else changes the stack, or a release is open
-	exitCancelled  = 130 // Ctrl-C or SIGTERM: what was done so far was said
+	exitCluster    = 10  // Nomad or Consul is unreachable, refuses the token, or is too old
+	exitBusy       = 11  // another process changes the stack, or a release is open
+	exitCancelled  = 130 // Ctrl-C or SIGTERM, after a report of what was done
 )
 
 // errUsage marks a mistake on the command line; its usage line is printed.
@@ -47,7 +47,7 @@ type errSilent struct{ code int }
 
 func (e errSilent) Error() string { return fmt.Sprintf("exit code %d", e.code) }
 
-// errTold is an error that is the last line of -o json already.
+// errTold is an error that was already printed as the last line of -o json.
 type errTold struct{ error }
 
 func (e errTold) Unwrap() error { return e.error }
@@ -112,14 +112,14 @@ func printError(w io.Writer, err error) {
 	}
 }
 
-// errorText is what printError writes, without what is before and behind it.
+// errorText returns what printError writes, without "Error: " and the line break.
 func errorText(err error) string {
 	var b strings.Builder
 	printError(&b, err)
 	return strings.TrimPrefix(strings.TrimSpace(b.String()), "Error: ")
 }
 
-// asClusterError is the failure of the cluster itself in err, nil when there
+// asClusterError returns the failure of the cluster itself in err, nil if there
 // is none.
 func asClusterError(err error) *rollout.ClusterError {
 	e, _ := rollout.AsClusterError(err, api.DefaultConfig().Address)

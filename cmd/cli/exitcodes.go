@@ -32,8 +32,7 @@ var exitCodes = [...]struct {
 	{exitCancelled, "cancelled", "Ctrl-C or SIGTERM; Nomad continues with the jobs that were submitted, which the output names", "`drover resume STACK` or `drover abort STACK`"},
 }
 
-// onlyOutcome is the outcome that a code always means, "" when there is none or
-// another one.
+// onlyOutcome returns the outcome of a code, "" if it has none or several.
 func onlyOutcome(code int) string {
 	for _, e := range exitCodes {
 		if e.code == code && !strings.Contains(e.outcome, ",") {
@@ -67,6 +66,6 @@ func newExitCodes() *cobra.Command {
 			fmt.Fprintf(&b, "       next: %s\n", strings.ReplaceAll(e.next, "`", "'"))
 		}
 	}
-	b.WriteString("\nOf several services the worst counts: " + worstCodes() + ".")
-	return &cobra.Command{Use: "exit-codes", Short: "What drover's exit codes mean", Long: b.String()}
+	b.WriteString("\nWith several services the worst counts: " + worstCodes() + ".")
+	return &cobra.Command{Use: "exit-codes", Short: "List the exit codes of drover", Long: b.String()}
 }

@@ -119,9 +119,9 @@ func newShow(streams *IO, f *factory) *cobra.Command {
 		Use:   "show STACK [RELEASE]",
 		Short: "Show one release with the outcome of each service",
 		Long: `Show a release, or the newest: what was deployed, by whom and with which flags, the
-end of each wave and who approved it, and the outcome of each service. With --job
-the job spec of a service is printed as it was submitted, for 'nomad job run -json -'.
-Secrets are never part of a record.
+end of each wave and who approved it, and the outcome of each service. With --job,
+print the job spec of a service as JSON for 'nomad job run -json -'. The spec is the
+one that was submitted. Records contain no secrets.
 
 It needs a token that may read the record of the stack. It changes nothing. It exits
 with 0, and with 1 if there is no such release.`,

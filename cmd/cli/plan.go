@@ -42,19 +42,25 @@ func newPlan(streams *IO) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "plan STACK",
-		Short: "Show what a deploy would change, and write nothing",
-		Long: `Show what a deploy would change, and write nothing.
+		Short: "Show what a deploy would change",
+		Long: `Show what a deploy would change. It changes nothing.
 
-For each service, in the order of a deploy: whether it is created, changed in
-place, replaced (all of its allocations, and how many of them at first),
-recreated, stopped or left alone; every attribute that differs, secrets hidden;
-what finds no node; what would be preempted. A count to which a group was scaled
-is kept, unless the stack has changed the count since the last release. Jobs
-that stop because they are not in the stack any more come first.
+The plan lists the services in the order of a deploy, after the jobs that are
+stopped because they are no longer in the stack. For each service it shows
 
-With -out the plan is frozen in a file: 'drover deploy FILE' does exactly that,
-or refuses and names what moved. With --detailed-exitcode the command ends with
-0 when there is nothing to do, 2 when there is, and 1 on any error.`,
+  - the change: create, in place, replace (with the number of allocations, and how
+    many of them first), recreate, stop, or none
+  - every attribute that differs; secrets are hidden
+  - allocations that no node can take, and allocations that would be preempted
+
+The count of a group that was scaled is kept, unless the stack has changed the
+count since the last release.
+
+With -out the plan is saved in a file. 'drover deploy FILE' does exactly what the
+plan shows, or refuses and names the jobs that changed since.
+
+It exits with 0. With --detailed-exitcode it exits with 0 if there is nothing to
+do, with 2 if there are changes, and with 1 on any error.`,
 		Example: `  drover plan ocis -e prod
   drover plan ocis -e prod -out ocis.plan && drover deploy ocis.plan
   drover plan . --detailed-exitcode -o json`,
@@ -222,7 +228,7 @@ func (p *planned) print(streams *IO, asJSON bool, file string) error {
 		fmt.Fprintf(streams.Err, "Missing: %s\n", m)
 	}
 	for _, name := range p.Plan.Forgotten() {
-		fmt.Fprintf(streams.Err, "%s is left as it is, and forgotten.\n", name)
+		fmt.Fprintf(streams.Err, "%s keeps running and is forgotten.\n", name)
 	}
 	for _, j := range p.Plan.Spared() {
 		fmt.Fprintf(streams.Err, "Job %s is not in the stack any more and keeps running: %s.\n", j.JobID, j.Reason())

@@ -21,9 +21,8 @@ func newRecord(streams *IO, f *factory) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "record",
 		Short: "Check and repair the record of a stack",
-		Long: `Check and repair the record of a stack: the Nomad Variables below drover/stacks in
-which its releases, their lock and its schedules are. No command here touches a
-job.`,
+		Long: `Check and repair the record of a stack: the Nomad Variables below drover/stacks
+with its releases, its lock and its schedules. These commands change no job.`,
 		Example: "  drover record check ocis -e prod\n  drover record repair ocis -e prod",
 	}
 	cmd.AddCommand(newRecordCheck(streams, f), newRecordRepair(streams, f))
@@ -34,11 +33,12 @@ func newRecordCheck(streams *IO, f *factory) *cobra.Command {
 	var env, format string
 	cmd := &cobra.Command{
 		Use:   "check STACK",
-		Short: "Find what cannot be read in the record of a stack",
-		Long: `Read every variable of the record of a stack, and list those that cannot be read,
-are missing or are named by nothing, each with what 'drover record repair' does
-about it. It needs a token that may read the record, and changes nothing. It exits
-with 1 when it finds a problem.`,
+		Short: "Find unreadable parts of the record of a stack",
+		Long: `Read every variable of the record of a stack. List those that are unreadable,
+missing or unreferenced, each with the repair that 'drover record repair' would do.
+
+It needs a token that may read the record. It changes nothing. It exits with 1 if
+it finds a problem.`,
 		Example: "  drover record check ocis -e prod\n  drover record check ocis -e prod -o json",
 		Args:    exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -89,13 +89,17 @@ func newRecordRepair(streams *IO, f *factory) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "repair STACK",
 		Short: "Repair what 'drover record check' finds",
-		Long: `Show what 'drover record check' finds and, after a confirmation, repair it. A
-release of which some services can be read becomes an abandoned one with these:
-their jobs keep running and belong to the stack, and no rollback goes to it. A
-release of which nothing can be read leaves the list. Variables that no release
-names, and the lock of a holder that is gone, are deleted. What a newer drover
-wrote stays. It needs a token that may write the record, holds the lock of the
-stack, and touches no job. It exits with 1 when a problem remains.`,
+		Long: `Show what 'drover record check' finds and, after a confirmation, repair it.
+
+  - A release with some readable services becomes an abandoned release with these
+    services. Their jobs keep running and belong to the stack. No rollback goes to
+    that release.
+  - A release without readable services is removed from the list.
+  - Unreferenced variables and the lock of a dead holder are deleted.
+  - Variables that a newer drover wrote are not changed.
+
+It needs a token that may write the record. It takes the lock of the stack and
+changes no job. It exits with 1 if a problem remains.`,
 		Example: "  drover record repair ocis -e prod\n  drover record repair ocis -e prod -y",
 		Args:    exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) (err error) {
@@ -119,7 +123,7 @@ stack, and touches no job. It exits with 1 when a problem remains.`,
 				return err
 			}
 			if !repairable(got.Problems) {
-				fmt.Fprintf(streams.Out, "%s: nothing of this can be repaired here\n", r.Stack())
+				fmt.Fprintf(streams.Out, "%s: drover cannot repair any of this\n", r.Stack())
 				return errSilent{exitError}
 			}
 			if err := confirm(streams, yes, fmt.Sprintf("Repair the record of stack %s (environment %s)", r.Stack(), r.Environment())); err != nil {
@@ -184,8 +188,8 @@ func printProblems(out io.Writer, problems []record.Problem) error {
 	return w.Flush()
 }
 
-// recordHint is what to do about a record that cannot be read, "" for any other
-// error.
+// recordHint returns the command that checks an unreadable record, "" for any
+// other error.
 func recordHint(err error) string {
 	var broken *record.UnreadableError
 	if !errors.As(err, &broken) || broken.Newer() {

@@ -21,8 +21,7 @@ import (
 	"github.com/drover-nomad/drover/rollout"
 )
 
-// releaseFlags are the flags of every command that makes a release or goes on
-// with one.
+// releaseFlags has the flags of every command that makes or continues a release.
 type releaseFlags struct {
 	limits   deploy.Limits
 	new      deploy.NewRelease
@@ -30,8 +29,8 @@ type releaseFlags struct {
 	format   string
 }
 
-// register adds the flags, and with -o json the last line to what ends before
-// there is a verb to report it. wait is the default of --lock-wait.
+// register adds the flags. wait is the default of --lock-wait. If the command
+// fails before its verb runs, -o json still gets an event "end".
 func (f *releaseFlags) register(cmd *cobra.Command, wait time.Duration) {
 	run := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
@@ -42,27 +41,27 @@ func (f *releaseFlags) register(cmd *cobra.Command, wait time.Duration) {
 		return err
 	}
 	fl, l := cmd.Flags(), &f.limits
-	fl.IntVar(&l.Parallel, "parallel", 16, "how many services may be on their way at once")
+	fl.IntVar(&l.Parallel, "parallel", 16, "maximum number of services that are deployed at once")
 	fl.DurationVar(&l.ServiceTimeout, "service-timeout", 0, fmt.Sprintf("how long one service may take to become healthy (default: its timeout in stack.hcl, or %s)", short(rollout.DefaultTimeout)))
 	fl.DurationVar(&l.PlacementTimeout, "placement-timeout", 0, fmt.Sprintf("how long a service may wait for a node (default: its placement_timeout in stack.hcl, or %s)", short(rollout.DefaultPlacementTimeout)))
-	fl.DurationVar(&l.Timeout, "timeout", 0, "how long all of it may take, without going back (default: no limit)")
-	fl.DurationVar(&l.LockWait, "lock-wait", wait, "how long to wait for the lock of the stack while another drover holds it")
-	fl.DurationVar(&l.Unreachable, "unreachable-after", rollout.DefaultSilence, "how long Nomad may not answer before the command gives up, and leaves a release that has begun open")
-	fl.DurationVar(&l.ApprovalWait, "approval-wait", 0, "how long to wait for 'drover approve' where a wave needs it (default: the release is left open)")
+	fl.DurationVar(&l.Timeout, "timeout", 0, "time limit of the deployment; a revert may take longer (default: no limit)")
+	fl.DurationVar(&l.LockWait, "lock-wait", wait, "how long to wait for the lock of the stack while another process holds it")
+	fl.DurationVar(&l.Unreachable, "unreachable-after", rollout.DefaultSilence, "how long Nomad may be unreachable before the command fails; the release stays open")
+	fl.DurationVar(&l.ApprovalWait, "approval-wait", 0, "how long to wait for 'drover approve' if a wave needs it (default: do not wait, leave the release open)")
 	fl.StringVarP(&f.format, "output", "o", "text", "text, or json: one event per line")
 }
 
-// registerNew adds those of a new release.
+// registerNew adds the flags of a new release.
 func (f *releaseFlags) registerNew(cmd *cobra.Command) {
 	fl := cmd.Flags()
-	fl.StringVarP(&f.new.Message, "message", "m", "", "why, for the record")
-	fl.StringVar(&f.new.OnFailure, "on-failure", "", "stop, revert-service or revert-release (default: revert-release, and stop with nothing good to go back to)")
-	fl.BoolVar(&f.new.AllowUnplaceable, "allow-unplaceable", false, "begin although no node has room for a service now, and wait for one")
-	fl.IntVar(&f.new.Keep, "history-max", 0, fmt.Sprintf("how many releases are kept (default: as many as before, %d at first)", release.DefaultKeep))
+	fl.StringVarP(&f.new.Message, "message", "m", "", "reason, stored in the record")
+	fl.StringVar(&f.new.OnFailure, "on-failure", "", "stop, revert-service or revert-release (default: revert-release, or stop if there is no good release)")
+	fl.BoolVar(&f.new.AllowUnplaceable, "allow-unplaceable", false, "start even if no node can take a service now, and wait for a node")
+	fl.IntVar(&f.new.Keep, "history-max", 0, fmt.Sprintf("number of releases to keep (default: the number used before, at first %d)", release.DefaultKeep))
 	f.keepFlag = fl.Lookup("history-max")
 }
 
-// endOf writes the last line of what has failed before there was a verb.
+// endOf writes the event "end" of a command that failed before its verb ran.
 func endOf(w io.Writer, err error) {
 	var (
 		silent errSilent
@@ -81,13 +80,13 @@ func (f *releaseFlags) check() error {
 	}
 	l := &f.limits
 	if l.Parallel < 1 || l.ServiceTimeout < 0 || l.PlacementTimeout < 0 || l.Timeout < 0 {
-		return usagef("--parallel is greater than 0, and a timeout is a time, as 5m")
+		return usagef("--parallel must be greater than 0, and a timeout must be a duration such as 5m")
 	}
 	if l.ServiceTimeout > 0 && l.PlacementTimeout > l.ServiceTimeout {
-		return usagef("--placement-timeout is longer than --service-timeout, which includes it")
+		return usagef("--placement-timeout must not be longer than --service-timeout, which includes it")
 	}
 	if l.LockWait < 0 {
-		return usagef("--lock-wait is a time, as 5m")
+		return usagef("--lock-wait must be a duration such as 5m")
 	}
 	if f.new.OnFailure != "" {
 		if err := oneOf("--on-failure", f.new.OnFailure, release.OnFailureStop, release.OnFailureRevertService, release.OnFailureRevertRelease); err != nil {
@@ -95,7 +94,7 @@ func (f *releaseFlags) check() error {
 		}
 	}
 	if f.keepFlag != nil && f.keepFlag.Changed && f.new.Keep < 1 {
-		return usagef("--history-max is greater than 0")
+		return usagef("--history-max must be greater than 0")
 	}
 	return nil
 }
@@ -117,9 +116,9 @@ func (f *releaseFlags) recorded(cmd *cobra.Command, streams *IO, arg, env string
 	}
 }
 
-// commandLine is the command as it was typed, for the record and for those who
-// wait for the lock. It leaves out the values of variables, which may be
-// private, and flags that say nothing of what was done.
+// commandLine returns the command with its flags, for the record and for
+// processes that wait for the lock. It leaves out the values of variables, which
+// may be private, and flags without influence on the release.
 func commandLine(cmd *cobra.Command) string {
 	words := append([]string{cmd.CommandPath()}, cmd.Flags().Args()...)
 	cmd.Flags().Visit(func(f *pflag.Flag) {
@@ -161,24 +160,25 @@ func recorded(ctx context.Context, arg, env string) (rollout.Clients, *record.Re
 	return clients, record.OpenReleases(clients.Nomad, name, deploy.EnvironmentName(env)), nil
 }
 
-// short is a time in whole minutes, as a flag takes it.
+// short formats d in whole minutes, as a flag accepts it.
 func short(d time.Duration) string { return fmt.Sprintf("%dm", int(d.Minutes())) }
 
 func forgetFlag(cmd *cobra.Command, forget *[]string) {
-	cmd.Flags().StringArrayVar(forget, "forget", nil, "leave the jobs of this target, which the environment does not have any more, as they are (repeatable)")
+	cmd.Flags().StringArrayVar(forget, "forget", nil, "keep running the jobs of a target that was removed from the environment, and forget them (repeatable)")
 }
 
 // pruneFlags adds --prune, and -y with the same meaning.
 func pruneFlags(cmd *cobra.Command, prune *bool) {
-	cmd.Flags().BoolVar(prune, "prune", false, "stop running jobs that are not in the stack any more, without asking")
-	cmd.Flags().BoolVarP(prune, "yes", "y", false, "do not ask: the same as --prune")
+	cmd.Flags().BoolVar(prune, "prune", false, "stop running jobs that are no longer in the stack, without a confirmation")
+	cmd.Flags().BoolVarP(prune, "yes", "y", false, "the same as --prune")
 }
 
 func envFlag(cmd *cobra.Command, env *string) {
 	cmd.Flags().StringVarP(env, "env", "e", "", "environment: NAME, or the path of its file")
 }
 
-// releaseError gives what refuses to begin its exit code: it has done nothing.
+// releaseError sets the exit code of an error that prevented a release from
+// starting.
 func releaseError(err error) error {
 	var (
 		retired *release.RetiredError
@@ -214,7 +214,7 @@ func verbError(err error) error {
 	return releaseError(err)
 }
 
-// verbEnd is how a command ends whose verb has reported its end.
+// verbEnd returns the error of a command whose verb has reported its end.
 func verbEnd(err error) error {
 	var outcome *deploy.OutcomeError
 	switch {
@@ -241,7 +241,7 @@ func completeEnd(end *deploy.End) {
 	end.ExitCode = &code
 }
 
-// endCode is the exit code of a verb that has ended so.
+// endCode returns the exit code of a verb with this end.
 func endCode(e *deploy.End) int {
 	switch {
 	case e.Err != nil:

@@ -489,7 +489,7 @@ func failureGoesBack(t *testing.T, env []string) {
 	bad[3].crash = true
 	w.write(bad...)
 	out := w.drover(exitReverted, "deploy", w.dir, "--prune")
-	w.want(out, "release 2: everything goes back", "(release 2 is reverted)")
+	w.want(out, "release 2: reverting its changes", "(release 2 is reverted)")
 	if after := w.specs(); fmt.Sprint(after) != fmt.Sprint(before) {
 		t.Errorf("before\n%v\nafter\n%v\n%s", before, after, out)
 	}
@@ -631,7 +631,7 @@ func takesOver(t *testing.T, env []string) {
 	w.drover(exitOK, "unlock", w.name, "--force")
 	w.write(version2()...)
 	w.drover(exitBusy, "deploy", w.dir)
-	w.want(w.drover(exitOK, "deploy", w.dir, "--prune", "--take-over"), "release 1 is left as it is", "(release 2 is deployed)")
+	w.want(w.drover(exitOK, "deploy", w.dir, "--prune", "--take-over"), "release 1 is abandoned", "(release 2 is deployed)")
 	list, err := w.releases().List(t.Context())
 	if err != nil || len(list) != 2 || list[1].State != record.Abandoned {
 		t.Errorf("%v, %v", list, err)

@@ -26,9 +26,9 @@ func newRender(streams *IO) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "render STACK",
-		Short: "Print the job specs that a stack is made of",
-		Long: `Print the job specs that a stack is made of, in dependency order, target by
-target where the environment has several.
+		Short: "Print the job specs of a stack",
+		Long: `Print the job specs of a stack in dependency order. If the environment has several
+targets, they are printed one after the other.
 
 STACK is a directory, a single job file or the name of a stack that ships with
 drover. With a single job file, the output is that of 'nomad job run -output'.`,
@@ -122,8 +122,8 @@ func printHCL(w io.Writer, jobs []render.Job) error {
 	return nil
 }
 
-// writeJobs writes one file per service, and for HCL beside them what the
-// job specs may name with file(). With several targets each has a directory.
+// writeJobs writes one file per service. For HCL it also copies the files that job
+// specs may read with file(). With several targets, each gets a directory.
 func writeJobs(dir, format string, s *stack.Stack, jobs []render.Job) error {
 	byTarget := map[string][]render.Job{}
 	for _, j := range jobs {
@@ -140,7 +140,7 @@ func writeJobs(dir, format string, s *stack.Stack, jobs []render.Job) error {
 	return nil
 }
 
-// writeTarget writes those of one target into dir, which is out or in it.
+// writeTarget writes the jobs of one target into dir, which is out or below it.
 func writeTarget(dir, out, format string, s *stack.Stack, jobs []render.Job) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // job specs are no secret
 		return fmt.Errorf("writing the job specs: %w", err)
@@ -167,9 +167,9 @@ func writeTarget(dir, out, format string, s *stack.Stack, jobs []render.Job) err
 	return nil
 }
 
-// copyAssets copies the files of a stack that are not HCL, but not what is in
-// out, which may be in the stack itself. Who could not read a file still cannot:
-// it may be a private key.
+// copyAssets copies the files of a stack that are not HCL, except those in out,
+// which may be inside the stack. Copies keep the permissions: a file may be a
+// private key.
 func copyAssets(dir, out string, from fs.FS) error {
 	target, err := os.Stat(out)
 	if err != nil {
@@ -203,11 +203,11 @@ func copyAssets(dir, out string, from fs.FS) error {
 		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil { //nolint:gosec // job specs are no secret
 			return err
 		}
-		return writeAsset(to, text, info.Mode().Perm()&0o755|0o200) // those of a stack that ships are read-only
+		return writeAsset(to, text, info.Mode().Perm()&0o755|0o200) // embedded files are read-only
 	})
 }
 
-// writeAsset writes a file with just these rights, also where one was before.
+// writeAsset writes a file with this mode, and replaces one that exists.
 func writeAsset(name string, text []byte, mode fs.FileMode) error {
 	if err := os.Remove(name); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err

@@ -13,7 +13,7 @@ import (
 	"github.com/drover-nomad/drover/release"
 )
 
-// proceeding is a command that continues with the release that is open.
+// proceeding completes a command that continues the open release.
 func proceeding(streams *IO, cmd *cobra.Command, run func(context.Context, deploy.Recorded) error) *cobra.Command {
 	var (
 		flags releaseFlags
@@ -27,7 +27,7 @@ func proceeding(streams *IO, cmd *cobra.Command, run func(context.Context, deplo
 		return verbEnd(run(cmd.Context(), flags.recorded(cmd, streams, args[0], env)))
 	}
 	envFlag(cmd, &env)
-	// Twice the lease: that of a drover that was killed runs out by itself.
+	// Longer than the lease, so that the lock of a killed process has expired.
 	flags.register(cmd, 2*record.LockTTL+5*time.Second)
 	return cmd
 }
@@ -35,11 +35,14 @@ func proceeding(streams *IO, cmd *cobra.Command, run func(context.Context, deplo
 func newResume(streams *IO) *cobra.Command {
 	return proceeding(streams, &cobra.Command{
 		Use:   "resume STACK",
-		Short: "Go on with a release that was interrupted",
-		Long: `Go on with a release that was interrupted, paused or waits, from its record: the
-source of the stack is not needed. What was submitted is followed; what was not
-is submitted, unless somebody else has changed the job since. A release that was
-on its way back goes on going back.`,
+		Short: "Continue an interrupted release",
+		Long: `Continue a release that was interrupted, that is paused, or that waits. Submitted
+jobs are followed. The other jobs are submitted, unless another client has changed
+them since. If the release was being reverted, the revert continues.
+
+It works from the record and does not need the source of the stack. It needs a
+token that may deploy the stack. The exit code tells the outcome: see 'drover help
+exit-codes'.`,
 		Example: "  drover resume ocis -e prod",
 	}, func(ctx context.Context, r deploy.Recorded) error {
 		_, err := (&deploy.Resume{Recorded: r}).Run(ctx)
@@ -50,9 +53,9 @@ on its way back goes on going back.`,
 func newPromote(streams *IO) *cobra.Command {
 	return proceeding(streams, &cobra.Command{
 		Use:   "promote STACK",
-		Short: "Promote the canaries of a release that waits, and go on with it",
-		Long: `Promote the canaries of a release that is awaiting-promotion, and go on with it
-as 'drover resume' does. 'drover abort' takes them away instead.`,
+		Short: "Promote the canaries of a release, and continue it",
+		Long: `Promote the canaries of a release that is awaiting-promotion, and continue it as
+'drover resume' does. To remove the canaries instead, run 'drover abort'.`,
 		Example: "  drover promote ocis -e prod",
 	}, func(ctx context.Context, r deploy.Recorded) error {
 		_, err := (&deploy.Resume{Recorded: r, Promote: true}).Run(ctx)
@@ -63,10 +66,14 @@ as 'drover resume' does. 'drover abort' takes them away instead.`,
 func newAbort(streams *IO) *cobra.Command {
 	return proceeding(streams, &cobra.Command{
 		Use:   "abort STACK",
-		Short: "Give up a release that was interrupted: everything goes back",
-		Long: `Give up a release that was interrupted, paused or waits. Every job that it
-changed gets the spec that it had before, whether a release of drover or somebody
-else had made it; jobs that it created are stopped.`,
+		Short: "Abort an interrupted release and restore the previous one",
+		Long: `Abort a release that was interrupted, that is paused, or that waits. Every job that
+it changed gets its former spec, even if another client wrote that spec. Jobs that
+the release created are stopped.
+
+It works from the record and does not need the source of the stack. It needs a
+token that may deploy the stack. The exit code tells the outcome: see 'drover help
+exit-codes'.`,
 		Example: "  drover abort ocis -e prod",
 	}, func(ctx context.Context, r deploy.Recorded) error {
 		_, err := (&deploy.Abort{Recorded: r}).Run(ctx)
@@ -78,11 +85,11 @@ func newPause(streams *IO) *cobra.Command {
 	var env string
 	cmd := &cobra.Command{
 		Use:   "pause STACK",
-		Short: "Stop a release where it is",
-		Long: `Stop a release that is being made, where it is: its drover submits nothing more
-and ends, and Nomad's deployments stand still. 'drover resume' goes on with it,
-'drover abort' goes back. Where a target could not be reached, its deployments go
-on until the release is paused again.`,
+		Short: "Pause a running release",
+		Long: `Pause a running release. Its drover process submits nothing more and ends, and the
+Nomad deployments are paused. Then run 'drover resume' to continue the release, or
+'drover abort' to revert it. If a target is unreachable, its deployments continue:
+run the command again when the target is reachable.`,
 		Example: "  drover pause ocis -e prod",
 		Args:    exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -107,10 +114,10 @@ func newUnlock(streams *IO) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "unlock STACK --force",
-		Short: "Take the lock of a stack away from its holder",
-		Long: `Show who holds the lock of a stack and, with --force, take it away. A holder that
-still lives notices before it submits anything more. The lock of one that is gone
-runs out by itself in half a minute: there is rarely a need for this.`,
+		Short: "Remove the lock of a stack",
+		Long: `Show the holder of the lock of a stack and, with --force, remove the lock. A holder
+that is alive notices this before it submits anything more. The lock of a dead
+holder expires after half a minute, so this command is rarely needed.`,
 		Example: "  drover unlock ocis -e prod --force",
 		Args:    exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -123,15 +130,15 @@ runs out by itself in half a minute: there is rarely a need for this.`,
 				return err
 			}
 			if holder == nil {
-				fmt.Fprintf(streams.Out, "%s: nobody holds the lock\n", r.Stack())
+				fmt.Fprintf(streams.Out, "%s: not locked\n", r.Stack())
 				return nil
 			}
 			fmt.Fprintf(streams.Err, "The lock is held by %s\n", holder)
 			if !force {
-				return usagef("nothing was done: add --force to take the lock away")
+				return usagef("nothing was done: add --force to remove the lock")
 			}
 			if _, err := r.Unlock(cmd.Context()); errors.Is(err, record.ErrHidden) {
-				return errRefused{fmt.Errorf("nothing was done: %w; set NOMAD_TOKEN to one, or wait: the lock runs out half a minute after its holder is gone", err), exitCluster}
+				return errRefused{fmt.Errorf("nothing was done: %w; set NOMAD_TOKEN to one, or wait: the lock expires half a minute after its holder ends", err), exitCluster}
 			} else if err != nil {
 				return err
 			}
@@ -140,6 +147,6 @@ runs out by itself in half a minute: there is rarely a need for this.`,
 		},
 	}
 	envFlag(cmd, &env)
-	cmd.Flags().BoolVar(&force, "force", false, "take it away")
+	cmd.Flags().BoolVar(&force, "force", false, "remove the lock")
 	return cmd
 }

@@ -68,7 +68,7 @@ func historyKept(t *testing.T, env []string) {
 		}
 	}
 	w.write(svc{name: "a", value: "1"})
-	w.want(w.drover(exitUsage, "deploy", w.dir, "--history-max", "0"), "--history-max is greater than 0")
+	w.want(w.drover(exitUsage, "deploy", w.dir, "--history-max", "0"), "--history-max must be greater than 0")
 	w.drover(exitOK, "deploy", w.dir, "--history-max", "2")
 	w.drover(exitOK, "redeploy", w.name)
 	w.drover(exitOK, "redeploy", w.name)

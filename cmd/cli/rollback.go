@@ -23,24 +23,26 @@ func renewing(streams *IO, cmd *cobra.Command, run func(context.Context, deploy.
 	envFlag(cmd, &env)
 	flags.register(cmd, 0)
 	flags.registerNew(cmd)
-	cmd.Flags().BoolVar(&flags.new.TakeOver, "take-over", false, "leave a release that was interrupted as it is")
+	cmd.Flags().BoolVar(&flags.new.TakeOver, "take-over", false, "abandon an interrupted release, and start from what runs now")
 	return cmd, &flags
 }
 
 func newRollback(streams *IO) *cobra.Command {
 	cmd, flags := renewing(streams, &cobra.Command{
 		Use:   "rollback STACK [RELEASE]",
-		Short: "Go back to an earlier release",
-		Long: `Go back to an earlier release: the one given, or the newest good one before what
-runs. After a rollback that is an older one still, not the release that was left.
-Its job specs are registered again from the record, with the same checks
-as a deploy, and make a new release. Services that came later are stopped; if one
-of them runs, this asks on a terminal, and needs --prune elsewhere.
+		Short: "Restore an earlier release",
+		Long: `Restore an earlier release: RELEASE, or the newest good release before the one
+that runs. A second rollback goes one release further back. The command registers
+the job specs of the record as a new release, with the same checks as a deploy.
+Services that were added later are stopped. If one of them runs, the command asks
+for a confirmation on a terminal, and needs --prune elsewhere.
 
-The source of the stack is not needed, and neither are Nomad's own job versions:
-a rollback works after 'nomad job stop -purge' and 'nomad system gc'. It takes
-back job specs, not data and not secrets. DNS records of hosts that only the
-former release has are made by the controller.`,
+It needs neither the source of the stack nor Nomad's job versions: it works after
+'nomad job stop -purge' and 'nomad system gc'. It restores job specs. It does not
+restore data or secrets. The controller creates the DNS records of hosts that only
+the restored release has.
+
+The exit code tells the outcome: see 'drover help exit-codes'.`,
 		Example: "  drover rollback ocis -e prod\n  drover rollback ocis 11 -e prod -m 'uploads fail'",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) != 1 && len(args) != 2 {
@@ -72,15 +74,18 @@ func optionalRevision(args []string) (int, error) {
 func newRedeploy(streams *IO) *cobra.Command {
 	cmd, _ := renewing(streams, &cobra.Command{
 		Use:   "redeploy STACK [SERVICE…]",
-		Short: "Replace every allocation of a stack by the same, step by step",
-		Long: `Replace every allocation of a stack, or of some of its services, by the same job:
-by the update block of each job and with all gates of a deploy. Images whose tag
-has moved are pulled again where the driver does so (docker: latest, or
-force_pull). The source of the stack is not needed.
+		Short: "Replace every allocation of a stack by the same job",
+		Long: `Replace every allocation of a stack, or of some of its services, by the same job.
+The command follows the update block of each job and has all gates of a deploy.
+If the tag of an image points to a new image, the driver decides whether it is
+pulled again (docker: with the tag latest, or with force_pull).
 
-Jobs that run to an end (batch, sysbatch) run again only when they are named. To
-make Nomad replace anything a job has to change: its meta drover_redeploy is set
-to the time, and later deploys leave it there.`,
+It does not need the source of the stack. Jobs that run to completion (batch,
+sysbatch) run again only if they are named. Nomad replaces allocations only if the
+job changes: the command sets the job's meta drover_redeploy to the time, and
+later deploys keep it.
+
+The exit code tells the outcome: see 'drover help exit-codes'.`,
 		Example: "  drover redeploy ocis -e prod\n  drover redeploy ocis gateway users -e prod -m 'new CA certificates'",
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {

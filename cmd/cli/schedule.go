@@ -26,10 +26,10 @@ import (
 func newSchedule(streams *IO) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "schedule",
-		Short: "What drover does by itself at certain times",
-		Long: `What drover does by itself at certain times: the schedule blocks of an
-environment, as periodic jobs in Nomad. Each starts a drover inside the cluster,
-which works from the record of the last release and needs no files.`,
+		Short: "Run drover in the cluster at given times",
+		Long: `Run drover in the cluster at given times. Each schedule block of an environment
+becomes a periodic Nomad job. The job runs drover inside the cluster, which works
+from the record of the last release and does not need the source of the stack.`,
 		Example: "  drover schedule apply ocis -e prod\n  drover schedule list ocis -e prod\n  drover schedule history ocis nightly -e prod",
 	}
 	cmd.AddCommand(newScheduleApply(streams), newScheduleList(streams), newScheduleRun(streams), newScheduleHistory(streams), newScheduleFire(streams))
@@ -44,10 +44,10 @@ func newScheduleApply(streams *IO) *cobra.Command {
 	)
 	cmd := &cobra.Command{
 		Use:   "apply STACK",
-		Short: "Make the periodic jobs what the environment says",
-		Long: `Make the periodic jobs what the environment says, and remove those of schedules
-that it does not have any more. Where Nomad has ACLs, each job gets a policy for
-its workload identity that allows just what it needs.`,
+		Short: "Create and update the periodic jobs of an environment",
+		Long: `Create and update the periodic jobs of the schedule blocks of an environment, and
+remove the jobs of schedules that were deleted. If Nomad has ACLs, the workload
+identity of each job gets a policy that allows only what the schedule needs.`,
 		Example: "  drover schedule apply ocis -e prod",
 		Args:    exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -76,7 +76,7 @@ its workload identity that allows just what it needs.`,
 				names []string
 				what  string
 			}{{done.Policies, "ACL policy written"}, {done.Registered, "registered"}, {done.Unchanged, "unchanged"}, {done.Removed, "removed"},
-				{done.Left, "ACL policy left, since the token may not remove it; somebody who may does, with nomad acl policy delete"}} {
+				{done.Left, "ACL policy not removed, because the token may not: run `nomad acl policy delete` with a token that may"}} {
 				for _, name := range part.names {
 					fmt.Fprintf(streams.Out, "%s: %s\n", name, part.what)
 				}
@@ -102,7 +102,7 @@ func newScheduleList(streams *IO) *cobra.Command {
 	var env, format string
 	cmd := &cobra.Command{
 		Use:     "list STACK",
-		Short:   "List schedules, when each fires next, and what came of it last",
+		Short:   "List schedules with their next run and last outcome",
 		Example: "  drover schedule list ocis -e prod",
 		Args:    exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -242,7 +242,7 @@ func newScheduleHistory(streams *IO) *cobra.Command {
 	var env, format string
 	cmd := &cobra.Command{
 		Use:     "history STACK NAME",
-		Short:   "What came of a schedule lately, and why it did not run",
+		Short:   "List the runs of a schedule, and why runs were skipped",
 		Example: "  drover schedule history ocis nightly -e prod -o json",
 		Args:    exactArgs(2, "STACK and NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -306,20 +306,20 @@ func newSchedulePause(streams *IO, pause bool) *cobra.Command {
 		},
 	}
 	if pause {
-		cmd.Use, cmd.Short, cmd.Example = "pause STACK NAME", "Keep a schedule from running until it is resumed", "  drover schedule pause ocis nightly -e prod"
+		cmd.Use, cmd.Short, cmd.Example = "pause STACK NAME", "Pause a schedule until it is resumed", "  drover schedule pause ocis nightly -e prod"
 	}
 	envFlag(cmd, &env)
 	return cmd
 }
 
-// newScheduleFire is what the periodic job runs.
+// newScheduleFire returns the command that the periodic job runs.
 func newScheduleFire(streams *IO) *cobra.Command {
 	var (
 		flags releaseFlags
 		env   string
 	)
 	cmd := &cobra.Command{
-		Use: "fire STACK NAME", Short: "Do what a schedule says (called by its job in Nomad)", Hidden: true,
+		Use: "fire STACK NAME", Short: "Run a schedule (called by its job in Nomad)", Hidden: true,
 		Example: "  drover schedule fire ocis nightly -e prod",
 		Args:    exactArgs(2, "STACK and NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -328,7 +328,7 @@ func newScheduleFire(streams *IO) *cobra.Command {
 			}
 			ctx := cmd.Context()
 			address, token, err := schedule.Inside(ctx, api.DefaultConfig(), os.Getenv)
-			var unable *schedule.LoginError // told where the runs are
+			var unable *schedule.LoginError // reported as a run
 			if err != nil && !errors.As(err, &unable) {
 				return err
 			}

@@ -12,7 +12,7 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// stackFlags are the flags of every command that reads a stack.
+// stackFlags has the flags of every command that reads a stack.
 type stackFlags struct {
 	environment string
 	vars        []string
@@ -31,8 +31,8 @@ func (f *stackFlags) register(cmd *cobra.Command) {
 	fl.StringArrayVar(&f.targets, "target", nil, "only this target of the environment (repeatable)")
 }
 
-// registerWhole is register for commands to which services and targets are all
-// one: those flags are taken, and not shown.
+// registerWhole is register for commands that always work on the whole stack:
+// --service and --target are accepted and hidden.
 func (f *stackFlags) registerWhole(cmd *cobra.Command) {
 	f.register(cmd)
 	hideFlags(cmd, "service", "target")
@@ -52,7 +52,7 @@ func hideFlags(cmd *cobra.Command, names ...string) {
 	}
 }
 
-// partial says that not all of the stack was asked for.
+// partial reports whether only a part of the stack is selected.
 func (f *stackFlags) partial() bool { return len(f.services)+len(f.targets) > 0 }
 
 // appendValue lets two flags fill one list in the order of the command line.

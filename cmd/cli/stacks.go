@@ -75,18 +75,19 @@ func newStacks(streams *IO) *cobra.Command {
 func newInit(streams *IO) *cobra.Command {
 	return &cobra.Command{
 		Use:   "init NAME DIR | init DIR [FILE…]",
-		Short: "Start a stack: a copy of a shipped one, or one of your own job specs",
-		Long: `Start a stack.
+		Short: "Create a stack from a shipped one or from job specs",
+		Long: `Create a stack.
 
-With the NAME of a stack that ships with drover, its files are written to DIR,
-which must be empty or absent, to be edited.
+With the NAME of a stack that ships with drover, the command copies its files to
+DIR, which must be empty or absent. Edit them there.
 
-With a DIR of your own job specs, a stack.hcl with one service for each
-*.nomad.hcl is written there, and other files that look like job specs are named
-as skipped. FILEs say which job specs are the services instead: they may have
-other names and be in directories below DIR. A stack takes every *.nomad.hcl in its
-directory, so that one that is to be left out needs another name, such as
-_NAME.nomad.hcl. Nothing is ever overwritten.`,
+With a DIR that contains your job specs, the command writes a stack.hcl there, with
+one service for each *.nomad.hcl. It lists other files that look like job specs as
+skipped. With FILEs, only these job specs become services: they may have other
+names and be in directories below DIR.
+
+A stack reads every *.nomad.hcl in its directory. To leave one out, give it another
+name, such as _NAME.nomad.hcl. The command never overwrites a file.`,
 		Example: `  drover init ocis mycloud
   drover init ./jobs
   drover init ./jobs web.hcl api/api.nomad`,

@@ -115,7 +115,7 @@ func TestTargetsComeAndGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.expect(10, []string{"target nyc is not in the environment any more", "shop-web", "--forget nyc"}, "deploy")
-	w.expect(0, []string{"web@nyc is left as it is, and forgotten"}, "deploy", "--forget", "nyc")
+	w.expect(0, []string{"web@nyc keeps running and is forgotten"}, "deploy", "--forget", "nyc")
 	w.expect(0, []string{"unchanged"}, "deploy")
 	if err := w.dev.Restart(t.Context(), "us-nomad-server-1"); err != nil {
 		t.Fatal(err)

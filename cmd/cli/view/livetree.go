@@ -13,8 +13,8 @@ import (
 	"github.com/drover-nomad/drover/rollout"
 )
 
-// liveTree redraws one line per service on a terminal: state, allocations
-// healthy of desired, elapsed, what it waits for.
+// liveTree redraws one line per service on a terminal: its state, the healthy and
+// desired allocations, the elapsed time, and what it waits for.
 type liveTree struct {
 	io      *IO
 	height  int // of the terminal
@@ -79,7 +79,7 @@ func (t *liveTree) event(e rollout.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	r := t.by[e.Name()]
-	if r == nil { // of a release that is gone on with
+	if r == nil { // of a resumed release
 		r = &liveRow{name: e.Name(), state: "waiting"}
 		t.rows, t.by[r.name] = append(t.rows, r), r
 	}

@@ -9,8 +9,8 @@ import (
 	"github.com/drover-nomad/drover/rollout"
 )
 
-// plainLog writes a rollout as the lines that a log wants: what begins and
-// what ends at once, and every now and then what is still waited for.
+// plainLog writes a rollout as lines of a log: starts and ends of services at once,
+// and at intervals the services that are still in progress.
 type plainLog struct {
 	line func(format string, args ...any)
 
@@ -31,7 +31,7 @@ func newPlainLog(line func(string, ...any), every time.Duration) *plainLog {
 	return p
 }
 
-// run gives a sign of life of every service that is under way.
+// run prints the progress of every service that is still in progress.
 func (p *plainLog) run(every time.Duration) {
 	defer close(p.stopped)
 	tick := time.NewTicker(every)

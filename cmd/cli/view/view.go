@@ -30,7 +30,7 @@ type View struct {
 	waves     [][]render.Job
 	waveOf    map[string]int // by the name of a service
 	wave      int            // the one that live shows
-	back      bool           // it goes back
+	back      bool           // the release is being reverted
 	live      *liveTree      // on a terminal, from the first event on
 	plain     *plainLog      // in a pipe, likewise
 }
@@ -47,7 +47,7 @@ func (v *View) Event(e deploy.Event) {
 	if e.Kind == deploy.KindResolved {
 		v.name, v.env = e.Resolved.Stack, e.Resolved.Environment
 	}
-	if e.Kind == deploy.KindRetry { // also beside JSON: it is about what has not happened yet
+	if e.Kind == deploy.KindRetry { // also with JSON, which has no such event
 		fmt.Fprintf(v.io.Err, "Nomad does not answer: %s; retrying for up to %s (--unreachable-after)\n", e.Text, e.Limit)
 		return
 	}
@@ -82,7 +82,7 @@ func (v *View) Event(e deploy.Event) {
 	}
 }
 
-// json writes an event as one line. What is for Go programs only is left out.
+// json writes an event as one line, except events that are for Go programs only.
 func (v *View) json(e deploy.Event) {
 	switch e.Kind {
 	case deploy.KindPhase, deploy.KindResolved, deploy.KindPlan:
@@ -95,7 +95,7 @@ func (v *View) json(e deploy.Event) {
 	_ = json.NewEncoder(v.io.Out).Encode(e)
 }
 
-// planned takes the services that will be shown, and says what will be
+// planned stores the services that will be shown, and prints which jobs will be
 // stopped.
 func (v *View) planned(p *release.Plan) {
 	v.waves, v.waveOf = nil, map[string]int{}
@@ -124,7 +124,7 @@ func (v *View) planned(p *release.Plan) {
 				if part.Target != "" {
 					of = " of target " + part.Target
 				}
-				v.line("%s: job %s%s will be stopped at the end: it is not in the %s any more", c.Service, c.JobID, of, where)
+				v.line("%s: job %s%s will be stopped at the end: it is no longer in the %s", c.Service, c.JobID, of, where)
 			}
 		}
 	}
@@ -137,7 +137,7 @@ func (v *View) planned(p *release.Plan) {
 		v.line("%s: job %s is not in the stack any more and keeps running: it belongs to %s", j.Service, j.JobID, j.Owner)
 	}
 	for _, name := range p.Forgotten() {
-		v.line("%s is left as it is, and forgotten", name)
+		v.line("%s keeps running and is forgotten", name)
 	}
 }
 
@@ -189,7 +189,7 @@ func (v *View) release(e release.Event) {
 	case release.EventRelease:
 		v.state(e)
 	case release.EventWave:
-		v.tellWave(e)
+		v.waveState(e)
 	case release.EventGate:
 		v.gate(e)
 	default:
@@ -197,34 +197,33 @@ func (v *View) release(e release.Event) {
 	}
 }
 
-// state is said where it is not the end, which is told with all that belongs
-// to it.
+// state prints the states before the end. The event "end" covers the others.
 func (v *View) state(e release.Event) {
 	switch e.State {
 	case record.Running:
 		v.line("release %d", e.Number)
 	case record.Abandoned:
-		v.line("release %d is left as it is", e.Number)
+		v.line("release %d is abandoned", e.Number)
 	case record.Reverting:
 		v.close()
 		v.back = true
 		if e.Text != "" {
 			v.line("%s", e.Text)
 		}
-		v.line("release %d: everything goes back to what was there before", e.Number)
+		v.line("release %d: reverting its changes", e.Number)
 	}
 }
 
-func (v *View) tellWave(e release.Event) {
+func (v *View) waveState(e release.Event) {
 	v.close()
 	text := string(e.State)
 	switch e.State {
 	case record.Running:
 		text = "begins"
 	case record.NeedsApproval:
-		text = "waits until somebody approves it: drover approve " + v.stackArgs()
+		text = "waits for approval: drover approve " + v.stackArgs()
 	}
-	if e.Text != "" && e.State != record.FailedState { // which is told with what follows from it
+	if e.Text != "" && e.State != record.FailedState { // a later event has the reason
 		text += ": " + e.Text
 	}
 	v.line("wave %s: %s", e.Wave, text)
@@ -237,7 +236,7 @@ func (v *View) gate(e release.Event) {
 	case e.Waiting != "":
 		v.line("wave %s: its gate waits for %s", e.Wave, e.Waiting)
 	case time.Until(e.Until) > time.Second:
-		v.line("wave %s: all holds, and has to until %s (%s)", e.Wave, e.Until.Local().Format("15:04:05"), Round(time.Until(e.Until)))
+		v.line("wave %s: healthy; baking until %s (%s)", e.Wave, e.Until.Local().Format("15:04:05"), Round(time.Until(e.Until)))
 	}
 }
 
@@ -265,7 +264,7 @@ func (v *View) progress(e release.Event) {
 	v.plain.event(e.Event)
 }
 
-// close ends what is drawn or repeated.
+// close stops redrawing and reminders.
 func (v *View) close() {
 	if v.plain != nil {
 		v.plain.close()
@@ -290,16 +289,16 @@ func resultLine(r rollout.ServiceResult) string {
 	return line
 }
 
-// end writes why services failed, what to do next, and the summary.
+// end writes the failures, the summary and the next command.
 func (v *View) end(e *deploy.End) {
 	switch {
 	case e.Run != nil:
 		PrintRuns(v.io.Out, []record.Run{*e.Run})
 		return
 	case e.Outcome == deploy.Approved:
-		fmt.Fprintf(v.io.Out, "%s: wave %s is approved; %s goes on\n", e.Stack, e.Wave, e.Holder)
+		fmt.Fprintf(v.io.Out, "%s: wave %s is approved; %s continues\n", e.Stack, e.Wave, e.Holder)
 		return
-	case e.Result == nil: // the error says it
+	case e.Result == nil: // the error is printed instead
 		return
 	}
 	r := *e.Result
@@ -337,7 +336,7 @@ func (v *View) end(e *deploy.End) {
 	}
 }
 
-// summary is the end in one line.
+// summary returns the result in one line.
 func (v *View) summary(name string, r release.Result) string {
 	line := fmt.Sprintf("%s: %s", name, r.Outcome())
 	if c := counts(r.Result); c != "" {
@@ -348,7 +347,7 @@ func (v *View) summary(name string, r release.Result) string {
 		line += fmt.Sprintf(", %d stopped", len(r.Pruned))
 	}
 	if r.Back != nil {
-		line += "; back: " + cmp.Or(counts(*r.Back), "nothing")
+		line += "; reverted: " + cmp.Or(counts(*r.Back), "nothing")
 		elapsed += r.Back.Elapsed
 	}
 	line += fmt.Sprintf(" in %s", Round(elapsed))
@@ -358,7 +357,7 @@ func (v *View) summary(name string, r release.Result) string {
 	return line
 }
 
-// next is the one command that helps most.
+// next returns the most helpful next command, "" if there is none.
 func (v *View) next(r release.Result) string {
 	if r.Release == nil {
 		return nextCommand(r.Result)
@@ -373,7 +372,7 @@ func (v *View) next(r release.Result) string {
 	return nextCommand(r.Result)
 }
 
-// counts tells how many services ended how.
+// counts returns the number of services of each outcome.
 func counts(r rollout.Result) string {
 	var parts []string
 	for _, o := range []rollout.Outcome{
@@ -387,7 +386,7 @@ func counts(r rollout.Result) string {
 	return strings.Join(parts, ", ")
 }
 
-// nextCommand is the one command that helps most after an outcome.
+// nextCommand returns the most helpful command after an outcome.
 func nextCommand(r rollout.Result) string {
 	for _, s := range r.Services {
 		if s.Outcome != r.Outcome() {
@@ -405,7 +404,7 @@ func nextCommand(r rollout.Result) string {
 	return ""
 }
 
-// printFailure writes the decisive facts, indented below the service.
+// printFailure writes the events, logs and checks of a failed service.
 func printFailure(w io.Writer, r rollout.ServiceResult) {
 	fmt.Fprintf(w, "\n%s (job %s) %s: %s\n", r.Name(), r.JobID, r.Outcome, r.Detail)
 	f := r.Failure
