@@ -165,7 +165,7 @@ func lifeOf(t *testing.T, env []string, n int, name string, store *acme.Store) {
 		}
 	}
 	if got := strings.Count(ca.Log(), "is a replacement of"); got != known {
-		t.Errorf("the CA was told of %d replacements of %d", got, known)
+		t.Errorf("replacements in the log of the CA: got %d, want %d", got, known)
 	}
 
 	// A new account key; what comes after is signed with it.
@@ -175,7 +175,7 @@ func lifeOf(t *testing.T, env []string, n int, name string, store *acme.Store) {
 	}
 	for c, serial := range after {
 		if out := run("cert", "revoke", c, "--reason", "superseded"); strings.Contains(out, "PRIVATE KEY") {
-			t.Error("a key is told")
+			t.Error("the output contains a private key")
 		}
 		if yes, err := ca.IsRevoked(serial); err != nil || !yes {
 			t.Errorf("the CA says that %s is revoked: %v, %v", c, yes, err)

@@ -25,16 +25,16 @@ import (
 	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
-// clusterEnv starts the dev cluster of a test and returns the environment
-// that leads to it.
+// clusterEnv starts the dev cluster of a test and returns its environment
+// variables.
 func clusterEnv(t *testing.T) []string {
 	t.Helper()
 	dev := startCluster(t, devcluster.Options{})
 	return []string{"NOMAD_ADDR=" + dev.NomadAddr(), "CONSUL_HTTP_ADDR=" + dev.ConsulAddr()}
 }
 
-// startCluster starts a dev cluster that goes with the test, or at the latest
-// with the process.
+// startCluster starts a dev cluster that is removed at the end of the test, or at the
+// latest with the process.
 func startCluster(t *testing.T, opts devcluster.Options) *devcluster.Cluster {
 	t.Helper()
 	devtest.NeedsServers(t)
@@ -63,8 +63,7 @@ func startCluster(t *testing.T, opts devcluster.Options) *devcluster.Cluster {
 	return dev
 }
 
-// The scripts deploy to a real Nomad and Consul, all to the same: each has
-// job names of its own.
+// The scripts deploy to the same real Nomad and Consul: each has its own job names.
 func TestOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)
@@ -107,9 +106,8 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// unchanged counts what a deploy of an unchanged stack asks of Nomad: one request
-// for the secrets of each service, beside those that any number of services
-// takes, and no write.
+// unchanged counts the requests of a deploy of an unchanged stack: one for the secrets
+// of each service, a fixed number of others, and no write.
 func unchanged(t *testing.T, env []string) {
 	var (
 		mu            sync.Mutex
@@ -157,7 +155,7 @@ func unchanged(t *testing.T, env []string) {
 	// allocations.
 	const stack = 10
 	if len(reads) > stack+services || len(writes) > 0 {
-		t.Errorf("%d reads %v, writes %v", len(reads), reads, writes)
+		t.Errorf("got %d reads %v and writes %v, want at most %d reads and no write", len(reads), reads, writes, stack+services)
 	}
 }
 
@@ -202,14 +200,14 @@ func interrupt(t *testing.T, env []string) {
 	}
 	_ = cmd.Wait()
 	if code := cmd.ProcessState.ExitCode(); code != exitCancelled {
-		t.Errorf("exit code %d", code)
+		t.Errorf("got exit code %d, want %d", code, exitCancelled)
 	}
 	if !slices.Contains(lines, "Interrupted. Submitted and left running in Nomad: int-a") || slices.Contains(lines, "int-b: submitted") || !strings.HasPrefix(out.String(), "interrupted: cancelled: 2 cancelled") {
-		t.Errorf("it said\n%s\n%s", strings.Join(lines, "\n"), out.String())
+		t.Errorf("got\n%s\n%s\nwant an interrupted deploy of int-a only", strings.Join(lines, "\n"), out.String())
 	}
 }
 
-// mockJob is a job that is healthy after a time, without any process.
+// mockJob returns a job without a process that is healthy after minHealthy.
 func mockJob(name, minHealthy string) string {
 	return `job "` + name + `" {
   update {

@@ -14,8 +14,7 @@ import (
 	"github.com/drover-nomad/drover/rollout"
 )
 
-// Who owns a job, and what becomes of it at the end, through the program as it
-// is run.
+// TestOwnershipOnCluster tests which jobs a stack owns, and what destroy does to them.
 func TestOwnershipOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)
@@ -108,8 +107,8 @@ func identityWritten(t *testing.T, env []string) {
 	}
 }
 
-// destroyIsARelease destroys, brings back, and destroys again, and asks every
-// command that reads the record what it thinks of that.
+// destroyIsARelease destroys a stack, restores it and destroys it again. After each
+// step it runs the commands that read the record.
 func destroyIsARelease(t *testing.T, env []string) {
 	w := newWorld(t, env, "teardown")
 	w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1", deps: []string{"a"}})
@@ -171,7 +170,7 @@ func onlyWhatItOwns(t *testing.T, env []string) {
 	w.drover(exitOK, "deploy", w.dir, "--service", "a", "--service", "b")
 	a, b := w.modified("a"), w.modified("b")
 	c := byHand("owned-c")
-	if _, _, err := w.nomad.Jobs().Register(c, nil); err != nil { // somebody runs it by hand
+	if _, _, err := w.nomad.Jobs().Register(c, nil); err != nil { // a job of another client
 		t.Fatal(err)
 	}
 
@@ -182,8 +181,8 @@ func onlyWhatItOwns(t *testing.T, env []string) {
 		t.Error("a job was touched")
 	}
 
-	// Edited by hand, a job is still the release's; purged and run by hand, it is
-	// another one.
+	// A job that was edited by hand still belongs to the release. A job that was purged
+	// and registered by hand does not.
 	edited, _, err := w.nomad.Jobs().Info(w.job("a"), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -262,7 +261,7 @@ func openIsEnded(t *testing.T, env []string) {
 	w.drover(exitOK, "destroy", w.name, "-y", "--purge", "history")
 }
 
-// schedulesGo destroys a stack whose schedule would deploy it again.
+// schedulesGo destroys a stack with a schedule that would deploy it again.
 func schedulesGo(t *testing.T, env []string) {
 	w := newWorld(t, env, "nightly")
 	w.write(svc{name: "a", value: "1"})
@@ -297,7 +296,7 @@ schedule "again" {
 		t.Errorf("got %d jobs of schedules and job a at %d, want none", jobs(), w.modified("a"))
 	}
 
-	// One that an older drover has left does nothing.
+	// A schedule that an older drover left behind does nothing.
 	store := record.OpenSchedules(w.nomad, w.name, "default")
 	if _, err := store.Change(w.Context(), "again", func(s *record.Schedule) { s.Action, s.TimeZone = "deploy", "UTC" }); err != nil {
 		t.Fatal(err)

@@ -195,7 +195,7 @@ func TestDevInterrupted(t *testing.T) {
 	}
 }
 
-// What env prints is read by a shell, which keeps values as they are.
+// A shell that evaluates the output of env gets the same values.
 func TestDevEnvInShell(t *testing.T) {
 	env := []string{
 		"PLAIN=http://127.0.0.1:4646/a_b.c@d%e+f,g-h", "EMPTY=", `LIST=["drover.test"]`, "EXE=/home/a b/drover", "EQUALS=a=b",

@@ -60,13 +60,13 @@ func exampleHook(t *testing.T) string {
 	return hook
 }
 
-// TestDNSAfterRollback: however a rollback is finished, the controller is told the
-// hosts of what runs then, and -o json says it when that fails.
+// TestDNSAfterRollback tests that the controller gets the hosts of the release that
+// runs, whichever verb finishes a rollback, and that -o json reports a failure of it.
 func TestDNSAfterRollback(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)
 	hook := exampleHook(t)
-	for _, id := range []string{"edge", "drover-controller"} { // routes lean on them
+	for _, id := range []string{"edge", "drover-controller"} { // routes need them
 		job := &api.Job{ID: &id, Name: &id, Datacenters: []string{"*"}, TaskGroups: []*api.TaskGroup{{Name: &id, Tasks: []*api.Task{{
 			Name: "t", Driver: "mock_driver", LogConfig: &api.LogConfig{Disabled: ptr(true)}, Config: map[string]any{"run_for": "1h"},
 		}}}}}
@@ -114,8 +114,8 @@ func TestDNSAfterRollback(t *testing.T) {
 		w.drover(exitOK, "rollback", w.name, "1", "--take-over")
 		hosts(w, false, "one.example.org")
 	})
-	// A deploy goes back, and then the controller cannot be told: a program that
-	// reads the events learns both, and end is still the last.
+	// A deploy is reverted, and then its desired records cannot be stored. The events
+	// report both, and "end" is still the last.
 	t.Run("warning before the last line", func(t *testing.T) {
 		t.Parallel()
 		w := newWorld(t, env, "dnswarns")

@@ -11,18 +11,18 @@ import (
 	"github.com/drover-nomad/drover/record"
 )
 
-// What a release leaves, judged on a real Nomad.
+// TestJudgedOnCluster tests how a real Nomad's jobs are judged after a release.
 func TestJudgedOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)
 	for name, test := range map[string]func(*testing.T, []string){
 		"remembers a job that completed": func(t *testing.T, env []string) {
-			// One after the other: each lets Nomad collect whatever has ended.
+			// In sequence, because each lets Nomad collect all jobs that have ended.
 			t.Run("deploys", func(t *testing.T) { completedBatch(t, env) })
 			t.Run("approves", func(t *testing.T) { collectedBeforeApproval(t, env) })
-			t.Run("starts what is left of a failure", func(t *testing.T) { collectedFailure(t, env) })
+			t.Run("starts a collected failure", func(t *testing.T) { collectedFailure(t, env) })
 		},
-		"goes back from a promoted canary": promotedCanaryGoesBack,
+		"reverts a promoted canary": revertsPromotedCanary,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -45,8 +45,8 @@ func (w *world) files(jobs map[string]string) {
 	write(w.T, w.dir, files)
 }
 
-// mockService is the body of a job whose instances run until they are stopped,
-// or do not start.
+// mockService returns the body of a job whose allocations run until they are
+// stopped, or do not start.
 func mockService(count int, value string, starts bool, update string) string {
 	run := `run_for = "1h"`
 	if !starts {
@@ -90,8 +90,8 @@ func mockService(count int, value string, starts bool, update string) string {
 `, update, count, value, run)
 }
 
-// runningBy counts the allocations of a service that run, by VALUE of the version
-// that they are of.
+// runningBy counts the running allocations of a service by the VALUE of their job
+// version.
 func (w *world) runningBy(service string) map[string]int {
 	w.Helper()
 	allocs, _, err := w.nomad.Jobs().Allocations(w.job(service), false, nil)
@@ -124,9 +124,9 @@ func (w *world) state() record.State {
 	return last.State
 }
 
-// A promoted canary serves when the next service fails: the former version is
-// promoted on the way back, without a person.
-func promotedCanaryGoesBack(t *testing.T, env []string) {
+// The next service fails after a canary was promoted. The revert promotes the former
+// version itself.
+func revertsPromotedCanary(t *testing.T, env []string) {
 	w := newWorld(t, env, "promoted")
 	const order = "service \"a\" {}\nservice \"b\" {\n  depends_on = [\"a\"]\n}\n"
 	version := func(value string, starts bool) {
@@ -152,7 +152,7 @@ func promotedCanaryGoesBack(t *testing.T, env []string) {
 	w.want(w.drover(exitOK, "deploy", w.dir), "unchanged")
 }
 
-// mockBatch is the body of a batch job that ends at once.
+// mockBatch returns the body of a batch job that ends at once.
 func mockBatch(value string) string {
 	return fmt.Sprintf(`
   type = "batch"
@@ -177,8 +177,8 @@ func mockBatch(value string) string {
 `, value)
 }
 
-// collect lets Nomad collect a job that has ended, as it does some hours after
-// no release of the history tags it any more.
+// collect makes Nomad collect a job that has ended. Without it, Nomad does so some
+// hours after the last release that tags the job has left the history.
 func (w *world) collect(service string) {
 	w.Helper()
 	id := w.job(service)
@@ -206,7 +206,7 @@ func (w *world) gone(service string) bool {
 	return err != nil && strings.Contains(err.Error(), "404")
 }
 
-// A migration that ran is remembered when Nomad has collected its job.
+// drover remembers a migration that ran after Nomad has collected its job.
 func completedBatch(t *testing.T, env []string) {
 	w := newWorld(t, env, "once")
 	const stack = "stack \"once\" {}\nservice \"migrate\" {}\nservice \"web\" {}\n"
@@ -268,8 +268,8 @@ wave "second" {
 	w.want(w.drover(exitOK, "status", w.dir, "-e", "prod"), "ran to completion in release 1, ")
 }
 
-// Nomad collects the allocations of a version that failed. The job is there, its
-// spec is unchanged, and nothing of it runs: the next deploy starts it.
+// Nomad collects the allocations of a failed version. The job exists with an unchanged
+// spec and has no allocation: the next deploy starts it.
 func collectedFailure(t *testing.T, env []string) {
 	w := newWorld(t, env, "nothing")
 	version := func(starts bool) {

@@ -14,8 +14,8 @@ import (
 	"github.com/drover-nomad/drover/record"
 )
 
-// Every verb ends as if nothing had happened when Nomad does one of its writes
-// and the answer is lost, or is an error of something between.
+// Every verb ends as usual if Nomad does one of its writes and the answer is lost, or
+// is an error of a proxy.
 func TestLostAnswersOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)

@@ -12,8 +12,7 @@ import (
 	"github.com/drover-nomad/drover/record"
 )
 
-// Several environments and stacks on one cluster, through the program as it is
-// run.
+// TestOwnersOnCluster runs drover for several environments and stacks on one cluster.
 func TestOwnersOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)

@@ -52,7 +52,7 @@ func preflight(t *testing.T, env []string) {
 	}
 	nothing("default")
 
-	// What the plan refuses comes before the certificate, too.
+	// The plan also fails before a certificate is issued.
 	write(t, dir, map[string]string{"web.nomad.hcl": strings.Replace(mockJob("early-web", "100ms"), "  group", "  constraint {\n    attribute = \"${attr.kernel.name}\"\n    value = \"plan9\"\n  }\n  group", 1)})
 	out, code = deploy()
 	if want := "web: no node can take it"; code != exitPlacement || !strings.Contains(out, want) {

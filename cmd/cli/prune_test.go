@@ -80,7 +80,7 @@ func prunesWhatWasSeen(t *testing.T, env []string) {
 	w.drover(exitOK, "deploy", w.dir, "-e", "dev")
 }
 
-// What works without a person prunes nothing.
+// A redeploy, which asks for no confirmation, prunes nothing.
 func redeployPrunesNothing(t *testing.T, env []string) {
 	w := newWorld(t, env, "unattended")
 	w.write(svc{name: "a", value: "1"})

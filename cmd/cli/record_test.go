@@ -284,7 +284,7 @@ func patientBefore(t *testing.T, env []string) {
 		w.want(out, "Nomad does not answer: it answers 503 Service Unavailable; retrying for up to 2m0s (--unreachable-after)")
 		w.unlocked()
 	}
-	// What only reads does not wait.
+	// Commands that only read do not wait.
 	for _, args := range [][]string{{"history", w.name}, {"drift", w.name}} {
 		if out, code := away(args...); code != exitCluster {
 			t.Errorf("%s ended with %d:\n%s", args[0], code, out)

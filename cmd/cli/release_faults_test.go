@@ -20,8 +20,9 @@ import (
 	"github.com/drover-nomad/drover/record"
 )
 
-// struck deploys the second version of two services through a proxy that
-// strikes, with the number of the request, once the first is submitted.
+// struck deploys the second version of two services through a proxy. When the first
+// service is submitted, the proxy calls strike with the number of each request;
+// strike answers the request and returns true, or returns false.
 func struck(t *testing.T, env []string, name string, strike func(n int64, w http.ResponseWriter, r *http.Request) bool) (w *world, out string, code int) {
 	w = newWorld(t, env, name)
 	w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1", deps: []string{"a"}})
@@ -41,32 +42,31 @@ func struck(t *testing.T, env []string, name string, strike func(n int64, w http
 	return w, out, code
 }
 
-// refusedMidway: that the token is refused says nothing of the services, and
-// the release can be gone on with.
+// A refused token is no failure of a service: the release stays open and can be
+// resumed.
 func refusedMidway(t *testing.T, env []string) {
 	w, out, code := struck(t, env, "refused", func(_ int64, res http.ResponseWriter, _ *http.Request) bool {
 		http.Error(res, "Permission denied", http.StatusForbidden)
 		return true
 	})
 	if code != exitCluster {
-		t.Errorf("the deploy ended with %d:\n%s", code, out)
+		t.Errorf("got exit code %d, want %d:\n%s", code, exitCluster, out)
 	}
 	w.want(out, "a: unreachable", "refuses the token now", "Next: drover resume")
 	w.drover(exitOK, "resume", w.name)
 	if w.value("a") != "2" || w.value("b") != "2" {
-		t.Errorf("a %s, b %s", w.value("a"), w.value("b"))
+		t.Errorf("got a=%s, b=%s; want 2 and 2", w.value("a"), w.value("b"))
 	}
 }
 
-// unwell is one of the answers of a proxy before Nomad, or a server without a
-// leader.
+// unwell writes one of the error answers of a proxy before Nomad, or of a server
+// without a leader.
 func unwell(res http.ResponseWriter, n int) {
 	status := []int{http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusBadGateway, http.StatusServiceUnavailable}[n%4]
 	http.Error(res, http.StatusText(status), status)
 }
 
-// badAnswers: a third of what a proxy before Nomad, or a server without a
-// leader, answers is of no use, and the release goes its way.
+// A release succeeds although a third of all requests are answered with an error.
 func badAnswers(t *testing.T, env []string) {
 	w, out, code := struck(t, env, "answers", func(n int64, res http.ResponseWriter, _ *http.Request) bool {
 		if n%3 != 0 {
@@ -76,13 +76,13 @@ func badAnswers(t *testing.T, env []string) {
 		return true
 	})
 	if code != exitOK || w.value("b") != "2" {
-		t.Errorf("the deploy ended with %d, b has %s:\n%s", code, w.value("b"), out)
+		t.Errorf("got exit code %d and b=%s, want %d and b=2:\n%s", code, w.value("b"), exitOK, out)
 	}
 	w.unlocked()
 }
 
-// leaseKept: a lease that could not be renewed for a while is still there,
-// because Nomad has kept it longer, and is not mistaken for somebody else's.
+// A lease that cannot be renewed for longer than its TTL is still held, because Nomad
+// adds a grace period. drover must not take it for the lock of another holder.
 func leaseKept(t *testing.T, env []string) {
 	begun := sync.OnceValue(time.Now)
 	w, out, code := struck(t, env, "kept", func(_ int64, res http.ResponseWriter, req *http.Request) bool {
@@ -93,13 +93,13 @@ func leaseKept(t *testing.T, env []string) {
 		return true
 	})
 	if code != exitOK || w.value("b") != "2" {
-		t.Errorf("the deploy ended with %d, b has %s:\n%s", code, w.value("b"), out)
+		t.Errorf("got exit code %d and b=%s, want %d and b=2:\n%s", code, w.value("b"), exitOK, out)
 	}
 	w.unlocked()
 }
 
-// gateNotSeen: a gate to which Nomad does not tell how the services are leaves
-// the release open, and is looked at again when it is gone on with.
+// A gate that cannot read the state of the services leaves the release open, and is
+// evaluated again by resume.
 func gateNotSeen(t *testing.T, env []string) {
 	w := newWorld(t, env, "unseen")
 	w.write(svc{name: "a", value: "1"})
@@ -119,22 +119,22 @@ func gateNotSeen(t *testing.T, env []string) {
 	})
 	out, code := run(w.command(through(proxy, env), "deploy", w.dir, "-e", prod, "--unreachable-after", "3s"))
 	if code != exitCluster || w.value("a") != "2" {
-		t.Errorf("the deploy ended with %d, a has %s:\n%s", code, w.value("a"), out)
+		t.Errorf("got exit code %d and a=%s, want %d and a=2:\n%s", code, w.value("a"), exitCluster, out)
 	}
 	w.want(out, "wave all: its gate: the services could not be seen for 3s", "(release 2 is interrupted)", "Next: drover resume")
 	last, err := w.releases().Last(t.Context())
 	if err != nil || last.State != record.Interrupted || last.Waves[0].State != record.Interrupted {
-		t.Errorf("the release is %+v, %v", last, err)
+		t.Errorf("got release %+v (%v), want it and its wave interrupted", last, err)
 	}
 	w.want(w.drover(exitOK, "resume", w.name), "(release 2 is deployed)")
 	if last, err = w.releases().Last(t.Context()); err != nil || last.Waves[0].State != record.Done {
-		t.Errorf("the release is %+v, %v", last, err)
+		t.Errorf("got release %+v (%v), want its wave deployed", last, err)
 	}
 	w.unlocked()
 }
 
-// scaledMeanwhile: what an autoscaler does to a job while a release is open
-// does not make it somebody else's, neither forward nor back.
+// A job that an autoscaler scales while a release is open is not a change by another
+// client, neither for resume nor for a revert.
 func scaledMeanwhile(t *testing.T, env []string) {
 	w := newWorld(t, env, "scaled")
 	scale := func(service string, n int) {
@@ -154,11 +154,11 @@ func scaledMeanwhile(t *testing.T, env []string) {
 	w.write(svc{name: "a", value: "2"}, svc{name: "b", value: "2", deps: []string{"a"}, scaled: true})
 	slowly(w, "a", "8s")
 	w.interrupted("a", "2")
-	scale("b", 2) // is to change
-	scale("c", 2) // is to go
+	scale("b", 2) // will be changed
+	scale("c", 2) // will be pruned
 	w.drover(exitOK, "resume", w.name)
 	if got := w.specs(); w.value("b") != "2" || count("b") != 2 || len(got) != 2 {
-		t.Errorf("b has %s and %d, %v", w.value("b"), count("b"), got)
+		t.Errorf("got b=%s with count %d and jobs %v; want b=2, count 2, two jobs", w.value("b"), count("b"), got)
 	}
 
 	w.write(svc{name: "a", value: "3"}, svc{name: "b", value: "3", scaled: true}, svc{name: "c", value: "3", deps: []string{"b"}, crash: true})
@@ -172,13 +172,13 @@ func scaledMeanwhile(t *testing.T, env []string) {
 	})
 	out, code := run(w.command(through(proxy, env), "deploy", w.dir))
 	if code != exitReverted || w.value("b") != "2" || count("b") != 3 {
-		t.Errorf("the deploy ended with %d, b has %s and %d:\n%s", code, w.value("b"), count("b"), out)
+		t.Errorf("got exit code %d, b=%s with count %d; want %d, b=2, count 3:\n%s", code, w.value("b"), count("b"), exitReverted, out)
 	}
 	w.unlocked()
 }
 
-// backInterrupted: a release whose way back is interrupted, or whose Nomad
-// does not answer while a job goes back, is not back yet.
+// A release stays open if its revert is interrupted, or if Nomad does not answer while
+// a job is reverted.
 func backInterrupted(t *testing.T, env []string) {
 	for _, test := range []struct {
 		name string
@@ -212,7 +212,7 @@ func backInterrupted(t *testing.T, env []string) {
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
-		w.until("a goes back", func() bool { return w.value("a") == "1" })
+		w.until("a is reverted", func() bool { return w.value("a") == "1" })
 		line := func() record.Service { // of a
 			last, err := w.releases().Last(t.Context())
 			if err != nil {
@@ -224,30 +224,31 @@ func backInterrupted(t *testing.T, env []string) {
 			}
 			return lines[0]
 		}
-		w.until("that is known", func() bool { l := line(); return l.Step == record.StepReverting && l.Index > l.Planned })
+		w.until("the revert of a is recorded", func() bool { l := line(); return l.Step == record.StepReverting && l.Index > l.Planned })
 		test.end(cmd, proxy)
 		_ = cmd.Wait()
 		if code := cmd.ProcessState.ExitCode(); code != test.code {
-			t.Errorf("%s: the abort ended with %d:\n%s", test.name, code, out.String())
+			t.Errorf("%s: got exit code %d, want %d:\n%s", test.name, code, test.code, out.String())
 		}
 		w.want(out.String(), test.said, "Next: drover resume")
 		if last, err := w.releases().Last(t.Context()); err != nil || last.State != record.Reverting || line().Step != record.StepReverting {
-			t.Errorf("%s: the release is %+v, %v, and a is %s", test.name, last, err, line().Step)
+			t.Errorf("%s: got release %+v (%v) with a %s, want both reverting", test.name, last, err, line().Step)
 		}
 		w.drover(exitOK, "resume", w.name)
 		if last, err := w.releases().Last(t.Context()); err != nil || last.State != record.Aborted {
-			t.Errorf("%s: the release is %+v, %v", test.name, last, err)
+			t.Errorf("%s: got release %+v (%v), want it aborted", test.name, last, err)
 		}
 		if w.value("a") != "1" || len(w.specs()) != 1 {
-			t.Errorf("%s: a has %s, %v", test.name, w.value("a"), w.specs())
+			t.Errorf("%s: got a=%s and jobs %v, want a=1 and no other job", test.name, w.value("a"), w.specs())
 		}
 		w.unlocked()
 	}
 }
 
-// dead answers every request about jobs with no leader for some seconds, each
-// beginning with the first of its kind: longer than a single request is tried.
-// The record is not touched, and neither is anything while on says no.
+// dead returns the environment of a proxy that answers "No cluster leader" to requests
+// about jobs, for two seconds from the first request of each kind, which is longer
+// than one request is retried. It passes requests of the record, and all requests
+// while on returns false.
 func dead(t *testing.T, env []string, on func() bool) []string {
 	proxy := proxyOf(t, env)
 	var mu sync.Mutex
@@ -271,8 +272,7 @@ func dead(t *testing.T, env []string, on func() bool) []string {
 	return through(proxy, env)
 }
 
-// badNetwork: going back, and stopping what is not in the stack any more, is as
-// patient with Nomad as a deploy.
+// A revert and a prune retry during an outage as a deploy does.
 func badNetwork(t *testing.T, env []string) {
 	w := newWorld(t, env, "network")
 	w.write(svc{name: "a", value: "1"}, svc{name: "c", value: "1"})
@@ -283,21 +283,21 @@ func badNetwork(t *testing.T, env []string) {
 	w.interrupted("b", "2")
 	out, code := run(w.command(dead(t, env, func() bool { return true }), "abort", w.name))
 	if after := w.specs(); code != exitOK || fmt.Sprint(after) != fmt.Sprint(before) {
-		t.Errorf("the abort ended with %d:\n%s\nbefore\n%v\nafter\n%v", code, out, before, after)
+		t.Errorf("got exit code %d and jobs\n%v\nwant %d and\n%v\n%s", code, after, exitOK, before, out)
 	}
 
 	w.write(svc{name: "a", value: "3"})
 	submitted := func() bool { return w.value("a") == "3" }
 	out, code = run(w.command(dead(t, env, submitted), "deploy", w.dir, "--prune"))
 	if code != exitOK || w.value("a") != "3" || len(w.specs()) != 1 {
-		t.Errorf("the deploy ended with %d, left are %v:\n%s", code, w.specs(), out)
+		t.Errorf("got exit code %d and jobs %v, want %d and only a:\n%s", code, w.specs(), exitOK, out)
 	}
 	w.unlocked()
 }
 
-// lostAndFailed: the answer to a registration is lost, and so are those to all
-// that is asked afterwards; until somebody resumes, Nomad has found that version
-// to fail and gone back. It is nobody else's work.
+// The answer to a registration is lost, and so are all later answers. Before the
+// release is resumed, the version fails and Nomad reverts it. drover must not take
+// that for a change by another client.
 func lostAndFailed(t *testing.T, env []string) {
 	w := newWorld(t, env, "lost")
 	stack := func(s svc) {
@@ -337,9 +337,9 @@ func lostAndFailed(t *testing.T, env []string) {
 	})
 	out, code := run(w.command(through(proxy, env), "deploy", w.dir, "--unreachable-after", "2s"))
 	if code != exitCluster {
-		t.Errorf("the deploy ended with %d:\n%s", code, out)
+		t.Errorf("got exit code %d, want %d:\n%s", code, exitCluster, out)
 	}
-	w.until("Nomad goes back", func() bool {
+	w.until("Nomad reverts the job", func() bool {
 		job, _, err := w.nomad.Jobs().Info(w.job("a"), nil)
 		return err == nil && *job.Version == 2 && w.value("a") == "1"
 	})
@@ -347,9 +347,9 @@ func lostAndFailed(t *testing.T, env []string) {
 	w.unlocked()
 }
 
-// busyAnywhere: a Nomad that answers with errors after one of drover's writes,
-// for longer than a request is sent again, costs a release that has begun time
-// and nothing else: one that is deployed, fails and goes back, or is resumed.
+// busyAnywhere makes Nomad answer with errors after one of drover's writes, for longer
+// than one request is retried. A release that has begun only takes longer, whether it
+// is deployed, reverted or resumed.
 func busyAnywhere(t *testing.T, env []string, verb string, slots chan struct{}) {
 	atWrites(t, 8, 9, slots, func(t *testing.T, n int, program string) bool {
 		w := newWorld(t, env, fmt.Sprintf("busy%s%d", verb, n))
@@ -365,7 +365,7 @@ func busyAnywhere(t *testing.T, env []string, verb string, slots chan struct{}) 
 		if verb == "resume" {
 			k := &killer{n: 18} // some services are submitted, not all
 			if out, code := k.run(w.command(k.serve(t, env), "deploy", w.dir, "--prune")); code != -1 {
-				t.Fatalf("it was not killed: %s", out)
+				t.Fatalf("the deploy was not killed:\n%s", out)
 			}
 			w.drover(exitOK, "unlock", w.name, "--force")
 			args = []string{"resume", w.name}
@@ -393,37 +393,37 @@ func busyAnywhere(t *testing.T, env []string, verb string, slots chan struct{}) 
 		w.unlocked()
 		if code != want && !strings.Contains("\n"+out, "\nrelease 2") { // nothing has begun
 			if code != exitCluster && code != exitError || verb != "resume" && fmt.Sprint(w.specs()) != fmt.Sprint(before) {
-				t.Errorf("it ended with %d:\n%s", code, out)
+				t.Errorf("got exit code %d, want %d or %d and no changed job:\n%s", code, exitCluster, exitError, out)
 			}
 			return false
 		}
 		if code != want {
-			t.Errorf("it ended with %d, want %d:\n%s", code, want, out)
+			t.Errorf("got exit code %d, want %d:\n%s", code, want, out)
 		}
 		if verb == "back" && fmt.Sprint(w.specs()) != fmt.Sprint(before) {
-			t.Errorf("before\n%v\nafter\n%v\n%s", before, w.specs(), out)
+			t.Errorf("got jobs\n%v\nwant\n%v\n%s", w.specs(), before, out)
 		}
 		for _, s := range next {
 			if got := w.value(s.name); verb != "back" && got != s.value {
-				t.Errorf("%s has %q, want %q", s.name, got, s.value)
+				t.Errorf("value of %s: got %q, want %q", s.name, got, s.value)
 			}
 		}
 		if last, err := w.releases().Last(t.Context()); err != nil || last.State.Open() {
-			t.Errorf("the release is %v, %v", last, err)
+			t.Errorf("got release %v (%v), want one that is not open", last, err)
 		}
 		return false
 	})
 }
 
-// endNotWritten: that a release is done, or is to go back, is written when
-// Nomad answers again. When it does not, the release stays open.
+// drover writes the end of a release, or the start of its revert, when Nomad answers
+// again. If Nomad stays unavailable, the release stays open.
 func endNotWritten(t *testing.T, env []string) {
 	for name, test := range map[string]struct {
 		crash      bool
 		silence    string
 		busy       time.Duration
 		code       int
-		said, then string // what resume ends with
+		said, then string // output of the deploy, and of resume
 	}{
 		"late":      {false, "1m", 4 * time.Second, exitOK, "(release 2 is deployed)", ""},
 		"late back": {true, "1m", 4 * time.Second, exitReverted, "(release 2 is reverted)", ""},
@@ -439,7 +439,7 @@ func endNotWritten(t *testing.T, env []string) {
 			begun := sync.OnceValue(time.Now)
 			var struck atomic.Bool
 			proxy.Before(func(res http.ResponseWriter, req *http.Request) bool {
-				// Watched, it is only waited for.
+				// A blocking query on it only waits.
 				if req.URL.Path != head || req.URL.Query().Has("index") || w.value("a") != "2" || time.Since(begun()) > test.busy {
 					return true
 				}
@@ -449,7 +449,7 @@ func endNotWritten(t *testing.T, env []string) {
 			})
 			out, code := run(w.command(through(proxy, env), "deploy", w.dir, "--unreachable-after", test.silence))
 			if code != test.code || !struck.Load() {
-				t.Errorf("the deploy ended with %d, want %d:\n%s", code, test.code, out)
+				t.Errorf("got exit code %d, want %d:\n%s", code, test.code, out)
 			}
 			w.want(out, test.said)
 			if test.then != "" {
@@ -460,14 +460,14 @@ func endNotWritten(t *testing.T, env []string) {
 	}
 }
 
-// dnsUnanswered: a Nomad that does not answer once the release is good is asked
-// again. When it stays so, the command says what is done, and what somebody
-// else has wanted of DNS since then stays.
+// If Nomad does not answer after the release succeeded, drover retries. If Nomad stays
+// unavailable, the error says that the release is deployed. The desired records of a
+// later release are not overwritten.
 func dnsUnanswered(t *testing.T, env []string) {
 	w := newWorld(t, env, "unanswered")
 	wanted := dns.WantedFolder + "/" + dns.Owner(w.name, "default")
-	// begin returns when drover has asked in vain for what the stack wants of
-	// DNS, and asks again (a request is sent four times), or has ended.
+	// begin returns when drover retries to read the desired records (each request is
+	// sent four times), or has ended.
 	begin := func(args ...string) (answer func(), end func() (string, int)) {
 		proxy := proxyOf(t, env)
 		var n atomic.Int64
@@ -501,7 +501,7 @@ func dnsUnanswered(t *testing.T, env []string) {
 		answer, end := begin(args...)
 		answer()
 		if out, code := end(); code != exitOK || !strings.Contains(out, fmt.Sprintf("(release %d is deployed)", i+2)) {
-			t.Errorf("drover %s ended with %d:\n%s", args[0], code, out)
+			t.Errorf("drover %s: got exit code %d, want %d:\n%s", args[0], code, exitOK, out)
 		}
 	}
 
@@ -509,7 +509,7 @@ func dnsUnanswered(t *testing.T, env []string) {
 	_, end := begin("deploy", w.dir, "--unreachable-after", "2s")
 	out, code := end()
 	if code != exitCluster {
-		t.Errorf("the deploy ended with %d", code)
+		t.Errorf("got exit code %d, want %d", code, exitCluster)
 	}
 	w.want(out, "(release 4 is deployed)", "Error: release 4 is deployed, but its DNS records could not be updated: Nomad at", "answers 429")
 
@@ -523,9 +523,9 @@ func dnsUnanswered(t *testing.T, env []string) {
 	}
 	answer()
 	if out, code := end(); code != exitOK {
-		t.Errorf("the deploy ended with %d:\n%s", code, out)
+		t.Errorf("got exit code %d, want %d:\n%s", code, exitOK, out)
 	}
 	if _, _, err := w.nomad.Variables().Read(wanted, nil); err != nil {
-		t.Errorf("what release 6 wants of DNS is gone: %v", err)
+		t.Errorf("the desired records of release 6 are gone: %v", err)
 	}
 }

@@ -21,50 +21,50 @@ import (
 	"github.com/drover-nomad/drover/record"
 )
 
-// envEveryWrite makes the kill tests whole: `make kill`.
+// envEveryWrite makes the kill tests strike after every write (`make kill`).
 const envEveryWrite = "DROVER_TEST_EVERY_WRITE"
 
-// Releases on a real Nomad, through the program as it is run.
+// TestReleasesOnCluster runs drover on a real Nomad.
 func TestReleasesOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)
 	kills := make(chan struct{}, 6) // a few at a time
 	for name, test := range map[string]func(*testing.T, []string){
-		"killed and resumed": func(t *testing.T, env []string) { killedAnywhere(t, env, "resume", kills) },
-		"killed and aborted": func(t *testing.T, env []string) { killedAnywhere(t, env, "abort", kills) },
-		"busy":               func(t *testing.T, env []string) { busyAnywhere(t, env, "deploy", kills) },
-		"busy and back":      func(t *testing.T, env []string) { busyAnywhere(t, env, "back", kills) },
-		"busy and resumed":   func(t *testing.T, env []string) { busyAnywhere(t, env, "resume", kills) },
-		"two deployers":      twoDeployers,
-		"holder killed":      holderKilled,
-		"failure goes back":  failureGoesBack,
-		"first one stays":    firstOneStays,
-		"one service back":   oneServiceBack,
-		"rollback":           rollsBack,
-		"foreign job":        foreignJob,
-		"stopped job":        stoppedJob,
-		"too large":          tooLarge,
-		"take over":          takesOver,
-		"pause":              pauses,
-		"moved":              moved,
-		"whole timeout":      wholeTimeout,
-		"destroyed":          destroyed,
-		"refused midway":     refusedMidway,
-		"bad answers":        badAnswers,
-		"lease kept":         leaseKept,
-		"approved replace":   approvedReplacement,
-		"schedule goes on":   scheduleGoesOn,
-		"carried on":         carriedOn,
-		"paused abroad":      pausedAbroad,
-		"history kept":       historyKept,
-		"last line":          lastLine,
-		"gate not seen":      gateNotSeen,
-		"scaled meanwhile":   scaledMeanwhile,
-		"back interrupted":   backInterrupted,
-		"bad network":        badNetwork,
-		"lost and failed":    lostAndFailed,
-		"dns unanswered":     dnsUnanswered,
-		"end not written":    endNotWritten,
+		"killed at any write, then resumed":          func(t *testing.T, env []string) { killedAnywhere(t, env, "resume", kills) },
+		"killed at any write, then aborted":          func(t *testing.T, env []string) { killedAnywhere(t, env, "abort", kills) },
+		"busy Nomad during a deploy":                 func(t *testing.T, env []string) { busyAnywhere(t, env, "deploy", kills) },
+		"busy Nomad during a revert":                 func(t *testing.T, env []string) { busyAnywhere(t, env, "back", kills) },
+		"busy Nomad during a resume":                 func(t *testing.T, env []string) { busyAnywhere(t, env, "resume", kills) },
+		"refuses a second deployer":                  twoDeployers,
+		"takes the lock of a killed holder":          holderKilled,
+		"reverts a failed release":                   revertsFailedRelease,
+		"keeps a failed first release":               keepsFailedFirstRelease,
+		"reverts only the failed service":            revertsFailedService,
+		"rolls back without source and job versions": rollsBackWithoutSource,
+		"refuses a job of another stack":             foreignJob,
+		"stops a stopped job again on revert":        stoppedJob,
+		"refuses a job spec that is too large":       tooLarge,
+		"takes over an interrupted release":          takesOverInterrupted,
+		"pauses and resumes":                         pauses,
+		"keeps changes of another client":            keepsForeignChanges,
+		"ends at the timeout of the release":         endsAtTimeout,
+		"destroys pruned and failed services":        destroyed,
+		"stays open when the token is refused":       refusedMidway,
+		"survives bad answers":                       badAnswers,
+		"keeps its lease when renewals fail":         leaseKept,
+		"replaces a job as approved":                 approvedReplacement,
+		"runs a schedule after an outage":            scheduleGoesOn,
+		"keeps the services of a partial deploy":     carriedOn,
+		"pauses with an unreachable target":          pausedAbroad,
+		"keeps the length of the history":            historyKept,
+		"ends with the exit code in the last line":   lastLine,
+		"stays open when a gate cannot be observed":  gateNotSeen,
+		"accepts scaling during a release":           scaledMeanwhile,
+		"stays open when a revert is interrupted":    backInterrupted,
+		"reverts and prunes during an outage":        badNetwork,
+		"recognises a version that Nomad reverted":   lostAndFailed,
+		"retries DNS records after the release":      dnsUnanswered,
+		"stays open when its end cannot be written":  endNotWritten,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -84,7 +84,7 @@ func nomadOf(t *testing.T, env []string) *api.Client {
 	return c
 }
 
-// world is a stack in a directory of its own and the jobs that it makes.
+// world is a stack in a directory of its own, with the jobs that it deploys.
 type world struct {
 	*testing.T
 	env   []string
@@ -92,16 +92,16 @@ type world struct {
 	name  string
 	dir   string
 
-	program string // the drover that it runs
+	program string // path of drover
 }
 
-// svc is a service of a world: what differs from one version to the next.
+// svc is a service of a world, with what its versions differ in.
 type svc struct {
 	name, value string
 	deps        []string
-	crash       bool // it does not start
-	scaled      bool // its count is an autoscaler's
-	logs        bool // Nomad collects its output, for which it starts a process
+	crash       bool // the task does not start
+	scaled      bool // an autoscaler sets the count
+	logs        bool // Nomad collects the output, with a process of its own
 }
 
 func newWorld(t *testing.T, env []string, name string) *world {
@@ -192,13 +192,12 @@ func (w *world) command(env []string, args ...string) *exec.Cmd {
 	return cmd
 }
 
-// drover runs one command, which must end with code, and returns what it
-// said.
+// drover runs one command, checks its exit code, and returns its output.
 func (w *world) drover(code int, args ...string) string {
 	w.Helper()
 	out, got := run(w.command(w.env, args...))
 	if got != code {
-		w.Fatalf("drover %s ended with %d, want %d:\n%s", strings.Join(args, " "), got, code, out)
+		w.Fatalf("drover %s: got exit code %d, want %d:\n%s", strings.Join(args, " "), got, code, out)
 	}
 	return out
 }
@@ -216,13 +215,13 @@ func (w *world) want(out string, parts ...string) {
 	w.Helper()
 	for _, p := range parts {
 		if !strings.Contains(out, p) {
-			w.Errorf("%q is not in:\n%s", p, out)
+			w.Errorf("got output:\n%s\nwant it to contain %q", out, p)
 		}
 	}
 }
 
-// specs are the digests of the jobs as Nomad has them, without what only the
-// server writes; "stopped" for stopped ones.
+// specs returns the digests of the jobs in Nomad, without the fields that only the
+// server writes, and "stopped" for stopped jobs.
 func (w *world) specs() map[string]string {
 	w.Helper()
 	list, _, err := w.nomad.Jobs().List(&api.QueryOptions{Prefix: w.name + "-"})
@@ -264,23 +263,23 @@ func (w *world) releases() *record.Releases { return record.OpenReleases(w.nomad
 func (w *world) unlocked() {
 	w.Helper()
 	if h, err := w.releases().Holder(w.Context()); err != nil || h != nil {
-		w.Errorf("the lock is held by %v, %v", h, err)
+		w.Errorf("got lock holder %v (%v), want none", h, err)
 	}
 }
 
-// proxyOf is a proxy before the Nomad of env.
+// proxyOf starts a proxy before the Nomad of env.
 func proxyOf(t *testing.T, env []string) *devtest.Proxy {
 	t.Helper()
 	return devtest.NewProxy(t, &api.Config{Address: strings.TrimPrefix(env[0], "NOMAD_ADDR="), TLSConfig: &api.TLSConfig{}})
 }
 
-// through is env for a program that goes through the proxy.
+// through returns env with the address of the proxy as that of Nomad.
 func through(proxy *devtest.Proxy, env []string) []string {
 	return []string{"NOMAD_ADDR=" + proxy.URL, env[1]}
 }
 
-// killer kills a program when its n-th write to Nomad has been done there,
-// before the program knows.
+// killer kills a program after Nomad has done its n-th write and before the program
+// gets the answer.
 type killer struct {
 	n     int
 	proxy *devtest.Proxy
@@ -306,7 +305,7 @@ func (k *killer) serve(t *testing.T, env []string) []string {
 func (k *killer) run(cmd *exec.Cmd) (string, int) {
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out
-	k.mu.Lock() // until there is somebody to kill
+	k.mu.Lock() // until the victim is started
 	k.victim = cmd
 	err := cmd.Start()
 	k.mu.Unlock()
@@ -332,9 +331,9 @@ func version2() []svc {
 	}
 }
 
-// killedAnywhere kills a deploy after each of its writes to Nomad in turn and
-// lets the verb clean up: after every sixth write, the two verbs after
-// different ones, unless envEveryWrite is set.
+// killedAnywhere kills a deploy after one of its writes to Nomad, and then runs verb.
+// It does so for every sixth write, with other writes for each verb, or for each
+// write if envEveryWrite is set.
 func killedAnywhere(t *testing.T, env []string, verb string, slots chan struct{}) {
 	first, step := 1, 6
 	if verb == "abort" {
@@ -343,10 +342,10 @@ func killedAnywhere(t *testing.T, env []string, verb string, slots chan struct{}
 	atWrites(t, first, step, slots, func(t *testing.T, n int, program string) bool { return killedAt(t, env, verb, n, program) })
 }
 
-// atWrites calls strike with the number of a write, from the first on and step
-// by step, or with each when envEveryWrite is set, until it says that the deploy
-// has ended before that. The program of the first strike has the race detector
-// if the test has, the others repeat it with plainDrover.
+// atWrites calls strike with the numbers first, first+step, …, or with every number
+// if envEveryWrite is set, until strike reports that the deploy ended before that
+// write. Only the first strike runs drover with the race detector; the others use
+// plainDrover.
 func atWrites(t *testing.T, first, step int, slots chan struct{}, strike func(t *testing.T, n int, program string) bool) {
 	var ended atomic.Bool
 	const most = 80
@@ -375,7 +374,7 @@ func atWrites(t *testing.T, first, step int, slots chan struct{}, strike func(t 
 	}
 }
 
-// killedAt says whether the deploy ended before its n-th write.
+// killedAt reports whether the deploy ended before its n-th write.
 func killedAt(t *testing.T, env []string, verb string, n int, program string) bool {
 	w := newWorld(t, env, fmt.Sprintf("%s%d", verb, n))
 	w.program = program
@@ -387,11 +386,11 @@ func killedAt(t *testing.T, env []string, verb string, n int, program string) bo
 	out, code := k.run(w.command(k.serve(t, env), "deploy", w.dir, "--prune"))
 	ended := code == exitOK
 	if !ended && code != -1 {
-		t.Fatalf("the deploy ended with %d by itself: %s", code, out)
+		t.Fatalf("got exit code %d, want %d or a kill:\n%s", code, exitOK, out)
 	}
 	writes := k.proxy.Writes()
 	t.Logf("killed after %s", writes[len(writes)-1])
-	// Its lock would run out by itself.
+	// The lock would expire, but only after the lease.
 	w.drover(exitOK, "unlock", w.name, "--force")
 	last, err := w.releases().Last(t.Context())
 	if err != nil {
@@ -414,21 +413,21 @@ func killedAt(t *testing.T, env []string, verb string, n int, program string) bo
 	switch {
 	case verb == "abort" && (open || last.Number == 1):
 		if fmt.Sprint(after) != fmt.Sprint(before) {
-			t.Errorf("before\n%v\nafter\n%v", before, after)
+			t.Errorf("got jobs\n%v\nwant\n%v", after, before)
 		}
 	case last.Number == 2:
 		for _, s := range version2() {
 			if got := w.value(s.name); got != s.value {
-				t.Errorf("%s has %q, want %q", s.name, got, s.value)
+				t.Errorf("value of %s: got %q, want %q", s.name, got, s.value)
 			}
 		}
 		if after[w.job("e")] != "" || after[w.job("c")] != before[w.job("c")] {
-			t.Errorf("e should be gone and c untouched: %v", after)
+			t.Errorf("got jobs %v, want e removed and c unchanged", after)
 		}
 	}
 	w.unlocked()
 	if last, err = w.releases().Last(t.Context()); err != nil || last.State.Open() {
-		t.Errorf("the release is %v, %v", last, err)
+		t.Errorf("got release %v (%v), want one that is not open", last, err)
 	}
 	return ended
 }
@@ -454,15 +453,15 @@ func twoDeployers(t *testing.T, env []string) {
 			busy++
 			w.want(outs[i], "is being changed by", "drover deploy", "--lock-wait")
 		default:
-			t.Errorf("%d: %s", code, outs[i])
+			t.Errorf("got exit code %d, want %d or %d:\n%s", code, exitOK, exitBusy, outs[i])
 		}
 	}
 	if good < 1 || codes[2] != exitOK {
-		t.Errorf("%v", codes)
+		t.Errorf("got exit codes %v, want one %d, and %d for the deployer that waits", codes, exitOK, exitOK)
 	}
 	list, err := w.releases().List(t.Context())
 	if err != nil || len(list) != 1 {
-		t.Errorf("%d releases, %v", len(list), err)
+		t.Errorf("got %d releases (%v), want 1", len(list), err)
 	}
 	w.unlocked()
 }
@@ -475,12 +474,12 @@ func holderKilled(t *testing.T, env []string) {
 	begun := time.Now()
 	w.drover(exitOK, "deploy", w.dir, "--prune", "--lock-wait", "2m", "--take-over")
 	if took := time.Since(begun); took > 2*record.LockTTL+20*time.Second {
-		t.Errorf("the next one was through after %s", took)
+		t.Errorf("the next deploy took %s, want less than two leases", took)
 	}
 	w.unlocked()
 }
 
-func failureGoesBack(t *testing.T, env []string) {
+func revertsFailedRelease(t *testing.T, env []string) {
 	w := newWorld(t, env, "back")
 	w.write(version1()...)
 	w.drover(exitOK, "deploy", w.dir)
@@ -491,34 +490,34 @@ func failureGoesBack(t *testing.T, env []string) {
 	out := w.drover(exitReverted, "deploy", w.dir, "--prune")
 	w.want(out, "release 2: reverting its changes", "(release 2 is reverted)")
 	if after := w.specs(); fmt.Sprint(after) != fmt.Sprint(before) {
-		t.Errorf("before\n%v\nafter\n%v\n%s", before, after, out)
+		t.Errorf("got jobs\n%v\nwant\n%v\n%s", after, before, out)
 	}
 	w.unlocked()
 	w.want(w.drover(exitOK, "history", w.name), "reverted")
 	w.want(w.drover(exitOK, "show", w.name, "2"), "because of: failed")
-	// The same again is a new release, and fails again.
+	// The same deploy makes a new release, which also fails.
 	w.drover(exitReverted, "deploy", w.dir, "--prune")
 	w.write(version1()...)
 	w.want(w.drover(exitOK, "deploy", w.dir), "unchanged")
 }
 
-func firstOneStays(t *testing.T, env []string) {
+func keepsFailedFirstRelease(t *testing.T, env []string) {
 	w := newWorld(t, env, "first")
 	w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1", deps: []string{"a"}, crash: true})
 	w.want(w.drover(exitFailed, "deploy", w.dir), "(release 1 is failed)")
 	if len(w.specs()) != 2 {
-		t.Errorf("left: %v", w.specs())
+		t.Errorf("got jobs %v, want 2", w.specs())
 	}
-	// Unless that is asked for.
+	// With --on-failure revert-release it is reverted.
 	w = newWorld(t, env, "firstback")
 	w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1", deps: []string{"a"}, crash: true})
 	w.want(w.drover(exitReverted, "deploy", w.dir, "--on-failure", "revert-release"), "a: stopped again", "b: stopped again")
 	if len(w.specs()) > 0 {
-		t.Errorf("left: %v", w.specs())
+		t.Errorf("got jobs %v, want none", w.specs())
 	}
 }
 
-func oneServiceBack(t *testing.T, env []string) {
+func revertsFailedService(t *testing.T, env []string) {
 	w := newWorld(t, env, "single")
 	w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1", deps: []string{"a"}})
 	w.drover(exitOK, "deploy", w.dir)
@@ -530,7 +529,7 @@ func oneServiceBack(t *testing.T, env []string) {
 	w.want(w.drover(exitOK, "deploy", w.dir, "--service", "a"), "unchanged")
 }
 
-func rollsBack(t *testing.T, env []string) {
+func rollsBackWithoutSource(t *testing.T, env []string) {
 	w := newWorld(t, env, "rolls")
 	w.write(version1()...)
 	w.drover(exitOK, "deploy", w.dir, "-m", "the first")
@@ -540,7 +539,7 @@ func rollsBack(t *testing.T, env []string) {
 	two := w.specs()
 	w.want(w.drover(exitOK, "diff", w.name, "1"), "- e: removed", "+ f: added", `group.g.task.t.env.VALUE: "1" → "2"`)
 	w.want(w.drover(exitOK, "show", w.name, "1"), "the first")
-	// The source is gone, and Nomad knows the jobs no more.
+	// Remove the source, and the jobs from Nomad.
 	if err := os.RemoveAll(w.dir); err != nil {
 		t.Fatal(err)
 	}
@@ -554,13 +553,13 @@ func rollsBack(t *testing.T, env []string) {
 	}
 	w.want(w.drover(exitOK, "rollback", w.name, "1", "-m", "back"), "(release 3 is deployed)")
 	if got := w.specs(); fmt.Sprint(got) != fmt.Sprint(one) {
-		t.Errorf("want\n%v\ngot\n%v", one, got)
+		t.Errorf("got jobs\n%v\nwant\n%v", got, one)
 	}
-	// Without a number it does not return to what was rolled back.
+	// Without a number, a rollback does not return to the release that it left.
 	w.want(w.drover(exitError, "rollback", w.name), "there is no good release before release 1")
 	w.drover(exitOK, "rollback", w.name, "2", "--prune")
 	if got := w.specs(); fmt.Sprint(got) != fmt.Sprint(two) {
-		t.Errorf("want\n%v\ngot\n%v", two, got)
+		t.Errorf("got jobs\n%v\nwant\n%v", got, two)
 	}
 	w.want(w.drover(exitOK, "rollback", w.name, "2"), "unchanged")
 	w.want(w.drover(exitError, "rollback", w.name, "9"), "no such release: 9; there are 1 to 4")
@@ -569,10 +568,10 @@ func rollsBack(t *testing.T, env []string) {
 	w.want(w.drover(exitOK, "history", w.name), "rollback to 1", "rollback to 2", "the first", "back")
 	job, _, err := w.nomad.Jobs().Info(w.job("a"), nil)
 	if err != nil || job.VersionTag == nil || job.VersionTag.Name != "drover-r4" {
-		t.Errorf("tag %+v, %v", job.VersionTag, err)
+		t.Errorf("got version tag %+v (%v), want drover-r4", job.VersionTag, err)
 	}
 	if len(job.Meta) > 0 {
-		t.Errorf("meta %v", job.Meta)
+		t.Errorf("got meta %v, want none", job.Meta)
 	}
 }
 
@@ -582,20 +581,19 @@ func foreignJob(t *testing.T, env []string) {
 	other := newWorld(t, env, "other")
 	other.name = "mine"
 	other.write(svc{name: "a", value: "theirs"})
-	// The same job from another stack: a record of its own.
+	// Another stack, with a record of its own, deploys the same job.
 	if err := os.WriteFile(other.dir+"/stack.hcl", []byte("stack \"others\" {}\nservice \"a\" {}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	other.drover(exitOK, "deploy", other.dir)
 	w.want(w.drover(exitUsage, "deploy", w.dir), "job mine-a belongs to release 1 of stack others, environment default", "`drover move others -e default --to-name mine`")
 	if w.value("a") != "theirs" {
-		t.Errorf("a has %q", w.value("a"))
+		t.Errorf("value of a: got %q, want %q", w.value("a"), "theirs")
 	}
 	w.unlocked()
 }
 
-// A job that somebody has stopped is started by a deploy, and stopped again
-// when the release is given up.
+// A deploy starts a stopped job, and a revert stops it again.
 func stoppedJob(t *testing.T, env []string) {
 	w := newWorld(t, env, "halted")
 	w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1"})
@@ -606,7 +604,7 @@ func stoppedJob(t *testing.T, env []string) {
 	w.write(svc{name: "a", value: "2"}, svc{name: "b", value: "2", deps: []string{"a"}, crash: true})
 	w.drover(exitReverted, "deploy", w.dir)
 	if got := w.specs(); got[w.job("a")] != "stopped" || w.value("a") != "1" || w.value("b") != "1" {
-		t.Errorf("%v, a %s, b %s", got, w.value("a"), w.value("b"))
+		t.Errorf("got jobs %v with a=%s, b=%s; want a stopped, a=1, b=1", got, w.value("a"), w.value("b"))
 	}
 }
 
@@ -619,11 +617,11 @@ func tooLarge(t *testing.T, env []string) {
 	w.write(svc{name: "a", value: "1"}, svc{name: "b", value: noise.String()})
 	w.want(w.drover(exitUsage, "deploy", w.dir), `job "large-b" is too large for the release record`)
 	if len(w.specs()) > 0 {
-		t.Errorf("touched: %v", w.specs())
+		t.Errorf("got jobs %v, want none", w.specs())
 	}
 }
 
-func takesOver(t *testing.T, env []string) {
+func takesOverInterrupted(t *testing.T, env []string) {
 	w := newWorld(t, env, "takes")
 	w.write(version1()...)
 	k := &killer{n: 14}
@@ -634,13 +632,14 @@ func takesOver(t *testing.T, env []string) {
 	w.want(w.drover(exitOK, "deploy", w.dir, "--prune", "--take-over"), "release 1 is abandoned", "(release 2 is deployed)")
 	list, err := w.releases().List(t.Context())
 	if err != nil || len(list) != 2 || list[1].State != record.Abandoned {
-		t.Errorf("%v, %v", list, err)
+		t.Errorf("got releases %v (%v), want the first one abandoned", list, err)
 	}
 	if w.value("a") != "2" || w.value("f") != "2" || w.value("e") != "" {
-		t.Errorf("a %s, f %s, e %s", w.value("a"), w.value("f"), w.value("e"))
+		t.Errorf("got a=%s, f=%s, e=%s; want 2, 2 and no e", w.value("a"), w.value("f"), w.value("e"))
 	}
 
-	// One that has submitted all, and was killed before it could say so.
+	// A release that was killed after all jobs were submitted and before its end was
+	// recorded.
 	w.write(append(version2(), svc{name: "z", value: "3"})...)
 	slowly(w, "z", "8s")
 	w.interrupted("z", "3")
@@ -651,11 +650,11 @@ func takesOver(t *testing.T, env []string) {
 	w.drover(exitOK, "deploy", w.dir, "--prune", "--take-over")
 	list, err = w.releases().List(t.Context())
 	if err != nil || len(list) != 4 || list[0].State != record.Done || list[1].State != record.Abandoned {
-		t.Errorf("%v, %v", list, err)
+		t.Errorf("got releases %v (%v), want the first one abandoned", list, err)
 	}
 	w.want(w.drover(exitOK, "redeploy", w.name), "z")
 	if w.value("z") != "3" {
-		t.Errorf("a redeploy made %q of z", w.value("z"))
+		t.Errorf("value of z after a redeploy: got %q, want 3", w.value("z"))
 	}
 }
 
@@ -678,7 +677,7 @@ func pauses(t *testing.T, env []string) {
 	w.want(w.drover(exitOK, "pause", w.name, "-e", "prod"), "release 1 is paused", "Next: drover resume paused -e prod, or drover abort paused -e prod\n")
 	out := <-done
 	if code != exitCancelled {
-		t.Errorf("the deploy ended with %d:\n%s", code, out)
+		t.Errorf("got exit code %d, want %d:\n%s", code, exitCancelled, out)
 	}
 	w.want(out, "drover resume paused -e prod")
 	if w.value("b") != "" {
@@ -691,15 +690,15 @@ func pauses(t *testing.T, env []string) {
 	}
 }
 
-// lastLine: with -o json it has the code with which the process ends, also when
-// the release is good and what comes behind it is not.
+// With -o json, the last line has the exit code of the process. Here the release
+// succeeds, and its DNS records cannot be updated.
 func lastLine(t *testing.T, env []string) {
 	w := newWorld(t, env, "lastline")
 	for _, value := range []string{"1", "2"} {
 		w.write(svc{name: "a", value: value})
 		w.drover(exitOK, "deploy", w.dir)
 	}
-	broken := &api.Variable{Path: dns.WantedFolder + "/" + dns.Owner(w.name, "default"), Items: api.VariableItems{"x": "of somebody else"}}
+	broken := &api.Variable{Path: dns.WantedFolder + "/" + dns.Owner(w.name, "default"), Items: api.VariableItems{"x": "of another client"}}
 	if _, _, err := w.nomad.Variables().Create(broken, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -717,7 +716,7 @@ func lastLine(t *testing.T, env []string) {
 	}
 	if code := cmd.ProcessState.ExitCode(); code != exitError || len(ends) != 1 || ends[0]["exit_code"] != float64(exitError) || ends[0]["outcome"] != "deployed" ||
 		!strings.Contains(fmt.Sprint(ends[0]["error"]), "its DNS records could not be updated") {
-		t.Errorf("it ended with %d, %v:\n%s", code, err, out)
+		t.Errorf("got exit code %d (%v), want %d and one event end with it:\n%s", code, err, exitError, out)
 	}
 	w.want(w.drover(exitError, "redeploy", w.name), "(release 4 is deployed)\n", "Error: release 4 is deployed, but its DNS records could not be updated")
 }
@@ -734,7 +733,7 @@ func slowly(w *world, service, minHealthy string) {
 	}
 }
 
-// interrupted kills a deploy as soon as the service has the value.
+// interrupted kills a deploy as soon as service has value in Nomad.
 func (w *world) interrupted(service, value string) {
 	w.Helper()
 	cmd := w.command(w.env, "deploy", w.dir, "--prune")
@@ -756,13 +755,13 @@ func (w *world) until(what string, ok func() bool) {
 		select {
 		case <-tick.C:
 		case <-over:
-			w.Fatal("not within three minutes: " + what)
+			w.Fatal("timed out after 3 minutes, want: " + what)
 		}
 	}
 }
 
-// moved has somebody else change jobs while a release is interrupted.
-func moved(t *testing.T, env []string) {
+// Another client changes jobs while a release is interrupted.
+func keepsForeignChanges(t *testing.T, env []string) {
 	for _, verb := range []string{"resume", "abort"} {
 		w := newWorld(t, env, "moved"+verb)
 		w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1", deps: []string{"a"}})
@@ -781,13 +780,13 @@ func moved(t *testing.T, env []string) {
 		}
 		out := w.drover(exitSuperseded, verb, w.name)
 		if w.value(service) != "theirs" {
-			t.Errorf("%s overwrote it: %s", verb, out)
+			t.Errorf("%s overwrote the change of another client:\n%s", verb, out)
 		}
 		w.unlocked()
 	}
 }
 
-func wholeTimeout(t *testing.T, env []string) {
+func endsAtTimeout(t *testing.T, env []string) {
 	w := newWorld(t, env, "whole")
 	w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1", deps: []string{"a"}})
 	slowly(w, "a", "8s")
@@ -797,9 +796,8 @@ func wholeTimeout(t *testing.T, env []string) {
 	}
 }
 
-// destroyed has services that the stack does not have any more: one that was
-// pruned, whose secrets are still there, and one that a failed release has
-// left running.
+// The stack has a pruned service, whose secrets still exist, and a service that a
+// failed release left running.
 func destroyed(t *testing.T, env []string) {
 	w := newWorld(t, env, "former")
 	withSecret := func(services ...svc) {
@@ -817,7 +815,7 @@ func destroyed(t *testing.T, env []string) {
 	a, b, c, d := svc{name: "a", value: "1"}, svc{name: "b", value: "1"}, svc{name: "c", value: "1"}, svc{name: "d", value: "1"}
 	withSecret(a, b, c, d)
 	w.drover(exitOK, "deploy", w.dir)
-	if _, _, err := w.nomad.Jobs().Deregister(w.job("d"), false, nil); err != nil { // stopped, and there until Nomad collects it
+	if _, _, err := w.nomad.Jobs().Deregister(w.job("d"), false, nil); err != nil { // stopped, and listed until Nomad collects it
 		t.Fatal(err)
 	}
 	withSecret(a, b)
@@ -829,10 +827,10 @@ func destroyed(t *testing.T, env []string) {
 	left := w.specs()
 	delete(left, w.job("d"))
 	if len(left) > 0 {
-		t.Errorf("left: %v", left)
+		t.Errorf("got jobs %v, want none", left)
 	}
 	vars, _, err := w.nomad.Variables().PrefixList("nomad/jobs/former-", nil)
 	if err != nil || len(vars) > 0 {
-		t.Errorf("%d variables are left, %v", len(vars), err)
+		t.Errorf("got %d variables (%v), want none", len(vars), err)
 	}
 }

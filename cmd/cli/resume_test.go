@@ -15,7 +15,7 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// environment writes the file of an environment, whose path is what -e gets.
+// environment writes the file of an environment and returns its path, for -e.
 func (w *world) environment(name, text string) string {
 	w.Helper()
 	dir := w.TempDir()
@@ -23,8 +23,8 @@ func (w *world) environment(name, text string) string {
 	return dir + "/" + name + ".hcl"
 }
 
-// toBatch makes a service of the stack a batch job that runs to its end, which
-// Nomad registers over no job of type service.
+// toBatch makes a service of the stack a batch job that runs to completion. Nomad
+// refuses to update a service job with it.
 func (w *world) toBatch(service string) {
 	w.Helper()
 	path := w.dir + "/" + service + ".nomad.hcl"
@@ -37,8 +37,8 @@ func (w *world) toBatch(service string) {
 	write(w.T, w.dir, map[string]string{service + ".nomad.hcl": head + "  type = \"batch\"\n" + strings.Replace(rest, `"1h"`, `"100ms"`, 1)})
 }
 
-// approvedReplacement: what a release may purge and create again was allowed
-// when it began, and is not asked about when it is gone on with.
+// --replace of the deploy also allows the later waves of its release to recreate jobs,
+// without a flag of approve.
 func approvedReplacement(t *testing.T, env []string) {
 	w := newWorld(t, env, "retyped")
 	w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1"})
@@ -52,19 +52,19 @@ func approvedReplacement(t *testing.T, env []string) {
 	w.want(w.drover(exitOK, "approve", w.name, "-e", "asked"), "(release 2 is deployed)")
 	job, _, err := w.nomad.Jobs().Info(w.job("b"), nil)
 	if err != nil || *job.Type != "batch" || w.value("a") != "2" {
-		t.Errorf("b is %v, a has %s, %v", job, w.value("a"), err)
+		t.Errorf("got b %v and a=%s (%v), want b of type batch and a=2", job, w.value("a"), err)
 	}
 }
 
-// historyKept: how many releases are kept is said once, and holds for whatever
-// makes or ends a release later.
+// --history-max is stored, and applies to every later verb that makes or ends a
+// release.
 func historyKept(t *testing.T, env []string) {
 	w := newWorld(t, env, "kept-history")
 	kept := func(want ...int) {
 		t.Helper()
 		got, err := w.releases().Numbers(t.Context())
 		if err != nil || !slices.Equal(got, want) {
-			t.Errorf("releases %v are left, want %v (%v)", got, want, err)
+			t.Errorf("got releases %v (%v), want %v", got, err, want)
 		}
 	}
 	w.write(svc{name: "a", value: "1"})
@@ -87,7 +87,7 @@ func historyKept(t *testing.T, env []string) {
 	w.drover(exitOK, "rollback", w.name, "--prune", "--history-max", "3")
 	w.drover(exitOK, "rollback", w.name, "4")
 	kept(4, 5, 6)
-	// An older record does not say it.
+	// A record of an older drover has no such number.
 	if _, err := w.releases().Change(t.Context(), 6, func(h *record.Release) error { h.Keep = 0; return nil }); err != nil {
 		t.Fatal(err)
 	}
@@ -95,9 +95,9 @@ func historyKept(t *testing.T, env []string) {
 	kept(4, 5, 6, 7)
 }
 
-// pausedAbroad: a target that cannot be reached keeps no other from standing
-// still, and its own deployments do when the release is paused again. One with
-// nothing to pause need not be reached.
+// pause pauses the deployments of all reachable targets. The deployments of an
+// unreachable target are paused when the command is repeated. A target without
+// deployments need not be reachable.
 func pausedAbroad(t *testing.T, env []string) {
 	w := newWorld(t, env, "abroad")
 	w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1"}, svc{name: "c", value: "1"})
@@ -162,7 +162,7 @@ wave "later" {}
 		for service, want := range map[string]string{"a": a, "b": b} {
 			d, _, err := w.nomad.Jobs().LatestDeployment(w.job(service), nil)
 			if err != nil || d == nil || d.Status != want {
-				t.Errorf("the deployment of %s is %+v, want %s (%v)", service, d, want, err)
+				t.Errorf("deployment of %s: got %+v (%v), want %s", service, d, err, want)
 			}
 		}
 	}
@@ -175,8 +175,8 @@ wave "later" {}
 	w.drover(exitBusy, "pause", w.name, "-e", "abroad")
 }
 
-// carriedOn: what a deploy of a part leaves running is part of its release,
-// also when the stack has no such service or target any more.
+// Services that a partial deploy does not touch are part of its release, even if the
+// stack no longer has the service or target.
 func carriedOn(t *testing.T, env []string) {
 	w := newWorld(t, env, "carried")
 	w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1"})
@@ -189,7 +189,7 @@ func carriedOn(t *testing.T, env []string) {
 	w.want(w.drover(exitOK, "deploy", w.dir, "--prune"), "b: stopped")
 	w.drover(exitOK, "rollback", w.name, "2")
 	if w.value("a") != "2" || w.value("b") != "1" {
-		t.Errorf("a %s, b %s", w.value("a"), w.value("b"))
+		t.Errorf("got a=%s, b=%s; want 2 and 1", w.value("a"), w.value("b"))
 	}
 
 	w = newWorld(t, env, "carried-target")
@@ -203,8 +203,8 @@ func carriedOn(t *testing.T, env []string) {
 	w.want(w.drover(exitOK, "redeploy", w.name, "-e", "moving"), "b@far")
 }
 
-// scheduleGoesOn: a run that the cluster, or the end of its node, kept from its
-// work keeps no other from theirs; one that failed does.
+// A run that failed because of the cluster, or because its node was drained, does not
+// block the next run. A run whose action failed does.
 func scheduleGoesOn(t *testing.T, env []string) {
 	w := newWorld(t, env, "nights")
 	w.write(svc{name: "a", value: "1"})
@@ -235,12 +235,12 @@ schedule "nightly" {
 		http.Error(res, "No cluster leader", http.StatusServiceUnavailable)
 	})
 	if out, code := run(cmd); code != exitCluster {
-		t.Errorf("without a leader it ended with %d:\n%s", code, out)
+		t.Errorf("without a leader: got exit code %d, want %d:\n%s", code, exitCluster, out)
 	}
 	stopped := w.command(through(proxy, env), fire...)
 	asked := make(chan struct{}, 1)
 	planning(func(_ http.ResponseWriter, req *http.Request) {
-		_, _ = io.Copy(io.Discard, req.Body) // until then nobody sees that the client is gone
+		_, _ = io.Copy(io.Discard, req.Body) // the server notices a lost client only after the body
 		select {
 		case asked <- struct{}{}:
 		default:
@@ -255,27 +255,27 @@ schedule "nightly" {
 	select {
 	case <-asked:
 	case <-time.After(time.Minute):
-		t.Error("nothing was planned")
+		t.Error("timed out after a minute, want a plan request")
 	}
 	_ = stopped.Process.Signal(os.Interrupt)
 	if _ = stopped.Wait(); stopped.ProcessState.ExitCode() != exitCancelled {
-		t.Errorf("stopped it ended with %d:\n%s", stopped.ProcessState.ExitCode(), out.Bytes())
+		t.Errorf("after SIGINT: got exit code %d, want %d:\n%s", stopped.ProcessState.ExitCode(), exitCancelled, out.Bytes())
 	}
 	w.want(w.drover(exitOK, fire...), "deployed")
 
-	// Somebody's job, which only a purge could make what it was.
+	// A job of another client with another type: only a purge could restore it.
 	if _, _, err := w.nomad.Jobs().Deregister(w.job("a"), true, nil); err != nil {
 		t.Fatal(err)
 	}
 	w.toBatch("a")
 	w.drover(exitOK, "deploy", w.dir)
-	// As if it was made by hand: no record owns it.
+	// Without the record, no release owns the job.
 	if err := record.OpenReleases(w.nomad, w.name, stack.DefaultEnvironment).Purge(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	w.want(w.drover(exitError, fire...), "error", "its type changes from batch to service")
 	if job, _, err := w.nomad.Jobs().Info(w.job("a"), nil); err != nil || *job.Type != "batch" {
-		t.Errorf("the schedule replaced it: %v, %v", job, err)
+		t.Errorf("got job %v (%v), want it unchanged with type batch", job, err)
 	}
 	w.want(w.drover(exitOK, fire...), "skipped", "the same failed")
 }

@@ -129,8 +129,8 @@ func changedCount(t *testing.T, env []string) {
 	w.drover(0, "deploy", w.dir+"/saved")
 	w.wantCount(3)
 
-	// What fails goes back to the count that it found, and the next deploy
-	// knows what the file said then.
+	// A failed deploy restores the count that it found, and the next deploy compares
+	// with the count of the file at that time.
 	w.scale(5)
 	w.write("4", 2, 10, true)
 	w.drover(4, "deploy", w.dir)

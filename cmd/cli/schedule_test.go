@@ -60,13 +60,14 @@ func scheduleRefused(t *testing.T, env []string) {
 		t.Errorf("schedules that cannot work are recorded: %v, %v", all, err)
 	}
 
-	// The waves came after the schedule: its run changes nothing, and blocks nobody.
+	// The waves were added after the schedule. Its run changes nothing and blocks no
+	// other run.
 	open := w.environment("prod", yearlyDriver+yearlyNightly+"}\n")
 	w.drover(exitOK, "deploy", w.dir, "-e", open)
 	w.drover(exitOK, "schedule", "apply", w.dir, "-e", open)
 	w.write(svc{name: "a", value: "2"}, svc{name: "b", value: "1"})
 	write(t, w.dir, map[string]string{"no-such-file.sh": ""})
-	w.drover(exitOK, "deploy", w.dir, "-e", prod, "-m", "only a, so that nobody is asked")
+	w.drover(exitOK, "deploy", w.dir, "-e", prod, "-m", "only a, so that no approval is needed")
 	before := w.specs()
 	w.want(w.drover(exitError, "schedule", "fire", w.name, "nightly", "-e", "prod"), "wave second waits for an approval", "./no-such-file.sh", "drover schedule apply")
 	if now := w.specs(); now[w.job("a")] != before[w.job("a")] || now[w.job("b")] != before[w.job("b")] {
@@ -75,7 +76,7 @@ func scheduleRefused(t *testing.T, env []string) {
 	if last, err := record.OpenReleases(w.nomad, w.name, "prod").Last(t.Context()); err != nil || last.Number != 2 || last.State != record.Done {
 		t.Errorf("the newest release is %+v, %v", last, err)
 	}
-	// It is no failure that the next run would skip.
+	// It does not count as a failure, which the next run would skip.
 	w.want(w.drover(exitError, "schedule", "fire", w.name, "nightly", "-e", "prod"), "wave second waits for an approval")
 	w.drover(exitOK, "schedule", "apply", w.dir, "-e", w.environment("prod", waitingWaves+yearlyDriver+yearlyNightly+"  approve = \"skip\"\n  gate_command = \"skip\"\n}\n"))
 	w.want(w.drover(exitOK, "schedule", "fire", w.name, "nightly", "-e", "prod"), "deployed")
@@ -101,7 +102,7 @@ func scheduleSkips(t *testing.T, env []string) {
 	if err != nil || last.Schedule != "nightly" || last.Waves[1].Approved != "schedule nightly" || !last.Waves[1].NoCommand {
 		t.Errorf("the release is %+v, %v", last, err)
 	}
-	// A person is asked as before.
+	// Without a schedule, the wave still needs an approval.
 	w.want(w.drover(exitPromotion, "redeploy", w.name, "-e", "prod"), "awaiting-approval")
 	w.drover(exitOK, "abort", w.name, "-e", "prod")
 }
@@ -157,7 +158,7 @@ func scheduleResumes(t *testing.T, env []string) {
 			w.drover(exitOK, "schedule", "apply", w.dir, "-e", prod)
 			w.interruptedRun(signal)
 			w.drover(exitBusy, "deploy", w.dir, "-e", prod)
-			// Its window has closed meanwhile, which is about when a release starts.
+			// Its window has closed meanwhile; a window only limits the start of a release.
 			closed := time.Duration((time.Now().UTC().Hour()+6)%24) * time.Hour
 			if _, err := record.OpenSchedules(w.nomad, w.name, "prod").Change(t.Context(), "nightly", func(s *record.Schedule) {
 				s.WindowFrom, s.WindowFor = closed, time.Hour
@@ -200,7 +201,8 @@ func scheduleLeavesOthers(t *testing.T, env []string) {
 	w.want(w.drover(exitOK, "schedule", "fire", w.name, "nightly", "-e", "prod"), "skipped", "release 2 is paused")
 }
 
-// scheduleOldJob: jobs of older drovers, two schedules with the same ID.
+// scheduleOldJob tests jobs of older versions of drover, which gave two schedules the
+// same job ID.
 func scheduleOldJob(t *testing.T, env []string) {
 	w := newWorld(t, env, "sched-old")
 	w.write(svc{name: "a", value: "1"})

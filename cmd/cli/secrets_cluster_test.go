@@ -275,7 +275,7 @@ func abortAndPromote(t *testing.T, env []string) {
 	r.drover(exitOK, "deploy", r.dir)
 	r.holds("web", "a")
 
-	// What failed and stays keeps the items of both versions.
+	// A failed service that is not reverted keeps the items of both versions.
 	r.put("5", []string{"a", "d"}, []string{"d"}, notToRun, "")
 	r.drover(exitFailed, "deploy", r.dir, "--on-failure", "stop")
 	r.holds("web", "a", "d")

@@ -79,12 +79,12 @@ func onTerminal(t *testing.T, env []string, command string) *terminal {
 	return s
 }
 
-// sees waits until the screen has had a text.
+// sees waits until the screen has shown a text.
 func (s *terminal) sees(text string) {
 	s.t.Helper()
 	for deadline := time.Now().Add(3 * time.Minute); !strings.Contains(s.text(), text); {
 		if time.Now().After(deadline) {
-			s.t.Fatalf("no %q on\n%s", text, s.text())
+			s.t.Fatalf("got screen\n%s\nwant %q", s.text(), text)
 		}
 		time.Sleep(20 * time.Millisecond)
 	}
@@ -97,7 +97,7 @@ func (s *terminal) types(keys string) {
 	}
 }
 
-// ends waits for the end of the command, which is to have a code.
+// ends waits for the end of the command and checks its exit code.
 func (s *terminal) ends(code int) {
 	s.t.Helper()
 	err := <-s.done
@@ -109,12 +109,12 @@ func (s *terminal) ends(code int) {
 		s.t.Fatal(err)
 	}
 	if got != code {
-		s.t.Fatalf("it ended with %d, want %d:\n%s", got, code, s.text())
+		s.t.Fatalf("got exit code %d, want %d:\n%s", got, code, s.text())
 	}
 }
 
-// approvals: a wave that has to be approved is asked for on a terminal, and
-// each wave has a picture of its own services only.
+// approvals tests that drover asks on a terminal for the approval of a wave, and that
+// the live tree of each wave shows only its own services.
 func approvals(t *testing.T, env []string) {
 	dir := waves(t, "asked")
 	question := "Begin wave second of release 1 with two? [y/N]"
@@ -127,11 +127,11 @@ func approvals(t *testing.T, env []string) {
 		t.Errorf("the picture of wave first is\n%s", text)
 	}
 
-	// Nobody can be asked where stdin is no terminal.
+	// There is no question if stdin is no terminal.
 	s = onTerminal(t, env, "drover resume "+dir+" -e approved < /dev/null")
 	s.ends(exitPromotion)
 	if strings.Contains(s.text(), question) {
-		t.Errorf("somebody was asked:\n%s", s.text())
+		t.Errorf("got a question without a terminal:\n%s", s.text())
 	}
 
 	s = onTerminal(t, env, "drover resume "+dir+" -e approved")
@@ -139,12 +139,12 @@ func approvals(t *testing.T, env []string) {
 	s.types("\x04") // Ctrl-D
 	s.ends(exitPromotion)
 
-	// An approval from elsewhere takes the question away.
+	// An approval by another process removes the question.
 	s = onTerminal(t, env, "drover resume "+dir+" -e approved")
 	s.sees(question)
 	approve := exec.CommandContext(t.Context(), "drover", "approve", dir, "-e", "approved")
 	approve.Env = append(os.Environ(), env...)
-	if out, err := approve.CombinedOutput(); err != nil || !strings.Contains(string(out), "goes on") {
+	if out, err := approve.CombinedOutput(); err != nil || !strings.Contains(string(out), "continues") {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	s.ends(exitOK)
@@ -168,8 +168,8 @@ func approvals(t *testing.T, env []string) {
 	s.ends(exitOK)
 }
 
-// watches: status -w shows the stack again when it has changed, and ends with
-// what the last look said.
+// watches tests that status -w shows each change of the stack, and exits by the last
+// state.
 func watches(t *testing.T, env []string) {
 	dir := waves(t, "watched")
 	deploy := exec.CommandContext(t.Context(), "drover", "deploy", dir)
@@ -187,7 +187,7 @@ func watches(t *testing.T, env []string) {
 	s.ends(exitError)
 }
 
-// annotates: --github tells what failed as GitHub Actions wants it.
+// annotates tests that --github reports failures as annotations of GitHub Actions.
 func annotates(t *testing.T, env []string) {
 	dir := t.TempDir()
 	write(t, dir, map[string]string{
@@ -202,8 +202,8 @@ func annotates(t *testing.T, env []string) {
 	}
 }
 
-// requests counts what drover asks of Nomad about a stack that runs: at most
-// five requests for its status, and one per service and a few for its plan.
+// requests counts the requests of status and plan for a running stack: one per service
+// and a few more.
 func requests(t *testing.T, env []string) {
 	to, err := url.Parse(strings.TrimPrefix(env[0], "NOMAD_ADDR="))
 	if err != nil {
@@ -242,7 +242,7 @@ func requests(t *testing.T, env []string) {
 		}
 		mu.Lock()
 		if len(seen) > step.most {
-			t.Errorf("%s made %d requests, at most %d are right: %v", step.command, len(seen), step.most, seen)
+			t.Errorf("%s: got %d requests, want at most %d: %v", step.command, len(seen), step.most, seen)
 		}
 		mu.Unlock()
 	}
