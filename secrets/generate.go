@@ -145,8 +145,8 @@ func successor(name string, items map[string]string) (*x509.Certificate, crypto.
 	return pki.ParseCA(pki.EncodeCertificate(chain[1].Raw), items[NextKeyItem(name)])
 }
 
-// leafDue says that the leaf is missing, unreadable, for other names or in
-// the last third of its life.
+// leafDue reports whether the leaf is missing, unreadable, for other names, or in the
+// last third of its lifetime.
 func leafDue(spec *stack.Secret, items map[string]string, now time.Time) bool {
 	leaf := pki.First(items[CertItem(spec.Name)])
 	if leaf == nil || items[KeyItem(spec.Name)] == "" || items[CAItem(spec.Name)] == "" || pki.Due(leaf, now) {

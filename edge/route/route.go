@@ -1,6 +1,6 @@
-// Package route reads the tags by which a service asks the edge for a route. What
-// an edge accepts as a value is in package edge; here a tag is only taken apart,
-// so that a mistake in a value does not hide what the service asks for.
+// Package route parses the tags by which a service asks the edge for a route. It only
+// splits tags, so that a service with an invalid value is still found; package edge
+// validates the values.
 package route
 
 import (

@@ -1,4 +1,4 @@
-# drover itself as a job: what has to go on when nobody types a command.
+# drover as a job: the controller, which works without a command of an operator.
 
 stack "drover" {
   version     = "0.1.0"

@@ -76,7 +76,7 @@ variable "check_names" {
 
 variable "resolvers" {
   type        = list(string)
-  description = "DNS servers, HOST:PORT, that must show a record of DNS-01 before a CA is told to look."
+  description = "DNS servers, HOST:PORT, that must return a DNS-01 record before the CA is asked to validate it."
   default     = []
 }
 

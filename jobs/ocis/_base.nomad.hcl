@@ -15,7 +15,8 @@ locals {
   host_dir = local.stateful && !var.ephemeral && var.driver == "raw_exec"
   data     = local.mounted ? "/var/lib/ocis" : (local.host_dir ? "${var.data_dir}/ocis-${local.service}" : "$${NOMAD_ALLOC_DIR}/data")
 
-  # What sees the files of the node needs no volume for Consul's socket.
+  # A task of raw_exec sees the files of the node: it needs no volume for Consul's
+  # socket.
   consul_volume = var.driver == "raw_exec" ? "" : var.consul_volume
 }
 
@@ -55,7 +56,8 @@ job "ocis-*" {
       unlimited = false
     }
 
-    # Out of Consul first; the signal follows when nobody asks any more.
+    # Deregister from Consul first; the signal follows when clients have stopped sending
+    # requests.
     shutdown_delay = local.alone ? "0s" : "2s"
 
     dynamic "volume" {

@@ -45,12 +45,13 @@ locals {
     ocis-proxy               = { port = 9200, protocol = "tcp" }
   }
 
-  # What sees the files of the node needs no volume for Consul's socket.
+  # A task of raw_exec sees the files of the node: it needs no volume for Consul's
+  # socket.
   consul_volume = var.mesh_driver == "raw_exec" ? "" : var.consul_volume
 
-  # What go-micro's clients look up. Were the instances themselves in its
-  # registry, a client that meets one that has stopped would open its circuit
-  # breaker and fail every request for a minute: these addresses stay.
+  # The addresses in the registry of go-micro. They are fixed: with the addresses of
+  # instances, a client that reaches a stopped one opens its circuit breaker and fails
+  # every request for a minute.
   registry = {
     "com.owncloud.api.settings"   = 9191
     "com.owncloud.web.settings"   = 9190

@@ -1,4 +1,4 @@
-# What is left of the OCS API: signing keys.
+# The remaining part of the OCS API: signing keys.
 
 locals {
   service = "ocs"

@@ -1,4 +1,4 @@
-# Previews of images. What it keeps can be made again.
+# Previews of images. Its data can be generated again.
 
 locals {
   service  = "thumbnails"

@@ -49,7 +49,7 @@ variable "dns_targets" {
 
 variable "dns_resolvers" {
   type        = list(string)
-  description = "Name servers, HOST:PORT, that must show a record of dns-01 before the CA is told to look; the system's when empty."
+  description = "DNS servers, HOST:PORT, that must return a DNS-01 record before the CA is asked to validate it; if empty, those of the system."
   default     = []
 }
 

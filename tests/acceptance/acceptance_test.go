@@ -11,8 +11,8 @@ import (
 	"github.com/hashicorp/nomad/api"
 )
 
-// What Nomad does that deploy tools get wrong. Where it is cheap, the test
-// first shows the fact with Nomad's own program. The table of
+// TestFacts tests drover where other deploy tools misread Nomad. If it is cheap, a test
+// first shows the behaviour with Nomad's own program. The table of
 // docs/reference/acceptance.md names these tests.
 func TestFacts(t *testing.T) {
 	t.Parallel()
@@ -50,7 +50,7 @@ func TestFacts(t *testing.T) {
 	}
 }
 
-// replaced is text with pairs of old and new.
+// replaced returns text with replacements, given as pairs of old and new.
 func replaced(text string, pairs ...string) string {
 	return strings.NewReplacer(pairs...).Replace(text)
 }
@@ -60,8 +60,8 @@ const (
 	canary     = "  update {\n    canary = 1"
 )
 
-// nomad-pack and, without -detach, `nomad job run` of a wrapper that looks at
-// the job alone, end with 0 when the version before runs again.
+// nomad-pack, and a wrapper of `nomad job run` that only looks at the job, exit with 0
+// when the former version runs again.
 func rolledBackIsAFailure(t *testing.T, s *site) {
 	good := replaced(spec("web", 1, sleeps, ""), "  update {", autoRevert)
 	st := s.stack(t, map[string]string{"@web.nomad.hcl": good})
@@ -70,30 +70,30 @@ func rolledBackIsAFailure(t *testing.T, s *site) {
 	out := st.want(4, "deploy", ".")
 	contains(t, out, "rolling back to job version 0", "Exit Code: 7", "no such luck")
 	if n := len(st.running("web")); n != 1 {
-		t.Errorf("%d run after the rollback", n)
+		t.Errorf("got %d running allocations after the rollback, want 1", n)
 	}
 }
 
-// `nomad job plan` ends with 0 for a change in place.
+// `nomad job plan` exits with 0 for a change in place.
 func inPlaceIsAChange(t *testing.T, s *site) {
 	st := s.stack(t, map[string]string{"@web.nomad.hcl": spec("web", 1, sleeps, "")})
 	st.want(0, "deploy", ".")
 	st.want(0, "plan", ".", "--detailed-exitcode")
 	st.write(map[string]string{"@web.nomad.hcl": spec("web", 1, sleeps, "  priority = 60\n")})
 	if out, code := st.run(s.nomad, "job", "plan", filepath.Join(st.dir, st.id+"web.nomad.hcl")); code != 0 {
-		t.Errorf("nomad job plan ends with %d: the fact does not hold any more\n%s", code, out)
+		t.Errorf("nomad job plan: got exit code %d, want 0; Nomad has changed\n%s", code, out)
 	}
 	contains(t, st.want(2, "plan", ".", "--detailed-exitcode"), "in-place", `priority: "50" → "60"`)
 	before := st.running("web")
 	st.want(0, "deploy", ".")
 	if !slices.Equal(before, st.running("web")) {
-		t.Error("it was restarted")
+		t.Error("the change in place restarted the task")
 	}
 	st.want(0, "plan", ".", "--detailed-exitcode")
 }
 
-// Levant waits a minute for a deployment that an identical spec never gets,
-// then fails.
+// Levant waits a minute for a deployment, which Nomad does not make for an identical
+// spec, and then fails.
 func identicalSpecIsUnchanged(t *testing.T, s *site) {
 	st := s.stack(t, map[string]string{"@web.nomad.hcl": spec("web", 1, sleeps, "")})
 	st.want(0, "deploy", ".")
@@ -101,15 +101,15 @@ func identicalSpecIsUnchanged(t *testing.T, s *site) {
 	began := time.Now()
 	contains(t, st.want(0, "deploy", "."), ": unchanged: 1 unchanged")
 	if took := time.Since(began); took > 15*time.Second {
-		t.Errorf("it took %s", took)
+		t.Errorf("the deploy took %s, want less than 15 s", took)
 	}
 	if after := st.job("web"); *after.ModifyIndex != *before.ModifyIndex {
 		t.Error("the job was written")
 	}
 }
 
-// `nomad job run` waits for ever for a canary that nobody promotes: the
-// progress deadline does not count.
+// `nomad job run` waits forever for a canary that is not promoted: the progress
+// deadline does not apply.
 func canaryWaitsForAPerson(t *testing.T, s *site) {
 	old := replaced(spec("web", 1, sleeps, ""), "  update {", canary)
 	st := s.stack(t, map[string]string{"@web.nomad.hcl": old})
@@ -117,11 +117,11 @@ func canaryWaitsForAPerson(t *testing.T, s *site) {
 	st.write(map[string]string{"@web.nomad.hcl": replaced(old, "3600", "3601")})
 	contains(t, st.want(5, "deploy", "."), "awaiting-promotion", "promote")
 	if n := len(st.running("web")); n != 2 {
-		t.Errorf("%d run, not the old one and the canary", n)
+		t.Errorf("got %d running allocations, want the old one and the canary", n)
 	}
 }
 
-// Nomad's plan counts the first batch of a rolling update, nomad#20582.
+// Nomad's plan counts only the first batch of a rolling update (nomad#20582).
 func planTellsTheTotal(t *testing.T, s *site) {
 	st := s.stack(t, map[string]string{"@web.nomad.hcl": spec("web", 3, sleeps, "")})
 	st.want(0, "deploy", ".")
@@ -138,8 +138,8 @@ func planTellsTheTotal(t *testing.T, s *site) {
 	}
 }
 
-// Any meta restarts everything, so that a stamp of a release does: nomad-pack
-// and nomad-ops put one there.
+// A change of meta restarts every allocation. nomad-pack and nomad-ops write the
+// release into meta.
 func nothingInMeta(t *testing.T, s *site) {
 	st := s.stack(t, map[string]string{"@a.nomad.hcl": spec("a", 1, sleeps, ""), "@b.nomad.hcl": spec("b", 1, sleeps, "")})
 	st.want(0, "deploy", ".")
@@ -147,7 +147,7 @@ func nothingInMeta(t *testing.T, s *site) {
 	b := st.running("b")
 	st.want(0, "deploy", ".")
 	if v := *st.job("b").Version; v != 0 || !slices.Equal(b, st.running("b")) {
-		t.Errorf("b, which has not changed, is at version %d", v)
+		t.Errorf("version of the unchanged job b: got %d, want 0 and the same allocations", v)
 	}
 	for _, j := range []*api.Job{st.job("a"), st.job("b")} {
 		if len(j.Meta)+len(j.TaskGroups[0].Meta)+len(j.TaskGroups[0].Tasks[0].Meta) > 0 {
@@ -167,11 +167,11 @@ func tagsGoInPlace(t *testing.T, s *site) {
 	contains(t, st.want(0, "plan", "."), "in-place", "1 in-place", "tags")
 	st.want(0, "deploy", ".")
 	if !slices.Equal(before, st.running("web")) {
-		t.Error("a tag restarted it")
+		t.Error("a change of a tag restarted the task")
 	}
 }
 
-// A block's label is literal; the id need not be.
+// The label of a job block is literal. Its id may use variables.
 func oneSpecManyEnvironments(t *testing.T, s *site) {
 	st := s.stack(t, map[string]string{
 		"web.nomad.hcl":         replaced(spec("web", 1, sleeps, "  id = \"@${var.site}\"\n")),
@@ -182,11 +182,11 @@ func oneSpecManyEnvironments(t *testing.T, s *site) {
 	st.want(0, "deploy", ".", "-e", "east")
 	st.want(0, "deploy", ".", "-e", "west")
 	if len(st.running("east")) != 1 || len(st.running("west")) != 1 {
-		t.Error("not one of each runs")
+		t.Error("want one running allocation in each environment")
 	}
 }
 
-// The server's parser refuses file(); drover reads before it sends.
+// Nomad's API refuses file(). drover reads the file before it submits the job.
 func filesAreRead(t *testing.T, s *site) {
 	st := s.stack(t, map[string]string{
 		"@web.nomad.hcl": replaced(spec("web", 1, "cat local/words; exec sleep 3600", ""), "      resources {",
@@ -201,11 +201,11 @@ func multiregionIsSaid(t *testing.T, s *site) {
 	st := s.stack(t, map[string]string{"@web.nomad.hcl": spec("web", 1, sleeps, "  multiregion {\n    region \"global\" {}\n  }\n")})
 	contains(t, st.want(1, "deploy", "."), "planning job", "Multiregion jobs are unlicensed")
 	if _, _, err := s.client.Jobs().Info(st.id+"web", nil); err == nil {
-		t.Error("it was registered")
+		t.Error("the job was registered")
 	}
 }
 
-// Nomad's plan shows nothing of it, the registration is refused.
+// Nomad's plan does not show a change of type, and the registration is refused.
 func typeChangeIsSaidBefore(t *testing.T, s *site) {
 	st := s.stack(t, map[string]string{"@a.nomad.hcl": spec("a", 1, sleeps, ""), "@b.nomad.hcl": spec("b", 1, sleeps, "")})
 	st.want(0, "deploy", ".")
@@ -217,11 +217,11 @@ func typeChangeIsSaidBefore(t *testing.T, s *site) {
 	}
 	st.want(0, "deploy", ".", "--replace")
 	if *st.job("b").Type != "batch" {
-		t.Error("b is what it was")
+		t.Errorf("type of b: got %s, want batch", *st.job("b").Type)
 	}
 }
 
-// Nomad makes no deployment for these: who waits for one waits for ever.
+// Nomad makes no deployment for these jobs: a tool that waits for one waits forever.
 func jobsWithoutDeployment(t *testing.T, s *site) {
 	st := s.stack(t, map[string]string{
 		"@batch.nomad.hcl":    batch(spec("batch", 1, "true", ""), "batch"),
@@ -241,8 +241,8 @@ func failedBatchIsAFailure(t *testing.T, s *site) {
 	contains(t, st.want(3, "deploy", "."), "Exit Code: 5", "broken")
 }
 
-// A system job that no node takes is registered, Nomad calls its deployment
-// successful, and `nomad job run` says no word.
+// Nomad registers a system job that no node can take, and reports its deployment as
+// successful. `nomad job run` prints no warning.
 func systemNowhere(t *testing.T, s *site) {
 	nowhere := replaced(spec("agent", 1, sleeps, "  type = \"system\"\n  constraint {\n    attribute = \"${attr.kernel.name}\"\n    value     = \"plan9\"\n  }\n"), "    count = 1\n", "")
 	from, to := strings.Index(nowhere, "    reschedule {"), strings.Index(nowhere, "    task ")
@@ -252,8 +252,8 @@ func systemNowhere(t *testing.T, s *site) {
 	contains(t, st.want(0, "deploy", "."), "no node takes it", "plan9")
 }
 
-// Somebody registers another version while ours is on its way: it is not
-// waited for as if it were ours.
+// Another client registers a version during the deployment. drover must not wait for
+// that version.
 func newerVersionIsSomebody(t *testing.T, s *site) {
 	slow := replaced(spec("web", 1, sleeps, ""), `"1s"`, `"8s"`)
 	st := s.stack(t, map[string]string{"@web.nomad.hcl": slow})
@@ -287,8 +287,7 @@ func pause(ctx context.Context) error {
 	}
 }
 
-// The ring of events and the list of deployments still hold those of a job of
-// the same name.
+// The events and deployments of an earlier job of the same name are still listed.
 func oldDeploymentIsNotOurs(t *testing.T, s *site) {
 	bad := spec("web", 1, "exit 3", "")
 	st := s.stack(t, map[string]string{"@web.nomad.hcl": bad})
@@ -299,7 +298,7 @@ func oldDeploymentIsNotOurs(t *testing.T, s *site) {
 	st.want(3, "deploy", ".", "--on-failure", "stop")
 }
 
-// Asked of Nomad since 2015.
+// Nomad has no dependencies between jobs; users have asked for them since 2015.
 func orderWaitsForHealth(t *testing.T, s *site) {
 	st := s.stack(t, map[string]string{
 		"stack.hcl":    "stack \"order\" {}\nservice \"@a\" {}\nservice \"@b\" {\n  depends_on = [\"@a\"]\n}\n",
@@ -308,7 +307,7 @@ func orderWaitsForHealth(t *testing.T, s *site) {
 	})
 	contains(t, st.want(3, "deploy", "."), "1 skipped")
 	if _, _, err := s.client.Jobs().Info(st.id+"b", nil); err == nil {
-		t.Error("b was registered though a has failed")
+		t.Error("b was registered although a failed")
 	}
 }
 
@@ -317,7 +316,7 @@ func failureSaysWhy(t *testing.T, s *site) {
 	contains(t, st.want(3, "deploy", "."), "Exit Code: 9", "cannot open the till", "last lines of stderr")
 }
 
-// Unknown references are Nomad's, for the node to fill in.
+// References that drover does not know are left for the node to interpolate.
 func referencesSurvive(t *testing.T, s *site) {
 	st := s.stack(t, map[string]string{"@web.nomad.hcl": replaced(spec("web", 1, "echo $KERNEL $TASK; exec sleep 3600", ""), "      resources {",
 		"      env {\n        KERNEL = \"${attr.kernel.name}\"\n        TASK   = \"${NOMAD_TASK_NAME}\"\n      }\n      resources {")})
@@ -325,7 +324,7 @@ func referencesSurvive(t *testing.T, s *site) {
 	contains(t, st.want(0, "logs", ".", st.id+"web", "--tail", "1"), "linux t")
 }
 
-// A job whose name begins with that of another is another.
+// A job whose name has the name of another job as prefix is not that job.
 func exactNamesOnly(t *testing.T, s *site) {
 	st := s.stack(t, map[string]string{"@web.nomad.hcl": spec("web", 1, sleeps, "")})
 	other := s.stack(t, map[string]string{"@web-two.nomad.hcl": spec("web-two", 1, sleeps, "")})
@@ -333,12 +332,12 @@ func exactNamesOnly(t *testing.T, s *site) {
 	st.want(0, "deploy", ".")
 	st.want(0, "destroy", ".", "-y")
 	if len(other.running("web-two")) != 1 {
-		t.Error("the other job is gone")
+		t.Error("destroy stopped the other job")
 	}
 }
 
-// Nomad starts nothing when a stopped job is registered again unchanged and
-// its attempts are used up.
+// Nomad starts no allocation if a stopped job is registered again unchanged and its
+// reschedule attempts are used up.
 func deadJobStartsAgain(t *testing.T, s *site) {
 	st := s.stack(t, map[string]string{"@web.nomad.hcl": spec("web", 1, sleeps, "")})
 	st.want(0, "deploy", ".")
@@ -353,7 +352,7 @@ func deadJobStartsAgain(t *testing.T, s *site) {
 	contains(t, st.want(2, "plan", ".", "--detailed-exitcode"), "create  1 create")
 	st.want(0, "deploy", ".")
 	if len(st.running("web")) != 1 {
-		t.Error("it does not run")
+		t.Error("the job does not run")
 	}
 }
 

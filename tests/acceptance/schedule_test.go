@@ -97,8 +97,8 @@ func scheduleDoesNotOverlap(t *testing.T, s *site) {
 	}
 }
 
-// Somebody deploys when the clock fires: the run is skipped, and says who is
-// at it or what is open.
+// If another deploy runs, or a release is open, a scheduled run is skipped and names
+// the holder or the release.
 func scheduleWaitsForNobody(t *testing.T, s *site) {
 	slow := replaced(spec("web", 1, sleeps, ""), `min_healthy_time  = "1s"`, `min_healthy_time  = "8s"`)
 	st := s.stack(t, map[string]string{
@@ -196,11 +196,11 @@ func scheduleFires(t *testing.T, s *site) {
 	if now := st.running("other"); len(now) != 1 || now[0] != other[0] {
 		t.Error("the other service was restarted too")
 	}
-	// What was redeployed is not restarted by a deploy from files.
+	// A deploy from files does not restart a redeployed service.
 	before := st.running("web")
 	contains(t, st.want(0, "deploy", ".", "-e", "prod"), "2 unchanged")
 	if now := st.running("web"); len(now) != 1 || now[0] != before[0] {
-		t.Error("the deploy restarted it")
+		t.Error("the deploy restarted the service")
 	}
 	contains(t, st.want(0, "schedule", "run", ".", "closed", "-e", "prod"), "skipped", "outside of its window")
 	contains(t, st.want(0, "schedule", "run", ".", "look", "-e", "prod"), "in-sync")
@@ -214,7 +214,7 @@ func scheduleFires(t *testing.T, s *site) {
 	contains(t, st.want(1, "schedule", "run", ".", "look", "-e", "prod"), "drifted", "other changed")
 	contains(t, st.want(2, "drift", ".", "-e", "prod", "--detailed-exitcode"), `group.g.count: "1" → "0"`)
 
-	// What the environment has no more goes.
+	// The job of a removed schedule block is removed.
 	st.write(map[string]string{"environments/prod.hcl": environment("0 0 1 1 *", "")})
 	contains(t, st.want(0, "schedule", "apply", ".", "-e", "prod"), "often: registered", "closed: removed", "look: removed")
 	if _, _, err := s.client.Jobs().Info("drover-"+st.id+"-prod-closed", nil); err == nil {

@@ -25,8 +25,8 @@ type secured struct {
 	consul *capi.Client
 }
 
-// What runs for long, or by itself, with nothing but its policy. The commands
-// are in cmd/cli/testdata/secure.
+// TestSecured tests processes that run for long or in the cluster, each with only its
+// own policy. The commands are tested in cmd/cli/testdata/secure.
 func TestSecured(t *testing.T) {
 	t.Parallel()
 	dev := devtest.Cluster(t, devcluster.Options{Secure: true})
@@ -89,7 +89,7 @@ func scheduleByItsPolicy(t *testing.T, s *secured) {
 	})
 	deployer, _ := s.as(t, st, acl.Scope{}.Nomad(acl.Deployer).Name)
 	deployer.want(0, "deploy", ".", "-e", "prod")
-	// Who may not write policies is told what has to be done, and by whom.
+	// Without a token that may write policies, the error names what is needed.
 	contains(t, deployer.want(10, "schedule", "apply", ".", "-e", "prod"), "nomad acl policy apply -namespace default -job drover-"+st.id+"-prod-often", "nomad acl binding-rule create -auth-method drover")
 	contains(t, st.want(0, "schedule", "apply", ".", "-e", "prod"), "drover-"+st.id+"-prod-often: ACL policy written", "often: registered", "look: registered")
 	run := st.lastIs("often", "deployed")
@@ -101,7 +101,7 @@ func scheduleByItsPolicy(t *testing.T, s *secured) {
 		t.Helper()
 		out := ""
 		for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); {
-			// The other one may have fired once more before the pause.
+			// The schedule "often" may have fired once more before the pause.
 			if out = deployer.want(0, "schedule", "run", ".", "look", "-e", "prod"); !strings.Contains(out, " is running") {
 				break
 			}
@@ -110,7 +110,7 @@ func scheduleByItsPolicy(t *testing.T, s *secured) {
 	}
 	look()
 
-	// What it has, and no more.
+	// The policy allows only what the schedule needs.
 	policy := "drover-" + st.id + "-prod-look"
 	limited, _ := s.as(t, st, policy)
 	limited.want(0, "history", st.id, "-e", "prod")
@@ -123,8 +123,8 @@ func scheduleByItsPolicy(t *testing.T, s *secured) {
 	other.want(10, "deploy", ".")
 	other.want(10, "deploy", ".", "-e", "prod")
 
-	// A job that may not log in says so in the history, and the next run goes
-	// well when that is mended.
+	// A job that may not log in reports it in the history. The next run succeeds after
+	// the policy is written again.
 	if err := acl.RemoveNomadPolicy(t.Context(), s.client, policy+"-none"); err != nil {
 		t.Fatal(err)
 	}
@@ -143,7 +143,7 @@ func scheduleByItsPolicy(t *testing.T, s *secured) {
 	st.want(0, "schedule", "apply", ".", "-e", "prod")
 	look()
 
-	// The policies go with the schedules.
+	// The policies are removed with the schedules.
 	st.write(map[string]string{"environments/prod.hcl": "variables {}\n"})
 	contains(t, st.want(0, "schedule", "apply", ".", "-e", "prod"), "often: removed", "look: removed")
 	policies, _, err := s.client.ACLPolicies().List(nil)
@@ -152,13 +152,13 @@ func scheduleByItsPolicy(t *testing.T, s *secured) {
 	}
 	for _, p := range policies {
 		if strings.HasPrefix(p.Name, "drover-"+st.id) {
-			t.Errorf("policy %s is left", p.Name)
+			t.Errorf("policy %s was not removed", p.Name)
 		}
 	}
 }
 
-// The controller runs as its job does, by the policy that is bound to the job:
-// it takes its lock and sees that somebody changed a job.
+// The controller runs with the policy that is attached to its job. It takes its lock
+// and reports that a job was changed.
 func controllerByItsPolicy(t *testing.T, s *secured) {
 	st := s.stack(t, map[string]string{"@web.nomad.hcl": replaced(spec("web", 1, sleeps, ""), "  update {", "  update {\n    auto_revert = false")})
 	st.want(0, "deploy", ".")
@@ -172,7 +172,7 @@ func controllerByItsPolicy(t *testing.T, s *secured) {
 	var seen string
 	for deadline := time.Now().Add(3 * time.Minute); !strings.Contains(seen, drifted); {
 		if time.Now().After(deadline) {
-			t.Fatalf("the controller does not see the drift:\n%s", seen)
+			t.Fatalf("got metrics\n%s\nwant %s", seen, drifted)
 		}
 		if err := pause(t.Context()); err != nil {
 			t.Fatal(err)
@@ -209,8 +209,8 @@ func get(ctx context.Context, url string) string {
 	return string(b)
 }
 
-// twoInOrder is a stack whose second service waits until the first has been
-// healthy for a while.
+// twoInOrder returns a stack whose second service is submitted when the first has been
+// healthy for the time while.
 func twoInOrder(while string) map[string]string {
 	return map[string]string{
 		"stack.hcl":    "stack \"@\" {}\nservice \"@a\" {}\nservice \"@b\" {\n  depends_on = [\"@a\"]\n}\n",
@@ -219,13 +219,13 @@ func twoInOrder(while string) map[string]string {
 	}
 }
 
-// wentOn is what has to hold of a release whose token was over midway: it says
-// so, what is open is open, and who has a token goes on with it.
-func (s *secured) wentOn(t *testing.T, st *stack, out string, token *api.ACLToken) {
+// resumes checks a release whose token became invalid while it ran: the output names
+// the cause, the release is open, and resume finishes it with another token.
+func (s *secured) resumes(t *testing.T, st *stack, out string, token *api.ACLToken) {
 	t.Helper()
 	contains(t, out, "refuses the token", "drover resume")
 	if strings.Contains(out, token.SecretID) {
-		t.Error("it tells the token")
+		t.Error("the output contains the token")
 	}
 	if _, _, err := s.client.Jobs().Info(st.id+"b", nil); err == nil {
 		t.Error("b was submitted without a token")
@@ -237,7 +237,7 @@ func (s *secured) wentOn(t *testing.T, st *stack, out string, token *api.ACLToke
 	contains(t, st.want(0, "unlock", "."), ": not locked")
 }
 
-// The token of a deploy is taken away while it waits.
+// The token of a deploy is deleted while it waits.
 func tokenGoneMidway(t *testing.T, s *secured) {
 	st := s.stack(t, twoInOrder("5s"))
 	doomed, token := s.as(t, st, acl.Scope{}.Nomad(acl.Deployer).Name)
@@ -261,26 +261,26 @@ func tokenGoneMidway(t *testing.T, s *secured) {
 		t.Fatal(err)
 	}
 	if took := time.Since(began); took > time.Minute {
-		t.Errorf("it took %s to end", took)
+		t.Errorf("the deploy ended after %s, want less than a minute", took)
 	}
-	s.wentOn(t, st, out, token)
+	s.resumes(t, st, out, token)
 }
 
-// The token of a deploy expires while it waits, as those of pipelines do. A
-// minute is the least that Nomad gives (acl.token_min_expiration_ttl).
+// The token of a deploy expires while it waits, as tokens of pipelines do. The shortest
+// lifetime in Nomad is a minute (acl.token_min_expiration_ttl).
 func tokenExpiresMidway(t *testing.T, s *secured) {
 	st := s.stack(t, twoInOrder("80s"))
 	doomed, token := s.asFor(t, st, time.Minute, acl.Scope{}.Nomad(acl.Deployer).Name)
 	out := doomed.want(10, "deploy", ".")
 	if late := time.Since(*token.ExpirationTime); late < 0 || late > time.Minute {
-		t.Errorf("it ended %s after the token", late)
+		t.Errorf("the deploy ended %s after the token expired, want up to a minute", late)
 	}
 	contains(t, doomed.want(10, "status", "."), "refuses the token", "set NOMAD_TOKEN to one")
-	s.wentOn(t, st, out, token)
+	s.resumes(t, st, out, token)
 }
 
-// Nomad shows locks to management tokens only. Who deploys is seen by everybody
-// who may look, and a lock whose holder is gone is nobody's.
+// Nomad shows locks to management tokens only. Other tokens still see the holder in the
+// record, and a lock whose holder is dead counts as free.
 func othersSeeWhoDeploys(t *testing.T, s *secured) {
 	st := s.stack(t, twoInOrder("20s"))
 	ann, _ := s.as(t, st, acl.Scope{}.Nomad(acl.Deployer).Name)
@@ -297,7 +297,7 @@ func othersSeeWhoDeploys(t *testing.T, s *secured) {
 			break
 		}
 		if time.Now().After(deadline) {
-			t.Fatal("a is not submitted")
+			t.Fatal("timed out after 3 minutes, want a submitted")
 		}
 		if err := pause(t.Context()); err != nil {
 			t.Fatal(err)
@@ -305,7 +305,7 @@ func othersSeeWhoDeploys(t *testing.T, s *secured) {
 	}
 	for name, who := range map[string]*stack{"reader": reader, "deployer": bob} {
 		if out, _ := who.run(s.drover, "status", "."); !strings.Contains(out, "release 1 is running: ") || strings.Contains(out, "interrupted") {
-			t.Errorf("a %s sees:\n%s", name, out)
+			t.Errorf("got status for %s:\n%s\nwant that release 1 is running", name, out)
 		}
 		contains(t, who.want(0, "history", "."), "running")
 	}
@@ -317,7 +317,7 @@ func othersSeeWhoDeploys(t *testing.T, s *secured) {
 	contains(t, bob.want(0, "unlock", "."), ": not locked")
 	contains(t, reader.want(0, "status", "."), "release 1, deployed")
 
-	// What a holder left who did not come to an end.
+	// The lock of a holder that was killed.
 	text := `{"user":"ghost","host":"h","pid":7,"command":"drover deploy","since":"2026-01-01T00:00:00Z"}`
 	ghost := &api.Variable{Path: "drover/stacks/" + st.id + "/default/lock", Items: api.VariableItems{"_layout": "1", "holder": text}, Lock: &api.VariableLock{TTL: "10s", LockDelay: "1s"}}
 	if _, _, err := s.client.Variables().AcquireLock(ghost, nil); err != nil {

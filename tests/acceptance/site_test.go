@@ -1,5 +1,5 @@
-// Package acceptance runs drover as its users do, against a real Nomad, where
-// other tools are known to fail.
+// Package acceptance runs drover against a real Nomad, in situations in which other
+// tools are known to fail.
 package acceptance
 
 import (
@@ -24,12 +24,12 @@ import (
 
 func TestMain(m *testing.M) { devtest.Main(m) }
 
-// site is a cluster and the program to use it with.
+// site is a cluster with drover and the tokens to use it.
 type site struct {
 	drover string
-	nomad  string   // the cluster's own program
-	env    []string // of who may deploy
-	admin  []string // of who may do all
+	nomad  string   // path of the nomad program
+	env    []string // of a deployer
+	admin  []string // of an administrator
 	client *api.Client
 }
 
@@ -106,8 +106,7 @@ func (s *stack) write(files map[string]string) {
 	}
 }
 
-// run ends with the output and the exit code of a command in the stack's
-// directory.
+// run runs a command in the directory of the stack.
 func (s *stack) run(program string, args ...string) (out string, code int) {
 	s.t.Helper()
 	ctx, cancel := context.WithTimeout(s.t.Context(), 4*time.Minute)
@@ -124,7 +123,7 @@ func (s *stack) run(program string, args ...string) (out string, code int) {
 	return both.String(), cmd.ProcessState.ExitCode()
 }
 
-// want runs drover and checks how it ends.
+// want runs drover and checks its exit code.
 func (s *stack) want(code int, args ...string) string {
 	s.t.Helper()
 	out, got := s.run(s.drover, args...)
@@ -164,13 +163,13 @@ func contains(t *testing.T, text string, parts ...string) {
 	t.Helper()
 	for _, p := range parts {
 		if !strings.Contains(text, p) {
-			t.Errorf("it does not say %q:\n%s", p, text)
+			t.Errorf("got output:\n%s\nwant it to contain %q", text, p)
 		}
 	}
 }
 
-// spec is a job of one small process. more is added to the job. The deadlines
-// are for slow machines: what fails, fails by its exit.
+// spec returns a job of one small process. more is added to the job. The deadlines are
+// long, for slow machines: a task fails by its exit code.
 func spec(name string, count int, command, more string) string {
 	return fmt.Sprintf(`job "@%s" {
   update {
@@ -209,7 +208,7 @@ func spec(name string, count int, command, more string) string {
 
 const sleeps = "exec sleep 3600"
 
-// batch takes out of a spec what batch jobs may not have.
+// batch removes from a spec the blocks that batch jobs must not have.
 func batch(spec, kind string) string {
 	from, to := strings.Index(spec, "  update {"), strings.Index(spec, "  }\n")
 	spec = spec[:from] + "  type = \"" + kind + "\"\n" + spec[to+4:]

@@ -149,16 +149,16 @@ func newEntrance(b *testing.B) *entrance {
 	return e
 }
 
-// told is a line of -o json.
-type told struct {
+// certEvent is a line of -o json.
+type certEvent struct {
 	Time   time.Time `json:"time"`
 	Event  string    `json:"event"`
 	Kind   string    `json:"kind"`
 	Serial string    `json:"serial"`
 }
 
-// drover returns the events that it told, when it was asked to.
-func (e *entrance) drover(b *testing.B, args ...string) []told {
+// drover returns the events that it certEvent, when it was asked to.
+func (e *entrance) drover(b *testing.B, args ...string) []certEvent {
 	b.Helper()
 	cmd := exec.CommandContext(b.Context(), e.binary, args...)
 	cmd.Env = append(os.Environ(), e.env...)
@@ -167,9 +167,9 @@ func (e *entrance) drover(b *testing.B, args ...string) []told {
 	if err := cmd.Run(); err != nil {
 		b.Fatalf("drover %v: %v\n%s%s", args, err, out.String(), errs.String())
 	}
-	var events []told
+	var events []certEvent
 	for l := range strings.Lines(out.String()) {
-		var t told
+		var t certEvent
 		if json.Unmarshal([]byte(l), &t) == nil {
 			events = append(events, t)
 		}
@@ -177,7 +177,7 @@ func (e *entrance) drover(b *testing.B, args ...string) []told {
 	return events
 }
 
-func when(b *testing.B, events []told, kind string) time.Time {
+func when(b *testing.B, events []certEvent, kind string) time.Time {
 	b.Helper()
 	for _, t := range events {
 		if t.Kind == kind {
@@ -246,7 +246,7 @@ func (e *entrance) serial(b *testing.B) string {
 	return acme.Serial(chain[0])
 }
 
-// answered is what the edge does for HTTP-01 without being told.
+// answered is what the edge does for HTTP-01 without being certEvent.
 type answered struct{}
 
 func (answered) Present(context.Context, protocol.Challenge) error { return nil }

@@ -101,10 +101,10 @@ func TestChaos(t *testing.T) {
 	}
 }
 
-// rows writes down what came of the runs.
+// rows records the results of the runs.
 type rows struct {
 	mu     sync.Mutex
-	file   *os.File // nil when nobody wants them
+	file   *os.File // nil if they are not recorded
 	commit string
 }
 
@@ -147,7 +147,7 @@ func (rs *rows) write(t *testing.T, r *run, execute func(*run)) {
 		t.Errorf("seed %d: %s", seed, v)
 	}
 	if t.Failed() {
-		t.Errorf("repeat it: %s", r.again())
+		t.Errorf("repeat it: %s", r.repeatCommand())
 	}
 	rs.mu.Lock()
 	defer rs.mu.Unlock()

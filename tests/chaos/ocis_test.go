@@ -18,8 +18,8 @@ import (
 	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
-// again is the command that repeats the run.
-func (r *run) again() string {
+// repeatCommand returns the command that repeats the run.
+func (r *run) repeatCommand() string {
 	again := fmt.Sprintf("make chaos CHAOS='-seed %d'", r.seed)
 	if r.site.kind == ocis {
 		again = fmt.Sprintf("make chaos CHAOS='-from %d -ocis 1'", r.seed)
@@ -30,9 +30,8 @@ func (r *run) again() string {
 	return again
 }
 
-// TestOCIS strikes releases that replace three services of oCIS each, which
-// follow each other on one cluster. What is known of its files is compared over
-// WebDAV.
+// TestOCIS injects faults into releases that each replace three services of oCIS, one
+// after the other on one cluster. It compares the files over WebDAV.
 func TestOCIS(t *testing.T) {
 	if *flagOCIS == 0 {
 		t.Skip("-ocis N strikes N releases of oCIS")

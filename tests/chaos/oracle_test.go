@@ -108,7 +108,7 @@ func (r *run) truth(out string, code int, one, two version) {
 	if begun && last.State.Open() && code > 0 && text && !strings.Contains(out, "drover resume") {
 		lie("it does not say how to go on:\n%s", out)
 	}
-	// What comes behind a release has failed.
+	// The step after the release, its DNS records, failed.
 	behind := last.State == record.Done && strings.Contains(out, "is deployed, but its DNS records could not be updated")
 	switch code {
 	case exitOK:
@@ -207,7 +207,7 @@ func (r *run) converge(p plan, one, bad, two version) bool {
 	return err == nil
 }
 
-// quiet says what runs beside what should.
+// quiet checks that nothing runs that should not.
 func (r *run) quiet(want version) {
 	var why string
 	err := r.until(r.t.Context(), 90*time.Second, "nothing is left over", func() bool {

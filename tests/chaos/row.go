@@ -10,8 +10,8 @@ type Row struct {
 	Seed   uint64   `json:"seed"`
 	Site   string   `json:"site"`   // the kind of cluster
 	Faults []string `json:"faults"` // in the order in which they struck
-	// Crash says that a service of the new version does not start, so that the
-	// deploy has to fail.
+	// Crash is set if a service of the new version does not start, so that the deploy
+	// has to fail.
 	Crash bool `json:"crash,omitempty"`
 	// Code is the exit code of the deploy that the faults struck, -1 when they
 	// killed it.
@@ -35,5 +35,5 @@ type Row struct {
 	Date       string   `json:"date"` // YYYY-MM-DD
 }
 
-// Good says that nothing happened that must not.
+// Good reports whether the run has no violation.
 func (r Row) Good() bool { return len(r.Violations) == 0 }

@@ -37,13 +37,13 @@ type run struct {
 
 	base   int            // the release before the one that is struck
 	counts map[string]int // job, and service in Consul → instances that are wanted
-	// What clients do: look at something, store a file, and read one again.
+	// The requests of clients: look at a page, store a file, and read a file.
 	look  func(context.Context, *http.Client) bool
 	store func(ctx context.Context, c *http.Client, name string, body []byte) bool
 	fetch func(name string) ([]byte, error)
 
 	deploy    *process
-	takenOver bool         // another drover went on with the release
+	takenOver bool         // another drover process resumed the release
 	healed    atomic.Value // chan struct{}, closed when the API answers again
 
 	mu    sync.Mutex
@@ -351,7 +351,7 @@ func (r *run) release(p plan, one, bad, two version) bool {
 // known puts the files of which the checksums are known.
 func (r *run) known() {
 	if r.site.host == "" {
-		for i := range 20 { // nobody writes, and nobody may remove
+		for i := range 20 { // files that no client writes, and that must not be removed
 			body := fmt.Appendf(nil, "%d of %d", i, r.seed)
 			name := fmt.Sprintf("known%d", i)
 			if err := os.WriteFile(filepath.Join(r.data, name), body, 0o600); err != nil {

@@ -117,7 +117,7 @@ func startSmall(t *testing.T) (r *running, dir string) {
 	return r, dir
 }
 
-// client trusts the cluster's CA and nobody else.
+// client returns a client that trusts only the cluster's CA.
 func (r *running) client(t *testing.T) *http.Client {
 	t.Helper()
 	roots := x509.NewCertPool()

@@ -77,7 +77,7 @@ func (o *ocis) must(t testing.TB, want int, as login, method, path string, heade
 	return b
 }
 
-// propfind says whether the proof of the whole chain holds right now.
+// propfind reports whether a WebDAV request through the whole chain succeeds now.
 func (o *ocis) propfind(ctx context.Context) bool {
 	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
 	defer cancel()

@@ -227,7 +227,7 @@ func TestSite(t *testing.T) {
 	s.says(t, 2, []string{"stack site needs its DNS credential, the secret dns_key"}, "deploy", s.dir, "-e", "dev")
 	s.credential(t)
 
-	// Before there is an edge nobody knows where the name leads.
+	// Without an edge, the address of the name is unknown.
 	s.says(t, 1, []string{"shop.drover.test A is not as the stack wants it: no instance of the edge passes its check"}, "dns", "apply", s.dir, "-e", "dev")
 
 	out, errs, code := s.drover.run(t.Context(), "deploy", s.dir, "-e", "dev")
@@ -339,7 +339,7 @@ func TestSite(t *testing.T) {
 			t.Fatal(err)
 		}
 		secrets.add("the key of PowerDNS", key)
-		// The dev cluster has that one in the environment of whoever types.
+		// `drover dev env` sets this one, so that it is in the environment of the user.
 		seen.forget("PDNS_API_KEY=" + key)
 		testKeys(t, s.running, seen, secrets, map[string]bool{"dns/api-key": true, "dns/pdns.conf": true})
 	})

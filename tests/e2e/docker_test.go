@@ -63,9 +63,8 @@ func TestDocker(t *testing.T) {
 	r.drover.must(t, "destroy", "ocis", "-e", "dev", "-y")
 }
 
-// testControllerImage runs the controller as the image that is released: the
-// program and nothing else, as nobody in particular, with the API socket of
-// its task.
+// testControllerImage runs the controller in the image that is released: the program
+// alone, as an unprivileged user, with the API socket of its task.
 func testControllerImage(t *testing.T, r *running, consul []string) {
 	const image = "drover-e2e/drover:2.0.0"
 	importImage(t, image, `ENTRYPOINT ["/usr/bin/drover"]`, map[string]string{"usr/bin/drover": r.drover.binary})

@@ -24,8 +24,8 @@ import (
 	"github.com/drover-nomad/drover/edge"
 )
 
-// testBadTags registers what nobody should: a good route keeps working, every
-// bad service is named, and the edge takes each configuration.
+// testBadTags registers services with invalid tags. A good route keeps working, status
+// names every bad service, and the edge accepts each configuration.
 func testBadTags(t *testing.T, e *entrance) {
 	s := serve(t, "good")
 	e.register(t, "good", address(s), "drover.route=good.test/")
@@ -73,7 +73,7 @@ func testBadTags(t *testing.T, e *entrance) {
 		t.Errorf("%d and %d bytes of large headers", len(res.Get("X-Large")), len(res.Get("X-Larger")))
 	}
 	e.do(t, http.StatusNotFound, "GET", "https://upper.test/", nil, nil)
-	// What status says is served is served, and the rest is not.
+	// Routes that status lists are served, and no others.
 	served := map[string]bool{}
 	for _, s := range r.Routes {
 		if s.Kind == edge.HTTP {
@@ -118,8 +118,8 @@ func (e *entrance) do2(t *testing.T, url string) (int, error) {
 	return res.StatusCode, nil
 }
 
-// testRefused gives the edge a certificate that none is: it goes on with the
-// one before, and status says why.
+// testRefused gives the edge an invalid certificate. The edge keeps serving the former
+// one, and status has the reason.
 func testRefused(t *testing.T, e *entrance) {
 	s := serve(t, "kept")
 	e.register(t, "kept", address(s), "drover.route=kept.test/")
@@ -205,9 +205,9 @@ func testUntold(t *testing.T, e *entrance) {
 	e.reached(t, "https://after.test/")
 }
 
-// testRestarted restarts the edge while a client waits for an answer, which he
-// gets, and others keep connections on which they ask nothing: for those it does
-// not wait, since nobody listens meanwhile.
+// testRestarted restarts the edge while a client waits for an answer and others have
+// idle connections. The client gets its answer. The edge does not wait for the idle
+// connections, because no process listens meanwhile.
 func testRestarted(t *testing.T, e *entrance) {
 	arrived, release := make(chan struct{}), make(chan struct{})
 	arrive := sync.OnceFunc(func() { close(arrived) }) // a GET may be sent twice

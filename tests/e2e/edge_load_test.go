@@ -149,9 +149,9 @@ func (c *tally) fail(why string) {
 	c.why[why]++
 }
 
-// post sends requests that nobody may repeat, one after the other and at most
-// one each 20 ms, until ctx ends. Go's client does not repeat them either: it
-// cannot read the body twice.
+// post sends requests that are not idempotent, one after the other and at most one
+// every 20 ms, until ctx ends. Go's client does not retry them, because it cannot read
+// the body twice.
 func post(ctx context.Context, client *http.Client, url string, c *tally) {
 	body := strings.Repeat("x", 512)
 	pace := time.NewTicker(20 * time.Millisecond) // the tests beside this one have the same two cores

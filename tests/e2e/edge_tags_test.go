@@ -22,7 +22,7 @@ import (
 	"github.com/drover-nomad/drover/edge"
 )
 
-// unsized is a body whose length nobody knows.
+// unsized is a body of unknown length.
 type unsized struct{ io.ReadSeeker }
 
 func testTags(t *testing.T, e *entrance, hash func(string) string) {
@@ -249,7 +249,7 @@ func testWaits(t *testing.T, e *entrance) {
 	e.loaded(t)
 	e.reached(t, "https://late.test/")
 	check := &capi.AgentCheckRegistration{ID: "late", Name: "late", ServiceID: e.id(t, "late", address(s)), AgentServiceCheck: capi.AgentServiceCheck{TTL: "1h"}}
-	if err := e.consul.Agent().CheckRegister(check); err != nil { // it fails until somebody says something else
+	if err := e.consul.Agent().CheckRegister(check); err != nil { // critical until it is updated
 		t.Fatal(err)
 	}
 	eventually(t, "nobody is left", func() bool {
@@ -262,9 +262,8 @@ func testWaits(t *testing.T, e *entrance) {
 	e.got(t, "POST", "https://late.test/", nil, strings.NewReader("pay 100"))
 }
 
-// testKept sends requests on connections that a reload and a change of servers
-// have outlived: the process that they belong to knows only the server of
-// before. What arrives is the same.
+// testKept sends requests on connections that are older than a reload and a change of
+// servers. Their process knows only the former server. The requests arrive unchanged.
 func testKept(t *testing.T, e *entrance) {
 	before, after := serve(t, "before"), serve(t, "after")
 	e.register(t, "kept", address(before), "drover.route=kept.test/", "drover.http=serve")

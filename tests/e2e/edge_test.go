@@ -126,7 +126,7 @@ func (e *entrance) register(t testing.TB, name, address string, tags ...string) 
 // backend is what stands behind the edge in these tests.
 func backend(name string) http.Handler {
 	mux := http.NewServeMux()
-	// What arrived.
+	// Answers with the request that arrived.
 	mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("X-Powered-By", "tests")
 		if r.URL.Query().Has("hsts") {

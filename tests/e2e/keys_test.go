@@ -154,9 +154,8 @@ func (w *watch) forget(text string) {
 	}
 }
 
-// testKeys looks for secrets wherever somebody may read who must not have
-// them. They may be in the store, and in files of mode 0600 in the secrets
-// directory of a task.
+// testKeys searches for secrets in every place that other users can read. Secrets may be
+// in the store, and in files of mode 0600 in the secrets directory of a task.
 func testKeys(t *testing.T, r *running, w *watch, secrets hidden, files map[string]bool) {
 	seen := map[string][]byte{}
 	text := func(name string, v any, err error) {

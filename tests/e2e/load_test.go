@@ -185,7 +185,7 @@ func TestRollUnderLoad(t *testing.T) {
 	renew(t, "load", b.String())
 }
 
-// heading says how a table came to be.
+// heading returns the command, the date and the load of the machine for a table.
 func heading(t testing.TB, command string) string {
 	t.Helper()
 	b, _ := os.ReadFile("/proc/loadavg")

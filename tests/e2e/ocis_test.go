@@ -382,10 +382,10 @@ func testNoSecretInClear(t *testing.T, r *running) {
 	}
 }
 
-// testRenewal renews the certificate while requests run: the new one is on the
-// wire within seconds, and nobody notices. With nginx, each request has its own
-// connection: at a reload nginx ends a kept one on which a request may be on its
-// way, which TestEdge measures.
+// testRenewal renews the certificate while requests run. The edge presents the new one
+// within seconds, and no request fails. With nginx, each request has its own
+// connection: at a reload nginx closes idle connections, and a request may be in flight
+// on one, which TestEdge measures.
 func testRenewal(t *testing.T, r *running, kind edge.Kind) {
 	client := newOCIS(r.ocis.base, r.roots)
 	client.http.Transport.(*http.Transport).DisableKeepAlives = kind == edge.Nginx

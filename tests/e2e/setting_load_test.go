@@ -46,9 +46,9 @@ func (m *mixed) reader(ctx context.Context, o *ocis, as login, file, holds strin
 	}
 }
 
-// TestSettingUnderLoad changes one setting of one service, again and again
-// while clients read over WebDAV through the edge, and then makes it one with
-// which the service cannot run: nobody notices, and no other job is touched.
+// TestSettingUnderLoad changes one setting of one service several times while clients
+// read over WebDAV through the edge. Then it sets a value with which the service cannot
+// run. No request fails, and no other job is changed.
 func TestSettingUnderLoad(t *testing.T) {
 	only := os.Getenv(envLoad)
 	if only == "" {
@@ -137,7 +137,7 @@ func TestSettingUnderLoad(t *testing.T) {
 			t.Errorf("%s of %s: %d of %d requests failed: %v", variable, service, failed, total, why)
 		}
 	}
-	kept := "" // what came out well
+	kept := "" // rows of settings without a failure
 	for _, s := range settings {
 		if only != "all" && !slices.Contains(strings.Split(only, ","), s.service) {
 			continue

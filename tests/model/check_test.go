@@ -199,7 +199,7 @@ func (w *world) checkCodes() string {
 		return fmt.Sprintf("status ended with %d, want %d", code, status)
 	}
 	plan := codeOK
-	if w.failed != "" || !w.ask().equal(w.runs) {
+	if w.failed != "" || !w.writeTarget().equal(w.runs) {
 		plan = codeUsage // --detailed-exitcode: there are changes
 	}
 	if _, code := w.run(w.args("plan", "--detailed-exitcode")...); code != plan {

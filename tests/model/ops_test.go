@@ -55,7 +55,7 @@ func (w *world) choose() (string, op) {
 	case len(w.releases) == 0:
 		return "deploy", w.deploy
 	case w.failed != "":
-		list = []choice{{2, "deploy again", w.again}, {2, "fix", w.fix}, {2, "rollback", w.rollbackFailed}, {1, "gc", w.collect}}
+		list = []choice{{2, "deploy again", w.retryFailed}, {2, "fix", w.fix}, {2, "rollback", w.rollbackFailed}, {1, "gc", w.collect}}
 	case len(w.runs) == 0:
 		list = []choice{{3, "deploy", w.deploy}, {2, "rollback", w.rollback}, {1, "gc", w.collect}}
 	default:
@@ -91,8 +91,8 @@ func (w *world) recorded(verb string, rest ...string) []string {
 	return append([]string{verb, w.name, "-e", w.env}, rest...)
 }
 
-// target is what the files ask for, with what a deploy keeps of what runs: a
-// count that somebody scaled, and the mark of a redeploy.
+// target returns the jobs that a deploy of the files leads to. It keeps from the running
+// jobs a scaled count and the mark of a redeploy.
 func (w *world) target() stackOf {
 	out := w.files.clone()
 	for name, s := range out {
@@ -232,15 +232,15 @@ func (w *world) deploy() (string, string) {
 			edits = append(edits, w.edit())
 		}
 	}
-	detail, violation := w.release("deploy", w.ask(), w.args("deploy", "-y"))
+	detail, violation := w.release("deploy", w.writeTarget(), w.args("deploy", "-y"))
 	if last := w.last(); last != nil && last.state == record.Aborted {
 		w.files = files
 	}
 	return strings.Join(edits, ", ") + " " + detail, violation
 }
 
-// ask writes the files and returns what they ask for.
-func (w *world) ask() stackOf {
+// writeTarget writes the files and returns the jobs that they should lead to.
+func (w *world) writeTarget() stackOf {
 	if err := w.write(); err != nil {
 		w.t.Fatal(err)
 	}
@@ -258,7 +258,7 @@ func counts(s stackOf) map[string]int {
 }
 
 func (w *world) unchanged() (string, string) {
-	return w.release("deploy", w.ask(), w.args("deploy"))
+	return w.release("deploy", w.writeTarget(), w.args("deploy"))
 }
 
 // break_ makes a service of the files one that does not start.
@@ -280,7 +280,7 @@ func (w *world) fail() (string, string) {
 		edit = ", " + w.edit()
 	}
 	name := w.breaks(plain, canary, scaled, batch)
-	w.ask()
+	w.writeTarget()
 	number := w.number()
 	_, code := w.run(w.args("deploy", "-y", "--on-failure", "revert-release")...)
 	w.files = files
@@ -301,7 +301,7 @@ func (w *world) failAndStop() (string, string) {
 }
 
 func (w *world) leaveFailed() string {
-	to := w.ask()
+	to := w.writeTarget()
 	number := w.number()
 	_, code := w.run(w.args("deploy", "-y", "--on-failure", "stop")...)
 	if code != codeFailed {
@@ -312,8 +312,8 @@ func (w *world) leaveFailed() string {
 	return ""
 }
 
-// again deploys a version that failed once more: it is not "unchanged".
-func (w *world) again() (string, string) { return w.failed, w.leaveFailed() }
+// retryFailed deploys a failed version again: it is not "unchanged".
+func (w *world) retryFailed() (string, string) { return w.failed, w.leaveFailed() }
 
 // fix deploys what starts.
 func (w *world) fix() (string, string) {
@@ -322,7 +322,7 @@ func (w *world) fix() (string, string) {
 	s.value, s.crash = w.next, false
 	w.files[w.failed] = s
 	name := w.failed
-	detail, violation := w.release("deploy", w.ask(), w.args("deploy", "-y"))
+	detail, violation := w.release("deploy", w.writeTarget(), w.args("deploy", "-y"))
 	return name + " " + detail, violation
 }
 
@@ -364,7 +364,7 @@ func (w *world) backTo(r rel, args []string) (string, string) {
 		// Else it gets the count that the release registered, which is the one that
 		// the group was scaled to then.
 		if there && now.ns == s.ns && r.asked[name] == w.asked[name] {
-			s.count = now.count // as it was scaled to
+			s.count = now.count // the count that it was scaled to
 		}
 		to[name] = s
 	}
@@ -386,7 +386,7 @@ func (w *world) backTo(r rel, args []string) (string, string) {
 // foreign deploys the stack as another environment, which owns none of the
 // jobs: it is refused, and nothing is written.
 func (w *world) foreign() (string, string) {
-	w.ask()
+	w.writeTarget()
 	out, code := w.run("deploy", w.dir, "-e", w.other(), "-y")
 	if code == codeOK || !strings.Contains(out, w.env) {
 		return "", fmt.Sprintf("a deploy of the jobs of another environment ended with %d, and does not name it", code)
@@ -419,7 +419,7 @@ func (w *world) pruneRefused() (string, string) {
 	files := w.files.clone()
 	name := pick(w, slices.DeleteFunc(w.files.names(), func(n string) bool { return w.files[n].kind == batch }))
 	delete(w.files, name)
-	w.ask()
+	w.writeTarget()
 	_, code := w.run(w.args("deploy")...)
 	w.files = files
 	if err := w.write(); err != nil {

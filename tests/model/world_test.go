@@ -20,7 +20,7 @@ import (
 	"github.com/drover-nomad/drover/record"
 )
 
-// Kinds of services. What each is for is in body.
+// Kinds of services; body has the job of each.
 const (
 	plain  = "plain"
 	canary = "canary" // waits for a promotion

@@ -1,5 +1,5 @@
-// Package rollout_test runs drover, as a user would type it, against clusters
-// of several regions and datacenters.
+// Package rollout_test runs drover against clusters of several regions and
+// datacenters.
 package rollout_test
 
 import (
@@ -30,8 +30,8 @@ import (
 
 func TestMain(m *testing.M) { devtest.Main(m) }
 
-// shop is a stack of two services whose tasks are not processes: fast, and
-// they fail when they are told to.
+// shop is a stack of two services. Its tasks are not processes, so that they start fast
+// and fail on request.
 var shop = map[string]string{
 	"stack.hcl": `
 stack "shop" {}
@@ -182,8 +182,8 @@ func newWorld(t *testing.T, tools ...string) *world {
 	return w
 }
 
-// letDatacentersAsk lets tasks find services of another Consul datacenter, for
-// which their own tokens are not good: they are nobody there.
+// letDatacentersAsk lets tasks find services of another Consul datacenter, in which
+// their tokens are unknown and they are anonymous.
 func (w *world) letDatacentersAsk() {
 	w.t.Helper()
 	c, err := capi.NewClient(w.dev.ConsulConfig())
@@ -201,7 +201,7 @@ func (w *world) letDatacentersAsk() {
 	}
 }
 
-// newShop is drover and the stack, without a cluster.
+// newShop builds drover and writes the stack. It starts no cluster.
 func newShop(t *testing.T) *world {
 	w := &world{t: t, binary: filepath.Join(t.TempDir(), "drover"), dir: t.TempDir()}
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", w.binary, "../../cmd/drover").CombinedOutput(); err != nil {
@@ -222,7 +222,7 @@ func (w *world) write(name, text string) {
 	}
 }
 
-// drover runs a command on the shop and returns what it said and its code.
+// drover runs a command on the shop and returns its output and exit code.
 func (w *world) drover(command string, args ...string) (out string, code int) {
 	w.t.Helper()
 	if command == "deploy" {
@@ -248,26 +248,26 @@ func (w *world) run(args ...string) (out string, code int) {
 	return buf.String(), cmd.ProcessState.ExitCode()
 }
 
-// expect is drover with the code that it must end with and what it must say.
+// expect is drover with a check of the exit code and of parts of the output.
 func (w *world) expect(code int, said []string, command string, args ...string) string {
 	w.t.Helper()
 	out, got := w.drover(command, args...)
 	if got != code {
-		w.t.Fatalf("%s %v ended with %d, want %d:\n%s", command, args, got, code, out)
+		w.t.Fatalf("%s %v: got exit code %d, want %d:\n%s", command, args, got, code, out)
 	}
 	for _, text := range said {
 		if !strings.Contains(out, text) {
-			w.t.Errorf("%s %v does not say %q:\n%s", command, args, text, out)
+			w.t.Errorf("%s %v: got output:\n%s\nwant it to contain %q", command, args, out, text)
 		}
 	}
 	return out
 }
 
-// nomadJob is a job of somebody else.
+// nomadJob returns a job of another client.
 func nomadJob(id string) *api.Job {
 	job := api.NewServiceJob(id, id, "global", 50).AddDatacenter("*")
 	task := api.NewTask("t", "mock_driver").SetConfig("run_for", "1h")
-	task.Env = map[string]string{"MODE": "somebody else's"}
+	task.Env = map[string]string{"MODE": "other client"}
 	return job.AddTaskGroup(api.NewTaskGroup("g", 1).AddTask(task))
 }
 
@@ -303,7 +303,8 @@ func (w *world) consul(region string) *capi.Client {
 	return nil
 }
 
-// modes are what runs: job → MODE of its task, or the log level of oCIS.
+// modes returns the running jobs with the MODE of their task, or the log level of
+// oCIS.
 func (w *world) modes() map[string]string {
 	w.t.Helper()
 	out := map[string]string{}
@@ -570,7 +571,7 @@ func TestWaves(t *testing.T) {
 		}
 	}
 
-	// A gate that does not hold in wave two: wave one goes back, too, and wave
+	// A gate of wave two fails: wave one is reverted too, and wave
 	// three has never begun.
 	out := w.expect(4, []string{"wave europe", "the gate did not hold within 3s: sh: exit status 1: looked at ams", "web@fra"}, "deploy", "--var", "mode=two", "--var", "gate=/there/is/none")
 	if strings.Contains(out, "web@nyc: submitted") {
@@ -588,7 +589,7 @@ func TestWaves(t *testing.T) {
 	w.expect(4, []string{"the gate did not hold within 3s: web@ams"}, "deploy", "--var", "mode=two", "--var", "ams_run_for=1500ms")
 	w.runs(jobs("one", "warn"))
 
-	// Unless it is said to stay.
+	// With --on-failure stop it stays.
 	w.expect(3, []string{"the gate did not hold"}, "deploy", "--var", "mode=two", "--var", "gate=/there/is/none", "--on-failure", "stop")
 	mixed := jobs("one", "warn")
 	maps.Copy(mixed, europe("two"))

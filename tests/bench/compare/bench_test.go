@@ -50,7 +50,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// What this process takes itself is not counted.
+// The memory and CPU time of this process are not counted.
 func TestMeasured(t *testing.T) {
 	mine := make([]byte, 256<<20)
 	for i := 0; i < len(mine); i += 4096 {

@@ -116,7 +116,7 @@ func (f *floor) deployed(ctx context.Context, job *api.Job, version uint64) erro
 	}
 }
 
-// healthy waits until what somebody else has submitted is healthy.
+// healthy waits until jobs that another client submitted are healthy.
 func (f *floor) healthy(ctx context.Context) error {
 	return parallel(f.jobs, func(j render.Job) error {
 		if err := f.deployed(ctx, j.Job, 0); err != nil {

@@ -90,7 +90,7 @@ type fake struct {
 }
 
 type fakeJob struct {
-	job        map[string]any // as it was registered
+	job        map[string]any // as registered
 	spec       string         // its JSON, to compare
 	index      uint64
 	version    uint64
@@ -251,7 +251,7 @@ func (f *fake) register(r *http.Request) any {
 		DesiredStatus: api.AllocDesiredStatusRun, ClientStatus: api.AllocClientStatusPending, DeploymentStatus: nil,
 	}}
 	f.jobs[id], f.byID[j.deployment.ID] = j, j
-	f.tell(id)
+	f.publish(id)
 	time.AfterFunc(fakeHealthy, func() {
 		f.mu.Lock()
 		defer f.mu.Unlock()
@@ -261,13 +261,13 @@ func (f *fake) register(r *http.Request) any {
 		j.deployment.Status = api.DeploymentStatusSuccessful
 		j.deployment.TaskGroups["g"].HealthyAllocs = 1
 		f.next()
-		f.tell(id)
+		f.publish(id)
 	})
 	return api.JobRegisterResponse{JobModifyIndex: index, EvalCreateIndex: index}
 }
 
-// tell sends an event about a job into all streams.
-func (f *fake) tell(id string) {
+// publish sends an event about a job to all streams.
+func (f *fake) publish(id string) {
 	e := api.Events{Index: f.index, Events: []api.Event{{
 		Topic: api.TopicDeployment, Type: "DeploymentStatusUpdate", Key: id, Index: f.index,
 		Payload: map[string]any{"Deployment": map[string]any{"JobID": id}},
