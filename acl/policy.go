@@ -47,6 +47,9 @@ type Scope struct {
 	Namespace string   // Nomad's, where the records are; "default" when empty
 	Stacks    []string // STACK or STACK/ENVIRONMENT, as record.PathName writes each; all when empty
 	Jobs      []string // Nomad's namespaces of the stacks' jobs; Namespace when empty
+	// Tenants are the other namespaces in the controller's table, whose stored DNS
+	// records it makes.
+	Tenants []string
 	// PlanBySubmit is for a Nomad that does not know the capability plan-job
 	// (1.10): who may plan may submit there.
 	PlanBySubmit bool
@@ -112,12 +115,17 @@ func (s Scope) Nomad(u Use) Policy {
 		more = ""
 		paths = []path{{"drover/certs/*", look}, {"drover/acme/public", look}, {"drover/users/*", look}}
 	}
+	var tenants []string
+	tenant := []path{{"drover/dns/*", all}, {"drover/dns-wanted/*", look}, {"drover/dns-credentials/*", look}}
+	if u == Controller {
+		tenants = s.Tenants
+	}
 	homes := s.Jobs
 	if len(homes) == 0 {
 		homes = []string{s.namespace()}
 	}
 	var b strings.Builder
-	for _, ns := range slices.Compact(slices.Sorted(slices.Values(append([]string{s.namespace()}, homes...)))) {
+	for _, ns := range slices.Compact(slices.Sorted(slices.Values(slices.Concat([]string{s.namespace()}, homes, tenants)))) {
 		fmt.Fprintf(&b, "namespace %q {\n", ns)
 		var here []path
 		if slices.Contains(homes, ns) {
@@ -128,6 +136,9 @@ func (s Scope) Nomad(u Use) Policy {
 		}
 		if ns == s.namespace() {
 			here = append(slices.Clone(here), paths...)
+		}
+		if slices.Contains(tenants, ns) && ns != s.namespace() {
+			here = append(slices.Clone(here), tenant...)
 		}
 		if len(here) > 0 {
 			b.WriteString("  variables {\n")

@@ -13,7 +13,15 @@ import (
 // issue asks the spec's issuers one after the other. It holds the lock.
 func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error) {
 	name, request := o.Spec.Name, o.Status.Request
+	if m.c.Permit != nil {
+		if err := m.c.Permit(o.Spec); err != nil {
+			return m.hold(ctx, o, &UnsolvableError{Certificate: name, Err: err})
+		}
+	}
 	solver, err := m.solver(ctx, o.Spec)
+	if errors.Is(err, ErrElsewhere) {
+		return o, fmt.Errorf("certificate %s: %w", name, err)
+	}
 	if err != nil {
 		return m.hold(ctx, o, err)
 	}
@@ -74,9 +82,15 @@ func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error)
 	return m.failed(ctx, o, request, errors.Join(errs...))
 }
 
-// UnsolvableError means that no solver is configured for any challenge that the
-// CA offers. The certificate is held: no attempt is counted, and the issuance
-// continues as soon as there is a solver.
+// ErrElsewhere means that another process solves the challenge. A FindSolver returns
+// it; Reconcile then changes nothing, so that the other process finds the
+// request.
+var ErrElsewhere = errors.New("the challenge is solved by another process")
+
+// UnsolvableError means that no solver is configured for the challenge, or, with an
+// empty Challenge, that Config.Permit refuses the certificate. The certificate is
+// held: no attempt is counted, and the issuance continues as soon as there is a
+// solver and the permission.
 type UnsolvableError struct {
 	Certificate string
 	Challenge   string
@@ -84,6 +98,9 @@ type UnsolvableError struct {
 }
 
 func (e *UnsolvableError) Error() string {
+	if e.Challenge == "" {
+		return fmt.Sprintf("certificate %s is not permitted: %s", e.Certificate, e.Err)
+	}
 	return fmt.Sprintf("certificate %s: nothing here can solve %s: %s", e.Certificate, e.Challenge, e.Err)
 }
 func (e *UnsolvableError) Unwrap() error { return e.Err }
@@ -98,6 +115,9 @@ func (m *Manager) solver(ctx context.Context, spec Spec) (Solver, error) {
 		var s Solver
 		if s, err = m.c.FindSolver(ctx, spec); err == nil {
 			return s, nil
+		}
+		if errors.Is(err, ErrElsewhere) {
+			return nil, err
 		}
 	}
 	return nil, &UnsolvableError{spec.Name, spec.Challenge, err}

@@ -41,6 +41,9 @@ type Config struct {
 	Issuers []Issuer
 	// DefaultIssuer is for specs that name none; letsencrypt when empty.
 	DefaultIssuer string
+	// Permit returns an error for a certificate that may not be issued; it is then
+	// held. Nil permits all.
+	Permit func(Spec) error
 	// Solvers by challenge; Stateless for http-01 when it has none.
 	Solvers map[string]Solver
 	// FindSolver is asked at each issuance for a challenge that Solvers has

@@ -20,6 +20,7 @@ import (
 
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/dns"
+	"github.com/drover-nomad/drover/tenancy"
 )
 
 // LeaderPath is where the lock is that makes a replica the leader.
@@ -64,9 +65,13 @@ type Config struct {
 	// Public returns the addresses at which clients reach the edge. It is called
 	// for each reconciliation; nil if they are unknown.
 	Public func(context.Context) ([]string, error)
-	// Getenv has the credentials of DNS providers that are no secrets of their
-	// stacks: os.Getenv in a program. nil for none.
+	// Getenv has the credentials of the DNS providers that Tenancy configures:
+	// os.Getenv in a program. nil for none.
 	Getenv func(string) string
+	// Namespace is that of the client Nomad; "default" when empty. Tenancy says what
+	// this and other namespaces may claim; nil for a cluster with one namespace.
+	Namespace string
+	Tenancy   *tenancy.Table
 	// Resolvers must show a record of DNS-01, instead of those that a stack
 	// names; SkipDNSCheck looks at none of them.
 	Resolvers    []string
@@ -107,7 +112,10 @@ func Run(ctx context.Context, config Config) error {
 	a := config.ACME
 	a.Store, a.Clock, a.LockTTL, a.Events = c.store, c.clock, leaseTTL, c.event
 	if config.Nomad != nil {
-		a.FindSolver = DNSSolvers(dns.Wants{Client: config.Nomad}, config.Getenv, config.Resolvers, config.SkipDNSCheck)
+		a.FindSolver = DNSSolvers(dns.Wants{Client: config.Nomad}, config.Tenancy.DNS(config.namespace(), config.Getenv), config.Resolvers, config.SkipDNSCheck)
+	}
+	if config.Tenancy != nil {
+		a.Permit = func(s acme.Spec) error { return config.Tenancy.Certificate(config.namespace(), s) }
 	}
 	a.Requests = func(r acme.Request) {
 		c.metrics.request(r)

@@ -1,12 +1,16 @@
 package controller
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/dns"
 )
@@ -25,14 +29,43 @@ type kept struct {
 	last    string // the last report about it
 }
 
-// records reconciles the DNS records that deployments have stored in the cluster.
-// A blocking query reports their changes at once.
+// records reconciles the DNS records that deployments have stored in the cluster,
+// in each namespace of the operator's table.
 func (c *controller) records(ctx context.Context) {
 	if c.c.Nomad == nil {
 		return
 	}
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	for _, ns := range c.namespaces() {
+		wg.Go(func() { c.recordsIn(ctx, ns) })
+	}
+}
+
+// namespaces are those whose stored records are reconciled: that of the
+// controller, and those of the table.
+func (c *controller) namespaces() []string {
+	others := slices.DeleteFunc(c.c.Tenancy.Namespaces(), func(ns string) bool { return ns == c.c.namespace() })
+	return append(others, c.c.namespace())
+}
+
+// namespace is that of the controller.
+func (c *Config) namespace() string { return cmp.Or(c.Namespace, api.DefaultNamespace) }
+
+// in is the client for a namespace.
+func (c *controller) in(namespace string) *api.Client {
+	if namespace == c.c.namespace() {
+		return c.c.Nomad
+	}
+	client := *c.c.Nomad
+	client.SetNamespace(namespace)
+	return &client
+}
+
+// recordsIn is records in one namespace. A blocking query reports changes at once.
+func (c *controller) recordsIn(ctx context.Context, namespace string) {
 	var (
-		wants  = dns.Wants{Client: c.c.Nomad}
+		wants  = dns.Wants{Client: c.in(namespace)}
 		stacks = map[string]*kept{}
 		index  uint64
 		last   string
@@ -54,7 +87,7 @@ func (c *controller) records(ctx context.Context) {
 				k = &kept{}
 				stacks[w.Owner] = k
 			}
-			wg.Go(func() { results[i] = c.keep(ctx, wants, w, k) })
+			wg.Go(func() { results[i] = c.keep(ctx, namespace, wants, w, k) })
 		}
 		wg.Wait()
 		if ctx.Err() != nil {
@@ -63,7 +96,7 @@ func (c *controller) records(ctx context.Context) {
 		for owner := range stacks {
 			if !there[owner] && err == nil {
 				delete(stacks, owner)
-				c.metrics.dnsRecords(owner, nil)
+				c.metrics.dnsRecords(c.ownerIn(namespace, owner), nil)
 			}
 		}
 		if errors.Join(append(results, err)...) == nil {
@@ -77,7 +110,7 @@ func (c *controller) records(ctx context.Context) {
 
 // keep makes the records of one stack when they are due, or wanted otherwise
 // than before.
-func (c *controller) keep(ctx context.Context, wants dns.Wants, w *dns.Wanted, k *kept) error {
+func (c *controller) keep(ctx context.Context, namespace string, wants dns.Wants, w *dns.Wanted, k *kept) error {
 	var (
 		where []string
 		err   error
@@ -88,14 +121,14 @@ func (c *controller) keep(ctx context.Context, wants dns.Wants, w *dns.Wanted, k
 	var m *dns.Manager
 	var records []dns.Record
 	if err == nil {
-		m, records, err = w.Manager(nil, dns.NomadStore{Client: c.c.Nomad}, where)
+		m, records, err = w.Manager(nil, dns.NomadStore{Client: wants.Client}, where)
 	}
 	if err == nil {
 		if reflect.DeepEqual(w, k.wanted) && reflect.DeepEqual(records, k.records) && time.Now().Before(k.due) {
 			return k.err
 		}
-		if m.Provider, err = wants.Open(ctx, w, c.c.Getenv); err == nil {
-			err = c.reconcileDNS(ctx, m, records)
+		if m.Provider, err = wants.Open(ctx, w, c.c.Tenancy.DNS(namespace, c.c.Getenv)); err == nil {
+			err = c.reconcileDNS(ctx, c.ownerIn(namespace, w.Owner), m, records)
 		}
 		k.wanted, k.records, k.due = w, records, time.Now().Add(c.c.LookEvery)
 		if err != nil {
@@ -110,14 +143,23 @@ func (c *controller) keep(ctx context.Context, wants dns.Wants, w *dns.Wanted, k
 		err = fmt.Errorf("%w. Until then the records of the stack are not updated, and certificates are not renewed by DNS-01 in its zones", err)
 	}
 	if err != nil {
-		err = fmt.Errorf("stack %s: %w", w.Owner, err)
+		err = fmt.Errorf("stack %s: %w", c.ownerIn(namespace, w.Owner), err)
 	}
 	k.err = err
 	c.warn("dns", &k.last, err)
 	return err
 }
 
-func (c *controller) reconcileDNS(ctx context.Context, m *dns.Manager, records []dns.Record) error {
+// ownerIn names an owner in logs and metrics: with its namespace, if that is not
+// the controller's.
+func (c *controller) ownerIn(namespace, owner string) string {
+	if namespace == c.c.namespace() {
+		return owner
+	}
+	return namespace + "/" + owner
+}
+
+func (c *controller) reconcileDNS(ctx context.Context, owner string, m *dns.Manager, records []dns.Record) error {
 	plan, res, err := m.Reconcile(ctx, records)
 	if err != nil {
 		return err
@@ -131,7 +173,7 @@ func (c *controller) reconcileDNS(ctx context.Context, m *dns.Manager, records [
 	for _, ch := range res.Done {
 		c.say("dns", "%s %s", ch.Action, ch.Key)
 	}
-	c.metrics.dnsRecords(m.Owner, counts)
+	c.metrics.dnsRecords(owner, counts)
 	var errs []error
 	for _, f := range res.Failed {
 		errs = append(errs, fmt.Errorf("%s of record %s: %w", f.Change.Action, f.Change.Key, f.Err))

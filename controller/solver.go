@@ -13,8 +13,8 @@ import (
 // DNSSolvers answers DNS-01 in the zones of what stacks want of DNS: of the
 // stack whose zone holds a name most closely. It is for
 // [acme.Config.FindSolver]. resolvers are asked instead of those that the
-// stacks name; getenv has the credentials that are no secrets of stacks.
-func DNSSolvers(wants dns.Wants, getenv func(string) string, resolvers []string, skipCheck bool) func(context.Context, acme.Spec) (acme.Solver, error) {
+// stacks name.
+func DNSSolvers(wants dns.Wants, allowed dns.Allowed, resolvers []string, skipCheck bool) func(context.Context, acme.Spec) (acme.Solver, error) {
 	return func(ctx context.Context, spec acme.Spec) (acme.Solver, error) {
 		list, _, err := wants.List(ctx, 0, 0)
 		if len(list) == 0 {
@@ -30,7 +30,7 @@ func DNSSolvers(wants dns.Wants, getenv func(string) string, resolvers []string,
 		}
 		zones := map[string]zone{}
 		for _, w := range list {
-			provider, err := wants.Open(ctx, w, getenv)
+			provider, err := wants.Open(ctx, w, allowed)
 			for _, name := range w.Zones {
 				bare := strings.ToLower(strings.TrimSuffix(name, "."))
 				// Of two stacks with one zone, the first that can change it.

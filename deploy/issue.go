@@ -14,8 +14,6 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/acme"
-	"github.com/drover-nomad/drover/controller"
-	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -143,12 +141,10 @@ func (i *Issuing) With(ctx context.Context, f func(context.Context, *acme.Manage
 		}
 		solvers[acme.DNS01], solvers[acme.DNSPersist01] = d, d
 	}
-	find := func(ctx context.Context, spec acme.Spec) (acme.Solver, error) {
-		clients, err := i.Home.Connect(ctx, false)
-		if err != nil {
-			return nil, err
-		}
-		return controller.DNSSolvers(dns.Wants{Client: clients.Nomad}, i.Home.Getenv, i.Resolvers, i.NoCheck)(ctx, spec)
+	// The stored records of other stacks are not used: this process would send its
+	// own credentials to the servers that they name.
+	find := func(context.Context, acme.Spec) (acme.Solver, error) {
+		return nil, errByController
 	}
 	var mu sync.Mutex
 	m := acme.NewManager(acme.Config{Store: store, Issuers: i.Issuers, Solvers: solvers, FindSolver: find, Events: func(e acme.Event) {
@@ -162,6 +158,32 @@ func (i *Issuing) With(ctx context.Context, f func(context.Context, *acme.Manage
 		err = fmt.Errorf("not done within --timeout %s; the CA keeps the order, and the next attempt continues it", i.Timeout)
 	}
 	return CertError(err)
+}
+
+var errByController = fmt.Errorf("%w: the controller, with the zones of the stacks that are deployed; --stack names a stack whose dns block is used here", acme.ErrElsewhere)
+
+// UntilIssued waits until another process has replaced the certificate with this
+// serial, and returns the new one. It returns the error of ctx with why the
+// certificate was not issued yet.
+func UntilIssued(ctx context.Context, store *acme.Store, name, serial string) (*acme.Object, error) {
+	for {
+		o, err := store.Get(ctx, name)
+		if err == nil && o.Status.Serial != serial && o.Usable(time.Now()) == nil {
+			return o, nil
+		}
+		if errors.Is(err, acme.ErrNotFound) {
+			return nil, err
+		}
+		select {
+		case <-ctx.Done():
+			why := "no controller runs, or it has not come to it"
+			if err == nil && o.Status.LastError != "" {
+				why = o.Status.LastError
+			}
+			return nil, fmt.Errorf("certificate %s is requested from the controller, which has not issued it yet: %s", name, why)
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // CertError gives errors of package acme their class: a mistake in a spec or an

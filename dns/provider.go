@@ -406,6 +406,11 @@ const (
 	ProviderExec       = "exec"
 )
 
+// Providers are the names of all providers.
+func Providers() []string {
+	return []string{ProviderPowerDNS, ProviderRFC2136, ProviderCloudflare, ProviderRoute53, ProviderExec}
+}
+
 // OptionsError is a mistake in [Options]: nothing was asked.
 type OptionsError struct{ Msg string }
 
@@ -444,8 +449,7 @@ func Open(o Options) (Provider, error) {
 		ProviderExec:       openExec,
 	}[o.Provider]
 	if !known {
-		return nil, optionsf("unknown DNS provider %q; it is one of %s", o.Provider, strings.Join([]string{
-			ProviderPowerDNS, ProviderRFC2136, ProviderCloudflare, ProviderRoute53, ProviderExec}, ", "))
+		return nil, optionsf("unknown DNS provider %q; it is one of %s", o.Provider, strings.Join(Providers(), ", "))
 	}
 	return open(o)
 }

@@ -133,6 +133,9 @@ func decodeWanted(v *api.Variable) (*Wanted, error) {
 	if err := json.Unmarshal(text, &w); err != nil {
 		return nil, fmt.Errorf("the variable %s is not readable: %w", v.Path, err)
 	}
+	if wantedPath(w.Owner) != v.Path { // the credential and the claims of another stack
+		return nil, fmt.Errorf("the variable %s holds the DNS records of %q, which has no right to that path", v.Path, w.Owner)
+	}
 	return &w, nil
 }
 
@@ -307,11 +310,13 @@ func (s Wants) List(ctx context.Context, index uint64, wait time.Duration) ([]*W
 	return out, meta.LastIndex, errors.Join(errs...)
 }
 
-// Open makes the provider of w. A credential that is a secret of the stack is
-// read; any other is looked for where this process runs.
-func (s Wants) Open(ctx context.Context, w *Wanted, getenv func(string) string) (Provider, error) {
-	o := w.Options
-	o.Getenv = getenv
+// Open makes the provider of w within what is allowed. A credential that is a
+// secret of the stack is the one that the deployer of w.Owner stored.
+func (s Wants) Open(ctx context.Context, w *Wanted, allowed Allowed) (Provider, error) {
+	o, err := allowed.Options(w)
+	if err != nil {
+		return nil, err
+	}
 	if o.CredentialSecret != "" {
 		v, err := peek(ctx, s.Client, credentialPath(w.Owner))
 		if err != nil {

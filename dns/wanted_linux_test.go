@@ -70,13 +70,13 @@ func TestWants(t *testing.T) {
 	// Without the credential the error says which one; with it all is there.
 	var missing *dns.CredentialError
 	got.Options.CA = ""
-	if _, err := s.Open(ctx, got, nil); !errors.As(err, &missing) || missing.Secret != "dns_key" {
+	if _, err := s.Open(ctx, got, dns.Allowed{OwnServers: true}); !errors.As(err, &missing) || missing.Secret != "dns_key" {
 		t.Errorf("without a credential: %v", err)
 	}
 	if _, err := s.PutCredential(ctx, w.Owner, "the-key"); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Open(ctx, got, nil); err != nil {
+	if _, err := s.Open(ctx, got, dns.Allowed{OwnServers: true}); err != nil {
 		t.Error(err)
 	}
 
@@ -142,6 +142,22 @@ func TestWants(t *testing.T) {
 	list, _, err := s.List(ctx, index, 10*time.Second)
 	if err != nil || len(list) != 1 || len(list[0].Records) != 1001 {
 		t.Fatalf("%d, %v", len(list), err)
+	}
+
+	// One that names another owner would get the credential of that one.
+	stolen, _, err := s.Client.Variables().Read(metas[0].Path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	delete(stolen.Items, "_lock")
+	if _, _, err := s.Client.Variables().Create(&api.Variable{Path: dns.WantedFolder + "/thief/prod", Items: stolen.Items}, nil); err != nil {
+		t.Fatal(err)
+	}
+	if list, _, err = s.List(ctx, 0, 0); len(list) != 1 || err == nil || !strings.Contains(err.Error(), `which has no right to that path`) {
+		t.Errorf("got %d lists and error %v, want one list and the thief refused", len(list), err)
+	}
+	if err := s.Delete(ctx, "thief/prod"); err != nil {
+		t.Error(err)
 	}
 
 	// One that cannot be read does not hide the others.

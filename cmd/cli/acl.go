@@ -89,6 +89,7 @@ It needs no cluster and changes nothing.`,
 	f.StringVar(&use, "for", "", "use: "+strings.Join(words, ", "))
 	f.StringVar(&scope.Namespace, "namespace", "default", "Nomad namespace of the jobs")
 	f.StringArrayVar(&scope.Stacks, "stack", nil, "`STACK`, or STACK/ENVIRONMENT (repeatable; default all)")
+	f.StringArrayVar(&scope.Tenants, "tenant", nil, "other `NAMESPACE` in the controller's table, for --for controller (repeatable)")
 	f.StringVar(&system, "system", "", "print only the policy of nomad or consul")
 	return cmd
 }
@@ -167,6 +168,7 @@ again before that.`,
 	}
 	fl := cmd.Flags()
 	fl.StringVar(&scope.Namespace, "namespace", "default", "Nomad namespace of the jobs")
+	fl.StringArrayVar(&scope.Tenants, "tenant", nil, "other `NAMESPACE` in the controller's table (repeatable)")
 	fl.StringVar(&w.JWKSURL, "jwks-url", "", "where Consul's servers fetch Nomad's public keys")
 	fl.StringVar(&jwksCA, "jwks-ca", "", "`FILE` with the CA of --jwks-url")
 	fl.StringArrayVar(&w.TaskServices, "task-services", nil, "prefix of services that tasks register by themselves: com.owncloud. of oCIS (repeatable)")

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"errors"
+	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -28,7 +29,10 @@ With --force the named certificates are renewed even if they are not due, and th
 backoff after failures is reset. Two limits of CAs still apply: a Retry-After
 that a CA sent, and at most three new orders for the same names within a day.
 
-With --force it exits with 0 only if there is a new certificate.`,
+With --force it exits with 0 only if there is a new certificate.
+
+DNS-01 is answered here for the stack that --stack names. Otherwise the
+controller answers it: with --force the command waits for the controller.`,
 		Example: `  drover cert renew
   drover cert renew public --force`,
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -71,6 +75,12 @@ With --force it exits with 0 only if there is a new certificate.`,
 					if errors.Is(err, acme.ErrNotFound) {
 						return usagef("there is no certificate %q", name)
 					}
+					if force && errors.Is(err, acme.ErrElsewhere) {
+						fmt.Fprintf(streams.Err, "%s is requested from the controller, which answers DNS-01 with the zones of the deployed stacks.\n", name)
+						if r.Object, err = deploy.UntilIssued(ctx, acme.NewStore(b), name, r.Object.Status.Serial); err == nil {
+							r.Issued = true
+						}
+					}
 					if err == nil {
 						flags.sayResult(streams, r, "renewed")
 					}
@@ -86,6 +96,6 @@ With --force it exits with 0 only if there is a new certificate.`,
 	}
 	sf.registerWhole(cmd)
 	cmd.Flags().BoolVar(&force, "force", false, "renew even if the certificate is not due")
-	cmd.Flags().StringVar(&from, "stack", "", "use the dns block of this stack for DNS-01, instead of those of deployed stacks")
+	cmd.Flags().StringVar(&from, "stack", "", "use the dns block of this stack for DNS-01 here, instead of waiting for the controller")
 	return cmd
 }

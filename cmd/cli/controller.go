@@ -14,6 +14,7 @@ import (
 	"github.com/drover-nomad/drover/controller"
 	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/tenancy"
 )
 
 // controllerFlags are those of drover controller.
@@ -26,6 +27,7 @@ type controllerFlags struct {
 	edgeAddrs []string
 	noConsul  bool
 	sweep     bool
+	tenancy   string
 }
 
 func newController(streams *IO, clients *factory) *cobra.Command {
@@ -38,7 +40,8 @@ func newController(streams *IO, clients *factory) *cobra.Command {
 The controller issues and renews every certificate in the store, and checks that
 the edge instances serve it. It keeps the DNS records of every deployed stack that
 has a dns block. It answers DNS-01 in the zones of these stacks, with the
-credential that credential_secret names.
+credential that credential_secret names. Servers and credentials that are not the
+stack's own come from --tenancy (docs/reference/tenancy.md).
 
 Several controllers may run: one is the leader, and another takes over when the
 leader ends. All of them serve /health and /metrics. The log is JSON on stderr.
@@ -59,6 +62,7 @@ client that was lost. With --sweep-orphans the controller removes them.`,
 	fl.StringArrayVar(&f.resolvers, "resolver", nil, "DNS server that must return a DNS-01 record before the CA is asked, instead of those of the dns blocks (repeatable)")
 	fl.StringArrayVar(&f.edgeAddrs, "edge-address", nil, "HOST:PORT that serves the certificates, instead of the edge instances in Consul (repeatable)")
 	fl.BoolVar(&f.noConsul, "no-consul", false, "do not use Consul: find neither edge instances nor stale registrations")
+	fl.StringVar(&f.tenancy, "tenancy", "", "`FILE` with the DNS providers of the operator, and what each namespace may claim")
 	fl.BoolVar(&f.sweep, "sweep-orphans", false, "remove stale registrations of lost clients from Consul, instead of only logging them")
 	return cmd
 }
@@ -75,6 +79,16 @@ func (f *controllerFlags) run(ctx context.Context, streams *IO, connect func(con
 			return usagef("--edge-address: %s", err)
 		}
 	}
+	var table *tenancy.Table
+	if f.tenancy != "" {
+		text, err := os.ReadFile(f.tenancy)
+		if err != nil {
+			return err
+		}
+		if table, err = tenancy.Parse(text, f.tenancy); err != nil {
+			return err
+		}
+	}
 	backend, err := f.open(ctx)
 	if err != nil {
 		return err
@@ -88,7 +102,7 @@ func (f *controllerFlags) run(ctx context.Context, streams *IO, connect func(con
 		ACME:   acme.Config{Solvers: map[string]acme.Solver{acme.HTTP01: acme.Stateless{SkipCheck: f.noCheck, Port: f.challenge}}},
 		Getenv: os.Getenv, Resolvers: f.resolvers, SkipDNSCheck: f.noCheck,
 	}
-	c.Nomad = clients.Nomad
+	c.Nomad, c.Namespace, c.Tenancy = clients.Nomad, os.Getenv("NOMAD_NAMESPACE"), table
 	if !f.noConsul {
 		c.Consul, c.Edge = clients.Consul, edge.Addresses(clients.Consul)
 		c.Public = func(ctx context.Context) ([]string, error) {

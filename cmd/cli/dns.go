@@ -126,11 +126,9 @@ func (f *dnsFlags) openRecorded(ctx context.Context, arg string, unread error) (
 	if w == nil {
 		return nil, unread
 	}
-	provider, err := wants.Open(ctx, w, os.Getenv)
-	if err != nil {
-		return nil, err
-	}
-	m, _, err := w.Manager(provider, dns.NomadStore{Client: clients.Nomad}, nil)
+	// Without a provider: its server is what the last deployer wrote, and this process
+	// has credentials of its own.
+	m, _, err := w.Manager(nil, dns.NomadStore{Client: clients.Nomad}, nil)
 	if err == nil {
 		m.Timeout = f.timeout
 	}
@@ -376,9 +374,8 @@ func newDNSList(streams *IO) *cobra.Command {
 		Short: "List the DNS records that drover owns, with their state",
 		Long: `List the DNS records that drover owns for a stack, with their present contents.
 
-STACK is a directory, or the name of a stack whose source need not be here. For a
-name, provider and zones are those that its last deployment stored for the
-controller.`,
+STACK is a directory, or the name of a stack whose source need not be here. For a name,
+the zones are not read, so the state of the records is unknown.`,
 		Example: "  drover dns list ocis -e prod",
 		Args:    exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -409,7 +406,13 @@ func (v *dnsView) list(ctx context.Context, m *dns.Manager) error {
 	if err != nil {
 		return err
 	}
-	actual, failed := m.Read(ctx)
+	var (
+		actual map[string]map[dns.Key]dns.Set
+		failed []dns.ZoneError
+	)
+	if m.Provider != nil {
+		actual, failed = m.Read(ctx)
+	}
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -443,6 +446,9 @@ func (v *dnsView) list(ctx context.Context, m *dns.Manager) error {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.Name, r.Type, r.State, r.Since.Format(time.DateOnly), text)
 	}
 	_ = w.Flush()
+	if m.Provider == nil {
+		fmt.Fprintln(v.io.Err, "The zones are not read: give the directory of the stack to see what they hold.")
+	}
 	for _, e := range failed {
 		fmt.Fprintf(v.io.Err, "Error: %s\n", e)
 	}

@@ -95,6 +95,7 @@ job "drover-controller" {
           ["controller", "--listen", "$${NOMAD_ADDR_http}", "--challenge-port", format("%d", var.challenge_port)],
           var.check_names ? [] : ["--no-check"],
           var.sweep_orphans ? ["--sweep-orphans"] : [],
+          var.tenancy == "" ? [] : ["--tenancy", "$${NOMAD_TASK_DIR}/tenancy.hcl"],
           flatten([for r in var.resolvers : ["--resolver", r]]),
           var.arguments,
         )
@@ -117,6 +118,14 @@ job "drover-controller" {
           options {
             checksum = var.artifact_checksum
           }
+        }
+      }
+
+      dynamic "template" {
+        for_each = var.tenancy == "" ? [] : [var.tenancy]
+        content {
+          destination = "local/tenancy.hcl"
+          data        = template.value
         }
       }
 

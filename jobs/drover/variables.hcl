@@ -86,6 +86,12 @@ variable "sweep_orphans" {
   default     = false
 }
 
+variable "tenancy" {
+  type        = string
+  description = "Text of the table of DNS providers and of what each namespace may claim (docs/reference/tenancy.md). Empty for a cluster with one namespace whose stacks bring their own DNS credentials."
+  default     = ""
+}
+
 variable "arguments" {
   type        = list(string)
   description = "Further arguments of drover controller, such as --store."
