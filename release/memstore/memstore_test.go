@@ -1,12 +1,14 @@
 package memstore_test
 
 import (
+	"slices"
 	"sync"
 	"testing"
 
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/release/memstore"
 	"github.com/drover-nomad/drover/release/releasetest"
+	"github.com/drover-nomad/drover/stack"
 )
 
 func TestStore_Contract(t *testing.T) {
@@ -21,4 +23,16 @@ func TestStore_Contract(t *testing.T) {
 		}
 		return stores[name]
 	})
+}
+
+func TestSecrets_GenerateWithoutValues(t *testing.T) {
+	t.Parallel()
+	secrets := memstore.NewSecrets(nil)
+	made, err := secrets.Generate(t.Context(), []*stack.Secret{{Name: "token"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !slices.Equal(made.Secrets, []string{"token"}) {
+		t.Errorf("got secrets %q, want token", made.Secrets)
+	}
 }

@@ -21,9 +21,11 @@ type Secrets struct {
 
 var _ release.SecretStore = (*Secrets)(nil)
 
-// NewSecrets returns secrets with these values.
+// NewSecrets returns secrets with these values, which may be nil.
 func NewSecrets(values map[string]string) *Secrets {
-	return &Secrets{values: maps.Clone(values), jobs: map[string]map[string]string{}}
+	s := &Secrets{values: map[string]string{}, jobs: map[string]map[string]string{}}
+	maps.Copy(s.values, values)
+	return s
 }
 
 // Set gives a secret another value. Jobs keep theirs.
