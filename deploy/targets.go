@@ -16,11 +16,6 @@ import (
 // Targets connects to each target that jobs are in. withConsul reports whether the
 // health of their services in Consul matters.
 func (h *Home) Targets(ctx context.Context, targets []*stack.Target, jobs []render.Job, withConsul bool) (map[string]rollout.Clients, error) {
-	return ClientsOf(ctx, targets, jobs, withConsul, h.dial)
-}
-
-// ClientsOf is Home.Targets with another way to connect.
-func ClientsOf(ctx context.Context, targets []*stack.Target, jobs []render.Job, withConsul bool, dial func(context.Context, *stack.Target, bool) (rollout.Clients, error)) (map[string]rollout.Clients, error) {
 	var used []*stack.Target
 	var needConsul []bool
 	for _, t := range targets {
@@ -32,7 +27,7 @@ func ClientsOf(ctx context.Context, targets []*stack.Target, jobs []render.Job, 
 	clients, errs := make([]rollout.Clients, len(used)), make([]error, len(used))
 	var wg sync.WaitGroup
 	for i, t := range used {
-		wg.Go(func() { clients[i], errs[i] = dial(ctx, t, needConsul[i]) })
+		wg.Go(func() { clients[i], errs[i] = h.dial(ctx, t, needConsul[i]) })
 	}
 	wg.Wait()
 	out := map[string]rollout.Clients{}

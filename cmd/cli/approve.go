@@ -77,8 +77,8 @@ func asker(streams *IO, format string) func(context.Context, release.Approval) (
 	}
 }
 
-func newApprove(streams *IO) *cobra.Command {
-	return proceeding(streams, &cobra.Command{
+func newApprove(streams *IO, f *factory) *cobra.Command {
+	return proceeding(streams, f, &cobra.Command{
 		Use:   "approve STACK",
 		Short: "Approve the wave that a release waits for, and continue",
 		Long: `Approve the wave that a release waits for. If a drover process waits for the

@@ -13,7 +13,7 @@ import (
 	"github.com/drover-nomad/drover/deploy"
 )
 
-func newCert(streams *IO) *cobra.Command {
+func newCert(streams *IO, f *factory) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "cert",
 		Short: "Show, issue and renew certificates",
@@ -26,13 +26,14 @@ to repair a failed renewal.`,
 		Example: `  drover cert list
   drover cert issue ocis -e prod --dry-run`,
 	}
-	cmd.AddCommand(newCertList(streams), newCertStatus(streams), newCertPrepare(streams), newCertIssue(streams), newCertRenew(streams), newCertRevoke(streams),
-		newCertInspect(streams), newCertVerify(streams), newCertExport(streams), newCertAccount(streams))
+	cmd.AddCommand(newCertList(streams, f), newCertStatus(streams, f), newCertPrepare(streams, f), newCertIssue(streams, f), newCertRenew(streams, f), newCertRevoke(streams, f),
+		newCertInspect(streams), newCertVerify(streams, f), newCertExport(streams, f), newCertAccount(streams, f))
 	return cmd
 }
 
 // certStore has the flags that select the store of certificates.
 type certStore struct {
+	clients  *factory
 	store    string
 	sealFile string
 }
@@ -40,7 +41,8 @@ type certStore struct {
 // sealEnv has the key for a store in Consul when --seal-key-file does not.
 const sealEnv = "DROVER_SEAL_KEY"
 
-func (f *certStore) register(cmd *cobra.Command) {
+func (f *certStore) register(cmd *cobra.Command, clients *factory) {
+	f.clients = clients
 	cmd.Flags().StringVar(&f.store, "store", "nomad", "store of certificates: nomad, consul or dir:PATH")
 	cmd.Flags().StringVar(&f.sealFile, "seal-key-file", "", "file with the key that seals certificates in Consul (default $"+sealEnv+")")
 }
@@ -51,7 +53,7 @@ func (f *certStore) open(ctx context.Context) (acme.Backend, error) {
 	case isDir && dir != "":
 		return acme.Directory(dir), nil
 	case f.store == "nomad":
-		clients, err := connect(ctx, false)
+		clients, err := f.clients.connect(ctx, false)
 		if err != nil {
 			return nil, err
 		}

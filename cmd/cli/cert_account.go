@@ -15,16 +15,16 @@ import (
 	"github.com/drover-nomad/drover/deploy"
 )
 
-func newCertAccount(streams *IO) *cobra.Command {
+func newCertAccount(streams *IO, f *factory) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "account", Short: "Show or change the ACME account of a store",
 		Example: "  drover cert account show",
 	}
-	cmd.AddCommand(newCertAccountShow(streams), newCertAccountRollover(streams))
+	cmd.AddCommand(newCertAccountShow(streams, f), newCertAccountRollover(streams, f))
 	return cmd
 }
 
-func newCertAccountShow(streams *IO) *cobra.Command {
+func newCertAccountShow(streams *IO, f *factory) *cobra.Command {
 	var (
 		store  certStore
 		format string
@@ -50,7 +50,7 @@ func newCertAccountShow(streams *IO) *cobra.Command {
 			return printAccount(streams, format, a)
 		},
 	}
-	store.register(cmd)
+	store.register(cmd, f)
 	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
 	return cmd
 }
@@ -78,7 +78,7 @@ func printAccount(streams *IO, format string, a *acme.Account) error {
 	return w.Flush()
 }
 
-func newCertAccountRollover(streams *IO) *cobra.Command {
+func newCertAccountRollover(streams *IO, f *factory) *cobra.Command {
 	var flags certIssuing
 	cmd := &cobra.Command{
 		Use: "rollover", Short: "Replace the key of the account at every CA",
@@ -102,7 +102,7 @@ after they read it from the store. Certificates are not changed.`,
 			})
 		},
 	}
-	flags.certStore.register(cmd)
+	flags.certStore.register(cmd, f)
 	cmd.Flags().DurationVar(&flags.timeout, "timeout", 2*time.Minute, "time limit of the command")
 	cmd.Flags().StringVarP(&flags.format, "output", "o", "text", "text, or json: one event per line")
 	return cmd

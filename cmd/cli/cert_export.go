@@ -10,7 +10,7 @@ import (
 	"github.com/drover-nomad/drover/acme"
 )
 
-func newCertExport(streams *IO) *cobra.Command {
+func newCertExport(streams *IO, f *factory) *cobra.Command {
 	var (
 		store certStore
 		out   string
@@ -45,7 +45,7 @@ func newCertExport(streams *IO) *cobra.Command {
 			return nil
 		},
 	}
-	store.register(cmd)
+	store.register(cmd, f)
 	cmd.Flags().StringVar(&out, "out", "", "directory to write to; it is created if missing")
 	return cmd
 }

@@ -32,8 +32,8 @@ type certIssuing struct {
 	timeout   time.Duration
 }
 
-func (f *certIssuing) register(cmd *cobra.Command) {
-	f.certStore.register(cmd)
+func (f *certIssuing) register(cmd *cobra.Command, clients *factory) {
+	f.certStore.register(cmd, clients)
 	fl := cmd.Flags()
 	fl.StringVar(&f.directory, "directory", "", "URL of the ACME directory of the CA, instead of the certificate's issuers (default $"+deploy.DirectoryEnv+")")
 	fl.StringVar(&f.caFile, "ca", "", "file with the CA certificate that verifies HTTPS of --directory (default $"+deploy.CAEnv+")")
@@ -65,7 +65,7 @@ func (f *certIssuing) with(ctx context.Context, streams *IO, b acme.Backend, s *
 		return err
 	}
 	i := &deploy.Issuing{
-		Home: &deploy.Home{Environ: os.Environ()}, Store: b, Stack: s, Issuers: issuers, NoCheck: f.noCheck, Resolvers: f.resolvers,
+		Home: &deploy.Home{Dial: f.clients.dial, Environ: os.Environ()}, Store: b, Stack: s, Issuers: issuers, NoCheck: f.noCheck, Resolvers: f.resolvers,
 		Port: port, Listen: f.listen, Timeout: f.timeout,
 		Events: func(e acme.Event) { f.event(streams, e) },
 		Warn:   func(text string) { fmt.Fprintln(streams.Err, text) },
@@ -99,7 +99,7 @@ func (f *certIssuing) sayResult(streams *IO, r acme.Result, what string) {
 	fmt.Fprintf(streams.Out, "%s  %s  %s  expires %s  serial %s\n", o.Spec.Name, what, strings.Join(o.Spec.Names, ","), o.Status.NotAfter.Format(time.RFC3339), o.Status.Serial)
 }
 
-func newCertIssue(streams *IO) *cobra.Command {
+func newCertIssue(streams *IO, f *factory) *cobra.Command {
 	var (
 		flags                                   certIssuing
 		sf                                      stackFlags
@@ -204,7 +204,7 @@ A certificate that exists and is not due for renewal is not changed. With
 			})
 		},
 	}
-	flags.register(cmd)
+	flags.register(cmd, f)
 	sf.registerWhole(cmd)
 	fl := cmd.Flags()
 	fl.StringSliceVar(&names, "names", nil, "domains and IP addresses, separated by commas")

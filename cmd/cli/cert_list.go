@@ -13,7 +13,7 @@ import (
 	"github.com/drover-nomad/drover/acme"
 )
 
-func newCertList(streams *IO) *cobra.Command {
+func newCertList(streams *IO, f *factory) *cobra.Command {
 	var (
 		store  certStore
 		format string
@@ -54,7 +54,7 @@ func newCertList(streams *IO) *cobra.Command {
 			return errors.Join(w.Flush(), lerr)
 		},
 	}
-	store.register(cmd)
+	store.register(cmd, f)
 	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
 	return cmd
 }

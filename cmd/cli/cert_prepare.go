@@ -15,7 +15,7 @@ import (
 
 // newCertPrepare is what comes before the edge, as the edge comes before the
 // first issuance over HTTP-01.
-func newCertPrepare(streams *IO) *cobra.Command {
+func newCertPrepare(streams *IO, f *factory) *cobra.Command {
 	var (
 		flags certIssuing
 		sf    stackFlags
@@ -71,7 +71,7 @@ Run 'drover cert issue' when the edge runs.`,
 			})
 		},
 	}
-	flags.register(cmd)
+	flags.register(cmd, f)
 	sf.registerWhole(cmd)
 	return cmd
 }

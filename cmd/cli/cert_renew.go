@@ -12,7 +12,7 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-func newCertRenew(streams *IO) *cobra.Command {
+func newCertRenew(streams *IO, f *factory) *cobra.Command {
 	var (
 		flags certIssuing
 		sf    stackFlags
@@ -90,7 +90,7 @@ controller answers it: with --force the command waits for the controller.`,
 			})
 		},
 	}
-	flags.register(cmd)
+	flags.register(cmd, f)
 	for _, hidden := range []string{"directory", "ca", "email"} { // the certificate knows its issuers
 		_ = cmd.Flags().MarkHidden(hidden)
 	}

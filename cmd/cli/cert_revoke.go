@@ -18,7 +18,7 @@ var revocationReasons = []struct {
 	code int
 }{{"unspecified", 0}, {"keyCompromise", 1}, {"affiliationChanged", 3}, {"superseded", 4}, {"cessationOfOperation", 5}}
 
-func newCertRevoke(streams *IO) *cobra.Command {
+func newCertRevoke(streams *IO, f *factory) *cobra.Command {
 	var (
 		flags  certIssuing
 		reason string
@@ -56,7 +56,7 @@ automatically. To replace it, run 'drover cert renew --force NAME'.`,
 			})
 		},
 	}
-	flags.certStore.register(cmd)
+	flags.certStore.register(cmd, f)
 	cmd.Flags().StringVar(&reason, "reason", "unspecified", strings.Join(names, ", "))
 	cmd.Flags().DurationVar(&flags.timeout, "timeout", time.Minute, "time limit of the command")
 	cmd.Flags().StringVarP(&flags.format, "output", "o", "text", "text, or json: one event per line")

@@ -27,10 +27,10 @@ type certView struct {
 // atEdge returns why edge instances do not serve a certificate, and whether an
 // instance refused its configuration. An unreachable Consul is no error: the
 // certificate store does not need it.
-func atEdge(ctx context.Context, s *acme.Store, o *acme.Object) (notes []string, refused bool) {
+func (f *factory) atEdge(ctx context.Context, s *acme.Store, o *acme.Object) (notes []string, refused bool) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	clients, err := connect(ctx, true)
+	clients, err := f.connect(ctx, true)
 	if err != nil {
 		return nil, false
 	}
@@ -57,7 +57,7 @@ func viewOf(o *acme.Object, now time.Time) certView {
 	return certView{Spec: o.Spec, Status: o.Status, Attention: why, OK: rank >= 7, Chain: o.Chain}
 }
 
-func newCertStatus(streams *IO) *cobra.Command {
+func newCertStatus(streams *IO, f *factory) *cobra.Command {
 	var (
 		store  certStore
 		format string
@@ -83,7 +83,7 @@ It exits with 0 if the certificate needs no attention, otherwise with 1.`,
 			}
 			v := viewOf(o, time.Now())
 			var refused bool
-			v.Edge, refused = atEdge(cmd.Context(), s, o)
+			v.Edge, refused = f.atEdge(cmd.Context(), s, o)
 			v.OK = v.OK && !refused
 			if format == "json" {
 				err = json.NewEncoder(streams.Out).Encode(v)
@@ -96,7 +96,7 @@ It exits with 0 if the certificate needs no attention, otherwise with 1.`,
 			return err
 		},
 	}
-	store.register(cmd)
+	store.register(cmd, f)
 	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
 	return cmd
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/drover-nomad/drover/deploy"
 )
 
-func newCertVerify(streams *IO) *cobra.Command {
+func newCertVerify(streams *IO, f *factory) *cobra.Command {
 	var (
 		store   certStore
 		at      []string
@@ -66,7 +66,7 @@ It exits with 1 if a server presents another certificate or does not answer.`,
 			return err
 		},
 	}
-	store.register(cmd)
+	store.register(cmd, f)
 	cmd.Flags().StringSliceVar(&at, "at", nil, "address that must serve the certificate (repeatable)")
 	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
 	cmd.Flags().DurationVar(&timeout, "timeout", 10*time.Second, "time limit of each connection")

@@ -13,7 +13,6 @@ import (
 	"github.com/drover-nomad/drover/consul"
 	"github.com/drover-nomad/drover/controller"
 	"github.com/drover-nomad/drover/edge"
-	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/tenancy"
 )
 
@@ -51,10 +50,10 @@ client that was lost. With --sweep-orphans the controller removes them.`,
 		Example: "  drover controller --listen 0.0.0.0:9190",
 		Args:    exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return f.run(cmd.Context(), streams, clients.connect)
+			return f.run(cmd.Context(), streams)
 		},
 	}
-	f.certStore.register(cmd)
+	f.certStore.register(cmd, clients)
 	fl := cmd.Flags()
 	fl.StringVar(&f.listen, "listen", "127.0.0.1:9190", "HOST:PORT of /health and /metrics")
 	fl.BoolVar(&f.noCheck, "no-check", false, "do not check first whether the challenges of the names can succeed")
@@ -67,7 +66,7 @@ client that was lost. With --sweep-orphans the controller removes them.`,
 	return cmd
 }
 
-func (f *controllerFlags) run(ctx context.Context, streams *IO, connect func(context.Context, bool) (rollout.Clients, error)) error {
+func (f *controllerFlags) run(ctx context.Context, streams *IO) error {
 	if f.challenge < 1 || f.challenge > 65535 {
 		return usagef("--challenge-port %d is no port", f.challenge)
 	}
@@ -93,7 +92,7 @@ func (f *controllerFlags) run(ctx context.Context, streams *IO, connect func(con
 	if err != nil {
 		return err
 	}
-	clients, err := connect(ctx, !f.noConsul)
+	clients, err := f.clients.connect(ctx, !f.noConsul)
 	if err != nil {
 		return err
 	}

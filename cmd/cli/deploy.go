@@ -7,7 +7,7 @@ import (
 	"github.com/drover-nomad/drover/rollout"
 )
 
-func newDeploy(streams *IO) *cobra.Command {
+func newDeploy(streams *IO, f *factory) *cobra.Command {
 	var (
 		flags stackFlags
 		rel   releaseFlags
@@ -51,7 +51,7 @@ The exit code tells the outcome: see 'drover help exit-codes'.`,
 			if err != nil {
 				return err
 			}
-			v.Home, v.Source, v.Saved = homeOf(cmd), flags.source(args[0]), saved
+			v.Home, v.Source, v.Saved = f.home(cmd), flags.source(args[0]), saved
 			v.Limits, v.New = rel.limits, rel.new
 			v.Person, v.Events = rel.person(streams), rel.view(streams).Event
 			_, err = v.Run(cmd.Context())
@@ -59,7 +59,7 @@ The exit code tells the outcome: see 'drover help exit-codes'.`,
 		},
 	}
 	flags.register(cmd)
-	rel.register(cmd, 0)
+	rel.register(cmd, f, 0)
 	rel.registerNew(cmd)
 	fl := cmd.Flags()
 	fl.BoolVar(&v.NoCertificates, "no-certificates", false, "do not change certificates, DNS records or the edge")

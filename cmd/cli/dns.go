@@ -24,7 +24,7 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-func newDNS(streams *IO) *cobra.Command {
+func newDNS(streams *IO, f *factory) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "dns",
 		Short: "Show and change the DNS records of a stack",
@@ -37,7 +37,7 @@ does not change other records, unless --adopt is given.`,
 		Example: `  drover dns plan ocis -e prod
   drover dns apply ocis -e prod`,
 	}
-	cmd.AddCommand(newDNSPlan(streams, false), newDNSPlan(streams, true), newDNSList(streams))
+	cmd.AddCommand(newDNSPlan(streams, f, false), newDNSPlan(streams, f, true), newDNSList(streams, f))
 	return cmd
 }
 
@@ -48,13 +48,15 @@ type dnsFlags struct {
 	timeout time.Duration
 	format  string
 	listing bool // the desired records are not needed
+	factory *factory
 
 	// Set by open.
 	wants   *deploy.DNS
 	clients rollout.Clients
 }
 
-func (f *dnsFlags) register(cmd *cobra.Command, jsonHelp string) {
+func (f *dnsFlags) register(cmd *cobra.Command, clients *factory, jsonHelp string) {
+	f.factory = clients
 	f.registerWhole(cmd) // records are the stack's
 	cmd.Flags().DurationVar(&f.timeout, "timeout", 30*time.Second, "time limit of each exchange with the DNS provider")
 	cmd.Flags().StringVarP(&f.format, "output", "o", "text", jsonHelp)
@@ -90,7 +92,7 @@ func (f *dnsFlags) open(ctx context.Context, arg string) (*dns.Manager, []dns.Re
 	if err != nil {
 		return nil, nil, s, err
 	}
-	clients, err := connect(ctx, w.OfEdge())
+	clients, err := f.factory.connect(ctx, w.OfEdge())
 	if err != nil {
 		return nil, nil, s, err
 	}
@@ -114,7 +116,7 @@ func (f *dnsFlags) openRecorded(ctx context.Context, arg string, unread error) (
 	if errors.As(unread, &usage) || asClusterError(unread) != nil {
 		return nil, unread
 	}
-	clients, r, err := recorded(ctx, arg, f.environment)
+	clients, r, err := f.factory.recorded(ctx, arg, f.environment)
 	if err != nil {
 		return nil, unread
 	}
@@ -135,7 +137,7 @@ func (f *dnsFlags) openRecorded(ctx context.Context, arg string, unread error) (
 	return m, err
 }
 
-func newDNSPlan(streams *IO, apply bool) *cobra.Command {
+func newDNSPlan(streams *IO, f *factory, apply bool) *cobra.Command {
 	var flags dnsFlags
 	cmd := &cobra.Command{
 		Use:   "plan STACK",
@@ -169,7 +171,7 @@ It exits with 1 if a record could not be made as the stack wants it.`
 			if err := v.none(); err != nil || !apply {
 				return err
 			}
-			clients, err := connect(ctx, false)
+			clients, err := f.connect(ctx, false)
 			if err != nil {
 				return err
 			}
@@ -193,7 +195,7 @@ It exits with 1 if a record could not be made as the stack wants it.`
 		}
 		return err
 	}
-	flags.register(cmd, "text, or json: one event per line")
+	flags.register(cmd, f, "text, or json: one event per line")
 	cmd.Flags().BoolVar(&flags.adopt, "adopt", false, "take over existing records that the stack wants and drover does not own")
 	return cmd
 }
@@ -367,7 +369,7 @@ func (v *dnsView) apply(ctx context.Context, m *dns.Manager, p *dns.Plan) error 
 	return nil
 }
 
-func newDNSList(streams *IO) *cobra.Command {
+func newDNSList(streams *IO, f *factory) *cobra.Command {
 	flags := dnsFlags{listing: true}
 	cmd := &cobra.Command{
 		Use:   "list STACK",
@@ -395,7 +397,7 @@ the zones are not read, so the state of the records is unknown.`,
 			return v.list(cmd.Context(), m)
 		},
 	}
-	flags.register(cmd, "text, or json: one record per line")
+	flags.register(cmd, f, "text, or json: one record per line")
 	return cmd
 }
 

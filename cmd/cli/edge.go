@@ -74,7 +74,7 @@ with 1.`,
 			return err
 		},
 	}
-	store.register(cmd)
+	store.register(cmd, f)
 	cmd.Flags().StringVarP(&format, "output", "o", "text", "text or json")
 	cmd.Flags().DurationVar(&timeout, "timeout", 5*time.Second, "how long one instance may take to answer")
 	return cmd

@@ -145,3 +145,13 @@ func formatDiagnostic(d *hcl.Diagnostic) string {
 	}
 	return b.String()
 }
+
+// oneOf checks the value of a flag.
+func oneOf(flag, value string, allowed ...string) error {
+	for _, a := range allowed {
+		if a == value {
+			return nil
+		}
+	}
+	return usagef("%s cannot be %q; it is %s", flag, value, strings.Join(allowed, " or "))
+}

@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"sync"
 
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -62,6 +64,13 @@ func (f *factory) connect(ctx context.Context, needConsul bool) (rollout.Clients
 	return f.dial(ctx, &stack.Target{}, needConsul)
 }
 
+// targets returns the clients of each target that jobs are in; withConsul reports
+// whether the health of their services matters.
+func (f *factory) targets(ctx context.Context, s *stack.Stack, jobs []render.Job, withConsul bool) (map[string]rollout.Clients, error) {
+	h := deploy.Home{Dial: f.dial}
+	return h.Targets(ctx, s.Targets, jobs, withConsul)
+}
+
 // recorded opens the record that a command names.
 func (f *factory) recorded(ctx context.Context, arg, env string) (rollout.Clients, *record.Releases, error) {
 	h := deploy.Home{Dial: f.dial}
@@ -70,9 +79,7 @@ func (f *factory) recorded(ctx context.Context, arg, env string) (rollout.Client
 
 // home is the process and its cluster, for a verb of package deploy.
 func (f *factory) home(cmd *cobra.Command) deploy.Home {
-	h := homeOf(cmd)
-	h.Dial = f.dial
-	return h
+	return deploy.Home{Dial: f.dial, Environ: os.Environ(), Holder: record.Self(commandLine(cmd), os.Getenv), Version: Version}
 }
 
 // readingHome is home for a command that only reads.

@@ -32,7 +32,7 @@ const (
 	codeChanges  = 2
 )
 
-func newPlan(streams *IO) *cobra.Command {
+func newPlan(streams *IO, f *factory) *cobra.Command {
 	var (
 		flags    stackFlags
 		format   string
@@ -69,7 +69,7 @@ do, with 2 if there are changes, and with 1 on any error.`,
 			if err := oneOf("-o", format, "text", "json"); err != nil {
 				return err
 			}
-			made, err := (&deploy.Plan{Home: homeOf(cmd), Source: flags.source(args[0]), Forget: forget}).Run(cmd.Context())
+			made, err := (&deploy.Plan{Home: f.home(cmd), Source: flags.source(args[0]), Forget: forget}).Run(cmd.Context())
 			if err != nil {
 				return releaseError(err)
 			}

@@ -1,11 +1,9 @@
 package cli
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -16,13 +14,13 @@ import (
 
 	"github.com/drover-nomad/drover/cmd/cli/view"
 	"github.com/drover-nomad/drover/deploy"
-	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/rollout"
 )
 
 // releaseFlags has the flags of every command that makes or continues a release.
 type releaseFlags struct {
+	clients  *factory
 	limits   deploy.Limits
 	new      deploy.NewRelease
 	keepFlag *pflag.Flag // nil where there is none
@@ -31,7 +29,8 @@ type releaseFlags struct {
 
 // register adds the flags. wait is the default of --lock-wait. If the command
 // fails before its verb runs, -o json still gets an event "end".
-func (f *releaseFlags) register(cmd *cobra.Command, wait time.Duration) {
+func (f *releaseFlags) register(cmd *cobra.Command, clients *factory, wait time.Duration) {
+	f.clients = clients
 	run := cmd.RunE
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		err := run(cmd, args)
@@ -99,11 +98,6 @@ func (f *releaseFlags) check() error {
 	return nil
 }
 
-// homeOf is the process and its cluster, for package deploy.
-func homeOf(cmd *cobra.Command) deploy.Home {
-	return deploy.Home{Environ: os.Environ(), Holder: record.Self(commandLine(cmd), os.Getenv), Version: Version}
-}
-
 // view shows the events of a verb.
 func (f *releaseFlags) view(streams *IO) *view.View {
 	return view.New(streams, f.format == "json", completeEnd)
@@ -112,7 +106,7 @@ func (f *releaseFlags) view(streams *IO) *view.View {
 // recorded are the options of a verb that works from the record of a stack.
 func (f *releaseFlags) recorded(cmd *cobra.Command, streams *IO, arg, env string) deploy.Recorded {
 	return deploy.Recorded{
-		Home: homeOf(cmd), Stack: arg, Environment: env, Limits: f.limits, Person: f.person(streams), Events: f.view(streams).Event,
+		Home: f.clients.home(cmd), Stack: arg, Environment: env, Limits: f.limits, Person: f.person(streams), Events: f.view(streams).Event,
 	}
 }
 
@@ -145,19 +139,6 @@ func commandLine(cmd *cobra.Command) string {
 		}
 	})
 	return strings.Join(words, " ")
-}
-
-// recorded opens the record that a command names.
-func recorded(ctx context.Context, arg, env string) (rollout.Clients, *record.Releases, error) {
-	name, err := deploy.StackName(arg)
-	if err != nil {
-		return rollout.Clients{}, nil, err
-	}
-	clients, err := connect(ctx, false)
-	if err != nil {
-		return clients, nil, err
-	}
-	return clients, record.OpenReleases(clients.Nomad, name, deploy.EnvironmentName(env)), nil
 }
 
 // short formats d in whole minutes, as a flag accepts it.

@@ -14,7 +14,7 @@ import (
 )
 
 // proceeding completes a command that continues the open release.
-func proceeding(streams *IO, cmd *cobra.Command, run func(context.Context, deploy.Recorded) error) *cobra.Command {
+func proceeding(streams *IO, f *factory, cmd *cobra.Command, run func(context.Context, deploy.Recorded) error) *cobra.Command {
 	var (
 		flags releaseFlags
 		env   string
@@ -28,12 +28,12 @@ func proceeding(streams *IO, cmd *cobra.Command, run func(context.Context, deplo
 	}
 	envFlag(cmd, &env)
 	// Longer than the lease, so that the lock of a killed process has expired.
-	flags.register(cmd, 2*record.LockTTL+5*time.Second)
+	flags.register(cmd, f, 2*record.LockTTL+5*time.Second)
 	return cmd
 }
 
-func newResume(streams *IO) *cobra.Command {
-	return proceeding(streams, &cobra.Command{
+func newResume(streams *IO, f *factory) *cobra.Command {
+	return proceeding(streams, f, &cobra.Command{
 		Use:   "resume STACK",
 		Short: "Continue an interrupted release",
 		Long: `Continue a release that was interrupted, that is paused, or that waits. Submitted
@@ -50,8 +50,8 @@ exit-codes'.`,
 	})
 }
 
-func newPromote(streams *IO) *cobra.Command {
-	return proceeding(streams, &cobra.Command{
+func newPromote(streams *IO, f *factory) *cobra.Command {
+	return proceeding(streams, f, &cobra.Command{
 		Use:   "promote STACK",
 		Short: "Promote the canaries of a release, and continue it",
 		Long: `Promote the canaries of a release that is awaiting-promotion, and continue it as
@@ -63,8 +63,8 @@ func newPromote(streams *IO) *cobra.Command {
 	})
 }
 
-func newAbort(streams *IO) *cobra.Command {
-	return proceeding(streams, &cobra.Command{
+func newAbort(streams *IO, f *factory) *cobra.Command {
+	return proceeding(streams, f, &cobra.Command{
 		Use:   "abort STACK",
 		Short: "Abort an interrupted release and restore the previous one",
 		Long: `Abort a release that was interrupted, that is paused, or that waits. Every job that
@@ -81,7 +81,7 @@ exit-codes'.`,
 	})
 }
 
-func newPause(streams *IO) *cobra.Command {
+func newPause(streams *IO, f *factory) *cobra.Command {
 	var env string
 	cmd := &cobra.Command{
 		Use:   "pause STACK",
@@ -93,7 +93,7 @@ run the command again when the target is reachable.`,
 		Example: "  drover pause ocis -e prod",
 		Args:    exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			h, err := (&deploy.Pause{Home: homeOf(cmd), Stack: args[0], Environment: env}).Run(cmd.Context())
+			h, err := (&deploy.Pause{Home: f.home(cmd), Stack: args[0], Environment: env}).Run(cmd.Context())
 			if err != nil {
 				return verbError(err)
 			}
@@ -107,7 +107,7 @@ run the command again when the target is reachable.`,
 	return cmd
 }
 
-func newUnlock(streams *IO) *cobra.Command {
+func newUnlock(streams *IO, f *factory) *cobra.Command {
 	var (
 		env   string
 		force bool
@@ -121,7 +121,7 @@ holder expires after half a minute, so this command is rarely needed.`,
 		Example: "  drover unlock ocis -e prod --force",
 		Args:    exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			_, r, err := recorded(cmd.Context(), args[0], env)
+			_, r, err := f.recorded(cmd.Context(), args[0], env)
 			if err != nil {
 				return err
 			}

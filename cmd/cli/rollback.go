@@ -9,7 +9,7 @@ import (
 )
 
 // renewing is a command that makes a release out of the record of others.
-func renewing(streams *IO, cmd *cobra.Command, run func(context.Context, deploy.Recorded, deploy.NewRelease, []string) error) (*cobra.Command, *releaseFlags) {
+func renewing(streams *IO, f *factory, cmd *cobra.Command, run func(context.Context, deploy.Recorded, deploy.NewRelease, []string) error) (*cobra.Command, *releaseFlags) {
 	var (
 		flags releaseFlags
 		env   string
@@ -21,14 +21,14 @@ func renewing(streams *IO, cmd *cobra.Command, run func(context.Context, deploy.
 		return verbEnd(run(cmd.Context(), flags.recorded(cmd, streams, args[0], env), flags.new, args[1:]))
 	}
 	envFlag(cmd, &env)
-	flags.register(cmd, 0)
+	flags.register(cmd, f, 0)
 	flags.registerNew(cmd)
 	cmd.Flags().BoolVar(&flags.new.TakeOver, "take-over", false, "abandon an interrupted release, and start from what runs now")
 	return cmd, &flags
 }
 
-func newRollback(streams *IO) *cobra.Command {
-	cmd, flags := renewing(streams, &cobra.Command{
+func newRollback(streams *IO, f *factory) *cobra.Command {
+	cmd, flags := renewing(streams, f, &cobra.Command{
 		Use:   "rollback STACK [RELEASE]",
 		Short: "Restore an earlier release",
 		Long: `Restore an earlier release: RELEASE, or the newest good release before the one
@@ -71,8 +71,8 @@ func optionalRevision(args []string) (int, error) {
 	return revision(args[0])
 }
 
-func newRedeploy(streams *IO) *cobra.Command {
-	cmd, _ := renewing(streams, &cobra.Command{
+func newRedeploy(streams *IO, f *factory) *cobra.Command {
+	cmd, _ := renewing(streams, f, &cobra.Command{
 		Use:   "redeploy STACK [SERVICE…]",
 		Short: "Replace every allocation of a stack by the same job",
 		Long: `Replace every allocation of a stack, or of some of its services, by the same job.

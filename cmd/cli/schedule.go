@@ -23,7 +23,7 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-func newSchedule(streams *IO) *cobra.Command {
+func newSchedule(streams *IO, f *factory) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "schedule",
 		Short: "Run drover in the cluster at given times",
@@ -32,12 +32,12 @@ becomes a periodic Nomad job. The job runs drover inside the cluster, which work
 from the record of the last release and does not need the source of the stack.`,
 		Example: "  drover schedule apply ocis -e prod\n  drover schedule list ocis -e prod\n  drover schedule history ocis nightly -e prod",
 	}
-	cmd.AddCommand(newScheduleApply(streams), newScheduleList(streams), newScheduleRun(streams), newScheduleHistory(streams), newScheduleFire(streams))
-	cmd.AddCommand(newSchedulePause(streams, true), newSchedulePause(streams, false))
+	cmd.AddCommand(newScheduleApply(streams, f), newScheduleList(streams, f), newScheduleRun(streams, f), newScheduleHistory(streams, f), newScheduleFire(streams, f))
+	cmd.AddCommand(newSchedulePause(streams, f, true), newSchedulePause(streams, f, false))
 	return cmd
 }
 
-func newScheduleApply(streams *IO) *cobra.Command {
+func newScheduleApply(streams *IO, f *factory) *cobra.Command {
 	var (
 		flags    stackFlags
 		noPolicy bool
@@ -56,7 +56,7 @@ identity of each job gets a policy that allows only what the schedule needs.`,
 			if err != nil {
 				return err
 			}
-			clients, err := connect(ctx, false)
+			clients, err := f.connect(ctx, false)
 			if err != nil {
 				return err
 			}
@@ -90,15 +90,15 @@ identity of each job gets a policy that allows only what the schedule needs.`,
 }
 
 // schedules opens those of a recorded stack.
-func schedules(ctx context.Context, arg, env string) (rollout.Clients, *record.Releases, *record.Schedules, error) {
-	clients, r, err := recorded(ctx, arg, env)
+func (f *factory) schedules(ctx context.Context, arg, env string) (rollout.Clients, *record.Releases, *record.Schedules, error) {
+	clients, r, err := f.recorded(ctx, arg, env)
 	if err != nil {
 		return clients, nil, nil, err
 	}
 	return clients, r, record.OpenSchedules(clients.Nomad, r.Stack(), r.Environment()), nil
 }
 
-func newScheduleList(streams *IO) *cobra.Command {
+func newScheduleList(streams *IO, f *factory) *cobra.Command {
 	var env, format string
 	cmd := &cobra.Command{
 		Use:     "list STACK",
@@ -109,7 +109,7 @@ func newScheduleList(streams *IO) *cobra.Command {
 			if err := oneOf("-o", format, "text", "json"); err != nil {
 				return err
 			}
-			_, _, store, err := schedules(cmd.Context(), args[0], env)
+			_, _, store, err := f.schedules(cmd.Context(), args[0], env)
 			if err != nil {
 				return err
 			}
@@ -184,7 +184,7 @@ func next(s *stack.Schedule, now time.Time) time.Time {
 	return first
 }
 
-func newScheduleRun(streams *IO) *cobra.Command {
+func newScheduleRun(streams *IO, f *factory) *cobra.Command {
 	var (
 		env     string
 		timeout time.Duration
@@ -199,7 +199,7 @@ it. Pause, window and the memory of failures hold as ever.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeoutCause(cmd.Context(), timeout, fmt.Errorf("the run has not ended within %s; see drover schedule history", timeout))
 			defer cancel()
-			clients, _, store, err := schedules(ctx, args[0], env)
+			clients, _, store, err := f.schedules(ctx, args[0], env)
 			if err != nil {
 				return err
 			}
@@ -238,7 +238,7 @@ func runCode(r record.Run) int {
 	return outcomeCode(rollout.Outcome(r.Outcome))
 }
 
-func newScheduleHistory(streams *IO) *cobra.Command {
+func newScheduleHistory(streams *IO, f *factory) *cobra.Command {
 	var env, format string
 	cmd := &cobra.Command{
 		Use:     "history STACK NAME",
@@ -249,7 +249,7 @@ func newScheduleHistory(streams *IO) *cobra.Command {
 			if err := oneOf("-o", format, "text", "json"); err != nil {
 				return err
 			}
-			_, _, store, err := schedules(cmd.Context(), args[0], env)
+			_, _, store, err := f.schedules(cmd.Context(), args[0], env)
 			if err != nil {
 				return err
 			}
@@ -275,7 +275,7 @@ func newScheduleHistory(streams *IO) *cobra.Command {
 	return cmd
 }
 
-func newSchedulePause(streams *IO, pause bool) *cobra.Command {
+func newSchedulePause(streams *IO, f *factory, pause bool) *cobra.Command {
 	var env string
 	cmd := &cobra.Command{
 		Use: "resume STACK NAME", Short: "Let a schedule run again, also after a failure",
@@ -283,7 +283,7 @@ func newSchedulePause(streams *IO, pause bool) *cobra.Command {
 		Args:    exactArgs(2, "STACK and NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			_, _, store, err := schedules(ctx, args[0], env)
+			_, _, store, err := f.schedules(ctx, args[0], env)
 			if err != nil {
 				return err
 			}
@@ -313,7 +313,7 @@ func newSchedulePause(streams *IO, pause bool) *cobra.Command {
 }
 
 // newScheduleFire returns the command that the periodic job runs.
-func newScheduleFire(streams *IO) *cobra.Command {
+func newScheduleFire(streams *IO, f *factory) *cobra.Command {
 	var (
 		flags releaseFlags
 		env   string
@@ -351,6 +351,6 @@ func newScheduleFire(streams *IO) *cobra.Command {
 		},
 	}
 	envFlag(cmd, &env)
-	flags.register(cmd, time.Minute)
+	flags.register(cmd, f, time.Minute)
 	return cmd
 }

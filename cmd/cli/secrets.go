@@ -19,11 +19,12 @@ import (
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/secrets"
 	"github.com/drover-nomad/drover/stack"
 )
 
-func newSecrets(streams *IO) *cobra.Command {
+func newSecrets(streams *IO, f *factory) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "secrets",
 		Short: "Show and change the secrets of a stack",
@@ -34,8 +35,8 @@ master copy per stack and environment, and for each job a copy of only the secre
 that it uses.`,
 		Example: "  drover secrets list ocis -e prod",
 	}
-	cmd.AddCommand(newSecretsList(streams), newSecretsShow(streams), newSecretsSet(streams),
-		newSecretsRotate(streams), newSecretsExport(streams), newSecretsImport(streams))
+	cmd.AddCommand(newSecretsList(streams, f), newSecretsShow(streams, f), newSecretsSet(streams, f),
+		newSecretsRotate(streams, f), newSecretsExport(streams, f), newSecretsImport(streams, f))
 	return cmd
 }
 
@@ -52,7 +53,7 @@ type opened struct {
 
 // openSecrets reads the stack; withJobs also renders it, for the commands
 // that write into the variables of its jobs.
-func openSecrets(ctx context.Context, flags *stackFlags, arg string, withJobs bool) (opened, error) {
+func openSecrets(ctx context.Context, f *factory, flags *stackFlags, arg string, withJobs bool) (opened, error) {
 	var (
 		o   opened
 		err error
@@ -65,14 +66,14 @@ func openSecrets(ctx context.Context, flags *stackFlags, arg string, withJobs bo
 	if err != nil {
 		return o, err
 	}
-	clients, err := connect(ctx, false)
+	clients, err := f.connect(ctx, false)
 	if err != nil {
 		return o, err
 	}
 	o.client = clients.Nomad
 	o.Secrets = record.OpenSecrets(clients.Nomad, o.stack.Name, o.stack.Environment, nil)
 	if len(o.jobs) > 0 {
-		targets, err := connectTargets(ctx, o.stack, o.jobs, false)
+		targets, err := f.targets(ctx, o.stack, o.jobs, false)
 		if err != nil {
 			return o, err
 		}
@@ -84,6 +85,15 @@ func openSecrets(ctx context.Context, flags *stackFlags, arg string, withJobs bo
 		o.jobs = o.rotation.Jobs()
 	}
 	return o, nil
+}
+
+// nomads are the clients for package record.
+func nomads(clients map[string]rollout.Clients) map[string]*api.Client {
+	out := map[string]*api.Client{}
+	for name, c := range clients {
+		out[name] = c.Nomad
+	}
+	return out
 }
 
 // passOn stores the credential of the stack's DNS provider for the controller, if
@@ -114,7 +124,7 @@ func secretsCommand(flags *stackFlags, use, short, example string, args cobra.Po
 	return cmd
 }
 
-func newSecretsList(streams *IO) *cobra.Command {
+func newSecretsList(streams *IO, f *factory) *cobra.Command {
 	var (
 		flags  stackFlags
 		format string
@@ -123,7 +133,7 @@ func newSecretsList(streams *IO) *cobra.Command {
 		if err := oneOf("-o", format, "text", "json"); err != nil {
 			return err
 		}
-		o, unread, err := openRecordedSecrets(ctx, &flags, args[0])
+		o, unread, err := openRecordedSecrets(ctx, f, &flags, args[0])
 		if err != nil {
 			return err
 		}
@@ -166,8 +176,8 @@ func newSecretsList(streams *IO) *cobra.Command {
 
 // openRecordedSecrets is openSecrets for commands that only read. They work without
 // the source of the stack: unread is the error of reading it, nil if it was read.
-func openRecordedSecrets(ctx context.Context, flags *stackFlags, arg string) (o opened, unread, err error) {
-	o, err = openSecrets(ctx, flags, arg, false)
+func openRecordedSecrets(ctx context.Context, f *factory, flags *stackFlags, arg string) (o opened, unread, err error) {
+	o, err = openSecrets(ctx, f, flags, arg, false)
 	if err == nil || asClusterError(err) != nil {
 		return o, nil, err
 	}
@@ -176,7 +186,7 @@ func openRecordedSecrets(ctx context.Context, flags *stackFlags, arg string) (o 
 	if err != nil {
 		return o, nil, unread
 	}
-	clients, r, err := recorded(ctx, arg, flags.environment)
+	clients, r, err := f.recorded(ctx, arg, flags.environment)
 	if err != nil {
 		return o, nil, err
 	}
@@ -191,10 +201,10 @@ func openRecordedSecrets(ctx context.Context, flags *stackFlags, arg string) (o 
 	return o, unread, nil
 }
 
-func newSecretsShow(streams *IO) *cobra.Command {
+func newSecretsShow(streams *IO, f *factory) *cobra.Command {
 	var flags stackFlags
 	cmd := secretsCommand(&flags, "show STACK NAME", "Print the value of one secret", "  drover secrets show ocis admin_password -e prod", exactArgs(2, "STACK and NAME"), func(ctx context.Context, args []string) error {
-		o, _, err := openRecordedSecrets(ctx, &flags, args[0])
+		o, _, err := openRecordedSecrets(ctx, f, &flags, args[0])
 		if err != nil {
 			return err
 		}
@@ -209,14 +219,14 @@ func newSecretsShow(streams *IO) *cobra.Command {
 	return cmd
 }
 
-func newSecretsSet(streams *IO) *cobra.Command {
+func newSecretsSet(streams *IO, f *factory) *cobra.Command {
 	var (
 		flags stackFlags
 		file  string
 	)
 	cmd := secretsCommand(&flags, "set STACK NAME", "Give a secret a value, from stdin or a prompt",
 		"  drover secrets set ocis admin_password -e prod < password.txt", exactArgs(2, "STACK and NAME (the value comes from stdin)"), func(ctx context.Context, args []string) error {
-			o, err := openSecrets(ctx, &flags, args[0], true)
+			o, err := openSecrets(ctx, f, &flags, args[0], true)
 			if err != nil {
 				return err
 			}
@@ -261,10 +271,10 @@ func readSecret(streams *IO, file, name string) (secrets.Value, error) {
 	return secrets.NewValue(strings.TrimSuffix(strings.TrimSuffix(string(text), "\n"), "\r")), nil
 }
 
-func newSecretsRotate(streams *IO) *cobra.Command {
+func newSecretsRotate(streams *IO, f *factory) *cobra.Command {
 	var flags stackFlags
 	return secretsCommand(&flags, "rotate STACK NAME", "Make a new value for one secret", "  drover secrets rotate ocis jwt_secret -e prod", exactArgs(2, "STACK and NAME"), func(ctx context.Context, args []string) error {
-		o, err := openSecrets(ctx, &flags, args[0], true)
+		o, err := openSecrets(ctx, f, &flags, args[0], true)
 		if err != nil {
 			return err
 		}
@@ -308,7 +318,7 @@ func (o opened) reportChange(ctx context.Context, streams *IO, what string, jobs
 	return nil
 }
 
-func newSecretsExport(streams *IO) *cobra.Command {
+func newSecretsExport(streams *IO, f *factory) *cobra.Command {
 	var (
 		flags       stackFlags
 		format, out string
@@ -317,7 +327,7 @@ func newSecretsExport(streams *IO) *cobra.Command {
 		if err := oneOf("-o", format, "yaml", "json"); err != nil {
 			return err
 		}
-		o, _, err := openRecordedSecrets(ctx, &flags, args[0])
+		o, _, err := openRecordedSecrets(ctx, f, &flags, args[0])
 		if err != nil {
 			return err
 		}
@@ -359,7 +369,7 @@ func writePrivate(name string, text []byte) error {
 	return err
 }
 
-func newSecretsImport(streams *IO) *cobra.Command {
+func newSecretsImport(streams *IO, f *factory) *cobra.Command {
 	var (
 		flags stackFlags
 		force bool
@@ -369,7 +379,7 @@ func newSecretsImport(streams *IO) *cobra.Command {
 		if err != nil {
 			return fmt.Errorf("reading the secrets: %w", err)
 		}
-		o, err := openSecrets(ctx, &flags, args[0], true)
+		o, err := openSecrets(ctx, f, &flags, args[0], true)
 		if err != nil {
 			return err
 		}
