@@ -63,8 +63,9 @@ type Config struct {
 	Edge func(context.Context) ([]string, error)
 
 	// Public returns the addresses at which clients reach the edge. It is called
-	// for each reconciliation; nil if they are unknown.
-	Public func(context.Context) ([]string, error)
+	// for each reconciliation; nil if they are unknown. skipped says which instances
+	// do not count; it is reported.
+	Public func(context.Context) (addresses []string, skipped []error, err error)
 	// Getenv has the credentials of the DNS providers that Tenancy configures:
 	// os.Getenv in a program. nil for none.
 	Getenv func(string) string
@@ -96,6 +97,9 @@ type controller struct {
 	mu     sync.Mutex
 	leader bool
 	since  time.Time
+
+	skipping sync.Mutex
+	skipped  string // the last report about instances that do not count as the edge
 }
 
 // Run is a replica until ctx is over, which is no error. The lock is given

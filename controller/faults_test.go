@@ -105,7 +105,9 @@ func serve(t *testing.T, store *acme.Store) string {
 func (w *world) where(context.Context) ([]string, error) { return []string{w.edge}, nil }
 
 // public is where the edge is for clients.
-func (w *world) public(context.Context) ([]string, error) { return []string{"198.51.100.7"}, nil }
+func (w *world) public(context.Context) ([]string, []error, error) {
+	return []string{"198.51.100.7"}, nil, nil
+}
 
 // want stores what certificate c is to be.
 func (w *world) want(t *testing.T, names ...string) {

@@ -116,7 +116,11 @@ func (c *controller) keep(ctx context.Context, namespace string, wants dns.Wants
 		err   error
 	)
 	if w.OfEdge() && c.c.Public != nil {
-		where, err = c.c.Public(ctx)
+		var skipped []error
+		where, skipped, err = c.c.Public(ctx)
+		c.skipping.Lock()
+		c.warn("edge", &c.skipped, errors.Join(skipped...))
+		c.skipping.Unlock()
 	}
 	var m *dns.Manager
 	var records []dns.Record

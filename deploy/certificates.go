@@ -142,7 +142,7 @@ func (c *certificates) before(ctx context.Context) error {
 
 func (c *certificates) withEdge(ctx context.Context) error {
 	var err error
-	if c.edge, err = edge.Presence(ctx, c.clients.Nomad, c.clients.Consul); err != nil {
+	if c.edge, err = finder(c.home, c.clients).Presence(ctx); err != nil {
 		return err
 	}
 	lacks := slices.DeleteFunc(c.names(), c.edge.Serves)
@@ -281,6 +281,11 @@ func (c *certificates) issueOne(ctx context.Context, m *acme.Manager, name strin
 	return r, nil
 }
 
+// finder finds the instances of the edge.
+func finder(home *Home, clients rollout.Clients) edge.Finder {
+	return edge.Finder{Nomad: clients.Nomad, Consul: clients.Consul, Namespace: home.Getenv(edge.NamespaceEnv)}
+}
+
 // served waits until the edge serves what is stored.
 func (c *certificates) served(ctx context.Context, m *acme.Manager) error {
 	for _, r := range c.issued {
@@ -296,7 +301,7 @@ func (c *certificates) servedOne(ctx context.Context, m *acme.Manager, r acme.Re
 	name := r.Object.Spec.Name
 	wait, cancel := context.WithTimeout(ctx, servedWithin)
 	defer cancel()
-	served, err := m.UntilServed(wait, name, edge.Addresses(c.clients.Consul))
+	served, err := m.UntilServed(wait, name, finder(c.home, c.clients).Addresses)
 	if err == nil && (r.Issued || c.fresh[name]) {
 		c.event(acme.Event{
 			Time: time.Now().UTC(), Kind: "served", Certificate: name, Serial: served[0].Serial,
@@ -357,6 +362,11 @@ func (c *certificates) records(ctx context.Context, deployed bool) error {
 	m, records, err := c.dns.Manager(ctx, c.clients)
 	if err != nil {
 		return err
+	}
+	for _, err := range c.dns.Skipped {
+		if !deployed {
+			c.warn(err.Error())
+		}
 	}
 	if m.Policy == dns.Sync && !deployed {
 		m.Policy = dns.UpsertOnly

@@ -9,7 +9,6 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/nomad/api"
 
-	"github.com/drover-nomad/drover/consul"
 	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/record"
@@ -26,6 +25,10 @@ type DNS struct {
 	getenv     func(string) string
 	provider   dns.Provider
 	credential secrets.Value // when it is a secret of the stack
+
+	// Skipped says which instances in Consul do not count as the edge, once Manager
+	// was called.
+	Skipped []error
 }
 
 // NewDNS finds every mistake that can be found without a request. s.DNS names a
@@ -115,8 +118,9 @@ func (d *DNS) PrivateCredential() string {
 func (d *DNS) Manager(ctx context.Context, clients rollout.Clients) (*dns.Manager, []dns.Record, error) {
 	var where []string
 	if d.OfEdge() {
+		f := edge.Finder{Nomad: clients.Nomad, Consul: clients.Consul, Namespace: d.getenv(edge.NamespaceEnv)}
 		var err error
-		if where, err = consul.Public(ctx, clients.Consul, edge.ServiceName); err != nil {
+		if where, d.Skipped, err = f.Public(ctx); err != nil {
 			return nil, nil, err
 		}
 	}

@@ -2,7 +2,6 @@ package edge
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -51,16 +50,17 @@ func (p Present) Serves(certificate string) bool {
 
 // Presence asks Nomad for the jobs (GET /v1/job/ID) and, for those that it
 // does not have in the client's namespace, Consul for their services.
-func Presence(ctx context.Context, nomad *api.Client, consul *capi.Client) (Present, error) {
+func (f Finder) Presence(ctx context.Context) (Present, error) {
 	var p Present
 	var err error
+	nomad, consul := f.Nomad, f.Consul
 	if p.Controller, err = there(ctx, nomad, consul, Controller); err != nil {
 		return p, err
 	}
 	if p.Edge, err = there(ctx, nomad, consul, ServiceName); err != nil || !p.Edge {
 		return p, err
 	}
-	places, _ := passing(ctx, consul) // the caller reports a Consul that does not answer
+	places, _ := f.places(ctx) // the caller reports a Consul that does not answer
 	for i, place := range places {
 		if i == 0 {
 			p.Certificates = append([]string{}, place.certificates...)
@@ -68,49 +68,6 @@ func Presence(ctx context.Context, nomad *api.Client, consul *capi.Client) (Pres
 		p.Certificates = slices.DeleteFunc(p.Certificates, func(c string) bool { return !slices.Contains(place.certificates, c) })
 	}
 	return p, nil
-}
-
-// Addresses is where the edge serves HTTPS: HOST:PORT of each instance whose
-// check passes. One that fails it may be starting.
-func Addresses(consul *capi.Client) func(context.Context) ([]string, error) {
-	return func(ctx context.Context) ([]string, error) {
-		places, err := passing(ctx, consul)
-		var out []string
-		for _, p := range places {
-			out = append(out, p.address)
-		}
-		slices.Sort(out)
-		return slices.Compact(out), err
-	}
-}
-
-type place struct {
-	address      string
-	certificates []string
-}
-
-// passing asks every instance in Consul (GET /v1/health/service/edge) where it
-// serves what. One that does not answer is an error beside the others.
-func passing(ctx context.Context, consul *capi.Client) ([]place, error) {
-	entries, _, err := consul.Health().Service(ServiceName, "", true, (&capi.QueryOptions{}).WithContext(ctx))
-	if err != nil {
-		return nil, fmt.Errorf("asking Consul for the edge: %w", err)
-	}
-	var out []place
-	var errs []error
-	for _, e := range entries {
-		said, metrics, err := readInstance(ctx, e, askTimeout)
-		var address string
-		if err == nil {
-			address, err = said.address(e)
-		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("the edge at %s: %w", metrics, err))
-			continue
-		}
-		out = append(out, place{address, said.Certificates})
-	}
-	return out, errors.Join(errs...)
 }
 
 // there reports whether the job id exists and is not stopped, or Consul has a

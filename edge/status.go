@@ -33,6 +33,8 @@ const settle = 3 * time.Second
 type Options struct {
 	// Store has the certificates that should be served.
 	Store *acme.Store
+	// Namespace of the edge's job; that of the client when empty.
+	Namespace string
 	// Timeout for one instance to answer; 5 s when zero.
 	Timeout time.Duration
 }
@@ -119,6 +121,14 @@ func look(ctx context.Context, nomad *api.Client, consul *capi.Client, o Options
 	if err != nil {
 		return nil, fmt.Errorf("looking for the edge: %w", err)
 	}
+	_, skipped, unknown := Finder{nomad, consul, o.Namespace}.split(ctx, edges)
+	others := map[string]error{}
+	for _, err := range skipped {
+		var e *NotEdgeError
+		if errors.As(err, &e) {
+			others[e.Node+"/"+e.ID] = err
+		}
+	}
 	r := &Report{OK: len(edges) > 0, Instances: make([]Instance, len(edges)), Routes: []RouteStatus{}, Problems: []Problem{}}
 	digest := Digest(services)
 	var wait sync.WaitGroup
@@ -126,7 +136,14 @@ func look(ctx context.Context, nomad *api.Client, consul *capi.Client, o Options
 		wait.Add(1)
 		go func() {
 			defer wait.Done()
+			if other := others[e.Node.Node+"/"+e.Service.ID]; other != nil { // it is not asked what it serves
+				r.Instances[i] = Instance{Node: e.Node.Node, AllocID: alloc(e), Problem: other.Error(), Certificates: []CertificateStatus{}}
+				return
+			}
 			r.Instances[i] = instance(ctx, nomad, e, digest, o)
+			if unknown != nil && r.Instances[i].Problem == "" {
+				r.Instances[i].Problem = unknown.Error()
+			}
 		}()
 	}
 	wait.Wait()

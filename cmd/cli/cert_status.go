@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -34,7 +35,7 @@ func (f *factory) atEdge(ctx context.Context, s *acme.Store, o *acme.Object) (no
 	if err != nil {
 		return nil, false
 	}
-	r, err := edge.Look(ctx, clients.Nomad, clients.Consul, edge.Options{Store: s, Timeout: 3 * time.Second})
+	r, err := edge.Look(ctx, clients.Nomad, clients.Consul, edge.Options{Store: s, Namespace: os.Getenv(edge.NamespaceEnv), Timeout: 3 * time.Second})
 	if err != nil {
 		return nil, false
 	}

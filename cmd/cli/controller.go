@@ -10,7 +10,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/acme"
-	"github.com/drover-nomad/drover/consul"
 	"github.com/drover-nomad/drover/controller"
 	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/tenancy"
@@ -103,10 +102,8 @@ func (f *controllerFlags) run(ctx context.Context, streams *IO) error {
 	}
 	c.Nomad, c.Namespace, c.Tenancy = clients.Nomad, os.Getenv("NOMAD_NAMESPACE"), table
 	if !f.noConsul {
-		c.Consul, c.Edge = clients.Consul, edge.Addresses(clients.Consul)
-		c.Public = func(ctx context.Context) ([]string, error) {
-			return consul.Public(ctx, clients.Consul, edge.ServiceName)
-		}
+		find := edge.Finder{Nomad: clients.Nomad, Consul: clients.Consul, Namespace: os.Getenv(edge.NamespaceEnv)}
+		c.Consul, c.Edge, c.Public = clients.Consul, find.Addresses, find.Public
 	}
 	if len(f.edgeAddrs) > 0 {
 		c.Edge = func(context.Context) ([]string, error) { return f.edgeAddrs, nil }

@@ -103,6 +103,9 @@ func (f *dnsFlags) open(ctx context.Context, arg string) (*dns.Manager, []dns.Re
 	if err != nil {
 		return nil, nil, s, err
 	}
+	for _, err := range w.Skipped {
+		fmt.Fprintf(os.Stderr, "Warning: %s\n", err)
+	}
 	m.Adopt, m.Timeout = f.adopt, f.timeout
 	f.wants, f.clients = w, clients
 	return m, records, s, nil

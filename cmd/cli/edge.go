@@ -3,6 +3,7 @@ package cli
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
@@ -57,7 +58,7 @@ with 1.`,
 			if err != nil {
 				return err
 			}
-			report, err := edge.Look(cmd.Context(), clients.Nomad, clients.Consul, edge.Options{Store: acme.NewStore(backend), Timeout: timeout})
+			report, err := edge.Look(cmd.Context(), clients.Nomad, clients.Consul, edge.Options{Store: acme.NewStore(backend), Namespace: os.Getenv(edge.NamespaceEnv), Timeout: timeout})
 			if err != nil {
 				return err
 			}

@@ -60,7 +60,7 @@ func (s *site) as(t *testing.T, use acl.Use, namespace string, stacks ...string)
 	t.Helper()
 	p := acl.Scope{Namespace: namespace, Stacks: stacks}.Nomad(use)
 	if len(stacks) > 0 {
-		p.Name += "-" + stacks[0]
+		p.Name += "-of-" + stacks[0]
 		if err := acl.PutNomadPolicy(t.Context(), s.nomad, p); err != nil {
 			t.Fatal(err)
 		}
@@ -98,6 +98,7 @@ func TestTenants(t *testing.T) {
 	s := newSite(t)
 	for name, test := range map[string]func(*testing.T, *site){
 		"a deployer makes the controller and the CLI work for it": confusedDeputy,
+		"a tenant becomes an address of the edge":                 becomesTheEdge,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
