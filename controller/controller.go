@@ -116,7 +116,7 @@ func Run(ctx context.Context, config Config) error {
 	a := config.ACME
 	a.Store, a.Clock, a.LockTTL, a.Events = c.store, c.clock, leaseTTL, c.event
 	if config.Nomad != nil {
-		a.FindSolver = DNSSolvers(dns.Wants{Client: config.Nomad}, config.Tenancy.DNS(config.namespace(), config.Getenv), config.Resolvers, config.SkipDNSCheck)
+		a.FindSolver = DNSSolvers(dns.DesiredRecords{Client: config.Nomad}, config.Tenancy.DNS(config.namespace(), config.Getenv), config.Resolvers, config.SkipDNSCheck)
 	}
 	if config.Tenancy != nil {
 		a.Permit = func(s acme.Spec) error { return config.Tenancy.Certificate(config.namespace(), s) }

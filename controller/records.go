@@ -65,7 +65,7 @@ func (c *controller) in(namespace string) *api.Client {
 // recordsIn is records in one namespace. A blocking query reports changes at once.
 func (c *controller) recordsIn(ctx context.Context, namespace string) {
 	var (
-		wants  = dns.Wants{Client: c.in(namespace)}
+		wants  = dns.DesiredRecords{Client: c.in(namespace)}
 		stacks = map[string]*kept{}
 		index  uint64
 		last   string
@@ -110,7 +110,7 @@ func (c *controller) recordsIn(ctx context.Context, namespace string) {
 
 // keep makes the records of one stack when they are due, or wanted otherwise
 // than before.
-func (c *controller) keep(ctx context.Context, namespace string, wants dns.Wants, w *dns.Wanted, k *kept) error {
+func (c *controller) keep(ctx context.Context, namespace string, wants dns.DesiredRecords, w *dns.Wanted, k *kept) error {
 	var (
 		where []string
 		err   error

@@ -26,7 +26,7 @@ func TestDNS(t *testing.T) {
 	w.s.Directory, w.s.CA = w.ca.Directory, w.ca.Root
 	w.want(t, "*.example.org", "example.org")
 
-	wants := dns.Wants{Client: w.nomad}
+	wants := dns.DesiredRecords{Client: w.nomad}
 	stack := dns.Wanted{
 		Owner: "shop/prod", Zones: []string{"example.org"}, Policy: dns.Sync, Resolvers: []string{server.DNS},
 		Options: dns.Options{Provider: dns.ProviderPowerDNS, Server: server.API, CredentialSecret: "dns_key"},

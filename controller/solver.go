@@ -14,7 +14,7 @@ import (
 // stack whose zone holds a name most closely. It is for
 // [acme.Config.FindSolver]. resolvers are asked instead of those that the
 // stacks name.
-func DNSSolvers(wants dns.Wants, allowed dns.Allowed, resolvers []string, skipCheck bool) func(context.Context, acme.Spec) (acme.Solver, error) {
+func DNSSolvers(wants dns.DesiredRecords, allowed dns.Allowed, resolvers []string, skipCheck bool) func(context.Context, acme.Spec) (acme.Solver, error) {
 	return func(ctx context.Context, spec acme.Spec) (acme.Solver, error) {
 		list, _, err := wants.List(ctx, 0, 0)
 		if len(list) == 0 {

@@ -323,7 +323,7 @@ func (c *certificates) recordsBefore(ctx context.Context) error {
 	}
 	err := c.records(ctx, false)
 	if c.part { // what the rest needs is not known
-		err = errors.Join(err, dns.Wants{Client: c.clients.Nomad}.Include(ctx, c.dns.Owner, c.dns.Hosts))
+		err = errors.Join(err, dns.DesiredRecords{Client: c.clients.Nomad}.Include(ctx, c.dns.Owner, c.dns.Hosts))
 	} else {
 		err = errors.Join(err, c.tellController(ctx, false))
 	}
@@ -337,11 +337,11 @@ func (c *certificates) recordsBefore(ctx context.Context) error {
 func (c *certificates) tellController(ctx context.Context, deployed bool) error {
 	client := c.clients.Nomad
 	if c.dns == nil {
-		return dns.Wants{Client: client}.Delete(ctx, dns.Owner(c.stack.Name, c.stack.Environment))
+		return dns.DesiredRecords{Client: client}.Delete(ctx, dns.Owner(c.stack.Name, c.stack.Environment))
 	}
 	pending := false
 	if !deployed {
-		same, err := dns.Wants{Client: client}.Has(ctx, &c.dns.Wanted)
+		same, err := dns.DesiredRecords{Client: client}.Has(ctx, &c.dns.Wanted)
 		if err != nil {
 			return err
 		}

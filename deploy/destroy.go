@@ -257,7 +257,7 @@ func (d *destroyer) cleanUp(ctx context.Context, p *release.Plan, number int) er
 	}
 	if d.isWhole() {
 		err := rollout.Persist(ctx, 0, func(ctx context.Context) error {
-			return dns.Wants{Client: d.home.Nomad}.Delete(ctx, owner(d.releases))
+			return dns.DesiredRecords{Client: d.home.Nomad}.Delete(ctx, owner(d.releases))
 		})
 		if err != nil {
 			return err

@@ -130,7 +130,7 @@ func (d *DNS) Manager(ctx context.Context, clients rollout.Clients) (*dns.Manage
 // Leave tells the controller what the stack needs, so that it keeps it. With
 // pending it deletes nothing on that account.
 func (d *DNS) Leave(ctx context.Context, client *api.Client, pending bool) error {
-	wants := dns.Wants{Client: client}
+	wants := dns.DesiredRecords{Client: client}
 	// The credential first: the controller looks as soon as the rest changes.
 	var err error
 	if d.Options.CredentialSecret != "" {

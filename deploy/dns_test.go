@@ -83,7 +83,7 @@ func TestDeploy_Records(t *testing.T) {
 		if !slices.ContainsFunc(w.events, func(e Event) bool { return e.Kind == KindRecord && e.Record.Name == "www.example.org" }) {
 			t.Errorf("got events %+v, want one of the record", w.events)
 		}
-		wanted, err := dns.Wants{Client: w.nomad.client(t)}.Get(t.Context(), dns.Owner("shop", "default"))
+		wanted, err := dns.DesiredRecords{Client: w.nomad.client(t)}.Get(t.Context(), dns.Owner("shop", "default"))
 		if err != nil || wanted == nil || wanted.Pending {
 			t.Errorf("got %+v, %v, want what the controller keeps", wanted, err)
 		}

@@ -46,7 +46,7 @@ func ClassOf(err error) Class {
 		return ClassInvalid
 	case errors.Is(err, variables.ErrLocked), is[*release.OpenError](err), is[*release.NotOpenError](err), is[*release.NoApprovalError](err), is[*record.MovedError](err):
 		return ClassBusy
-	case is[*release.Moved](err):
+	case is[*release.StalePlanError](err):
 		return ClassStale
 	case errors.Is(err, context.Canceled):
 		return ClassCancelled

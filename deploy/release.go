@@ -203,9 +203,9 @@ func (m *maker) followRoutes(ctx context.Context) (changed bool, err error) {
 		if err != nil {
 			return err
 		}
-		wants := dns.Wants{Client: clients.Nomad}
+		wants := dns.DesiredRecords{Client: clients.Nomad}
 		more, err := wants.Follow(ctx, owner, func(ctx context.Context) (dns.Runs, error) {
-			runs, err := m.d.Again(ctx)
+			runs, err := m.d.LastGood(ctx)
 			return dns.Runs{Jobs: nomadJobs(runs.Jobs), Deployed: runs.DNS}, err
 		})
 		changed = changed || more

@@ -40,7 +40,7 @@ func ReadSavedPlan(path string) (*release.Saved, error) {
 	return saved, nil
 }
 
-// checkSecrets returns a *release.Moved when a deploy would renew, change or take
+// checkSecrets returns a *release.StalePlanError when a deploy would renew, change or take
 // away secrets that a saved plan did not show. An added one disturbs no task.
 func checkSecrets(saved json.RawMessage, now *record.SecretChanges) error {
 	if saved == nil || now == nil {
@@ -50,7 +50,7 @@ func checkSecrets(saved json.RawMessage, now *record.SecretChanges) error {
 	if err := json.Unmarshal(saved, then); err != nil {
 		return fmt.Errorf("reading the changes of secrets in the plan: %w", err)
 	}
-	var e release.Moved
+	var e release.StalePlanError
 	for _, name := range now.Renewed {
 		if !slices.Contains(then.Renewed, name) {
 			e.What = append(e.What, fmt.Sprintf("certificate %s would be renewed now", name))

@@ -37,7 +37,7 @@ func TestCheckSecrets(t *testing.T) {
 				t.Fatal(err)
 			}
 			err = checkSecrets(saved, tt.now)
-			var moved *release.Moved
+			var moved *release.StalePlanError
 			if errors.As(err, &moved) != tt.moved || err != nil && moved == nil {
 				t.Errorf("got %v, want an error: %v", err, tt.moved)
 			}

@@ -38,7 +38,7 @@ func ownedPaths(owner string) []string {
 // wants and its credential. No record changes. It can be repeated after it was
 // interrupted. It returns ErrChanged if the new owner has something else already.
 func Move(ctx context.Context, client *api.Client, from, to string) (moved bool, err error) {
-	s := Wants{client}
+	s := DesiredRecords{client}
 	old, fresh := ownedPaths(from), ownedPaths(to)
 	for i := range old {
 		v, err := peek(ctx, s.Client, old[i])

@@ -91,7 +91,7 @@ func (w *Wanted) Digest() (string, error) {
 	return hex.EncodeToString(sum[:16]), err
 }
 
-// Folders of what [Wants] keeps.
+// Folders of what [DesiredRecords] keeps.
 const (
 	WantedFolder     = "drover/dns-wanted"
 	CredentialFolder = "drover/dns-credentials" // #nosec G101 -- a path
@@ -103,17 +103,17 @@ const (
 	credentialItem   = "credential"
 )
 
-// Wants stores the desired DNS records of stacks in Nomad Variables, for the
+// DesiredRecords stores the desired DNS records of stacks in Nomad Variables, for the
 // controller, which has neither files nor secrets of a stack: one object for each
 // stack at WantedFolder/OWNER. If the credential is a secret of the stack, it is at
 // CredentialFolder/OWNER.
-type Wants struct{ Client *api.Client }
+type DesiredRecords struct{ Client *api.Client }
 
 func wantedPath(owner string) string     { return ownerPath(WantedFolder+"/", owner) }
 func credentialPath(owner string) string { return ownerPath(CredentialFolder+"/", owner) }
 
 // Get is what an owner wants, nil for nothing.
-func (s Wants) Get(ctx context.Context, owner string) (*Wanted, error) {
+func (s DesiredRecords) Get(ctx context.Context, owner string) (*Wanted, error) {
 	v, err := peek(ctx, s.Client, wantedPath(owner))
 	if v == nil {
 		return nil, err
@@ -141,7 +141,7 @@ func decodeWanted(v *api.Variable) (*Wanted, error) {
 
 // Put stores the desired records of an owner, and reports whether they are new. It
 // returns ErrChanged if another process writes at the same time.
-func (s Wants) Put(ctx context.Context, w *Wanted) (bool, error) {
+func (s DesiredRecords) Put(ctx context.Context, w *Wanted) (bool, error) {
 	items, err := w.items()
 	if err != nil {
 		return false, err
@@ -161,18 +161,18 @@ func (w *Wanted) items() (api.VariableItems, error) {
 
 // PutCredential stores the credential of an owner in CredentialFolder, and reports
 // whether it is new.
-func (s Wants) PutCredential(ctx context.Context, owner, text string) (bool, error) {
+func (s DesiredRecords) PutCredential(ctx context.Context, owner, text string) (bool, error) {
 	return s.write(ctx, credentialPath(owner), api.VariableItems{credentialItem: text})
 }
 
 // HasCredential reports whether PutCredential was called for an owner.
-func (s Wants) HasCredential(ctx context.Context, owner string) (bool, error) {
+func (s DesiredRecords) HasCredential(ctx context.Context, owner string) (bool, error) {
 	v, err := peek(ctx, s.Client, credentialPath(owner))
 	return v != nil, err
 }
 
 // Has reports whether w is stored already.
-func (s Wants) Has(ctx context.Context, w *Wanted) (bool, error) {
+func (s DesiredRecords) Has(ctx context.Context, w *Wanted) (bool, error) {
 	old, err := s.Get(ctx, w.Owner)
 	if old == nil {
 		return false, err
@@ -187,7 +187,7 @@ func (s Wants) Has(ctx context.Context, w *Wanted) (bool, error) {
 
 // write makes a variable hold just these items, and reports whether it did not
 // before.
-func (s Wants) write(ctx context.Context, path string, items api.VariableItems) (bool, error) {
+func (s DesiredRecords) write(ctx context.Context, path string, items api.VariableItems) (bool, error) {
 	items[variables.LayoutItem] = strconv.Itoa(Layout)
 	old, err := peek(ctx, s.Client, path)
 	if err != nil {
@@ -212,7 +212,7 @@ type Runs struct {
 // and reports whether they changed. It clears Pending if the running release stored
 // the records. Follow calls runs only if there may be something to change. It
 // changes nothing if the token may not read the desired records.
-func (s Wants) Follow(ctx context.Context, owner string, runs func(context.Context) (Runs, error)) (bool, error) {
+func (s DesiredRecords) Follow(ctx context.Context, owner string, runs func(context.Context) (Runs, error)) (bool, error) {
 	w, err := s.Get(ctx, owner)
 	if nomad.IsForbidden(err) { // as in Delete
 		return false, nil
@@ -242,7 +242,7 @@ func (s Wants) Follow(ctx context.Context, owner string, runs func(context.Conte
 
 // Include adds hosts of routes to what an owner wants, if it wants records of
 // routes: those of a part of its jobs, before they run.
-func (s Wants) Include(ctx context.Context, owner string, hosts []string) error {
+func (s DesiredRecords) Include(ctx context.Context, owner string, hosts []string) error {
 	w, err := s.Get(ctx, owner)
 	if w == nil || !w.Routes {
 		return err
@@ -254,7 +254,7 @@ func (s Wants) Include(ctx context.Context, owner string, hosts []string) error 
 
 // Delete removes the desired records of an owner and its credential. It treats 403
 // as "nothing stored".
-func (s Wants) Delete(ctx context.Context, owner string) error {
+func (s DesiredRecords) Delete(ctx context.Context, owner string) error {
 	var errs []error
 	for _, path := range []string{wantedPath(owner), credentialPath(owner)} {
 		errs = append(errs, s.delete(ctx, path))
@@ -263,11 +263,11 @@ func (s Wants) Delete(ctx context.Context, owner string) error {
 }
 
 // DeleteCredential removes the credential alone.
-func (s Wants) DeleteCredential(ctx context.Context, owner string) error {
+func (s DesiredRecords) DeleteCredential(ctx context.Context, owner string) error {
 	return s.delete(ctx, credentialPath(owner))
 }
 
-func (s Wants) delete(ctx context.Context, path string) error {
+func (s DesiredRecords) delete(ctx context.Context, path string) error {
 	v, err := variables.Read(ctx, s.Client, path)
 	if nomad.IsForbidden(err) {
 		return nil // what the token may not read, it has not written
@@ -284,7 +284,7 @@ func (s Wants) delete(ctx context.Context, path string) error {
 // List returns the desired records of all stacks, sorted by owner. It leaves out
 // an object that cannot be read and returns its error together with the others.
 // With an index of an earlier call, it waits up to wait for a change.
-func (s Wants) List(ctx context.Context, index uint64, wait time.Duration) ([]*Wanted, uint64, error) {
+func (s DesiredRecords) List(ctx context.Context, index uint64, wait time.Duration) ([]*Wanted, uint64, error) {
 	opts := (&api.QueryOptions{WaitIndex: index, WaitTime: wait}).WithContext(ctx)
 	metas, meta, err := s.Client.Variables().PrefixList(WantedFolder+"/", opts)
 	if err != nil {
@@ -312,7 +312,7 @@ func (s Wants) List(ctx context.Context, index uint64, wait time.Duration) ([]*W
 
 // Open makes the provider of w within what is allowed. A credential that is a
 // secret of the stack is the one that the deployer of w.Owner stored.
-func (s Wants) Open(ctx context.Context, w *Wanted, allowed Allowed) (Provider, error) {
+func (s DesiredRecords) Open(ctx context.Context, w *Wanted, allowed Allowed) (Provider, error) {
 	o, err := allowed.Options(w)
 	if err != nil {
 		return nil, err

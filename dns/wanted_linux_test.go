@@ -18,7 +18,7 @@ import (
 	"github.com/drover-nomad/drover/dns"
 )
 
-func newWants(t *testing.T) dns.Wants {
+func newWants(t *testing.T) dns.DesiredRecords {
 	t.Helper()
 	config := api.DefaultConfig()
 	config.Address = devtest.Cluster(t, devcluster.Options{}).NomadAddr()
@@ -26,7 +26,7 @@ func newWants(t *testing.T) dns.Wants {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return dns.Wants{Client: client}
+	return dns.DesiredRecords{Client: client}
 }
 
 // The stored records do not depend on where the deployment ran, hold no

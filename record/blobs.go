@@ -45,23 +45,24 @@ type Packed struct {
 // Blob returns what is stored.
 func (p Packed) Blob() Blob { return p.blob }
 
-// TooLargeError says that a blob does not fit into a Nomad Variable.
+// TooLargeError is the error of a blob that does not fit into a Nomad Variable. Size
+// is in bytes.
 type TooLargeError struct{ Size int }
 
 func (e *TooLargeError) Error() string {
 	return fmt.Sprintf("it has %d KiB compressed and a Nomad Variable takes 64", (e.Size+1023)>>10)
 }
 
-// Pack sees to it that a blob fits into a Nomad Variable: a merged text that
-// does not fit beside the job is left out. The digest is that of the job, or of
-// the values.
+// Pack makes a blob fit into a Nomad Variable: it leaves out the merged text if that
+// does not fit beside the job. The digest is that of the job, or of the values. It
+// returns a *TooLargeError if the blob does not fit at all.
 func Pack(b Blob) (Packed, error) {
 	p := Packed{Digest: Digest(b.Job), blob: b}
 	if b.Job == nil {
 		p.Digest = Digest(b.Values)
 	}
-	// What fits however badly it compresses is compressed when it is stored,
-	// which most of the jobs of a release are already.
+	// A blob that fits even if it does not compress is compressed only when it is
+	// stored: most blobs of a release are already stored.
 	if base64.StdEncoding.EncodedLen(len(b.Job)+len(b.Values)+escaped*(len(b.HCL)+len(b.File))+1<<10) <= blobLimit {
 		return p, nil
 	}
@@ -106,7 +107,7 @@ func (r *Releases) Store(ctx context.Context, blobs []Packed) error {
 			return err
 		}
 		_, err = r.put(ctx, r.blobPath(blobs[i].Digest), map[string]string{"blob": text}, 0)
-		if err != nil && !errors.Is(err, ErrTakenOver) { // the same, from somebody else
+		if err != nil && !errors.Is(err, ErrTakenOver) { // another process has stored the same
 			return fmt.Errorf("storing a job spec of stack %s: %w", r.stack, err)
 		}
 		return nil

@@ -35,8 +35,8 @@ type Checked struct {
 	Problems    []Problem `json:"problems"`
 }
 
-// Check reads every variable of the record. What a deployer that holds the lock
-// may just be writing is no problem.
+// Check reads every variable of the record. It does not report variables that the
+// holder of the lock may be writing.
 func (r *Releases) Check(ctx context.Context) (*Checked, error) {
 	holder, err := r.Holder(ctx)
 	var broken *UnreadableError

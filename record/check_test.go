@@ -122,7 +122,7 @@ func testRepair(t *testing.T, c *api.Client, _ *tamper) {
 			t.Fatal(err)
 		}
 	}
-	// Modified after it was made: nobody holds it.
+	// Modified after it was created: the lock is not held.
 	breakItem(t, c, r.lockPath(), "holder", `{"user":"ann"}`)
 	if _, err := r.Create(t.Context(), &Release{Number: 9, Stack: "repair", State: Running, Owner: "me"}, lines(1)); err != nil {
 		t.Fatal(err)
@@ -187,7 +187,7 @@ func testRepair(t *testing.T, c *api.Client, _ *tamper) {
 	if err != nil || len(services) != 1 || services[0].Spec != specs[0] || string(one.Targets) != `[{"Name":"","Region":"eu"}]` {
 		t.Errorf("release 1 has %+v, targets %s, %v", services, one.Targets, err)
 	}
-	// What it cannot repair is still said.
+	// A problem that cannot be repaired is still reported.
 	if got, err = r.Check(t.Context()); err != nil {
 		t.Fatal(err)
 	}

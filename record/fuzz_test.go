@@ -8,7 +8,8 @@ import (
 	"github.com/drover-nomad/drover/nomad/variables"
 )
 
-// What a release keeps is read or refused, and comes back as it was packed.
+// FuzzRelease tests that a stored head is read or refused, and that packing it again
+// gives the same.
 func FuzzRelease(f *testing.F) {
 	text, err := variables.Pack(page{Owner: "o", Seq: 3, Services: []Service{{Name: "web"}}})
 	if err != nil {

@@ -193,7 +193,7 @@ func TestPages_StayWithinAVariable(t *testing.T) {
 	if len(all) != 150 || all[149].Name != "s149" || len(pages) < 2 {
 		t.Errorf("%d services on %d pages", len(all), len(pages))
 	}
-	// What is said of them while they are deployed has no limit of its own.
+	// Their details during a deployment have no limit of their own.
 	small := lines(150)
 	for i := range small {
 		small[i].Detail = noise(uint8(i), 2000)
@@ -217,9 +217,9 @@ func TestClip(t *testing.T) {
 	}
 }
 
-// What a newer drover has added to a head, its waves and its holder, to a page
-// and its lines, to a schedule and its runs, and to the variables of these, is
-// there after this drover has rewritten them.
+// Fields that a newer drover has added to a head, its waves and its holder, to a page
+// and its lines, to a schedule and its runs, and to their variables, survive a write of
+// this drover.
 func testUnknownKept(t *testing.T, c *api.Client, _ *tamper) {
 	r := OpenReleases(c, "unknown", "default")
 	head := &Release{Number: 1, State: Running, Owner: "me", By: holder("ann"), Waves: []Wave{{Name: "all"}}}

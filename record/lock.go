@@ -15,8 +15,8 @@ import (
 	"github.com/drover-nomad/drover/nomad/variables"
 )
 
-// LockTTL is the lease of the lock of a stack. Whoever holds it and dies is
-// out after at most twice this time and a second.
+// LockTTL is the lease of the lock of a stack. The lock of a dead holder expires after
+// at most twice this time and a second.
 const LockTTL = 15 * time.Second
 
 // Holder is who holds the lock of a stack, for those who would like to.
@@ -50,7 +50,7 @@ func Self(command string, environ func(string) string) Holder {
 	return h
 }
 
-// Is says that both are the same process.
+// Is reports whether both are the same process.
 func (h Holder) Is(other Holder) bool {
 	return h.Host == other.Host && h.PID == other.PID && h.Since.Equal(other.Since)
 }
@@ -63,7 +63,7 @@ func (h Holder) String() string {
 	return s
 }
 
-// LockedError says who holds the lock of a stack. It is a variables.ErrLocked.
+// LockedError is the error of a lock that Holder holds. It wraps variables.ErrLocked.
 type LockedError struct {
 	Stack, Environment string
 	Holder             Holder
@@ -75,26 +75,26 @@ func (e *LockedError) Error() string {
 
 func (e *LockedError) Unwrap() error { return variables.ErrLocked }
 
-// ErrHidden says that the lock cannot be taken away with this token: Nomad
-// tells its ID to management tokens only.
-var ErrHidden = errors.New("Nomad tells the ID of a lock to management tokens only")
+// ErrHidden is the error of Unlock with a token that cannot remove the lock: Nomad
+// shows its ID to management tokens only.
+var ErrHidden = errors.New("Nomad shows the ID of a lock to management tokens only")
 
-// Lock takes the lock of the stack, which one deployer at a time holds. When
-// somebody else has it, it waits until wait is over, after telling whom it
-// waits for (told may be nil), and returns a *LockedError. It returns a
-// *MovedError if a move of the record was interrupted.
-func (r *Releases) Lock(ctx context.Context, h Holder, wait time.Duration, told func(Holder)) (*variables.Lease, error) {
-	l, err := r.LockToMove(ctx, h, wait, told)
+// Lock takes the lock of the stack, which one deployer at a time holds. If another
+// process holds it, Lock calls waiting with the holder (waiting may be nil), waits for
+// up to wait, and then returns a *LockedError. It returns a *MovedError if a move of the
+// record was interrupted.
+func (r *Releases) Lock(ctx context.Context, h Holder, wait time.Duration, waiting func(Holder)) (*variables.Lease, error) {
+	l, err := r.LockToMove(ctx, h, wait, waiting)
 	if err != nil {
 		return nil, err
 	}
 	last, err := r.Last(ctx)
 	var broken *UnreadableError
 	switch {
-	case errors.As(err, &broken): // whoever needs it says so
+	case errors.As(err, &broken): // callers that need the record report it
 		return l, nil
 	case err == nil && last != nil:
-		err = last.Moved()
+		err = last.MoveError()
 	}
 	if err == nil {
 		return l, nil
@@ -104,7 +104,7 @@ func (r *Releases) Lock(ctx context.Context, h Holder, wait time.Duration, told 
 }
 
 // LockToMove is Lock for a move, which also finishes one that was interrupted.
-func (r *Releases) LockToMove(ctx context.Context, h Holder, wait time.Duration, told func(Holder)) (*variables.Lease, error) {
+func (r *Releases) LockToMove(ctx context.Context, h Holder, wait time.Duration, waiting func(Holder)) (*variables.Lease, error) {
 	text, err := json.Marshal(h)
 	if err != nil {
 		return nil, fmt.Errorf("encoding the holder of the lock: %w", err)
@@ -129,8 +129,8 @@ func (r *Releases) LockToMove(ctx context.Context, h Holder, wait time.Duration,
 		}
 		if other != nil && *other != last {
 			last = *other
-			if told != nil && wait > 0 {
-				told(last)
+			if waiting != nil && wait > 0 {
+				waiting(last)
 			}
 		}
 		index = seen
@@ -146,7 +146,7 @@ func (r *Releases) LockToMove(ctx context.Context, h Holder, wait time.Duration,
 	}
 }
 
-// Holder is who holds the lock now, nil when nobody does.
+// Holder returns the holder of the lock, nil if the lock is free.
 func (r *Releases) Holder(ctx context.Context) (*Holder, error) {
 	h, _, err := r.holder(ctx, 0, 0)
 	return h, err

@@ -44,8 +44,8 @@ func (e *MovedError) Error() string {
 		e.Stack, e.Environment, nameOf(name), nameOf(env), cmd)
 }
 
-// Moved returns a *MovedError if a move of the record has begun.
-func (r *Release) Moved() error {
+// MoveError returns a *MovedError if a move of the record has begun.
+func (r *Release) MoveError() error {
 	if r.MovedTo == "" {
 		return nil
 	}
@@ -101,7 +101,7 @@ func (r *Releases) PlanMove(ctx context.Context, to *Releases) (*Move, error) {
 		case newest.MovedTo == to.pathName():
 			m.Resumed = true
 		case newest.MovedTo != "":
-			return nil, newest.Moved()
+			return nil, newest.MoveError()
 		case newest.State.Open():
 			return nil, fmt.Errorf("cannot move stack %s (environment %s): release %d is %s; finish it first", r.stack, r.env, newest.Number, newest.State)
 		}

@@ -281,7 +281,7 @@ type ListedStack struct {
 	Stack       string   `json:"stack"`
 	Environment string   `json:"environment"`
 	Release     *Release `json:"release"`         // nil when it cannot be read
-	Holder      *Holder  `json:"lock"`            // nil when nobody holds the lock
+	Holder      *Holder  `json:"lock"`            // nil if the lock is free
 	Error       string   `json:"error,omitempty"` // why the release cannot be read
 }
 

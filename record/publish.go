@@ -358,7 +358,7 @@ func (s *Secrets) readJobs(ctx context.Context, jobs []render.Job) ([]*jobVariab
 // owns reports whether drover made the variable for this stack and environment.
 func (s *Secrets) owns(v *jobVariable) bool { return v.items[markerItem] != "" && v.owner == s.owner() }
 
-// peekJobs reads the variables of jobs, whoever made them.
+// peekJobs reads the variables of jobs, also those that another client wrote.
 func (s *Secrets) peekJobs(ctx context.Context, jobs []render.Job) ([]*jobVariable, error) {
 	for _, j := range jobs {
 		if err := j.CheckSecrets(); err != nil {

@@ -8,20 +8,20 @@ import (
 // State is how far a release has come.
 type State string
 
-// States of a release. Those that are open can be gone on with or gone back
-// from; no other release begins before that.
+// States of a release. An open release can be resumed or aborted; no other release
+// begins before that.
 const (
-	Running        State = "running"            // somebody is at it, or was killed over it
+	Running        State = "running"            // a process makes it, or was killed while doing so
 	Interrupted    State = "interrupted"        // stopped by its deployer
 	Paused         State = "paused"             // stopped by `drover pause`
 	NeedsPromotion State = "awaiting-promotion" // canaries wait
 	NeedsApproval  State = "awaiting-approval"  // a wave waits
-	Reverting      State = "reverting"          // as Running, on the way back
-	RevertFailed   State = "revert-failed"      // failed, everything is as before, and not all of it is healthy
+	Reverting      State = "reverting"          // as Running, while its changes are reverted
+	RevertFailed   State = "revert-failed"      // failed and reverted, and not all services are healthy
 	Done           State = "deployed"           // good
-	FailedState    State = "failed"             // left as it was when it failed
-	Reverted       State = "reverted"           // failed, and everything is as before
-	Aborted        State = "aborted"            // given up, and everything is as before
+	FailedState    State = "failed"             // failed and not reverted
+	Reverted       State = "reverted"           // failed and reverted
+	Aborted        State = "aborted"            // aborted and reverted
 	Abandoned      State = "abandoned"          // a later release has taken over
 	Unreadable     State = "unreadable"         // its head cannot be read: Detail says why; never stored
 	Destroyed      State = "destroyed"          // drover destroy has stopped all jobs
@@ -64,14 +64,15 @@ type Release struct {
 	// Schedule is the name of the schedule that made it, "" for a person or a
 	// pipeline.
 	Schedule string `json:"schedule,omitempty"`
-	// Aborting says that a release on its way back was given up, not failed.
+	// Aborting is set if the release is being reverted because it was aborted, not
+	// because it failed.
 	Aborting bool `json:"aborting,omitempty"`
 
 	// MovedTo is the STACK/ENVIRONMENT to which a move of the record has begun.
 	MovedTo string `json:"moved_to,omitempty"`
 
 	OnFailure string `json:"on_failure"`
-	Keep      int    `json:"keep,omitempty"` // how many releases are kept; 0 where nobody has said so, as in older records
+	Keep      int    `json:"keep,omitempty"` // how many releases are kept; 0 if it was never set, as in older records
 	Waves     []Wave `json:"waves,omitempty"`
 	// Targets are what is needed to reach them, as package release wrote it.
 	Targets json.RawMessage `json:"targets,omitempty"`
@@ -81,8 +82,8 @@ type Release struct {
 	Pruned  int `json:"pruned,omitempty"`
 	Total   int `json:"total"`
 
-	// Owner is the process that writes the record: a lease that was lost and
-	// a record that somebody else has taken over are the same thing.
+	// Owner is the process that may write the record. A process that lost its lease
+	// finds another owner here.
 	Owner string `json:"owner"`
 	Pages int    `json:"pages"` // variables with services
 
@@ -109,7 +110,7 @@ type Wave struct {
 
 	Gate json.RawMessage `json:"gate,omitempty"` // as package release wrote it
 
-	// NoCommand says that the command of the gate is not run.
+	// NoCommand is set if the command of the gate is not run.
 	NoCommand bool `json:"no_command,omitempty"`
 
 	Approved   string    `json:"approved,omitempty"` // by whom
@@ -128,7 +129,7 @@ const (
 	StepSubmitting Step = "submitting" // the register may or may not have arrived
 	StepSubmitted  Step = "submitted"  // Index is what Nomad answered
 	StepDone       Step = "done"       // healthy
-	StepFailed     Step = "failed"     // Outcome says how
+	StepFailed     Step = "failed"     // see Outcome
 	StepPruning    Step = "pruning"
 	StepPruned     Step = "pruned"
 	StepReverting  Step = "reverting"
@@ -162,8 +163,8 @@ type Service struct {
 	Change string `json:"c"`
 	Spec   string `json:"spec,omitempty"` // digest of what is (to be) deployed; "" when it is to go
 
-	// What was there before: digest of the spec ("" for nothing), whether the
-	// job was stopped, and the JobModifyIndex that the plan saw (0 for no job).
+	// The job before the release: digest of its spec ("" for none), whether it was
+	// stopped, and the JobModifyIndex that the plan saw (0 for no job).
 	Before        string `json:"b,omitempty"`
 	BeforeStopped bool   `json:"bs,omitempty"`
 	Planned       uint64 `json:"p,omitempty"`
@@ -202,11 +203,11 @@ type Completion struct {
 	At      time.Time `json:"at"` // when drover saw it
 }
 
-// Runs says that the release leaves the job in the cluster.
+// Runs reports whether the job is in the cluster after the release.
 func (s Service) Runs() bool { return s.Spec != "" && s.Change != ChangeStop }
 
-// Expects says that index is the JobModifyIndex that the job must have for the
-// release to write it.
+// Expects reports whether the release may write the job if index is its
+// JobModifyIndex.
 func (s Service) Expects(index uint64) bool {
 	switch s.Step {
 	case StepPending:

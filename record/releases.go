@@ -78,8 +78,8 @@ func (r *Releases) Environment() string { return r.env }
 // ErrNoRelease means that there is no release of that number.
 var ErrNoRelease = errors.New("no such release")
 
-// ErrTakenOver says that somebody else goes on with the release.
-var ErrTakenOver = errors.New("somebody else has taken over the release")
+// ErrTakenOver means that another process has taken over the release.
+var ErrTakenOver = errors.New("another process has taken over the release")
 
 func isLocked(err error) bool { return errors.Is(err, variables.ErrLocked) }
 
@@ -137,9 +137,9 @@ func (r *Releases) Last(ctx context.Context) (*Release, error) {
 	return r.Read(ctx, numbers[len(numbers)-1])
 }
 
-// Now returns the newest release and who holds the lock, nil where there is
-// none: two requests (GET /v1/vars and /v1/var/:path), and one more while
-// somebody holds the lock.
+// Now returns the newest release and the holder of the lock, nil if there is none. It
+// sends two requests (GET /v1/vars and /v1/var/:path), and a third while the lock is
+// held.
 func (r *Releases) Now(ctx context.Context) (*Release, *Holder, error) {
 	list, _, err := r.client.Variables().PrefixList(r.folder+"/", (&api.QueryOptions{}).WithContext(ctx))
 	if err == nil && len(list) == 0 {
@@ -200,7 +200,7 @@ func (r *Releases) watch(ctx context.Context, number int, index uint64) (*Releas
 	}
 	head, err := r.decodeHead(ctx, v)
 	if err == nil && head.Number != number {
-		err = &UnreadableError{v.Path, fmt.Errorf("it says that it is release %d", head.Number)}
+		err = &UnreadableError{v.Path, fmt.Errorf("it contains release %d", head.Number)}
 	}
 	if err != nil {
 		return nil, 0, err
@@ -208,8 +208,8 @@ func (r *Releases) watch(ctx context.Context, number int, index uint64) (*Releas
 	return head, meta.LastIndex, nil
 }
 
-// Change reads the head, lets f change it and writes it, again when somebody
-// else wrote in between. An error of f ends it.
+// Change reads the head, calls f to change it, and writes it. It repeats this if the head
+// was written in between. It returns an error of f at once.
 func (r *Releases) Change(ctx context.Context, number int, f func(*Release) error) (*Release, error) {
 	var head *Release
 	err := nomad.RetryConflict(ctx, func() (err error) {
@@ -236,7 +236,7 @@ func orConflict(err error) error {
 }
 
 // put writes one variable by check-and-set and returns its new index. It
-// returns ErrTakenOver if somebody else has written it since.
+// returns ErrTakenOver if another process has written it since.
 func (r *Releases) put(ctx context.Context, path string, items map[string]string, index uint64) (uint64, error) {
 	if items[variables.LayoutItem] == "" {
 		items[variables.LayoutItem] = layoutText
@@ -401,7 +401,7 @@ func (r *Releases) Create(ctx context.Context, head *Release, services []Service
 	}
 	j := newJournal(ctx, r, head, split)
 	err = parallel.Each(len(split), 8, func(i int) error {
-		// What a deployer that was killed before the head left behind.
+		// A deployer that was killed before it wrote the head may have left pages.
 		_, index, err := r.readPage(ctx, head.Number, i)
 		if err != nil && !errors.Is(err, ErrMissing) {
 			return err
@@ -423,9 +423,8 @@ func (r *Releases) Create(ctx context.Context, head *Release, services []Service
 	return j, nil
 }
 
-// TakeOver makes head.Owner the only one who can write the journal of the
-// release, and says so in the head: from here on, whoever had it cannot
-// submit anything any more.
+// TakeOver makes owner the owner of the release, in the head and in the journal. From
+// then on, the former owner cannot write the journal, and so cannot submit a job.
 func (r *Releases) TakeOver(ctx context.Context, head *Release, owner string) (*Journal, error) {
 	head.Owner = owner
 	if err := r.Save(ctx, head); err != nil {

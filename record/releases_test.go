@@ -271,7 +271,7 @@ func testJournal(t *testing.T, c *api.Client, rt *tamper) {
 	}
 	t.Logf("%d writes for 20 steps at once", rt.writes)
 
-	// A write whose answer is lost is not taken for somebody else's.
+	// A write whose answer was lost is not taken for that of another process.
 	rt.mu.Lock()
 	rt.lose = true
 	rt.mu.Unlock()

@@ -18,7 +18,7 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// ErrNoSchedule says that there is no schedule of that name.
+// ErrNoSchedule means that there is no schedule of that name.
 var ErrNoSchedule = errors.New("no such schedule")
 
 // Schedule is what is kept of a schedule: what it does, whether it may, and

@@ -9,8 +9,8 @@ import (
 	"github.com/hashicorp/nomad/api"
 )
 
-// What older drovers recorded in clear is gone after Scrub, also the blob that
-// held it; a release that is open keeps the probe that it still needs.
+// Scrub removes the secrets that older versions of drover recorded in clear, and their
+// blobs. An open release keeps the probe that it needs.
 func testScrub(t *testing.T, c *api.Client, _ *tamper) {
 	r := OpenReleases(c, "scrub", "default")
 	old, err := Pack(Blob{Values: json.RawMessage(`{"mac":"value-in-clear","web.mac":"value-in-clear","domain":"example.org"}`)})

@@ -73,7 +73,7 @@ func (s *Secrets) Path() string {
 	return Folder(s.stack, s.env) + "/secrets"
 }
 
-// ErrNotFound says that a stack has no secret of that name.
+// ErrNotFound means that a stack has no secret of that name.
 var ErrNotFound = errors.New("no such secret")
 
 // master is the content of the master variable.

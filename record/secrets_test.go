@@ -22,7 +22,7 @@ import (
 
 func TestMain(m *testing.M) { devtest.Main(m) }
 
-// tamper changes what a client sends or sees, to play somebody else.
+// tamper changes the requests and answers of a client, as another client would.
 type tamper struct {
 	mu     sync.Mutex
 	writes int

@@ -34,7 +34,7 @@ func (d *Deployer) Adopt(ctx context.Context, p *Plan) (*record.Release, error) 
 	if last, err := d.Releases.Last(ctx); err != nil {
 		return nil, err
 	} else if number(last) != number(p.last) {
-		return nil, fmt.Errorf("somebody else has made release %d meanwhile; look again", number(last))
+		return nil, fmt.Errorf("another process made release %d meanwhile; run the command again", number(last))
 	}
 	lines, blobs, err := d.asTheyAre(ctx, p)
 	if err != nil || len(lines) == 0 {

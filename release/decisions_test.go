@@ -328,25 +328,25 @@ func TestErrors_SayWhatToDo(t *testing.T) {
 	in := func(s record.State) *record.Release { h := *head; h.State = s; return &h }
 	cause := errors.New("cause")
 	for want, err := range map[string]error{
-		"drover resume shop -e prod":                &OpenError{Release: head},
-		"drover approve shop -e prod":               &OpenError{Release: in(record.NeedsApproval)},
-		"drover promote shop -e prod":               &OpenError{Release: in(record.NeedsPromotion)},
-		"ann@host":                                  &OpenError{Release: head, Holder: &record.Holder{User: "ann", Host: "host"}},
-		"there is no release":                       &NotOpenError{},
-		"release 3 is interrupted":                  &NotOpenError{head},
-		"job \"web\" is too large":                  &TooLargeError{"web", cause},
-		"cannot be recorded: cause":                 &RecordTooLargeError{cause},
-		"--forget east":                             &RetiredError{Target: "east", Jobs: []string{"web"}, Err: cause},
-		"targets now":                               &RetiredError{Jobs: []string{"web"}, Err: cause},
-		"give the new one another name":             &RelocatedError{Target: "east", Was: "http://a", Now: ""},
-		"same job \"web\"":                          &SameJobError{"web", "api", nomad.JobID{ID: "web", Namespace: "default"}},
-		"no service \"nosuch\"; it has api, web":    &NotRecordedError{"shop", 3, "service", "nosuch", []string{"api", "web"}},
-		"drover rollback":                           &DestroyedError{head},
-		"no wave of it waits":                       &NoApprovalError{head},
-		"drover schedule apply":                     &AttendedError{"nightly", []string{"a wave waits"}},
-		"registers Consul service web, and so does": &SharedNameError{[]SharedName{{Kind: "service", Name: "web", JobID: "a", OtherJobID: "b"}}},
-		"asks for route":                            &SharedNameError{[]SharedName{{Kind: "route", Name: "example.org/", JobID: "a", OtherJobID: "b"}}},
-		"since the plan was made":                   &Moved{[]string{"job changed"}},
+		"drover resume shop -e prod":                  &OpenError{Release: head},
+		"drover approve shop -e prod":                 &OpenError{Release: in(record.NeedsApproval)},
+		"drover promote shop -e prod":                 &OpenError{Release: in(record.NeedsPromotion)},
+		"ann@host":                                    &OpenError{Release: head, Holder: &record.Holder{User: "ann", Host: "host"}},
+		"there is no release":                         &NotOpenError{},
+		"release 3 is already finished (interrupted)": &NotOpenError{head},
+		"job \"web\" is too large":                    &TooLargeError{"web", cause},
+		"cannot be recorded: cause":                   &RecordTooLargeError{cause},
+		"--forget east":                               &RetiredError{Target: "east", Jobs: []string{"web"}, Err: cause},
+		"targets now":                                 &RetiredError{Jobs: []string{"web"}, Err: cause},
+		"give the new one another name":               &RelocatedError{Target: "east", Was: "http://a", Now: ""},
+		"same job \"web\"":                            &SameJobError{"web", "api", nomad.JobID{ID: "web", Namespace: "default"}},
+		"no service \"nosuch\"; it has api, web":      &NotRecordedError{"shop", 3, "service", "nosuch", []string{"api", "web"}},
+		"drover rollback":                             &DestroyedError{head},
+		"no wave of it waits":                         &NoApprovalError{head},
+		"drover schedule apply":                       &AttendedError{"nightly", []string{"a wave waits"}},
+		"registers Consul service web, and so does":   &SharedNameError{[]SharedName{{Kind: "service", Name: "web", JobID: "a", OtherJobID: "b"}}},
+		"asks for route":                              &SharedNameError{[]SharedName{{Kind: "route", Name: "example.org/", JobID: "a", OtherJobID: "b"}}},
+		"since the plan was made":                     &StalePlanError{[]string{"job changed"}},
 	} {
 		if got := err.Error(); !strings.Contains(got, want) {
 			t.Errorf("%T: got %q, want it to contain %q", err, got, want)
@@ -357,7 +357,7 @@ func TestErrors_SayWhatToDo(t *testing.T) {
 			t.Errorf("%T does not wrap its cause", err)
 		}
 	}
-	for state, want := range map[record.State]string{record.Running: "its drover is gone", record.Reverting: "on its way back", record.Paused: "paused"} {
+	for state, want := range map[record.State]string{record.Running: "its process has ended", record.Reverting: "while reverting", record.Paused: "paused"} {
 		if got := Describe(in(state)); !strings.Contains(got, want) {
 			t.Errorf("%s: got %q, want it to contain %q", state, got, want)
 		}

@@ -11,14 +11,14 @@ import (
 	"github.com/drover-nomad/drover/rollout"
 )
 
-// What has become of a job since the release that drift compares with.
+// The changes of a job since the release that drift compares with.
 const (
 	DriftNone    = "none"
 	DriftChanged = "changed" // registered again, with other attributes
 	DriftStopped = "stopped" // still there, and nothing of it runs
 	DriftMissing = "missing" // purged
 	DriftExtra   = "extra"   // of an earlier release, and running again
-	DriftDead    = "dead"    // as it was, but not healthy, and Nomad starts no other allocation
+	DriftDead    = "dead"    // unchanged, but not healthy, and Nomad starts no other allocation
 )
 
 // Drift is how a job differs from what the last release left.
@@ -88,15 +88,15 @@ func reversed(f rollout.FieldChange) rollout.FieldChange {
 	return f
 }
 
-// Again asks for what the last good release left, as it is recorded. It prunes
-// nothing: jobs that a later release left keep running.
-func (d *Deployer) Again(ctx context.Context) (Request, error) {
+// LastGood returns a request for the jobs of the last good release, as recorded. It
+// prunes nothing: jobs that a later release left keep running.
+func (d *Deployer) LastGood(ctx context.Context) (Request, error) {
 	_, req, err := d.lastGood(ctx)
 	req.Partial = true
 	return req, err
 }
 
-// lastGood asks once more for what the last good release left.
+// lastGood returns the last good release and a request for its jobs.
 func (d *Deployer) lastGood(ctx context.Context) (*record.Release, Request, error) {
 	heads, err := d.Releases.List(ctx)
 	if err != nil {

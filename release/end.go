@@ -14,9 +14,9 @@ import (
 	"github.com/drover-nomad/drover/rollout"
 )
 
-// writing is for how a release has come out: it is written down however it came
-// to it. Who has interrupted drover, or waited for Nomad already, does not wait
-// for long.
+// writing returns a context for recording the outcome of a release. It is valid after
+// ctx has ended. Its limit is a minute after Ctrl-C or if Nomad did not answer, and
+// longer otherwise.
 func (r *run) writing(ctx context.Context, outcome rollout.Outcome) (context.Context, context.CancelFunc) {
 	limit := time.Minute
 	if ctx.Err() == nil && outcome != rollout.Unreachable {
@@ -25,7 +25,7 @@ func (r *run) writing(ctx context.Context, outcome rollout.Outcome) (context.Con
 	return context.WithTimeout(context.WithoutCancel(ctx), limit)
 }
 
-// finish ends the release by its outcome: done, left open, or back.
+// finish ends the release by its outcome: deployed, left open, or reverted.
 func (r *run) finish(ctx context.Context, res *Result, outcome rollout.Outcome) {
 	wctx, cancel := r.writing(ctx, outcome)
 	defer cancel()
@@ -48,7 +48,7 @@ func (r *run) finish(ctx context.Context, res *Result, outcome rollout.Outcome) 
 		_ = r.end(wctx, res, state, "", "")
 	case state == record.Reverting:
 		if r.end(wctx, res, state, outcome, detail) == nil {
-			r.back(ctx, res, record.Reverted)
+			r.revert(ctx, res, record.Reverted)
 		}
 	default:
 		_ = r.end(wctx, res, state, outcome, detail)
@@ -83,8 +83,8 @@ func successState(kind string, lines []record.Service) record.State {
 	return record.Done
 }
 
-// lost ends a release that is not ours any more, which is somebody else's to
-// tell, or whose record cannot be written: it stays open.
+// lost ends this process's part in a release that another process has taken over, or
+// whose record cannot be written. The release stays open.
 func (r *run) lost(ctx context.Context, res *Result, err error) {
 	_ = r.journal.Close(ctx) // it fails at once, and its writers end
 	r.journal = nil
@@ -103,8 +103,8 @@ func (r *run) lost(ctx context.Context, res *Result, err error) {
 	}
 }
 
-// end writes the state of the release, and closes its journal unless it is
-// going back. The result has an error, too: the release is lost then.
+// end writes the state of the release, and closes its journal unless a revert follows.
+// If that fails, it calls lost and returns the error.
 func (r *run) end(ctx context.Context, res *Result, state record.State, cause rollout.Outcome, detail string) error {
 	var err error
 	if r.returning = state == record.Reverting && !r.returning; !r.returning {
@@ -123,7 +123,7 @@ func (r *run) end(ctx context.Context, res *Result, state record.State, cause ro
 		return err
 	}
 	res.Release = r.head
-	r.d.tell(EventRelease, r.head)
+	r.d.emitRelease(EventRelease, r.head)
 	return nil
 }
 

@@ -31,7 +31,7 @@ type run struct {
 	head      *record.Release
 	index     map[jobKey]int // of the journal's lines that are rolled out
 
-	returning bool // on its way back
+	returning bool // its changes are being reverted
 
 	submitting sync.Mutex
 	submitted  map[int]rollout.ServiceResult // what this process has registered, by line
@@ -39,12 +39,11 @@ type run struct {
 
 var errTimeout = errors.New("the release did not end within --timeout")
 
-// Deploy makes the release that was planned. Where the cluster or the record
-// have moved because somebody else was first, it plans again; agree, which
-// may be nil, is asked about that plan.
+// Deploy makes the release that was planned. If another process changed the cluster or
+// the record since, it plans again and calls agree with the new plan; agree may be nil.
 //
-// The error says that nothing was begun; how a release that was begun ended is
-// in the result.
+// It returns an error if the release was not begun. Otherwise the result has its
+// outcome.
 func (d *Deployer) Deploy(ctx context.Context, p *Plan, agree func(*Plan) error) (Result, error) {
 	if p.Unchanged() && !p.takesOver() {
 		if p.req.Begin != nil {
@@ -103,8 +102,8 @@ func (d *Deployer) Deploy(ctx context.Context, p *Plan, agree func(*Plan) error)
 	if err := r.prepareSecrets(ctx); err != nil {
 		return Result{}, err
 	}
-	// What runs is in the record, also when all of it was submitted by the
-	// release that is abandoned.
+	// A release is also recorded if all its jobs were submitted by the release that it
+	// abandons.
 	if p.changes() || instead {
 		if err := r.begin(ctx); err != nil {
 			return Result{}, err
@@ -113,7 +112,7 @@ func (d *Deployer) Deploy(ctx context.Context, p *Plan, agree func(*Plan) error)
 	return r.walk(nomad.WithoutPatience(ctx)), nil
 }
 
-// takesOver says that a release is open which the plan abandons.
+// takesOver reports whether the plan abandons an open release.
 func (p *Plan) takesOver() bool { return p.last != nil && p.last.State.Open() && p.req.TakeOver }
 
 func number(r *record.Release) int {
@@ -123,7 +122,7 @@ func number(r *record.Release) int {
 	return r.Number
 }
 
-// changes says that something will surely be written.
+// changes reports whether the release will certainly write something.
 func (p *Plan) changes() bool {
 	return p.ends() || len(p.forgotten) > 0 || !p.secrets.Empty() || slices.ContainsFunc(p.Parts, func(part *Part) bool {
 		if len(part.stops) > 0 {
@@ -151,7 +150,7 @@ func (d *Deployer) abandon(ctx context.Context, r *record.Release) error {
 	if err := d.Releases.Save(ctx, r); err != nil {
 		return err
 	}
-	d.tell(EventRelease, r)
+	d.emitRelease(EventRelease, r)
 	return nil
 }
 
@@ -183,7 +182,7 @@ func (r *run) begin(ctx context.Context) error {
 	}
 	r.head = head
 	r.reindex()
-	d.tell(EventRelease, head)
+	d.emitRelease(EventRelease, head)
 	return nil
 }
 
@@ -403,8 +402,8 @@ func carryOver(l record.Service) record.Service {
 	return l
 }
 
-// walk goes forward, and back when that is the policy. It ends at once when
-// somebody else takes the release over.
+// walk rolls the release out, and reverts it if its policy says so. It ends at once if
+// another process takes over the release.
 func (r *run) walk(ctx context.Context) Result {
 	wctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
@@ -429,8 +428,8 @@ func (r *run) walk(ctx context.Context) Result {
 	return res
 }
 
-// watch calls stop when somebody has paused the release, which was owner's, or
-// taken it over.
+// watch calls stop when owner no longer owns the release, because it was paused or
+// taken over.
 func (d *Deployer) watch(ctx context.Context, number int, owner string, stop context.CancelCauseFunc) {
 	var index uint64
 	failures := 0
@@ -571,7 +570,7 @@ func (r *run) rescaled(ctx context.Context, l record.Service, index uint64) erro
 	return nil
 }
 
-var errMoved = errors.New("somebody changed the job since the release was planned")
+var errMoved = errors.New("another client changed the job since the release was planned")
 
 func (r *run) after(target string, s rollout.Submission, index uint64) {
 	r.journal.Note(r.index[r.plan.jobKey(target, s.Job)], func(l *record.Service) { l.Step, l.Index = record.StepSubmitted, index })
@@ -710,7 +709,7 @@ func (r *run) persist(ctx context.Context, ask func(context.Context) error) erro
 	return rollout.Persist(ctx, r.d.Rollout.Silence, ask)
 }
 
-// mayStop says that the job is the one that the plan showed.
+// mayStop returns errMoved, or another error, unless the job is the one of the plan.
 func (r *run) mayStop(ctx context.Context, l record.Service) error {
 	job, err := r.plan.clusters[l.Target].Job(ctx, l)
 	switch {

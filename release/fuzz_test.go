@@ -11,9 +11,9 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// A plan file is read or refused, also one whose checksum somebody has made
-// to fit; what is read is the same when it is written again, and what a deploy
-// does with its jobs before it asks Nomad takes whatever they hold.
+// FuzzSaved tests that a plan file is read or refused, also with a forged checksum. A
+// file that is read is written again unchanged, and the steps of a deploy before its
+// first request accept its jobs.
 func FuzzSaved(f *testing.F) {
 	job := api.NewServiceJob("web", "web", "global", 50)
 	job.AddTaskGroup(api.NewTaskGroup("g", 1).AddTask(api.NewTask("t", "docker")))

@@ -33,8 +33,8 @@ type Request struct {
 	Targets []*stack.Target
 	Waves   []*stack.Wave
 	Jobs    []render.Job
-	// Partial says that Jobs are not all of the stack: the others stay as they
-	// are, and none is pruned.
+	// Partial is set if Jobs are not all jobs of the stack. The others are not changed,
+	// and none is pruned.
 	Partial bool
 
 	Message   string
@@ -78,7 +78,7 @@ type Request struct {
 	Begin func(context.Context) error
 }
 
-// RequestFor asks for the whole of a stack as it was rendered.
+// RequestFor returns a request for all rendered jobs of a stack.
 func RequestFor(s *stack.Stack, jobs []render.Job, values json.RawMessage) Request {
 	var checks json.RawMessage
 	if len(s.Checks) > 0 {
@@ -104,10 +104,10 @@ type Plan struct {
 	moved     map[jobKey]bool           // jobs that the record has under another target's name, by both names
 	forgotten []record.Service          // see Request.Forget
 	retired   []*stack.Target           // of the last release, and not in the environment any more
-	away      map[string]error          // targets that cannot be reached, of a release that is gone on with
+	away      map[string]error          // unreachable targets of a resumed release
 	foreign   []ForeignJob              // see Foreign
 	spared    []ForeignJob              // see Spared
-	agreed    bool                      // of a release that is gone on with: what it replaces was allowed when it began
+	agreed    bool                      // of a resumed release: replacements were allowed when it began
 	secrets   *record.SecretChanges     // nil when there are no secrets
 
 	withoutSecrets bool         // the token may not read those of jobs: they stay as they are
@@ -119,7 +119,7 @@ type Plan struct {
 type Part struct {
 	Wave   int // index into the request's waves
 	Target string
-	Jobs   []render.Job // as they were asked for
+	Jobs   []render.Job // as requested
 	Plan   Rollout
 
 	changes []rollout.Change // of Jobs, one each
@@ -129,7 +129,7 @@ type Part struct {
 	run     *run             // whose journal is written, once there is one
 }
 
-// Unchanged says that the release would write nothing.
+// Unchanged reports whether the release would write nothing.
 func (p *Plan) Unchanged() bool {
 	return !p.ends() && len(p.forgotten) == 0 && p.secrets.Empty() && !slices.ContainsFunc(p.Parts, func(part *Part) bool { return len(part.stops) > 0 || !part.Plan.Unchanged() })
 }
@@ -219,7 +219,7 @@ func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 		return nil, err
 	}
 	if p.last != nil {
-		if err := p.last.Moved(); err != nil && !req.Adopt {
+		if err := p.last.MoveError(); err != nil && !req.Adopt {
 			return nil, err
 		}
 		if p.lines, err = d.Releases.Services(ctx, p.last); err != nil {
@@ -273,8 +273,8 @@ func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 	return p, nil
 }
 
-// latest is the newest release. One that is open is in the way unless it is
-// left: whoever is at it is waited for, for as long as Deployer.LockWait.
+// latest returns the newest release. If that is open and leave is not set, it waits up
+// to Deployer.LockWait for its end, and then returns an *OpenError.
 func (d *Deployer) latest(ctx context.Context, leave bool) (*record.Release, error) {
 	last, err := d.Releases.Last(ctx)
 	if err != nil || last == nil || !last.State.Open() || leave {

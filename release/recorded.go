@@ -106,7 +106,7 @@ func isExpected(h *record.Release, l record.Service) (runs bool, digest string) 
 	if lo := l.Leftover(); lo.Runs {
 		return true, lo.Digest
 	}
-	// What it is still to create, or failed to.
+	// A job that the release has not created yet, or failed to create.
 	pending := l.Change == record.ChangeCreate && l.Spec != "" && l.Step == record.StepPending
 	return pending && h.State != record.Reverted && h.State != record.Aborted && h.State != record.RevertFailed && h.State != record.Reverting, l.Spec
 }

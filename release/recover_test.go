@@ -354,7 +354,7 @@ func TestRedeploy(t *testing.T) {
 	if last.Kind != release.KindRedeploy || last.Of != 1 {
 		t.Errorf("got a %s of %d, want a redeploy of 1", last.Kind, last.Of)
 	}
-	if req, err = w.d.Again(t.Context()); err != nil || !req.Partial || len(req.Jobs) != 2 {
+	if req, err = w.d.LastGood(t.Context()); err != nil || !req.Partial || len(req.Jobs) != 2 {
 		t.Errorf("got %d jobs, partial %t, %v", len(req.Jobs), req.Partial, err)
 	}
 }

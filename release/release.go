@@ -1,6 +1,6 @@
-// Package release is a numbered, recorded, locked deployment of a stack in
-// waves: how to make one, go on with it, go back, and list them. Every verb
-// walks the same journal, forward or back.
+// Package release makes releases: numbered, recorded and locked deployments of a stack
+// in waves. It also resumes, reverts, rolls back and lists them. Every verb works on the
+// same journal.
 package release
 
 import (
@@ -22,11 +22,11 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// What is done when a service does not come out well.
+// Policies for a release with a failed service.
 const (
-	OnFailureStop          = "stop"           // nothing more is submitted; what is changed stays
-	OnFailureRevertService = "revert-service" // the services that failed go back
-	OnFailureRevertRelease = "revert-release" // everything that the release changed goes back
+	OnFailureStop          = "stop"           // submit nothing more and keep the changes
+	OnFailureRevertService = "revert-service" // revert the failed services
+	OnFailureRevertRelease = "revert-release" // revert all changes of the release
 )
 
 // Kinds of releases.
@@ -56,28 +56,28 @@ type Deployer struct {
 	Rollout rollout.Options
 	Emit    func(Event) // called from one goroutine at a time; may be nil
 
-	// Approve asks whether a wave that needs it may begin, until ctx ends; nil
-	// when there is nobody to ask. ApprovalWait is how long to wait for an
-	// approval from elsewhere; with neither, the release is left open.
+	// Approve asks whether a wave that needs an approval may begin, until ctx ends. It is
+	// nil if there is no one to ask. ApprovalWait is how long to wait for an approval in
+	// the record. With neither, the release is left open.
 	Approve      func(ctx context.Context, a Approval) (bool, error)
 	ApprovalWait time.Duration
 
 	emitting sync.Mutex
 }
 
-// DefaultKeep is how many releases are kept where nobody has said so.
+// DefaultKeep is how many releases are kept if no number was ever set.
 const DefaultKeep = 10
 
 // Kinds of events beside those of package rollout.
 const (
-	EventLock    = "lock"    // Text says who holds it; it is waited for
-	EventRelease = "release" // a release begins, ends, or goes back: Number, State
+	EventLock    = "lock"    // drover waits for the lock; Text has its holder
+	EventRelease = "release" // a release begins, ends, or is being reverted: Number, State
 	EventWave    = "wave"    // a wave begins or ends: Wave, State
-	EventPruned  = "pruned"  // a job that the stack does not have any more is gone
+	EventPruned  = "pruned"  // a job that is no longer in the stack was stopped
 	EventWarning = "warning" // Text
 )
 
-// Event is one step, for whoever watches.
+// Event is one step of a release.
 type Event struct {
 	rollout.Event
 	Wave   string       `json:"wave,omitempty"`
@@ -85,7 +85,7 @@ type Event struct {
 	State  record.State `json:"state,omitempty"`
 	Text   string       `json:"text,omitempty"`
 	Until  time.Time    `json:"until,omitzero"` // of a gate that holds
-	// Back says that the service goes back to what was there before.
+	// Back is set if the step reverts a change.
 	Back bool `json:"back,omitempty"`
 }
 
@@ -105,14 +105,14 @@ func (d *Deployer) warn(format string, args ...any) {
 	d.emit(Event{Event: rollout.Event{Kind: EventWarning}, Text: fmt.Sprintf(format, args...)})
 }
 
-func (d *Deployer) tell(kind string, head *record.Release) {
+func (d *Deployer) emitRelease(kind string, head *record.Release) {
 	d.emit(Event{Event: rollout.Event{Kind: kind}, Number: head.Number, State: head.State, Text: head.Detail})
 }
 
-// OpenError says that a release is in the way: it is not at its end.
+// OpenError is the error of a verb that needs a finished release, if the newest is open.
 type OpenError struct {
 	Release *record.Release
-	Holder  *record.Holder // who is at it, nil when nobody is
+	Holder  *record.Holder // of the lock, nil if the lock is free
 }
 
 func (e *OpenError) Error() string {
@@ -121,7 +121,7 @@ func (e *OpenError) Error() string {
 		return fmt.Sprintf("release %d of stack %s (environment %s) is being made by %s", r.Number, r.Stack, r.Environment, e.Holder)
 	}
 	of := StackArgs(r.Stack, r.Environment)
-	return fmt.Sprintf("release %d of stack %s (environment %s) is %s; finish it with `drover %s %s`, go back with `drover abort %s`, or leave it as it is and go on with `drover deploy --take-over`",
+	return fmt.Sprintf("release %d of stack %s (environment %s) is %s; finish it with `drover %s %s`, revert it with `drover abort %s`, or abandon it with `drover deploy --take-over`",
 		r.Number, r.Stack, r.Environment, Describe(r), Finisher(r.State), of, of)
 }
 
@@ -145,32 +145,32 @@ func StackArgs(name, env string) string {
 	return name + " -e " + env
 }
 
-// Describe is the state of a release in a few words, for a person. Nobody
-// holds its lock.
+// Describe returns the state of a release whose lock is free, in a few words.
 func Describe(r *record.Release) string {
 	switch r.State {
 	case record.Running:
-		return "interrupted: its drover is gone"
+		return "interrupted: its process has ended"
 	case record.Reverting:
 		if r.Detail != "" {
-			return "not back yet: " + r.Detail
+			return "not reverted yet: " + r.Detail
 		}
-		return "interrupted on its way back: its drover is gone"
+		return "interrupted while reverting: its process has ended"
 	}
 	return string(r.State)
 }
 
-// NotOpenError says that there is nothing to go on with.
+// NotOpenError is the error of a verb that needs an open release. Release is the
+// newest, nil if there is none.
 type NotOpenError struct{ Release *record.Release }
 
 func (e *NotOpenError) Error() string {
 	if e.Release == nil {
 		return "there is no release"
 	}
-	return fmt.Sprintf("release %d is %s: there is nothing to go on with", e.Release.Number, e.Release.State)
+	return fmt.Sprintf("release %d is already finished (%s)", e.Release.Number, e.Release.State)
 }
 
-// TooLargeError says that a job does not fit into the record.
+// TooLargeError is the error of a job that does not fit into the record.
 type TooLargeError struct {
 	JobID string
 	Err   error
@@ -186,12 +186,12 @@ func (e *TooLargeError) Unwrap() error { return e.Err }
 type Result struct {
 	rollout.Result
 	Release *record.Release // nil when nothing had to change
-	Halt    *Halt           // nil unless a wave kept it from going on
-	Back    *rollout.Result // of going back, nil when it did not
+	Halt    *Halt           // nil unless a wave stopped the release
+	Back    *rollout.Result // of the revert, nil without one
 	Pruned  []string        // IDs of jobs
 }
 
-// Outcome of the release: that of its services, or of going back.
+// Outcome returns the outcome of the release: that of its services, or of its revert.
 func (r Result) Outcome() rollout.Outcome {
 	if r.Release == nil {
 		return r.Result.Outcome()
@@ -209,7 +209,7 @@ func (r Result) Outcome() rollout.Outcome {
 		}
 	case record.Aborted:
 		if o := rollout.Outcome(r.Release.Cause); o == rollout.Superseded {
-			return o // but for what is somebody else's
+			return o // another client changed a job
 		}
 		return rollout.Deployed
 	case record.RevertFailed:
@@ -231,7 +231,8 @@ func newOwner() string {
 	return hex.EncodeToString(b[:])
 }
 
-// lock takes the stack's lock; waited says that somebody else had it.
+// lock takes the lock of the stack. It reports in waited whether another process held
+// it.
 func (d *Deployer) lock(ctx context.Context, wait time.Duration) (l *lock, waited bool, err error) {
 	var lease Lease
 	err = rollout.Retry(ctx, d.Rollout.Silence, func(ctx context.Context) (err error) {
@@ -247,17 +248,17 @@ func (d *Deployer) lock(ctx context.Context, wait time.Duration) (l *lock, waite
 	return &lock{d: d, lease: lease}, waited, nil
 }
 
-// lock is the stack's lock, taken again when it was lost and nobody else has
-// it: a Nomad without a leader for a while must not end a release.
+// lock is the lock of the stack. It is taken again if it was lost and is free: a Nomad
+// that has no leader for a while must not end a release.
 type lock struct {
 	d     *Deployer
 	mu    sync.Mutex
 	lease Lease
 }
 
-// held says, directly before something is submitted, that the lock is ours.
-// Its error is a *rollout.Refusal when it is somebody else's, or when Nomad has
-// not answered for too long.
+// held returns nil if this process holds the lock. It is called directly before each
+// submission. It returns a *rollout.Refusal if another process holds the lock, or if
+// Nomad has not answered for too long.
 func (l *lock) held(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -15,8 +15,8 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// RetiredError says that jobs of a target that the environment does not have
-// any more cannot be looked after.
+// RetiredError is the error of a target that is no longer in the environment, and whose
+// jobs cannot be stopped.
 type RetiredError struct {
 	Target string
 	Jobs   []string // IDs
@@ -33,8 +33,8 @@ func (e *RetiredError) Error() string {
 
 func (e *RetiredError) Unwrap() error { return e.Err }
 
-// RelocatedError says that a target has moved to another cluster, where the
-// jobs of the one before would be forgotten.
+// RelocatedError is the error of a target that now names another cluster: the jobs in
+// the former cluster would be forgotten.
 type RelocatedError struct{ Target, Was, Now string } // addresses, "" for that of the command line
 
 func (e *RelocatedError) Error() string {

@@ -62,7 +62,7 @@ func (r *Rotation) Jobs() []render.Job {
 	return out
 }
 
-// What a new value of a secret does to a task.
+// The effects of a new value of a secret on a task.
 const (
 	EffectRestart = "restart" // its template restarts it
 	EffectSignal  = "signal"

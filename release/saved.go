@@ -25,7 +25,7 @@ const SavedLayout = 1
 // Saved is a plan in a file: the rendered jobs, and all that a deploy has to
 // find unchanged to do exactly what was shown.
 type Saved struct {
-	Layout  int             `json:"drover_plan"` // first, so that a file can be told from others
+	Layout  int             `json:"drover_plan"` // first, so that IsSaved recognises the file
 	Sum     string          `json:"sum"`         // SHA-256 of the rest, hexadecimal
 	Created time.Time       `json:"created"`
 	Drover  string          `json:"drover"` // version that wrote it
@@ -138,7 +138,7 @@ func (f Saved) sum() (string, error) {
 	return hex.EncodeToString(digest[:]), nil
 }
 
-// IsSaved says whether a file begins like a saved plan.
+// IsSaved reports whether a file begins like a saved plan.
 func IsSaved(text []byte) bool {
 	head := bytes.TrimLeft(text, " \t\r\n")
 	if !bytes.HasPrefix(head, []byte("{")) {
@@ -147,7 +147,7 @@ func IsSaved(text []byte) bool {
 	return bytes.HasPrefix(bytes.TrimLeft(head[1:], " \t\r\n"), []byte(`"drover_plan"`))
 }
 
-// ReadSaved reads a saved plan and refuses one that is not as it was written.
+// ReadSaved reads a saved plan. It refuses one that was changed after drover wrote it.
 func ReadSaved(text []byte) (*Saved, error) {
 	var layout struct {
 		Layout int `json:"drover_plan"`
@@ -182,7 +182,7 @@ func ReadSaved(text []byte) (*Saved, error) {
 	return &f, nil
 }
 
-// whole says that nothing is null in a job where a part should be.
+// whole reports whether no required part of a job is null.
 func whole(job *api.Job) bool {
 	for _, g := range job.TaskGroups {
 		if g == nil || g.Name == nil || slices.Contains(g.Services, nil) || slices.Contains(g.Networks, nil) {
@@ -211,12 +211,12 @@ func (f *Saved) Jobs() []render.Job {
 	return out
 }
 
-// Moved says that the cluster is not as a saved plan saw it.
-type Moved struct {
+// StalePlanError is the error of a saved plan if the cluster has changed since.
+type StalePlanError struct {
 	What []string // one line for each job
 }
 
-func (e *Moved) Error() string {
+func (e *StalePlanError) Error() string {
 	return "since the plan was made:\n  " + strings.Join(e.What, "\n  ") + "\nnothing was done; plan again"
 }
 
@@ -242,9 +242,9 @@ func jobName(target, id, namespace, region string) string {
 }
 
 // Check compares a saved plan with the plan that was made of its jobs just now. It
-// returns a *Moved if a deploy would do anything else than was shown.
+// returns a *StalePlanError if a deploy would do anything else than was shown.
 func (f *Saved) Check(now *Plan) error {
-	var e Moved
+	var e StalePlanError
 	say := func(format string, args ...any) { e.What = append(e.What, fmt.Sprintf(format, args...)) }
 	steps, stops := map[jobKey]rollout.Change{}, map[jobKey]rollout.Change{}
 	for _, part := range now.Parts {
@@ -261,11 +261,11 @@ func (f *Saved) Check(now *Plan) error {
 		c, planned := steps[now.jobKey(then.Target, then.Job)]
 		switch {
 		case !planned:
-			say("%s is not planned any more", name)
+			say("%s is no longer in the plan", name)
 		case then.Index == 0 && c.Index != 0:
-			say("%s was not there; somebody created it", name)
+			say("%s was created since", name)
 		case then.Index != 0 && c.Index == 0:
-			say("%s was there; somebody purged it", name)
+			say("%s was purged since", name)
 		case then.Index != c.Index:
 			say("%s was changed (JobModifyIndex %d, the plan saw %d)", name, c.Index, then.Index)
 		case then.Action != c.Action:

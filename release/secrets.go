@@ -324,9 +324,8 @@ func (re restarts) done(allocs []*api.AllocationListStub) bool {
 	return true
 }
 
-// trimSecrets takes from the variables of jobs what no version reads any more,
-// when the release is at its end: forward, or back where everything was.
-// What cannot be written is done by the next release.
+// trimSecrets removes from the variables of jobs the items that no version reads, after
+// the release is deployed or reverted. The next release repeats a write that fails.
 func (r *run) trimSecrets(ctx context.Context, state record.State) {
 	secrets := r.d.secretsOf(r.plan)
 	if secrets == nil {

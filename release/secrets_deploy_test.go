@@ -224,11 +224,11 @@ func TestSaved_Check(t *testing.T) {
 	w.cluster.Register(job("b", "x").Job)
 	w.cluster.Purge("gone")
 	err = check()
-	var moved *release.Moved
+	var moved *release.StalePlanError
 	if !errors.As(err, &moved) || len(moved.What) != 3 {
-		t.Fatalf("got %v, want three jobs that moved", err)
+		t.Fatalf("got %v, want three jobs that changed", err)
 	}
-	for i, want := range []string{`"a" was changed`, `"b" was not there`, `"gone", to be stopped, is not there any more`} {
+	for i, want := range []string{`"a" was changed`, `"b" was created since`, `"gone", to be stopped, is not there any more`} {
 		if !strings.Contains(moved.What[i], want) {
 			t.Errorf("got %q, want it to contain %q", moved.What[i], want)
 		}

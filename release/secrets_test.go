@@ -35,7 +35,7 @@ func TestRestarts_Done(t *testing.T) {
 	}
 }
 
-// What the variables of jobs keep at the end of a release.
+// TestTrimmed tests which items the variables of jobs keep at the end of a release.
 func TestTrimmed(t *testing.T) {
 	t.Parallel()
 	lines := []record.Service{
@@ -85,7 +85,7 @@ func TestTrimmed(t *testing.T) {
 	}
 }
 
-// What a job reads as a release left it.
+// TestSecretsLeft tests which items a job reads after a release.
 func TestSecretsLeft(t *testing.T) {
 	t.Parallel()
 	l := record.Service{Spec: "2", Before: "1", Secrets: []string{"new"}, BeforeSecrets: []string{"old"}}

@@ -45,7 +45,7 @@ type Store interface {
 	// Watch returns the head of a release and its index once that is not index any
 	// more; with index 0 at once. It blocks until then, or until ctx ends.
 	Watch(ctx context.Context, number int, index uint64) (*record.Release, uint64, error)
-	// Holder returns the holder of the lock, nil if nobody holds it.
+	// Holder returns the holder of the lock, nil if the lock is free.
 	Holder(ctx context.Context) (*record.Holder, error)
 	// OtherEnvironments returns the releases of the stack in other environments.
 	OtherEnvironments(ctx context.Context) ([]Reader, error)

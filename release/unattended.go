@@ -12,16 +12,16 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// Unattended says how a schedule makes a release, without a person and without
-// the files of the stack.
+// Unattended has the options of a release that a schedule makes, without an operator and
+// without the files of the stack.
 type Unattended struct {
 	Schedule     string // name, for the record
 	SkipApproval bool   // waves begin without an approval, and canaries are promoted
 	GateCommand  string // one of the constants of package stack, or ""
 }
 
-// AttendedError says that a release needs a person, or a file, and is made by a
-// schedule.
+// AttendedError is the error of a release of a schedule that needs an operator or a
+// file.
 type AttendedError struct {
 	Schedule string
 	Needs    []string

@@ -18,9 +18,9 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// Resume goes on with a release that was interrupted, from the record alone:
-// forward, or further back when it was on its way back. With promote, canaries
-// that wait are promoted first.
+// Resume continues an interrupted release from the record alone. If the release was
+// being reverted, the revert continues. With promote, it first promotes canaries that
+// wait.
 func (d *Deployer) Resume(ctx context.Context, promote bool) (Result, error) {
 	return d.resume(ctx, promote, nil)
 }
@@ -44,7 +44,7 @@ func (d *Deployer) resume(ctx context.Context, promote bool, may func(*record.Re
 	if err := r.save(ctx, func(h *record.Release) { h.State, h.Cause, h.Detail = record.Running, "", "" }); err != nil {
 		return Result{}, err
 	}
-	d.tell(EventRelease, r.head)
+	d.emitRelease(EventRelease, r.head)
 	err = r.persist(ctx, func(ctx context.Context) error { return d.halt(ctx, r.head, r.journal.Services(), false) })
 	if err != nil {
 		return Result{}, err
@@ -90,10 +90,10 @@ func (r *run) goBack(ctx context.Context, good record.State) (Result, error) {
 	if err != nil {
 		return Result{}, err
 	}
-	r.d.tell(EventRelease, r.head)
+	r.d.emitRelease(EventRelease, r.head)
 	r.returning = true
 	res := Result{Release: r.head}
-	r.back(ctx, &res, good)
+	r.revert(ctx, &res, good)
 	return res, nil
 }
 
@@ -225,8 +225,9 @@ func readSpecs(ctx context.Context, releases Reader, lines []record.Service, of 
 	return out, err
 }
 
-// failedBefore says how a service had already failed when the release was
-// interrupted; a version that Nomad has rolled back meanwhile is one of them.
+// failedBefore adds the services to res that failed before the release was interrupted,
+// or whose version Nomad has reverted since. It returns the worst outcome of them, ""
+// if there is none.
 func (r *run) failedBefore(ctx context.Context, res *Result) rollout.Outcome {
 	lines := r.journal.Services()
 	res.Services = append(res.Services, failedServices(lines)...)
@@ -236,14 +237,14 @@ func (r *run) failedBefore(ctx context.Context, res *Result) rollout.Outcome {
 		if l.Step != record.StepSubmitting && l.Step != record.StepSubmitted {
 			return nil
 		}
-		// What cannot be found out now will be found out by following it.
+		// On an error, following the job will find its state.
 		st, err := r.standing(ctx, l)
 		switch {
 		case err != nil:
 		case st == atSpec && l.Step == record.StepSubmitting:
 			r.arrived(ctx, i, l)
 		case st == atBefore && r.wentBack(ctx, l):
-			const detail = "Nomad went back to the version before"
+			const detail = "Nomad reverted it to the former version"
 			r.journal.Note(i, func(l *record.Service) {
 				l.Step, l.Outcome, l.Detail = record.StepFailed, string(rollout.FailedReverted), detail
 			})
@@ -270,9 +271,9 @@ func failedServices(lines []record.Service) []rollout.ServiceResult {
 	return out
 }
 
-// wentBack says that a job which is what it was before has been something else
-// meanwhile: the registration has arrived. Where that was not answered, the
-// index tells, which an autoscaler moves too.
+// wentBack reports whether a job that has its former spec had the new one in between:
+// its registration had arrived. If the registration was not answered, only the index of
+// the job shows that, and scaling changes the index too.
 func (r *run) wentBack(ctx context.Context, l record.Service) bool {
 	switch {
 	case l.Before == "" || l.Before == l.Spec:
@@ -372,7 +373,7 @@ func (d *Deployer) Rollback(ctx context.Context, number int) (Request, error) {
 		return Request{}, err
 	}
 	if len(heads) > 0 {
-		if err := heads[0].Moved(); err != nil {
+		if err := heads[0].MoveError(); err != nil {
 			return Request{}, err
 		}
 	}

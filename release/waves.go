@@ -14,11 +14,11 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// EventGate tells how the gate of a wave stands: Waiting is what does not hold;
-// while all does, Until is when it has held for long enough.
+// EventGate is an event with the state of the gate of a wave: Waiting is the condition
+// that does not hold. If all hold, Until is the end of the bake time.
 const EventGate = "gate"
 
-// Halt is why a release did not go on although its services came out well.
+// Halt is why a release stopped although no service failed.
 type Halt struct {
 	Wave    string          `json:"wave"`
 	Outcome rollout.Outcome `json:"outcome"` // failed, awaiting-approval, cancelled, …
@@ -60,8 +60,7 @@ func (r *Result) reason(outcome rollout.Outcome) string {
 	return ""
 }
 
-// inWave rolls out one wave: when somebody has approved it, and until its gate
-// has held.
+// inWave rolls out one wave: it waits for the approval if needed, and for the gate.
 func (r *run) inWave(ctx context.Context, res *Result, parts []*Part) {
 	i := parts[0].Wave
 	w := r.plan.req.Waves[i]
@@ -135,11 +134,11 @@ func waitingWave(h *record.Release) int {
 	return slices.IndexFunc(h.Waves, func(w record.Wave) bool { return w.State == record.NeedsApproval })
 }
 
-// noteWave writes and tells how a wave stands. What cannot be written shows
-// when the next service is to be submitted.
+// noteWave records and reports the state of a wave. It ignores an error: the next
+// submission fails then.
 func (r *run) noteWave(ctx context.Context, i int, state record.State, detail string) {
 	limit := waveLimit
-	if state == record.Interrupted { // by somebody, or by a Nomad that was waited for already
+	if state == record.Interrupted { // by Ctrl-C, or because Nomad has not answered for long
 		limit = 5 * time.Second
 	}
 	_ = r.saveWave(ctx, i, limit, func(w *record.Wave) {
@@ -157,7 +156,7 @@ func (r *run) noteWave(ctx context.Context, i int, state record.State, detail st
 	}
 }
 
-// waveLimit is how long it is tried to write how a wave stands.
+// waveLimit is the time limit for recording the state of a wave.
 const waveLimit = 30 * time.Second
 
 func (r *run) saveWave(ctx context.Context, i int, limit time.Duration, f func(*record.Wave)) error {
@@ -170,8 +169,8 @@ func (r *run) tellWave(kind string, i int, state record.State, text string) {
 	r.d.emit(Event{Event: rollout.Event{Kind: kind}, Wave: r.plan.req.Waves[i].Name, Number: number(r.head), State: state, Text: text})
 }
 
-// gate waits until the gate of a wave has held, or cannot any more. Going
-// back to a release is not baked: what it was is known, and somebody waits.
+// gate waits until the gate of a wave passes or fails. A rollback has no bake time: the
+// release is known to be good, and the rollback is urgent.
 func (r *run) gate(ctx context.Context, i int, parts []*Part) *Halt {
 	w := r.plan.req.Waves[i]
 	o := rollout.GateOptions{Gate: w.Gate, Bake: w.Bake, Silence: r.d.Rollout.Silence, Redact: r.d.Rollout.Redact}
@@ -245,15 +244,14 @@ func ended(ctx context.Context) rollout.Outcome {
 	return rollout.Cancelled
 }
 
-// approved waits until somebody has approved a wave: here, by Deployer.Approve,
-// or in another terminal, by way of the record. When nobody is asked or
-// waited for, the release stays open.
+// approved waits for the approval of a wave, by Deployer.Approve or in the record. The
+// release stays open if neither is asked for.
 func (r *run) approved(ctx context.Context, i int, parts []*Part) *Halt {
 	if r.head.Waves[i].Approved != "" {
 		return nil
 	}
 	w := r.plan.req.Waves[i]
-	halt := &Halt{Wave: w.Name, Outcome: rollout.AwaitApproval, Detail: "somebody has to approve it"}
+	halt := &Halt{Wave: w.Name, Outcome: rollout.AwaitApproval, Detail: "it waits for an approval"}
 	err := r.saveWave(ctx, i, waveLimit, func(rw *record.Wave) { rw.State = record.NeedsApproval })
 	if err != nil {
 		halt.Outcome, halt.Detail = unwritten(err), err.Error()
@@ -310,7 +308,7 @@ func (r *run) approved(ctx context.Context, i int, parts []*Part) *Halt {
 	case <-late:
 		return halt
 	case <-ctx.Done():
-		halt.Outcome, halt.Detail = rollout.Cancelled, "nobody had approved it"
+		halt.Outcome, halt.Detail = rollout.Cancelled, "it was not approved"
 		if errors.Is(context.Cause(ctx), errTimeout) {
 			halt.Outcome = rollout.AwaitApproval
 		}
@@ -320,7 +318,7 @@ func (r *run) approved(ctx context.Context, i int, parts []*Part) *Halt {
 	return nil
 }
 
-// watchApproval tells who has approved a wave of a release in the record.
+// watchApproval sends the name of the approver of a wave when the record has it.
 func (d *Deployer) watchApproval(ctx context.Context, number, i int, to chan<- string) {
 	var index uint64
 	failures := 0
@@ -340,7 +338,7 @@ func (d *Deployer) watchApproval(ctx context.Context, number, i int, to chan<- s
 	}
 }
 
-// NoApprovalError says that no wave waits for an approval.
+// NoApprovalError is the error of an approval that no wave waits for.
 type NoApprovalError struct{ Release *record.Release }
 
 func (e *NoApprovalError) Error() string {
@@ -350,9 +348,9 @@ func (e *NoApprovalError) Error() string {
 	return fmt.Sprintf("release %d is %s: no wave of it waits for an approval", e.Release.Number, e.Release.State)
 }
 
-// Allow notes in the record that the wave which waits may begin. holder is
-// the drover that waits for that and goes on by itself; nil when there is
-// none, so that the release has to be resumed.
+// Allow records the approval of the wave that waits. holder is the process that waits
+// for it and continues the release; nil if there is none and the release has to be
+// resumed.
 func (d *Deployer) Allow(ctx context.Context, by string) (wave string, holder *record.Holder, err error) {
 	last, err := d.Releases.Last(ctx)
 	if err != nil {

@@ -165,7 +165,7 @@ func (s *step) action() Action {
 	return ActionInPlace
 }
 
-// restarted says that the job is there, but stopped.
+// restarted reports whether the job exists and is stopped.
 func (s *step) restarted() bool {
 	return s.plan.Diff != nil && slices.ContainsFunc(s.plan.Diff.Fields, func(f *api.FieldDiff) bool {
 		return f.Name == "Stop" && f.Old == "true" && f.New == "false"
@@ -245,7 +245,7 @@ func (s *step) groups() []GroupChange {
 				g.FirstStep = min(g.Replace, n)
 			}
 		case s.spec.kind == api.JobTypeBatch:
-			// What is ignored has ended; it runs again as what is placed.
+			// Ignored allocations have ended; their replacements are counted as placed.
 			if u.Ignore > 0 && !s.restarted() {
 				again := min(g.Create, int(u.Ignore))
 				g.Create, g.Replace, g.FirstStep = g.Create-again, g.Replace+again, g.FirstStep+again

@@ -55,8 +55,8 @@ func nightly(j *api.Job) {
 	j.Periodic = &api.PeriodicConfig{Enabled: ptr(true), Spec: ptr("0 0 1 1 *"), SpecType: ptr("cron")}
 }
 
-// What the plan shows in full, where Nomad's shows the first step only, is
-// what happens: allocations are counted before and after.
+// The plan shows all steps, while Nomad's shows the first one only. The test counts the
+// allocations before and after, and compares.
 func testPlanIsWhatHappens(t *testing.T, c Clients) {
 	canary := func(j *api.Job) { j.Update.Canary, j.Update.AutoPromote = ptr(1), ptr(true) }
 	batch, system, sysbatch := typed("batch"), typed("system"), typed("sysbatch")

@@ -52,7 +52,7 @@ func (c Children) String() string {
 	return "none running"
 }
 
-// note says what the newest runs are.
+// note lists the newest runs.
 func (c Children) note() string {
 	var active []string
 	for _, j := range c.Jobs {

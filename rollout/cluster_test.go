@@ -600,7 +600,7 @@ func testStopPutBack(t *testing.T, c Clients) {
 	}
 }
 
-// Somebody registers the job between plan and submission.
+// Another client registers the job between plan and submission.
 func testCheckAndSet(t *testing.T, c Clients) {
 	id := prefix(t) + "raced"
 	cleanUp(t, c, id)

@@ -25,11 +25,11 @@ type KeptCount struct {
 func (k KeptCount) String() string {
 	switch {
 	case k.Scaled > k.Live:
-		return fmt.Sprintf("count of group %s goes from %d, as it was scaled to, to %d, the max of its scaling block; the stack says %d", k.Group, k.Scaled, k.Live, k.Spec)
+		return fmt.Sprintf("count of group %s goes from %d, set by scaling, to %d, the max of its scaling block; the stack says %d", k.Group, k.Scaled, k.Live, k.Spec)
 	case k.Scaled > 0:
-		return fmt.Sprintf("count of group %s goes from %d, as it was scaled to, to %d, the min of its scaling block; the stack says %d", k.Group, k.Scaled, k.Live, k.Spec)
+		return fmt.Sprintf("count of group %s goes from %d, set by scaling, to %d, the min of its scaling block; the stack says %d", k.Group, k.Scaled, k.Live, k.Spec)
 	}
-	return fmt.Sprintf("count of group %s stays %d, as it was scaled to; the stack says %d", k.Group, k.Live, k.Spec)
+	return fmt.Sprintf("count of group %s stays %d, set by scaling; the stack says %d", k.Group, k.Live, k.Spec)
 }
 
 // ReplacedCount is a group with a scaling block whose count was changed in the
@@ -41,7 +41,7 @@ type ReplacedCount struct {
 }
 
 func (r ReplacedCount) String() string {
-	return fmt.Sprintf("count %d of group %s replaces %d, as it was scaled to: the stack has changed it", r.Spec, r.Group, r.Live)
+	return fmt.Sprintf("count %d of group %s replaces %d, set by scaling: the stack has changed it", r.Spec, r.Group, r.Live)
 }
 
 // AskedCounts returns the counts that the stack asks for in the groups with a

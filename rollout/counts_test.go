@@ -22,30 +22,30 @@ func TestCounts(t *testing.T) {
 		"file unchanged, never scaled": {is: counts{asked: group(2), released: group(2), live: group(2)}, spec: 2, want: 2},
 		"file unchanged, scaled up": {
 			is: counts{asked: group(2), released: group(2), live: group(6)}, spec: 2, want: 6, kept: []KeptCount{{"g", 2, 6, 0}},
-			said: "count of group g stays 6, as it was scaled to; the stack says 2",
+			said: "count of group g stays 6, set by scaling; the stack says 2",
 		},
 		"file changed, never scaled": {is: counts{asked: group(4), released: group(2), live: group(2)}, spec: 4, want: 4},
 		"file changed, scaled before": {
 			is: counts{asked: group(4), released: group(2), live: group(6)}, spec: 4, want: 4, replaced: []ReplacedCount{{"g", 4, 6}},
-			said: "count 4 of group g replaces 6, as it was scaled to: the stack has changed it",
+			said: "count 4 of group g replaces 6, set by scaling: the stack has changed it",
 		},
 		"file changed to what it was scaled to": {is: counts{asked: group(6), released: group(2), live: group(6)}, spec: 6, want: 6},
 		"max below the live count": {
 			is: counts{asked: group(2), released: group(2), live: group(6)}, spec: 2, max: 4, want: 4, kept: []KeptCount{{"g", 2, 4, 6}},
-			said: "count of group g goes from 6, as it was scaled to, to 4, the max of its scaling block; the stack says 2",
+			said: "count of group g goes from 6, set by scaling, to 4, the max of its scaling block; the stack says 2",
 		},
 		"max is the count of the file": {
 			is: counts{asked: group(2), released: group(2), live: group(6)}, spec: 2, max: 2, want: 2, kept: []KeptCount{{"g", 2, 2, 6}},
-			said: "count of group g goes from 6, as it was scaled to, to 2, the max of its scaling block; the stack says 2",
+			said: "count of group g goes from 6, set by scaling, to 2, the max of its scaling block; the stack says 2",
 		},
 		"not recorded, never scaled": {is: counts{asked: group(4), live: group(2)}, spec: 4, want: 4},
 		"not recorded, scaled": {
 			is: counts{asked: group(4), live: group(6), scaled: map[string]bool{"g": true}}, spec: 4, want: 6, kept: []KeptCount{{"g", 4, 6, 0}},
-			said: "count of group g stays 6, as it was scaled to; the stack says 4",
+			said: "count of group g stays 6, set by scaling; the stack says 4",
 		},
 		"rollback to a release with the same count": {
 			is: counts{asked: group(2), released: group(2), live: group(6)}, spec: 5, want: 6, kept: []KeptCount{{"g", 5, 6, 0}},
-			said: "count of group g stays 6, as it was scaled to; the stack says 5",
+			said: "count of group g stays 6, set by scaling; the stack says 5",
 		},
 		"rollback to a release with another count": {is: counts{asked: group(2), released: group(4), live: group(4)}, spec: 5, want: 5},
 		"a new group": {is: counts{asked: group(3), live: map[string]int{"other": 1}}, spec: 3, want: 3},

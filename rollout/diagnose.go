@@ -30,9 +30,9 @@ var rank = map[string]int{
 	api.TaskKilling:                1,
 }
 
-// diagnose collects why the followed version is not healthy: per task the
-// decisive event and the last log lines, the failing checks, the reasons
-// against a placement. What cannot be read is left out.
+// diagnose collects why the followed version is not healthy: per task the decisive
+// event and the last log lines, the failing checks, and the reasons against a placement.
+// It leaves out parts that cannot be read.
 func (f *follower) diagnose(ctx context.Context, n snapshot) *Failure {
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
@@ -126,7 +126,7 @@ func message(st *api.TaskState, e *api.TaskEvent) string {
 	// Nomad says "Task not running for min_healthy_time of X by healthy_deadline
 	// of Y" of every task that runs when the deadline has passed, however long it
 	// has: it compares with a deadline of zero (client/allochealth/tracker.go,
-	// TaskEvents). What it says of one that does not run is another text.
+	// TaskEvents). The text for a task that does not run is another one.
 	_, rest, ok := strings.Cut(m, "not running for min_healthy_time of ")
 	_, deadline, _ := strings.Cut(rest, " by healthy_deadline of ")
 	then := time.Unix(0, e.Time)

@@ -28,8 +28,8 @@ type FieldChange struct {
 	Kind string `json:"kind"` // added, deleted or edited
 	Old  string `json:"old,omitempty"`
 	New  string `json:"new,omitempty"`
-	// Secret says that what differs is hidden: the name is one that secrets
-	// have, or a line of the text is.
+	// Secret is set if the values are hidden, because the name is a usual one of secrets
+	// or a line of the text is secret.
 	Secret bool `json:"secret,omitempty"`
 }
 

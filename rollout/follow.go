@@ -35,13 +35,12 @@ type follower struct {
 	watcher  *consul.Watcher
 
 	result ServiceResult
-	last   Event     // the last progress that was told
+	last   Event     // the last progress event
 	since  time.Time // blocked without a break since, when not zero
 	silent time.Time // Nomad has not answered since, when not zero
 
-	// failing are the Consul checks of the followed allocations that failed
-	// when last looked at while any did: a rollback takes them out of Consul
-	// before the failure can be told.
+	// failing are the last failing Consul checks of the followed allocations. They are
+	// kept because a rollback removes them from Consul before the failure is reported.
 	failing []consul.Failing
 }
 
@@ -132,7 +131,7 @@ func (f *follower) register(ctx context.Context, index uint64) error {
 	case errors.As(err, &refusal):
 		return err
 	case nomad.IsStaleJob(err) && f.rescaled(ctx, index):
-		err := Persist(ctx, f.opts.Silence, func(ctx context.Context) error { return s.ask(ctx, f.clients, f.opts) })
+		err := Persist(ctx, f.opts.Silence, func(ctx context.Context) error { return s.makePlan(ctx, f.clients, f.opts) })
 		if err != nil {
 			return err
 		}
@@ -391,8 +390,8 @@ func (f *follower) until(ctx context.Context) (snapshot, error) {
 	}
 }
 
-// silence tells that Nomad has not answered. Its error is that this has gone
-// on for too long.
+// silence reports that Nomad has not answered. It returns an error if that has lasted
+// for Options.Silence.
 func (f *follower) silence(err error, healthy, desired int) error {
 	if f.silent.IsZero() {
 		f.silent = time.Now()
@@ -408,12 +407,12 @@ func (f *follower) silence(err error, healthy, desired int) error {
 	return &Refusal{Outcome: Unreachable, Err: fmt.Errorf("%s; Nomad has not answered for %s: %w", what, f.opts.Silence, plain(err))}
 }
 
-// refusal is what becomes of a service when Nomad refuses the token, which
-// says nothing of the service itself.
+// refusal returns the error of a service after Nomad refused the token, which is no
+// failure of the service.
 func (f *follower) refusal(err error) error {
 	what := "not submitted"
 	if f.result.Submitted {
-		what = "submitted; Nomad goes on with it"
+		what = "submitted; Nomad continues the deployment"
 	}
 	return &Refusal{Outcome: Unreachable, Err: fmt.Errorf("%s, and refuses the token now: %w", what, plain(err))}
 }
@@ -458,7 +457,7 @@ func (f *follower) pause(ctx context.Context) error {
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	// What happens in Nomad happens in bursts of events: one look for each.
+	// Nomad sends events in bursts: look once for each burst.
 	if rest := lookGap(f.hub.following()) - time.Since(f.looked); rest > 0 {
 		timer.Reset(rest)
 		select {
@@ -719,7 +718,7 @@ func (f *follower) reverted(ctx, wctx context.Context) {
 		f.result.Detail += fmt.Sprintf("; the rollback is not finished: %s", err)
 	case second.Outcome != Deployed:
 		f.result.Outcome = Failed
-		f.result.Detail += "; and the rollback did not come out well either: " + string(second.Outcome)
+		f.result.Detail += "; the rollback by Nomad also failed: " + string(second.Outcome)
 	}
 }
 
@@ -732,7 +731,7 @@ func (f *follower) ended(ctx, wctx context.Context, err error) ServiceResult {
 	case ctx.Err() != nil:
 		f.result.Outcome, f.result.Detail = ended(ctx), "not submitted"
 		if f.result.Submitted {
-			f.result.Detail = "submitted; Nomad goes on with it"
+			f.result.Detail = "submitted; Nomad continues the deployment"
 		}
 		if f.result.Outcome == TimedOut {
 			f.result.Detail = context.Cause(ctx).Error() + "; " + f.result.Detail
@@ -748,7 +747,7 @@ func (f *follower) ended(ctx, wctx context.Context, err error) ServiceResult {
 			f.result.Failure = f.diagnose(ctx, n)
 		}
 	case nomad.IsStaleJob(err):
-		f.result.Outcome, f.result.Detail = Superseded, "not submitted: somebody changed the job since it was planned"
+		f.result.Outcome, f.result.Detail = Superseded, "not submitted: another client changed the job since it was planned"
 	case Unanswered(err):
 		f.result.Outcome, f.result.Detail = Unreachable, err.Error()
 	default:
@@ -757,7 +756,7 @@ func (f *follower) ended(ctx, wctx context.Context, err error) ServiceResult {
 	return f.result
 }
 
-// progress tells what has changed since the last time.
+// progress sends an event if anything has changed since the last one.
 func (f *follower) progress(healthy, desired int, waiting string) {
 	e := Event{Kind: EventProgress, Service: f.step.Service, JobID: f.step.spec.id, Healthy: healthy, Desired: desired, Waiting: f.opts.Redact(waiting)}
 	if e == f.last {
@@ -787,8 +786,8 @@ type plainError struct {
 func (e *plainError) Error() string { return e.msg }
 func (e *plainError) Unwrap() error { return e.err }
 
-// Unanswered says that err is about the cluster, which was not reached, did not
-// serve or refused the token, and says nothing of what was asked.
+// Unanswered reports whether err is a failure of the cluster, which was unreachable, did
+// not serve the request, or refused the token.
 func Unanswered(err error) bool {
 	_, ok := AsClusterError(err, "")
 	return ok

@@ -123,7 +123,7 @@ func Hold(ctx context.Context, parties []Party, o GateOptions, tell func(GatePro
 		case since.IsZero():
 			since = now
 		}
-		again := clock.left(now)
+		again := clock.remaining(now)
 		if !since.IsZero() {
 			again = since.Add(o.Bake).Sub(now)
 		}
@@ -208,13 +208,13 @@ func (c *gateClock) see(st gateState, now time.Time) {
 	}
 }
 
-// silent says that something has not been seen for too long.
+// silent reports whether a server has not answered for too long.
 func (c *gateClock) silent(now time.Time) bool {
 	return !c.away.IsZero() && now.Sub(c.away) >= c.silence
 }
 
-// left is how long a gate that does not hold may go on, at the longest.
-func (c *gateClock) left(now time.Time) time.Duration {
+// remaining returns the longest time that a gate that does not hold may continue.
+func (c *gateClock) remaining(now time.Time) time.Duration {
 	timeout, silence := c.from.Add(c.timeout).Sub(now), c.away.Add(c.silence).Sub(now)
 	switch {
 	case c.away.IsZero():
@@ -388,9 +388,9 @@ func readNative(ctx context.Context, c Clients, specs []spec, running []map[stri
 	})
 }
 
-// scaled finds the jobs of which nothing has changed but the counts of groups
-// with a scaling block, which is an autoscaler's work: they are still the same.
-// What it has added meanwhile has not to be there, what it has removed neither.
+// scaled finds the jobs that only scaling has changed: the counts of groups with a
+// scaling block differ. They count as unchanged. Allocations that scaling added or
+// removed need not be healthy.
 func (p *watchedParty) scaled(ctx context.Context, is map[jobAt]*listed) error {
 	for i, s := range p.specs {
 		l, job := is[s.at()], p.Jobs[i].Job
@@ -415,8 +415,8 @@ func (p *watchedParty) scaled(ctx context.Context, is map[jobAt]*listed) error {
 	return nil
 }
 
-// judge says how the party stands, with what Nomad said when it was read and
-// Consul says now.
+// judge updates the state of the party from the last answer of Nomad, which is of the
+// time read, and the present state in Consul.
 func (p *watchedParty) judge(read time.Time, watcher *consul.Watcher) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -433,9 +433,9 @@ func (p *watchedParty) judge(read time.Time, watcher *consul.Watcher) {
 	for i, st := range p.list {
 		p.troubles += p.marks.raise(st.troubles)
 		if p.first[i] != st.index {
-			p.lost = fmt.Sprintf("%s: somebody else changed job %q", p.name(st.Service), st.JobID)
+			p.lost = fmt.Sprintf("%s: another client changed job %q", p.name(st.Service), st.JobID)
 			if st.Status == "stopped" {
-				p.lost = fmt.Sprintf("%s: somebody else stopped job %q", p.name(st.Service), st.JobID)
+				p.lost = fmt.Sprintf("%s: another client stopped job %q", p.name(st.Service), st.JobID)
 			}
 		}
 		if st.OK {
@@ -452,8 +452,8 @@ func (p *watchedParty) judge(read time.Time, watcher *consul.Watcher) {
 	}
 }
 
-// unwell says what is wrong with the instances in Consul, "" when nothing is,
-// and what is waited for while Consul does not say.
+// unwell returns the problem of the instances in Consul, "" if there is none, and in away
+// what is missing if Consul has not answered.
 func unwell(watcher *consul.Watcher, s spec, running map[string]string) (detail, away string) {
 	h, known, err := watcher.Judge(s.consul, running)
 	switch {

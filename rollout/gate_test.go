@@ -159,7 +159,7 @@ func testGate(t *testing.T, c Clients) {
 			})}},
 		},
 		{
-			name: "a job that is stopped meanwhile", party: gone, detail: "gone: somebody else stopped job",
+			name: "a job that is stopped meanwhile", party: gone, detail: "gone: another client stopped job",
 			gate: GateOptions{Gate: stack.Gate{Timeout: time.Minute}, Bake: time.Minute},
 			during: func(p GateProgress) {
 				if p.Waiting == "" {
@@ -168,7 +168,7 @@ func testGate(t *testing.T, c Clients) {
 			},
 		},
 		{
-			name: "a job that somebody changes meanwhile", party: changing, detail: "changing: somebody else changed job",
+			name: "a job that another client changes", party: changing, detail: "changing: another client changed job",
 			gate: GateOptions{Gate: stack.Gate{Timeout: time.Minute}, Bake: time.Minute},
 			during: func(p GateProgress) {
 				if p.Waiting == "" {

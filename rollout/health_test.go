@@ -166,7 +166,7 @@ func testSidecar(t *testing.T, c Clients) {
 		t.Fatal(err)
 	}
 	port := l.Addr().(*net.TCPAddr).Port
-	if err := l.Close(); err != nil { // nobody listens yet
+	if err := l.Close(); err != nil { // nothing listens yet
 		t.Fatal(err)
 	}
 	job := mockJob(name, runs())

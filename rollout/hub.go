@@ -76,15 +76,14 @@ func (h *hub) wake(s *step) <-chan struct{} {
 	return h.wait[h.key(place{s.spec.region, s.spec.namespace}, s.spec.id)]
 }
 
-// live says that the stream for s is open. While it is not, a follower has to
-// find out by itself.
+// live reports whether the stream for s is open. Without it, a follower has to poll.
 func (h *hub) live(s *step) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	return h.up[place{s.spec.region, s.spec.namespace}]
 }
 
-// allLive says that all streams are open.
+// allLive reports whether all streams are open.
 func (h *hub) allLive() bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()

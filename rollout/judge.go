@@ -78,7 +78,7 @@ func (n snapshot) judge(s spec) verdict {
 		return verdict{outcome: Deployed}
 	}
 	if n.jobGone {
-		return verdict{outcome: Superseded, detail: "the job was stopped and purged by somebody else"}
+		return verdict{outcome: Superseded, detail: "another client stopped and purged the job"}
 	}
 	d := n.deployment
 	if d != nil && n.settling && !inProgress(d.Status) {
@@ -88,7 +88,7 @@ func (n snapshot) judge(s spec) verdict {
 		return n.deploying(s, d)
 	}
 	if n.jobIndex != 0 && n.jobIndex != n.target {
-		return verdict{outcome: Superseded, detail: "the job was changed by somebody else"}
+		return verdict{outcome: Superseded, detail: "another client changed the job"}
 	}
 	return n.withoutDeployment(s)
 }
@@ -131,8 +131,8 @@ func (n snapshot) deploying(s spec, d *api.Deployment) verdict {
 	return v
 }
 
-// awaitsPromotion says that every canary is healthy and nothing but a
-// promotion is missing.
+// awaitsPromotion reports whether every canary is healthy and only a promotion is
+// missing.
 func awaitsPromotion(d *api.Deployment) bool {
 	canaries := false
 	for _, g := range d.TaskGroups {
@@ -159,7 +159,7 @@ func (n snapshot) settledAfter(s spec, d *api.Deployment) verdict {
 	unhealthy := slices.ContainsFunc(live, func(a *api.AllocationListStub) bool {
 		return a.DeploymentStatus != nil && a.DeploymentStatus.Healthy != nil && !*a.DeploymentStatus.Healthy
 	})
-	// Nomad goes on with an older version, or with some allocations of each.
+	// Nomad runs an older version, or some allocations of each.
 	stuck := v.outcome == "" && !n.pending() && !n.starts() &&
 		!slices.ContainsFunc(live, func(a *api.AllocationListStub) bool { return a.FollowupEvalID != "" })
 	if unhealthy || stuck {
@@ -243,14 +243,14 @@ func (n snapshot) hasBlocked() bool {
 	return false
 }
 
-// underWay says that no evaluation decides about a deployment: it has ended
-// well, or one of its allocations starts.
+// underWay reports whether the outcome of a deployment needs no evaluation: it was
+// successful, or one of its allocations starts.
 func (n snapshot) underWay() bool {
 	d := n.deployment.Status
 	return d == api.DeploymentStatusSuccessful && len(n.allocs) > 0 || inProgress(d) && n.starts()
 }
 
-// starts says that an allocation is on its way to become healthy.
+// starts reports whether an allocation may still become healthy.
 func (n snapshot) starts() bool {
 	return slices.ContainsFunc(current(n.allocs), func(a *api.AllocationListStub) bool {
 		undecided := a.DeploymentStatus == nil || a.DeploymentStatus.Healthy == nil
@@ -259,8 +259,8 @@ func (n snapshot) starts() bool {
 	})
 }
 
-// blocked says that some allocation finds no node while none of the others
-// is on its way to become healthy.
+// blocked reports whether an allocation finds no node and no other one may still become
+// healthy.
 func (n snapshot) blocked() bool {
 	return n.hasBlocked() && !n.pending() && !n.starts()
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/drover-nomad/drover/render"
 )
 
-// NoNamespaceError says that a namespace of Nomad does not exist.
+// NoNamespaceError is the error of a Nomad namespace that does not exist.
 type NoNamespaceError struct {
 	Namespace string
 	Region    string // "" for that of the client

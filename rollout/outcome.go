@@ -16,18 +16,18 @@ const (
 	Unchanged       Outcome = "unchanged"          // the cluster runs exactly this, healthy; nothing was written
 	Deployed        Outcome = "deployed"           // submitted, and healthy in Nomad and Consul
 	Failed          Outcome = "failed"             // the deployment failed and was not rolled back
-	FailedReverted  Outcome = "failed-reverted"    // the deployment failed and Nomad went back to the version before
-	AwaitPromotion  Outcome = "awaiting-promotion" // canaries are healthy and somebody has to promote them
-	AwaitApproval   Outcome = "awaiting-approval"  // of a release: a wave waits until somebody approves it
-	Unreachable     Outcome = "unreachable"        // its Nomad does not answer; what was submitted goes on there
-	Superseded      Outcome = "superseded"         // somebody changed the job meanwhile
-	PlacementFailed Outcome = "placement-blocked"  // no node takes what is missing
+	FailedReverted  Outcome = "failed-reverted"    // the deployment failed and Nomad reverted it
+	AwaitPromotion  Outcome = "awaiting-promotion" // canaries are healthy and wait for a promotion
+	AwaitApproval   Outcome = "awaiting-approval"  // of a release: a wave waits for an approval
+	Unreachable     Outcome = "unreachable"        // Nomad does not answer; it continues submitted jobs
+	Superseded      Outcome = "superseded"         // another client changed the job meanwhile
+	PlacementFailed Outcome = "placement-blocked"  // no node can take the missing allocations
 	TimedOut        Outcome = "timed-out"          // not healthy within the timeout
-	Cancelled       Outcome = "cancelled"          // interrupted; what was submitted goes on in Nomad
-	Skipped         Outcome = "skipped"            // not submitted, because something before it did not come out well
+	Cancelled       Outcome = "cancelled"          // interrupted; Nomad continues submitted jobs
+	Skipped         Outcome = "skipped"            // not submitted, because another service failed
 )
 
-// OK says that dependants may be submitted.
+// OK reports whether dependants may be submitted.
 func (o Outcome) OK() bool { return o == Unchanged || o == Deployed }
 
 // ServiceResult is the end of one service.
@@ -58,8 +58,8 @@ func (r ServiceResult) Name() string {
 	return render.Job{Service: r.Service, Target: r.Target}.Name()
 }
 
-// Failure is why a service did not come out well: the events, outputs and
-// lines that decide it, without secret values.
+// Failure is why a service failed: the decisive events, outputs of checks and log lines,
+// without secret values.
 type Failure struct {
 	Tasks     []TaskFailure    `json:"tasks,omitempty"`
 	Checks    []consul.Failing `json:"checks,omitempty"`

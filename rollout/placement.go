@@ -109,8 +109,8 @@ func reasons(list []Placement) string {
 	return strings.Join(parts, "; ")
 }
 
-// noPlace says that no node can take what is missing, and why as far as the
-// evaluations tell.
+// noPlace returns the message that no node can take the missing allocations, with the
+// reasons of the evaluations.
 func noPlace(s spec, evals []*api.Evaluation) string {
 	text := "no node can take it"
 	if why := reasons(s.placements(evals)); why != "" {

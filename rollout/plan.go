@@ -59,7 +59,7 @@ func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*
 			open = append(open, s)
 		}
 	}
-	err = parallel.Each(len(open), 16, func(i int) error { return open[i].ask(ctx, c, p.opts) })
+	err = parallel.Each(len(open), 16, func(i int) error { return open[i].makePlan(ctx, c, p.opts) })
 	err = errors.Join(err, p.findFormer(ctx, opts.Former))
 	var doubtful []spec // what of them runs may not be what is asked for
 	for _, s := range open {
@@ -200,7 +200,7 @@ func (s *step) judge(ctx context.Context, c Clients, o Options, l *listed, insta
 			return err
 		}
 		if !s.spec.noDeploy && l.failed() {
-			return s.again(ctx, c, l.Version)
+			return s.planRetry(ctx, c, l.Version)
 		}
 	case s.recreate == "" && l != nil && s.startsNothing():
 		if live := current(l.allocs); len(live) > 0 && !slices.ContainsFunc(live, func(a *api.AllocationListStub) bool { return !failedForGood(a) }) {
@@ -250,10 +250,10 @@ func (s *step) mayHaveCompleted(l *listed) bool {
 	return s.plan.JobModifyIndex == 0 || s.restarted() || s.unchanged() && l != nil && len(l.allocs) == 0
 }
 
-// again plans a job whose deployment has failed so that Nomad tries it once
-// more, which it does for a changed spec only. The mark is the same for each
-// plan of that version.
-func (s *step) again(ctx context.Context, c Clients, version uint64) error {
+// planRetry plans a job whose deployment has failed so that Nomad deploys it again,
+// which Nomad does for a changed spec only. The mark is the same for each plan of that
+// version.
+func (s *step) planRetry(ctx context.Context, c Clients, version uint64) error {
 	s.Job.Job = Restarted(s.Job.Job, fmt.Sprintf("after the failed version %d", version))
 	s.retry = fmt.Sprintf("the deployment of this same spec failed (version %d)", version)
 	return s.askPlan(ctx, c)
@@ -268,8 +268,8 @@ func (s *step) startsNothing() bool {
 	return !s.wouldStart()
 }
 
-// ask plans one job.
-func (s *step) ask(ctx context.Context, c Clients, o Options) error {
+// makePlan plans one job.
+func (s *step) makePlan(ctx context.Context, c Clients, o Options) error {
 	if err := s.setCounts(ctx, c, o.Released, false); err != nil {
 		return err
 	}
@@ -296,9 +296,9 @@ func (s *step) askPlan(ctx context.Context, c Clients) error {
 	return nil
 }
 
-// Same says whether the registered job is this one, whatever counts its groups
-// with a scaling block have now, and returns the JobModifyIndex of what it
-// looked at. Nomad's own plan does not tell: see setCounts and quiet.
+// Same reports whether the registered job equals job, except for the counts of groups
+// with a scaling block, and returns its JobModifyIndex. Nomad's own plan does not show
+// that: see setCounts and quiet.
 func Same(ctx context.Context, c Clients, job *api.Job) (bool, uint64, error) {
 	s, err := compare(ctx, c, job)
 	if err != nil {
@@ -346,8 +346,8 @@ func restartMark(d *api.JobDiff) string {
 	return ""
 }
 
-// Rescaled says that the registered job was at the given index and that nothing
-// of it has changed since but the counts of groups with a scaling block (GET
+// Rescaled reports whether the registered job had the given JobModifyIndex, and only
+// the counts of groups with a scaling block have changed since (GET
 // /v1/job/:id/versions?diffs=true).
 func Rescaled(ctx context.Context, c Clients, job *api.Job, index uint64) (bool, error) {
 	if index == 0 || !slices.ContainsFunc(job.TaskGroups, scaled) {
@@ -388,11 +388,11 @@ func quiet(p *api.JobPlanResponse) {
 	}
 }
 
-// onlyScaling says that nothing differs but the indices of scaling policies.
+// onlyScaling reports whether only the indices of scaling policies differ.
 func onlyScaling(d *api.JobDiff) bool { return onlyIn(d, nil) }
 
-// onlyCounts says the same of a version of a job, but for the counts of groups
-// with a scaling block.
+// onlyCounts reports whether a version of a job differs only in these indices and in the
+// counts of groups with a scaling block.
 func onlyCounts(d *api.JobDiff, job *api.Job) bool {
 	return onlyIn(d, func(group string) bool {
 		return slices.ContainsFunc(job.TaskGroups, func(g *api.TaskGroup) bool { return nomad.Deref(g.Name) == group && scaled(g) })
@@ -507,15 +507,15 @@ func (p *Plan) Watched() []render.Job {
 	return out
 }
 
-// NeedsReplace says that a job can only be purged and created again, which
-// was not allowed.
+// NeedsReplace is the error of a job that Nomad can only recreate, which was not
+// allowed.
 type NeedsReplace struct {
 	JobID  string
 	Reason string // "its type changes from service to batch"
 }
 
 func (e *NeedsReplace) Error() string {
-	return fmt.Sprintf("job %q has to be stopped and created again: %s, which Nomad does not do to a registered job; allow it with --replace", e.JobID, e.Reason)
+	return fmt.Sprintf("job %q has to be recreated: %s, which Nomad refuses for a registered job; allow it with --replace", e.JobID, e.Reason)
 }
 
 // Allowed is an error for each job that needs Options.Replace and is applied
@@ -535,7 +535,7 @@ func (s *step) allowed(o Options) error {
 	return nil
 }
 
-// Unchanged says that applying the plan would write nothing.
+// Unchanged reports whether applying the plan would write nothing.
 func (p *Plan) Unchanged() bool {
 	return !slices.ContainsFunc(p.steps, func(s *step) bool { return !s.unchanged() || !s.healthy })
 }

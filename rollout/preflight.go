@@ -21,8 +21,8 @@ import (
 	"github.com/drover-nomad/drover/render"
 )
 
-// ClusterError says that Nomad or Consul cannot be worked with: it does not
-// answer, refuses the token, or has a version that drover does not know.
+// ClusterError is the error of a Nomad or Consul that does not answer, refuses the token,
+// or has a version that drover does not support.
 type ClusterError struct {
 	System  string // Nomad or Consul
 	Target  string // whose it is, "" where there is one
@@ -57,7 +57,7 @@ const (
 	minConsulMajor, minConsulMinor = 1, 17
 )
 
-// NeedsConsul says whether a job registers a service in Consul.
+// NeedsConsul reports whether a job registers a service in Consul.
 func NeedsConsul(jobs []render.Job) bool {
 	for _, j := range jobs {
 		if len(consul.Of(consul.ProviderConsul, consul.Services(j.Job))) > 0 {
@@ -123,8 +123,8 @@ func nomadError(e *ClusterError) error {
 // toTLS is in what a server answers that expected TLS.
 const toTLS = "HTTP request to an HTTPS server"
 
-// tls says what is wrong between the certificates of both sides; false when
-// that is nothing. The arguments name the variables that mend it.
+// tls sets the problem and the hint of a failure of TLS, and reports whether it is one.
+// The arguments are the names of the environment variables for the hint.
 func (e *ClusterError) tls(addr, ca, client, name string) bool {
 	var (
 		unknown x509.UnknownAuthorityError
@@ -268,8 +268,8 @@ func CheckRequired(ctx context.Context, c Clients, ids []string) error {
 	})
 }
 
-// SupportedNomad says whether drover works with that version of Nomad.
+// SupportedNomad reports whether drover supports that version of Nomad.
 func SupportedNomad(version string) bool { return !tooOld(version, minNomadMajor, minNomadMinor) }
 
-// SupportedConsul says whether drover works with that version of Consul.
+// SupportedConsul reports whether drover supports that version of Consul.
 func SupportedConsul(version string) bool { return !tooOld(version, minConsulMajor, minConsulMinor) }

@@ -161,7 +161,7 @@ func inTarget(t *stack.Target, err error) error {
 	if t.Cluster == nil {
 		return err
 	}
-	// What the environment of the process says is of no use there.
+	// The environment variables of the process do not apply to this cluster.
 	cluster.Hint = fmt.Sprintf("look at its server, and at address, token and certificates of cluster %q in the environment", t.Cluster.Name)
 	if cluster.System == "Consul" && t.Cluster.Consul != nil {
 		cluster.Address = t.Cluster.Consul.Address

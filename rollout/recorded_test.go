@@ -14,7 +14,7 @@ import (
 	"github.com/drover-nomad/drover/render"
 )
 
-// recordedAt is the record of jobs as they were registered at these indexes.
+// recordedAt returns the record of jobs that were registered at these indexes.
 func recordedAt(t *testing.T, jobs []render.Job, index map[string]uint64) func(*api.Job) *Recorded {
 	text := func(job *api.Job) string {
 		out, err := json.Marshal(job)

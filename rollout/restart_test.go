@@ -50,7 +50,7 @@ func TestServerRestarts(t *testing.T) {
 	}
 }
 
-// While a server starts, it refuses every token: nobody is told so.
+// While a server starts, it refuses every token. drover retries and does not report it.
 func TestServerRefusesWhileItStarts(t *testing.T) {
 	t.Parallel()
 	dev := devtest.Cluster(t, devcluster.Options{Secure: true})

@@ -48,8 +48,8 @@ type Options struct {
 	// Silence is how long Nomad may not answer before a service counts as
 	// unreachable; DefaultSilence when 0.
 	Silence time.Duration
-	// Former are the jobs of the last release. What of them is not to be
-	// rolled out is in Plan.Changes as a job that stops; Apply leaves it alone.
+	// Former are the jobs of the last release. Those that are not rolled out are in
+	// Plan.Changes as jobs to stop; Apply does not stop them.
 	Former []Former
 	// Released returns the counts that the stack asked for in the last release
 	// of a job, of groups with a scaling block and by group. It may be nil, and
@@ -64,12 +64,11 @@ type Options struct {
 	// refuses the change: another type, to or from periodic or parameterized.
 	Replace bool
 
-	// KeepGoing submits a service also when one before it did not come out
-	// well: for going back, where order is a courtesy.
+	// KeepGoing submits a service even if one of its dependencies failed. It is for
+	// reverts.
 	KeepGoing bool
 
-	// Promote promotes canaries as soon as they are healthy: for going back,
-	// where no person decides.
+	// Promote promotes canaries as soon as they are healthy. It is for reverts.
 	Promote bool
 
 	// KeepRestarts gives a job that was redeployed the mark that it has of
@@ -174,13 +173,13 @@ func (o Options) withDefaults() Options {
 
 // Event kinds, in the order in which a service sees them.
 const (
-	EventPlanned   = "planned"   // Change says what Nomad would do
+	EventPlanned   = "planned"   // Change is set
 	EventSubmitted = "submitted" // the job is registered
 	EventProgress  = "progress"  // Healthy, Desired or Waiting changed
 	EventDone      = "done"      // Result is set
 )
 
-// Event is one step of one service, for whoever watches.
+// Event is one step of one service.
 type Event struct {
 	Time    time.Time      `json:"time"`
 	Kind    string         `json:"event"`
@@ -264,11 +263,10 @@ func (s *step) change() string {
 	return "update"
 }
 
-// Apply submits what has changed, each service when everything it depends on
-// is healthy, and follows all to their end. Once a service has not come out
-// well nothing new is submitted; what is under way is followed to its end.
-// When ctx ends, Apply returns with what is known so far: everything that was
-// submitted goes on in Nomad by itself.
+// Apply submits the changed services, each when all its dependencies are healthy, and
+// follows them to their end. After a service has failed it submits no other one, and
+// follows the submitted ones to their end. When ctx ends, Apply returns with what is
+// known so far: Nomad continues the submitted jobs.
 //
 // emit is called from one goroutine at a time and may be nil.
 func (p *Plan) Apply(ctx context.Context, emit func(Event)) Result {
@@ -302,7 +300,7 @@ func (p *Plan) Apply(ctx context.Context, emit func(Event)) Result {
 	}
 	hub := newHub(watchCtx, p.clients.Nomad, followed)
 
-	// halted is closed when a service has not come out well.
+	// halted is closed when a service has failed.
 	halted := make(chan struct{})
 	var halt sync.Once
 	slots := make(chan struct{}, p.opts.Parallel)
@@ -371,7 +369,7 @@ func (p *Plan) runStep(ctx context.Context, s *step, byService map[string][]*ste
 				<-dep.done // ends soon after ctx does
 			}
 			if !dep.result.Outcome.OK() && (!p.opts.KeepGoing || ctx.Err() != nil) {
-				base.Outcome, base.Detail = Skipped, "not submitted: "+name+" did not come out well"
+				base.Outcome, base.Detail = Skipped, "not started, because "+name+" ended as "+string(dep.result.Outcome)
 				if ctx.Err() != nil {
 					base.Outcome, base.Detail = ended(ctx), "not submitted"
 				}
@@ -391,7 +389,7 @@ func (p *Plan) runStep(ctx context.Context, s *step, byService map[string][]*ste
 	}
 	select {
 	case <-halted:
-		base.Outcome, base.Detail = Skipped, "not submitted: another service did not come out well"
+		base.Outcome, base.Detail = Skipped, "not started, because another service failed"
 		return base
 	default:
 	}

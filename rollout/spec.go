@@ -65,12 +65,12 @@ func specOf(job *api.Job) spec {
 	return s
 }
 
-// perNode says that Nomad decides how many allocations there are.
+// perNode reports whether Nomad decides the number of allocations.
 func (s spec) perNode() bool {
 	return s.kind == api.JobTypeSystem || s.kind == api.JobTypeSysbatch
 }
 
-// finite says that the job is meant to end.
+// finite reports whether the job is meant to end.
 func (s spec) finite() bool {
 	return s.kind == api.JobTypeBatch || s.kind == api.JobTypeSysbatch
 }
@@ -93,7 +93,8 @@ func (s spec) total() int {
 	return n
 }
 
-// registeredIsDeployed says that there is nothing to wait for.
+// registeredIsDeployed reports whether there is nothing to wait for after the job is
+// registered.
 func (s spec) registeredIsDeployed() bool {
 	return s.parent || (!s.perNode() && s.total() == 0)
 }

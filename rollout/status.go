@@ -50,9 +50,9 @@ type ServiceStatus struct {
 
 // Status reads how the jobs are now: three requests for each region and
 // namespace, one more where there are periodic or parameterized jobs, and one to
-// Consul, however many jobs there are (see list). What belongs into Consul is
-// what the given jobs say; where that is not there, the registered job is asked,
-// which may be an older one.
+// Consul, however many jobs there are (see list). The expected services in Consul are
+// those of the given jobs; if they are not registered, those of the registered job,
+// which may be an older version.
 func Status(ctx context.Context, c Clients, jobs []render.Job) ([]ServiceStatus, error) {
 	out, err := status(ctx, c, jobs)
 	if err == nil {
@@ -143,7 +143,7 @@ func (s spec) status(j render.Job, l *listed, desired int) (ServiceStatus, map[s
 	short := fmt.Sprintf("%d of %d allocations healthy", st.Healthy, st.Desired)
 	switch d := l.LatestDeployment; {
 	case l.stub.Stop:
-		st.Status, st.Detail = "stopped", "stopped by somebody"
+		st.Status, st.Detail = "stopped", "the job was stopped"
 	case s.parent, !s.perNode() && desired == 0:
 		st.OK = true
 	case l.deploying() && d.RequiresPromotion:

@@ -58,7 +58,8 @@ func TestCurrent(t *testing.T) {
 	}
 }
 
-// What status, plan and gate say of a job, whose current version is 1.
+// TestHealthByVersion tests the results of status, plan and gate for a job whose current
+// version is 1.
 func TestHealthByVersion(t *testing.T) {
 	t.Parallel()
 	yes, no := ptr(true), ptr(false)
@@ -361,7 +362,7 @@ func testNothingAlive(t *testing.T, c Clients) {
 	}
 	wantOutcomes(t, plan.Apply(t.Context(), nil), Deployed)
 
-	// Registered by hand, such a change leaves the job as dead as it was.
+	// If such a change is registered by hand, the job stays dead.
 	if err := poll(t.Context(), func() bool {
 		allocs, _, err := c.Nomad.Jobs().Allocations(id, false, nil)
 		return err == nil && len(allocs) == 1 && failedForGood(allocs[0]) && time.Since(time.Unix(0, allocs[0].ModifyTime)) > schedulerPatience

@@ -37,7 +37,8 @@ func (l LostVolume) String() string {
 	return fmt.Sprintf("allocation %.8s claims %s (claim %.8s)", l.AllocID, at, l.ClaimID)
 }
 
-// Recreate says how the volume is given up and created empty on another node.
+// Recreate returns the commands that delete the volume and create it empty on another
+// node.
 func (l LostVolume) Recreate() string {
 	at := ""
 	if l.Namespace != "" && l.Namespace != api.DefaultNamespace {
@@ -125,7 +126,7 @@ func LostVolumes(ctx context.Context, c Clients, jobs []render.Job) ([]LostVolum
 }
 
 // lostVolumes adds to the services that are not healthy the volumes that keep
-// them from it. What the token may not see is left out.
+// them from it. It leaves out volumes that the token may not read.
 func lostVolumes(ctx context.Context, c Clients, jobs []render.Job, out []ServiceStatus) {
 	var doubtful []render.Job
 	for i, st := range out {

@@ -203,7 +203,7 @@ func placeVolumes(groups []*volumeGroup, nodes []*nodeFacts, have hostVolumes, p
 			}
 		}
 	}
-	// What may be on few nodes is chosen first, for others that share it.
+	// Groups with few candidate nodes are placed first, for others that share the volume.
 	ordered := slices.Clone(groups)
 	slices.SortStableFunc(ordered, func(a, b *volumeGroup) int { return len(candidates[a]) - len(candidates[b]) })
 	for _, g := range ordered {

@@ -58,7 +58,8 @@ func testVolumes(t *testing.T, c Clients) {
 	}
 }
 
-// What was made before one that no node can make is told, and is there.
+// If no node can create a volume, the volumes that were created before it are reported
+// and kept.
 func testVolumeRefused(t *testing.T, c Clients) {
 	good, bad := prefix(t)+"good", prefix(t)+"bad"
 	var jobs []render.Job

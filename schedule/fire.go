@@ -135,7 +135,7 @@ func act(ctx context.Context, d *release.Deployer, s *record.Schedule, run *reco
 		case stack.ScheduleRedeploy:
 			req, err = d.Redeploy(ctx, s.Services, now())
 		case stack.ScheduleDeploy:
-			req, err = d.Again(ctx)
+			req, err = d.LastGood(ctx)
 		case stack.ScheduleCheck:
 			drift, _, err := d.Drift(ctx)
 			run.Outcome, run.OK = InSync, true

@@ -123,7 +123,7 @@ func (f *dnsFlags) openRecorded(ctx context.Context, arg string, unread error) (
 	if err != nil {
 		return nil, unread
 	}
-	wants := dns.Wants{Client: clients.Nomad}
+	wants := dns.DesiredRecords{Client: clients.Nomad}
 	w, err := wants.Get(ctx, dns.Owner(r.Stack(), r.Environment()))
 	if err != nil {
 		return nil, err
@@ -178,7 +178,7 @@ It exits with 1 if a record could not be made as the stack wants it.`
 			if err != nil {
 				return err
 			}
-			return dns.Wants{Client: clients.Nomad}.Delete(ctx, v.owner)
+			return dns.DesiredRecords{Client: clients.Nomad}.Delete(ctx, v.owner)
 		}
 		plan, err := m.Plan(ctx, records)
 		if err != nil {

@@ -76,7 +76,7 @@ func TestDNSAfterRollback(t *testing.T) {
 	}
 	hosts := func(w *world, pending bool, want ...string) {
 		w.Helper()
-		got, err := dns.Wants{Client: w.nomad}.Get(w.Context(), dns.Owner(w.name, "default"))
+		got, err := dns.DesiredRecords{Client: w.nomad}.Get(w.Context(), dns.Owner(w.name, "default"))
 		if err != nil || got == nil || !slices.Equal(got.Hosts, want) || got.Pending != pending {
 			w.Errorf("wanted in DNS is %+v, %v; want hosts %v, pending %v", got, err, want, pending)
 		}

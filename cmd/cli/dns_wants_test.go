@@ -41,7 +41,7 @@ record "v%s" {
 	}
 	wanted := func(name string, pending bool) {
 		t.Helper()
-		got, err := dns.Wants{Client: w.nomad}.Get(t.Context(), dns.Owner("wanting", "default"))
+		got, err := dns.DesiredRecords{Client: w.nomad}.Get(t.Context(), dns.Owner("wanting", "default"))
 		if err != nil || got == nil || len(got.Records) != 1 || got.Records[0].Name != name || got.Pending != pending {
 			t.Errorf("wanted is %+v, %v; want %s, pending %v", got, err, name, pending)
 		}
@@ -60,7 +60,7 @@ record "v%s" {
 	write("3")
 	w.want(w.drover(exitBusy, "deploy", w.dir), "is interrupted")
 	wanted("v2", true) // what is refused leaves nothing
-	wants := dns.Wants{Client: w.nomad}
+	wants := dns.DesiredRecords{Client: w.nomad}
 	other, err := wants.Get(t.Context(), dns.Owner("wanting", "default"))
 	if err != nil {
 		t.Fatal(err)

@@ -67,7 +67,7 @@ func exitCode(err error) int {
 		usage  errUsage
 		diags  hcl.Diagnostics
 		refuse errRefused
-		moved  *release.Moved
+		moved  *release.StalePlanError
 		wrong  *deploy.InvalidError
 	)
 	switch {

@@ -75,10 +75,10 @@ EOT
 	w.drover(exitOK, "schedule", "apply", w.dir, "-e", "dev")
 	w.drover(exitOK, "schedule", "pause", w.dir, "nightly", "-e", "dev")
 	owner := dns.Owner(name, "dev")
-	if _, err := (dns.Wants{Client: w.nomad}).Put(t.Context(), &dns.Wanted{Owner: owner, Zones: []string{"example.org"}}); err != nil {
+	if _, err := (dns.DesiredRecords{Client: w.nomad}).Put(t.Context(), &dns.Wanted{Owner: owner, Zones: []string{"example.org"}}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := (dns.Wants{Client: w.nomad}).PutCredential(t.Context(), owner, "a key"); err != nil {
+	if _, err := (dns.DesiredRecords{Client: w.nomad}).PutCredential(t.Context(), owner, "a key"); err != nil {
 		t.Fatal(err)
 	}
 	claims := dns.Ownership{Claims: map[dns.Key]dns.Claim{{Name: "www.example.org", Type: "A"}: {Zone: "example.org"}}}
@@ -152,7 +152,7 @@ func (w *world) movedTo(env, from string, before []string) {
 	if err != nil || s.Paused == "" || s.JobID != id {
 		w.Errorf("schedule: got %+v, %v, want it paused with job %s", s, err, id)
 	}
-	wanted, err := dns.Wants{Client: w.nomad}.Get(w.Context(), dns.Owner(w.name, env))
+	wanted, err := dns.DesiredRecords{Client: w.nomad}.Get(w.Context(), dns.Owner(w.name, env))
 	if err != nil || wanted == nil || wanted.Owner != dns.Owner(w.name, env) {
 		w.Errorf("DNS: got %+v, %v", wanted, err)
 	}

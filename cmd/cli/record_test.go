@@ -225,7 +225,7 @@ func refusedFormer(t *testing.T, env []string) {
 	if code == exitOK || value("a") != "2" || value("b") != "1" || value("c") != "1" {
 		t.Errorf("the deploy ended with %d, a has %s, b %s, c %s:\n%s", code, value("a"), value("b"), value("c"), out)
 	}
-	w.want(out, "a: ", "not brought back", "raw_exec")
+	w.want(out, "a: ", "not reverted", "raw_exec")
 	if last, err := w.releases().Last(t.Context()); err != nil || last.State != record.Reverting {
 		t.Errorf("the release is %+v, %v", last, err)
 	}

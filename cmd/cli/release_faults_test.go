@@ -343,7 +343,7 @@ func lostAndFailed(t *testing.T, env []string) {
 		job, _, err := w.nomad.Jobs().Info(w.job("a"), nil)
 		return err == nil && *job.Version == 2 && w.value("a") == "1"
 	})
-	w.want(w.drover(exitReverted, "resume", w.name), "Nomad went back to the version before", "(release 2 is reverted)")
+	w.want(w.drover(exitReverted, "resume", w.name), "Nomad reverted it to the former version", "(release 2 is reverted)")
 	w.unlocked()
 }
 

@@ -117,15 +117,15 @@ func changedCount(t *testing.T, env []string) {
 	w.drover(0, "deploy", w.dir)
 	w.wantCount(6)
 	w.write("2", 4, 10, false)
-	w.want(w.drover(0, "plan", w.dir), "count of group g stays 6, as it was scaled to; the stack says 4")
+	w.want(w.drover(0, "plan", w.dir), "count of group g stays 6, set by scaling; the stack says 4")
 	w.drover(0, "deploy", w.dir)
 	w.wantCount(6)
 
 	w.write("2", 4, 5, false)
-	w.want(w.drover(0, "plan", w.dir), "count of group g goes from 6, as it was scaled to, to 5, the max of its scaling block; the stack says 4")
+	w.want(w.drover(0, "plan", w.dir), "count of group g goes from 6, set by scaling, to 5, the max of its scaling block; the stack says 4")
 
 	w.write("3", 3, 10, false)
-	w.want(w.drover(0, "plan", w.dir, "-out", w.dir+"/saved"), "count 3 of group g replaces 6, as it was scaled to: the stack has changed it")
+	w.want(w.drover(0, "plan", w.dir, "-out", w.dir+"/saved"), "count 3 of group g replaces 6, set by scaling: the stack has changed it")
 	w.drover(0, "deploy", w.dir+"/saved")
 	w.wantCount(3)
 

@@ -102,7 +102,7 @@ func (o opened) passOn(ctx context.Context) error {
 	if o.stack.DNS == nil || o.stack.DNS.CredentialSecret == "" {
 		return nil
 	}
-	wants, owner := dns.Wants{Client: o.client}, dns.Owner(o.stack.Name, o.stack.Environment)
+	wants, owner := dns.DesiredRecords{Client: o.client}, dns.Owner(o.stack.Name, o.stack.Environment)
 	known, err := wants.HasCredential(ctx, owner)
 	if err != nil || !known {
 		return err

@@ -182,7 +182,7 @@ func watches(t *testing.T, env []string) {
 	if _, _, err := nomadOf(t, env).Jobs().Deregister("watched-two", false, nil); err != nil {
 		t.Fatal(err)
 	}
-	s.sees("stopped by somebody")
+	s.sees("the job was stopped")
 	s.types("\x03") // Ctrl-C
 	s.ends(exitError)
 }

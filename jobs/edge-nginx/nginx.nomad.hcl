@@ -19,9 +19,9 @@ job "edge" {
         args = ["$${NOMAD_TASK_DIR}/run.sh", var.driver == "docker" ? "nginx" : var.binary, "-c", "$${NOMAD_TASK_DIR}/nginx.conf", "-p", "$${NOMAD_TASK_DIR}", "-e", "stderr"]
       }
 
-      # nginx is told to reload when the files are others than those that it has
-      # read. local.reload only says to look: when the clock of the node is put
-      # back, Nomad tells of no change that comes before the time of the last one.
+      # The script makes nginx reload when the files differ from those that it has read.
+      # local.reload only triggers a check: if the clock of the node is set back, Nomad
+      # reports no change until the time of the last one.
       template {
         destination = "local/run.sh"
         change_mode = "noop"
@@ -138,8 +138,8 @@ EOT
 {{- end }}{{ end }}{{ end -}}
 {{- end -}}
 {{- define "challenge" }}
-    # HTTP-01 (RFC 8555, 8.3) without state: whoever holds the account key made
-    # the thumbprint, and only they can use the answer.
+    # Stateless HTTP-01 (RFC 8555, 8.3): only the holder of the account key can use an
+    # answer with its thumbprint.
 {{- with nomadVar "drover/acme/public" }}
     location ~ "^/\.well-known/acme-challenge/([-_a-zA-Z0-9]+)$" {
       default_type text/plain;

@@ -1,10 +1,10 @@
 # HAProxy on every node. Any service in Consul is routed by its tags
-# (docs/reference/routes.md). What is wrong with a tag costs that service its
-# routes and nobody else's; drover edge status says so.
+# (docs/reference/routes.md). An invalid tag affects only the routes of its own
+# service; 'drover edge status' shows it.
 #
-# Instances come and go by DNS SRV records, without a reload. A new route, a
-# renewed certificate or a new ACME account reloads: the old worker finishes
-# what it has.
+# Instances are found by DNS SRV records, without a reload. A new route, a renewed
+# certificate or a new ACME account reloads HAProxy: the old worker finishes its
+# requests.
 
 locals {
   # The rest of the grammar is in _base.nomad.hcl.
@@ -55,11 +55,11 @@ job "edge" {
         }
       }
 
-      # HAProxy loses a SIGUSR2 that comes at the end of a reload, and would go
-      # on with the old certificate until something else changes. It gets one
-      # when the files are others than those that it has read. local.reload only
-      # says to look: when the clock of the node is put back, Nomad tells of no
-      # change that comes before the time of the last one.
+      # HAProxy loses a SIGUSR2 that arrives at the end of a reload, and would serve the
+      # old certificate until the next change. The script sends one whenever the files
+      # differ from those that HAProxy has read. local.reload only triggers a check: if
+      # the clock of the node is set back, Nomad reports no change until the time of the
+      # last one.
       template {
         destination = "local/run.sh"
         change_mode = "noop"
@@ -108,9 +108,8 @@ EOT
       # milliseconds, and a service that may run only once has none while it is
       # replaced. A request waits for one.
       #
-      # A process that is replaced learns nothing of servers any more, and counts
-      # none. What still comes on a connection that a client has kept, it hands to
-      # its successor.
+      # A replaced process gets no more updates of servers, and counts none. It forwards
+      # requests on idle connections of clients to its successor.
       template {
         destination = "local/edge.lua"
         change_mode = "noop"
@@ -139,9 +138,9 @@ core.register_fetches("succeeded", function(txn)
   return yes(txn.f:stopping()) and successor() and 1 or 0
 end)
 
--- Without a successor nobody listens until this process has ended. It waits for
--- requests, not for connections that clients keep: who has sent something in the
--- last second was told to close his.
+-- Without a successor, nothing listens until this process has ended. It waits for
+-- requests and not for idle connections: a client that sent a request in the last
+-- second got the answer with "Connection: close".
 core.register_task(function()
   local quiet = 0
   while quiet < 10 do
@@ -315,8 +314,8 @@ frontend http from http
 %{endif~}
   http-request set-var(txn.host) req.hdr(host),field(1,:),lower
   http-request set-var(txn.path) path
-  # HTTP-01 (RFC 8555, 8.3) without state: whoever holds the account key made
-  # the thumbprint, and only they can use the answer.
+  # Stateless HTTP-01 (RFC 8555, 8.3): only the holder of the account key can use an
+  # answer with its thumbprint.
 {{ with nomadVar "drover/acme/public" }}
   http-request return status 200 content-type text/plain lf-string "%[path,field(4,/)].{{ .thumbprint }}" if { path_beg /.well-known/acme-challenge/ }
 {{ end }}

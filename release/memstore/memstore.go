@@ -456,7 +456,7 @@ func (s *Store) Lock(ctx context.Context, h record.Holder, wait time.Duration, w
 			s.mu.Unlock()
 			last, err := s.Last(ctx)
 			if err == nil && last != nil {
-				err = last.Moved()
+				err = last.MoveError()
 			}
 			if err != nil {
 				_ = l.Remove(ctx)

@@ -50,7 +50,7 @@ func confusedDeputy(t *testing.T, s *site) {
 	} {
 		w := &dns.Wanted{Owner: "evil/" + env, Zones: []string{env + ".example.org"}, Policy: dns.Sync, Options: o,
 			Records: []dns.Record{{Name: "www." + env + ".example.org", Type: "A", Values: []string{"192.0.2.1"}}}}
-		if _, err := (dns.Wants{Client: deployer}).Put(t.Context(), w); err != nil {
+		if _, err := (dns.DesiredRecords{Client: deployer}).Put(t.Context(), w); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -98,7 +98,7 @@ func endOfRevert(head *record.Release, good record.State, reverted rollout.Resul
 		// Everything is restored but the jobs that another client changed.
 		return ending{good, outcome, reason}
 	}
-	return ending{record.RevertFailed, outcome, "back, but not healthy: " + reason}
+	return ending{record.RevertFailed, outcome, "reverted, but not healthy: " + reason}
 }
 
 // failedOnly reports whether a revert restores only the services that failed.
@@ -106,13 +106,13 @@ func failedOnly(head *record.Release, good record.State) bool {
 	return head.OnFailure == OnFailureRevertService && good == record.Reverted
 }
 
-// back restores what the release changed, as far as its policy says, and ends it.
+// revert restores what the release changed, as far as its policy says, and ends it.
 // good is its state if everything is restored.
 //
 // Pruned jobs come first, in the order of dependencies; then jobs get their former
 // spec, each after everything that depends on it; then jobs that did not run
 // before are stopped. A job that another client has changed since stays as it is.
-func (r *run) back(ctx context.Context, res *Result, good record.State) {
+func (r *run) revert(ctx context.Context, res *Result, good record.State) {
 	rev := reversalOf(r.journal.Services(), failedOnly(r.head, good))
 	for _, i := range rev.settled {
 		r.stopped(i)
@@ -265,7 +265,7 @@ func (r *run) restore(ctx context.Context, which []int, reverse bool) []rollout.
 			j, err = r.spec(ctx, l.Before)
 		}
 		if err != nil || st == elsewhere {
-			results[n] = r.stays(ctx, which[n], l, err)
+			results[n] = r.keepUnreverted(ctx, which[n], l, err)
 			return nil
 		}
 		jobs[n] = ofLine(j, l, l.BeforeCounts)
@@ -296,9 +296,9 @@ func (r *run) restore(ctx context.Context, which []int, reverse bool) []rollout.
 			for i, n := range at[target] {
 				switch {
 				case err != nil:
-					results[n] = r.stays(ctx, which[n], lines[which[n]], err)
+					results[n] = r.keepUnreverted(ctx, which[n], lines[which[n]], err)
 				case refused[i] != nil:
-					results[n] = r.stays(ctx, which[n], lines[which[n]], refused[i])
+					results[n] = r.keepUnreverted(ctx, which[n], lines[which[n]], refused[i])
 				default:
 					results[n], rest = &rest[0], rest[1:]
 				}
@@ -320,7 +320,7 @@ func (r *run) restoreTarget(ctx context.Context, target string, jobs []render.Jo
 	opts.KeepGoing, opts.Replace, opts.Promote, opts.Released = true, true, true, released
 	opts.Before = func(ctx context.Context, s rollout.Submission) error {
 		if err := r.lock.held(ctx); err != nil {
-			// The job is nobody else's for that: it is still to go back.
+			// Not Superseded: the job has still to be reverted.
 			return &rollout.Refusal{Outcome: rollout.Failed, Err: err}
 		}
 		if err := r.restoreSecrets(ctx, r.journal.Service(at(s.Job))); err != nil {
@@ -369,9 +369,9 @@ func recordReverted(l *record.Service, index uint64, res rollout.ServiceResult) 
 	}
 }
 
-// stays records that a job is not reverted, because of err or because another
+// keepUnreverted records that a job is not reverted, because of err or because another
 // client has changed it, and returns its result.
-func (r *run) stays(ctx context.Context, i int, l record.Service, err error) *rollout.ServiceResult {
+func (r *run) keepUnreverted(ctx context.Context, i int, l record.Service, err error) *rollout.ServiceResult {
 	out := unreverted(l, err, ctx.Err() != nil)
 	r.journal.Note(i, func(l *record.Service) { l.Outcome, l.Detail = string(out.Outcome), out.Detail })
 	return &out
@@ -380,14 +380,14 @@ func (r *run) stays(ctx context.Context, i int, l record.Service, err error) *ro
 // unreverted returns the result of a job that is not reverted. err is nil if
 // another client has changed it.
 func unreverted(l record.Service, err error, interrupted bool) rollout.ServiceResult {
-	out := rollout.ServiceResult{Service: l.Name, JobID: l.JobID, Outcome: rollout.Superseded, Detail: "not brought back: somebody else has changed the job"}
+	out := rollout.ServiceResult{Service: l.Name, JobID: l.JobID, Outcome: rollout.Superseded, Detail: "not reverted: another client has changed the job"}
 	switch {
 	case interrupted:
-		out.Outcome, out.Detail = rollout.Cancelled, "not brought back"
+		out.Outcome, out.Detail = rollout.Cancelled, "not reverted"
 	case err != nil && rollout.Unanswered(err):
-		out.Outcome, out.Detail = rollout.Unreachable, "not brought back: "+err.Error()
+		out.Outcome, out.Detail = rollout.Unreachable, "not reverted: "+err.Error()
 	case err != nil:
-		out.Outcome, out.Detail = rollout.Failed, "not brought back: "+err.Error()
+		out.Outcome, out.Detail = rollout.Failed, "not reverted: "+err.Error()
 	}
 	return out
 }
@@ -407,10 +407,10 @@ func (r *run) stop(ctx context.Context, which []int) []rollout.ServiceResult {
 		}
 		switch {
 		case err != nil || st == elsewhere:
-			results[n] = r.stays(ctx, i, l, err)
+			results[n] = r.keepUnreverted(ctx, i, l, err)
 		case st == atSpec && l.BeforeStopped:
 			if err := r.persist(ctx, func(ctx context.Context) error { return r.stopAgain(ctx, l) }); err != nil {
-				results[n] = r.stays(ctx, i, l, err)
+				results[n] = r.keepUnreverted(ctx, i, l, err)
 				return nil
 			}
 			r.stopped(i)
@@ -434,7 +434,7 @@ func (r *run) stop(ctx context.Context, which []int) []rollout.ServiceResult {
 			n := at[target][ds.Index]
 			l := lines[which[n]]
 			if ds.Err != nil {
-				results[n] = r.stays(ctx, which[n], l, ds.Err)
+				results[n] = r.keepUnreverted(ctx, which[n], l, ds.Err)
 				return
 			}
 			r.stopped(which[n])
@@ -453,7 +453,7 @@ func (r *run) stopped(i int) {
 	r.journal.Note(i, func(l *record.Service) { l.Step, l.Index, l.Ended = record.StepReverted, 0, time.Now().UTC() })
 }
 
-// stopAgain leaves a job as the stopped one that it was.
+// stopAgain registers the former spec of a job that was stopped, and stops it.
 func (r *run) stopAgain(ctx context.Context, l record.Service) error {
 	j, err := r.spec(ctx, l.Before)
 	if err != nil {
@@ -462,9 +462,9 @@ func (r *run) stopAgain(ctx context.Context, l record.Service) error {
 	return r.plan.clusters[l.Target].RegisterStopped(ctx, l, j.Job, r.d.Rollout)
 }
 
-// reversible says that every job that a plan writes is there already, so that
-// it can go from dependants to what they depend on. A job that has to be
-// created needs what it depends on first.
+// reversible reports whether every job that a plan writes exists, so that dependants
+// can be written before their dependencies. A job that has to be created needs its
+// dependencies first.
 func reversible(parts []*Part) bool {
 	return !slices.ContainsFunc(parts, func(p *Part) bool {
 		for _, c := range p.changes {
