@@ -1,17 +1,13 @@
-// Package words_test keeps the language of the repository plain: it counts the
-// phrases and names that docs/style.md rules out, per directory.
+// Package words_test keeps the language of the repository plain: it finds the phrases
+// and names that docs/style.md rules out.
 package words_test
 
 import (
-	"bufio"
-	"cmp"
-	"flag"
 	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
 	"io/fs"
-	"maps"
 	"os"
 	"path"
 	"regexp"
@@ -19,11 +15,6 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-)
-
-var (
-	update = flag.Bool("update", false, "write counts.txt; refused if the sum would grow")
-	list   = flag.String("list", "", "print every finding in this directory; . is all of them")
 )
 
 // phrases are what a text must not contain. A space matches a line break too.
@@ -52,15 +43,14 @@ var (
 
 	fence  = regexp.MustCompile("(?ms)^[ \t]*```.*?^[ \t]*```[ \t]*$")
 	inline = regexp.MustCompile("`[^`\n]*`")
-	number = regexp.MustCompile(`^(\S+) (\d+)$`)
 )
 
 // finding is one phrase or name that is ruled out.
 type finding struct {
-	dir, file string
-	line      int
-	match     string // the phrase or the name
-	context   string // the line around it
+	file    string
+	line    int
+	match   string // the phrase or the name
+	context string // the line around it
 }
 
 // exception is a line of exceptions.txt: where, text, reason.
@@ -93,38 +83,8 @@ func TestWords(t *testing.T) {
 			t.Errorf("exceptions.txt: nothing in %s contains %q: remove the line", e.where, e.text)
 		}
 	}
-	got := map[string]int{}
 	for _, f := range found {
-		got[f.dir]++
-		if f.dir == *list || *list == "." {
-			t.Logf("%s:%d: %q in %q", f.file, f.line, f.match, f.context)
-		}
-	}
-	want, err := readCounts("counts.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if *update {
-		if sum(got) > sum(want) {
-			t.Fatalf("%d findings, recorded are %d: rewrite the new ones", sum(got), sum(want))
-		}
-		if err := writeCounts("counts.txt", got); err != nil {
-			t.Fatal(err)
-		}
-		return
-	}
-	for _, dir := range slices.Sorted(maps.Keys(union(got, want))) {
-		switch {
-		case got[dir] > want[dir]:
-			t.Errorf("%s: got %d findings, want at most %d; docs/style.md says how to write instead:", dir, got[dir], want[dir])
-			for _, f := range found {
-				if f.dir == dir {
-					t.Logf("%s:%d: %q in %q", f.file, f.line, f.match, f.context)
-				}
-			}
-		case got[dir] < want[dir]:
-			t.Errorf("%s: got %d findings, recorded are %d: lower the record with `make words-update`", dir, got[dir], want[dir])
-		}
+		t.Errorf("%s:%d: got %q in %q; docs/style.md says how to write instead", f.file, f.line, f.match, f.context)
 	}
 }
 
@@ -164,7 +124,7 @@ func scan(root fs.FS) ([]finding, error) {
 		}
 		for _, x := range texts {
 			for _, f := range x.findings() {
-				f.dir, f.file = path.Dir(name), name
+				f.file = name
 				found = append(found, f)
 			}
 		}
@@ -180,7 +140,7 @@ type text struct {
 	name, page bool // s is a name; s is a whole page
 }
 
-// findings returns what is ruled out in x, without file and directory.
+// findings returns what is ruled out in x, without the file.
 func (x text) findings() []finding {
 	if x.name {
 		if names.MatchString(x.s) {
@@ -286,52 +246,6 @@ func readExceptions(file string) ([]*exception, error) {
 		all = append(all, &exception{where: parts[0], text: strings.ToLower(parts[1])})
 	}
 	return all, nil
-}
-
-func readCounts(file string) (map[string]int, error) {
-	f, err := os.Open(file)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close()
-	counts := map[string]int{}
-	for s := bufio.NewScanner(f); s.Scan(); {
-		m := number.FindStringSubmatch(s.Text())
-		if m == nil {
-			if !strings.HasPrefix(s.Text(), "#") {
-				return nil, fmt.Errorf("%s: want DIRECTORY NUMBER, got %q", file, s.Text())
-			}
-			continue
-		}
-		if counts[m[1]], err = strconv.Atoi(m[2]); err != nil {
-			return nil, err
-		}
-	}
-	return counts, nil
-}
-
-func writeCounts(file string, counts map[string]int) error {
-	var b strings.Builder
-	b.WriteString("# Findings of make words per directory. They may only become fewer: make words-update.\n")
-	for _, dir := range slices.SortedFunc(maps.Keys(counts), cmp.Compare[string]) {
-		fmt.Fprintf(&b, "%s %d\n", dir, counts[dir])
-	}
-	return os.WriteFile(file, []byte(b.String()), 0o644)
-}
-
-func sum(counts map[string]int) (n int) {
-	for _, c := range counts {
-		n += c
-	}
-	return n
-}
-
-func union(a, b map[string]int) map[string]int {
-	all := maps.Clone(a)
-	for k := range b {
-		all[k] = 0
-	}
-	return all
 }
 
 func TestFindings_OfATextAndAName(t *testing.T) {
