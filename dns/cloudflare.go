@@ -15,8 +15,8 @@ import (
 )
 
 // cloudflare speaks the API of Cloudflare. A batch is one transaction of its
-// database; what a record has beside its content (proxied, comment, tags) is
-// left as it is.
+// database; the comment and the tags of a record are left as they are, and so is
+// whether it is proxied, unless [Record.Proxied] says otherwise.
 type cloudflare struct {
 	api   *apiClient
 	base  string
@@ -64,6 +64,7 @@ type cloudflareRecord struct {
 	Type    string         `json:"type,omitempty"`
 	Content string         `json:"content,omitempty"`
 	TTL     int            `json:"ttl,omitempty"`
+	Proxied *bool          `json:"proxied,omitempty"`
 	Data    *cloudflareCAA `json:"data,omitempty"`
 }
 
@@ -105,8 +106,8 @@ func (r cloudflareRecord) value() string {
 	return r.Content
 }
 
-func toCloudflare(key Key, ttl int, v string) cloudflareRecord {
-	r := cloudflareRecord{Name: key.Name, Type: key.Type, TTL: ttl, Content: v}
+func toCloudflare(key Key, v string) cloudflareRecord {
+	r := cloudflareRecord{Name: key.Name, Type: key.Type, Content: v}
 	switch key.Type {
 	case TypeTXT:
 		r.Content = quoteTXT(v)
@@ -146,10 +147,19 @@ func (p *cloudflare) sets(ctx context.Context, zone string, _ []Key) (map[Key]Se
 	}
 	out := map[Key]Set{}
 	for key, rs := range records {
-		set := Set{TTL: ttlOf(rs[0])}
+		var set Set
+		mixed := false
+		if slices.Contains(addressTypes, key.Type) {
+			set.Proxied = proxied(rs)
+			mixed = set.Proxied == nil
+		}
 		for _, r := range rs {
 			set.Values = append(set.Values, r.value())
-			if ttlOf(r) != set.TTL {
+			switch {
+			case mixed && r.isProxied(): // its TTL is fixed
+			case set.TTL == 0:
+				set.TTL = ttlOf(r)
+			case ttlOf(r) != set.TTL:
 				set.TTL = -1
 			}
 		}
@@ -157,6 +167,34 @@ func (p *cloudflare) sets(ctx context.Context, zone string, _ []Key) (map[Key]Se
 		out[key] = set
 	}
 	return out, nil
+}
+
+// proxied reports whether all records of a set are proxied; nil if only some are.
+func proxied(rs []cloudflareRecord) *bool {
+	all := rs[0].isProxied()
+	for _, r := range rs {
+		if r.isProxied() != all {
+			return nil
+		}
+	}
+	return &all
+}
+
+func (r cloudflareRecord) isProxied() bool { return r.Proxied != nil && *r.Proxied }
+
+// settings is the patch that gives r the TTL of set, and whether set is proxied.
+// It reports whether r has another one. A proxied record has no other TTL than the
+// automatic one: the API drops it without an error.
+func (r cloudflareRecord) settings(set Set) (cloudflareRecord, bool) {
+	patch := cloudflareRecord{ID: r.ID, TTL: set.TTL, Proxied: set.Proxied}
+	to := r
+	if set.Proxied != nil {
+		to.Proxied = set.Proxied
+	}
+	if to.isProxied() {
+		patch.TTL = automatic
+	}
+	return patch, to.isProxied() != r.isProxied() || ttlOf(patch) != ttlOf(r)
 }
 
 func ttlOf(r cloudflareRecord) int {
@@ -173,10 +211,11 @@ func (p *cloudflare) apply(ctx context.Context, zone string, edits []Edit) error
 	}
 	var b cloudflareBatch
 	for _, e := range edits {
-		missing, ttl := []string{}, 0
+		var set Set
 		if e.Set != nil {
-			missing, ttl = slices.Clone(e.Set.Values), e.Set.TTL
+			set = *e.Set
 		}
+		missing := slices.Clone(set.Values)
 		var stale []cloudflareRecord
 		for _, r := range have[e.Key] {
 			i := slices.Index(missing, r.value())
@@ -185,8 +224,8 @@ func (p *cloudflare) apply(ctx context.Context, zone string, edits []Edit) error
 				continue
 			}
 			missing = slices.Delete(missing, i, i+1)
-			if ttlOf(r) != ttl {
-				b.Patches = append(b.Patches, cloudflareRecord{ID: r.ID, TTL: ttl})
+			if patch, differs := r.settings(set); differs {
+				b.Patches = append(b.Patches, patch)
 			}
 		}
 		for _, r := range stale {
@@ -194,12 +233,16 @@ func (p *cloudflare) apply(ctx context.Context, zone string, edits []Edit) error
 				b.Deletes = append(b.Deletes, cloudflareRecord{ID: r.ID})
 				continue
 			}
-			patch := toCloudflare(e.Key, ttl, missing[0])
-			patch.ID = r.ID
+			patch := toCloudflare(e.Key, missing[0])
+			to, _ := r.settings(set)
+			patch.ID, patch.TTL, patch.Proxied = to.ID, to.TTL, to.Proxied
 			b.Patches, missing = append(b.Patches, patch), missing[1:]
 		}
 		for _, v := range missing {
-			b.Posts = append(b.Posts, toCloudflare(e.Key, ttl, v))
+			post := toCloudflare(e.Key, v)
+			to, _ := cloudflareRecord{}.settings(set)
+			post.TTL, post.Proxied = to.TTL, to.Proxied
+			b.Posts = append(b.Posts, post)
 		}
 	}
 	if len(b.Deletes)+len(b.Patches)+len(b.Posts) == 0 {

@@ -72,7 +72,10 @@ func (f *fakeCloudflare) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				old.Content, old.Data = p.Content, p.Data
 			}
 			old.TTL = p.TTL
-			next[p.ID] = old
+			if p.Proxied != nil {
+				old.Proxied = p.Proxied
+			}
+			next[p.ID] = stored(old)
 		}
 		for _, p := range b.Posts {
 			if strings.HasPrefix(p.Name, "bad.") {
@@ -81,13 +84,22 @@ func (f *fakeCloudflare) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			}
 			f.next++
 			p.ID = fmt.Sprintf("r%03d", f.next)
-			next[p.ID] = p
+			next[p.ID] = stored(p)
 		}
 		f.records = next
 		say(200, map[string]any{}, 0)
 	default:
 		say(404, nil, 0, "no route")
 	}
+}
+
+// stored is a record as the API keeps it: the TTL of a proxied one is automatic,
+// whatever was asked for.
+func stored(r cloudflareRecord) cloudflareRecord {
+	if r.isProxied() {
+		r.TTL = automatic
+	}
+	return r
 }
 
 func openFake(t *testing.T, f *fakeCloudflare, token string) Provider {
@@ -171,5 +183,68 @@ func TestCloudflare(t *testing.T) {
 	plan, err = m.Plan(t.Context(), nil)
 	if err != nil || len(plan.Errors) != 1 || !strings.Contains(plan.Errors[0].Error(), "0 zones named example.net") {
 		t.Errorf("%v %v", plan.Errors, err)
+	}
+}
+
+func TestCloudflare_Proxied(t *testing.T) {
+	t.Parallel()
+	on, off := true, false
+	www := func(ttl int, proxied *bool, values ...string) []Record {
+		return []Record{{Name: "www", Zone: zone, Type: "A", TTL: ttl, Values: values, Proxied: proxied}}
+	}
+	a := func(id, value string, ttl int, proxied *bool) cloudflareRecord {
+		return cloudflareRecord{ID: id, Name: "www." + zone, Type: "A", Content: value, TTL: ttl, Proxied: proxied}
+	}
+	for _, tc := range []struct {
+		name    string
+		have    []cloudflareRecord
+		desired []Record
+		proxied bool
+		ttl     int // as the API has it
+	}{
+		{"proxied by hand, with a TTL", []cloudflareRecord{a("1", "192.0.2.1", 1, &on)}, www(60, nil, "192.0.2.1"), true, 1},
+		{"proxied by hand, another value", []cloudflareRecord{a("1", "192.0.2.1", 1, &on)}, www(60, nil, "192.0.2.2", "192.0.2.3"), true, 1},
+		{"created proxied", nil, www(60, &on, "192.0.2.1"), true, 1},
+		{"created", nil, www(60, nil, "192.0.2.1"), false, 60},
+		{"proxied from now on", []cloudflareRecord{a("1", "192.0.2.1", 60, &off)}, www(60, &on, "192.0.2.1"), true, 1},
+		{"not proxied any more", []cloudflareRecord{a("1", "192.0.2.1", 1, &on)}, www(60, &off, "192.0.2.1"), false, 60},
+		{"one of two proxied", []cloudflareRecord{a("1", "192.0.2.1", 1, &on), a("2", "192.0.2.2", 60, &off)}, www(60, &on, "192.0.2.1", "192.0.2.2"), true, 1},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			f := &fakeCloudflare{records: map[string]cloudflareRecord{}}
+			for _, r := range tc.have {
+				f.records[r.ID] = r
+			}
+			m := &Manager{Owner: "o", Provider: openFake(t, f, "the-right-token"), Zones: []string{zone}, Store: &MemoryStore{}, Adopt: true}
+			if _, res, err := m.Reconcile(t.Context(), tc.desired); err != nil || len(res.Failed) > 0 {
+				t.Fatal(err, res.Failed)
+			}
+			if len(f.records) != len(tc.desired[0].Values) {
+				t.Errorf("got %v, want %d records", f.records, len(tc.desired[0].Values))
+			}
+			for _, r := range f.records {
+				if r.isProxied() != tc.proxied || r.TTL != tc.ttl {
+					t.Errorf("got %+v, want proxied %v and TTL %d", r, tc.proxied, tc.ttl)
+				}
+			}
+			plan, err := m.Plan(t.Context(), tc.desired)
+			if err != nil || !plan.Empty() || plan.Count(Unchanged) != 1 {
+				t.Errorf("the second plan: got %+v and error %v, want it empty", plan.Changes, err)
+			}
+		})
+	}
+	_, err := Normalize([]Record{{Name: "t", Zone: zone, Type: "TXT", Values: []string{"x"}, Proxied: &on}}, []string{zone})
+	if err == nil || !strings.Contains(err.Error(), "proxied is for records of type A, AAAA, CNAME") {
+		t.Errorf("a proxied TXT record: got error %v", err)
+	}
+	// Some are proxied, and the stack leaves it open: nothing changes.
+	f := &fakeCloudflare{records: map[string]cloudflareRecord{"1": a("1", "192.0.2.1", 1, &on), "2": a("2", "192.0.2.2", 60, &off)}}
+	m := &Manager{Owner: "o", Provider: openFake(t, f, "the-right-token"), Zones: []string{zone}, Store: &MemoryStore{}, Adopt: true}
+	desired := www(60, nil, "192.0.2.1", "192.0.2.2")
+	if _, _, err := m.Reconcile(t.Context(), desired); err != nil {
+		t.Fatal(err)
+	}
+	if plan, err := m.Plan(t.Context(), desired); err != nil || !plan.Empty() || f.batches != 0 {
+		t.Errorf("some proxied: got %+v, %d batches and error %v, want it unchanged", plan.Changes, f.batches, err)
 	}
 }

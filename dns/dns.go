@@ -49,6 +49,9 @@ type Record struct {
 	Type   string   `json:"type"`
 	TTL    int      `json:"ttl"` // seconds; DefaultTTL when 0
 	Values []string `json:"values"`
+	// Proxied is whether Cloudflare answers with its own addresses and fetches from
+	// the values; nil leaves it as it is. Other providers have no such setting.
+	Proxied *bool `json:"proxied,omitempty"`
 
 	// Source is where the record was asked for, for messages.
 	Source string `json:"source,omitempty"`
@@ -69,14 +72,36 @@ func compareKeys(a, b Key) int {
 // Key of a normalized record.
 func (r Record) Key() Key { return Key{r.Name, r.Type} }
 
+func (r Record) set() Set { return Set{TTL: r.TTL, Values: r.Values, Proxied: r.Proxied} }
+
 // Set is a record set as a zone holds it, normalized.
 type Set struct {
 	TTL    int      `json:"ttl"`
 	Values []string `json:"values"` // sorted
+	// Proxied is as in [Record]; nil if the provider has no such setting.
+	Proxied *bool `json:"proxied,omitempty"`
 }
 
 // Equal reports whether both sets are the same for a resolver.
-func (s Set) Equal(o Set) bool { return s.TTL == o.TTL && slices.Equal(s.Values, o.Values) }
+func (s Set) Equal(o Set) bool {
+	return s.TTL == o.TTL && slices.Equal(s.Values, o.Values) &&
+		(s.Proxied == o.Proxied || s.Proxied != nil && o.Proxied != nil && *s.Proxied == *o.Proxied)
+}
+
+// proxied reports whether Cloudflare proxies the set. It fixes the TTL then.
+func (s Set) proxied() bool { return s.Proxied != nil && *s.Proxied }
+
+// replacing is the desired set s as it can be where old is: what s leaves open
+// stays as in old.
+func (s Set) replacing(old Set) Set {
+	if s.Proxied == nil {
+		s.Proxied = old.Proxied
+	}
+	if s.proxied() {
+		s.TTL = DefaultTTL
+	}
+	return s
+}
 
 // RecordError is a mistake in a desired record: nothing was done.
 type RecordError struct {
@@ -116,7 +141,7 @@ func Normalize(records []Record, zones []string) ([]Record, error) {
 			continue
 		}
 		if i, dup := byKey[n.Key()]; dup {
-			if first := out[i]; first.Zone != n.Zone || first.TTL != n.TTL || !slices.Equal(first.Values, n.Values) {
+			if first := out[i]; first.Zone != n.Zone || !first.set().Equal(n.set()) {
 				msg := "it is asked for twice, with different contents"
 				if first.Source != "" {
 					msg += ", first at " + first.Source
@@ -189,6 +214,9 @@ func normalizeRecord(r Record, zones []string) (Record, error) {
 	}
 	if len(r.Values) == 0 {
 		return r, errors.New("it has no values")
+	}
+	if r.Proxied != nil && !slices.Contains(addressTypes, r.Type) {
+		return r, fmt.Errorf("proxied is for records of type %s", strings.Join(addressTypes, ", "))
 	}
 	values := make([]string, 0, len(r.Values))
 	for _, v := range r.Values {

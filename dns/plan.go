@@ -132,9 +132,9 @@ func NewPlan(in Input) *Plan {
 // record plans one desired record.
 func (p *Plan) record(in Input, r Record, zone map[Key]Set, gone map[Key]bool) Change {
 	key := r.Key()
-	want := Set{TTL: r.TTL, Values: r.Values}
-	c := Change{Zone: r.Zone, Key: key, New: &want, Source: r.Source}
 	old, exists := zone[key]
+	want := r.set().replacing(old)
+	c := Change{Zone: r.Zone, Key: key, New: &want, Source: r.Source}
 	claim, owned := in.Owned[key]
 	if exists {
 		c.Old = &old

@@ -288,7 +288,7 @@ func reconcileOnce(ctx context.Context, r *rand.Rand) error {
 		return err // never: the generator obeys the rules
 	}
 	for _, rec := range seeded {
-		s := Set{rec.TTL, rec.Values}
+		s := Set{TTL: rec.TTL, Values: rec.Values}
 		w.zones[rec.Zone][rec.Key()], foreign[rec.Zone][rec.Key()] = s, s
 	}
 	var p Provider = &setProvider{backend: w}
@@ -348,7 +348,7 @@ func reconcileOnce(ctx context.Context, r *rand.Rand) error {
 		}
 		for _, rec := range records {
 			now, there := w.zones[rec.Zone][rec.Key()]
-			if !conflicts[rec.Key()] && (!there || !now.Equal(Set{rec.TTL, rec.Values})) {
+			if !conflicts[rec.Key()] && (!there || !now.Equal(Set{TTL: rec.TTL, Values: rec.Values})) {
 				return fmt.Errorf("step %d: %s is not as desired: %v", step, rec.Key(), now)
 			}
 		}

@@ -190,11 +190,22 @@ func signature(typ string) bool {
 
 // readZone is what a zone holds, without what a signing server adds.
 func readZone(ctx context.Context, p Provider, zone string) (map[Key]Set, error) {
-	records, err := p.GetRecords(ctx, fqdn(zone))
+	var (
+		sets map[Key]Set
+		err  error
+	)
+	if s, ok := p.(interface {
+		readSets(ctx context.Context, zone string) (map[Key]Set, error)
+	}); ok {
+		sets, err = s.readSets(ctx, zone)
+	} else {
+		var records []libdns.Record
+		records, err = p.GetRecords(ctx, fqdn(zone))
+		sets = fromLibdns(zone, records)
+	}
 	if err != nil {
 		return nil, err
 	}
-	sets := fromLibdns(zone, records)
 	for key := range sets {
 		if signature(key.Type) {
 			delete(sets, key)
@@ -216,6 +227,11 @@ type setBackend interface {
 type setProvider struct {
 	backend setBackend
 	mu      sync.Mutex
+}
+
+// readSets is GetRecords with what libdns has no fields for.
+func (p *setProvider) readSets(ctx context.Context, zone string) (map[Key]Set, error) {
+	return p.backend.sets(ctx, bareZone(zone), nil)
 }
 
 func (p *setProvider) GetRecords(ctx context.Context, zone string) ([]libdns.Record, error) {
@@ -286,7 +302,7 @@ func (p *setProvider) AppendRecords(ctx context.Context, zone string, records []
 		e := Edit{Key: key, Set: &set}
 		if old, there := have[key]; there {
 			e.Old = &old
-			set.TTL = old.TTL
+			set.TTL, set.Proxied = old.TTL, old.Proxied
 			set.Values = slices.Compact(slices.Sorted(slices.Values(append(slices.Clone(old.Values), set.Values...))))
 			if set.Equal(old) {
 				continue

@@ -20,7 +20,7 @@ func FromStack(s *stack.Stack) (Options, []Record) {
 	records := make([]Record, 0, len(s.Records))
 	for _, r := range s.Records {
 		records = append(records, Record{
-			Zone: r.Zone, Name: r.Name, Type: r.Type, TTL: cmp.Or(r.TTL, d.TTL), Values: r.Values,
+			Zone: r.Zone, Name: r.Name, Type: r.Type, TTL: cmp.Or(r.TTL, d.TTL), Values: r.Values, Proxied: r.Proxied,
 			Source: fmt.Sprintf("%s:%d:%d", r.Range.Filename, r.Range.Start.Line, r.Range.Start.Column),
 		})
 	}

@@ -303,6 +303,11 @@ func (s *Stack) checkReferences() hcl.Diagnostics {
 			diags = append(diags, errAt(c.Range, fmt.Sprintf("Check %q names the unknown secret %q", c.Name, c.Secret), "Declare it: secret \""+c.Secret+"\" {}."))
 		}
 	}
+	for _, r := range s.Records {
+		if r.Proxied != nil && s.DNS != nil && s.DNS.Provider != "" && s.DNS.Provider != "cloudflare" {
+			diags = append(diags, errAt(r.Range, fmt.Sprintf("The DNS provider %s cannot proxy a record", s.DNS.Provider), "Remove proxied; only cloudflare has it."))
+		}
+	}
 	if d := s.DNS; d != nil && d.CredentialSecret != "" {
 		at := slices.IndexFunc(s.Secrets, func(sec *Secret) bool { return sec.Name == d.CredentialSecret && sec.Type != SecretCertificate })
 		if at < 0 {

@@ -47,7 +47,9 @@ type Record struct {
 	Type   string
 	Values []string
 	TTL    int // seconds; 0 for the default
-	Range  hcl.Range
+	// Proxied is whether Cloudflare stands in front; nil leaves it as it is.
+	Proxied *bool
+	Range   hcl.Range
 }
 
 // Values of provider and policy in a dns block.
@@ -76,10 +78,11 @@ type dnsBlock struct {
 }
 
 type recordBlock struct {
-	Zone   string   `hcl:"zone,optional"`
-	Type   string   `hcl:"type"`
-	Values []string `hcl:"values"`
-	TTL    int      `hcl:"ttl,optional"`
+	Zone    string   `hcl:"zone,optional"`
+	Type    string   `hcl:"type"`
+	Values  []string `hcl:"values"`
+	TTL     int      `hcl:"ttl,optional"`
+	Proxied *bool    `hcl:"proxied,optional"`
 }
 
 func (s *Stack) dns(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
@@ -123,6 +126,6 @@ func (s *Stack) dns(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 func (s *Stack) record(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 	var v recordBlock
 	diags := gohcl.DecodeBody(b.Body, ctx, &v)
-	s.Records = append(s.Records, &Record{Name: b.Labels[0], Zone: v.Zone, Type: v.Type, Values: v.Values, TTL: v.TTL, Range: b.DefRange})
+	s.Records = append(s.Records, &Record{Name: b.Labels[0], Zone: v.Zone, Type: v.Type, Values: v.Values, TTL: v.TTL, Proxied: v.Proxied, Range: b.DefRange})
 	return diags
 }

@@ -52,6 +52,7 @@ record "www" {
 		{"dns {\n provider = \"\"\n}\ndns {\n provider = \"\"\n}", "Duplicate dns"},
 		{"dns {\n provider = \"\"\n api_key = \"x\"\n}", "api_key"},
 		{`record "www" { type = "A" }`, "values"},
+		{"dns {\n provider = \"powerdns\"\n zones = [\"x.org\"]\n}\nrecord \"www\" {\n type = \"A\"\n values = [\"192.0.2.1\"]\n proxied = true\n}", "powerdns cannot proxy"},
 	} {
 		if _, err := loadConfig(t, tc.text); err == nil || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v, want %q", tc.text, err, tc.want)
