@@ -97,7 +97,7 @@ const (
 	nameExpr     = `^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$`
 	reservedExpr = `^drover\.header=[a-z]+ [a-z]+ (?i:connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|content-length|forwarded|x-forwarded-for|x-forwarded-proto|x-forwarded-host)(?: |$)`
 
-	optionsOfBoth = `|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|auth=[a-z0-9][a-z0-9-]{0,62}|allow=` + rangeExpr + `(?:,` + rangeExpr + `)*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\[\]-~](?:[ !-#%-\[\]-~]*[!-#%-\[\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)` //nolint:lll // one expression
+	optionsOfBoth = `|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|limit=[1-9][0-9]{0,5}/[sm]|auth=[a-z0-9][a-z0-9-]{0,62}|allow=` + rangeExpr + `(?:,` + rangeExpr + `)*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\[\]-~](?:[ !-#%-\[\]-~]*[!-#%-\[\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)` //nolint:lll // one expression
 	routesOfBoth  = `route=` + hostExpr + pathExpr + `|redirect=` + hostExpr + pathExpr + ` 30[12378] ` + urlExpr
 )
 
@@ -144,6 +144,7 @@ func Forms() []Form {
 		{"auth", "LIST: the name of a list of users, in lower-case letters, digits and dashes", "drover.auth=admins"},
 		{"allow", "ADDRESS or ADDRESS/BITS, several with commas between them", "drover.allow=10.0.0.0/8,2001:db8::/32"},
 		{"max-body", "BYTES, or with k, m or g behind it", "drover.max-body=100m"},
+		{"limit", "NUMBER/s or NUMBER/m", "drover.limit=20/s"},
 		{"header", `request|response set NAME VALUE, or request|response remove NAME; the value is ASCII without \ and $`, "drover.header=response set X-Frame-Options DENY"},
 		{"http", "redirect or serve", "drover.http=serve"},
 		{"send-proxy", "v1 or v2", "drover.send-proxy=v2"},
@@ -151,7 +152,7 @@ func Forms() []Form {
 }
 
 // single are the tags of which one counts.
-var single = []string{"protocol", "strip", "sticky", "auth", "max-body", "http", "send-proxy"}
+var single = []string{"protocol", "strip", "sticky", "auth", "max-body", "limit", "http", "send-proxy"}
 
 // Parse reads the tags of one service as an edge of this kind does. settings
 // may be nil when they are not known; then what depends on them is taken to be

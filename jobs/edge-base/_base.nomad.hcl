@@ -79,6 +79,46 @@ variable "drain" {
   default     = "10s"
 }
 
+variable "memory" {
+  type        = number
+  description = "Memory of the task in MB. How many connections the edge takes follows from it: 8 for each MB."
+  default     = 256
+  validation {
+    condition     = var.memory >= 64
+    error_message = "The edge needs 64 MB of memory or more."
+  }
+}
+
+variable "header_timeout" {
+  type        = string
+  description = "How long a client may take to send the headers of a request, and for its TLS handshake."
+  default     = "10s"
+}
+
+variable "client_timeout" {
+  type        = string
+  description = "How long a client may read nothing of an answer; with nginx, also how long it may send nothing of a body."
+  default     = "30s"
+}
+
+variable "connections_per_source" {
+  type        = number
+  description = "Connections that one address may have at a time; 0 is no limit."
+  default     = 128
+}
+
+variable "requests_per_source" {
+  type        = number
+  description = "Requests a second that one address may make, on an average of 10 seconds; 0 is no limit."
+  default     = 1000
+}
+
+variable "trusted_proxies" {
+  type        = list(string)
+  description = "Addresses and ranges of HTTP proxies in front, whose headers say who the client is: the last address of X-Forwarded-For is the client's."
+  default     = []
+}
+
 variable "uid" {
   type        = number
   description = "Number of the user and group that the workers run as, and that may read the bundles."
@@ -100,6 +140,20 @@ locals {
   # because it is just being restarted, Nomad makes a failed allocation, which it
   # does not replace in a system job; a script may fail.
   reload = ["-c", ": >\"$NOMAD_TASK_DIR/reload\""]
+  # Headers by which services believe who a client is and what it asked for. Only
+  # a trusted proxy may send them. Proxy and names with an underscore are removed
+  # always (httpoxy; CGI reads X_Real_IP as X-Real-IP).
+  spoofable = [
+    "Forwarded", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port", "X-Forwarded-Protocol", "X-Forwarded-Scheme",
+    "X-Forwarded-Server", "X-Forwarded-Ssl", "X-Forwarded-Prefix", "X-Forwarded-By", "X-Forwarded-Uri", "X-Forwarded-Method",
+    "X-Forwarded-User", "X-Forwarded-Email", "X-Forwarded-Groups", "X-Forwarded-Preferred-Username", "X-Forwarded-Access-Token",
+    "X-Auth-Request-User", "X-Auth-Request-Email", "X-Auth-Request-Groups", "X-Auth-Request-Preferred-Username",
+    "Remote-User", "Remote-Groups", "Remote-Name", "Remote-Email", "X-Remote-User", "X-Remote-Group", "X-Webauth-User",
+    "X-Client-IP", "X-Cluster-Client-IP", "X-Originating-IP", "X-Remote-IP", "X-Remote-Addr", "Client-IP", "True-Client-IP",
+    "CF-Connecting-IP", "CF-Connecting-IPv6", "Fastly-Client-IP", "X-Azure-ClientIP",
+    "X-Original-URL", "X-Original-URI", "X-Original-Host", "X-Original-Method", "X-Rewrite-URL", "X-Host", "X-HTTP-Host-Override",
+    "X-Url-Scheme", "Front-End-Https",
+  ]
   # Headers that say where a message ends, or that the edge itself answers for.
   reserved = "^drover\\.header=[a-z]+ [a-z]+ (?i:connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|content-length|forwarded|x-forwarded-for|x-forwarded-proto|x-forwarded-host)(?: |$)"
 }
@@ -167,7 +221,7 @@ job "edge" {
 
       resources {
         cpu    = 200
-        memory = 256
+        memory = var.memory
       }
 
       # Templates see variables of the node only through the environment.

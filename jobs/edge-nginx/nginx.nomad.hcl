@@ -7,7 +7,7 @@
 locals {
   # The rest of the grammar is in _base.nomad.hcl.
   route  = "^drover\\.(?:route=${local.host}${local.path}|redirect=${local.host}${local.path} 30[12378] ${local.url})$"
-  option = "^drover\\.(?:protocol=https?|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|auth=[a-z0-9][a-z0-9-]{0,62}|allow=${local.range}(?:,${local.range})*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\\[\\]-~](?:[ !-#%-\\[\\]-~]*[!-#%-\\[\\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve))$"
+  option = "^drover\\.(?:protocol=https?|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|limit=[1-9][0-9]{0,5}/[sm]|auth=[a-z0-9][a-z0-9-]{0,62}|allow=${local.range}(?:,${local.range})*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\\[\\]-~](?:[ !-#%-\\[\\]-~]*[!-#%-\\[\\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve))$"
 }
 
 job "edge" {
@@ -153,7 +153,8 @@ EOT
 {{- $f := regexReplaceAll `^[^=]*=` "" $target | split " " }}
     location {{ $path }} {
 {{- if and ($path | regexMatch `/$`) (index $f 2 | regexMatch `/$`) }}
-      if ($request_uri ~ "^{{ $path | replaceAll "." "\\." | replaceAll "+" "\\+" }}(.*)$") {
+      # A rest that begins with a slash would be the name of a host.
+      if ($request_uri ~ "^{{ $path | replaceAll "." "\\." | replaceAll "+" "\\+" }}/*(.*)$") {
         return {{ index $f 1 }} "{{ index $f 2 }}$1";
       }
 {{- end }}
@@ -170,6 +171,7 @@ EOT
       allow {{ . }};
 {{- end }}
 {{- else if $t | regexMatch `^drover\.auth=` }}{{ scratch.Set "auth" $value }}
+{{- else if $t | regexMatch `^drover\.limit=` }}{{ scratch.Set "limit" (index ($value | split "/") 0) }}
 {{- else if $t | regexMatch `^drover\.max-body=` }}{{ scratch.Set "body" $value }}
 {{- else if $t | regexMatch `^drover\.strip=` }}{{ scratch.Set "strip" ($value | trimSuffix "/" | replaceAll "." "\\.") }}
 {{- else if $t | regexMatch `^drover\.header=` }}
@@ -192,18 +194,29 @@ EOT
       auth_basic {{ . }};
       auth_basic_user_file {{ env "NOMAD_SECRETS_DIR" }}/users/{{ . }};
 {{- end }}
+%{if var.connections_per_source > 0~}
+      limit_conn connections ${var.connections_per_source};
+%{endif~}
+%{if var.requests_per_source > 0~}
+      limit_req zone=requests burst=${var.requests_per_source * 10} nodelay;
+%{endif~}
+{{- with scratch.Get "limit" }}
+      limit_req zone=limit.{{ $target }} burst={{ . }} nodelay;
+{{- end }}
 {{- with scratch.Get "body" }}
       client_max_body_size {{ . }};
 {{- end }}
 {{- with scratch.Get "strip" }}
       rewrite ^{{ . }}(?:/(.*))?$ /$1 break;
 {{- end }}
-{{- scratch.Set "auth" "" }}{{ scratch.Set "body" "" }}{{ scratch.Set "strip" "" }}
+{{- scratch.Set "auth" "" }}{{ scratch.Set "limit" "" }}{{ scratch.Set "body" "" }}{{ scratch.Set "strip" "" }}
       proxy_set_header Host {{ $host }};
       proxy_set_header X-Forwarded-For $remote_addr;
-      proxy_set_header X-Forwarded-Proto $scheme;
-      proxy_set_header X-Forwarded-Host $http_host;
-      proxy_set_header Forwarded "";
+      proxy_set_header X-Real-IP $remote_addr;
+      proxy_set_header Proxy "";
+%{for header in local.spoofable~}
+      proxy_set_header ${header} %{if length(var.trusted_proxies) > 0 || contains(["X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port"], header)}$sent_${lower(replace(header, "-", "_"))}%{else}""%{endif};
+%{endfor~}
       proxy_set_header Upgrade $http_upgrade;
       proxy_set_header Connection $connection_upgrade;
 %{if var.hsts_max_age > 0~}
@@ -214,12 +227,13 @@ EOT
 {{- end }}
 {{- end -}}
 daemon off;
-worker_processes auto;
+# The connections of all workers fit the task's memory; each request has two.
+worker_processes 4;
 worker_shutdown_timeout ${var.hard_stop_after};
 pid {{ env "NOMAD_TASK_DIR" }}/nginx.pid;
 error_log stderr notice;
 events {
-  worker_connections 4096;
+  worker_connections ${var.memory * 4};
 }
 http {
   client_body_temp_path {{ env "NOMAD_TASK_DIR" }}/body;
@@ -251,7 +265,56 @@ http {
   set_real_ip_from ${range};
 %{endfor~}
   real_ip_header proxy_protocol;
+%{else~}
+%{for range in var.trusted_proxies~}
+  set_real_ip_from ${range};
+%{endfor~}
+  real_ip_header X-Forwarded-For;
 %{endif~}
+
+  # Services believe these headers: only the edge or a trusted proxy may send them.
+  geo $realip_remote_addr $trusted {
+    default "";
+%{for range in var.trusted_proxies~}
+    ${range} 1;
+%{endfor~}
+  }
+%{for header in local.spoofable~}
+%{if length(var.trusted_proxies) > 0 || contains(["X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port"], header)~}
+  map $trusted:$http_${lower(replace(header, "-", "_"))} $sent_${lower(replace(header, "-", "_"))} {
+    default ${lookup({ "X-Forwarded-Host" = "$http_host", "X-Forwarded-Proto" = "$scheme", "X-Forwarded-Port" = "$https_or_http_port" }, header, "\"\"")};
+    "~^1:(.+)$" $1;
+  }
+%{endif~}
+%{endfor~}
+  map $scheme $https_or_http_port {
+    https ${var.https_port};
+    default ${var.http_port};
+  }
+
+  # Paths that services read in different ways.
+  map $request_uri $ambiguous {
+    default "";
+    "~^[^?]*\x5c" 1;
+    "~*^(?=[^?]*%(?:2f|5c))[^?]*(?:/|%2f|%5c)(?:\.|%2e){1,2}(?:/|%2f|%5c|\?|$)" 1;
+  }
+
+  # Of a client in the midst of a message, and of its handshake. While only the
+  # service has to say something, proxy_read_timeout counts.
+  client_header_timeout ${var.header_timeout};
+  client_body_timeout ${var.client_timeout};
+  send_timeout ${var.client_timeout};
+  limit_conn_status 429;
+  limit_req_status 429;
+%{if var.connections_per_source > 0~}
+  limit_conn_zone $binary_remote_addr zone=connections:5m;
+%{endif~}
+%{if var.requests_per_source > 0~}
+  limit_req_zone $binary_remote_addr zone=requests:5m rate=${var.requests_per_source}r/s;
+%{endif~}
+{{- range $name, $tags := scratch.Get "http" }}{{ range $t := $tags }}{{ if $t | regexMatch `^drover\.limit=` }}
+  limit_req_zone $binary_remote_addr zone=limit.{{ $name }}:1m rate={{ regexReplaceAll `^[^=]*=` "" $t | replaceAll "/" "r/" }};
+{{- break }}{{ end }}{{ end }}{{ end }}
 
   # No limit and no buffering of bodies: WebDAV, TUS, server-sent events.
   client_max_body_size 0;
@@ -326,6 +389,9 @@ http {
   server {
     listen {{ env "EDGE_BIND_ADDRESS" }}:${var.http_port}%{if length(var.accept_proxy) > 0} proxy_protocol%{endif};
     server_name {{ $host }};
+    if ($ambiguous) {
+      return 400;
+    }
 {{- template "challenge" }}
 {{- $all := false }}
 {{- range $from, $target := scratch.Get "routes" }}{{ if eq (index ($from | split "/") 0) $host }}
@@ -351,6 +417,9 @@ http {
   server {
     listen {{ env "EDGE_BIND_ADDRESS" }}:${var.https_port} ssl http2%{if length(var.accept_proxy) > 0} proxy_protocol%{endif};
     server_name {{ $host }};
+    if ($ambiguous) {
+      return 400;
+    }
 {{- $all := false }}
 {{- range $from, $target := scratch.Get "routes" }}{{ if eq (index ($from | split "/") 0) $host }}
 {{- if eq (regexReplaceAll `^[^/]*` "" $from) "/" }}{{ $all = true }}{{ end }}

@@ -8,8 +8,11 @@
 
 locals {
   # The rest of the grammar is in _base.nomad.hcl.
+  # Half a TLS handshake holds 46 KiB, a request whose body stalls 70.
+  connections = var.memory * 8
+
   route  = "^drover\\.(?:route=${local.host}${local.path}|redirect=${local.host}${local.path} 30[12378] ${local.url}|tcp=[1-9][0-9]{0,4}|sni=${local.host})$"
-  option = "^drover\\.(?:protocol=(?:http|https|h2c)|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|auth=[a-z0-9][a-z0-9-]{0,62}|allow=${local.range}(?:,${local.range})*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\\[\\]-~](?:[ !-#%-\\[\\]-~]*[!-#%-\\[\\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)|send-proxy=v[12])$"
+  option = "^drover\\.(?:protocol=(?:http|https|h2c)|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|limit=[1-9][0-9]{0,5}/[sm]|auth=[a-z0-9][a-z0-9-]{0,62}|allow=${local.range}(?:,${local.range})*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\\[\\]-~](?:[ !-#%-\\[\\]-~]*[!-#%-\\[\\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)|send-proxy=v[12])$"
 }
 
 job "edge" {
@@ -126,6 +129,48 @@ local function await(txn)
 end
 core.register_action("await_server", { "http-req", "tcp-req" }, await)
 
+-- segments takes a path apart as services read it: decoded, without empty and
+-- dot segments. It returns nil for a path that services read in different ways.
+local function segments(path)
+  if path:sub(1, 1) ~= "/" or path:find("\\", 1, true) or path:gsub("%%%x%x", ""):find("%", 1, true) or path:find("%00", 1, true) then
+    return nil
+  end
+  local hidden = path:find("%%2[fF]") or path:find("%%5[cC]")
+  local text = path:gsub("%%(%x%x)", function(hex) return string.char(tonumber(hex, 16)) end)
+  local out, dots = {}, false
+  for segment in text:gmatch("[^/]+") do
+    for part in (segment .. "\\"):gmatch("([^\\]*)\\") do
+      dots = dots or part == "." or part == ".."
+    end
+    if segment == ".." then
+      if #out == 0 then
+        return nil
+      end
+      table.remove(out)
+    elseif segment ~= "." then
+      table.insert(out, segment)
+    end
+  end
+  if hidden and dots then
+    return nil
+  end
+  if #out > 0 and (text:sub(-1) == "/" or text:find("/%.%.?$")) then
+    table.insert(out, "")
+  end
+  return out
+end
+core.register_converters("normal_path", function(path)
+  local found = segments(path)
+  return found and "/" .. table.concat(found, "/") or ""
+end)
+core.register_converters("encoded_path", function(path)
+  local found = segments(path) or {}
+  for i, segment in ipairs(found) do
+    found[i] = segment:gsub("[^%w%-%._~!$&'()*+,;=:@]", function(c) return string.format("%%%02X", c:byte()) end)
+  end
+  return "/" .. table.concat(found, "/")
+end)
+
 local directory = os.getenv("NOMAD_TASK_DIR")
 local function successor()
   local file = io.open(directory .. "/successor")
@@ -240,6 +285,12 @@ global
   log stdout format raw local0 info
   lua-load {{ env "NOMAD_TASK_DIR" }}/edge.lua
   hard-stop-after ${var.hard_stop_after}
+  # The frontends have limits that fit the task's memory. This one only has to be
+  # above their sum, so that /health answers when they are full.
+  maxconn ${local.connections * 4 + length(var.tcp_ports) * local.connections + 200}
+  no strict-limits
+  # Each stream of HTTP/2 costs as much as a connection of HTTP/1.1.
+  tune.h2.max-concurrent-streams 32
 %{if var.user == "root"~}
   uid ${var.uid}
   gid ${var.uid}
@@ -261,6 +312,12 @@ resolvers consul
   hold other 24h
   hold refused 24h
   hold timeout 24h
+
+backend edge.connections
+  stick-table type ipv6 size 50k expire 1m store conn_cur
+
+backend edge.requests
+  stick-table type ipv6 size 50k expire 1m store http_req_rate(10s)
 
 defaults tcp
   mode tcp
@@ -287,13 +344,71 @@ defaults http
   retry-on conn-failure empty-response
   default-server inter 2s fastinter 500ms downinter 500ms fall 3 rise 1
   timeout connect 2s
-  timeout http-request 30s
+  # For clients that read nothing, and for TLS handshakes before HAProxy 3.0. While
+  # the service has to answer, timeout server counts.
+  timeout client ${var.client_timeout}
+  timeout client-fin ${var.client_timeout}
+  timeout http-request ${var.header_timeout}
+.if version_atleast(3.0)
+  timeout client-hs ${var.header_timeout}
+.endif
   timeout http-keep-alive 1m
-  timeout client 1h
   timeout server 1h
+  timeout tunnel 1h
   timeout tunnel 24h
   # No limit and no buffering of bodies: WebDAV, TUS, server-sent events.
   log-format '{"time":"%T","client":"%ci","host":"%[var(txn.host),json(utf8s)]","method":"%HM","path":"%[var(txn.path),json(utf8s)]","status":%ST,"bytes":%B,"ms":%Ta,"backend":"%b","server":"%s","tls":"%sslv","end":"%ts"}'
+
+{{- define "source" }}
+%{for range in var.accept_proxy~}
+  acl balancer src ${range}
+%{endfor~}
+%{if length(var.accept_proxy) > 0~}
+  tcp-request connection expect-proxy layer4 if balancer
+%{endif~}
+%{if var.connections_per_source > 0~}
+%{for range in var.trusted_proxies~}
+  acl proxy src ${range}
+%{endfor~}
+  tcp-request connection track-sc0 src table edge.connections%{if length(var.accept_proxy) + length(var.trusted_proxies) > 0} unless%{endif}%{if length(var.accept_proxy) > 0} balancer%{endif}%{if length(var.accept_proxy) > 0 && length(var.trusted_proxies) > 0} or%{endif}%{if length(var.trusted_proxies) > 0} proxy%{endif}
+
+  tcp-request connection reject if { sc0_conn_cur(edge.connections) gt ${var.connections_per_source} }
+%{if length(var.accept_proxy) > 0~}
+  # Behind a balancer, the address is known after the PROXY header.
+  tcp-request session track-sc0 src table edge.connections unless { sc0_tracked }%{if length(var.trusted_proxies) > 0} or proxy%{endif}
+
+  tcp-request session reject if { sc0_conn_cur(edge.connections) gt ${var.connections_per_source} }
+%{endif~}
+%{endif~}
+{{- end }}
+{{- define "filter" }}
+%{if length(var.trusted_proxies) > 0~}
+  http-request set-var(txn.trusted) bool(true) if { src ${join(" ", var.trusted_proxies)} }
+  http-request set-src req.hdr_ip(X-Forwarded-For,-1) if { var(txn.trusted) -m bool } { req.hdr_ip(X-Forwarded-For,-1) -m found }
+%{endif~}
+%{if var.requests_per_source > 0~}
+  http-request track-sc1 src table edge.requests
+  http-request return status 429 content-type text/plain string "Too many requests.\n" if { sc1_http_req_rate(edge.requests) gt ${var.requests_per_source * 10} }
+%{endif~}
+  http-request return status 405 content-type text/plain string "This method is not allowed.\n" if { method CONNECT TRACE }
+  # The route, drover.auth and drover.allow hold for a path however it is written.
+  http-request set-var(txn.path) path
+  http-request set-var(txn.path) path,lua.normal_path if { path -m sub // /. % \\ }
+  http-request return status 400 content-type text/plain string "The path is ambiguous.\n" if { var(txn.path) -m len 0 } !{ method OPTIONS }
+  # Services believe these headers: only the edge or a trusted proxy may send them.
+%{for header in local.spoofable~}
+  http-request del-header ${header}%{if length(var.trusted_proxies) > 0} unless { var(txn.trusted) -m bool }%{endif}
+%{endfor~}
+  http-request del-header Proxy
+  http-request del-header _ -m sub
+  http-request set-header X-Forwarded-For %[src]
+  http-request set-header X-Real-IP %[src]
+  http-request set-header X-Forwarded-Host %[req.hdr(host)] unless { req.hdr(X-Forwarded-Host) -m found }
+  # Headers that a client names here would be dropped by the next proxy.
+  acl upgrade req.fhdr(connection) -m sub -i upgrade
+  http-request del-header Connection unless upgrade
+  http-request set-header Connection upgrade if upgrade
+{{- end }}
 
 frontend metrics from http
   bind {{ env "NOMAD_ADDR_metrics" }}
@@ -305,21 +420,19 @@ frontend metrics from http
   http-request return status 404
 
 frontend http from http
+  maxconn ${local.connections}
   bind {{ env "EDGE_BIND_ADDRESS" }}:${var.http_port}
-%{if length(var.accept_proxy) > 0~}
-%{for range in var.accept_proxy~}
-  acl balancer src ${range}
-%{endfor~}
-  tcp-request connection expect-proxy layer4 if balancer
-%{endif~}
+{{- template "source" }}
   http-request set-var(txn.host) req.hdr(host),field(1,:),lower
-  http-request set-var(txn.path) path
   # Stateless HTTP-01 (RFC 8555, 8.3): only the holder of the account key can use an
   # answer with its thumbprint.
 {{ with nomadVar "drover/acme/public" }}
   http-request return status 200 content-type text/plain lf-string "%[path,field(4,/)].{{ .thumbprint }}" if { path_beg /.well-known/acme-challenge/ }
 {{ end }}
 {{- if scratch.Key "serve" }}
+{{- template "filter" }}
+  http-request set-header X-Forwarded-Proto http unless { req.hdr(X-Forwarded-Proto) -m found }
+  http-request set-header X-Forwarded-Port ${var.http_port} unless { req.hdr(X-Forwarded-Port) -m found }
   http-request set-var(txn.route) var(txn.host),concat(,txn.path)
 {{- range $route, $target := scratch.Get "routes" }}
   http-request set-var(txn.backend) str({{ $target }}) if { var(txn.route) -m beg {{ $route }} }
@@ -327,13 +440,8 @@ frontend http from http
 {{- range $service, $_ := scratch.Get "serve" }}
   acl serve var(txn.backend) -m str {{ $service }}
 {{- end }}
-  http-request redirect code 308 location https://%[var(txn.host)]%{if var.https_port != 443}:${var.https_port}%{endif}%[capture.req.uri] unless serve
+  http-request redirect code 308 location https://%[var(txn.host)]%{if var.https_port != 443}:${var.https_port}%{endif}%[pathq] unless serve
   http-request disable-l7-retry unless { method GET HEAD OPTIONS PUT DELETE PROPFIND REPORT }
-  http-request del-header X-Forwarded-For
-  http-request del-header Forwarded
-  option forwardfor
-  http-request set-header X-Forwarded-Proto http
-  http-request set-header X-Forwarded-Host %[req.hdr(host)]
   bind unix@http.sock mode 600 accept-proxy%{if var.user == "root"} uid ${var.uid}%{endif}
   http-request set-log-level silent if { stopping } { lua.succeeded -m int 1 }
   use_backend successor.http if { stopping } { lua.succeeded -m int 1 }
@@ -342,20 +450,16 @@ frontend http from http
 backend successor.http from http
   server s unix@http.sock send-proxy-v2
 {{- else }}
-  http-request redirect code 308 location https://%[var(txn.host)]%{if var.https_port != 443}:${var.https_port}%{endif}%[capture.req.uri]
+  http-request redirect code 308 location https://%[var(txn.host)]%{if var.https_port != 443}:${var.https_port}%{endif}%[pathq]
 {{- end }}
 {{- if scratch.Key "sni" }}
 
 # Connections to some names are passed on as they are. The others go on to the
 # frontend below, which listens where only this node can connect.
 frontend sni from tcp
+  maxconn ${local.connections}
   bind {{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}
-%{if length(var.accept_proxy) > 0~}
-%{for range in var.accept_proxy~}
-  acl balancer src ${range}
-%{endfor~}
-  tcp-request connection expect-proxy layer4 if balancer
-%{endif~}
+{{- template "source" }}
   tcp-request inspect-delay 5s
   tcp-request content set-var(sess.sni) req.ssl_sni,lower
 {{- range $host, $service := scratch.Get "sni" }}
@@ -363,6 +467,7 @@ frontend sni from tcp
 {{- end }}
   tcp-request content set-log-level silent unless raw
   tcp-request content accept if { req.ssl_hello_type 1 }
+  tcp-request content reject
 {{- range $host, $service := scratch.Get "sni" }}
   use_backend tcp.{{ $service }} if { var(sess.sni) -m str {{ $host }} }
 {{- end }}
@@ -373,28 +478,21 @@ backend sni.https from tcp
 {{- end }}
 
 frontend https from http
+  maxconn ${local.connections}
 {{- if scratch.Key "sni" }}
   bind abns@drover-edge-{{ env "NOMAD_ALLOC_ID" }} accept-proxy ssl crt {{ env "NOMAD_SECRETS_DIR" }}/certs/ alpn h2,http/1.1
 {{- else }}
   bind {{ env "EDGE_BIND_ADDRESS" }}:${var.https_port} ssl crt {{ env "NOMAD_SECRETS_DIR" }}/certs/ alpn h2,http/1.1
-%{if length(var.accept_proxy) > 0~}
-%{for range in var.accept_proxy~}
-  acl balancer src ${range}
-%{endfor~}
-  tcp-request connection expect-proxy layer4 if balancer
-%{endif~}
+{{- template "source" }}
 {{- end }}
   bind unix@https.sock mode 600 accept-proxy%{if var.user == "root"} uid ${var.uid}%{endif}
   http-request set-log-level silent if { stopping } { lua.succeeded -m int 1 }
   http-request set-var(txn.host) req.hdr(host),field(1,:),lower
-  http-request set-var(txn.path) path
+{{- template "filter" }}
+  http-request set-header X-Forwarded-Proto https unless { req.hdr(X-Forwarded-Proto) -m found }
+  http-request set-header X-Forwarded-Port ${var.https_port} unless { req.hdr(X-Forwarded-Port) -m found }
   http-request set-var(txn.route) var(txn.host),concat(,txn.path)
   http-request disable-l7-retry unless { method GET HEAD OPTIONS PUT DELETE PROPFIND REPORT }
-  http-request del-header X-Forwarded-For
-  http-request del-header Forwarded
-  option forwardfor
-  http-request set-header X-Forwarded-Proto https
-  http-request set-header X-Forwarded-Host %[req.hdr(host)]
 %{if var.hsts_max_age > 0~}
   http-response set-header Strict-Transport-Security max-age=${var.hsts_max_age} unless { res.hdr(Strict-Transport-Security) -m found }
 %{endif~}
@@ -416,10 +514,15 @@ backend no.route from http
 {{- $from := regexReplaceAll `^[^/]*` "" (index $f 0) }}{{ $to := index $f 2 | replaceAll "%" "%%" }}
 
 backend {{ $name }} from http
+{{- if $from | regexMatch `/$` }}
+  # A rest that begins with a slash would be the name of a host.
+  http-request set-path %[path,lua.encoded_path] unless { path_beg -- {{ $from }} }
+  http-request replace-path '^{{ $from | replaceAll "." "\\." | replaceAll "+" "\\+" }}/+(.*)$' '{{ $from }}\1'
+{{- end }}
   http-request redirect code {{ index $f 1 }} location "{{ $to }}{{ if and ($from | regexMatch `/$`) ($to | regexMatch `/$`) }}%[pathq,bytes({{ len $from }})]{{ end }}"
 {{- end }}
 {{- range $name, $tags := scratch.Get "http" }}
-{{- $server := "" }}{{ $sticky := false }}{{ $auth := "" }}{{ $allow := false }}{{ $strip := "" }}{{ $body := "" }}
+{{- $server := "" }}{{ $sticky := false }}{{ $auth := "" }}{{ $allow := false }}{{ $strip := "" }}{{ $body := "" }}{{ $limit := "" }}
 
 backend {{ $name }} from http
   balance leastconn
@@ -432,6 +535,7 @@ backend {{ $name }} from http
 {{- else if $t | regexMatch `^drover\.auth=` }}{{ $auth = $value }}
 {{- else if $t | regexMatch `^drover\.strip=` }}{{ $strip = $value | trimSuffix "/" | replaceAll "." "\\." }}
 {{- else if $t | regexMatch `^drover\.max-body=` }}{{ $body = $value }}
+{{- else if $t | regexMatch `^drover\.limit=` }}{{ $limit = $value }}
 {{- else if $t | regexMatch `^drover\.allow=` }}{{ $allow = true }}
 {{- range $value | split "," }}
   acl allowed src {{ . }}
@@ -441,6 +545,12 @@ backend {{ $name }} from http
 {{- if $allow }}
   http-request deny deny_status 403 unless allowed
 {{- end }}
+  # timeout client does not end a body that stalls (HAProxy 2.6).
+  http-request set-timeout server ${var.body_timeout} if { req.hdr(content-length) -m int gt 0 } or { req.hdr(transfer-encoding) -m found }
+{{- if $limit }}
+  http-request track-sc2 src table limit.{{ $name }}
+  http-request return status 429 content-type text/plain string "Too many requests.\n" if { sc2_http_req_rate(limit.{{ $name }}) gt {{ index ($limit | split "/") 0 }} }
+{{- end }}
 {{- if $auth }}
   http-request auth realm {{ $auth }} unless { http_auth({{ $auth }}) }
 {{- end }}
@@ -448,7 +558,11 @@ backend {{ $name }} from http
 {{- $bytes := regexReplaceAll `[kmg]` "" $body | parseInt }}
 {{- if $body | regexMatch `k` }}{{ $bytes = multiply 1024 $bytes }}{{ else if $body | regexMatch `m` }}{{ $bytes = multiply 1048576 $bytes }}{{ else if $body | regexMatch `g` }}{{ $bytes = multiply 1073741824 $bytes }}{{ end }}
   http-request return status 413 content-type text/plain string "The body is larger than {{ $bytes }} bytes.\n" if { req.hdr(content-length) -m int gt {{ $bytes }} }
-  http-request return status 411 content-type text/plain string "The length of the body must be given.\n" if { req.hdr_cnt(transfer-encoding) gt 0 } or { req.hdr_cnt(content-length) eq 0 } !{ method GET HEAD OPTIONS DELETE }
+  http-request return status 411 content-type text/plain string "The length of the body must be given.\n" if { req.hdr_cnt(transfer-encoding) gt 0 }
+  # HTTP/2 does not say whether there is a body: it begins, or the request ends.
+  acl unsized req.hdr_cnt(content-length) eq 0
+  http-request wait-for-body time ${var.header_timeout} at-least 1 if { req.ver 2.0 } unsized
+  http-request return status 411 content-type text/plain string "The length of the body must be given.\n" if { req.ver 2.0 } unsized { req.body_size gt 0 }
 {{- end }}
 {{- range $t := $tags }}
 {{- $f := regexReplaceAll `^[^=]*=` "" $t | split " " }}
@@ -461,6 +575,8 @@ backend {{ $name }} from http
 {{- end }}
 {{- end }}
 {{- if $strip }}
+  http-request set-path %[path,lua.encoded_path] unless { path_beg -- {{ $strip | replaceAll "\\." "." }} }
+  http-request set-path %[path,lua.encoded_path] if { path -m sub // /. %2e %2E }
   http-request replace-path '^{{ $strip }}(/(.*))?$' '/\2'
 {{- end }}
 {{- if $sticky }}
@@ -471,6 +587,11 @@ backend {{ $name }} from http
   http-request lua.await_server if { nbsrv eq 0 }
   server-template s ${var.max_instances} _{{ $name }}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check{{ $server }}{{ if $sp | regexMatch `(?m)^drover\.send-proxy=v2$` }} send-proxy-v2{{ else if $sp | regexMatch `(?m)^drover\.send-proxy=v1$` }} send-proxy{{ end }}
 {{- end }}
+{{- range $name, $tags := scratch.Get "http" }}{{ range $t := $tags }}{{ if $t | regexMatch `^drover\.limit=` }}
+
+backend limit.{{ $name }}
+  stick-table type ipv6 size 20k expire 2m store http_req_rate(1{{ index ($t | split "/") 1 }})
+{{- break }}{{ end }}{{ end }}{{ end }}
 {{- range $name, $tags := scratch.Get "raw" }}
 {{- $allow := false }}
 
@@ -490,13 +611,9 @@ backend tcp.{{ $name }} from tcp
 %{for port in var.tcp_ports~}
 
 frontend tcp.${port} from tcp
+  maxconn ${local.connections}
   bind {{ env "EDGE_BIND_ADDRESS" }}:${port}
-%{if length(var.accept_proxy) > 0~}
-%{for range in var.accept_proxy~}
-  acl balancer src ${range}
-%{endfor~}
-  tcp-request connection expect-proxy layer4 if balancer
-%{endif~}
+{{- template "source" }}
 {{- with index (scratch.Get "tcp") "${port}" }}
   default_backend tcp.{{ . }}
 {{- else }}

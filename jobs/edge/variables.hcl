@@ -1,6 +1,6 @@
 variable "image" {
   type        = string
-  description = "HAProxy image for the docker driver; 2.4 or newer."
+  description = "HAProxy image for the docker driver; 2.6 or newer."
   default     = "haproxy:2.8.12"
 }
 
@@ -49,4 +49,10 @@ variable "max_instances" {
   type        = number
   description = "How many instances of one service are used."
   default     = 16
+}
+
+variable "body_timeout" {
+  type        = string
+  description = "How long a request with a body may go on while neither the client sends any of it nor the service answers."
+  default     = "5m"
 }

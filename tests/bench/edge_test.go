@@ -80,7 +80,7 @@ func BenchmarkEdge(b *testing.B) {
 		if stack == "edge-nginx" { // two stacks that have the same job
 			drover("destroy", "edge", "-e", "dev", "-y")
 		}
-		drover("deploy", stack, "-e", "dev")
+		drover("deploy", stack, "-e", "dev", "-var", "requests_per_source=1000000")
 		for _, address := range []string{edge, floor} {
 			reach(b, address)
 		}
