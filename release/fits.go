@@ -3,6 +3,7 @@ package release
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/drover-nomad/drover/record"
 )
@@ -19,10 +20,10 @@ func (e *RecordTooLargeError) Unwrap() error { return e.Err }
 // fits returns a *RecordTooLargeError if the record of the release would pass
 // the limits of Nomad Variables. It makes no request.
 func (d *Deployer) fits(p *Plan) error {
-	lines := p.lines
+	lines := slices.Clone(p.lines)
 	for _, part := range p.Parts {
 		for _, j := range part.Jobs {
-			lines = append(lines[:len(lines):len(lines)], line(j))
+			lines = append(lines, line(j))
 		}
 	}
 	head := d.head(p, record.Running)
