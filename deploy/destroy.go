@@ -250,7 +250,7 @@ func (d *destroyer) cleanUp(ctx context.Context, p *release.Plan, number int) er
 		return err
 	}
 	defer func() { _ = lease.Remove(ctx) }()
-	if last, err := d.releases.Last(ctx); err != nil {
+	if last, err := lease.Last(); err != nil {
 		return err
 	} else if last == nil || last.Number != number {
 		return errors.New("cannot remove anything but the jobs: another release has begun meanwhile")

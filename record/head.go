@@ -182,6 +182,7 @@ func (r *Releases) Save(ctx context.Context, head *Release) error {
 		return fmt.Errorf("writing %s: %w", r.what(head.Number), err)
 	}
 	head.index = index
+	r.keepHead(head.Number, index, items)
 	return nil
 }
 

@@ -83,18 +83,20 @@ var ErrHidden = errors.New("Nomad shows the ID of a lock to management tokens on
 // process holds it, Lock calls waiting with the holder (waiting may be nil), waits for
 // up to wait, and then returns a *LockedError. It returns a *MovedError if a move of the
 // record was interrupted.
-func (r *Releases) Lock(ctx context.Context, h Holder, wait time.Duration, waiting func(Holder)) (*variables.Lease, error) {
-	l, err := r.LockToMove(ctx, h, wait, waiting)
+func (r *Releases) Lock(ctx context.Context, h Holder, wait time.Duration, waiting func(Holder)) (*Lock, error) {
+	lease, err := r.LockToMove(ctx, h, wait, waiting)
 	if err != nil {
 		return nil, err
 	}
-	last, err := r.Last(ctx)
+	l := &Lock{Lease: lease}
+	l.last, l.err = r.Last(ctx)
+	err = l.err
 	var broken *UnreadableError
 	switch {
-	case errors.As(err, &broken): // callers that need the record report it
+	case errors.As(err, &broken): // see Lock.Last
 		return l, nil
-	case err == nil && last != nil:
-		err = last.MoveError()
+	case err == nil && l.last != nil:
+		err = l.last.MoveError()
 	}
 	if err == nil {
 		return l, nil
@@ -102,6 +104,18 @@ func (r *Releases) Lock(ctx context.Context, h Holder, wait time.Duration, waiti
 	_ = l.Remove(ctx)
 	return nil, err
 }
+
+// Lock is the lock of a stack while a process holds it.
+type Lock struct {
+	*variables.Lease
+
+	last *Release
+	err  error
+}
+
+// Last returns the newest release when the lock was taken, nil if there was none.
+// It returns an *UnreadableError if its head cannot be read. It makes no request.
+func (l *Lock) Last() (*Release, error) { return l.last, l.err }
 
 // LockToMove is Lock for a move, which also finishes one that was interrupted.
 func (r *Releases) LockToMove(ctx context.Context, h Holder, wait time.Duration, waiting func(Holder)) (*variables.Lease, error) {

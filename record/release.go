@@ -2,6 +2,7 @@ package record
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 )
 
@@ -68,6 +69,11 @@ type Release struct {
 	// because it failed.
 	Aborting bool `json:"aborting,omitempty"`
 
+	// Scrubbed are the variables whose values neither the release nor an older one
+	// holds, and then no gate of theirs holds a credential either: see
+	// [Releases.Scrub]. It is nil where that is not known, as in older records.
+	Scrubbed []string `json:"scrubbed,omitzero"`
+
 	// MovedTo is the STACK/ENVIRONMENT to which a move of the record has begun.
 	MovedTo string `json:"moved_to,omitempty"`
 
@@ -91,6 +97,12 @@ type Release struct {
 	plan    []string          // digests of its plan's parts; none for a head of layout 1
 	items   map[string]string // of its variable that this drover does not know
 	unknown unknown
+}
+
+// IsScrubbed reports whether the release and the older ones are known to hold
+// neither values of these variables nor credentials of gates.
+func (r *Release) IsScrubbed(variables []string) bool {
+	return r.Scrubbed != nil && !slices.ContainsFunc(variables, func(name string) bool { return !slices.Contains(r.Scrubbed, name) })
 }
 
 // Revision returns the revision of the head that was read, 0 for one that was never

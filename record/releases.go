@@ -32,7 +32,14 @@ type Releases struct {
 	pageServices int
 
 	mu    sync.Mutex
-	plans map[string]plan // that were read, by their digests
+	plans map[string]plan     // that were read, by their digests
+	heads map[int]headVersion // that were read or written last, by the number of the release
+}
+
+// headVersion is the variable of a head as it was at its index.
+type headVersion struct {
+	index uint64
+	items map[string]string
 }
 
 // OpenReleases makes no request.
@@ -85,36 +92,73 @@ func isLocked(err error) bool { return errors.Is(err, variables.ErrLocked) }
 
 // Numbers of the releases that are kept, the newest last.
 func (r *Releases) Numbers(ctx context.Context) ([]int, error) {
+	numbers, _, err := r.listed(ctx)
+	return numbers, err
+}
+
+// listed returns the numbers of the releases that are kept, the newest last, and
+// the index of the head of each (GET /v1/vars).
+func (r *Releases) listed(ctx context.Context) (numbers []int, indexes map[int]uint64, err error) {
 	list, _, err := r.client.Variables().PrefixList(r.folder+"/releases/", (&api.QueryOptions{}).WithContext(ctx))
 	if err == nil && len(list) == 0 {
 		err = variables.CheckList(ctx, r.client, r.folder+"/releases")
 	}
 	if err != nil {
-		return nil, fmt.Errorf("listing the releases of stack %s: %w", r.stack, err)
+		return nil, nil, fmt.Errorf("listing the releases of stack %s: %w", r.stack, err)
 	}
-	var out []int
+	indexes = map[int]uint64{}
 	for _, v := range list {
 		rest := strings.TrimPrefix(v.Path, r.folder+"/releases/")
 		if n, err := strconv.Atoi(rest); err == nil {
-			out = append(out, n)
+			numbers = append(numbers, n)
+			indexes[n] = v.ModifyIndex
 		}
 	}
-	slices.Sort(out)
-	return out, nil
+	slices.Sort(numbers)
+	return numbers, indexes, nil
+}
+
+// readAt returns the head of a release that has that index, as a list has just
+// said. It makes no request for a version of the head that was read or written
+// before.
+func (r *Releases) readAt(ctx context.Context, number int, index uint64) (*Release, error) {
+	r.mu.Lock()
+	known := r.heads[number]
+	r.mu.Unlock()
+	if known.index != index || index == 0 {
+		return r.Read(ctx, number)
+	}
+	return r.decodeNumbered(ctx, number, &api.Variable{Path: r.headPath(number), Items: known.items, ModifyIndex: index})
+}
+
+// keepHead notes the items of a head as they are at that index.
+func (r *Releases) keepHead(number int, index uint64, items map[string]string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.heads == nil {
+		r.heads = map[int]headVersion{}
+	}
+	r.heads[number] = headVersion{index, items}
 }
 
 // List reads the heads of all releases, the newest first. One that cannot be
 // read has the state Unreadable, and its Detail says why.
 func (r *Releases) List(ctx context.Context) ([]*Release, error) {
-	numbers, err := r.Numbers(ctx)
+	numbers, indexes, err := r.listed(ctx)
 	if err != nil {
 		return nil, err
 	}
+	return r.readAll(ctx, numbers, indexes)
+}
+
+// readAll reads heads that were listed, the newest first.
+func (r *Releases) readAll(ctx context.Context, numbers []int, indexes map[int]uint64) ([]*Release, error) {
+	numbers = slices.Clone(numbers)
 	slices.Reverse(numbers)
 	out := make([]*Release, len(numbers))
-	err = parallel.Each(len(numbers), 8, func(i int) error {
+	err := parallel.Each(len(numbers), 8, func(i int) error {
 		var err error
-		out[i], err = r.Read(ctx, numbers[i])
+		out[i], err = r.readAt(ctx, numbers[i], indexes[numbers[i]])
 		var broken *UnreadableError
 		switch {
 		case errors.Is(err, ErrNoRelease):
@@ -130,11 +174,12 @@ func (r *Releases) List(ctx context.Context) ([]*Release, error) {
 
 // Last is the newest release, nil when there is none.
 func (r *Releases) Last(ctx context.Context) (*Release, error) {
-	numbers, err := r.Numbers(ctx)
+	numbers, indexes, err := r.listed(ctx)
 	if err != nil || len(numbers) == 0 {
 		return nil, err
 	}
-	return r.Read(ctx, numbers[len(numbers)-1])
+	newest := numbers[len(numbers)-1]
+	return r.readAt(ctx, newest, indexes[newest])
 }
 
 // Now returns the newest release and the holder of the lock, nil if there is none. It
@@ -198,14 +243,24 @@ func (r *Releases) watch(ctx context.Context, number int, index uint64) (*Releas
 	if v == nil {
 		return nil, 0, fmt.Errorf("stack %s has %w: %d", r.stack, ErrNoRelease, number)
 	}
+	head, err := r.decodeNumbered(ctx, number, v)
+	if err != nil {
+		return nil, 0, err
+	}
+	r.keepHead(number, v.ModifyIndex, v.Items)
+	return head, meta.LastIndex, nil
+}
+
+// decodeNumbered is decodeHead for the variable of a release of that number.
+func (r *Releases) decodeNumbered(ctx context.Context, number int, v *api.Variable) (*Release, error) {
 	head, err := r.decodeHead(ctx, v)
 	if err == nil && head.Number != number {
 		err = &UnreadableError{v.Path, fmt.Errorf("it contains release %d", head.Number)}
 	}
 	if err != nil {
-		return nil, 0, err
+		return nil, err
 	}
-	return head, meta.LastIndex, nil
+	return head, nil
 }
 
 // Change reads the head, calls f to change it, and writes it. It repeats this if the head
@@ -401,13 +456,15 @@ func (r *Releases) Create(ctx context.Context, head *Release, services []Service
 	}
 	j := newJournal(ctx, r, head, split)
 	err = parallel.Each(len(split), 8, func(i int) error {
-		// A deployer that was killed before it wrote the head may have left pages.
-		_, index, err := r.readPage(ctx, head.Number, i)
-		if err != nil && !errors.Is(err, ErrMissing) {
-			return err
-		}
 		p := page{Owner: head.Owner, Services: split[i]}
-		if index, err = r.writePage(ctx, head.Number, i, p, index); err != nil {
+		index, err := r.writePage(ctx, head.Number, i, p, 0)
+		if errors.Is(err, ErrTakenOver) { // a deployer that was killed before it wrote the head left one
+			if _, index, err = r.readPage(ctx, head.Number, i); err != nil && !errors.Is(err, ErrMissing) {
+				return err
+			}
+			index, err = r.writePage(ctx, head.Number, i, p, index)
+		}
+		if err != nil {
 			return err
 		}
 		j.pages[i].index = index
@@ -464,11 +521,11 @@ func (r *Releases) TakeOver(ctx context.Context, head *Release, owner string) (*
 // any more. It returns the removed ones with their services. The lock must be
 // held.
 func (r *Releases) Keep(ctx context.Context, most int) ([]Removed, error) {
-	numbers, err := r.Numbers(ctx)
+	numbers, indexes, err := r.listed(ctx)
 	if err != nil || len(numbers) <= most {
 		return nil, err
 	}
-	heads, err := r.List(ctx)
+	heads, err := r.readAll(ctx, numbers, indexes)
 	if err != nil {
 		return nil, err
 	}
@@ -553,9 +610,6 @@ func (r *Releases) needed(ctx context.Context, heads []*Release) (map[string]boo
 		}
 		for _, s := range services {
 			of[i][s.Spec], of[i][s.Before] = true, true
-			if s.Completed != nil {
-				of[i][s.Completed.Spec] = true
-			}
 			if s.Completed != nil {
 				of[i][s.Completed.Spec] = true
 			}

@@ -12,7 +12,8 @@ import (
 
 // Scrub removes secrets that older drovers recorded in clear: the credentials of
 // the gates of releases that have ended, and the values of these variables. It
-// returns the numbers of the releases that it rewrote. The lock must be held.
+// returns the numbers of the releases that it rewrote. Where that was all, the
+// newest release says so in Release.Scrubbed. The lock must be held.
 func (r *Releases) Scrub(ctx context.Context, variables []string) ([]int, error) {
 	heads, err := r.List(ctx)
 	if err != nil {
@@ -52,10 +53,21 @@ func (r *Releases) Scrub(ctx context.Context, variables []string) ([]int, error)
 		}
 		scrubbed = append(scrubbed, h.Number)
 	}
-	if len(scrubbed) == 0 {
-		return nil, nil
+	if err := r.noteScrubbed(ctx, heads, variables); err != nil || len(scrubbed) == 0 {
+		return scrubbed, err
 	}
 	return scrubbed, r.collect(ctx, heads) // the values in clear
+}
+
+// noteScrubbed writes in the newest head that no release holds values of these
+// variables any more. A release that is open or cannot be read may hold some.
+func (r *Releases) noteScrubbed(ctx context.Context, heads []*Release, variables []string) error {
+	may := func(h *Release) bool { return h.State.Open() || h.State == Unreadable }
+	if len(heads) == 0 || heads[0].IsScrubbed(variables) || slices.ContainsFunc(heads, may) {
+		return nil
+	}
+	heads[0].Scrubbed = append([]string{}, variables...)
+	return r.Save(ctx, heads[0])
 }
 
 // scrubValues stores the values of a blob without those of variables, and returns

@@ -193,8 +193,10 @@ func (r *run) tag(ctx context.Context) {
 // tidy removes releases that are too old, and their tags, and secrets that older
 // drovers recorded in clear.
 func (r *run) tidy(ctx context.Context) {
-	if _, err := r.d.Releases.Scrub(ctx, r.plan.req.SecretVariables); err != nil {
-		r.d.warn("secrets that an older drover recorded in clear are not all removed: %s", err)
+	if !r.head.IsScrubbed(r.plan.req.SecretVariables) {
+		if _, err := r.d.Releases.Scrub(ctx, r.plan.req.SecretVariables); err != nil {
+			r.d.warn("secrets that an older drover recorded in clear are not all removed: %s", err)
+		}
 	}
 	removed, err := r.d.Releases.Keep(ctx, cmp.Or(r.d.keep(r.head), DefaultKeep))
 	if err != nil {

@@ -61,7 +61,7 @@ func (d *Deployer) Deploy(ctx context.Context, p *Plan, agree func(*Plan) error)
 		return Result{}, err
 	}
 	defer func() { _ = l.release(ctx) }()
-	last, err := d.Releases.Last(ctx)
+	last, err := l.last()
 	if err != nil {
 		return Result{}, err
 	}
@@ -188,12 +188,16 @@ func (r *run) begin(ctx context.Context) error {
 
 // head begins the record of the release that follows the last one.
 func (d *Deployer) head(p *Plan, state record.State) *record.Release {
-	return &record.Release{
+	head := &record.Release{
 		Number: number(p.last) + 1, Stack: d.Releases.Stack(), Environment: d.Releases.Environment(),
 		Version: p.req.Version, AppVersion: p.req.AppVersion, Kind: p.req.Kind, Of: p.req.Of, DNS: p.req.DNS,
 		By: d.Holder, Message: p.req.Message, Drover: d.Drover,
 		State: state, Started: time.Now().UTC(), OnFailure: failurePolicy(p.req.OnFailure, p.last), Keep: d.keep(p.last), Owner: newOwner(),
 	}
+	if p.last == nil || p.last.IsScrubbed(p.req.SecretVariables) {
+		head.Scrubbed = append([]string{}, p.req.SecretVariables...)
+	}
+	return head
 }
 
 // keep is how many releases are kept: what is removed does not come back, so

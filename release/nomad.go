@@ -8,7 +8,6 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
-	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -53,14 +52,16 @@ func (s nomadStore) Lock(ctx context.Context, h record.Holder, wait time.Duratio
 	return nomadLease{l}, nil
 }
 
-type nomadLease struct{ *variables.Lease }
+type nomadLease struct{ *record.Lock }
 
 func (l nomadLease) Renew(ctx context.Context) (Lease, error) {
 	renewed, err := l.Recover(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return nomadLease{renewed}, nil
+	held := *l.Lock
+	held.Lease = renewed
+	return nomadLease{&held}, nil
 }
 
 // SecretsInNomad returns the secrets in Nomad Variables.

@@ -289,6 +289,9 @@ func (l *lock) held(ctx context.Context) error {
 	}
 }
 
+// last returns the newest release when the lock was taken.
+func (l *lock) last() (*record.Release, error) { return l.lease.Last() }
+
 func (l *lock) release(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

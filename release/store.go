@@ -104,6 +104,9 @@ type Journal interface {
 
 // Lease is the lock of a store while a process holds it.
 type Lease interface {
+	// Last returns the newest release when the lock was taken, nil if there was none.
+	// It makes no request.
+	Last() (*record.Release, error)
 	// Lost is closed when the lock is, or may be, no longer held.
 	Lost() <-chan struct{}
 	// Renew returns the lease anew if the lock is still held although Lost is closed.

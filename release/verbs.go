@@ -122,7 +122,7 @@ func (d *Deployer) take(ctx context.Context, back bool, may func(*record.Release
 
 func (r *run) take(ctx context.Context, back bool, may func(*record.Release) error) error {
 	d := r.d
-	last, err := d.Releases.Last(ctx) // as it is under the lock
+	last, err := r.lock.last()
 	if err != nil {
 		return err
 	}

@@ -409,6 +409,12 @@ func (s *Store) Scrub(ctx context.Context, variables []string) ([]int, error) {
 		}
 		scrubbed = append(scrubbed, h.Number)
 	}
+	if len(heads) > 0 && !heads[0].IsScrubbed(variables) && !slices.ContainsFunc(heads, func(h *record.Release) bool { return h.State.Open() }) {
+		heads[0].Scrubbed = append([]string{}, variables...)
+		if err := s.Save(ctx, heads[0]); err != nil {
+			return scrubbed, err
+		}
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return scrubbed, s.collect()
@@ -456,7 +462,7 @@ func (s *Store) Lock(ctx context.Context, h record.Holder, wait time.Duration, w
 			s.mu.Unlock()
 			last, err := s.Last(ctx)
 			if err == nil && last != nil {
-				err = last.MoveError()
+				l.last, err = last, last.MoveError()
 			}
 			if err != nil {
 				_ = l.Remove(ctx)
@@ -497,7 +503,11 @@ type lease struct {
 	store  *Store
 	holder record.Holder
 	lost   chan struct{}
+	last   *record.Release // when the lock was taken
 }
+
+// Last implements release.Lease.
+func (l *lease) Last() (*record.Release, error) { return l.last, nil }
 
 func (l *lease) Lost() <-chan struct{} { return l.lost }
 

@@ -269,6 +269,9 @@ func testScrub(t *testing.T, s, other release.Store) {
 	if err != nil || string(b.Values) != `{"domain":"example.org"}` {
 		t.Errorf("got %s, %v, want the values without the token", b.Values, err)
 	}
+	if last := must2(t)(other.Last(t.Context())); !last.IsScrubbed([]string{"token"}) || last.IsScrubbed([]string{"token", "mac"}) {
+		t.Errorf("the newest release says %v, want that it and the older ones hold no token", last.Scrubbed)
+	}
 	if _, err := other.Blob(t.Context(), p.Digest); !errors.Is(err, record.ErrMissing) {
 		t.Errorf("the values in clear: got %v, want %v", err, record.ErrMissing)
 	}
@@ -313,6 +316,9 @@ func testLock(t *testing.T, s, other release.Store) {
 	if h, err := other.Holder(t.Context()); err != nil || h == nil || h.User != "ann" {
 		t.Errorf("holder: got %v, %v, want ann", h, err)
 	}
+	if last, err := l.Last(); last != nil || err != nil {
+		t.Errorf("last: got %v, %v, want none", last, err)
+	}
 	_, err = other.Lock(t.Context(), Holder("bob"), 0, nil)
 	var locked *record.LockedError
 	if !errors.As(err, &locked) || !errors.Is(err, variables.ErrLocked) || locked.Holder.User != "ann" {
@@ -330,6 +336,30 @@ func testLock(t *testing.T, s, other release.Store) {
 	}
 	if h, err := other.Holder(t.Context()); h != nil || err != nil {
 		t.Errorf("holder: got %v, %v, want none", h, err)
+	}
+	testLockShowsLast(t, s, other)
+}
+
+// A lock comes with the newest release as it is then, also if this process has read
+// an older version of its head before.
+func testLockShowsLast(t *testing.T, s, other release.Store) {
+	t.Helper()
+	create(t, s, &record.Release{Number: 1, State: record.Running})
+	if _, err := s.Last(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Change(t.Context(), 1, func(h *record.Release) error { h.State = record.Paused; return nil }); err != nil {
+		t.Fatal(err)
+	}
+	l, err := s.Lock(t.Context(), Holder("ann"), 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if last, err := l.Last(); err != nil || last == nil || last.Number != 1 || last.State != record.Paused {
+		t.Errorf("last: got %+v, %v, want release 1, %s", last, err, record.Paused)
+	}
+	if err := l.Remove(t.Context()); err != nil {
+		t.Fatal(err)
 	}
 }
 
