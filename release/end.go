@@ -129,14 +129,18 @@ func (r *run) end(ctx context.Context, res *Result, state record.State, cause ro
 
 // save changes the head, if it is still ours. It reads the head only if another
 // process has written it: to approve a wave, or to take the release over.
-func (r *run) save(ctx context.Context, f func(*record.Release)) error {
+func (r *run) save(ctx context.Context, change func(*record.Release)) error {
+	f := change
+	if also := r.withNext; also != nil {
+		f = func(h *record.Release) { also(h); change(h) }
+	}
 	return r.persist(ctx, func(ctx context.Context) error {
 		head := *r.head
 		head.Waves = slices.Clone(head.Waves)
 		f(&head)
 		err := r.d.Releases.Save(ctx, &head)
 		if err == nil {
-			r.head = &head
+			r.head, r.withNext = &head, nil
 		}
 		if !errors.Is(err, record.ErrTakenOver) {
 			return err
@@ -149,7 +153,7 @@ func (r *run) save(ctx context.Context, f func(*record.Release)) error {
 			return nil
 		})
 		if err == nil {
-			r.head = now
+			r.head, r.withNext = now, nil
 		}
 		return err
 	})

@@ -29,7 +29,8 @@ type run struct {
 	beginning sync.Mutex
 	journal   Journal // nil until there is something to record
 	head      *record.Release
-	index     map[jobKey]int // of the journal's lines that are rolled out
+	withNext  func(*record.Release) // changes the head when it is written next; may be nil
+	index     map[jobKey]int        // of the journal's lines that are rolled out
 
 	returning bool // its changes are being reverted
 
@@ -174,6 +175,7 @@ func (r *run) begin(ctx context.Context) error {
 	}
 	blobs = append(blobs, more...)
 	p.req.Unattended.mark(head, p.req.Waves)
+	beginFirstWave(head, p, lines)
 	if err := d.Releases.Store(ctx, blobs); err != nil {
 		return err
 	}
@@ -412,7 +414,7 @@ func (r *run) walk(ctx context.Context) Result {
 	wctx, stop := context.WithCancelCause(ctx)
 	defer stop(nil)
 	if r.journal != nil {
-		go r.d.watch(wctx, r.head.Number, r.head.Owner, stop)
+		go r.d.watch(wctx, r.head, stop)
 	}
 	res := r.forward(wctx)
 	if r.journal == nil {
@@ -428,18 +430,19 @@ func (r *run) walk(ctx context.Context) Result {
 		r.lost(lctx, &res, err)
 		return res
 	}
+	stop(nil) // the next write of the head shows whether the release is still ours
 	r.finish(ctx, &res, outcome)
 	return res
 }
 
-// watch calls stop when owner no longer owns the release, because it was paused or
-// taken over.
-func (d *Deployer) watch(ctx context.Context, number int, owner string, stop context.CancelCauseFunc) {
-	var index uint64
+// watch calls stop when another process has paused the release or taken it over
+// since the head was written.
+func (d *Deployer) watch(ctx context.Context, was *record.Release, stop context.CancelCauseFunc) {
+	index := was.Revision()
 	failures := 0
 	for ctx.Err() == nil {
-		head, seen, err := d.Releases.Watch(ctx, number, index)
-		if err == nil && head.Owner != owner {
+		head, seen, err := d.Releases.Watch(ctx, was.Number, index)
+		if err == nil && head.Owner != was.Owner {
 			stop(record.ErrTakenOver)
 			return
 		}

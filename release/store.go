@@ -43,7 +43,8 @@ type Store interface {
 	// error instead.
 	Readable(ctx context.Context, head *record.Release) ([]record.Service, error)
 	// Watch returns the head of a release and its index once that is not index any
-	// more; with index 0 at once. It blocks until then, or until ctx ends.
+	// more; with index 0 at once. The index may be the Revision of a head. It blocks
+	// until then, or until ctx ends.
 	Watch(ctx context.Context, number int, index uint64) (*record.Release, uint64, error)
 	// Holder returns the holder of the lock, nil if the lock is free.
 	Holder(ctx context.Context) (*record.Holder, error)

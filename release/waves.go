@@ -141,7 +141,7 @@ func (r *run) noteWave(ctx context.Context, i int, state record.State, detail st
 	if state == record.Interrupted { // by Ctrl-C, or because Nomad has not answered for long
 		limit = 5 * time.Second
 	}
-	_ = r.saveWave(ctx, i, limit, func(w *record.Wave) {
+	note := func(w *record.Wave) {
 		now := time.Now().UTC()
 		if w.Started.IsZero() {
 			w.Started = now
@@ -150,9 +150,38 @@ func (r *run) noteWave(ctx context.Context, i int, state record.State, detail st
 			w.Ended = now
 		}
 		w.State, w.Detail = state, detail
-	})
+	}
+	switch stored := r.head.Waves[i]; {
+	case stored.State == state && stored.Detail == detail: // see begin
+	case state == record.Done && r.isLast(i):
+		r.withNext = func(h *record.Release) { note(&h.Waves[i]) }
+	default:
+		_ = r.saveWave(ctx, i, limit, note)
+	}
 	if len(r.plan.req.Waves) > 1 {
 		r.tellWave(EventWave, i, state, detail)
+	}
+}
+
+// isLast reports whether nothing is left to do after wave i but to end the release:
+// the next write of the head, which follows at once, has the state of the wave too.
+func (r *run) isLast(i int) bool {
+	return !slices.ContainsFunc(r.journal.Services(), func(l record.Service) bool {
+		return l.Change == record.ChangeStop && l.Step != record.StepPruned || l.Wave > i && (l.Change != record.ChangeNone || len(l.Renewed) > 0)
+	})
+}
+
+// beginFirstWave notes in a new head that its first wave has begun, unless that has
+// to be approved: so it is written with the head.
+func beginFirstWave(head *record.Release, p *Plan, lines []record.Service) {
+	for i, w := range p.req.Waves {
+		if !changesWave(lines, i) {
+			continue
+		}
+		if !needsApproval(w, p.req.Kind) {
+			head.Waves[i].State, head.Waves[i].Started = record.Running, time.Now().UTC()
+		}
+		return
 	}
 }
 

@@ -1,6 +1,7 @@
 package releasetest
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"slices"
@@ -282,6 +283,11 @@ func testWatch(t *testing.T, s, other release.Store) {
 	head, index, err := other.Watch(t.Context(), 1, 0)
 	if err != nil || head.State != record.Running {
 		t.Fatalf("got %+v, %v", head, err)
+	}
+	soon, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if now, _, err := other.Watch(soon, 1, head.Revision()); err == nil {
+		t.Errorf("a head that has not changed since: got %+v, want that the call blocks", now)
 	}
 	type seen struct {
 		head *record.Release
