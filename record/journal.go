@@ -82,11 +82,15 @@ func (j *Journal) Service(i int) Service {
 }
 
 // Note changes a line; it is written soon.
-func (j *Journal) Note(i int, f func(*Service)) { j.change(i, f) }
+func (j *Journal) Note(i int, f func(*Service)) { j.change(i, f, true) }
+
+// NoteLater changes a line; it is written with the next change of the page, or by
+// Flush.
+func (j *Journal) NoteLater(i int, f func(*Service)) { j.change(i, f, false) }
 
 // Update changes a line and returns when that is written.
 func (j *Journal) Update(ctx context.Context, i int, f func(*Service)) error {
-	return j.wait(ctx, j.of[i], j.change(i, f))
+	return j.wait(ctx, j.of[i], j.change(i, f, true))
 }
 
 // Flush returns when everything is written.
@@ -95,6 +99,9 @@ func (j *Journal) Flush(ctx context.Context) error {
 	for i, p := range j.pages {
 		j.mu.Lock()
 		version := p.version
+		if p.stored < version {
+			p.poke()
+		}
 		j.mu.Unlock()
 		errs = append(errs, j.wait(ctx, i, version))
 	}
@@ -109,17 +116,26 @@ func (j *Journal) Close(ctx context.Context) error {
 	return err
 }
 
-func (j *Journal) change(i int, f func(*Service)) int {
+// change changes a line, and wakes the writer of its page if soon. It returns the
+// version of the page that has the change.
+func (j *Journal) change(i int, f func(*Service), soon bool) int {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	f(&j.services[i])
 	p := j.pages[j.of[i]]
 	p.version++
+	if soon {
+		p.poke()
+	}
+	return p.version
+}
+
+// poke wakes the writer of the page.
+func (p *journalPage) poke() {
 	select {
 	case p.wake <- struct{}{}:
 	default:
 	}
-	return p.version
 }
 
 func (j *Journal) wait(ctx context.Context, i, version int) error {

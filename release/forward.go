@@ -595,7 +595,11 @@ func (r *run) done(target string, s rollout.Submission, res rollout.ServiceResul
 	}
 	r.submitted[i] = res
 	r.submitting.Unlock()
-	j.Note(i, func(l *record.Service) {
+	note := j.Note
+	if res.Outcome == rollout.Unchanged && !res.Completed && j.Service(i).Change == record.ChangeNone {
+		note = j.NoteLater // what a resume would find out again
+	}
+	note(i, func(l *record.Service) {
 		recordOutcome(l, res)
 		r.complete(l, res, l.Spec)
 	})

@@ -94,6 +94,8 @@ type Journal interface {
 	Service(i int) record.Service
 	// Note changes a line, which is written soon.
 	Note(i int, f func(*record.Service))
+	// NoteLater changes a line, which is written with another change, or by Flush.
+	NoteLater(i int, f func(*record.Service))
 	// Update changes a line and returns when it is written. It returns
 	// record.ErrTakenOver if another process has taken over the release.
 	Update(ctx context.Context, i int, f func(*record.Service)) error

@@ -559,6 +559,8 @@ func (j *journal) Note(i int, f func(*record.Service)) {
 	_ = j.write(context.Background(), "Note", i, f)
 }
 
+func (j *journal) NoteLater(i int, f func(*record.Service)) { j.Note(i, f) }
+
 func (j *journal) Update(ctx context.Context, i int, f func(*record.Service)) error {
 	return j.write(ctx, "Update", i, f)
 }

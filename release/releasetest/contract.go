@@ -148,6 +148,13 @@ func testJournal(t *testing.T, s, other release.Store) {
 	if lines, err = other.Services(t.Context(), head); err != nil || lines[1].Step != record.StepDone {
 		t.Errorf("after a flush: got %+v, %v", lines, err)
 	}
+	j.NoteLater(1, func(l *record.Service) { l.Step = record.StepFailed })
+	if err := j.Flush(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if lines, err = other.Services(t.Context(), head); err != nil || lines[1].Step != record.StepFailed {
+		t.Errorf("a line that was noted for later, after a flush: got %+v, %v", lines, err)
+	}
 	got := j.Services()
 	got[0].Step = record.StepFailed
 	if j.Service(0).Step != record.StepSubmitting {
