@@ -75,7 +75,7 @@ func TestOnCluster(t *testing.T) {
 		{"Recorded", testRecorded},
 		{"Gate", testGate},
 		{"Requests", testRequests},
-		{"RequestsOfMany", testRequestsOfMany},
+		{"RequestsOfMany", testRequestsOfMany}, {"RequestsOfOne", testRequestsOfOne},
 		{"Hooks", testHooks},
 		{"PlanIsWhatHappens", testPlanIsWhatHappens},
 		{"NeedsReplace", testNeedsReplace},

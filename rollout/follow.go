@@ -23,10 +23,10 @@ type follower struct {
 	clients Clients
 	opts    Options
 	step    *step
-	wake    <-chan struct{}
-	hub     *hub
-	tell    func(Event)
-	limits  stack.Limits
+	waiting
+	hub    *hub
+	tell   func(Event)
+	limits stack.Limits
 
 	target   uint64 // JobModifyIndex of the version that is followed
 	settling bool
@@ -121,10 +121,8 @@ func (f *follower) register(ctx context.Context, index uint64) error {
 	if len(s.HCL) > 0 && len(s.HCL) < 1e6 { // job_max_source_size
 		opts.Submission = &api.JobSubmission{Source: string(s.HCL), Format: "hcl2"}
 	}
-	select {
-	case <-f.wake: // of what was before
-	default:
-	}
+	f.hub.opening(ctx, s)
+	f.forget() // what was before
 	answered, err := f.send(ctx, opts)
 	var refusal *Refusal
 	switch {
@@ -140,6 +138,7 @@ func (f *follower) register(ctx context.Context, index uint64) error {
 		return fmt.Errorf("registering job %q: %w", s.spec.id, plain(err))
 	}
 	f.settling, f.target = false, answered
+	f.hub.registered(s, answered)
 	f.result.Submitted, f.result.JobModifyIndex = true, answered
 	f.tell(Event{Kind: EventSubmitted, Service: s.Service, JobID: s.spec.id, Desired: s.spec.total()})
 	if f.opts.After != nil {
@@ -450,27 +449,48 @@ func (f *follower) pause(ctx context.Context) error {
 	}
 	timer := time.NewTimer(max(again, time.Millisecond))
 	defer timer.Stop()
+	following := f.hub.following()
+	gap := lookGap(following)
 	select {
+	case <-f.decided:
 	case <-f.wake:
+		// What happens in Nomad happens in bursts of events: one look for each. Those of
+		// a crowd are read together anyway.
+		if !f.settling && !f.step.spec.noDeploy && following < crowd {
+			timer.Reset(gap)
+			select {
+			case <-f.decided:
+			case <-changed:
+			case <-timer.C:
+			case <-ctx.Done():
+				return context.Cause(ctx)
+			}
+		}
 	case <-changed:
 	case <-timer.C:
 	case <-ctx.Done():
 		return context.Cause(ctx)
 	}
-	// Nomad sends events in bursts: look once for each burst.
-	if rest := lookGap(f.hub.following()) - time.Since(f.looked); rest > 0 {
+	if rest := gap - time.Since(f.looked); rest > 0 {
 		timer.Reset(rest)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			return context.Cause(ctx)
 		}
+	}
+	f.forget() // seen by the look that comes now
+	return nil
+}
+
+// forget drops the events that were received so far.
+func (f *follower) forget() {
+	for _, ch := range []chan struct{}{f.wake, f.decided} {
 		select {
-		case <-f.wake: // seen by the look that comes now
+		case <-ch:
 		default:
 		}
 	}
-	return nil
 }
 
 // lookGap is the least time between two looks at one service while so many are

@@ -2,6 +2,10 @@ package rollout
 
 import (
 	"context"
+	"encoding/json"
+	"net/url"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,12 +24,20 @@ type hub struct {
 
 	looks *looks
 
-	any chan struct{} // receives when one of the jobs should be looked at
+	any    chan struct{}           // receives when one of the jobs should be looked at
+	opened map[place]chan struct{} // closed when the stream was opened, or could not be
 
 	mu   sync.Mutex
-	wait map[string]chan struct{} // by place and job ID
+	wait map[string]waiting // by place and job ID
+	past map[string]uint64  // by place and job ID: events up to this index are of what was before
 	up   map[place]bool
 	busy int // how many followers there are
+}
+
+// waiting is how the follower of a job is woken.
+type waiting struct {
+	wake    chan struct{} // something has happened
+	decided chan struct{} // what has happened may be the outcome
 }
 
 // follows counts a follower, which is over when the function is called.
@@ -49,7 +61,7 @@ func (h *hub) following() int {
 type place struct{ region, namespace string }
 
 func newHub(ctx context.Context, client *api.Client, specs []spec) *hub {
-	h := &hub{ctx: ctx, client: client, any: make(chan struct{}, 1), wait: map[string]chan struct{}{}, up: map[place]bool{}}
+	h := &hub{ctx: ctx, client: client, any: make(chan struct{}, 1), wait: map[string]waiting{}, past: map[string]uint64{}, up: map[place]bool{}, opened: map[place]chan struct{}{}}
 	h.looks = &looks{ctx: ctx, client: client, gap: func() time.Duration {
 		if n := h.following(); n >= crowd {
 			return lookGap(n)
@@ -60,8 +72,11 @@ func newHub(ctx context.Context, client *api.Client, specs []spec) *hub {
 	for _, s := range specs {
 		at := place{s.region, s.namespace}
 		jobs[at] = append(jobs[at], s.id)
-		h.wait[h.key(at, s.id)] = make(chan struct{}, 1)
+		h.wait[h.key(at, s.id)] = waiting{make(chan struct{}, 1), make(chan struct{}, 1)}
 		h.up[at] = false
+		if h.opened[at] == nil {
+			h.opened[at] = make(chan struct{})
+		}
 	}
 	for at, ids := range jobs {
 		go h.follow(at, ids)
@@ -71,8 +86,8 @@ func newHub(ctx context.Context, client *api.Client, specs []spec) *hub {
 
 func (h *hub) key(at place, id string) string { return at.region + "\x00" + at.namespace + "\x00" + id }
 
-// wake is the channel that receives when s should be looked at again.
-func (h *hub) wake(s *step) <-chan struct{} {
+// waiting returns the channels that receive when s should be looked at again.
+func (h *hub) waiting(s *step) waiting {
 	return h.wait[h.key(place{s.spec.region, s.spec.namespace}, s.spec.id)]
 }
 
@@ -95,11 +110,40 @@ func (h *hub) allLive() bool {
 	return true
 }
 
-func (h *hub) notify(at place, id string) {
-	if ch := h.wait[h.key(at, id)]; ch != nil {
-		poke(ch)
-		poke(h.any)
+// opening waits until the stream for s was opened, or could not be, for at most a
+// second: a follower does not look at a job because of the opening itself then.
+func (h *hub) opening(ctx context.Context, s *step) {
+	timer := time.NewTimer(time.Second)
+	defer timer.Stop()
+	select {
+	case <-h.opened[place{s.spec.region, s.spec.namespace}]:
+	case <-timer.C:
+	case <-ctx.Done():
 	}
+}
+
+// registered ignores the events of s up to that index from now on.
+func (h *hub) registered(s *step, index uint64) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.past[h.key(place{s.spec.region, s.spec.namespace}, s.spec.id)] = index
+}
+
+// notify wakes the follower of a job for an event of that index.
+func (h *hub) notify(at place, id string, index uint64, decides bool) {
+	key := h.key(at, id)
+	w, follows := h.wait[key]
+	h.mu.Lock()
+	past := h.past[key]
+	h.mu.Unlock()
+	if !follows || index <= past {
+		return
+	}
+	if decides {
+		poke(w.decided)
+	}
+	poke(w.wake)
+	poke(h.any)
 }
 
 func (h *hub) setUp(at place, up bool) {
@@ -109,38 +153,59 @@ func (h *hub) setUp(at place, up bool) {
 }
 
 func (h *hub) follow(at place, ids []string) {
-	topics := map[api.Topic][]string{api.TopicDeployment: ids, api.TopicAllocation: ids, api.TopicEvaluation: ids, api.TopicJob: ids}
 	if len(ids) > 100 { // the URL would become too long
-		all := []string{"*"}
-		topics = map[api.Topic][]string{api.TopicDeployment: all, api.TopicAllocation: all, api.TopicEvaluation: all, api.TopicJob: all}
+		ids = []string{"*"}
+	}
+	topics := url.Values{}
+	for _, topic := range []api.Topic{api.TopicDeployment, api.TopicAllocation, api.TopicEvaluation, api.TopicJob} {
+		for _, id := range ids {
+			topics.Add("topic", string(topic)+":"+id)
+		}
 	}
 	failures := 0
 	var index uint64
+	opened := sync.OnceFunc(func() { close(h.opened[at]) })
 	for h.ctx.Err() == nil {
-		q := &api.QueryOptions{Region: at.region, Namespace: at.namespace}
-		stream, err := h.client.EventStream().Stream(h.ctx, topics, index, q)
+		q := &api.QueryOptions{Region: at.region, Namespace: at.namespace, Params: map[string]string{"index": strconv.FormatUint(index, 10)}}
+		stream, err := h.client.Raw().Response("/v1/event/stream?"+topics.Encode(), q.WithContext(h.ctx))
 		if err == nil {
 			h.setUp(at, true)
-			for _, id := range ids {
-				h.notify(at, id) // whatever happened before the stream was open
-			}
-			for events := range stream {
-				if events.Err != nil {
+			h.notifyAll(at) // whatever happened before the stream was open
+			opened()
+			for decoder := json.NewDecoder(stream); ; {
+				var batch events
+				if decoder.Decode(&batch) != nil {
 					break
 				}
+				if batch.Index == 0 { // a heartbeat
+					continue
+				}
 				failures = 0
-				index = events.Index
-				for _, e := range events.Events {
-					h.notify(at, jobOf(e))
+				index = batch.Index
+				for _, e := range batch.Events {
+					if id, decides := e.about(); id != "" {
+						h.notify(at, id, batch.Index, decides)
+					}
 				}
 			}
+			_ = stream.Close()
 			h.setUp(at, false)
-			for _, id := range ids {
-				h.notify(at, id)
-			}
+			h.notifyAll(at)
 		}
+		opened()
 		_ = nomad.StreamBackoff().Wait(h.ctx, failures)
 		failures++
+	}
+}
+
+// notifyAll notifies the followers of all jobs there.
+func (h *hub) notifyAll(at place) {
+	for key, w := range h.wait {
+		if strings.HasPrefix(key, h.key(at, "")) {
+			poke(w.decided)
+			poke(w.wake)
+			poke(h.any)
+		}
 	}
 }
 
@@ -148,25 +213,37 @@ func (h *hub) follow(at place, ids []string) {
 // together.
 const crowd = 8
 
-// jobOf finds the job that an event is about without decoding all of it. It is ""
-// for the registration of a job and for its evaluation before the scheduler has
-// looked at it: there is nothing to see yet.
-func jobOf(e api.Event) string {
-	if e.Topic == api.TopicJob {
-		if e.Type == "JobRegistered" {
-			return ""
-		}
-		return e.Key
+// events is a line of the event stream. Only what is needed of it is decoded: the
+// payloads are whole allocations and jobs.
+type events struct {
+	Index  uint64
+	Events []event
+}
+
+type event struct {
+	Topic   api.Topic
+	Type    string
+	Key     string
+	Payload struct{ Allocation, Deployment, Evaluation *eventOf }
+}
+
+type eventOf struct{ JobID, Status string }
+
+// about returns the job that an event is about, and whether what has happened may be
+// the outcome of a deployment. The job is "" for a registration and for an evaluation
+// before the scheduler has looked at it: there is nothing to see yet.
+func (e event) about() (job string, decides bool) {
+	switch p := e.Payload; {
+	case e.Topic == api.TopicJob && e.Type == "JobRegistered":
+		return "", false
+	case e.Topic == api.TopicJob:
+		return e.Key, true
+	case p.Deployment != nil:
+		return p.Deployment.JobID, !inProgress(p.Deployment.Status)
+	case p.Evaluation != nil && p.Evaluation.Status != api.EvalStatusPending:
+		return p.Evaluation.JobID, false
+	case p.Allocation != nil:
+		return p.Allocation.JobID, false
 	}
-	for _, v := range e.Payload {
-		if m, ok := v.(map[string]any); ok {
-			if e.Topic == api.TopicEvaluation && m["Status"] == api.EvalStatusPending {
-				return ""
-			}
-			if id, ok := m["JobID"].(string); ok {
-				return id
-			}
-		}
-	}
-	return ""
+	return "", false
 }

@@ -94,3 +94,25 @@ func testRequestsOfMany(t *testing.T, c Clients) {
 	}
 	t.Logf("%d services in %s: %d writes, %d lists, %d about one job", many, elapsed, writes, lists, alone)
 }
+
+// A service that is deployed alone is looked at when its first allocation is placed,
+// when that has become healthy, and when the deployment has ended; a look is two or
+// three requests.
+func testRequestsOfOne(t *testing.T, c Clients) {
+	counted, n := counting(t, c)
+	id := prefix(t) + "one"
+	cleanUp(t, c, id)
+	res, _ := deploy(t, counted, Options{}, service(mockJob(id, runs())))
+	if res.Outcome() != Deployed {
+		t.Fatal(dump(res))
+	}
+	looks := 0
+	for _, line := range n.seen() {
+		if strings.HasPrefix(line, http.MethodGet) && line != "GET /v1/event/stream" {
+			looks++
+		}
+	}
+	if looks > 11 {
+		t.Errorf("got %d requests that read, want at most 11: %v", looks, n.seen())
+	}
+}

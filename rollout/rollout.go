@@ -397,7 +397,7 @@ func (p *Plan) runStep(ctx context.Context, s *step, byService map[string][]*ste
 	defer hub.follows()()
 	start := time.Now()
 	f := &follower{
-		clients: p.clients, opts: p.opts, step: s, wake: hub.wake(s), hub: hub,
+		clients: p.clients, opts: p.opts, step: s, waiting: hub.waiting(s), hub: hub,
 		tell: tell, result: base,
 	}
 	r := f.run(ctx)
