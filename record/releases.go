@@ -36,7 +36,7 @@ type Releases struct {
 	heads map[int]headVersion // that were read or written last, by the number of the release
 }
 
-// headVersion is the variable of a head as it was at its index.
+// headVersion is the variable of a head at its index.
 type headVersion struct {
 	index uint64
 	items map[string]string

@@ -36,8 +36,8 @@ func TestTimeoutsAreRecorded(t *testing.T) {
 	}
 }
 
-// What a plan allocates grows as the number of services, not as its square: 5,000
-// services took 7 GB.
+// The memory that a plan allocates is proportional to the number of services, not to
+// its square: 5,000 services took 7 GB.
 func TestFits_AllocatesLinearly(t *testing.T) {
 	d := &Deployer{Releases: unlimited{}}
 	allocated := func(services int) uint64 {

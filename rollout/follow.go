@@ -454,8 +454,8 @@ func (f *follower) pause(ctx context.Context) error {
 	select {
 	case <-f.decided:
 	case <-f.wake:
-		// What happens in Nomad happens in bursts of events: one look for each. Those of
-		// a crowd are read together anyway.
+		// Nomad sends events in bursts: look once for each burst. Many followers are read
+		// together anyway.
 		if !f.settling && !f.step.spec.noDeploy && following < crowd {
 			timer.Reset(gap)
 			select {
