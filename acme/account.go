@@ -119,7 +119,7 @@ func (m *Manager) storedAccount(ctx context.Context, directory string) (string, 
 const maxNonces = 3
 
 // from gets a certificate from one issuer.
-func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Solver, left func(*LeftoverError)) (*Object, *issued, error) {
+func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Solver) (*Object, *issued, error) {
 	c, err := m.ca(ctx, issuer)
 	if err != nil {
 		return o, nil, err
@@ -134,7 +134,7 @@ func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Sol
 		if p != nil && (p.Set != set || p.Directory != c.issuer.Directory || o.pendingKey.Reveal() == "") {
 			p = nil
 		}
-		is := issuance{spec: o.Spec, account: account, solver: solver, now: m.now, leftover: left}
+		is := issuance{spec: o.Spec, account: account, solver: solver, now: m.now, placed: m.placed(o.Spec.Name), removed: m.removed(o.Spec.Name)}
 		if p != nil {
 			is.order = p.Order
 			if is.key, err = pki.ParseKey(o.pendingKey.Reveal()); err != nil {

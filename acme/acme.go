@@ -200,7 +200,7 @@ type Status struct {
 	Forced      bool                 `json:"forced,omitempty"`  // renew at once
 	Request     int                  `json:"request,omitempty"` // number of the last request to renew at once
 	ClockSkew   time.Duration        `json:"clock_skew,omitempty"`
-	Leftovers   []Leftover           `json:"leftovers,omitempty"` // records still to be removed
+	Leftovers   []Record             `json:"leftovers,omitempty"` // records still to be removed, stored before they are written
 
 	Replacements []Ordered `json:"replacements,omitempty"` // as Orders, of those that replace a certificate and were not forced
 }
@@ -232,8 +232,8 @@ type Pending struct {
 	At        time.Time `json:"at"`
 }
 
-// Leftover is a TXT record that could not be removed.
-type Leftover struct {
+// Record is a TXT record for a challenge, and the zone that has it.
+type Record struct {
 	Zone string `json:"zone"`
 	Name string `json:"name"`
 	Text string `json:"text"`

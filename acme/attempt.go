@@ -34,16 +34,6 @@ func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error)
 		return o, err
 	}
 	o = m.tidy(ctx, o, solver)
-	left := func(e *LeftoverError) {
-		m.event(Event{Kind: "warning", Certificate: name, Text: e.Error()})
-		next, err := m.c.Store.Update(context.WithoutCancel(ctx), name, func(o *Object) error {
-			o.Status.Leftovers = append(o.Status.Leftovers, e.Leftover)
-			return nil
-		})
-		if err == nil {
-			o = next
-		}
-	}
 	if o.Status.Pending == nil {
 		if err := solver.Check(ctx, o.Spec.Names, account.Thumbprint); err != nil {
 			if ctx.Err() != nil {
@@ -62,7 +52,7 @@ func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error)
 			errs = append(errs, &IssuerError{Issuer: issuer, Step: "waiting as it asked", Kind: KindRateLimited, RetryAfter: until, Err: errors.New("it is not asked before")})
 			continue
 		}
-		next, got, err := m.from(ctx, o, issuer, solver, left)
+		next, got, err := m.from(ctx, o, issuer, solver)
 		if next != nil { // otherwise the store could not be read
 			o = next
 		}
@@ -145,7 +135,7 @@ func (m *Manager) hold(ctx context.Context, o *Object, cause error) (*Object, er
 
 // tidy removes what former attempts left behind.
 func (m *Manager) tidy(ctx context.Context, o *Object, solver Solver) *Object {
-	var gone []Leftover
+	var gone []Record
 	for _, l := range o.Status.Leftovers {
 		if solver.Remove(ctx, l) == nil {
 			gone = append(gone, l)
@@ -154,14 +144,44 @@ func (m *Manager) tidy(ctx context.Context, o *Object, solver Solver) *Object {
 	if len(gone) == 0 {
 		return o
 	}
-	next, err := m.c.Store.Update(ctx, o.Spec.Name, func(o *Object) error {
-		o.Status.Leftovers = slices.DeleteFunc(o.Status.Leftovers, func(l Leftover) bool { return slices.Contains(gone, l) })
+	if next, err := m.dropRecords(ctx, o.Spec.Name, gone); err == nil {
+		return next
+	}
+	return o
+}
+
+// placed returns a function that stores which records are about to be written.
+func (m *Manager) placed(name string) func(context.Context, []Record) error {
+	return func(ctx context.Context, records []Record) error {
+		_, err := m.c.Store.Update(ctx, name, func(o *Object) error {
+			for _, r := range records {
+				if !slices.Contains(o.Status.Leftovers, r) {
+					o.Status.Leftovers = append(o.Status.Leftovers, r)
+				}
+			}
+			return nil
+		})
+		return err
+	}
+}
+
+// removed returns a function that forgets records that were removed.
+func (m *Manager) removed(name string) func(context.Context, []Record, []error) {
+	return func(ctx context.Context, records []Record, failed []error) {
+		for _, err := range failed {
+			m.event(Event{Kind: "warning", Certificate: name, Text: err.Error()})
+		}
+		if len(records) > 0 {
+			_, _ = m.dropRecords(ctx, name, records) // otherwise tidy removes them once more
+		}
+	}
+}
+
+func (m *Manager) dropRecords(ctx context.Context, name string, records []Record) (*Object, error) {
+	return m.c.Store.Update(ctx, name, func(o *Object) error {
+		o.Status.Leftovers = slices.DeleteFunc(o.Status.Leftovers, func(r Record) bool { return slices.Contains(records, r) })
 		return nil
 	})
-	if err != nil {
-		return o
-	}
-	return next
 }
 
 // failed records a failed attempt. request is the number of the last request when

@@ -56,15 +56,17 @@ type Solver interface {
 	// Check returns an error that names what would make the validation of names
 	// fail. It is called before an order is placed.
 	Check(ctx context.Context, names []string, thumbprint string) error
+	// Place decides where the answer to a challenge goes. It is the zero Record if
+	// the answer is no record. It is stored before Present is called, so that it
+	// can be removed without asking any name server.
+	Place(ctx context.Context, ch Challenge) (Record, error)
 	// Present puts up the answer to a challenge.
-	Present(ctx context.Context, ch Challenge) error
+	Present(ctx context.Context, ch Challenge, at Record) error
 	// Wait returns when the CA will see it.
-	Wait(ctx context.Context, ch Challenge) error
-	// CleanUp takes it down. It is called once for each Present, also for one
-	// that failed. A LeftoverError is written down and tried again with
-	// Remove.
-	CleanUp(ctx context.Context, ch Challenge) error
-	Remove(ctx context.Context, l Leftover) error
+	Wait(ctx context.Context, ch Challenge, at Record) error
+	// Remove removes a record of dns-01, also if Present failed. It is called
+	// again before the next order if it fails.
+	Remove(ctx context.Context, at Record) error
 }
 
 // challengePath is where CAs ask for the answer to HTTP-01.
@@ -275,14 +277,14 @@ func dnsProblem(err error) string {
 	return err.Error()
 }
 
+// Place returns the zero Record.
+func (Stateless) Place(context.Context, Challenge) (Record, error) { return Record{}, nil }
+
 // Present does nothing: the thumbprint is published before a CA is asked.
-func (Stateless) Present(context.Context, Challenge) error { return nil }
+func (Stateless) Present(context.Context, Challenge, Record) error { return nil }
 
 // Wait does nothing, see Check.
-func (Stateless) Wait(context.Context, Challenge) error { return nil }
-
-// CleanUp does nothing.
-func (Stateless) CleanUp(context.Context, Challenge) error { return nil }
+func (Stateless) Wait(context.Context, Challenge, Record) error { return nil }
 
 // Remove does nothing.
-func (Stateless) Remove(context.Context, Leftover) error { return nil }
+func (Stateless) Remove(context.Context, Record) error { return nil }

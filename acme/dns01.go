@@ -1,9 +1,11 @@
 package acme
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -28,9 +30,12 @@ type Zone struct {
 // DNS solves dns-01, and dns-persist-01, by records in zones.
 type DNS struct {
 	Zones []Zone
-	// Resolvers, as host:port, must all return a record before the CA validates
-	// it. The system's when empty.
+	// Resolvers, as HOST or HOST:PORT, must all return a record before the CA
+	// validates it, besides the authoritative servers of its zone.
 	Resolvers []string
+	// Resolver finds the authoritative servers when there are no Resolvers;
+	// net.DefaultResolver when nil.
+	Resolver *net.Resolver
 	// SkipCheck tells the CA at once.
 	SkipCheck bool
 	// KeepName writes the record at the challenge's own name, even when that
@@ -38,23 +43,34 @@ type DNS struct {
 	KeepName bool
 	TTL      time.Duration // 1 min when 0
 	Timeout  time.Duration // of the check; 2 min when 0
+
+	port string // of authoritative servers, 53 when empty
 }
 
-// PropagationError means that a resolver does not return a record in time.
+// PropagationError means that name servers do not return a record in time.
 type PropagationError struct {
-	Name     string
-	Resolver string
-	Got      string // what it says instead
-	Waited   time.Duration
+	Name   string
+	Got    map[string]string // what they return instead, by name server
+	Waited time.Duration
+	Err    error // why no server could be asked; may be nil
 }
 
 func (e *PropagationError) Error() string {
-	return fmt.Sprintf("after %s, %s still says %s for TXT %s", e.Waited, e.Resolver, e.Got, e.Name)
+	var texts []string
+	for _, server := range slices.Sorted(maps.Keys(e.Got)) {
+		texts = append(texts, server+" says "+e.Got[server])
+	}
+	if e.Err != nil {
+		texts = append(texts, e.Err.Error())
+	}
+	return fmt.Sprintf("after %s, TXT %s is not served: %s", e.Waited, e.Name, strings.Join(texts, "; "))
 }
+
+func (e *PropagationError) Unwrap() error { return e.Err }
 
 // LeftoverError means that a record could not be removed.
 type LeftoverError struct {
-	Leftover
+	Record
 	Err error
 }
 
@@ -63,37 +79,32 @@ func (e *LeftoverError) Error() string {
 }
 func (e *LeftoverError) Unwrap() error { return e.Err }
 
-func (d *DNS) resolvers() map[string]*net.Resolver {
-	if len(d.Resolvers) == 0 {
-		return map[string]*net.Resolver{"the resolver of this host": net.DefaultResolver}
-	}
-	out := map[string]*net.Resolver{}
-	for _, address := range d.Resolvers {
-		if _, _, err := net.SplitHostPort(address); err != nil {
-			address = net.JoinHostPort(address, "53")
-		}
-		out[address] = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-			return (&net.Dialer{}).DialContext(ctx, network, address)
-		}}
-	}
-	return out
-}
-
-// place is where the record of a challenge goes: its name, following aliases,
-// and the zone that has it. The zone is nil when none of ours does.
-func (d *DNS) place(ctx context.Context, ch Challenge) (string, *Zone) {
+// place is where the record of a challenge goes: its name, following aliases as the
+// authoritative servers tell them, and the zone that has it. The zone is nil when
+// none of d's does.
+func (d *DNS) place(ctx context.Context, ch Challenge) (string, *Zone, error) {
 	name := "_acme-challenge." + ch.Name
 	if ch.Type == DNSPersist01 {
 		name = "_validation-persist." + ch.Name
 	}
-	if !d.KeepName {
-		for _, r := range d.resolvers() {
-			if alias, err := r.LookupCNAME(ctx, name+"."); err == nil && alias != "" {
-				name = strings.ToLower(strings.TrimSuffix(alias, "."))
-				break
-			}
+	for first, hops := name, 0; !d.KeepName; hops++ {
+		alias, err := d.alias(ctx, name)
+		if err != nil {
+			return name, nil, err
 		}
+		if alias == "" {
+			break
+		}
+		if hops == maxAliases {
+			return name, nil, fmt.Errorf("%s is an alias that leads on more than %d times", first, maxAliases)
+		}
+		name = alias
 	}
+	return name, d.zoneOf(name), nil
+}
+
+// zoneOf returns the longest zone that holds a name, nil when none does.
+func (d *DNS) zoneOf(name string) *Zone {
 	var best *Zone
 	for i, z := range d.Zones {
 		zone := strings.TrimSuffix(z.Name, ".")
@@ -101,15 +112,19 @@ func (d *DNS) place(ctx context.Context, ch Challenge) (string, *Zone) {
 			best = &d.Zones[i]
 		}
 	}
-	return name, best
+	return best
 }
 
-// Check says which names are in no zone of ours.
+// Check returns an error that lists the names whose record would be in no zone of d,
+// or whose place is unknown.
 func (d *DNS) Check(ctx context.Context, names []string, _ string) error {
 	var errs []error
 	for _, n := range names {
-		at, zone := d.place(ctx, Challenge{Type: DNS01, Name: strings.TrimPrefix(n, "*.")})
-		if zone == nil {
+		at, zone, err := d.place(ctx, Challenge{Type: DNS01, Name: strings.TrimPrefix(n, "*.")})
+		switch {
+		case err != nil:
+			errs = append(errs, &ReachError{Name: n, Problem: err.Error()})
+		case zone == nil:
 			errs = append(errs, &ReachError{Name: n, Problem: d.noZone(at)})
 		}
 	}
@@ -135,69 +150,70 @@ func (d *DNS) record(name string, z *Zone, text string) []libdns.Record {
 // zoneName is with the dot that libdns wants.
 func zoneName(z *Zone) string { return strings.TrimSuffix(z.Name, ".") + "." }
 
+// Place returns where the record of a challenge goes.
+func (d *DNS) Place(ctx context.Context, ch Challenge) (Record, error) {
+	name, zone, err := d.place(ctx, ch)
+	if err != nil {
+		return Record{}, err
+	}
+	at := Record{Name: name, Text: ch.TXT}
+	if zone != nil {
+		at.Zone = zone.Name
+	}
+	return at, nil
+}
+
 // Present adds the record. One for dns-persist-01 stays, so it may be there.
-func (d *DNS) Present(ctx context.Context, ch Challenge) error {
-	name, zone := d.place(ctx, ch)
-	if ch.Type == DNSPersist01 {
-		if got, err := d.shows(ctx, name, ch.TXT); err == nil && got {
-			return nil
-		}
+func (d *DNS) Present(ctx context.Context, ch Challenge, at Record) error {
+	if ch.Type == DNSPersist01 && d.shows(ctx, at) {
+		return nil
 	}
+	zone := d.zoneOf(at.Name)
 	if zone == nil {
-		return errors.New(d.noZone(name))
+		return errors.New(d.noZone(at.Name))
 	}
-	if _, err := zone.Provider.AppendRecords(ctx, zoneName(zone), d.record(name, zone, ch.TXT)); err != nil {
-		if there, serr := d.shows(ctx, name, ch.TXT); serr == nil && there {
+	if _, err := zone.Provider.AppendRecords(ctx, zoneName(zone), d.record(at.Name, zone, at.Text)); err != nil {
+		if d.shows(ctx, at) {
 			return nil // of a manager that was killed, and whose order this is
 		}
-		return fmt.Errorf("adding TXT %s to zone %s: %w", name, zone.Name, err)
+		return fmt.Errorf("adding TXT %s to zone %s: %w", at.Name, zone.Name, err)
 	}
 	return nil
 }
 
-func (d *DNS) shows(ctx context.Context, name, text string) (bool, error) {
-	for _, r := range d.resolvers() {
-		got, err := r.LookupTXT(ctx, name+".")
-		if err != nil || !slices.Contains(got, text) {
-			return false, err
-		}
-	}
-	return true, nil
+// shows reports whether every server that answers returns a record.
+func (d *DNS) shows(ctx context.Context, at Record) bool {
+	replies, _ := d.authorities(ctx, at.Name)
+	return visible(append(replies, askAll(ctx, d.named(), at.Name)...), at.Text)
 }
 
-// Wait asks the resolvers until all show the record.
-func (d *DNS) Wait(ctx context.Context, ch Challenge) error {
+// visible reports whether a record is among the replies, and no server that answers
+// lacks it.
+func visible(replies []reply, text string) bool {
+	good := answered(replies)
+	return len(good) > 0 && !slices.ContainsFunc(good, func(r reply) bool { return !slices.Contains(r.texts(), text) })
+}
+
+// Wait asks the authoritative servers until all that answer return the record, and
+// after them each of the named resolvers. These alone are asked if no authoritative
+// server can be reached.
+func (d *DNS) Wait(ctx context.Context, _ Challenge, at Record) error {
 	if d.SkipCheck {
 		return nil
 	}
-	timeout := d.Timeout
-	if timeout == 0 {
-		timeout = 2 * time.Minute
-	}
-	name, _ := d.place(ctx, ch)
-	for where, r := range d.resolvers() {
-		if err := waitTXT(ctx, where, r, name, ch.TXT, timeout); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func waitTXT(ctx context.Context, where string, r *net.Resolver, name, text string, timeout time.Duration) error {
 	start := time.Now()
+	named := d.named()
 	tick := time.NewTimer(0)
 	defer tick.Stop()
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-		got, err := r.LookupTXT(ctx, name+".")
-		if err == nil && slices.Contains(got, text) {
-			return nil
-		}
-		if waited := time.Since(start); waited >= timeout {
-			says := fmt.Sprintf("%q", got)
-			if err != nil {
-				says = dnsProblem(err)
+		replies, err := d.authorities(ctx, at.Name)
+		if visible(replies, at.Text) || len(answered(replies)) == 0 && len(named) > 0 {
+			if replies = askAll(ctx, named, at.Name); !slices.ContainsFunc(replies, func(r reply) bool { return !visible([]reply{r}, at.Text) }) {
+				return nil
 			}
-			return &PropagationError{Name: name, Resolver: where, Got: says, Waited: waited.Truncate(time.Second)}
+		}
+		if waited := time.Since(start); waited >= cmp.Or(d.Timeout, 2*time.Minute) {
+			return &PropagationError{Name: at.Name, Waited: waited.Truncate(time.Second), Got: lacking(replies, at.Text), Err: err}
 		}
 		tick.Reset(wait)
 		select {
@@ -208,28 +224,27 @@ func waitTXT(ctx context.Context, where string, r *net.Resolver, name, text stri
 	}
 }
 
-// CleanUp removes the record, and says which one it could not remove.
-func (d *DNS) CleanUp(ctx context.Context, ch Challenge) error {
-	if ch.Type == DNSPersist01 {
-		return nil
+// lacking lists the servers that do not return a record, with what they say.
+func lacking(replies []reply, text string) map[string]string {
+	out := map[string]string{}
+	for _, r := range replies {
+		if !visible([]reply{r}, text) {
+			out[r.server.name] = r.says()
+		}
 	}
-	name, zone := d.place(ctx, ch)
-	if zone == nil {
-		return nil // was never added
-	}
-	return d.Remove(ctx, Leftover{Zone: zone.Name, Name: name, Text: ch.TXT})
+	return out
 }
 
-// Remove tries once more to remove what CleanUp could not.
-func (d *DNS) Remove(ctx context.Context, l Leftover) error {
+// Remove removes a record.
+func (d *DNS) Remove(ctx context.Context, at Record) error {
 	for i, z := range d.Zones {
-		if z.Name != l.Zone {
+		if z.Name != at.Zone {
 			continue
 		}
-		if _, err := z.Provider.DeleteRecords(ctx, zoneName(&z), d.record(l.Name, &d.Zones[i], l.Text)); err != nil {
-			return &LeftoverError{l, err}
+		if _, err := z.Provider.DeleteRecords(ctx, zoneName(&z), d.record(at.Name, &d.Zones[i], at.Text)); err != nil {
+			return &LeftoverError{at, err}
 		}
 		return nil
 	}
-	return &LeftoverError{l, errors.New("the zone may not be changed any more")}
+	return &LeftoverError{at, errors.New("the zone may not be changed any more")}
 }

@@ -5,3 +5,6 @@ import "time"
 // SetOrderTimeout sets how long a manager waits for a CA to validate names, and
 // then to issue.
 func (c *Config) SetOrderTimeout(d time.Duration) { c.orderTimeout = d }
+
+// SetPort sets the port of authoritative name servers.
+func (d *DNS) SetPort(port string) { d.port = port }

@@ -123,6 +123,60 @@ func TestIssueDNS01Wildcard(t *testing.T) {
 	}
 }
 
+// removing is a solver that calls f before it removes a record.
+type removing struct {
+	acme.Solver
+	f func()
+}
+
+func (r removing) Remove(ctx context.Context, at acme.Record) error {
+	r.f()
+	return r.Solver.Remove(ctx, at)
+}
+
+// TestDNS01_RemovesWithoutLookup: the place of a record is stored before it is written,
+// and removing it needs no lookup.
+func TestDNS01_RemovesWithoutLookup(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, acmetest.Options{})
+	p := &provider{ca: w.ca, txt: map[string][]string{}}
+	if err := w.ca.SetDNS("set-cname", map[string]any{"host": "_acme-challenge.a.example.org.", "target": "a.example.com."}); err != nil {
+		t.Fatal(err)
+	}
+	var before []acme.Record
+	m := w.manager(t, func(c *acme.Config) {
+		solver := &acme.DNS{Zones: []acme.Zone{{Name: "example.com", Provider: p}}, Resolvers: []string{w.ca.DNS}, Timeout: 10 * time.Second}
+		c.Solvers[acme.DNS01] = removing{solver, func() {
+			if err := w.ca.SetDNS("set-servfail", map[string]any{"host": "_acme-challenge.a.example.org."}); err != nil {
+				t.Error(err)
+			}
+		}}
+		c.Transport = &hook{w.https(t), func(r *http.Request) {
+			if !strings.Contains(r.URL.Path, "/chalZ/") {
+				return
+			}
+			o, err := w.store.Get(t.Context(), "a")
+			if err != nil {
+				t.Error(err)
+			}
+			before = o.Status.Leftovers
+		}}
+	})
+	if _, err := m.Apply(t.Context(), acme.Spec{Name: "a", Names: []string{"a.example.org"}, Challenge: acme.DNS01}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := m.Reconcile(t.Context(), "a")
+	if err != nil || !r.Issued {
+		t.Fatalf("%v\n%s", err, w.said())
+	}
+	if len(before) != 1 || before[0].Zone != "example.com" || before[0].Name != "a.example.com" {
+		t.Errorf("stored before the CA is asked to look: %+v", before)
+	}
+	if p.remaining() != 0 || len(r.Object.Status.Leftovers) != 0 {
+		t.Errorf("%d records are left, %+v in the status", p.remaining(), r.Object.Status.Leftovers)
+	}
+}
+
 func TestDNSPersist01(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, acmetest.Options{})
@@ -143,9 +197,9 @@ func TestRecordThatNeverShows(t *testing.T) {
 	dns := &acme.DNS{Zones: []acme.Zone{{Name: "example.com"}}, Timeout: 200 * time.Millisecond}
 	w := newWorld(t, acmetest.Options{})
 	dns.Resolvers = []string{w.ca.DNS}
-	err := dns.Wait(t.Context(), acme.Challenge{Type: acme.DNS01, Name: "example.com", TXT: "x"})
+	err := dns.Wait(t.Context(), acme.Challenge{}, acme.Record{Zone: "example.com", Name: "_acme-challenge.example.com", Text: "x"})
 	var prop *acme.PropagationError
-	if !errors.As(err, &prop) || prop.Resolver != w.ca.DNS {
+	if !errors.As(err, &prop) || prop.Got[w.ca.DNS] != "[]" {
 		t.Errorf("%v", err)
 	}
 }

@@ -32,8 +32,10 @@ type issuance struct {
 	// ordered is called as soon as the CA has an order, before anything else
 	// is asked of it.
 	ordered func(ctx context.Context, url string, replacing bool) error
-	// leftover is called for each record that could not be removed.
-	leftover func(*LeftoverError)
+	// placed is called with the records that will be written, before they are.
+	placed func(ctx context.Context, records []Record) error
+	// removed is called with those that were removed, and why others could not be.
+	removed func(ctx context.Context, records []Record, failed []error)
 }
 
 // issued is what a CA gave.
@@ -185,6 +187,7 @@ func (c *ca) prove(ctx context.Context, s *said, is issuance, order acme.Order) 
 		authz acme.Authorization
 		chal  acme.Challenge
 		ours  Challenge
+		at    Record
 	}
 	var todo []open
 	for _, u := range order.Authorizations {
@@ -217,26 +220,34 @@ func (c *ca) prove(ctx context.Context, s *said, is issuance, order acme.Order) 
 		}
 		todo = append(todo, o)
 	}
-	defer func() {
-		for _, o := range todo {
-			// Also when ctx is over: what was put up is taken down.
-			cctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), requestTimeout)
-			err := is.solver.CleanUp(cctx, o.ours)
-			var left *LeftoverError
-			if errors.As(err, &left) {
-				is.leftover(left)
-			}
-			cancel()
+	unproven := func(o open, err error) error {
+		return &IssuerError{Issuer: c.issuer.Name, Step: "preparing the proof of " + o.ours.Name, Kind: KindUnproven, Err: err}
+	}
+	var records []Record
+	for i := range todo {
+		o := &todo[i]
+		var err error
+		if o.at, err = is.solver.Place(ctx, o.ours); err != nil {
+			return order, unproven(*o, err)
 		}
-	}()
+		if o.ours.Type == DNS01 && o.at.Zone != "" {
+			records = append(records, o.at)
+		}
+	}
+	if len(records) > 0 {
+		if err := is.placed(ctx, records); err != nil {
+			return order, err
+		}
+		defer func() { c.remove(ctx, is, records) }()
+	}
 	for _, o := range todo {
-		if err := is.solver.Present(ctx, o.ours); err != nil {
-			return order, &IssuerError{Issuer: c.issuer.Name, Step: "preparing the proof of " + o.ours.Name, Kind: KindUnproven, Err: err}
+		if err := is.solver.Present(ctx, o.ours, o.at); err != nil {
+			return order, unproven(o, err)
 		}
 	}
 	for _, o := range todo {
-		if err := is.solver.Wait(ctx, o.ours); err != nil {
-			return order, &IssuerError{Issuer: c.issuer.Name, Step: "preparing the proof of " + o.ours.Name, Kind: KindUnproven, Err: err}
+		if err := is.solver.Wait(ctx, o.ours, o.at); err != nil {
+			return order, unproven(o, err)
 		}
 	}
 	for _, o := range todo {
@@ -268,6 +279,23 @@ func (c *ca) prove(ctx context.Context, s *said, is issuance, order acme.Order) 
 		return order, nil
 	}
 	return order, c.refused(ctx, is, order)
+}
+
+// remove removes records, also after the end of ctx.
+func (c *ca) remove(ctx context.Context, is issuance, records []Record) {
+	ctx = context.WithoutCancel(ctx)
+	var gone []Record
+	var failed []error
+	for _, r := range records {
+		one, cancel := context.WithTimeout(ctx, requestTimeout)
+		if err := is.solver.Remove(one, r); err != nil {
+			failed = append(failed, err)
+		} else {
+			gone = append(gone, r)
+		}
+		cancel()
+	}
+	is.removed(ctx, gone, failed)
 }
 
 // refused finds out which name the CA could not check, and why.
