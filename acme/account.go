@@ -236,8 +236,11 @@ func (m *Manager) dropPending(ctx context.Context, o *Object) (*Object, error) {
 	})
 }
 
+// newKey returns the key of the next certificate. The key of a revoked one is not
+// used again: a CA takes a key as compromised that signs a revocation, whatever its
+// reason.
 func (m *Manager) newKey(o *Object) (crypto.Signer, secrets.Value, error) {
-	if o.Spec.ReuseKey && o.Status.Phase != Temporary {
+	if o.Spec.ReuseKey && o.Status.Phase != Temporary && o.Status.Phase != Revoked {
 		if key, err := pki.ParseKey(o.Key.Reveal()); err == nil {
 			return key, o.Key, nil
 		}
@@ -288,6 +291,9 @@ func (m *Manager) Revoke(ctx context.Context, name string, reason int) (*Object,
 			o.Status.Phase, o.Status.Reason = Revoked, "it was revoked; `drover cert renew --force` gets a new one"
 			o.Status.ARI = nil
 			o.Status.NextAttempt = time.Time{} // see wanted
+		}
+		if o.pendingKey.Reveal() == o.Key.Reveal() {
+			o.Status.Pending, o.pendingKey = nil, secrets.Value{} // an order with the revoked key
 		}
 		return nil
 	})

@@ -119,8 +119,14 @@ func (d *DNS) zoneOf(name string) *Zone {
 // or whose place is unknown.
 func (d *DNS) Check(ctx context.Context, names []string, _ string) error {
 	var errs []error
+	seen := map[string]bool{}
 	for _, n := range names {
-		at, zone, err := d.place(ctx, Challenge{Type: DNS01, Name: strings.TrimPrefix(n, "*.")})
+		bare := strings.TrimPrefix(n, "*.")
+		if seen[bare] {
+			continue
+		}
+		seen[bare] = true
+		at, zone, err := d.place(ctx, Challenge{Type: DNS01, Name: bare})
 		switch {
 		case err != nil:
 			errs = append(errs, &ReachError{Name: n, Problem: err.Error()})

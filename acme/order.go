@@ -49,7 +49,7 @@ type issued struct {
 }
 
 // errOrderGone means that an order cannot be continued.
-var errOrderGone = errors.New("the CA has the order no longer")
+var errOrderGone = errors.New("the order cannot be continued")
 
 // issue gets a certificate, from the order's beginning or from wherever a
 // former attempt left it.
@@ -83,7 +83,7 @@ func (c *ca) issue(ctx context.Context, is issuance) (*issued, error) {
 			return nil, err
 		}
 		if order, err = c.client.GetOrder(ctx, is.account, order); err != nil {
-			return nil, c.fail(s, "waiting for the certificate", err)
+			return nil, c.failOrder(s, "waiting for the certificate", err)
 		}
 	}
 	if order.Status != acme.StatusValid {
@@ -91,7 +91,7 @@ func (c *ca) issue(ctx context.Context, is issuance) (*issued, error) {
 	}
 	chains, err := c.client.GetCertificateChain(ctx, is.account, order.Certificate)
 	if err != nil {
-		return nil, c.fail(s, "downloading the certificate", err)
+		return nil, c.failOrder(s, "downloading the certificate", err)
 	}
 	out, err := c.choose(is, chains)
 	if err != nil {
@@ -106,6 +106,23 @@ func (c *ca) issue(ctx context.Context, is issuance) (*issued, error) {
 	return out, nil
 }
 
+// failOrder is fail for a step of an order. The order is over if the CA refuses the
+// request itself; the next attempt places a new one.
+func (c *ca) failOrder(s *said, step string, err error) error {
+	s.mu.Lock()
+	status := s.status
+	s.mu.Unlock()
+	refused := status >= 400 && status < 500 && status != http.StatusTooManyRequests
+	if err == nil || !refused || isProblem(err, acme.ProblemTypeBadNonce, acme.ProblemTypeRateLimited, acme.ProblemTypeAccountDoesNotExist) {
+		return c.fail(s, step, err)
+	}
+	var problem acme.Problem
+	if errors.As(err, &problem) {
+		err = problemError{problem}
+	}
+	return c.fail(s, step, fmt.Errorf("%w: %w", errOrderGone, err))
+}
+
 // finalize asks for the certificate. The client library waits for as long as a
 // Retry-After of the CA says, however long that is.
 func (c *ca) finalize(ctx context.Context, s *said, is issuance, order acme.Order, csr []byte) (acme.Order, error) {
@@ -115,7 +132,7 @@ func (c *ca) finalize(ctx context.Context, s *said, is issuance, order acme.Orde
 	if err != nil && wait.Err() != nil && ctx.Err() == nil {
 		return order, c.unissued()
 	}
-	return order, c.fail(s, "finalizing the order", err)
+	return order, c.failOrder(s, "finalizing the order", err)
 }
 
 // unissued returns the error for a CA that has not issued in time. The order can
@@ -130,10 +147,8 @@ func (c *ca) begin(ctx context.Context, s *said, is issuance) (acme.Order, error
 		order, err := c.client.GetOrder(ctx, is.account, acme.Order{Location: is.order})
 		order.Location = is.order
 		switch {
-		case err != nil && !isProblem(err, acme.ProblemTypeBadNonce) && s.status >= 400 && s.status < 500 && s.status != http.StatusTooManyRequests:
-			return order, c.fail(s, "continuing an order", fmt.Errorf("%w: %w", errOrderGone, err))
 		case err != nil:
-			return order, c.fail(s, "continuing an order", err)
+			return order, c.failOrder(s, "continuing an order", err)
 		case order.Status == acme.StatusInvalid:
 			return order, c.fail(s, "continuing an order", fmt.Errorf("%w: it is %s", errOrderGone, order.Status))
 		}
@@ -193,7 +208,7 @@ func (c *ca) prove(ctx context.Context, s *said, is issuance, order acme.Order) 
 	for _, u := range order.Authorizations {
 		authz, err := c.client.GetAuthorization(ctx, is.account, u)
 		if err != nil {
-			return order, c.fail(s, "reading what it wants proven", err)
+			return order, c.failOrder(s, "reading what it wants proven", err)
 		}
 		if authz.Status == acme.StatusValid {
 			continue
@@ -257,7 +272,7 @@ func (c *ca) prove(ctx context.Context, s *said, is issuance, order acme.Order) 
 		o.chal.Error = nil // of a former attempt
 		checked, err := c.client.InitiateChallenge(ctx, is.account, o.chal)
 		if err != nil {
-			return order, c.fail(s, "asking it to check "+o.ours.Name, err)
+			return order, c.failOrder(s, "asking it to check "+o.ours.Name, err)
 		}
 		if err := c.failedCheck(o.ours.Name, checked); err != nil {
 			return order, err
@@ -272,7 +287,7 @@ func (c *ca) prove(ctx context.Context, s *said, is issuance, order acme.Order) 
 			return order, err
 		}
 		if order, err = c.client.GetOrder(ctx, is.account, order); err != nil {
-			return order, c.fail(s, "waiting for it to check", err)
+			return order, c.failOrder(s, "waiting for it to check", err)
 		}
 	}
 	if order.Status != acme.StatusInvalid {

@@ -53,3 +53,44 @@ func TestForce_DuringAttempt(t *testing.T) {
 		})
 	}
 }
+
+// TestRevoke_EndsReuseOfKey: a key that was revoked is not certified again, also not
+// by an order that was placed before the revocation.
+func TestRevoke_EndsReuseOfKey(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, acmetest.Options{})
+	ca := &undecided{RoundTripper: w.https(t)}
+	m := w.manager(t, func(c *acme.Config) {
+		c.Transport = ca
+		c.SetOrderTimeout(3 * time.Second)
+	})
+	spec := acme.Spec{Name: "a", Names: []string{"a.example.com"}, ReuseKey: true}
+	first := w.issue(t, m, spec)
+	force := func() (acme.Result, error) {
+		t.Helper()
+		if _, err := m.Force(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		return m.Reconcile(t.Context(), "a")
+	}
+	second, err := force()
+	if err != nil || !second.Issued || second.Object.Key != first.Key {
+		t.Fatalf("a renewal does not keep the key: %v", err)
+	}
+	ca.answer = map[string]any{"status": "pending"}
+	if r, err := force(); err == nil || r.Object.Status.Pending == nil {
+		t.Fatalf("there is no open order: %+v, %v", r, err)
+	}
+	ca.answer = nil
+	if _, err := m.Revoke(t.Context(), "a", 1); err != nil { // keyCompromise
+		t.Fatal(err)
+	}
+	r, err := force()
+	if err != nil || !r.Issued {
+		t.Fatal(r, err)
+	}
+	if r.Object.Key == first.Key {
+		t.Error("the revoked key is certified again")
+	}
+	w.check(t, r.Object)
+}

@@ -180,3 +180,86 @@ func TestUselessOrder(t *testing.T) {
 		t.Error(w.said())
 	}
 }
+
+// refusing is a CA that refuses one kind of request.
+type refusing struct {
+	http.RoundTripper
+	path    string // prefix
+	status  int
+	problem string // its type
+
+	mu    sync.Mutex
+	tried int
+}
+
+func (r *refusing) RoundTrip(req *http.Request) (*http.Response, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.path == "" || !strings.HasPrefix(req.URL.Path, r.path) {
+		return r.RoundTripper.RoundTrip(req)
+	}
+	r.tried++
+	body := fmt.Sprintf(`{"type":"urn:ietf:params:acme:error:%s","detail":"no such thing","status":%d}`, r.problem, r.status)
+	return &http.Response{
+		StatusCode: r.status, ProtoMajor: 1, ProtoMinor: 1, Request: req,
+		Header: http.Header{"Content-Type": {"application/problem+json"}}, Body: io.NopCloser(strings.NewReader(body)),
+	}, nil
+}
+
+// TestOrder_EndsWhenRefused: a CA that refuses a request about an order is not asked
+// for the same again. The next attempt, after the backoff, places a new order.
+func TestOrder_EndsWhenRefused(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, acmetest.Options{})
+	w.issue(t, w.manager(t), acme.Spec{Name: "account", Names: []string{"account.example.com"}})
+	for _, c := range []struct {
+		path, problem string
+		status        int
+		ends          bool
+	}{
+		{"/authZ/", "malformed", http.StatusNotFound, true},
+		{"/chalZ/", "malformed", http.StatusNotFound, true},
+		{"/finalize-order/", "badCSR", http.StatusBadRequest, true},
+		{"/my-order/", "unauthorized", http.StatusForbidden, true},
+		{"/certZ/", "malformed", http.StatusNotFound, true},
+		{"/chalZ/", "rateLimited", http.StatusTooManyRequests, false},
+		{"/authZ/", "badNonce", http.StatusBadRequest, false},
+		{"/finalize-order/", "serverInternal", http.StatusInternalServerError, false},
+	} {
+		t.Run(strings.Trim(c.path, "/")+" "+c.problem, func(t *testing.T) {
+			t.Parallel()
+			ca, clock, ordered := &refusing{RoundTripper: w.https(t), path: c.path, status: c.status, problem: c.problem}, &clock{}, 0
+			m := w.manager(t, func(cfg *acme.Config) {
+				cfg.Transport, cfg.Clock = ca, clock
+				cfg.Events = func(e acme.Event) {
+					if e.Kind == "ordered" {
+						ordered++
+					}
+				}
+			})
+			name := strings.ToLower(strings.Trim(c.path, "/") + "-" + c.problem)
+			if _, err := m.Apply(t.Context(), acme.Spec{Name: name, Names: []string{name + ".example.com"}}); err != nil {
+				t.Fatal(err)
+			}
+			r, err := m.Reconcile(t.Context(), name)
+			if err == nil || r.Issued || !strings.Contains(err.Error(), "no such thing") {
+				t.Fatalf("got %+v, %v", r, err)
+			}
+			st := r.Object.Status
+			if (st.Pending == nil) != c.ends || st.Attempts != 1 || c.ends && ca.tried != 1 {
+				t.Errorf("the CA was asked %d times, %d attempts, order kept: %v", ca.tried, st.Attempts, st.Pending != nil)
+			}
+			ca.mu.Lock()
+			ca.path = ""
+			ca.mu.Unlock()
+			clock.to(st.NextAttempt.Add(time.Second))
+			want := 1
+			if c.ends {
+				want = 2
+			}
+			if r, err := m.Reconcile(t.Context(), name); err != nil || !r.Issued || ordered != want {
+				t.Errorf("the next attempt: issued %v, %v, %d orders, want %d", r.Issued, err, ordered, want)
+			}
+		})
+	}
+}

@@ -477,7 +477,7 @@ func testSiteFaults(t *testing.T, s *site) {
 	t.Run("name server gone", func(t *testing.T) {
 		gone(t, "powerdns")
 		s.says(t, 1, []string{"zone drover.test: powerdns: ", "connection refused"}, "dns", "apply", s.dir, "-e", "dev")
-		s.says(t, 1, []string{"preparing the proof of drover.test", "connection refused"}, renew(s.dir)...)
+		s.says(t, 1, []string{"cannot find out whether _acme-challenge.drover.test is an alias", "connection refused"}, renew(s.dir)...)
 		served(t)
 	})
 	t.Run("wrong zone", func(t *testing.T) {
