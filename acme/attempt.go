@@ -202,7 +202,7 @@ func (m *Manager) failed(ctx context.Context, o *Object, request int, cause erro
 			return nil
 		}
 		st.Attempts++
-		st.NextAttempt = now.Add(jitter(backoff(st.Attempts))).Truncate(time.Second)
+		st.NextAttempt = now.Add(jitter(st.retryAfter(st.Attempts, now.Add(-o.skew(now))))).Truncate(time.Second)
 		st.Phase = keepUnusable(st.Phase, Failing)
 		st.Reason = fmt.Sprintf("the last %d attempts failed", st.Attempts)
 		if st.Attempts == 1 {

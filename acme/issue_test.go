@@ -212,7 +212,13 @@ func TestIssueIP(t *testing.T) {
 	if life > 7*24*time.Hour {
 		t.Errorf("a short-lived certificate lives %s", life)
 	}
-	if left := o.Status.NotAfter.Sub(o.Status.RenewAt); left < life/2 {
+	if a := o.Status.ARI; a == nil || o.Status.RenewAt.Before(a.Start) || o.Status.RenewAt.After(a.End) {
+		t.Errorf("renewed at %s, which is not in the window of the CA: %+v", o.Status.RenewAt, a)
+	}
+	// Without a window, half of the lifetime is left.
+	silent := w.manager(t, func(c *acme.Config) { c.Transport = silentAbout{w.https(t), "/draft-ietf-acme-ari"} })
+	o = w.issue(t, silent, acme.Spec{Name: "silent", Names: []string{"127.0.0.1"}, Profile: "shortlived"})
+	if left := o.Status.NotAfter.Sub(o.Status.RenewAt); left < life/2 || left > life*56/100 {
 		t.Errorf("renewed %s before the end of a life of %s", left, life)
 	}
 }

@@ -87,28 +87,50 @@ func (m *Manager) judge(o *Object) todo {
 // of the next attempt is then too late.
 func (st *Status) ahead(now time.Time) bool { return st.LastAttempt.After(now.Add(time.Minute)) }
 
-// backstop is when a certificate is renewed if its CA says nothing: with a
-// third of its life left, a half of a life under ten days. early takes up to
+// shortLife is the lifetime below which a certificate is renewed with half of it left.
+const shortLife = 10 * 24 * time.Hour
+
+// backstop returns when a certificate is renewed if its CA has named no window: with
+// a third of its life left, a half of a life under ten days. early takes up to
 // a twentieth of the life off that.
 func backstop(leaf *x509.Certificate, early float64) time.Time {
 	life := leaf.NotAfter.Sub(leaf.NotBefore)
 	left := life / 3
-	if life < 10*24*time.Hour {
+	if life < shortLife {
 		left = life / 2
 	}
 	left += time.Duration(early * float64(life) / 20)
 	return leaf.NotAfter.Add(-left).UTC().Truncate(time.Second)
 }
 
-// plan sets when the stored certificate is renewed.
+// plan sets when the stored certificate is renewed: when its CA says so, and by the
+// backstop only if it does not.
 func (st *Status) plan(leaf *x509.Certificate, early float64) {
-	st.RenewAt, st.RenewedBy = backstop(leaf, early), "a third of its lifetime is left"
-	if a := st.ARI; a != nil && a.Serial == serialOf(leaf) && !a.Selected.IsZero() && a.Selected.Before(st.RenewAt) {
-		st.RenewAt, st.RenewedBy = a.Selected, "its CA asks for it"
-		if a.Why != "" {
-			st.RenewedBy += ", see " + a.Why
+	if at := st.ARI.renewAt(leaf); !at.IsZero() {
+		st.RenewAt, st.RenewedBy = at, "its CA asks for it"
+		if st.ARI.Why != "" {
+			st.RenewedBy += ", see " + st.ARI.Why
 		}
+		return
 	}
+	st.RenewAt, st.RenewedBy = backstop(leaf, early), "a third of its lifetime is left"
+	if leaf.NotAfter.Sub(leaf.NotBefore) < shortLife {
+		st.RenewedBy = "half of its lifetime is left"
+	}
+}
+
+// renewAt returns the time in the window that the CA has named (RFC 9773, 4.2), but
+// none in the last twentieth of the lifetime. It is zero without a window, and for
+// one that lies in there. a may be nil.
+func (a *ARI) renewAt(leaf *x509.Certificate) time.Time {
+	latest := leaf.NotAfter.Add(-leaf.NotAfter.Sub(leaf.NotBefore) / 20).UTC().Truncate(time.Second)
+	switch {
+	case a == nil || a.Serial != serialOf(leaf) || a.Selected.IsZero() || a.Start.After(latest):
+		return time.Time{}
+	case latest.Before(a.Selected):
+		return latest
+	}
+	return a.Selected
 }
 
 // setBack reports whether the clock was ahead when the certificate was issued and
@@ -132,10 +154,14 @@ func (m *Manager) forgetSkew(ctx context.Context, o *Object) (*Object, error) {
 	return out, nil
 }
 
-// checkAt is when the CA is asked about the renewal.
+// checkAt is when the CA is asked about the renewal: never after the certificate
+// has expired (RFC 9773, 4.3.3).
 func (m *Manager) checkAt(o *Object) time.Time {
 	st := &o.Status
 	if st.ARI == nil || st.ARI.Serial != st.Serial || st.Phase == Temporary || st.Phase == Revoked || st.Directory == "" {
+		return never
+	}
+	if now := m.now(); now.Add(-o.skew(now)).After(st.NotAfter) {
 		return never
 	}
 	if st.ARI.CheckAfter.After(m.now().Add(ariAtMost + time.Minute)) {
@@ -182,7 +208,7 @@ func (m *Manager) askRenewal(ctx context.Context, o *Object) (*Object, error) {
 		}
 		moved := !info.Selected.Equal(st.ARI.Selected)
 		st.ARI = info
-		if moved {
+		if moved || !info.renewAt(leaf).IsZero() { // otherwise the backstop stays
 			st.plan(leaf, early())
 		}
 		return nil
@@ -211,6 +237,18 @@ func backoff(failures int) time.Duration {
 		return 100 * time.Minute
 	}
 	return 24 * time.Hour
+}
+
+// retryAfter returns the backoff after so many failures of a certificate that is
+// valid until notAfter. It is at most a tenth of what is left of the lifetime, so that
+// a short one gets as many attempts as a long one; but not less than a hundredth of
+// the whole lifetime, up to an hour.
+func (st *Status) retryAfter(failures int, now time.Time) time.Duration {
+	if st.Phase == Temporary || st.Phase == Revoked || st.NotAfter.IsZero() {
+		return backoff(failures)
+	}
+	least := min(max(st.NotAfter.Sub(st.NotBefore)/100, time.Minute), time.Hour)
+	return min(backoff(failures), max(st.NotAfter.Sub(now)/10, least))
 }
 
 // jitter is d, more or less by a tenth.
