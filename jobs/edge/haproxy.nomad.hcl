@@ -324,10 +324,11 @@ defaults tcp
   log global
   option dontlognull
   option redispatch 1
-  retries 3
+  # Each retry takes another server, so that one that lives is found.
+  retries ${var.max_instances}
   # An instance that is gone refuses at once. One that is only busy is slow: it
   # must not be taken for gone, least of all when there is no other.
-  default-server inter 2s fastinter 500ms downinter 500ms fall 3 rise 1
+  default-server inter 2s fastinter 500ms downinter 500ms fall 3 rise 1 observe layer4 error-limit 1 on-error mark-down
   timeout connect 2s
   timeout client 24h
   timeout server 24h
@@ -339,10 +340,11 @@ defaults http
   option dontlognull
   option idle-close-on-response
   option redispatch 1
-  retries 3
+  # Each retry takes another server, so that one that lives is found.
+  retries ${var.max_instances}
   # A request that was sent is sent again only if twice does what once does.
   retry-on conn-failure empty-response
-  default-server inter 2s fastinter 500ms downinter 500ms fall 3 rise 1
+  default-server inter 2s fastinter 500ms downinter 500ms fall 3 rise 1 observe layer4 error-limit 1 on-error mark-down
   timeout connect 2s
   # For clients that read nothing, and for TLS handshakes before HAProxy 3.0. While
   # the service has to answer, timeout server counts.
@@ -474,13 +476,13 @@ frontend sni from tcp
   default_backend sni.https
 
 backend sni.https from tcp
-  server https abns@drover-edge-{{ env "NOMAD_ALLOC_ID" }} send-proxy-v2
+  server https unix@tls.sock send-proxy-v2
 {{- end }}
 
 frontend https from http
   maxconn ${local.connections}
 {{- if scratch.Key "sni" }}
-  bind abns@drover-edge-{{ env "NOMAD_ALLOC_ID" }} accept-proxy ssl crt {{ env "NOMAD_SECRETS_DIR" }}/certs/ alpn h2,http/1.1
+  bind unix@tls.sock mode 600 accept-proxy%{if var.user == "root"} uid ${var.uid}%{endif} ssl crt {{ env "NOMAD_SECRETS_DIR" }}/certs/ alpn h2,http/1.1
 {{- else }}
   bind {{ env "EDGE_BIND_ADDRESS" }}:${var.https_port} ssl crt {{ env "NOMAD_SECRETS_DIR" }}/certs/ alpn h2,http/1.1
 {{- template "source" }}

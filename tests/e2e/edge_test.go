@@ -233,7 +233,7 @@ func TestEdge(t *testing.T) {
 	table := heading(t, "make load") + "\n\n| edge | renewals and rolls | clients | requests | failed |\n|---|---|---|---:|---:|\n"
 	for _, kind := range []edge.Kind{edge.HAProxy, edge.Nginx} {
 		t.Run(string(kind), func(t *testing.T) {
-			args := []string{"-var", `users=["admins", "later"]`, "-var", "hsts_max_age=60", "-var", "drain=30s", "-var", "requests_per_source=100000"}
+			args := []string{"-var", `users=["admins", "later"]`, "-var", "hsts_max_age=60", "-var", "drain=30s", "-var", "requests_per_source=100000", "-var", "header_timeout=60s"}
 			if kind == edge.HAProxy {
 				args = append(args, "-var", "tcp_ports=[9389, 9390]")
 			} else { // two stacks that have the same job

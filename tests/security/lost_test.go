@@ -1,0 +1,73 @@
+package security
+
+import (
+	"fmt"
+	"net/http"
+	"net/http/httptest"
+	"sync"
+	"testing"
+	"time"
+)
+
+// testScaled stops most instances of a service, at once and before Consul knows
+// it, while clients ask for something that is safe to repeat.
+func testScaled(t *testing.T, w *world) {
+	for _, count := range []int{3, 8} {
+		name := fmt.Sprint("scaled", count)
+		instances := make([]*httptest.Server, count)
+		for i := range instances {
+			instances[i] = httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+			defer instances[i].Close()
+			w.register(t, name, instances[i].Listener.Addr().String(), "drover.route="+name+".test/")
+		}
+		w.loaded(t, name+".test")
+		stop := make(chan struct{})
+		lost := make([]map[string]int, 8)
+		total := make([]int, len(lost))
+		var wait sync.WaitGroup
+		for i := range lost {
+			lost[i] = map[string]int{}
+			wait.Add(1)
+			go func() {
+				defer wait.Done()
+				for {
+					select {
+					case <-stop:
+						return
+					default:
+					}
+					total[i]++
+					if status, said := w.status("GET / HTTP/1.1\r\nHost: " + name + ".test\r\nConnection: close\r\n\r\n"); status != http.StatusOK {
+						lost[i][fmt.Sprint(status, said)]++
+					}
+				}
+			}()
+		}
+		wave := func(d time.Duration) {
+			select {
+			case <-t.Context().Done():
+			case <-time.After(d):
+			}
+		}
+		wave(200 * time.Millisecond)
+		for _, s := range instances[1:] {
+			s.CloseClientConnections()
+			_ = s.Listener.Close()
+		}
+		wave(time.Second)
+		for _, s := range instances[1:] {
+			_ = w.consul.Agent().ServiceDeregister(name + "-" + s.Listener.Addr().String())
+		}
+		wave(2 * time.Second)
+		close(stop)
+		wait.Wait()
+		requests := 0
+		for i, l := range lost {
+			requests += total[i]
+			if len(l) > 0 {
+				t.Errorf("%d to 1 instances: a client lost %v of %d GETs", count, l, total[i])
+			}
+		}
+		t.Logf("%d to 1 instances: %d GETs", count, requests)
+	}
+}
