@@ -80,7 +80,7 @@ func (w Window) next(t time.Time) time.Time {
 	}
 }
 
-var namePattern = regexp.MustCompile(`^[A-Za-z0-9*][A-Za-z0-9._*-]{0,95}$`)
+var namePattern = regexp.MustCompile(`^[A-Za-z0-9*][A-Za-z0-9._-]{0,95}$`)
 
 // Normalize brings a spec into the one form in which it is compared and
 // stored, and says what is wrong with it.

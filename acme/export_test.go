@@ -8,3 +8,6 @@ func (c *Config) SetOrderTimeout(d time.Duration) { c.orderTimeout = d }
 
 // SetPort sets the port of authoritative name servers.
 func (d *DNS) SetPort(port string) { d.port = port }
+
+// IsName reports whether name may be the name of a certificate.
+func IsName(name string) bool { return namePattern.MatchString(name) }

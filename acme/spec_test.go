@@ -144,3 +144,21 @@ func TestKeysAreNotTold(t *testing.T) {
 		}
 	}
 }
+
+// Two names never share the path of a variable.
+func TestPath_IsUnique(t *testing.T) {
+	t.Parallel()
+	seen := map[string]string{}
+	for _, name := range []string{"x.wild", "x*", "*", "*.x", "wild.x", "x.*", "x.y", "x-y", "x_y"} {
+		if !acme.IsName(name) {
+			continue
+		}
+		if other, taken := seen[acme.Path(name)]; taken {
+			t.Errorf("%s and %s are both at %s", other, name, acme.Path(name))
+		}
+		seen[acme.Path(name)] = name
+	}
+	if len(seen) < 6 {
+		t.Errorf("only %v are names", seen)
+	}
+}
