@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"strings"
 	"testing"
 	"time"
@@ -218,4 +219,29 @@ func FuzzReadProbe(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Names of the stack reach the shell of the probe as single words.
+func TestProbeJob_QuotesNames(t *testing.T) {
+	t.Parallel()
+	for name, want := range map[string]string{
+		"web.example.org":                   "(web.example.org)(443)(80)",
+		"web.example.org:8443":              "(web.example.org)(8443)",
+		"a.test:80; echo bad":               "(a.test)(80; echo bad)",
+		"a.test:$(echo bad)":                "(a.test)($(echo bad))",
+		"it's.test":                         "(it's.test)(443)(80)",
+		"<%drover key \"token\" drover%>:1": "(<%drover key \"token\" drover%>)(1)",
+	} {
+		job := probeJob(&Facts{}, Needs{Names: []string{name}}, "raw_exec", "")
+		text := *job.TaskGroups[0].Tasks[0].Templates[0].EmbeddedTmpl
+		if strings.Contains(text, leftDelim) {
+			t.Errorf("%s: the script has a template's delimiter", name)
+		}
+		_, calls, _ := strings.Cut(text, probeScript)
+		script := "name() { printf '(%s)' \"$@\"; }\nlistening() { :; }\n" + calls
+		out, err := exec.CommandContext(t.Context(), "/bin/sh", "-c", script).Output()
+		if got, _, _ := strings.Cut(string(out), lastLine); err != nil || got != want {
+			t.Errorf("%s: got %s, %v, want %s", name, got, err, want)
+		}
+	}
 }

@@ -162,10 +162,11 @@ func probeJob(f *Facts, n Needs, driver, image string) *api.Job {
 	}
 	for _, name := range n.Names {
 		host, port, ok := strings.Cut(name, ":")
+		ports := []string{quote(port)}
 		if !ok {
-			port = "443 80"
+			ports = []string{"443", "80"}
 		}
-		fmt.Fprintf(&script, "name %s %s\n", quote(host), port)
+		fmt.Fprintf(&script, "name %s %s\n", quote(host), strings.Join(ports, " "))
 	}
 	if driver == "raw_exec" || driver == "docker" {
 		script.WriteString("listening\n")
@@ -190,7 +191,7 @@ func probeGroup(name, driver, image, calls string) *api.TaskGroup {
 	}
 	task.Templates = []*api.Template{{
 		EmbeddedTmpl: ptr(probeScript + calls + "exit 0\n"), DestPath: ptr("local/probe.sh"),
-		LeftDelim: ptr("<%drover"), RightDelim: ptr("drover%>"),
+		LeftDelim: ptr(leftDelim), RightDelim: ptr(rightDelim),
 	}}
 	return api.NewTaskGroup(name, 1).AddTask(task)
 }
@@ -213,7 +214,18 @@ func request(n Needs, volume Volume) *api.VolumeRequest {
 func ptr[T any](v T) *T { return &v }
 
 // quote is a word of the shell.
-func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
+//
+// The script is a template: a left delimiter within the word is taken apart.
+func quote(s string) string {
+	s = strings.ReplaceAll(s, "'", `'\''`)
+	return "'" + strings.ReplaceAll(s, leftDelim, leftDelim[:1]+"''"+leftDelim[1:]) + "'"
+}
+
+// Delimiters of the template that a probe's script is, which is no template.
+const (
+	leftDelim  = "<%drover"
+	rightDelim = "drover%>"
+)
 
 // lastLine is the last that a probe prints.
 const lastLine = "that is all\n"
