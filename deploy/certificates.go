@@ -410,6 +410,12 @@ func (c *certificates) after(ctx context.Context, made *record.Release, unreacha
 	}
 	releases := c.home.store(c.clients, c.stack.Name, c.stack.Environment)
 	return errors.Join(err, rollout.Persist(ctx, unreachable, func(ctx context.Context) error {
+		if c.dns == nil {
+			stored, err := dns.DesiredRecords{Client: c.clients.Nomad}.Stored(ctx, dns.Owner(c.stack.Name, c.stack.Environment))
+			if err != nil || !stored {
+				return err
+			}
+		}
 		if made != nil {
 			// The lock is free: a release that has begun since tells the controller itself.
 			last, err := releases.Last(ctx)

@@ -262,6 +262,17 @@ func (s DesiredRecords) Delete(ctx context.Context, owner string) error {
 	return errors.Join(errs...)
 }
 
+// Stored reports whether there is anything that Delete would remove.
+func (s DesiredRecords) Stored(ctx context.Context, owner string) (bool, error) {
+	for _, path := range []string{wantedPath(owner), credentialPath(owner)} {
+		v, err := variables.Read(ctx, s.Client, path)
+		if v != nil || err != nil && !nomad.IsForbidden(err) {
+			return v != nil, err
+		}
+	}
+	return false, nil
+}
+
 // DeleteCredential removes the credential alone.
 func (s DesiredRecords) DeleteCredential(ctx context.Context, owner string) error {
 	return s.delete(ctx, credentialPath(owner))

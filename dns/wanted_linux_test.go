@@ -170,8 +170,13 @@ func TestWants(t *testing.T) {
 	if err := s.Delete(ctx, "other/prod"); err != nil {
 		t.Error(err)
 	}
-	if err := s.Delete(ctx, w.Owner); err != nil {
-		t.Error(err)
+	for _, want := range []bool{true, false} {
+		if stored, err := s.Stored(ctx, w.Owner); err != nil || stored != want {
+			t.Errorf("stored: got %t, %v, want %t", stored, err, want)
+		}
+		if err := s.Delete(ctx, w.Owner); err != nil {
+			t.Error(err)
+		}
 	}
 	if has, err := s.HasCredential(ctx, w.Owner); has || err != nil {
 		t.Errorf("the credential is left: %v", err)

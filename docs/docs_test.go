@@ -64,7 +64,7 @@ func TestNamedTestsExist(t *testing.T) {
 					t.Errorf("%s:%d names %s, which does not exist", path, i+1, m[1])
 					continue
 				}
-				for _, sub := range strings.Split(m[2], "/")[min(1, len(m[2])):] {
+				for _, sub := range strings.Split(m[2], "/")[1:] {
 					if !named(sub, strings.Fields(where[m[1]]), source) {
 						t.Errorf("%s:%d names %s%s, and no subtest %q is in %s", path, i+1, m[1], m[2], sub, where[m[1]])
 					}

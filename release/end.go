@@ -202,7 +202,11 @@ func (r *run) tidy(ctx context.Context) {
 			r.d.warn("secrets that an older drover recorded in clear are not all removed: %s", err)
 		}
 	}
-	removed, err := r.d.Releases.Keep(ctx, cmp.Or(r.d.keep(r.head), DefaultKeep))
+	most := cmp.Or(r.d.keep(r.head), DefaultKeep)
+	if r.head.Number <= most { // numbers begin with 1: there are not more releases
+		return
+	}
+	removed, err := r.d.Releases.Keep(ctx, most)
 	if err != nil {
 		r.d.warn("old releases are not all removed: %s", err)
 	}

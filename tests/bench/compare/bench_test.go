@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"encoding/xml"
 	"errors"
 	"io"
@@ -111,6 +112,46 @@ func TestPlot(t *testing.T) {
 		}
 		if e, ok := tok.(xml.StartElement); ok && e.Name.Local == "circle" && strings.Contains(e.Attr[0].Value+e.Attr[1].Value, "-") {
 			t.Errorf("a point is outside: %v", e.Attr)
+		}
+	}
+}
+
+// A deploy in which one of 300 services has changed makes at most 40 requests to
+// Nomad, one in which none has changed at most 12.
+func TestRequestsOfChange(t *testing.T) {
+	nomad := newFake()
+	t.Cleanup(nomad.Close)
+	b := &bench{options: options{paths: true}, env: []string{"NOMAD_ADDR=" + nomad.URL, "NOMAD_TOKEN=", "CONSUL_HTTP_ADDR=127.0.0.1:1"}}
+	b.path.drover = filepath.Join(t.TempDir(), "drover")
+	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", b.path.drover, "../../../cmd/drover").CombinedOutput(); err != nil {
+		t.Fatalf("building drover: %v\n%s", err, out)
+	}
+	dir := filepath.Join(t.TempDir(), "many")
+	if err := cheapStack(dir, "many", 300, false); err != nil {
+		t.Fatal(err)
+	}
+	deploy := func(b *bench) (usage, error) { return b.drover(t.Context(), "deploy", dir, "--parallel", "64") }
+	if _, err := deploy(b); err != nil {
+		t.Fatal(err)
+	}
+	files, err := filepath.Glob(filepath.Join(dir, "*.nomad.hcl"))
+	if err != nil || len(files) < 300 {
+		t.Fatalf("got %d files, %v", len(files), err)
+	}
+	text, err := os.ReadFile(files[150])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, run := range []struct{ duration, name string }{{"24h", "unchanged"}, {"25h", "one changed"}} {
+		if err := os.WriteFile(files[150], bytes.Replace(text, []byte("24h"), []byte(run.duration), 1), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		u, err := b.counted(deploy)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if most := map[string]int64{"unchanged": 12, "one changed": 40}[run.name]; u.requests > most {
+			t.Errorf("%s: got %d requests, want at most %d", run.name, u.requests, most)
 		}
 	}
 }

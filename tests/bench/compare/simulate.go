@@ -226,7 +226,9 @@ func (f *fake) plan(r *http.Request) any {
 	case j.spec == spec:
 		return api.JobPlanResponse{JobModifyIndex: j.index, Diff: &api.JobDiff{Type: "None"}}
 	}
-	return api.JobPlanResponse{JobModifyIndex: j.index, Diff: &api.JobDiff{Type: "Edited"}}
+	config := &api.ObjectDiff{Type: "Edited", Name: "Config", Fields: []*api.FieldDiff{{Type: "Edited", Name: "run_for", Old: "24h", New: "25h"}}}
+	group := &api.TaskGroupDiff{Type: "Edited", Name: "g", Tasks: []*api.TaskDiff{{Type: "Edited", Name: "t", Objects: []*api.ObjectDiff{config}}}}
+	return api.JobPlanResponse{JobModifyIndex: j.index, Diff: &api.JobDiff{Type: "Edited", TaskGroups: []*api.TaskGroupDiff{group}}}
 }
 
 func (f *fake) register(r *http.Request) any {
