@@ -87,14 +87,16 @@ func (s Scope) Nomad(u Use) Policy {
 		jobs  []string // what may be done with jobs
 		own   []path   // of variables, where the jobs are
 		paths []path   // where the records are
-		more  = "node {\n  policy = \"read\"\n}\nagent {\n  policy = \"read\"\n}\n"
+		more  = "node {\n  policy = \"read\"\n}\n"
+		// The configuration and the log of an agent, of which doctor reads the former.
+		agent = "agent {\n  policy = \"read\"\n}\n"
 		// Submitting a job that mounts a volume takes the right to mount it.
 		mount = "host_volume \"*\" {\n  policy = \"write\"\n}\nplugin {\n  policy = \"read\"\n}\n"
 	)
 	switch u {
 	case Deployer:
 		jobs = append(slices.Clone(read), "submit-job", "dispatch-job", "scale-job", "alloc-lifecycle", "csi-mount-volume", "host-volume-create", "host-volume-delete")
-		own, more = []path{{"nomad/jobs/*", all}}, more+mount
+		own, more = []path{{"nomad/jobs/*", all}}, more+agent+mount
 		paths = append(s.paths(all, "*"), path{"drover/certs/*", all}, path{"drover/acme/*", all}, path{"drover/dns/*", all})
 		paths = slices.Concat(paths, s.below("drover/dns-wanted/", all, "*"), s.below("drover/dns-credentials/", all, "*"))
 	case Schedule:
@@ -211,7 +213,7 @@ func policyName(jobID, namespace string) string {
 // tasks; see [Workload].
 func (s Scope) Consul(u Use) Policy {
 	rules := "node_prefix \"\" {\n  policy = \"read\"\n}\nservice_prefix \"\" {\n  policy = \"read\"\n}\n"
-	if u.Job() == "" && u != Schedule {
+	if u == Deployer {
 		rules = "agent_prefix \"\" {\n  policy = \"read\"\n}\n" + rules
 	}
 	return s.policy(u, rules)

@@ -12,6 +12,8 @@ import (
 	"io"
 	"math/big"
 	"net/http"
+	"regexp"
+	"slices"
 	"strings"
 
 	capi "github.com/hashicorp/consul/api"
@@ -43,9 +45,14 @@ type Workload struct {
 	Keys []string
 	// Namespaces are Nomad's namespaces whose tasks may read services.
 	Namespaces []string
-	// TaskServices are prefixes of services that tasks register by
-	// themselves, past Nomad: oCIS does, as com.owncloud.
-	TaskServices []string
+	// Services are the names of the services that jobs in Namespaces may register;
+	// * stands for any characters. Empty allows every name, as long as no namespace
+	// of the cluster is restricted.
+	Services []string
+	// TaskServices are prefixes of services that the tasks of TaskJobs in Namespaces
+	// register by themselves, past Nomad: oCIS does, as com.owncloud. TaskJobs are
+	// IDs of jobs, in which * stands for any characters.
+	TaskServices, TaskJobs []string
 }
 
 // method is the auth method as Consul keeps it.
@@ -83,10 +90,17 @@ func (w Workload) method() (*capi.ACLAuthMethod, error) {
 func (w Workload) tasksPolicy() Policy {
 	var b strings.Builder
 	b.WriteString("node_prefix \"\" {\n  policy = \"read\"\n}\nservice_prefix \"\" {\n  policy = \"read\"\n}\n")
+	return Policy{Name: "nomad-tasks", Description: "Rights of tasks that run on Nomad", Rules: b.String()}
+}
+
+// registerPolicy is what tasks may do in addition that register services by
+// themselves.
+func (w Workload) registerPolicy(name string) Policy {
+	var b strings.Builder
 	for _, prefix := range w.TaskServices {
 		fmt.Fprintf(&b, "service_prefix %q {\n  policy = \"write\"\n}\n", prefix)
 	}
-	return Policy{Name: "nomad-tasks", Description: "Rights of tasks that run on Nomad", Rules: b.String()}
+	return Policy{Name: name, Description: "Rights of tasks on Nomad that register services by themselves", Rules: b.String()}
 }
 
 // Apply makes Consul's auth method, and the policy, roles and binding rules of
@@ -101,8 +115,101 @@ func (w Workload) Apply(ctx context.Context, c *capi.Client) error {
 		return err
 	}
 	for _, ns := range w.Namespaces {
-		if err := putConsulRole(ctx, c, "nomad-tasks-"+ns, policy); err != nil {
+		if err := putConsulRole(ctx, c, reads+ns, policy); err != nil {
 			return err
+		}
+		if len(w.TaskServices) == 0 {
+			continue
+		}
+		policy, err := PutConsulPolicy(ctx, c, w.registerPolicy(registers+ns))
+		if err != nil {
+			return err
+		}
+		if err := putConsulRole(ctx, c, registers+ns, policy); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Names of roles in Consul, with that of a namespace of Nomad behind them.
+const (
+	reads     = "nomad-tasks-"
+	registers = "nomad-task-services-"
+)
+
+// anyNamespace selects the services of all namespaces.
+const anyNamespace = `"nomad_service" in value`
+
+// ofNamespace selects, with more conditions behind it, what is in a namespace.
+func ofNamespace(namespace string) string {
+	return fmt.Sprintf("value.nomad_namespace == %q", namespace)
+}
+
+// matches selects the values of a claim that are covered by one of patterns.
+func matches(claim string, patterns []string) string {
+	var all []string
+	for _, p := range patterns {
+		all = append(all, strings.ReplaceAll(regexp.QuoteMeta(p), `\*`, ".*"))
+	}
+	return fmt.Sprintf("value.%s matches `^(%s)$`", claim, strings.Join(all, "|"))
+}
+
+// applyServices makes the binding rules by which services may register themselves:
+// one for all namespaces, or, once a namespace is restricted, one for each.
+func (w Workload) applyServices(ctx context.Context, c *capi.Client) error {
+	q := (&capi.QueryOptions{}).WithContext(ctx)
+	rules, _, err := c.ACL().BindingRuleList(AuthMethod, q)
+	if err != nil {
+		return fmt.Errorf("reading Consul's binding rules: %w", err)
+	}
+	restricted := func(namespace string) bool {
+		return slices.ContainsFunc(rules, func(r *capi.ACLBindingRule) bool {
+			return r.BindType == capi.BindingRuleBindTypeService && strings.Contains(r.Selector, ofNamespace(namespace))
+		})
+	}
+	single := slices.ContainsFunc(rules, func(r *capi.ACLBindingRule) bool {
+		return r.BindType == capi.BindingRuleBindTypeService && strings.Contains(r.Selector, "value.nomad_namespace")
+	})
+	put := func(selector, part string) error {
+		return putBinding(ctx, c, &capi.ACLBindingRule{
+			Description: "Services of Nomad's jobs", Selector: selector, BindType: capi.BindingRuleBindTypeService, BindName: "${value.nomad_service}",
+		}, part)
+	}
+	if len(w.Services) == 0 && !single {
+		return put(anyNamespace, "")
+	}
+	for _, ns := range w.Namespaces {
+		switch {
+		case len(w.Services) > 0:
+			err = put(anyNamespace+" and "+ofNamespace(ns)+" and "+matches("nomad_service", w.Services), ofNamespace(ns))
+		case !restricted(ns):
+			err = fmt.Errorf("the services of other namespaces are restricted to their names in Consul, so name those of namespace %s too", ns)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	if len(w.Services) == 0 {
+		return nil
+	}
+	// The namespaces of before keep what they had, each by a rule of its own.
+	roles, _, err := c.ACL().RoleList(q)
+	if err != nil {
+		return fmt.Errorf("reading Consul's roles: %w", err)
+	}
+	for _, r := range roles {
+		if ns, is := strings.CutPrefix(r.Name, reads); is && !slices.Contains(w.Namespaces, ns) && !restricted(ns) {
+			if err := put(anyNamespace+" and "+ofNamespace(ns), ofNamespace(ns)); err != nil {
+				return err
+			}
+		}
+	}
+	for _, r := range rules {
+		if r.BindType == capi.BindingRuleBindTypeService && r.Selector == anyNamespace {
+			if _, err := c.ACL().BindingRuleDelete(r.ID, (&capi.WriteOptions{}).WithContext(ctx)); err != nil {
+				return fmt.Errorf("deleting Consul's binding rule for all namespaces: %w", err)
+			}
 		}
 	}
 	return nil
@@ -128,16 +235,25 @@ func (w Workload) ApplyMethod(ctx context.Context, c *capi.Client) error {
 	if err != nil {
 		return fmt.Errorf("writing Consul's auth method %s: %w", AuthMethod, err)
 	}
-	if err := putBinding(ctx, c, &capi.ACLBindingRule{
-		Description: "Services of Nomad's jobs", Selector: `"nomad_service" in value`,
-		BindType: capi.BindingRuleBindTypeService, BindName: "${value.nomad_service}",
-	}); err != nil {
+	if err := w.applyServices(ctx, c); err != nil {
 		return err
+	}
+	for _, ns := range w.Namespaces {
+		if len(w.TaskServices) == 0 {
+			break
+		}
+		if err := putBinding(ctx, c, &capi.ACLBindingRule{
+			Description: "Tasks on Nomad that register services by themselves",
+			Selector:    `"nomad_service" not in value and ` + ofNamespace(ns) + " and " + matches("nomad_job_id", w.TaskJobs),
+			BindType:    capi.BindingRuleBindTypeRole, BindName: registers + ns,
+		}, ""); err != nil {
+			return err
+		}
 	}
 	return putBinding(ctx, c, &capi.ACLBindingRule{
 		Description: "Tasks of Nomad's jobs", Selector: `"nomad_service" not in value`,
-		BindType: capi.BindingRuleBindTypeRole, BindName: "nomad-tasks-${value.nomad_namespace}",
-	})
+		BindType: capi.BindingRuleBindTypeRole, BindName: reads + "${value.nomad_namespace}",
+	}, "")
 }
 
 // Keys are the public keys in PEM with which Nomad signs identities now, or
@@ -233,9 +349,9 @@ func putConsulRole(ctx context.Context, c *capi.Client, name, policy string) err
 	return nil
 }
 
-// putBinding makes a binding rule of the auth method. Rules have no names:
-// one that binds to the same is the one.
-func putBinding(ctx context.Context, c *capi.Client, want *capi.ACLBindingRule) error {
+// putBinding makes a binding rule of the auth method. Rules have no names: it
+// updates the one that binds to the same and whose selector contains part.
+func putBinding(ctx context.Context, c *capi.Client, want *capi.ACLBindingRule, part string) error {
 	want.AuthMethod = AuthMethod
 	all, _, err := c.ACL().BindingRuleList(AuthMethod, (&capi.QueryOptions{}).WithContext(ctx))
 	if err != nil {
@@ -243,7 +359,7 @@ func putBinding(ctx context.Context, c *capi.Client, want *capi.ACLBindingRule) 
 	}
 	q := (&capi.WriteOptions{}).WithContext(ctx)
 	for _, old := range all {
-		if old.BindType == want.BindType && old.BindName == want.BindName {
+		if old.BindType == want.BindType && old.BindName == want.BindName && strings.Contains(old.Selector, part) {
 			want.ID = old.ID
 			_, _, err = c.ACL().BindingRuleUpdate(want, q)
 			break

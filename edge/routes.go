@@ -38,6 +38,77 @@ const MaxTag = 2000
 type Settings struct {
 	Users    []string `json:"users"`     // lists for basic authentication
 	TCPPorts []int    `json:"tcp_ports"` // ports beside HTTP and HTTPS
+	// Tenants are what the Nomad namespaces may claim; all is allowed if there are
+	// none.
+	Tenants map[string]Tenant `json:"tenants,omitempty"`
+}
+
+// Tenant is what a Nomad namespace may claim at the edge.
+type Tenant struct {
+	Services []string `json:"services"` // names in Consul; * stands for any characters
+	Hosts    []string `json:"hosts"`    // NAME, *.NAME, or * for all
+	TCPPorts []int    `json:"tcp_ports"`
+}
+
+// owner returns the tenant that a service belongs to by its name. Of several it
+// is the last in the alphabet, as in the job files. It returns "" for none.
+func (s *Settings) owner(service string) (name string, t Tenant) {
+	for _, ns := range slices.Sorted(maps.Keys(s.Tenants)) {
+		if slices.ContainsFunc(s.Tenants[ns].Services, func(pattern string) bool { return glob(pattern, service) }) {
+			name, t = ns, s.Tenants[ns]
+		}
+	}
+	return name, t
+}
+
+// glob reports whether a pattern, in which * stands for any characters, covers a
+// name.
+func glob(pattern, name string) bool {
+	parts := strings.Split(pattern, "*")
+	if len(parts) == 1 {
+		return pattern == name
+	}
+	last := len(parts) - 1
+	if !strings.HasPrefix(name, parts[0]) || len(name) < len(parts[0])+len(parts[last]) || !strings.HasSuffix(name, parts[last]) {
+		return false
+	}
+	rest := name[len(parts[0]) : len(name)-len(parts[last])]
+	for _, p := range parts[1:last] {
+		i := strings.Index(rest, p)
+		if i < 0 {
+			return false
+		}
+		rest = rest[i+len(p):]
+	}
+	return true
+}
+
+// may reports whether the tenant may claim a route.
+func (t Tenant) may(tag route.Tag) bool {
+	if tag.Kind == TCP {
+		return slices.ContainsFunc(t.TCPPorts, func(p int) bool { return strconv.Itoa(p) == tag.From })
+	}
+	host := tag.Host()
+	return slices.ContainsFunc(t.Hosts, func(h string) bool {
+		below, wild := strings.CutPrefix(h, "*")
+		return h == host || wild && strings.HasSuffix(host, below) && host != below
+	})
+}
+
+// refused returns why the table of tenants does not allow a service a route; "" if
+// it does.
+func (s *Settings) refused(service string, tag route.Tag) (message, mend string) {
+	if s == nil || len(s.Tenants) == 0 {
+		return "", ""
+	}
+	ns, t := s.owner(service)
+	switch {
+	case ns == "":
+		return "The service is of no tenant of the edge", "Add its name to a namespace in the variable tenants of the stack of the edge."
+	case !t.may(tag):
+		return fmt.Sprintf("Namespace %s may not claim %s", ns, tag.From), fmt.Sprintf("Claim one of its hosts (%s) or ports, or add this one to the variable tenants of the stack of the edge.", strings.Join(t.Hosts, ", "))
+	}
+	return "", ""
 }
 
 // RouteKind is what a route does.
@@ -152,7 +223,7 @@ func Forms() []Form {
 }
 
 // single are the tags of which one counts.
-var single = []string{"protocol", "strip", "sticky", "auth", "max-body", "limit", "http", "send-proxy"}
+var single = []string{"protocol", "strip", "sticky", "max-body", "limit", "http", "send-proxy"}
 
 // Parse reads the tags of one service as an edge of this kind does. settings
 // may be nil when they are not known; then what depends on them is taken to be
@@ -206,6 +277,9 @@ func Parse(kind Kind, service string, tags []string, settings *Settings) ([]Rout
 			if before, twice := values[key]; twice && before != value && slices.Contains(single, key) {
 				problem(CostsNothing, t, fmt.Sprintf("%s%s is there twice, and %q counts", Prefix, key, value), "Write one. While a new version of the service starts, both are there for a moment.")
 			}
+			if before, twice := values[key]; twice && before != value && (key == "auth" || key == "allow") {
+				problem(CostsNothing, t, fmt.Sprintf("%s%s is there twice, and both hold", Prefix, key), "Write one. While a new version of the service starts, both are there for a moment.")
+			}
 			values[key] = value
 		}
 	}
@@ -218,6 +292,10 @@ func Parse(kind Kind, service string, tags []string, settings *Settings) ([]Rout
 		leading = true
 		if len(t) > MaxTag || !g.route.MatchString(t) {
 			continue // told above
+		}
+		if message, mend := settings.refused(service, tag); message != "" {
+			problem(CostsTag, t, message, mend)
+			continue
 		}
 		r := Route{Kind: tag.Kind, From: tag.From, Service: service, Code: tag.Code, To: tag.To, Options: options}
 		switch r.Kind {

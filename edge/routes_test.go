@@ -88,6 +88,7 @@ func TestParse(t *testing.T) {
 		{name: "name", service: "Web_1", tags: []string{route}, problem: `called "Web_1"`, costs: CostsService},
 		{name: "long", tags: []string{route, "drover.header=response set X " + strings.Repeat("x", MaxTag)}, problem: "too long", costs: CostsService},
 		{name: "twice", tags: []string{route, "drover.protocol=http", "drover.protocol=https"}, routes: []string{"a.test/"}, problem: `"https" counts`, costs: CostsNothing},
+		{name: "two ranges", tags: []string{route, "drover.allow=10.0.0.0/8", "drover.allow=0.0.0.0/0"}, routes: []string{"a.test/"}, problem: "both hold", costs: CostsNothing},
 		{name: "no route", tags: []string{"drover.strip=/a"}, problem: "no route", costs: CostsNothing},
 		{name: "nginx, h2c", kind: Nginx, tags: []string{route, "drover.protocol=h2c"}, problem: "nginx cannot", costs: CostsService},
 		{name: "nginx, tcp", kind: Nginx, tags: []string{route, "drover.tcp=636"}, routes: []string{"a.test/"}, problem: "nginx cannot", costs: CostsTag},
@@ -186,4 +187,42 @@ func FuzzParse(f *testing.F) {
 			}
 		}
 	})
+}
+
+func TestRead_Tenants(t *testing.T) {
+	t.Parallel()
+	settings := &Settings{TCPPorts: []int{636, 993}, Tenants: map[string]Tenant{
+		"default": {Services: []string{"shop", "shop-*"}, Hosts: []string{"example.org", "*.shop.example.org"}, TCPPorts: []int{636}},
+		"evil":    {Services: []string{"evil-*"}, Hosts: []string{"evil.example.org"}},
+	}}
+	for _, c := range []struct {
+		service, tag string
+		allowed      bool
+	}{
+		{"shop", "drover.route=example.org/", true},
+		{"shop-web", "drover.route=example.org/login/", true},
+		{"shop-web", "drover.route=a.b.shop.example.org/", true},
+		{"shop-web", "drover.sni=a.shop.example.org", true},
+		{"shop-web", "drover.redirect=example.org/old 301 /new", true},
+		{"shop-web", "drover.tcp=636", true},
+		{"shop-web", "drover.tcp=993", false},
+		{"shop-web", "drover.route=shop.example.org/", false},
+		{"shop-web", "drover.route=badshop.example.org/", false},
+		{"shop-web", "drover.route=other.org/", false},
+		{"evil-web", "drover.route=example.org/login/", false},
+		{"evil-web", "drover.redirect=example.org/ 301 https://evil.example.org/", false},
+		{"evil-web", "drover.sni=example.org", false},
+		{"evil-web", "drover.tcp=636", false},
+		{"evil-web", "drover.route=evil.example.org/", true},
+		{"notevil-web", "drover.route=evil.example.org/", false},
+		{"workshop", "drover.route=example.org/", false},
+	} {
+		table := Read(HAProxy, map[string][]string{c.service: {c.tag}}, settings)
+		if (len(table.Routes) == 1) != c.allowed || (len(table.Problems) == 0) != c.allowed {
+			t.Errorf("%s asks for %s: got %+v, want allowed %v", c.service, c.tag, table, c.allowed)
+		}
+	}
+	if !glob("a*b*c", "axbyc") || !glob("*", "") || glob("a*a", "a") || glob("a*b*c", "acb") || !glob("*-web", "x-web") {
+		t.Error("glob covers other names than the pattern")
+	}
 }

@@ -29,6 +29,16 @@ variable "public_address" {
   default     = ""
 }
 
+variable "tenants" {
+  type        = map(object({ services = list(string), hosts = list(string), tcp_ports = list(number) }))
+  description = "What each Nomad namespace may claim, by its name: names of its services in Consul (* stands for any characters), hosts (NAME, *.NAME, or * for all) and TCP ports of their routes. Empty for a cluster with one namespace. See docs/reference/tenancy.md."
+  default     = {}
+  validation {
+    condition     = length([for t in values(var.tenants) : t if length([for s in t.services : s if regex_replace(s, "^[a-z0-9*-]+$", "") != ""]) + length([for h in t.hosts : h if regex_replace(h, "^(?:\\*|(?:\\*\\.)?[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?)$", "") != ""]) > 0]) == 0
+    error_message = "Services are lower-case letters, digits, dashes and *. Hosts are NAME, *.NAME or *."
+  }
+}
+
 variable "http_port" {
   type        = number
   description = "Port for HTTP-01 challenges and for redirects to HTTPS."
@@ -134,6 +144,19 @@ locals {
   hex   = "[0-9a-f]{1,4}"
   ipv6  = "(?:(?:${local.hex}:){7}${local.hex}|(?:${local.hex}:){1,7}:|(?:${local.hex}:){1,6}:${local.hex}|(?:${local.hex}:){1,5}(?::${local.hex}){1,2}|(?:${local.hex}:){1,4}(?::${local.hex}){1,3}|(?:${local.hex}:){1,3}(?::${local.hex}){1,4}|(?:${local.hex}:){1,2}(?::${local.hex}){1,5}|${local.hex}:(?::${local.hex}){1,6}|:(?::${local.hex}){1,7}|::)(?:/(?:12[0-8]|1[01][0-9]|[1-9]?[0-9]))?"
   range = "(?:${local.ipv4}|${local.ipv6})"
+
+  # An expression for the tags by which a service of no tenant may ask for routes:
+  # all without a table, none with one.
+  untenanted = length(var.tenants) == 0 ? "" : "^$"
+  # For each tenant: an expression for the names of its services, and one for the
+  # tags by which they may ask for routes.
+  tenants = [for t in values(var.tenants) : {
+    services = length(t.services) == 0 ? "[.]" : join("|", [for s in t.services : replace(s, "*", "[a-z0-9-]*")])
+    claims = join("|", concat(
+      [for h in t.hosts : "(?:route|redirect|sni)=${h == "*" ? "[a-z0-9.-]+" : replace(replace(h, ".", "\\."), "*", "[a-z0-9.-]+")}(?:[/ ].*)?"],
+      [for p in t.tcp_ports : "tcp=${p}"],
+    ))
+  }]
 
   name = "^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$"
   # What a changed template does in the task. Of a signal that finds no task,

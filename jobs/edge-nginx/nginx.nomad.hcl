@@ -126,7 +126,11 @@ EOT
 {{- if not ($t | regexMatch `^drover\.auth=(?:${join("|", var.users)})$`) }}{{ $good = false }}{{ end -}}
 {{- end }}{{ end }}{{ end -}}
 {{- if $ours }}{{ $input = printf "%s%s%s\n" $input $s.Name $ours }}{{ end -}}
-{{- if and $ours $good }}{{ range $t := $s.Tags }}{{ if and (le (len $t) 2000) ($t | regexMatch `${local.route}`) -}}
+{{- $may := `${local.untenanted}` -}}
+%{for t in local.tenants~}
+{{- if $s.Name | regexMatch `^(?:${t.services})$` }}{{ $may = `^drover\.(?:${t.claims})$` }}{{ end -}}
+%{endfor~}
+{{- if and $ours $good }}{{ range $t := $s.Tags }}{{ if and (le (len $t) 2000) ($t | regexMatch `${local.route}`) ($t | regexMatch $may) -}}
 {{- $value := index ($t | split "=") 1 }}{{ $from := index ($value | split " ") 0 }}{{ $host := index ($from | split "/") 0 -}}
 {{- scratch.MapSet "hosts" $host "" -}}
 {{- if $t | regexMatch `^drover\.route=` -}}
@@ -161,16 +165,19 @@ EOT
       return {{ index $f 1 }} "{{ index $f 2 }}";
     }
 {{- else }}
-{{- $tags := index (scratch.Get "http") $target }}{{ $proto := "http" }}{{ $allow := false }}{{ $host := "$http_host" }}
+{{- $tags := index (scratch.Get "http") $target }}{{ $proto := "http" }}{{ $host := "$http_host" }}
     location {{ $path }} {
 {{- range $t := $tags }}
 {{- $value := regexReplaceAll `^[^=]*=` "" $t }}{{ $f := $value | split " " }}
 {{- if $t | regexMatch `^drover\.protocol=` }}{{ $proto = $value }}
-{{- else if $t | regexMatch `^drover\.allow=` }}{{ $allow = true }}
-{{- range $value | split "," }}
-      allow {{ . }};
-{{- end }}
-{{- else if $t | regexMatch `^drover\.auth=` }}{{ scratch.Set "auth" $value }}
+{{- else if $t | regexMatch `^drover\.allow=` }}
+      if ($allowed_{{ $t | sha256Hex | printf "%.12s" }} = 0) {
+        return 403;
+      }
+{{- else if $t | regexMatch `^drover\.auth=` }}
+{{- if scratch.Get "auth" }}
+      deny all; # nginx asks for one list, and both have to hold
+{{- end }}{{ scratch.Set "auth" $value }}
 {{- else if $t | regexMatch `^drover\.limit=` }}{{ scratch.Set "limit" (index ($value | split "/") 0) }}
 {{- else if $t | regexMatch `^drover\.max-body=` }}{{ scratch.Set "body" $value }}
 {{- else if $t | regexMatch `^drover\.strip=` }}{{ scratch.Set "strip" ($value | trimSuffix "/" | replaceAll "." "\\.") }}
@@ -186,9 +193,6 @@ EOT
       proxy_set_header {{ $name }} "{{ $text }}";
 {{- end }}
 {{- end }}
-{{- end }}
-{{- if $allow }}
-      deny all;
 {{- end }}
 {{- with scratch.Get "auth" }}
       auth_basic {{ . }};
@@ -352,10 +356,11 @@ http {
     # What this is, and which tags it was made from, for drover edge status.
     location = /edge {
       default_type application/json;
-      return 200 '{"edge":"nginx","https":"{{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}","certificates":["${var.certificate}"],"users":${jsonencode(var.users)},"tcp_ports":[],"tags":"{{ $input | sha256Hex }}"}';
+      return 200 '{"edge":"nginx","https":"{{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}","certificates":["${var.certificate}"],"users":${jsonencode(var.users)},"tcp_ports":[],"tenants":${jsonencode(var.tenants)},"tags":"{{ $input | sha256Hex }}"}';
     }
   }
 {{- range $name, $tags := scratch.Get "http" }}
+{{- range $t := $tags }}{{ if $t | regexMatch `^drover\.allow=` }}{{ scratch.MapSet "allow" ($t | sha256Hex | printf "%.12s") $t }}{{ end }}{{ end }}
 
   upstream {{ $name }} {
 {{- if $tags | join "\n" | regexMatch `(?m)^drover\.sticky=cookie$` }}
@@ -365,6 +370,15 @@ http {
     server {{ $i.Address }}:{{ $i.Port }} max_fails=0;
 {{- else }}
     server 127.0.0.1:9 down;
+{{- end }}
+  }
+{{- end }}
+{{- range $name, $tag := scratch.Get "allow" }}
+
+  geo $allowed_{{ $name }} {
+    default 0;
+{{- range regexReplaceAll `^[^=]*=` "" $tag | split "," }}
+    {{ . }} 1;
 {{- end }}
   }
 {{- end }}

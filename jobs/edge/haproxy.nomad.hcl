@@ -265,7 +265,11 @@ EOT
 {{- if not ($t | regexMatch `^drover\.auth=(?:${join("|", var.users)})$`) }}{{ $good = false }}{{ end -}}
 {{- end }}{{ end }}{{ end -}}
 {{- if $ours }}{{ $input = printf "%s%s%s\n" $input $s.Name $ours }}{{ end -}}
-{{- if and $ours $good }}{{ range $t := $s.Tags }}{{ if and (le (len $t) 2000) ($t | regexMatch `${local.route}`) -}}
+{{- $may := `${local.untenanted}` -}}
+%{for t in local.tenants~}
+{{- if $s.Name | regexMatch `^(?:${t.services})$` }}{{ $may = `^drover\.(?:${t.claims})$` }}{{ end -}}
+%{endfor~}
+{{- if and $ours $good }}{{ range $t := $s.Tags }}{{ if and (le (len $t) 2000) ($t | regexMatch `${local.route}`) ($t | regexMatch $may) -}}
 {{- $value := index ($t | split "=") 1 -}}
 {{- if $t | regexMatch `^drover\.route=` -}}
 {{- scratch.MapSetX "routes" $value $s.Name }}{{ scratch.MapSet "http" $s.Name $s.Tags -}}
@@ -418,7 +422,7 @@ frontend metrics from http
   monitor-uri /health
   http-request use-service prometheus-exporter if { path /metrics }
   # What this is, and which tags it was made from, for drover edge status.
-  http-request return status 200 content-type application/json string '{"edge":"haproxy","https":"{{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}","certificates":${jsonencode(var.certificates)},"users":${jsonencode(var.users)},"tcp_ports":${jsonencode(var.tcp_ports)},"tags":"{{ $input | sha256Hex }}"}' if { path /edge }
+  http-request return status 200 content-type application/json string '{"edge":"haproxy","https":"{{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}","certificates":${jsonencode(var.certificates)},"users":${jsonencode(var.users)},"tcp_ports":${jsonencode(var.tcp_ports)},"tenants":${jsonencode(var.tenants)},"tags":"{{ $input | sha256Hex }}"}' if { path /edge }
   http-request return status 404
 
 frontend http from http
@@ -524,28 +528,25 @@ backend {{ $name }} from http
   http-request redirect code {{ index $f 1 }} location "{{ $to }}{{ if and ($from | regexMatch `/$`) ($to | regexMatch `/$`) }}%[pathq,bytes({{ len $from }})]{{ end }}"
 {{- end }}
 {{- range $name, $tags := scratch.Get "http" }}
-{{- $server := "" }}{{ $sticky := false }}{{ $auth := "" }}{{ $allow := false }}{{ $strip := "" }}{{ $body := "" }}{{ $limit := "" }}
+{{- $server := "" }}{{ $sticky := false }}{{ $strip := "" }}{{ $body := "" }}{{ $limit := "" }}
 
 backend {{ $name }} from http
   balance leastconn
-{{- range $t := $tags }}
+{{- range $i, $t := $tags }}
 {{- $value := regexReplaceAll `^[^=]*=` "" $t }}
 {{- if $t | regexMatch `^drover\.protocol=https$` }}{{ $server = " ssl verify none" }}
 {{- else if $t | regexMatch `^drover\.protocol=h2c$` }}{{ $server = " proto h2" }}
 {{- else if $t | regexMatch `^drover\.protocol=http$` }}{{ $server = "" }}
 {{- else if $t | regexMatch `^drover\.sticky=` }}{{ $sticky = true }}
-{{- else if $t | regexMatch `^drover\.auth=` }}{{ $auth = $value }}
 {{- else if $t | regexMatch `^drover\.strip=` }}{{ $strip = $value | trimSuffix "/" | replaceAll "." "\\." }}
 {{- else if $t | regexMatch `^drover\.max-body=` }}{{ $body = $value }}
 {{- else if $t | regexMatch `^drover\.limit=` }}{{ $limit = $value }}
-{{- else if $t | regexMatch `^drover\.allow=` }}{{ $allow = true }}
+{{- else if $t | regexMatch `^drover\.allow=` }}
 {{- range $value | split "," }}
-  acl allowed src {{ . }}
+  acl allowed.{{ $i }} src {{ . }}
 {{- end }}
+  http-request deny deny_status 403 unless allowed.{{ $i }}
 {{- end }}
-{{- end }}
-{{- if $allow }}
-  http-request deny deny_status 403 unless allowed
 {{- end }}
   # timeout client does not end a body that stalls (HAProxy 2.6).
   http-request set-timeout server ${var.body_timeout} if { req.hdr(content-length) -m int gt 0 } or { req.hdr(transfer-encoding) -m found }
@@ -553,9 +554,10 @@ backend {{ $name }} from http
   http-request track-sc2 src table limit.{{ $name }}
   http-request return status 429 content-type text/plain string "Too many requests.\n" if { sc2_http_req_rate(limit.{{ $name }}) gt {{ index ($limit | split "/") 0 }} }
 {{- end }}
-{{- if $auth }}
-  http-request auth realm {{ $auth }} unless { http_auth({{ $auth }}) }
-{{- end }}
+{{- range $t := $tags }}{{ if $t | regexMatch `^drover\.auth=` }}
+{{- $list := regexReplaceAll `^[^=]*=` "" $t }}
+  http-request auth realm {{ $list }} unless { http_auth({{ $list }}) }
+{{- end }}{{ end }}
 {{- if $body }}
 {{- $bytes := regexReplaceAll `[kmg]` "" $body | parseInt }}
 {{- if $body | regexMatch `k` }}{{ $bytes = multiply 1024 $bytes }}{{ else if $body | regexMatch `m` }}{{ $bytes = multiply 1048576 $bytes }}{{ else if $body | regexMatch `g` }}{{ $bytes = multiply 1073741824 $bytes }}{{ end }}
@@ -595,17 +597,15 @@ backend limit.{{ $name }}
   stick-table type ipv6 size 20k expire 2m store http_req_rate(1{{ index ($t | split "/") 1 }})
 {{- break }}{{ end }}{{ end }}{{ end }}
 {{- range $name, $tags := scratch.Get "raw" }}
-{{- $allow := false }}
 
 backend tcp.{{ $name }} from tcp
   balance leastconn
-{{- range $t := $tags }}{{ if $t | regexMatch `^drover\.allow=` }}{{ $allow = true }}
+{{- range $i, $t := $tags }}{{ if $t | regexMatch `^drover\.allow=` }}
 {{- range regexReplaceAll `^[^=]*=` "" $t | split "," }}
-  acl allowed src {{ . }}
-{{- end }}{{ end }}{{ end }}
-{{- if $allow }}
-  tcp-request content reject unless allowed
+  acl allowed.{{ $i }} src {{ . }}
 {{- end }}
+  tcp-request content reject unless allowed.{{ $i }}
+{{- end }}{{ end }}
 {{- $sp := $tags | join "\n" }}
   tcp-request content lua.await_server if { nbsrv eq 0 }
   server-template s ${var.max_instances} _{{ $name }}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check{{ if $sp | regexMatch `(?m)^drover\.send-proxy=v2$` }} send-proxy-v2{{ else if $sp | regexMatch `(?m)^drover\.send-proxy=v1$` }} send-proxy{{ end }}

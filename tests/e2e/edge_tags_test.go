@@ -34,7 +34,9 @@ func testTags(t *testing.T, e *entrance, hash func(string) string) {
 		"drover.header=request set X-Set a  b%20c", "drover.header=request remove X-Gone", "drover.header=request set Host other.test")
 	e.register(t, "locked", address(plain), "drover.route=locked.test/", "drover.auth=admins", "drover.header=request remove Authorization")
 	e.register(t, "later", address(plain), "drover.route=later.test/", "drover.auth=later")
-	e.register(t, "inside", address(plain), "drover.route=inside.test/", "drover.allow=10.0.0.0/8,2001:db8::/32", "drover.allow=127.0.0.0/8")
+	e.register(t, "inside", address(plain), "drover.route=inside.test/", "drover.allow=10.0.0.0/8,2001:db8::/32,127.0.0.0/8", "drover.allow=127.0.0.1")
+	// An instance cannot open a service that another instance restricts.
+	e.register(t, "opened", address(plain), "drover.route=opened.test/", "drover.allow=10.0.0.0/8", "drover.allow=0.0.0.0/0")
 	e.register(t, "outside", address(plain), "drover.route=outside.test/", "drover.allow=10.0.0.0/8")
 	e.loaded(t)
 
@@ -164,6 +166,7 @@ func testTags(t *testing.T, e *entrance, hash func(string) string) {
 	t.Run("allow", func(t *testing.T) {
 		e.got(t, "GET", "https://inside.test/", nil, nil)
 		e.do(t, http.StatusForbidden, "GET", "https://outside.test/", nil, nil)
+		e.do(t, http.StatusForbidden, "GET", "https://opened.test/", nil, nil)
 	})
 	t.Run("sticky", func(t *testing.T) {
 		for i := range 4 {
