@@ -86,12 +86,49 @@ func (m *Manager) Plan(ctx context.Context, desired []Record) (*Plan, error) {
 		return nil, err
 	}
 	actual, failed := m.Read(ctx)
+	failed = append(failed, m.adjust(ctx, records, actual)...)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
 	p := NewPlan(Input{Desired: records, Actual: actual, Failed: failed, Owned: owned.Claims, Others: others, Held: m.Held, Policy: m.Policy, Adopt: m.Adopt})
 	p.owned = owned
 	return p, nil
+}
+
+// adjust gives records the form in which the provider can hold them. A zone whose
+// records it cannot tell is removed from actual, and is among the errors.
+func (m *Manager) adjust(ctx context.Context, records []Record, actual map[string]map[Key]Set) []ZoneError {
+	adjuster, ok := m.Provider.(Adjuster)
+	if !ok {
+		return nil
+	}
+	want := map[string]map[Key]Set{}
+	for _, r := range records {
+		if _, readable := actual[r.Zone]; readable {
+			if want[r.Zone] == nil {
+				want[r.Zone] = map[Key]Set{}
+			}
+			want[r.Zone][r.Key()] = r.set()
+		}
+	}
+	ctx, cancel := m.timeout(ctx)
+	defer cancel()
+	var failed []ZoneError
+	for zone, sets := range want {
+		adjusted, err := adjuster.Adjust(ctx, zone, sets)
+		if err != nil {
+			delete(actual, zone)
+			failed = append(failed, ZoneError{zone, err})
+			continue
+		}
+		for i, r := range records {
+			if s, there := adjusted[r.Key()]; there && r.Zone == zone {
+				records[i].TTL, records[i].Values, records[i].Proxied = s.TTL, s.Values, s.Proxied
+			}
+		}
+	}
+	slices.SortFunc(failed, func(a, b ZoneError) int { return strings.Compare(a.Zone, b.Zone) })
+	return failed
 }
 
 // Reconcile plans and applies. After a conflict with another process it plans

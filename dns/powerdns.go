@@ -24,13 +24,29 @@ type powerDNS struct {
 }
 
 func openPowerDNS(o Options) (Provider, error) {
-	if o.Server == "" {
-		return nil, optionsf(`the DNS provider powerdns needs the URL of its API: server = "https://ns1.example.org:8081"`)
+	base, err := o.serverURL(`server = "https://ns1.example.org:8081"`)
+	if err != nil {
+		return nil, err
 	}
-	u, err := url.Parse(o.Server)
-	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.User != nil {
-		return nil, optionsf("the server of the DNS provider powerdns is an http:// or https:// URL without a user")
+	client, err := o.httpClient()
+	if err != nil {
+		return nil, err
 	}
+	key, err := o.credential("PDNS_API_KEY")
+	if err != nil {
+		return nil, err
+	}
+	p := &powerDNS{
+		api:  &apiClient{provider: ProviderPowerDNS, http: client, clock: o.Clock, secret: key},
+		base: base + "/api/v1/servers/" + url.PathEscape(cmp.Or(o.ServerID, "localhost")),
+		key:  key,
+	}
+	return &setProvider{backend: p}, nil
+}
+
+// httpClient verifies servers with the CA of the options, if there is one. It
+// follows no redirect: the credential must not go elsewhere.
+func (o Options) httpClient() (*http.Client, error) {
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	pem, err := o.ca()
 	if err != nil {
@@ -39,25 +55,14 @@ func openPowerDNS(o Options) (Provider, error) {
 	if len(pem) > 0 || o.CAFile != "" {
 		pool := x509.NewCertPool()
 		if !pool.AppendCertsFromPEM(pem) {
-			return nil, optionsf("%s holds no certificate", cmp.Or(o.CAFile, "the CA of the DNS provider powerdns"))
+			return nil, optionsf("%s holds no certificate", cmp.Or(o.CAFile, "the CA of the DNS provider "+o.Provider))
 		}
 		transport.TLSClientConfig = &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12}
 	}
-	key, err := o.credential("PDNS_API_KEY")
-	if err != nil {
-		return nil, err
-	}
-	client := &http.Client{
-		Transport: transport,
-		// The API never redirects, and the key must not go elsewhere.
+	return &http.Client{
+		Transport:     transport,
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
-	}
-	p := &powerDNS{
-		api:  &apiClient{provider: ProviderPowerDNS, http: client, clock: o.Clock, secret: key},
-		base: strings.TrimSuffix(u.String(), "/") + "/api/v1/servers/" + url.PathEscape(cmp.Or(o.ServerID, "localhost")),
-		key:  key,
-	}
-	return &setProvider{backend: p}, nil
+	}, nil
 }
 
 type pdnsZone struct {

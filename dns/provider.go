@@ -39,6 +39,13 @@ type Batcher interface {
 	ApplyBatch(ctx context.Context, zone string, edits []Edit) error
 }
 
+// Adjuster is a Provider that cannot hold every set as it is desired, for instance
+// not with every TTL. Adjust returns what it can hold instead, so that the plan
+// compares with that; a set that is missing in the result is not changed by it.
+type Adjuster interface {
+	Adjust(ctx context.Context, zone string, want map[Key]Set) (map[Key]Set, error)
+}
+
 // Kind of an [Error]: what the error is about, and so whether a retry can help.
 type Kind string
 
@@ -256,6 +263,17 @@ func sortedKeys(sets map[Key]Set) []Key {
 	return keys
 }
 
+// Adjust implements [Adjuster].
+func (p *setProvider) Adjust(ctx context.Context, zone string, want map[Key]Set) (map[Key]Set, error) {
+	b, ok := p.backend.(interface {
+		adjust(ctx context.Context, zone string, want map[Key]Set) (map[Key]Set, error)
+	})
+	if !ok {
+		return want, nil
+	}
+	return b.adjust(ctx, bareZone(zone), want)
+}
+
 // ApplyBatch implements [Batcher].
 func (p *setProvider) ApplyBatch(ctx context.Context, zone string, edits []Edit) error {
 	p.mu.Lock()
@@ -382,12 +400,12 @@ func (p *setProvider) DeleteRecords(ctx context.Context, zone string, records []
 // the environment variable CredentialEnv, by default the one that the
 // provider's users know.
 type Options struct {
-	Provider string `json:"provider"` // powerdns, rfc2136, cloudflare, route53, exec
+	Provider string `json:"provider"` // one of the names below
 
-	Server   string   `json:"server,omitempty"`    // powerdns, cloudflare: URL of the API; rfc2136: HOST or HOST:PORT
+	Server   string   `json:"server,omitempty"`    // powerdns, cloudflare, webhook: URL of the API; rfc2136: HOST or HOST:PORT
 	ServerID string   `json:"server_id,omitempty"` // powerdns: "localhost" when empty
 	Command  []string `json:"command,omitempty"`   // exec: program and arguments
-	CAFile   string   `json:"-"`                   // powerdns: CA bundle of Server
+	CAFile   string   `json:"-"`                   // powerdns, webhook: CA bundle of Server
 	CA       string   `json:"ca,omitempty"`        // powerdns: the same in PEM, instead of a file
 
 	KeyName      string `json:"key_name,omitempty"`      // rfc2136: name of the TSIG key
@@ -419,12 +437,13 @@ const (
 	ProviderRFC2136    = "rfc2136"
 	ProviderCloudflare = "cloudflare"
 	ProviderRoute53    = "route53"
+	ProviderWebhook    = "webhook"
 	ProviderExec       = "exec"
 )
 
 // Providers are the names of all providers.
 func Providers() []string {
-	return []string{ProviderPowerDNS, ProviderRFC2136, ProviderCloudflare, ProviderRoute53, ProviderExec}
+	return []string{ProviderPowerDNS, ProviderRFC2136, ProviderCloudflare, ProviderRoute53, ProviderWebhook, ProviderExec}
 }
 
 // OptionsError is a mistake in [Options]: nothing was asked.
@@ -462,6 +481,7 @@ func Open(o Options) (Provider, error) {
 		ProviderRFC2136:    openRFC2136,
 		ProviderCloudflare: openCloudflare,
 		ProviderRoute53:    openRoute53,
+		ProviderWebhook:    openWebhook,
 		ProviderExec:       openExec,
 	}[o.Provider]
 	if !known {

@@ -47,6 +47,9 @@ type apiClient struct {
 	http     *http.Client
 	clock    Clock
 	secret   secret
+	// refuses, if not 0, is a status of 500 or more by which the API refuses a POST
+	// that it understood.
+	refuses int
 }
 
 // Do sends one request. Answers that mean the same for every API (bad
@@ -72,6 +75,8 @@ func (c *apiClient) Do(req *http.Request) (*http.Response, error) {
 				return nil, &Error{Provider: c.provider, Kind: KindUnavailable, Msg: "no answer from " + req.URL.Host + " in time", Err: ctx.Err()}
 			}
 			problem = &Error{Provider: c.provider, Kind: KindUnavailable, Msg: "cannot be asked", Err: err}
+		case resp.StatusCode == c.refuses && req.Method == http.MethodPost:
+			return resp, nil
 		case resp.StatusCode == http.StatusUnauthorized, resp.StatusCode == http.StatusForbidden:
 			text := c.drain(resp)
 			return nil, &Error{Provider: c.provider, Kind: KindDenied, Msg: fmt.Sprintf("%s does not accept the credential (%s)%s", req.URL.Host, resp.Status, text)}
