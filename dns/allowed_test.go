@@ -42,7 +42,10 @@ func TestAllowed_Options(t *testing.T) {
 		{"one namespace: the provider's own variable", alone, dns.Options{Provider: "cloudflare", Server: "http://attacker"}, "example.org", dns.Options{}},
 		{"one namespace: a file of the controller", alone, dns.Options{Provider: "powerdns", Server: "http://attacker", CredentialFile: "/etc/shadow"}, "example.org", dns.Options{}},
 		{"one namespace: a command", alone, dns.Options{Provider: "exec", Command: []string{"/bin/sh"}, CredentialSecret: "key"}, "example.org", dns.Options{}},
-		{"one namespace: the identity of the machine", alone, dns.Options{Provider: "route53", CredentialSecret: "key"}, "example.org", dns.Options{}},
+		{"one namespace: the identity of the machine", alone, dns.Options{Provider: "route53"}, "example.org", dns.Options{}},
+		{"one namespace: a cloud, with the stack's own credential", alone, dns.Options{Provider: "route53", CredentialSecret: "key"}, "example.org",
+			dns.Options{Provider: "route53", CredentialSecret: "key"}},
+		{"one namespace: a webhook, which has the operator's credential", alone, dns.Options{Provider: "webhook", Server: "http://127.0.0.1:8888", CredentialSecret: "key"}, "example.org", dns.Options{}},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

@@ -433,17 +433,19 @@ func (o Options) WithCredential(text string) Options {
 
 // Names of the providers.
 const (
-	ProviderPowerDNS   = "powerdns"
-	ProviderRFC2136    = "rfc2136"
-	ProviderCloudflare = "cloudflare"
-	ProviderRoute53    = "route53"
-	ProviderWebhook    = "webhook"
-	ProviderExec       = "exec"
+	ProviderPowerDNS     = "powerdns"
+	ProviderRFC2136      = "rfc2136"
+	ProviderCloudflare   = "cloudflare"
+	ProviderDigitalOcean = "digitalocean"
+	ProviderHetzner      = "hetzner"
+	ProviderRoute53      = "route53"
+	ProviderWebhook      = "webhook"
+	ProviderExec         = "exec"
 )
 
 // Providers are the names of all providers.
 func Providers() []string {
-	return []string{ProviderPowerDNS, ProviderRFC2136, ProviderCloudflare, ProviderRoute53, ProviderWebhook, ProviderExec}
+	return []string{ProviderPowerDNS, ProviderRFC2136, ProviderCloudflare, ProviderDigitalOcean, ProviderHetzner, ProviderRoute53, ProviderWebhook, ProviderExec}
 }
 
 // OptionsError is a mistake in [Options]: nothing was asked.
@@ -477,12 +479,14 @@ func Open(o Options) (Provider, error) {
 		o.Clock = realClock{}
 	}
 	open, known := map[string]func(Options) (Provider, error){
-		ProviderPowerDNS:   openPowerDNS,
-		ProviderRFC2136:    openRFC2136,
-		ProviderCloudflare: openCloudflare,
-		ProviderRoute53:    openRoute53,
-		ProviderWebhook:    openWebhook,
-		ProviderExec:       openExec,
+		ProviderPowerDNS:     openPowerDNS,
+		ProviderRFC2136:      openRFC2136,
+		ProviderCloudflare:   openCloudflare,
+		ProviderDigitalOcean: openDigitalOcean,
+		ProviderHetzner:      openHetzner,
+		ProviderRoute53:      openRoute53,
+		ProviderWebhook:      openWebhook,
+		ProviderExec:         openExec,
 	}[o.Provider]
 	if !known {
 		return nil, optionsf("unknown DNS provider %q; it is one of %s", o.Provider, strings.Join(Providers(), ", "))

@@ -1,49 +1,30 @@
-//go:build route53
-
 package dns
 
 import (
-	"context"
+	"strings"
 
-	"github.com/libdns/libdns"
 	"github.com/libdns/route53"
 )
 
-// route53Provider is libdns/route53, whose credentials come from where every
-// AWS program takes them: environment, shared configuration, instance role.
-// It retries by itself, and changes one record set at a time.
-type route53Provider struct{ *route53.Provider }
-
+// openRoute53 takes a credential ACCESS_KEY_ID:SECRET_ACCESS_KEY[:SESSION_TOKEN], or
+// without one those that every AWS program finds: environment, shared
+// configuration, instance role.
 func openRoute53(o Options) (Provider, error) {
-	if o.CredentialEnv != "" || o.CredentialFile != "" {
-		return nil, optionsf("the DNS provider route53 takes its credentials from AWS_* or the shared configuration; leave credential_file and credential_env out")
+	p := &route53.Provider{}
+	if o.CredentialSecret+o.CredentialFile+o.CredentialEnv == "" && o.given.text == "" {
+		return openLibdns(ProviderRoute53, p, libdnsTraits{sets: true}, secret{}), nil
 	}
-	return route53Provider{&route53.Provider{}}, nil
-}
-
-func (p route53Provider) GetRecords(ctx context.Context, zone string) ([]libdns.Record, error) {
-	records, err := p.Provider.GetRecords(ctx, fqdn(zone))
-	return records, p.err(err)
-}
-
-func (p route53Provider) SetRecords(ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error) {
-	records, err := p.Provider.SetRecords(ctx, fqdn(zone), records)
-	return records, p.err(err)
-}
-
-func (p route53Provider) AppendRecords(ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error) {
-	records, err := p.Provider.AppendRecords(ctx, fqdn(zone), records)
-	return records, p.err(err)
-}
-
-func (p route53Provider) DeleteRecords(ctx context.Context, zone string, records []libdns.Record) ([]libdns.Record, error) {
-	records, err := p.Provider.DeleteRecords(ctx, fqdn(zone), records)
-	return records, p.err(err)
-}
-
-func (route53Provider) err(err error) error {
-	if err == nil {
-		return nil
+	key, err := o.credential("")
+	if err != nil {
+		return nil, err
 	}
-	return &Error{Provider: ProviderRoute53, Kind: kindOf(err), Msg: "the request failed", Err: err}
+	parts := strings.SplitN(key.reveal(), ":", 3)
+	if len(parts) < 2 || parts[0] == "" || parts[1] == "" {
+		return nil, optionsf("the credential of the DNS provider route53 is not ACCESS_KEY_ID:SECRET_ACCESS_KEY[:SESSION_TOKEN]")
+	}
+	p.AccessKeyId, p.SecretAccessKey, p.Region = parts[0], parts[1], "us-east-1"
+	if len(parts) == 3 {
+		p.SessionToken = parts[2]
+	}
+	return openLibdns(ProviderRoute53, p, libdnsTraits{sets: true}, key), nil
 }
