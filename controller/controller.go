@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"sync"
@@ -31,8 +32,10 @@ const (
 	// of a dead leader for up to twice as long and a second.
 	leaseTTL  = 10 * time.Second
 	campaign  = time.Second      // between two attempts to become the leader
-	lookAgain = 30 * time.Second // at certificates, when none is due
+	lookAgain = 30 * time.Second // at certificates, when none is due and none was changed
 	lookEvery = 5 * time.Minute  // at the cluster
+
+	watchPause = time.Second // between two blocking queries for certificates
 )
 
 // Config of a replica. Only Backend is required.
@@ -271,10 +274,18 @@ func (c *controller) state() (leader bool, since time.Time) {
 	return c.leader, c.since
 }
 
-// certificates issues and renews what is due. It is acme.Manager.Run, and
-// notes when it was done.
+// certificates issues and renews what is due: at its time, or when an object was
+// changed, for a command waits for the certificate that it has requested.
 func (c *controller) certificates(ctx context.Context) {
-	var last string
+	var (
+		last    string
+		changed = make(chan struct{}, 1)
+		wg      sync.WaitGroup
+	)
+	defer wg.Wait()
+	if c.c.Nomad != nil {
+		wg.Go(func() { c.watchCertificates(ctx, changed) })
+	}
 	for {
 		next, err := c.manager.ReconcileAll(ctx)
 		if ctx.Err() != nil {
@@ -290,7 +301,40 @@ func (c *controller) certificates(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-changed:
 		case <-c.clock.After(min(max(next.Sub(c.clock.Now()), time.Second), lookAgain)):
 		}
+	}
+}
+
+// watchCertificates sends to changed when an object of a certificate was written, at
+// most once in watchPause, and at its first look, for certificates may have looked
+// before that. It is a blocking query (GET /v1/vars). Errors are not
+// reported: certificates reads the same store, and does.
+func (c *controller) watchCertificates(ctx context.Context, changed chan<- struct{}) {
+	var (
+		index uint64
+		seen  map[string]uint64 // modify index by path; Nomad's index is that of all variables
+	)
+	for wait(ctx, watchPause) {
+		list, meta, err := c.c.Nomad.Variables().PrefixList(acme.CertFolder+"/", (&api.QueryOptions{WaitIndex: index, WaitTime: c.c.LookEvery}).WithContext(ctx))
+		if err != nil {
+			index = 0
+			continue
+		}
+		now := make(map[string]uint64, len(list))
+		for _, v := range list {
+			now[v.Path] = v.ModifyIndex
+		}
+		if !maps.Equal(seen, now) {
+			select {
+			case changed <- struct{}{}:
+			default:
+			}
+		}
+		if index = meta.LastIndex; meta.LastIndex < 1 {
+			index = 1 // 0 would not block
+		}
+		seen = now
 	}
 }

@@ -444,3 +444,31 @@ func within(t *testing.T, ch <-chan struct{}, limit time.Duration) {
 		t.Fatalf("not within %s", limit)
 	}
 }
+
+// impatient is a clock on which no wait of ten seconds or more ever ends.
+type impatient struct{ acme.SystemClock }
+
+func (c impatient) After(d time.Duration) <-chan time.Time {
+	if d >= 10*time.Second {
+		return nil
+	}
+	return c.SystemClock.After(d)
+}
+
+// A request to renew does not wait for the next look at all certificates: a command
+// waits for it.
+func TestRequestIsNoticed(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, devtest.Cluster(t, devcluster.Options{}), "request")
+	w.want(t)
+	said, _, _ := w.replica(t, func(c *controller.Config) { c.Nomad, c.Clock = w.nomad, impatient{} })
+	said.until(t, "issued")
+	o, err := w.store.Update(t.Context(), "c", func(o *acme.Object) error {
+		o.Status.RenewAt, o.Status.RenewedBy = time.Now(), "this test"
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	said.until(t, "issued", o.Status.Serial)
+}
