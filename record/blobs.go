@@ -102,7 +102,7 @@ func (r *Releases) Store(ctx context.Context, blobs []Packed) error {
 		return had
 	})
 	return parallel.Each(len(blobs), 8, func(i int) error {
-		text, err := variables.Pack(blobs[i].blob)
+		text, err := r.packer.Pack(blobs[i].blob)
 		if err != nil {
 			return err
 		}

@@ -198,7 +198,7 @@ func TestPages_StayWithinAVariable(t *testing.T) {
 	for i := range small {
 		small[i].Detail = noise(uint8(i), 2000)
 	}
-	text, err := packPage(page{Services: small})
+	text, err := OpenReleases(nil, "small", "default").packPage(page{Services: small})
 	if err != nil || len(text) > blobLimit {
 		t.Errorf("%d bytes, %v", len(text), err)
 	}

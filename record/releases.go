@@ -30,6 +30,7 @@ type Releases struct {
 	stack, env   string
 	folder       string
 	pageServices int
+	packer       *variables.Packer
 
 	mu    sync.Mutex
 	plans map[string]plan     // that were read, by their digests
@@ -44,7 +45,7 @@ type headVersion struct {
 
 // OpenReleases makes no request.
 func OpenReleases(client *api.Client, stackName, env string) *Releases {
-	return &Releases{client: client, stack: stackName, env: env, folder: Folder(stackName, env), pageServices: 150}
+	return &Releases{client: client, stack: stackName, env: env, folder: Folder(stackName, env), pageServices: 150, packer: variables.NewPacker()}
 }
 
 const stacksFolder = "drover/stacks/"
@@ -330,7 +331,7 @@ func (r *Releases) paged(services []Service) ([][]Service, error) {
 	}
 	for i := 0; i < len(out); i++ {
 		for len(out[i]) > 1 {
-			text, err := variables.Pack(page{Services: out[i]})
+			text, err := r.packer.Pack(page{Services: out[i]})
 			if err != nil {
 				return nil, err
 			}
@@ -351,8 +352,8 @@ const pageStart = blobLimit / 2
 
 // packPage compresses a page. Where it would pass the limit of a variable, it
 // shortens the details of the services.
-func packPage(p page) (string, error) {
-	text, err := variables.Pack(p)
+func (r *Releases) packPage(p page) (string, error) {
+	text, err := r.packer.Pack(p)
 	for _, most := range []int{500, 100, 0} {
 		if err != nil || len(text) <= blobLimit {
 			break
@@ -361,7 +362,7 @@ func packPage(p page) (string, error) {
 		for i := range p.Services {
 			p.Services[i].Detail = clip(p.Services[i].Detail, most)
 		}
-		text, err = variables.Pack(p)
+		text, err = r.packer.Pack(p)
 	}
 	return text, err
 }
@@ -431,7 +432,7 @@ func (r *Releases) readPage(ctx context.Context, number, i int) (page, uint64, e
 }
 
 func (r *Releases) writePage(ctx context.Context, number, i int, p page, index uint64) (uint64, error) {
-	text, err := packPage(p)
+	text, err := r.packPage(p)
 	if err == nil {
 		items := map[string]string{"services": text}
 		maps.Copy(items, p.items)

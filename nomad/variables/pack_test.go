@@ -1,6 +1,7 @@
 package variables
 
 import (
+	"sync"
 	"testing"
 )
 
@@ -18,6 +19,25 @@ func TestPack(t *testing.T) {
 	var got object
 	if err := Unpack(packed, &got); err != nil || got.Name != "a<b>&c" {
 		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+// Many callers at once share a few compressors, and get what Pack returns.
+func TestPacker(t *testing.T) {
+	t.Parallel()
+	p := NewPacker()
+	var packing sync.WaitGroup
+	for i := range 20 {
+		packing.Go(func() {
+			want, _ := Pack(i)
+			if got, err := p.Pack(i); err != nil || got != want {
+				t.Errorf("%d: got %q, %v, want %q", i, got, err, want)
+			}
+		})
+	}
+	packing.Wait()
+	if len(p.free) != cap(p.free) {
+		t.Errorf("got %d free compressors, want %d", len(p.free), cap(p.free))
 	}
 }
 
