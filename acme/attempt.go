@@ -34,8 +34,7 @@ func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error)
 		return o, err
 	}
 	o = m.tidy(ctx, o, solver)
-	// The record of dns-persist-01 is known only when the CA has an order.
-	if o.Status.Pending == nil && o.Spec.Challenge != DNSPersist01 {
+	if o.Status.Pending == nil {
 		if err := solver.Check(ctx, o.Spec.Names, account.Thumbprint); err != nil {
 			if ctx.Err() != nil {
 				return o, ctx.Err()

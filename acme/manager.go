@@ -74,7 +74,7 @@ type Config struct {
 // Event is something that was done or that failed.
 type Event struct {
 	Time        time.Time `json:"time"`
-	Kind        string    `json:"kind"` // issuing, ordered, issued, failed, held, renewal-info, temporary, revoked, registered, contact, rolled-over, warning
+	Kind        string    `json:"kind"` // issuing, ordered, issued, failed, held, renewal-info, temporary, revoked, registered, rolled-over, warning
 	Certificate string    `json:"certificate,omitempty"`
 	Names       []string  `json:"names,omitempty"`
 	Issuer      string    `json:"issuer,omitempty"`
@@ -286,7 +286,7 @@ func issuerEqual(a, b Issuer) bool {
 	if (a.EAB == nil) != (b.EAB == nil) || a.EAB != nil && *a.EAB != *b.EAB {
 		return false
 	}
-	return a.Name == b.Name && a.Directory == b.Directory && a.CA == b.CA && a.Email == b.Email && a.Profile == b.Profile
+	return a.Name == b.Name && a.Directory == b.Directory && a.CA == b.CA && a.Email == b.Email
 }
 
 func (m *Manager) ownIssuer(name string) (Issuer, bool) {

@@ -109,24 +109,7 @@ type destroyer struct {
 	d         *release.Deployer
 	*stream
 
-	plan    DestroyPlan
-	planned *release.Plan // of plan
 	stopped int
-}
-
-// Agree implements release.Operator, for a plan that replaces the confirmed one.
-func (d *destroyer) Agree(ctx context.Context, p *release.Plan) error {
-	d.planned = p
-	d.plan.set(p)
-	return d.confirm(ctx, d.plan)
-}
-
-// Begin implements release.Operator.
-func (d *destroyer) Begin(ctx context.Context) error { return d.removeSchedules(ctx) }
-
-// Approve implements release.Operator.
-func (d *destroyer) Approve(context.Context, release.Approval) (bool, error) {
-	return false, release.ErrNoPerson
 }
 
 func (d *destroyer) run(ctx context.Context) (DestroyResult, error) {
@@ -143,7 +126,7 @@ func (d *destroyer) run(ctx context.Context) (DestroyResult, error) {
 	// Without the secrets: what is destroyed gets none.
 	d.d = &release.Deployer{
 		Releases: d.releases, Dial: d.Home.dialer(nil), Holder: d.Home.Holder, Drover: d.Home.Version,
-		Rollout: rollout.Options{Timeout: d.Timeout}, Operator: d,
+		Rollout: rollout.Options{Timeout: d.Timeout},
 		Emit: func(e release.Event) {
 			if e.Kind == release.EventPruned {
 				d.stopped++
@@ -161,7 +144,7 @@ func (d *destroyer) run(ctx context.Context) (DestroyResult, error) {
 			plan.Schedules = append(plan.Schedules, s.Name)
 		}
 	}
-	p, err := d.d.PlanDestroy(ctx, d.Only, d.Message)
+	p, err := d.d.PlanDestroy(ctx, d.Only, d.Message, d.removeSchedules)
 	switch {
 	case errors.Is(err, record.ErrNoRelease):
 		// A stack whose first release never began can have secrets and schedules.
@@ -185,9 +168,11 @@ func (d *destroyer) run(ctx context.Context) (DestroyResult, error) {
 	if err := d.confirm(ctx, plan); err != nil {
 		return out, err
 	}
-	d.plan, d.planned = plan, p
-	out.Result, err = d.d.Deploy(ctx, p)
-	p = d.planned
+	out.Result, err = d.d.Deploy(ctx, p, func(now *release.Plan) error {
+		p = now
+		plan.set(now)
+		return d.confirm(ctx, plan)
+	})
 	out.Stopped, out.Release = d.stopped, p.Last().Number
 	if err != nil {
 		return out, err

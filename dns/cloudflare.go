@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 )
@@ -59,21 +60,34 @@ type cloudflareAnswer struct {
 }
 
 type cloudflareRecord struct {
-	ID      string         `json:"id,omitempty"`
-	Name    string         `json:"name,omitempty"`
-	Type    string         `json:"type,omitempty"`
-	Content string         `json:"content,omitempty"`
-	TTL     int            `json:"ttl,omitempty"`
-	Proxied *bool          `json:"proxied,omitempty"`
-	Data    *cloudflareCAA `json:"data,omitempty"`
+	ID       string          `json:"id,omitempty"`
+	Name     string          `json:"name,omitempty"`
+	Type     string          `json:"type,omitempty"`
+	Content  string          `json:"content,omitempty"`
+	TTL      int             `json:"ttl,omitempty"`
+	Proxied  *bool           `json:"proxied,omitempty"`
+	Priority *int            `json:"priority,omitempty"` // of an MX record, without it in Content
+	Data     *cloudflareData `json:"data,omitempty"`
 }
 
-// cloudflareCAA is how the API wants a CAA record; other types' data is not
-// looked at.
-type cloudflareCAA struct {
-	Flags json.Number `json:"flags"`
-	Tag   string      `json:"tag"`
-	Value string      `json:"value"`
+// cloudflareData is how the API wants CAA, SRV and HTTPS records; the data of other
+// types is not looked at.
+type cloudflareData struct {
+	Flags    json.Number `json:"flags,omitempty"`
+	Tag      string      `json:"tag,omitempty"`
+	Value    string      `json:"value,omitempty"`
+	Priority *int        `json:"priority,omitempty"`
+	Weight   *int        `json:"weight,omitempty"`
+	Port     *int        `json:"port,omitempty"`
+	Target   string      `json:"target,omitempty"`
+}
+
+// fields are the priority, the weight and the port, as far as the type has them.
+func (d *cloudflareData) fields(typ string) []**int {
+	if typ == TypeSRV {
+		return []**int{&d.Priority, &d.Weight, &d.Port}
+	}
+	return []**int{&d.Priority}
 }
 
 type cloudflareBatch struct {
@@ -98,6 +112,19 @@ func (r cloudflareRecord) value() string {
 	case r.Type == TypeCAA && r.Data != nil && r.Data.Tag != "":
 		r.Content = fmt.Sprintf("%s %s %s", cmp.Or(r.Data.Flags.String(), "0"), r.Data.Tag, quoteChunk(r.Data.Value))
 	}
+	switch {
+	case r.Type == TypeMX && r.Priority != nil:
+		r.Content = fmt.Sprintf("%d %s", *r.Priority, r.Content)
+	case (r.Type == TypeSRV || r.Type == TypeHTTPS) && r.Data != nil && r.Data.Target != "":
+		content := ""
+		for _, n := range r.Data.fields(r.Type) {
+			if *n == nil {
+				*n = new(int)
+			}
+			content += strconv.Itoa(**n) + " "
+		}
+		r.Content = strings.TrimSpace(content + r.Data.Target + " " + r.Data.Value)
+	}
 	if slices.Contains(Types(), r.Type) && r.Type != TypeTXT {
 		if v, err := normalizeValue(r.Type, r.Content); err == nil {
 			return v
@@ -111,9 +138,20 @@ func toCloudflare(key Key, v string) cloudflareRecord {
 	switch key.Type {
 	case TypeTXT:
 		r.Content = quoteTXT(v)
+	case TypeMX, TypeSRV, TypeHTTPS:
+		n := numbers[key.Type]
+		fields := append(strings.SplitN(v, " ", n+2), "") // parameters
+		r.Data, r.Content = &cloudflareData{Target: fields[n], Value: fields[n+1]}, ""
+		for i, number := range r.Data.fields(key.Type) {
+			parsed, _ := strconv.Atoi(fields[i]) // normalized
+			*number = &parsed
+		}
+		if key.Type == TypeMX {
+			r.Content, r.Priority, r.Data = fields[n], r.Data.Priority, nil
+		}
 	case TypeCAA:
 		if c, err := parseCAA(v); err == nil {
-			r.Data = &cloudflareCAA{Flags: json.Number(fmt.Sprint(c.flags)), Tag: c.tag, Value: c.value}
+			r.Data = &cloudflareData{Flags: json.Number(fmt.Sprint(c.flags)), Tag: c.tag, Value: c.value}
 		}
 	}
 	return r

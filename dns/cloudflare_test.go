@@ -68,8 +68,8 @@ func (f *fakeCloudflare) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 		for _, p := range b.Patches {
 			old := next[p.ID]
-			if p.Content != "" {
-				old.Content, old.Data = p.Content, p.Data
+			if p.Content != "" || p.Data != nil {
+				old.Content, old.Data, old.Priority = p.Content, p.Data, p.Priority
 			}
 			old.TTL = p.TTL
 			if p.Proxied != nil {
@@ -130,6 +130,10 @@ func TestCloudflare(t *testing.T) {
 		{Name: "c", Zone: zone, Type: "CNAME", Values: []string{"edge.example.net"}},
 		{Name: "@", Zone: zone, Type: "CAA", Values: []string{`0 issue "letsencrypt.org"`}},
 		{Name: "t", Zone: zone, Type: "TXT", Values: []string{strings.Repeat("x", 300), `say "hi" \o/`}},
+		{Name: "@", Zone: zone, Type: "MX", Values: []string{"10 mx1.example.org", "0 mx0.example.org"}},
+		{Name: "_sip._tcp", Zone: zone, Type: "SRV", Values: []string{"0 5 5060 sip.example.org"}},
+		{Name: "@", Zone: zone, Type: "HTTPS", Values: []string{"1 . alpn=h2,h3"}},
+		{Name: "sub", Zone: zone, Type: "NS", Values: []string{"ns1.example.net"}},
 	}
 	apply := func() (*Plan, Result) {
 		t.Helper()
@@ -143,7 +147,7 @@ func TestCloudflare(t *testing.T) {
 		}
 		return plan, res
 	}
-	if _, res := apply(); len(res.Done) != 4 || f.batches != 1 {
+	if _, res := apply(); len(res.Done) != len(desired) || f.batches != 1 {
 		t.Fatalf("%+v in %d batches", res, f.batches)
 	}
 	if plan, _ := apply(); !plan.Empty() || f.batches != 1 {

@@ -23,10 +23,17 @@ const (
 	TypeCNAME = "CNAME"
 	TypeTXT   = "TXT"
 	TypeCAA   = "CAA"
+	TypeMX    = "MX"
+	TypeSRV   = "SRV"
+	TypeNS    = "NS"
+	TypePTR   = "PTR"
+	TypeHTTPS = "HTTPS"
 )
 
 // Types lists them.
-func Types() []string { return []string{TypeA, TypeAAAA, TypeCNAME, TypeTXT, TypeCAA} }
+func Types() []string {
+	return []string{TypeA, TypeAAAA, TypeCNAME, TypeTXT, TypeCAA, TypeMX, TypeSRV, TypeNS, TypePTR, TypeHTTPS}
+}
 
 // DefaultTTL in seconds, for records without one.
 const DefaultTTL = 300
@@ -40,9 +47,11 @@ const maxTTL = 1<<31 - 1 // RFC 2181, section 8
 // relative to the only allowed zone, or complete when there are several. After [Normalize] it is
 // complete, in lower case, IDNA-encoded and without a trailing dot, as is Zone.
 //
-// Values are addresses, the target of a CNAME (always complete, with or
-// without the trailing dot), the plain text of a TXT record (no quotes, any
-// length), or FLAGS TAG VALUE of a CAA record.
+// Values are addresses, the target of a CNAME, NS or PTR record (always complete,
+// with or without the trailing dot), the plain text of a TXT record (no quotes, any
+// length), FLAGS TAG VALUE of a CAA record, PREFERENCE TARGET of an MX record,
+// PRIORITY WEIGHT PORT TARGET of an SRV record, or PRIORITY TARGET [KEY=VALUE …] of
+// an HTTPS record (RFC 9460).
 type Record struct {
 	Zone   string   `json:"zone"`
 	Name   string   `json:"name"`

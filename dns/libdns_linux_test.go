@@ -25,7 +25,8 @@ func TestLibdnsProvider(t *testing.T) {
 	p := &libdnsrfc2136.Provider{KeyName: s.TSIGName, KeyAlg: "hmac-sha256", Key: s.TSIGSecret, Server: s.DNS}
 	whole := dns.OpenLibdns("test", p, s.TSIGSecret, true)
 	values := dns.OpenLibdns("test", p, s.TSIGSecret, false)
-	t.Run("lifecycle", func(t *testing.T) { lifecycle(t, whole, s) })
+	// PowerDNS 4.7 does not find a single value of type HTTPS that is to be deleted.
+	t.Run("lifecycle", func(t *testing.T) { lifecycle(t, whole, s, dns.TypeHTTPS) })
 	t.Run("libdns", func(t *testing.T) { dns.LibdnsContract(t, whole, "acme.example.net") })
 	t.Run("without SetRecords", func(t *testing.T) {
 		dns.LibdnsContract(t, values, "acme2.example")

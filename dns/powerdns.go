@@ -123,27 +123,6 @@ func (p *powerDNS) apply(ctx context.Context, zone string, edits []Edit) error {
 	return p.call(ctx, http.MethodPatch, zone, "", z, nil)
 }
 
-// toZoneSyntax is a value of ours as in a zone file.
-func toZoneSyntax(typ, v string) string {
-	switch typ {
-	case TypeTXT:
-		return quoteTXT(v)
-	case TypeCNAME:
-		return fqdn(v)
-	}
-	return v
-}
-
-func fromZoneSyntax(typ, content string) (string, error) {
-	if typ == TypeTXT {
-		return unquoteTXT(content)
-	}
-	if !slices.Contains(Types(), typ) {
-		return content, nil
-	}
-	return normalizeValue(typ, content)
-}
-
 func (p *powerDNS) call(ctx context.Context, method, zone, query string, in, out any) error {
 	var body io.Reader
 	if in != nil {

@@ -337,7 +337,7 @@ func toRRs(key Key, set Set) ([]mdns.RR, error) {
 			}
 			out = append(out, &mdns.CAA{Hdr: h, Flag: c.flags, Tag: c.tag, Value: escapeChunk(c.value)})
 		default:
-			rr, err := mdns.NewRR(h.String() + v)
+			rr, err := mdns.NewRR(h.String() + toZoneSyntax(key.Type, v))
 			if err != nil || rr == nil {
 				return nil, bad(err)
 			}
@@ -371,5 +371,9 @@ func rrValue(rr mdns.RR) string {
 	case *mdns.CAA:
 		return caa{v.Flag, strings.ToLower(v.Tag), v.Value}.String()
 	}
-	return strings.TrimPrefix(rr.String(), rr.Header().String())
+	text := strings.TrimPrefix(rr.String(), rr.Header().String())
+	if v, err := fromZoneSyntax(mdns.Type(rr.Header().Rrtype).String(), text); err == nil {
+		return v
+	}
+	return text
 }

@@ -4,8 +4,11 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strconv"
 	"strings"
+
+	mdns "github.com/miekg/dns"
 )
 
 // normalizeValue gives one value of a record its one form.
@@ -21,12 +24,10 @@ func normalizeValue(typ, v string) (string, error) {
 			return "", fmt.Errorf("%q is not %s address", v, other)
 		}
 		return ip.String(), nil
-	case TypeCNAME:
-		n, err := normalizeName(v)
-		if err == nil && strings.HasPrefix(n, "*") {
-			err = fmt.Errorf("%q: a target has no wildcard", v)
-		}
-		return n, err
+	case TypeCNAME, TypeNS, TypePTR:
+		return normalizeTarget(v)
+	case TypeMX, TypeSRV, TypeHTTPS:
+		return normalizeFields(typ, v)
 	case TypeTXT:
 		if v == "" {
 			return "", errors.New("the text is empty")
@@ -43,6 +44,99 @@ func normalizeValue(typ, v string) (string, error) {
 		return c.String(), nil
 	}
 	return v, nil
+}
+
+func normalizeTarget(v string) (string, error) {
+	n, err := normalizeName(v)
+	if err == nil && strings.HasPrefix(n, "*") {
+		err = fmt.Errorf("%q: a target has no wildcard", v)
+	}
+	return n, err
+}
+
+// numbers are how many numbers stand before the target of a type.
+var numbers = map[string]int{TypeMX: 1, TypeSRV: 3, TypeHTTPS: 1}
+
+var fieldsExample = map[string]string{
+	TypeMX: "PREFERENCE TARGET, for example 10 mx.example.org", TypeSRV: "PRIORITY WEIGHT PORT TARGET, for example 0 5 5060 sip.example.org",
+	TypeHTTPS: "PRIORITY TARGET [KEY=VALUE …], for example 1 . alpn=h2,h3",
+}
+
+// normalizeFields normalizes numbers that are followed by a target, and in an HTTPS
+// record by parameters. The target is "." for none.
+func normalizeFields(typ, v string) (string, error) {
+	n := numbers[typ]
+	fields := strings.Fields(v)
+	bad := func(why string) (string, error) {
+		return "", fmt.Errorf("%q: %s; write %s", v, why, fieldsExample[typ])
+	}
+	if len(fields) < n+1 || typ != TypeHTTPS && len(fields) > n+1 {
+		return bad(fmt.Sprintf("it has %d parts", len(fields)))
+	}
+	for i, f := range fields[:n] {
+		number, err := strconv.ParseUint(f, 10, 16)
+		if err != nil {
+			return bad(f + " is not a number from 0 to 65535")
+		}
+		fields[i] = strconv.FormatUint(number, 10)
+	}
+	if fields[n] != "." {
+		target, err := normalizeTarget(fields[n])
+		if err != nil {
+			return bad(err.Error())
+		}
+		fields[n] = target
+	}
+	if typ != TypeHTTPS || len(fields) == n+1 {
+		return strings.Join(fields[:n+1], " "), nil
+	}
+	rr, err := mdns.NewRR(". 0 IN HTTPS " + fields[0] + " . " + strings.Join(fields[n+1:], " "))
+	svcb, ok := rr.(*mdns.HTTPS)
+	if err != nil || !ok {
+		return bad("its parameters are not valid")
+	}
+	slices.SortFunc(svcb.Value, func(a, b mdns.SVCBKeyValue) int { return int(a.Key()) - int(b.Key()) })
+	out := fields[:n+1]
+	for _, p := range svcb.Value {
+		text := p.String()
+		switch {
+		case text == "":
+			text = p.Key().String()
+		case strings.ContainsAny(text, " \t\";()"):
+			text = p.Key().String() + `="` + text + `"`
+		default: // PowerDNS takes no quotes around numbers
+			text = p.Key().String() + "=" + text
+		}
+		out = append(out, text)
+	}
+	return strings.Join(out, " "), nil
+}
+
+// toZoneSyntax is a value of ours as in a zone file.
+func toZoneSyntax(typ, v string) string {
+	switch typ {
+	case TypeTXT:
+		return quoteTXT(v)
+	case TypeCNAME, TypeNS, TypePTR:
+		return fqdn(v)
+	case TypeMX, TypeSRV, TypeHTTPS:
+		fields := strings.SplitN(v, " ", numbers[typ]+2)
+		if n := numbers[typ]; len(fields) > n {
+			fields[n] = fqdn(fields[n])
+		}
+		return strings.Join(fields, " ")
+	}
+	return v
+}
+
+func fromZoneSyntax(typ, content string) (string, error) {
+	if typ == TypeTXT {
+		return unquoteTXT(content)
+	}
+	if !slices.Contains(Types(), typ) {
+		return content, nil
+	}
+	return normalizeValue(typ, content)
 }
 
 type caa struct {

@@ -78,6 +78,9 @@ func (e webhookEndpoint) key() Key {
 func (e webhookEndpoint) set() Set {
 	s := withTTL(Set{TTL: e.TTL})
 	for _, target := range e.Targets {
+		if numbers[e.Type] > 0 && strings.HasSuffix(target, " ") {
+			target += "." // external-dns cuts the last dot off
+		}
 		v := target
 		if e.Type != TypeTXT || strings.HasPrefix(target, `"`) {
 			if n, err := fromZoneSyntax(e.Type, target); err == nil {
@@ -95,8 +98,9 @@ func (e webhookEndpoint) set() Set {
 func toWebhook(key Key, s Set, old webhookEndpoint) webhookEndpoint {
 	e := webhookEndpoint{Name: key.Name, Type: key.Type, TTL: s.TTL, Labels: old.Labels, Specific: old.Specific}
 	for _, v := range s.Values {
-		if key.Type == TypeTXT {
-			v = quoteTXT(v)
+		switch key.Type {
+		case TypeTXT, TypeSRV, TypeHTTPS: // the others are without the dot
+			v = toZoneSyntax(key.Type, v)
 		}
 		e.Targets = append(e.Targets, v)
 	}

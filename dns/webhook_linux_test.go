@@ -23,7 +23,8 @@ func TestWebhook(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Run("lifecycle", func(t *testing.T) { lifecycle(t, p, s) })
+	// Its PowerDNS provider takes PTR records of addresses only.
+	t.Run("lifecycle", func(t *testing.T) { lifecycle(t, p, s, dns.TypePTR) })
 	t.Run("libdns", func(t *testing.T) { dns.LibdnsContract(t, p, "acme.example.net") })
 	t.Run("refused record", func(t *testing.T) {
 		m := manager(p, "one.example")
