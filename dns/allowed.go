@@ -72,7 +72,7 @@ func (a Allowed) Options(w *Wanted) (Options, error) {
 	if len(zones) > 0 {
 		return refuse("the operator's DNS provider %s is not for zone %s", asked.Provider, zones[0])
 	}
-	ownSecret := asked.CredentialSecret != "" && slices.Contains([]string{ProviderPowerDNS, ProviderRFC2136, ProviderCloudflare, ProviderDigitalOcean, ProviderHetzner, ProviderRoute53}, asked.Provider)
+	ownSecret := asked.CredentialSecret != "" && slices.Contains([]string{ProviderPowerDNS, ProviderRFC2136, ProviderCloudflare, ProviderDigitalOcean, ProviderHetzner, ProviderRoute53, ProviderACMEDNS}, asked.Provider)
 	if a.OwnServers && ownSecret {
 		return Options{
 			Provider: asked.Provider, Server: asked.Server, ServerID: asked.ServerID, CA: asked.CA,

@@ -403,10 +403,10 @@ func (p *setProvider) DeleteRecords(ctx context.Context, zone string, records []
 type Options struct {
 	Provider string `json:"provider"` // one of the names below
 
-	Server   string   `json:"server,omitempty"`    // powerdns, cloudflare, webhook: URL of the API; rfc2136: HOST or HOST:PORT
+	Server   string   `json:"server,omitempty"`    // powerdns, cloudflare, webhook, acme-dns: URL of the API; rfc2136: HOST or HOST:PORT
 	ServerID string   `json:"server_id,omitempty"` // powerdns: "localhost" when empty
 	Command  []string `json:"command,omitempty"`   // exec: program and arguments
-	CAFile   string   `json:"-"`                   // powerdns, webhook: CA bundle of Server
+	CAFile   string   `json:"-"`                   // powerdns, webhook, acme-dns: CA bundle of Server
 	CA       string   `json:"ca,omitempty"`        // powerdns: the same in PEM, instead of a file
 
 	KeyName      string `json:"key_name,omitempty"`      // rfc2136: name of the TSIG key
@@ -441,12 +441,13 @@ const (
 	ProviderHetzner      = "hetzner"
 	ProviderRoute53      = "route53"
 	ProviderWebhook      = "webhook"
+	ProviderACMEDNS      = "acme-dns"
 	ProviderExec         = "exec"
 )
 
 // Providers are the names of all providers.
 func Providers() []string {
-	return []string{ProviderPowerDNS, ProviderRFC2136, ProviderCloudflare, ProviderDigitalOcean, ProviderHetzner, ProviderRoute53, ProviderWebhook, ProviderExec}
+	return []string{ProviderPowerDNS, ProviderRFC2136, ProviderCloudflare, ProviderDigitalOcean, ProviderHetzner, ProviderRoute53, ProviderWebhook, ProviderACMEDNS, ProviderExec}
 }
 
 // OptionsError is a mistake in [Options]: nothing was asked.
@@ -487,6 +488,7 @@ func Open(o Options) (Provider, error) {
 		ProviderHetzner:      openHetzner,
 		ProviderRoute53:      openRoute53,
 		ProviderWebhook:      openWebhook,
+		ProviderACMEDNS:      openACMEDNS,
 		ProviderExec:         openExec,
 	}[o.Provider]
 	if !known {

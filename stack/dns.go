@@ -54,7 +54,7 @@ type Record struct {
 
 // Values of provider and policy in a dns block.
 var (
-	dnsProviders = []string{"powerdns", "rfc2136", "cloudflare", "digitalocean", "hetzner", "route53", "webhook", "exec"}
+	dnsProviders = []string{"powerdns", "rfc2136", "cloudflare", "digitalocean", "hetzner", "route53", "webhook", "acme-dns", "exec"}
 	dnsPolicies  = []string{"upsert-only", "sync", "create-only"}
 )
 
