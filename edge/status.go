@@ -53,8 +53,11 @@ type Instance struct {
 	AllocID string `json:"alloc_id"`
 	Kind    Kind   `json:"kind,omitempty"`
 	Address string `json:"address,omitempty"` // of HTTPS, host:port
-	// Current is true if its routes are made from the tags that Consul has now.
+	// Current is true if its routes are made from the tags that Consul has now, and
+	// its worker has loaded the newest files.
 	Current bool `json:"current"`
+	// Generation is nil when the instance does not tell (nginx).
+	Generation *Generation `json:"generation,omitempty"`
 	// Refused is why the instance rejected its last configuration and keeps the
 	// one before; empty if it did not.
 	Refused string `json:"refused,omitempty"`
@@ -66,6 +69,17 @@ type Instance struct {
 	settings Settings
 	up       map[string]int // HAProxy: backend → servers that answer
 }
+
+// Generation names the files that Nomad has rendered for an instance and those
+// that its worker has loaded.
+type Generation struct {
+	Files  string `json:"files"`
+	Worker string `json:"worker"`
+}
+
+// Stale reports whether the worker has other files than the newest. It is false
+// when g is nil.
+func (g *Generation) Stale() bool { return g != nil && g.Files != g.Worker }
 
 // CertificateStatus is one certificate at one instance.
 type CertificateStatus struct {
@@ -216,7 +230,8 @@ func instance(ctx context.Context, nomad *api.Client, e *capi.ServiceEntry, dige
 		i.Problem = fmt.Sprintf("does not answer: %v", err)
 		return i
 	}
-	i.Kind, i.settings, i.Current = said.Edge, said.Settings, said.Tags == digest
+	i.Kind, i.settings, i.Generation = said.Edge, said.Settings, said.Generation
+	i.Current = said.Tags == digest && !said.Generation.Stale()
 	if nomad != nil && i.AllocID != "" {
 		text, err := logs(ctx, nomad, i.AllocID, string(i.Kind), o.Timeout)
 		if err != nil {
@@ -252,6 +267,8 @@ type self struct {
 	HTTPS        string   `json:"https"` // HOST:PORT, as it binds
 	Certificates []string `json:"certificates"`
 	Tags         string   `json:"tags"`
+
+	Generation *Generation `json:"generation"`
 }
 
 // readInstance reads what an edge instance has loaded, and returns the HOST:PORT

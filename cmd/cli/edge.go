@@ -98,6 +98,9 @@ func printEdge(streams *IO, r *edge.Report) error {
 			notes = append(notes, fmt.Sprintf("%s: the last configuration was refused and the one before is served: %s", i.Node, i.Refused))
 		case i.Kind == "":
 			state = "unknown"
+		case i.Generation.Stale():
+			state = "outdated"
+			notes = append(notes, fmt.Sprintf("%s: the worker has generation %s of the files, the newest is %s; the edge reloads it again", i.Node, dash(i.Generation.Worker), i.Generation.Files))
 		case !i.Current:
 			state = "outdated"
 			notes = append(notes, fmt.Sprintf("%s: the routes are not those of the tags in Consul; look at nomad alloc logs -stderr %.8s", i.Node, i.AllocID))

@@ -60,7 +60,7 @@ variable "hsts_max_age" {
 variable "hard_stop_after" {
   type        = string
   description = "How long uploads, downloads and websockets may go on in an old worker after a reload."
-  default     = "300s"
+  default     = "1h"
 }
 
 variable "tls_min" {

@@ -2,15 +2,14 @@
 # (docs/reference/routes.md). An invalid tag affects only the routes of its own
 # service; 'drover edge status' shows it.
 #
-# Instances are found by DNS SRV records, without a reload. A new route, a renewed
-# certificate or a new ACME account reloads HAProxy: the old worker finishes its
-# requests.
+# Instances come and go, and certificates are renewed, without a reload. A new route
+# or ACME account reloads: the old worker finishes what it has.
 
 locals {
-  # The rest of the grammar is in _base.nomad.hcl.
-  # Half a TLS handshake holds 46 KiB, a request whose body stalls 70.
+  # Half a TLS handshake holds 46 KiB.
   connections = var.memory * 8
 
+  # The rest of the grammar is in _base.nomad.hcl.
   route  = "^drover\\.(?:route=${local.host}${local.path}|redirect=${local.host}${local.path} 30[12378] ${local.url}|tcp=[1-9][0-9]{0,4}|sni=${local.host})$"
   option = "^drover\\.(?:protocol=(?:http|https|h2c)|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|limit=[1-9][0-9]{0,5}/[sm]|auth=[a-z0-9][a-z0-9-]{0,62}|allow=${local.range}(?:,${local.range})*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\\[\\]-~](?:[ !-#%-\\[\\]-~]*[!-#%-\\[\\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)|send-proxy=v[12])$"
 }
@@ -31,7 +30,7 @@ job "edge" {
       kill_signal = "SIGUSR1"
 
       config {
-        args = ["$${NOMAD_TASK_DIR}/run.sh", "$${NOMAD_TASK_DIR}/haproxy.pid", var.driver == "docker" ? "haproxy" : var.binary, "-W", "-db", "-f", "$${NOMAD_TASK_DIR}/haproxy.cfg", "-f", "$${NOMAD_SECRETS_DIR}/users.cfg"]
+        args = ["$${NOMAD_TASK_DIR}/run.sh", "$${NOMAD_TASK_DIR}/haproxy.pid", var.driver == "docker" ? "haproxy" : var.binary, "-W", "-db", "-f", "$${NOMAD_TASK_DIR}/loaded.cfg", "-f", "$${NOMAD_SECRETS_DIR}/users.cfg"]
       }
 
       # One file for certificate and key, one for all routes: of two, one is
@@ -70,35 +69,80 @@ job "edge" {
 pid_file=$1
 shift
 cd "$(dirname "$pid_file")"
-files() {
-  cat haproxy.cfg "$NOMAD_SECRETS_DIR/users.cfg" "$NOMAD_SECRETS_DIR"/certs/* | cksum
+certs=$NOMAD_SECRETS_DIR/certs
+next=$NOMAD_SECRETS_DIR/next
+# The generation of the files: first of the configuration, then of the certificates.
+generation() {
+  configuration=$(cat haproxy.cfg "$NOMAD_SECRETS_DIR/users.cfg" | cksum | tr ' ' .)
+  newest=$configuration-$(cat "$certs"/* | cksum | tr ' ' .)
+  echo $newest >newest
 }
-# Who is replaced has a successor as long as this file is there.
+# HAProxy reads a copy of haproxy.cfg that names the generation, so that a worker
+# can say which one it has. The other files are never older than it says.
+load() {
+  rm -f worker
+  loaded=$configuration
+  cksum "$certs"/* >loaded.certs
+  sed "s/@generation@/$newest/" haproxy.cfg >loaded.cfg
+}
+confirmed() { [ "$(cat worker 2>/dev/null)" = "$newest" ]; }
+await() {
+  for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+    sleep 0.25
+    confirmed && return 0
+  done
+  return 1
+}
+# The worker takes renewed certificates while it runs (set ssl cert). It cannot
+# read those of root, so that it gets a copy for as long as it needs it.
+renew() {
+  confirmed && return 0
+  [ "$configuration" = "$loaded" ] && [ -s worker ] || return 1
+  (umask 077 && mkdir -p "$next") || return 1
+  echo $newest >renew.new
+  cksum "$certs"/* | grep -vxFf loaded.certs | while read -r sum size file; do
+    (umask 077 && grep . "$file" >"$next/$${file##*/}")
+    echo $${file##*/} >>renew.new
+  done
+%{if var.user == "root"~}
+  chown -R ${var.uid} "$next"
+%{endif~}
+  mv renew.new renew
+  await
+  done=$?
+  rm -rf renew "$next"
+  [ $done = 0 ] && cksum "$certs"/* >loaded.certs
+  return $done
+}
+# A process that is replaced has a successor as long as this file is there.
 : >successor
-rm -f reload
-loaded=$(files)
+rm -rf reload renew "$next"
+generation
+load
 "$@" -p "$pid_file" &
 haproxy=$!
-trap 'loaded=; : >reload' USR2
+trap ': >worker; : >reload' USR2
 trap 'rm -f successor; kill -USR1 $haproxy' USR1
 trap 'rm -f successor; kill -TERM $haproxy' TERM INT
 late=0
+pause=8
 while kill -0 $haproxy 2>/dev/null; do
   late=$((late + 1))
-  if [ -e reload ] || [ $late -ge 8 ]; then
+  if [ -e reload ] || [ $late -ge $pause ]; then
     rm -f reload
     late=0
-    there=$(files)
-    if [ "$there" != "$loaded" ]; then
-      loaded=$there
-      rm -f "$pid_file"
+    asked=$newest
+    generation
+    # A generation that HAProxy refuses, or whose signal it lost, is loaded again,
+    # at first after 2 s and at last every minute.
+    [ "$newest" = "$asked" ] && [ $pause -lt 240 ] && pause=$((pause * 2))
+    [ "$newest" = "$asked" ] || pause=8
+    if confirmed || renew; then
+      pause=8
+    else
+      load
       kill -USR2 $haproxy
-      # It writes its pid when the new process runs, and does not when it
-      # refuses its configuration.
-      for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
-        sleep 0.25
-        [ -s "$pid_file" ] && break
-      done
+      await && pause=8
     fi
   fi
   sleep 0.25
@@ -172,6 +216,99 @@ core.register_converters("encoded_path", function(path)
 end)
 
 local directory = os.getenv("NOMAD_TASK_DIR")
+local secrets = os.getenv("NOMAD_SECRETS_DIR")
+local generation = os.getenv("EDGE_GENERATION") or "" -- of the files that this worker has
+
+local function read(path)
+  local file = io.open(path)
+  if not file then
+    return ""
+  end
+  local text = file:read("a") or ""
+  file:close()
+  return text
+end
+local function confirm()
+  local file = io.open(directory .. "/worker", "w")
+  if file then
+    file:write(generation)
+    file:close()
+  end
+end
+local function newest()
+  return (read(directory .. "/newest"):gsub("%s", ""))
+end
+core.register_fetches("generation", function() return generation end)
+core.register_fetches("newest", newest)
+
+local function admin(command)
+  local socket = core.tcp()
+  socket:settimeout(2)
+  if not socket:connect("unix@admin.sock") then
+    return ""
+  end
+  socket:send(command .. "\n")
+  local answer = socket:receive("*a")
+  socket:close()
+  return answer or ""
+end
+local function renew(name)
+  local bundle = read(secrets .. "/next/" .. name)
+  local certificate = secrets .. "/certs/" .. name
+  if bundle == "" or not admin("set ssl cert " .. certificate .. " <<\n" .. bundle):find("Transaction") then
+    return false
+  end
+  if admin("commit ssl cert " .. certificate):find("Success!") then
+    return true
+  end
+  admin("abort ssl cert " .. certificate)
+  return false
+end
+
+-- Confirms to run.sh what this worker has loaded, and renews its certificates.
+core.register_task(function()
+  local done = ""
+  confirm()
+  while tonumber(core.get_info().Stopping) ~= 1 do
+    core.msleep(200)
+    local request = read(directory .. "/renew")
+    if request ~= "" and request ~= done then
+      done = request
+      local wanted, all = nil, true
+      for line in request:gmatch("%S+") do
+        if wanted then
+          all = renew(line) and all
+        else
+          wanted = line
+        end
+      end
+      if all then
+        generation = wanted
+        confirm()
+      end
+    end
+  end
+end)
+
+-- The server worker of the backend edge.generation is in maintenance while this
+-- worker does not have the newest files: a metric that HAProxy exports.
+core.register_task(function()
+  local current, behind = true, 0
+  while tonumber(core.get_info().Stopping) ~= 1 do
+    core.msleep(1000)
+    behind = newest() == generation and 0 or behind + 1
+    local server = core.backends["edge.generation"].servers["worker"]
+    if (behind < 5) ~= current then
+      current = behind < 5
+      if current then
+        server:set_ready()
+      else
+        server:set_maint()
+      end
+    end
+  end
+end)
+
 local function successor()
   local file = io.open(directory .. "/successor")
   if file then
@@ -287,8 +424,12 @@ EOT
 {{- end -}}
 global
   log stdout format raw local0 info
+  setenv EDGE_GENERATION @generation@
   lua-load {{ env "NOMAD_TASK_DIR" }}/edge.lua
+  stats socket unix@admin.sock mode 600%{if var.user == "root"} uid ${var.uid}%{endif} level admin
   hard-stop-after ${var.hard_stop_after}
+  # Old workers with connections use memory of the task too.
+  mworker-max-reloads 8
   # The frontends have limits that fit the task's memory. This one only has to be
   # above their sum, so that /health answers when they are full.
   maxconn ${local.connections * 4 + length(var.tcp_ports) * local.connections + 200}
@@ -316,6 +457,9 @@ resolvers consul
   hold other 24h
   hold refused 24h
   hold timeout 24h
+
+backend edge.generation
+  server worker 127.0.0.1:9
 
 backend edge.connections
   stick-table type ipv6 size 50k expire 1m store conn_cur
@@ -422,7 +566,7 @@ frontend metrics from http
   monitor-uri /health
   http-request use-service prometheus-exporter if { path /metrics }
   # What this is, and which tags it was made from, for drover edge status.
-  http-request return status 200 content-type application/json string '{"edge":"haproxy","https":"{{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}","certificates":${jsonencode(var.certificates)},"users":${jsonencode(var.users)},"tcp_ports":${jsonencode(var.tcp_ports)},"tenants":${jsonencode(var.tenants)},"tags":"{{ $input | sha256Hex }}"}' if { path /edge }
+  http-request return status 200 content-type application/json lf-string '{"edge":"haproxy","generation":{"files":"%[lua.newest]","worker":"%[lua.generation]"},"https":"{{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}","certificates":${jsonencode(var.certificates)},"users":${jsonencode(var.users)},"tcp_ports":${jsonencode(var.tcp_ports)},"tenants":${jsonencode(var.tenants)},"tags":"{{ $input | sha256Hex }}"}' if { path /edge }
   http-request return status 404
 
 frontend http from http
