@@ -35,7 +35,9 @@ func (f *factory) reach(ctx context.Context, t *stack.Target, needConsul bool) (
 }
 
 func (f *factory) clients(ctx context.Context, kind string, dial func(context.Context, *stack.Target, bool) (rollout.Clients, error), t *stack.Target, needConsul bool) (rollout.Clients, error) {
-	id, err := json.Marshal(t)
+	cluster := *t
+	cluster.Services, cluster.Counts, cluster.JobSuffix = nil, nil, "" // the same cluster without them
+	id, err := json.Marshal(cluster)
 	if err != nil {
 		return rollout.Clients{}, fmt.Errorf("naming target %s: %w", t.Name, err)
 	}
