@@ -157,7 +157,14 @@ func (l *log) until(t *testing.T, kind string, but ...string) {
 	}
 }
 
-// untilText waits for an event whose text has that in it.
+// has reports whether the text of an event contains text.
+func (l *log) has(text string) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.ContainsFunc(l.events, func(e acme.Event) bool { return strings.Contains(e.Text, text) })
+}
+
+// untilText waits for an event whose text contains text.
 func (l *log) untilText(t *testing.T, text string) {
 	t.Helper()
 	late := time.After(patience)
@@ -172,7 +179,7 @@ func (l *log) untilText(t *testing.T, text string) {
 		select {
 		case <-changed:
 		case <-late:
-			t.Fatalf("nobody said %q within %s:\n%s", text, patience, l)
+			t.Fatalf("got no event with %q within %s:\n%s", text, patience, l)
 		}
 	}
 }

@@ -134,11 +134,15 @@ func ptr[T any](v T) *T { return &v }
 // mockJob is a job of one group with one mock task: deterministic, no
 // processes.
 func mockJob(id string, config map[string]any) *api.Job {
+	healthy := 100 * time.Millisecond
+	if config["run_for"] == crashAfter && config["exit_code"] != nil {
+		healthy = 30 * time.Second
+	}
 	return &api.Job{
 		ID: &id, Name: &id, Type: ptr("service"), Datacenters: []string{"*"},
 		Update: &api.UpdateStrategy{
 			MaxParallel: ptr(1), HealthCheck: ptr("task_states"),
-			MinHealthyTime: ptr(100 * time.Millisecond), HealthyDeadline: ptr(time.Minute), ProgressDeadline: ptr(2 * time.Minute),
+			MinHealthyTime: ptr(healthy), HealthyDeadline: ptr(time.Minute), ProgressDeadline: ptr(2 * time.Minute),
 		},
 		TaskGroups: []*api.TaskGroup{{
 			Name: ptr("g"), Count: ptr(1),
@@ -158,8 +162,13 @@ func runs() map[string]any { return map[string]any{"run_for": "1h"} }
 // healthy for a moment.
 func broken() map[string]any { return map[string]any{"start_error": "broken"} }
 
+// crashAfter is how long a task that crashes runs: long enough for Nomad to write its
+// log. mockJob gives it a far longer min_healthy_time, so that its allocation is never
+// healthy, however busy the machine is.
+const crashAfter = "1s"
+
 func crashes() map[string]any {
-	return map[string]any{"run_for": "10ms", "exit_code": 3, "stdout_string": "about to fail"}
+	return map[string]any{"run_for": crashAfter, "exit_code": 3, "stdout_string": "about to fail"}
 }
 
 func service(job *api.Job, deps ...string) render.Job {
@@ -418,7 +427,7 @@ func testConsulGate(t *testing.T, c Clients) {
 func testFailureIsRedacted(t *testing.T, c Clients) {
 	id := prefix(t) + "leaks"
 	cleanUp(t, c, id)
-	job := mockJob(id, map[string]any{"run_for": "10ms", "exit_code": 1, "stdout_string": "password=hunter22 is wrong"})
+	job := mockJob(id, map[string]any{"run_for": crashAfter, "exit_code": 1, "stdout_string": "password=hunter22 is wrong"})
 	res, _ := deploy(t, c, Options{Redact: func(s string) string { return strings.ReplaceAll(s, "hunter22", "(redacted)") }}, service(job))
 	wantOutcomes(t, res, Failed)
 	f := res.Services[0].Failure
@@ -621,10 +630,10 @@ func testCheckAndSet(t *testing.T, c Clients) {
 func testTimeout(t *testing.T, c Clients) {
 	id := prefix(t) + "slow"
 	cleanUp(t, c, id)
-	res, _ := deploy(t, c, Options{Timeout: time.Second}, service(mockJob(id, map[string]any{"run_for": "1h", "start_block_for": "20s"})))
+	res, _ := deploy(t, c, Options{Timeout: time.Second}, service(mockJob(id, map[string]any{"run_for": "1h", "start_block_for": "10m"})))
 	wantOutcomes(t, res, TimedOut)
-	if res.Elapsed > 4*time.Second {
-		t.Errorf("took %s", res.Elapsed)
+	if res.Elapsed > time.Minute {
+		t.Errorf("got an end after %s, want one at the timeout of 1 s, long before the task starts", res.Elapsed)
 	}
 }
 
