@@ -6,9 +6,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -113,22 +110,17 @@ func unchanged(t *testing.T, env []string) {
 		mu            sync.Mutex
 		reads, writes []string
 	)
-	nomad, err := url.Parse(strings.TrimPrefix(env[0], "NOMAD_ADDR="))
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := httputil.NewSingleHostReverseProxy(nomad)
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	proxy := proxyOf(t, env)
+	proxy.Before(func(_ http.ResponseWriter, r *http.Request) bool {
 		mu.Lock()
+		defer mu.Unlock()
 		if r.Method == http.MethodGet || strings.HasSuffix(r.URL.Path, "/plan") {
 			reads = append(reads, r.URL.Path)
 		} else {
 			writes = append(writes, r.Method+" "+r.URL.Path)
 		}
-		mu.Unlock()
-		proxy.ServeHTTP(w, r)
-	}))
-	t.Cleanup(srv.Close)
+		return true
+	})
 
 	dir := t.TempDir()
 	files := map[string]string{"stack.hcl": "stack \"counted\" {}\nsecret \"word\" {\n  type = \"random\"\n}\n"}
@@ -144,7 +136,7 @@ func unchanged(t *testing.T, env []string) {
 		reads, writes = nil, nil
 		mu.Unlock()
 		cmd := exec.CommandContext(t.Context(), "drover", "deploy", dir)
-		cmd.Env = append(os.Environ(), "NOMAD_ADDR="+srv.URL, env[1])
+		cmd.Env = append(os.Environ(), through(proxy, env)...)
 		out, err := cmd.Output()
 		if err != nil || !strings.HasPrefix(string(out), want) {
 			t.Fatalf("%s: %v", out, err)
@@ -173,10 +165,10 @@ func interrupt(t *testing.T, env []string) {
 	dir := t.TempDir()
 	write(t, dir, map[string]string{
 		"stack.hcl":       "stack \"interrupted\" {}\nservice \"int-a\" {}\nservice \"int-b\" {\n  depends_on = [\"int-a\"]\n}\n",
-		"int-a.nomad.hcl": mockJob("int-a", "9s"),
-		"int-b.nomad.hcl": mockJob("int-b", "9s"),
+		"int-a.nomad.hcl": mockJob("int-a", "30s"),
+		"int-b.nomad.hcl": mockJob("int-b", "30s"),
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, "drover", "deploy", dir)
 	cmd.Env = append(os.Environ(), env...)
@@ -209,22 +201,5 @@ func interrupt(t *testing.T, env []string) {
 
 // mockJob returns a job without a process that is healthy after minHealthy.
 func mockJob(name, minHealthy string) string {
-	return `job "` + name + `" {
-  update {
-    min_healthy_time = "` + minHealthy + `"
-    health_check     = "task_states"
-  }
-  group "g" {
-    task "t" {
-      driver = "mock_driver"
-      logs {
-        disabled = true
-      }
-      config {
-        run_for = "1h"
-      }
-    }
-  }
-}
-`
+	return devtest.MockJob{ID: name, MinHealthy: minHealthy}.String()
 }

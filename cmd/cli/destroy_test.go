@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -317,27 +318,7 @@ func childrenStop(t *testing.T, env []string) {
 	w := newWorld(t, env, "parent")
 	parameterized := func(services ...svc) {
 		w.write(services...)
-		spec := `job "parent-b" {
-  type = "batch"
-  parameterized {}
-  group "g" {
-    task "t" {
-      driver = "mock_driver"
-      logs {
-        disabled = true
-      }
-      config {
-        run_for = "1h"
-      }
-      resources {
-        cpu    = 1
-        memory = 10
-      }
-    }
-  }
-}
-`
-		write(t, w.dir, map[string]string{"b.nomad.hcl": spec})
+		write(t, w.dir, map[string]string{"b.nomad.hcl": devtest.MockJob{ID: "parent-b", Type: "batch", Job: "parameterized {}"}.String()})
 	}
 	dispatch := func() string {
 		t.Helper()

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/record"
 )
 
@@ -31,63 +32,28 @@ func TestJudgedOnCluster(t *testing.T) {
 	}
 }
 
-// files writes a stack of job files; update is the update block of every job.
-func (w *world) files(jobs map[string]string) {
+// files writes the files of a stack. A name without .hcl is that of a service.
+func (w *world) files(texts map[string]string) {
 	w.Helper()
 	files := map[string]string{}
-	for name, body := range jobs {
+	for name, body := range texts {
 		if strings.HasSuffix(name, ".hcl") {
 			files[name] = body
 			continue
 		}
-		files[name+".nomad.hcl"] = fmt.Sprintf("job %q {\n%s}\n", w.job(name), body)
+		files[name+".nomad.hcl"] = body
 	}
 	write(w.T, w.dir, files)
 }
 
-// mockService returns the body of a job whose allocations run until they are
-// stopped, or do not start.
-func mockService(count int, value string, starts bool, update string) string {
-	run := `run_for = "1h"`
+// mockService returns a job whose allocations run until they are stopped, or do not
+// start.
+func (w *world) mockService(service string, count int, value string, starts bool, update string) string {
+	job := devtest.MockJob{ID: w.job(service), Count: count, Value: value, MinHealthy: "100ms", Update: update}
 	if !starts {
-		run = `start_error = "broken"`
+		job.Config = devtest.Broken
 	}
-	return fmt.Sprintf(`
-  update {
-    min_healthy_time  = "100ms"
-    healthy_deadline  = "30s"
-    progress_deadline = "40s"
-    health_check      = "task_states"
-    %s
-  }
-  group "g" {
-    count = %d
-    restart {
-      attempts = 0
-      mode     = "fail"
-    }
-    reschedule {
-      attempts  = 0
-      unlimited = false
-    }
-    task "t" {
-      driver = "mock_driver"
-      logs {
-        disabled = true
-      }
-      env {
-        VALUE = %q
-      }
-      config {
-        %s
-      }
-      resources {
-        cpu    = 1
-        memory = 10
-      }
-    }
-  }
-`, update, count, value, run)
+	return job.String()
 }
 
 // runningBy counts the running allocations of a service by the VALUE of their job
@@ -132,8 +98,8 @@ func revertsPromotedCanary(t *testing.T, env []string) {
 	version := func(value string, starts bool) {
 		w.files(map[string]string{
 			"stack.hcl": "stack \"promoted\" {}\n" + order,
-			"a":         mockService(3, value, true, "canary = 1"),
-			"b":         mockService(1, value, starts, ""),
+			"a":         w.mockService("a", 3, value, true, "canary = 1"),
+			"b":         w.mockService("b", 1, value, starts, ""),
 		})
 	}
 	version("1", true)
@@ -152,29 +118,9 @@ func revertsPromotedCanary(t *testing.T, env []string) {
 	w.want(w.drover(exitOK, "deploy", w.dir), "unchanged")
 }
 
-// mockBatch returns the body of a batch job that ends at once.
-func mockBatch(value string) string {
-	return fmt.Sprintf(`
-  type = "batch"
-  group "g" {
-    task "t" {
-      driver = "mock_driver"
-      logs {
-        disabled = true
-      }
-      env {
-        VALUE = %q
-      }
-      config {
-        run_for = "50ms"
-      }
-      resources {
-        cpu    = 1
-        memory = 10
-      }
-    }
-  }
-`, value)
+// mockBatch returns a batch job that ends at once.
+func (w *world) mockBatch(service, value string) string {
+	return devtest.MockJob{ID: w.job(service), Type: "batch", Value: value, Config: `run_for = "50ms"`}.String()
 }
 
 // collect makes Nomad collect a job that has ended. Without it, Nomad does so some
@@ -211,7 +157,7 @@ func completedBatch(t *testing.T, env []string) {
 	w := newWorld(t, env, "once")
 	const stack = "stack \"once\" {}\nservice \"migrate\" {}\nservice \"web\" {}\n"
 	deploy := func(migration, web string) string {
-		w.files(map[string]string{"stack.hcl": stack, "migrate": mockBatch(migration), "web": mockService(1, web, true, "")})
+		w.files(map[string]string{"stack.hcl": stack, "migrate": w.mockBatch("migrate", migration), "web": w.mockService("web", 1, web, true, "")})
 		return w.drover(exitOK, "deploy", w.dir)
 	}
 	deploy("1", "1")
@@ -223,7 +169,7 @@ func completedBatch(t *testing.T, env []string) {
 	w.want(deploy("1", "1"), "unchanged")
 	deploy("1", "2")
 	w.drover(exitOK, "redeploy", w.name)
-	w.files(map[string]string{"stack.hcl": stack, "migrate": "  # A comment is no change of the job.\n" + mockBatch("1"), "web": mockService(1, "2", true, "")})
+	w.files(map[string]string{"stack.hcl": stack, "migrate": "# A comment is no change of the job.\n" + w.mockBatch("migrate", "1"), "web": w.mockService("web", 1, "2", true, "")})
 	w.want(w.drover(exitOK, "deploy", w.dir), "unchanged")
 	w.want(w.drover(exitOK, "status", w.dir), "release 3", "ran to completion in release 1, ")
 
@@ -249,7 +195,7 @@ func completedBatch(t *testing.T, env []string) {
 func collectedBeforeApproval(t *testing.T, env []string) {
 	w := newWorld(t, env, "waits")
 	const stack = "stack \"waits\" {}\nservice \"migrate\" {}\nservice \"web\" {}\n"
-	w.files(map[string]string{"stack.hcl": stack, "migrate": mockBatch("1"), "web": mockService(1, "1", true, "")})
+	w.files(map[string]string{"stack.hcl": stack, "migrate": w.mockBatch("migrate", "1"), "web": w.mockService("web", 1, "1", true, "")})
 	if err := os.Mkdir(w.dir+"/environments", 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -273,7 +219,7 @@ wave "second" {
 func collectedFailure(t *testing.T, env []string) {
 	w := newWorld(t, env, "nothing")
 	version := func(starts bool) {
-		w.files(map[string]string{"stack.hcl": "stack \"nothing\" {}\nservice \"web\" {}\n", "web": mockService(1, "1", starts, "")})
+		w.files(map[string]string{"stack.hcl": "stack \"nothing\" {}\nservice \"web\" {}\n", "web": w.mockService("web", 1, "1", starts, "")})
 	}
 	version(false)
 	w.drover(exitFailed, "deploy", w.dir)

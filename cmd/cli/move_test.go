@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/schedule"
@@ -37,38 +38,14 @@ schedule "nightly" {
 		"variables.hcl":         "variable \"value\" {\n  default = \"1\"\n}\n",
 		"environments/dev.hcl":  schedules,
 		"environments/prod.hcl": schedules,
-		"web.nomad.hcl": fmt.Sprintf(`job "web" {
-  id = "%[1]s-web"
-  update {
-    min_healthy_time = "200ms"
-    health_check     = "task_states"
-  }
-  group "g" {
-    task "t" {
-      driver = "mock_driver"
-      logs {
-        disabled = true
-      }
-      env {
-        VALUE = var.value
-      }
-      template {
-        destination = "secrets/pw"
-        data        = <<EOT
-{{ with nomadVar "nomad/jobs/%[1]s-web" }}{{ .pw }}{{ end }}
-EOT
-      }
-      config {
-        run_for = "1h"
-      }
-      resources {
-        cpu    = 1
-        memory = 10
-      }
-    }
-  }
-}
-`, name),
+		"web.nomad.hcl": devtest.MockJob{
+			ID: "web", Job: fmt.Sprintf("id = \"%s-web\"", name),
+			Task: varValue + fmt.Sprintf(`
+template {
+  destination = "secrets/pw"
+  data        = "{{ with nomadVar \"nomad/jobs/%s-web\" }}{{ .pw }}{{ end }}"
+}`, name),
+		}.String(),
 	})
 	w.drover(exitOK, "deploy", w.dir, "-e", "dev", "-var", "value=0")
 	w.drover(exitOK, "deploy", w.dir, "-e", "dev")

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/record"
 )
 
@@ -35,6 +36,9 @@ func TestOwnersOnCluster(t *testing.T) {
 	}
 }
 
+// varValue gives a task the variable "value" of its stack as VALUE.
+const varValue = "env {\n  VALUE = var.value\n}"
+
 // customers is a stack whose job IDs depend on a variable.
 func customers(t *testing.T, env []string, name string) *world {
 	t.Helper()
@@ -48,32 +52,7 @@ func customers(t *testing.T, env []string, name string) *world {
 		"environments/prod.hcl": "variables {\n  value = \"prod\"\n}\n",
 		"environments/same.hcl": "variables {\n  value = \"dev\"\n}\n",
 		"variables.hcl":         "variable \"customer\" {\n  default = \"one\"\n}\nvariable \"value\" {}\n",
-		"web.nomad.hcl": fmt.Sprintf(`job "web" {
-  id = "%s-${var.customer}"
-  update {
-    min_healthy_time = "200ms"
-    health_check     = "task_states"
-  }
-  group "g" {
-    task "t" {
-      driver = "mock_driver"
-      logs {
-        disabled = true
-      }
-      env {
-        VALUE = var.value
-      }
-      config {
-        run_for = "1h"
-      }
-      resources {
-        cpu    = 1
-        memory = 10
-      }
-    }
-  }
-}
-`, name),
+		"web.nomad.hcl":         devtest.MockJob{ID: "web", Job: fmt.Sprintf("id = \"%s-${var.customer}\"", name), Task: varValue}.String(),
 	})
 	return w
 }

@@ -136,50 +136,14 @@ func (w *world) write(services ...svc) {
 			deps = []byte("[]")
 		}
 		files["stack.hcl"] += fmt.Sprintf("service %q {\n  depends_on = %s\n}\n", s.name, deps)
-		run := `run_for = "1h"`
+		job := devtest.MockJob{ID: w.job(s.name), Value: s.value, Logs: s.logs}
 		if s.crash {
-			run = `start_error = "broken"` // one that runs for a moment can be healthy first
+			job.Config = devtest.Broken
 		}
-		scaling := ""
 		if s.scaled {
-			scaling = "scaling {\n      min = 1\n      max = 5\n    }"
+			job.Group = "scaling {\n  min = 1\n  max = 5\n}"
 		}
-		files[s.name+".nomad.hcl"] = fmt.Sprintf(`job %q {
-  update {
-    min_healthy_time  = "200ms"
-    healthy_deadline  = "30s"
-    progress_deadline = "40s"
-    health_check      = "task_states"
-  }
-  group "g" {
-    %s
-    restart {
-      attempts = 0
-      mode     = "fail"
-    }
-    reschedule {
-      attempts  = 0
-      unlimited = false
-    }
-    task "t" {
-      driver = "mock_driver"
-      logs {
-        disabled = %t
-      }
-      env {
-        VALUE = %q
-      }
-      config {
-        %s
-      }
-      resources {
-        cpu    = 1
-        memory = 10
-      }
-    }
-  }
-}
-`, w.job(s.name), scaling, !s.logs, s.value, run)
+		files[s.name+".nomad.hcl"] = job.String()
 	}
 	write(w.T, w.dir, files)
 }
@@ -213,11 +177,7 @@ func run(cmd *exec.Cmd) (string, int) {
 
 func (w *world) want(out string, parts ...string) {
 	w.Helper()
-	for _, p := range parts {
-		if !strings.Contains(out, p) {
-			w.Errorf("got output:\n%s\nwant it to contain %q", out, p)
-		}
-	}
+	devtest.Contains(w, out, parts...)
 }
 
 // specs returns the digests of the jobs in Nomad, without the fields that only the
@@ -748,16 +708,7 @@ func (w *world) interrupted(service, value string) {
 
 func (w *world) until(what string, ok func() bool) {
 	w.Helper()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	over := time.After(3 * time.Minute)
-	for !ok() {
-		select {
-		case <-tick.C:
-		case <-over:
-			w.Fatal("timed out after 3 minutes, want: " + what)
-		}
-	}
+	devtest.Until(w, 3*time.Minute, what, ok)
 }
 
 // Another client changes jobs while a release is interrupted.

@@ -6,7 +6,8 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
 // TestScalingOnCluster deploys groups that an autoscaler scales, and jobs
@@ -32,53 +33,16 @@ type scaledWorld struct{ *world }
 
 func (w scaledWorld) write(value string, count, maximum int, crash bool) {
 	w.Helper()
-	run := `run_for = "1h"`
+	job := devtest.MockJob{
+		ID: w.job("a"), Count: count, Value: value,
+		Update: "max_parallel = 10", Group: fmt.Sprintf("scaling {\n  min = 1\n  max = %d\n}", maximum),
+	}
 	if crash {
-		run = `start_error = "broken"`
+		job.Config = devtest.Broken
 	}
 	write(w.T, w.dir, map[string]string{
-		"stack.hcl": fmt.Sprintf("stack %q {}\nservice \"a\" {}\n", w.name),
-		"a.nomad.hcl": fmt.Sprintf(`job %q {
-  update {
-    max_parallel      = 10
-    min_healthy_time  = "200ms"
-    healthy_deadline  = "30s"
-    progress_deadline = "40s"
-    health_check      = "task_states"
-  }
-  group "g" {
-    count = %d
-    scaling {
-      min = 1
-      max = %d
-    }
-    restart {
-      attempts = 0
-      mode     = "fail"
-    }
-    reschedule {
-      attempts  = 0
-      unlimited = false
-    }
-    task "t" {
-      driver = "mock_driver"
-      logs {
-        disabled = true
-      }
-      env {
-        VALUE = %q
-      }
-      config {
-        %s
-      }
-      resources {
-        cpu    = 1
-        memory = 10
-      }
-    }
-  }
-}
-`, w.job("a"), count, maximum, value, run),
+		"stack.hcl":   fmt.Sprintf("stack %q {}\nservice \"a\" {}\n", w.name),
+		"a.nomad.hcl": job.String(),
 	})
 }
 
@@ -154,31 +118,10 @@ func changedCount(t *testing.T, env []string) {
 func namesVolumes(t *testing.T, env []string) {
 	w := newWorld(t, env, "volumes")
 	job := func(service, source string) string {
-		return fmt.Sprintf(`job %q {
-  update {
-    max_parallel     = 2
-    min_healthy_time = "200ms"
-    health_check     = "task_states"
-  }
-  group "g" {
-    count = 2
-    volume "v" {
-      type      = "host"
-      source    = %q
-      per_alloc = true
-    }
-    task "t" {
-      driver = "mock_driver"
-      logs {
-        disabled = true
-      }
-      config {
-        run_for = "1h"
-      }
-    }
-  }
-}
-`, w.job(service), source)
+		return devtest.MockJob{
+			ID: w.job(service), Count: 2, Update: "max_parallel = 2",
+			Group: fmt.Sprintf("volume \"v\" {\n  type      = \"host\"\n  source    = %q\n  per_alloc = true\n}", source),
+		}.String()
 	}
 	write(t, w.dir, map[string]string{"stack.hcl": fmt.Sprintf("stack %q {}\nservice \"a\" {}\n", w.name), "a.nomad.hcl": job("a", "kept")})
 	missing := []string{`(instance g[0]) needs host volume "kept[0]"`, `(instance g[1]) needs host volume "kept[1]"`, "drover deploy --create-volumes"}
@@ -213,28 +156,12 @@ func namesVolumes(t *testing.T, env []string) {
 func runsOfParents(t *testing.T, env []string) {
 	w := newWorld(t, env, "parents")
 	job := func(service, block string) string {
-		return fmt.Sprintf(`job %q {
-  type = "batch"
-  %s
-  group "g" {
-    task "t" {
-      driver = "mock_driver"
-      config {
-        run_for       = "1h"
-        stdout_string = "hello from %s\n"
-      }
-      resources {
-        cpu    = 1
-        memory = 10
-      }
-    }
-  }
-}
-`, w.job(service), block, service)
+		config := fmt.Sprintf("run_for       = \"1h\"\nstdout_string = \"hello from %s\\n\"", service)
+		return devtest.MockJob{ID: w.job(service), Type: "batch", Job: block, Config: config, Logs: true}.String()
 	}
 	write(t, w.dir, map[string]string{
 		"stack.hcl":      fmt.Sprintf("stack %q {}\nservice \"cron\" {}\nservice \"call\" {}\n", w.name),
-		"cron.nomad.hcl": job("cron", "periodic {\n    crons = [\"0 0 1 1 *\"]\n  }"),
+		"cron.nomad.hcl": job("cron", "periodic {\n  crons = [\"0 0 1 1 *\"]\n}"),
 		"call.nomad.hcl": job("call", "parameterized {}"),
 	})
 	w.drover(0, "deploy", w.dir)
@@ -248,23 +175,15 @@ func runsOfParents(t *testing.T, env []string) {
 		t.Fatal(err)
 	}
 	var out string
-	for deadline := time.Now().Add(2 * time.Minute); strings.Count(out, "1 running") != 2; {
-		if time.Now().After(deadline) {
-			t.Fatalf("status does not count the runs:\n%s", out)
-		}
+	w.until("status counts the runs", func() bool {
 		out = w.drover(0, "status", w.dir)
-	}
+		return strings.Count(out, "1 running") == 2
+	})
 	w.want(out, "parents-cron/periodic-", "parents-call/dispatch-")
 	for _, service := range []string{"cron", "call"} {
-		for deadline := time.Now().Add(2 * time.Minute); ; { // Nomad calls a task running before it has written
-			out := w.drover(0, "logs", w.dir, service)
-			if strings.Contains(out, " t | hello from "+service) {
-				break
-			}
-			if time.Now().After(deadline) {
-				t.Fatalf("logs of %s:\n%s", service, out)
-			}
-		}
+		w.until("the log of "+service, func() bool { // a running task may not have written yet
+			return strings.Contains(w.drover(0, "logs", w.dir, service), " t | hello from "+service)
+		})
 	}
 
 	// One that starts and ends while its logs are followed.
@@ -298,55 +217,22 @@ func lowerCount(t *testing.T, env []string) {
 	version := func(count int, run string) {
 		write(t, w.dir, map[string]string{
 			"stack.hcl": fmt.Sprintf("stack %q {}\nservice \"a\" {}\n", w.name),
-			"a.nomad.hcl": fmt.Sprintf(`job %q {
-  update {
-    max_parallel      = 4
-    canary            = 2
-    auto_promote      = true
-    auto_revert       = true
-    min_healthy_time  = "200ms"
-    healthy_deadline  = "30s"
-    progress_deadline = "40s"
-    health_check      = "task_states"
-  }
-  group "g" {
-    count = %d
-    restart {
-      attempts = 0
-      mode     = "fail"
-    }
-    reschedule {
-      attempts  = 0
-      unlimited = false
-    }
-    task "t" {
-      driver = "mock_driver"
-      logs {
-        disabled = true
-      }
-      config {
-        %s
-      }
-      resources {
-        cpu    = 1
-        memory = 10
-      }
-    }
-  }
-}
-`, w.job("a"), count, run),
+			"a.nomad.hcl": devtest.MockJob{
+				ID: w.job("a"), Count: count, Config: run,
+				Update: "max_parallel = 4\ncanary       = 2\nauto_promote = true\nauto_revert  = true",
+			}.String(),
 		})
 	}
-	version(4, `run_for = "1h"`)
+	version(4, "")
 	w.drover(0, "deploy", w.dir)
-	version(2, `start_error = "broken"`)
+	version(2, devtest.Broken)
 	const early = "group g: Nomad stops 2 of 4 allocations at once, before the new version is healthy"
 	w.want(w.drover(0, "plan", w.dir), "2 stop at once, 2 replace (2 canaries first)", "warning: "+early)
 	w.want(w.drover(4, "deploy", w.dir), "a: warning: "+early)
 	w.want(w.drover(0, "status", w.dir), "4/4")
 
 	// The lower count alone stops what it says, and nothing is replaced.
-	version(2, `run_for = "1h"`)
+	version(2, "")
 	if out := w.drover(0, "plan", w.dir); !strings.Contains(out, "2 stop") || strings.Contains(out, "at once") {
 		t.Errorf("the plan of a lower count says\n%s", out)
 	}

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/record"
 )
 
@@ -59,53 +60,20 @@ func secretJob(id, value string, items []string, config, update string) string {
 	for _, item := range items {
 		fmt.Fprintf(&refs, "{{ .%s }} ", item)
 	}
-	return fmt.Sprintf(`job %[1]q {
-  update {
-    min_healthy_time  = "200ms"
-    healthy_deadline  = "30s"
-    progress_deadline = "40s"
-    health_check      = "task_states"
-    %[5]s
-  }
-  group "g" {
-    restart {
-      attempts = 0
-      mode     = "fail"
-    }
-    reschedule {
-      attempts  = 0
-      unlimited = false
-    }
-    task "t" {
-      driver = "mock_driver"
-      logs {
-        disabled = true
-      }
-      env {
-        VALUE = %[2]q
-      }
-      config {
-        %[4]s
-      }
-      template {
-        destination          = "secrets/env"
-        error_on_missing_key = true
-        splay                = "0s"
-        data                 = "{{ with nomadVar \"nomad/jobs/%[1]s\" }}%[3]s{{ end }}"
-      }
-      resources {
-        cpu    = 1
-        memory = 10
-      }
-    }
-  }
-}
-`, id, value, refs.String(), config, update)
+	return devtest.MockJob{
+		ID: id, Value: value, Config: config, Update: update,
+		Task: fmt.Sprintf(`template {
+  destination          = "secrets/env"
+  error_on_missing_key = true
+  splay                = "0s"
+  data                 = "{{ with nomadVar \"nomad/jobs/%s\" }}%s{{ end }}"
+}`, id, refs.String()),
+	}.String()
 }
 
 const (
 	runsOn   = `run_for = "1h"`
-	notToRun = `start_error = "broken"`
+	notToRun = devtest.Broken
 )
 
 // put writes a version of the stack: declared are the secrets of the stack, and

@@ -8,15 +8,14 @@ import (
 	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"os/exec"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
 // waves is a stack of two waves; the second has to be approved.
@@ -82,12 +81,12 @@ func onTerminal(t *testing.T, env []string, command string) *terminal {
 // sees waits until the screen has shown a text.
 func (s *terminal) sees(text string) {
 	s.t.Helper()
-	for deadline := time.Now().Add(3 * time.Minute); !strings.Contains(s.text(), text); {
-		if time.Now().After(deadline) {
-			s.t.Fatalf("got screen\n%s\nwant %q", s.text(), text)
+	s.t.Cleanup(func() {
+		if s.t.Failed() {
+			s.t.Logf("the screen:\n%s", s.text())
 		}
-		time.Sleep(20 * time.Millisecond)
-	}
+	})
+	devtest.Until(s.t, 3*time.Minute, fmt.Sprintf("%q on the screen", text), func() bool { return strings.Contains(s.text(), text) })
 }
 
 func (s *terminal) types(keys string) {
@@ -205,20 +204,15 @@ func annotates(t *testing.T, env []string) {
 // requests counts the requests of status and plan for a running stack: one per service
 // and a few more.
 func requests(t *testing.T, env []string) {
-	to, err := url.Parse(strings.TrimPrefix(env[0], "NOMAD_ADDR="))
-	if err != nil {
-		t.Fatal(err)
-	}
 	var mu sync.Mutex
 	var seen []string
-	proxy := httputil.NewSingleHostReverseProxy(to)
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	proxy := proxyOf(t, env)
+	proxy.Before(func(_ http.ResponseWriter, r *http.Request) bool {
 		mu.Lock()
+		defer mu.Unlock()
 		seen = append(seen, r.Method+" "+r.URL.Path)
-		mu.Unlock()
-		proxy.ServeHTTP(w, r)
-	}))
-	t.Cleanup(srv.Close)
+		return true
+	})
 
 	dir := t.TempDir()
 	const services = 12
@@ -236,7 +230,7 @@ func requests(t *testing.T, env []string) {
 		seen = nil
 		mu.Unlock()
 		cmd := exec.CommandContext(t.Context(), "drover", step.command, dir)
-		cmd.Env = append(os.Environ(), "NOMAD_ADDR="+srv.URL, env[1])
+		cmd.Env = append(os.Environ(), through(proxy, env)...)
 		if out, err := cmd.CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", step.command, err, out)
 		}

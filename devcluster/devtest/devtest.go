@@ -1,4 +1,4 @@
-// Package devtest gives tests dev clusters of their own: real agents, in a
+// Package devtest has what tests on real servers share. Its clusters are real agents in a
 // temporary directory, gone with the test however it ends.
 package devtest
 

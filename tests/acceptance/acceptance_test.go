@@ -255,7 +255,7 @@ func systemNowhere(t *testing.T, s *site) {
 // Another client registers a version during the deployment. drover must not wait for
 // that version.
 func newerVersionIsSomebody(t *testing.T, s *site) {
-	slow := replaced(spec("web", 1, sleeps, ""), `"1s"`, `"8s"`)
+	slow := replaced(spec("web", 1, sleeps, ""), `"1s"`, `"30s"`) // the other version ends the deploy
 	st := s.stack(t, map[string]string{"@web.nomad.hcl": slow})
 	done := make(chan error, 1)
 	go func() {
@@ -276,6 +276,7 @@ func newerVersionIsSomebody(t *testing.T, s *site) {
 	}
 }
 
+// pause waits a moment, for a loop outside of the goroutine of the test.
 func pause(ctx context.Context) error {
 	timer := time.NewTimer(100 * time.Millisecond)
 	defer timer.Stop()
@@ -344,11 +345,7 @@ func deadJobStartsAgain(t *testing.T, s *site) {
 	if _, _, err := s.client.Jobs().Deregister(st.id+"web", false, nil); err != nil {
 		t.Fatal(err)
 	}
-	for len(st.running("web")) > 0 {
-		if err := pause(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
+	until(t, "web has stopped", func() bool { return len(st.running("web")) == 0 })
 	contains(t, st.want(2, "plan", ".", "--detailed-exitcode"), "create  1 create")
 	st.want(0, "deploy", ".")
 	if len(st.running("web")) != 1 {

@@ -37,7 +37,7 @@ func (s *site) driver() string {
 	return "drover_driver \"raw_exec\" {\n  path = \"" + s.drover + "\"\n  env = {\n    CONSUL_HTTP_ADDR = \"$${meta.consul_http_addr}\"\n  }\n}\n"
 }
 
-// runsOf are what a schedule remembers.
+// runsOf returns the recorded runs of a schedule.
 func (s *stack) runsOf(name string) []record.Run {
 	s.t.Helper()
 	var out []record.Run
@@ -51,21 +51,15 @@ func (s *stack) runsOf(name string) []record.Run {
 	return out
 }
 
-// runs waits until what a schedule remembers is enough.
+// runs waits until the recorded runs of a schedule are enough, and returns them.
 func (s *stack) runs(name string, enough func([]record.Run) bool) []record.Run {
 	s.t.Helper()
-	for deadline := time.Now().Add(3 * time.Minute); ; {
-		runs := s.runsOf(name)
-		if enough(runs) {
-			return runs
-		}
-		if time.Now().After(deadline) {
-			s.t.Fatalf("the runs of %s are %+v", name, runs)
-		}
-		if err := pause(s.t.Context()); err != nil {
-			s.t.Fatal(err)
-		}
-	}
+	var runs []record.Run
+	until(s.t, "the runs of schedule "+name, func() bool {
+		runs = s.runsOf(name)
+		return enough(runs)
+	})
+	return runs
 }
 
 // lastIs waits until the last run of a schedule has an outcome.

@@ -100,12 +100,11 @@ func scheduleByItsPolicy(t *testing.T, s *secured) {
 	look := func() {
 		t.Helper()
 		out := ""
-		for deadline := time.Now().Add(3 * time.Minute); time.Now().Before(deadline); {
-			// The schedule "often" may have fired once more before the pause.
-			if out = deployer.want(0, "schedule", "run", ".", "look", "-e", "prod"); !strings.Contains(out, " is running") {
-				break
-			}
-		}
+		// The schedule "often" may have fired once more before the pause.
+		until(t, "no other run is running", func() bool {
+			out = deployer.want(0, "schedule", "run", ".", "look", "-e", "prod")
+			return !strings.Contains(out, " is running")
+		})
 		contains(t, out, "in-sync")
 	}
 	look()
@@ -170,13 +169,7 @@ func controllerByItsPolicy(t *testing.T, s *secured) {
 	st.want(0, "deploy", "drover", "-e", "dev", "-var", "drover_binary="+s.drover)
 	drifted := fmt.Sprintf(`drover_stack_drift{stack=%q,environment="default"} 1`, filepath.Base(st.dir))
 	var seen string
-	for deadline := time.Now().Add(3 * time.Minute); !strings.Contains(seen, drifted); {
-		if time.Now().After(deadline) {
-			t.Fatalf("got metrics\n%s\nwant %s", seen, drifted)
-		}
-		if err := pause(t.Context()); err != nil {
-			t.Fatal(err)
-		}
+	until(t, "the metric "+drifted, func() bool {
 		entries, _, err := s.consul.Health().Service("drover-controller", "", true, nil)
 		if err != nil {
 			t.Fatal(err)
@@ -185,7 +178,8 @@ func controllerByItsPolicy(t *testing.T, s *secured) {
 		for _, e := range entries {
 			seen += get(t.Context(), fmt.Sprintf("http://%s:%d/metrics", e.Service.Address, e.Service.Port))
 		}
-	}
+		return strings.Contains(seen, drifted)
+	})
 	if strings.Contains(seen, "ermission denied") {
 		t.Error(seen)
 	}
@@ -239,7 +233,7 @@ func (s *secured) resumes(t *testing.T, st *stack, out string, token *api.ACLTok
 
 // The token of a deploy is deleted while it waits.
 func tokenGoneMidway(t *testing.T, s *secured) {
-	st := s.stack(t, twoInOrder("5s"))
+	st := s.stack(t, twoInOrder("20s")) // the deploy ends when the token is deleted
 	doomed, token := s.as(t, st, acl.Scope{}.Nomad(acl.Deployer).Name)
 	gone := make(chan error, 1)
 	go func() {
@@ -282,7 +276,7 @@ func tokenExpiresMidway(t *testing.T, s *secured) {
 // Nomad shows locks to management tokens only. Other tokens still see the holder in the
 // record, and a lock whose holder is dead counts as free.
 func othersSeeWhoDeploys(t *testing.T, s *secured) {
-	st := s.stack(t, twoInOrder("20s"))
+	st := s.stack(t, twoInOrder("1m")) // far longer than the commands below take
 	ann, _ := s.as(t, st, acl.Scope{}.Nomad(acl.Deployer).Name)
 	bob, _ := s.as(t, st, acl.Scope{}.Nomad(acl.Deployer).Name)
 	reader, _ := s.as(t, st, acl.Scope{}.Nomad(acl.Reader).Name)
@@ -292,17 +286,10 @@ func othersSeeWhoDeploys(t *testing.T, s *secured) {
 		out, code := ann.run(s.drover, "deploy", ".")
 		done <- fmt.Sprint(code, " ", out)
 	}()
-	for deadline := time.Now().Add(3 * time.Minute); ; {
-		if _, _, err := s.client.Jobs().Info(st.id+"a", nil); err == nil {
-			break
-		}
-		if time.Now().After(deadline) {
-			t.Fatal("timed out after 3 minutes, want a submitted")
-		}
-		if err := pause(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-	}
+	until(t, "a is submitted", func() bool {
+		_, _, err := s.client.Jobs().Info(st.id+"a", nil)
+		return err == nil
+	})
 	for name, who := range map[string]*stack{"reader": reader, "deployer": bob} {
 		if out, _ := who.run(s.drover, "status", "."); !strings.Contains(out, "release 1 is running: ") || strings.Contains(out, "interrupted") {
 			t.Errorf("got status for %s:\n%s\nwant that release 1 is running", name, out)

@@ -3,12 +3,8 @@
 package acceptance
 
 import (
-	"bytes"
-	"context"
-	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -46,12 +42,7 @@ func newSite(t *testing.T) *site {
 // siteOn builds the program into a directory.
 func siteOn(t *testing.T, dev *devcluster.Cluster, dir string) *site {
 	t.Helper()
-	s := &site{drover: filepath.Join(dir, "drover")}
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", s.drover, "../../cmd/drover")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("building drover: %v\n%s", err, out)
-	}
+	s := &site{drover: devtest.Build(t, dir)}
 	var err error
 	if s.nomad, err = (devcluster.Tools{}).Path(t.Context(), devcluster.Nomad); err != nil {
 		t.Fatal(err)
@@ -109,28 +100,13 @@ func (s *stack) write(files map[string]string) {
 // run runs a command in the directory of the stack.
 func (s *stack) run(program string, args ...string) (out string, code int) {
 	s.t.Helper()
-	ctx, cancel := context.WithTimeout(s.t.Context(), 4*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, program, args...)
-	cmd.Dir, cmd.Env = s.dir, append(os.Environ(), s.env...)
-	var both bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &both, &both
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) || ctx.Err() != nil {
-		s.t.Fatalf("%s %v: %v\n%s", filepath.Base(program), args, err, both.String())
-	}
-	return both.String(), cmd.ProcessState.ExitCode()
+	return devtest.Program{Path: program, Env: s.env, Dir: s.dir}.Run(s.t, args...)
 }
 
 // want runs drover and checks its exit code.
 func (s *stack) want(code int, args ...string) string {
 	s.t.Helper()
-	out, got := s.run(s.drover, args...)
-	if got != code {
-		s.t.Fatalf("drover %s: exit code %d, want %d\n%s", strings.Join(args, " "), got, code, out)
-	}
-	return out
+	return devtest.Program{Path: s.drover, Env: s.env, Dir: s.dir}.Want(s.t, code, args...)
 }
 
 func (s *stack) job(name string) *api.Job {
@@ -161,11 +137,13 @@ func (s *stack) running(name string) []string {
 
 func contains(t *testing.T, text string, parts ...string) {
 	t.Helper()
-	for _, p := range parts {
-		if !strings.Contains(text, p) {
-			t.Errorf("got output:\n%s\nwant it to contain %q", text, p)
-		}
-	}
+	devtest.Contains(t, text, parts...)
+}
+
+// until waits until ok returns true.
+func until(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	devtest.Until(t, 3*time.Minute, what, ok)
 }
 
 // spec returns a job of one small process. more is added to the job. The deadlines are

@@ -125,11 +125,8 @@ func newEntrance(b *testing.B) *entrance {
 	if err != nil {
 		b.Fatal(err)
 	}
-	e.binary = filepath.Join(e.BinDir(), "drover")
+	e.binary = devtest.Build(b, e.BinDir())
 	e.env = append(e.env, "NOMAD_VAR_drover_binary="+e.binary, "NOMAD_VAR_backend="+exe)
-	if out, err := exec.CommandContext(b.Context(), "go", "build", "-o", e.binary, "../../cmd/drover").CombinedOutput(); err != nil {
-		b.Fatalf("building drover: %v\n%s", err, out)
-	}
 	for name, text := range site {
 		path := filepath.Join(e.dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
@@ -157,7 +154,7 @@ type certEvent struct {
 	Serial string    `json:"serial"`
 }
 
-// drover returns the events that it certEvent, when it was asked to.
+// drover runs drover and returns its events, if -o json is given.
 func (e *entrance) drover(b *testing.B, args ...string) []certEvent {
 	b.Helper()
 	cmd := exec.CommandContext(b.Context(), e.binary, args...)

@@ -8,9 +8,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -35,17 +32,10 @@ func BenchmarkEdge(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	binary := filepath.Join(b.TempDir(), "drover")
-	if out, err := exec.CommandContext(b.Context(), "go", "build", "-o", binary, "../../cmd/drover").CombinedOutput(); err != nil {
-		b.Fatalf("building drover: %v\n%s", err, out)
-	}
+	program := devtest.Program{Path: devtest.Build(b, b.TempDir()), Env: env}
 	drover := func(args ...string) {
 		b.Helper()
-		cmd := exec.CommandContext(b.Context(), binary, args...)
-		cmd.Env = append(os.Environ(), env...)
-		if out, err := cmd.CombinedOutput(); err != nil {
-			b.Fatalf("drover %v: %v\n%s", args, err, out)
-		}
+		program.Want(b, 0, args...)
 	}
 	drover("cert", "prepare", "ocis", "-e", "dev", "--directory", cluster.ACMEDirectory(), "--ca", cluster.ACMECA())
 	nomad, err := api.NewClient(&api.Config{Address: cluster.NomadAddr()})

@@ -18,6 +18,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
 // ocis is an HTTP client of one running oCIS.
@@ -85,21 +87,10 @@ func (o *ocis) propfind(ctx context.Context) bool {
 	return err == nil && status == http.StatusMultiStatus
 }
 
-// eventually polls until f is true or the deadline passes.
+// eventually waits until f returns true.
 func eventually(t testing.TB, what string, f func() bool) {
 	t.Helper()
-	const patience = 2 * time.Minute // for a machine that has much else to do
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	tick := time.NewTicker(200 * time.Millisecond)
-	defer tick.Stop()
-	for !f() {
-		select {
-		case <-ctx.Done():
-			t.Fatalf("%s: not within %s", what, patience)
-		case <-tick.C:
-		}
-	}
+	devtest.Until(t, 2*time.Minute, what, f)
 }
 
 func form(values ...string) (http.Header, []byte) {

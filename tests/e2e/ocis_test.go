@@ -40,19 +40,7 @@ func TestMain(m *testing.M) {
 type drover struct {
 	binary string
 	env    []string
-	said   bytes.Buffer // all that it printed
-}
-
-// buildDrover compiles the command as the Makefile does.
-func buildDrover(t testing.TB, dir string) string {
-	t.Helper()
-	binary := filepath.Join(dir, "drover")
-	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../../cmd/drover")
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("building drover: %v\n%s", err, out)
-	}
-	return binary
+	said   bytes.Buffer // all output
 }
 
 // run returns stdout, stderr and the exit code.
@@ -127,7 +115,7 @@ func startOn(t *testing.T, opts devcluster.Options) *running {
 	if opts.Secure {
 		env = append(env, devtest.Tokens(t, cluster, acl.Deployer)...)
 	}
-	binary := buildDrover(t, cluster.BinDir()) // where tasks find it
+	binary := devtest.Build(t, cluster.BinDir()) // where tasks find it
 	return &running{
 		Cluster: cluster,
 		drover:  &drover{binary: binary, env: append(env, "NOMAD_VAR_drover_binary="+binary)},

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -60,8 +59,7 @@ func TestModel(t *testing.T) {
 
 // site is the cluster on which the sequences run.
 type site struct {
-	drover string
-	env    []string
+	drover devtest.Program
 	nomad  *api.Client
 	commit string
 	moves  bool // drover has the command move
@@ -74,21 +72,16 @@ type site struct {
 func newSite(t *testing.T) *site {
 	t.Helper()
 	dev := devtest.Cluster(t, devcluster.Options{Shape: devcluster.Shape{Clients: 2}})
-	s := &site{drover: filepath.Join(t.TempDir(), "drover")}
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", s.drover, "../../cmd/drover")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("cannot build drover: %v\n%s", err, out)
-	}
+	s := &site{drover: devtest.Program{Path: devtest.Build(t, t.TempDir())}}
 	var err error
-	if s.env, err = dev.Env(""); err != nil {
+	if s.drover.Env, err = dev.Env(""); err != nil {
 		t.Fatal(err)
 	}
 	if s.nomad, err = api.NewClient(dev.NomadConfig()); err != nil {
 		t.Fatal(err)
 	}
-	help, _ := exec.CommandContext(t.Context(), s.drover, "move", "--help").Output()
-	s.moves = strings.Contains(string(help), "--to-env")
+	help, _ := s.drover.Run(t, "move", "--help")
+	s.moves = strings.Contains(help, "--to-env")
 	if out, err := exec.CommandContext(t.Context(), "git", "rev-parse", "--short=12", "HEAD").Output(); err == nil {
 		s.commit = strings.TrimSpace(string(out))
 	}

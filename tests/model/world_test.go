@@ -3,12 +3,10 @@ package model
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -17,6 +15,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/record"
 )
 
@@ -141,70 +140,32 @@ func (w *world) write() error {
 	return nil
 }
 
-// body is the job of a service, whose tasks are no processes.
+// body returns the job of a service.
 func (w *world) body(name string, s svc) string {
-	update, scaling, kind, namespace := "", "", "service", ""
-	run := `run_for = "1h"`
-	if s.crash {
-		run = `start_error = "broken"`
-	}
+	job := devtest.MockJob{ID: w.job(name), Value: fmt.Sprint(s.value), Count: s.count, MinHealthy: "50ms", Logs: true}
 	switch s.kind {
 	case canary:
-		update = "canary = 1"
+		job.Update = "canary = 1"
 	case scaled:
-		scaling = "scaling {\n      min = 1\n      max = 6\n    }"
+		job.Group = "scaling {\n  min = 1\n  max = 6\n}"
 	case batch:
-		kind = "batch"
-		if !s.crash {
-			run = `run_for = "20ms"`
-		}
+		job.Type, job.Config = "batch", `run_for = "20ms"`
 	}
-	if kind == "service" {
-		update = fmt.Sprintf("update {\n    min_healthy_time = \"50ms\"\n    healthy_deadline = \"60s\"\n    progress_deadline = \"90s\"\n    health_check = \"task_states\"\n    %s\n  }", update)
+	if s.crash {
+		job.Config = devtest.Broken
 	}
 	if s.ns {
-		namespace = fmt.Sprintf("namespace = %q", w.name)
+		job.Job = fmt.Sprintf("namespace = %q", w.name)
 	}
 	items := ""
 	for _, item := range s.secrets {
 		items += fmt.Sprintf("{{ .%s }}", item)
 	}
-	template := ""
 	if items != "" {
-		template = fmt.Sprintf("template {\n        data = <<EOT\n{{ with nomadVar %q }}%s{{ end }}\nEOT\n        destination = \"secrets/all\"\n      }", "nomad/jobs/"+w.job(name), items)
+		data := fmt.Sprintf("{{ with nomadVar %q }}%s{{ end }}", "nomad/jobs/"+w.job(name), items)
+		job.Task = fmt.Sprintf("template {\n  data        = %q\n  destination = \"secrets/all\"\n}", data)
 	}
-	return fmt.Sprintf(`job %q {
-  type = %q
-  %s
-  %s
-  group "g" {
-    count = %d
-    %s
-    restart {
-      attempts = 0
-      mode     = "fail"
-    }
-    reschedule {
-      attempts  = 0
-      unlimited = false
-    }
-    task "t" {
-      driver = "mock_driver"
-      env {
-        VALUE = "%d"
-      }
-      config {
-        %s
-      }
-      %s
-      resources {
-        cpu    = 1
-        memory = 10
-      }
-    }
-  }
-}
-`, w.job(name), kind, namespace, update, s.count, scaling, s.value, run, template)
+	return job.String()
 }
 
 func (w *world) job(service string) string { return w.name + "-" + service }
@@ -219,19 +180,9 @@ func (w *world) namespace(s svc) string {
 // run runs drover and returns its output and exit code. withDir is for the
 // commands that read the source.
 func (w *world) run(args ...string) (string, int) {
-	ctx, cancel := context.WithTimeout(w.t.Context(), 4*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, w.site.drover, args...) // #nosec G204 -- built by this test
-	cmd.Env = append(os.Environ(), w.site.env...)
-	out, err := cmd.CombinedOutput()
-	code := cmd.ProcessState.ExitCode()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		code = -1
-		out = append(out, err.Error()...)
-	}
+	out, code := w.site.drover.Run(w.t, args...)
 	fmt.Fprintf(&w.log, "$ drover %s\n%s(exit code %d)\n", strings.Join(args, " "), out, code)
-	return string(out), code
+	return out, code
 }
 
 // said are the last commands and what they printed.

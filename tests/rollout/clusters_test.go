@@ -9,7 +9,6 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/hashicorp/nomad/api"
 
@@ -169,11 +168,7 @@ job "shop-web" {
 		out, code := w.drover("deploy", "--var", "mode=two", "--approval-wait", "2m", "--unreachable-after", "3s")
 		done <- ended{out, code}
 	}()
-	for deadline := time.Now().Add(3 * time.Minute); mode("here", "shop-web") != "two"; {
-		if time.Now().After(deadline) {
-			t.Fatal("the wave of this cluster has not begun")
-		}
-	}
+	w.until("the wave of this cluster has begun", func() bool { return mode("here", "shop-web") == "two" })
 	if err := there.Kill(t.Context(), "nomad-server"); err != nil {
 		t.Fatal(err)
 	}

@@ -3,9 +3,7 @@
 package rollout_test
 
 import (
-	"bytes"
 	"cmp"
-	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
@@ -13,7 +11,6 @@ import (
 	"maps"
 	"net/http"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -203,10 +200,7 @@ func (w *world) letDatacentersAsk() {
 
 // newShop builds drover and writes the stack. It starts no cluster.
 func newShop(t *testing.T) *world {
-	w := &world{t: t, binary: filepath.Join(t.TempDir(), "drover"), dir: t.TempDir()}
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", w.binary, "../../cmd/drover").CombinedOutput(); err != nil {
-		t.Fatalf("building drover: %v\n%s", err, out)
-	}
+	w := &world{t: t, binary: devtest.Build(t, t.TempDir()), dir: t.TempDir()}
 	for name, text := range shop {
 		w.write(name, text)
 	}
@@ -234,18 +228,7 @@ func (w *world) drover(command string, args ...string) (out string, code int) {
 // run runs any command.
 func (w *world) run(args ...string) (out string, code int) {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), 4*time.Minute)
-	defer cancel()
-	cmd := exec.CommandContext(ctx, w.binary, args...)
-	cmd.Env = append(os.Environ(), w.env...)
-	var buf bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &buf, &buf
-	err := cmd.Run()
-	var exit *exec.ExitError
-	if err != nil && !errors.As(err, &exit) {
-		w.t.Fatal(err)
-	}
-	return buf.String(), cmd.ProcessState.ExitCode()
+	return devtest.Program{Path: w.binary, Env: w.env}.Run(w.t, args...)
 }
 
 // expect is drover with a check of the exit code and of parts of the output.
@@ -255,11 +238,7 @@ func (w *world) expect(code int, said []string, command string, args ...string) 
 	if got != code {
 		w.t.Fatalf("%s %v: got exit code %d, want %d:\n%s", command, args, got, code, out)
 	}
-	for _, text := range said {
-		if !strings.Contains(out, text) {
-			w.t.Errorf("%s %v: got output:\n%s\nwant it to contain %q", command, args, out, text)
-		}
-	}
+	devtest.Contains(w.t, out, said...)
 	return out
 }
 
@@ -368,21 +347,16 @@ func (w *world) rendered(region, job, file string) string {
 // approve approves the wave that waits, as soon as one does.
 func (w *world) approve(wave string) {
 	w.t.Helper()
-	deadline := time.Now().Add(2 * time.Minute)
-	for {
+	w.until("wave "+wave+" can be approved", func() bool {
 		out, code := w.drover("approve")
-		if code == 0 && strings.Contains(out, "wave "+wave+" is approved") {
-			return
-		}
-		if time.Now().After(deadline) {
-			w.t.Fatalf("no wave waits: %d\n%s", code, out)
-		}
-		select {
-		case <-time.After(300 * time.Millisecond):
-		case <-w.t.Context().Done():
-			return
-		}
-	}
+		return code == 0 && strings.Contains(out, "wave "+wave+" is approved")
+	})
+}
+
+// until waits until ok returns true.
+func (w *world) until(what string, ok func() bool) {
+	w.t.Helper()
+	devtest.Until(w.t, 3*time.Minute, what, ok)
 }
 
 // entrance are those services of oCIS that the edge leads to and that run
@@ -495,23 +469,14 @@ func (w *world) enters(region string, instances int) {
 		{"ocis-proxy", "https", "PROPFIND", "/remote.php/webdav/", http.StatusUnauthorized},
 	} {
 		var found []*capi.ServiceEntry
-		for deadline := time.Now().Add(3 * time.Minute); ; { // predecessors take leave
+		// The former instances deregister some time after the deploy.
+		w.until(fmt.Sprintf("%d instances of %s pass their checks in %s", instances, ask.service, region), func() bool {
 			var err error
 			if found, _, err = w.consul(region).Health().Service(ask.service, "", true, nil); err != nil {
 				w.t.Fatal(err)
 			}
-			if len(found) == instances {
-				break
-			}
-			if time.Now().After(deadline) {
-				w.t.Fatalf("%s: %d instances of %s pass their checks, want %d", region, len(found), ask.service, instances)
-			}
-			select {
-			case <-time.After(100 * time.Millisecond):
-			case <-w.t.Context().Done():
-				return
-			}
-		}
+			return len(found) == instances
+		})
 		for _, s := range found {
 			url := fmt.Sprintf("%s://%s:%d%s", ask.scheme, s.Service.Address, s.Service.Port, ask.path)
 			req, err := http.NewRequestWithContext(w.t.Context(), ask.method, url, nil)
@@ -607,20 +572,11 @@ func TestWaves(t *testing.T) {
 		out, code := w.drover("deploy", "--var", "mode=three", "--var", "nyc_log=error", "--approval-wait", "2m", "--unreachable-after", "3s")
 		done <- ended{out, code}
 	}()
-	waiting := func() bool {
+	w.until("the release has begun", func() bool {
 		out, _ := w.drover("history")
 		return strings.Contains(out, "running")
-	}
-	for deadline := time.Now().Add(3 * time.Minute); !waiting(); {
-		if time.Now().After(deadline) {
-			t.Fatal("the release has not begun")
-		}
-	}
-	for deadline := time.Now().Add(3 * time.Minute); w.modes()["eu/shop-web-ams"] != "three"; {
-		if time.Now().After(deadline) {
-			t.Fatal("wave europe has not begun")
-		}
-	}
+	})
+	w.until("wave europe has begun", func() bool { return w.modes()["eu/shop-web-ams"] == "three" })
 	if err := w.dev.Kill(t.Context(), "us-nomad-server-1"); err != nil {
 		t.Fatal(err)
 	}

@@ -78,19 +78,10 @@ func (s *site) as(t *testing.T, use acl.Use, namespace string, stacks ...string)
 	return client
 }
 
-// until polls until ok returns true.
+// until waits until ok returns true.
 func until(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !ok(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("timed out waiting until %s", what)
-		}
-		select {
-		case <-time.After(100 * time.Millisecond):
-		case <-t.Context().Done():
-			t.Fatal(t.Context().Err())
-		}
-	}
+	devtest.Until(t, 3*time.Minute, what, ok)
 }
 
 func TestTenants(t *testing.T) {

@@ -7,12 +7,12 @@ import (
 	"io"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -24,11 +24,7 @@ func TestRenderOfManyServicesFitsInMemory(t *testing.T) {
 	if err := largeStack(dir, manyServices); err != nil {
 		t.Fatal(err)
 	}
-	binary := filepath.Join(t.TempDir(), "drover")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", binary, "../../../cmd/drover").CombinedOutput(); err != nil {
-		t.Fatalf("building drover: %v\n%s", err, out)
-	}
-	cmd := exec.CommandContext(t.Context(), binary, "render", dir)
+	cmd := exec.CommandContext(t.Context(), devtest.Build(t, t.TempDir()), "render", dir)
 	cmd.Stdout, cmd.Stderr = io.Discard, os.Stderr
 	began := time.Now()
 	if err := cmd.Run(); err != nil {

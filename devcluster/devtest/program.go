@@ -1,0 +1,71 @@
+package devtest
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Build builds drover as a release is built, into dir, and returns its path.
+func Build(t testing.TB, dir string) string {
+	t.Helper()
+	path := filepath.Join(dir, "drover")
+	cmd := exec.CommandContext(t.Context(), "go", "build", "-o", path, "github.com/drover-nomad/drover/cmd/drover")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("cannot build drover: %v\n%s", err, out)
+	}
+	return path
+}
+
+// Program is a program, such as drover, that is run on a cluster.
+type Program struct {
+	Path string
+	Env  []string // NAME=VALUE, added to the environment of the test
+	Dir  string   // working directory, "" for that of the test
+}
+
+// Run runs the program and returns its output and exit code. It ends the test if the
+// program cannot be started or has not ended after 4 minutes.
+func (p Program) Run(t testing.TB, args ...string) (out string, code int) {
+	t.Helper()
+	const limit = 4 * time.Minute
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	cmd := exec.CommandContext(ctx, p.Path, args...) // #nosec G204 -- of the test
+	cmd.Dir, cmd.Env = p.Dir, append(os.Environ(), p.Env...)
+	text, err := cmd.CombinedOutput()
+	var exit *exec.ExitError
+	switch {
+	case ctx.Err() != nil:
+		t.Fatalf("%s %s: not ended after %s: %v\n%s", filepath.Base(p.Path), strings.Join(args, " "), limit, err, text)
+	case err != nil && !errors.As(err, &exit):
+		t.Fatalf("%s %s: %v", filepath.Base(p.Path), strings.Join(args, " "), err)
+	}
+	return string(text), cmd.ProcessState.ExitCode()
+}
+
+// Want is Run with a check of the exit code. It ends the test if the code differs.
+func (p Program) Want(t testing.TB, code int, args ...string) string {
+	t.Helper()
+	out, got := p.Run(t, args...)
+	if got != code {
+		t.Fatalf("%s %s: got exit code %d, want %d:\n%s", filepath.Base(p.Path), strings.Join(args, " "), got, code, out)
+	}
+	return out
+}
+
+// Contains reports an error for each of parts that text does not contain.
+func Contains(t testing.TB, text string, parts ...string) {
+	t.Helper()
+	for _, p := range parts {
+		if !strings.Contains(text, p) {
+			t.Errorf("got output:\n%s\nwant it to contain %q", text, p)
+		}
+	}
+}
