@@ -41,8 +41,8 @@ func unknownCapability(err error) bool {
 	return err != nil && strings.Contains(err.Error(), "Invalid namespace capability")
 }
 
-// BootstrapConsul makes the policies of people and pipelines, and what w says
-// of workloads. (acl = "write")
+// BootstrapConsul creates or updates the Consul policies of people and pipelines, and
+// the auth method, policies and roles of w. It needs acl = "write".
 func BootstrapConsul(ctx context.Context, c *capi.Client, s Scope, w Workload) ([]Policy, error) {
 	var made []Policy
 	for _, u := range []Use{Deployer, CI, Reader} {
@@ -55,7 +55,7 @@ func BootstrapConsul(ctx context.Context, c *capi.Client, s Scope, w Workload) (
 	return made, w.Apply(ctx, c)
 }
 
-// PutNomadPolicy makes the policy or brings it to what p says.
+// PutNomadPolicy creates or updates a Nomad policy.
 func PutNomadPolicy(ctx context.Context, c *api.Client, p Policy) error {
 	policy := &api.ACLPolicy{Name: p.Name, Description: p.Description, Rules: p.Rules}
 	if p.Job != "" {

@@ -11,10 +11,10 @@ import (
 	"github.com/drover-nomad/drover/nomad"
 )
 
-// A drover that runs as a task of Nomad has an identity, with which Nomad
-// before 2.0.4 does not plan (https://github.com/hashicorp/nomad/pull/28139).
-// It trades a second one, made for this alone, for a token that has the
-// policies of its job.
+// Nomad before 2.0.4 does not plan for the workload identity of a task
+// (https://github.com/hashicorp/nomad/pull/28139). A drover that runs as a task therefore
+// exchanges a second identity, made only for this, for a token with the policies of its
+// job.
 const (
 	// LoginMethod is the name of the auth method in Nomad.
 	LoginMethod = "drover"
@@ -26,7 +26,7 @@ const (
 	loginTTL = 8 * time.Hour
 )
 
-// applyLogin makes the auth method or brings it to what w says.
+// applyLogin creates or updates the auth method of w.
 func (w Workload) applyLogin(ctx context.Context, c *api.Client) error {
 	config := &api.ACLAuthMethodConfig{
 		BoundAudiences: []string{LoginAudience}, SigningAlgs: []string{"RS256"},
@@ -59,8 +59,8 @@ func (w Workload) applyLogin(ctx context.Context, c *api.Client) error {
 // ErrNoLogin means that Nomad has no auth method for drover.
 var ErrNoLogin = errors.New("Nomad has no ACL auth method " + LoginMethod + ", with which a drover in the cluster logs in; `drover acl bootstrap` makes it")
 
-// BindLogin gives who logs in with the identity of p's job the policy p.
-// ErrNoLogin when that is not possible yet.
+// BindLogin gives logins with the identity of p's job the policy p. It returns ErrNoLogin
+// if the auth method does not exist.
 func BindLogin(ctx context.Context, c *api.Client, p Policy) error {
 	if _, _, err := c.ACLAuthMethods().Get(LoginMethod, (&api.QueryOptions{}).WithContext(ctx)); nomad.IsNotFound(err) {
 		return ErrNoLogin
@@ -86,7 +86,7 @@ func BindLogin(ctx context.Context, c *api.Client, p Policy) error {
 	return nil
 }
 
-// RemoveNomadPolicy takes a policy away, and the rules that bind it to logins.
+// RemoveNomadPolicy deletes a policy and the rules that bind it to logins.
 func RemoveNomadPolicy(ctx context.Context, c *api.Client, name string) error {
 	old, err := bindings(ctx, c, name)
 	if err != nil {
@@ -104,7 +104,7 @@ func RemoveNomadPolicy(ctx context.Context, c *api.Client, name string) error {
 	return nil
 }
 
-// bindings are the IDs of the rules that bind a policy. Rules have no names.
+// bindings returns the IDs of the rules that bind a policy. Rules have no names.
 func bindings(ctx context.Context, c *api.Client, policy string) ([]string, error) {
 	all, _, err := c.ACLBindingRules().List((&api.QueryOptions{}).WithContext(ctx))
 	if err != nil {

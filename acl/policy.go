@@ -1,5 +1,5 @@
-// Package acl knows what each use of drover may do in Nomad and Consul, and
-// sets clusters up so that it may do that and nothing else.
+// Package acl has the least policies in Nomad and Consul for each use of drover, and
+// sets them up in a cluster.
 package acl
 
 import (
@@ -15,9 +15,8 @@ import (
 // Use is what a person or a job does with drover.
 type Use string
 
-// The uses. Deployer, CI and Reader are for tokens of people and pipelines;
-// the others belong to jobs, which have no token: what they may do is bound to
-// their job ID.
+// The uses. Deployer, CI and Reader are for tokens of people and pipelines. The others
+// are for jobs, which have no token: their policies are attached to the job ID.
 const (
 	Deployer   Use = "deployer"   // everything with stacks: deploy, roll back, destroy, secrets, certificates
 	CI         Use = "ci"         // plan, and what Reader may; no secrets, no deploy
@@ -27,11 +26,11 @@ const (
 	Edge       Use = "edge"       // the job edge: certificates and lists of users
 )
 
-// Uses are all of them.
+// Uses returns all uses.
 func Uses() []Use { return []Use{Deployer, CI, Reader, Controller, Schedule, Edge} }
 
-// Job is the ID of the job that has the use by itself; empty for those of
-// people and pipelines. A schedule's job is named by its stack.
+// Job returns the ID of the job of a use, "" for uses of people and pipelines, and for
+// schedules, whose job IDs depend on the stack.
 func (u Use) Job() string {
 	switch u {
 	case Controller:
@@ -42,7 +41,7 @@ func (u Use) Job() string {
 	return ""
 }
 
-// Scope is where a use is allowed.
+// Scope is the part of the cluster in which a use is allowed.
 type Scope struct {
 	Namespace string   // Nomad's, where the records are; "default" when empty
 	Stacks    []string // STACK or STACK/ENVIRONMENT, as record.PathName writes each; all when empty
@@ -50,8 +49,8 @@ type Scope struct {
 	// Tenants are the other namespaces in the controller's table, whose stored DNS
 	// records it makes.
 	Tenants []string
-	// PlanBySubmit is for a Nomad that does not know the capability plan-job
-	// (1.10): who may plan may submit there.
+	// PlanBySubmit is for Nomad 1.10, which has no capability plan-job: there, a plan
+	// needs submit-job.
 	PlanBySubmit bool
 }
 
@@ -67,8 +66,8 @@ type Policy struct {
 	Name        string
 	Description string
 	Rules       string // HCL
-	// Namespace and Job bind a policy of Nomad to the identity of a job; the
-	// job has it then without a token.
+	// Namespace and Job attach a policy of Nomad to the workload identity of a job,
+	// which then needs no token.
 	Namespace, Job string
 }
 
@@ -78,7 +77,7 @@ type path struct {
 	capabilities []string
 }
 
-// Nomad is the policy that u needs in Nomad.
+// Nomad returns the policy that u needs in Nomad.
 func (s Scope) Nomad(u Use) Policy {
 	var (
 		all   = []string{"read", "write", "list", "destroy"}
@@ -182,7 +181,7 @@ func (s Scope) below(root string, capabilities []string, below ...string) []path
 	return out
 }
 
-// OfSchedule is the policy of the job of one schedule, bound to it.
+// OfSchedule returns the policy of the job of one schedule, attached to that job.
 func (s Scope) OfSchedule(jobID string) Policy {
 	p := s.Nomad(Schedule)
 	p.Namespace, p.Job = s.namespace(), jobID
@@ -209,7 +208,7 @@ func policyName(jobID, namespace string) string {
 	return name[:min(len(name), longest-len(end))] + end
 }
 
-// Consul is the policy that u needs in Consul. Jobs have it by the role of all
+// Consul returns the policy that u needs in Consul. Jobs get it by the role of all
 // tasks; see [Workload].
 func (s Scope) Consul(u Use) Policy {
 	rules := "node_prefix \"\" {\n  policy = \"read\"\n}\nservice_prefix \"\" {\n  policy = \"read\"\n}\n"

@@ -55,7 +55,7 @@ type Workload struct {
 	TaskServices, TaskJobs []string
 }
 
-// method is the auth method as Consul keeps it.
+// method returns the auth method as Consul stores it.
 func (w Workload) method() (*capi.ACLAuthMethod, error) {
 	config := map[string]any{
 		"BoundAudiences":   []string{Audience},
@@ -86,7 +86,7 @@ func (w Workload) method() (*capi.ACLAuthMethod, error) {
 	}, nil
 }
 
-// tasksPolicy is what every task may do in Consul.
+// tasksPolicy returns the Consul policy of every task.
 func (w Workload) tasksPolicy() Policy {
 	var b strings.Builder
 	b.WriteString("node_prefix \"\" {\n  policy = \"read\"\n}\nservice_prefix \"\" {\n  policy = \"read\"\n}\n")
@@ -103,9 +103,9 @@ func (w Workload) registerPolicy(name string) Policy {
 	return Policy{Name: name, Description: "Rights of tasks on Nomad that register services by themselves", Rules: b.String()}
 }
 
-// Apply makes Consul's auth method, and the policy, roles and binding rules of
-// the tasks, or brings them to what w says. (PUT /v1/acl/auth-method/:name,
-// /v1/acl/policy, /v1/acl/role, /v1/acl/binding-rule; acl:write.)
+// Apply creates or updates Consul's auth method, and the policy, roles and binding rules
+// of the tasks (PUT /v1/acl/auth-method/:name, /v1/acl/policy, /v1/acl/role,
+// /v1/acl/binding-rule; acl:write).
 func (w Workload) Apply(ctx context.Context, c *capi.Client) error {
 	if err := w.ApplyMethod(ctx, c); err != nil {
 		return err
@@ -215,8 +215,8 @@ func (w Workload) applyServices(ctx context.Context, c *capi.Client) error {
 	return nil
 }
 
-// ApplyMethod makes only the auth method and its binding rules, which each
-// Consul datacenter has of its own; policies and roles are the primary one's.
+// ApplyMethod creates or updates only the auth method and its binding rules, which each
+// Consul datacenter has for itself. Policies and roles belong to the primary datacenter.
 func (w Workload) ApplyMethod(ctx context.Context, c *capi.Client) error {
 	method, err := w.method()
 	if err != nil {
@@ -256,8 +256,8 @@ func (w Workload) ApplyMethod(ctx context.Context, c *capi.Client) error {
 	}, "")
 }
 
-// Keys are the public keys in PEM with which Nomad signs identities now, or
-// soon will, or did a while ago (GET /.well-known/jwks.json).
+// Keys returns the public keys, in PEM, that verify Nomad's identities: the present, the
+// next and the former ones (GET /.well-known/jwks.json).
 func Keys(ctx context.Context, c *api.Client) ([]string, error) {
 	body, err := c.Raw().Response("/.well-known/jwks.json", (&api.QueryOptions{}).WithContext(ctx))
 	if err != nil {
@@ -309,7 +309,7 @@ func consulMissing(err error) bool {
 	return errors.As(err, &status) && (status.Code == http.StatusNotFound || status.Code == http.StatusForbidden && strings.Contains(status.Body, "ACL not found"))
 }
 
-// PutConsulPolicy makes the policy or brings it to what p says.
+// PutConsulPolicy creates or updates a Consul policy.
 func PutConsulPolicy(ctx context.Context, c *capi.Client, p Policy) (id string, err error) {
 	want := &capi.ACLPolicy{Name: p.Name, Description: p.Description, Rules: p.Rules}
 	q := (&capi.WriteOptions{}).WithContext(ctx)
@@ -329,7 +329,7 @@ func PutConsulPolicy(ctx context.Context, c *capi.Client, p Policy) (id string, 
 	return want.ID, nil
 }
 
-// putConsulRole makes the role with just this policy.
+// putConsulRole creates or updates a role with only this policy.
 func putConsulRole(ctx context.Context, c *capi.Client, name, policy string) error {
 	want := &capi.ACLRole{Name: name, Description: "Made by drover acl bootstrap", Policies: []*capi.ACLRolePolicyLink{{ID: policy}}}
 	q := (&capi.WriteOptions{}).WithContext(ctx)

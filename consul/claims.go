@@ -9,8 +9,8 @@ import (
 	"github.com/drover-nomad/drover/edge/route"
 )
 
-// A Claim is a name that a job takes for itself in Consul: another job that takes
-// the same one gets a part of its requests.
+// A Claim is a name that a job uses in Consul. Another job with the same name gets a part
+// of its requests.
 type Claim struct {
 	Kind string // ClaimService or ClaimRoute
 	Name string

@@ -15,7 +15,7 @@ import (
 	"github.com/drover-nomad/drover/rollout"
 )
 
-// Check is one question to the facts.
+// Check examines one aspect of the facts.
 type Check struct {
 	Name string
 	Asks string // what it looks at, as in docs/how-to/doctor.md
@@ -44,7 +44,7 @@ func Checks() []Check {
 	}
 }
 
-// unknown is the finding for what could not be collected, nil when it was.
+// unknown returns the finding for facts that could not be collected, nil if they were.
 func unknown(f *Facts, key, mend string) []Finding {
 	if err := f.Missing[key]; err != nil {
 		return []Finding{{Severity: Unknown, Reason: err.Error(), Mend: mend}}
@@ -52,7 +52,7 @@ func unknown(f *Facts, key, mend string) []Finding {
 	return nil
 }
 
-// good is the one finding of a check that found nothing.
+// good returns the finding of a check that found no problem.
 func good(found []Finding, reason string) []Finding {
 	if len(found) == 0 {
 		return []Finding{{Severity: OK, Reason: reason}}
@@ -96,7 +96,7 @@ func versions(f *Facts, _ Needs) []Finding {
 	return good(found, fmt.Sprintf("%d Nomad agents, %d Consul agents", len(nomad), len(f.ConsulVersions)))
 }
 
-// some names the first few of many.
+// some lists the first few of many names.
 func some(names []string) string {
 	const n = 3
 	if len(names) <= n {

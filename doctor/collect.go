@@ -48,7 +48,7 @@ type collector struct {
 
 func (k *collector) q() *api.QueryOptions { return (&api.QueryOptions{}).WithContext(k.ctx) }
 
-// miss remembers that something could not be seen, in words for a person.
+// miss records the reason why a fact could not be read.
 func (k *collector) miss(key string, err error) {
 	if err == nil {
 		return
@@ -58,7 +58,7 @@ func (k *collector) miss(key string, err error) {
 	k.Missing[key] = plain(err)
 }
 
-// plain is an error of an API without its URL and HTML.
+// plain returns an error of an API without its URL and HTML.
 func plain(err error) error {
 	var consul capi.StatusError
 	switch {
@@ -348,7 +348,7 @@ func (k *collector) jobs() error {
 	return err
 }
 
-// outside looks the names up and connects, from this process.
+// outside resolves the names and connects to them, from this process.
 func (k *collector) outside() error {
 	found := make([]Reach, len(k.needs.Names))
 	var wg sync.WaitGroup

@@ -1,7 +1,7 @@
-// Package doctor finds out what would make a deployment to a cluster fail or
-// hurt later. Collect asks the cluster and changes nothing in it; Probe runs
-// a short job on every node for what can only be seen from there; Examine
-// makes findings of what they saw, without asking anybody.
+// Package doctor finds problems of a cluster that would make a deployment fail or cause
+// trouble later. Collect reads from the cluster and changes nothing; Probe runs a short
+// job on every node for facts that are visible only there; Examine turns these facts into
+// findings, without a request.
 package doctor
 
 import (
@@ -30,7 +30,7 @@ const (
 
 var severities = []Severity{Error, Warning, Unknown, Note, OK}
 
-// Finding is what one check says about one thing.
+// Finding is the result of one check for one subject.
 type Finding struct {
 	Check    string   `json:"check"` // one of Checks
 	Severity Severity `json:"severity"`
@@ -39,20 +39,20 @@ type Finding struct {
 	Mend     string   `json:"mend,omitempty"` // the command, or what to write where
 }
 
-// Needs are what the stack that is to be deployed asks of the cluster. The
-// zero value asks nothing: only the cluster itself is looked at.
+// Needs are the requirements of a stack. With the zero value, only the cluster itself is
+// examined.
 type Needs struct {
 	Stack string
 	Jobs  []render.Job
-	Names []string // domains that users will ask for
+	Names []string // domains that clients will use
 	// Variables is the folder of Nomad Variables that is the stack's; that of
 	// any stack when empty.
 	Variables string
 	Volumes   []*stack.Volume // how the stack makes host volumes; may be nil
 }
 
-// Facts are what was seen of a cluster. Missing holds what could not be
-// seen, by the key that the collector gave it, and why.
+// Facts are the facts that were read of a cluster. Missing has the errors of those that
+// could not be read, by the key of the collector.
 type Facts struct {
 	At      time.Time
 	Missing map[string]error
@@ -61,7 +61,7 @@ type Facts struct {
 	Health    *api.OperatorHealthReply
 	Scheduler *api.SchedulerConfiguration
 	ACLs      bool // Nomad's are on
-	// Rights are what the token may not do, by what it is needed for.
+	// Rights are the operations that drover needs, and whether the token allows them.
 	Rights []Right
 	Keys   []*api.RootKeyMeta
 	// ExternalKEK is true if a KMS outside of Nomad wraps the keys.
@@ -84,9 +84,9 @@ type Facts struct {
 	// and without shutdown_delay.
 	NoShutdownDelay []string
 
-	// Outside is what was seen of Needs.Names from where drover runs.
+	// Outside has the results for Needs.Names from the machine where drover runs.
 	Outside []Reach
-	// Probes are what was seen on the nodes, nil without a probe.
+	// Probes are the facts of the nodes, nil without a probe.
 	Probes []NodeProbe
 }
 
@@ -95,7 +95,7 @@ type Server struct {
 	Name, Version, Status string
 }
 
-// Right is something that drover needs to be allowed, and whether it is.
+// Right is an operation that drover needs, and whether the token allows it.
 type Right struct {
 	What       string // "submit jobs"
 	Capability string // of an ACL policy
@@ -132,7 +132,7 @@ type Volume struct {
 	Missing     string // why it cannot be used, "" when it can
 }
 
-// Reach is how a name looked from one place.
+// Reach is the result of resolving a name and connecting to it, from one place.
 type Reach struct {
 	Name      string
 	Addresses []string
@@ -147,7 +147,7 @@ type Report struct {
 	Findings []Finding `json:"findings"`
 }
 
-// Examine makes findings of facts.
+// Examine turns facts into findings.
 func Examine(f *Facts, n Needs) Report {
 	r := Report{Stack: n.Stack, OK: true, Findings: []Finding{}}
 	for _, c := range Checks() {

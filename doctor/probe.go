@@ -20,7 +20,7 @@ import (
 	"github.com/drover-nomad/drover/rollout"
 )
 
-// NodeProbe is what was seen on a node.
+// NodeProbe has the facts of a node.
 type NodeProbe struct {
 	Node      string
 	Volumes   map[string]VolumeProbe
@@ -39,7 +39,7 @@ type VolumeProbe struct {
 	XAttr string
 }
 
-// ProbeOptions say how the job of a probe runs.
+// ProbeOptions has the options of the job of a probe.
 type ProbeOptions struct {
 	// Driver is raw_exec, exec or docker; the first of them that a node has
 	// when empty.
@@ -145,7 +145,7 @@ func probeJob(f *Facts, n Needs, driver, image string) *api.Job {
 			mode = "ro"
 		}
 		if driver != "raw_exec" {
-			// It sees of the node what is mounted. A group for each, because a
+			// The job sees only the volume that is mounted. There is a group for each, because a
 			// node need not have all of them.
 			const dir = "/drover-volume"
 			g := probeGroup(volumeGroup+v.Name, driver, image, fmt.Sprintf("volume %s %s %s\n", quote(v.Name), dir, mode))
@@ -227,10 +227,10 @@ const (
 	rightDelim = "drover%>"
 )
 
-// lastLine is the last that a probe prints.
+// lastLine is the last line that a probe prints.
 const lastLine = "that is all\n"
 
-// noDirectory is what probeScript says of a volume whose directory is not there.
+// noDirectory is what probeScript prints for a volume without a directory.
 const noDirectory = "there is no such directory"
 
 // probeScript needs a POSIX shell. It reports other programs that are missing.
@@ -311,7 +311,7 @@ func ended(ctx context.Context, client *api.Client, id, eval string) ([]*api.All
 	}
 }
 
-// output is what the probe printed.
+// output returns the output of the probe.
 func output(ctx context.Context, client *api.Client, stub *api.AllocationListStub) (string, error) {
 	if stub.ClientStatus != api.AllocClientStatusComplete {
 		return "", fmt.Errorf("it is %s: %s", stub.ClientStatus, cmp.Or(rollout.TaskFailed(stub.TaskStates["probe"]), stub.ClientDescription))
@@ -335,7 +335,7 @@ func output(ctx context.Context, client *api.Client, stub *api.AllocationListStu
 	}
 }
 
-// printed is what a log has so far (GET /v1/client/fs/logs/:alloc_id), which takes
+// printed returns the present contents of a log (GET /v1/client/fs/logs/:alloc_id), which takes
 // read-logs: to read it as a file would take read-fs.
 func printed(ctx context.Context, client *api.Client, stub *api.AllocationListStub) (string, error) {
 	cancel := make(chan struct{})

@@ -13,10 +13,9 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// Check returns why schedules of an environment cannot work in the cluster, each
-// with stack.CodeSchedule: without a drover_driver, or because a release of
-// theirs would need a person or a file that is not there. jobs are those of the
-// stack.
+// Check returns a diagnostic with stack.CodeSchedule for each schedule of an environment
+// that cannot work in the cluster: there is no drover_driver, or its releases would need
+// an operator or a local file. jobs are those of the stack.
 func Check(s *stack.Stack, jobs []render.Job) hcl.Diagnostics {
 	var diags hcl.Diagnostics
 	for _, sc := range s.Schedules {

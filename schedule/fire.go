@@ -21,11 +21,11 @@ const (
 	Drifted = "drifted"
 )
 
-// Fire performs or skips one run of the schedule name, and records its outcome.
-// No person may watch it, so the returned run holds every failure of the action;
-// the error is not nil only if the run could not be read or recorded. job is the
-// ID of the job that Nomad made for this run, "" outside of Nomad. unable, if not
-// nil, is the reason why the run can do nothing, such as a failed login.
+// Fire performs or skips one run of the schedule name, and records its outcome. The
+// returned run has every failure of the action; the error is not nil only if the run
+// could not be read or recorded. job is the ID of the job that Nomad made for this run,
+// "" outside of Nomad. unable, if not nil, is the reason why the run can do nothing, such
+// as a failed login.
 func Fire(ctx context.Context, d *release.Deployer, store *record.Schedules, name, job string, now func() time.Time, unable error) (record.Run, error) {
 	s, err := store.Read(ctx, name)
 	if err != nil {
@@ -55,10 +55,10 @@ func Fire(ctx context.Context, d *release.Deployer, store *record.Schedules, nam
 	return run, err
 }
 
-// mayRun returns why a schedule does not run now, "" when it does; the number of
-// the newest good release; and the release of this schedule that is open and has
-// to be resumed instead, nil when there is none. The window is about the start of
-// a release: an open one is resumed at any time, since it blocks every deploy.
+// mayRun returns why a schedule does not run now, "" if it does; the number of the
+// newest good release; and the open release of this schedule that has to be resumed
+// instead, nil if there is none. The window only limits the start of a release: an open
+// one is resumed at any time, since it blocks every deploy.
 func mayRun(ctx context.Context, d *release.Deployer, s *record.Schedule, now time.Time) (base int, open *record.Release, why string, err error) {
 	if s.Paused != "" {
 		return 0, nil, "paused " + s.Paused, nil
@@ -125,7 +125,7 @@ func failure(ctx context.Context, err error) string {
 	return "error"
 }
 
-// act does it and completes the run.
+// act performs the action of a schedule and completes the run.
 func act(ctx context.Context, d *release.Deployer, s *record.Schedule, run *record.Run, now func() time.Time) {
 	var res release.Result
 	err := func() error {
@@ -169,9 +169,9 @@ func act(ctx context.Context, d *release.Deployer, s *record.Schedule, run *reco
 	settle(ctx, s, run, res, err)
 }
 
-// resume finishes the release that an earlier run of the schedule left open,
-// because its drover was stopped or Nomad did not answer. It takes the lock, so
-// that it does not touch a release that another process works on.
+// resume finishes the release that an earlier run of the schedule left open, because
+// that run was stopped or Nomad did not answer. It takes the lock, so that it does not
+// change a release that another process makes.
 func resume(ctx context.Context, d *release.Deployer, s *record.Schedule, open *record.Release, run *record.Run) {
 	res, err := d.ResumeOwn(ctx, s.Name)
 	if err == nil {
@@ -183,7 +183,7 @@ func resume(ctx context.Context, d *release.Deployer, s *record.Schedule, open *
 	}
 }
 
-// promote promotes canaries where the schedule says so, wave after wave.
+// promote promotes canaries if the schedule allows it, wave after wave.
 func promote(ctx context.Context, d *release.Deployer, s *record.Schedule, res *release.Result) error {
 	for s.SkipApproval && res.Release != nil && res.Outcome() == rollout.AwaitPromotion {
 		next, err := d.Resume(ctx, true)
@@ -195,7 +195,7 @@ func promote(ctx context.Context, d *release.Deployer, s *record.Schedule, res *
 	return nil
 }
 
-// settle completes a run with what came of it.
+// settle completes a run with the result of its release.
 func settle(ctx context.Context, s *record.Schedule, run *record.Run, res release.Result, err error) {
 	var open *release.OpenError
 	var notOpen *release.NotOpenError
@@ -283,10 +283,9 @@ func Await(ctx context.Context, c *api.Client, store *record.Schedules, s *recor
 	}
 }
 
-// runOf is the run of a job, nil before there is one. That of an older drover,
-// which does not say whose it is, is the newest that was not there before, and
-// so it is when the job is not known. Times are not compared, since each node
-// has a clock of its own.
+// runOf returns the run of a job, nil before there is one. A run of an older drover has
+// no job: then, and if the job is unknown, it returns the newest run that was not there
+// before. It does not compare times, since each node has its own clock.
 func runOf(jobID string, before, now []record.Run) *record.Run {
 	for i := range now {
 		if now[i].Job != "" && now[i].Job == jobID {
@@ -303,7 +302,7 @@ func runOf(jobID string, before, now []record.Run) *record.Run {
 	return newest
 }
 
-// ended is an error when the job has failed without remembering anything.
+// ended returns an error if the job has failed without a record.
 func ended(ctx context.Context, c *api.Client, jobID string) error {
 	allocs, _, err := c.Jobs().Allocations(jobID, false, (&api.QueryOptions{}).WithContext(ctx))
 	if err != nil {

@@ -23,15 +23,14 @@ func (e *LoginError) Error() string {
 
 func (e *LoginError) Unwrap() error { return e.Err }
 
-// Inside finds the address and token with which a drover that runs as a task of
-// Nomad makes releases. Until 2.0.4 Nomad does not plan for a workload identity
-// (https://github.com/hashicorp/nomad/pull/28139), and planning is the first
-// thing that a release does. So an identity is traded for a token (POST
-// /v1/acl/login), and where there are no ACLs the agent of the node is asked
-// without any. environ is os.Getenv.
+// Inside returns the address and token with which a drover that runs as a task of Nomad
+// makes releases. Nomad before 2.0.4 does not plan for a workload identity
+// (https://github.com/hashicorp/nomad/pull/28139), and a release begins with a plan. So
+// Inside exchanges the identity for a token (POST /v1/acl/login). Without ACLs it returns
+// the address of the node's agent and no token. environ is os.Getenv.
 //
-// With a *LoginError the token is the identity itself, which can at least write
-// down what happened.
+// With a *LoginError the token is the identity itself, which can at least record the
+// failure.
 func Inside(ctx context.Context, cfg *api.Config, environ func(string) string) (address, token string, err error) {
 	address = cfg.Address // NewClient writes another one there
 	c, err := api.NewClient(cfg)

@@ -1,6 +1,5 @@
-// Package schedule lets drover do something at certain times: a periodic job
-// in Nomad, whose own clock starts a drover inside the cluster, which works
-// from the record of the last release.
+// Package schedule runs drover at given times: a periodic Nomad job starts drover inside
+// the cluster, which works from the record of the last release.
 package schedule
 
 import (
@@ -26,9 +25,8 @@ import (
 // bytes altogether.
 const taskName = "d"
 
-// JobID returns the ID of a schedule's periodic job, another one for each stack,
-// environment and name: a dash within one of them is doubled. None of them begins
-// with a dash.
+// JobID returns the ID of a schedule's periodic job. It is unique for stack, environment
+// and name: dashes within them are doubled, and none of them begins with a dash.
 func JobID(stackName, env, name string) string {
 	id := "drover"
 	for _, part := range []string{stackName, env, name} {
@@ -66,9 +64,9 @@ func fireArgs(stackName, env, name string) []string {
 	return []string{"schedule", "fire", stackName, name, "-e", env}
 }
 
-// Job is the periodic job of a schedule. It talks to Nomad through the API
-// socket of its task, with its workload identity: there is no token in it.
-// With consul it also gets a token of Consul.
+// Job returns the periodic job of a schedule. It uses the API socket of its task with its
+// workload identity, so that the job has no token. With consul it also gets a token of
+// Consul.
 func Job(stackName, env string, s *stack.Schedule, d *stack.Driver, consul bool) *api.Job {
 	id := JobID(stackName, env, s.Name)
 	task := &api.Task{
@@ -155,11 +153,10 @@ func (e *NeedsPolicyError) Error() string {
 		e.Err, p.Namespace, p.Job, p.Name, p.Rules, acl.LoginMethod, p.Name, p.Job, p.Namespace)
 }
 
-// Apply makes the periodic jobs of an environment's schedules what the
-// environment says, and removes those that it does not have any more. jobs are
-// those of the stack, home is the namespace of the client. With policy, and
-// where Nomad has ACLs, each gets its ACL policy. Where a schedule cannot work it
-// writes nothing and returns the diagnostics of Check.
+// Apply creates and updates the periodic jobs of an environment's schedules, and removes
+// those of deleted schedules. jobs are those of the stack, home is the namespace of the
+// client. With policy, and if Nomad has ACLs, each job gets its ACL policy. If a schedule
+// cannot work, Apply writes nothing and returns the diagnostics of Check.
 func Apply(ctx context.Context, c *api.Client, home string, s *stack.Stack, jobs []render.Job, policy bool) (Applied, error) {
 	var out Applied
 	if diags := Check(s, jobs); diags.HasErrors() {
@@ -203,8 +200,8 @@ func Apply(ctx context.Context, c *api.Client, home string, s *stack.Stack, jobs
 		case !fires(now, s.Name, s.Environment, sc.Name):
 			return out, fmt.Errorf("cannot register the job of schedule %s: %w", sc.Name, &ForeignJobError{*job.ID})
 		}
-		// An older drover gave the job another ID, which may be that of another
-		// schedule too.
+		// An older drover used another ID, which another schedule may have
+		// too.
 		for _, old := range there {
 			if old.Name == sc.Name && old.JobID != "" && old.JobID != *job.ID {
 				if err := remove(old); err != nil {
@@ -226,7 +223,7 @@ func Apply(ctx context.Context, c *api.Client, home string, s *stack.Stack, jobs
 				out.Policies = append(out.Policies, p.Name)
 			}
 		}
-		// The job never fires without its schedule: that is there first.
+		// Store the schedule before its job can fire.
 		if _, err := store.Change(ctx, sc.Name, func(r *record.Schedule) { r.Schedule, r.JobID = *sc, *job.ID }); err != nil {
 			return out, err
 		}
@@ -255,9 +252,8 @@ func Apply(ctx context.Context, c *api.Client, home string, s *stack.Stack, jobs
 	return out, nil
 }
 
-// register registers a job unless Nomad has it just so, and reports whether it
-// did. It retries while Nomad does not answer: a request whose answer was lost
-// may have arrived.
+// register registers a job unless Nomad has the same, and reports whether it did. It
+// retries while Nomad does not answer: a request whose answer was lost may have arrived.
 func register(ctx context.Context, c *api.Client, job *api.Job) (changed bool, err error) {
 	err = rollout.Persist(ctx, 0, func(ctx context.Context) error {
 		plan, _, err := c.Jobs().Plan(job, true, (&api.WriteOptions{}).WithContext(ctx))
@@ -309,8 +305,8 @@ func removeJob(ctx context.Context, c *api.Client, stackName, env string, s *rec
 	return free, err
 }
 
-// grant gives a job its policy, by its identity and by a login with it. It
-// reports false where Nomad has no ACLs.
+// grant attaches a policy to the workload identity of its job and to logins with that
+// identity. It reports false if Nomad has no ACLs.
 func grant(ctx context.Context, c *api.Client, p acl.Policy) (bool, error) {
 	err := acl.PutNomadPolicy(ctx, c, p)
 	if err == nil {

@@ -12,9 +12,9 @@ import (
 	"github.com/drover-nomad/drover/record"
 )
 
-// Move gives the schedules of a stack and environment to another name. A job
-// names both on its command line: a new periodic job takes the place of the old
-// one, with its runs, and paused if that was.
+// Move moves the schedules of a stack and environment to another name. The command line
+// of a job has both names, so that Move replaces each periodic job by a new one. It keeps
+// the recorded runs, and whether the schedule is paused.
 type Move struct {
 	Client *api.Client
 	// Home is the namespace of the client, Jobs are those of the stack's jobs.
@@ -27,13 +27,13 @@ type Move struct {
 	Policy bool // write ACL policies
 }
 
-// scope is what the new jobs may do.
+// scope is the scope of the policies of the new jobs.
 func (m Move) scope(stackName, env string) acl.Scope {
 	return acl.Scope{Namespace: m.Home, Jobs: m.Jobs, Stacks: []string{record.PathName(stackName) + "/" + record.PathName(env)}}
 }
 
-// Check looks for jobs in the way, and writes the ACL policies of the new ones,
-// which need a token for that. It changes no schedule.
+// Check returns an error if another job has a new ID, and writes the ACL policies of the
+// new jobs, which needs a token that may. It changes no schedule.
 func (m Move) Check(ctx context.Context) error {
 	list, err := record.OpenSchedules(m.Client, m.FromStack, m.FromEnv).List(ctx)
 	if err != nil {
@@ -94,7 +94,7 @@ func (m Move) one(ctx context.Context, from, to *record.Schedules, s *record.Sch
 	if err != nil {
 		return err
 	}
-	// The job never fires without its schedule: that is there first.
+	// Store the schedule before its job can fire.
 	_, err = to.Change(ctx, s.Name, func(r *record.Schedule) {
 		r.Schedule, r.JobID, r.Paused, r.Runs = s.Schedule, id, s.Paused, s.Runs
 	})
