@@ -244,7 +244,7 @@ func (l *layout) ip(host int) string {
 	return fmt.Sprintf("127.%d.0.%d", loopbackFirst+l.Slot, host)
 }
 
-// agents are all agents of the cluster in the order in which to start them.
+// agents returns all agents of the cluster, in the order in which they start.
 func (l *layout) agents() []*agentSpec {
 	nodes := l.severalNodes
 	if l.Shape.Single() {
@@ -264,7 +264,7 @@ func (l *layout) agents() []*agentSpec {
 	return append(first, all...)
 }
 
-// named is the agent of that name, nil if there is none.
+// named returns the agent of that name, nil if there is none.
 func (l *layout) named(name string) *agentSpec {
 	for _, a := range l.agents() {
 		if a.name == name {
@@ -274,7 +274,7 @@ func (l *layout) named(name string) *agentSpec {
 	return nil
 }
 
-// configFile is where the agent's configuration is.
+// configFile returns the path of the agent's configuration.
 func (l *layout) configFile(a *agentSpec) string {
 	switch a.program {
 	case Pebble:
@@ -285,7 +285,7 @@ func (l *layout) configFile(a *agentSpec) string {
 	return l.path("config", a.name+".hcl")
 }
 
-// command is what starts the agent, and what it needs in its environment.
+// command returns the command that starts the agent, and its environment variables.
 func (l *layout) command(a *agentSpec) (argv, env []string) {
 	program, file := l.Programs[a.program], l.configFile(a)
 	switch a.program {
@@ -303,7 +303,7 @@ func (l *layout) command(a *agentSpec) (argv, env []string) {
 	return []string{program, "agent", "-config", file}, nil
 }
 
-// severalNodes has each agent on an address of its own.
+// severalNodes returns agents that each have an address of their own.
 func (l *layout) severalNodes() []*agentSpec {
 	var (
 		consulServers, nomadServers, consulClients, nomadClients []*agentSpec
@@ -400,10 +400,9 @@ func (l *layout) stages() [][]*agentSpec {
 	return stages
 }
 
-// singleNode has all on one address. Server and client are two agents: after
-// a restart a client that starts together with the only server is refused,
-// since there is no leader yet, and would try again and start its tasks after
-// 15 to 30 seconds.
+// singleNode returns agents on one address. Server and client are two agents: after a
+// restart, a client that starts together with the only server would be refused, since
+// there is no leader yet, and would retry only after 15 to 30 seconds.
 func (l *layout) singleNode() []*agentSpec {
 	const addr = "127.0.0.1"
 	region, dc := l.Shape.Regions[0], l.Shape.Datacenters[0]
@@ -572,10 +571,9 @@ func (l *layout) consulHTTP(addr string) string {
 	return fmt.Sprintf("%s:%d", addr, l.Ports.ConsulHTTP)
 }
 
-// allocDir is where a client keeps its allocations. Nomad would have it in its
-// own directory, but then the path of a task's API socket
-// (<alloc>/<task>/secrets/api.sock) gets longer than the 107 bytes that a
-// socket's may have.
+// allocDir is where a client keeps its allocations. In Nomad's own directory the path of
+// a task's API socket (<alloc>/<task>/secrets/api.sock) would exceed the limit of 107
+// bytes for sockets.
 func (l *layout) allocDir(a *agentSpec) string {
 	if l.Shape.Single() {
 		return l.path("alloc")

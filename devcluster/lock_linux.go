@@ -8,10 +8,10 @@ import (
 	"time"
 )
 
-// poll is how often something is looked at that cannot be waited for.
+// poll is the interval for conditions that have no notification.
 const poll = 50 * time.Millisecond
 
-// wait calls f every poll until it says done, fails, or ctx ends.
+// wait calls f every poll until it reports done, fails, or ctx ends.
 func wait(ctx context.Context, f func() (done bool, err error)) error {
 	tick := time.NewTicker(poll)
 	defer tick.Stop()

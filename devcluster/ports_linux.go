@@ -82,7 +82,7 @@ func slotTaken(file, dir string) bool {
 	case errors.Is(err, ErrNoCluster):
 		return false
 	case err != nil:
-		return true // not ours to read: believe it
+		return true // unreadable: assume that it exists
 	}
 	return l.ID == o.ID
 }

@@ -15,9 +15,8 @@ import (
 	"github.com/drover-nomad/drover/acl"
 )
 
-// secrets are what a cluster with Options.Secure is protected with, next to
-// the keys of its certificates. They are made once, since the agents'
-// configuration names them.
+// secrets are the tokens and keys of a cluster with Options.Secure, beside the keys of its
+// certificates. They are made once, since they are in the agents' configuration.
 type secrets struct {
 	// Nomad and Consul are the tokens that may do everything.
 	Nomad  string `json:"nomad"`
@@ -41,8 +40,8 @@ const (
 	consulCLI   = "consul-cli"
 )
 
-// names are what the agent is in its certificate, as Nomad and Consul check it
-// with verify_server_hostname.
+// names returns the names in the agent's certificate, which Nomad and Consul check with
+// verify_server_hostname.
 func (a *agentSpec) names() []string {
 	switch {
 	case a.program == Consul && a.server:
@@ -82,9 +81,9 @@ func (l *layout) consulDatacenter(region string) string {
 	return l.Shape.Datacenters[0]
 }
 
-// consulSecure is what the configuration of a Consul agent says more in a
-// secure cluster: HTTPS with client certificates for everybody, and a socket
-// for what runs on the node, ACLs on both.
+// consulSecure returns the additional configuration of a Consul agent in a secure
+// cluster: HTTPS with client certificates, a socket for processes on the node, and ACLs
+// on both.
 func (l *layout) consulSecure(a *agentSpec) string {
 	s := l.secrets
 	var b strings.Builder
@@ -127,7 +126,7 @@ acl {
 	return b.String()
 }
 
-// nomadSecure is the same for Nomad.
+// nomadSecure returns the additional configuration of a Nomad agent.
 func (l *layout) nomadSecure(a *agentSpec) string {
 	s := l.secrets
 	var b strings.Builder
@@ -150,7 +149,7 @@ acl {
 	return b.String()
 }
 
-// nomadConsulSecure is what the consul block of a Nomad agent says more.
+// nomadConsulSecure returns the additional settings of its consul block.
 func (l *layout) nomadConsulSecure(a *agentSpec) string {
 	s := l.secrets
 	var b strings.Builder
@@ -176,9 +175,9 @@ func (l *layout) nomadConsulSecure(a *agentSpec) string {
 	return b.String()
 }
 
-// nomadServerSecure is what the server block of a Nomad server says more.
-// Consul knows the keys with which Nomad signs identities by value, so they
-// must not change behind its back: Nomad would make new ones after 30 days.
+// nomadServerSecure returns the additional settings of the server block of a Nomad server.
+// Consul has copies of the keys with which Nomad signs identities, so that they must not
+// be rotated: Nomad would do so after 30 days.
 func (l *layout) nomadServerSecure() string {
 	return fmt.Sprintf("  encrypt                     = %q\n  authoritative_region        = %q\n  root_key_rotation_threshold = \"87600h\"\n",
 		l.secrets.NomadGossip, l.Shape.Regions[0])
@@ -267,7 +266,7 @@ func (c *Cluster) ConsulConfig() *capi.Config { return c.l.consulConfigOf(c.Cons
 // Secure reports whether the cluster was made with Options.Secure.
 func (c *Cluster) Secure() bool { return c.l.Secure }
 
-// secureEnv is what Env says more of a secure cluster.
+// secureEnv returns the additional variables of Env for a secure cluster.
 func (l *layout) secureEnv() []string {
 	return []string{
 		"NOMAD_TOKEN=" + l.secrets.Nomad,

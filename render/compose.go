@@ -115,7 +115,7 @@ func names(b *body) []string {
 	return out
 }
 
-// job merges the job blocks that concern the service.
+// job merges the job blocks of all layers that apply to the service.
 func (r *renderer) job(m *merger, u unit, own *body) (*node, hcl.Diagnostics) {
 	svc := u.service
 	var job *node
@@ -236,7 +236,7 @@ func declared(m *merger, layer *body) (vars, locals *body) {
 	return vars, locals
 }
 
-// withValue is a variable block with the resolved value as its default.
+// withValue returns a variable block with the resolved value as its default.
 func withValue(n *node, name string, v cty.Value) *node {
 	if n.attr { // from a block of the form variables { NAME = DEFAULT }
 		out := *n
@@ -340,8 +340,8 @@ func unknownReference(root, name string, rng hcl.Range, known []string) *hcl.Dia
 	return diag
 }
 
-// unmatched complains about blocks of the environment that changed nothing,
-// because nothing in the stack has such a label.
+// unmatched returns a diagnostic for each block of the environment that changes nothing,
+// because its label matches nothing in the stack.
 func (r *renderer) unmatched() hcl.Diagnostics {
 	var diags hcl.Diagnostics
 	layers := []*body{r.overlay}

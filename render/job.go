@@ -35,7 +35,7 @@ type Job struct {
 	source *sourceMap // of HCL, nil when it is not a merged text
 }
 
-// Name is the service, and where there are several the target, for a person.
+// Name returns SERVICE, or SERVICE@TARGET if the environment has targets.
 func (j Job) Name() string {
 	if j.Target == "" {
 		return j.Service

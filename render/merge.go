@@ -10,15 +10,15 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// merger lays layers over each other. Merging is associative, an empty layer
-// is neutral, and laying a layer over itself adds nothing but blocks that
-// have no key. docs/reference/layers.md states the rules.
+// merger merges layers. Merging is associative, an empty layer is neutral, and merging a
+// layer with itself only adds blocks without a key. docs/reference/layers.md has the
+// rules.
 type merger struct {
 	rules ruleSet
 	diags hcl.Diagnostics
 }
 
-// bodies lays b over a and returns a new body.
+// bodies merges b over a and returns a new body.
 func (m *merger) bodies(a, b *body) *body {
 	if len(b.items) == 0 && len(b.tail) == 0 {
 		return a
@@ -56,8 +56,8 @@ func (m *merger) bodies(a, b *body) *body {
 	return out
 }
 
-// attribute lets the later attribute win, with its own comments, in the
-// place of the earlier one.
+// attribute replaces an earlier attribute by a later one, with its comments, in the same
+// place.
 func (m *merger) attribute(out *body, n *node) {
 	for i, o := range out.items {
 		if o.name != n.name {
@@ -84,7 +84,7 @@ func (m *merger) mixed(a, b *node) {
 		fmt.Sprintf("Layers merge only like with like: write it as at %s.", place(a.rng))))
 }
 
-// identity is what blocks that are not patterns meet by.
+// identity returns the key by which blocks without a pattern are merged.
 func (n *node) identity() string {
 	id := n.name + "\x00" + n.key
 	for _, l := range n.labels {
@@ -122,8 +122,8 @@ func lastOverlap(items []*node, n *node) int {
 	return -1
 }
 
-// nodes lays block b over block a. The first line is that of the first one
-// whose label is not a pattern.
+// nodes merges block b over block a. The first line is that of the first block whose
+// label is not a pattern.
 func (m *merger) nodes(a, b *node) *node {
 	out := *a
 	out.pristine = false
@@ -141,7 +141,7 @@ func (m *merger) nodes(a, b *node) *node {
 	return &out
 }
 
-// joinTrivia keeps the comments of both, each once.
+// joinTrivia returns the comments of both, without duplicates.
 func joinTrivia(a, b []chunk) []chunk {
 	if len(a) == 0 {
 		return b
@@ -157,9 +157,8 @@ func joinTrivia(a, b []chunk) []chunk {
 	return out
 }
 
-// resolve replaces pattern blocks by what they say about the labels that
-// they match, in this body and below. Patterns that matched are recorded in
-// used; patterns without a match vanish.
+// resolve merges pattern blocks into the blocks whose labels they match, in this body and
+// below. It records patterns that matched in used, and removes the others.
 func (m *merger) resolve(b *body, used map[hcl.Range]bool) *body {
 	out := &body{tail: b.tail, items: make([]*node, 0, len(b.items))}
 	changed := false

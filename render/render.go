@@ -17,7 +17,7 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// Options narrow what is rendered.
+// Options select what is rendered.
 type Options struct {
 	Services []string // names of services; all when empty
 	Targets  []string // names of targets; all when empty
@@ -132,7 +132,7 @@ func Each(ctx context.Context, s *stack.Stack, o Options, do func(Job) error) er
 	return nil
 }
 
-// jobKey is what tells jobs apart in Nomad.
+// jobKey returns the key that identifies a job in Nomad.
 func jobKey(t *stack.Target, j *api.Job) string {
 	key := *j.ID
 	for _, p := range []*string{j.Namespace, j.Region} {
@@ -160,7 +160,8 @@ type unit struct {
 	target  *stack.Target
 }
 
-// choose lists what o asks for, in the order in which it is rendered.
+// choose returns the selected services of the selected targets, in the order in which
+// they are rendered.
 func choose(s *stack.Stack, o Options) ([]unit, error) {
 	var services, targets []string
 	for _, svc := range s.Services {
@@ -189,7 +190,7 @@ func choose(s *stack.Stack, o Options) ([]unit, error) {
 	return out, nil
 }
 
-// known complains about names that are not among all.
+// known returns a diagnostic for each name that is not in all.
 func known(what, where string, names, all []string) hcl.Diagnostics {
 	var diags hcl.Diagnostics
 	for _, name := range names {
@@ -210,7 +211,7 @@ type renderer struct {
 	s     *stack.Stack
 	rules ruleSet
 	dir   string // where file() looks
-	temp  string // what of dir is not the operator's business
+	temp  string // the part of dir that messages leave out
 	diags hcl.Diagnostics
 
 	variables, base, overlay *body
@@ -288,7 +289,7 @@ func (r *renderer) parse(l *stack.Layer, allowed ...string) (*body, hcl.Diagnost
 	return b, p.diags
 }
 
-// rendered is what became of one service.
+// rendered is the result of one service.
 type rendered struct {
 	unit
 	job   Job
@@ -318,7 +319,7 @@ func (r *renderer) service(u unit) rendered {
 	return res
 }
 
-// plain evaluates a job file by Nomad's own rule.
+// plain evaluates a job file as Nomad does.
 func (r *renderer) plain(svc *stack.Service, job *Job) hcl.Diagnostics {
 	name := filepath.Base(svc.Layer.File)
 	self := &sourceMap{text: svc.Layer.Src, segs: []segment{{layer: svc.Layer}}}
@@ -344,7 +345,7 @@ func isJSON(src []byte) bool {
 	return strings.HasPrefix(trimmed, "{")
 }
 
-// evaluate is jobspec2's, whose panics on odd input are errors here.
+// evaluate calls jobspec2, and returns its panics on odd input as errors.
 func evaluate(c *jobspec2.ParseConfig) (job *api.Job, err error) {
 	defer func() {
 		if p := recover(); p != nil {
@@ -354,7 +355,7 @@ func evaluate(c *jobspec2.ParseConfig) (job *api.Job, err error) {
 	return jobspec2.ParseWithConfig(c)
 }
 
-// hideTemp names the stack where messages name its unpacked copy.
+// hideTemp replaces the path of the unpacked copy of the stack in messages.
 func (r *renderer) hideTemp(diags hcl.Diagnostics) hcl.Diagnostics {
 	if r.temp != "" {
 		for _, d := range diags {

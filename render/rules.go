@@ -1,8 +1,7 @@
 package render
 
-// A Rule says how blocks of one type from two layers meet. Types without a
-// rule of their own follow the default: labelled blocks meet by their labels,
-// others are single.
+// A Rule is how blocks of one type are merged. Types without a rule follow the default:
+// blocks with labels are merged by their labels, others are single.
 type Rule struct {
 	Block string
 	Mode  Mode
@@ -14,7 +13,7 @@ type Rule struct {
 	Glob bool
 }
 
-// Mode is how blocks of one type meet.
+// Mode is how the blocks of one type are matched.
 type Mode string
 
 // The modes of a Rule.

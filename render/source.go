@@ -8,8 +8,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 )
 
-// Source is the syntax of a merged job spec, whose places lead back to the
-// layers.
+// Source is the syntax of a merged job spec. Its positions map to the layers.
 type Source struct {
 	Body *hclsyntax.Body
 	m    *sourceMap

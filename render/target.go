@@ -25,7 +25,8 @@ func (r *renderer) readTargets() {
 	}
 }
 
-// placement is the layer that says where a target is: the last of all.
+// placement returns the last layer, which has the region, namespace and datacenters of a
+// target.
 func (r *renderer) placement(u unit) *body {
 	t, out := u.target, &body{}
 	add := func(name string, v cty.Value) { out.items = append(out.items, r.attribute(t, name, literal(v))) }
@@ -61,9 +62,9 @@ func (r *renderer) attribute(t *stack.Target, name, value string) *node {
 	return &node{attr: true, name: name, rng: t.Range, text: r.own(t, name+" = "+value+"\n")}
 }
 
-// suffixed gives the merged job the ID that tells it from the jobs of the
-// same service in other targets. Its name stays, and with it what Consul and
-// the templates of other jobs know of it.
+// suffixed sets the job ID that distinguishes the job from those of the same service in
+// other targets. The job name is not changed, so that names in Consul and in templates of
+// other jobs stay valid.
 func (r *renderer) suffixed(t *stack.Target, job *node) *body {
 	if t.JobSuffix == "" {
 		return job.body
@@ -96,7 +97,7 @@ func (r *renderer) suffixed(t *stack.Target, job *node) *body {
 
 // foreignVariables finds templates that name the Nomad Variable of a job by an
 // ID that the job does not have in this target: its workload identity could
-// not read it, and the task would wait for ever.
+// not read it, and the task would wait forever.
 func foreignVariables(t *stack.Target, j Job) hcl.Diagnostics {
 	if t.JobSuffix == "" || len(j.Secrets) == 0 {
 		return nil

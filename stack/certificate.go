@@ -165,8 +165,8 @@ func (s *Stack) issuer(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 	return diags
 }
 
-// checkIssuers looks at the issuers that certificates name: those of the
-// stack and Let's Encrypt's.
+// checkIssuers returns a diagnostic for each unknown issuer of a certificate. Known are
+// those of the stack and Let's Encrypt's.
 func (s *Stack) checkIssuers() hcl.Diagnostics {
 	known := []string{"letsencrypt", "letsencrypt-staging"}
 	for _, i := range s.Issuers {

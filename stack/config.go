@@ -266,8 +266,8 @@ func attribute(b *hcl.Block, name string) *hcl.Attribute {
 	return c.Attributes[name]
 }
 
-// checkReferences looks at what services and the dns block name: each other
-// and secrets.
+// checkReferences checks the names of services and secrets to which services and the dns
+// block refer.
 func (s *Stack) checkReferences() hcl.Diagnostics {
 	var diags hcl.Diagnostics
 	var names, items []string
@@ -318,12 +318,12 @@ func (s *Stack) checkReferences() hcl.Diagnostics {
 	return diags
 }
 
-// longestNames is how long the names of a stack and an environment may be
-// together. Their record is in Nomad Variables, the longest path of which is
-// drover/stacks/STACK/ENVIRONMENT/blobs/DIGEST and may have 128 characters.
+// longestNames is the limit of the total length of the names of a stack and an
+// environment. The longest path of their record in Nomad Variables is
+// drover/stacks/STACK/ENVIRONMENT/blobs/DIGEST, and Nomad allows 128 characters.
 const longestNames = 128 - len("drover/stacks///blobs/") - 40
 
-// checkNames refuses names under which Nomad could keep no record.
+// checkNames refuses names that do not fit into the path of a Nomad Variable.
 func (s *Stack) checkNames() hcl.Diagnostics {
 	length := 0
 	for _, b := range []byte(s.Name + s.Environment) {
@@ -348,7 +348,7 @@ func (s *Stack) sortServices() hcl.Diagnostics {
 		byName[svc.Name] = svc
 	}
 	waits := map[string]int{}           // services that svc still waits for
-	dependents := map[string][]string{} // who waits for it
+	dependents := map[string][]string{} // services that wait for it
 	for _, svc := range s.Services {
 		for _, d := range slices.Compact(slices.Sorted(slices.Values(svc.DependsOn))) {
 			waits[svc.Name]++
@@ -380,7 +380,7 @@ func (s *Stack) sortServices() hcl.Diagnostics {
 	return nil
 }
 
-// cycle describes one circle among the services that still wait.
+// cycle describes one dependency cycle among the services that still wait.
 func cycle(services []*Service, byName map[string]*Service, waits map[string]int) *hcl.Diagnostic {
 	var path []string
 	var name string

@@ -10,7 +10,8 @@ import (
 	"github.com/hashicorp/hcl/v2/gohcl"
 )
 
-// DNS says where the stack's names live and what may be done to them.
+// DNS is the dns block of a stack: the provider of its records, and what drover may
+// change there.
 type DNS struct {
 	Provider string   // "" for none: drover does not manage the records
 	Zones    []string // allow-list
@@ -31,8 +32,8 @@ type DNS struct {
 	CAFile       string
 	KeyName      string
 	KeyAlgorithm string
-	// Where the credential is: one of these, or none for the environment
-	// variable that the provider's users know.
+	// Source of the credential: one of these, or none for the usual environment
+	// variable of the provider.
 	CredentialSecret string // name of a Secret of the stack; a controller has it too
 	CredentialFile   string
 	CredentialEnv    string
@@ -47,7 +48,7 @@ type Record struct {
 	Type   string
 	Values []string
 	TTL    int // seconds; 0 for the default
-	// Proxied is whether Cloudflare stands in front; nil leaves it as it is.
+	// Proxied is whether Cloudflare proxies the record; nil keeps the present setting.
 	Proxied *bool
 	Range   hcl.Range
 }

@@ -8,8 +8,8 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// DroverObject is the name of the object in expressions that knows the stack and
-// the environment.
+// DroverObject is the name of the object in expressions that has the names of the stack
+// and the environment.
 const DroverObject = "drover"
 
 // DroverValues are the attributes of the object.

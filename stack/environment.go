@@ -15,17 +15,16 @@ import (
 	"github.com/hashicorp/hcl/v2/gohcl"
 )
 
-// Target is where the services of a stack run: one region of one cluster, or
-// some datacenters of it. An environment that says nothing has one target
-// without a name, region and datacenters: each job goes where it says itself.
+// Target is where the services of a stack run: one region of one cluster, or some
+// datacenters of it. An environment without targets has one target without a name, region
+// and datacenters: each job then runs where its spec says.
 type Target struct {
 	Name        string
 	Cluster     *Cluster // nil: the one that NOMAD_ADDR leads to
 	Region      string   // "" for that of the cluster
 	Namespace   string   // "" for the job's own
 	Datacenters []string // names or globs; empty for the job's own
-	// ConsulDatacenter is where its services register; "" when it has to be
-	// found out.
+	// ConsulDatacenter is where its services register; "" if drover has to find it.
 	ConsulDatacenter string
 
 	// Counts are the counts of all groups of a service, by the service's
@@ -39,9 +38,9 @@ type Target struct {
 	Range    hcl.Range `json:"-"`
 }
 
-// Cluster is a Nomad cluster with an address of its own and, where it has
-// one, its Consul. Nothing of the NOMAD_* and CONSUL_* environment is used
-// for it: a token never goes to another cluster than its own.
+// Cluster is a Nomad cluster with its own address and, if it has one, its Consul. The
+// NOMAD_* and CONSUL_* environment variables are not used for it, so that a token is
+// never sent to another cluster.
 type Cluster struct {
 	Name   string
 	Region string // of its targets, unless they say otherwise
@@ -61,7 +60,7 @@ type Access struct {
 	TokenFile     string // or the file
 }
 
-// Driver is how a job that runs drover itself gets the program.
+// Driver is how a job that runs drover gets the drover program.
 type Driver struct {
 	Name     string // docker, exec or raw_exec
 	Image    string // with docker
@@ -71,8 +70,8 @@ type Driver struct {
 	// Env is the environment of the process, as CONSUL_HTTP_ADDR. Nomad fills
 	// in ${…}.
 	Env map[string]string
-	// ConsulVolume is the host volume that is the directory of Consul's socket,
-	// which is the CONSUL_HTTP_ADDR of Env; "" with raw_exec, which sees it.
+	// ConsulVolume is the host volume with the directory of Consul's socket, to which
+	// CONSUL_HTTP_ADDR in Env points; "" with raw_exec, which needs no volume.
 	ConsulVolume string
 
 	NodePool    string // "" for Nomad's default
@@ -153,7 +152,7 @@ type driverResources struct {
 	MemoryMax int `hcl:"memory_max,optional"`
 }
 
-// environmentSchema is what an environment holds beside values and layers.
+// environmentSchema has the blocks of an environment beside values and layers.
 var environmentSchema = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
 	{Type: "cluster", LabelNames: []string{"name"}},
 	{Type: "target", LabelNames: []string{"name"}},
@@ -174,8 +173,8 @@ type environmentReader struct {
 	diags    hcl.Diagnostics
 }
 
-// environment reads what the environment says of clusters, targets, waves and
-// schedules. The services of s must be in dependency order.
+// environment reads the blocks of clusters, targets, waves and schedules. The services of
+// s must be in dependency order.
 func (s *Stack) environment(body hcl.Body, ctx *hcl.EvalContext, now time.Time) hcl.Diagnostics {
 	r := &environmentReader{s: s, ctx: ctx, now: now, clusters: map[string]*Cluster{}}
 	for _, svc := range s.Services {
@@ -235,7 +234,7 @@ func (r *environmentReader) read(content *hcl.BodyContent) {
 	}
 }
 
-// decode is gohcl's; it says whether the block could be read.
+// decode decodes a block with gohcl, and reports whether that succeeded.
 func (r *environmentReader) decode(b *hcl.Block, into any) bool {
 	diags := gohcl.DecodeBody(b.Body, r.ctx, into)
 	for _, d := range diags {
@@ -379,12 +378,12 @@ func (r *environmentReader) target(b *hcl.Block) {
 			r.bad(attrRange(b, "job_suffix"), fmt.Sprintf("Invalid job_suffix %q", t.JobSuffix), "It holds letters, digits, dots, dashes and underscores.")
 		}
 	} else {
-		t.JobSuffix = "-" + name // taken away by overlaps where nothing asks for it
+		t.JobSuffix = "-" + name // overlaps removes it if it is not needed
 	}
 	r.s.Targets = append(r.s.Targets, t)
 }
 
-// room is what Nomad tells job IDs apart by.
+// room returns the scope in which a job ID is unique in Nomad.
 func (t *Target) room() [3]string {
 	var cluster string
 	if t.Cluster != nil {

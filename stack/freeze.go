@@ -9,18 +9,17 @@ import (
 	ctyjson "github.com/zclconf/go-cty/cty/json"
 )
 
-// frozen is what of a stack survives without its files.
+// frozen is the part of a stack that Freeze keeps.
 type frozen struct {
 	Stack  *Stack
 	Values map[string]json.RawMessage // each with its type
 }
 
-// Freeze is the stack without its files and layers, as JSON: what is left to
-// know of it once its jobs are rendered. Secrets that a stack may hold in
-// clear, the keys of external account bindings and the credentials of checks,
-// are left out, and with them the values of the variables that they are passed
-// with: nothing that is done with rendered jobs needs them. A key that a CA asks
-// for is taken from where the certificates are stored.
+// Freeze returns the stack without its files and layers, as JSON: the part that is needed
+// after its jobs are rendered. It leaves out secrets that a stack may hold in clear (the
+// keys of external account bindings and the credentials of checks) and the values of the
+// variables that carry them: they are not needed with rendered jobs. A key that a CA asks
+// for is read from the store of the certificates.
 func Freeze(s *Stack) ([]byte, error) {
 	c := *s
 	c.FS, c.Dir, c.Plain = nil, "", nil

@@ -35,7 +35,7 @@ const (
 	DefaultEnvironment = "default"
 )
 
-// Options say which stack to load and with which values.
+// Options select the stack and the values with which it is loaded.
 type Options struct {
 	// Path is a stack directory or a single job file, as messages name it.
 	Path string
@@ -75,7 +75,7 @@ type loader struct {
 	env    hcl.Body
 }
 
-// open finds out what Path is.
+// open opens Path: a directory, a job file, or Options.FS.
 func (l *loader) open() error {
 	if l.FS != nil {
 		return nil
@@ -93,7 +93,7 @@ func (l *loader) open() error {
 	return nil
 }
 
-// display is how messages name a file below the stack's directory.
+// display returns the name of a file below the stack's directory for messages.
 func (l *loader) display(name string) string {
 	if l.single != "" {
 		return filepath.Join(filepath.Dir(l.Path), filepath.FromSlash(name))
@@ -189,7 +189,7 @@ func (l *loader) load(ctx context.Context) (hcl.Diagnostics, error) {
 	sharedVals, ds := shared.resolve(vals)
 	diags = append(diags, ds...)
 	if diags.HasErrors() {
-		// A name that was mistyped is often why another has no value.
+		// A mistyped name is often the reason why another variable has no value.
 		return append(diags, unknownNames(l.mentioned(shared, files), vals)...), nil
 	}
 	switch {
@@ -231,8 +231,8 @@ func (l *loader) load(ctx context.Context) (hcl.Diagnostics, error) {
 	return diags, nil
 }
 
-// mentioned are the names of variables that could be meant, also of those in
-// services that have not been read properly.
+// mentioned returns the names of variables for suggestions, also of those in services
+// that could not be read.
 func (l *loader) mentioned(shared declarations, files []string) []string {
 	names := shared.names()
 	for _, f := range files {
@@ -468,9 +468,8 @@ func isJSON(src []byte) bool {
 	return len(src) > 0 && src[0] == '{'
 }
 
-// Outline reads what stack.hcl says without any value: name, versions,
-// description and the names of the services. Whatever depends on a variable
-// is left empty.
+// Outline reads the parts of stack.hcl that need no values: name, versions, description
+// and the names of the services. Parts that depend on a variable are empty.
 func Outline(name string, files fs.FS) (*Stack, error) {
 	l := &loader{Options: Options{Path: name, FS: files}, s: &Stack{Name: name, Path: name, FS: files}}
 	jobFiles, err := l.jobFiles()

@@ -24,7 +24,7 @@ const (
 	GateCommandRun  = "run"  // they are run where drover runs, in the cluster
 )
 
-// Schedule is something that drover does by itself at certain times.
+// Schedule is a schedule block: an action that drover performs at given times.
 type Schedule struct {
 	Name     string
 	Crons    []string // as Nomad's periodic block takes them
@@ -32,9 +32,8 @@ type Schedule struct {
 	Action   string   // one of the Schedule constants
 	Services []string // empty for all
 
-	// SkipApproval lets its releases begin waves, and promote canaries, that
-	// otherwise wait for a person. GateCommand says what becomes of the commands
-	// of gates: one of the GateCommand constants, or "" when nothing is said.
+	// SkipApproval is set if its releases begin waves and promote canaries without an
+	// approval. GateCommand is one of the GateCommand constants, "" if it is not set.
 	SkipApproval bool   `json:",omitempty"`
 	GateCommand  string `json:",omitempty"`
 
@@ -82,7 +81,7 @@ func (r *environmentReader) schedule(b *hcl.Block) {
 	}
 	sc.GateCommand = v.GateCommand
 	zone, err := time.LoadLocation(sc.TimeZone)
-	if err != nil || v.TimeZone == "Local" { // Local is another one on every machine
+	if err != nil || v.TimeZone == "Local" { // Local depends on the machine
 		r.bad(attrRange(b, "time_zone"), fmt.Sprintf("Unknown time zone %q", v.TimeZone), `Write a name such as "Europe/Berlin" or "UTC".`)
 		zone = time.UTC
 	}

@@ -11,8 +11,7 @@ import (
 	"github.com/zclconf/go-cty/cty"
 )
 
-// PublicValues are the values that may be written down where secrets may not:
-// in records and in saved plans.
+// PublicValues returns the values that contain no secrets, for records and saved plans.
 func (s *Stack) PublicValues() map[string]cty.Value {
 	out := maps.Clone(s.Values)
 	maps.DeleteFunc(out, func(name string, _ cty.Value) bool {
@@ -22,7 +21,7 @@ func (s *Stack) PublicValues() map[string]cty.Value {
 	return out
 }
 
-// keepSecret notes the variables that the value of a secret is made of.
+// keepSecret records the variables in the value of a secret.
 func (s *Stack) keepSecret(e hcl.Expression) {
 	for _, t := range e.Variables() {
 		if name := variableName(t); name != "" && !slices.Contains(s.SecretVariables, name) {
@@ -31,8 +30,8 @@ func (s *Stack) keepSecret(e hcl.Expression) {
 	}
 }
 
-// keepSecretHeaders notes the variables of those HTTP headers that are
-// credentials. Any may be, where headers are not written out one by one.
+// keepSecretHeaders records the variables of HTTP headers that are credentials. If the
+// headers are not written one by one, each of them counts as a credential.
 func (s *Stack) keepSecretHeaders(headers hcl.Expression, ctx *hcl.EvalContext) {
 	pairs, diags := hcl.ExprMap(headers)
 	if diags.HasErrors() {
@@ -48,7 +47,7 @@ func (s *Stack) keepSecretHeaders(headers hcl.Expression, ctx *hcl.EvalContext) 
 	}
 }
 
-// variableName is NAME in var.NAME or var["NAME"], "" for anything else.
+// variableName returns NAME of var.NAME or var["NAME"], "" for other references.
 func variableName(t hcl.Traversal) string {
 	if len(t) < 2 || t.RootName() != "var" {
 		return ""

@@ -64,9 +64,9 @@ type Stack struct {
 	// the process.
 	ProcessValues []ProcessValue `json:"-"`
 
-	// SecretVariables are the names of those variables that secrets are passed
-	// with which a stack may hold in clear: keys of external account bindings
-	// and credentials of checks. See [Stack.PublicValues].
+	// SecretVariables are the names of variables that carry secrets which a stack may
+	// hold in clear: keys of external account bindings and credentials of checks. See
+	// [Stack.PublicValues].
 	SecretVariables []string `json:",omitempty"`
 
 	// Variables, Base and Overlay are the layers that all services share:
@@ -88,9 +88,8 @@ type Layer struct {
 
 // Parse reads the layer as HCL.
 func (l *Layer) Parse() (*hcl.File, hcl.Diagnostics) {
-	// hclsyntax notices what is not UTF-8 in strings, but not where an expression
-	// begins: there it takes what follows, a newline too, for a part of the
-	// character.
+	// hclsyntax reports invalid UTF-8 in strings, but not at the start of an expression:
+	// there it reads the following bytes, even a newline, as part of the character.
 	for i, line := range bytes.Split(l.Src, []byte("\n")) {
 		if !utf8.Valid(line) {
 			at := hcl.Pos{Line: i + 1, Column: 1}
@@ -100,7 +99,7 @@ func (l *Layer) Parse() (*hcl.File, hcl.Diagnostics) {
 	return hclsyntax.ParseConfig(l.Src, l.File, hcl.InitialPos)
 }
 
-// Plain is what an operator gave beside a single job file.
+// Plain has the values that were given with a single job file.
 type Plain struct {
 	Vars     []string // k=v
 	VarFiles []string
@@ -184,8 +183,8 @@ type Volume struct {
 	Parameters map[string]string // for the plugin: uid, gid, mode
 }
 
-// Check is a smoke test of the running stack: one HTTP request and what its
-// answer must be.
+// Check is a smoke test of the running stack: one HTTP request and the expected
+// answer.
 type Check struct {
 	Name          string
 	Method        string // GET when empty

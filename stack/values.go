@@ -165,7 +165,7 @@ func (ds declarations) resolve(vals []given) (map[string]cty.Value, hcl.Diagnost
 	for _, g := range vals {
 		d := ds[g.name]
 		if d == nil {
-			continue // told by unknownNames
+			continue // reported by unknownNames
 		}
 		v, gd := g.eval(d)
 		diags = append(diags, gd...)
@@ -188,7 +188,7 @@ func (ds declarations) resolve(vals []given) (map[string]cty.Value, hcl.Diagnost
 		}
 		out[name] = v
 		if v == cty.DynamicVal {
-			continue // already told
+			continue // already reported
 		}
 		diags = append(diags, d.validate(v, g)...)
 	}
@@ -352,7 +352,7 @@ func unknownNames(known []string, vals []given) hcl.Diagnostics {
 	return diags
 }
 
-// environValues are the NOMAD_VAR_x of the process's environment.
+// environValues returns the NOMAD_VAR_x of the process's environment.
 func environValues(environ []string) []given {
 	var out []given
 	for _, kv := range environ {
@@ -402,7 +402,7 @@ func processValues(declared map[string]bool, vals []given, hasDefault func(strin
 	return out
 }
 
-// argValues are the -var k=v.
+// argValues returns the values of -var k=v.
 func argValues(args []string) ([]given, hcl.Diagnostics) {
 	var out []given
 	var diags hcl.Diagnostics
@@ -555,8 +555,8 @@ func yamlValue(n *yaml.Node, budget *int, depth int) (cty.Value, error) {
 	return cty.StringVal(n.Value), nil
 }
 
-// Nearest is the known name most like name, or "" when none is near: what a
-// message offers as "did you mean".
+// Nearest returns the known name most similar to name, "" if none is similar, for "did
+// you mean" in messages.
 func Nearest(name string, known []string) string {
 	best, bestDist := "", max(2, len(name)/3)+1
 	for _, k := range known {
@@ -597,7 +597,7 @@ func errAt(rng hcl.Range, summary, detail string) *hcl.Diagnostic {
 	return &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: detail, Subject: &rng}
 }
 
-// place is how a message names a position: file:line:column.
+// place formats a position for messages: file:line:column.
 func place(r hcl.Range) string {
 	return fmt.Sprintf("%s:%d:%d", r.Filename, r.Start.Line, r.Start.Column)
 }

@@ -10,8 +10,8 @@ import (
 	"github.com/hashicorp/hcl/v2"
 )
 
-// Wave is what changes together. The next wave begins when the gate of this
-// one holds.
+// Wave is a set of services in targets that change together. The next wave begins when the
+// gate of this one passes.
 type Wave struct {
 	Name    string
 	Members []Member      // by target, then in dependency order
@@ -28,8 +28,8 @@ type Member struct{ Target, Service string }
 // Nomad and passing in Consul.
 type Gate struct {
 	HTTP *Check // nil for none; never with a password
-	// Secret is the item of the stack's secrets that is the password of the
-	// probe. It is read when the gate is looked at, and so never recorded.
+	// Secret is the item of the stack's secrets with the password of the probe. It is
+	// read when the gate is evaluated, and so never recorded.
 	Secret string
 	// Command is run where drover runs, without a shell; it ends with 0 when
 	// the gate holds. Empty for none.
@@ -144,9 +144,9 @@ func (r *environmentReader) gate(b *hcl.Block, v gateBlock, w *Wave) {
 	}
 }
 
-// resolveWaves says which service changes in which wave and target, each in
-// one and only one. A wave without services takes all that no earlier wave
-// has. Without wave blocks, each target is a wave, in the order of the file.
+// resolveWaves assigns each service of each target to exactly one wave. A wave without
+// services gets all that no earlier wave has. Without wave blocks, each target is a wave,
+// in the order of the file.
 func (r *environmentReader) resolveWaves() {
 	s := r.s
 	if len(r.waves) == 0 {
