@@ -37,6 +37,9 @@ const (
 type Spec struct {
 	// Name of the certificate in the store: letters, digits, ".", "-", "_".
 	Name string `json:"name"`
+	// Owner is STACK/ENVIRONMENT of the stack that asks for it; empty when no stack
+	// does. Another stack cannot change the certificate.
+	Owner string `json:"owner,omitempty"`
 	// Names are the domains and IP addresses that it is valid for.
 	Names []string `json:"names"`
 	// Issuers are tried in this order: names of Issuer values.

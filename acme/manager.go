@@ -173,7 +173,14 @@ func (m *Manager) Apply(ctx context.Context, spec Spec) (*Object, error) {
 		} else if err != nil {
 			return nil, err
 		}
-		if o.version != "" && specEqual(o.Spec, spec) && o.Chain != "" {
+		switch owner := o.Spec.Owner; {
+		case owner == "" || owner == spec.Owner:
+		case spec.Owner != "" && !specEqual(o.Spec, spec):
+			return nil, &SpecError{spec.Name, fmt.Sprintf("it belongs to stack %s, which asks for other names or settings: give it another name in one of the two, or take it over with `drover cert issue STACK --adopt`", owner)}
+		default:
+			spec.Owner = owner // shared, or changed by hand
+		}
+		if o.version != "" && specEqual(o.Spec, spec) && o.Spec.Owner == spec.Owner && o.Chain != "" {
 			return nil, nil
 		}
 		if nameSet(o.Spec.Names) != nameSet(spec.Names) || !slices.Equal(o.Spec.Issuers, spec.Issuers) {
@@ -204,6 +211,30 @@ func (m *Manager) Apply(ctx context.Context, spec Spec) (*Object, error) {
 		return nil, err
 	}
 	return o, nil
+}
+
+// Reown gives the certificates of one owner, STACK/ENVIRONMENT, to another, or to
+// none if to is empty. With names it is only about these.
+func (s *Store) Reown(ctx context.Context, from, to string, names ...string) error {
+	list, err := s.List(ctx)
+	if err != nil {
+		return err
+	}
+	for _, o := range list {
+		if o.Spec.Owner != from || len(names) > 0 && !slices.Contains(names, o.Spec.Name) {
+			continue
+		}
+		_, err := s.Update(ctx, o.Spec.Name, func(o *Object) error {
+			if o.Spec.Owner == from {
+				o.Spec.Owner = to
+			}
+			return nil
+		})
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+	}
+	return nil
 }
 
 // orderedAlike reports whether an order for a can be used for b.

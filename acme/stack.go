@@ -13,7 +13,7 @@ func FromStack(s *stack.Stack) ([]Spec, []Issuer, error) {
 	specs := make([]Spec, 0, len(s.Certificates))
 	for _, c := range s.Certificates {
 		spec, err := Spec{
-			Name: c.Name, Names: c.Names, Issuers: c.Issuers, Challenge: c.Challenge, KeyType: c.KeyType, ReuseKey: c.ReuseKey,
+			Name: c.Name, Owner: s.Name + "/" + s.Environment, Names: c.Names, Issuers: c.Issuers, Challenge: c.Challenge, KeyType: c.KeyType, ReuseKey: c.ReuseKey,
 			Profile: c.Profile, PreferredChain: c.PreferredChain, Window: Window{From: c.WindowFrom, For: c.WindowFor},
 		}.Normalize()
 		specs = append(specs, spec)

@@ -10,9 +10,10 @@ import (
 	"github.com/drover-nomad/drover/dns"
 )
 
-// DNSSolvers answers DNS-01 in the zones of what stacks want of DNS: of the
-// stack whose zone holds a name most closely. It is for
-// [acme.Config.FindSolver]. resolvers are asked instead of those that the
+// DNSSolvers answers DNS-01 in the zones of what stacks want of DNS. In a zone of the
+// stack that owns the certificate, and in the zones below, it uses that stack's
+// provider; otherwise that of the stack whose zone holds a name most closely. It is
+// for [acme.Config.FindSolver]. resolvers are asked instead of those that the
 // stacks name.
 func DNSSolvers(wants dns.DesiredRecords, allowed dns.Allowed, resolvers []string, skipCheck bool) func(context.Context, acme.Spec) (acme.Solver, error) {
 	return func(ctx context.Context, spec acme.Spec) (acme.Solver, error) {
@@ -23,6 +24,7 @@ func DNSSolvers(wants dns.DesiredRecords, allowed dns.Allowed, resolvers []strin
 			}
 			return nil, err
 		}
+		list = forOwner(list, spec.Owner)
 		solver := &acme.DNS{Resolvers: resolvers, SkipCheck: skipCheck}
 		type zone struct {
 			stack *dns.Wanted
@@ -70,4 +72,26 @@ func DNSSolvers(wants dns.DesiredRecords, allowed dns.Allowed, resolvers []strin
 		}
 		return solver, nil
 	}
+}
+
+// forOwner puts the stack of the owner first, and takes from the others the zones that
+// are zones of the owner or below one: their stacks would receive its records.
+func forOwner(list []*dns.Wanted, owner string) []*dns.Wanted {
+	var own, others []*dns.Wanted
+	for _, w := range list {
+		if w.Owner == owner {
+			own = append(own, w)
+		} else {
+			others = append(others, w)
+		}
+	}
+	if len(own) == 0 {
+		return list
+	}
+	for i, w := range others {
+		c := *w
+		c.Zones = slices.DeleteFunc(slices.Clone(w.Zones), func(z string) bool { return dns.Within(z, own[0].Zones) })
+		others[i] = &c
+	}
+	return append(own, others...)
 }

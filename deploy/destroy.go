@@ -257,7 +257,11 @@ func (d *destroyer) cleanUp(ctx context.Context, p *release.Plan, number int) er
 	}
 	if d.isWhole() {
 		err := rollout.Persist(ctx, 0, func(ctx context.Context) error {
-			return dns.DesiredRecords{Client: d.home.Nomad}.Delete(ctx, owner(d.releases))
+			if err := (dns.DesiredRecords{Client: d.home.Nomad}).Delete(ctx, owner(d.releases)); err != nil {
+				return err
+			}
+			// The certificates stay, for another stack that asks for them.
+			return reown(ctx, d.home, owner(d.releases), "")
 		})
 		if err != nil {
 			return err

@@ -8,7 +8,9 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/dns"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/rollout"
@@ -118,11 +120,24 @@ func (m mover) move(ctx context.Context) (MoveResult, error) {
 	if res.DNS, err = dns.Move(ctx, m.home.Nomad, owner(m.from), owner(m.to)); err != nil {
 		return res, err
 	}
+	if err := reown(ctx, m.home, owner(m.from), owner(m.to)); err != nil {
+		return res, err
+	}
 	names, err := schedules.Run(ctx)
 	if res.Schedules = append(res.Schedules, names...); err != nil {
 		return res, err
 	}
 	return res, plan.Finish(ctx)
+}
+
+// reown changes the owner of certificates. It does nothing if the token may not read
+// them: then it has not made any.
+func reown(ctx context.Context, clients rollout.Clients, from, to string) error {
+	err := acme.NewStore(acme.NomadVariables(clients.Nomad)).Reown(ctx, from, to)
+	if nomad.IsForbidden(err) {
+		return nil
+	}
+	return err
 }
 
 func owner(r named) string { return dns.Owner(r.Stack(), r.Environment()) }

@@ -46,7 +46,7 @@ func (a Allowed) Options(w *Wanted) (Options, error) {
 		return Options{}, &RefusedError{w.Owner, fmt.Sprintf(format, args...)}
 	}
 	for _, z := range w.Zones {
-		if a.Zones != nil && !within(z, a.Zones) {
+		if a.Zones != nil && !Within(z, a.Zones) {
 			return refuse("the operator does not allow zone %s here; the allowed zones are: %s", z, orNone(a.Zones))
 		}
 	}
@@ -56,7 +56,7 @@ func (a Allowed) Options(w *Wanted) (Options, error) {
 		if !p.meant(asked) {
 			continue
 		}
-		i := slices.IndexFunc(w.Zones, func(z string) bool { return len(p.Zones) > 0 && !within(z, p.Zones) })
+		i := slices.IndexFunc(w.Zones, func(z string) bool { return len(p.Zones) > 0 && !Within(z, p.Zones) })
 		if i >= 0 {
 			zones = append(zones, w.Zones[i])
 			continue
@@ -96,8 +96,8 @@ func (p OperatorProvider) meant(o Options) bool {
 		(o.ServerID == "" || o.ServerID == p.ServerID) && (len(o.Command) == 0 || slices.Equal(o.Command, p.Command))
 }
 
-// within reports whether a zone is one of zones, or below one of them.
-func within(zone string, zones []string) bool {
+// Within reports whether a zone is one of zones, or below one of them.
+func Within(zone string, zones []string) bool {
 	zone = bareZone(zone)
 	return slices.ContainsFunc(zones, func(z string) bool {
 		z = bareZone(z)

@@ -105,7 +105,7 @@ func newCertIssue(streams *IO, f *factory) *cobra.Command {
 		sf                                      stackFlags
 		names                                   []string
 		name, challenge, profile, keyType, only string
-		dryRun                                  bool
+		dryRun, adopt                           bool
 	)
 	cmd := &cobra.Command{
 		Use:   "issue STACK | --names A,B",
@@ -181,6 +181,11 @@ A certificate that exists and is not due for renewal is not changed. With
 			return flags.with(ctx, streams, b, s, issuers, func(ctx context.Context, m *acme.Manager) error {
 				var errs []error
 				for _, spec := range specs {
+					if o, err := acme.NewStore(b).Get(ctx, spec.Name); adopt && err == nil && o.Spec.Owner != spec.Owner {
+						if err := acme.NewStore(b).Reown(ctx, o.Spec.Owner, spec.Owner, spec.Name); err != nil {
+							return err
+						}
+					}
 					if _, err := m.Apply(ctx, spec); err != nil {
 						return err
 					}
@@ -215,5 +220,6 @@ A certificate that exists and is not due for renewal is not changed. With
 	fl.StringVar(&keyType, "key-type", "", "p256, p384, rsa2048 or rsa4096, for --names")
 	fl.BoolVar(&flags.staging, "staging", false, "use Let's Encrypt's staging environment; browsers do not trust its certificates")
 	fl.BoolVar(&dryRun, "dry-run", false, "issue the certificate, and discard it")
+	fl.BoolVar(&adopt, "adopt", false, "take over certificates of these names that belong to another stack")
 	return cmd
 }

@@ -120,3 +120,21 @@ func confusedDeputy(t *testing.T, s *site) {
 	}
 	caught("the command")
 }
+
+// A second stack has a certificate of the same name: it does not replace the names
+// of the first one's.
+func takesACertificate(t *testing.T, s *site) {
+	store := acme.NewStore(acme.NomadVariables(s.as(t, acl.Deployer, "default")))
+	m := acme.NewManager(acme.Config{Store: store})
+	defer m.Close()
+	if _, err := m.Apply(t.Context(), acme.Spec{Name: "theirs", Owner: "victim/prod", Names: []string{"victim.example.org"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Apply(t.Context(), acme.Spec{Name: "theirs", Owner: "attacker/prod", Names: []string{"attacker.example.org"}}); err == nil {
+		t.Error("got no error, want that the certificate belongs to another stack")
+	}
+	o, err := store.Get(t.Context(), "theirs")
+	if err != nil || o.Spec.Names[0] != "victim.example.org" {
+		t.Errorf("got names %q, %v, want those of the victim", o.Spec.Names, err)
+	}
+}

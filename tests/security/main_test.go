@@ -90,6 +90,7 @@ func TestTenants(t *testing.T) {
 	for name, test := range map[string]func(*testing.T, *site){
 		"a deployer makes the controller and the CLI work for it": confusedDeputy,
 		"a tenant becomes an address of the edge":                 becomesTheEdge,
+		"a stack changes the certificate of another":              takesACertificate,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
