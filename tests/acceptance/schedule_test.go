@@ -104,7 +104,7 @@ func scheduleWaitsForNobody(t *testing.T, s *site) {
 	st.write(map[string]string{"@web.nomad.hcl": replaced(slow, "3600", "3601")})
 	st.want(0, "schedule", "apply", ".", "-e", "prod")
 	st.lastIs("often", "unchanged")
-	st.want(0, "deploy", ".", "-e", "prod", "--lock-wait", "1m")
+	st.want(0, "deploy", ".", "-e", "prod", "--lock-wait", "3m")
 	runs := st.runs("often", func(r []record.Run) bool { return r[len(r)-1].Outcome == "unchanged" })
 	st.want(0, "schedule", "pause", ".", "often", "-e", "prod")
 	told := false
@@ -154,7 +154,7 @@ func scheduleOtherClock(t *testing.T, s *site) {
 		t.Fatal(err)
 	}
 	for range 2 {
-		contains(t, st.want(0, "schedule", "run", ".", "look", "-e", "prod", "--timeout", "1m"), "in-sync")
+		contains(t, st.want(0, "schedule", "run", ".", "look", "-e", "prod", "--timeout", "3m"), "in-sync")
 	}
 	runs := st.runsOf("look")
 	if len(runs) != 3 || runs[1].Job == "" || runs[1].Job == runs[2].Job {
