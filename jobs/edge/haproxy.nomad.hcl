@@ -504,7 +504,6 @@ defaults http
 .endif
   timeout http-keep-alive 1m
   timeout server 1h
-  timeout tunnel 1h
   timeout tunnel 24h
   # No limit and no buffering of bodies: WebDAV, TUS, server-sent events.
   log-format '{"time":"%T","client":"%ci","host":"%[var(txn.host),json(utf8s)]","method":"%HM","path":"%[var(txn.path),json(utf8s)]","status":%ST,"bytes":%B,"ms":%Ta,"backend":"%b","server":"%s","tls":"%sslv","end":"%ts"}'
