@@ -13,13 +13,16 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// fakeHAProxy loses the first SIGUSR2 that it gets.
+// fakeHAProxy starts slowly, and a signal ends it meanwhile. It loses the first
+// SIGUSR2 that it gets after that.
 const fakeHAProxy = `#!/bin/sh
+sleep 3
 load() { sed -n 's/^generation //p' loaded.cfg | tee running >worker; }
 signals=0
 trap 'signals=$((signals + 1)); [ $signals = 1 ] || load' USR2
 trap 'exit 0' TERM
 load
+echo $$ >haproxy.pid
 while :; do sleep 0.1; done
 `
 

@@ -116,7 +116,7 @@ renew() {
 }
 # A process that is replaced has a successor as long as this file is there.
 : >successor
-rm -rf reload renew "$next"
+rm -rf reload renew "$next" "$pid_file"
 generation
 load
 "$@" -p "$pid_file" &
@@ -126,8 +126,12 @@ trap 'rm -f successor; kill -USR1 $haproxy' USR1
 trap 'rm -f successor; kill -TERM $haproxy' TERM INT
 late=0
 pause=8
+started=0
 while kill -0 $haproxy 2>/dev/null; do
   late=$((late + 1))
+  # A signal ends a HAProxy that is still starting: it writes its pid when it takes
+  # signals.
+  [ $started -lt 4 ] && [ -s "$pid_file" ] && started=$((started + 1))
   if [ -e reload ] || [ $late -ge $pause ]; then
     rm -f reload
     late=0
@@ -137,7 +141,7 @@ while kill -0 $haproxy 2>/dev/null; do
     # at first after 2 s and at last every minute.
     [ "$newest" = "$asked" ] && [ $pause -lt 240 ] && pause=$((pause * 2))
     [ "$newest" = "$asked" ] || pause=8
-    if confirmed || renew; then
+    if [ $started -lt 4 ] || confirmed || renew; then
       pause=8
     else
       load
