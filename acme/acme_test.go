@@ -189,7 +189,7 @@ func TestIssueHTTP01(t *testing.T) {
 	}
 	for _, text := range []string{w.said(), fmt.Sprintf("%+v %#v %s", o, o, o.Bundle()), w.ca.Log()} {
 		if strings.Contains(text, "PRIVATE KEY") {
-			t.Error("a key is told")
+			t.Error("an event contains a private key")
 		}
 	}
 	if _, err := w.store.Get(t.Context(), "nothing"); !errors.Is(err, acme.ErrNotFound) {

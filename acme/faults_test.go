@@ -438,7 +438,7 @@ func TestClockWrong(t *testing.T) {
 		}
 		r := reconcile()
 		if skew := r.Object.Status.ClockSkew - c.off; !r.Issued || skew.Abs() > time.Minute {
-			t.Fatalf("%s: skew is said to be %s", name, r.Object.Status.ClockSkew)
+			t.Fatalf("%s: got clock skew %s, want about %s and a certificate", name, r.Object.Status.ClockSkew, c.off)
 		}
 		for range 2 {
 			if r := reconcile(); r.Issued || r.Next.Before(clock.Now()) {
@@ -843,7 +843,7 @@ func TestRolloverWithoutCA(t *testing.T) {
 	}
 	for _, i := range issuers {
 		if said := w.said(); i.Name != "pebble" && !strings.Contains(said, "warning  "+i.Name+": it does not get the new account key") {
-			t.Errorf("nobody is told about %s:\n%s", i.Name, said)
+			t.Errorf("got no event about %s:\n%s", i.Name, said)
 		}
 	}
 	other.Restart()

@@ -298,7 +298,7 @@ func TestIssueEAB(t *testing.T) {
 	m = w.manager(t, func(c *acme.Config) { c.Issuers = nil })
 	w.issue(t, m, acme.Spec{Name: "b", Names: []string{"b.example.com"}})
 	if strings.Contains(fmt.Sprintf("%+v", w.events), mac) {
-		t.Error("the MAC key is told")
+		t.Error("the output contains the MAC key")
 	}
 }
 

@@ -140,7 +140,7 @@ func TestKeysAreNotTold(t *testing.T) {
 	line := strings.Split(key, "\n")[1]
 	for _, text := range texts {
 		if strings.Contains(text, "PRIVATE KEY") || strings.Contains(text, line) {
-			t.Errorf("a key is told: %.80s", text)
+			t.Errorf("the error contains a private key: %.80s", text)
 		}
 	}
 }

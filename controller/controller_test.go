@@ -302,7 +302,7 @@ func TestLeaderKilled(t *testing.T) {
 			`drover_certificate_phase{certificate="c",phase="Issued"} 1`)
 	}
 	if n := others.count("issuing") + others.count("leader"); n != 0 {
-		t.Errorf("somebody worked beside the leader:\n%s", others)
+		t.Errorf("another replica worked beside the leader:\n%s", others)
 	}
 
 	kill()
@@ -367,7 +367,7 @@ func TestLeaderKilled(t *testing.T) {
 		select {
 		case <-changed:
 		case <-time.After(10*time.Second - time.Since(stopped)):
-			t.Fatalf("nobody took over from a leader that ended:\n%s", others)
+			t.Fatalf("no replica took over from a leader that ended:\n%s", others)
 		}
 	}
 	if n := others.count("issued"); n != 1 || first.count("issued") != 1 {

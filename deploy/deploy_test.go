@@ -143,7 +143,7 @@ func TestDeploy_EndsOnceWhereverItFails(t *testing.T) {
 	}{
 		"no stack":            {Deploy{Source: Source{Path: filepath.Join(t.TempDir(), "none")}}, []Phase{PhaseResolve}, "", ClassInvalid},
 		"unknown environment": {Deploy{Source: Source{Path: stackDir(t, ""), Environment: "prod"}}, []Phase{PhaseResolve}, "", ClassInvalid},
-		"certificate nobody issues": {
+		"certificate that no CA issues": {
 			Deploy{Source: Source{Path: stackDir(t, "certificate \"public\" {\n  names = [\"localhost\"]\n}\n")}}, []Phase{PhaseResolve}, "shop", ClassInvalid,
 		},
 		"bad port for the CA": {

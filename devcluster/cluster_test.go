@@ -146,7 +146,7 @@ func TestLifecycle(t *testing.T) {
 	t.Cleanup(func() { devtest.Remove(t, opts.Dir) })
 	c := up(t, opts)
 	if c.AlreadyRunning {
-		t.Error("a new cluster is said to run already")
+		t.Error("got AlreadyRunning for a new cluster")
 	}
 	if _, err := consulClient(t, c).KV().Put(&capi.KVPair{Key: "a/b", Value: []byte("kept")}, nil); err != nil {
 		t.Fatal(err)

@@ -25,6 +25,6 @@ func TestServes(t *testing.T) {
 		t.Error("only what is read is served")
 	}
 	if !(Present{Edge: true}).Serves("any") {
-		t.Error("nobody knows, so it is tried")
+		t.Error("got false, want true if it is unknown")
 	}
 }

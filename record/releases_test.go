@@ -178,7 +178,7 @@ func testReleases(t *testing.T, c *api.Client, rt *tamper) {
 		t.Fatal(err)
 	}
 	if err := r.Save(t.Context(), head); !errors.Is(err, ErrTakenOver) {
-		t.Errorf("over what somebody else wrote: %v", err)
+		t.Errorf("a write over that of another process: got %v", err)
 	}
 	stacks, err := Stacks(t.Context(), c)
 	if err != nil || !slices.Contains(stacks, "a stack.of mine/prod") {

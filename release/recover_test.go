@@ -253,9 +253,9 @@ func TestApproval(t *testing.T) {
 		want    rollout.Outcome
 		running string
 	}{
-		"nobody to ask": {nil, record.NeedsApproval, rollout.AwaitApproval, "api=2 web=1"},
-		"approved":      {func(context.Context, release.Approval) (bool, error) { return true, nil }, record.Done, rollout.Deployed, "api=2 web=2"},
-		"refused":       {func(context.Context, release.Approval) (bool, error) { return false, nil }, record.NeedsApproval, rollout.AwaitApproval, "api=2 web=1"},
+		"without an operator": {nil, record.NeedsApproval, rollout.AwaitApproval, "api=2 web=1"},
+		"approved":            {func(context.Context, release.Approval) (bool, error) { return true, nil }, record.Done, rollout.Deployed, "api=2 web=2"},
+		"refused":             {func(context.Context, release.Approval) (bool, error) { return false, nil }, record.NeedsApproval, rollout.AwaitApproval, "api=2 web=1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -298,7 +298,7 @@ func TestApproval(t *testing.T) {
 		}
 		w.wantState(w.deploy(ask()), record.Done, rollout.Deployed)
 	})
-	t.Run("nobody approves in time", func(t *testing.T) {
+	t.Run("without an approval in time", func(t *testing.T) {
 		w := newWorld(t)
 		w.deploy(request("1"))
 		w.d.ApprovalWait = 10 * time.Millisecond

@@ -22,7 +22,7 @@ func TestJobMountsConsulsSocket(t *testing.T) {
 
 	d.ConsulVolume = ""
 	if group := Job("shop", "prod", s, d, true).TaskGroups[0]; len(group.Volumes)+len(group.Tasks[0].VolumeMounts) != 0 {
-		t.Errorf("volumes that nobody asked for: %+v", group)
+		t.Errorf("got volumes in %+v, want none", group)
 	}
 }
 

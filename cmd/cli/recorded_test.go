@@ -38,7 +38,7 @@ func TestRecordedOnCluster(t *testing.T) {
 		w.want(out, "cannot read "+blob, "run `drover record check nospec`")
 		for line := range strings.Lines(out) {
 			if strings.HasPrefix(line, "b ") && strings.Contains(line, "cannot read") {
-				t.Errorf("the other service is said to be unreadable: %s", line)
+				t.Errorf("got the other service as unreadable: %s", line)
 			}
 		}
 		w.want(w.drover(exitOK, "status", w.name, "--service", "b"), "1/1")

@@ -14,7 +14,7 @@ var errAway = errors.New("connection refused")
 
 func TestRetryWrite(t *testing.T) {
 	t.Parallel()
-	t.Run("retries for as long as it is told", func(t *testing.T) {
+	t.Run("retries for as long as the context allows", func(t *testing.T) {
 		t.Parallel()
 		for _, test := range []struct{ patience, want time.Duration }{{0, writePatience}, {time.Second, writePatience}, {2 * time.Minute, 2 * time.Minute}} {
 			synctest.Test(t, func(t *testing.T) {

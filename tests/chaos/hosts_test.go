@@ -206,7 +206,7 @@ func parted(ctx context.Context, r *run, fromAll bool, far []string, long func()
 	if err != nil {
 		return err
 	}
-	err = r.until(ctx, 15*time.Second, "somebody misses a packet", func() bool { return r.site.hosts.dropped(ctx) > 0 })
+	err = r.until(ctx, 15*time.Second, "a packet was dropped", func() bool { return r.site.hosts.dropped(ctx) > 0 })
 	if err == nil {
 		err = long()
 	}

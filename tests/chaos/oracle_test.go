@@ -134,7 +134,7 @@ func (r *run) truth(out string, code int, one, two version) {
 		}
 	case exitSuperseded:
 		if !r.takenOver {
-			lie("nobody else changed anything")
+			lie("no other client changed a job")
 		}
 	case -1: // killed: the record decides, above
 	default:

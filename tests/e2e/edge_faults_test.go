@@ -138,7 +138,7 @@ func testRefused(t *testing.T, e *entrance) {
 	}
 	put("no certificate")
 	var r edge.Report
-	eventually(t, "status says that the configuration was refused", func() bool {
+	eventually(t, "the configuration is refused in status", func() bool {
 		var code int
 		r, code = e.status(t)
 		return code == 1 && len(r.Instances) == 1 && r.Instances[0].Refused != ""
@@ -271,7 +271,7 @@ func testRestarted(t *testing.T, e *entrance) {
 		}
 		return err == nil
 	}
-	eventually(t, "nobody listens", func() bool { return !listens() })
+	eventually(t, "nothing listens", func() bool { return !listens() })
 	select {
 	case err := <-answer:
 		t.Fatalf("a request that was running has ended: %v", err)

@@ -255,7 +255,7 @@ func testWaits(t *testing.T, e *entrance) {
 	if err := e.consul.Agent().CheckRegister(check); err != nil { // critical until it is updated
 		t.Fatal(err)
 	}
-	eventually(t, "nobody is left", func() bool {
+	eventually(t, "no instance is left", func() bool {
 		r, _ := e.status(t)
 		i := slices.IndexFunc(r.Routes, func(s edge.RouteStatus) bool { return s.Service == "late" })
 		return i >= 0 && r.Routes[i].Up != nil && *r.Routes[i].Up == 0

@@ -68,7 +68,7 @@ func TestTargetsComeAndGo(t *testing.T) {
 	}
 	out, code := w.run("deploy", file)
 	if code != 2 || !strings.Contains(out, "job shop-web runs and is not of this stack") {
-		t.Fatalf("a saved plan over a job of somebody else ended with %d:\n%s", code, out)
+		t.Fatalf("a saved plan over a job of another client: got exit code %d, want 2:\n%s", code, out)
 	}
 	if _, _, err := w.nomad("us").Jobs().Deregister("shop-web", true, nil); err != nil {
 		t.Fatal(err)

@@ -177,8 +177,8 @@ func (x text) at(m []int) finding {
 	}
 }
 
-// goTexts returns the comments and declared names of a Go file and, except in
-// tests, its strings of more than one word.
+// goTexts returns the comments, the declared names, and the strings of more than one
+// word of a Go file.
 func goTexts(name string, src []byte) ([]text, error) {
 	fset := token.NewFileSet()
 	file, err := parser.ParseFile(fset, name, src, parser.ParseComments|parser.SkipObjectResolution)
@@ -204,7 +204,7 @@ func goTexts(name string, src []byte) ([]text, error) {
 		case *ast.ImportSpec:
 			return false
 		case *ast.BasicLit:
-			if n.Kind == token.STRING && !strings.HasSuffix(base, "_test.go") {
+			if n.Kind == token.STRING {
 				if s, err := strconv.Unquote(n.Value); err == nil && strings.Contains(s, " ") {
 					texts = append(texts, text{line: line(n.Pos()), s: s})
 				}
@@ -263,6 +263,20 @@ func TestFindings_OfATextAndAName(t *testing.T) {
 	} {
 		if got := len((text{s: s}).findings()); got != want {
 			t.Errorf("%q: got %d findings, want %d", s, got, want)
+		}
+	}
+	src := "package x\n\nfunc f() { println(\"nobody is told\") }\n"
+	for _, name := range []string{"x.go", "x_test.go"} {
+		texts, err := goTexts(name, []byte(src))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := 0
+		for _, x := range texts {
+			got += len(x.findings())
+		}
+		if got != 2 {
+			t.Errorf("the string of %s: got %d findings, want 2", name, got)
 		}
 	}
 	for s, want := range map[string]int{"goon": 1, "Told": 1, "leftOver": 0} {
