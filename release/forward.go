@@ -182,7 +182,7 @@ func (r *run) begin(ctx context.Context) error {
 	if r.journal, err = d.Releases.Create(ctx, head, lines); err != nil {
 		return err
 	}
-	r.head = head
+	r.head, p.specs = head, nil // the specs are stored, and take as much memory as the jobs
 	r.reindex()
 	d.emitRelease(EventRelease, head)
 	return nil

@@ -172,8 +172,10 @@ func (h *hub) follow(at place, ids []string) {
 			h.setUp(at, true)
 			h.notifyAll(at) // whatever happened before the stream was open
 			opened()
+			var batch events
 			for decoder := json.NewDecoder(stream); ; {
-				var batch events
+				clear(batch.Events) // the array is used again, and a field that is missing keeps its value
+				batch.Index = 0
 				if decoder.Decode(&batch) != nil {
 					break
 				}
@@ -224,7 +226,7 @@ type event struct {
 	Topic   api.Topic
 	Type    string
 	Key     string
-	Payload struct{ Allocation, Deployment, Evaluation *eventOf }
+	Payload struct{ Allocation, Deployment, Evaluation eventOf }
 }
 
 type eventOf struct{ JobID, Status string }
@@ -238,12 +240,10 @@ func (e event) about() (job string, decides bool) {
 		return "", false
 	case e.Topic == api.TopicJob:
 		return e.Key, true
-	case p.Deployment != nil:
+	case p.Deployment.JobID != "":
 		return p.Deployment.JobID, !inProgress(p.Deployment.Status)
-	case p.Evaluation != nil && p.Evaluation.Status != api.EvalStatusPending:
+	case p.Evaluation.JobID != "" && p.Evaluation.Status != api.EvalStatusPending:
 		return p.Evaluation.JobID, false
-	case p.Allocation != nil:
-		return p.Allocation.JobID, false
 	}
-	return "", false
+	return e.Payload.Allocation.JobID, false
 }

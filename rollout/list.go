@@ -149,7 +149,9 @@ func (l *Listing) read(ctx context.Context, c Clients, specs []spec) (map[jobAt]
 		return l.jobs, nil
 	}
 	var err error
-	l.jobs, err = list(ctx, c, l.specs)
+	if l.jobs, err = list(ctx, c, l.specs); err == nil {
+		l.specs = nil
+	}
 	return l.jobs, err
 }
 

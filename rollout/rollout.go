@@ -241,12 +241,19 @@ type step struct {
 	// to be, nil where it is not.
 	completed *Completion
 
+	// Of Apply, guarded by applying.mu until the step has ended.
 	result ServiceResult
-	done   chan struct{}
+	ended  bool
+	next   []func() // steps that wait for this one
 }
 
 func (s *step) submission() Submission {
 	return Submission{Target: s.Target, Service: s.Service, Job: s.Job.Job, JobModifyIndex: s.plan.JobModifyIndex}
+}
+
+// blank returns a result without an outcome.
+func (s *step) blank() ServiceResult {
+	return ServiceResult{Target: s.Target, Service: s.Service, JobID: s.spec.id}
 }
 
 func (s *step) unchanged() bool {
@@ -270,26 +277,6 @@ func (s *step) change() string {
 //
 // emit is called from one goroutine at a time and may be nil.
 func (p *Plan) Apply(ctx context.Context, emit func(Event)) Result {
-	byService := map[string][]*step{}
-	var mu sync.Mutex
-	tellOf := func(s *step) func(Event) {
-		return func(e Event) {
-			if emit == nil {
-				return
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			e.Time, e.Target = time.Now(), s.Target
-			emit(e)
-		}
-	}
-
-	for _, s := range p.steps {
-		s.done = make(chan struct{})
-		byService[s.Service] = append(byService[s.Service], s)
-		tellOf(s)(Event{Kind: EventPlanned, Service: s.Service, JobID: s.spec.id, Change: s.change()})
-	}
-
 	watchCtx, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
 	var followed []spec
@@ -298,35 +285,90 @@ func (p *Plan) Apply(ctx context.Context, emit func(Event)) Result {
 			followed = append(followed, s.spec)
 		}
 	}
-	hub := newHub(watchCtx, p.clients.Nomad, followed)
-
-	// halted is closed when a service has failed.
-	halted := make(chan struct{})
-	var halt sync.Once
-	slots := make(chan struct{}, p.opts.Parallel)
-	var wg sync.WaitGroup
-	for _, s := range p.steps {
-		wg.Go(func() {
-			defer close(s.done)
-			tell := tellOf(s)
-			s.result = p.runStep(ctx, s, byService, slots, halted, hub, tell)
-			if p.opts.Done != nil {
-				p.opts.Done(ctx, s.submission(), s.result)
-			}
-			if !s.result.Outcome.OK() && !p.opts.KeepGoing {
-				halt.Do(func() { close(halted) })
-			}
-			r := s.result
-			tell(Event{Kind: EventDone, Service: s.Service, JobID: s.spec.id, Healthy: r.Healthy, Desired: r.Desired, Result: &r})
-		})
+	a := &applying{
+		plan: p, emit: emit, byService: map[string][]*step{}, slots: make(chan struct{}, p.opts.Parallel), halted: make(chan struct{}),
+		hub: newHub(watchCtx, p.clients.Nomad, followed),
 	}
-	wg.Wait()
+	for _, s := range p.steps {
+		a.byService[s.Service] = append(a.byService[s.Service], s)
+		a.report(s, Event{Kind: EventPlanned, Service: s.Service, JobID: s.spec.id, Change: s.change()})
+	}
+	for _, s := range p.steps {
+		a.running.Go(func() { a.begin(ctx, s) })
+	}
+	a.running.Wait()
 
 	r := Result{Elapsed: time.Since(p.begun)}
 	for _, s := range p.steps {
 		r.Services = append(r.Services, s.result)
 	}
 	return r
+}
+
+// applying is a plan while it is applied. A step that waits for others has no
+// goroutine of its own: there may be thousands.
+type applying struct {
+	plan      *Plan
+	byService map[string][]*step
+	hub       *hub
+	slots     chan struct{}  // of the services that are followed at once
+	running   sync.WaitGroup // steps that do not wait for others
+
+	halting sync.Once
+	halted  chan struct{} // closed when a service has failed
+
+	emitting sync.Mutex
+	emit     func(Event) // may be nil
+
+	mu sync.Mutex // of ended and next of the steps
+}
+
+func (a *applying) report(s *step, e Event) {
+	if a.emit == nil {
+		return
+	}
+	a.emitting.Lock()
+	defer a.emitting.Unlock()
+	e.Time, e.Target = time.Now(), s.Target
+	a.emit(e)
+}
+
+// end ends a step and continues those that wait for it.
+func (a *applying) end(ctx context.Context, s *step, r ServiceResult) {
+	s.result = r
+	if a.plan.opts.Done != nil {
+		a.plan.opts.Done(ctx, s.submission(), r)
+	}
+	if !r.Outcome.OK() && !a.plan.opts.KeepGoing {
+		a.halting.Do(func() { close(a.halted) })
+	}
+	a.report(s, Event{Kind: EventDone, Service: s.Service, JobID: s.spec.id, Healthy: r.Healthy, Desired: r.Desired, Result: &r})
+	a.mu.Lock()
+	next := s.next
+	s.ended, s.next = true, nil
+	a.mu.Unlock()
+	for _, f := range next {
+		a.running.Go(f)
+	}
+}
+
+// waits reports whether s has to wait for the first of deps. It then lets the end of
+// that step continue s.
+func (a *applying) waits(ctx context.Context, s *step, deps []*step) bool {
+	dep := deps[0]
+	a.mu.Lock()
+	ended := dep.ended
+	a.mu.Unlock()
+	if ended {
+		return false
+	}
+	a.report(s, Event{Kind: EventProgress, Service: s.Service, JobID: s.spec.id, Desired: s.spec.total(), Waiting: dep.Service})
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if !dep.ended {
+		dep.next = append(dep.next, func() { a.proceed(ctx, s, deps) })
+	}
+	return !dep.ended
 }
 
 // Reverse turns the order of the plan round: each service is submitted when
@@ -351,36 +393,53 @@ func ended(ctx context.Context) Outcome {
 	return Cancelled
 }
 
-// runStep waits for its turn, submits one service and follows it.
-func (p *Plan) runStep(ctx context.Context, s *step, byService map[string][]*step, slots chan struct{}, halted <-chan struct{}, hub *hub, tell func(Event)) ServiceResult {
-	base := ServiceResult{Target: s.Target, Service: s.Service, JobID: s.spec.id}
+// begin ends a step at once that is unchanged and healthy. Another one waits for
+// those that it depends on.
+func (a *applying) begin(ctx context.Context, s *step) {
 	if s.unchanged() && s.healthy {
-		base.Outcome = Unchanged
-		base.Healthy, base.Desired = s.spec.total(), s.spec.total()
-		base.Completed = s.completed == nil && s.spec.runsToCompletion()
-		return base
+		r := s.blank()
+		r.Outcome = Unchanged
+		r.Healthy, r.Desired = s.spec.total(), s.spec.total()
+		r.Completed = s.completed == nil && s.spec.runsToCompletion()
+		a.end(ctx, s, r)
+		return
 	}
+	var deps []*step
 	for _, name := range s.DependsOn {
-		for _, dep := range byService[name] { // none when it is not part of this rollout
-			select {
-			case <-dep.done:
-			default:
-				tell(Event{Kind: EventProgress, Service: s.Service, JobID: s.spec.id, Desired: s.spec.total(), Waiting: name})
-				<-dep.done // ends soon after ctx does
-			}
-			if !dep.result.Outcome.OK() && (!p.opts.KeepGoing || ctx.Err() != nil) {
-				base.Outcome, base.Detail = Skipped, "not started, because "+name+" ended as "+string(dep.result.Outcome)
-				if ctx.Err() != nil {
-					base.Outcome, base.Detail = ended(ctx), "not submitted"
-				}
-				return base
-			}
-		}
+		deps = append(deps, a.byService[name]...) // none when it is not part of this rollout
 	}
+	a.proceed(ctx, s, deps)
+}
+
+// proceed submits and follows a step after deps, those of its dependencies that have
+// not been looked at yet.
+func (a *applying) proceed(ctx context.Context, s *step, deps []*step) {
+	for ; len(deps) > 0; deps = deps[1:] {
+		if a.waits(ctx, s, deps) {
+			return
+		}
+		dep := deps[0]
+		if dep.result.Outcome.OK() || a.plan.opts.KeepGoing && ctx.Err() == nil {
+			continue
+		}
+		r := s.blank()
+		r.Outcome, r.Detail = Skipped, "not started, because "+dep.Service+" ended as "+string(dep.result.Outcome)
+		if ctx.Err() != nil {
+			r.Outcome, r.Detail = ended(ctx), "not submitted"
+		}
+		a.end(ctx, s, r)
+		return
+	}
+	a.end(ctx, s, a.follow(ctx, s))
+}
+
+// follow submits and follows a step when it has a slot.
+func (a *applying) follow(ctx context.Context, s *step) ServiceResult {
+	base := s.blank()
 	select {
-	case slots <- struct{}{}:
-		defer func() { <-slots }()
-	case <-halted:
+	case a.slots <- struct{}{}:
+		defer func() { <-a.slots }()
+	case <-a.halted:
 	case <-ctx.Done():
 	}
 	if ctx.Err() != nil {
@@ -388,17 +447,17 @@ func (p *Plan) runStep(ctx context.Context, s *step, byService map[string][]*ste
 		return base
 	}
 	select {
-	case <-halted:
+	case <-a.halted:
 		base.Outcome, base.Detail = Skipped, "not started, because another service failed"
 		return base
 	default:
 	}
 
-	defer hub.follows()()
+	defer a.hub.follows()()
 	start := time.Now()
 	f := &follower{
-		clients: p.clients, opts: p.opts, step: s, waiting: hub.waiting(s), hub: hub,
-		tell: tell, result: base,
+		clients: a.plan.clients, opts: a.plan.opts, step: s, waiting: a.hub.waiting(s), hub: a.hub,
+		tell: func(e Event) { a.report(s, e) }, result: base,
 	}
 	r := f.run(ctx)
 	r.Elapsed = time.Since(start)
