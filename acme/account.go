@@ -64,9 +64,15 @@ func (m *Manager) forget(c *ca) {
 // of any. lost, when not empty, is the URL of one that the CA has forgotten.
 func (m *Manager) accountAt(ctx context.Context, c *ca, lost string) (acme.Account, error) {
 	dir := c.issuer.Directory
-	stored, key, err := m.storedAccount(ctx, dir)
-	if err != nil || stored != "" && stored != lost {
-		return acme.Account{Status: acme.StatusValid, Location: stored, PrivateKey: key}, err
+	stored, key, err := m.registration(ctx, dir)
+	if err == nil && stored.Location != "" && stored.Location != lost {
+		if err := m.updateContact(ctx, c, stored, key); err != nil {
+			m.event(Event{Kind: "warning", Issuer: c.issuer.Name, Account: stored.Location, Text: err.Error()})
+		}
+		return acme.Account{Status: acme.StatusValid, Location: stored.Location, PrivateKey: key}, ctx.Err()
+	}
+	if err != nil {
+		return acme.Account{}, err
 	}
 	// Of several certificates that are the first ones here, one registers.
 	select {
@@ -75,13 +81,13 @@ func (m *Manager) accountAt(ctx context.Context, c *ca, lost string) (acme.Accou
 	case <-ctx.Done():
 		return acme.Account{}, ctx.Err()
 	}
-	stored, key, err = m.storedAccount(ctx, dir)
-	if err != nil || stored != "" && stored != lost {
-		return acme.Account{Status: acme.StatusValid, Location: stored, PrivateKey: key}, err
+	stored, key, err = m.registration(ctx, dir)
+	if err != nil || stored.Location != "" && stored.Location != lost {
+		return acme.Account{Status: acme.StatusValid, Location: stored.Location, PrivateKey: key}, err
 	}
-	account, err := c.register(ctx, key)
+	account, terms, err := c.register(ctx, key)
 	for n := 0; isProblem(err, acme.ProblemTypeBadNonce) && n < maxNonces; n++ {
-		account, err = c.register(ctx, key)
+		account, terms, err = c.register(ctx, key)
 	}
 	if err != nil {
 		return account, err
@@ -89,29 +95,92 @@ func (m *Manager) accountAt(ctx context.Context, c *ca, lost string) (acme.Accou
 	_, err = m.c.Store.updateAccount(ctx, func(a *Account) error {
 		r := a.CAs[dir]
 		r.Issuer, r.Location, r.Registered = c.issuer.Name, account.Location, m.now()
+		r.Contact, r.Terms = c.issuer.Email, terms
 		a.CAs[dir] = r
 		return nil
 	})
 	if err != nil {
 		return account, err
 	}
-	m.event(Event{Kind: "registered", Issuer: c.issuer.Name, Account: account.Location, Text: "account at " + dir})
+	text := "account at " + dir
+	if terms != "" {
+		text += "; its terms of service are accepted: " + terms
+	}
+	m.event(Event{Kind: "registered", Issuer: c.issuer.Name, Account: account.Location, Text: text})
 	return account, nil
 }
 
-// storedAccount is the URL of the account at a CA, "" when there is none, and
+// registration returns the account at a CA, without a Location when there is none, and
 // the key that it has or will have.
-func (m *Manager) storedAccount(ctx context.Context, directory string) (string, crypto.Signer, error) {
+func (m *Manager) registration(ctx context.Context, directory string) (Registration, crypto.Signer, error) {
 	a, err := m.account(ctx)
 	if err != nil {
-		return "", nil, err
+		return Registration{}, nil, err
 	}
 	r, text := a.CAs[directory], a.Key
 	if r.OnNextKey {
 		text = a.nextKey
 	}
 	key, err := pki.ParseKey(text.Reveal())
-	return r.Location, key, err
+	return r, key, err
+}
+
+// updateContact gives the CA the e-mail address of the issuer if it has another one.
+// An issuer without an address changes nothing.
+func (m *Manager) updateContact(ctx context.Context, c *ca, r Registration, key crypto.Signer) error {
+	email, dir := c.issuer.Email, c.issuer.Directory
+	if email == "" || email == r.Contact {
+		return nil
+	}
+	if err := c.updateContact(ctx, r.Location, key); err != nil {
+		return err
+	}
+	_, err := m.c.Store.updateAccount(ctx, func(a *Account) error {
+		if cur := a.CAs[dir]; cur.Location == r.Location {
+			cur.Contact = email
+			a.CAs[dir] = cur
+		}
+		return nil
+	})
+	if err == nil {
+		m.event(Event{Kind: "contact", Issuer: c.issuer.Name, Account: r.Location, Text: "the CA has the new address " + email})
+	}
+	return err
+}
+
+// updateContacts is updateContact at every CA that knows the account.
+func (m *Manager) updateContacts(ctx context.Context) error {
+	a, err := m.c.Store.Account(ctx)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, dir := range slices.Sorted(maps.Keys(a.CAs)) {
+		r, id := a.CAs[dir], "contact "+dir
+		i, err := m.issuer(a, r.Issuer)
+		if err != nil || r.Location == "" || i.Directory != dir || i.Email == "" || i.Email == r.Contact || m.paused(id).After(m.now()) {
+			continue
+		}
+		c, err := m.ca(ctx, r.Issuer)
+		var key crypto.Signer
+		if err == nil {
+			r, key, err = m.registration(ctx, dir)
+		}
+		if err == nil {
+			err = m.updateContact(ctx, c, r, key)
+		}
+		most := 0
+		if err != nil {
+			most = mostPause
+			errs = append(errs, err)
+			m.event(Event{Kind: "warning", Issuer: r.Issuer, Account: r.Location, Text: err.Error()})
+		}
+		m.pause(id, most)
+	}
+	return errors.Join(errs...)
 }
 
 // maxNonces is how often a request is begun anew whose nonces were refused,

@@ -34,7 +34,8 @@ func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error)
 		return o, err
 	}
 	o = m.tidy(ctx, o, solver)
-	if o.Status.Pending == nil {
+	// The record of dns-persist-01 is known only when the CA has an order.
+	if o.Status.Pending == nil && o.Spec.Challenge != DNSPersist01 {
 		if err := solver.Check(ctx, o.Spec.Names, account.Thumbprint); err != nil {
 			if ctx.Err() != nil {
 				return o, ctx.Err()

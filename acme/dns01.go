@@ -138,6 +138,9 @@ func (d *DNS) Check(ctx context.Context, names []string, _ string) error {
 }
 
 func (d *DNS) noZone(name string) string {
+	if len(d.Zones) == 0 {
+		return "no DNS provider is configured here"
+	}
 	have := make([]string, 0, len(d.Zones))
 	for _, z := range d.Zones {
 		have = append(have, z.Name)
@@ -169,12 +172,19 @@ func (d *DNS) Place(ctx context.Context, ch Challenge) (Record, error) {
 	return at, nil
 }
 
-// Present adds the record. One for dns-persist-01 stays, so it may be there.
+// Present adds the record. One for dns-persist-01 stays, so it may be there: then
+// nothing is written. It returns an error that gives the record if it is not there
+// and in no zone of d.
 func (d *DNS) Present(ctx context.Context, ch Challenge, at Record) error {
-	if ch.Type == DNSPersist01 && d.shows(ctx, at) {
-		return nil
-	}
 	zone := d.zoneOf(at.Name)
+	if ch.Type == DNSPersist01 {
+		switch {
+		case d.shows(ctx, at), zone == nil && d.SkipCheck:
+			return nil
+		case zone == nil:
+			return fmt.Errorf("create the record %s TXT %q once, or have drover create it: %s", at.Name, at.Text, d.noZone(at.Name))
+		}
+	}
 	if zone == nil {
 		return errors.New(d.noZone(at.Name))
 	}

@@ -192,6 +192,35 @@ func TestDNSPersist01(t *testing.T) {
 	}
 }
 
+// TestDNSPersist01_WithoutCredential: drover says once which record is needed, and
+// issues as soon as the record is there, without a zone that it may change.
+func TestDNSPersist01_WithoutCredential(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, acmetest.Options{})
+	m := w.manager(t, func(c *acme.Config) {
+		c.Solvers[acme.DNSPersist01] = &acme.DNS{Resolvers: []string{w.ca.DNS}, Timeout: 10 * time.Second}
+	})
+	if _, err := m.Apply(t.Context(), acme.Spec{Name: "a", Names: []string{"a.example.com"}, Challenge: acme.DNSPersist01}); err != nil {
+		t.Fatal(err)
+	}
+	r, err := m.Reconcile(t.Context(), "a")
+	if err == nil {
+		t.Fatal("issued without the record")
+	}
+	_, text, ok := strings.Cut(err.Error(), `create the record _validation-persist.a.example.com TXT "`)
+	text, _, _ = strings.Cut(text, `"`)
+	if !ok || !strings.Contains(text, "; accounturi="+w.ca.Directory[:strings.Index(w.ca.Directory, "/dir")]) {
+		t.Fatalf("the record is not given: %v", err)
+	}
+	if err := w.ca.SetDNS("set-txt", map[string]any{"host": "_validation-persist.a.example.com.", "value": text}); err != nil {
+		t.Fatal(err)
+	}
+	w.clock.to(r.Object.Status.NextAttempt.Add(time.Second))
+	if r, err = m.Reconcile(t.Context(), "a"); err != nil || !r.Issued || w.count("ordered") != 1 {
+		t.Errorf("issued %v, %v\n%s", r.Issued, err, w.said())
+	}
+}
+
 func TestRecordThatNeverShows(t *testing.T) {
 	t.Parallel()
 	dns := &acme.DNS{Zones: []acme.Zone{{Name: "example.com"}}, Timeout: 200 * time.Millisecond}

@@ -2,6 +2,7 @@ package acme
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/tls"
@@ -11,8 +12,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -44,6 +47,9 @@ type Issuer struct {
 	CA    string `json:"ca,omitempty"`
 	Email string `json:"email,omitempty"`
 	EAB   *EAB   `json:"eab,omitempty"`
+	// Profile is what orders at this CA ask for, instead of the profile of the
+	// certificate.
+	Profile string `json:"profile,omitempty"`
 }
 
 // EAB is an external account binding: an account that exists at the CA.
@@ -126,7 +132,38 @@ func (e *IssuerError) Unwrap() error { return e.Err }
 
 // another reports whether a different CA may succeed.
 func (e *IssuerError) another() bool {
-	return e.Kind != KindUnproven && e.Kind != KindConfig
+	return e.Kind != KindUnproven && e.Kind != KindConfig || errors.Is(e.Err, errNoProfile)
+}
+
+// errNoProfile means that a CA does not have a profile. Another one may.
+var errNoProfile = errors.New("unknown profile")
+
+// profile returns the profile to order for a certificate, or an error if the CA does
+// not list it in its directory.
+func (c *ca) profile(ctx context.Context, spec Spec) (string, error) {
+	want := cmp.Or(c.issuer.Profile, spec.Profile)
+	if want == "" {
+		return "", nil
+	}
+	meta, err := c.meta(ctx)
+	if err != nil {
+		return "", err
+	}
+	if _, ok := meta.Profiles[want]; ok {
+		return want, nil
+	}
+	known := strings.Join(slices.Sorted(maps.Keys(meta.Profiles)), ", ")
+	return "", &IssuerError{Issuer: c.issuer.Name, Step: "choosing a profile", Kind: KindConfig,
+		Err: fmt.Errorf("%w %q: its directory lists %s; the profile of an issuer block is for this CA alone", errNoProfile, want, cmp.Or(known, "none"))}
+}
+
+// meta returns the metadata of the CA's directory, after ready.
+func (c *ca) meta(ctx context.Context) (acme.DirectoryMeta, error) {
+	dir, err := c.client.GetDirectory(ctx)
+	if err != nil || dir.Meta == nil {
+		return acme.DirectoryMeta{}, err
+	}
+	return *dir.Meta, nil
 }
 
 // Request is one HTTP request to a CA, for metrics.
@@ -405,25 +442,40 @@ func isProblem(err error, types ...string) bool {
 	return false
 }
 
-// register makes the account at the CA, or finds the one that has this key.
-func (c *ca) register(ctx context.Context, key crypto.Signer) (acme.Account, error) {
+// updateContact gives the CA the e-mail address of the issuer (RFC 8555, 7.3.2).
+func (c *ca) updateContact(ctx context.Context, location string, key crypto.Signer) error {
 	ctx, s := listen(ctx, time.Now)
 	if err := c.ready(ctx); err != nil {
-		return acme.Account{}, c.fail(s, "reading its directory", err)
+		return c.fail(s, "reading its directory", err)
 	}
-	account := acme.Account{PrivateKey: key, TermsOfServiceAgreed: true}
+	_, err := c.client.UpdateAccount(ctx, acme.Account{Location: location, PrivateKey: key, Contact: []string{"mailto:" + c.issuer.Email}})
+	return c.fail(s, "changing the contact of the account", err)
+}
+
+// register makes the account at the CA, or finds the one that has this key. It accepts
+// the terms of service, and returns their URL, "" if there are none.
+func (c *ca) register(ctx context.Context, key crypto.Signer) (account acme.Account, terms string, err error) {
+	ctx, s := listen(ctx, time.Now)
+	if err := c.ready(ctx); err != nil {
+		return account, "", c.fail(s, "reading its directory", err)
+	}
+	meta, err := c.meta(ctx)
+	if err != nil {
+		return account, "", c.fail(s, "reading its directory", err)
+	}
+	account = acme.Account{PrivateKey: key, TermsOfServiceAgreed: true}
 	if c.issuer.Email != "" {
 		account.Contact = []string{"mailto:" + c.issuer.Email}
 	}
 	if eab := c.issuer.EAB; eab != nil {
 		err := account.SetExternalAccountBinding(ctx, c.client, acme.EAB{KeyID: eab.KeyID, MACKey: strings.TrimRight(eab.MACKey.Reveal(), "=")})
 		if err != nil {
-			return account, &IssuerError{Issuer: c.issuer.Name, Step: "binding the account", Kind: KindConfig, Err: errors.New("the MAC key of the external account binding is not base64url")}
+			return account, "", &IssuerError{Issuer: c.issuer.Name, Step: "binding the account", Kind: KindConfig, Err: errors.New("the MAC key of the external account binding is not base64url")}
 		}
 	}
-	account, err := c.client.NewAccount(ctx, account)
+	account, err = c.client.NewAccount(ctx, account)
 	if err != nil {
-		return account, c.fail(s, "registering an account", err)
+		return account, "", c.fail(s, "registering an account", err)
 	}
-	return account, nil
+	return account, meta.TermsOfService, nil
 }

@@ -74,7 +74,7 @@ type Config struct {
 // Event is something that was done or that failed.
 type Event struct {
 	Time        time.Time `json:"time"`
-	Kind        string    `json:"kind"` // issuing, ordered, issued, failed, held, renewal-info, temporary, revoked, registered, rolled-over, warning
+	Kind        string    `json:"kind"` // issuing, ordered, issued, failed, held, renewal-info, temporary, revoked, registered, contact, rolled-over, warning
 	Certificate string    `json:"certificate,omitempty"`
 	Names       []string  `json:"names,omitempty"`
 	Issuer      string    `json:"issuer,omitempty"`
@@ -317,7 +317,7 @@ func issuerEqual(a, b Issuer) bool {
 	if (a.EAB == nil) != (b.EAB == nil) || a.EAB != nil && *a.EAB != *b.EAB {
 		return false
 	}
-	return a.Name == b.Name && a.Directory == b.Directory && a.CA == b.CA && a.Email == b.Email
+	return a.Name == b.Name && a.Directory == b.Directory && a.CA == b.CA && a.Email == b.Email && a.Profile == b.Profile
 }
 
 func (m *Manager) ownIssuer(name string) (Issuer, bool) {

@@ -154,7 +154,11 @@ func (c *ca) begin(ctx context.Context, s *said, is issuance) (acme.Order, error
 		}
 		return order, nil
 	}
-	want := acme.Order{Profile: is.spec.Profile}
+	profile, err := c.profile(ctx, is.spec)
+	if err != nil {
+		return acme.Order{}, c.fail(s, "reading its directory", err)
+	}
+	want := acme.Order{Profile: profile}
 	for _, n := range is.spec.Names {
 		id := acme.Identifier{Type: "dns", Value: n}
 		if net.ParseIP(n) != nil {

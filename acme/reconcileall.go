@@ -11,13 +11,14 @@ import (
 
 // ReconcileAll reconciles every certificate in the store and returns when the
 // next one is due. The errors of single certificates are joined; they are in
-// their status too.
+// their status too. A changed address of an issuer is given to its CA.
 func (m *Manager) ReconcileAll(ctx context.Context) (time.Time, error) {
+	contacts := m.updateContacts(ctx)
 	list, err := m.c.Store.List(ctx)
 	var (
 		mu   sync.Mutex
 		next = never
-		errs = []error{err}
+		errs = []error{contacts, err}
 	)
 	parallel.Do(len(list), m.c.Parallel, func(i int) {
 		if ctx.Err() != nil {

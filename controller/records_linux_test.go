@@ -55,6 +55,10 @@ func TestDNS(t *testing.T) {
 	if _, why := acme.Attention(o, time.Now()); o.Status.Attempts != 0 || !strings.Contains(why, "zone example.org of stack shop/prod: the DNS provider powerdns needs its credential") {
 		t.Errorf("the certificate is held with %d attempts, because %q", o.Status.Attempts, why)
 	}
+	persistent := acme.Spec{Name: "p", Names: []string{"example.org"}, Challenge: acme.DNSPersist01}
+	if s, err := controller.DNSSolvers(wants, dns.Allowed{}, nil, false)(t.Context(), persistent); err != nil || !slices.Equal(s.(*acme.DNS).Resolvers, stack.Resolvers) {
+		t.Errorf("dns-persist-01 without the credential: %+v, %v", s, err)
+	}
 	stop()
 	if n := strings.Count(said.String(), "warning "); n != 1 {
 		t.Errorf("%d warnings, want one:\n%s", n, said)

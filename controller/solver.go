@@ -14,11 +14,11 @@ import (
 // stack that owns the certificate, and in the zones below, it uses that stack's
 // provider; otherwise that of the stack whose zone holds a name most closely. It is
 // for [acme.Config.FindSolver]. resolvers are asked instead of those that the
-// stacks name.
+// stacks name. dns-persist-01 is solved without a zone, too, if its record is there.
 func DNSSolvers(wants dns.DesiredRecords, allowed dns.Allowed, resolvers []string, skipCheck bool) func(context.Context, acme.Spec) (acme.Solver, error) {
 	return func(ctx context.Context, spec acme.Spec) (acme.Solver, error) {
 		list, _, err := wants.List(ctx, 0, 0)
-		if len(list) == 0 {
+		if len(list) == 0 && spec.Challenge != acme.DNSPersist01 {
 			if err == nil {
 				err = fmt.Errorf("a DNS provider is needed, and no stack with a dns block is deployed here")
 			}
@@ -55,13 +55,13 @@ func DNSSolvers(wants dns.DesiredRecords, allowed dns.Allowed, resolvers []strin
 			}
 			switch z := zones[best]; {
 			case best == "": // perhaps an alias leads into a zone, which Check finds out
-			case z.err != nil:
+			case z.err != nil && spec.Challenge != acme.DNSPersist01:
 				return nil, fmt.Errorf("zone %s of stack %s: %w", best, z.stack.Owner, z.err)
 			default:
 				named = append(named, z.stack.Resolvers...)
 			}
 		}
-		if len(solver.Zones) == 0 {
+		if len(solver.Zones) == 0 && spec.Challenge != acme.DNSPersist01 {
 			for name, z := range zones {
 				return nil, fmt.Errorf("zone %s of stack %s: %w", name, z.stack.Owner, z.err)
 			}

@@ -109,7 +109,24 @@ type destroyer struct {
 	d         *release.Deployer
 	*stream
 
+	plan    DestroyPlan
+	planned *release.Plan // of plan
 	stopped int
+}
+
+// Agree implements release.Operator, for a plan that replaces the confirmed one.
+func (d *destroyer) Agree(ctx context.Context, p *release.Plan) error {
+	d.planned = p
+	d.plan.set(p)
+	return d.confirm(ctx, d.plan)
+}
+
+// Begin implements release.Operator.
+func (d *destroyer) Begin(ctx context.Context) error { return d.removeSchedules(ctx) }
+
+// Approve implements release.Operator.
+func (d *destroyer) Approve(context.Context, release.Approval) (bool, error) {
+	return false, release.ErrNoPerson
 }
 
 func (d *destroyer) run(ctx context.Context) (DestroyResult, error) {
@@ -126,7 +143,7 @@ func (d *destroyer) run(ctx context.Context) (DestroyResult, error) {
 	// Without the secrets: what is destroyed gets none.
 	d.d = &release.Deployer{
 		Releases: d.releases, Dial: d.Home.dialer(nil), Holder: d.Home.Holder, Drover: d.Home.Version,
-		Rollout: rollout.Options{Timeout: d.Timeout},
+		Rollout: rollout.Options{Timeout: d.Timeout}, Operator: d,
 		Emit: func(e release.Event) {
 			if e.Kind == release.EventPruned {
 				d.stopped++
@@ -144,7 +161,7 @@ func (d *destroyer) run(ctx context.Context) (DestroyResult, error) {
 			plan.Schedules = append(plan.Schedules, s.Name)
 		}
 	}
-	p, err := d.d.PlanDestroy(ctx, d.Only, d.Message, d.removeSchedules)
+	p, err := d.d.PlanDestroy(ctx, d.Only, d.Message)
 	switch {
 	case errors.Is(err, record.ErrNoRelease):
 		// A stack whose first release never began can have secrets and schedules.
@@ -168,11 +185,9 @@ func (d *destroyer) run(ctx context.Context) (DestroyResult, error) {
 	if err := d.confirm(ctx, plan); err != nil {
 		return out, err
 	}
-	out.Result, err = d.d.Deploy(ctx, p, func(now *release.Plan) error {
-		p = now
-		plan.set(now)
-		return d.confirm(ctx, plan)
-	})
+	d.plan, d.planned = plan, p
+	out.Result, err = d.d.Deploy(ctx, p)
+	p = d.planned
 	out.Stopped, out.Release = d.stopped, p.Last().Number
 	if err != nil {
 		return out, err

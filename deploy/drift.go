@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/drover-nomad/drover/nomad"
-	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 )
 
@@ -47,9 +46,8 @@ func (v Drift) Run(ctx context.Context) (DriftResult, error) {
 		return DriftResult{}, err
 	}
 	out := DriftResult{Layout: 1, Stack: r.Stack(), Environment: r.Environment()}
-	secrets := record.OpenSecrets(home.Nomad, r.Stack(), r.Environment(), nil)
-	d := &release.Deployer{Releases: r, Dial: v.Home.dialer(nil), Holder: v.Home.Holder, Drover: v.Home.Version, Secrets: v.Home.secretStore(secrets, r.Stack(), r.Environment())}
-	if d.Rollout.Redact, err = secrets.Redactor(ctx); nomad.IsForbidden(err) {
+	d := v.Home.Deployer(&Limits{}, home, r.Stack(), r.Environment())
+	if err = d.HideSecrets(ctx); nomad.IsForbidden(err) {
 		d.Rollout.Redact = HideAll
 	} else if err != nil {
 		return out, err

@@ -34,7 +34,7 @@ func (v *Fire) Run(ctx context.Context) (record.Run, error) {
 		m := s.newMaker(&v.Home, &v.Limits, v.Person, clients, name, env)
 		s.resolved(&Resolved{Stack: name, Environment: env})
 		m.names(end)
-		if err := m.hideSecrets(ctx); err != nil {
+		if err := m.d.HideSecrets(ctx); err != nil {
 			return err
 		}
 		if did, err = schedule.Fire(ctx, m.d, store, v.Name, v.JobID, time.Now, v.Unable); err != nil {

@@ -32,8 +32,7 @@ type Home struct {
 // Each function may be nil, which means Nomad.
 //
 // A verb still uses the clients of Home.Dial for what is not in a Store: checks of
-// namespaces and volumes, DNS records, schedules, the redaction of secrets, and the
-// state of jobs. List and Move read the record in Nomad.
+// namespaces and volumes, DNS records, schedules, and the state of jobs. List and Move read the record in Nomad.
 type Backend struct {
 	// Releases opens the releases of a stack in an environment.
 	Releases func(stackName, env string) release.Store
@@ -106,12 +105,12 @@ func (h *Home) store(clients rollout.Clients, name, env string) release.Store {
 	return release.InNomad(record.OpenReleases(clients.Nomad, name, env))
 }
 
-// secretStore opens the secrets of a stack, which nomad are in Nomad.
-func (h *Home) secretStore(nomad *record.Secrets, name, env string) release.SecretStore {
+// secretStore opens the secrets of a stack. It makes no request.
+func (h *Home) secretStore(clients rollout.Clients, name, env string) release.SecretStore {
 	if h.Backend != nil && h.Backend.Secrets != nil {
 		return h.Backend.Secrets(name, env)
 	}
-	return release.SecretsInNomad(nomad)
+	return release.SecretsInNomad(record.OpenSecrets(clients.Nomad, name, env, nil))
 }
 
 // dialer returns the clusters of releases. It does not connect again to the targets

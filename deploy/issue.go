@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/url"
 	"os"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -119,27 +120,22 @@ func (i *Issuing) With(ctx context.Context, f func(context.Context, *acme.Manage
 		go func() { served <- acme.Respond(sctx, l, acme.Responder{Thumbprint: store.Thumbprint}) }()
 	}
 	solvers[acme.HTTP01] = http
-	if s := i.Stack; s != nil && s.DNS != nil && s.DNS.Provider != "" {
-		var client *api.Client
-		if s.DNS.CredentialSecret != "" {
-			clients, err := i.Home.Connect(ctx, false)
-			if err != nil {
-				return err
-			}
-			client = clients.Nomad
+	d := &acme.DNS{Resolvers: i.Resolvers, SkipCheck: i.NoCheck}
+	solvers[acme.DNSPersist01] = d // without a zone it looks for the record, and writes none
+	if s := i.Stack; s != nil && s.DNS != nil {
+		if len(d.Resolvers) == 0 {
+			d.Resolvers = s.DNS.Resolvers
 		}
-		provider, _, err := openProvider(ctx, s, client, i.Home.Getenv)
-		if err != nil {
+		provider, err := i.provider(ctx)
+		switch {
+		case err != nil && !onlyPersistent(s):
 			return err
+		case err == nil && provider != nil:
+			for _, z := range s.DNS.Zones {
+				d.Zones = append(d.Zones, acme.Zone{Name: z, Provider: provider})
+			}
+			solvers[acme.DNS01] = d
 		}
-		d := &acme.DNS{Resolvers: s.DNS.Resolvers, SkipCheck: i.NoCheck}
-		if len(i.Resolvers) > 0 {
-			d.Resolvers = i.Resolvers
-		}
-		for _, z := range s.DNS.Zones {
-			d.Zones = append(d.Zones, acme.Zone{Name: z, Provider: provider})
-		}
-		solvers[acme.DNS01], solvers[acme.DNSPersist01] = d, d
 	}
 	// The stored records of other stacks are not used: this process would send its
 	// own credentials to the servers that they name.
@@ -158,6 +154,37 @@ func (i *Issuing) With(ctx context.Context, f func(context.Context, *acme.Manage
 		err = fmt.Errorf("not done within --timeout %s; the CA keeps the order, and the next attempt continues it", i.Timeout)
 	}
 	return CertError(err)
+}
+
+// provider opens the DNS provider of the stack; nil if it names none.
+func (i *Issuing) provider(ctx context.Context) (acme.DNSProvider, error) {
+	d := i.Stack.DNS
+	if d.Provider == "" {
+		return nil, nil
+	}
+	var client *api.Client
+	if d.CredentialSecret != "" {
+		clients, err := i.Home.Connect(ctx, false)
+		if err != nil {
+			return nil, err
+		}
+		client = clients.Nomad
+	}
+	provider, _, err := openProvider(ctx, i.Stack, client, i.Home.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	return provider, nil
+}
+
+// onlyPersistent reports whether the stack has certificates by dns-persist-01, which
+// needs no provider, and none by dns-01.
+func onlyPersistent(s *stack.Stack) bool {
+	specs, _, _ := acme.FromStack(s)
+	has := func(challenge string) bool {
+		return slices.ContainsFunc(specs, func(spec acme.Spec) bool { return spec.Challenge == challenge })
+	}
+	return has(acme.DNSPersist01) && !has(acme.DNS01)
 }
 
 var errByController = fmt.Errorf("%w: the controller, with the zones of the stacks that are deployed; --stack names a stack whose dns block is used here", acme.ErrElsewhere)

@@ -56,7 +56,7 @@ func (v *Plan) Run(ctx context.Context) (*PlanResult, error) {
 	d.Dial = v.Home.dialer(map[string]rollout.Clients{"": clients})
 	p := &PlanResult{Stack: s, Jobs: jobs, Partial: v.Source.Partial(), Address: clients.Nomad.Address()}
 	if len(s.Secrets) > 0 {
-		d.Rollout.Redact, err = record.OpenSecrets(clients.Nomad, s.Name, s.Environment, nil).Redactor(ctx)
+		err = d.HideSecrets(ctx)
 		switch {
 		case nomad.IsForbidden(err): // which values are secret cannot be known: show none
 			d.Rollout.Redact, d.Secrets, p.SecretsHidden = HideAll, nil, true

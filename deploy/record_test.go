@@ -479,7 +479,7 @@ func TestDeploy_Secrets(t *testing.T) {
 	t.Run("a plan shows no value that it may not read", func(t *testing.T) {
 		w := newWorld(t)
 		w.write("stack.hcl", "stack \"shop\" {}\nsecret \"key\" {}\nservice \"api\" {}\nservice \"web\" {\n  secrets = [\"key\"]\n}\n")
-		w.nomad.deny = "/v1/var/"
+		w.home.Backend.Secrets, w.nomad.deny = nil, "/v1/var/"
 		p, err := (&Plan{Home: w.home, Source: Source{Path: w.dir}}).Run(t.Context())
 		if err != nil || !p.SecretsHidden {
 			t.Errorf("got %+v, %v, want secrets that are hidden", p, err)

@@ -36,21 +36,21 @@ func (r *Recorded) proceed(ctx context.Context, f func(context.Context, *maker, 
 }
 
 // renew makes a release out of the record of others.
-func (r *Recorded) renew(ctx context.Context, opts *NewRelease, may permission, f func(context.Context, *release.Deployer) (release.Request, error)) (Result, error) {
+func (r *Recorded) renew(ctx context.Context, opts *NewRelease, replace bool, f func(context.Context, *release.Deployer) (release.Request, error)) (Result, error) {
 	return run(ctx, r.Events, r.Limits.Unreachable, func(ctx context.Context, s *stream, end *End) error {
 		m, err := s.recordedMaker(ctx, &r.Home, &r.Limits, r.Person, r.Stack, r.Environment)
 		if err != nil {
 			return err
 		}
 		m.names(end)
-		m.d.Keep = opts.Keep
+		m.d.Keep, m.replace, m.d.Rollout.Replace = opts.Keep, replace, replace
 		req, err := f(ctx, m.d)
 		if err != nil {
 			return err
 		}
 		opts.apply(&req)
 		req.Prune = opts.Prune
-		res, err := m.make(ctx, req, may)
+		res, err := m.d.Make(ctx, req)
 		if err != nil {
 			return err
 		}
@@ -111,7 +111,7 @@ type Rollback struct {
 
 // Run rolls back. Jobs that Nomad cannot update in place are recreated.
 func (v *Rollback) Run(ctx context.Context) (Result, error) {
-	return v.renew(ctx, &v.New, permission{replace: true}, func(ctx context.Context, d *release.Deployer) (release.Request, error) {
+	return v.renew(ctx, &v.New, true, func(ctx context.Context, d *release.Deployer) (release.Request, error) {
 		return d.Rollback(ctx, v.To)
 	})
 }
@@ -125,7 +125,7 @@ type Redeploy struct {
 
 // Run redeploys what the last good release left.
 func (v *Redeploy) Run(ctx context.Context) (Result, error) {
-	return v.renew(ctx, &v.New, permission{}, func(ctx context.Context, d *release.Deployer) (release.Request, error) {
+	return v.renew(ctx, &v.New, false, func(ctx context.Context, d *release.Deployer) (release.Request, error) {
 		return d.Redeploy(ctx, v.Services, time.Now())
 	})
 }

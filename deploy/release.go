@@ -14,47 +14,37 @@ import (
 	"github.com/drover-nomad/drover/rollout"
 )
 
-// maker makes releases of one stack for a verb, and reports what happens.
+// maker makes releases of one stack for a verb, and reports what happens. It is the
+// operator of its releases.
 type maker struct {
 	*stream
 	home   *Home
 	d      *release.Deployer
-	person Person
+	person Person // may be nil
 
-	secrets *record.Secrets
-	hide    func(string) string // the values of secrets; see redact
-	changes *record.SecretChanges
+	replace bool            // recreate jobs that Nomad cannot update in place
 	agreed  map[string]bool // running jobs whose stop was agreed to
 }
 
 // newMaker returns the maker of a stack whose record the clients reach.
 func (s *stream) newMaker(home *Home, limits *Limits, person Person, clients rollout.Clients, name, env string) *maker {
-	m := &maker{stream: s, home: home, person: person, secrets: record.OpenSecrets(clients.Nomad, name, env, nil), hide: func(text string) string { return text }, agreed: map[string]bool{}}
+	m := &maker{stream: s, home: home, person: person, agreed: map[string]bool{}}
 	m.d = home.Deployer(limits, clients, name, env)
-	m.d.Emit = s.release
-	m.d.Rollout.Redact = func(text string) string { return m.hide(text) }
-	if person != nil {
-		m.d.Approve = person.Approve
-	}
+	m.d.Emit, m.d.Operator = s.release, m
 	return m
 }
 
 // Deployer makes the releases of a stack whose record the clients reach.
 func (h *Home) Deployer(limits *Limits, clients rollout.Clients, name, env string) *release.Deployer {
-	secrets := record.OpenSecrets(clients.Nomad, name, env, nil)
 	return &release.Deployer{
 		Releases: h.store(clients, name, env), Dial: h.dialer(nil), Holder: h.Holder, Drover: h.Version,
 		ApprovalWait: limits.ApprovalWait, LockWait: limits.LockWait, Timeout: limits.Timeout, Rollout: limits.rollout(),
-		Secrets: h.secretStore(secrets, name, env),
-		Secret: func(ctx context.Context, item string) (string, error) {
-			v, err := secrets.Item(ctx, item)
-			return v.Reveal(), err
-		},
+		Secrets: h.secretStore(clients, name, env),
 	}
 }
 
 // recordedMaker returns the maker of the stack that arg names, from its record
-// alone.
+// alone. It hides the values of the stack's secrets.
 func (s *stream) recordedMaker(ctx context.Context, home *Home, limits *Limits, person Person, arg, env string) (*maker, error) {
 	clients, r, err := home.Releases(ctx, arg, env)
 	if err != nil {
@@ -62,16 +52,7 @@ func (s *stream) recordedMaker(ctx context.Context, home *Home, limits *Limits, 
 	}
 	m := s.newMaker(home, limits, person, clients, r.Stack(), r.Environment())
 	s.resolved(&Resolved{Stack: r.Stack(), Environment: r.Environment()})
-	return m, m.hideSecrets(ctx)
-}
-
-// hideSecrets hides the values of the stack's secrets in what is reported.
-func (m *maker) hideSecrets(ctx context.Context) error {
-	hide, err := m.secrets.Redactor(ctx)
-	if hide != nil {
-		m.hide = hide
-	}
-	return err
+	return m, m.d.HideSecrets(ctx)
 }
 
 func (s *stream) resolved(r *Resolved) { s.emit(Event{Kind: KindResolved, Resolved: r}) }
@@ -81,45 +62,39 @@ func (m *maker) names(end *End) {
 	end.Stack, end.Environment = m.d.Releases.Stack(), m.d.Releases.Environment()
 }
 
+// Agree implements release.Operator: it reports a plan, returns an error if the plan
+// does what was not asked for, and asks whether running jobs may stop.
+func (m *maker) Agree(ctx context.Context, p *release.Plan) error {
+	m.planned(p)
+	if err := m.allowed(p); err != nil {
+		return err
+	}
+	return m.confirmPrune(ctx, p)
+}
+
+// Begin implements release.Operator.
+func (m *maker) Begin(context.Context) error { return nil }
+
+// Approve implements release.Operator: it asks the person.
+func (m *maker) Approve(ctx context.Context, a release.Approval) (bool, error) {
+	if m.person == nil {
+		return false, release.ErrNoPerson
+	}
+	return m.person.Approve(ctx, a)
+}
+
 // planned reports a plan.
-func (m *maker) planned(p *release.Plan) {
-	m.changes = p.Secrets()
-	m.emit(Event{Kind: KindPlan, Plan: p})
-}
-
-// secretsMade reports secrets that were made, and hides them from here on.
-func (m *maker) secretsMade(made record.Generated) {
-	m.hide = made.Redact
-	var jobs []string
-	if m.changes != nil {
-		for _, j := range m.changes.Jobs {
-			jobs = append(jobs, j.JobID)
-		}
-		slices.Sort(jobs)
-	}
-	if len(made.Secrets)+len(made.Renewed)+len(jobs) > 0 {
-		m.emit(Event{Kind: KindSecrets, Secrets: &Secrets{Made: made, Jobs: slices.Compact(jobs), Changes: m.changes}})
-	}
-}
-
-// permission is what a plan may do beside what every plan may.
-type permission struct {
-	replace bool                      // recreate jobs that Nomad cannot update in place
-	agree   func(*release.Plan) error // whether it is the plan that was asked for; may be nil
-}
+func (m *maker) planned(p *release.Plan) { m.emit(Event{Kind: KindPlan, Plan: p}) }
 
 // allowed returns an error if the plan does what was not asked for.
-func (m *maker) allowed(p *release.Plan, may permission) error {
+func (m *maker) allowed(p *release.Plan) error {
 	for _, part := range p.Parts {
-		if err := part.Plan.Allowed(); err != nil && !may.replace {
+		if err := part.Plan.Allowed(); err != nil && !m.replace {
 			return err
 		}
 	}
 	if err := p.Placeable(); err != nil {
 		return fmt.Errorf("%w; nothing was done: add a node, or wait for one with --placement-timeout 20m or --allow-unplaceable", err)
-	}
-	if may.agree != nil {
-		return may.agree(p)
 	}
 	return nil
 }
@@ -150,26 +125,6 @@ func (m *maker) confirmPrune(ctx context.Context, p *release.Plan) error {
 	}
 	p.AllowPrune()
 	return nil
-}
-
-// make plans and makes a release.
-func (m *maker) make(ctx context.Context, req release.Request, may permission) (Result, error) {
-	m.d.Rollout.Replace = m.d.Rollout.Replace || may.replace
-	agree := func(p *release.Plan) error {
-		m.planned(p)
-		if err := m.allowed(p, may); err != nil {
-			return err
-		}
-		return m.confirmPrune(ctx, p)
-	}
-	p, err := m.d.Plan(ctx, req)
-	if err != nil {
-		return Result{}, err
-	}
-	if err := agree(p); err != nil {
-		return Result{}, err
-	}
-	return m.d.Deploy(ctx, p, agree)
 }
 
 // settle ends a verb with a release. When it is not left open, the controller gets

@@ -28,9 +28,8 @@ type stackDeploy struct {
 	partial bool
 	dns     string // digest of the DNS records that the controller got
 
-	clients map[string]rollout.Clients // of targets
-	missing map[string][]rollout.MissingVolume
-	create  []rollout.MissingVolume // of missing, which the release creates
+	clients map[string]rollout.Clients         // of targets
+	create  map[string][]rollout.MissingVolume // volumes that the release creates, by target
 }
 
 // connect reaches the clusters and finds the namespaces of all jobs and of the
@@ -55,8 +54,8 @@ func (d *stackDeploy) connect(ctx context.Context, s *stream, agreed map[string]
 	}
 	v := d.verb
 	d.maker = s.newMaker(&v.Home, &v.Limits, v.Person, home, d.stack.Name, d.stack.Environment)
-	d.agreed = agreed
-	d.d.Keep, d.d.Rollout.Replace = v.New.Keep, v.Replace
+	d.agreed, d.replace = agreed, v.Replace || d.saved != nil // which showed what it recreates
+	d.d.Operator, d.d.Keep, d.d.Rollout.Replace = d, v.New.Keep, d.replace
 	d.d.Dial = v.Home.dialer(d.clients)
 	return nil
 }
@@ -69,7 +68,7 @@ func (d *stackDeploy) needs(ctx context.Context, early bool) error {
 		required = slices.DeleteFunc(slices.Clone(required), func(id string) bool { return id == edge.ServiceName || id == edge.Controller })
 	}
 	var volumes []rollout.MissingVolume
-	d.missing, d.create = map[string][]rollout.MissingVolume{}, nil
+	d.create = map[string][]rollout.MissingVolume{}
 	for _, name := range TargetNames(d.jobs) {
 		c, here := d.clients[name], JobsIn(d.jobs, name)
 		if err := rollout.CheckRequired(ctx, c, required); err != nil {
@@ -78,15 +77,15 @@ func (d *stackDeploy) needs(ctx context.Context, early bool) error {
 		if err := rollout.CheckCSIVolumes(ctx, c, here); err != nil {
 			return err
 		}
-		var err error
-		if d.missing[name], err = rollout.MissingVolumes(ctx, c, here, d.stack.Volumes); err != nil {
+		missing, err := rollout.MissingVolumes(ctx, c, here, d.stack.Volumes)
+		if err != nil {
 			return err
 		}
-		volumes = append(volumes, d.missing[name]...)
-	}
-	if d.verb.CreateVolumes {
-		d.create = slices.Clone(volumes)
-		volumes = slices.DeleteFunc(volumes, rollout.MissingVolume.Creatable)
+		if d.verb.CreateVolumes {
+			d.create[name] = missing
+			missing = slices.DeleteFunc(slices.Clone(missing), rollout.MissingVolume.Creatable)
+		}
+		volumes = append(volumes, missing...)
 	}
 	if len(volumes) > 0 {
 		return &MissingVolumesError{volumes}
@@ -106,24 +105,25 @@ func (d *stackDeploy) request() (release.Request, error) {
 	req.Partial, req.DNS, req.Forget = d.partial, d.dns, v.Forget
 	req.Prune = v.New.Prune || d.saved != nil // which was looked at
 	req.Volumes = d.create
-	req.SecretsMade = d.secretsMade
-	req.Begin = func(ctx context.Context) error {
-		return d.createVolumes(ctx, d.clients, d.missing, d.stack.Volumes)
-	}
 	return req, nil
 }
 
-// permission allows what a saved plan showed.
-func (d *stackDeploy) permission() permission {
-	return permission{replace: d.saved != nil, agree: func(p *release.Plan) error {
-		if redact := p.Redact(); redact != nil {
-			d.hide = redact
-		}
-		if d.saved == nil {
-			return nil
-		}
-		return cmp.Or(d.saved.Check(p), checkSecrets(d.saved.Secrets, p.Secrets()))
-	}}
+// Agree implements release.Operator. A saved plan has to be what it was.
+func (d *stackDeploy) Agree(ctx context.Context, p *release.Plan) error {
+	d.planned(p)
+	if err := d.mayMake(p); err != nil {
+		return err
+	}
+	return d.confirmPrune(ctx, p)
+}
+
+// mayMake returns an error if the plan does what was not asked for, or not what the
+// saved plan showed.
+func (d *stackDeploy) mayMake(p *release.Plan) error {
+	if err := d.allowed(p); err != nil || d.saved == nil {
+		return err
+	}
+	return cmp.Or(d.saved.Check(p), checkSecrets(d.saved.Secrets, p.Secrets()))
 }
 
 // check returns an error if the release would be refused. It writes nothing, and
@@ -137,9 +137,7 @@ func (d *stackDeploy) check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	may := d.permission()
-	may.replace = may.replace || d.verb.Replace
-	if err := d.allowed(p, may); err != nil {
+	if err := d.mayMake(p); err != nil {
 		return err
 	}
 	if p.PruneAllowed() == nil {
@@ -156,7 +154,7 @@ func (d *stackDeploy) rollout(ctx context.Context, end *End) error {
 	if err != nil {
 		return err
 	}
-	res, err := d.make(ctx, req, d.permission())
+	res, err := d.d.Make(ctx, req)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -35,7 +36,33 @@ func (s *stream) emit(e Event) {
 
 // release sends an event of package release or rollout.
 func (s *stream) release(e release.Event) {
+	switch e.Kind {
+	case release.EventVolume:
+		s.emit(Event{Time: e.Time, Kind: KindVolume, Volume: &Volume{Name: e.Volume, Target: e.Target}})
+		return
+	case release.EventSecrets:
+		if made := secretsOf(e.Secrets); made != nil {
+			s.emit(Event{Time: e.Time, Kind: KindSecrets, Secrets: made})
+		}
+		return
+	}
 	s.emit(Event{Time: e.Time, Kind: Kind(e.Kind), Release: &e})
+}
+
+// secretsOf returns what an event says of secrets, nil if none was made or published.
+func secretsOf(e *release.SecretsMade) *Secrets {
+	out := &Secrets{Made: e.Made, Changes: e.Changes}
+	if e.Changes != nil {
+		for _, j := range e.Changes.Jobs {
+			out.Jobs = append(out.Jobs, j.JobID)
+		}
+		slices.Sort(out.Jobs)
+		out.Jobs = slices.Compact(out.Jobs)
+	}
+	if len(e.Made.Secrets)+len(e.Made.Renewed)+len(out.Jobs) == 0 {
+		return nil
+	}
+	return out
 }
 
 // warn sends what does not keep the verb from its work.

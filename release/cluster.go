@@ -27,6 +27,9 @@ type Cluster interface {
 	// RegisterStopped registers the job as a stopped one and purges its children.
 	RegisterStopped(ctx context.Context, l record.Service, job *api.Job, o rollout.Options) error
 
+	// CreateVolumes creates host volumes: see rollout.CreateVolumes.
+	CreateVolumes(ctx context.Context, missing []rollout.MissingVolume, specs []*stack.Volume, done func(name string)) error
+
 	// Job returns a registered job, nil if there is none.
 	Job(ctx context.Context, l record.Service) (*api.Job, error)
 	// Same reports whether the job is registered like this: see rollout.Same.

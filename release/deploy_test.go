@@ -167,12 +167,12 @@ func TestDeploy_Prunes(t *testing.T) {
 	w := newWorld(t)
 	w.deploy(request("1"))
 	p := w.plan(requestOf(job("api", "1")))
-	if _, err := w.d.Deploy(t.Context(), p, nil); !as[*release.PruneError](err) {
+	if _, err := w.d.Deploy(t.Context(), p); !as[*release.PruneError](err) {
 		t.Fatalf("without --prune: got %v, want a *release.PruneError", err)
 	}
 	p.AllowPrune()
 	w.cluster.ResetLog()
-	res, err := w.d.Deploy(t.Context(), p, nil)
+	res, err := w.d.Deploy(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -205,7 +205,7 @@ func TestDeploy_PruneOfAJobThatChanged(t *testing.T) {
 	req.Prune = true
 	p := w.plan(req)
 	w.cluster.Register(job("web", "by hand").Job)
-	res, err := w.d.Deploy(t.Context(), p, nil)
+	res, err := w.d.Deploy(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -279,7 +279,7 @@ func TestDeploy_SecondProcessIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := w.d.Deploy(t.Context(), p, nil); !as[*record.LockedError](err) {
+	if _, err := w.d.Deploy(t.Context(), p); !as[*record.LockedError](err) {
 		t.Errorf("got %v, want a *record.LockedError", err)
 	}
 	if err := l.Remove(t.Context()); err != nil {
@@ -292,17 +292,18 @@ func TestDeploy_WaitsForTheOtherAndPlansAgain(t *testing.T) {
 	w := newWorld(t)
 	w.deploy(request("1"))
 	p := w.plan(request("3"))
-	if _, err := w.deployer("bob").Deploy(t.Context(), w.plan(request("2")), nil); err != nil {
+	if _, err := w.deployer("bob").Deploy(t.Context(), w.plan(request("2"))); err != nil {
 		t.Fatal(err)
 	}
 	agreed := 0
-	res, err := w.d.Deploy(t.Context(), p, func(p *release.Plan) error {
+	w.d.Operator = operator{agree: func(p *release.Plan) error {
 		agreed++
 		if p.Last().Number != 2 {
 			t.Errorf("the new plan follows release %d, want 2", p.Last().Number)
 		}
 		return nil
-	})
+	}}
+	res, err := w.d.Deploy(t.Context(), p)
 	if err != nil || agreed != 1 {
 		t.Fatalf("got %v after %d questions, want one question", err, agreed)
 	}
@@ -311,7 +312,8 @@ func TestDeploy_WaitsForTheOtherAndPlansAgain(t *testing.T) {
 	no := errors.New("no")
 	stale := w.plan(request("4"))
 	w.deploy(request("5"))
-	if _, err := w.d.Deploy(t.Context(), stale, func(*release.Plan) error { return no }); !errors.Is(err, no) {
+	w.d.Operator = operator{agree: func(*release.Plan) error { return no }}
+	if _, err := w.d.Deploy(t.Context(), stale); !errors.Is(err, no) {
 		t.Errorf("a plan that is not agreed to: got %v, want %v", err, no)
 	}
 }
@@ -320,7 +322,7 @@ func TestDeploy_OpenRelease(t *testing.T) {
 	w := newWorld(t)
 	w.deploy(request("1"))
 	ctx := w.interrupt("api", "2")
-	if _, err := w.d.Deploy(ctx, w.plan(request("2")), nil); err != nil {
+	if _, err := w.d.Deploy(ctx, w.plan(request("2"))); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := w.d.Plan(t.Context(), request("3")); !as[*release.OpenError](err) {
@@ -351,7 +353,7 @@ func TestDeploy_Interrupted(t *testing.T) {
 	w := newWorld(t)
 	w.deploy(request("1"))
 	ctx := w.interrupt("api", "2")
-	res, err := w.d.Deploy(ctx, w.plan(request("2")), nil)
+	res, err := w.d.Deploy(ctx, w.plan(request("2")))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -370,7 +372,7 @@ func TestDeploy_RecordCannotBeWritten(t *testing.T) {
 		return nil
 	}
 	w.cluster.ResetLog()
-	res, err := w.d.Deploy(t.Context(), p, nil)
+	res, err := w.d.Deploy(t.Context(), p)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -443,13 +445,51 @@ func TestDeploy_SparesAJobThatAnotherStackOwns(t *testing.T) {
 
 func TestDeploy_BeginFails(t *testing.T) {
 	w := newWorld(t)
-	no := errors.New("no volume")
-	req := request("1")
-	req.Begin = func(context.Context) error { return no }
-	if _, err := w.d.Deploy(t.Context(), w.plan(req), nil); !errors.Is(err, no) {
+	no := errors.New("no")
+	w.d.Operator = operator{begin: func() error { return no }}
+	if _, err := w.d.Deploy(t.Context(), w.plan(request("1"))); !errors.Is(err, no) {
 		t.Errorf("got %v, want %v", err, no)
 	}
 	w.wantLog()
+}
+
+func TestDeploy_CreatesVolumesFirst(t *testing.T) {
+	w := newWorld(t)
+	req := request("1")
+	req.Volumes = map[string][]rollout.MissingVolume{"": {{Name: "data"}}}
+	w.cluster.Fail = func(request string) error {
+		if request == "CreateVolume data" {
+			return errors.New("no room")
+		}
+		return nil
+	}
+	if _, err := w.d.Deploy(t.Context(), w.plan(req)); err == nil || err.Error() != "no room" {
+		t.Errorf("got %v, want: no room", err)
+	}
+	w.wantLog()
+	w.cluster.Fail = nil
+	w.wantState(w.deploy(req), record.Done, rollout.Deployed)
+	w.wantLog("volume data", "register api", "register web")
+	i := slices.IndexFunc(w.events, func(e release.Event) bool { return e.Kind == release.EventVolume })
+	if i < 0 || w.events[i].Volume != "data" {
+		t.Errorf("got events %+v, want one of volume data", w.events)
+	}
+}
+
+func TestMake_AsksTheOperator(t *testing.T) {
+	w := newWorld(t)
+	no := errors.New("no")
+	w.d.Operator = operator{agree: func(*release.Plan) error { return no }}
+	if _, err := w.d.Make(t.Context(), request("1")); !errors.Is(err, no) {
+		t.Errorf("got %v, want %v", err, no)
+	}
+	w.wantLog()
+	w.d.Operator = nil
+	res, err := w.d.Make(t.Context(), request("1"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	w.wantState(res, record.Done, rollout.Deployed)
 }
 
 func TestDeploy_TwoTargets(t *testing.T) {

@@ -87,9 +87,9 @@ func (e *DestroyedError) Error() string {
 // the stack runs, from the record alone: neither the source nor its values are
 // needed. A job that another stack or environment owns by now is not touched:
 // see Plan.Spared. A release that is open is abandoned. It returns
-// record.ErrNoRelease if there is no release. begin is Request.Begin.
-func (d *Deployer) PlanDestroy(ctx context.Context, only Only, message string, begin func(context.Context) error) (*Plan, error) {
-	return d.planDestroy(ctx, Request{Kind: KindDestroy, Only: only, Message: message, Begin: begin})
+// record.ErrNoRelease if there is no release.
+func (d *Deployer) PlanDestroy(ctx context.Context, only Only, message string) (*Plan, error) {
+	return d.planDestroy(ctx, Request{Kind: KindDestroy, Only: only, Message: message})
 }
 
 func (d *Deployer) planDestroy(ctx context.Context, req Request) (*Plan, error) {

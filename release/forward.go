@@ -41,16 +41,14 @@ type run struct {
 var errTimeout = errors.New("the release did not end within --timeout")
 
 // Deploy makes the release that was planned. If another process changed the cluster or
-// the record since, it plans again and calls agree with the new plan; agree may be nil.
+// the record since, it plans again, and the operator has to agree to the new plan.
 //
 // It returns an error if the release was not begun. Otherwise the result has its
 // outcome.
-func (d *Deployer) Deploy(ctx context.Context, p *Plan, agree func(*Plan) error) (Result, error) {
+func (d *Deployer) Deploy(ctx context.Context, p *Plan) (Result, error) {
 	if p.Unchanged() && !p.takesOver() {
-		if p.req.Begin != nil {
-			if err := p.req.Begin(ctx); err != nil {
-				return Result{}, err
-			}
+		if err := d.prepareToBegin(ctx, p); err != nil {
+			return Result{}, err
 		}
 		return (&run{d: d, plan: p}).forward(nomad.WithoutPatience(ctx)), nil
 	}
@@ -76,10 +74,8 @@ func (d *Deployer) Deploy(ctx context.Context, p *Plan, agree func(*Plan) error)
 		if p, err = d.Plan(ctx, p.req); err != nil {
 			return Result{}, err
 		}
-		if agree != nil {
-			if err := agree(p); err != nil {
-				return Result{}, err
-			}
+		if err := d.operator().Agree(ctx, p); err != nil {
+			return Result{}, err
 		}
 		if err := p.PruneAllowed(); err != nil {
 			return Result{}, err
@@ -95,10 +91,8 @@ func (d *Deployer) Deploy(ctx context.Context, p *Plan, agree func(*Plan) error)
 			return Result{}, err
 		}
 	}
-	if p.req.Begin != nil {
-		if err := p.req.Begin(ctx); err != nil {
-			return Result{}, err
-		}
+	if err := d.prepareToBegin(ctx, p); err != nil {
+		return Result{}, err
 	}
 	if err := r.prepareSecrets(ctx); err != nil {
 		return Result{}, err
@@ -676,7 +670,7 @@ func (r *run) prune(ctx context.Context, res *Result) ([]string, rollout.Outcome
 	}
 	for _, target := range targets {
 		jobs := byTarget[target]
-		_ = r.plan.clusters[target].Destroy(ctx, jobs, r.d.Rollout, func(ds rollout.Destroyed) {
+		_ = r.plan.clusters[target].Destroy(ctx, jobs, r.d.options(), func(ds rollout.Destroyed) {
 			i := at[target][ds.Index]
 			if ds.Err != nil {
 				res.Services = append(res.Services, r.pruneFailed(ctx, i, lines[i], ds.Err))

@@ -105,6 +105,10 @@ func (c nomadCluster) Destroy(ctx context.Context, jobs []render.Job, o rollout.
 	return rollout.Destroy(ctx, c.clients, jobs, o, done)
 }
 
+func (c nomadCluster) CreateVolumes(ctx context.Context, missing []rollout.MissingVolume, specs []*stack.Volume, done func(name string)) error {
+	return rollout.CreateVolumes(ctx, c.clients, missing, specs, done)
+}
+
 func (c nomadCluster) RegisterStopped(ctx context.Context, l record.Service, job *api.Job, o rollout.Options) error {
 	stopped, stop := *job, true
 	stopped.Stop = &stop

@@ -56,8 +56,10 @@ type Request struct {
 
 	// AllowUnplaceable lets services wait for a node that have no place now.
 	AllowUnplaceable bool
-	// Volumes are those that Begin makes.
-	Volumes []rollout.MissingVolume
+	// Volumes are the host volumes to create before anything is submitted, by target.
+	// VolumeSpecs has the parameters that the stack gives for them.
+	Volumes     map[string][]rollout.MissingVolume
+	VolumeSpecs []*stack.Volume
 
 	reverse  bool // dependants first, where that is possible
 	readOnly bool // nothing will be written, and secrets are not read
@@ -69,13 +71,6 @@ type Request struct {
 	// Secrets are what the stack's files declare: missing ones are made, and
 	// certificates renewed. A request that is made from a record has none.
 	Secrets []*stack.Secret
-	// SecretsMade is called with what was made, before anything is submitted. It
-	// may be nil.
-	SecretsMade func(record.Generated)
-
-	// Begin is called under the lock, before anything is submitted: for what
-	// the jobs need. It may be nil.
-	Begin func(context.Context) error
 }
 
 // RequestFor returns a request for all rendered jobs of a stack.
@@ -85,7 +80,7 @@ func RequestFor(s *stack.Stack, jobs []render.Job, values json.RawMessage) Reque
 		// #nosec G117 -- public checks have no password; strings, numbers and lists do not fail
 		checks, _ = json.Marshal(s.PublicChecks())
 	}
-	return Request{Kind: KindDeploy, Version: s.Version, AppVersion: s.AppVersion, Values: values, Checks: checks, SecretVariables: s.SecretVariables, Targets: s.Targets, Waves: s.Waves, Jobs: jobs, Secrets: s.Secrets, KeepRestarts: true}
+	return Request{Kind: KindDeploy, Version: s.Version, AppVersion: s.AppVersion, Values: values, Checks: checks, SecretVariables: s.SecretVariables, Targets: s.Targets, Waves: s.Waves, Jobs: jobs, Secrets: s.Secrets, VolumeSpecs: s.Volumes, KeepRestarts: true}
 }
 
 // Plan is what a release would do. Nothing has been written yet.
@@ -189,7 +184,7 @@ func (p *Plan) Placeable() error {
 	}
 	var errs []error
 	for _, part := range p.Parts {
-		errs = append(errs, part.Plan.Placeable(p.req.Volumes))
+		errs = append(errs, part.Plan.Placeable(p.req.Volumes[part.Target]))
 	}
 	return errors.Join(errs...)
 }
@@ -392,7 +387,7 @@ func (d *Deployer) prepare(ctx context.Context, p *Plan) error {
 	listings := p.listings()
 	err := parallel.Each(len(p.Parts), 8, func(i int) error {
 		part := p.Parts[i]
-		opts := d.Rollout
+		opts := d.options()
 		opts.Released = func(job *api.Job) map[string]int { return released[p.jobKey(part.Target, job)] }
 		opts.Completed = func(ctx context.Context, job *api.Job) (*rollout.Completion, error) {
 			return completed(ctx, d.Releases, completions[p.jobKey(part.Target, job)], job)

@@ -260,7 +260,7 @@ func TestApproval(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.deploy(request("1"))
-			w.d.Approve = tt.approve
+			w.d.Operator = operator{approve: tt.approve}
 			w.wantState(w.deploy(ask()), tt.state, tt.want)
 			w.wantRunning(tt.running)
 		})
@@ -289,13 +289,13 @@ func TestApproval(t *testing.T) {
 		w := newWorld(t)
 		w.deploy(request("1"))
 		w.d.ApprovalWait = 10 * time.Second
-		w.d.Approve = func(ctx context.Context, _ release.Approval) (bool, error) {
+		w.d.Operator = operator{approve: func(ctx context.Context, _ release.Approval) (bool, error) {
 			if _, _, err := w.deployer("bob").Allow(context.Background(), "bob"); err != nil {
 				t.Error(err)
 			}
 			<-ctx.Done()
 			return false, ctx.Err()
-		}
+		}}
 		w.wantState(w.deploy(ask()), record.Done, rollout.Deployed)
 	})
 	t.Run("without an approval in time", func(t *testing.T) {
@@ -361,16 +361,16 @@ func TestRedeploy(t *testing.T) {
 
 func TestDestroy(t *testing.T) {
 	w := newWorld(t)
-	if _, err := w.d.PlanDestroy(t.Context(), release.Only{}, "", nil); !errors.Is(err, record.ErrNoRelease) {
+	if _, err := w.d.PlanDestroy(t.Context(), release.Only{}, ""); !errors.Is(err, record.ErrNoRelease) {
 		t.Fatalf("without a release: got %v, want %v", err, record.ErrNoRelease)
 	}
 	w.deploy(request("1"))
-	if _, err := w.d.PlanDestroy(t.Context(), release.Only{Services: []string{"nosuch"}}, "", nil); !as[*release.NotRecordedError](err) {
+	if _, err := w.d.PlanDestroy(t.Context(), release.Only{Services: []string{"nosuch"}}, ""); !as[*release.NotRecordedError](err) {
 		t.Errorf("of a service that is not there: got %v, want a *release.NotRecordedError", err)
 	}
 	do := func(only release.Only) release.Result {
 		t.Helper()
-		p, err := w.d.PlanDestroy(t.Context(), only, "over", nil)
+		p, err := w.d.PlanDestroy(t.Context(), only, "over")
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -383,7 +383,7 @@ func TestDestroy(t *testing.T) {
 		if got := p.Absent(); len(got) != 0 {
 			t.Errorf("absent: got %q", got)
 		}
-		res, err := w.d.Deploy(t.Context(), p, nil)
+		res, err := w.d.Deploy(t.Context(), p)
 		if err != nil {
 			t.Fatal(err)
 		}

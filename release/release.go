@@ -50,19 +50,17 @@ type Deployer struct {
 	// Secrets are those of the stack; nil where jobs get none.
 	Secrets SecretStore
 
-	// Secret reads an item of the stack's secrets, for the probes of gates.
-	Secret func(ctx context.Context, item string) (string, error)
-
 	Rollout rollout.Options
 	Emit    func(Event) // called from one goroutine at a time; may be nil
 
-	// Approve asks whether a wave that needs an approval may begin, until ctx ends. It is
-	// nil if there is no one to ask. ApprovalWait is how long to wait for an approval in
-	// the record. With neither, the release is left open.
-	Approve      func(ctx context.Context, a Approval) (bool, error)
+	// Operator agrees to plans and approves waves; nil means Consent. ApprovalWait is
+	// how long to wait until another process records the approval of a wave. If no
+	// person can be asked and ApprovalWait is 0, the release is left open.
+	Operator     Operator
 	ApprovalWait time.Duration
 
 	emitting sync.Mutex
+	hidden   redactor
 }
 
 // DefaultKeep is how many releases are kept if no number was ever set.
@@ -70,11 +68,13 @@ const DefaultKeep = 10
 
 // Kinds of events beside those of package rollout.
 const (
-	EventLock    = "lock"    // drover waits for the lock; Text has its holder
-	EventRelease = "release" // a release begins, ends, or is being reverted: Number, State
-	EventWave    = "wave"    // a wave begins or ends: Wave, State
-	EventPruned  = "pruned"  // a job that is no longer in the stack was stopped
-	EventWarning = "warning" // Text
+	EventLock    = "lock"           // drover waits for the lock; Text has its holder
+	EventRelease = "release"        // a release begins, ends, or is being reverted: Number, State
+	EventWave    = "wave"           // a wave begins or ends: Wave, State
+	EventPruned  = "pruned"         // a job that is no longer in the stack was stopped
+	EventWarning = "warning"        // Text
+	EventVolume  = "volume-created" // a host volume is created: Target, Volume
+	EventSecrets = "secrets"        // secrets are generated and about to be published: Secrets
 )
 
 // Event is one step of a release.
@@ -87,6 +87,15 @@ type Event struct {
 	Until  time.Time    `json:"until,omitzero"` // of a gate that holds
 	// Back is set if the step reverts a change.
 	Back bool `json:"back,omitempty"`
+
+	Volume  string       `json:"volume,omitempty"` // name
+	Secrets *SecretsMade `json:"-"`
+}
+
+// SecretsMade has the secrets that a release generated before the jobs that read them.
+type SecretsMade struct {
+	Made    record.Generated
+	Changes *record.SecretChanges // that the plan announced; nil if none
 }
 
 func (d *Deployer) emit(e Event) {

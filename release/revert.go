@@ -316,7 +316,7 @@ func (r *run) restore(ctx context.Context, which []int, reverse bool) []rollout.
 // restoreTarget registers the former specs of the jobs of a target. It returns
 // the results of those that Nomad takes, and why it refuses each of the others.
 func (r *run) restoreTarget(ctx context.Context, target string, jobs []render.Job, released func(*api.Job) map[string]int, reverse bool, at func(*api.Job) int) (rollout.Result, []error, error) {
-	opts := r.d.Rollout
+	opts := r.d.options()
 	opts.KeepGoing, opts.Replace, opts.Promote, opts.Released = true, true, true, released
 	opts.Before = func(ctx context.Context, s rollout.Submission) error {
 		if err := r.lock.held(ctx); err != nil {
@@ -430,7 +430,7 @@ func (r *run) stop(ctx context.Context, which []int) []rollout.ServiceResult {
 		}
 	}
 	for target, jobs := range byTarget {
-		_ = r.plan.clusters[target].Destroy(ctx, jobs, r.d.Rollout, func(ds rollout.Destroyed) {
+		_ = r.plan.clusters[target].Destroy(ctx, jobs, r.d.options(), func(ds rollout.Destroyed) {
 			n := at[target][ds.Index]
 			l := lines[which[n]]
 			if ds.Err != nil {
@@ -459,7 +459,7 @@ func (r *run) stopAgain(ctx context.Context, l record.Service) error {
 	if err != nil {
 		return err
 	}
-	return r.plan.clusters[l.Target].RegisterStopped(ctx, l, j.Job, r.d.Rollout)
+	return r.plan.clusters[l.Target].RegisterStopped(ctx, l, j.Job, r.d.options())
 }
 
 // reversible reports whether every job that a plan writes exists, so that dependants

@@ -48,6 +48,9 @@ func (d *Deployer) previewSecrets(ctx context.Context, p *Plan) error {
 	}
 	var err error
 	p.secrets, err = secrets.Preview(ctx, p.req.Secrets, jobs)
+	if p.secrets != nil {
+		d.hidden.set(p.secrets.Redact)
+	}
 	if p.req.Kind == KindRedeploy && nomad.IsForbidden(err) {
 		p.secrets, p.withoutSecrets, err = nil, true, nil
 	}
@@ -111,15 +114,6 @@ func (p *Plan) Secrets() *record.SecretChanges {
 	return p.secrets
 }
 
-// Redact hides the values of the stack's secrets; it is nil where the stack has
-// none.
-func (p *Plan) Redact() func(string) string {
-	if p.secrets == nil {
-		return nil
-	}
-	return p.secrets.Redact
-}
-
 // prepareSecrets makes the secrets that are missing and gives every job the
 // items that its new version reads beside those of the version that runs.
 func (r *run) prepareSecrets(ctx context.Context) error {
@@ -137,9 +131,8 @@ func (r *run) prepareSecrets(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if p.req.SecretsMade != nil {
-			p.req.SecretsMade(made)
-		}
+		r.d.hidden.set(made.Redact)
+		r.d.emit(Event{Event: rollout.Event{Kind: EventSecrets}, Secrets: &SecretsMade{Made: made, Changes: p.Secrets()}})
 	}
 	var jobs []render.Job
 	for _, j := range p.secretJobs() {

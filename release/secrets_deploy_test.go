@@ -16,6 +16,7 @@ import (
 	"github.com/drover-nomad/drover/release/memstore"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/secrets"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -41,20 +42,19 @@ func (w *world) wantItems(id string, want ...string) {
 
 func TestSecrets_FollowTheRelease(t *testing.T) {
 	w := newWorld(t)
-	secrets := memstore.NewSecrets(map[string]string{"a": "1", "b": "1"})
-	w.d.Secrets = secrets
+	store := memstore.NewSecrets(map[string]string{"a": "1", "b": "1"})
+	w.d.Secrets = store
 	req := requestOf(reads("web", "1", "a", "made"))
 	req.Secrets = []*stack.Secret{{Name: "made", Type: stack.SecretRandom}}
-	var made record.Generated
-	req.SecretsMade = func(g record.Generated) { made = g }
 	p := w.plan(req)
-	if got := p.Secrets(); got == nil || !slices.Equal(got.Generated, []string{"made"}) || p.Redact() == nil {
+	if got := p.Secrets(); got == nil || !slices.Equal(got.Generated, []string{"made"}) || got.Redact == nil {
 		t.Errorf("plan: got %+v, want the secret that is made", got)
 	}
 	w.wantState(w.deploy(req), record.Done, rollout.Deployed)
 	w.wantItems("web", "a", "made")
-	if !slices.Equal(made.Secrets, []string{"made"}) {
-		t.Errorf("made: got %q", made.Secrets)
+	i := slices.IndexFunc(w.events, func(e release.Event) bool { return e.Kind == release.EventSecrets })
+	if i < 0 || !slices.Equal(w.events[i].Secrets.Made.Secrets, []string{"made"}) {
+		t.Errorf("got events %+v, want one of secret made", w.events)
 	}
 
 	w.wantState(w.deploy(requestOf(reads("web", "2", "b"))), record.Done, rollout.Deployed)
@@ -71,7 +71,7 @@ func TestSecrets_Missing(t *testing.T) {
 	w.d.Secrets = memstore.NewSecrets(map[string]string{})
 	req := requestOf(reads("web", "1", "given"))
 	req.Secrets = []*stack.Secret{{Name: "given", Type: stack.SecretGiven}}
-	if _, err := w.d.Deploy(t.Context(), w.plan(req), nil); !as[*record.MissingError](err) {
+	if _, err := w.d.Deploy(t.Context(), w.plan(req)); !as[*record.MissingError](err) {
 		t.Errorf("got %v, want a *record.MissingError", err)
 	}
 	w.wantLog()
@@ -79,14 +79,14 @@ func TestSecrets_Missing(t *testing.T) {
 
 func TestSecrets_ANewValueRestartsTasks(t *testing.T) {
 	w := newWorld(t)
-	secrets := memstore.NewSecrets(map[string]string{"a": "1"})
-	w.d.Secrets = secrets
+	store := memstore.NewSecrets(map[string]string{"a": "1"})
+	w.d.Secrets = store
 	w.deploy(requestOf(reads("web", "1", "a")))
 	alloc := func(restarts uint64) *api.AllocationListStub {
 		return &api.AllocationListStub{ID: "a1", TaskGroup: "main", ClientStatus: "running", TaskStates: map[string]*api.TaskState{"main": {State: "running", Restarts: restarts}}}
 	}
 	w.cluster.SetAllocations("web", alloc(0))
-	secrets.Set("a", "2")
+	store.Set("a", "2")
 	gates := 0
 	w.d.Hold = func(context.Context, []rollout.Party, rollout.GateOptions, func(rollout.GateProgress)) (rollout.GateResult, error) {
 		gates++
@@ -265,7 +265,7 @@ func newStoreWith(w *world, env string, req release.Request) *memstore.Store {
 	d.Releases = store
 	p, err := d.Plan(w.Context(), req)
 	if err == nil {
-		_, err = d.Deploy(w.Context(), p, nil)
+		_, err = d.Deploy(w.Context(), p)
 	}
 	if err != nil {
 		w.Fatal(err)
@@ -290,5 +290,51 @@ func TestUnattended(t *testing.T) {
 	last := w.wantState(w.deploy(req), record.Done, rollout.Deployed)
 	if last.Schedule != "nightly" || last.Waves[1].Approved != "schedule nightly" || !last.Waves[1].NoCommand {
 		t.Errorf("got schedule %q, wave %+v; want nightly, approved by it and without its command", last.Schedule, last.Waves[1])
+	}
+}
+
+func TestSecrets_HideValues(t *testing.T) {
+	w := newWorld(t)
+	w.d.Secrets = memstore.NewSecrets(map[string]string{"a": "a long value"})
+	var seen string
+	w.d.Hold = func(_ context.Context, _ []rollout.Party, o rollout.GateOptions, _ func(rollout.GateProgress)) (rollout.GateResult, error) {
+		seen = o.HTTP.Password + ", shown as " + o.Redact(o.HTTP.Password)
+		return rollout.GateResult{OK: true}, nil
+	}
+	req := requestOf(reads("web", "1", "a"))
+	req.Waves[0].Gate = stack.Gate{HTTP: &stack.Check{}, Secret: "a"}
+	w.wantState(w.deploy(req), record.Done, rollout.Deployed)
+	if want := "a long value, shown as " + secrets.Redacted; seen != want {
+		t.Errorf("the gate got %q, want %q", seen, want)
+	}
+
+	req = requestOf(reads("web", "2", "a"))
+	req.Waves[0].Gate = stack.Gate{HTTP: &stack.Check{}, Secret: "missing"}
+	res := w.deploy(req)
+	if res.Halt == nil || !strings.Contains(res.Halt.Detail, "password of its gate's probe") {
+		t.Errorf("got halt %v, want one for the password", res.Halt)
+	}
+}
+
+func TestHideSecrets(t *testing.T) {
+	w := newWorld(t)
+	if err := w.d.HideSecrets(t.Context()); err != nil {
+		t.Errorf("without secrets: %v", err)
+	}
+	w.d.Secrets = memstore.NewSecrets(map[string]string{"a": "a long value"})
+	if err := w.d.HideSecrets(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	w.deploy(request("1"))
+	got := ""
+	w.d.Hold = func(_ context.Context, _ []rollout.Party, o rollout.GateOptions, _ func(rollout.GateProgress)) (rollout.GateResult, error) {
+		got = o.Redact("it is a long value")
+		return rollout.GateResult{OK: true}, nil
+	}
+	req := request("2")
+	req.Waves[0].Bake = 1
+	w.deploy(req)
+	if want := "it is " + secrets.Redacted; got != want {
+		t.Errorf("got %q, want %q", got, want)
 	}
 }

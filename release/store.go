@@ -6,6 +6,7 @@ import (
 
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/secrets"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -123,6 +124,10 @@ type Lease interface {
 type SecretStore interface {
 	// Reach returns the same secrets for the jobs of these clusters, by target.
 	Reach(clusters map[string]Cluster) SecretStore
+	// Item returns the value of one item. It returns an error if it has none.
+	Item(ctx context.Context, name string) (secrets.Value, error)
+	// Redactor returns a function that hides the present values in a text.
+	Redactor(ctx context.Context) (func(string) string, error)
 	// Preview returns what Generate, Publish and Trim would write.
 	Preview(ctx context.Context, specs []*stack.Secret, jobs []render.Job) (*record.SecretChanges, error)
 	// Generate makes the secrets that are missing. It returns a *record.MissingError

@@ -202,7 +202,7 @@ func (r *run) tellWave(kind string, i int, state record.State, text string) {
 // release is known to be good, and the rollback is urgent.
 func (r *run) gate(ctx context.Context, i int, parts []*Part) *Halt {
 	w := r.plan.req.Waves[i]
-	o := rollout.GateOptions{Gate: w.Gate, Bake: w.Bake, Silence: r.d.Rollout.Silence, Redact: r.d.Rollout.Redact}
+	o := rollout.GateOptions{Gate: w.Gate, Bake: w.Bake, Silence: r.d.Rollout.Silence, Redact: r.d.options().Redact}
 	if r.plan.req.Kind == KindRollback {
 		o.Bake = 0
 	}
@@ -213,7 +213,7 @@ func (r *run) gate(ctx context.Context, i int, parts []*Part) *Halt {
 		return nil // they are healthy: that was waited for
 	}
 	if o.HTTP != nil && o.Secret != "" {
-		password, err := r.d.Secret(ctx, o.Secret)
+		password, err := r.password(ctx, o.Secret)
 		if err != nil {
 			return &Halt{Wave: w.Name, Outcome: unwritten(err), Detail: "the password of its gate's probe cannot be read: " + err.Error()}
 		}
@@ -256,6 +256,15 @@ func (r *run) gate(ctx context.Context, i int, parts []*Part) *Halt {
 	return nil
 }
 
+// password returns an item of the stack's secrets, for the probe of a gate.
+func (r *run) password(ctx context.Context, item string) (string, error) {
+	if r.d.Secrets == nil {
+		return "", errors.New("the stack has no secrets")
+	}
+	v, err := r.d.Secrets.Item(ctx, item)
+	return v.Reveal(), err
+}
+
 // unwritten is the outcome of a wave for which the record cannot be read or
 // written: what cannot be reached has not failed.
 func unwritten(err error) rollout.Outcome {
@@ -273,8 +282,8 @@ func ended(ctx context.Context) rollout.Outcome {
 	return rollout.Cancelled
 }
 
-// approved waits for the approval of a wave, by Deployer.Approve or in the record. The
-// release stays open if neither is asked for.
+// approved waits until a wave is approved: by the operator, or by another process in
+// the record. If no person can be asked and ApprovalWait is 0, the release stays open.
 func (r *run) approved(ctx context.Context, i int, parts []*Part) *Halt {
 	if r.head.Waves[i].Approved != "" {
 		return nil
@@ -287,28 +296,27 @@ func (r *run) approved(ctx context.Context, i int, parts []*Part) *Halt {
 		return halt
 	}
 	r.tellWave(EventWave, i, record.NeedsApproval, "")
-	if r.d.Approve == nil && r.d.ApprovalWait <= 0 {
-		return halt
-	}
 	asking, cancel := context.WithCancel(ctx)
 	defer cancel()
 	elsewhere := make(chan string, 1)
 	go r.d.watchApproval(asking, r.head.Number, i, elsewhere)
-	here, asked := make(chan bool, 1), make(chan struct{})
-	if r.d.Approve != nil {
-		a := Approval{Number: r.head.Number, Wave: w.Name}
-		for _, p := range parts {
-			for _, j := range p.Jobs {
-				a.Services = append(a.Services, j.Name())
-			}
+	here, noPerson, asked := make(chan bool, 1), make(chan struct{}), make(chan struct{})
+	a := Approval{Number: r.head.Number, Wave: w.Name}
+	for _, p := range parts {
+		for _, j := range p.Jobs {
+			a.Services = append(a.Services, j.Name())
 		}
-		go func() {
-			defer close(asked)
-			if yes, err := r.d.Approve(asking, a); err == nil {
-				here <- yes
-			}
-		}()
 	}
+	go func() {
+		defer close(asked)
+		yes, err := r.d.operator().Approve(asking, a)
+		switch {
+		case err == nil:
+			here <- yes
+		case errors.Is(err, ErrNoPerson) && r.d.ApprovalWait <= 0:
+			close(noPerson)
+		}
+	}()
 	var late <-chan time.Time
 	if r.d.ApprovalWait > 0 {
 		timer := time.NewTimer(r.d.ApprovalWait)
@@ -328,12 +336,13 @@ func (r *run) approved(ctx context.Context, i int, parts []*Part) *Halt {
 			return halt
 		}
 	case by = <-elsewhere:
-		if cancel(); r.d.Approve != nil {
-			<-asked // the question is off the screen
-		}
+		cancel()
+		<-asked // the question is off the screen
 		if head, err := r.d.Releases.Read(ctx, r.head.Number); err == nil && head.Owner == r.head.Owner {
 			r.head = head
 		}
+	case <-noPerson:
+		return halt
 	case <-late:
 		return halt
 	case <-ctx.Done():

@@ -55,6 +55,35 @@ func (w *world) deployer(user string) *release.Deployer {
 	}
 }
 
+// operator is release.Consent but for the methods that are set.
+type operator struct {
+	release.Consent
+	agree   func(*release.Plan) error
+	begin   func() error
+	approve func(context.Context, release.Approval) (bool, error)
+}
+
+func (o operator) Agree(ctx context.Context, p *release.Plan) error {
+	if o.agree == nil {
+		return o.Consent.Agree(ctx, p)
+	}
+	return o.agree(p)
+}
+
+func (o operator) Begin(ctx context.Context) error {
+	if o.begin == nil {
+		return o.Consent.Begin(ctx)
+	}
+	return o.begin()
+}
+
+func (o operator) Approve(ctx context.Context, a release.Approval) (bool, error) {
+	if o.approve == nil {
+		return o.Consent.Approve(ctx, a)
+	}
+	return o.approve(ctx, a)
+}
+
 // job is a service whose job has that version in its meta.
 func job(service, version string, dependsOn ...string) render.Job {
 	id, group := service, "main"
@@ -92,7 +121,7 @@ func (w *world) plan(req release.Request) *release.Plan {
 // deploy plans and deploys.
 func (w *world) deploy(req release.Request) release.Result {
 	w.Helper()
-	res, err := w.d.Deploy(w.Context(), w.plan(req), nil)
+	res, err := w.d.Deploy(w.Context(), w.plan(req))
 	if err != nil {
 		w.Fatalf("cannot deploy: %v", err)
 	}

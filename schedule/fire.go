@@ -154,14 +154,8 @@ func act(ctx context.Context, d *release.Deployer, s *record.Schedule, run *reco
 		}
 		req.Message = "schedule " + s.Name
 		req.Unattended = &release.Unattended{Schedule: s.Name, SkipApproval: s.SkipApproval, GateCommand: s.GateCommand}
-		p, err := d.Plan(ctx, req)
-		if err != nil {
-			return err
-		}
-		if err := unattended(p); err != nil {
-			return err
-		}
-		if res, err = d.Deploy(ctx, p, unattended); err == nil {
+		d.Operator = attendant{}
+		if res, err = d.Make(ctx, req); err == nil {
 			err = promote(ctx, d, s, &res)
 		}
 		return err
@@ -224,10 +218,13 @@ func settle(ctx context.Context, s *record.Schedule, run *record.Run, res releas
 	}
 }
 
-// unattended returns an error for each job that has to be purged to be what it
+// attendant is the operator of a release that a schedule makes.
+type attendant struct{ release.Consent }
+
+// Agree returns an error for each job that has to be purged to be what it
 // was, and for what needs a person or a file: a schedule has neither, and resuming
 // a release takes what it does as allowed.
-func unattended(p *release.Plan) error {
+func (attendant) Agree(_ context.Context, p *release.Plan) error {
 	errs := []error{p.CheckAttended(), p.Placeable()}
 	for _, r := range p.Rollouts() {
 		errs = append(errs, r.Allowed())

@@ -34,6 +34,7 @@ type Issuer struct {
 	DirectoryURL string
 	CA           string // PEM; "" for the system's roots
 	Email        string
+	Profile      string
 	EABKeyID     string
 	EABMACKey    string // secret
 	Range        hcl.Range
@@ -62,6 +63,7 @@ type issuerBlock struct {
 	CAFile       string    `hcl:"ca_file,optional"`
 	CAPEM        string    `hcl:"ca_pem,optional"`
 	Email        string    `hcl:"email,optional"`
+	Profile      string    `hcl:"profile,optional"`
 	EAB          *eabBlock `hcl:"eab,block"`
 }
 
@@ -146,7 +148,7 @@ func (s *Stack) issuer(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 	if diags.HasErrors() {
 		return diags
 	}
-	i := &Issuer{Name: b.Labels[0], DirectoryURL: v.DirectoryURL, CA: v.CAPEM, Email: v.Email, Range: b.DefRange}
+	i := &Issuer{Name: b.Labels[0], DirectoryURL: v.DirectoryURL, CA: v.CAPEM, Email: v.Email, Profile: v.Profile, Range: b.DefRange}
 	if v.EAB != nil {
 		i.EABKeyID, i.EABMACKey = v.EAB.KeyID, v.EAB.MACKey
 		s.keepSecret(attrExpr(childBlock(b, "eab"), "mac_key"))

@@ -167,7 +167,7 @@ A certificate that exists and is not due for renewal is not changed. With
 				if err != nil {
 					return deploy.CertError(err)
 				}
-				if n.Challenge != acme.HTTP01 && (s == nil || s.DNS == nil || s.DNS.Provider == "") {
+				if n.Challenge == acme.DNS01 && (s == nil || s.DNS == nil || s.DNS.Provider == "") {
 					return usagef("certificate %s: %s needs a DNS provider: issue it from a stack with a dns block", n.Name, n.Challenge)
 				}
 			}

@@ -33,7 +33,7 @@ func TestCert(t *testing.T) {
 	http := l.Addr().(*net.TCPAddr)
 	_ = l.Close() // drover listens there itself
 	ca := acmetest.Start(t, acmetest.Options{HTTPPort: http.Port})
-	p := scripts("cert", "DIRECTORY="+ca.Directory, "HTTP="+http.String(), "NOMAD_ADDR=http://127.0.0.1:1")
+	p := scripts("cert", "DIRECTORY="+ca.Directory, "HTTP="+http.String(), "DNS="+ca.DNS, "NOMAD_ADDR=http://127.0.0.1:1")
 	vars := p.Setup
 	p.Setup = func(e *testscript.Env) error {
 		return errors.Join(vars(e), os.WriteFile(e.Cd+"/ca.pem", []byte(ca.Root), 0o600))

@@ -2,6 +2,7 @@ package memstore
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"slices"
 	"sync"
@@ -9,6 +10,7 @@ import (
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/secrets"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -47,11 +49,38 @@ func of(j render.Job) string { return j.Target + "/" + *j.Job.ID }
 // Reach implements release.SecretStore.
 func (s *Secrets) Reach(map[string]release.Cluster) release.SecretStore { return s }
 
+// Item implements release.SecretStore.
+func (s *Secrets) Item(_ context.Context, name string) (secrets.Value, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v, ok := s.values[name]
+	if !ok {
+		return secrets.Value{}, fmt.Errorf("%w: %q", record.ErrNotFound, name)
+	}
+	return secrets.NewValue(v), nil
+}
+
+// Redactor implements release.SecretStore.
+func (s *Secrets) Redactor(context.Context) (func(string) string, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.redactor(), nil
+}
+
+// redactor hides the present values. The caller holds mu.
+func (s *Secrets) redactor() func(string) string {
+	var values []secrets.Value
+	for _, v := range s.values {
+		values = append(values, secrets.NewValue(v))
+	}
+	return secrets.Redactor(values...)
+}
+
 // Preview implements release.SecretStore.
 func (s *Secrets) Preview(_ context.Context, specs []*stack.Secret, jobs []render.Job) (*record.SecretChanges, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := &record.SecretChanges{Redact: func(text string) string { return text }}
+	out := &record.SecretChanges{Redact: s.redactor()}
 	for _, spec := range specs {
 		switch _, has := s.values[spec.Name]; {
 		case has:
@@ -91,7 +120,7 @@ func (s *Secrets) Preview(_ context.Context, specs []*stack.Secret, jobs []rende
 func (s *Secrets) Generate(_ context.Context, specs []*stack.Secret) (record.Generated, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	out := record.Generated{Redact: func(text string) string { return text }}
+	var out record.Generated
 	for _, spec := range specs {
 		if _, has := s.values[spec.Name]; has {
 			continue
@@ -102,6 +131,7 @@ func (s *Secrets) Generate(_ context.Context, specs []*stack.Secret) (record.Gen
 		s.values[spec.Name] = spec.Name
 		out.Secrets = append(out.Secrets, spec.Name)
 	}
+	out.Redact = s.redactor()
 	return out, nil
 }
 

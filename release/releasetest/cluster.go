@@ -19,6 +19,7 @@ import (
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/stack"
 )
 
 // Cluster holds jobs in memory. It registers what a release submits, and what
@@ -156,6 +157,20 @@ func (c *Cluster) spec(job *api.Job) string {
 
 // Clients implements release.Cluster: only the defaults are set.
 func (c *Cluster) Clients() rollout.Clients { return rollout.Clients{Defaults: c.defaults} }
+
+// CreateVolumes implements release.Cluster. The log has "volume NAME".
+func (c *Cluster) CreateVolumes(ctx context.Context, missing []rollout.MissingVolume, _ []*stack.Volume, done func(string)) error {
+	for _, m := range missing {
+		if err := c.request(ctx, "CreateVolume", m.Name); err != nil {
+			return err
+		}
+		c.mu.Lock()
+		c.log = append(c.log, "volume "+m.Name)
+		c.mu.Unlock()
+		done(m.Name)
+	}
+	return nil
+}
 
 // Job implements release.Cluster.
 func (c *Cluster) Job(ctx context.Context, l record.Service) (*api.Job, error) {
