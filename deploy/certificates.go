@@ -323,7 +323,7 @@ func (c *certificates) recordsBefore(ctx context.Context) error {
 	}
 	err := c.records(ctx, false)
 	if c.part { // what the rest needs is not known
-		err = errors.Join(err, dns.DesiredRecords{Client: c.clients.Nomad}.Include(ctx, c.dns.Owner, c.dns.Hosts))
+		err = errors.Join(err, dns.DesiredRecords{Client: c.clients.Nomad}.Include(ctx, c.dns.Owner, c.dns.Hosts, c.dns.Settings))
 	} else {
 		err = errors.Join(err, c.tellController(ctx, false))
 	}

@@ -45,7 +45,18 @@ func NewDNS(s *stack.Stack, rendered []render.Job, getenv func(string) string) (
 	if d.Routes = s.DNS.Routes; d.Routes {
 		d.Hosts = dns.RoutedHosts(dns.RouteHosts(nomadJobs(rendered)), s.DNS.Zones, records)
 	}
+	if d.Routes {
+		var err error
+		if d.Settings, err = dns.RouteSettings(nomadJobs(rendered)); err != nil {
+			return nil, dnsDiagnostics(s, err)
+		}
+	}
 	routed, err := d.Routed(s.DNS.Targets)
+	for _, r := range routed {
+		if r.Proxied != nil && opts.Provider != dns.ProviderCloudflare {
+			return nil, dnsDiagnostics(s, fmt.Errorf("%s: the DNS provider %s cannot proxy a record; remove the tag %sproxied", r.Source, opts.Provider, dns.HostPrefix))
+		}
+	}
 	if err == nil {
 		_, err = dns.Normalize(slices.Concat(records, routed), s.DNS.Zones)
 	}

@@ -160,6 +160,44 @@ record "old" {
 		t.Errorf("the zones hold %q", d)
 	}
 
+	// A service says where its routes lead, and for how long that is known.
+	routed := t.TempDir()
+	writeStack(t, routed, s, "sync", `
+service "web" {}
+`)
+	web := func(tags string) {
+		t.Helper()
+		text := fmt.Sprintf(`job "shop-web" {
+  group "web" {
+    service {
+      name     = "web"
+      provider = "nomad"
+      tags     = ["drover.route=routed.example.org/", %s]
+    }
+    task "web" {
+      driver = "raw_exec"
+      config {
+        command = "/bin/true"
+      }
+    }
+  }
+}
+`, tags)
+		if err := os.WriteFile(filepath.Join(routed, "web.nomad.hcl"), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	web(`"drover-dns.target=192.0.2.50,2001:db8::50", "drover-dns.ttl=42"`)
+	expect(0, []string{"2 created"}, "dns", "apply", routed)
+	want = []string{"routed.example.org. 42 A 192.0.2.50", "routed.example.org. 42 AAAA 2001:db8::50"}
+	if d := sorted(s.Dump(t, "example.org")); !slices.Equal(d, want) {
+		t.Errorf("got %q, want %q", d, want)
+	}
+	web(`"drover-dns.ttl=soon"`)
+	expect(2, []string{`service web: the tag "drover-dns.ttl=soon" is not drover-dns.ttl=SECONDS`}, "dns", "plan", routed)
+	web(`"drover-dns.target=192.0.2.50", "drover-dns.proxied=true"`)
+	expect(2, []string{"route routed.example.org: the DNS provider powerdns cannot proxy a record"}, "dns", "plan", routed)
+
 	// All mistakes are reported at once, each with its place.
 	writeStack(t, dir, s, "sync", `
 record "www.example.com." {

@@ -1,6 +1,7 @@
 package dns_test
 
 import (
+	"fmt"
 	"reflect"
 	"slices"
 	"strings"
@@ -92,5 +93,72 @@ func TestHeld(t *testing.T) {
 	}
 	if len(p.Conflicts()) != 2 {
 		t.Errorf("%+v", p.Conflicts())
+	}
+}
+
+func TestRouteSettings(t *testing.T) {
+	t.Parallel()
+	jobs := func(services ...*api.Service) []*api.Job {
+		return []*api.Job{{TaskGroups: []*api.TaskGroup{{Services: services}}}}
+	}
+	service := func(name string, tags ...string) *api.Service { return &api.Service{Name: name, Tags: tags} }
+	settings, err := dns.RouteSettings(jobs(
+		service("web", "drover.route=a.example.org/", "drover.redirect=www.example.org/ 301 https://a.example.org/", "drover-dns.ttl=60", "drover-dns.target=192.0.2.9,2001:db8::9", "drover-dns.proxied=false"),
+		service("api", "drover.route=b.example.org/", "drover-dns.target=lb.example.net"),
+		service("plain", "drover.route=c.example.org/"),
+	))
+	if err != nil || len(settings) != 3 {
+		t.Fatalf("got %+v and error %v, want three hosts with settings", settings, err)
+	}
+	w := &dns.Wanted{Owner: "o", Zones: []string{"example.org"}, TTL: 300, Hosts: []string{"a.example.org", "b.example.org", "c.example.org"}, Settings: settings}
+	if !w.OfEdge() {
+		t.Error("got no need of the edge, want one for c.example.org")
+	}
+	m, records, err := w.Manager(nil, &dns.MemoryStore{}, []string{"192.0.2.1"})
+	if err != nil || len(m.Held) != 0 {
+		t.Fatal(m.Held, err)
+	}
+	var got []string
+	for _, r := range records {
+		proxied := ""
+		if r.Proxied != nil {
+			proxied = fmt.Sprintf(" proxied=%v", *r.Proxied)
+		}
+		got = append(got, fmt.Sprintf("%s %d %s %s%s", r.Name, r.TTL, r.Type, strings.Join(r.Values, ","), proxied))
+	}
+	want := []string{
+		"a.example.org. 60 A 192.0.2.9 proxied=false", "a.example.org. 60 AAAA 2001:db8::9 proxied=false",
+		"b.example.org. 300 CNAME lb.example.net", "c.example.org. 300 A 192.0.2.1",
+	}
+	if !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+	// Without an instance of the edge, hosts with their own targets change.
+	if m, records, err = w.Manager(nil, &dns.MemoryStore{}, nil); err != nil || len(m.Held) != 1 || m.Held["c.example.org"] == "" || len(records) != 3 {
+		t.Errorf("got %d records, held %v and error %v, want three and c.example.org held", len(records), m.Held, err)
+	}
+	if before, _ := w.Digest(); before == "" {
+		t.Error("no digest")
+	} else if w.Settings = nil; true {
+		if after, _ := w.Digest(); after != before {
+			t.Error("the digest depends on what runs")
+		}
+	}
+	for tag, want := range map[string]string{
+		"drover-dns.ttl=0":              "ttl=SECONDS",
+		"drover-dns.ttl=soon":           "ttl=SECONDS",
+		"drover-dns.proxied=yes":        "proxied=true or",
+		"drover-dns.target=a.org,b.org": "target=NAME or",
+		"drover-dns.target=*.org":       "target=NAME or",
+		"drover-dns.target=":            "target=NAME or",
+		"drover-dns.weight=5":           "one of drover-dns.target",
+	} {
+		if _, err := dns.RouteSettings(jobs(service("web", "drover.route=a.example.org/", tag))); err == nil || !strings.Contains(err.Error(), want) || !strings.Contains(err.Error(), "service web: ") {
+			t.Errorf("%s: got %v, want %q", tag, err, want)
+		}
+	}
+	settings, err = dns.RouteSettings(jobs(service("one", "drover.route=a.example.org/x", "drover-dns.ttl=60"), service("two", "drover.route=a.example.org/y", "drover-dns.ttl=30")))
+	if err == nil || !strings.Contains(err.Error(), "service two: its tags drover-dns.* for a.example.org differ") || settings["a.example.org"].TTL != 60 {
+		t.Errorf("got %v and error %v, want the first to count", settings, err)
 	}
 }

@@ -31,17 +31,19 @@ type Wanted struct {
 	Records   []Record `json:"records,omitempty"`   // of its own
 	Routes    bool     `json:"routes,omitempty"`    // hosts of routes get records
 	Hosts     []string `json:"hosts,omitempty"`     // those; see [RoutedHosts]
+	// Settings are those of Hosts that differ from the others; see [RouteSettings].
+	Settings map[string]Host `json:"settings,omitempty"`
 	// Pending is true until the release that wants the records is rolled out.
 	// Until then nothing is deleted.
 	Pending bool `json:"pending,omitempty"`
 }
 
 // OfEdge reports whether the records need the address of the edge.
-func (w *Wanted) OfEdge() bool { return len(w.Hosts) > 0 && len(w.Targets) == 0 }
+func (w *Wanted) OfEdge() bool { return slices.ContainsFunc(w.Hosts, w.needsEdge) }
 
 // Routed are the records of its routes, to where targets are.
 func (w *Wanted) Routed(targets []string) ([]Record, error) {
-	return RouteRecords(w.Hosts, targets, w.Zones, w.TTL, w.Records)
+	return w.routed(targets)
 }
 
 // Manager keeps the records of w through p, and has what [NomadStore] knows
@@ -56,6 +58,9 @@ func (w *Wanted) Manager(p Provider, s Store, edge []string) (*Manager, []Record
 	if w.OfEdge() {
 		if targets = edge; len(edge) == 0 {
 			for _, h := range w.Hosts {
+				if !w.needsEdge(h) {
+					continue
+				}
 				m.Held[h] = "no instance of the edge passes its check in Consul, so its address is unknown; start one, or set targets in the dns block"
 			}
 		}
@@ -85,7 +90,7 @@ func (w *Wanted) encode() (string, error) {
 // routes, which follow what runs, are left out.
 func (w *Wanted) Digest() (string, error) {
 	c := *w
-	c.Hosts, c.Pending = nil, false
+	c.Hosts, c.Settings, c.Pending = nil, nil, false
 	text, err := c.encode()
 	sum := sha256.Sum256([]byte(text))
 	return hex.EncodeToString(sum[:16]), err
@@ -229,6 +234,7 @@ func (s DesiredRecords) Follow(ctx context.Context, owner string, runs func(cont
 	}
 	if w.Routes {
 		w.Hosts = RoutedHosts(RouteHosts(running.Jobs), w.Zones, w.Records)
+		w.Settings, _ = RouteSettings(running.Jobs) // a deploy has refused bad tags
 	}
 	if w.Pending && running.Deployed != "" {
 		is, err := w.Digest()
@@ -242,12 +248,18 @@ func (s DesiredRecords) Follow(ctx context.Context, owner string, runs func(cont
 
 // Include adds hosts of routes to what an owner wants, if it wants records of
 // routes: those of a part of its jobs, before they run.
-func (s DesiredRecords) Include(ctx context.Context, owner string, hosts []string) error {
+func (s DesiredRecords) Include(ctx context.Context, owner string, hosts []string, settings map[string]Host) error {
 	w, err := s.Get(ctx, owner)
 	if w == nil || !w.Routes {
 		return err
 	}
 	w.Hosts = slices.Compact(slices.Sorted(slices.Values(slices.Concat(w.Hosts, hosts))))
+	for host, set := range settings {
+		if w.Settings == nil {
+			w.Settings = map[string]Host{}
+		}
+		w.Settings[host] = set
+	}
 	_, err = s.Put(ctx, w)
 	return err
 }
