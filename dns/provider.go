@@ -123,14 +123,14 @@ func toLibdns(zone string, key Key, set Set) []libdns.Record {
 	for _, v := range set.Values {
 		rr := libdns.RR{Name: relative(key.Name, zone), TTL: time.Duration(set.TTL) * time.Second, Type: key.Type, Data: v}
 		switch key.Type {
-		case TypeTXT:
-		default:
-			rr.Data = toZoneSyntax(key.Type, v)
 		case TypeCAA:
 			if c, err := parseCAA(v); err == nil {
 				out = append(out, libdns.CAA{Name: rr.Name, TTL: rr.TTL, Flags: c.flags, Tag: c.tag, Value: c.value})
 				continue
 			}
+		case TypeTXT:
+		default:
+			rr.Data = toZoneSyntax(key.Type, v)
 		}
 		// A record of another type that libdns cannot read is no reason to
 		// lose sight of the zone.

@@ -94,5 +94,9 @@ func FormatSet(s dns.Set) string {
 			parts[i] = p
 		}
 	}
-	return fmt.Sprintf("%ds %s", s.TTL, strings.Join(parts, ", "))
+	text := fmt.Sprintf("%ds %s", s.TTL, strings.Join(parts, ", "))
+	if s.Proxied != nil && *s.Proxied {
+		text += ", proxied"
+	}
+	return text
 }
