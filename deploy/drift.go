@@ -52,11 +52,17 @@ func (v Drift) Run(ctx context.Context) (DriftResult, error) {
 	} else if err != nil {
 		return out, err
 	}
+	err = out.compare(ctx, d)
+	return out, err
+}
+
+// compare completes the result.
+func (r *DriftResult) compare(ctx context.Context, d *release.Deployer) error {
 	drift, head, err := d.Drift(ctx)
 	if err != nil {
-		return out, err
+		return err
 	}
-	out.Release, out.Services = head.Number, drift
-	out.Drifted = out.Differing() > 0
-	return out, nil
+	r.Release, r.Services = head.Number, drift
+	r.Drifted = r.Differing() > 0
+	return nil
 }

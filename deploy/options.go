@@ -32,6 +32,8 @@ type NewRelease struct {
 	TakeOver         bool   // abandon a release that is open
 	Prune            bool   // stop running jobs that are not in the stack any more, without asking
 	AllowUnplaceable bool   // begin although no node has room for a service
+
+	unattended *release.Unattended // of a schedule
 }
 
 // Person answers questions while a verb runs. Methods are called one at a time.

@@ -11,9 +11,13 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/nomad/api"
+
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/schedule"
+	"github.com/drover-nomad/drover/stack"
 )
 
 // inNomad keeps the record of the stack in Variables of the fake Nomad.
@@ -408,12 +412,6 @@ func TestDeploy_AsksBeforeItPrunes(t *testing.T) {
 
 func TestApprove_Waves(t *testing.T) {
 	t.Parallel()
-	inWaves := func(w *world) *Deploy {
-		w.write("environments/default.hcl", "wave \"one\" {\n  services = [\"api\"]\n}\nwave \"two\" {\n  services = [\"web\"]\n  approve = true\n}\n")
-		v := w.deployVerb()
-		v.Source.Environment = "default"
-		return v
-	}
 	t.Run("a release waits, and approve finishes it", func(t *testing.T) {
 		w := newWorld(t)
 		_, err := inWaves(w).Run(t.Context())
@@ -432,6 +430,14 @@ func TestApprove_Waves(t *testing.T) {
 		w.wantEnd(err, rollout.Deployed, ClassNone)
 		w.wantRunning("api=1 web=1")
 	})
+}
+
+// inWaves deploys web after an approval.
+func inWaves(w *world) *Deploy {
+	w.write("environments/default.hcl", "wave \"one\" {\n  services = [\"api\"]\n}\nwave \"two\" {\n  services = [\"web\"]\n  approve = true\n}\n")
+	v := w.deployVerb()
+	v.Source.Environment = "default"
+	return v
 }
 
 func TestFire_RecordsTheRun(t *testing.T) {
@@ -458,6 +464,120 @@ func TestFire_RecordsTheRun(t *testing.T) {
 		if w.wantEnd(err, "", ClassInvalid); !strings.Contains(message(err), "there is nightly") {
 			t.Errorf("got %v, want the schedule that there is", err)
 		}
+	})
+}
+
+// fire fires a schedule of the stack and returns the run, which has to be recorded.
+func (w *world) fire(s stack.Schedule) record.Run {
+	w.Helper()
+	schedules := record.OpenSchedules(w.nomad.client(w.T), "shop", "default")
+	if _, err := schedules.Change(w.Context(), s.Name, func(r *record.Schedule) { r.Schedule = s }); err != nil {
+		w.Fatal(err)
+	}
+	w.events = nil
+	did, err := (&Fire{Recorded: w.recorded(), Name: s.Name}).Run(w.Context())
+	if err != nil {
+		w.Fatalf("cannot fire schedule %s: %v", s.Name, err)
+	}
+	w.wantEnd(err, rollout.Outcome(did.Outcome), ClassNone)
+	stored, err := schedules.Read(w.Context(), s.Name)
+	if err != nil || len(stored.Runs) == 0 || stored.Runs[len(stored.Runs)-1].Outcome != did.Outcome {
+		w.Errorf("got %+v, %v, want a record of run %+v", stored, err, did)
+	}
+	return did
+}
+
+func TestFire_RunsTheVerb(t *testing.T) {
+	t.Parallel()
+	nightly := stack.Schedule{Name: "nightly", Action: stack.ScheduleRedeploy, TimeZone: "UTC"}
+	t.Run("redeploy", func(t *testing.T) {
+		w := newWorld(t)
+		w.deploy("1")
+		did := w.fire(nightly)
+		if !did.OK || did.Outcome != string(rollout.Deployed) || did.Release != 2 || did.Base != 1 {
+			t.Errorf("got run %+v, want release 2 from release 1", did)
+		}
+		w.wantState(2, record.Done)
+		if last, _ := w.store.Last(t.Context()); last.Message != "schedule nightly" || last.Schedule != "nightly" {
+			t.Errorf("got release %+v, want one of schedule nightly", last)
+		}
+	})
+	t.Run("redeploy that fails, once", func(t *testing.T) {
+		w := newWorld(t)
+		w.deploy("1")
+		w.fail("web", "1", rollout.Failed)
+		if did := w.fire(nightly); did.OK || did.Outcome != string(rollout.Failed) || did.Release != 2 {
+			t.Errorf("got run %+v, want release 2 to fail", did)
+		}
+		if did := w.fire(nightly); !did.Skipped || !strings.Contains(did.Detail, "the same failed") {
+			t.Errorf("got run %+v, want one that is skipped", did)
+		}
+	})
+	t.Run("deploy", func(t *testing.T) {
+		w := newWorld(t)
+		w.deploy("1")
+		w.cluster.Purge("web")
+		s := nightly
+		s.Action = stack.ScheduleDeploy
+		if did := w.fire(s); !did.OK || did.Release != 2 {
+			t.Errorf("got run %+v, want release 2", did)
+		}
+		w.wantRunning("api=1 web=1")
+	})
+	t.Run("check", func(t *testing.T) {
+		w := newWorld(t)
+		w.deploy("1")
+		s := nightly
+		s.Action = stack.ScheduleCheck
+		if did := w.fire(s); !did.OK || did.Outcome != schedule.InSync {
+			t.Errorf("got run %+v, want in-sync", did)
+		}
+		w.cluster.Purge("web")
+		if did := w.fire(s); did.OK || did.Outcome != schedule.Drifted || !strings.Contains(did.Detail, "web") {
+			t.Errorf("got run %+v, want drift of web", did)
+		}
+	})
+	t.Run("an unknown action", func(t *testing.T) {
+		w := newWorld(t)
+		w.deploy("1")
+		s := nightly
+		s.Action = "dance"
+		if did := w.fire(s); did.OK || did.Outcome != "error" || !strings.Contains(did.Detail, "dance") {
+			t.Errorf("got run %+v, want an error", did)
+		}
+	})
+	t.Run("a wave that needs an approval", func(t *testing.T) {
+		w := newWorld(t)
+		if _, err := inWaves(w).Run(t.Context()); ClassOf(err) != ClassOutcome {
+			t.Fatal(err)
+		}
+		if _, err := (&Approve{Recorded: w.recorded()}).Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if did := w.fire(nightly); did.OK || did.Base != 0 || !strings.Contains(did.Detail, "waits for an approval") {
+			t.Errorf("got run %+v, want one that needs an approval", did)
+		}
+		s := nightly
+		s.SkipApproval = true
+		if did := w.fire(s); !did.OK {
+			t.Errorf("got run %+v, want one that skips the approval", did)
+		}
+	})
+	t.Run("an interrupted release of the schedule", func(t *testing.T) {
+		w := newWorld(t)
+		w.deploy("1")
+		w.cluster.Follow = func(context.Context, *api.Job) rollout.ServiceResult {
+			return rollout.ServiceResult{Outcome: rollout.Unreachable}
+		}
+		if did := w.fire(nightly); did.OK || did.Outcome != string(rollout.Unreachable) {
+			t.Errorf("got run %+v, want unreachable", did)
+		}
+		w.cluster.Follow = nil
+		did := w.fire(nightly)
+		if !did.OK || did.Release != 2 || !strings.Contains(did.Detail, "resumed release 2") {
+			t.Errorf("got run %+v, want one that resumes release 2", did)
+		}
+		w.wantState(2, record.Done)
 	})
 }
 

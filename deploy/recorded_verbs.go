@@ -19,47 +19,37 @@ type Recorded struct {
 	Events      func(Event)
 }
 
-// proceed continues with the release that is open.
-func (r *Recorded) proceed(ctx context.Context, f func(context.Context, *maker, *End) (Result, error)) (Result, error) {
+// run opens the record of the stack and calls f.
+func (r *Recorded) run(ctx context.Context, f func(context.Context, *maker, *End) error) (Result, error) {
 	return run(ctx, r.Events, r.Limits.Unreachable, func(ctx context.Context, s *stream, end *End) error {
 		m, err := s.recordedMaker(ctx, &r.Home, &r.Limits, r.Person, r.Stack, r.Environment)
 		if err != nil {
 			return err
 		}
 		m.names(end)
-		res, err := f(ctx, m, end)
-		if err != nil || end.Outcome == Approved {
-			return err
-		}
-		return m.settle(ctx, res, end)
+		return f(ctx, m, end)
 	})
 }
 
 // renew makes a release out of the record of others.
-func (r *Recorded) renew(ctx context.Context, opts *NewRelease, replace bool, f func(context.Context, *release.Deployer) (release.Request, error)) (Result, error) {
-	return run(ctx, r.Events, r.Limits.Unreachable, func(ctx context.Context, s *stream, end *End) error {
-		m, err := s.recordedMaker(ctx, &r.Home, &r.Limits, r.Person, r.Stack, r.Environment)
-		if err != nil {
-			return err
-		}
-		m.names(end)
-		m.d.Keep, m.replace, m.d.Rollout.Replace = opts.Keep, replace, replace
-		req, err := f(ctx, m.d)
-		if err != nil {
-			return err
-		}
-		opts.apply(&req)
-		req.Prune = opts.Prune
-		res, err := m.d.Make(ctx, req)
-		if err != nil {
-			return err
-		}
-		return m.settle(ctx, res, end)
-	})
+func (m *maker) renew(ctx context.Context, end *End, opts *NewRelease, replace bool, request func(context.Context) (release.Request, error)) error {
+	m.d.Keep, m.replace, m.d.Rollout.Replace = opts.Keep, replace, replace
+	req, err := request(ctx)
+	if err != nil {
+		return err
+	}
+	opts.apply(&req)
+	req.Prune = opts.Prune
+	res, err := m.d.Make(ctx, req)
+	if err != nil {
+		return err
+	}
+	return m.settle(ctx, res, end)
 }
 
 func (o *NewRelease) apply(req *release.Request) {
 	req.Message, req.OnFailure, req.TakeOver, req.AllowUnplaceable = o.Message, o.OnFailure, o.TakeOver, o.AllowUnplaceable
+	req.Unattended = o.unattended
 }
 
 // Resume continues with a release that was interrupted, paused, or waits: forward,
@@ -67,11 +57,25 @@ func (o *NewRelease) apply(req *release.Request) {
 type Resume struct {
 	Recorded
 	Promote bool // promote the canaries that wait
+
+	schedule string // only a release that this schedule made and that was interrupted
 }
 
 // Run resumes. It returns a *release.NotOpenError if no release is open.
 func (v *Resume) Run(ctx context.Context) (Result, error) {
-	return v.proceed(ctx, func(ctx context.Context, m *maker, _ *End) (Result, error) { return m.d.Resume(ctx, v.Promote) })
+	return v.run(ctx, v.with)
+}
+
+func (v *Resume) with(ctx context.Context, m *maker, end *End) error {
+	resume := func(ctx context.Context) (Result, error) { return m.d.Resume(ctx, v.Promote) }
+	if v.schedule != "" {
+		resume = func(ctx context.Context) (Result, error) { return m.d.ResumeOwn(ctx, v.schedule) }
+	}
+	res, err := resume(ctx)
+	if err != nil {
+		return err
+	}
+	return m.settle(ctx, res, end)
 }
 
 // Approve approves the wave that a release waits with. The drover that waits goes
@@ -81,16 +85,16 @@ type Approve struct{ Recorded }
 // Run approves. Where another process goes on, the result is empty, and the end has
 // the outcome Approved. It returns a *release.NoApprovalError if no wave waits.
 func (v *Approve) Run(ctx context.Context) (Result, error) {
-	return v.proceed(ctx, func(ctx context.Context, m *maker, end *End) (Result, error) {
+	return v.run(ctx, func(ctx context.Context, m *maker, end *End) error {
 		wave, holder, err := m.d.Allow(ctx, by(m.d.Holder))
 		if err != nil {
-			return Result{}, err
+			return err
 		}
 		if holder != nil {
 			end.Outcome, end.Wave, end.Holder = Approved, wave, holder
-			return Result{}, nil
+			return nil
 		}
-		return m.d.Resume(ctx, false)
+		return (&Resume{}).with(ctx, m, end)
 	})
 }
 
@@ -99,7 +103,13 @@ type Abort struct{ Recorded }
 
 // Run aborts. It returns a *release.NotOpenError if no release is open.
 func (v *Abort) Run(ctx context.Context) (Result, error) {
-	return v.proceed(ctx, func(ctx context.Context, m *maker, _ *End) (Result, error) { return m.d.Abort(ctx) })
+	return v.run(ctx, func(ctx context.Context, m *maker, end *End) error {
+		res, err := m.d.Abort(ctx)
+		if err != nil {
+			return err
+		}
+		return m.settle(ctx, res, end)
+	})
 }
 
 // Rollback makes a release out of an earlier one.
@@ -111,8 +121,8 @@ type Rollback struct {
 
 // Run rolls back. Jobs that Nomad cannot update in place are recreated.
 func (v *Rollback) Run(ctx context.Context) (Result, error) {
-	return v.renew(ctx, &v.New, true, func(ctx context.Context, d *release.Deployer) (release.Request, error) {
-		return d.Rollback(ctx, v.To)
+	return v.run(ctx, func(ctx context.Context, m *maker, end *End) error {
+		return m.renew(ctx, end, &v.New, true, func(ctx context.Context) (release.Request, error) { return m.d.Rollback(ctx, v.To) })
 	})
 }
 
@@ -125,8 +135,12 @@ type Redeploy struct {
 
 // Run redeploys what the last good release left.
 func (v *Redeploy) Run(ctx context.Context) (Result, error) {
-	return v.renew(ctx, &v.New, false, func(ctx context.Context, d *release.Deployer) (release.Request, error) {
-		return d.Redeploy(ctx, v.Services, time.Now())
+	return v.run(ctx, v.with)
+}
+
+func (v *Redeploy) with(ctx context.Context, m *maker, end *End) error {
+	return m.renew(ctx, end, &v.New, false, func(ctx context.Context) (release.Request, error) {
+		return m.d.Redeploy(ctx, v.Services, time.Now())
 	})
 }
 

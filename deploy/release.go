@@ -24,6 +24,10 @@ type maker struct {
 
 	replace bool            // recreate jobs that Nomad cannot update in place
 	agreed  map[string]bool // running jobs whose stop was agreed to
+
+	// keepsRoutes reports that no release of this maker changes the routes of the
+	// stack, so that the controller needs to know nothing.
+	keepsRoutes bool
 }
 
 // newMaker returns the maker of a stack whose record the clients reach.
@@ -88,6 +92,9 @@ func (m *maker) planned(p *release.Plan) { m.emit(Event{Kind: KindPlan, Plan: p}
 
 // allowed returns an error if the plan does what was not asked for.
 func (m *maker) allowed(p *release.Plan) error {
+	if err := p.CheckAttended(); err != nil {
+		return err
+	}
 	for _, part := range p.Parts {
 		if err := part.Plan.Allowed(); err != nil && !m.replace {
 			return err
@@ -134,7 +141,7 @@ func (m *maker) confirmPrune(ctx context.Context, p *release.Plan) error {
 // those of another release.
 func (m *maker) settle(ctx context.Context, res Result, end *End) error {
 	err := end.outcome(res)
-	if res.Release == nil || res.Release.State.Open() {
+	if res.Release == nil || res.Release.State.Open() || m.keepsRoutes {
 		return err
 	}
 	changed, failed := m.followRoutes(ctx)

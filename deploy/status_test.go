@@ -1,9 +1,13 @@
 package deploy
 
 import (
+	"errors"
 	"testing"
 
+	"github.com/hashicorp/nomad/api"
+
 	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 )
 
@@ -103,5 +107,15 @@ func TestHistoryResult_StateOf(t *testing.T) {
 		if got := (HistoryResult{Holder: test.holder}).StateOf(&record.Release{State: test.state}); got != test.want {
 			t.Errorf("StateOf(%s), locked: %v = %s, want %s", test.state, test.holder != nil, got, test.want)
 		}
+	}
+}
+
+func TestMarkUnreadable(t *testing.T) {
+	t.Parallel()
+	id := "web"
+	list := []rollout.ServiceStatus{{Service: "web", JobID: id, OK: true}, {Service: "api", JobID: "api", OK: true}}
+	markUnreadable(list, render.Job{Service: "web", Job: &api.Job{ID: &id}}, errors.New("its spec is gone"))
+	if list[0].OK || list[0].Detail != "its spec is gone" || !list[1].OK {
+		t.Errorf("got %+v, want only web to be not OK", list)
 	}
 }
