@@ -86,7 +86,7 @@ type Approve struct{ Recorded }
 // the outcome Approved. It returns a *release.NoApprovalError if no wave waits.
 func (v *Approve) Run(ctx context.Context) (Result, error) {
 	return v.run(ctx, func(ctx context.Context, m *maker, end *End) error {
-		wave, holder, err := m.d.Allow(ctx, by(m.d.Holder))
+		wave, holder, err := m.d.ApproveWave(ctx, by(m.d.Holder))
 		if err != nil {
 			return err
 		}

@@ -135,7 +135,7 @@ func (d *Deployer) planDestroy(ctx context.Context, req Request) (*Plan, error) 
 		req.Values = b.Values
 	}
 	p.req = req
-	p.knows(req.Targets)
+	p.noteDefaults(req.Targets)
 	for _, l := range p.lines {
 		if !slices.ContainsFunc(req.Targets, func(t *stack.Target) bool { return t.Name == l.Target }) {
 			return nil, fmt.Errorf("release %d does not name the cluster of target %q", last.Number, l.Target)
@@ -164,7 +164,7 @@ func (d *Deployer) planDestroy(ctx context.Context, req Request) (*Plan, error) 
 	if err := d.prepare(ctx, p); err != nil {
 		return nil, err
 	}
-	return p, d.own(ctx, p)
+	return p, d.findForeign(ctx, p)
 }
 
 // recorded reports whether the jobs of a request are those of a former release.

@@ -86,7 +86,7 @@ func TestDistinct(t *testing.T) {
 				p.Parts = append(p.Parts, &Part{Target: j.Target, Jobs: []render.Job{j}})
 			}
 			var same *SameJobError
-			if got := !errors.As(p.distinct(), &same); got != tt.ok {
+			if got := !errors.As(p.checkDistinct(), &same); got != tt.ok {
 				t.Errorf("distinct: got %t, want %t", got, tt.ok)
 			}
 		})

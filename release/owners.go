@@ -189,14 +189,14 @@ func (p *Plan) suspects() []suspect {
 	return out
 }
 
-// own finds out which registered jobs of the plan are of another stack or
+// findForeign finds out which registered jobs of the plan are of another stack or
 // environment, or of none. Jobs that the newest release proves to be the
 // stack's cost nothing; otherwise the records of all other stacks are read.
 //
 // A job belongs to the record whose newest release left it at its live index.
 // Without such a record it belongs to this one if its newest release runs the
 // job (it was changed by hand), then to any other that runs it.
-func (d *Deployer) own(ctx context.Context, p *Plan) error {
+func (d *Deployer) findForeign(ctx context.Context, p *Plan) error {
 	suspects := p.suspects()
 	if len(suspects) == 0 {
 		return nil

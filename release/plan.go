@@ -225,11 +225,11 @@ func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 	if p.Parts, err = assignWaves(req.Jobs, req.Waves); err != nil {
 		return nil, err
 	}
-	p.knows(req.Targets)
+	p.noteDefaults(req.Targets)
 	if err := d.dial(ctx, p); err != nil {
 		return nil, err
 	}
-	if err := p.distinct(); err != nil {
+	if err := p.checkDistinct(); err != nil {
 		return nil, err
 	}
 	p.addFormer()
@@ -245,7 +245,7 @@ func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 	if err := d.fits(p); err != nil {
 		return nil, err
 	}
-	if err := d.own(ctx, p); err != nil {
+	if err := d.findForeign(ctx, p); err != nil {
 		return nil, err
 	}
 	if !req.Adopt {
@@ -441,9 +441,9 @@ func (p *Plan) changeKey(target string, c rollout.Change) jobKey {
 	return jobKey{target, p.defaults[target].JobID(c.Region, c.Namespace, c.JobID)}
 }
 
-// knows notes the regions and namespaces of jobs that name none. Those of a
+// noteDefaults notes the regions and namespaces of jobs that name none. Those of a
 // target that is dialled later replace it.
-func (p *Plan) knows(targets []*stack.Target) {
+func (p *Plan) noteDefaults(targets []*stack.Target) {
 	if p.defaults == nil {
 		p.defaults = map[string]nomad.Defaults{}
 	}
@@ -455,11 +455,11 @@ func (p *Plan) knows(targets []*stack.Target) {
 // dialled keeps the cluster of a target.
 func (p *Plan) dialled(t *stack.Target, c Cluster) {
 	p.clusters[t.Name] = c
-	p.resolves(t, c)
+	p.noteClusterDefaults(t, c)
 }
 
-// resolves notes what the clients of a target know of its region and namespace.
-func (p *Plan) resolves(t *stack.Target, c Cluster) {
+// noteClusterDefaults notes what the clients of a target know of its region and namespace.
+func (p *Plan) noteClusterDefaults(t *stack.Target, c Cluster) {
 	if known := c.Clients().Defaults; known != (nomad.Defaults{}) {
 		p.defaults[t.Name] = known
 	}
@@ -475,10 +475,10 @@ func (e *SameJobError) Error() string {
 	return fmt.Sprintf("%s and %s are the same job %q in namespace %s; give one of them another job ID, namespace or region", e.A, e.B, e.Job.ID, e.Job.Namespace)
 }
 
-// distinct returns a *SameJobError if two planned jobs are one and the same in
+// checkDistinct returns a *SameJobError if two planned jobs are one and the same in
 // Nomad, which the files do not show when one of them names the namespace or
 // the region of the client.
-func (p *Plan) distinct() error {
+func (p *Plan) checkDistinct() error {
 	type identity struct {
 		cluster string
 		nomad.JobID

@@ -269,7 +269,7 @@ func TestApproval(t *testing.T) {
 		w := newWorld(t)
 		w.deploy(request("1"))
 		w.deploy(ask())
-		wave, holder, err := w.d.Allow(t.Context(), "bob")
+		wave, holder, err := w.d.ApproveWave(t.Context(), "bob")
 		if err != nil || wave != "web" || holder != nil {
 			t.Fatalf("got wave %s, holder %v, %v; want web, none", wave, holder, err)
 		}
@@ -281,7 +281,7 @@ func TestApproval(t *testing.T) {
 		if got := last.Waves[1].Approved; got != "bob" {
 			t.Errorf("approved by %q, want bob", got)
 		}
-		if _, _, err := w.d.Allow(t.Context(), "bob"); !as[*release.NoApprovalError](err) {
+		if _, _, err := w.d.ApproveWave(t.Context(), "bob"); !as[*release.NoApprovalError](err) {
 			t.Errorf("when no wave waits: got %v, want a *release.NoApprovalError", err)
 		}
 	})
@@ -290,7 +290,7 @@ func TestApproval(t *testing.T) {
 		w.deploy(request("1"))
 		w.d.ApprovalWait = 10 * time.Second
 		w.d.Operator = operator{approve: func(ctx context.Context, _ release.Approval) (bool, error) {
-			if _, _, err := w.deployer("bob").Allow(context.Background(), "bob"); err != nil {
+			if _, _, err := w.deployer("bob").ApproveWave(context.Background(), "bob"); err != nil {
 				t.Error(err)
 			}
 			<-ctx.Done()

@@ -76,7 +76,7 @@ func (d *Deployer) retire(ctx context.Context, p *Plan) error {
 	}
 	for _, t := range was.Targets {
 		if _, known := p.defaults[t.Name]; !known {
-			p.knows([]*stack.Target{t})
+			p.noteDefaults([]*stack.Target{t})
 		}
 		i := slices.IndexFunc(p.req.Targets, func(now *stack.Target) bool { return now.Name == t.Name })
 		lines := slices.DeleteFunc(slices.Clone(p.lines), func(l record.Service) bool {
@@ -134,7 +134,7 @@ func (d *Deployer) retireTarget(ctx context.Context, p *Plan, t *stack.Target, l
 	if err != nil {
 		return err
 	}
-	p.resolves(t, c)
+	p.noteClusterDefaults(t, c)
 	same := make([]*jobKey, len(lines))
 	err = parallel.Each(len(lines), 8, func(i int) error {
 		was, err := identify(ctx, c, t, lines[i])

@@ -386,10 +386,10 @@ func (e *NoApprovalError) Error() string {
 	return fmt.Sprintf("release %d is %s: no wave of it waits for an approval", e.Release.Number, e.Release.State)
 }
 
-// Allow records the approval of the wave that waits. holder is the process that waits
-// for it and continues the release; nil if there is none and the release has to be
-// resumed.
-func (d *Deployer) Allow(ctx context.Context, by string) (wave string, holder *record.Holder, err error) {
+// ApproveWave records the approval of the wave that waits. holder is the process that
+// waits for it and continues the release; nil if there is none and the release has to
+// be resumed.
+func (d *Deployer) ApproveWave(ctx context.Context, by string) (wave string, holder *record.Holder, err error) {
 	last, err := d.Releases.Last(ctx)
 	if err != nil {
 		return "", nil, err
