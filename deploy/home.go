@@ -32,12 +32,15 @@ type Home struct {
 // Each function may be nil, which means Nomad.
 //
 // A verb still uses the clients of Home.Dial for what is not in a Store: checks of
-// namespaces and volumes, DNS records, schedules, and the state of jobs. List and Move read the record in Nomad.
+// namespaces and volumes, DNS records, schedules, and the state of jobs. Move moves a
+// record in Nomad.
 type Backend struct {
 	// Releases opens the releases of a stack in an environment.
 	Releases func(stackName, env string) release.Store
 	// Secrets opens the secrets of a stack in an environment.
 	Secrets func(stackName, env string) release.SecretStore
+	// Stacks lists every stack and environment with a release: see record.ListStacks.
+	Stacks func(ctx context.Context) ([]record.ListedStack, error)
 	// Dial connects to the cluster of a target, in which releases are made.
 	Dial release.Dialer
 }

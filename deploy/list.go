@@ -16,6 +16,9 @@ type List struct {
 // be read is an entry with an error. The list is empty, and not nil, if there is
 // no release.
 func (v List) Run(ctx context.Context) ([]record.ListedStack, error) {
+	if b := v.Home.Backend; b != nil && b.Stacks != nil {
+		return b.Stacks(ctx)
+	}
 	home, err := v.Home.Connect(ctx, false)
 	if err != nil {
 		return nil, err

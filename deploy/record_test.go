@@ -185,7 +185,12 @@ func TestList_ReadsAllStacks(t *testing.T) {
 	if !errors.As(err, &none) || !slices.Equal(none.Others, []string{"shop/default"}) {
 		t.Errorf("got %v, want a *NoReleaseError that names shop/default", err)
 	}
-	w.nomad.deny = "/v1/vars"
+	other := []record.ListedStack{{Stack: "other"}}
+	w.home.Backend.Stacks = func(context.Context) ([]record.ListedStack, error) { return other, nil }
+	if got, err := (List{Home: w.home}).Run(t.Context()); err != nil || len(got) != 1 || got[0].Stack != "other" {
+		t.Errorf("of a backend: got %+v, %v, want its stack", got, err)
+	}
+	w.home.Backend.Stacks, w.nomad.deny = nil, "/v1/vars"
 	if _, err := (List{Home: w.home}).Run(t.Context()); err == nil {
 		t.Error("without permission: got no error")
 	}
