@@ -114,6 +114,9 @@ renew() {
   [ $done = 0 ] && cksum "$certs"/* >loaded.certs
   return $done
 }
+# With a key that clients could guess, they could choose their instance.
+EDGE_COOKIE_KEY=$(cat "$NOMAD_SECRETS_DIR/cookie_key" 2>/dev/null)
+export EDGE_COOKIE_KEY="$${EDGE_COOKIE_KEY:-$NOMAD_ALLOC_ID}"
 # A process that is replaced has a successor as long as this file is there.
 : >successor
 rm -rf reload renew "$next" "$pid_file"
@@ -345,6 +348,15 @@ core.register_task(function()
   os.exit(0)
 end)
 EOT
+      }
+
+      template {
+        destination = "secrets/cookie_key"
+        change_mode = "noop"
+        perms       = "0600"
+        uid         = var.user == "root" ? 0 : var.uid
+        gid         = var.user == "root" ? 0 : var.uid
+        data        = "{{ with env \"NOMAD_JOB_ID\" | printf \"nomad/jobs/%s\" }}{{ if nomadVarExists . }}{{ with nomadVar . }}{{ .cookie_key }}{{ end }}{{ end }}{{ end }}"
       }
 
       # Hashes of passwords are not for everybody who may look at a job's files.
@@ -701,9 +713,16 @@ backend {{ $name }} from http
   http-request track-sc2 src table limit.{{ $name }}
   http-request return status 429 content-type text/plain string "Too many requests.\n" if { sc2_http_req_rate(limit.{{ $name }}) gt {{ index ($limit | split "/") 0 }} }
 {{- end }}
+{{- if $tags | join "\n" | regexMatch `(?m)^drover\.auth=` }}
+  # Hashes of passwords take some milliseconds on purpose. Credentials that were
+  # good a minute ago are good without one: only requests that pass are stored.
+  stick-table type binary len 32 size 10k expire 1m
+  acl known req.hdr(authorization),sha2(256),in_table({{ $name }})
+  stick store-request req.hdr(authorization),sha2(256)
+{{- end }}
 {{- range $t := $tags }}{{ if $t | regexMatch `^drover\.auth=` }}
 {{- $list := regexReplaceAll `^[^=]*=` "" $t }}
-  http-request auth realm {{ $list }} unless { http_auth({{ $list }}) }
+  http-request auth realm {{ $list }} unless known or { http_auth({{ $list }}) }
 {{- end }}{{ end }}
 {{- if $body }}
 {{- $bytes := regexReplaceAll `[kmg]` "" $body | parseInt }}
@@ -731,7 +750,7 @@ backend {{ $name }} from http
   http-request replace-path '^{{ $strip }}(/(.*))?$' '/\2'
 {{- end }}
 {{- if $sticky }}
-  dynamic-cookie-key {{ $name }}
+  dynamic-cookie-key "$${EDGE_COOKIE_KEY}"
   cookie drover insert indirect nocache httponly secure dynamic
 {{- end }}
 {{- $sp := $tags | join "\n" }}

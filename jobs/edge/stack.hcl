@@ -6,4 +6,9 @@ stack "edge" {
   description = "HAProxy as the edge: routes from Consul tags, certificates from the store"
 }
 
-service "haproxy" {}
+# The key of the cookies of drover.sticky.
+secret "cookie_key" {}
+
+service "haproxy" {
+  secrets = ["cookie_key"]
+}

@@ -43,7 +43,7 @@ func testRenewal(t *testing.T, w *world) {
 		t.Fatalf("got %+v, %v, want 101", res, err)
 	}
 	before := serial(t, w)
-	w.variable(t, "drover/certs/public", map[string]string{"bundle": bundle(t, "edge.test")})
+	w.certificate(t)
 	eventually(t, "the new certificate is served", func() bool { return serial(t, w) != before })
 	eventually(t, "the worker confirms it", func() bool {
 		files, worker := w.generation()

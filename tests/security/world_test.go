@@ -29,9 +29,11 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/acl"
+	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/devcluster"
 	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/edge"
+	"github.com/drover-nomad/drover/nomad/variables"
 )
 
 // world is a dev cluster with one edge.
@@ -65,7 +67,7 @@ func start(t *testing.T) *world {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("building drover: %v\n%s", err, out)
 	}
-	w.variable(t, "drover/certs/public", map[string]string{"bundle": bundle(t, "edge.test")})
+	w.certificate(t)
 	w.variable(t, "drover/acme/public", map[string]string{"thumbprint": "none"})
 	return w
 }
@@ -95,6 +97,14 @@ func bundle(t *testing.T, host string) string {
 		t.Fatal(err)
 	}
 	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})) + string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
+}
+
+// certificate stores a new certificate for the edge.
+func (w *world) certificate(t *testing.T) {
+	t.Helper()
+	w.variable(t, acme.Path("public"), map[string]string{
+		acme.ItemBundle: bundle(t, "edge.test"), variables.LayoutItem: strconv.Itoa(acme.Layout), "spec": `{"name":"public"}`, "status": "{}",
+	})
 }
 
 func (w *world) variable(t *testing.T, path string, items map[string]string) {
