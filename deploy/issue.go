@@ -1,6 +1,7 @@
 package deploy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -29,15 +30,18 @@ const (
 // CA names a CA to ask instead of the issuers of certificates.
 type CA struct {
 	Directory string // URL of its ACME directory; that of DirectoryEnv by default
-	File      string // with the CA certificate of the directory's own HTTPS
+	File      string // with the CA certificate of the directory's own HTTPS; that of CAEnv by default
 	Email     string // contact of the account
 	Staging   bool   // Let's Encrypt's staging environment
 }
 
 // Issuer returns the CA as an issuer, nil when it names none.
 func (c CA) Issuer(getenv func(string) string) (*acme.Issuer, error) {
-	if c.Directory == "" && c.File == "" && !c.Staging {
-		c.Directory, c.File = getenv(DirectoryEnv), getenv(CAEnv)
+	if !c.Staging {
+		c.Directory = cmp.Or(c.Directory, getenv(DirectoryEnv))
+	}
+	if c.Directory != "" {
+		c.File = cmp.Or(c.File, getenv(CAEnv))
 	}
 	if c.Directory == "" {
 		if c.File != "" {

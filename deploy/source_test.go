@@ -3,10 +3,14 @@ package deploy
 import (
 	"context"
 	"errors"
+	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/acme/pki"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/rollout"
@@ -49,25 +53,42 @@ func TestSource_LoadRefusesWhatIsNoStack(t *testing.T) {
 
 func TestCA_Issuer(t *testing.T) {
 	none := func(string) string { return "" }
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	root, _, err := pki.NewCA("test", time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(file, []byte(pki.EncodeCertificate(root.Raw)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	process := func(name string) string {
+		return map[string]string{DirectoryEnv: "https://ca.test/d", CAEnv: file}[name]
+	}
 	for name, c := range map[string]struct {
 		ca     CA
 		getenv func(string) string
 		want   string // name of the issuer, "" for none
 		class  Class
 	}{
-		"nothing":               {CA{}, none, "", ClassNone},
-		"staging":               {CA{Staging: true}, none, acme.IssuerStaging, ClassNone},
-		"a directory":           {CA{Directory: "https://ca.test/directory"}, none, "ca.test", ClassNone},
-		"of the process":        {CA{}, func(name string) string { return map[string]string{DirectoryEnv: "https://ca.test/d"}[name] }, "ca.test", ClassNone},
-		"a CA, no directory":    {CA{File: "ca.pem"}, none, "", ClassInvalid},
-		"staging and directory": {CA{Staging: true, Directory: "https://ca.test/d"}, none, "", ClassInvalid},
-		"no URL":                {CA{Directory: "ca"}, none, "", ClassInvalid},
-		"no such file":          {CA{Directory: "https://ca.test/d", File: filepath.Join(t.TempDir(), "ca.pem")}, none, "", ClassInvalid},
+		"nothing":                        {CA{}, none, "", ClassNone},
+		"staging":                        {CA{Staging: true}, none, acme.IssuerStaging, ClassNone},
+		"a directory":                    {CA{Directory: "https://ca.test/directory"}, none, "ca.test", ClassNone},
+		"of the process":                 {CA{}, func(name string) string { return map[string]string{DirectoryEnv: "https://ca.test/d"}[name] }, "ca.test", ClassNone},
+		"a CA, no directory":             {CA{File: "ca.pem"}, none, "", ClassInvalid},
+		"staging and directory":          {CA{Staging: true, Directory: "https://ca.test/d"}, none, "", ClassInvalid},
+		"no URL":                         {CA{Directory: "ca"}, none, "", ClassInvalid},
+		"a directory, CA of the process": {CA{Directory: "https://other.test/d"}, process, "other.test", ClassNone},
+		"a CA, directory of the process": {CA{File: file}, process, "ca.test", ClassNone},
+		"staging, CA of the process":     {CA{Staging: true}, process, acme.IssuerStaging, ClassNone},
+		"no such file":                   {CA{Directory: "https://ca.test/d", File: filepath.Join(t.TempDir(), "ca.pem")}, none, "", ClassInvalid},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := c.ca.Issuer(c.getenv)
 			if ClassOf(err) != c.class || (got == nil) != (c.want == "") || got != nil && got.Name != c.want {
 				t.Errorf("got %+v, %v, want %q and class %d", got, err, c.want, c.class)
+			}
+			if strings.Contains(name, "of the process") && got != nil && c.getenv(CAEnv) != "" && (got.CA == "") != c.ca.Staging {
+				t.Errorf("got the CA %q", got.CA)
 			}
 		})
 	}

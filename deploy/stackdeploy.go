@@ -77,6 +77,11 @@ func (d *stackDeploy) needs(ctx context.Context, early bool) error {
 		if err := rollout.CheckCSIVolumes(ctx, c, here); err != nil {
 			return err
 		}
+		if !early { // the certificates of the stack come before it
+			if err := checkStored(ctx, c, here); err != nil {
+				return err
+			}
+		}
 		missing, err := rollout.MissingVolumes(ctx, c, here, d.stack.Volumes)
 		if err != nil {
 			return err
