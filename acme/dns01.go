@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/libdns/libdns"
+	mdns "github.com/miekg/dns"
 )
 
 // DNSProvider changes the records of zones. Everything that libdns calls a
@@ -199,8 +200,8 @@ func (d *DNS) Present(ctx context.Context, ch Challenge, at Record) error {
 
 // shows reports whether every server that answers returns a record.
 func (d *DNS) shows(ctx context.Context, at Record) bool {
-	replies, _ := d.authorities(ctx, at.Name)
-	return visible(append(replies, askAll(ctx, d.named(), at.Name)...), at.Text)
+	replies, _ := d.authorities(ctx, at.Name, mdns.TypeTXT)
+	return visible(append(replies, askAll(ctx, d.named(), at.Name, mdns.TypeTXT)...), at.Text)
 }
 
 // visible reports whether a record is among the replies, and no server that answers
@@ -222,9 +223,9 @@ func (d *DNS) Wait(ctx context.Context, _ Challenge, at Record) error {
 	tick := time.NewTimer(0)
 	defer tick.Stop()
 	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-		replies, err := d.authorities(ctx, at.Name)
+		replies, err := d.authorities(ctx, at.Name, mdns.TypeTXT)
 		if visible(replies, at.Text) || len(answered(replies)) == 0 && len(named) > 0 {
-			if replies = askAll(ctx, named, at.Name); !slices.ContainsFunc(replies, func(r reply) bool { return !visible([]reply{r}, at.Text) }) {
+			if replies = askAll(ctx, named, at.Name, mdns.TypeTXT); !slices.ContainsFunc(replies, func(r reply) bool { return !visible([]reply{r}, at.Text) }) {
 				return nil
 			}
 		}

@@ -105,10 +105,10 @@ func (r *reply) says() string {
 	return fmt.Sprintf("%q", r.texts())
 }
 
-// askAll asks servers for the TXT records of a name. An alias is in the answer, too.
-func askAll(ctx context.Context, servers []nameserver, name string) []reply {
+// askAll asks servers for records of a name. An alias is in the answer, too.
+func askAll(ctx context.Context, servers []nameserver, name string, kind uint16) []reply {
 	out := make([]reply, len(servers))
-	parallel.Do(len(servers), 16, func(i int) { out[i] = query(ctx, servers[i], name, mdns.TypeTXT) })
+	parallel.Do(len(servers), 16, func(i int) { out[i] = query(ctx, servers[i], name, kind) })
 	return out
 }
 
@@ -129,11 +129,11 @@ func (d *DNS) named() []nameserver {
 	return out
 }
 
-// authorities asks the authoritative servers of a name for its TXT records: those
+// authorities asks the authoritative servers of a name for its records: those
 // of the named resolvers that are authoritative themselves, or else those that NS
 // records name. A recursive server is not asked for the name itself, because it
 // would cache that the name does not exist.
-func (d *DNS) authorities(ctx context.Context, name string) ([]reply, error) {
+func (d *DNS) authorities(ctx context.Context, name string, kind uint16) ([]reply, error) {
 	base := name
 	if z := d.zoneOf(name); z != nil {
 		base = strings.TrimSuffix(z.Name, ".")
@@ -152,7 +152,7 @@ func (d *DNS) authorities(ctx context.Context, name string) ([]reply, error) {
 		if err != nil {
 			return nil, err
 		}
-		replies := askAll(ctx, servers, name)
+		replies := askAll(ctx, servers, name, kind)
 		at := slices.IndexFunc(replies, func(r reply) bool { return len(r.referral) > 0 })
 		if at < 0 || len(answered(replies)) > 0 {
 			return replies, nil
@@ -266,13 +266,13 @@ func (e *UnknownError) Unwrap() error { return e.Err }
 // alias returns the target of the CNAME record of a name, "" if it has none. It
 // returns an UnknownError if no server answers, or if two differ.
 func (d *DNS) alias(ctx context.Context, name string) (string, error) {
-	replies, err := d.authorities(ctx, name)
+	replies, err := d.authorities(ctx, name, mdns.TypeTXT)
 	var none *noServersError
 	if errors.As(err, &none) && d.SkipCheck && d.zoneOf(name) != nil {
 		return "", nil // a zone that is not delegated yet
 	}
 	if len(answered(replies)) == 0 { // the named resolvers may reach what drover does not
-		replies = append(replies, askAll(ctx, d.named(), name)...)
+		replies = append(replies, askAll(ctx, d.named(), name, mdns.TypeTXT)...)
 	}
 	if ctx.Err() != nil {
 		return "", ctx.Err()

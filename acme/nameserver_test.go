@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -21,6 +22,7 @@ import (
 type network struct {
 	t        *testing.T
 	port     string
+	address  string // of the recursive resolver
 	resolver *net.Resolver
 
 	mu      sync.Mutex
@@ -41,7 +43,13 @@ func newNetwork(t *testing.T, zones ...string) *network {
 	}
 	address := l.LocalAddr().String()
 	_, n.port, _ = net.SplitHostPort(address)
+	n.address = address
 	n.serve(&dns.Server{PacketConn: l, Handler: dns.HandlerFunc(n.recursive)})
+	tcp, err := net.Listen("tcp", address)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.serve(&dns.Server{Listener: tcp, Handler: dns.HandlerFunc(n.recursive)})
 	n.resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return (&net.Dialer{}).DialContext(ctx, "udp", address)
 	}}
@@ -159,8 +167,16 @@ func (n *network) AppendRecords(_ context.Context, zone string, recs []libdns.Re
 	return recs, nil
 }
 
-func (n *network) DeleteRecords(context.Context, string, []libdns.Record) ([]libdns.Record, error) {
-	return nil, errors.New("nothing is deleted in this test")
+// DeleteRecords deletes all TXT records of the names.
+func (n *network) DeleteRecords(_ context.Context, zone string, recs []libdns.Record) ([]libdns.Record, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for _, r := range recs {
+		n.records = slices.DeleteFunc(n.records, func(rr dns.RR) bool {
+			return rr.Header().Rrtype == dns.TypeTXT && rr.Header().Name == libdns.AbsoluteName(r.RR().Name, zone)
+		})
+	}
+	return recs, nil
 }
 
 // solver writes to the zones of the network that are named.

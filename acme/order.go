@@ -158,6 +158,9 @@ func (c *ca) begin(ctx context.Context, s *said, is issuance) (acme.Order, error
 	if err != nil {
 		return acme.Order{}, c.fail(s, "reading its directory", err)
 	}
+	if err := c.checkCAA(ctx, is); err != nil {
+		return acme.Order{}, c.fail(s, "reading its directory", err)
+	}
 	want := acme.Order{Profile: profile}
 	for _, n := range is.spec.Names {
 		id := acme.Identifier{Type: "dns", Value: n}
