@@ -125,7 +125,7 @@ func (c *controller) keep(ctx context.Context, namespace string, wants dns.Desir
 	var m *dns.Manager
 	var records []dns.Record
 	if err == nil {
-		m, records, err = w.Manager(nil, dns.NomadStore{Client: wants.Client}, where)
+		m, records, err = w.Manager(nil, dns.NomadStore(wants), where)
 	}
 	if err == nil {
 		if reflect.DeepEqual(w, k.wanted) && reflect.DeepEqual(records, k.records) && time.Now().Before(k.due) {

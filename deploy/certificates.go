@@ -115,7 +115,8 @@ func (c *certificates) credential(ctx context.Context) error {
 		return err
 	}
 	if env := c.dns.PrivateCredential(); env != "" {
-		c.warn(fmt.Sprintf("the DNS credential is no secret of the stack (credential_secret), so the controller keeps no records of it and renews no certificates by DNS-01, unless the operator configured the provider in the controller's tenancy file, and its job has %s", env))
+		c.warn(fmt.Sprintf("the DNS credential is no secret of the stack (credential_secret), so the controller keeps no records of it and renews no certificates by DNS-01,"+
+			" unless the operator configured the provider in the controller's tenancy file, and its job has %s", env))
 	}
 	return nil
 }

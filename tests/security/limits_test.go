@@ -2,6 +2,7 @@ package security
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -114,7 +115,7 @@ func testSlow(t *testing.T, w *world) {
 				for {
 					select {
 					case err := <-ended:
-						if e, ok := err.(net.Error); ok && e.Timeout() {
+						if e := net.Error(nil); errors.As(err, &e) && e.Timeout() {
 							t.Errorf("%s: the edge still holds the connection after %s", a.name, time.Since(opened).Round(time.Second))
 						}
 						if time.Since(opened) < time.Second {
@@ -165,13 +166,13 @@ func testSilent(t *testing.T, w *world) {
 	for name, exchange := range map[string]func(*testing.T, net.Conn, *bufio.Reader){
 		"long": func(t *testing.T, c net.Conn, r *bufio.Reader) {
 			fmt.Fprint(c, "GET /long HTTP/1.1\r\nHost: silent.test\r\n\r\n")
-			if res, err := http.ReadResponse(r, nil); err != nil || res.StatusCode != http.StatusOK {
+			if res, err := http.ReadResponse(r, nil); err != nil || res.StatusCode != http.StatusOK { //nolint:bodyclose // the connection is closed
 				t.Errorf("got %+v, %v, want 200", res, err)
 			}
 		},
 		"events": func(t *testing.T, c net.Conn, r *bufio.Reader) {
 			fmt.Fprint(c, "GET /events HTTP/1.1\r\nHost: silent.test\r\nConnection: close\r\n\r\n")
-			res, err := http.ReadResponse(r, nil)
+			res, err := http.ReadResponse(r, nil) //nolint:bodyclose // the connection is closed
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -181,7 +182,7 @@ func testSilent(t *testing.T, w *world) {
 		},
 		"socket": func(t *testing.T, c net.Conn, r *bufio.Reader) {
 			fmt.Fprint(c, "GET /socket HTTP/1.1\r\nHost: silent.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
-			res, err := http.ReadResponse(r, nil)
+			res, err := http.ReadResponse(r, nil) //nolint:bodyclose // the connection is closed
 			if err != nil || res.StatusCode != http.StatusSwitchingProtocols {
 				t.Fatalf("got %+v, %v, want 101", res, err)
 			}

@@ -39,7 +39,7 @@ func testRenewal(t *testing.T, w *world) {
 	defer conn.Close()
 	fmt.Fprint(conn, "GET /socket HTTP/1.1\r\nHost: renewal.test\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n")
 	answers := bufio.NewReader(conn)
-	if res, err := http.ReadResponse(answers, nil); err != nil || res.StatusCode != http.StatusSwitchingProtocols {
+	if res, err := http.ReadResponse(answers, nil); err != nil || res.StatusCode != http.StatusSwitchingProtocols { //nolint:bodyclose // the connection is closed
 		t.Fatalf("got %+v, %v, want 101", res, err)
 	}
 	before := serial(t, w)
