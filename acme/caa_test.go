@@ -17,10 +17,10 @@ import (
 func TestCAA_BeforeOrder(t *testing.T) {
 	t.Parallel()
 	n := newNetwork(t, "example.com 127.9.4.1")
-	n.answer = func(_, _ string, q dns.Question, m *dns.Msg) (bool, bool) {
+	n.answers(func(_, _ string, q dns.Question, m *dns.Msg) (bool, bool) {
 		m.Rcode = dns.RcodeServerFailure
 		return q.Qtype == dns.TypeCAA && strings.HasSuffix(q.Name, "unknown.example.com."), false
-	}
+	})
 	w := newWorld(t, acmetest.Options{Resolver: n.address})
 	m := w.manager(t, func(c *acme.Config) { c.Solvers[acme.DNS01] = n.solver("example.com") })
 	w.issue(t, m, acme.Spec{Name: "account", Names: []string{"none.example.com"}, Challenge: acme.DNS01})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -28,31 +29,58 @@ type network struct {
 	mu      sync.Mutex
 	records []dns.RR
 	asked   map[string]int // of the resolver, by name
-	// answer replaces the answer of an authoritative server, unless it is nil or
-	// returns false.
-	answer func(server, network string, q dns.Question, m *dns.Msg) (replaced, silent bool)
+	replace answer
+}
+
+// answer replaces the answer of an authoritative server, unless it is nil or returns
+// false.
+type answer = func(server, network string, q dns.Question, m *dns.Msg) (replaced, silent bool)
+
+func (n *network) answers(f answer) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.replace = f
+}
+
+// listenOn listens at one port of all the addresses, which another test may take for
+// TCP when it is free for UDP.
+func listenOn(t *testing.T, addresses []string) (port string, udp []net.PacketConn, tcp []net.Listener) {
+	t.Helper()
+	var err error
+	for range 20 {
+		port = "0"
+		udp, tcp = nil, nil
+		for _, a := range addresses {
+			var u net.PacketConn
+			if u, err = net.ListenPacket("udp", net.JoinHostPort(a, port)); err != nil {
+				break
+			}
+			udp = append(udp, u)
+			_, port, _ = net.SplitHostPort(u.LocalAddr().String())
+			var l net.Listener
+			if l, err = net.Listen("tcp", net.JoinHostPort(a, port)); err != nil {
+				break
+			}
+			tcp = append(tcp, l)
+		}
+		if err == nil {
+			return port, udp, tcp
+		}
+		for _, u := range udp {
+			_ = u.Close()
+		}
+		for _, l := range tcp {
+			_ = l.Close()
+		}
+	}
+	t.Fatal(err)
+	return "", nil, nil
 }
 
 // newNetwork starts a server for each zone, which is "ZONE SERVER…".
 func newNetwork(t *testing.T, zones ...string) *network {
 	t.Helper()
 	n := &network{t: t, asked: map[string]int{}}
-	l, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.LocalAddr().String()
-	_, n.port, _ = net.SplitHostPort(address)
-	n.address = address
-	n.serve(&dns.Server{PacketConn: l, Handler: dns.HandlerFunc(n.recursive)})
-	tcp, err := net.Listen("tcp", address)
-	if err != nil {
-		t.Fatal(err)
-	}
-	n.serve(&dns.Server{Listener: tcp, Handler: dns.HandlerFunc(n.recursive)})
-	n.resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, "udp", address)
-	}}
 	servers := map[string][]string{}
 	for _, z := range zones {
 		f := strings.Fields(z)
@@ -62,18 +90,18 @@ func newNetwork(t *testing.T, zones ...string) *network {
 			n.add(f[0]+". 60 NS "+ns, ns+" 60 A "+ip)
 		}
 	}
-	for ip, zones := range servers {
-		h := n.authoritative(ip, zones)
-		u, err := net.ListenPacket("udp", net.JoinHostPort(ip, n.port))
-		if err != nil {
-			t.Fatal(err)
-		}
-		n.serve(&dns.Server{PacketConn: u, Handler: h("udp")})
-		tcp, err := net.Listen("tcp", net.JoinHostPort(ip, n.port))
-		if err != nil {
-			t.Fatal(err)
-		}
-		n.serve(&dns.Server{Listener: tcp, Handler: h("tcp")})
+	ips := slices.Sorted(maps.Keys(servers))
+	port, udp, tcp := listenOn(t, append([]string{"127.0.0.1"}, ips...))
+	n.port, n.address = port, udp[0].LocalAddr().String()
+	n.serve(&dns.Server{PacketConn: udp[0], Handler: dns.HandlerFunc(n.recursive)})
+	n.serve(&dns.Server{Listener: tcp[0], Handler: dns.HandlerFunc(n.recursive)})
+	n.resolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, "udp", n.address)
+	}}
+	for i, ip := range ips {
+		h := n.authoritative(ip, servers[ip])
+		n.serve(&dns.Server{PacketConn: udp[i+1], Handler: h("udp")})
+		n.serve(&dns.Server{Listener: tcp[i+1], Handler: h("tcp")})
 	}
 	return n
 }
@@ -136,7 +164,10 @@ func (n *network) authoritative(ip string, zones []string) func(network string) 
 			m := new(dns.Msg)
 			m.SetReply(r)
 			q := r.Question[0]
-			if f := n.answer; f != nil {
+			n.mu.Lock()
+			f := n.replace
+			n.mu.Unlock()
+			if f != nil {
 				if replaced, silent := f(ip, network, q, m); replaced || silent {
 					if !silent {
 						_ = w.WriteMsg(m)
@@ -202,7 +233,7 @@ func TestDNS_AsksAuthoritativeServers(t *testing.T) {
 	const name = "_acme-challenge.example.com."
 	var mu sync.Mutex
 	late, overTCP := 0, 0
-	n.answer = func(server, network string, q dns.Question, m *dns.Msg) (bool, bool) {
+	n.answers(func(server, network string, q dns.Question, m *dns.Msg) (bool, bool) {
 		mu.Lock()
 		defer mu.Unlock()
 		switch {
@@ -220,7 +251,7 @@ func TestDNS_AsksAuthoritativeServers(t *testing.T) {
 			return true, false
 		}
 		return false, false
-	}
+	})
 	d := n.solver("example.com")
 	if err := d.Check(t.Context(), []string{"example.com", "*.example.com"}, ""); err != nil {
 		t.Fatal(err)
@@ -278,7 +309,7 @@ func TestDNS_UnknownIsNotNone(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			n := newNetwork(t, c.zone)
-			n.answer = c.answer
+			n.answers(c.answer)
 			d := n.solver("example.com")
 			at, err := d.Place(t.Context(), challenge("example.com"))
 			if len(c.says) == 0 {
@@ -310,7 +341,7 @@ func TestDNS_FollowsAliases(t *testing.T) {
 	n := newNetwork(t, "example.org 127.9.3.1", "example.net 127.9.3.2", "example.com 127.9.3.3", "acme.example.com 127.9.3.4")
 	n.add("_acme-challenge.shop.example.org. 60 CNAME shop.hop.example.net.", "shop.hop.example.net. 60 CNAME shop.acme.example.com.",
 		"_acme-challenge.circle.example.org. 60 CNAME circle.example.net.", "circle.example.net. 60 CNAME _acme-challenge.circle.example.org.")
-	n.answer = func(server, _ string, q dns.Question, m *dns.Msg) (bool, bool) {
+	n.answers(func(server, _ string, q dns.Question, m *dns.Msg) (bool, bool) {
 		if server != "127.9.3.3" || !strings.HasSuffix(q.Name, "acme.example.com.") {
 			return false, false
 		}
@@ -318,7 +349,7 @@ func TestDNS_FollowsAliases(t *testing.T) {
 		glue, _ := dns.NewRR("ns127-9-3-4.acme.example.com. 60 A 127.9.3.4")
 		m.Ns, m.Extra = []dns.RR{ns}, []dns.RR{glue}
 		return true, false
-	}
+	})
 	for _, zone := range []string{"acme.example.com", "example.com"} { // the second is the parent of the zone
 		d := n.solver(zone)
 		at, err := d.Place(t.Context(), challenge("shop.example.org"))
