@@ -190,6 +190,10 @@ func (w *world) specs() map[string]string {
 	}
 	out := map[string]string{}
 	for _, stub := range list {
+		// The world "kept" does not have the jobs of the world "kept-history".
+		if service, _, _ := strings.Cut(stub.ID[len(w.name)+1:], "/"); strings.Contains(service, "-") {
+			continue
+		}
 		job, _, err := w.nomad.Jobs().Info(stub.ID, nil)
 		if err != nil {
 			w.Fatal(err)

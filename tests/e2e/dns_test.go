@@ -42,7 +42,7 @@ secret "dns_key" {
 }
 record "@" {
   type   = "CAA"
-  values = ["0 issue \"pebble.example\""]
+  values = ["0 issue \"pebble.letsencrypt.org\""]
 }
 certificate "wild" {
   names     = ["*.drover.test", "drover.test"]
