@@ -251,7 +251,7 @@ func (l *layout) seedNomad(ctx context.Context, server *agentSpec) error {
 	if err != nil {
 		return err
 	}
-	w := acl.Workload{Keys: keys, Namespaces: []string{api.DefaultNamespace}, TaskServices: []string{"com.owncloud."}, TaskJobs: []string{"ocis-*"}}
+	w := acl.Workload{Keys: keys, Namespaces: []string{api.DefaultNamespace}, TaskServices: []string{"com.owncloud."}, TaskJobs: []string{"ocis-*", "mesh-ocis"}}
 	if l.first(server.region) {
 		_, _, err := n.ACLTokens().BootstrapOpts(l.secrets.Nomad, (&api.WriteOptions{}).WithContext(ctx))
 		if err != nil && !strings.Contains(err.Error(), "already done") {

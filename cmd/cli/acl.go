@@ -172,7 +172,7 @@ again before that.`,
 	fl.StringVar(&w.JWKSURL, "jwks-url", "", "where Consul's servers fetch Nomad's public keys")
 	fl.StringVar(&jwksCA, "jwks-ca", "", "`FILE` with the CA of --jwks-url")
 	fl.StringArrayVar(&w.Services, "services", nil, "`NAME` of services that jobs in the namespace may register in Consul, * for any characters (repeatable; default all)")
-	fl.StringArrayVar(&w.TaskJobs, "task-jobs", []string{"ocis-*"}, "`ID` of jobs whose tasks register --task-services, * for any characters (repeatable)")
+	fl.StringArrayVar(&w.TaskJobs, "task-jobs", []string{"ocis-*", "mesh-ocis"}, "`ID` of jobs whose tasks register --task-services, * for any characters (repeatable)")
 	fl.StringArrayVar(&w.TaskServices, "task-services", nil, "prefix of services that tasks register by themselves: com.owncloud. of oCIS (repeatable)")
 	return cmd
 }
