@@ -131,7 +131,7 @@ func TestContact_ReachesCA(t *testing.T) {
 	ca.fail = false
 	look("new@example.com", false)
 	if len(ca.sent) != 2 || !strings.Contains(ca.sent[1], `"contact":["mailto:new@example.com"]`) {
-		t.Errorf("sent %q, want the address, and once more after the failure", ca.sent)
+		t.Errorf("sent %q, want the address twice, the second time after the failure", ca.sent)
 	}
 	if a, err = w.store.Account(t.Context()); err != nil || a.CAs[w.ca.Directory].Contact != "new@example.com" || w.count("contact") != 1 {
 		t.Errorf("stored %+v, %v\n%s", a.CAs[w.ca.Directory], err, w.said())

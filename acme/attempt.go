@@ -13,9 +13,13 @@ import (
 // issue asks the spec's issuers one after the other. It holds the lock.
 func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error) {
 	name, request := o.Spec.Name, o.Status.Request
+	spec := o.Spec
+	if len(spec.Issuers) == 0 {
+		spec.Issuers = []string{m.c.DefaultIssuer}
+	}
 	if m.c.Permit != nil {
-		if err := m.c.Permit(o.Spec); err != nil {
-			return m.hold(ctx, o, &UnsolvableError{Certificate: name, Err: err})
+		if err := m.c.Permit(spec); err != nil {
+			return m.hold(ctx, o, "it is not permitted", &PermitError{name, err})
 		}
 	}
 	solver, err := m.solver(ctx, o.Spec)
@@ -23,7 +27,7 @@ func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error)
 		return o, fmt.Errorf("certificate %s: %w", name, err)
 	}
 	if err != nil {
-		return m.hold(ctx, o, err)
+		return m.hold(ctx, o, "it is due, and nothing here can prove its names", err)
 	}
 	m.event(Event{Kind: "issuing", Certificate: name, Names: o.Spec.Names, Text: "because " + t.why})
 	account, err := m.account(ctx)
@@ -44,11 +48,7 @@ func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error)
 		}
 	}
 	var errs []error
-	issuers := o.Spec.Issuers
-	if len(issuers) == 0 {
-		issuers = []string{m.c.DefaultIssuer}
-	}
-	for _, issuer := range issuers {
+	for _, issuer := range spec.Issuers {
 		if until := o.Status.NotBeforeAt[issuer]; until.After(m.now()) && !o.Status.ahead(m.now()) {
 			errs = append(errs, &IssuerError{Issuer: issuer, Step: "waiting as it asked", Kind: KindRateLimited, RetryAfter: until, Err: errors.New("it is not asked before")})
 			continue
@@ -78,10 +78,21 @@ func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error)
 // request.
 var ErrElsewhere = errors.New("the challenge is solved by another process")
 
-// UnsolvableError means that no solver is configured for the challenge, or, with an
-// empty Challenge, that Config.Permit refuses the certificate. The certificate is
-// held: no attempt is counted, and the issuance continues as soon as there is a
-// solver and the permission.
+// PermitError means that Config.Permit refuses a certificate. The certificate is held:
+// no attempt is counted, and the issuance continues as soon as it is permitted.
+type PermitError struct {
+	Certificate string
+	Err         error
+}
+
+func (e *PermitError) Error() string {
+	return fmt.Sprintf("certificate %s is not permitted: %s", e.Certificate, e.Err)
+}
+func (e *PermitError) Unwrap() error { return e.Err }
+
+// UnsolvableError means that no solver is configured for any challenge that the
+// CA offers. The certificate is held: no attempt is counted, and the issuance
+// continues as soon as there is a solver.
 type UnsolvableError struct {
 	Certificate string
 	Challenge   string
@@ -89,9 +100,6 @@ type UnsolvableError struct {
 }
 
 func (e *UnsolvableError) Error() string {
-	if e.Challenge == "" {
-		return fmt.Sprintf("certificate %s is not permitted: %s", e.Certificate, e.Err)
-	}
 	return fmt.Sprintf("certificate %s: nothing here can solve %s: %s", e.Certificate, e.Challenge, e.Err)
 }
 func (e *UnsolvableError) Unwrap() error { return e.Err }
@@ -115,7 +123,7 @@ func (m *Manager) solver(ctx context.Context, spec Spec) (Solver, error) {
 }
 
 // hold writes down, once, why a certificate cannot be asked for.
-func (m *Manager) hold(ctx context.Context, o *Object, cause error) (*Object, error) {
+func (m *Manager) hold(ctx context.Context, o *Object, reason string, cause error) (*Object, error) {
 	if ctx.Err() != nil {
 		return o, ctx.Err()
 	}
@@ -123,7 +131,7 @@ func (m *Manager) hold(ctx context.Context, o *Object, cause error) (*Object, er
 		return o, cause
 	}
 	out, err := m.c.Store.Update(ctx, o.Spec.Name, func(o *Object) error {
-		o.Status.Phase, o.Status.Reason = keepUnusable(o.Status.Phase, Held), "it is due, and nothing here can prove its names"
+		o.Status.Phase, o.Status.Reason = keepUnusable(o.Status.Phase, Held), reason
 		o.Status.LastError = cause.Error()
 		return nil
 	})
@@ -173,7 +181,7 @@ func (m *Manager) removed(name string) func(context.Context, []Record, []error) 
 			m.event(Event{Kind: "warning", Certificate: name, Text: err.Error()})
 		}
 		if len(records) > 0 {
-			_, _ = m.dropRecords(ctx, name, records) // otherwise tidy removes them once more
+			_, _ = m.dropRecords(ctx, name, records) // on an error, tidy removes them before the next attempt
 		}
 	}
 }

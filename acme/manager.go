@@ -214,11 +214,15 @@ func (m *Manager) Apply(ctx context.Context, spec Spec) (*Object, error) {
 }
 
 // Reown gives the certificates of one owner, STACK/ENVIRONMENT, to another, or to
-// none if to is empty. With names it is only about these.
+// none if to is empty. With names it is only about these. It leaves out an object that
+// cannot be read, whose owner is unknown.
 func (s *Store) Reown(ctx context.Context, from, to string, names ...string) error {
-	list, err := s.List(ctx)
-	if err != nil {
-		return err
+	list, errs := s.list(ctx)
+	for _, err := range errs {
+		var unreadable *unreadableError
+		if err != nil && !errors.As(err, &unreadable) {
+			return err
+		}
 	}
 	for _, o := range list {
 		if o.Spec.Owner != from || len(names) > 0 && !slices.Contains(names, o.Spec.Name) {
@@ -407,10 +411,11 @@ func (m *Manager) Reconcile(ctx context.Context, name string) (Result, error) {
 	var (
 		store      *StoreError
 		unsolvable *UnsolvableError
+		refused    *PermitError
 	)
 	most := 0
 	switch {
-	case errors.As(err, &unsolvable):
+	case errors.As(err, &unsolvable), errors.As(err, &refused):
 		most = 1
 	case errors.As(err, &store):
 		most = mostPause // it is ours, so it is asked again soon

@@ -2,6 +2,7 @@ package acme_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -10,9 +11,13 @@ import (
 
 func TestManager_OwnersOfNames(t *testing.T) {
 	t.Parallel()
-	store := acme.NewStore(acme.Directory(t.TempDir()))
+	backend := acme.Directory(t.TempDir())
+	store := acme.NewStore(backend)
 	m := acme.NewManager(acme.Config{Store: store})
 	defer m.Close()
+	if _, err := backend.Put(t.Context(), acme.Path("foreign"), acme.Items{"spec": "?"}, ""); err != nil { // keeps no owner from anything
+		t.Fatal(err)
+	}
 	spec := func(owner, name string) acme.Spec {
 		return acme.Spec{Name: "public", Owner: owner, Names: []string{name}}
 	}
@@ -63,4 +68,30 @@ func TestManager_OwnersOfNames(t *testing.T) {
 		t.Fatal(err)
 	}
 	has("evil/prod", "evil.example.org")
+}
+
+// TestManager_PermitsDefaultIssuer: a certificate that names no issuer gets the default
+// one, for which it needs the permission too.
+func TestManager_PermitsDefaultIssuer(t *testing.T) {
+	t.Parallel()
+	store := acme.NewStore(acme.Directory(t.TempDir()))
+	var asked []string
+	m := acme.NewManager(acme.Config{Store: store, DefaultIssuer: "corp", Permit: func(s acme.Spec) error {
+		asked = s.Issuers
+		return errors.New("corp is not for this namespace")
+	}})
+	defer m.Close()
+	// As an older drover stored it.
+	if err := store.Put(t.Context(), &acme.Object{Spec: acme.Spec{Name: "public", Names: []string{"shop.example.org"}}}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := m.Reconcile(t.Context(), "public")
+	var refused *acme.PermitError
+	if !errors.As(err, &refused) || !slices.Equal(asked, []string{"corp"}) {
+		t.Errorf("got %v, asked about issuers %q; want a PermitError about corp", err, asked)
+	}
+	o, err := store.Get(t.Context(), "public")
+	if err != nil || o.Status.Reason != "it is not permitted" {
+		t.Errorf("got %v, %v, want the reason in the status", o, err)
+	}
 }

@@ -78,7 +78,7 @@ func (s *Store) get(ctx context.Context, path string) (*Object, error) {
 		return nil, err
 	}
 	if err := checkLayout(items, "the certificate at "+path); err != nil {
-		return nil, storeError(s.b, err, "reading")
+		return nil, storeError(s.b, &unreadableError{err}, "reading")
 	}
 	o := &Object{
 		Key: secrets.NewValue(items[ItemKey]), Chain: items[ItemChain],
@@ -86,11 +86,17 @@ func (s *Store) get(ctx context.Context, path string) (*Object, error) {
 	}
 	for item, to := range map[string]any{itemSpec: &o.Spec, itemStatus: &o.Status} {
 		if err := json.Unmarshal([]byte(items[item]), to); err != nil {
-			return nil, storeError(s.b, fmt.Errorf("item %s is not readable: %w", item, err), "reading %s", path)
+			return nil, storeError(s.b, &unreadableError{fmt.Errorf("item %s is not readable: %w", item, err)}, "reading %s", path)
 		}
 	}
 	return o, nil
 }
+
+// unreadableError means that the store has an object whose content is not that of a
+// certificate, or is of a newer drover.
+type unreadableError struct{ error }
+
+func (e *unreadableError) Unwrap() error { return e.error }
 
 // Put writes a whole certificate that was read or is new. It returns ErrConflict
 // if another process wrote it since it was read.
@@ -120,9 +126,15 @@ func (s *Store) Put(ctx context.Context, o *Object) error {
 // List reads all certificates, sorted by name. An object that cannot be read
 // is left out and its error is among those returned beside the rest.
 func (s *Store) List(ctx context.Context) ([]*Object, error) {
+	found, errs := s.list(ctx)
+	return found, errors.Join(errs...)
+}
+
+// list is List with the errors of single objects.
+func (s *Store) list(ctx context.Context) ([]*Object, []error) {
 	paths, err := s.b.List(ctx, CertFolder)
 	if err != nil {
-		return nil, err
+		return nil, []error{err}
 	}
 	found, errs := make([]*Object, len(paths)), make([]error, len(paths))
 	parallel.Do(len(paths), 8, func(i int) {
@@ -133,7 +145,7 @@ func (s *Store) List(ctx context.Context) ([]*Object, error) {
 	})
 	found = slices.DeleteFunc(found, func(o *Object) bool { return o == nil })
 	slices.SortFunc(found, func(a, b *Object) int { return strings.Compare(a.Spec.Name, b.Spec.Name) })
-	return found, errors.Join(errs...)
+	return found, errs
 }
 
 // Update applies f to a certificate and writes it. After a conflict it reads the

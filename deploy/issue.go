@@ -224,7 +224,7 @@ func CertError(err error) error {
 	switch {
 	case err == nil || errors.Is(err, context.Canceled):
 		return err
-	case is[*acme.SpecError](err), errors.As(err, &issuer) && issuer.Kind == acme.KindConfig, is[*acme.UnsolvableError](err):
+	case is[*acme.SpecError](err), errors.As(err, &issuer) && issuer.Kind == acme.KindConfig, is[*acme.UnsolvableError](err), is[*acme.PermitError](err):
 		return &InvalidError{errors.New(err.Error())}
 	case errors.As(err, &issuer), is[*acme.ReachError](err):
 		return errors.New(err.Error()) // a CA out of reach is not the cluster
