@@ -6,6 +6,7 @@ package tenancy
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"slices"
 	"strings"
@@ -63,34 +64,45 @@ func Parse(text []byte, name string) (*Table, error) {
 		return nil, diags
 	}
 	t := &Table{providers: map[string]dns.OperatorProvider{}, namespaces: map[string]namespaceBlock{}}
-	mistake := func(summary, detail string) {
-		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: detail, Subject: &hcl.Range{Filename: name, Start: hcl.InitialPos, End: hcl.InitialPos}})
+	blocks := map[string][]*hclsyntax.Block{} // by type, in the order of f
+	for _, b := range parsed.Body.(*hclsyntax.Body).Blocks {
+		blocks[b.Type] = append(blocks[b.Type], b)
 	}
-	for _, b := range f.Providers {
+	// mistake reports an error at an attribute of a block, or at the block itself.
+	mistake := func(b *hclsyntax.Block, attribute, summary, detail string) {
+		at := b.DefRange()
+		if a := b.Body.Attributes[attribute]; a != nil {
+			at = a.SrcRange
+		}
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: summary, Detail: detail, Subject: &at})
+	}
+	for i, b := range f.Providers {
+		at := blocks["dns_provider"][i]
 		if _, twice := t.providers[b.Name]; twice {
-			mistake(fmt.Sprintf("Two DNS providers are called %q", b.Name), "Give each its own name.")
+			mistake(at, "", fmt.Sprintf("Two DNS providers are called %q", b.Name), "Give each its own name.")
 		}
 		p := dns.OperatorProvider{Zones: b.Zones, Options: dns.Options{
 			Provider: b.Type, Server: b.Server, ServerID: b.ServerID, CAFile: b.CAFile, Command: b.Command,
 			KeyName: b.KeyName, KeyAlgorithm: b.KeyAlgorithm, CredentialFile: b.CredentialFile, CredentialEnv: b.CredentialEnv,
 		}}
 		if !slices.Contains(dns.Providers(), b.Type) {
-			mistake(fmt.Sprintf("There is no type %q of DNS providers", b.Type), "The types are: "+strings.Join(dns.Providers(), ", ")+".")
+			mistake(at, "type", fmt.Sprintf("There is no type %q of DNS providers", b.Type), "The types are: "+strings.Join(dns.Providers(), ", ")+".")
 		}
 		t.providers[b.Name] = p
 	}
-	for _, b := range f.Namespaces {
+	for i, b := range f.Namespaces {
+		at := blocks["namespace"][i]
 		if _, twice := t.namespaces[b.Name]; twice {
-			mistake(fmt.Sprintf("Namespace %q is there twice", b.Name), "Write one block for each namespace.")
+			mistake(at, "", fmt.Sprintf("Namespace %q is there twice", b.Name), "Write one block for each namespace.")
 		}
 		for _, p := range b.DNSProviders {
 			if _, is := t.providers[p]; !is {
-				mistake(fmt.Sprintf("There is no DNS provider %q", p), "Write a dns_provider block with that name.")
+				mistake(at, "dns_providers", fmt.Sprintf("There is no DNS provider %q", p), "Write a dns_provider block with that name.")
 			}
 		}
 		for _, pattern := range b.Certificates {
 			if rest := strings.TrimPrefix(pattern, "*."); pattern != "*" && (rest == "" || strings.Contains(rest, "*")) {
-				mistake(fmt.Sprintf("%q is no pattern for names", pattern), "Write a name, *.NAME for everything below it, or * for all.")
+				mistake(at, "certificates", fmt.Sprintf("%q is no pattern for names", pattern), "Write a name, *.NAME for everything below it, or * for all.")
 			}
 		}
 		t.namespaces[b.Name] = b
@@ -106,12 +118,7 @@ func (t *Table) Namespaces() []string {
 	if t == nil {
 		return nil
 	}
-	var out []string
-	for n := range t.namespaces {
-		out = append(out, n)
-	}
-	slices.Sort(out)
-	return out
+	return slices.Sorted(maps.Keys(t.namespaces))
 }
 
 // DNS is what the stored records of stacks in a namespace may use. getenv returns
@@ -122,7 +129,7 @@ func (t *Table) DNS(namespace string, getenv func(string) string) dns.Allowed {
 		a.OwnServers = true
 		return a
 	}
-	names := sortedNames(t.providers)
+	names := slices.Sorted(maps.Keys(t.providers))
 	if len(t.namespaces) == 0 {
 		a.OwnServers = true
 	} else {
@@ -133,15 +140,6 @@ func (t *Table) DNS(namespace string, getenv func(string) string) dns.Allowed {
 		a.Providers = append(a.Providers, t.providers[n])
 	}
 	return a
-}
-
-func sortedNames(m map[string]dns.OperatorProvider) []string {
-	var out []string
-	for n := range m {
-		out = append(out, n)
-	}
-	slices.Sort(out)
-	return out
 }
 
 // Certificate returns an error if a namespace may not have a certificate: for

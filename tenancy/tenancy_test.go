@@ -99,10 +99,10 @@ func TestParse_Mistakes(t *testing.T) {
 	t.Parallel()
 	for text, want := range map[string]string{
 		`dns_provider "a" {}`:                                                            "Missing required argument",
-		`dns_provider "a" { type = "bind" }`:                                             `no type "bind"`,
+		`dns_provider "a" { type = "bind" }`:                                             `t.hcl:1,20-33: There is no type "bind"`,
 		`namespace "a" { dns_providers = ["b"] }`:                                        `no DNS provider "b"`,
 		`namespace "a" { certificates = ["a*.org"] }`:                                    `no pattern`,
-		"namespace \"a\" {}\nnamespace \"a\" {}":                                         `there twice`,
+		"namespace \"a\" {}\nnamespace \"a\" {}":                                         `t.hcl:2,1-14: Namespace "a" is there twice`,
 		"dns_provider \"a\" { type = \"exec\" }\ndns_provider \"a\" { type = \"exec\" }": `Two DNS providers`,
 		`namespace "a" { zone = [] }`:                                                    "Unsupported argument",
 	} {
