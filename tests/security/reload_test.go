@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
 // hardStop is how long the edge lets connections of an old worker live.
@@ -28,7 +30,7 @@ func (w *world) generation() (files, worker string) {
 func testRenewal(t *testing.T, w *world) {
 	w.register(t, "renewal", serve(t, "renewal"), "drover.route=renewal.test/")
 	w.loaded(t, "renewal.test")
-	eventually(t, "the worker has the newest files", func() bool {
+	devtest.Until(t, patience, "the worker has the newest files", func() bool {
 		files, worker := w.generation()
 		return files != "" && files == worker
 	})
@@ -44,8 +46,8 @@ func testRenewal(t *testing.T, w *world) {
 	}
 	before := serial(t, w)
 	w.certificate(t)
-	eventually(t, "the new certificate is served", func() bool { return serial(t, w) != before })
-	eventually(t, "the worker confirms it", func() bool {
+	devtest.Until(t, patience, "the new certificate is served", func() bool { return serial(t, w) != before })
+	devtest.Until(t, patience, "the worker confirms it", func() bool {
 		files, worker := w.generation()
 		return files != "" && files == worker
 	})
@@ -68,7 +70,7 @@ func testRenewal(t *testing.T, w *world) {
 		text, _ := io.ReadAll(res.Body)
 		return string(text)
 	}
-	eventually(t, "the metric says that the worker is current", func() bool {
+	devtest.Until(t, patience, "the metric says that the worker is current", func() bool {
 		return strings.Contains(metrics(), `haproxy_backend_active_servers{proxy="edge.generation"} 1`)
 	})
 	if left, _ := filepath.Glob(filepath.Join(w.Dir(), "alloc", "*", "haproxy", "secrets", "next")); len(left) > 0 {

@@ -17,9 +17,6 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -36,13 +33,15 @@ import (
 	"github.com/drover-nomad/drover/nomad/variables"
 )
 
+// patience is how long a test waits for what an idle machine does in seconds.
+const patience = time.Minute
+
 // world is a dev cluster with one edge.
 type world struct {
 	*devcluster.Cluster
 	nomad  *api.Client
 	consul *capi.Client
-	binary string
-	env    []string
+	drover devtest.Program
 	kind   edge.Kind
 }
 
@@ -56,16 +55,12 @@ func start(t *testing.T) *world {
 	if devtest.Secured() {
 		env = append(env, devtest.Tokens(t, cluster, acl.Deployer)...)
 	}
-	w := &world{Cluster: cluster, env: env, binary: filepath.Join(t.TempDir(), "drover")}
+	w := &world{Cluster: cluster, drover: devtest.Program{Path: devtest.Build(t, t.TempDir()), Env: env}}
 	if w.nomad, err = api.NewClient(cluster.NomadConfig()); err != nil {
 		t.Fatal(err)
 	}
 	if w.consul, err = capi.NewClient(cluster.ConsulConfig()); err != nil {
 		t.Fatal(err)
-	}
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", w.binary, "../../cmd/drover")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building drover: %v\n%s", err, out)
 	}
 	w.certificate(t)
 	w.variable(t, "drover/acme/public", map[string]string{"thumbprint": "none"})
@@ -114,31 +109,6 @@ func (w *world) variable(t *testing.T, path string, items map[string]string) {
 	}
 }
 
-func (w *world) drover(t *testing.T, args ...string) {
-	t.Helper()
-	cmd := exec.CommandContext(t.Context(), w.binary, args...)
-	cmd.Env = append(os.Environ(), w.env...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("drover %s: %v\n%s", strings.Join(args, " "), err, out)
-	}
-}
-
-func eventually(t testing.TB, what string, f func() bool) {
-	t.Helper()
-	const patience = time.Minute
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	tick := time.NewTicker(100 * time.Millisecond)
-	defer tick.Stop()
-	for !f() {
-		select {
-		case <-ctx.Done():
-			t.Fatalf("%s: not within %s", what, patience)
-		case <-tick.C:
-		}
-	}
-}
-
 // register puts a service at address into Consul, until the test is over.
 func (w *world) register(t *testing.T, name, address string, tags ...string) {
 	t.Helper()
@@ -179,7 +149,7 @@ func (w *world) published() (said map[string]any, metrics string) {
 // answers a GET of each URL with 200.
 func (w *world) loaded(t *testing.T, hosts ...string) {
 	t.Helper()
-	eventually(t, "the edge has loaded its routes", func() bool {
+	devtest.Until(t, patience, "the edge has loaded its routes", func() bool {
 		services, _, err := w.consul.Catalog().Services(nil)
 		if err != nil {
 			return false
@@ -188,7 +158,7 @@ func (w *world) loaded(t *testing.T, hosts ...string) {
 		return said["tags"] == edge.Digest(services)
 	})
 	for _, host := range hosts {
-		eventually(t, host+" is served", func() bool {
+		devtest.Until(t, patience, host+" is served", func() bool {
 			for range 3 {
 				if status, _ := w.status("GET / HTTP/1.1\r\nHost: " + host + "\r\nConnection: close\r\n\r\n"); status != http.StatusOK {
 					return false
