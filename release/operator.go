@@ -76,13 +76,10 @@ func (d *Deployer) createVolumes(ctx context.Context, p *Plan) error {
 			targets = append(targets, name)
 		}
 	}
-	errs := make([]error, len(targets))
-	_ = parallel.Each(len(targets), 8, func(i int) error {
+	return parallel.Each(len(targets), 8, func(i int) error {
 		name := targets[i]
-		errs[i] = p.clusters[name].CreateVolumes(ctx, p.req.Volumes[name], p.req.VolumeSpecs, func(volume string) {
+		return p.clusters[name].CreateVolumes(ctx, p.req.Volumes[name], p.req.VolumeSpecs, func(volume string) {
 			d.emit(Event{Event: rollout.Event{Kind: EventVolume, Target: name}, Volume: volume})
 		})
-		return nil
 	})
-	return errors.Join(errs...)
 }
