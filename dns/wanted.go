@@ -333,7 +333,7 @@ func (s DesiredRecords) List(ctx context.Context, index uint64, wait time.Durati
 	return out, meta.LastIndex, errors.Join(errs...)
 }
 
-// Open makes the provider of w within what is allowed. A credential that is a
+// Open makes the provider of w, if it is allowed. A credential that is a
 // secret of the stack is the one that the deployer of w.Owner stored.
 func (s DesiredRecords) Open(ctx context.Context, w *Wanted, allowed Allowed) (Provider, error) {
 	o, err := allowed.Options(w)

@@ -45,9 +45,9 @@ func Checks() []Check {
 }
 
 // unknown returns the finding for facts that could not be collected, nil if they were.
-func unknown(f *Facts, key, mend string) []Finding {
+func unknown(f *Facts, key, remedy string) []Finding {
 	if err := f.Missing[key]; err != nil {
-		return []Finding{{Severity: Unknown, Reason: err.Error(), Mend: mend}}
+		return []Finding{{Severity: Unknown, Reason: err.Error(), Mend: remedy}}
 	}
 	return nil
 }
@@ -230,11 +230,11 @@ func drivers(f *Facts, n Needs) []Finding {
 		if healthy[d] > 0 {
 			continue
 		}
-		mend := fmt.Sprintf("install what driver %s needs on the nodes; nomad node status -verbose NODE says what is missing", d)
+		remedy := fmt.Sprintf("install what driver %s needs on the nodes; nomad node status -verbose NODE says what is missing", d)
 		if d == "raw_exec" {
-			mend = `plugin "raw_exec" { config { enabled = true } } in the configuration of the clients`
+			remedy = `plugin "raw_exec" { config { enabled = true } } in the configuration of the clients`
 		}
-		found = append(found, Finding{Severity: Error, Subject: d, Reason: fmt.Sprintf("no node has a healthy driver %s, which %s needs", d, some(users[d])), Mend: mend})
+		found = append(found, Finding{Severity: Error, Subject: d, Reason: fmt.Sprintf("no node has a healthy driver %s, which %s needs", d, some(users[d])), Mend: remedy})
 	}
 	var names []string
 	for _, d := range slices.Sorted(maps.Keys(healthy)) {
@@ -272,11 +272,11 @@ func volumes(f *Facts, n Needs) []Finding {
 			v, subject := p.Volumes[name], name+" on "+p.Node
 			switch {
 			case v.Err != "":
-				mend := "ls -ld " + v.Path + " there, and nomad volume status -type host " + name
+				remedy := "ls -ld " + v.Path + " there, and nomad volume status -type host " + name
 				if v.Err == noDirectory {
-					mend = "mkdir -p " + v.Path + " there"
+					remedy = "mkdir -p " + v.Path + " there"
 				}
-				found = append(found, Finding{Severity: Error, Subject: subject, Reason: fmt.Sprintf("its directory %s cannot be used: %s", v.Path, v.Err), Mend: mend})
+				found = append(found, Finding{Severity: Error, Subject: subject, Reason: fmt.Sprintf("its directory %s cannot be used: %s", v.Path, v.Err), Mend: remedy})
 				continue
 			case v.XAttr == "no":
 				found = append(found, Finding{

@@ -95,9 +95,9 @@ func (t Tenant) may(tag route.Tag) bool {
 	})
 }
 
-// refused returns why the table of tenants does not allow a service a route; "" if
+// refusal returns why the table of tenants does not allow a service a route; "" if
 // it does.
-func (s *Settings) refused(service string, tag route.Tag) (message, mend string) {
+func (s *Settings) refusal(service string, tag route.Tag) (message, remedy string) {
 	if s == nil || len(s.Tenants) == 0 {
 		return "", ""
 	}
@@ -150,7 +150,7 @@ type Problem struct {
 	Service string `json:"service"`
 	Tag     string `json:"tag,omitempty"`
 	Message string `json:"message"`
-	Mend    string `json:"mend"`
+	Mend    string `json:"remedy"`
 	Costs   Cost   `json:"costs"`
 }
 
@@ -237,8 +237,8 @@ func Parse(kind Kind, service string, tags []string, settings *Settings) ([]Rout
 		values   = map[string]string{}
 		good     = true
 	)
-	problem := func(costs Cost, tag, message, mend string) {
-		problems = append(problems, Problem{service, tag, message, mend, costs})
+	problem := func(costs Cost, tag, message, remedy string) {
+		problems = append(problems, Problem{service, tag, message, remedy, costs})
 		good = good && costs != CostsService
 	}
 	ours := slices.DeleteFunc(slices.Clone(tags), func(t string) bool { return !strings.HasPrefix(t, Prefix) })
@@ -263,8 +263,8 @@ func Parse(kind Kind, service string, tags []string, settings *Settings) ([]Rout
 		case reserved.MatchString(t):
 			problem(costs, t, fmt.Sprintf("The header %s is the edge's own", strings.Fields(value)[2]), "Leave it to the edge.")
 		case !pattern.MatchString(t):
-			message, mend := explain(kind, key, t)
-			problem(costs, t, message, mend)
+			message, remedy := explain(kind, key, t)
+			problem(costs, t, message, remedy)
 		case costs == CostsTag:
 		default:
 			options = append(options, t)
@@ -293,8 +293,8 @@ func Parse(kind Kind, service string, tags []string, settings *Settings) ([]Rout
 		if len(t) > MaxTag || !g.route.MatchString(t) {
 			continue // told above
 		}
-		if message, mend := settings.refused(service, tag); message != "" {
-			problem(CostsTag, t, message, mend)
+		if message, remedy := settings.refusal(service, tag); message != "" {
+			problem(CostsTag, t, message, remedy)
 			continue
 		}
 		r := Route{Kind: tag.Kind, From: tag.From, Service: service, Code: tag.Code, To: tag.To, Options: options}
@@ -330,7 +330,7 @@ func Parse(kind Kind, service string, tags []string, settings *Settings) ([]Rout
 
 // explain returns the mistake in a tag that does not fit the grammar, and how
 // to correct it.
-func explain(kind Kind, key, tag string) (message, mend string) {
+func explain(kind Kind, key, tag string) (message, remedy string) {
 	var keys []string
 	for _, f := range Forms() {
 		keys = append(keys, f.Key)
@@ -344,11 +344,11 @@ func explain(kind Kind, key, tag string) (message, mend string) {
 		}
 		return fmt.Sprintf("This is not %s%s=%s", Prefix, key, strings.SplitN(f.Value, ":", 2)[0]), fmt.Sprintf("Expected is %s; for example %s.", f.Value, f.Example)
 	}
-	mend = "The tags are described in docs/reference/routes.md."
+	remedy = "The tags are described in docs/reference/routes.md."
 	if near := stack.Nearest(key, keys); near != "" {
-		mend = fmt.Sprintf("Did you mean %s%s?", Prefix, near)
+		remedy = fmt.Sprintf("Did you mean %s%s?", Prefix, near)
 	}
-	return fmt.Sprintf("There is no tag %s%s", Prefix, key), mend
+	return fmt.Sprintf("There is no tag %s%s", Prefix, key), remedy
 }
 
 // Table is what an edge makes of all services.

@@ -23,7 +23,7 @@ const (
 	Warning Severity = "warning"
 )
 
-// Finding is one thing that is wrong, where, and how to mend it.
+// Finding is one thing that is wrong, where, and how to remedy it.
 type Finding struct {
 	File     string   `json:"file"`
 	Line     int      `json:"line"`
@@ -31,7 +31,7 @@ type Finding struct {
 	Severity Severity `json:"severity"`
 	Rule     string   `json:"rule"`
 	Message  string   `json:"message"`
-	Mend     string   `json:"mend"`
+	Mend     string   `json:"remedy"`
 	// Services are those that the place concerns: many, when it is in a
 	// layer that they share.
 	Services []string `json:"services"`
@@ -47,13 +47,13 @@ type Rule struct {
 	stack func([]*subject, reporter) // looks at all of them
 }
 
-type reporter func(s *subject, at hcl.Range, message, mend string)
+type reporter func(s *subject, at hcl.Range, message, remedy string)
 
 // subject is one job under inspection.
 type subject struct {
 	render.Job
 	source *render.Source
-	report func(at hcl.Range, message, mend string)
+	report func(at hcl.Range, message, remedy string)
 }
 
 // at is where a path of blocks was written.
@@ -78,13 +78,13 @@ func Stack(ctx context.Context, jobs []render.Job, disable []string) ([]Finding,
 		if slices.Contains(disable, r.Name) {
 			continue
 		}
-		report := func(s *subject, at hcl.Range, message, mend string) { l.add(r, s.Service, at, message, mend) }
+		report := func(s *subject, at hcl.Range, message, remedy string) { l.add(r, s.Service, at, message, remedy) }
 		if r.stack != nil {
 			r.stack(all, report)
 		}
 		if r.job != nil {
 			for _, s := range all {
-				s.report = func(at hcl.Range, message, mend string) { report(s, at, message, mend) }
+				s.report = func(at hcl.Range, message, remedy string) { report(s, at, message, remedy) }
 				r.job(s)
 			}
 		}
@@ -122,8 +122,8 @@ func FromError(err error, disable []string) ([]Finding, bool) {
 // list collects findings, one per rule, place and message.
 type list struct{ findings []*Finding }
 
-func (l *list) add(r Rule, service string, at hcl.Range, message, mend string) {
-	f := &Finding{File: at.Filename, Line: at.Start.Line, Column: at.Start.Column, Severity: r.Severity, Rule: r.Name, Message: message, Mend: mend, Services: []string{}}
+func (l *list) add(r Rule, service string, at hcl.Range, message, remedy string) {
+	f := &Finding{File: at.Filename, Line: at.Start.Line, Column: at.Start.Column, Severity: r.Severity, Rule: r.Name, Message: message, Mend: remedy, Services: []string{}}
 	for _, o := range l.findings {
 		if o.Rule == f.Rule && o.File == f.File && o.Line == f.Line && o.Column == f.Column && o.Message == f.Message {
 			f = o
