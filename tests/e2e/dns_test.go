@@ -270,11 +270,9 @@ func TestSite(t *testing.T) {
 			_, now, err := s.get(t.Context(), "shop.drover.test")
 			return err == nil && now.SerialNumber.Cmp(leaf.SerialNumber) != 0
 		})
-		log := s.controllerLog(t)
 		for _, text := range []string{"create drover.test CAA", "because a test asks for it"} {
-			if !strings.Contains(log, text) {
-				t.Errorf("the controller does not say %q:\n%s", text, log)
-			}
+			// Nomad collects a log some time after it was written.
+			eventually(t, fmt.Sprintf("the controller says %q", text), func() bool { return strings.Contains(s.controllerLog(t), text) })
 		}
 	})
 	t.Run("by hand, from what is deployed", func(t *testing.T) {
