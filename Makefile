@@ -96,7 +96,7 @@ kill: tools ## drover killed, Nomad unwell, and the answer lost, after every wri
 .PHONY: e2e
 e2e: tools ## real Nomad, Consul and oCIS, end to end
 	@mkdir -p bin
-	go test -count=1 -timeout 40m -v -p 3 -parallel 3 ./tests/e2e ./tests/security ./tests/rollout ./tests/chaos ./tests/acceptance ./tests/conformance ./tests/model 2>&1 | tee bin/e2e.log ||
+	go test -count=1 -timeout 40m -v -p 2 -parallel 3 ./tests/e2e ./tests/security ./tests/rollout ./tests/chaos ./tests/acceptance ./tests/conformance ./tests/model 2>&1 | tee bin/e2e.log ||
 	  { awk -f tests/failures.awk bin/e2e.log; exit 1; }
 
 .PHONY: load
