@@ -15,6 +15,7 @@ import (
 	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/jobs"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -38,7 +39,7 @@ type certificates struct {
 	issuers []acme.Issuer
 	dns     *DNS // nil without a provider
 	issuing Issuing
-	clients rollout.Clients
+	clients nomad.Clients
 
 	// another deploys a stack that ships with drover.
 	another func(ctx context.Context, s *stack.Stack, jobs []render.Job) error
@@ -283,7 +284,7 @@ func (c *certificates) issueOne(ctx context.Context, m *acme.Manager, name strin
 }
 
 // finder finds the instances of the edge.
-func finder(home *Home, clients rollout.Clients) edge.Finder {
+func finder(home *Home, clients nomad.Clients) edge.Finder {
 	return edge.Finder{Nomad: clients.Nomad, Consul: clients.Consul, Namespace: home.Getenv(edge.NamespaceEnv)}
 }
 

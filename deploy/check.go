@@ -18,7 +18,7 @@ import (
 )
 
 // Check runs the checks of a stack. It changes nothing, so that Home.Dial may be
-// rollout.Reach.
+// nomad.Reach.
 //
 // If Source.Path exists, the checks are those of the source; the values of the
 // newest release are used if the source cannot be read without them. Otherwise

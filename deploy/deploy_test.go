@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
@@ -132,8 +133,8 @@ func stackDir(t *testing.T, more string) string {
 // reached.
 func TestDeploy_EndsOnceWhereverItFails(t *testing.T) {
 	unreachable := errors.New("no cluster here")
-	dial := func(context.Context, *stack.Target, bool) (rollout.Clients, error) {
-		return rollout.Clients{}, unreachable
+	dial := func(context.Context, *stack.Target, bool) (nomad.Clients, error) {
+		return nomad.Clients{}, unreachable
 	}
 	for name, c := range map[string]struct {
 		deploy Deploy
@@ -187,8 +188,8 @@ func TestRecordedVerbs_EndOnceWithoutACluster(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			var r recorder
-			home := Home{Dial: func(context.Context, *stack.Target, bool) (rollout.Clients, error) {
-				return rollout.Clients{}, unreachable
+			home := Home{Dial: func(context.Context, *stack.Target, bool) (nomad.Clients, error) {
+				return nomad.Clients{}, unreachable
 			}}
 			_, err := verb(Recorded{Home: home, Stack: "shop", Events: r.add})(t.Context())
 			if end := r.end(t); !errors.Is(err, unreachable) || !errors.Is(end.Err, unreachable) {

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/dns"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
@@ -103,7 +104,7 @@ func (v Destroy) Run(ctx context.Context) (DestroyResult, error) {
 // destroyer is one run of a Destroy.
 type destroyer struct {
 	Destroy
-	home      rollout.Clients
+	home      nomad.Clients
 	releases  release.Store
 	schedules *record.Schedules
 	d         *release.Deployer
@@ -229,7 +230,7 @@ func (d *destroyer) destroyRest(ctx context.Context, plan DestroyPlan) error {
 	if err := d.removeSchedules(ctx); err != nil || !d.PurgeSecrets {
 		return err
 	}
-	return d.purgeSecrets(ctx, map[string]rollout.Clients{})
+	return d.purgeSecrets(ctx, map[string]nomad.Clients{})
 }
 
 // removeSchedules removes the schedules of a whole stack, and the ACL policies of
@@ -301,7 +302,7 @@ func (d *destroyer) cleanUp(ctx context.Context, p *release.Plan, number int) er
 	return nil
 }
 
-func (d *destroyer) purgeSecrets(ctx context.Context, clients map[string]rollout.Clients) error {
+func (d *destroyer) purgeSecrets(ctx context.Context, clients map[string]nomad.Clients) error {
 	secrets := record.OpenSecrets(d.home.Nomad, d.releases.Stack(), d.releases.Environment(), nil).At(nomadClients(clients))
 	err := rollout.Persist(ctx, 0, func(ctx context.Context) error {
 		made, err := d.d.Made(ctx, clients)

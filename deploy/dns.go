@@ -11,9 +11,9 @@ import (
 
 	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/edge"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
-	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/secrets"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -78,7 +78,7 @@ func NewDNS(s *stack.Stack, rendered []render.Job, getenv func(string) string) (
 }
 
 // Open reads the credential of the provider where it is a secret of the stack.
-func (d *DNS) Open(ctx context.Context, clients rollout.Clients) (err error) {
+func (d *DNS) Open(ctx context.Context, clients nomad.Clients) (err error) {
 	if d.Options.CredentialSecret != "" {
 		d.provider, d.credential, err = openProvider(ctx, d.stack, clients.Nomad, d.getenv)
 	}
@@ -126,7 +126,7 @@ func (d *DNS) PrivateCredential() string {
 
 // Manager returns the manager of the provider, and the records that are to be there
 // now: those of routes lead to where the edge runs.
-func (d *DNS) Manager(ctx context.Context, clients rollout.Clients) (*dns.Manager, []dns.Record, error) {
+func (d *DNS) Manager(ctx context.Context, clients nomad.Clients) (*dns.Manager, []dns.Record, error) {
 	var where []string
 	if d.OfEdge() {
 		f := edge.Finder{Nomad: clients.Nomad, Consul: clients.Consul, Namespace: d.getenv(edge.NamespaceEnv)}

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/nomad/variables"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
@@ -51,7 +52,7 @@ func ClassOf(err error) Class {
 	case errors.Is(err, context.Canceled):
 		return ClassCancelled
 	}
-	if _, ok := rollout.AsClusterError(err, api.DefaultConfig().Address); ok {
+	if _, ok := nomad.AsClusterError(err, api.DefaultConfig().Address); ok {
 		return ClassCluster
 	}
 	return ClassOther

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"testing"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/rollout"
@@ -21,7 +22,7 @@ func TestComplete_Errors(t *testing.T) {
 	}{
 		"another release is open": {t.Context(), &release.OpenError{Release: &record.Release{}}, record.Run{Base: 3, Skipped: true, OK: true, Outcome: "skipped"}},
 		"the context ends":        {ended, errors.New("no"), record.Run{Base: 3, Outcome: "cancelled"}},
-		"Nomad does not answer":   {t.Context(), &rollout.ClusterError{System: "Nomad"}, record.Run{Base: 3, Outcome: "unreachable"}},
+		"Nomad does not answer":   {t.Context(), &nomad.ClusterError{System: "Nomad"}, record.Run{Base: 3, Outcome: "unreachable"}},
 		"no node has room":        {t.Context(), &rollout.Unplaceable{}, record.Run{Base: 3, Outcome: "placement-blocked"}},
 		"it needs a person":       {t.Context(), &release.AttendedError{}, record.Run{Outcome: "error"}},
 		"any other reason":        {t.Context(), errors.New("no"), record.Run{Base: 3, Outcome: "error"}},

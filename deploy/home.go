@@ -4,9 +4,9 @@ import (
 	"context"
 	"strings"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
-	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -14,8 +14,8 @@ import (
 // on the stack.
 type Home struct {
 	// Dial connects to a target; the zero target is the home cluster. Nil means
-	// rollout.Dial, which reads NOMAD_* and CONSUL_* variables of the process.
-	Dial func(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error)
+	// nomad.Dial, which reads NOMAD_* and CONSUL_* variables of the process.
+	Dial func(ctx context.Context, t *stack.Target, needConsul bool) (nomad.Clients, error)
 	// Environ holds NAME=VALUE pairs as os.Environ returns them: the values of
 	// variables (NOMAD_VAR_*), credentials of DNS providers, DROVER_ACME_*.
 	Environ []string
@@ -57,32 +57,32 @@ func (h *Home) Getenv(name string) string {
 
 // Connect returns the clients of the home cluster, whose servers answer and are
 // not too old.
-func (h *Home) Connect(ctx context.Context, needConsul bool) (rollout.Clients, error) {
+func (h *Home) Connect(ctx context.Context, needConsul bool) (nomad.Clients, error) {
 	return h.dial(ctx, &stack.Target{}, needConsul)
 }
 
-func (h *Home) dial(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error) {
+func (h *Home) dial(ctx context.Context, t *stack.Target, needConsul bool) (nomad.Clients, error) {
 	if h.Dial != nil {
 		return h.Dial(ctx, t, needConsul)
 	}
-	return rollout.Dial(ctx, t, needConsul)
+	return nomad.Dial(ctx, t, needConsul)
 }
 
 // reach is Connect for a verb that has connected before: it does not look at the
 // server again.
-func (h *Home) reach(ctx context.Context) (rollout.Clients, error) {
+func (h *Home) reach(ctx context.Context) (nomad.Clients, error) {
 	if h.Dial != nil {
 		return h.Dial(ctx, &stack.Target{}, false)
 	}
-	return rollout.Reach(ctx, &stack.Target{}, false)
+	return nomad.Reach(ctx, &stack.Target{}, false)
 }
 
 // Releases opens the releases of the stack that arg leads to; see [StackName] and
 // [EnvironmentName].
-func (h *Home) Releases(ctx context.Context, arg, env string) (rollout.Clients, *record.Releases, error) {
+func (h *Home) Releases(ctx context.Context, arg, env string) (nomad.Clients, *record.Releases, error) {
 	name, err := StackName(arg)
 	if err != nil {
-		return rollout.Clients{}, nil, err
+		return nomad.Clients{}, nil, err
 	}
 	clients, err := h.Connect(ctx, false)
 	if err != nil {
@@ -92,7 +92,7 @@ func (h *Home) Releases(ctx context.Context, arg, env string) (rollout.Clients, 
 }
 
 // openStore is Releases in the store of the backend.
-func (h *Home) openStore(ctx context.Context, arg, env string) (rollout.Clients, release.Store, error) {
+func (h *Home) openStore(ctx context.Context, arg, env string) (nomad.Clients, release.Store, error) {
 	clients, r, err := h.Releases(ctx, arg, env)
 	if err != nil {
 		return clients, nil, err
@@ -101,7 +101,7 @@ func (h *Home) openStore(ctx context.Context, arg, env string) (rollout.Clients,
 }
 
 // store opens the releases of a stack. It makes no request.
-func (h *Home) store(clients rollout.Clients, name, env string) release.Store {
+func (h *Home) store(clients nomad.Clients, name, env string) release.Store {
 	if h.Backend != nil && h.Backend.Releases != nil {
 		return h.Backend.Releases(name, env)
 	}
@@ -109,7 +109,7 @@ func (h *Home) store(clients rollout.Clients, name, env string) release.Store {
 }
 
 // secretStore opens the secrets of a stack. It makes no request.
-func (h *Home) secretStore(clients rollout.Clients, name, env string) release.SecretStore {
+func (h *Home) secretStore(clients nomad.Clients, name, env string) release.SecretStore {
 	if h.Backend != nil && h.Backend.Secrets != nil {
 		return h.Backend.Secrets(name, env)
 	}
@@ -118,11 +118,11 @@ func (h *Home) secretStore(clients rollout.Clients, name, env string) release.Se
 
 // dialer returns the clusters of releases. It does not connect again to the targets
 // in known, which may be nil.
-func (h *Home) dialer(known map[string]rollout.Clients) release.Dialer {
+func (h *Home) dialer(known map[string]nomad.Clients) release.Dialer {
 	if h.Backend != nil && h.Backend.Dial != nil {
 		return h.Backend.Dial
 	}
-	return release.DialNomad(func(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error) {
+	return release.DialNomad(func(ctx context.Context, t *stack.Target, needConsul bool) (nomad.Clients, error) {
 		if c, ok := known[t.Name]; ok {
 			return c, nil
 		}

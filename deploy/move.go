@@ -13,7 +13,6 @@ import (
 	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
-	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/schedule"
 )
 
@@ -67,7 +66,7 @@ func (v Move) Run(ctx context.Context) (MoveResult, error) {
 // mover is a Move whose records are open.
 type mover struct {
 	Move
-	home     rollout.Clients
+	home     nomad.Clients
 	from, to *record.Releases
 }
 
@@ -132,7 +131,7 @@ func (m mover) move(ctx context.Context) (MoveResult, error) {
 
 // reown changes the owner of certificates. It does nothing if the token may not read
 // them: then it has not made any.
-func reown(ctx context.Context, clients rollout.Clients, from, to string) error {
+func reown(ctx context.Context, clients nomad.Clients, from, to string) error {
 	err := acme.NewStore(acme.NomadVariables(clients.Nomad)).Reown(ctx, from, to)
 	if nomad.IsForbidden(err) {
 		return nil
@@ -191,7 +190,7 @@ func (m mover) schedules(lines []record.Service) schedule.Move {
 }
 
 // nomadClients returns the Nomad clients of targets, by name.
-func nomadClients(clients map[string]rollout.Clients) map[string]*api.Client {
+func nomadClients(clients map[string]nomad.Clients) map[string]*api.Client {
 	out := map[string]*api.Client{}
 	for name, c := range clients {
 		out[name] = c.Nomad

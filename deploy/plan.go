@@ -53,7 +53,7 @@ func (v *Plan) Run(ctx context.Context) (*PlanResult, error) {
 		return nil, err
 	}
 	d := v.Home.Deployer(&Limits{}, clients, s.Name, s.Environment)
-	d.Dial = v.Home.dialer(map[string]rollout.Clients{"": clients})
+	d.Dial = v.Home.dialer(map[string]nomad.Clients{"": clients})
 	p := &PlanResult{Stack: s, Jobs: jobs, Partial: v.Source.Partial(), Address: clients.Nomad.Address()}
 	if len(s.Secrets) > 0 {
 		err = d.HideSecrets(ctx)

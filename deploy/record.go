@@ -12,9 +12,9 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/jobs"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
-	"github.com/drover-nomad/drover/rollout"
 )
 
 // asInvalid returns err as an *InvalidError if it is a *release.NotRecordedError.
@@ -56,7 +56,7 @@ func NoRelease(ctx context.Context, c *api.Client, r named) error {
 
 // reader reads the record of a stack. It keeps job specs, which never change.
 type reader struct {
-	home      rollout.Clients
+	home      nomad.Clients
 	releases  release.Store
 	inventory *release.Inventory
 }

@@ -9,6 +9,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/dns"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/rollout"
@@ -31,7 +32,7 @@ type maker struct {
 }
 
 // newMaker returns the maker of a stack whose record the clients reach.
-func (s *stream) newMaker(home *Home, limits *Limits, person Person, clients rollout.Clients, name, env string) *maker {
+func (s *stream) newMaker(home *Home, limits *Limits, person Person, clients nomad.Clients, name, env string) *maker {
 	m := &maker{stream: s, home: home, person: person, agreed: map[string]bool{}}
 	m.d = home.Deployer(limits, clients, name, env)
 	m.d.Emit, m.d.Operator = s.release, m
@@ -39,7 +40,7 @@ func (s *stream) newMaker(home *Home, limits *Limits, person Person, clients rol
 }
 
 // Deployer makes the releases of a stack whose record the clients reach.
-func (h *Home) Deployer(limits *Limits, clients rollout.Clients, name, env string) *release.Deployer {
+func (h *Home) Deployer(limits *Limits, clients nomad.Clients, name, env string) *release.Deployer {
 	return &release.Deployer{
 		Releases: h.store(clients, name, env), Dial: h.dialer(nil), Holder: h.Holder, Drover: h.Version,
 		ApprovalWait: limits.ApprovalWait, LockWait: limits.LockWait, Timeout: limits.Timeout, Rollout: limits.rollout(),
@@ -198,7 +199,7 @@ func (e *SettleError) Unwrap() error { return e.Err }
 // clusterText is the text of an error, for a person: what is wrong with the cluster
 // where that is the cause.
 func clusterText(err error) string {
-	if e, ok := rollout.AsClusterError(err, api.DefaultConfig().Address); ok {
+	if e, ok := nomad.AsClusterError(err, api.DefaultConfig().Address); ok {
 		return e.Error()
 	}
 	return err.Error()

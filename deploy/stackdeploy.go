@@ -11,6 +11,7 @@ import (
 	ctyjson "github.com/zclconf/go-cty/cty/json"
 
 	"github.com/drover-nomad/drover/edge"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
@@ -28,7 +29,7 @@ type stackDeploy struct {
 	partial bool
 	dns     string // digest of the DNS records that the controller got
 
-	clients map[string]rollout.Clients         // of targets
+	clients map[string]nomad.Clients           // of targets
 	create  map[string][]rollout.MissingVolume // volumes that the release creates, by target
 }
 

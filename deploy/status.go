@@ -16,7 +16,7 @@ import (
 
 // Status reads the state of the services that the newest release of a stack
 // left running, from the record of the release. It changes nothing, so that
-// Home.Dial may be rollout.Reach.
+// Home.Dial may be nomad.Reach.
 type Status struct {
 	Home Home
 	// Source names the stack and selects services and targets. Its files are read

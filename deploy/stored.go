@@ -13,7 +13,6 @@ import (
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
-	"github.com/drover-nomad/drover/rollout"
 )
 
 var storedRead = regexp.MustCompile(`\bnomadVar\s+"(` + acme.CertFolder + `/[^"/]+|` + acme.PublicPath + `)"`)
@@ -41,7 +40,7 @@ func storedReads(job *api.Job) map[string]string {
 // checkStored returns an error if a template reads a certificate that does not exist:
 // Nomad would wait for it without a message, until the deadline of the deployment.
 // It takes a certificate as existing if the token may not list it.
-func checkStored(ctx context.Context, c rollout.Clients, jobs []render.Job) error {
+func checkStored(ctx context.Context, c nomad.Clients, jobs []render.Job) error {
 	for _, j := range jobs {
 		reads := storedReads(j.Job)
 		var lacks, tasks []string

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
@@ -15,7 +16,7 @@ import (
 
 // Targets connects to each target that jobs are in. withConsul reports whether the
 // health of their services in Consul matters.
-func (h *Home) Targets(ctx context.Context, targets []*stack.Target, jobs []render.Job, withConsul bool) (map[string]rollout.Clients, error) {
+func (h *Home) Targets(ctx context.Context, targets []*stack.Target, jobs []render.Job, withConsul bool) (map[string]nomad.Clients, error) {
 	var used []*stack.Target
 	var needConsul []bool
 	for _, t := range targets {
@@ -24,13 +25,13 @@ func (h *Home) Targets(ctx context.Context, targets []*stack.Target, jobs []rend
 			used, needConsul = append(used, t), append(needConsul, withConsul && rollout.NeedsConsul(here))
 		}
 	}
-	clients, errs := make([]rollout.Clients, len(used)), make([]error, len(used))
+	clients, errs := make([]nomad.Clients, len(used)), make([]error, len(used))
 	var wg sync.WaitGroup
 	for i, t := range used {
 		wg.Go(func() { clients[i], errs[i] = h.dial(ctx, t, needConsul[i]) })
 	}
 	wg.Wait()
-	out := map[string]rollout.Clients{}
+	out := map[string]nomad.Clients{}
 	for i, t := range used {
 		out[t.Name] = clients[i]
 	}

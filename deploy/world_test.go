@@ -12,6 +12,7 @@ import (
 	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/release/memstore"
@@ -37,10 +38,10 @@ type world struct {
 // dialed is a cluster with a client, for what release.Cluster does not do.
 type dialed struct {
 	*releasetest.Cluster
-	clients rollout.Clients
+	clients nomad.Clients
 }
 
-func (c dialed) Clients() rollout.Clients { return c.clients }
+func (c dialed) Clients() nomad.Clients { return c.clients }
 
 func newWorld(t *testing.T) *world {
 	t.Parallel()
@@ -53,10 +54,10 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	clients := rollout.Clients{Nomad: w.nomad.client(t), Consul: consul, Defaults: w.cluster.Clients().Defaults}
+	clients := nomad.Clients{Nomad: w.nomad.client(t), Consul: consul, Defaults: w.cluster.Clients().Defaults}
 	w.home = Home{
 		Holder: releasetest.Holder("ann"), Version: "test",
-		Dial: func(context.Context, *stack.Target, bool) (rollout.Clients, error) { return clients, nil },
+		Dial: func(context.Context, *stack.Target, bool) (nomad.Clients, error) { return clients, nil },
 		Backend: &Backend{
 			Releases: func(string, string) release.Store { return w.store },
 			Secrets:  func(string, string) release.SecretStore { return w.secrets },

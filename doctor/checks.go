@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 )
@@ -84,16 +85,16 @@ func versions(f *Facts, _ Needs) []Finding {
 			found = append(found, Finding{Severity: Warning, Reason: fmt.Sprintf("%s runs in several versions: %s", system, strings.Join(parts, "; ")), Mend: "finish the update: servers first, then clients"})
 		}
 	}
-	nomad := map[string]string{}
+	agents := map[string]string{}
 	for _, s := range f.Servers {
-		nomad["server "+s.Name] = s.Version
+		agents["server "+s.Name] = s.Version
 	}
 	for _, n := range f.Nodes {
-		nomad["node "+n.Name] = n.Version
+		agents["node "+n.Name] = n.Version
 	}
-	check("Nomad", nomad, rollout.SupportedNomad)
-	check("Consul", f.ConsulVersions, rollout.SupportedConsul)
-	return good(found, fmt.Sprintf("%d Nomad agents, %d Consul agents", len(nomad), len(f.ConsulVersions)))
+	check("Nomad", agents, nomad.SupportedNomad)
+	check("Consul", f.ConsulVersions, nomad.SupportedConsul)
+	return good(found, fmt.Sprintf("%d Nomad agents, %d Consul agents", len(agents), len(f.ConsulVersions)))
 }
 
 // some lists the first few of many names.

@@ -14,8 +14,8 @@ import (
 	"github.com/drover-nomad/drover/devcluster"
 	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/doctor"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
-	"github.com/drover-nomad/drover/rollout"
 )
 
 func TestMain(m *testing.M) { devtest.Main(m) }
@@ -25,7 +25,7 @@ func TestMain(m *testing.M) { devtest.Main(m) }
 func TestRealCluster(t *testing.T) {
 	t.Parallel()
 	cluster := devtest.Cluster(t, devcluster.Options{Shape: devcluster.Shape{Clients: 2}})
-	nomad, err := api.NewClient(cluster.NomadConfig())
+	client, err := api.NewClient(cluster.NomadConfig())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,7 +33,7 @@ func TestRealCluster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	clients := rollout.Clients{Nomad: nomad, Consul: consul}
+	clients := nomad.Clients{Nomad: client, Consul: consul}
 	look := func(n doctor.Needs, probe string) doctor.Report {
 		t.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
@@ -67,7 +67,7 @@ func TestRealCluster(t *testing.T) {
 	if !sound.OK {
 		t.Errorf("a sound cluster has errors: %+v", sound.Findings)
 	}
-	if v, _, err := nomad.Variables().Peek("drover/stacks/drover-doctor/default/doctor", nil); err != nil || v != nil {
+	if v, _, err := client.Variables().Peek("drover/stacks/drover-doctor/default/doctor", nil); err != nil || v != nil {
 		t.Errorf("the doctor wrote a variable: %v %v", v, err)
 	}
 
@@ -93,16 +93,16 @@ func TestRealCluster(t *testing.T) {
 		"error dns nowhere.invalid: does not resolve inside of an allocation on nomad-client-2",
 		"ok reach they answer",
 		"warning shutdown-delay patient/g: ")
-	if jobs, _, err := nomad.Jobs().List(nil); err != nil || slices.ContainsFunc(jobs, func(j *api.JobListStub) bool { return strings.HasPrefix(j.ID, "drover-doctor") }) {
+	if jobs, _, err := client.Jobs().List(nil); err != nil || slices.ContainsFunc(jobs, func(j *api.JobListStub) bool { return strings.HasPrefix(j.ID, "drover-doctor") }) {
 		t.Errorf("the probe left a job behind: %v", err)
 	}
 
 	// A volume on one node, that is seen as the driver sees it.
-	list, _, err := nomad.Nodes().List(nil)
+	list, _, err := client.Nodes().List(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	made, _, err := nomad.HostVolumes().Create(&api.HostVolumeCreateRequest{Volume: &api.HostVolume{
+	made, _, err := client.HostVolumes().Create(&api.HostVolumeCreateRequest{Volume: &api.HostVolume{
 		Name: "data", PluginID: "mkdir", NodeID: list[0].ID,
 		RequestedCapabilities: []*api.HostVolumeCapability{{AttachmentMode: api.HostVolumeAttachmentModeFilesystem, AccessMode: api.HostVolumeAccessModeSingleNodeWriter}},
 	}}, nil)
@@ -111,7 +111,7 @@ func TestRealCluster(t *testing.T) {
 			t.Fatalf("the volume is %s", made.Volume.State)
 		}
 		q := &api.QueryOptions{WaitIndex: made.Volume.ModifyIndex, WaitTime: 5 * time.Second}
-		made.Volume, _, err = nomad.HostVolumes().Get(made.Volume.ID, q)
+		made.Volume, _, err = client.HostVolumes().Get(made.Volume.ID, q)
 	}
 	if err != nil {
 		t.Fatal(err)
@@ -134,14 +134,14 @@ func TestRealCluster(t *testing.T) {
 	}
 
 	// A cluster that takes no jobs, with a node that takes no allocations.
-	if _, _, err := nomad.Operator().SchedulerSetConfiguration(&api.SchedulerConfiguration{RejectJobRegistration: true}, nil); err != nil {
+	if _, _, err := client.Operator().SchedulerSetConfiguration(&api.SchedulerConfiguration{RejectJobRegistration: true}, nil); err != nil {
 		t.Fatal(err)
 	}
-	nodes, _, err := nomad.Nodes().List(nil)
+	nodes, _, err := client.Nodes().List(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := nomad.Nodes().ToggleEligibility(nodes[0].ID, false, nil); err != nil {
+	if _, err := client.Nodes().ToggleEligibility(nodes[0].ID, false, nil); err != nil {
 		t.Fatal(err)
 	}
 	broken := look(doctor.Needs{}, "")

@@ -24,7 +24,7 @@ import (
 
 // Collect reads from Nomad and Consul, and changes nothing in them. It records
 // in Facts.Missing what it cannot read; only the end of ctx is an error.
-func Collect(ctx context.Context, c rollout.Clients, n Needs) (*Facts, error) {
+func Collect(ctx context.Context, c nomad.Clients, n Needs) (*Facts, error) {
 	k := &collector{ctx: ctx, Clients: c, needs: n, Facts: &Facts{At: time.Now(), Missing: map[string]error{}}}
 	var wg sync.WaitGroup
 	for key, look := range map[string]func() error{
@@ -39,7 +39,7 @@ func Collect(ctx context.Context, c rollout.Clients, n Needs) (*Facts, error) {
 
 type collector struct {
 	ctx context.Context
-	rollout.Clients
+	nomad.Clients
 	needs Needs
 
 	mu sync.Mutex // guards the maps and slices that several goroutines fill

@@ -17,6 +17,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/rollout"
 )
 
@@ -51,7 +52,7 @@ type ProbeOptions struct {
 
 // Probe runs a sysbatch job on all ready nodes, reads what it printed into
 // f.Probes, and removes it, however it ends.
-func Probe(ctx context.Context, c rollout.Clients, f *Facts, n Needs, o ProbeOptions) (err error) {
+func Probe(ctx context.Context, c nomad.Clients, f *Facts, n Needs, o ProbeOptions) (err error) {
 	driver := o.Driver
 	for _, d := range []string{"raw_exec", "exec", "docker"} {
 		if driver == "" && slices.ContainsFunc(f.Nodes, func(n Node) bool { return n.Ready() && n.Drivers[d] != nil && n.Drivers[d].Healthy }) {

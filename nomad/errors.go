@@ -86,3 +86,29 @@ func isUnavailableAnswer(code int, body string) bool {
 		"stream closed", "session shutdown", "keepalive timeout", "connection reset", "broken pipe",
 	}, func(text string) bool { return strings.Contains(body, text) })
 }
+
+// Plain returns err with the text of Nomad alone, without the HTTP request around it.
+// It wraps err.
+func Plain(err error) error {
+	var request *url.Error
+	switch {
+	case Body(err) != "":
+		return &plainError{strings.TrimSpace(Body(err)), err}
+	case errors.As(err, &request):
+		return &plainError{request.Err.Error(), err}
+	}
+	return err
+}
+
+type plainError struct {
+	msg string
+	err error
+}
+
+func (e *plainError) Error() string { return e.msg }
+func (e *plainError) Unwrap() error { return e.err }
+
+// IsRefused reports whether Nomad, or a proxy before it, refuses the token (403 or 401).
+func IsRefused(err error) bool {
+	return IsForbidden(err) || StatusCode(err) == http.StatusUnauthorized
+}

@@ -128,6 +128,12 @@ func WithoutPatience(ctx context.Context) context.Context {
 // PatienceOf returns how long requests in ctx wait for Nomad.
 func PatienceOf(ctx context.Context) time.Duration { return patienceOf(ctx).duration() }
 
+// WithTimeout is context.WithTimeoutCause, and adds to timeout how long requests in ctx
+// wait for Nomad.
+func WithTimeout(ctx context.Context, timeout time.Duration, cause error) (context.Context, context.CancelFunc) {
+	return context.WithTimeoutCause(ctx, timeout+PatienceOf(ctx), cause)
+}
+
 type patienceKey struct{}
 
 // patience is how long requests wait for Nomad. nil is none.

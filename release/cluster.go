@@ -5,6 +5,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -18,7 +19,7 @@ import (
 // of the clients.
 type Cluster interface {
 	// Clients returns the clients of the cluster. Defaults are always set.
-	Clients() rollout.Clients
+	Clients() nomad.Clients
 
 	// Prepare plans jobs: see rollout.Prepare.
 	Prepare(ctx context.Context, jobs []render.Job, o rollout.Options) (Rollout, error)

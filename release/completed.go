@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/rollout"
 )
@@ -74,7 +75,7 @@ func completed(ctx context.Context, releases Reader, c *record.Completion, job *
 // Nomad collected them after they ran to completion. last is the newest
 // release, which may be nil; list is the status of jobs in a target of these
 // clients, in the same order.
-func MarkCompleted(ctx context.Context, releases Reader, last *record.Release, c rollout.Clients, target string, jobs []*api.Job, list []rollout.ServiceStatus) error {
+func MarkCompleted(ctx context.Context, releases Reader, last *record.Release, c nomad.Clients, target string, jobs []*api.Job, list []rollout.ServiceStatus) error {
 	var lines []record.Service
 	for i, job := range jobs {
 		if last == nil || !list[i].Collected() || !rollout.RunsToCompletion(job) {

@@ -7,9 +7,9 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
-	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -204,8 +204,8 @@ func (p *Plan) Absent() []string {
 }
 
 // Clients returns the clients of the plan's targets.
-func (p *Plan) Clients() map[string]rollout.Clients {
-	out := map[string]rollout.Clients{}
+func (p *Plan) Clients() map[string]nomad.Clients {
+	out := map[string]nomad.Clients{}
 	for name, c := range p.clusters {
 		out[name] = c.Clients()
 	}
@@ -230,7 +230,7 @@ func (p *Plan) Recorded(ctx context.Context, d *Deployer) ([]render.Job, error) 
 
 // Made returns the jobs, by name only, that any recorded release of the stack
 // has made in the given targets: secrets of jobs that are gone may be left.
-func (d *Deployer) Made(ctx context.Context, clients map[string]rollout.Clients) ([]render.Job, error) {
+func (d *Deployer) Made(ctx context.Context, clients map[string]nomad.Clients) ([]render.Job, error) {
 	heads, err := d.Releases.List(ctx)
 	if err != nil {
 		return nil, err

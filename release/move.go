@@ -7,7 +7,6 @@ import (
 	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
-	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -15,7 +14,7 @@ import (
 // each once, and the clients of their targets. heads are the releases, the newest
 // first. Jobs of a target that the newest release does not have any more and that
 // cannot be reached are left out.
-func (d *Deployer) WithSecrets(ctx context.Context, heads []*record.Release, lines []record.Service) ([]render.Job, map[string]rollout.Clients, error) {
+func (d *Deployer) WithSecrets(ctx context.Context, heads []*record.Release, lines []record.Service) ([]render.Job, map[string]nomad.Clients, error) {
 	targets := map[string]*stack.Target{}
 	current := map[string]bool{}
 	for i, h := range heads {
@@ -32,7 +31,7 @@ func (d *Deployer) WithSecrets(ctx context.Context, heads []*record.Release, lin
 			}
 		}
 	}
-	clients, away := map[string]rollout.Clients{}, map[string]bool{}
+	clients, away := map[string]nomad.Clients{}, map[string]bool{}
 	type place struct{ target, id, namespace, region string }
 	seen := map[place]bool{}
 	var out []render.Job

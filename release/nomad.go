@@ -78,7 +78,7 @@ func (s nomadSecrets) Reach(clusters map[string]Cluster) SecretStore {
 }
 
 // DialNomad returns the clusters that clients of dial lead to.
-func DialNomad(dial func(context.Context, *stack.Target, bool) (rollout.Clients, error)) Dialer {
+func DialNomad(dial func(context.Context, *stack.Target, bool) (nomad.Clients, error)) Dialer {
 	return func(ctx context.Context, t *stack.Target, needConsul bool) (Cluster, error) {
 		c, err := dial(ctx, t, needConsul)
 		return OnNomad(c), err
@@ -86,11 +86,11 @@ func DialNomad(dial func(context.Context, *stack.Target, bool) (rollout.Clients,
 }
 
 // OnNomad returns the cluster that clients lead to.
-func OnNomad(c rollout.Clients) Cluster { return nomadCluster{c} }
+func OnNomad(c nomad.Clients) Cluster { return nomadCluster{c} }
 
-type nomadCluster struct{ clients rollout.Clients }
+type nomadCluster struct{ clients nomad.Clients }
 
-func (c nomadCluster) Clients() rollout.Clients { return c.clients }
+func (c nomadCluster) Clients() nomad.Clients { return c.clients }
 
 func (c nomadCluster) Prepare(ctx context.Context, jobs []render.Job, o rollout.Options) (Rollout, error) {
 	p, err := rollout.Prepare(ctx, c.clients, jobs, o)

@@ -448,7 +448,7 @@ func (p *Plan) noteDefaults(targets []*stack.Target) {
 		p.defaults = map[string]nomad.Defaults{}
 	}
 	for _, t := range targets {
-		p.defaults[t.Name] = rollout.DefaultsOf(t)
+		p.defaults[t.Name] = nomad.DefaultsOf(t)
 	}
 }
 

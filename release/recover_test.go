@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/release/releasetest"
@@ -399,7 +400,7 @@ func TestDestroy(t *testing.T) {
 	if _, _, err := w.d.Drift(t.Context()); !as[*release.DestroyedError](err) {
 		t.Errorf("drift: got %v, want a *release.DestroyedError", err)
 	}
-	made, err := w.d.Made(t.Context(), map[string]rollout.Clients{"": w.cluster.Clients()})
+	made, err := w.d.Made(t.Context(), map[string]nomad.Clients{"": w.cluster.Clients()})
 	if err != nil || len(made) != 2 {
 		t.Errorf("made: got %d jobs, %v, want 2", len(made), err)
 	}

@@ -10,14 +10,13 @@ import (
 	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
-	"github.com/drover-nomad/drover/rollout"
 )
 
 // Rotation finds out which jobs read a secret and what a new value does to
 // their tasks.
 type Rotation struct {
 	releases Reader
-	clients  map[string]rollout.Clients
+	clients  map[string]nomad.Clients
 	rendered []render.Job
 	lines    []record.Service // of jobs that run and read secrets
 }
@@ -25,7 +24,7 @@ type Rotation struct {
 // NewRotation reads the newest release. rendered are the jobs of the stack's
 // files, which may be another version than the one that runs. Jobs of targets
 // without a client are left out.
-func NewRotation(ctx context.Context, releases Reader, clients map[string]rollout.Clients, rendered []render.Job) (*Rotation, error) {
+func NewRotation(ctx context.Context, releases Reader, clients map[string]nomad.Clients, rendered []render.Job) (*Rotation, error) {
 	r := &Rotation{releases: releases, clients: clients, rendered: rendered}
 	last, err := releases.Last(ctx)
 	if err != nil || last == nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/release/memstore"
@@ -123,7 +124,7 @@ func TestSecrets_RevertRestoresWhatAPrunedJobReads(t *testing.T) {
 	}
 	w.wantState(w.deploy(back), record.Done, rollout.Deployed)
 	w.wantItems("web", "a")
-	rotation, err := release.NewRotation(t.Context(), w.store, map[string]rollout.Clients{"": w.cluster.Clients()}, nil)
+	rotation, err := release.NewRotation(t.Context(), w.store, map[string]nomad.Clients{"": w.cluster.Clients()}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

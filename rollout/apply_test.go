@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // Steps that wait for others take no goroutine, and all of them end when the first one
@@ -21,7 +23,7 @@ func TestApply_ManySteps(t *testing.T) {
 		t.Fatal(err)
 	}
 	begun, release := make(chan struct{}), make(chan struct{})
-	p := &Plan{clients: Clients{Nomad: client}, opts: Options{Before: func(context.Context, Submission) error {
+	p := &Plan{clients: nomad.Clients{Nomad: client}, opts: Options{Before: func(context.Context, Submission) error {
 		close(begun)
 		<-release
 		return errors.New("refused")

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/devcluster/devtest"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -57,7 +58,7 @@ func nightly(j *api.Job) {
 
 // The plan shows all steps, while Nomad's shows the first one only. The test counts the
 // allocations before and after, and compares.
-func testPlanIsWhatHappens(t *testing.T, c Clients) {
+func testPlanIsWhatHappens(t *testing.T, c nomad.Clients) {
 	canary := func(j *api.Job) { j.Update.Canary, j.Update.AutoPromote = ptr(1), ptr(true) }
 	batch, system, sysbatch := typed("batch"), typed("system"), typed("sysbatch")
 	urgent := func(j *api.Job) { j.Priority = ptr(60) }
@@ -144,7 +145,7 @@ func testPlanIsWhatHappens(t *testing.T, c Clients) {
 }
 
 // allocsOf is the desired status of all allocations of a job, by ID.
-func allocsOf(t *testing.T, c Clients, id string) map[string]string {
+func allocsOf(t *testing.T, c nomad.Clients, id string) map[string]string {
 	t.Helper()
 	list, _, err := c.Nomad.Jobs().Allocations(id, true, nil)
 	if err != nil {
@@ -158,7 +159,7 @@ func allocsOf(t *testing.T, c Clients, id string) map[string]string {
 }
 
 // A change that Nomad refuses needs a word more.
-func testNeedsReplace(t *testing.T, c Clients) {
+func testNeedsReplace(t *testing.T, c nomad.Clients) {
 	id := prefix(t) + "job"
 	cleanUp(t, c, id)
 	res, _ := deploy(t, c, Options{}, service(asks(id, "a")))
@@ -179,7 +180,7 @@ func testNeedsReplace(t *testing.T, c Clients) {
 }
 
 // The count of a group that is scaled from outside is not the stack's.
-func testKeepsScaledCount(t *testing.T, c Clients) {
+func testKeepsScaledCount(t *testing.T, c nomad.Clients) {
 	id := prefix(t) + "job"
 	cleanUp(t, c, id)
 	scaled := func(value string, maximum int64) render.Job {
@@ -212,7 +213,7 @@ func testKeepsScaledCount(t *testing.T, c Clients) {
 
 // A job that an autoscaler scales is still the same, whenever it does so: also
 // right after its first registration, when Nomad's own plan says otherwise.
-func testScaledIsOurs(t *testing.T, c Clients) {
+func testScaledIsOurs(t *testing.T, c nomad.Clients) {
 	p := prefix(t)
 	scaling := func(name, value string) render.Job {
 		j := asks(p+name, value)
@@ -311,7 +312,7 @@ func testScaledIsOurs(t *testing.T, c Clients) {
 }
 
 // Jobs of the last release that are in the stack no more.
-func testFormer(t *testing.T, c Clients) {
+func testFormer(t *testing.T, c nomad.Clients) {
 	kept, gone, never := prefix(t)+"kept", prefix(t)+"gone", prefix(t)+"never"
 	cleanUp(t, c, kept, gone)
 	deploy(t, c, Options{}, service(asks(kept, "a")), service(asks(gone, "a")))
@@ -328,7 +329,7 @@ func testFormer(t *testing.T, c Clients) {
 }
 
 // A job without a place, and one that only stays because it is dead.
-func testPlanTrouble(t *testing.T, c Clients) {
+func testPlanTrouble(t *testing.T, c nomad.Clients) {
 	id, dead := prefix(t)+"nowhere", prefix(t)+"dead"
 	cleanUp(t, c, id, dead)
 	nowhere := asks(id, "a")

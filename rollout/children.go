@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // Children are the runs of a periodic or parameterized job, each a job of its
@@ -113,7 +115,7 @@ func childStatus(s *api.JobListStub) string {
 
 // children lists the runs of parents: one request for each region and namespace
 // (GET /v1/jobs with a filter).
-func children(ctx context.Context, c Clients, parents []spec) (map[jobAt]*Children, error) {
+func children(ctx context.Context, c nomad.Clients, parents []spec) (map[jobAt]*Children, error) {
 	out := map[jobAt]*Children{}
 	var mu sync.Mutex
 	err := eachPlace(ctx, parents, func(at place, query func(string) *api.QueryOptions) error {

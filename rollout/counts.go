@@ -151,7 +151,7 @@ func (c counts) apply(asked *api.Job) (*api.Job, []KeptCount, []ReplacedCount) {
 // registered with (see counts): Nomad's plan, unlike its registration, cannot
 // keep a live count. always keeps it in every group. (GET /v1/job/:id, and
 // /v1/job/:id/scale where the record does not know the last release's counts.)
-func (s *step) setCounts(ctx context.Context, c Clients, released func(*api.Job) map[string]int, always bool) error {
+func (s *step) setCounts(ctx context.Context, c nomad.Clients, released func(*api.Job) map[string]int, always bool) error {
 	if s.asked == nil {
 		s.asked = s.Job.Job
 	}
@@ -200,7 +200,7 @@ func (s *step) askedCounts() map[string]int {
 
 // scaledGroups reads which groups of a job were ever scaled (GET
 // /v1/job/:id/scale), as far as Nomad remembers: the last events of each group.
-func scaledGroups(ctx context.Context, c Clients, s spec) (map[string]bool, error) {
+func scaledGroups(ctx context.Context, c nomad.Clients, s spec) (map[string]bool, error) {
 	status, _, err := c.Nomad.Jobs().ScaleStatus(s.id, s.query(ctx))
 	if err != nil && !nomad.IsNotFound(err) {
 		return nil, fmt.Errorf("cannot read the scaling events of job %q: %w", s.id, err)

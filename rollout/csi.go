@@ -62,7 +62,7 @@ func (p *CSIProblem) Error() string {
 }
 
 // CheckCSIVolumes returns an error with each of CSIProblems.
-func CheckCSIVolumes(ctx context.Context, c Clients, jobs []render.Job) error {
+func CheckCSIVolumes(ctx context.Context, c nomad.Clients, jobs []render.Job) error {
 	problems, err := CSIProblems(ctx, c, jobs)
 	if err != nil {
 		return err
@@ -79,17 +79,17 @@ func CheckCSIVolumes(ctx context.Context, c Clients, jobs []render.Job) error {
 // whose only claim a job has that is not among jobs (GET /v1/volumes?type=csi, and
 // GET /v1/volume/csi/:id for one that is claimed). Nothing is said of volumes that
 // the token may not look at.
-func CSIProblems(ctx context.Context, c Clients, jobs []render.Job) ([]*CSIProblem, error) {
+func CSIProblems(ctx context.Context, c nomad.Clients, jobs []render.Job) ([]*CSIProblem, error) {
 	var out []*CSIProblem
 	listed := map[place]map[string]*api.CSIVolumeListStub{}
 	for _, r := range csiRequests(jobs) {
 		if _, done := listed[r.place]; !done {
 			list, _, err := c.Nomad.CSIVolumes().List((&api.QueryOptions{Region: r.region, Namespace: r.namespace}).WithContext(ctx))
 			switch {
-			case refused(err):
+			case nomad.IsRefused(err):
 				listed[r.place] = nil
 			case err != nil:
-				return nil, c.explain(fmt.Errorf("listing CSI volumes: %w", err))
+				return nil, c.Explain(fmt.Errorf("listing CSI volumes: %w", err))
 			default:
 				listed[r.place] = map[string]*api.CSIVolumeListStub{}
 			}
@@ -100,10 +100,10 @@ func CSIProblems(ctx context.Context, c Clients, jobs []render.Job) ([]*CSIProbl
 		if listed[r.place] == nil {
 			continue
 		}
-		problem, err := c.csiProblem(ctx, r, listed[r.place][r.id], jobs)
+		problem, err := csiProblem(ctx, c, r, listed[r.place][r.id], jobs)
 		switch {
 		case err != nil:
-			return nil, c.explain(err)
+			return nil, c.Explain(err)
 		case problem != "":
 			out = append(out, &CSIProblem{Volume: r.id, JobID: r.jobID, Problem: problem})
 		}
@@ -112,7 +112,7 @@ func CSIProblems(ctx context.Context, c Clients, jobs []render.Job) ([]*CSIProbl
 }
 
 // csiProblem says why r cannot be mounted, "" when it can.
-func (c Clients) csiProblem(ctx context.Context, r csiRequest, v *api.CSIVolumeListStub, jobs []render.Job) (string, error) {
+func csiProblem(ctx context.Context, c nomad.Clients, r csiRequest, v *api.CSIVolumeListStub, jobs []render.Job) (string, error) {
 	switch {
 	case v == nil:
 		return fmt.Sprintf("which is not in namespace %s; create it with `nomad volume create`, or register it with `nomad volume register`",
@@ -128,7 +128,7 @@ func (c Clients) csiProblem(ctx context.Context, r csiRequest, v *api.CSIVolumeL
 	}
 	full, _, err := c.Nomad.CSIVolumes().Info(v.ID, (&api.QueryOptions{Region: r.region, Namespace: r.namespace}).WithContext(ctx))
 	switch {
-	case refused(err) || nomad.IsNotFound(err):
+	case nomad.IsRefused(err) || nomad.IsNotFound(err):
 		return "", nil
 	case err != nil:
 		return "", fmt.Errorf("reading CSI volume %q: %w", v.ID, err)

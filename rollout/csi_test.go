@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -72,7 +73,7 @@ func TestCheckCSIVolumes(t *testing.T) {
 			}
 			job := mockJob("web", runs())
 			job.TaskGroups[0].Volumes = map[string]*api.VolumeRequest{"v": {Type: "csi", Source: "data", PerAlloc: c.perAlloc, ReadOnly: c.readOnly}}
-			err = CheckCSIVolumes(t.Context(), Clients{Nomad: client}, []render.Job{service(job)})
+			err = CheckCSIVolumes(t.Context(), nomad.Clients{Nomad: client}, []render.Job{service(job)})
 			if got := strings.TrimSpace(errText(err)); (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
 				t.Errorf("got %q, want %q", got, c.want)
 			}

@@ -13,23 +13,30 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/consul"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/stack"
 )
 
-// What Nomad makes of the filters.
-func testConsulDatacenters(t *testing.T, c Clients) {
-	self, err := c.Consul.Agent().Self()
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []string{self["Config"]["Datacenter"].(string)}
-	for _, target := range []*stack.Target{{}, {Datacenters: []string{"*"}}} {
-		if got, err := consulDatacenters(t.Context(), c.Nomad, target); err != nil || !slices.Equal(got, want) {
-			t.Errorf("target %+v: got %v, %v, want %v", target, got, err, want)
+// Real servers pass the preflight, and Nomad understands the filters by which Dial finds
+// the Consul datacenters.
+func testDial(t *testing.T, cluster *stack.Cluster) {
+	for _, datacenters := range [][]string{nil, {"*"}, {"nowhere"}} {
+		target := &stack.Target{Name: "dev", Cluster: cluster, Datacenters: datacenters}
+		c, err := nomad.Dial(t.Context(), target, true)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-	if got, err := consulDatacenters(t.Context(), c.Nomad, &stack.Target{Datacenters: []string{"nowhere"}}); err != nil || len(got) > 0 {
-		t.Errorf("of no node: got %v, %v", got, err)
+		self, err := c.Consul.Agent().Self()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []string{self["Config"]["Datacenter"].(string)}
+		if slices.Equal(datacenters, []string{"nowhere"}) {
+			want = nil
+		}
+		if !slices.Equal(c.ConsulDatacenters, want) {
+			t.Errorf("datacenters %q: got the Consul datacenters %q, want %q", datacenters, c.ConsulDatacenters, want)
+		}
 	}
 }
 
@@ -84,12 +91,12 @@ func TestServicesInSeveralConsulDatacenters(t *testing.T) {
 	job.TaskGroups[0].Services = []*api.Service{{Name: "bare"}, {Name: "checked", Checks: []api.ServiceCheck{{Name: "up"}}}}
 	s := specOf(job)
 	for _, target := range []*stack.Target{{}, {Name: "all", Datacenters: []string{"*"}}} {
-		c, err := Dial(t.Context(), target, true)
+		c, err := nomad.Dial(t.Context(), target, true)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if want := []string{"east", "west"}; !slices.Equal(c.consulDatacenters, want) {
-			t.Errorf("target %q: got %v, want %v", target.Name, c.consulDatacenters, want)
+		if want := []string{"east", "west"}; !slices.Equal(c.ConsulDatacenters, want) {
+			t.Errorf("target %q: got %v, want %v", target.Name, c.ConsulDatacenters, want)
 		}
 		running := map[string]string{"east": "g", "west": "g"}
 		instances, err := readConsul(t.Context(), c, []spec{s})

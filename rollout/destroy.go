@@ -30,7 +30,7 @@ type Destroyed struct {
 // does not answer for Options.Silence. Only the ID, the namespace and the region
 // of a job matter. Several jobs may have one service. Secrets and volumes stay.
 // done is called for each job, one at a time, and may be nil.
-func Destroy(ctx context.Context, c Clients, jobs []render.Job, opts Options, done func(Destroyed)) error {
+func Destroy(ctx context.Context, c nomad.Clients, jobs []render.Job, opts Options, done func(Destroyed)) error {
 	opts = opts.withDefaults()
 	timeout := opts.limits(stack.Limits{}).Timeout
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not stopped within %s", timeout))
@@ -75,7 +75,7 @@ func Destroy(ctx context.Context, c Clients, jobs []render.Job, opts Options, do
 
 // destroyJob purges a job and its children. missing reports whether neither was
 // there.
-func destroyJob(ctx context.Context, c Clients, silence time.Duration, s spec) (missing bool, err error) {
+func destroyJob(ctx context.Context, c nomad.Clients, silence time.Duration, s spec) (missing bool, err error) {
 	var job *api.Job
 	err = Persist(ctx, silence, func(ctx context.Context) (err error) {
 		job, _, err = c.Nomad.Jobs().Info(s.id, s.query(ctx))
@@ -97,7 +97,7 @@ func destroyJob(ctx context.Context, c Clients, silence time.Duration, s spec) (
 // purgeFamily purges a registered job and its children, which Nomad leaves
 // running when it purges a periodic or parameterized job. The registered job
 // tells whether it is one, not the spec, which may be another or none.
-func purgeFamily(ctx context.Context, c Clients, silence time.Duration, s spec, job *api.Job) error {
+func purgeFamily(ctx context.Context, c nomad.Clients, silence time.Duration, s spec, job *api.Job) error {
 	ids := []string{s.id}
 	if job.Periodic != nil || job.ParameterizedJob != nil {
 		// The parent stops first, so that it starts no child meanwhile.
@@ -115,7 +115,7 @@ func purgeFamily(ctx context.Context, c Clients, silence time.Duration, s spec, 
 
 // PurgeChildren stops and purges the children of a periodic or parameterized
 // job, and waits as Destroy does. The job itself stays.
-func PurgeChildren(ctx context.Context, c Clients, job *api.Job, opts Options) error {
+func PurgeChildren(ctx context.Context, c nomad.Clients, job *api.Job, opts Options) error {
 	opts = opts.withDefaults()
 	timeout := opts.limits(stack.Limits{}).Timeout
 	ctx, cancel := context.WithTimeoutCause(ctx, timeout, fmt.Errorf("not stopped within %s", timeout))
@@ -130,7 +130,7 @@ func PurgeChildren(ctx context.Context, c Clients, job *api.Job, opts Options) e
 
 // childrenOf lists the IDs of the jobs that a periodic or parameterized job has
 // started (GET /v1/jobs?prefix=).
-func childrenOf(ctx context.Context, c Clients, silence time.Duration, s spec) ([]string, error) {
+func childrenOf(ctx context.Context, c nomad.Clients, silence time.Duration, s spec) ([]string, error) {
 	var list []*api.JobListStub
 	err := Persist(ctx, silence, func(ctx context.Context) (err error) {
 		q := s.query(ctx)
@@ -158,8 +158,8 @@ func childrenOf(ctx context.Context, c Clients, silence time.Duration, s spec) (
 //
 // Each step may be done twice: a Nomad that does not answer is asked again,
 // until silence is over.
-func purge(ctx context.Context, c Clients, silence time.Duration, s spec, ids ...string) error {
-	for _, step := range []func(context.Context, Clients, time.Duration, spec, string) error{stop, stopped, forget} {
+func purge(ctx context.Context, c nomad.Clients, silence time.Duration, s spec, ids ...string) error {
+	for _, step := range []func(context.Context, nomad.Clients, time.Duration, spec, string) error{stop, stopped, forget} {
 		for _, id := range ids {
 			if err := step(ctx, c, silence, s, id); err != nil {
 				return err
@@ -170,7 +170,7 @@ func purge(ctx context.Context, c Clients, silence time.Duration, s spec, ids ..
 }
 
 // forget purges a job that has stopped.
-func forget(ctx context.Context, c Clients, silence time.Duration, s spec, id string) error {
+func forget(ctx context.Context, c nomad.Clients, silence time.Duration, s spec, id string) error {
 	err := Persist(ctx, silence, func(ctx context.Context) error {
 		_, _, err := c.Nomad.Jobs().Deregister(id, true, s.write(ctx))
 		return err
@@ -183,7 +183,7 @@ func forget(ctx context.Context, c Clients, silence time.Duration, s spec, id st
 
 // stop stops a job and waits until the scheduler has seen it; again when Nomad
 // has put the version before back (see snapshot.judge).
-func stop(ctx context.Context, c Clients, silence time.Duration, s spec, id string) error {
+func stop(ctx context.Context, c nomad.Clients, silence time.Duration, s spec, id string) error {
 	for {
 		var eval string
 		err := Persist(ctx, silence, func(ctx context.Context) (err error) {
@@ -219,7 +219,7 @@ func stop(ctx context.Context, c Clients, silence time.Duration, s spec, id stri
 
 // evaluated waits by a blocking query (GET /v1/evaluation/:id) until the
 // scheduler has dealt with an evaluation.
-func evaluated(ctx context.Context, c Clients, silence time.Duration, s spec, id string) error {
+func evaluated(ctx context.Context, c nomad.Clients, silence time.Duration, s spec, id string) error {
 	var index uint64
 	for {
 		var eval *api.Evaluation
@@ -245,7 +245,7 @@ func evaluated(ctx context.Context, c Clients, silence time.Duration, s spec, id
 }
 
 // stopped waits by a blocking query until no allocation of the job runs.
-func stopped(ctx context.Context, c Clients, silence time.Duration, s spec, id string) error {
+func stopped(ctx context.Context, c nomad.Clients, silence time.Duration, s spec, id string) error {
 	var index uint64
 	for {
 		var allocs []*api.AllocationListStub

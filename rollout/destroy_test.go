@@ -35,7 +35,7 @@ func TestDestroy_TwoJobsOfOneService(t *testing.T) {
 		{Service: "api", Job: id("api-old")}, {Service: "api", Job: id("api-new")}, {Service: "web", DependsOn: []string{"api"}, Job: id("web")},
 	}
 	seen := map[int]string{}
-	err = Destroy(t.Context(), Clients{Nomad: c}, jobs, Options{Timeout: time.Minute}, func(d Destroyed) { seen[d.Index] = d.JobID })
+	err = Destroy(t.Context(), nomad.Clients{Nomad: c}, jobs, Options{Timeout: time.Minute}, func(d Destroyed) { seen[d.Index] = d.JobID })
 	if err != nil || len(seen) != 3 || seen[0] != "api-old" || seen[1] != "api-new" || seen[2] != "web" {
 		t.Errorf("got %v, %v; want each job by its index", seen, err)
 	}
@@ -61,7 +61,7 @@ func TestWatchedParty_OneJobIDInTwoNamespaces(t *testing.T) {
 // testDestroyChildren destroys a parameterized job of which only the name is
 // known, as from a record, with a child that runs; then one whose parent was
 // purged by hand.
-func testDestroyChildren(t *testing.T, c Clients) {
+func testDestroyChildren(t *testing.T, c nomad.Clients) {
 	dispatch := func(id string) string {
 		t.Helper()
 		job := mockJob(id, runs())
@@ -103,7 +103,7 @@ func testDestroyChildren(t *testing.T, c Clients) {
 
 // testTwoJobsOfOneService deploys them side by side, as a rollback does to a
 // release that carried the job of the former ID.
-func testTwoJobsOfOneService(t *testing.T, c Clients) {
+func testTwoJobsOfOneService(t *testing.T, c nomad.Clients) {
 	a, b := prefix(t)+"old", prefix(t)+"new"
 	cleanUp(t, c, a, b)
 	jobs := []render.Job{service(mockJob(a, runs())), service(mockJob(b, runs()))}

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -20,7 +19,7 @@ import (
 
 // follower takes one service from its submission to its outcome.
 type follower struct {
-	clients Clients
+	clients nomad.Clients
 	opts    Options
 	step    *step
 	waiting
@@ -54,7 +53,7 @@ func (f *follower) run(ctx context.Context) ServiceResult {
 		return f.ended(ctx, wctx, err)
 	}
 	if names := consul.Names(s.spec.consul); len(names) > 0 && f.clients.Consul != nil {
-		f.watcher = consul.Watch(wctx, f.clients.Consul, f.clients.consulDatacenters, names)
+		f.watcher = consul.Watch(wctx, f.clients.Consul, f.clients.ConsulDatacenters, names)
 	}
 
 	if f.result.Submitted && !s.spec.registeredIsDeployed() && f.hub.live(s) {
@@ -135,7 +134,7 @@ func (f *follower) register(ctx context.Context, index uint64) error {
 		}
 		return f.register(ctx, s.plan.JobModifyIndex)
 	case err != nil:
-		return fmt.Errorf("registering job %q: %w", s.spec.id, plain(err))
+		return fmt.Errorf("registering job %q: %w", s.spec.id, nomad.Plain(err))
 	}
 	f.settling, f.target = false, answered
 	f.hub.registered(s, answered)
@@ -161,7 +160,7 @@ func (f *follower) promote(ctx context.Context, id string) error {
 		return err
 	})
 	if err != nil {
-		return fmt.Errorf("cannot promote job %q: %w", f.step.spec.id, plain(err))
+		return fmt.Errorf("cannot promote job %q: %w", f.step.spec.id, nomad.Plain(err))
 	}
 	return nil
 }
@@ -207,7 +206,7 @@ func (f *follower) send(ctx context.Context, opts *api.RegisterOptions) (uint64,
 				return index, nil // it had arrived
 			}
 			return 0, err
-		case refused(err):
+		case nomad.IsRefused(err):
 			return 0, f.refusal(err)
 		case nomad.StatusCode(err) != 0 && !nomad.IsUnavailable(err) && (time.Since(begun) > sendPatience || !transient(err)):
 			return 0, err
@@ -250,7 +249,7 @@ func (f *follower) revive(ctx context.Context) error {
 // reschedule attempts are used up for nothing less than a changed spec: not
 // for the same one registered again, not after a stop, not by a forced
 // evaluation. It is purged only when no allocation is worth keeping.
-func (s spec) hopeless(ctx context.Context, c Clients, index uint64, allocs []*api.AllocationListStub) (string, error) {
+func (s spec) hopeless(ctx context.Context, c nomad.Clients, index uint64, allocs []*api.AllocationListStub) (string, error) {
 	live := current(allocs)
 	if len(live) == 0 {
 		return "", nil
@@ -325,7 +324,7 @@ func (f *follower) until(ctx context.Context) (snapshot, error) {
 			if ctx.Err() != nil {
 				return n, err
 			}
-			if refused(err) {
+			if nomad.IsRefused(err) {
 				return n, f.refusal(err)
 			}
 			if !transient(err) {
@@ -395,7 +394,7 @@ func (f *follower) silence(err error, healthy, desired int) error {
 	if f.silent.IsZero() {
 		f.silent = time.Now()
 	}
-	f.progress(healthy, desired, "Nomad, which does not answer: "+firstLine(plain(err).Error()))
+	f.progress(healthy, desired, "Nomad, which does not answer: "+firstLine(nomad.Plain(err).Error()))
 	if time.Since(f.silent) < f.opts.Silence {
 		return nil
 	}
@@ -403,7 +402,7 @@ func (f *follower) silence(err error, healthy, desired int) error {
 	if f.result.Submitted {
 		what = "submitted"
 	}
-	return &Refusal{Outcome: Unreachable, Err: fmt.Errorf("%s; Nomad has not answered for %s: %w", what, f.opts.Silence, plain(err))}
+	return &Refusal{Outcome: Unreachable, Err: fmt.Errorf("%s; Nomad has not answered for %s: %w", what, f.opts.Silence, nomad.Plain(err))}
 }
 
 // refusal returns the error of a service after Nomad refused the token, which is no
@@ -413,7 +412,7 @@ func (f *follower) refusal(err error) error {
 	if f.result.Submitted {
 		what = "submitted; Nomad continues the deployment"
 	}
-	return &Refusal{Outcome: Unreachable, Err: fmt.Errorf("%s, and refuses the token now: %w", what, plain(err))}
+	return &Refusal{Outcome: Unreachable, Err: fmt.Errorf("%s, and refuses the token now: %w", what, nomad.Plain(err))}
 }
 
 // pause waits until there is a reason to look again.
@@ -646,7 +645,7 @@ func (f *follower) findDeployment(ctx context.Context) (*api.Deployment, error) 
 
 // deploymentOf is the newest deployment of the version with that
 // JobModifyIndex, nil when there is none.
-func (s spec) deploymentOf(ctx context.Context, c Clients, index uint64) (*api.Deployment, error) {
+func (s spec) deploymentOf(ctx context.Context, c nomad.Clients, index uint64) (*api.Deployment, error) {
 	if s.noDeploy {
 		return nil, nil
 	}
@@ -786,36 +785,11 @@ func (f *follower) progress(healthy, desired int, waiting string) {
 	f.tell(e)
 }
 
-// plain is err in Nomad's own words, without the HTTP around them.
-func plain(err error) error {
-	var request *url.Error
-	switch {
-	case nomad.Body(err) != "":
-		return &plainError{strings.TrimSpace(nomad.Body(err)), err}
-	case errors.As(err, &request):
-		return &plainError{request.Err.Error(), err}
-	}
-	return err
-}
-
-type plainError struct {
-	msg string
-	err error
-}
-
-func (e *plainError) Error() string { return e.msg }
-func (e *plainError) Unwrap() error { return e.err }
-
 // Unanswered reports whether err is a failure of the cluster, which was unreachable, did
 // not serve the request, or refused the token.
 func Unanswered(err error) bool {
-	_, ok := AsClusterError(err, "")
+	_, ok := nomad.AsClusterError(err, "")
 	return ok
-}
-
-// refused reports whether Nomad, or a proxy before it, refuses the token.
-func refused(err error) bool {
-	return nomad.IsForbidden(err) || nomad.StatusCode(err) == http.StatusUnauthorized
 }
 
 // transient reports whether the same request may succeed a moment later: there

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/consul"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
@@ -25,7 +26,7 @@ import (
 // deployed.
 type Party struct {
 	Target  string
-	Clients Clients
+	Clients nomad.Clients
 	Jobs    []render.Job
 }
 
@@ -312,7 +313,7 @@ func (p *watchedParty) run(ctx context.Context) {
 	var inConsul <-chan struct{}
 	if len(names) > 0 && p.Clients.Consul != nil {
 		slices.Sort(names)
-		watcher = consul.Watch(ctx, p.Clients.Consul, p.Clients.consulDatacenters, slices.Compact(names))
+		watcher = consul.Watch(ctx, p.Clients.Consul, p.Clients.ConsulDatacenters, slices.Compact(names))
 		inConsul = watcher.Changed()
 	}
 	native := slices.ContainsFunc(p.specs, func(s spec) bool { return len(s.native) > 0 })
@@ -374,12 +375,12 @@ func (p *watchedParty) read(ctx context.Context) {
 			where = " of target " + p.Target
 		}
 		p.list, p.running = nil, nil
-		p.problem = "an answer from the servers" + where + ": " + firstLine(plain(err).Error())
+		p.problem = "an answer from the servers" + where + ": " + firstLine(nomad.Plain(err).Error())
 	}
 }
 
 // readNative judges the services of jobs that Nomad itself registers.
-func readNative(ctx context.Context, c Clients, specs []spec, running []map[string]string) ([]consul.Health, error) {
+func readNative(ctx context.Context, c nomad.Clients, specs []spec, running []map[string]string) ([]consul.Health, error) {
 	out := make([]consul.Health, len(specs))
 	return out, parallel.Each(len(specs), 8, func(i int) error {
 		instances, err := specs[i].nativeInstances(ctx, c, running[i])

@@ -13,12 +13,13 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/devcluster/devtest"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
 
 // deployed brings jobs to the cluster for a gate to look at.
-func deployed(t *testing.T, c Clients, jobs ...render.Job) Party {
+func deployed(t *testing.T, c nomad.Clients, jobs ...render.Job) Party {
 	t.Helper()
 	for _, j := range jobs {
 		cleanUp(t, c, *j.Job.ID)
@@ -73,7 +74,7 @@ func noConsul(t *testing.T, p Party) Party {
 	return p
 }
 
-func testGate(t *testing.T, c Clients) {
+func testGate(t *testing.T, c nomad.Clients) {
 	steady := deployed(t, c, service(mockJob(prefix(t)+"steady", runs())))
 	restless := mockJob(prefix(t)+"restless", map[string]any{"run_for": "1500ms", "exit_code": 1})
 	restless.TaskGroups[0].RestartPolicy.Attempts, restless.TaskGroups[0].RestartPolicy.Delay = ptr(1000), ptr(100*time.Millisecond)

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/consul"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -30,7 +31,7 @@ func withService(id string, s *api.Service) *api.Job {
 
 // An update in place to a label that no port has leaves the former instance in
 // Consul, under another ID.
-func testPortLabelOfNoPort(t *testing.T, c Clients) {
+func testPortLabelOfNoPort(t *testing.T, c nomad.Clients) {
 	id := prefix(t) + "label"
 	cleanUp(t, c, id)
 	good := withService(id, &api.Service{Name: id, PortLabel: "http"})
@@ -53,7 +54,7 @@ func testPortLabelOfNoPort(t *testing.T, c Clients) {
 	wantOutcomes(t, res, Deployed)
 }
 
-func testServiceWithoutChecks(t *testing.T, c Clients) {
+func testServiceWithoutChecks(t *testing.T, c nomad.Clients) {
 	id := prefix(t) + "bare"
 	cleanUp(t, c, id)
 	job := service(withService(id, &api.Service{Name: id, PortLabel: "http"}))
@@ -85,7 +86,7 @@ func testServiceWithoutChecks(t *testing.T, c Clients) {
 
 // A node in warning keeps nothing from being deployed, and is seen in the same
 // way by the plan, the status and a gate.
-func testNodeCheckWarning(t *testing.T, c Clients) {
+func testNodeCheckWarning(t *testing.T, c nomad.Clients) {
 	id := prefix(t) + "warned"
 	cleanUp(t, c, id)
 	check := &capi.AgentCheckRegistration{ID: id, Name: "disk of " + id, AgentServiceCheck: capi.AgentServiceCheck{TTL: "10m", Status: capi.HealthWarning}}
@@ -116,7 +117,7 @@ func testNodeCheckWarning(t *testing.T, c Clients) {
 
 // The health of services that Nomad itself registers counts, also where the
 // update block does not look at it.
-func testNativeServices(t *testing.T, c Clients) {
+func testNativeServices(t *testing.T, c nomad.Clients) {
 	id := prefix(t) + "native"
 	cleanUp(t, c, id)
 	var healthy atomic.Bool
@@ -159,7 +160,7 @@ func testNativeServices(t *testing.T, c Clients) {
 
 // The sidecar of a service in the mesh counts. It is registered here as Nomad
 // does it, since a real one needs Envoy.
-func testSidecar(t *testing.T, c Clients) {
+func testSidecar(t *testing.T, c nomad.Clients) {
 	name, alloc := prefix(t)+"meshed", "5e1f0c3a-0000-4000-8000-000000000001"
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {

@@ -14,7 +14,7 @@ import (
 )
 
 // The hooks see each service in order, and what Before refuses is not written.
-func testHooks(t *testing.T, c Clients) {
+func testHooks(t *testing.T, c nomad.Clients) {
 	a, b := prefix(t)+"a", prefix(t)+"b"
 	cleanUp(t, c, a, b)
 	jobs := []render.Job{service(mockJob(a, runs())), service(mockJob(b, runs()), a)}

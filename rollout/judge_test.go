@@ -150,12 +150,3 @@ func TestResultOutcome(t *testing.T) {
 		}
 	}
 }
-
-func TestTooOld(t *testing.T) {
-	t.Parallel()
-	for version, want := range map[string]bool{"1.9.7": true, "0.12.0": true, "1.10.0": false, "1.11.3": false, "2.0.1": false, "v1.8.0-dev": true, "": false, "dev": false} {
-		if got := tooOld(version, minNomadMajor, minNomadMinor); got != want {
-			t.Errorf("tooOld(%q) = %v", version, got)
-		}
-	}
-}

@@ -79,7 +79,7 @@ func (l *listed) live(s spec) (live []*api.AllocationListStub, others int) {
 // each region and namespace, however many jobs there are (GET /v1/jobs,
 // /v1/jobs/statuses and /v1/allocations with a filter). A job that is not there
 // is not in the answer.
-func list(ctx context.Context, c Clients, specs []spec) (map[jobAt]*listed, error) {
+func list(ctx context.Context, c nomad.Clients, specs []spec) (map[jobAt]*listed, error) {
 	out := map[jobAt]*listed{}
 	var mu sync.Mutex
 	err := eachPlace(ctx, specs, func(at place, query func(string) *api.QueryOptions) error {
@@ -139,7 +139,7 @@ func NewListing(jobs []render.Job) *Listing { return &Listing{specs: specsOf(job
 
 // read returns the jobs of the listing, which must have those of specs. A nil
 // Listing reads just these.
-func (l *Listing) read(ctx context.Context, c Clients, specs []spec) (map[jobAt]*listed, error) {
+func (l *Listing) read(ctx context.Context, c nomad.Clients, specs []spec) (map[jobAt]*listed, error) {
 	if l == nil {
 		return list(ctx, c, specs)
 	}
@@ -159,7 +159,7 @@ func (l *Listing) read(ctx context.Context, c Clients, specs []spec) (map[jobAt]
 // /v1/job/:id/deployment). Nomad 1.11.3 was seen to leave out one that had just
 // ended, on a cluster where several jobs ended at once; without its version and
 // count, a failed job would count as healthy.
-func unlisted(ctx context.Context, c Clients, at place, stubs []*api.JobListStub, known map[string]versioned) error {
+func unlisted(ctx context.Context, c nomad.Clients, at place, stubs []*api.JobListStub, known map[string]versioned) error {
 	q := func() *api.QueryOptions {
 		return (&api.QueryOptions{Region: at.region, Namespace: at.namespace}).WithContext(ctx)
 	}

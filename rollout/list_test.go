@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"testing"
+
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // A job that /v1/jobs lists and /v1/jobs/statuses leaves out is read by itself:
@@ -32,7 +34,7 @@ func TestList_LeftOutOfTheStatuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := specOf(mockJob("once", runs()))
-	got, err := list(t.Context(), Clients{Nomad: client}, []spec{s})
+	got, err := list(t.Context(), nomad.Clients{Nomad: client}, []spec{s})
 	if err != nil {
 		t.Fatal(err)
 	}

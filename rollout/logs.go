@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -37,7 +38,7 @@ type LogLine struct {
 // the newest. The allocations of a periodic or parameterized job are those of
 // its runs. With Follow it reads until ctx ends, also allocations that start
 // meanwhile. emit is called from one goroutine at a time.
-func Logs(ctx context.Context, c Clients, job render.Job, opts LogOptions, emit func(LogLine)) error {
+func Logs(ctx context.Context, c nomad.Clients, job render.Job, opts LogOptions, emit func(LogLine)) error {
 	s := specOf(job.Job)
 	var (
 		mu    sync.Mutex
@@ -101,7 +102,7 @@ func Logs(ctx context.Context, c Clients, job render.Job, opts LogOptions, emit 
 
 // allocations reads the allocations of the job (GET /v1/job/:id/allocations) or
 // of its runs (GET /v1/allocations with a filter).
-func (s spec) allocations(c Clients, q *api.QueryOptions) ([]*api.AllocationListStub, *api.QueryMeta, error) {
+func (s spec) allocations(c nomad.Clients, q *api.QueryOptions) ([]*api.AllocationListStub, *api.QueryMeta, error) {
 	if !s.parent {
 		return c.Nomad.Jobs().Allocations(s.id, false, q)
 	}
@@ -128,7 +129,7 @@ func readable(allocs []*api.AllocationListStub, first bool, known map[string]boo
 	})}
 }
 
-func taskLogs(ctx context.Context, c Clients, s spec, a *api.AllocationListStub, task string, opts LogOptions, tell func(LogLine)) error {
+func taskLogs(ctx context.Context, c nomad.Clients, s spec, a *api.AllocationListStub, task string, opts LogOptions, tell func(LogLine)) error {
 	// Nomad counts log positions in bytes: enough of them for the lines that
 	// are wanted, and the surplus is cut off below.
 	const bytesPerLine = 400

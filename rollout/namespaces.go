@@ -41,7 +41,7 @@ func (e *NoNamespaceError) Error() string {
 // token that may do anything in a namespace may look at it, so that a refusal is
 // an error for the namespace of a job. A token may have no more than variables in
 // that of the record, which Nomad refuses to show it then.
-func CheckNamespaces(ctx context.Context, c Clients, jobs []render.Job) error {
+func CheckNamespaces(ctx context.Context, c nomad.Clients, jobs []render.Job) error {
 	list := []NoNamespaceError{{Namespace: c.Defaults.Namespace}}
 	used := map[place]bool{} // by a job
 	for _, j := range jobs {
@@ -63,14 +63,14 @@ func CheckNamespaces(ctx context.Context, c Clients, jobs []render.Job) error {
 		e := list[i]
 		_, _, err := c.Nomad.Namespaces().Info(e.Namespace, (&api.QueryOptions{Region: cmp.Or(e.Region, c.Defaults.Region)}).WithContext(ctx))
 		switch {
-		case err == nil, refused(err) && !used[place{e.Region, e.Namespace}]:
+		case err == nil, nomad.IsRefused(err) && !used[place{e.Region, e.Namespace}]:
 			return nil
 		case nomad.IsNotFound(err):
-			if c.target != nil {
-				e.Target = c.target.Name
+			if c.Target != nil {
+				e.Target = c.Target.Name
 			}
 			return &e
 		}
-		return c.explain(fmt.Errorf("reading namespace %s: %w", e.Namespace, err))
+		return c.Explain(fmt.Errorf("reading namespace %s: %w", e.Namespace, err))
 	})
 }

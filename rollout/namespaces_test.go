@@ -50,7 +50,7 @@ func TestCheckNamespaces(t *testing.T) {
 			if c.job != "" {
 				job.Namespace = &c.job
 			}
-			err := CheckNamespaces(t.Context(), Clients{Nomad: client, Defaults: nomad.Defaults{Namespace: c.client}}, []render.Job{service(job)})
+			err := CheckNamespaces(t.Context(), nomad.Clients{Nomad: client, Defaults: nomad.Defaults{Namespace: c.client}}, []render.Job{service(job)})
 			if got := errText(err); (c.want == "") != (got == "") || !strings.Contains(got, c.want) {
 				t.Errorf("got %q, want %q", got, c.want)
 			}

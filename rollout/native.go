@@ -19,7 +19,7 @@ import (
 // (GET /v1/client/allocation/:id/checks), which are named as in Consul. running
 // maps allocation IDs to their task groups. It makes no request when there is
 // nothing to read.
-func (s spec) nativeInstances(ctx context.Context, c Clients, running map[string]string) (map[string][]consul.Instance, error) {
+func (s spec) nativeInstances(ctx context.Context, c nomad.Clients, running map[string]string) (map[string][]consul.Instance, error) {
 	checked := map[string]bool{} // groups
 	for _, service := range s.native {
 		checked[service.Group] = checked[service.Group] || len(service.Checks) > 0
@@ -41,7 +41,7 @@ func (s spec) nativeInstances(ctx context.Context, c Clients, running map[string
 		mu.Lock()
 		defer mu.Unlock()
 		switch {
-		case err != nil && (refused(err) || ctx.Err() != nil):
+		case err != nil && (nomad.IsRefused(err) || ctx.Err() != nil):
 			return fmt.Errorf("reading the checks of allocation %s: %w", allocs[i], err)
 		case err != nil: // its client does not answer
 			unread[allocs[i]] = err
@@ -105,7 +105,7 @@ func (s spec) unreadChecks(r *api.ServiceRegistration, err error) capi.HealthChe
 		for _, c := range service.Checks {
 			same := func(h *capi.HealthCheck) bool { return h.Name == c.Name }
 			if !slices.ContainsFunc(out, same) {
-				out = append(out, &capi.HealthCheck{ServiceID: r.ID, Name: c.Name, Status: "unknown", Output: firstLine(plain(err).Error())})
+				out = append(out, &capi.HealthCheck{ServiceID: r.ID, Name: c.Name, Status: "unknown", Output: firstLine(nomad.Plain(err).Error())})
 			}
 		}
 	}

@@ -28,11 +28,5 @@ func Retry(ctx context.Context, silence time.Duration, ask func(context.Context)
 }
 
 func isRetriable(err error) bool {
-	return (Unanswered(err) || nomad.IsInternal(err)) && !refused(err)
-}
-
-// within is context.WithTimeoutCause, with the time that requests wait for Nomad
-// on top.
-func within(ctx context.Context, timeout time.Duration, cause error) (context.Context, context.CancelFunc) {
-	return context.WithTimeoutCause(ctx, timeout+nomad.PatienceOf(ctx), cause)
+	return (Unanswered(err) || nomad.IsInternal(err)) && !nomad.IsRefused(err)
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -130,7 +131,7 @@ func TestPlaceable(t *testing.T) {
 }
 
 // A place that comes later than after a few seconds is still taken.
-func testPlaceComesLater(t *testing.T, c Clients) {
+func testPlaceComesLater(t *testing.T, c nomad.Clients) {
 	id := prefix(t) + "later"
 	cleanUp(t, c, id)
 	job := mockJob(id, runs())
@@ -167,7 +168,7 @@ func testPlaceComesLater(t *testing.T, c Clients) {
 
 // What Nomad's dry run says of a job without a place, and of one that takes the
 // place of what it replaces.
-func testPlaceable(t *testing.T, c Clients) {
+func testPlaceable(t *testing.T, c nomad.Clients) {
 	first, second := prefix(t)+"first", prefix(t)+"second"
 	cleanUp(t, c, first, second)
 	nodes, _, err := c.Nomad.Nodes().List(nil)

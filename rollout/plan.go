@@ -23,8 +23,8 @@ import (
 // A job that is as the record says (Options.Recorded) and healthy costs no
 // request of its own: three requests list all jobs, and one goes to Consul. For
 // each other job it asks Nomad (POST /v1/job/:id/plan).
-func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*Plan, error) {
-	ctx, cancel := within(ctx, time.Minute, errors.New("no answer within a minute"))
+func Prepare(ctx context.Context, c nomad.Clients, jobs []render.Job, opts Options) (*Plan, error) {
+	ctx, cancel := nomad.WithTimeout(ctx, time.Minute, errors.New("no answer within a minute"))
 	defer cancel()
 	p := &Plan{clients: c, opts: opts.withDefaults(), begun: time.Now()}
 	for _, j := range jobs {
@@ -47,11 +47,11 @@ func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*
 	err := p.findRecorded(ctx, specs)
 	wg.Wait()
 	if err = errors.Join(err, consulErr); err != nil {
-		return nil, c.explain(err)
+		return nil, c.Explain(err)
 	}
 	err = parallel.Each(len(p.steps), 8, func(i int) error { return p.steps[i].confirm(ctx, c, p.opts, instances) })
 	if err != nil {
-		return nil, c.explain(err)
+		return nil, c.Explain(err)
 	}
 	var open []*step
 	for _, s := range p.steps {
@@ -72,13 +72,13 @@ func Prepare(ctx context.Context, c Clients, jobs []render.Job, opts Options) (*
 		is, err = list(ctx, c, doubtful)
 	}
 	if err != nil {
-		return nil, c.explain(err)
+		return nil, c.Explain(err)
 	}
 	err = parallel.Each(len(open), 8, func(i int) error {
 		return open[i].judge(ctx, c, p.opts, is[open[i].spec.at()], instances)
 	})
 	if err != nil {
-		return nil, c.explain(err)
+		return nil, c.Explain(err)
 	}
 	return p, nil
 }
@@ -119,7 +119,7 @@ func (p *Plan) findRecorded(ctx context.Context, specs []spec) error {
 
 // confirm decides about a job that is as the record says, if that can be done by
 // the lists alone: nothing about it is under way, and it is healthy.
-func (s *step) confirm(ctx context.Context, c Clients, o Options, instances map[string][]consul.Instance) error {
+func (s *step) confirm(ctx context.Context, c nomad.Clients, o Options, instances map[string][]consul.Instance) error {
 	l := s.listed
 	if l == nil || !s.spec.perNode() && l.GroupCountSum != s.spec.total() {
 		return nil
@@ -163,7 +163,7 @@ func nextLaunch(job *api.Job) time.Time {
 
 // judge finds out whether an unchanged job is healthy, and what has to be done
 // with one that Nomad would not start. l is nil where the job is not listed.
-func (s *step) judge(ctx context.Context, c Clients, o Options, l *listed, instances map[string][]consul.Instance) (err error) {
+func (s *step) judge(ctx context.Context, c nomad.Clients, o Options, l *listed, instances map[string][]consul.Instance) (err error) {
 	if o.Completed != nil && s.mayHaveCompleted(l) {
 		if s.completed, err = o.Completed(ctx, s.Job.Job); err != nil || s.completed != nil {
 			s.healthy = s.completed != nil
@@ -212,7 +212,7 @@ func (s *step) judge(ctx context.Context, c Clients, o Options, l *listed, insta
 
 // stoppedShort reports whether Nomad would start something of an unchanged job,
 // and no evaluation is there by which it does.
-func (s *step) stoppedShort(ctx context.Context, c Clients) (bool, error) {
+func (s *step) stoppedShort(ctx context.Context, c nomad.Clients) (bool, error) {
 	evals, _, err := c.Nomad.Jobs().Evaluations(s.spec.id, s.spec.query(ctx))
 	if err != nil {
 		return false, fmt.Errorf("reading the evaluations of job %q: %w", s.spec.id, err)
@@ -253,7 +253,7 @@ func (s *step) mayHaveCompleted(l *listed) bool {
 // planRetry plans a job whose deployment has failed so that Nomad deploys it again,
 // which Nomad does for a changed spec only. The mark is the same for each plan of that
 // version.
-func (s *step) planRetry(ctx context.Context, c Clients, version uint64) error {
+func (s *step) planRetry(ctx context.Context, c nomad.Clients, version uint64) error {
 	s.Job.Job = Restarted(s.Job.Job, fmt.Sprintf("after the failed version %d", version))
 	s.retry = fmt.Sprintf("the deployment of this same spec failed (version %d)", version)
 	return s.askPlan(ctx, c)
@@ -269,7 +269,7 @@ func (s *step) startsNothing() bool {
 }
 
 // makePlan plans one job.
-func (s *step) makePlan(ctx context.Context, c Clients, o Options) error {
+func (s *step) makePlan(ctx context.Context, c nomad.Clients, o Options) error {
 	if err := s.setCounts(ctx, c, o.Released, false); err != nil {
 		return err
 	}
@@ -287,10 +287,10 @@ func (s *step) makePlan(ctx context.Context, c Clients, o Options) error {
 	return nil
 }
 
-func (s *step) askPlan(ctx context.Context, c Clients) error {
+func (s *step) askPlan(ctx context.Context, c nomad.Clients) error {
 	var err error
 	if s.plan, _, err = c.Nomad.Jobs().Plan(s.Job.Job, true, s.spec.write(ctx)); err != nil {
-		return fmt.Errorf("planning job %q: %w", s.spec.id, plain(err))
+		return fmt.Errorf("planning job %q: %w", s.spec.id, nomad.Plain(err))
 	}
 	quiet(s.plan)
 	return nil
@@ -299,7 +299,7 @@ func (s *step) askPlan(ctx context.Context, c Clients) error {
 // Same reports whether the registered job equals job, except for the counts of groups
 // with a scaling block, and returns its JobModifyIndex. Nomad's own plan does not show
 // that: see setCounts and quiet.
-func Same(ctx context.Context, c Clients, job *api.Job) (bool, uint64, error) {
+func Same(ctx context.Context, c nomad.Clients, job *api.Job) (bool, uint64, error) {
 	s, err := compare(ctx, c, job)
 	if err != nil {
 		return false, 0, err
@@ -308,7 +308,7 @@ func Same(ctx context.Context, c Clients, job *api.Job) (bool, uint64, error) {
 }
 
 // compare plans a job as it would be with the counts that it has now.
-func compare(ctx context.Context, c Clients, job *api.Job) (*step, error) {
+func compare(ctx context.Context, c nomad.Clients, job *api.Job) (*step, error) {
 	s := &step{Job: render.Job{Job: job}, spec: specOf(job)}
 	if err := s.setCounts(ctx, c, nil, true); err != nil {
 		return nil, err
@@ -349,7 +349,7 @@ func restartMark(d *api.JobDiff) string {
 // Rescaled reports whether the registered job had the given JobModifyIndex, and only
 // the counts of groups with a scaling block have changed since (GET
 // /v1/job/:id/versions?diffs=true).
-func Rescaled(ctx context.Context, c Clients, job *api.Job, index uint64) (bool, error) {
+func Rescaled(ctx context.Context, c nomad.Clients, job *api.Job, index uint64) (bool, error) {
 	if index == 0 || !slices.ContainsFunc(job.TaskGroups, scaled) {
 		return false, nil
 	}

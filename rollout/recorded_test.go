@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -35,7 +36,7 @@ func recordedAt(t *testing.T, jobs []render.Job, index map[string]uint64) func(*
 
 // A plan that knows the record finds the same as one that asks Nomad about each
 // job, and asks about those only that are not as the record says, or not healthy.
-func testRecorded(t *testing.T, c Clients) {
+func testRecorded(t *testing.T, c nomad.Clients) {
 	p := prefix(t)
 	batch := func(id string) *api.Job {
 		job := mockJob(id, map[string]any{"run_for": "10ms"})

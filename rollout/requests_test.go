@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -26,7 +27,7 @@ func (c *counter) seen() []string {
 // A gate makes at most three requests in two seconds, however much happens
 // meanwhile: here, ten tasks restart all the time. Status takes three requests
 // for any number of services.
-func testRequests(t *testing.T, c Clients) {
+func testRequests(t *testing.T, c nomad.Clients) {
 	p := prefix(t)
 	var jobs []render.Job
 	for i := range 10 {
@@ -59,7 +60,7 @@ func testRequests(t *testing.T, c Clients) {
 // Many jobs that are followed at the same time are read together: a plan and a
 // registration are all that each of them costs, beside a few looks at one alone and
 // the lists, which come no faster than the followers may look.
-func testRequestsOfMany(t *testing.T, c Clients) {
+func testRequestsOfMany(t *testing.T, c nomad.Clients) {
 	const many = 20
 	p := prefix(t)
 	counted, n := counting(t, c)
@@ -98,7 +99,7 @@ func testRequestsOfMany(t *testing.T, c Clients) {
 // A service that is deployed alone is looked at when its first allocation is placed,
 // when that has become healthy, and when the deployment has ended; a look is two or
 // three requests.
-func testRequestsOfOne(t *testing.T, c Clients) {
+func testRequestsOfOne(t *testing.T, c nomad.Clients) {
 	counted, n := counting(t, c)
 	id := prefix(t) + "one"
 	cleanUp(t, c, id)

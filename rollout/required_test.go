@@ -40,7 +40,7 @@ func TestCheckRequired_Namespace(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			err := CheckRequired(t.Context(), Clients{Nomad: c, Defaults: nomad.Defaults{}, target: tt.target}, tt.required)
+			err := CheckRequired(t.Context(), nomad.Clients{Nomad: c, Defaults: nomad.Defaults{}, Target: tt.target}, tt.required)
 			if tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("got %v, want %q", err, tt.want)
 			}

@@ -20,7 +20,7 @@ import (
 func TestServerRestarts(t *testing.T) {
 	t.Parallel()
 	dev := devtest.Cluster(t, devcluster.Options{})
-	var c Clients
+	var c nomad.Clients
 	var err error
 	if c.Nomad, err = nomadClient(dev.NomadAddr(), nil); err != nil {
 		t.Fatal(err)
@@ -71,7 +71,7 @@ func TestServerRefusesWhileItStarts(t *testing.T) {
 				case ctx.Err() != nil:
 					t.Error(ctx.Err())
 					return
-				case refused(err):
+				case nomad.IsRefused(err):
 					t.Error(err)
 					return
 				case err == nil && back.Load():

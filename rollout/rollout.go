@@ -10,28 +10,12 @@ import (
 	"sync"
 	"time"
 
-	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
-
-// Clients are the two servers that a rollout talks to. Region and namespace
-// of each job are sent with every request; the clients' own are the default.
-type Clients struct {
-	Nomad *api.Client
-	// Consul may be nil when no job registers a service there.
-	Consul *capi.Client
-	// Defaults are the region and namespace of jobs that name none.
-	Defaults nomad.Defaults
-
-	target *stack.Target // whose they are, nil for those of the command line
-	// consulDatacenters are those in which the services may be; none for the
-	// one that Consul answers for.
-	consulDatacenters []string
-}
 
 // Options of a rollout. The zero value is ready for use.
 type Options struct {
@@ -198,7 +182,7 @@ func (e Event) Name() string { return render.Job{Service: e.Service, Target: e.T
 
 // Plan is what a rollout is going to do. Nothing has been written yet.
 type Plan struct {
-	clients Clients
+	clients nomad.Clients
 	opts    Options
 	steps   []*step
 	former  []Former

@@ -8,6 +8,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/jobs"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -69,7 +70,7 @@ func TestSpecChanges(t *testing.T) {
 }
 
 // A spec from a file and the same spec as Nomad has stored it are the same.
-func testSpecChanges(t *testing.T, c Clients) {
+func testSpecChanges(t *testing.T, c nomad.Clients) {
 	files, err := jobs.Stack("ocis")
 	if err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/consul"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/render"
 )
@@ -53,15 +54,15 @@ type ServiceStatus struct {
 // Consul, however many jobs there are (see list). The expected services in Consul are
 // those of the given jobs; if they are not registered, those of the registered job,
 // which may be an older version.
-func Status(ctx context.Context, c Clients, jobs []render.Job) ([]ServiceStatus, error) {
+func Status(ctx context.Context, c nomad.Clients, jobs []render.Job) ([]ServiceStatus, error) {
 	out, err := status(ctx, c, jobs)
 	if err == nil {
 		lostVolumes(ctx, c, jobs, out)
 	}
-	return out, c.explain(err)
+	return out, c.Explain(err)
 }
 
-func status(ctx context.Context, c Clients, jobs []render.Job) ([]ServiceStatus, error) {
+func status(ctx context.Context, c nomad.Clients, jobs []render.Job) ([]ServiceStatus, error) {
 	specs := specsOf(jobs)
 	is, err := list(ctx, c, specs)
 	if err != nil {
@@ -83,7 +84,7 @@ func status(ctx context.Context, c Clients, jobs []render.Job) ([]ServiceStatus,
 }
 
 // childStatuses counts the runs of periodic and parameterized jobs.
-func childStatuses(ctx context.Context, c Clients, specs []spec, is map[jobAt]*listed, out []ServiceStatus) error {
+func childStatuses(ctx context.Context, c nomad.Clients, specs []spec, is map[jobAt]*listed, out []ServiceStatus) error {
 	var parents []spec
 	for _, s := range specs {
 		if l := is[s.at()]; l != nil && (l.stub.Periodic || l.stub.ParameterizedJob) {
@@ -202,7 +203,7 @@ func (s spec) isHealthy(a *api.AllocationListStub, deploying bool) bool {
 }
 
 // serviceStatus adds what Consul and Nomad say of the registered services.
-func serviceStatus(ctx context.Context, c Clients, out []ServiceStatus, specs []spec, running []map[string]string) error {
+func serviceStatus(ctx context.Context, c nomad.Clients, out []ServiceStatus, specs []spec, running []map[string]string) error {
 	instances, err := readServices(ctx, c, specs, running)
 	if err != nil {
 		return err
@@ -243,7 +244,7 @@ func serviceStatus(ctx context.Context, c Clients, out []ServiceStatus, specs []
 
 // readServices judges the services of jobs: those in Consul together, those in
 // Nomad one by one.
-func readServices(ctx context.Context, c Clients, specs []spec, running []map[string]string) ([]consul.Health, error) {
+func readServices(ctx context.Context, c nomad.Clients, specs []spec, running []map[string]string) ([]consul.Health, error) {
 	var instances map[string][]consul.Instance
 	if c.Consul != nil {
 		var err error
@@ -262,7 +263,7 @@ func readServices(ctx context.Context, c Clients, specs []spec, running []map[st
 
 // readConsul reads the instances of all services of the jobs in Consul at once,
 // nil when there are none.
-func readConsul(ctx context.Context, c Clients, specs []spec) (map[string][]consul.Instance, error) {
+func readConsul(ctx context.Context, c nomad.Clients, specs []spec) (map[string][]consul.Instance, error) {
 	var services []consul.Service
 	for _, s := range specs {
 		services = append(services, s.consul...)
@@ -270,9 +271,9 @@ func readConsul(ctx context.Context, c Clients, specs []spec) (map[string][]cons
 	if len(services) == 0 {
 		return nil, nil
 	}
-	instances, err := consul.Read(ctx, c.Consul, c.consulDatacenters, services)
+	instances, err := consul.Read(ctx, c.Consul, c.ConsulDatacenters, services)
 	if err != nil {
-		return nil, consulError(&ClusterError{System: "Consul", Address: consulAddress(), Err: err})
+		return nil, nomad.ConsulError(err)
 	}
 	return instances, nil
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -230,7 +231,7 @@ func TestFollow_FailsBetweenReadings(t *testing.T) {
 	}
 	job := mockJob("j", crashes())
 	job.Type, job.Update = ptr("batch"), nil
-	f := &follower{clients: Clients{Nomad: c}, step: &step{Job: service(job), spec: specOf(job)}, target: 5}
+	f := &follower{clients: nomad.Clients{Nomad: c}, step: &step{Job: service(job), spec: specOf(job)}, target: 5}
 	n, err := f.read(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -242,7 +243,7 @@ func TestFollow_FailsBetweenReadings(t *testing.T) {
 
 // A version fails and the older one keeps serving: nothing calls that healthy
 // or unchanged, and the next deploy tries the version again.
-func testFailedVersion(t *testing.T, c Clients) {
+func testFailedVersion(t *testing.T, c nomad.Clients) {
 	id := prefix(t) + "web"
 	cleanUp(t, c, id)
 	version := func(config map[string]any) render.Job {
@@ -283,7 +284,7 @@ func testFailedVersion(t *testing.T, c Clients) {
 
 // A system job that no node takes is all right for deploy, status, gate and the
 // next deploy.
-func testSystemNowhere(t *testing.T, c Clients) {
+func testSystemNowhere(t *testing.T, c nomad.Clients) {
 	for _, kind := range []string{"system", "sysbatch"} {
 		t.Run(kind, func(t *testing.T) {
 			t.Parallel()
@@ -313,7 +314,7 @@ func testSystemNowhere(t *testing.T, c Clients) {
 
 // An autoscaler changes the count of a job that has no deployment, while it
 // starts: the rollout follows what the job is now.
-func testScaledWhileStarting(t *testing.T, c Clients) {
+func testScaledWhileStarting(t *testing.T, c nomad.Clients) {
 	id := prefix(t) + "web"
 	cleanUp(t, c, id)
 	j := mockJob(id, map[string]any{"run_for": "1h", "start_block_for": "3s"})
@@ -339,7 +340,7 @@ func testScaledWhileStarting(t *testing.T, c Clients) {
 
 // The only allocation has failed for good, and the next version would change
 // nothing but the service: Nomad would update that in place and start nothing.
-func testNothingAlive(t *testing.T, c Clients) {
+func testNothingAlive(t *testing.T, c nomad.Clients) {
 	id := prefix(t) + "web"
 	cleanUp(t, c, id)
 	j := checked(mockJob(id, map[string]any{"run_for": "2s", "exit_code": 1}), openPort(t))

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"path"
 	"slices"
 	"strings"
 	"time"
@@ -111,7 +110,7 @@ func AskedVolumes(jobs []render.Job) []AskedVolume {
 // the nodes that have such a volume (GET /v1/nodes, /v1/node/:id) and, only
 // when something is missing, the others. specs are the volume blocks of the
 // stack and may be nil.
-func MissingVolumes(ctx context.Context, c Clients, jobs []render.Job, specs []*stack.Volume) ([]MissingVolume, error) {
+func MissingVolumes(ctx context.Context, c nomad.Clients, jobs []render.Job, specs []*stack.Volume) ([]MissingVolume, error) {
 	groups := map[place][]*volumeGroup{}
 	var places []place
 	for _, j := range jobs {
@@ -133,14 +132,14 @@ func MissingVolumes(ctx context.Context, c Clients, jobs []render.Job, specs []*
 		}
 		missing, err := missingIn(ctx, c, at, groups[at], r, plugin)
 		if err != nil {
-			return nil, c.explain(err)
+			return nil, c.Explain(err)
 		}
 		out = append(out, missing...)
 	}
 	return out, nil
 }
 
-func missingIn(ctx context.Context, c Clients, at place, groups []*volumeGroup, r *nodeReader, plugin func(string) string) ([]MissingVolume, error) {
+func missingIn(ctx context.Context, c nomad.Clients, at place, groups []*volumeGroup, r *nodeReader, plugin func(string) string) ([]MissingVolume, error) {
 	list, _, err := c.Nomad.HostVolumes().List(nil, (&api.QueryOptions{Region: at.region, Namespace: at.namespace}).WithContext(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("cannot list host volumes: %w", err)
@@ -203,13 +202,6 @@ func missingIn(ctx context.Context, c Clients, at place, groups []*volumeGroup, 
 	return placeVolumes(groups, r.known(), dynamic, plugin), nil
 }
 
-func inDatacenter(n *api.NodeListStub, patterns []string) bool {
-	return slices.ContainsFunc(patterns, func(pattern string) bool {
-		ok, err := path.Match(pattern, n.Datacenter)
-		return err == nil && ok
-	})
-}
-
 // sharesSticky reports whether a group has more instances with a sticky volume
 // than there are nodes, so that placeVolumes lets them share one.
 func sharesSticky(groups []*volumeGroup, nodes []*nodeFacts) bool {
@@ -231,7 +223,7 @@ func unseenNodes(groups []*volumeGroup, on map[string]bool) []*nodeFacts {
 
 // nodeReader reads the nodes of a region, each at most once.
 type nodeReader struct {
-	c      Clients
+	c      nomad.Clients
 	region string
 	nodes  []*nodeFacts
 	hidden error // why they cannot be listed
@@ -245,7 +237,7 @@ func (r *nodeReader) list(ctx context.Context) error {
 	stubs, _, err := r.c.Nomad.Nodes().List((&api.QueryOptions{Region: r.region}).WithContext(ctx))
 	if err != nil {
 		err = fmt.Errorf("cannot list nodes: %w", err)
-		if !refused(err) {
+		if !nomad.IsRefused(err) {
 			return err
 		}
 		r.hidden = err
@@ -305,7 +297,7 @@ func volumePlugin(spec *stack.Volume) string {
 // stack gives for a name, and waits until all are ready: a node says so of
 // those that it has made every few seconds. done is called for each that is
 // there, also when another could not be made, and may be nil.
-func CreateVolumes(ctx context.Context, c Clients, missing []MissingVolume, specs []*stack.Volume, done func(name string)) error {
+func CreateVolumes(ctx context.Context, c nomad.Clients, missing []MissingVolume, specs []*stack.Volume, done func(name string)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Minute, errors.New("not ready within 2 minutes"))
 	defer cancel()
 	for _, m := range missing {
@@ -351,7 +343,7 @@ func CreateVolumes(ctx context.Context, c Clients, missing []MissingVolume, spec
 	return refused
 }
 
-func volumeReady(ctx context.Context, c Clients, m MissingVolume, id string) error {
+func volumeReady(ctx context.Context, c nomad.Clients, m MissingVolume, id string) error {
 	var index uint64
 	for {
 		q := (&api.QueryOptions{Region: m.Region, Namespace: m.Namespace, WaitIndex: index, WaitTime: time.Minute}).WithContext(ctx)

@@ -53,7 +53,7 @@ func (l LostVolume) Recreate() string {
 // LostVolumes lists the volumes of the jobs whose node does not run: those that
 // an instance claims (GET /v1/volumes/claims) and those without which an
 // instance has none (see MissingVolumes).
-func LostVolumes(ctx context.Context, c Clients, jobs []render.Job) ([]LostVolume, error) {
+func LostVolumes(ctx context.Context, c nomad.Clients, jobs []render.Job) ([]LostVolume, error) {
 	jobs = slices.DeleteFunc(slices.Clone(jobs), func(j render.Job) bool { return len(volumeGroups(j.Job)) == 0 })
 	if len(jobs) == 0 {
 		return nil, nil
@@ -74,14 +74,14 @@ func LostVolumes(ctx context.Context, c Clients, jobs []render.Job) ([]LostVolum
 		}
 		nodes := &nodeReader{c: c, region: at.region}
 		if err := nodes.list(ctx); err != nil {
-			return nil, c.explain(err)
+			return nil, c.Explain(err)
 		}
 		if nodes.hidden != nil {
-			return nil, c.explain(nodes.hidden)
+			return nil, c.Explain(nodes.hidden)
 		}
 		list, _, err := c.Nomad.HostVolumes().List(nil, q())
 		if err != nil {
-			return nil, c.explain(fmt.Errorf("cannot list host volumes: %w", err))
+			return nil, c.Explain(fmt.Errorf("cannot list host volumes: %w", err))
 		}
 		lost := map[string]LostVolume{} // by volume ID
 		for _, v := range list {
@@ -100,7 +100,7 @@ func LostVolumes(ctx context.Context, c Clients, jobs []render.Job) ([]LostVolum
 		}
 		claims, _, err := c.Nomad.TaskGroupHostVolumeClaims().List(nil, q())
 		if err != nil {
-			return nil, c.explain(fmt.Errorf("cannot list the claims on host volumes: %w", err))
+			return nil, c.Explain(fmt.Errorf("cannot list the claims on host volumes: %w", err))
 		}
 		claimed := map[string]bool{}
 		for _, claim := range claims {
@@ -127,7 +127,7 @@ func LostVolumes(ctx context.Context, c Clients, jobs []render.Job) ([]LostVolum
 
 // lostVolumes adds to the services that are not healthy the volumes that keep
 // them from it. It leaves out volumes that the token may not read.
-func lostVolumes(ctx context.Context, c Clients, jobs []render.Job, out []ServiceStatus) {
+func lostVolumes(ctx context.Context, c nomad.Clients, jobs []render.Job, out []ServiceStatus) {
 	var doubtful []render.Job
 	for i, st := range out {
 		if !st.OK && st.Status != StatusMissing && st.Status != "stopped" {

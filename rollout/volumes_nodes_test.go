@@ -13,6 +13,7 @@ import (
 
 	"github.com/drover-nomad/drover/devcluster"
 	"github.com/drover-nomad/drover/devcluster/devtest"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 )
 
@@ -24,11 +25,11 @@ func TestVolumesOfSeveralNodes(t *testing.T) {
 	}
 	t.Parallel()
 	dev := devtest.Cluster(t, devcluster.Options{Shape: devcluster.Shape{Clients: 3}})
-	nomad, err := nomadClient(dev.NomadAddr(), nil)
+	client, err := nomadClient(dev.NomadAddr(), nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := Clients{Nomad: nomad}
+	c := nomad.Clients{Nomad: client}
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Minute)
 	defer cancel()
 
@@ -68,7 +69,7 @@ func TestVolumesOfSeveralNodes(t *testing.T) {
 	}
 	nodesOf := func(t *testing.T, id string) map[string]int {
 		t.Helper()
-		allocs, _, err := nomad.Jobs().Allocations(id, false, nil)
+		allocs, _, err := client.Jobs().Allocations(id, false, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -133,16 +134,16 @@ func TestVolumesOfSeveralNodes(t *testing.T) {
 		if lost, err := LostVolumes(ctx, c, []render.Job{j}); err != nil || len(lost) != 0 {
 			t.Errorf("lost %v, %v", lost, err)
 		}
-		claims, _, err := nomad.TaskGroupHostVolumeClaims().List(&api.TaskGroupHostVolumeClaimsListRequest{JobID: "kept"}, nil)
+		claims, _, err := client.TaskGroupHostVolumeClaims().List(&api.TaskGroupHostVolumeClaimsListRequest{JobID: "kept"}, nil)
 		if err != nil || len(claims) != 2 {
 			t.Fatalf("%d claims, %v", len(claims), err)
 		}
 		claim := claims[0]
-		volume, _, err := nomad.HostVolumes().Get(claim.VolumeID, nil)
+		volume, _, err := client.HostVolumes().Get(claim.VolumeID, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		node, _, err := nomad.Nodes().Info(volume.NodeID, nil)
+		node, _, err := client.Nodes().Info(volume.NodeID, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -176,7 +177,7 @@ func TestVolumesOfSeveralNodes(t *testing.T) {
 		}
 
 		// As the hint says.
-		if _, _, err := nomad.HostVolumes().Delete(&api.HostVolumeDeleteRequest{ID: claim.VolumeID, Force: true}, nil); err != nil {
+		if _, _, err := client.HostVolumes().Delete(&api.HostVolumeDeleteRequest{ID: claim.VolumeID, Force: true}, nil); err != nil {
 			t.Fatal(err)
 		}
 		if got := create(t, j); !slices.Equal(got, []string{"kept"}) {

@@ -128,7 +128,7 @@ func volumeGroups(job *api.Job) []*volumeGroup {
 // inPlace reports whether a node is in the node pool and the datacenters of
 // the group.
 func (g *volumeGroup) inPlace(n *nodeFacts) bool {
-	return (g.pool == api.NodePoolAll || g.pool == n.stub.NodePool) && inDatacenter(n.stub, g.datacenters)
+	return (g.pool == api.NodePoolAll || g.pool == n.stub.NodePool) && nomad.InDatacenters(n.stub, g.datacenters)
 }
 
 // allows reports whether Nomad may place an instance of the group on a node,

@@ -40,7 +40,7 @@ func (v OwnedVolume) String() string {
 // which there is no dynamic one: they are in the configuration of a node, or
 // nowhere. stopping are registered jobs that do not count as others. (GET
 // /v1/volumes?type=host, /v1/nodes, /v1/jobs, /v1/job/:id)
-func Volumes(ctx context.Context, c Clients, jobs []render.Job, stopping []Change) (found []OwnedVolume, unmade []string, err error) {
+func Volumes(ctx context.Context, c nomad.Clients, jobs []render.Job, stopping []Change) (found []OwnedVolume, unmade []string, err error) {
 	groups := map[place][]*volumeGroup{}
 	isStopping := func(region, namespace, id string) bool {
 		job := c.Defaults.JobID(region, namespace, id)
@@ -58,11 +58,11 @@ func Volumes(ctx context.Context, c Clients, jobs []render.Job, stopping []Chang
 		}
 		list, _, err := c.Nomad.HostVolumes().List(nil, q())
 		if err != nil {
-			return nil, nil, c.explain(fmt.Errorf("cannot list host volumes: %w", err))
+			return nil, nil, c.Explain(fmt.Errorf("cannot list host volumes: %w", err))
 		}
 		nodes := &nodeReader{c: c, region: at.region}
 		if err := nodes.list(ctx); err != nil {
-			return nil, nil, c.explain(err)
+			return nil, nil, c.Explain(err)
 		}
 		facts := map[string]*nodeFacts{}
 		for _, n := range nodes.nodes {
@@ -88,7 +88,7 @@ func Volumes(ctx context.Context, c Clients, jobs []render.Job, stopping []Chang
 		}
 		if len(here) > 0 {
 			if err := alsoOf(ctx, c, at, here, isStopping); err != nil {
-				return nil, nil, c.explain(err)
+				return nil, nil, c.Explain(err)
 			}
 		}
 		found = append(found, here...)
@@ -122,7 +122,7 @@ func (w volumeWant) named(name string) bool {
 }
 
 // alsoOf notes at each volume another registered job that asks for its name.
-func alsoOf(ctx context.Context, c Clients, at place, volumes []OwnedVolume, isStopping func(region, namespace, id string) bool) error {
+func alsoOf(ctx context.Context, c nomad.Clients, at place, volumes []OwnedVolume, isStopping func(region, namespace, id string) bool) error {
 	q := func() *api.QueryOptions {
 		return (&api.QueryOptions{Region: at.region, Namespace: at.namespace}).WithContext(ctx)
 	}
@@ -166,7 +166,7 @@ const goneWithin = time.Minute
 // nor the node lists them. Those that another job asks for too stay. deleted is
 // called for each that is gone and may be nil. The error joins what could not
 // be deleted; the others are deleted all the same.
-func PurgeVolumes(ctx context.Context, c Clients, volumes []OwnedVolume, deleted func(OwnedVolume)) error {
+func PurgeVolumes(ctx context.Context, c nomad.Clients, volumes []OwnedVolume, deleted func(OwnedVolume)) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, 5*time.Minute, errors.New("not deleted within 5 minutes"))
 	defer cancel()
 	var errs []error
@@ -178,7 +178,7 @@ func PurgeVolumes(ctx context.Context, c Clients, volumes []OwnedVolume, deleted
 		w := (&api.WriteOptions{Region: v.Region, Namespace: v.Namespace}).WithContext(ctx)
 		_, _, err := c.Nomad.HostVolumes().Delete(&api.HostVolumeDeleteRequest{ID: v.ID}, w)
 		if err != nil && !nomad.IsNotFound(err) {
-			errs = append(errs, fmt.Errorf("cannot delete host volume %s: %w", v, plain(err)))
+			errs = append(errs, fmt.Errorf("cannot delete host volume %s: %w", v, nomad.Plain(err)))
 			continue
 		}
 		going = append(going, v)
@@ -200,12 +200,12 @@ func PurgeVolumes(ctx context.Context, c Clients, volumes []OwnedVolume, deleted
 // volumeGone waits by blocking queries until Nomad (GET /v1/volumes?type=host)
 // and the node (GET /v1/node/:id) do not list a volume. Of a node that the
 // token may not read, or that is gone, Nomad's list is enough.
-func volumeGone(ctx context.Context, c Clients, v OwnedVolume) error {
+func volumeGone(ctx context.Context, c nomad.Clients, v OwnedVolume) error {
 	end := func(err error) error {
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
-		return plain(err)
+		return nomad.Plain(err)
 	}
 	for index := uint64(0); ; {
 		q := (&api.QueryOptions{Region: v.Region, Namespace: v.Namespace, WaitIndex: index, WaitTime: 10 * time.Second}).WithContext(ctx)
@@ -222,7 +222,7 @@ func volumeGone(ctx context.Context, c Clients, v OwnedVolume) error {
 		q := (&api.QueryOptions{Region: v.Region, WaitIndex: index, WaitTime: 10 * time.Second}).WithContext(ctx)
 		node, meta, err := c.Nomad.Nodes().Info(v.NodeID, q)
 		switch {
-		case refused(err), nomad.IsNotFound(err):
+		case nomad.IsRefused(err), nomad.IsNotFound(err):
 			return nil
 		case err != nil:
 			return end(err)

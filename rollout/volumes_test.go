@@ -8,11 +8,12 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
 
-func testVolumes(t *testing.T, c Clients) {
+func testVolumes(t *testing.T, c nomad.Clients) {
 	id := prefix(t) + "stateful"
 	job := mockJob(id, runs())
 	job.TaskGroups[0].Volumes = map[string]*api.VolumeRequest{}
@@ -60,7 +61,7 @@ func testVolumes(t *testing.T, c Clients) {
 
 // If no node can create a volume, the volumes that were created before it are reported
 // and kept.
-func testVolumeRefused(t *testing.T, c Clients) {
+func testVolumeRefused(t *testing.T, c nomad.Clients) {
 	good, bad := prefix(t)+"good", prefix(t)+"bad"
 	var jobs []render.Job
 	for _, name := range []string{good, bad} {
@@ -82,7 +83,7 @@ func testVolumeRefused(t *testing.T, c Clients) {
 	}
 }
 
-func purgeAll(t *testing.T, c Clients, jobs []render.Job) (deleted []string, err error) {
+func purgeAll(t *testing.T, c nomad.Clients, jobs []render.Job) (deleted []string, err error) {
 	t.Helper()
 	volumes, _, err := Volumes(t.Context(), c, jobs, nil)
 	if err != nil {

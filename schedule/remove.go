@@ -31,7 +31,7 @@ func RemoveAll(ctx context.Context, c *api.Client, home string, store *record.Sc
 		if free {
 			// Purging a periodic job leaves its children running.
 			runs := []render.Job{{Service: s.Name, Job: &api.Job{ID: &s.JobID}}}
-			if err := rollout.Destroy(ctx, rollout.Clients{Nomad: c}, runs, rollout.Options{}, nil); err != nil {
+			if err := rollout.Destroy(ctx, nomad.Clients{Nomad: c}, runs, rollout.Options{}, nil); err != nil {
 				return removed, left, err
 			}
 			name := scope.OfSchedule(s.JobID).Name

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/devcluster/devtest"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -214,7 +215,7 @@ func onlyWhatItOwns(t *testing.T, env []string) {
 // Nomad 1.11.3 panic.
 func (w *world) purge(service string) error {
 	id := w.job(service)
-	return rollout.Destroy(w.Context(), rollout.Clients{Nomad: w.nomad}, []render.Job{{Service: service, Job: &api.Job{ID: &id}}}, rollout.Options{}, nil)
+	return rollout.Destroy(w.Context(), nomad.Clients{Nomad: w.nomad}, []render.Job{{Service: service, Job: &api.Job{ID: &id}}}, rollout.Options{}, nil)
 }
 
 func byHand(id string) *api.Job {

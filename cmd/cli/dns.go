@@ -19,8 +19,8 @@ import (
 	"github.com/drover-nomad/drover/cmd/cli/view"
 	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/dns"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
-	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -52,7 +52,7 @@ type dnsFlags struct {
 
 	// Set by open.
 	wants   *deploy.DNS
-	clients rollout.Clients
+	clients nomad.Clients
 }
 
 func (f *dnsFlags) register(cmd *cobra.Command, clients *factory, jsonHelp string) {

@@ -11,8 +11,8 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/deploy"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/release"
-	"github.com/drover-nomad/drover/rollout"
 )
 
 // Exit codes of every command. They are listed in docs/reference/exit-codes.md
@@ -121,8 +121,8 @@ func errorText(err error) string {
 
 // asClusterError returns the failure of the cluster itself in err, nil if there
 // is none.
-func asClusterError(err error) *rollout.ClusterError {
-	e, _ := rollout.AsClusterError(err, api.DefaultConfig().Address)
+func asClusterError(err error) *nomad.ClusterError {
+	e, _ := nomad.AsClusterError(err, api.DefaultConfig().Address)
 	return e
 }
 

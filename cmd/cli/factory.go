@@ -10,9 +10,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/deploy"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
-	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -20,26 +20,26 @@ import (
 // once.
 type factory struct {
 	mu   sync.Mutex
-	made map[string]rollout.Clients
+	made map[string]nomad.Clients
 }
 
 // dial returns the clients of a target's cluster, whose versions are checked.
-func (f *factory) dial(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error) {
-	return f.clients(ctx, "checked", rollout.Dial, t, needConsul)
+func (f *factory) dial(ctx context.Context, t *stack.Target, needConsul bool) (nomad.Clients, error) {
+	return f.clients(ctx, "checked", nomad.Dial, t, needConsul)
 }
 
 // reach returns dial without the check of versions, for a command that only
 // reads.
-func (f *factory) reach(ctx context.Context, t *stack.Target, needConsul bool) (rollout.Clients, error) {
-	return f.clients(ctx, "reached", rollout.Reach, t, needConsul)
+func (f *factory) reach(ctx context.Context, t *stack.Target, needConsul bool) (nomad.Clients, error) {
+	return f.clients(ctx, "reached", nomad.Reach, t, needConsul)
 }
 
-func (f *factory) clients(ctx context.Context, kind string, dial func(context.Context, *stack.Target, bool) (rollout.Clients, error), t *stack.Target, needConsul bool) (rollout.Clients, error) {
+func (f *factory) clients(ctx context.Context, kind string, dial func(context.Context, *stack.Target, bool) (nomad.Clients, error), t *stack.Target, needConsul bool) (nomad.Clients, error) {
 	cluster := *t
 	cluster.Services, cluster.Counts, cluster.JobSuffix = nil, nil, "" // the same cluster without them
 	id, err := json.Marshal(cluster)
 	if err != nil {
-		return rollout.Clients{}, fmt.Errorf("naming target %s: %w", t.Name, err)
+		return nomad.Clients{}, fmt.Errorf("naming target %s: %w", t.Name, err)
 	}
 	key := kind + string(id)
 	f.mu.Lock()
@@ -55,26 +55,26 @@ func (f *factory) clients(ctx context.Context, kind string, dial func(context.Co
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	if f.made == nil {
-		f.made = map[string]rollout.Clients{}
+		f.made = map[string]nomad.Clients{}
 	}
 	f.made[key] = c
 	return c, nil
 }
 
 // connect returns the clients of the cluster that keeps the records.
-func (f *factory) connect(ctx context.Context, needConsul bool) (rollout.Clients, error) {
+func (f *factory) connect(ctx context.Context, needConsul bool) (nomad.Clients, error) {
 	return f.dial(ctx, &stack.Target{}, needConsul)
 }
 
 // targets returns the clients of each target that jobs are in; withConsul reports
 // whether the health of their services matters.
-func (f *factory) targets(ctx context.Context, s *stack.Stack, jobs []render.Job, withConsul bool) (map[string]rollout.Clients, error) {
+func (f *factory) targets(ctx context.Context, s *stack.Stack, jobs []render.Job, withConsul bool) (map[string]nomad.Clients, error) {
 	h := deploy.Home{Dial: f.dial}
 	return h.Targets(ctx, s.Targets, jobs, withConsul)
 }
 
 // recorded opens the record that a command names.
-func (f *factory) recorded(ctx context.Context, arg, env string) (rollout.Clients, *record.Releases, error) {
+func (f *factory) recorded(ctx context.Context, arg, env string) (nomad.Clients, *record.Releases, error) {
 	h := deploy.Home{Dial: f.dial}
 	return h.Releases(ctx, arg, env)
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/drover-nomad/drover/cmd/cli/view"
 	"github.com/drover-nomad/drover/deploy"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/schedule"
@@ -90,7 +91,7 @@ identity of each job gets a policy that allows only what the schedule needs.`,
 }
 
 // schedules opens those of a recorded stack.
-func (f *factory) schedules(ctx context.Context, arg, env string) (rollout.Clients, *record.Releases, *record.Schedules, error) {
+func (f *factory) schedules(ctx context.Context, arg, env string) (nomad.Clients, *record.Releases, *record.Schedules, error) {
 	clients, r, err := f.recorded(ctx, arg, env)
 	if err != nil {
 		return clients, nil, nil, err
@@ -339,7 +340,7 @@ func newScheduleFire(streams *IO, f *factory) *cobra.Command {
 				return cfg
 			}
 			r := flags.recorded(cmd, streams, args[0], env)
-			r.Home.Dial = rollout.DialAt(home)
+			r.Home.Dial = nomad.DialAt(home)
 			run, err := (&deploy.Fire{Recorded: r, Name: args[1], JobID: os.Getenv("NOMAD_JOB_ID"), Unable: loginErr}).Run(ctx)
 			if err != nil {
 				return verbEnd(err)

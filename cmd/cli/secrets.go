@@ -16,10 +16,10 @@ import (
 
 	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/dns"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
-	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/secrets"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -88,7 +88,7 @@ func openSecrets(ctx context.Context, f *factory, flags *stackFlags, arg string,
 }
 
 // nomads are the clients for package record.
-func nomads(clients map[string]rollout.Clients) map[string]*api.Client {
+func nomads(clients map[string]nomad.Clients) map[string]*api.Client {
 	out := map[string]*api.Client{}
 	for name, c := range clients {
 		out[name] = c.Nomad

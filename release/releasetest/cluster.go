@@ -156,7 +156,7 @@ func (c *Cluster) spec(job *api.Job) string {
 }
 
 // Clients implements release.Cluster: only the defaults are set.
-func (c *Cluster) Clients() rollout.Clients { return rollout.Clients{Defaults: c.defaults} }
+func (c *Cluster) Clients() nomad.Clients { return nomad.Clients{Defaults: c.defaults} }
 
 // CreateVolumes implements release.Cluster. The log has "volume NAME".
 func (c *Cluster) CreateVolumes(ctx context.Context, missing []rollout.MissingVolume, _ []*stack.Volume, done func(string)) error {

@@ -1,4 +1,4 @@
-package rollout
+package nomad
 
 import (
 	"errors"
@@ -8,8 +8,6 @@ import (
 	"testing"
 
 	"github.com/hashicorp/nomad/api"
-
-	"github.com/drover-nomad/drover/nomad"
 )
 
 // Each request that is refused names what allows it, whatever the error says
@@ -20,7 +18,7 @@ func TestGrant(t *testing.T) {
 		http.Error(w, "Permission denied", http.StatusForbidden)
 	}))
 	t.Cleanup(srv.Close)
-	c, err := nomad.NewClient(&api.Config{Address: srv.URL, TLSConfig: &api.TLSConfig{}})
+	c, err := NewClient(&api.Config{Address: srv.URL, TLSConfig: &api.TLSConfig{}})
 	if err != nil {
 		t.Fatal(err)
 	}

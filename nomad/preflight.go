@@ -1,4 +1,4 @@
-package rollout
+package nomad
 
 import (
 	"context"
@@ -14,18 +14,13 @@ import (
 
 	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
-
-	"github.com/drover-nomad/drover/consul"
-	"github.com/drover-nomad/drover/nomad"
-	"github.com/drover-nomad/drover/parallel"
-	"github.com/drover-nomad/drover/render"
 )
 
 // ClusterError is the error of a Nomad or Consul that does not answer, refuses the token,
 // or has a version that drover does not support.
 type ClusterError struct {
 	System  string // Nomad or Consul
-	Target  string // whose it is, "" where there is one
+	Target  string // "" for the home cluster
 	Address string
 	Problem string
 	Hint    string // what to do
@@ -41,7 +36,7 @@ func (e *ClusterError) Error() string {
 	if e.Err != nil {
 		var request *url.Error
 		if errors.As(e.Err, &request) {
-			msg += ": " + request.Err.Error() // the URL is not what matters
+			msg += ": " + request.Err.Error() // without its URL
 		} else {
 			msg += ": " + e.Err.Error()
 		}
@@ -57,16 +52,6 @@ const (
 	minConsulMajor, minConsulMinor = 1, 17
 )
 
-// NeedsConsul reports whether a job registers a service in Consul.
-func NeedsConsul(jobs []render.Job) bool {
-	for _, j := range jobs {
-		if len(consul.Of(consul.ProviderConsul, consul.Services(j.Job))) > 0 {
-			return true
-		}
-	}
-	return false
-}
-
 // preflightNomad checks, before anything is written, that Nomad answers, has a
 // supported version and accepts the token (GET /v1/agent/self). It returns the
 // region of the agent. A token without agent:read cannot see region and version:
@@ -77,7 +62,7 @@ func preflightNomad(ctx context.Context, client *api.Client) (region string, err
 	fail := &ClusterError{System: "Nomad", Address: client.Address(), Err: err}
 	switch {
 	case err == nil:
-	case nomad.IsForbidden(err) && !badToken(nomad.Body(err)):
+	case IsForbidden(err) && !badToken(Body(err)):
 		return "", nil // a good token that may not look at the agent
 	default:
 		return "", nomadError(fail)
@@ -104,23 +89,23 @@ func nomadError(e *ClusterError) error {
 	case errors.Is(e.Err, context.Canceled):
 		return e.Err
 	case e.tls("NOMAD_ADDR", "NOMAD_CACERT", "NOMAD_CLIENT_CERT and NOMAD_CLIENT_KEY", "NOMAD_TLS_SERVER_NAME"):
-	case badToken(nomad.Body(e.Err)):
+	case badToken(Body(e.Err)):
 		e.Problem, e.Hint = "refuses the token", "set NOMAD_TOKEN to one of this cluster that has not expired"
-	case nomad.IsForbidden(e.Err):
+	case IsForbidden(e.Err):
 		e.Problem, e.Hint = "refuses the token", "set NOMAD_TOKEN to one that has not expired and may do this"
-		if takes := grant(nomad.RefusedRequest(e.Err)); takes != "" {
+		if takes := grant(RefusedRequest(e.Err)); takes != "" {
 			e.Hint += ", which takes " + takes
 		}
 		e.Hint += "; `nomad acl token self` shows it, `drover acl policy --for deployer` prints what a deployment takes"
-	case nomad.StatusCode(e.Err) != 0:
-		e.Problem, e.Hint = fmt.Sprintf("answers %d", nomad.StatusCode(e.Err)), "look at `nomad server members`"
+	case StatusCode(e.Err) != 0:
+		e.Problem, e.Hint = fmt.Sprintf("answers %d", StatusCode(e.Err)), "look at `nomad server members`"
 	default:
 		e.Problem, e.Hint = "cannot be reached", "start it, or set NOMAD_ADDR (and NOMAD_CACERT, NOMAD_CLIENT_CERT with TLS)"
 	}
 	return e
 }
 
-// toTLS is in what a server answers that expected TLS.
+// toTLS is in the answer of a server that expects TLS.
 const toTLS = "HTTP request to an HTTPS server"
 
 // tls sets the problem and the hint of a failure of TLS, and reports whether it is one.
@@ -174,9 +159,15 @@ func preflightConsul(ctx context.Context, client *capi.Client) error {
 	return nil
 }
 
-// consulAddress is where the client of the process looks; capi.Client does
-// not tell its own.
+// consulAddress returns the address from the environment; capi.Client does not export
+// its own.
 func consulAddress() string { return capi.DefaultConfig().Address }
+
+// ConsulError returns the failure of a request to Consul as a *ClusterError. It returns
+// a cancelled context as it is.
+func ConsulError(err error) error {
+	return consulError(&ClusterError{System: "Consul", Address: consulAddress(), Err: err})
+}
 
 func consulError(e *ClusterError) error {
 	var resp capi.StatusError
@@ -200,8 +191,9 @@ func consulError(e *ClusterError) error {
 	return e
 }
 
-// AsClusterError recognises a failure of the cluster itself in the error of
-// any later request, so that it ends in the same way as at the preflight.
+// AsClusterError returns err, the error of a request to Nomad at address or to Consul, as
+// a *ClusterError. It reports false if the cluster is not the cause: the request itself
+// was wrong, or its context was cancelled.
 func AsClusterError(err error, address string) (*ClusterError, bool) {
 	var (
 		cluster *ClusterError
@@ -216,7 +208,7 @@ func AsClusterError(err error, address string) (*ClusterError, bool) {
 		e := &ClusterError{System: "Consul", Address: consulAddress(), Err: err}
 		_ = consulError(e)
 		return e, true
-	case refused(err), nomad.IsUnavailable(err), nomad.StatusCode(err) != 0 && strings.Contains(err.Error(), toTLS):
+	case IsRefused(err), IsUnavailable(err), StatusCode(err) != 0 && strings.Contains(err.Error(), toTLS):
 		e := &ClusterError{System: "Nomad", Address: address, Err: err}
 		_ = nomadError(e)
 		return e, true
@@ -224,7 +216,7 @@ func AsClusterError(err error, address string) (*ClusterError, bool) {
 	return nil, false
 }
 
-// tooOld compares major and minor; what cannot be read is not too old.
+// tooOld compares major and minor. It is false for a version that it cannot read.
 func tooOld(version string, major, minor int) bool {
 	parts := strings.SplitN(strings.TrimPrefix(version, "v"), ".", 3)
 	if len(parts) < 2 {
@@ -236,36 +228,6 @@ func tooOld(version string, major, minor int) bool {
 		return false
 	}
 	return ma < major || (ma == major && mi < minor)
-}
-
-// CheckRequired returns an error for each job of another stack that must run
-// first and does not (GET /v1/job/:id). Such a job is in the namespace of the
-// target, or in that of the client, where several targets can share it.
-func CheckRequired(ctx context.Context, c Clients, ids []string) error {
-	namespaces := []string{""}
-	if c.target != nil && c.target.Namespace != "" {
-		namespaces = []string{c.target.Namespace, ""}
-	}
-	return parallel.Each(len(ids), 8, func(i int) error {
-		for _, ns := range namespaces {
-			job, _, err := c.Nomad.Jobs().Info(ids[i], (&api.QueryOptions{Namespace: ns}).WithContext(ctx))
-			switch {
-			case nomad.IsNotFound(err):
-				continue
-			case err != nil:
-				return c.explain(fmt.Errorf("reading required job %q: %w", ids[i], err))
-			case nomad.Deref(job.Status) != "running":
-				return fmt.Errorf("job %q must run before this stack and is %s; look at `nomad job status -namespace %s %s`",
-					ids[i], nomad.DerefOr(job.Status, "unknown"), nomad.DerefOr(job.Namespace, api.DefaultNamespace), ids[i])
-			}
-			return nil
-		}
-		where := ""
-		if len(namespaces) > 1 {
-			where = fmt.Sprintf(" in namespace %s or %s", c.Defaults.JobID("", c.target.Namespace, "").Namespace, c.Defaults.JobID("", "", "").Namespace)
-		}
-		return fmt.Errorf("job %q must run before this stack and is not there%s; deploy its stack first", ids[i], where)
-	})
 }
 
 // SupportedNomad reports whether drover supports that version of Nomad.

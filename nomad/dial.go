@@ -1,4 +1,4 @@
-package rollout
+package nomad
 
 import (
 	"cmp"
@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -13,14 +14,28 @@ import (
 	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 
-	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/stack"
 )
 
-// Dial makes the clients for a target and makes sure that its servers can be
-// worked with. A target without a cluster of its own is reached through
-// NOMAD_ADDR and CONSUL_HTTP_ADDR, whose servers forward to its region and
-// Consul datacenter.
+// Clients are those of the servers of one target.
+type Clients struct {
+	Nomad *api.Client
+	// Consul may be nil if no job registers a service there.
+	Consul *capi.Client
+	// Defaults are the region and namespace of jobs that name none.
+	Defaults Defaults
+	// Target is the target that the clients reach. It is nil if they were not made by
+	// Dial or Reach.
+	Target *stack.Target
+	// ConsulDatacenters are those in which the services of the target may be. It is
+	// empty for the datacenter of the Consul that answers.
+	ConsulDatacenters []string
+}
+
+// Dial returns the clients of a target. It returns a *ClusterError if a server does not
+// answer, refuses the token or has a version that drover does not support. It reaches a
+// target without a cluster of its own through NOMAD_ADDR and CONSUL_HTTP_ADDR, whose
+// servers forward requests to the region and the Consul datacenter of the target.
 func Dial(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error) {
 	return dial(ctx, api.DefaultConfig(), t, needConsul, true)
 }
@@ -33,22 +48,21 @@ func DialAt(home func() *api.Config) func(ctx context.Context, t *stack.Target, 
 	}
 }
 
-// Reach is Dial for who only reads: versions and tokens are not looked at
-// beforehand.
+// Reach is Dial for callers that only read: it does not check versions and tokens.
 func Reach(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error) {
 	return dial(ctx, api.DefaultConfig(), t, needConsul, false)
 }
 
 func dial(ctx context.Context, home *api.Config, t *stack.Target, needConsul, preflight bool) (Clients, error) {
-	c := Clients{target: t}
+	c := Clients{Target: t}
 	nc, err := nomadConfig(home, t)
 	if err == nil {
-		c.Nomad, err = nomad.NewClient(nc)
+		c.Nomad, err = NewClient(nc)
 	}
 	if err != nil {
 		return c, dialError("Nomad", t, err)
 	}
-	ctx, cancel := within(ctx, 10*time.Second, errors.New("no answer within 10 seconds"))
+	ctx, cancel := WithTimeout(ctx, 10*time.Second, errors.New("no answer within 10 seconds"))
 	defer cancel()
 	c.Defaults = DefaultsOf(t)
 	if preflight {
@@ -63,7 +77,7 @@ func dial(ctx context.Context, home *api.Config, t *stack.Target, needConsul, pr
 	}
 	if preflight && c.Defaults.Region == "" {
 		if c.Defaults.Region, err = onlyRegion(ctx, c.Nomad); err != nil {
-			return c, inTarget(t, c.explain(err))
+			return c, inTarget(t, c.Explain(err))
 		}
 	}
 	if !needConsul {
@@ -73,14 +87,14 @@ func dial(ctx context.Context, home *api.Config, t *stack.Target, needConsul, pr
 	if err != nil {
 		return c, dialError("Consul", t, err)
 	}
-	if t.Name != "" { // else it is all where the addresses lead
+	if t.Name != "" { // else the addresses of the process decide
 		if cc.Datacenter = t.ConsulDatacenter; cc.Datacenter == "" {
-			if c.consulDatacenters, err = consulDatacenters(ctx, c.Nomad, t); err != nil {
-				return c, inTarget(t, c.explain(err))
+			if c.ConsulDatacenters, err = consulDatacenters(ctx, c.Nomad, t); err != nil {
+				return c, inTarget(t, c.Explain(err))
 			}
 		}
-		if len(c.consulDatacenters) > 0 {
-			cc.Datacenter = c.consulDatacenters[0]
+		if len(c.ConsulDatacenters) > 0 {
+			cc.Datacenter = c.ConsulDatacenters[0]
 		}
 	}
 	if c.Consul, err = capi.NewClient(cc); err != nil {
@@ -92,13 +106,13 @@ func dial(ctx context.Context, home *api.Config, t *stack.Target, needConsul, pr
 		}
 	}
 	if t.Name == "" {
-		// One request in the common case: Consul knows no other datacenter. That it
-		// does not answer is found when it is asked for services.
+		// One request in the common case: Consul knows no other datacenter. A Consul
+		// that does not answer fails the first request for services.
 		var known []string
 		_, err := c.Consul.Raw().Query("/v1/catalog/datacenters", &known, (&capi.QueryOptions{}).WithContext(ctx))
 		if err == nil && len(known) > 1 {
-			if c.consulDatacenters, err = consulDatacenters(ctx, c.Nomad, t); err != nil {
-				return c, c.explain(err)
+			if c.ConsulDatacenters, err = consulDatacenters(ctx, c.Nomad, t); err != nil {
+				return c, c.Explain(err)
 			}
 		}
 	}
@@ -107,12 +121,12 @@ func dial(ctx context.Context, home *api.Config, t *stack.Target, needConsul, pr
 
 // DefaultsOf returns the region and namespace of jobs of a target that name
 // none, as far as they are known without a request.
-func DefaultsOf(t *stack.Target) nomad.Defaults {
+func DefaultsOf(t *stack.Target) Defaults {
 	if t.Cluster != nil {
-		return nomad.Defaults{Region: t.Region}
+		return Defaults{Region: t.Region}
 	}
 	c := api.DefaultConfig()
-	return nomad.Defaults{Region: cmp.Or(t.Region, c.Region), Namespace: c.Namespace}
+	return Defaults{Region: cmp.Or(t.Region, c.Region), Namespace: c.Namespace}
 }
 
 // onlyRegion returns the region of a cluster that has only one, otherwise ""
@@ -139,16 +153,16 @@ func reachRegion(ctx context.Context, client *api.Client, t *stack.Target) error
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}
-	if nomad.StatusCode(err) == 0 {
+	if StatusCode(err) == 0 {
 		return nomadError(&ClusterError{System: "Nomad", Address: client.Address(), Err: err})
 	}
 	return &ClusterError{
-		System: "Nomad", Address: client.Address(), Problem: fmt.Sprintf("does not reach region %q", t.Region), Err: plain(err),
+		System: "Nomad", Address: client.Address(), Problem: fmt.Sprintf("does not reach region %q", t.Region), Err: Plain(err),
 		Hint: "look at `nomad server members` and at the region of the target",
 	}
 }
 
-// inTarget says which target an error is about.
+// inTarget returns err with the name of the target.
 func inTarget(t *stack.Target, err error) error {
 	if err == nil || t.Name == "" {
 		return err
@@ -169,15 +183,14 @@ func inTarget(t *stack.Target, err error) error {
 	return err
 }
 
-// explain tells a failure of the target's cluster in the error of a request to
-// it, so that its address and token are named and not those of the command
-// line.
-func (c Clients) explain(err error) error {
-	if c.target == nil {
+// Explain returns err, the error of a request of these clients. If the cluster caused it,
+// Explain returns a *ClusterError with the address of the target.
+func (c Clients) Explain(err error) error {
+	if c.Target == nil {
 		return err
 	}
 	if cluster, ok := AsClusterError(err, c.Nomad.Address()); ok {
-		return inTarget(c.target, cluster)
+		return inTarget(c.Target, cluster)
 	}
 	return err
 }
@@ -268,7 +281,7 @@ func consulDatacenters(ctx context.Context, client *api.Client, t *stack.Target)
 		if err != nil {
 			return nil, unlessForbidden(err, "listing the nodes")
 		}
-		i := slices.IndexFunc(nodes, func(n *api.NodeListStub) bool { return len(t.Datacenters) == 0 || inDatacenter(n, t.Datacenters) })
+		i := slices.IndexFunc(nodes, func(n *api.NodeListStub) bool { return len(t.Datacenters) == 0 || InDatacenters(n, t.Datacenters) })
 		if i < 0 {
 			break
 		}
@@ -288,8 +301,17 @@ func consulDatacenters(ctx context.Context, client *api.Client, t *stack.Target)
 }
 
 func unlessForbidden(err error, doing string) error {
-	if nomad.IsForbidden(err) {
+	if IsForbidden(err) {
 		return nil
 	}
 	return fmt.Errorf("%s: %w", doing, err)
+}
+
+// InDatacenters reports whether the datacenter of a node matches one of the patterns, in
+// which * stands for any characters, as in the datacenters of a job.
+func InDatacenters(n *api.NodeListStub, patterns []string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		ok, err := path.Match(pattern, n.Datacenter)
+		return err == nil && ok
+	})
 }

@@ -1,4 +1,4 @@
-package rollout
+package nomad
 
 import (
 	"fmt"
@@ -8,8 +8,8 @@ import (
 	"strings"
 )
 
-// grants are what in a policy of Nomad allows a request: "ACL Required" of each
-// in its API (developer.hashicorp.com/nomad/api-docs). The first that fits.
+// grants lists the part of a Nomad policy that allows a request, which is "ACL Required"
+// in its API (developer.hashicorp.com/nomad/api-docs). The first that matches counts.
 var grants = []struct {
 	asked *regexp.Regexp
 	takes string
@@ -35,7 +35,7 @@ var grants = []struct {
 	{regexp.MustCompile(`^GET /v1/(?:jobs?|allocations?|deployments?|evaluations?|event/stream|client/allocation)\b`), `capabilities = ["list-jobs", "read-job"]`},
 }
 
-// grant is what the token lacks for a request as nomad.RefusedRequest returns it, ""
+// grant is what the token lacks for a request as RefusedRequest returns it, ""
 // when that is not known.
 func grant(asked string) string {
 	method, uri, _ := strings.Cut(asked, " ")
@@ -68,10 +68,10 @@ func grant(asked string) string {
 	return ""
 }
 
-// lacks is how Consul says what a token may not do.
+// lacks matches the permission in the text with which Consul refuses a request.
 var lacks = regexp.MustCompile(`lacks permission '(\w+):(\w+)'(?: on "([^"]*)")?`)
 
-// consulGrant is the line of Consul's policy that allows what it refused.
+// consulGrant returns the line of a Consul policy that allows what Consul refused.
 func consulGrant(text string) string {
 	m := lacks.FindStringSubmatch(text)
 	switch {
