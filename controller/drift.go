@@ -2,27 +2,24 @@ package controller
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"slices"
 	"strings"
 
-	"github.com/hashicorp/nomad/api"
-
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/nomad"
-	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/release"
+	"github.com/drover-nomad/drover/stack"
 )
 
-// drift hints at jobs that are not as the last release of their stack left
-// them. It compares indexes; what has changed is for `drover plan` to say.
+// drift reports jobs that differ from what the last release of their stack left. It
+// does not compare specs, which `drover plan` does.
 func (c *controller) drift(ctx context.Context) {
 	if c.c.Nomad == nil {
 		return
 	}
 	var last string
-	said := map[string]string{}
+	reported := map[string]string{}
 	for {
-		err := c.lookForDrift(ctx, said)
+		err := c.reportDrift(ctx, reported)
 		if ctx.Err() != nil {
 			return
 		}
@@ -35,67 +32,40 @@ func (c *controller) drift(ctx context.Context) {
 	}
 }
 
-// lookForDrift reports drift that it has not reported before. said has the last
-// report by stack.
-func (c *controller) lookForDrift(ctx context.Context, said map[string]string) error {
-	stacks, err := record.Stacks(ctx, c.c.Nomad)
-	if err != nil {
-		return err
-	}
+// reportDrift reports drift that is not in reported, which has the last report by
+// STACK/ENVIRONMENT.
+func (c *controller) reportDrift(ctx context.Context, reported map[string]string) error {
+	home := deploy.Home{Dial: func(context.Context, *stack.Target, bool) (nomad.Clients, error) {
+		return nomad.Clients{Nomad: c.c.Nomad}, nil
+	}}
+	stacks, err := deploy.ChangedJobs{Home: home}.Run(ctx)
 	counts := map[string]int{}
-	var errs []error
-	for _, full := range stacks {
-		stack, env, _ := strings.Cut(full, "/")
-		number, differs, err := differing(ctx, c.c.Nomad, stack, env)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("stack %s in environment %s: %w", stack, env, err))
-			continue
+	for _, s := range stacks {
+		full := s.Stack + "/" + s.Environment
+		counts[full] = len(s.Jobs)
+		var parts []string
+		for _, j := range s.Jobs {
+			parts = append(parts, j.Service+" "+describeDrift(j.Kind))
 		}
-		counts[full] = len(differs)
-		text := strings.Join(differs, ", ")
-		if text != "" && text != said[full] {
-			c.say("drift", "stack %s in environment %s is not as release %d left it: %s; see drover plan %s -e %s", stack, env, number, text, stack, env)
+		text := strings.Join(parts, ", ")
+		if text != "" && text != reported[full] {
+			c.say("drift", "stack %s in environment %s is not as release %d left it: %s; see drover plan %s -e %s", s.Stack, s.Environment, s.Release, text, s.Stack, s.Environment)
 		}
-		said[full] = text
+		reported[full] = text
 	}
-	c.metrics.drifted(counts)
-	return errors.Join(errs...)
+	if err == nil || len(stacks) > 0 {
+		c.metrics.drifted(counts)
+	}
+	return err
 }
 
-// differing compares every job of the last release with the cluster (GET
-// /v1/job/ID). It returns nothing while a release is open or if the last one
-// failed.
-func differing(ctx context.Context, client *api.Client, stack, env string) (number int, differs []string, err error) {
-	r := record.OpenReleases(client, stack, env)
-	last, err := r.Last(ctx)
-	if err != nil || last == nil || last.State != record.Done {
-		return 0, nil, err
+func describeDrift(kind string) string {
+	switch kind {
+	case release.DriftMissing:
+		return "is not there"
+	case release.DriftStopped:
+		return "is stopped"
+	default:
+		return "was changed"
 	}
-	services, err := r.Services(ctx, last)
-	if err != nil {
-		return 0, nil, err
-	}
-	for _, s := range services {
-		if !s.Runs() || s.Index == 0 {
-			continue
-		}
-		job, _, err := client.Jobs().Info(s.JobID, (&api.QueryOptions{Namespace: s.Namespace, Region: s.Region}).WithContext(ctx))
-		switch {
-		case nomad.IsNotFound(err):
-			differs = append(differs, s.Name+" is not there")
-		case err != nil:
-			return 0, nil, fmt.Errorf("reading job %s: %w", s.JobID, err)
-		case job.Stop != nil && *job.Stop:
-			differs = append(differs, s.Name+" is stopped")
-		case job.JobModifyIndex != nil && *job.JobModifyIndex != s.Index && !scaled(job):
-			differs = append(differs, s.Name+" was changed")
-		}
-	}
-	return last.Number, differs, nil
-}
-
-// scaled reports whether an autoscaler may change the job; each change makes a new
-// version of it.
-func scaled(job *api.Job) bool {
-	return slices.ContainsFunc(job.TaskGroups, func(g *api.TaskGroup) bool { return g.Scaling != nil })
 }

@@ -3,6 +3,7 @@ package controller_test
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"fmt"
 	"net"
 	"net/http"
@@ -362,7 +363,7 @@ func drift(t *testing.T, w *world) {
 	}
 	services = append(services, record.Service{Name: "purged", JobID: "purged", Namespace: "drift", Change: "create", Spec: "x", Index: 7})
 	r := record.OpenReleases(w.nomad, "shop", "prod")
-	journal, err := r.Create(t.Context(), &record.Release{Number: 3, Stack: "shop", Environment: "prod", State: record.Done, Owner: "test"}, services)
+	journal, err := r.Create(t.Context(), &record.Release{Number: 3, Stack: "shop", Environment: "prod", State: record.Done, Owner: "test", Targets: json.RawMessage(`[{}]`)}, services)
 	if err != nil {
 		t.Fatal(err)
 	}

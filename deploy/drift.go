@@ -2,9 +2,13 @@ package deploy
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"strings"
 
 	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/release"
+	"github.com/drover-nomad/drover/stack"
 )
 
 // Drift compares the jobs in the clusters with what the last good release of a
@@ -65,4 +69,51 @@ func (r *DriftResult) compare(ctx context.Context, d *release.Deployer) error {
 	r.Release, r.Services = head.Number, drift
 	r.Drifted = r.Differing() > 0
 	return nil
+}
+
+// ChangedJobs finds the jobs of every stack in a cluster that were changed, stopped or
+// purged since the last release. It costs one request for each job, so that it can run
+// often; Drift tells the differences. It changes nothing.
+type ChangedJobs struct {
+	Home Home
+}
+
+// ChangedStack is what differs from the last release of one stack in one environment.
+type ChangedStack struct {
+	Stack, Environment string
+	Release            int             // 0 while a release is open, or if the last one failed
+	Jobs               []release.Drift // that differ
+}
+
+// Run returns an entry for every stack with a release. A stack that cannot be read is
+// left out; the error joins those of all of them.
+func (v ChangedJobs) Run(ctx context.Context) ([]ChangedStack, error) {
+	home, err := v.Home.Connect(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	stacks, err := v.Home.stacks(ctx, home)
+	if err != nil {
+		return nil, err
+	}
+	cluster, err := v.Home.dialer(map[string]nomad.Clients{"": home})(ctx, &stack.Target{}, false)
+	if err != nil {
+		return nil, err
+	}
+	var out []ChangedStack
+	var errs []error
+	for _, full := range stacks {
+		name, env, _ := strings.Cut(full, "/")
+		head, jobs, err := release.Changed(ctx, v.Home.store(home, name, env), cluster)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("stack %s in environment %s: %w", name, env, err))
+			continue
+		}
+		c := ChangedStack{Stack: name, Environment: env, Jobs: jobs}
+		if head != nil {
+			c.Release = head.Number
+		}
+		out = append(out, c)
+	}
+	return out, errors.Join(errs...)
 }

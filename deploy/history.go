@@ -135,7 +135,7 @@ func (v Show) JobSpec(ctx context.Context, service string) (json.RawMessage, err
 // newestNumber returns the number of the newest release, whether it can be read
 // or not. It returns a *NoReleaseError if there is none.
 func (r *reader) newestNumber(ctx context.Context) (int, error) {
-	kept, err := numbers(ctx, r.releases)
+	kept, err := r.releases.Numbers(ctx)
 	switch {
 	case err != nil:
 		return 0, err
@@ -151,7 +151,7 @@ func (r *reader) withKept(ctx context.Context, err error) error {
 	if !errors.Is(err, record.ErrNoRelease) {
 		return err
 	}
-	kept, kerr := numbers(ctx, r.releases)
+	kept, kerr := r.releases.Numbers(ctx)
 	switch {
 	case kerr != nil:
 		return kerr

@@ -100,6 +100,19 @@ func (h *Home) openStore(ctx context.Context, arg, env string) (nomad.Clients, r
 	return clients, h.store(clients, r.Stack(), r.Environment()), nil
 }
 
+// stacks returns STACK/ENVIRONMENT of every stack with a release, sorted.
+func (h *Home) stacks(ctx context.Context, clients nomad.Clients) ([]string, error) {
+	if h.Backend == nil || h.Backend.Stacks == nil {
+		return record.Stacks(ctx, clients.Nomad)
+	}
+	listed, err := h.Backend.Stacks(ctx)
+	out := make([]string, 0, len(listed))
+	for _, l := range listed {
+		out = append(out, l.Stack+"/"+l.Environment)
+	}
+	return out, err
+}
+
 // store opens the releases of a stack. It makes no request.
 func (h *Home) store(clients nomad.Clients, name, env string) release.Store {
 	if h.Backend != nil && h.Backend.Releases != nil {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"strings"
 
 	"github.com/hashicorp/hcl/v2"
@@ -78,41 +77,6 @@ func (r *reader) newest(ctx context.Context) (*record.Release, error) {
 		return nil, err
 	}
 	return newestReadable(heads)
-}
-
-// now returns the newest release, and the holder of the lock. In Nomad it lists the
-// record once; see record.Releases.Now.
-func now(ctx context.Context, r release.Store) (*record.Release, *record.Holder, error) {
-	if n, ok := r.(interface {
-		Now(ctx context.Context) (*record.Release, *record.Holder, error)
-	}); ok {
-		return n.Now(ctx)
-	}
-	holder, err := r.Holder(ctx)
-	if err != nil {
-		return nil, nil, err
-	}
-	heads, err := r.List(ctx)
-	if err != nil || len(heads) == 0 {
-		return nil, holder, err
-	}
-	return heads[0], holder, nil
-}
-
-// numbers returns the numbers of the releases, the oldest first. In Nomad it reads
-// no release; see record.Releases.Numbers.
-func numbers(ctx context.Context, r release.Store) ([]int, error) {
-	if n, ok := r.(interface {
-		Numbers(ctx context.Context) ([]int, error)
-	}); ok {
-		return n.Numbers(ctx)
-	}
-	heads, err := r.List(ctx)
-	out := make([]int, 0, len(heads))
-	for _, h := range slices.Backward(heads) {
-		out = append(out, h.Number)
-	}
-	return out, err
 }
 
 // newestReadable returns the first of heads that can be read, nil if heads is

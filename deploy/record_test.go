@@ -7,6 +7,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
+	"github.com/drover-nomad/drover/release/memstore"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/schedule"
 	"github.com/drover-nomad/drover/stack"
@@ -210,6 +212,45 @@ func TestDrift_ComparesWithTheRelease(t *testing.T) {
 		w.cluster.Purge("web")
 		if got, err = (Drift{Home: w.home, Stack: "shop"}).Run(t.Context()); err != nil || !got.Drifted || got.Differing() != 1 {
 			t.Errorf("got %+v, %v, want one service that differs", got, err)
+		}
+	})
+}
+
+func TestChangedJobs_ComparesEveryStack(t *testing.T) {
+	t.Parallel()
+	eachRecord(t, func(t *testing.T, w *world) {
+		w.home.Backend.Stacks = func(context.Context) ([]record.ListedStack, error) {
+			return []record.ListedStack{{Stack: "other", Environment: "default"}, {Stack: "shop", Environment: "default"}}, nil
+		}
+		if w.home.Backend.Releases != nil {
+			w.home.Backend.Releases = func(name, env string) release.Store {
+				if name == "other" {
+					return memstore.New(name, env)
+				}
+				return w.store
+			}
+		}
+		w.deploy("1")
+		w.cluster.Purge("web")
+		got, err := ChangedJobs{Home: w.home}.Run(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []ChangedStack{
+			{Stack: "other", Environment: "default"},
+			{Stack: "shop", Environment: "default", Release: 1, Jobs: []release.Drift{{Service: "web", JobID: "web", Kind: release.DriftMissing}}},
+		}
+		if !reflect.DeepEqual(got, want) {
+			t.Errorf("got %+v, want %+v", got, want)
+		}
+		w.cluster.Fail = func(request string) error {
+			if request == "Job api" {
+				return errors.New("scripted")
+			}
+			return nil
+		}
+		if got, err = (ChangedJobs{Home: w.home}).Run(t.Context()); len(got) != 1 || err == nil || err.Error() != "stack shop in environment default: scripted" {
+			t.Errorf("a job that cannot be read: got %+v, %v, want stack other and an error that names stack shop", got, err)
 		}
 	})
 }

@@ -52,7 +52,7 @@ func (v *Status) Run(ctx context.Context) (StatusResult, error) {
 	}
 	out := StatusResult{Stack: v.reader.releases.Stack(), Environment: v.reader.releases.Environment()}
 	var err error
-	if out.Release, out.Holder, err = now(ctx, v.reader.releases); err != nil {
+	if out.Release, out.Holder, err = v.reader.releases.Now(ctx); err != nil {
 		return out, err
 	}
 	head := out.Release

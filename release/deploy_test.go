@@ -3,7 +3,9 @@ package release_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -576,5 +578,64 @@ func TestDeploy_Forget(t *testing.T) {
 	w.wantSteps("api=unchanged")
 	if got := west.Running("version")["api"]; got != "1" {
 		t.Errorf("west runs %q, want 1", got)
+	}
+}
+
+func TestChanged_ComparesIndexesWithTheLastRelease(t *testing.T) {
+	w := newWorld(t)
+	elsewhere := newWorldCluster()
+	w.d.Dial = func(_ context.Context, t *stack.Target, _ bool) (release.Cluster, error) {
+		if t.Cluster != nil {
+			return elsewhere, nil
+		}
+		return w.cluster, nil
+	}
+	scaled := job("scaled", "1")
+	scaled.Job.TaskGroups[0].Scaling = &api.ScalingPolicy{}
+	far := job("far", "1")
+	far.Target = "west"
+	req := requestOf(job("same", "1"), job("edited", "1"), job("stopped", "1"), job("purged", "1"), scaled, far)
+	req.Targets = append(req.Targets, &stack.Target{Name: "west", Cluster: &stack.Cluster{Access: stack.Access{Address: "http://west:4646"}}})
+	req.Waves[len(req.Waves)-1].Members[0].Target = "west"
+	changed := func() string {
+		t.Helper()
+		head, drift, err := release.Changed(t.Context(), w.store, w.cluster)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if head == nil {
+			return "no release"
+		}
+		out := []string{fmt.Sprint("release ", head.Number)}
+		for _, d := range drift {
+			out = append(out, d.JobID+" "+d.Kind)
+		}
+		return strings.Join(out, ", ")
+	}
+	if got := changed(); got != "no release" {
+		t.Errorf("before the first release: got %q, want %q", got, "no release")
+	}
+	w.deploy(req)
+	if got := changed(); got != "release 1" {
+		t.Errorf("after a release: got %q, want %q", got, "release 1")
+	}
+	w.cluster.Register(job("edited", "2").Job)
+	w.cluster.Register(scaled.Job)
+	stop := job("stopped", "1").Job
+	stop.Stop = new(bool)
+	*stop.Stop = true
+	w.cluster.Register(stop)
+	w.cluster.Purge("purged")
+	if got, want := changed(), "release 1, edited changed, stopped stopped, purged missing"; got != want {
+		t.Errorf("after other clients changed jobs: got %q, want %q", got, want)
+	}
+	w.cluster.Follow = func(context.Context, *api.Job) rollout.ServiceResult {
+		return rollout.ServiceResult{Outcome: rollout.Failed}
+	}
+	req = requestOf(job("same", "2"))
+	req.Partial = true
+	w.deploy(req)
+	if got := changed(); got != "no release" {
+		t.Errorf("after a release that failed: got %q, want %q", got, "no release")
 	}
 }

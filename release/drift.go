@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/hashicorp/nomad/api"
+
 	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
@@ -53,6 +55,58 @@ func (d *Deployer) Drift(ctx context.Context) ([]Drift, *record.Release, error) 
 	}
 	extra, err := d.extra(ctx, p, head)
 	return append(out, extra...), head, err
+}
+
+// Changed returns the jobs of the last release that were registered again, stopped or
+// purged since. It compares indexes alone, which takes one request for each job, and
+// knows no differences. It returns no head while a release is open, or if the last one
+// failed. Jobs in clusters of their own are left out: only home is asked.
+func Changed(ctx context.Context, releases Reader, home Cluster) (*record.Release, []Drift, error) {
+	head, err := releases.Last(ctx)
+	if err != nil || head == nil || head.State != record.Done {
+		return nil, nil, err
+	}
+	req, err := requestOf(head)
+	if err != nil {
+		return nil, nil, err
+	}
+	lines, err := releases.Services(ctx, head)
+	if err != nil {
+		return nil, nil, err
+	}
+	elsewhere := func(l record.Service) bool {
+		t := targetNamed(req.Targets, l.Target)
+		return t != nil && t.Cluster != nil
+	}
+	var out []Drift
+	for _, l := range lines {
+		if !l.Runs() || l.Index == 0 || elsewhere(l) {
+			continue
+		}
+		job, err := home.Job(ctx, l)
+		if err != nil {
+			return nil, nil, err
+		}
+		kind := DriftNone
+		switch {
+		case job == nil:
+			kind = DriftMissing
+		case nomad.Deref(job.Stop):
+			kind = DriftStopped
+		case nomad.Deref(job.JobModifyIndex) != l.Index && !isScaled(job):
+			kind = DriftChanged
+		}
+		if kind != DriftNone {
+			out = append(out, Drift{Service: l.Name, Target: l.Target, JobID: l.JobID, Kind: kind})
+		}
+	}
+	return head, out, nil
+}
+
+// isScaled reports whether an autoscaler may change the job; each change makes a new
+// version of it.
+func isScaled(job *api.Job) bool {
+	return slices.ContainsFunc(job.TaskGroups, func(g *api.TaskGroup) bool { return g.Scaling != nil })
 }
 
 // driftOf returns how the job of c differs from what the last release left. c is

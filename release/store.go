@@ -40,6 +40,11 @@ type Store interface {
 	// List returns the heads of all releases, the newest first. One that cannot be
 	// read has the state record.Unreadable.
 	List(ctx context.Context) ([]*record.Release, error)
+	// Numbers returns the numbers of the releases, the oldest first.
+	Numbers(ctx context.Context) ([]int, error)
+	// Now returns the newest release and the holder of the lock, nil for none. A release
+	// that cannot be read has the state record.Unreadable.
+	Now(ctx context.Context) (*record.Release, *record.Holder, error)
 	// Readable returns the lines of a release that can be read. Services returns an
 	// error instead.
 	Readable(ctx context.Context, head *record.Release) ([]record.Service, error)

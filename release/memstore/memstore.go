@@ -146,6 +146,23 @@ func (s *Store) List(ctx context.Context) ([]*record.Release, error) {
 	return out, nil
 }
 
+// Numbers implements release.Store.
+func (s *Store) Numbers(ctx context.Context) ([]int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Sorted(maps.Keys(s.releases)), ctx.Err()
+}
+
+// Now implements release.Store.
+func (s *Store) Now(ctx context.Context) (*record.Release, *record.Holder, error) {
+	holder, err := s.Holder(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	last, err := s.Last(ctx)
+	return last, holder, err
+}
+
 // Services implements release.Reader.
 func (s *Store) Services(ctx context.Context, head *record.Release) ([]record.Service, error) {
 	s.mu.Lock()

@@ -80,6 +80,12 @@ func testHeads(t *testing.T, s, other release.Store) {
 	if err != nil || len(heads) != 2 || heads[0].Number != 2 || heads[1].Message != "first" {
 		t.Errorf("list: got %d releases, %v, want 2 and 1", len(heads), err)
 	}
+	if numbers, err := other.Numbers(t.Context()); err != nil || !slices.Equal(numbers, []int{1, 2}) {
+		t.Errorf("numbers: got %v, %v, want 1 and 2", numbers, err)
+	}
+	if last, holder, err := other.Now(t.Context()); err != nil || last.Number != 2 || holder != nil {
+		t.Errorf("now: got release %+v, holder %v, %v; want release 2 and no holder", last, holder, err)
+	}
 	lines, err := other.Services(t.Context(), must2(t)(other.Read(t.Context(), 1)))
 	if err != nil || len(lines) != 1 || lines[0].Name != "web" {
 		t.Errorf("services of release 1: got %+v, %v, want web", lines, err)
@@ -331,6 +337,9 @@ func testLock(t *testing.T, s, other release.Store) {
 	}
 	if last, err := l.Last(); last != nil || err != nil {
 		t.Errorf("last: got %v, %v, want none", last, err)
+	}
+	if last, h, err := other.Now(t.Context()); last != nil || h == nil || h.User != "ann" || err != nil {
+		t.Errorf("now: got release %v, holder %v, %v; want no release and ann", last, h, err)
 	}
 	_, err = other.Lock(t.Context(), Holder("bob"), 0, nil)
 	var locked *record.LockedError
