@@ -148,12 +148,16 @@ const (
 	StepReverted   Step = "reverted"
 )
 
-// Changes that a release makes to a service.
+// Change is what a release does with a job, as a revert needs to know it. It is coarser
+// than rollout.Action, which also says how Nomad brings the change about.
+type Change string
+
+// Changes that a release makes to a job.
 const (
-	ChangeNone   = "none"
-	ChangeCreate = "create"
-	ChangeUpdate = "update"
-	ChangeStop   = "stop" // pruned
+	ChangeNone   Change = "none"
+	ChangeCreate Change = "create" // there was no job
+	ChangeUpdate Change = "update" // there was one, which may have been stopped
+	ChangeStop   Change = "stop"   // pruned
 )
 
 // Service is one job of a release: a line of its journal.
@@ -172,7 +176,7 @@ type Service struct {
 	Timeout          time.Duration `json:"to,omitempty"`
 	PlacementTimeout time.Duration `json:"pto,omitempty"`
 
-	Change string `json:"c"`
+	Change Change `json:"c"`
 	Spec   string `json:"spec,omitempty"` // digest of what is (to be) deployed; "" when it is to go
 
 	// The job before the release: digest of its spec ("" for none), whether it was

@@ -395,3 +395,24 @@ func TestOverlaps(t *testing.T) {
 		t.Error("a job without a type is a service")
 	}
 }
+
+func TestRecordedChange(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		planned rollout.Change
+		want    record.Change
+	}{
+		"an unchanged job":                     {rollout.Change{Action: rollout.ActionNone, Index: 7}, record.ChangeNone},
+		"a job that does not exist":            {rollout.Change{Action: rollout.ActionCreate}, record.ChangeCreate},
+		"a stopped job":                        {rollout.Change{Action: rollout.ActionCreate, Index: 7}, record.ChangeUpdate},
+		"an update in place":                   {rollout.Change{Action: rollout.ActionInPlace, Index: 7}, record.ChangeUpdate},
+		"a replacement":                        {rollout.Change{Action: rollout.ActionReplace, Index: 7}, record.ChangeUpdate},
+		"a recreation":                         {rollout.Change{Action: rollout.ActionRecreate, Index: 7}, record.ChangeUpdate},
+		"a job that is not in the stack":       {rollout.Change{Action: rollout.ActionStop, Index: 7}, record.ChangeStop},
+		"a recreation of a job that is purged": {rollout.Change{Action: rollout.ActionRecreate}, record.ChangeCreate},
+	} {
+		if got := recordedChange(c.planned); got != c.want {
+			t.Errorf("%s: got %s, want %s", name, got, c.want)
+		}
+	}
+}

@@ -329,13 +329,8 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 				l.Renewed = s.Changed
 			}
 			blobs = append(blobs, p.specs[l.Spec])
-			switch {
-			case c.Action == rollout.ActionNone:
-				l.Change, l.Before, l.Index = record.ChangeNone, l.Spec, c.Index
-			case c.Index == 0:
-				l.Change = record.ChangeCreate
-			default:
-				l.Change = record.ChangeUpdate
+			if l.Change = recordedChange(c); l.Change == record.ChangeNone {
+				l.Before, l.Index = l.Spec, c.Index
 			}
 			add(l, l.Change == record.ChangeUpdate)
 		}
@@ -345,7 +340,7 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 			old := was[p.changeKey(part.Target, c)]
 			add(record.Service{
 				Target: part.Target, Name: c.Service, JobID: c.JobID, Namespace: c.Namespace, Region: c.Region, Wave: part.Wave,
-				DependsOn: old.DependsOn, Secrets: old.Secrets, BeforeSecrets: secretsLeft(old), Timeout: old.Timeout, PlacementTimeout: old.PlacementTimeout, Change: record.ChangeStop, Planned: c.Index, Step: record.StepPending,
+				DependsOn: old.DependsOn, Secrets: old.Secrets, BeforeSecrets: secretsLeft(old), Timeout: old.Timeout, PlacementTimeout: old.PlacementTimeout, Change: recordedChange(c), Planned: c.Index, Step: record.StepPending,
 				BeforeCounts: old.Leftover().Counts,
 			}, true)
 		}
@@ -388,6 +383,19 @@ func (p *Plan) carried(lines []record.Service) []record.Service {
 		}
 	}
 	return out
+}
+
+// recordedChange returns a planned change as the record keeps it.
+func recordedChange(c rollout.Change) record.Change {
+	switch {
+	case c.Action == rollout.ActionNone:
+		return record.ChangeNone
+	case c.Action == rollout.ActionStop:
+		return record.ChangeStop
+	case c.Index == 0:
+		return record.ChangeCreate
+	}
+	return record.ChangeUpdate
 }
 
 // carryOver returns the line by which the next release records a job that it does

@@ -132,7 +132,7 @@ func TestStandingOf(t *testing.T) {
 	t.Parallel()
 	job := func(index uint64) *api.Job { return &api.Job{JobModifyIndex: &index} }
 	stopped := func(index uint64) *api.Job { yes := true; return &api.Job{JobModifyIndex: &index, Stop: &yes} }
-	line := func(change, before string, step record.Step, planned, index uint64) record.Service {
+	line := func(change record.Change, before string, step record.Step, planned, index uint64) record.Service {
 		return record.Service{Change: change, Spec: "2", Before: before, Step: step, Planned: planned, Index: index}
 	}
 	submitting := line(record.ChangeUpdate, "1", record.StepSubmitting, 5, 0)
@@ -221,7 +221,7 @@ func TestRecordReverted(t *testing.T) {
 func TestRecordOutcome(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {
-		change string
+		change record.Change
 		step   record.Step
 		res    rollout.ServiceResult
 		want   record.Step
