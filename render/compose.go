@@ -23,12 +23,19 @@ func (r *renderer) compose(u unit) (*sourceMap, hcl.Diagnostics) {
 	if diags.HasErrors() {
 		return nil, diags
 	}
+	row := &body{}
+	if svc.Row != nil {
+		var ds hcl.Diagnostics
+		if row, ds = r.parse(svc.Row, "locals", "job"); ds.HasErrors() {
+			return nil, ds
+		}
+	}
 	m := &merger{rules: r.rules}
-	job, ds := r.job(m, u, own)
+	job, ds := r.job(m, u, own, row)
 	if ds.HasErrors() {
 		return nil, ds
 	}
-	vars, locals := r.declarations(m, u, own)
+	vars, locals := r.declarations(m, u, own, row)
 	if m.diags.HasErrors() {
 		return nil, m.diags
 	}
@@ -116,7 +123,7 @@ func names(b *body) []string {
 }
 
 // job merges the job blocks of all layers that apply to the service.
-func (r *renderer) job(m *merger, u unit, own *body) (*node, hcl.Diagnostics) {
+func (r *renderer) job(m *merger, u unit, own, row *body) (*node, hcl.Diagnostics) {
 	svc := u.service
 	var job *node
 	for _, n := range own.items {
@@ -163,6 +170,11 @@ func (r *renderer) job(m *merger, u unit, own *body) (*node, hcl.Diagnostics) {
 		}
 	}
 	lay(job)
+	for _, n := range row.items {
+		if n.name == "job" {
+			lay(n)
+		}
+	}
 	for _, layer := range []*body{r.overlay, r.targets[u.target.Name]} {
 		if layer == nil {
 			continue
@@ -188,10 +200,11 @@ func (r *renderer) job(m *merger, u unit, own *body) (*node, hcl.Diagnostics) {
 }
 
 // declarations merges the variable blocks and locals of all layers.
-func (r *renderer) declarations(m *merger, u unit, own *body) (vars, locals *body) {
+func (r *renderer) declarations(m *merger, u unit, own, row *body) (vars, locals *body) {
 	vars, locals = r.vars, r.locals
 	ov, ol := declared(m, own)
-	vars, locals = m.bodies(vars, ov), m.bodies(locals, ol)
+	_, rl := declared(m, row)
+	vars, locals = m.bodies(vars, ov), m.bodies(m.bodies(locals, ol), rl)
 	for _, layer := range []*body{r.overlay, r.targets[u.target.Name]} {
 		if layer != nil {
 			_, ll := declared(m, layer) // the variables block of an environment holds values
@@ -360,6 +373,9 @@ func (r *renderer) unmatched() hcl.Diagnostics {
 				diags = append(diags, r.unmatchedBelow(n.body)...)
 				continue
 			}
+			if r.concernsDisabled(n) {
+				continue
+			}
 			detail := "No service and no job of the stack has that name."
 			if near := stack.Nearest(n.labels[0], slices.Sorted(slices.Values(r.labels))); near != "" {
 				detail += fmt.Sprintf(" Did you mean %q?", near)
@@ -368,6 +384,25 @@ func (r *renderer) unmatched() hcl.Diagnostics {
 		}
 	}
 	return diags
+}
+
+// concernsDisabled reports whether a job block of an environment is for services that
+// are disabled: they may be enabled by a variable.
+func (r *renderer) concernsDisabled(n *node) bool {
+	for _, svc := range r.s.Disabled {
+		labels := []string{svc.Name}
+		if own, diags := r.parse(svc.Layer, "variable", "variables", "locals", "job"); !diags.HasErrors() {
+			for _, item := range own.items {
+				if item.name == "job" {
+					labels = append(labels, item.labels...)
+				}
+			}
+		}
+		if slices.ContainsFunc(labels, func(l string) bool { return n.labels[0] == l || matches(n.labels[0], l) }) {
+			return true
+		}
+	}
+	return false
 }
 
 func (r *renderer) unmatchedBelow(b *body) hcl.Diagnostics {

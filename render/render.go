@@ -172,7 +172,11 @@ func choose(s *stack.Stack, o Options) ([]unit, error) {
 			targets = append(targets, t.Name)
 		}
 	}
-	diags := append(known("service", s.Path, o.Services, services), known("target", "environment "+s.Environment, o.Targets, targets)...)
+	diags := disabled(s, o.Services)
+	if !diags.HasErrors() {
+		diags = known("service", s.Path, o.Services, services)
+	}
+	diags = append(diags, known("target", "environment "+s.Environment, o.Targets, targets)...)
 	if diags.HasErrors() {
 		return nil, diags
 	}
@@ -188,6 +192,17 @@ func choose(s *stack.Stack, o Options) ([]unit, error) {
 		}
 	}
 	return out, nil
+}
+
+// disabled returns a diagnostic for each name of a disabled service.
+func disabled(s *stack.Stack, names []string) hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	for _, svc := range s.Disabled {
+		if slices.Contains(names, svc.Name) {
+			diags = append(diags, diagAt(svc.Range, fmt.Sprintf("Service %q is disabled", svc.Name), "Its block in "+stack.ConfigFile+" has enabled = false."))
+		}
+	}
+	return diags
 }
 
 // known returns a diagnostic for each name that is not in all.

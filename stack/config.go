@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hashicorp/hcl/v2"
+	"github.com/hashicorp/hcl/v2/ext/dynblock"
 	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/zclconf/go-cty/cty"
 )
@@ -19,6 +20,7 @@ var configSchema = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
 	{Type: "volume", LabelNames: []string{"name"}},
 	{Type: "check", LabelNames: []string{"name"}},
 	{Type: "precondition"},
+	{Type: "locals"},
 	{Type: "dns"},
 	{Type: "record", LabelNames: []string{"name"}},
 	{Type: "certificate", LabelNames: []string{"name"}},
@@ -38,6 +40,11 @@ type serviceBlock struct {
 	DependsOn []string `hcl:"depends_on,optional"`
 	Secrets   []string `hcl:"secrets,optional"`
 	File      string   `hcl:"file,optional"`
+	Enabled   *bool    `hcl:"enabled,optional"`
+	ID        string   `hcl:"id,optional"`
+
+	Env    hcl.Expression `hcl:"env,optional"`
+	Locals hcl.Expression `hcl:"locals,optional"`
 
 	Timeout          string `hcl:"timeout,optional"`
 	PlacementTimeout string `hcl:"placement_timeout,optional"`
@@ -80,16 +87,20 @@ type preconditionBlock struct {
 	ErrorMessage string         `hcl:"error_message"`
 }
 
-// config reads stack.hcl into s. Services come in the order of the file.
+// config reads stack.hcl and its parts into s. Services come in the order of the
+// files. It adds the locals of the files to ctx.
 func (s *Stack) config(body hcl.Body, ctx *hcl.EvalContext) hcl.Diagnostics {
-	content, diags := body.Content(configSchema)
+	if diags := stackLocals(body, ctx); diags.HasErrors() {
+		return diags
+	}
+	content, diags := dynblock.Expand(body, ctx).Content(configSchema)
 	seen := map[string]hcl.Range{}
 	for _, b := range content.Blocks {
 		id := b.Type
 		if len(b.Labels) > 0 && b.Type != "stack" {
 			id += " " + b.Labels[0]
 		}
-		if b.Type != "precondition" && b.Type != "record" { // a name has several types of record
+		if b.Type != "precondition" && b.Type != "record" && b.Type != "locals" { // a name has several types of record
 			if first, dup := seen[id]; dup {
 				diags = append(diags, errAt(b.DefRange, "Duplicate "+b.Type, fmt.Sprintf("%s is already defined at %s.", id, place(first))))
 				continue
@@ -113,7 +124,13 @@ func (s *Stack) config(body hcl.Body, ctx *hcl.EvalContext) hcl.Diagnostics {
 			}
 			limits, ds := v.limits(b)
 			diags = append(diags, ds...)
-			s.Services = append(s.Services, &Service{Name: b.Labels[0], File: v.File, DependsOn: v.DependsOn, Secrets: v.Secrets, Limits: limits, Range: b.DefRange})
+			row, ds := v.row(b, ctx)
+			diags = append(diags, ds...)
+			svc := &Service{Name: b.Labels[0], File: v.File, DependsOn: v.DependsOn, Secrets: v.Secrets, Limits: limits, Row: row, ownID: v.ID != "", Range: b.DefRange}
+			s.Services = append(s.Services, svc)
+			if v.Enabled != nil && !*v.Enabled {
+				s.Disabled = append(s.Disabled, svc)
+			}
 		case "secret":
 			diags = append(diags, s.secret(b, ctx)...)
 		case "volume":
@@ -234,7 +251,15 @@ func precondition(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 	if diags.HasErrors() {
 		return diags
 	}
-	if ds := UnknownFunctions(v.Condition); ds.HasErrors() {
+	written := v.Condition
+	for { // dynamic wraps the expressions of its blocks
+		inner, wrapped := written.(interface{ UnwrapExpression() hcl.Expression })
+		if !wrapped {
+			break
+		}
+		written = inner.UnwrapExpression()
+	}
+	if ds := UnknownFunctions(written); ds.HasErrors() {
 		return append(diags, ds...)
 	}
 	ok, ds := condition(v.Condition, ctx)
@@ -286,12 +311,16 @@ func (s *Stack) checkReferences() hcl.Diagnostics {
 		}
 		diags = append(diags, errAt(svc.Range, fmt.Sprintf("Service %q names the unknown %s %q", svc.Name, what, name), hint))
 	}
+	for _, svc := range s.Disabled {
+		names = append(names, svc.Name)
+	}
 	for _, svc := range s.Services {
 		for _, d := range svc.DependsOn {
 			if !slices.Contains(names, d) {
 				unknown(svc, "service", d, names)
 			}
 		}
+		svc.DependsOn = slices.DeleteFunc(slices.Clone(svc.DependsOn), s.isDisabled)
 		for _, i := range svc.Secrets {
 			if !slices.Contains(items, i) {
 				unknown(svc, "secret item", i, items)

@@ -264,6 +264,8 @@ func (r *environmentReader) known(b *hcl.Block, attr, what string, names, known 
 	who := strings.ToUpper(b.Type[:1]) + b.Type[1:] + fmt.Sprintf(" %q", b.Labels[0])
 	for _, name := range names {
 		switch {
+		case what == "service" && r.s.isDisabled(name):
+			r.bad(attrRange(b, attr), fmt.Sprintf("%s names the disabled service %q", who, name), fmt.Sprintf("Enable the service, or remove it from %s.", attr))
 		case !slices.Contains(known, name):
 			r.unknown(attrRange(b, attr), who, what, name, known)
 		case slices.Contains(out, name):

@@ -31,6 +31,7 @@ const (
 	VariablesFile = "variables.hcl"
 	BaseFile      = "_base.nomad.hcl"
 	jobSuffix     = ".nomad.hcl"
+	partSuffix    = ".stack.hcl"
 	// DefaultEnvironment is used when none is named, if its file exists.
 	DefaultEnvironment = "default"
 )
@@ -194,13 +195,12 @@ func (l *loader) load(ctx context.Context) (hcl.Diagnostics, error) {
 	}
 	switch {
 	case config != nil:
-		f, ds := config.Parse()
-		diags = append(diags, ds...)
-		if ds.HasErrors() {
-			return diags, nil
+		body, ds, err := l.configBody(config)
+		if diags = append(diags, ds...); err != nil || ds.HasErrors() {
+			return diags, err
 		}
 		dir := s.Dir
-		diags = append(diags, s.config(f.Body, s.evalContext(sharedVals, jobspec2.Functions(dir, dir != "")))...)
+		diags = append(diags, s.config(body, s.evalContext(sharedVals, jobspec2.Functions(dir, dir != "")))...)
 		diags = append(diags, l.matchFiles(files)...)
 	case l.single == "":
 		for _, f := range files {
@@ -215,6 +215,7 @@ func (l *loader) load(ctx context.Context) (hcl.Diagnostics, error) {
 		return nil, err
 	}
 	diags = append(diags, ds...)
+	s.Services = slices.DeleteFunc(s.Services, func(svc *Service) bool { return s.isDisabled(svc.Name) })
 	diags = append(diags, s.checkReferences()...)
 	diags = append(diags, s.checkNames()...)
 	diags = append(diags, s.checkIssuers()...)
@@ -229,6 +230,31 @@ func (l *loader) load(ctx context.Context) (hcl.Diagnostics, error) {
 		s.Plain = &Plain{Vars: l.Vars, VarFiles: l.ValueFiles, Environ: l.Environ}
 	}
 	return diags, nil
+}
+
+// configBody is stack.hcl with its parts, the files *.stack.hcl beside it.
+func (l *loader) configBody(config *Layer) (hcl.Body, hcl.Diagnostics, error) {
+	parts, err := fs.Glob(l.s.FS, "*"+partSuffix)
+	if err != nil {
+		return nil, nil, fmt.Errorf("reading the stack: %w", err)
+	}
+	layers := []*Layer{config}
+	for _, name := range parts {
+		part, err := l.read(name)
+		if err != nil {
+			return nil, nil, err
+		}
+		layers = append(layers, part)
+	}
+	var diags hcl.Diagnostics
+	var bodies []hcl.Body
+	for _, layer := range layers {
+		f, ds := layer.Parse()
+		if diags = append(diags, ds...); !ds.HasErrors() {
+			bodies = append(bodies, f.Body)
+		}
+	}
+	return hcl.MergeBodies(bodies), diags, nil
 }
 
 // mentioned returns the names of variables for suggestions, also of those in services
@@ -305,7 +331,7 @@ func (l *loader) services(ctx context.Context, shared declarations, sharedVals m
 				own[name] = append(own[name], svc)
 			}
 		}
-		if len(changed) == 0 {
+		if len(changed) == 0 || s.isDisabled(svc.Name) {
 			continue
 		}
 		ownVals, ds := changed.resolve(vals)
@@ -366,8 +392,8 @@ func (l *loader) matchFiles(files []string) hcl.Diagnostics {
 			diags = append(diags, errAt(svc.Range, fmt.Sprintf("Service %q names a file outside the stack", svc.Name), "file is a path below the stack's directory, with forward slashes."))
 			continue
 		}
-		if first, dup := used[svc.File]; dup {
-			diags = append(diags, errAt(svc.Range, fmt.Sprintf("%s is the file of two services", svc.File), "The other one is at "+place(first)+"."))
+		if first, dup := used[svc.File]; dup && !svc.ownID {
+			diags = append(diags, errAt(svc.Range, fmt.Sprintf("%s is the file of two services", svc.File), "The other one is at "+place(first)+". Give each of them an id to share the file."))
 			continue
 		}
 		used[svc.File] = svc.Range
@@ -468,8 +494,17 @@ func isJSON(src []byte) bool {
 	return len(src) > 0 && src[0] == '{'
 }
 
+// dynamicServices reports whether stack.hcl makes service blocks of a table.
+func dynamicServices(f *hcl.File) bool {
+	body, ok := f.Body.(*hclsyntax.Body)
+	return ok && slices.ContainsFunc(body.Blocks, func(b *hclsyntax.Block) bool {
+		return b.Type == "dynamic" && len(b.Labels) == 1 && b.Labels[0] == "service"
+	})
+}
+
 // Outline reads the parts of stack.hcl that need no values: name, versions, description
-// and the names of the services. Parts that depend on a variable are empty.
+// and the names of the services, disabled ones too. Parts that depend on a variable are
+// empty.
 func Outline(name string, files fs.FS) (*Stack, error) {
 	l := &loader{Options: Options{Path: name, FS: files}, s: &Stack{Name: name, Path: name, FS: files}}
 	jobFiles, err := l.jobFiles()
@@ -514,8 +549,13 @@ func Outline(name string, files fs.FS) (*Stack, error) {
 			}
 		}
 	}
-	if len(l.s.Services) == 0 {
-		_ = l.matchFiles(jobFiles)
+	if rows := dynamicServices(f); rows || len(l.s.Services) == 0 {
+		for _, file := range jobFiles {
+			name := strings.TrimSuffix(file, jobSuffix)
+			if !slices.ContainsFunc(l.s.Services, func(svc *Service) bool { return svc.Name == name }) {
+				l.s.Services = append(l.s.Services, &Service{Name: name, File: file})
+			}
+		}
 	}
 	return l.s, nil
 }

@@ -38,6 +38,9 @@ type Stack struct {
 	Environment string
 
 	Services []*Service // in dependency order, ties by name
+	// Disabled are the services with enabled = false. They are not rendered, and no
+	// dependency, target or wave waits for them.
+	Disabled []*Service `json:"-"`
 	Secrets  []*Secret  // in the order of stack.hcl
 	Volumes  []*Volume
 	Checks   []*Check
@@ -114,6 +117,12 @@ type Service struct {
 	Secrets   []string // items of Stack.Secrets that the job's variable holds
 	Limits
 	Range hcl.Range
+
+	// Row is the layer of what stack.hcl gives the service in id, env and locals, nil
+	// when it gives none of them. It lies over the service's own file.
+	Row *Layer `json:"-"`
+
+	ownID bool // stack.hcl gives the job an ID, so that several services may share File
 
 	// Layer is the text of File.
 	Layer *Layer
