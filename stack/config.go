@@ -126,7 +126,7 @@ func (s *Stack) config(body hcl.Body, ctx *hcl.EvalContext) hcl.Diagnostics {
 			diags = append(diags, ds...)
 			row, ds := v.row(b, ctx)
 			diags = append(diags, ds...)
-			svc := &Service{Name: b.Labels[0], File: v.File, DependsOn: v.DependsOn, Secrets: v.Secrets, Limits: limits, Row: row, ownID: v.ID != "", Range: b.DefRange}
+			svc := &Service{Name: b.Labels[0], File: v.File, DependsOn: orNil(v.DependsOn), Secrets: orNil(v.Secrets), Limits: limits, Row: row, ownID: v.ID != "", Range: b.DefRange}
 			s.Services = append(s.Services, svc)
 			if v.Enabled != nil && !*v.Enabled {
 				s.Disabled = append(s.Disabled, svc)
@@ -152,6 +152,15 @@ func (s *Stack) config(body hcl.Body, ctx *hcl.EvalContext) hcl.Diagnostics {
 		}
 	}
 	return diags
+}
+
+// orNil returns nil for an empty list, so that a list that a table leaves empty is one
+// that is not given.
+func orNil(list []string) []string {
+	if len(list) == 0 {
+		return nil
+	}
+	return list
 }
 
 func (v serviceBlock) limits(b *hcl.Block) (Limits, hcl.Diagnostics) {
@@ -320,7 +329,7 @@ func (s *Stack) checkReferences() hcl.Diagnostics {
 				unknown(svc, "service", d, names)
 			}
 		}
-		svc.DependsOn = slices.DeleteFunc(slices.Clone(svc.DependsOn), s.isDisabled)
+		svc.DependsOn = orNil(slices.DeleteFunc(slices.Clone(svc.DependsOn), s.isDisabled))
 		for _, i := range svc.Secrets {
 			if !slices.Contains(items, i) {
 				unknown(svc, "secret item", i, items)

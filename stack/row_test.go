@@ -91,6 +91,9 @@ func TestLoad_ServicesOfATable(t *testing.T) {
 				t.Errorf("line %s: got %q, want %q", c.line, g[0], g[1])
 			}
 		}
+		if s.Services[0].DependsOn != nil || s.Services[0].Secrets != nil {
+			t.Errorf("line %s: an empty list of the table is not nil, and changes the digest of a release: %v %v", c.line, s.Services[0].DependsOn, s.Services[0].Secrets)
+		}
 		row := string(s.Services[0].Row.Src)
 		for _, want := range []string{`A = "a"`, `N = "3"`, "port = 80"} {
 			if !strings.Contains(row, want) {

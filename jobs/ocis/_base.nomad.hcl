@@ -2,18 +2,39 @@
 # its ports, addresses and secrets, and sets the locals below.
 
 locals {
-  # A service with state says so in its own file. `service` names its volume
-  # (ocis-<service>) and its directory.
+  # The row of a service in the catalog (services.stack.hcl) sets what follows.
+  # `service` names its volume (ocis-<service>).
   service  = "unset"
+  command  = local.service
+  image    = var.image
+  binary   = var.binary
   stateful = false
+  data     = "$${NOMAD_ALLOC_DIR}/data"
 
   # alone: an instance that must not run beside another one of its service, such
   # as one that opens its database. The old one stops before the new one starts.
   alone = false
+  count = 1
+
+  # go-micro services deregister and stop on SIGINT. Reva services of 2.0 drain on
+  # SIGQUIT only.
+  kill_signal  = "SIGINT"
+  kill_timeout = "15s"
+
+  cpu    = 50
+  memory = 256
+  debug  = true
+
+  # Text of the file with the secrets of the service, and other files of it.
+  secret_env = ""
+  files      = {}
+
+  ldap_ca = <<EOT
+{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}{{ .ldap_ca }}{{ end }}
+EOT
 
   mounted  = local.stateful && !var.ephemeral && var.driver != "raw_exec"
   host_dir = local.stateful && !var.ephemeral && var.driver == "raw_exec"
-  data     = local.mounted ? "/var/lib/ocis" : (local.host_dir ? "${var.data_dir}/ocis-${local.service}" : "$${NOMAD_ALLOC_DIR}/data")
 
   # A task of raw_exec sees the files of the node: it needs no volume for Consul's
   # socket.
@@ -25,7 +46,7 @@ job "ocis-*" {
   type        = "service"
 
   group "*" {
-    count = 1
+    count = local.count
 
     # The new instance starts beside the old one and takes over when its
     # checks pass.
@@ -109,16 +130,14 @@ job "ocis-*" {
       driver = var.driver
       user   = var.user
 
-      # go-micro services deregister and stop on SIGINT. Reva services drain
-      # on SIGQUIT only: their files say so.
-      kill_signal  = "SIGINT"
-      kill_timeout = "15s"
+      kill_signal  = local.kill_signal
+      kill_timeout = local.kill_timeout
 
       config {
-        image        = var.driver == "docker" ? var.image : null
+        image        = var.driver == "docker" ? local.image : null
         network_mode = var.driver == "docker" ? "host" : null
-        command      = var.driver == "docker" ? null : var.binary
-        args         = [local.service, "server"]
+        command      = var.driver == "docker" ? null : local.binary
+        args         = [local.command, "server"]
       }
 
       dynamic "volume_mount" {
@@ -143,21 +162,24 @@ job "ocis-*" {
       consul {}
 
       env {
-        HOME                   = "$${NOMAD_TASK_DIR}"
-        GOMEMLIMIT             = "$${NOMAD_MEMORY_LIMIT}MiB"
-        OCIS_URL               = "https://${var.domain}"
-        OCIS_INSECURE          = var.insecure
-        OCIS_LOG_LEVEL         = var.log_level
-        OCIS_CONFIG_DIR        = "$${NOMAD_TASK_DIR}/config"
-        OCIS_BASE_DATA_PATH    = local.data
-        MICRO_REGISTRY         = "consul"
-        MICRO_REGISTRY_ADDRESS = var.consul_address
-        REVA_GATEWAY           = "${var.mesh_address}:9142"
+        HOME       = "$${NOMAD_TASK_DIR}"
+        GOMEMLIMIT = "$${NOMAD_MEMORY_LIMIT}MiB"
+      }
+
+      # The text is not read as a template.
+      dynamic "template" {
+        for_each = local.files
+        content {
+          destination     = template.key
+          data            = template.value
+          left_delimiter  = "<drover<"
+          right_delimiter = ">drover>"
+        }
       }
 
       resources {
-        cpu    = 50
-        memory = 256
+        cpu    = local.cpu
+        memory = local.memory
       }
 
       logs {
@@ -172,11 +194,6 @@ job "ocis-*" {
 job "ocis-{auth-basic,graph,groups,idp,users}" {
   group "*" {
     task "*" {
-      env {
-        LDAP_URI    = "ldaps://${var.mesh_address}:9235"
-        LDAP_CACERT = "$${NOMAD_SECRETS_DIR}/ldap-ca.crt"
-      }
-
       template {
         destination = "secrets/ocis.env"
         env         = true
@@ -188,9 +205,7 @@ job "ocis-{auth-basic,graph,groups,idp,users}" {
         perms       = "0600"
         uid         = var.uid
         gid         = var.uid
-        data        = <<EOT
-{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}{{ .ldap_ca }}{{ end }}
-EOT
+        data        = local.ldap_ca
       }
     }
   }

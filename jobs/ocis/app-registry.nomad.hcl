@@ -23,22 +23,11 @@ job "ocis-app-registry" {
     }
 
     task "app-registry" {
-      kill_signal = "SIGQUIT" # drains, then deregisters; SIGINT would drop what is running
-
-      env {
-        APP_REGISTRY_GRPC_ADDR  = "$${NOMAD_ADDR_grpc}"
-        APP_REGISTRY_DEBUG_ADDR = "$${NOMAD_ADDR_debug}"
-      }
-
       template {
         destination = "secrets/ocis.env"
         env         = true
         perms       = "0600"
-        data        = <<EOT
-{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}
-OCIS_JWT_SECRET={{ .jwt_secret }}
-{{ end }}
-EOT
+        data        = local.secret_env
       }
     }
   }

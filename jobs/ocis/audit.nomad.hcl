@@ -1,16 +1,19 @@
-# Writes an audit log of all events. Opens no port.
+# Writes an audit log of all events.
 
 locals {
   service = "audit"
-  alone   = true # two consumers would handle every event twice
 }
 
 job "ocis-audit" {
   group "audit" {
-    task "audit" {
-      env {
-        AUDIT_EVENTS_ENDPOINT = "${var.mesh_address}:9233"
+    # oCIS 2.0 opens no port.
+    dynamic "network" {
+      for_each = local.debug ? ["debug"] : []
+      content {
+        port "debug" {}
       }
     }
+
+    task "audit" {}
   }
 }

@@ -23,21 +23,9 @@ job "ocis-auth-basic" {
     }
 
     task "auth-basic" {
-      kill_signal = "SIGQUIT" # drains, then deregisters; SIGINT would drop what is running
-
-      env {
-        AUTH_BASIC_GRPC_ADDR  = "$${NOMAD_ADDR_grpc}"
-        AUTH_BASIC_DEBUG_ADDR = "$${NOMAD_ADDR_debug}"
-      }
-
       template {
         destination = "secrets/ocis.env"
-        data        = <<EOT
-{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}
-OCIS_JWT_SECRET={{ .jwt_secret }}
-AUTH_BASIC_LDAP_BIND_PASSWORD={{ .reva_password }}
-{{ end }}
-EOT
+        data        = local.secret_env
       }
     }
   }

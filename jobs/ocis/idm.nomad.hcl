@@ -3,15 +3,20 @@
 # many run at once. Its certificate is of the CA that the stack keeps.
 
 locals {
-  service  = "idm"
-  stateful = true
-  alone    = true
+  service = "idm"
 }
 
 job "ocis-idm" {
   group "idm" {
     network {
       port "ldaps" {}
+
+      # oCIS 2.0 opens none.
+      dynamic "port" {
+        for_each = local.debug ? ["debug"] : []
+        labels   = [port.value]
+        content {}
+      }
     }
 
     service {
@@ -26,27 +31,11 @@ job "ocis-idm" {
     }
 
     task "idm" {
-      env {
-        IDM_LDAPS_ADDR        = "$${NOMAD_ADDR_ldaps}"
-        IDM_DATABASE_PATH     = "${local.data}/ocis.boltdb"
-        IDM_LDAPS_CERT        = "$${NOMAD_SECRETS_DIR}/ldap.crt"
-        IDM_LDAPS_KEY         = "$${NOMAD_SECRETS_DIR}/ldap.key"
-        IDM_CREATE_DEMO_USERS = var.demo_users
-      }
-
       template {
         destination = "secrets/ocis.env"
         env         = true
         perms       = "0600"
-        data        = <<EOT
-{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}
-OCIS_ADMIN_USER_ID={{ .admin_user_id }}
-IDM_ADMIN_PASSWORD={{ .admin_password }}
-IDM_SVC_PASSWORD={{ .idm_password }}
-IDM_REVASVC_PASSWORD={{ .reva_password }}
-IDM_IDPSVC_PASSWORD={{ .idp_password }}
-{{ end }}
-EOT
+        data        = local.secret_env
       }
 
       template {
@@ -67,11 +56,6 @@ EOT
         data        = <<EOT
 {{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}{{ .ldap_key }}{{ end }}
 EOT
-      }
-
-      resources {
-        cpu    = 100
-        memory = 1536
       }
     }
   }

@@ -2,9 +2,7 @@
 # stay in its volume; only one instance may sign.
 
 locals {
-  service  = "idp"
-  stateful = true
-  alone    = true
+  service = "idp"
 }
 
 job "ocis-idp" {
@@ -27,22 +25,9 @@ job "ocis-idp" {
     }
 
     task "idp" {
-      env {
-        IDP_HTTP_ADDR                 = "$${NOMAD_ADDR_http}"
-        IDP_DEBUG_ADDR                = "$${NOMAD_ADDR_debug}"
-        IDP_SIGNING_PRIVATE_KEY_FILES = "${local.data}/private-key.pem"
-        IDP_ENCRYPTION_SECRET_FILE    = "${local.data}/encryption.key"
-        IDP_ASSET_PATH                = var.placeholder_assets ? "$${NOMAD_TASK_DIR}/assets" : ""
-      }
-
       template {
         destination = "secrets/ocis.env"
-        data        = <<EOT
-{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}
-OCIS_MACHINE_AUTH_API_KEY={{ .machine_auth_api_key }}
-IDP_LDAP_BIND_PASSWORD={{ .idp_password }}
-{{ end }}
-EOT
+        data        = local.secret_env
       }
 
       dynamic "template" {

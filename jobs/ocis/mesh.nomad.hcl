@@ -11,55 +11,15 @@
 
 locals {
   # Consul service = port, protocol. A single one stops before its successor
-  # starts: connections wait for that instead of failing.
-  listeners = {
-    ocis-nats                = { port = 9233, protocol = "tcp", single = true }
-    ocis-idm                 = { port = 9235, protocol = "tcp", maxconn = 20, single = true }
-    ocis-idp                 = { port = 9130, protocol = "http", single = true }
-    ocis-users               = { port = 9144, protocol = "h2c" }
-    ocis-groups              = { port = 9160, protocol = "h2c" }
-    ocis-auth-basic          = { port = 9146, protocol = "h2c" }
-    ocis-auth-bearer         = { port = 9148, protocol = "h2c" }
-    ocis-auth-machine        = { port = 9166, protocol = "h2c" }
-    ocis-gateway             = { port = 9142, protocol = "h2c" }
-    ocis-storage-system      = { port = 9215, protocol = "h2c" }
-    ocis-storage-system-http = { port = 9216, protocol = "http" }
-    ocis-storage-users       = { port = 9157, protocol = "h2c" }
-    ocis-storage-users-http  = { port = 9158, protocol = "http" }
-    ocis-storage-shares      = { port = 9154, protocol = "h2c" }
-    ocis-storage-publiclink  = { port = 9178, protocol = "h2c" }
-    ocis-sharing             = { port = 9150, protocol = "h2c" }
-    ocis-settings            = { port = 9191, protocol = "h2c" }
-    ocis-settings-http       = { port = 9190, protocol = "http" }
-    ocis-store               = { port = 9460, protocol = "h2c", single = true }
-    ocis-search              = { port = 9220, protocol = "h2c", single = true }
-    ocis-thumbnails          = { port = 9185, protocol = "h2c" }
-    ocis-thumbnails-http     = { port = 9186, protocol = "http" }
-    ocis-graph               = { port = 9120, protocol = "http" }
-    ocis-ocs                 = { port = 9110, protocol = "http" }
-    ocis-ocdav               = { port = 9162, protocol = "http" }
-    ocis-webdav              = { port = 9115, protocol = "http" }
-    ocis-frontend            = { port = 9140, protocol = "http" }
-    ocis-web                 = { port = 9100, protocol = "http" }
-    ocis-app-registry        = { port = 9242, protocol = "h2c" }
-    ocis-proxy               = { port = 9200, protocol = "tcp" }
-  }
+  # starts: connections wait for that instead of failing. The catalog has them.
+  listeners = {}
 
   # A task of raw_exec sees the files of the node: it needs no volume for Consul's
   # socket.
   consul_volume = var.mesh_driver == "raw_exec" ? "" : var.consul_volume
 
-  # The addresses in the registry of go-micro. They are fixed: with the addresses of
-  # instances, a client that reaches a stopped one opens its circuit breaker and fails
-  # every request for a minute.
-  registry = {
-    "com.owncloud.api.settings"   = 9191
-    "com.owncloud.web.settings"   = 9190
-    "com.owncloud.api.store"      = 9460
-    "com.owncloud.api.search"     = 9220
-    "com.owncloud.api.thumbnails" = 9185
-    "com.owncloud.web.thumbnails" = 9186
-  }
+  # Names in the registry of go-micro and their ports; the catalog has them.
+  registry = {}
 }
 
 job "mesh-ocis" {

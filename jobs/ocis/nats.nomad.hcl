@@ -1,15 +1,20 @@
 # Event bus. One writer of its store directory.
 
 locals {
-  service  = "nats"
-  stateful = true
-  alone    = true
+  service = "nats"
 }
 
 job "ocis-nats" {
   group "nats" {
     network {
       port "nats" {}
+
+      # oCIS 2.0 opens none.
+      dynamic "port" {
+        for_each = local.debug ? ["debug"] : []
+        labels   = [port.value]
+        content {}
+      }
     }
 
     service {
@@ -23,12 +28,6 @@ job "ocis-nats" {
       }
     }
 
-    task "nats" {
-      env {
-        NATS_NATS_HOST      = "$${NOMAD_IP_nats}"
-        NATS_NATS_PORT      = "$${NOMAD_PORT_nats}"
-        NATS_NATS_STORE_DIR = "${local.data}/nats"
-      }
-    }
+    task "nats" {}
   }
 }

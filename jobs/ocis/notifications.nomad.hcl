@@ -1,26 +1,25 @@
-# Mails about shares. Consumes events; opens no port.
+# Mails about shares. Consumes events.
 
 locals {
   service = "notifications"
-  alone   = true # two consumers would handle every event twice
 }
 
 job "ocis-notifications" {
   group "notifications" {
-    task "notifications" {
-      env {
-        NOTIFICATIONS_EVENTS_ENDPOINT = "${var.mesh_address}:9233"
+    # oCIS 2.0 opens no port.
+    dynamic "network" {
+      for_each = local.debug ? ["debug"] : []
+      content {
+        port "debug" {}
       }
+    }
 
+    task "notifications" {
       template {
         destination = "secrets/ocis.env"
         env         = true
         perms       = "0600"
-        data        = <<EOT
-{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}
-OCIS_MACHINE_AUTH_API_KEY={{ .machine_auth_api_key }}
-{{ end }}
-EOT
+        data        = local.secret_env
       }
     }
   }

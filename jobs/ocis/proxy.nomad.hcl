@@ -2,57 +2,14 @@
 
 locals {
   service = "proxy"
-}
 
-job "ocis-proxy" {
-  group "proxy" {
-    network {
-      port "http" {}
-      port "debug" {}
-    }
+  # Of the newer lines; the catalog has them.
+  routes = ""
 
-    service {
-      name     = "ocis-proxy"
-      port     = "http"
-      provider = "consul"
-
-      # The edge sends the domain here (jobs/edge).
-      tags = ["drover.route=${split(":", lower(var.domain))[0]}/", "drover.protocol=https"]
-
-      check {
-        type     = "tcp"
-        interval = "2s"
-        timeout  = "2s"
-      }
-    }
-
-    task "proxy" {
-      env {
-        PROXY_HTTP_ADDR          = "$${NOMAD_ADDR_http}"
-        PROXY_DEBUG_ADDR         = "$${NOMAD_ADDR_debug}"
-        PROXY_ENABLE_BASIC_AUTH  = var.basic_auth
-        PROXY_TRANSPORT_TLS_CERT = "$${NOMAD_TASK_DIR}/server.crt"
-        PROXY_TRANSPORT_TLS_KEY  = "$${NOMAD_TASK_DIR}/server.key"
-      }
-
-      template {
-        destination = "secrets/ocis.env"
-        env         = true
-        perms       = "0600"
-        data        = <<EOT
-{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}
-OCIS_JWT_SECRET={{ .jwt_secret }}
-OCIS_MACHINE_AUTH_API_KEY={{ .machine_auth_api_key }}
-{{ end }}
-EOT
-      }
-
-      # oCIS's default routes, to the fixed addresses of the mesh instead of registry
-      # names: the proxy caches those, and a replaced service would answer 502 for
-      # up to a minute.
-      template {
-        destination = "local/config/proxy.yaml"
-        data        = <<EOT
+  # oCIS's default routes, to the fixed addresses of the mesh instead of registry
+  # names: the proxy caches those, and a replaced service would answer 502 for
+  # up to a minute.
+  routes_2_0 = <<EOT
 policies:
   - name: ocis
     routes:
@@ -129,11 +86,41 @@ policies:
         backend: http://${var.mesh_address}:9190
         unprotected: true
 EOT
+}
+
+job "ocis-proxy" {
+  group "proxy" {
+    network {
+      port "http" {}
+      port "debug" {}
+    }
+
+    service {
+      name     = "ocis-proxy"
+      port     = "http"
+      provider = "consul"
+
+      # The edge sends the domain here (jobs/edge).
+      tags = ["drover.route=${split(":", lower(var.domain))[0]}/", "drover.protocol=https"]
+
+      check {
+        type     = "tcp"
+        interval = "2s"
+        timeout  = "2s"
+      }
+    }
+
+    task "proxy" {
+      template {
+        destination = "secrets/ocis.env"
+        env         = true
+        perms       = "0600"
+        data        = local.secret_env
       }
 
-      resources {
-        cpu    = 100
-        memory = 384
+      template {
+        destination = "local/config/proxy.yaml"
+        data        = var.line == "2.0" ? local.routes_2_0 : local.routes
       }
     }
   }

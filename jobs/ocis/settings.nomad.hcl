@@ -35,27 +35,11 @@ job "ocis-settings" {
     }
 
     task "settings" {
-      env {
-        MICRO_REGISTRY            = "memory" # the mesh registers it
-        SETTINGS_GRPC_ADDR        = "$${NOMAD_ADDR_grpc}"
-        SETTINGS_HTTP_ADDR        = "$${NOMAD_ADDR_http}"
-        SETTINGS_DEBUG_ADDR       = "$${NOMAD_ADDR_debug}"
-        STORAGE_GATEWAY_GRPC_ADDR = "${var.mesh_address}:9215"
-        STORAGE_GRPC_ADDR         = "${var.mesh_address}:9215"
-      }
-
       template {
         destination = "secrets/ocis.env"
         env         = true
         perms       = "0600"
-        data        = <<EOT
-{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}
-OCIS_JWT_SECRET={{ .jwt_secret }}
-OCIS_SYSTEM_USER_ID={{ .system_user_id }}
-OCIS_SYSTEM_USER_API_KEY={{ .system_user_api_key }}
-OCIS_ADMIN_USER_ID={{ .admin_user_id }}
-{{ end }}
-EOT
+        data        = local.secret_env
       }
     }
   }

@@ -1,8 +1,8 @@
-# ownCloud Infinite Scale 2.0: one Nomad job per service.
+# ownCloud Infinite Scale and OpenCloud: one Nomad job per service.
 
 stack "ocis" {
   version     = "0.1.0"
-  app_version = "2.0.0"
+  app_version = { "2.0" = "2.0.0", "7.1" = "7.1.4", "8.0" = "8.0.0" }[var.line]
   description = "ownCloud Infinite Scale, one job per service"
 }
 
@@ -21,146 +21,73 @@ precondition {
   error_message = "docker and exec do not see Consul's socket on the node: set consul_volume to the host volume that is its directory."
 }
 
-service "mesh" {}
-
-service "nats" {
-  depends_on = ["mesh"]
+# Options that the line does not have, and keys that no option has.
+dynamic "precondition" {
+  for_each = local.options
+  content {
+    condition     = !precondition.value.set || contains(precondition.value.lines, var.line)
+    error_message = "oCIS ${var.line} has no ${precondition.key}: lines ${join(" and ", precondition.value.lines)} have it. Set line, or remove ${precondition.key}."
+  }
 }
 
-service "idm" {
-  depends_on = ["mesh"]
-  secrets    = ["admin_password", "admin_user_id", "idm_password", "idp_password", "ldap_cert", "ldap_key", "reva_password"]
+dynamic "precondition" {
+  for_each = local.wrong_keys
+  content {
+    condition     = length(precondition.value) == 0
+    error_message = "${precondition.key} has no ${join(", ", precondition.value)}; it has ${join(", ", sort(local.known_keys[precondition.key].known))}."
+  }
 }
 
-service "storage-system" {
-  depends_on = ["mesh"]
-  secrets    = ["jwt_secret", "system_user_api_key", "system_user_id"]
+dynamic "precondition" {
+  for_each = var.counts
+  content {
+    condition     = precondition.value <= 1 || try(local.services[precondition.key].enabled && !local.services[precondition.key].single, false)
+    error_message = try(local.services[precondition.key].enabled, false) ? "${precondition.key} runs once: nothing may share its data or its memory. Remove it from counts." : "counts names ${precondition.key}, which is no service of line ${var.line} with these options."
+  }
 }
 
-service "store" {
-  depends_on = ["mesh"]
+service "mesh" {
+  locals = { listeners = local.listeners, registry = local.registry }
 }
 
-service "settings" {
-  depends_on = ["storage-system"]
-  secrets    = ["admin_user_id", "jwt_secret", "system_user_api_key", "system_user_id"]
+# services.stack.hcl has the rows.
+dynamic "service" {
+  for_each = local.services
+  labels   = [service.key]
+  content {
+    enabled    = service.value.enabled
+    id         = contains(keys(local.suites), service.key) ? "ocis-${service.key}" : ""
+    file       = service.value.file
+    depends_on = service.value.after
+    secrets    = sort(distinct(concat([for s in service.value.secrets : split("=", s)[1]], service.value.items)))
+    env        = local.env[service.key]
+    locals     = local.job[service.key]
+  }
 }
 
-service "sharing" {
-  depends_on = ["storage-system", "nats"]
-  secrets    = ["jwt_secret", "system_user_api_key", "system_user_id"]
-}
-
-service "users" {
-  depends_on = ["idm"]
-  secrets    = ["jwt_secret", "ldap_ca", "reva_password"]
-}
-
-service "groups" {
-  depends_on = ["idm"]
-  secrets    = ["jwt_secret", "ldap_ca", "reva_password"]
-}
-
-service "auth-basic" {
-  depends_on = ["idm"]
-  secrets    = ["jwt_secret", "ldap_ca", "reva_password"]
-}
-
-service "auth-bearer" {
-  depends_on = ["mesh"]
-  secrets    = ["jwt_secret"]
-}
-
-service "auth-machine" {
-  depends_on = ["mesh"]
-  secrets    = ["jwt_secret", "machine_auth_api_key"]
-}
-
-service "storage-users" {
-  depends_on = ["nats"]
-  secrets    = ["jwt_secret", "storage_users_mount_id", "transfer_secret"]
-}
-
-service "storage-shares" {
-  depends_on = ["sharing"]
-  secrets    = ["jwt_secret"]
-}
-
-service "storage-publiclink" {
-  depends_on = ["sharing"]
-  secrets    = ["jwt_secret"]
-}
-
-service "app-registry" {
-  depends_on = ["mesh"]
-  secrets    = ["jwt_secret"]
-}
-
-service "gateway" {
-  depends_on = ["users", "groups", "settings", "auth-machine", "storage-users", "sharing"]
-  secrets    = ["jwt_secret", "storage_users_mount_id", "transfer_secret"]
-}
-
-service "idp" {
-  depends_on = ["idm"]
-  secrets    = ["idp_password", "ldap_ca", "machine_auth_api_key"]
-}
-
-service "search" {
-  depends_on = ["nats", "gateway"]
-  secrets    = ["jwt_secret", "machine_auth_api_key"]
-}
-
-service "thumbnails" {
-  depends_on = ["gateway"]
-  secrets    = ["thumbnails_transfer_secret"]
-}
-
-service "graph" {
-  depends_on = ["gateway", "nats", "idm"]
-  secrets    = ["idm_password", "jwt_secret", "ldap_ca"]
-}
-
-service "ocs" {
-  depends_on = ["gateway", "store"]
-  secrets    = ["jwt_secret", "machine_auth_api_key"]
-}
-
-service "ocdav" {
-  depends_on = ["gateway"]
-  secrets    = ["jwt_secret", "machine_auth_api_key"]
-}
-
-service "webdav" {
-  depends_on = ["gateway"]
-}
-
-service "frontend" {
-  depends_on = ["gateway"]
-  secrets    = ["jwt_secret", "machine_auth_api_key", "transfer_secret"]
-}
-
-service "web" {
-  depends_on = ["mesh"]
-}
-
-service "app-provider" {
-  depends_on = ["gateway"]
-  secrets    = ["jwt_secret"]
-}
-
-service "notifications" {
-  depends_on = ["nats", "gateway"]
-  secrets    = ["machine_auth_api_key"]
-}
-
-service "audit" {
-  depends_on = ["nats"]
-}
-
-service "proxy" {
-  depends_on = ["auth-basic", "ocdav", "frontend", "graph", "idp", "web", "ocs", "webdav"]
-  secrets    = ["jwt_secret", "machine_auth_api_key"]
+# Periodic commands.
+dynamic "service" {
+  for_each = local.commands
+  iterator = cron
+  labels   = [cron.key]
+  content {
+    enabled = cron.value.enabled
+    id      = "ocis-${cron.key}"
+    file    = "_cron.nomad.hcl"
+    secrets = sort(distinct([for s in local.services[cron.value.of].secrets : split("=", s)[1]]))
+    env     = { for key, value in local.env[cron.value.of] : key => value if replace(value, "NOMAD_ADDR_", "") == value }
+    locals = {
+      schedule   = cron.value.schedule
+      time_zone  = var.time_zone
+      command    = cron.value.of == "thumbnails" ? "/bin/sh" : (var.driver == "docker" ? null : local.binary)
+      args       = cron.value.args
+      image      = local.image
+      volume     = local.keeps[cron.value.of] && !var.ephemeral && var.driver != "raw_exec" ? "ocis-${cron.value.of}" : ""
+      data       = local.data[cron.value.of]
+      secret_env = local.job[cron.value.of].secret_env
+      files      = local.job[cron.value.of].files
+    }
+  }
 }
 
 secret "jwt_secret" {
@@ -226,6 +153,16 @@ secret "thumbnails_transfer_secret" {
   import      = ["thumbnails.thumbnail.transfer_secret"]
 }
 
+dynamic "secret" {
+  for_each = local.modern ? local.newer_secrets : {}
+  labels   = [secret.key]
+  content {
+    type        = secret.value.type
+    description = secret.value.description
+    import      = secret.value.import
+  }
+}
+
 # LDAPS between the services is verified against this CA; the certificate is
 # renewed by `drover deploy` when a third of its life is left.
 secret "ldap" {
@@ -234,67 +171,15 @@ secret "ldap" {
   ip_addresses = [var.mesh_address]
 }
 
-volume "ocis-nats" {
-  parameters = {
-    uid  = var.uid
-    gid  = var.uid
-    mode = "0700"
-  }
-}
-
-volume "ocis-idm" {
-  parameters = {
-    uid  = var.uid
-    gid  = var.uid
-    mode = "0700"
-  }
-}
-
-volume "ocis-idp" {
-  parameters = {
-    uid  = var.uid
-    gid  = var.uid
-    mode = "0700"
-  }
-}
-
-volume "ocis-search" {
-  parameters = {
-    uid  = var.uid
-    gid  = var.uid
-    mode = "0700"
-  }
-}
-
-volume "ocis-storage-system" {
-  parameters = {
-    uid  = var.uid
-    gid  = var.uid
-    mode = "0700"
-  }
-}
-
-volume "ocis-storage-users" {
-  parameters = {
-    uid  = var.uid
-    gid  = var.uid
-    mode = "0700"
-  }
-}
-
-volume "ocis-store" {
-  parameters = {
-    uid  = var.uid
-    gid  = var.uid
-    mode = "0700"
-  }
-}
-
-volume "ocis-thumbnails" {
-  parameters = {
-    uid  = var.uid
-    gid  = var.uid
-    mode = "0700"
+dynamic "volume" {
+  for_each = [for name in local.stateful : "ocis-${name}" if local.keeps[name] && local.services[name].enabled]
+  labels   = [volume.value]
+  content {
+    parameters = {
+      uid  = var.uid
+      gid  = var.uid
+      mode = "0700"
+    }
   }
 }
 

@@ -23,22 +23,11 @@ job "ocis-storage-publiclink" {
     }
 
     task "storage-publiclink" {
-      kill_signal = "SIGQUIT" # drains, then deregisters; SIGINT would drop what is running
-
-      env {
-        STORAGE_PUBLICLINK_GRPC_ADDR  = "$${NOMAD_ADDR_grpc}"
-        STORAGE_PUBLICLINK_DEBUG_ADDR = "$${NOMAD_ADDR_debug}"
-      }
-
       template {
         destination = "secrets/ocis.env"
         env         = true
         perms       = "0600"
-        data        = <<EOT
-{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}
-OCIS_JWT_SECRET={{ .jwt_secret }}
-{{ end }}
-EOT
+        data        = local.secret_env
       }
     }
   }

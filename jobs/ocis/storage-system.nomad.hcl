@@ -1,8 +1,7 @@
 # Storage of metadata: settings and shares live here.
 
 locals {
-  service  = "storage-system"
-  stateful = true
+  service = "storage-system"
 }
 
 job "ocis-storage-system" {
@@ -36,31 +35,11 @@ job "ocis-storage-system" {
     }
 
     task "storage-system" {
-      kill_signal = "SIGQUIT" # drains, then deregisters; SIGINT would drop what is running
-
-      env {
-        STORAGE_SYSTEM_GRPC_ADDR       = "$${NOMAD_ADDR_grpc}"
-        STORAGE_SYSTEM_HTTP_ADDR       = "$${NOMAD_ADDR_http}"
-        STORAGE_SYSTEM_DEBUG_ADDR      = "$${NOMAD_ADDR_debug}"
-        STORAGE_SYSTEM_OCIS_ROOT       = "${local.data}/metadata"
-        STORAGE_SYSTEM_DATA_SERVER_URL = "http://${var.mesh_address}:9216/data"
-      }
-
       template {
         destination = "secrets/ocis.env"
         env         = true
         perms       = "0600"
-        data        = <<EOT
-{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}
-OCIS_JWT_SECRET={{ .jwt_secret }}
-OCIS_SYSTEM_USER_ID={{ .system_user_id }}
-OCIS_SYSTEM_USER_API_KEY={{ .system_user_api_key }}
-{{ end }}
-EOT
-      }
-
-      resources {
-        memory = 384
+        data        = local.secret_env
       }
     }
   }

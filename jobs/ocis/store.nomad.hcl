@@ -1,9 +1,7 @@
 # Key-value store of the services, one writer of its directory.
 
 locals {
-  service  = "store"
-  stateful = true
-  alone    = true
+  service = "store"
 }
 
 job "ocis-store" {
@@ -24,13 +22,6 @@ job "ocis-store" {
       }
     }
 
-    task "store" {
-      env {
-        MICRO_REGISTRY   = "memory" # the mesh registers it
-        STORE_GRPC_ADDR  = "$${NOMAD_ADDR_grpc}"
-        STORE_DEBUG_ADDR = "$${NOMAD_ADDR_debug}"
-        STORE_DATA_PATH  = "${local.data}/store"
-      }
-    }
+    task "store" {}
   }
 }

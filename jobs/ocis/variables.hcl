@@ -7,6 +7,26 @@ variable "domain" {
   }
 }
 
+variable "line" {
+  type        = string
+  description = "Line of oCIS: 2.0, 7.1 or 8.0. Of OpenCloud, 7.1 has the services of its releases of 2025."
+  default     = "2.0"
+  validation {
+    condition     = contains(["2.0", "7.1", "8.0"], var.line)
+    error_message = "The line is one of 2.0, 7.1 and 8.0."
+  }
+}
+
+variable "flavour" {
+  type        = string
+  description = "ocis or opencloud: prefix of the variables, binary, image, names in the registry, drivers."
+  default     = "ocis"
+  validation {
+    condition     = contains(["ocis", "opencloud"], var.flavour)
+    error_message = "The flavour is ocis or opencloud."
+  }
+}
+
 variable "certificate_names" {
   type        = list(string)
   description = "Names of the certificate; the domain when empty. A wildcard needs certificate_challenge = \"dns-01\"."
@@ -65,14 +85,14 @@ variable "driver" {
 
 variable "image" {
   type        = string
-  description = "oCIS image for the docker driver. The stack is written for oCIS 2.0."
-  default     = "owncloud/ocis:2.0.0"
+  description = "Image for the docker driver; that of the line and flavour when empty."
+  default     = ""
 }
 
 variable "binary" {
   type        = string
-  description = "Path of the ocis binary on the nodes, for exec and raw_exec."
-  default     = "/usr/local/bin/ocis"
+  description = "Path of the binary on the nodes, for exec and raw_exec; /usr/local/bin/ocis or /usr/local/bin/opencloud when empty."
+  default     = ""
 }
 
 variable "datacenters" {
@@ -181,4 +201,286 @@ variable "log_level" {
     condition     = contains(["panic", "fatal", "error", "warn", "info", "debug", "trace"], var.log_level)
     error_message = "The log level is one of panic, fatal, error, warn, info, debug and trace."
   }
+}
+
+variable "log_color" {
+  type        = bool
+  description = "Colours in logs. From line 7.1 on."
+  default     = false
+}
+
+variable "log_pretty" {
+  type        = bool
+  description = "Logs for people instead of JSON. From line 7.1 on."
+  default     = false
+}
+
+variable "tracing" {
+  type        = map(string)
+  description = "Tracing: type (jaeger), endpoint, collector."
+  default     = {}
+}
+
+variable "profiling" {
+  type        = bool
+  description = "Serve pprof on the debug ports."
+  default     = false
+}
+
+variable "replicas" {
+  type        = number
+  description = "Instances of each service that may run more than once and keeps no data."
+  default     = 1
+}
+
+variable "counts" {
+  type        = map(number)
+  description = "Instances of single services, by name."
+  default     = {}
+}
+
+variable "ca_bundle" {
+  type        = string
+  description = "PEM text of CAs that the services trust beside those of the system."
+  default     = ""
+}
+
+variable "cors_origins" {
+  type        = list(string)
+  description = "Origins that may call the APIs from a browser, beside the domain."
+  default     = []
+}
+
+variable "csp" {
+  type        = map(list(string))
+  description = "More sources for the content security policy, by directive."
+  default     = {}
+}
+
+variable "language" {
+  type        = string
+  description = "Language of mails and notifications."
+  default     = "en"
+}
+
+variable "edition" {
+  type        = string
+  description = "Edition in the status of the server."
+  default     = "Community"
+}
+
+variable "nats" {
+  type        = map(string)
+  description = "NATS outside of the stack: endpoint, cluster, tls (true), registry_nodes, store_nodes."
+  default     = {}
+}
+
+variable "nats_ca" {
+  type        = string
+  description = "PEM text of the CA of that NATS."
+  default     = ""
+}
+
+variable "ldap" {
+  type        = map(string)
+  description = "LDAP server outside of the stack instead of idm: uri, bind_dn, user_base, … The password is the secret reva_password."
+  default     = {}
+}
+
+variable "ldap_ca" {
+  type        = string
+  description = "PEM text of the CA of that LDAP server; the CAs of the system when empty."
+  default     = ""
+}
+
+variable "oidc" {
+  type        = map(string)
+  description = "OpenID Connect provider outside of the stack instead of idp: issuer, user_claim, cs3_claim, verify, skip_user_info, role_claim, account_url, logout_url."
+  default     = {}
+}
+
+variable "role_mapping" {
+  type        = map(string)
+  description = "Role of each value of the role claim."
+  default     = { ocisAdmin = "admin", ocisSpaceAdmin = "spaceadmin", ocisUser = "user", ocisGuest = "guest" }
+}
+
+variable "autoprovision" {
+  type        = map(string)
+  description = "Create users at their first login: the claims email, display_name, groups, user_name."
+  default     = {}
+}
+
+variable "s3" {
+  type        = map(string)
+  description = "Keep files in an object storage: endpoint, region, bucket, … The keys are the secrets s3_access_key and s3_secret_key."
+  default     = {}
+}
+
+variable "smtp" {
+  type        = map(string)
+  description = "Send mail: host, port, sender, authentication, encryption. User and password are the secrets smtp_username and smtp_password."
+  default     = {}
+}
+
+variable "mail_templates" {
+  type        = map(string)
+  description = "Templates of mails, by path below templates: text/email.text.tmpl."
+  default     = {}
+}
+
+variable "antivirus" {
+  type        = map(string)
+  description = "Scan uploads: scanner (icap or clamav), url, service, timeout, socket, handling, max_size, workers."
+  default     = {}
+}
+
+variable "policies" {
+  type        = map(string)
+  description = "Rego files of the service policies, by name: proxy.rego, postprocessing.rego."
+  default     = {}
+}
+
+variable "office" {
+  type        = map(map(string))
+  description = "Office suites, by name: addr, icon, wopi, product, name, insecure, disable_proof, disable_chat."
+  default     = {}
+}
+
+variable "mimetypes" {
+  type        = list(map(string))
+  description = "Types of files that office suites open."
+  default     = []
+}
+
+variable "ocm" {
+  type        = bool
+  description = "Share with other clouds (Open Cloud Mesh)."
+  default     = false
+}
+
+variable "ocm_providers" {
+  type        = string
+  description = "JSON text of the clouds that OCM trusts."
+  default     = "[]"
+}
+
+variable "app_tokens" {
+  type        = bool
+  description = "Passwords of applications (auth-app)."
+  default     = false
+}
+
+variable "tika" {
+  type        = map(string)
+  description = "Full text search with Apache Tika: url, clean_stop_words, size_limit."
+  default     = {}
+}
+
+variable "archiver" {
+  type        = map(string)
+  description = "Limits of downloads as an archive: max_files, max_size."
+  default     = {}
+}
+
+variable "quota" {
+  type        = map(string)
+  description = "Quotas of spaces in bytes: default, max."
+  default     = {}
+}
+
+variable "role_quotas" {
+  type        = map(number)
+  description = "Quota of the personal space by the id of a role."
+  default     = {}
+}
+
+variable "sharing" {
+  type        = map(string)
+  description = "Sharing: min_search, show_email, auto_accept, link_password, writable_link_password."
+  default     = {}
+}
+
+variable "share_roles" {
+  type        = list(string)
+  description = "Ids of the roles that a share may give; the default ones when empty."
+  default     = []
+}
+
+variable "password_policy" {
+  type        = map(string)
+  description = "What passwords of links need: characters, lowercase, uppercase, digits, special."
+  default     = {}
+}
+
+variable "banned_passwords" {
+  type        = list(string)
+  description = "Passwords that links may not have."
+  default     = []
+}
+
+variable "gdpr" {
+  type        = map(string)
+  description = "Personal data of Keycloak in reports: base_path, client, client_realm, user_realm, insecure. The secret is gdpr_secret."
+  default     = {}
+}
+
+variable "global_notifications" {
+  type        = bool
+  description = "Let a client with the secret global_notifications_secret notify all users."
+  default     = false
+}
+
+variable "web" {
+  type        = map(string)
+  description = "Options of the web client."
+  default     = {}
+}
+
+variable "web_config" {
+  type        = string
+  description = "YAML text of web.yaml: apps, styles, scripts, translations."
+  default     = "{}"
+}
+
+variable "web_apps" {
+  type        = string
+  description = "YAML text of apps.yaml: configuration of external apps."
+  default     = ""
+}
+
+variable "routes" {
+  type        = list(map(string))
+  description = "More routes of the proxy: endpoint, backend."
+  default     = []
+}
+
+variable "maintenance" {
+  type        = map(string)
+  description = "Cron schedules of clean-uploads, purge-trash, restart-uploads, clean-thumbnails, mail-daily, mail-weekly. A command without a schedule does not run."
+  default     = {}
+}
+
+variable "time_zone" {
+  type        = string
+  description = "Time zone of these schedules."
+  default     = "UTC"
+}
+
+variable "upload_expiration" {
+  type        = number
+  description = "Seconds after which an unfinished upload may be cleaned up."
+  default     = 86400
+}
+
+variable "trash_expiration" {
+  type        = string
+  description = "Age from which purge-trash deletes."
+  default     = "720h"
+}
+
+variable "thumbnails_days" {
+  type        = number
+  description = "Days without a read after which clean-thumbnails deletes a thumbnail."
+  default     = 30
 }

@@ -24,10 +24,15 @@ job "ocis-web" {
     }
 
     task "web" {
-      env {
-        WEB_HTTP_ADDR  = "$${NOMAD_ADDR_http}"
-        WEB_DEBUG_ADDR = "$${NOMAD_ADDR_debug}"
-        WEB_ASSET_PATH = var.placeholder_assets ? "$${NOMAD_TASK_DIR}/assets" : ""
+      # oCIS 2.0 needs no secret here.
+      dynamic "template" {
+        for_each = local.secret_env == "" || var.line == "2.0" ? [] : [local.secret_env]
+        content {
+          destination = "secrets/ocis.env"
+          env         = true
+          perms       = "0600"
+          data        = template.value
+        }
       }
 
       # Without an index.html the server calls itself until its memory is used up.

@@ -22,11 +22,6 @@ job "ocis-webdav" {
       }
     }
 
-    task "webdav" {
-      env {
-        WEBDAV_HTTP_ADDR  = "$${NOMAD_ADDR_http}"
-        WEBDAV_DEBUG_ADDR = "$${NOMAD_ADDR_debug}"
-      }
-    }
+    task "webdav" {}
   }
 }

@@ -363,8 +363,15 @@ func (w *world) until(what string, ok func() bool) {
 // without the others: what every request goes through, and the web client.
 var entrance = map[string]string{
 	"stack.hcl": `
-service "ocis-web" {}
-service "ocis-proxy" { secrets = ["jwt_secret", "machine_auth_api_key"] }
+service "ocis-web" {
+  env    = local.env["web"]
+  locals = local.job["web"]
+}
+service "ocis-proxy" {
+  secrets = ["jwt_secret", "machine_auth_api_key"]
+  env     = local.env["proxy"]
+  locals  = local.job["proxy"]
+}
 secret "jwt_secret" {}
 secret "machine_auth_api_key" {}
 `,
@@ -418,6 +425,9 @@ func (w *world) addEntrance() {
 	}
 	w.write("ocis-proxy.nomad.hcl", read("proxy.nomad.hcl"))
 	w.write("ocis-web.nomad.hcl", read("web.nomad.hcl"))
+	for _, part := range []string{"catalog.stack.hcl", "services.stack.hcl"} {
+		w.write(part, read(part))
+	}
 	w.write("_base.nomad.hcl", read("_base.nomad.hcl")+shop["_base.nomad.hcl"])
 	w.write("stack.hcl", shop["stack.hcl"]+entrance["stack.hcl"])
 	w.write("variables.hcl", read("variables.hcl")+shop["variables.hcl"]+entrance["variables.hcl"])
