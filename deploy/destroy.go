@@ -143,7 +143,7 @@ func (d *destroyer) run(ctx context.Context) (DestroyResult, error) {
 	d.schedules = record.OpenSchedules(d.home.Nomad, out.Stack, out.Environment)
 	// Without the secrets: what is destroyed gets none.
 	d.d = &release.Deployer{
-		Releases: d.releases, Dial: d.Home.dialer(nil), Holder: d.Home.Holder, Drover: d.Home.Version,
+		Releases: d.releases, Dial: d.Home.dialer(nil), Defaults: d.home.Defaults, Holder: d.Home.Holder, Drover: d.Home.Version,
 		Rollout: rollout.Options{Timeout: d.Timeout}, Operator: d,
 		Emit: func(e release.Event) {
 			if e.Kind == release.EventPruned {

@@ -88,7 +88,7 @@ func (m mover) move(ctx context.Context) (MoveResult, error) {
 	if err := m.checkDNS(ctx, plan); err != nil {
 		return res, err
 	}
-	d := &release.Deployer{Releases: release.InNomad(m.from), Dial: m.Home.dialer(nil), Holder: m.Home.Holder, Drover: m.Home.Version}
+	d := &release.Deployer{Releases: release.InNomad(m.from), Dial: m.Home.dialer(nil), Defaults: m.home.Defaults, Holder: m.Home.Holder, Drover: m.Home.Version}
 	jobs, targets, err := d.WithSecrets(ctx, plan.Heads, plan.Lines)
 	if err != nil {
 		return res, err

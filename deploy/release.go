@@ -42,7 +42,7 @@ func (s *stream) newMaker(home *Home, limits *Limits, person Person, clients nom
 // Deployer makes the releases of a stack whose record the clients reach.
 func (h *Home) Deployer(limits *Limits, clients nomad.Clients, name, env string) *release.Deployer {
 	return &release.Deployer{
-		Releases: h.store(clients, name, env), Dial: h.dialer(nil), Holder: h.Holder, Drover: h.Version,
+		Releases: h.store(clients, name, env), Dial: h.dialer(nil), Defaults: clients.Defaults, Holder: h.Holder, Drover: h.Version,
 		ApprovalWait: limits.ApprovalWait, LockWait: limits.LockWait, Timeout: limits.Timeout, Rollout: limits.rollout(),
 		Secrets: h.secretStore(clients, name, env),
 	}

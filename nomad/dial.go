@@ -64,7 +64,7 @@ func dial(ctx context.Context, home *api.Config, t *stack.Target, needConsul, pr
 	}
 	ctx, cancel := WithTimeout(ctx, 10*time.Second, errors.New("no answer within 10 seconds"))
 	defer cancel()
-	c.Defaults = DefaultsOf(t)
+	c.Defaults = defaultsOf(t)
 	if preflight {
 		region, err := preflightNomad(ctx, c.Nomad)
 		if err != nil {
@@ -119,9 +119,9 @@ func dial(ctx context.Context, home *api.Config, t *stack.Target, needConsul, pr
 	return c, nil
 }
 
-// DefaultsOf returns the region and namespace of jobs of a target that name
+// defaultsOf returns the region and namespace of jobs of a target that name
 // none, as far as they are known without a request.
-func DefaultsOf(t *stack.Target) Defaults {
+func defaultsOf(t *stack.Target) Defaults {
 	if t.Cluster != nil {
 		return Defaults{Region: t.Region}
 	}

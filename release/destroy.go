@@ -135,7 +135,7 @@ func (d *Deployer) planDestroy(ctx context.Context, req Request) (*Plan, error) 
 		req.Values = b.Values
 	}
 	p.req = req
-	p.noteDefaults(req.Targets)
+	p.noteDefaults(d.Defaults, req.Targets)
 	for _, l := range p.lines {
 		if !slices.ContainsFunc(req.Targets, func(t *stack.Target) bool { return t.Name == l.Target }) {
 			return nil, fmt.Errorf("release %d does not name the cluster of target %q", last.Number, l.Target)

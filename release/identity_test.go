@@ -2,6 +2,7 @@ package release
 
 import (
 	"errors"
+	"maps"
 	"testing"
 
 	"github.com/hashicorp/nomad/api"
@@ -90,5 +91,19 @@ func TestDistinct(t *testing.T) {
 				t.Errorf("distinct: got %t, want %t", got, tt.ok)
 			}
 		})
+	}
+}
+
+func TestNoteDefaults_OfTargetsThatAreNotDialled(t *testing.T) {
+	t.Setenv("NOMAD_NAMESPACE", "of-the-process") // the home cluster may be reached in another way
+	p := &Plan{}
+	p.noteDefaults(nomad.Defaults{Region: "global", Namespace: "team"}, []*stack.Target{
+		{Name: "home"}, {Name: "west", Region: "west"}, {Name: "far", Region: "north", Cluster: &stack.Cluster{}}, {Name: "unknown", Cluster: &stack.Cluster{}},
+	})
+	want := map[string]nomad.Defaults{
+		"home": {Region: "global", Namespace: "team"}, "west": {Region: "west", Namespace: "team"}, "far": {Region: "north"}, "unknown": {},
+	}
+	if !maps.Equal(p.defaults, want) {
+		t.Errorf("got %+v, want %+v", p.defaults, want)
 	}
 }

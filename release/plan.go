@@ -225,7 +225,7 @@ func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 	if p.Parts, err = assignWaves(req.Jobs, req.Waves); err != nil {
 		return nil, err
 	}
-	p.noteDefaults(req.Targets)
+	p.noteDefaults(d.Defaults, req.Targets)
 	if err := d.dial(ctx, p); err != nil {
 		return nil, err
 	}
@@ -441,14 +441,18 @@ func (p *Plan) changeKey(target string, c rollout.Change) jobKey {
 	return jobKey{target, p.defaults[target].JobID(c.Region, c.Namespace, c.JobID)}
 }
 
-// noteDefaults notes the regions and namespaces of jobs that name none. Those of a
-// target that is dialled later replace it.
-func (p *Plan) noteDefaults(targets []*stack.Target) {
+// noteDefaults notes the regions and namespaces of jobs that name none, as far as they
+// are known without a request. Those of a target that is dialled later replace them.
+func (p *Plan) noteDefaults(home nomad.Defaults, targets []*stack.Target) {
 	if p.defaults == nil {
 		p.defaults = map[string]nomad.Defaults{}
 	}
 	for _, t := range targets {
-		p.defaults[t.Name] = nomad.DefaultsOf(t)
+		d := nomad.Defaults{Region: t.Region}
+		if t.Cluster == nil {
+			d = nomad.Defaults{Region: cmp.Or(t.Region, home.Region), Namespace: home.Namespace}
+		}
+		p.defaults[t.Name] = d
 	}
 }
 

@@ -40,6 +40,9 @@ type Deployer struct {
 	Releases Store
 	Dial     Dialer
 	Hold     Gate // rollout.Hold when nil
+	// Defaults are the region and namespace of the home cluster for jobs that name none.
+	// Those of a cluster that is dialled count for its target.
+	Defaults nomad.Defaults
 
 	Holder   record.Holder // of the lock
 	LockWait time.Duration // how long to wait for the lock; not at all when 0

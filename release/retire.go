@@ -76,7 +76,7 @@ func (d *Deployer) retire(ctx context.Context, p *Plan) error {
 	}
 	for _, t := range was.Targets {
 		if _, known := p.defaults[t.Name]; !known {
-			p.noteDefaults([]*stack.Target{t})
+			p.noteDefaults(d.Defaults, []*stack.Target{t})
 		}
 		i := slices.IndexFunc(p.req.Targets, func(now *stack.Target) bool { return now.Name == t.Name })
 		lines := slices.DeleteFunc(slices.Clone(p.lines), func(l record.Service) bool {

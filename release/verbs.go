@@ -144,7 +144,7 @@ func (r *run) take(ctx context.Context, back bool, may func(*record.Release) err
 	if p.req, err = requestOf(last); err != nil {
 		return err
 	}
-	p.noteDefaults(p.req.Targets)
+	p.noteDefaults(d.Defaults, p.req.Targets)
 	r.plan = p
 	// Whatever of it uses Consul, in any version, is followed there.
 	specs, err := readSpecs(ctx, d.Releases, lines, func(l record.Service) []string { return []string{l.Spec, l.Before} })
