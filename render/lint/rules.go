@@ -291,20 +291,22 @@ var (
 	harmlessOf = regexp.MustCompile(`^(true|false|[0-9]+(ms|s|m|h)?|/.*|.*/.*\.(pem|key|crt|json|ya?ml))$`)
 )
 
+// InClear reports whether text, the literal value of key in env or config, looks like
+// a secret.
+func InClear(key, text string) bool {
+	if !secretName.MatchString(key) || harmless.MatchString(key) {
+		return false
+	}
+	return text != "" && !strings.Contains(text, "${") && !strings.Contains(text, "{{") && !harmlessOf.MatchString(text)
+}
+
 func secretInClear(s *subject) {
 	if s.source == nil {
 		return
 	}
 	check := func(key string, e hclsyntax.Expression, at hcl.Range) {
-		if !secretName.MatchString(key) || harmless.MatchString(key) {
-			return
-		}
 		v, diags := e.Value(nil)
-		if diags.HasErrors() || len(e.Variables()) > 0 || v.IsNull() || v.Type() != cty.String {
-			return
-		}
-		text := v.AsString()
-		if text == "" || strings.Contains(text, "${") || strings.Contains(text, "{{") || harmlessOf.MatchString(text) {
+		if diags.HasErrors() || len(e.Variables()) > 0 || v.IsNull() || v.Type() != cty.String || !InClear(key, v.AsString()) {
 			return
 		}
 		s.report(s.source.Origin(at), fmt.Sprintf("%s looks like a secret in clear", key), "Make it a secret of the stack and read it in a template block from the job's Nomad Variable.")

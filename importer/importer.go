@@ -1,0 +1,252 @@
+// Package importer turns applications that were written for other platforms into
+// stacks. A reader of a format, in a package below, makes a Model of its input and
+// accounts for each value in a Ledger; Write makes the files of a stack from it.
+package importer
+
+import (
+	"archive/zip"
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/render/lint"
+	"github.com/drover-nomad/drover/stack"
+)
+
+// Input is one file of the input.
+type Input struct {
+	Name string // as the operator wrote it; "-" for the standard input
+	Text []byte
+}
+
+// Source is what an operator gives to an import.
+type Source struct {
+	Inputs []Input
+	// Root is the directory that files named by the input must be in. "" stands for
+	// the enclosing Git repository of the first input, or else its directory.
+	Root string
+
+	Name     string            // of the stack; from the input when empty
+	Images   map[string]string // --image SERVICE=REF
+	Ports    map[string][]int  // --port SERVICE=PORT
+	Kinds    map[string]string // --kind SERVICE=batch
+	Hosts    map[string]string // --host NAME=ADDRESS
+	Profiles []string
+	EnvFiles []string // instead of .env
+	Environ  []string // NAME=VALUE, for interpolation
+
+	DropBinds bool
+	Allow     []string // rules whose refusals become warnings
+}
+
+// Reader makes a model of a source. It accounts for each value of the input in the
+// ledger, and reports mistakes there; an error is for what stops all reading, such as
+// a file that cannot be opened. A *SyntaxError becomes a refusal. The model is not
+// used if the ledger has a refusal.
+type Reader func(ctx context.Context, src Source, l *Ledger) (*Model, error)
+
+// Result is what came of an import.
+type Result struct {
+	Format   string       `json:"format"`
+	Name     string       `json:"stack,omitempty"`
+	Counts   Counts       `json:"counts"`
+	Findings []Finding    `json:"findings"`
+	Files    []OutFile    `json:"-"` // nil after a refusal; sorted by path
+	Jobs     []render.Job `json:"-"` // what Files render to
+
+	model *Model
+}
+
+// Refused reports whether the import was refused.
+func (r *Result) Refused() bool {
+	return slices.ContainsFunc(r.Findings, func(f Finding) bool { return f.Severity == Refusal })
+}
+
+// Run reads src, and makes a stack of it unless it is refused. It writes nothing.
+// The stack renders and has no finding of severity error of drover lint.
+func Run(ctx context.Context, format string, read Reader, src Source) (*Result, error) {
+	l := NewLedger(src.Allow)
+	res := &Result{Format: format}
+	m, err := read(ctx, src, l)
+	var syntax *SyntaxError
+	switch {
+	case errors.As(err, &syntax):
+		l.add(Finding{Position: syntax.Position, Severity: Refusal, Rule: RuleInvalid, Message: syntax.Message, Remedy: "Correct the input."})
+	case err != nil:
+		return nil, err
+	case m != nil && !l.Refused():
+		complete(m, src, l)
+		if l.Refused() {
+			break
+		}
+		w := write(m)
+		res.Name, res.model = m.Name, m
+		res.Files = w.files()
+		if res.Jobs, err = verify(ctx, m.Name, res.Files, l); err != nil {
+			return nil, err
+		}
+	}
+	if res.Files == nil { // the refusal is about the whole input
+		for _, root := range l.roots {
+			root.mark(reported)
+		}
+	}
+	l.Finish()
+	res.Findings, res.Counts = l.Findings(), l.Counts()
+	if res.Findings == nil {
+		res.Findings = []Finding{}
+	}
+	if res.Refused() {
+		res.Files, res.Jobs = nil, nil
+		return res, nil
+	}
+	if m != nil {
+		w := &writer{m: m, net: plan(m)}
+		res.Files = append(res.Files, OutFile{Path: "IMPORT.md", Text: w.report(res), Mode: 0o644})
+		slices.SortFunc(res.Files, func(a, b OutFile) int { return strings.Compare(a.Path, b.Path) })
+	}
+	return res, nil
+}
+
+// complete fills in what all formats have in common, and checks the model.
+func complete(m *Model, src Source, l *Ledger) {
+	if src.Name != "" {
+		m.Name = src.Name
+	}
+	slices.SortFunc(m.Services, func(a, b *Service) int { return strings.Compare(a.Name, b.Name) })
+	known := map[string]*Service{}
+	for _, s := range m.Services {
+		if other := known[s.Name]; other != nil {
+			l.Refuse(s.At, "name-collision", fmt.Sprintf("two services are named %s after their names were made valid (the other is at %s)", s.Name, other.At), "Rename one of them.")
+		}
+		known[s.Name] = s
+	}
+	inferPorts(m, src.Ports, l)
+	for _, s := range m.Services {
+		s.DependsOn = slices.DeleteFunc(s.DependsOn, func(d string) bool { return known[d] == nil || d == s.Name })
+		slices.Sort(s.DependsOn)
+		s.DependsOn = slices.Compact(s.DependsOn)
+	}
+	checkListeners(m, l)
+	slices.SortFunc(m.Secrets, func(a, b Secret) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(m.Variables, func(a, b Variable) int { return strings.Compare(a.Name, b.Name) })
+	slices.SortFunc(m.Volumes, func(a, b Volume) int { return strings.Compare(a.Name, b.Name) })
+	if len(m.Services) == 0 && !l.Refused() {
+		l.Refuse(Position{File: src.Inputs[0].Name}, "no-input", "the input has nothing that runs", "Name a file with services.")
+	}
+}
+
+// checkListeners refuses two published ports on one address.
+func checkListeners(m *Model, l *Ledger) {
+	used := map[string]Published{}
+	for _, p := range m.Published {
+		key := fmt.Sprintf("%s:%d", p.HostIP, p.Port)
+		if other, ok := used[key]; ok && (other.Service != p.Service || other.Target != p.Target) {
+			l.Refuse(p.At, "port-conflict", fmt.Sprintf("port %d of every node is published by %s and by %s", p.Port, other.Service, p.Service), "Publish one of them on another port.")
+		}
+		used[key] = p
+	}
+}
+
+// verify renders the stack and looks for mistakes, which are the importer's own.
+func verify(ctx context.Context, name string, files []OutFile, l *Ledger) ([]render.Job, error) {
+	fsys, err := archive(files)
+	if err != nil {
+		return nil, err
+	}
+	s, err := stack.Load(ctx, stack.Options{Path: name, FS: fsys})
+	var jobs []render.Job
+	if err == nil {
+		jobs, err = render.Stack(ctx, s, render.Options{})
+	}
+	findings, about := lint.FromError(err, nil)
+	if err != nil && !about {
+		return nil, fmt.Errorf("rendering the imported stack: %w", err)
+	}
+	if err == nil {
+		if findings, err = lint.Stack(ctx, jobs, nil); err != nil {
+			return nil, fmt.Errorf("checking the imported stack: %w", err)
+		}
+	}
+	for _, f := range findings {
+		if f.Severity == lint.Error {
+			l.Refuse(Position{File: f.File, Line: f.Line, Column: f.Column}, RuleInvalid, fmt.Sprintf("the stack would not be valid: %s (%s)", f.Message, f.Rule), f.Mend)
+		}
+	}
+	return jobs, nil
+}
+
+// archive returns the files as a file system.
+func archive(files []OutFile) (fs.FS, error) {
+	var buf bytes.Buffer
+	z := zip.NewWriter(&buf)
+	for _, f := range files {
+		w, err := z.CreateHeader(&zip.FileHeader{Name: f.Path, Method: zip.Store})
+		if err != nil {
+			return nil, fmt.Errorf("checking the imported stack: %w", err)
+		}
+		if _, err := w.Write(f.Text); err != nil {
+			return nil, fmt.Errorf("checking the imported stack: %w", err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		return nil, fmt.Errorf("checking the imported stack: %w", err)
+	}
+	return zip.NewReader(bytes.NewReader(buf.Bytes()), int64(buf.Len()))
+}
+
+// ErrNotEmpty is returned by WriteTo for a directory with files in it.
+var ErrNotEmpty = errors.New("the directory is not empty")
+
+// WriteTo writes the files into dir, which must be empty or absent: all or none. It
+// returns ErrNotEmpty for any other directory.
+func (r *Result) WriteTo(dir string) error {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case err == nil && len(entries) > 0:
+		return fmt.Errorf("writing %s: %w", dir, ErrNotEmpty)
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("writing the stack: %w", err)
+	}
+	parent := filepath.Dir(filepath.Clean(dir))
+	if err := os.MkdirAll(parent, 0o755); err != nil { //nolint:gosec // a stack is no secret
+		return fmt.Errorf("writing the stack: %w", err)
+	}
+	temp, err := os.MkdirTemp(parent, ".drover-import-")
+	if err != nil {
+		return fmt.Errorf("writing the stack: %w", err)
+	}
+	defer func() { _ = os.RemoveAll(temp) }()
+	for _, f := range r.Files {
+		to := filepath.Join(temp, filepath.FromSlash(f.Path))
+		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil { //nolint:gosec // as above
+			return fmt.Errorf("writing the stack: %w", err)
+		}
+		if err := os.WriteFile(to, f.Text, fs.FileMode(f.Mode)); err != nil {
+			return fmt.Errorf("writing the stack: %w", err)
+		}
+	}
+	if err := os.Chmod(temp, 0o755); err != nil { //nolint:gosec // as above
+		return fmt.Errorf("writing the stack: %w", err)
+	}
+	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("writing the stack: %w", err)
+	}
+	if err := os.Rename(temp, dir); err != nil {
+		return fmt.Errorf("writing the stack: %w", err)
+	}
+	return nil
+}
+
+// Imported reports whether a service of the stack is one of the input, and not the
+// mesh.
+func (r *Result) Imported(service string) bool {
+	return r.model != nil && slices.ContainsFunc(r.model.Services, func(s *Service) bool { return s.Name == service })
+}
