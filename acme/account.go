@@ -85,9 +85,19 @@ func (m *Manager) accountAt(ctx context.Context, c *ca, lost string) (acme.Accou
 	if err != nil || stored.Location != "" && stored.Location != lost {
 		return acme.Account{Status: acme.StatusValid, Location: stored.Location, PrivateKey: key}, err
 	}
-	account, terms, err := c.register(ctx, key)
+	terms, err := c.terms(ctx)
+	if err != nil {
+		return acme.Account{}, err
+	}
+	by := ""
+	if terms != "" {
+		if by, err = m.agree(ctx, c, terms); err != nil {
+			return acme.Account{}, err
+		}
+	}
+	account, err := c.register(ctx, key, terms != "")
 	for n := 0; isProblem(err, acme.ProblemTypeBadNonce) && n < maxNonces; n++ {
-		account, terms, err = c.register(ctx, key)
+		account, err = c.register(ctx, key, terms != "")
 	}
 	if err != nil {
 		return account, err
@@ -95,7 +105,7 @@ func (m *Manager) accountAt(ctx context.Context, c *ca, lost string) (acme.Accou
 	_, err = m.c.Store.updateAccount(ctx, func(a *Account) error {
 		r := a.CAs[dir]
 		r.Issuer, r.Location, r.Registered = c.issuer.Name, account.Location, m.now()
-		r.Contact, r.Terms = c.issuer.Email, terms
+		r.Contact, r.Terms, r.TermsBy = c.issuer.Email, terms, by
 		a.CAs[dir] = r
 		return nil
 	})
@@ -104,7 +114,7 @@ func (m *Manager) accountAt(ctx context.Context, c *ca, lost string) (acme.Accou
 	}
 	text := "account at " + dir
 	if terms != "" {
-		text += "; its terms of service are accepted: " + terms
+		text += "; its terms of service are accepted by " + by + ": " + terms
 	}
 	m.event(Event{Kind: "registered", Issuer: c.issuer.Name, Account: account.Location, Text: text})
 	return account, nil

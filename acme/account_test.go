@@ -105,7 +105,7 @@ func TestContact_ReachesCA(t *testing.T) {
 		t.Fatal(err)
 	}
 	r := a.CAs[w.ca.Directory]
-	if r.Contact != "ops@example.com" || !strings.HasPrefix(r.Terms, "data:text/plain") || !strings.Contains(w.said(), "its terms of service are accepted: "+r.Terms) {
+	if r.Contact != "ops@example.com" || !strings.HasPrefix(r.Terms, "data:text/plain") || !strings.Contains(w.said(), "its terms of service are accepted by --accept-terms or its variable: "+r.Terms) {
 		t.Errorf("registered as %+v\n%s", r, w.said())
 	}
 	look := func(email string, fails bool) {

@@ -82,7 +82,7 @@ func (w *world) config() acme.Config {
 	return acme.Config{
 		Store: w.store, Issuers: []acme.Issuer{w.issuer()}, DefaultIssuer: "pebble", Clock: w.clock,
 		Solvers: map[string]acme.Solver{acme.HTTP01: acme.Stateless{Port: w.ca.HTTPPort, Resolver: w.ca.Resolver()}},
-		LockTTL: 10 * time.Second,
+		LockTTL: 10 * time.Second, AcceptTerms: []string{acme.AnyTerms},
 		Events: func(e acme.Event) {
 			w.mu.Lock()
 			defer w.mu.Unlock()

@@ -65,10 +65,16 @@ func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error)
 		}
 		errs = append(errs, err)
 		var ie *IssuerError
-		if !errors.As(err, &ie) || !ie.another() {
+		var terms *TermsError
+		if !errors.As(err, &terms) && (!errors.As(err, &ie) || !ie.another()) {
 			break
 		}
-		m.event(Event{Kind: "warning", Certificate: name, Issuer: issuer, Text: err.Error()})
+		if terms == nil || len(spec.Issuers) > 1 { // otherwise hold reports it
+			m.event(Event{Kind: "warning", Certificate: name, Issuer: issuer, Text: err.Error()})
+		}
+	}
+	if unaccepted(errs) {
+		return m.hold(ctx, o, "the terms of service of its CA are not accepted", errors.Join(errs...))
 	}
 	return m.failed(ctx, o, request, errors.Join(errs...))
 }

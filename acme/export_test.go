@@ -1,6 +1,9 @@
 package acme
 
-import "time"
+import (
+	"context"
+	"time"
+)
 
 // SetOrderTimeout sets how long a manager waits for a CA to validate names, and
 // then to issue.
@@ -11,3 +14,15 @@ func (d *DNS) SetPort(port string) { d.port = port }
 
 // IsName reports whether name may be the name of a certificate.
 func IsName(name string) bool { return namePattern.MatchString(name) }
+
+// ForgetTerms makes the account that of a drover that did not record terms.
+func (s *Store) ForgetTerms(ctx context.Context) error {
+	_, err := s.updateAccount(ctx, func(a *Account) error {
+		for dir, r := range a.CAs {
+			r.Terms, r.TermsBy = "", ""
+			a.CAs[dir] = r
+		}
+		return nil
+	})
+	return err
+}

@@ -50,6 +50,9 @@ type Issuer struct {
 	// Profile is what orders at this CA ask for, instead of the profile of the
 	// certificate.
 	Profile string `json:"profile,omitempty"`
+	// AcceptTerms are URLs of the CA's terms of service that are accepted, or AnyTerms.
+	// An account is registered only if they are.
+	AcceptTerms []string `json:"accept_terms,omitempty"`
 }
 
 // EAB is an external account binding: an account that exists at the CA.
@@ -90,6 +93,11 @@ func (i Issuer) Validate() error {
 	}
 	if i.CA != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(i.CA)) {
 		return &IssuerError{Issuer: i.Name, Step: "reading its settings", Kind: KindConfig, Err: errors.New("its CA file has no certificate in PEM")}
+	}
+	for _, terms := range i.AcceptTerms {
+		if err := CheckTerms(terms); err != nil {
+			return &IssuerError{Issuer: i.Name, Step: "reading its settings", Kind: KindConfig, Err: fmt.Errorf("accept_terms: %w", err)}
+		}
 	}
 	return nil
 }
@@ -452,30 +460,36 @@ func (c *ca) updateContact(ctx context.Context, location string, key crypto.Sign
 	return c.fail(s, "changing the contact of the account", err)
 }
 
-// register makes the account at the CA, or finds the one that has this key. It accepts
-// the terms of service, and returns their URL, "" if there are none.
-func (c *ca) register(ctx context.Context, key crypto.Signer) (account acme.Account, terms string, err error) {
+// terms returns the URL of the terms of service, "" if there are none.
+func (c *ca) terms(ctx context.Context) (string, error) {
 	ctx, s := listen(ctx, time.Now)
 	if err := c.ready(ctx); err != nil {
-		return account, "", c.fail(s, "reading its directory", err)
+		return "", c.fail(s, "reading its directory", err)
 	}
 	meta, err := c.meta(ctx)
-	if err != nil {
-		return account, "", c.fail(s, "reading its directory", err)
+	return meta.TermsOfService, c.fail(s, "reading its directory", err)
+}
+
+// register makes the account at the CA, or finds the one that has this key. agreed is
+// true if the terms of service are accepted.
+func (c *ca) register(ctx context.Context, key crypto.Signer, agreed bool) (account acme.Account, err error) {
+	ctx, s := listen(ctx, time.Now)
+	if err := c.ready(ctx); err != nil {
+		return account, c.fail(s, "reading its directory", err)
 	}
-	account = acme.Account{PrivateKey: key, TermsOfServiceAgreed: true}
+	account = acme.Account{PrivateKey: key, TermsOfServiceAgreed: agreed}
 	if c.issuer.Email != "" {
 		account.Contact = []string{"mailto:" + c.issuer.Email}
 	}
 	if eab := c.issuer.EAB; eab != nil {
 		err := account.SetExternalAccountBinding(ctx, c.client, acme.EAB{KeyID: eab.KeyID, MACKey: strings.TrimRight(eab.MACKey.Reveal(), "=")})
 		if err != nil {
-			return account, "", &IssuerError{Issuer: c.issuer.Name, Step: "binding the account", Kind: KindConfig, Err: errors.New("the MAC key of the external account binding is not base64url")}
+			return account, &IssuerError{Issuer: c.issuer.Name, Step: "binding the account", Kind: KindConfig, Err: errors.New("the MAC key of the external account binding is not base64url")}
 		}
 	}
 	account, err = c.client.NewAccount(ctx, account)
 	if err != nil {
-		return account, "", c.fail(s, "registering an account", err)
+		return account, c.fail(s, "registering an account", err)
 	}
-	return account, meta.TermsOfService, nil
+	return account, nil
 }

@@ -41,6 +41,11 @@ type Config struct {
 	Issuers []Issuer
 	// DefaultIssuer is for specs that name none; letsencrypt when empty.
 	DefaultIssuer string
+	// AcceptTerms are URLs of terms of service that are accepted, or AnyTerms, beside
+	// Issuer.AcceptTerms. AskTerms, which may be nil, asks a person about others; it
+	// returns their name, or "" if they refuse.
+	AcceptTerms []string
+	AskTerms    func(ctx context.Context, issuer, url string) (by string, err error)
 	// Permit returns an error for a certificate that may not be issued; it is then
 	// held. Nil permits all.
 	Permit func(Spec) error
@@ -303,6 +308,13 @@ func (m *Manager) given(a *Account, spec Spec) ([]Issuer, error) {
 		if err != nil {
 			return nil, err
 		}
+		// The controller has no other consent than the stored one.
+		if len(i.AcceptTerms) == 0 {
+			i.AcceptTerms = m.c.AcceptTerms
+		}
+		if known := a.Issuers[name]; len(i.AcceptTerms) == 0 && known.Directory == i.Directory {
+			i.AcceptTerms = known.AcceptTerms
+		}
 		out = append(out, i)
 	}
 	return out, nil
@@ -321,7 +333,7 @@ func issuerEqual(a, b Issuer) bool {
 	if (a.EAB == nil) != (b.EAB == nil) || a.EAB != nil && *a.EAB != *b.EAB {
 		return false
 	}
-	return a.Name == b.Name && a.Directory == b.Directory && a.CA == b.CA && a.Email == b.Email && a.Profile == b.Profile
+	return a.Name == b.Name && a.Directory == b.Directory && a.CA == b.CA && a.Email == b.Email && a.Profile == b.Profile && slices.Equal(a.AcceptTerms, b.AcceptTerms)
 }
 
 func (m *Manager) ownIssuer(name string) (Issuer, bool) {
@@ -412,10 +424,11 @@ func (m *Manager) Reconcile(ctx context.Context, name string) (Result, error) {
 		store      *StoreError
 		unsolvable *UnsolvableError
 		refused    *PermitError
+		terms      *TermsError
 	)
 	most := 0
 	switch {
-	case errors.As(err, &unsolvable), errors.As(err, &refused):
+	case errors.As(err, &unsolvable), errors.As(err, &refused), errors.As(err, &terms):
 		most = 1
 	case errors.As(err, &store):
 		most = mostPause // it is ours, so it is asked again soon

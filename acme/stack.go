@@ -22,6 +22,9 @@ func FromStack(s *stack.Stack) ([]Spec, []Issuer, error) {
 	issuers := make([]Issuer, 0, len(s.Issuers))
 	for _, i := range s.Issuers {
 		issuer := Issuer{Name: i.Name, Directory: i.DirectoryURL, CA: i.CA, Email: i.Email, Profile: i.Profile}
+		if i.AcceptTerms != "" {
+			issuer.AcceptTerms = []string{i.AcceptTerms}
+		}
 		if i.EABKeyID != "" {
 			issuer.EAB = &EAB{KeyID: i.EABKeyID, MACKey: secrets.NewValue(i.EABMACKey)}
 		}

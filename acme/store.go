@@ -183,8 +183,9 @@ type Registration struct {
 	Issuer     string    `json:"issuer"`             // name of the one it was made for
 	Location   string    `json:"location,omitempty"` // "" before the CA was asked
 	Registered time.Time `json:"registered,omitzero"`
-	Contact    string    `json:"contact,omitempty"` // e-mail address that the CA has
-	Terms      string    `json:"terms,omitempty"`   // URL of the terms of service that were accepted
+	Contact    string    `json:"contact,omitempty"`  // e-mail address that the CA has
+	Terms      string    `json:"terms,omitempty"`    // URL of the terms of service that were accepted
+	TermsBy    string    `json:"terms_by,omitempty"` // by what or whom
 	// OnNextKey is true if the CA has accepted the next key in a rollover that is
 	// not finished.
 	OnNextKey bool `json:"on_next_key,omitempty"`

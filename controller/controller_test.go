@@ -56,7 +56,7 @@ func (s settings) config(ahead time.Duration) (controller.Config, error) {
 	return controller.Config{
 		Backend: acme.NomadVariables(client), Listener: l, Clock: &clock{offset: ahead},
 		ACME: acme.Config{
-			Issuers:       []acme.Issuer{{Name: "pebble", Directory: s.Directory, CA: s.CA}},
+			Issuers:       []acme.Issuer{{Name: "pebble", Directory: s.Directory, CA: s.CA, AcceptTerms: []string{acme.AnyTerms}}},
 			DefaultIssuer: "pebble", Solvers: map[string]acme.Solver{acme.HTTP01: acme.Stateless{SkipCheck: true}},
 		},
 	}, err

@@ -118,7 +118,7 @@ func (w *world) want(t *testing.T, names ...string) {
 	}
 	m := acme.NewManager(acme.Config{
 		Store: w.store, DefaultIssuer: "pebble",
-		Issuers: []acme.Issuer{{Name: "pebble", Directory: w.ca.Directory, CA: w.ca.Root}},
+		Issuers: []acme.Issuer{{Name: "pebble", Directory: w.ca.Directory, CA: w.ca.Root, AcceptTerms: []string{acme.AnyTerms}}},
 	})
 	defer m.Close()
 	if _, err := m.Apply(t.Context(), acme.Spec{Name: "c", Names: names}); err != nil {

@@ -24,6 +24,7 @@ type Deploy struct {
 	Forget         []string // targets that the environment does not have any more and whose jobs are left alone
 	NoCertificates bool     // look after neither certificates nor DNS records nor the edge
 	NoCheck        bool     // ask the CA without looking first whether the names can be proven
+	AcceptTerms    []string // terms of service of CAs; see AcceptedTerms
 
 	Person Person // nil without a terminal or another way to ask
 	Events func(Event)
@@ -63,6 +64,10 @@ func (v *Deploy) run(ctx context.Context, s *stream, end *End) error {
 			}
 			certs, err = s.newCertificates(&v.Home, main.stack, main.jobs, main.partial, v.NoCheck)
 			if err == nil {
+				certs.issuing.AcceptTerms = v.AcceptTerms
+				if p, ok := v.Person.(TermsPerson); ok {
+					certs.issuing.AskTerms = p.AcceptTerms
+				}
 				certs.another = func(ctx context.Context, st *stack.Stack, jobs []render.Job) error {
 					defer s.resolved(&Resolved{Stack: main.stack.Name, Environment: main.stack.Environment})
 					return v.prerequisite(ctx, s, st, jobs, agreed)

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -26,6 +27,24 @@ const (
 	CAEnv        = "DROVER_ACME_CA"
 	ChallengeEnv = "DROVER_ACME_HTTP_PORT"
 )
+
+// TermsEnv has the URLs of terms of service of CAs that are accepted, separated by
+// spaces, or [acme.AnyTerms].
+const TermsEnv = "DROVER_ACME_TERMS"
+
+// AcceptedTerms returns the terms of service that are accepted: given, or those of
+// TermsEnv if there are none.
+func AcceptedTerms(given []string, getenv func(string) string) ([]string, error) {
+	if len(given) == 0 {
+		given = strings.Fields(getenv(TermsEnv))
+	}
+	for _, terms := range given {
+		if err := acme.CheckTerms(terms); err != nil {
+			return nil, invalidf("--accept-terms or $%s: %w", TermsEnv, err)
+		}
+	}
+	return given, nil
+}
 
 // CA names a CA to ask instead of the issuers of certificates.
 type CA struct {
@@ -95,14 +114,24 @@ type Issuing struct {
 	Port      int           // at which the CA asks for HTTP-01, 80 when 0
 	Listen    string        // HOST:PORT to answer HTTP-01 at, instead of the edge
 	Timeout   time.Duration // of all that is done with the manager
-	Events    func(acme.Event)
-	Warn      func(string) // what does not keep it from its work; may be nil
+
+	AcceptTerms []string // see [AcceptedTerms]
+	// AskTerms asks a person about other terms of service, and returns their name, or
+	// "" if they refuse; it may be nil.
+	AskTerms func(ctx context.Context, issuer, url string) (by string, err error)
+
+	Events func(acme.Event)
+	Warn   func(string) // what does not keep it from its work; may be nil
 }
 
 // With calls f with a manager, and with a context that ends with Timeout.
 func (i *Issuing) With(ctx context.Context, f func(context.Context, *acme.Manager) error) error {
 	ctx, cancel := context.WithTimeout(ctx, i.Timeout)
 	defer cancel()
+	accepted, err := AcceptedTerms(i.AcceptTerms, i.Home.Getenv)
+	if err != nil {
+		return err
+	}
 	store := acme.NewStore(i.Store)
 	http := acme.Stateless{SkipCheck: i.NoCheck, Port: i.Port}
 	solvers := map[string]acme.Solver{}
@@ -147,13 +176,13 @@ func (i *Issuing) With(ctx context.Context, f func(context.Context, *acme.Manage
 		return nil, errByController
 	}
 	var mu sync.Mutex
-	m := acme.NewManager(acme.Config{Store: store, Issuers: i.Issuers, Solvers: solvers, FindSolver: find, Events: func(e acme.Event) {
+	m := acme.NewManager(acme.Config{Store: store, Issuers: i.Issuers, Solvers: solvers, FindSolver: find, AcceptTerms: accepted, AskTerms: i.AskTerms, Events: func(e acme.Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		i.Events(e)
 	}})
 	defer m.Close()
-	err := f(ctx, m)
+	err = f(ctx, m)
 	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() != nil {
 		err = fmt.Errorf("not done within --timeout %s; the CA keeps the order, and the next attempt continues it", i.Timeout)
 	}
@@ -224,7 +253,7 @@ func CertError(err error) error {
 	switch {
 	case err == nil || errors.Is(err, context.Canceled):
 		return err
-	case is[*acme.SpecError](err), errors.As(err, &issuer) && issuer.Kind == acme.KindConfig, is[*acme.UnsolvableError](err), is[*acme.PermitError](err):
+	case is[*acme.SpecError](err), errors.As(err, &issuer) && issuer.Kind == acme.KindConfig, is[*acme.UnsolvableError](err), is[*acme.PermitError](err), is[*acme.TermsError](err):
 		return &InvalidError{errors.New(err.Error())}
 	case errors.As(err, &issuer), is[*acme.ReachError](err):
 		return errors.New(err.Error()) // a CA out of reach is not the cluster

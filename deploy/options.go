@@ -45,3 +45,11 @@ type Person interface {
 	// more.
 	Prune(ctx context.Context, jobs []release.Change) (bool, error)
 }
+
+// TermsPerson is a [Person] who is also asked about the terms of service of CAs.
+type TermsPerson interface {
+	Person
+	// AcceptTerms returns the name of the person if they accept the terms of service
+	// of an issuer, and "" if they refuse.
+	AcceptTerms(ctx context.Context, issuer, url string) (by string, err error)
+}

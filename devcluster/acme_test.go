@@ -78,7 +78,7 @@ func TestACME(t *testing.T) {
 	root, api := acmeWorks(t, c), read(t, c.ACMECA())
 	env, err = c.Env("")
 	for _, want := range []string{
-		"DROVER_ACME_DIRECTORY=" + c.ACMEDirectory(), "DROVER_ACME_CA=" + filepath.Join(c.Dir(), "acme", "api-ca.pem"), "DROVER_ACME_HTTP_PORT=9080",
+		"DROVER_ACME_DIRECTORY=" + c.ACMEDirectory(), "DROVER_ACME_CA=" + filepath.Join(c.Dir(), "acme", "api-ca.pem"), "DROVER_ACME_HTTP_PORT=9080", "DROVER_ACME_TERMS=any",
 		"DROVER_DEV_CA=" + filepath.Join(c.Dir(), "acme", "ca.pem"), "NOMAD_VAR_domain=" + c.Loopback() + ":9443",
 	} {
 		if err != nil || !slices.Contains(env, want) {

@@ -145,7 +145,7 @@ func (c *Cluster) Env(region string) ([]string, error) {
 			env = append(env, c.l.secureEnv()...)
 		}
 		if c.l.ACME {
-			env = append(env, "DROVER_ACME_DIRECTORY="+c.ACMEDirectory(), "DROVER_ACME_CA="+c.ACMECA(), fmt.Sprintf("DROVER_ACME_HTTP_PORT=%d", edgeHTTP), "DROVER_DEV_CA="+c.CA())
+			env = append(env, "DROVER_ACME_DIRECTORY="+c.ACMEDirectory(), "DROVER_ACME_CA="+c.ACMECA(), "DROVER_ACME_TERMS=any", fmt.Sprintf("DROVER_ACME_HTTP_PORT=%d", edgeHTTP), "DROVER_DEV_CA="+c.CA())
 		}
 		if c.l.DNS {
 			key, err := c.DNSKey()

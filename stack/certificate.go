@@ -3,7 +3,9 @@ package stack
 import (
 	"fmt"
 	"io/fs"
+	"maps"
 	"net"
+	"net/url"
 	"path"
 	"slices"
 	"strings"
@@ -37,6 +39,7 @@ type Issuer struct {
 	Profile      string
 	EABKeyID     string
 	EABMACKey    string // secret
+	AcceptTerms  string // URL of its terms of service, or "any"; "" if they are not accepted here
 	Range        hcl.Range
 }
 
@@ -58,8 +61,15 @@ type certificateBlock struct {
 	Window         string   `hcl:"window,optional"`
 }
 
+// builtinIssuers have no directory_url in their block: it is this one.
+var builtinIssuers = map[string]string{
+	"letsencrypt":         "https://acme-v02.api.letsencrypt.org/directory",
+	"letsencrypt-staging": "https://acme-staging-v02.api.letsencrypt.org/directory",
+}
+
 type issuerBlock struct {
-	DirectoryURL string    `hcl:"directory_url"`
+	DirectoryURL string    `hcl:"directory_url,optional"`
+	AcceptTerms  string    `hcl:"accept_terms,optional"`
 	CAFile       string    `hcl:"ca_file,optional"`
 	CAPEM        string    `hcl:"ca_pem,optional"`
 	Email        string    `hcl:"email,optional"`
@@ -148,12 +158,18 @@ func (s *Stack) issuer(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 	if diags.HasErrors() {
 		return diags
 	}
-	i := &Issuer{Name: b.Labels[0], DirectoryURL: v.DirectoryURL, CA: v.CAPEM, Email: v.Email, Profile: v.Profile, Range: b.DefRange}
+	i := &Issuer{Name: b.Labels[0], DirectoryURL: v.DirectoryURL, CA: v.CAPEM, Email: v.Email, Profile: v.Profile, AcceptTerms: v.AcceptTerms, Range: b.DefRange}
+	if i.DirectoryURL == "" {
+		i.DirectoryURL = builtinIssuers[i.Name]
+	}
 	if v.EAB != nil {
 		i.EABKeyID, i.EABMACKey = v.EAB.KeyID, v.EAB.MACKey
 		s.keepSecret(attrExpr(childBlock(b, "eab"), "mac_key"))
 	}
-	if !strings.HasPrefix(v.DirectoryURL, "https://") {
+	if u, err := url.Parse(v.AcceptTerms); v.AcceptTerms != "" && v.AcceptTerms != "any" && (err != nil || u.Scheme == "") {
+		diags = append(diags, errAt(attrRange(b, "accept_terms"), fmt.Sprintf("Invalid accept_terms %q", v.AcceptTerms), "Write the URL of the terms of service of the CA that you accept, or \"any\" for those of now and later."))
+	}
+	if !strings.HasPrefix(i.DirectoryURL, "https://") {
 		diags = append(diags, errAt(attrRange(b, "directory_url"), "An issuer is reached by https", "Write the URL of its ACME directory."))
 	}
 	if v.CAFile != "" {
@@ -170,7 +186,7 @@ func (s *Stack) issuer(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 // checkIssuers returns a diagnostic for each unknown issuer of a certificate. Known are
 // those of the stack and Let's Encrypt's.
 func (s *Stack) checkIssuers() hcl.Diagnostics {
-	known := []string{"letsencrypt", "letsencrypt-staging"}
+	known := slices.Sorted(maps.Keys(builtinIssuers))
 	for _, i := range s.Issuers {
 		known = append(known, i.Name)
 	}

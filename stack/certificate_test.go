@@ -1,6 +1,10 @@
 package stack
 
-import "testing"
+import (
+	"strings"
+	"testing"
+	"testing/fstest"
+)
 
 func TestCertificateNameProblem(t *testing.T) {
 	t.Parallel()
@@ -27,6 +31,39 @@ func TestCertificateNameProblem(t *testing.T) {
 	} {
 		if got := certificateNameProblem(name); got != want {
 			t.Errorf("%q: got %q, want %q", name, got, want)
+		}
+	}
+}
+
+// TestIssuer_AcceptTerms: an issuer block says which terms of service are accepted,
+// also for Let's Encrypt, which needs no URL.
+func TestIssuer_AcceptTerms(t *testing.T) {
+	t.Parallel()
+	load := func(issuer string) (*Stack, error) {
+		files := fstest.MapFS{
+			"stack.hcl":     {Data: []byte("stack \"web\" {}\n" + issuer)},
+			"web.nomad.hcl": {Data: []byte("job \"web\" {\n  group \"web\" {\n    task \"web\" {\n      driver = \"exec\"\n    }\n  }\n}\n")},
+		}
+		return Load(t.Context(), Options{Path: "web", FS: files})
+	}
+	for text, want := range map[string]Issuer{
+		`issuer "letsencrypt" { accept_terms = "https://letsencrypt.org/terms.pdf" }`:              {DirectoryURL: "https://acme-v02.api.letsencrypt.org/directory", AcceptTerms: "https://letsencrypt.org/terms.pdf"},
+		"issuer \"own\" {\n  directory_url = \"https://ca.test/dir\"\n  accept_terms = \"any\"\n}": {DirectoryURL: "https://ca.test/dir", AcceptTerms: "any"},
+	} {
+		s, err := load(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if i := s.Issuers[0]; i.DirectoryURL != want.DirectoryURL || i.AcceptTerms != want.AcceptTerms {
+			t.Errorf("%s: got %+v", text, i)
+		}
+	}
+	for text, want := range map[string]string{
+		`issuer "own" { accept_terms = "any" }`:          "An issuer is reached by https",
+		`issuer "letsencrypt" { accept_terms = "true" }`: `Invalid accept_terms "true"`,
+	} {
+		if _, err := load(text); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%s: got %v, want %q", text, err, want)
 		}
 	}
 }

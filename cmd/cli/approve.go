@@ -5,12 +5,14 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 	"sync"
 
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/deploy"
+	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 )
 
@@ -40,6 +42,23 @@ func (p terminalPerson) Prune(_ context.Context, jobs []release.Change) (bool, e
 		return false, nil
 	}
 	return err == nil, err
+}
+
+func (p terminalPerson) AcceptTerms(_ context.Context, issuer, url string) (string, error) {
+	return askTerms(p.io, issuer, url), nil
+}
+
+// askTerms asks on a terminal whether the terms of service of a CA are accepted, and
+// returns USER@HOST, or "" if not.
+func askTerms(streams *IO, issuer, url string) string {
+	fmt.Fprintf(streams.Err, "The terms of service of issuer %s are at %s\nDo you accept them? [y/N] ", issuer, url)
+	answer, _ := bufio.NewReader(streams.In).ReadString('\n')
+	switch strings.ToLower(strings.TrimSpace(answer)) {
+	case "y", "yes":
+		self := record.Self("", os.Getenv)
+		return self.User + "@" + self.Host + " on a terminal"
+	}
+	return ""
 }
 
 // asker returns a function that asks on a terminal whether a wave may begin, and

@@ -61,7 +61,7 @@ func printAccount(streams *IO, format string, a *acme.Account) error {
 	}
 	fmt.Fprintf(streams.Out, "thumbprint  %s\n\n", a.Thumbprint)
 	w := tabwriter.NewWriter(streams.Out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "ISSUER\tDIRECTORY\tACCOUNT\tSINCE\tCONTACT\tTERMS")
+	fmt.Fprintln(w, "ISSUER\tDIRECTORY\tACCOUNT\tSINCE\tCONTACT\tTERMS\tACCEPTED BY")
 	var dirs []string
 	for dir := range a.CAs {
 		dirs = append(dirs, dir)
@@ -73,7 +73,7 @@ func printAccount(streams *IO, format string, a *acme.Account) error {
 		if !r.Registered.IsZero() {
 			since = r.Registered.Format(time.DateOnly)
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", r.Issuer, dir, dash(r.Location), since, dash(r.Contact), dash(r.Terms))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", r.Issuer, dir, dash(r.Location), since, dash(r.Contact), dash(r.Terms), dash(r.TermsBy))
 	}
 	return w.Flush()
 }

@@ -30,7 +30,10 @@ type certIssuing struct {
 	challenge int // port of HTTP-01; 80 when 0
 	format    string
 	timeout   time.Duration
+	terms     []string
 }
+
+const acceptTermsHelp = "accept the CA's terms of service at this `URL`, or \"any\" (repeatable; default $" + deploy.TermsEnv + ")"
 
 func (f *certIssuing) register(cmd *cobra.Command, clients *factory) {
 	f.certStore.register(cmd, clients)
@@ -42,6 +45,7 @@ func (f *certIssuing) register(cmd *cobra.Command, clients *factory) {
 	fl.BoolVar(&f.noCheck, "no-check", false, "do not check first whether the challenges of the names can succeed")
 	fl.IntVar(&f.challenge, "challenge-port", 0, "port to which the CA sends HTTP-01 requests (default $"+deploy.ChallengeEnv+", or 80)")
 	fl.StringArrayVar(&f.resolvers, "resolver", nil, "DNS server that must return a DNS-01 record before the CA is asked, instead of those of the dns block (repeatable)")
+	fl.StringArrayVar(&f.terms, "accept-terms", nil, acceptTermsHelp)
 	fl.DurationVar(&f.timeout, "timeout", 5*time.Minute, "time limit of the command")
 	fl.StringVarP(&f.format, "output", "o", "text", "text, or json: one event per line")
 }
@@ -66,9 +70,14 @@ func (f *certIssuing) with(ctx context.Context, streams *IO, b acme.Backend, s *
 	}
 	i := &deploy.Issuing{
 		Home: &deploy.Home{Dial: f.clients.dial, Environ: os.Environ()}, Store: b, Stack: s, Issuers: issuers, NoCheck: f.noCheck, Resolvers: f.resolvers,
-		Port: port, Listen: f.listen, Timeout: f.timeout,
+		Port: port, Listen: f.listen, Timeout: f.timeout, AcceptTerms: f.terms,
 		Events: func(e acme.Event) { f.event(streams, e) },
 		Warn:   func(text string) { fmt.Fprintln(streams.Err, text) },
+	}
+	if streams.Ask && f.format == "text" {
+		i.AskTerms = func(_ context.Context, issuer, url string) (string, error) {
+			return askTerms(streams, issuer, url), nil
+		}
 	}
 	return i.With(ctx, run)
 }
@@ -114,9 +123,14 @@ func newCertIssue(streams *IO, f *factory) *cobra.Command {
 
 A certificate that exists and is not due for renewal is not changed. With
 --dry-run the command issues from Let's Encrypt's staging environment, or from
---directory, and discards the certificate.`,
+--directory, and discards the certificate.
+
+A CA registers an account only for those who accept its terms of service. The
+command shows their URL and asks on a terminal. Elsewhere it needs --accept-terms,
+$DROVER_ACME_TERMS or accept_terms in the issuer block, and exits with 2 without.`,
 		Example: `  drover cert issue ocis -e prod --staging
-  drover cert issue --names cloud.example.org --challenge http-01`,
+  drover cert issue --names cloud.example.org --challenge http-01
+  drover cert issue ocis -e prod --accept-terms https://letsencrypt.org/documents/LE-SA-v1.6-August-18-2025.pdf`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if (len(args) == 1) == (len(names) > 0) || len(args) > 1 {
 				return usagef("%s: give STACK, or --names", cmd.CommandPath())

@@ -21,6 +21,7 @@ import (
 
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/acme/acmetest"
+	"github.com/drover-nomad/drover/deploy"
 )
 
 // The scripts get certificates from a real CA, all from the same.
@@ -65,7 +66,7 @@ func TestCertStores(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	env = append(env, sealEnv+"="+string(seal))
+	env = append(env, sealEnv+"="+string(seal), deploy.TermsEnv+"="+acme.AnyTerms)
 	t.Run("nomad", func(t *testing.T) {
 		t.Parallel()
 		lifeOf(t, env, 20, "nomad", acme.NewStore(acme.NomadVariables(nomad)))

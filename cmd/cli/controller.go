@@ -11,6 +11,7 @@ import (
 
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/controller"
+	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/tenancy"
 )
@@ -87,6 +88,10 @@ func (f *controllerFlags) run(ctx context.Context, streams *IO) error {
 			return err
 		}
 	}
+	terms, err := deploy.AcceptedTerms(nil, os.Getenv)
+	if err != nil {
+		return err
+	}
 	backend, err := f.open(ctx)
 	if err != nil {
 		return err
@@ -97,7 +102,7 @@ func (f *controllerFlags) run(ctx context.Context, streams *IO) error {
 	}
 	c := controller.Config{
 		Backend: backend, SweepOrphans: f.sweep,
-		ACME:   acme.Config{Solvers: map[string]acme.Solver{acme.HTTP01: acme.Stateless{SkipCheck: f.noCheck, Port: f.challenge}}},
+		ACME:   acme.Config{Solvers: map[string]acme.Solver{acme.HTTP01: acme.Stateless{SkipCheck: f.noCheck, Port: f.challenge}}, AcceptTerms: terms},
 		Getenv: os.Getenv, Resolvers: f.resolvers, SkipDNSCheck: f.noCheck,
 	}
 	c.Nomad, c.Namespace, c.Tenancy = clients.Nomad, os.Getenv("NOMAD_NAMESPACE"), table

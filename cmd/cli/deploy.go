@@ -64,6 +64,7 @@ The exit code tells the outcome: see 'drover help exit-codes'.`,
 	fl := cmd.Flags()
 	fl.BoolVar(&v.NoCertificates, "no-certificates", false, "do not change certificates, DNS records or the edge")
 	fl.BoolVar(&v.NoCheck, "no-check", false, "do not check first whether the challenges of the names can succeed")
+	fl.StringArrayVar(&v.AcceptTerms, "accept-terms", nil, acceptTermsHelp)
 	fl.BoolVar(&v.Replace, "replace", false, "recreate jobs that Nomad cannot update in place, such as a change of type")
 	fl.BoolVar(&rel.new.TakeOver, "take-over", false, "abandon an interrupted release, and start from what runs now")
 	pruneFlags(cmd, &rel.new.Prune)
