@@ -96,7 +96,7 @@ func (s Scope) Nomad(u Use) Policy {
 	case Deployer:
 		jobs = append(slices.Clone(read), "submit-job", "dispatch-job", "scale-job", "alloc-lifecycle", "csi-mount-volume", "host-volume-create", "host-volume-delete")
 		own, more = []path{{"nomad/jobs/*", all}}, more+agent+mount
-		paths = append(s.paths(all, "*"), path{"drover/certs/*", all}, path{"drover/acme/*", all}, path{"drover/dns/*", all})
+		paths = append(s.paths(all, "*"), path{"drover/certs/*", all}, path{"drover/acme/*", all}, path{"drover/trust/*", all}, path{"drover/dns/*", all})
 		paths = slices.Concat(paths, s.below("drover/dns-wanted/", all, "*"), s.below("drover/dns-credentials/", all, "*"))
 	case Schedule:
 		jobs, more = []string{"list-jobs", "read-job", "read-logs", "submit-job", "csi-mount-volume"}, more+mount
@@ -110,7 +110,7 @@ func (s Scope) Nomad(u Use) Policy {
 		jobs, paths = read, s.paths(look, "lock", "releases/*", "blobs/*", "schedules/*")
 	case Controller:
 		jobs = read[:2]
-		paths = append(s.paths(look, "releases/*"), path{"drover/certs/*", all}, path{"drover/acme/*", all}, path{"drover/dns/*", all}, path{"drover/controller/*", all},
+		paths = append(s.paths(look, "releases/*"), path{"drover/certs/*", all}, path{"drover/acme/*", all}, path{"drover/trust/*", all}, path{"drover/dns/*", all}, path{"drover/controller/*", all},
 			path{"drover/dns-wanted/*", look}, path{"drover/dns-credentials/*", look})
 	case Edge:
 		more = ""

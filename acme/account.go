@@ -343,8 +343,14 @@ func (m *Manager) replaced(o *Object, c *ca) *x509.Certificate {
 }
 
 // Revoke revokes a certificate at its CA (RFC 8555, 7.6). The manager does not
-// renew it afterwards unless Force is called.
+// renew it afterwards unless Force is called. It holds the lock of the certificate: it
+// returns ErrLocked while another process issues it.
 func (m *Manager) Revoke(ctx context.Context, name string, reason int) (*Object, error) {
+	lease, err := m.c.Store.lock(ctx, name, m.c.LockTTL)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = lease.Release(context.WithoutCancel(ctx)) }()
 	o, err := m.c.Store.Get(ctx, name)
 	if err != nil {
 		return nil, err
@@ -357,11 +363,20 @@ func (m *Manager) Revoke(ctx context.Context, name string, reason int) (*Object,
 	if err != nil {
 		return o, err
 	}
-	c, err := m.ca(ctx, o.Status.Issuer)
-	if err != nil {
-		return o, err
+	i, s, err := m.signer(ctx, o.Status.Issuer)
+	switch {
+	case err != nil:
+	case i.place() != o.Status.Directory:
+		err = i.invalid(fmt.Errorf("the certificate was issued at %s, and the issuer is now at %s", o.Status.Directory, i.place()))
+	case s != nil:
+		err = s.revoke(ctx, leaf, reason)
+	default:
+		var c *ca
+		if c, err = m.ca(ctx, o.Status.Issuer); err == nil {
+			err = c.revoke(ctx, leaf, key, reason)
+		}
 	}
-	if err := c.revoke(ctx, leaf, key, reason); err != nil {
+	if err != nil {
 		return o, err
 	}
 	serial := serialOf(leaf)
@@ -376,7 +391,7 @@ func (m *Manager) Revoke(ctx context.Context, name string, reason int) (*Object,
 		}
 		return nil
 	})
-	m.event(Event{Kind: "revoked", Certificate: name, Issuer: c.issuer.Name, Serial: serial, Text: fmt.Sprintf("reason %d", reason)})
+	m.event(Event{Kind: "revoked", Certificate: name, Issuer: o.Status.Issuer, Serial: serial, Text: fmt.Sprintf("reason %d", reason)})
 	return o, err
 }
 

@@ -22,38 +22,54 @@ func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error)
 			return m.hold(ctx, o, "it is not permitted", &PermitError{name, err})
 		}
 	}
-	solver, err := m.solver(ctx, o.Spec)
-	if errors.Is(err, ErrElsewhere) {
-		return o, fmt.Errorf("certificate %s: %w", name, err)
-	}
-	if err != nil {
-		return m.hold(ctx, o, "it is due, and nothing here can prove its names", err)
-	}
-	m.event(Event{Kind: "issuing", Certificate: name, Names: o.Spec.Names, Text: "because " + t.why})
-	account, err := m.account(ctx)
-	if err != nil {
-		return o, err
-	}
-	if err := m.c.Store.publish(ctx, account.Thumbprint); err != nil {
-		return o, err
-	}
-	o = m.tidy(ctx, o, solver)
-	// The record of dns-persist-01 is known only when the CA has an order.
-	if o.Status.Pending == nil && o.Spec.Challenge != DNSPersist01 {
-		if err := solver.Check(ctx, o.Spec.Names, account.Thumbprint); err != nil {
-			if ctx.Err() != nil {
-				return o, ctx.Err()
-			}
-			return m.failed(ctx, o, request, err)
+	begun := false
+	begin := func() {
+		if !begun {
+			m.event(Event{Kind: "issuing", Certificate: name, Names: o.Spec.Names, Text: "because " + t.why})
 		}
+		begun = true
 	}
+	// solver and proof are those of the CAs that speak ACME. proof is why the names
+	// cannot be proven.
+	var solver Solver
+	var proof error
 	var errs []error
+	refused := false // another CA that speaks ACME would refuse, too
 	for _, issuer := range spec.Issuers {
 		if until := o.Status.NotBeforeAt[issuer]; until.After(m.now()) && !o.Status.ahead(m.now()) {
 			errs = append(errs, &IssuerError{Issuer: issuer, Step: "waiting as it asked", Kind: KindRateLimited, RetryAfter: until, Err: errors.New("it is not asked before")})
 			continue
 		}
-		next, got, err := m.from(ctx, o, issuer, solver)
+		var next *Object
+		var got *issued
+		i, s, err := m.signer(ctx, issuer)
+		switch {
+		case err != nil:
+		case s != nil:
+			begin()
+			next, got, err = m.fromSigner(ctx, o, i, s)
+		case proof != nil || refused:
+			continue
+		default:
+			if solver == nil {
+				if solver, err = m.solver(ctx, o.Spec); errors.Is(err, ErrElsewhere) {
+					return o, fmt.Errorf("certificate %s: %w", name, err)
+				}
+				if proof = err; err == nil {
+					begin()
+					if o, proof, err = m.prepare(ctx, o, solver); err != nil {
+						return o, err
+					}
+				}
+				if ctx.Err() != nil {
+					return o, ctx.Err()
+				}
+				if proof != nil {
+					continue
+				}
+			}
+			next, got, err = m.from(ctx, o, issuer, solver)
+		}
 		if next != nil { // otherwise the store could not be read
 			o = next
 		}
@@ -67,16 +83,41 @@ func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error)
 		var ie *IssuerError
 		var terms *TermsError
 		if !errors.As(err, &terms) && (!errors.As(err, &ie) || !ie.another()) {
-			break
+			refused = true
+			continue
 		}
 		if terms == nil || len(spec.Issuers) > 1 { // otherwise hold reports it
 			m.event(Event{Kind: "warning", Certificate: name, Issuer: issuer, Text: err.Error()})
 		}
 	}
-	if unaccepted(errs) {
+	var unsolvable *UnsolvableError
+	switch {
+	case errors.As(proof, &unsolvable) && len(errs) == 0:
+		return m.hold(ctx, o, "it is due, and nothing here can prove its names", proof)
+	case proof != nil:
+		errs = append(errs, proof)
+	case unaccepted(errs):
 		return m.hold(ctx, o, "the terms of service of its CA are not accepted", errors.Join(errs...))
 	}
 	return m.failed(ctx, o, request, errors.Join(errs...))
+}
+
+// prepare removes what former attempts left behind, and looks whether the names can be
+// proven: proof is why not.
+func (m *Manager) prepare(ctx context.Context, o *Object, solver Solver) (_ *Object, proof, err error) {
+	account, err := m.account(ctx)
+	if err != nil {
+		return o, nil, err
+	}
+	if err := m.c.Store.publish(ctx, account.Thumbprint); err != nil {
+		return o, nil, err
+	}
+	o = m.tidy(ctx, o, solver)
+	// The record of dns-persist-01 is known only when the CA has an order.
+	if o.Status.Pending == nil && o.Spec.Challenge != DNSPersist01 {
+		return o, solver.Check(ctx, o.Spec.Names, account.Thumbprint), nil
+	}
+	return o, nil, nil
 }
 
 // ErrElsewhere means that another process solves the challenge. A FindSolver returns

@@ -38,10 +38,12 @@ const (
 	IssuerStaging     = "letsencrypt-staging"
 )
 
-// Issuer is a CA that speaks ACME.
+// Issuer is a CA: one that speaks ACME, or OwnCA, or Vault.
 type Issuer struct {
 	Name      string `json:"name"`
-	Directory string `json:"directory"` // URL
+	Directory string `json:"directory"`        // URL, of a CA that speaks ACME
+	OwnCA     *OwnCA `json:"own_ca,omitempty"` // a CA whose keys are in the store
+	Vault     *Vault `json:"vault,omitempty"`  // a PKI secrets engine of Vault or OpenBao
 	// CA is, in PEM, what the CA's own HTTPS certificate is verified with; the
 	// system's roots when empty.
 	CA    string `json:"ca,omitempty"`
@@ -62,9 +64,25 @@ type EAB struct {
 	MACKey secrets.Value `json:"-"`
 }
 
-// lacksKey reports whether the key of the binding is unknown, as after a saved
-// plan, which holds no secrets.
-func (i Issuer) lacksKey() bool { return i.EAB != nil && i.EAB.MACKey.Reveal() == "" }
+// lacksKey reports whether the key of the binding or the secret for Vault is unknown,
+// as after a saved plan, which holds no secrets.
+func (i Issuer) lacksKey() bool {
+	return i.EAB != nil && i.EAB.MACKey.Reveal() == "" || i.Vault != nil && i.Vault.needsSecret() && i.Vault.Secret.Reveal() == ""
+}
+
+// signs reports whether the CA signs without an ACME order.
+func (i Issuer) signs() bool { return i.OwnCA != nil || i.Vault != nil }
+
+// place is where the CA is: the URL of its directory, or what stands for it.
+func (i Issuer) place() string {
+	switch {
+	case i.OwnCA != nil:
+		return "own-ca:" + i.Name
+	case i.Vault != nil:
+		return i.Vault.place()
+	}
+	return i.Directory
+}
 
 // withKeyOf is i with the key of its binding, from the store when i lacks it.
 func (i Issuer) withKeyOf(a *Account) (Issuer, error) {
@@ -72,6 +90,9 @@ func (i Issuer) withKeyOf(a *Account) (Issuer, error) {
 		return i, nil
 	}
 	known := a.Issuers[i.Name]
+	if i.Vault != nil {
+		return i.withSecretOf(known)
+	}
 	if known.EAB == nil || known.EAB.KeyID != i.EAB.KeyID || known.lacksKey() {
 		return i, &IssuerError{Issuer: i.Name, Step: "reading its settings", Kind: KindConfig,
 			Err: fmt.Errorf("the MAC key of its external account binding %s is neither given nor stored: give it once with the stack's files (a saved plan does not hold it)", i.EAB.KeyID)}
@@ -87,19 +108,35 @@ func BuiltinIssuers() []Issuer {
 
 // Validate returns an error that names the mistake in an issuer.
 func (i Issuer) Validate() error {
+	if i.CA != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(i.CA)) {
+		return i.invalid(errors.New("its CA file has no certificate in PEM"))
+	}
+	switch {
+	case i.OwnCA != nil && !namePattern.MatchString(i.Name):
+		return i.invalid(errors.New("an own CA has a name of letters, digits, dots, dashes and underscores"))
+	case i.OwnCA != nil:
+		return i.invalid(i.OwnCA.validate())
+	case i.Vault != nil:
+		return i.invalid(i.Vault.validate())
+	}
 	u, err := url.Parse(i.Directory)
 	if err != nil || u.Scheme != "https" || u.Host == "" {
-		return &IssuerError{Issuer: i.Name, Step: "reading its settings", Kind: KindConfig, Err: fmt.Errorf("%q is no https URL of an ACME directory", i.Directory)}
-	}
-	if i.CA != "" && !x509.NewCertPool().AppendCertsFromPEM([]byte(i.CA)) {
-		return &IssuerError{Issuer: i.Name, Step: "reading its settings", Kind: KindConfig, Err: errors.New("its CA file has no certificate in PEM")}
+		return i.invalid(fmt.Errorf("%q is no https URL of an ACME directory", i.Directory))
 	}
 	for _, terms := range i.AcceptTerms {
 		if err := CheckTerms(terms); err != nil {
-			return &IssuerError{Issuer: i.Name, Step: "reading its settings", Kind: KindConfig, Err: fmt.Errorf("accept_terms: %w", err)}
+			return i.invalid(fmt.Errorf("accept_terms: %w", err))
 		}
 	}
 	return nil
+}
+
+// invalid returns an error about the settings of i, nil if err is.
+func (i Issuer) invalid(err error) error {
+	if err == nil {
+		return nil
+	}
+	return &IssuerError{Issuer: i.Name, Step: "reading its settings", Kind: KindConfig, Err: err}
 }
 
 // Kind is what sort of failure an IssuerError is.

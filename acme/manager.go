@@ -46,6 +46,8 @@ type Config struct {
 	// returns their name, or "" if they refuse.
 	AcceptTerms []string
 	AskTerms    func(ctx context.Context, issuer, url string) (by string, err error)
+	// Vault are the credentials of this process for Vault.
+	Vault VaultLogin
 	// Permit returns an error for a certificate that may not be issued; it is then
 	// held. Nil permits all.
 	Permit func(Spec) error
@@ -331,6 +333,9 @@ func (m *Manager) knows(a *Account, spec Spec) error {
 
 func issuerEqual(a, b Issuer) bool {
 	if (a.EAB == nil) != (b.EAB == nil) || a.EAB != nil && *a.EAB != *b.EAB {
+		return false
+	}
+	if (a.OwnCA == nil) != (b.OwnCA == nil) || a.OwnCA != nil && *a.OwnCA != *b.OwnCA || (a.Vault == nil) != (b.Vault == nil) || a.Vault != nil && *a.Vault != *b.Vault {
 		return false
 	}
 	return a.Name == b.Name && a.Directory == b.Directory && a.CA == b.CA && a.Email == b.Email && a.Profile == b.Profile && slices.Equal(a.AcceptTerms, b.AcceptTerms)

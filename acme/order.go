@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -68,7 +69,7 @@ func (c *ca) issue(ctx context.Context, is issuance) (*issued, error) {
 		}
 	}
 	if order.Status == acme.StatusReady {
-		csr, err := newCSR(is.spec.Names, is.key)
+		csr, err := newCSR(is.spec.Names, "", is.key)
 		if err != nil {
 			return nil, err
 		}
@@ -452,8 +453,8 @@ func (c *ca) choose(is issuance, chains []acme.Certificate) (*issued, error) {
 	return out, nil
 }
 
-func newCSR(names []string, key crypto.Signer) ([]byte, error) {
-	template := &x509.CertificateRequest{}
+func newCSR(names []string, commonName string, key crypto.Signer) ([]byte, error) {
+	template := &x509.CertificateRequest{Subject: pkix.Name{CommonName: commonName}}
 	for _, n := range names {
 		if ip := net.ParseIP(n); ip != nil {
 			template.IPAddresses = append(template.IPAddresses, ip)

@@ -11,9 +11,10 @@ import (
 
 // ReconcileAll reconciles every certificate in the store and returns when the
 // next one is due. The errors of single certificates are joined; they are in
-// their status too. A changed address of an issuer is given to its CA.
+// their status too. A changed address of an issuer is given to its CA, and own CAs get
+// their successors and new lists of revoked certificates.
 func (m *Manager) ReconcileAll(ctx context.Context) (time.Time, error) {
-	contacts := m.updateContacts(ctx)
+	contacts := errors.Join(m.updateContacts(ctx), m.tendAuthorities(ctx))
 	list, err := m.c.Store.List(ctx)
 	var (
 		mu   sync.Mutex

@@ -22,6 +22,13 @@ func FromStack(s *stack.Stack) ([]Spec, []Issuer, error) {
 	issuers := make([]Issuer, 0, len(s.Issuers))
 	for _, i := range s.Issuers {
 		issuer := Issuer{Name: i.Name, Directory: i.DirectoryURL, CA: i.CA, Email: i.Email, Profile: i.Profile}
+		if c := i.OwnCA; c != nil {
+			issuer.OwnCA = &OwnCA{CommonName: c.CommonName, Lifetime: c.Lifetime, IntermediateLifetime: c.IntermediateLifetime, RootLifetime: c.RootLifetime, CRLURL: c.CRLURL}
+		}
+		if v := i.Vault; v != nil {
+			issuer.Vault = &Vault{Address: v.Address, Namespace: v.Namespace, Mount: v.Mount, Role: v.Role, Lifetime: v.Lifetime,
+				Auth: v.Auth, AuthMount: v.AuthMount, AuthRole: v.AuthRole, Secret: secrets.NewValue(v.Secret)}
+		}
 		if i.AcceptTerms != "" {
 			issuer.AcceptTerms = []string{i.AcceptTerms}
 		}

@@ -29,6 +29,8 @@ const (
 	PublicPath  = "drover/acme/public"  // item "thumbprint"
 	AccountPath = "drover/acme/account" // the account key and the issuers
 	lockFolder  = "drover/acme/locks"
+	caFolder    = "drover/acme/ca" // keys and certificates of own CAs
+	TrustFolder = "drover/trust"   // what jobs trust: items "ca" and "crl" for each issuer that signs
 )
 
 // Items of a certificate's object.
@@ -225,6 +227,9 @@ func (s *Store) Account(ctx context.Context) (*Account, error) {
 		if i.EAB != nil {
 			i.EAB.MACKey = secrets.NewValue(i.MACKey)
 		}
+		if i.Vault != nil {
+			i.Vault.Secret = secrets.NewValue(i.VaultSecret)
+		}
 		a.Issuers[name] = i.Issuer
 	}
 	key, err := pki.ParseKey(a.Key.Reveal())
@@ -235,10 +240,11 @@ func (s *Store) Account(ctx context.Context) (*Account, error) {
 	return a, err
 }
 
-// storedIssuer has the one secret that Issuer does not show.
+// storedIssuer has the secrets that Issuer does not show.
 type storedIssuer struct {
 	Issuer
-	MACKey string `json:"mac_key,omitempty"`
+	MACKey      string `json:"mac_key,omitempty"`
+	VaultSecret string `json:"vault_secret,omitempty"`
 }
 
 func (s *Store) putAccount(ctx context.Context, a *Account) error {
@@ -247,6 +253,9 @@ func (s *Store) putAccount(ctx context.Context, a *Account) error {
 		st := storedIssuer{Issuer: i}
 		if i.EAB != nil {
 			st.MACKey = i.EAB.MACKey.Reveal()
+		}
+		if i.Vault != nil {
+			st.VaultSecret = i.Vault.Secret.Reveal()
 		}
 		issuers[name] = st
 	}

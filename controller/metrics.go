@@ -3,6 +3,7 @@ package controller
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -170,6 +171,18 @@ func (c *controller) handler() http.Handler {
 	mux.HandleFunc("GET /metrics", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
 		_, _ = io.WriteString(w, c.metrics.text(r.Context()))
+	})
+	mux.HandleFunc("GET /crl/{name}", func(w http.ResponseWriter, r *http.Request) {
+		list, err := c.store.CRL(r.Context(), r.PathValue("name"))
+		switch {
+		case errors.Is(err, acme.ErrNotFound):
+			http.NotFound(w, r)
+		case err != nil:
+			http.Error(w, "the certificate store does not answer", http.StatusServiceUnavailable)
+		default:
+			w.Header().Set("Content-Type", "application/pkix-crl")
+			_, _ = w.Write(list)
+		}
 	})
 	return mux
 }

@@ -68,6 +68,9 @@ func (s *stream) newCertificates(home *Home, st *stack.Stack, rendered []render.
 	}
 	for i := range c.specs {
 		spec := &c.specs[i]
+		if !acme.NeedsChallenge(*spec, c.issuers) {
+			continue
+		}
 		if given != nil {
 			spec.Issuers = []string{given.Name}
 			continue

@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/secrets"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -176,7 +177,7 @@ func (i *Issuing) With(ctx context.Context, f func(context.Context, *acme.Manage
 		return nil, errByController
 	}
 	var mu sync.Mutex
-	m := acme.NewManager(acme.Config{Store: store, Issuers: i.Issuers, Solvers: solvers, FindSolver: find, AcceptTerms: accepted, AskTerms: i.AskTerms, Events: func(e acme.Event) {
+	m := acme.NewManager(acme.Config{Store: store, Vault: VaultLogin(i.Home.Getenv), Issuers: i.Issuers, Solvers: solvers, FindSolver: find, AcceptTerms: accepted, AskTerms: i.AskTerms, Events: func(e acme.Event) {
 		mu.Lock()
 		defer mu.Unlock()
 		i.Events(e)
@@ -221,6 +222,41 @@ func onlyPersistent(s *stack.Stack) bool {
 }
 
 var errByController = fmt.Errorf("%w: the controller, with the zones of the stacks that are deployed; --stack names a stack whose dns block is used here", acme.ErrElsewhere)
+
+// Environment variables with the credentials of the process for Vault. They are sent
+// only to the Vault of $VAULT_ADDR.
+const (
+	VaultAddressEnv = "VAULT_ADDR"
+	VaultTokenEnv   = "VAULT_TOKEN"
+	VaultJWTEnv     = "DROVER_VAULT_JWT_FILE" // file with the JWT of a workload
+)
+
+// VaultLogin returns the credentials of the process for Vault.
+func VaultLogin(getenv func(string) string) acme.VaultLogin {
+	l := acme.VaultLogin{Address: getenv(VaultAddressEnv), Token: secrets.NewValue(getenv(VaultTokenEnv))}
+	if file := getenv(VaultJWTEnv); file != "" {
+		l.JWT = func() (string, error) {
+			text, err := os.ReadFile(file)
+			return string(text), err
+		}
+	}
+	return l
+}
+
+// Revoke revokes a certificate, and waits for another process that works on it.
+func Revoke(ctx context.Context, m *acme.Manager, name string, reason int) (*acme.Object, error) {
+	for {
+		o, err := m.Revoke(ctx, name, reason)
+		if !errors.Is(err, acme.ErrLocked) {
+			return o, err
+		}
+		select {
+		case <-ctx.Done():
+			return o, err
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
+}
 
 // UntilIssued waits until another process has replaced the certificate with this
 // serial, and returns the new one. It returns the error of ctx with why the

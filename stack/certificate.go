@@ -39,8 +39,26 @@ type Issuer struct {
 	Profile      string
 	EABKeyID     string
 	EABMACKey    string // secret
+	OwnCA        *OwnCA // nil for one that speaks ACME
+	Vault        *Vault // nil for one that speaks ACME
 	AcceptTerms  string // URL of its terms of service, or "any"; "" if they are not accepted here
 	Range        hcl.Range
+}
+
+// OwnCA is a CA whose keys drover keeps. Lifetimes are 0 for the default.
+type OwnCA struct {
+	CommonName                                   string
+	Lifetime, IntermediateLifetime, RootLifetime time.Duration
+	CRLURL                                       string
+}
+
+// Vault is a PKI secrets engine of Vault or OpenBao.
+type Vault struct {
+	Address, Namespace, Mount, Role string
+	Lifetime                        time.Duration // 0 for that of the role
+	Auth                            string        // token, approle, jwt, or process for the token of the process
+	AuthMount, AuthRole             string
+	Secret                          string // secret ID or token
 }
 
 // Values of challenge and key_type in a certificate block.
@@ -68,13 +86,45 @@ var builtinIssuers = map[string]string{
 }
 
 type issuerBlock struct {
-	DirectoryURL string    `hcl:"directory_url,optional"`
-	AcceptTerms  string    `hcl:"accept_terms,optional"`
-	CAFile       string    `hcl:"ca_file,optional"`
-	CAPEM        string    `hcl:"ca_pem,optional"`
-	Email        string    `hcl:"email,optional"`
-	Profile      string    `hcl:"profile,optional"`
-	EAB          *eabBlock `hcl:"eab,block"`
+	DirectoryURL string      `hcl:"directory_url,optional"`
+	AcceptTerms  string      `hcl:"accept_terms,optional"`
+	CAFile       string      `hcl:"ca_file,optional"`
+	CAPEM        string      `hcl:"ca_pem,optional"`
+	Email        string      `hcl:"email,optional"`
+	Profile      string      `hcl:"profile,optional"`
+	EAB          *eabBlock   `hcl:"eab,block"`
+	OwnCA        *ownBlock   `hcl:"own_ca,block"`
+	Vault        *vaultBlock `hcl:"vault,block"`
+}
+
+type ownBlock struct {
+	CommonName           string `hcl:"common_name,optional"`
+	Lifetime             string `hcl:"lifetime,optional"`
+	IntermediateLifetime string `hcl:"intermediate_lifetime,optional"`
+	RootLifetime         string `hcl:"root_lifetime,optional"`
+	CRLURL               string `hcl:"crl_url,optional"`
+}
+
+type vaultBlock struct {
+	Address   string        `hcl:"address"`
+	Namespace string        `hcl:"namespace,optional"`
+	Mount     string        `hcl:"mount,optional"`
+	Role      string        `hcl:"role"`
+	Lifetime  string        `hcl:"lifetime,optional"`
+	Token     string        `hcl:"token,optional"`
+	AppRole   *appRoleBlock `hcl:"approle,block"`
+	JWT       *jwtBlock     `hcl:"jwt,block"`
+}
+
+type appRoleBlock struct {
+	RoleID   string `hcl:"role_id"`
+	SecretID string `hcl:"secret_id"`
+	Mount    string `hcl:"mount,optional"`
+}
+
+type jwtBlock struct {
+	Role  string `hcl:"role"`
+	Mount string `hcl:"mount,optional"`
 }
 
 type eabBlock struct {
@@ -169,7 +219,19 @@ func (s *Stack) issuer(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 	if u, err := url.Parse(v.AcceptTerms); v.AcceptTerms != "" && v.AcceptTerms != "any" && (err != nil || u.Scheme == "") {
 		diags = append(diags, errAt(attrRange(b, "accept_terms"), fmt.Sprintf("Invalid accept_terms %q", v.AcceptTerms), "Write the URL of the terms of service of the CA that you accept, or \"any\" for those of now and later."))
 	}
-	if !strings.HasPrefix(i.DirectoryURL, "https://") {
+	switch {
+	case v.OwnCA != nil && v.Vault != nil, (v.OwnCA != nil || v.Vault != nil) && v.DirectoryURL != "":
+		diags = append(diags, errAt(b.DefRange, fmt.Sprintf("Issuer %q is two CAs", i.Name), "Write one of directory_url, own_ca and vault."))
+	case (v.OwnCA != nil || v.Vault != nil) && (v.EAB != nil || v.AcceptTerms != "" || v.Email != "" || v.Profile != "" || builtinIssuers[i.Name] != ""):
+		diags = append(diags, errAt(b.DefRange, fmt.Sprintf("Issuer %q has settings of ACME", i.Name), "eab, accept_terms, email, profile and the names of Let's Encrypt go with directory_url only."))
+	case v.OwnCA != nil:
+		diags = append(diags, i.readOwnCA(v.OwnCA, childBlock(b, "own_ca"))...)
+	case v.Vault != nil:
+		diags = append(diags, i.readVault(v.Vault, childBlock(b, "vault"))...)
+		at := childBlock(b, "vault")
+		s.keepSecret(attrExpr(at, "token"))
+		s.keepSecret(attrExpr(childBlock(at, "approle"), "secret_id"))
+	case !strings.HasPrefix(i.DirectoryURL, "https://"):
 		diags = append(diags, errAt(attrRange(b, "directory_url"), "An issuer is reached by https", "Write the URL of its ACME directory."))
 	}
 	if v.CAFile != "" {
@@ -180,6 +242,51 @@ func (s *Stack) issuer(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 		i.CA = string(text)
 	}
 	s.Issuers = append(s.Issuers, i)
+	return diags
+}
+
+// lifetimes reads durations of at least an hour; "" is 0.
+func lifetimes(b *hcl.Block, texts map[string]string, to map[string]*time.Duration) hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	for _, name := range slices.Sorted(maps.Keys(texts)) {
+		if texts[name] == "" {
+			continue
+		}
+		d, err := time.ParseDuration(texts[name])
+		if err != nil || d < time.Hour {
+			diags = append(diags, errAt(attrRange(b, name), fmt.Sprintf("Invalid %s %q", name, texts[name]), "Write a duration of at least an hour, such as \"720h\"."))
+		}
+		*to[name] = d
+	}
+	return diags
+}
+
+func (i *Issuer) readOwnCA(v *ownBlock, b *hcl.Block) hcl.Diagnostics {
+	i.OwnCA = &OwnCA{CommonName: v.CommonName, CRLURL: v.CRLURL}
+	return lifetimes(b,
+		map[string]string{"lifetime": v.Lifetime, "intermediate_lifetime": v.IntermediateLifetime, "root_lifetime": v.RootLifetime},
+		map[string]*time.Duration{"lifetime": &i.OwnCA.Lifetime, "intermediate_lifetime": &i.OwnCA.IntermediateLifetime, "root_lifetime": &i.OwnCA.RootLifetime})
+}
+
+func (i *Issuer) readVault(v *vaultBlock, b *hcl.Block) hcl.Diagnostics {
+	i.Vault = &Vault{Address: v.Address, Namespace: v.Namespace, Mount: v.Mount, Role: v.Role, Auth: "process"}
+	diags := lifetimes(b, map[string]string{"lifetime": v.Lifetime}, map[string]*time.Duration{"lifetime": &i.Vault.Lifetime})
+	ways := 0
+	if v.Token != "" {
+		i.Vault.Auth, i.Vault.Secret = "token", v.Token
+		ways++
+	}
+	if a := v.AppRole; a != nil {
+		i.Vault.Auth, i.Vault.AuthRole, i.Vault.AuthMount, i.Vault.Secret = "approle", a.RoleID, a.Mount, a.SecretID
+		ways++
+	}
+	if j := v.JWT; j != nil {
+		i.Vault.Auth, i.Vault.AuthRole, i.Vault.AuthMount = "jwt", j.Role, j.Mount
+		ways++
+	}
+	if ways > 1 {
+		diags = append(diags, errAt(b.DefRange, "Several ways to log in to Vault", "Write one of token, approle and jwt, or none for the token of the process ($VAULT_TOKEN)."))
+	}
 	return diags
 }
 

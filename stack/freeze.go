@@ -35,6 +35,11 @@ func Freeze(s *Stack) ([]byte, error) {
 	for i, is := range s.Issuers {
 		copied := *is
 		copied.EABMACKey = ""
+		if is.Vault != nil {
+			v := *is.Vault
+			v.Secret = ""
+			copied.Vault = &v
+		}
 		c.Issuers[i] = &copied
 	}
 	f := frozen{Stack: &c, Values: map[string]json.RawMessage{}}

@@ -54,19 +54,39 @@ func NewKey(kind string) (crypto.Signer, error) {
 
 // NewCA makes a self-signed CA that signs leaves only.
 func NewCA(name string, now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+	return newAuthority(name+" CA", CALifetime, 0, nil, nil, now)
+}
+
+// NewRoot makes a self-signed CA that signs intermediates.
+func NewRoot(name string, lifetime time.Duration, now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+	return newAuthority(name, lifetime, 1, nil, nil, now)
+}
+
+// NewIntermediate makes a CA that signs leaves, signed by a CA of NewRoot. It does not
+// outlive the root.
+func NewIntermediate(name string, lifetime time.Duration, root *x509.Certificate, rootKey crypto.Signer, now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
+	return newAuthority(name, min(lifetime, root.NotAfter.Sub(now)), 0, root, rootKey, now)
+}
+
+// newAuthority makes a CA that up to pathLen CAs may stand below; without a parent it
+// signs itself.
+func newAuthority(name string, lifetime time.Duration, pathLen int, parent *x509.Certificate, parentKey crypto.Signer, now time.Time) (*x509.Certificate, *ecdsa.PrivateKey, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, nil, fmt.Errorf("making a CA key: %w", err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: serial(), Subject: pkix.Name{CommonName: name + " CA"},
-		NotBefore: now.Add(-clockSkew), NotAfter: now.Add(CALifetime),
-		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
+		SerialNumber: serial(), Subject: pkix.Name{CommonName: name},
+		NotBefore: now.Add(-clockSkew), NotAfter: now.Add(lifetime),
+		IsCA: true, BasicConstraintsValid: true, MaxPathLen: pathLen, MaxPathLenZero: pathLen == 0,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if parent == nil {
+		parent, parentKey = template, key
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, parent, key.Public(), parentKey)
 	if err != nil {
-		return nil, nil, fmt.Errorf("signing the CA of %s: %w", name, err)
+		return nil, nil, fmt.Errorf("signing the CA %s: %w", name, err)
 	}
 	ca, err := x509.ParseCertificate(der)
 	return ca, key, err
@@ -79,7 +99,8 @@ type Leaf struct {
 	IPAddresses  []string
 	Organization string
 	Lifetime     time.Duration
-	ClientAuth   bool // also for the client's side of mutual TLS
+	ClientAuth   bool   // also for the client's side of mutual TLS
+	CRL          string // URL of the list of revoked certificates; "" for none
 }
 
 // Sign makes a key and a certificate for it. Without a CA it signs itself.
@@ -88,6 +109,20 @@ func Sign(l Leaf, ca *x509.Certificate, caKey crypto.Signer, now time.Time) (cer
 	if err != nil {
 		return "", "", fmt.Errorf("making a key: %w", err)
 	}
+	signer := caKey
+	if ca == nil {
+		signer = key
+	}
+	if certPEM, err = Issue(l, key.Public(), ca, signer, now); err != nil {
+		return "", "", err
+	}
+	keyPEM, err = EncodeKey(key)
+	return certPEM, keyPEM, err
+}
+
+// Issue makes a certificate for a public key, signed with caKey. It does not outlive
+// the CA. Without a CA it is self-signed.
+func Issue(l Leaf, public crypto.PublicKey, ca *x509.Certificate, caKey crypto.Signer, now time.Time) (string, error) {
 	template := &x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: l.CommonName},
 		NotBefore: now.Add(-clockSkew), NotAfter: now.Add(l.Lifetime),
@@ -95,6 +130,15 @@ func Sign(l Leaf, ca *x509.Certificate, caKey crypto.Signer, now time.Time) (cer
 		KeyUsage:              x509.KeyUsageDigitalSignature,
 		ExtKeyUsage:           []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		BasicConstraintsValid: ca == nil,
+	}
+	if ca != nil && template.NotAfter.After(ca.NotAfter) {
+		template.NotAfter = ca.NotAfter
+	}
+	if _, is := public.(*rsa.PublicKey); is {
+		template.KeyUsage |= x509.KeyUsageKeyEncipherment
+	}
+	if l.CRL != "" {
+		template.CRLDistributionPoints = []string{l.CRL}
 	}
 	if l.Organization != "" {
 		template.Subject.Organization = []string{l.Organization}
@@ -105,19 +149,18 @@ func Sign(l Leaf, ca *x509.Certificate, caKey crypto.Signer, now time.Time) (cer
 	for _, ip := range l.IPAddresses {
 		parsed := net.ParseIP(ip)
 		if parsed == nil {
-			return "", "", fmt.Errorf("certificate %s: %q is not an IP address", l.CommonName, ip)
+			return "", fmt.Errorf("certificate %s: %q is not an IP address", l.CommonName, ip)
 		}
 		template.IPAddresses = append(template.IPAddresses, parsed)
 	}
 	if ca == nil {
-		ca, caKey = template, key
+		ca = template
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, ca, key.Public(), caKey)
+	der, err := x509.CreateCertificate(rand.Reader, template, ca, public, caKey)
 	if err != nil {
-		return "", "", fmt.Errorf("signing certificate %s: %w", l.CommonName, err)
+		return "", fmt.Errorf("signing certificate %s: %w", l.CommonName, err)
 	}
-	keyPEM, err = EncodeKey(key)
-	return EncodeCertificate(der), keyPEM, err
+	return EncodeCertificate(der), nil
 }
 
 func serial() *big.Int {

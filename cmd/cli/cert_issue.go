@@ -173,7 +173,9 @@ $DROVER_ACME_TERMS or accept_terms in the issuer block, and exits with 2 without
 			if given != nil {
 				issuers = append([]acme.Issuer{*given}, issuers...)
 				for i := range specs {
-					specs[i].Issuers = []string{given.Name}
+					if acme.NeedsChallenge(specs[i], issuers) {
+						specs[i].Issuers = []string{given.Name}
+					}
 				}
 			}
 			for _, spec := range specs { // all mistakes before anybody is asked
@@ -181,7 +183,7 @@ $DROVER_ACME_TERMS or accept_terms in the issuer block, and exits with 2 without
 				if err != nil {
 					return deploy.CertError(err)
 				}
-				if n.Challenge == acme.DNS01 && (s == nil || s.DNS == nil || s.DNS.Provider == "") {
+				if n.Challenge == acme.DNS01 && acme.NeedsChallenge(n, issuers) && (s == nil || s.DNS == nil || s.DNS.Provider == "") {
 					return usagef("certificate %s: %s needs a DNS provider: issue it from a stack with a dns block", n.Name, n.Challenge)
 				}
 			}

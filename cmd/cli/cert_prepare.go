@@ -56,7 +56,7 @@ Run 'drover cert issue' when the edge runs.`,
 			}
 			return flags.with(ctx, streams, b, nil, issuers, func(ctx context.Context, m *acme.Manager) error {
 				for _, spec := range specs {
-					if given != nil {
+					if given != nil && acme.NeedsChallenge(spec, issuers) {
 						spec.Issuers = []string{given.Name}
 					}
 					o, err := m.Prepare(ctx, spec)

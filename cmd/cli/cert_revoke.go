@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/deploy"
 )
 
 // revocationReasons are RFC 5280's, as far as CAs take them.
@@ -48,7 +49,7 @@ automatically. To replace it, run 'drover cert renew --force NAME'.`,
 				return err
 			}
 			return flags.with(cmd.Context(), streams, b, nil, nil, func(ctx context.Context, m *acme.Manager) error {
-				o, err := m.Revoke(ctx, args[0], revocationReasons[at].code)
+				o, err := deploy.Revoke(ctx, m, args[0], revocationReasons[at].code)
 				if err == nil && flags.format == "text" {
 					fmt.Fprintf(streams.Out, "%s  revoked  serial %s\n", o.Spec.Name, o.Status.Serial)
 				}

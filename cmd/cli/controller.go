@@ -102,7 +102,7 @@ func (f *controllerFlags) run(ctx context.Context, streams *IO) error {
 	}
 	c := controller.Config{
 		Backend: backend, SweepOrphans: f.sweep,
-		ACME:   acme.Config{Solvers: map[string]acme.Solver{acme.HTTP01: acme.Stateless{SkipCheck: f.noCheck, Port: f.challenge}}, AcceptTerms: terms},
+		ACME:   acme.Config{Solvers: map[string]acme.Solver{acme.HTTP01: acme.Stateless{SkipCheck: f.noCheck, Port: f.challenge}}, AcceptTerms: terms, Vault: deploy.VaultLogin(os.Getenv)},
 		Getenv: os.Getenv, Resolvers: f.resolvers, SkipDNSCheck: f.noCheck,
 	}
 	c.Nomad, c.Namespace, c.Tenancy = clients.Nomad, os.Getenv("NOMAD_NAMESPACE"), table
