@@ -8,8 +8,8 @@ import (
 	"slices"
 )
 
-// AnyTerms, in the place of the URL of terms of service, accepts those of any CA,
-// also after they have changed.
+// AnyTerms stands for the URL of terms of service: it accepts those of any CA, also
+// after they have changed.
 const AnyTerms = "any"
 
 // Values of Registration.TermsBy, beside what Config.AskTerms returns.
