@@ -189,6 +189,7 @@ locals {
     profiling        = { set = var.profiling, lines = local.newer }
     quota            = { set = length(var.quota) > 0, lines = local.newer }
     s3               = { set = length(var.s3) > 0, lines = local.newer }
+    storage_driver   = { set = var.storage_driver != "", lines = local.newer }
     share_roles      = { set = length(var.share_roles) > 0, lines = local.newer }
     sharing          = { set = length(var.sharing) > 0, lines = local.newer }
     smtp             = { set = length(var.smtp) > 0, lines = local.newer }
@@ -255,7 +256,7 @@ locals {
 
   # Storage of the files.
   s3     = length(var.s3) > 0
-  driver = local.open ? (local.s3 ? "decomposeds3" : "posix") : (local.s3 ? "s3ng" : "ocis")
+  driver = var.storage_driver != "" ? var.storage_driver : local.open ? (local.s3 ? "decomposeds3" : "posix") : (local.s3 ? "s3ng" : "ocis")
   s3_env = local.s3 ? { for key, value in {
     ENDPOINT                           = try(var.s3["endpoint"], null)
     REGION                             = lookup(var.s3, "region", "default")
@@ -317,7 +318,7 @@ locals {
   namespace = local.open ? "eu.opencloud" : "com.owncloud"
   registry = merge([for name, row in local.services : {
     for suffix, port in row.listen : "${local.namespace}.${suffix == "-http" ? "web" : "api"}.${name}" => port
-  } if row.enabled && try(row.own.hidden, false)]...)
+  } if row.enabled && row.hidden]...)
 
   # Environment of each service: what all have, its bind addresses, then its row.
   env = { for name, row in local.services : name => { for key, value in merge(
@@ -327,7 +328,7 @@ locals {
       OCIS_LOG_LEVEL         = var.log_level
       OCIS_CONFIG_DIR        = "$${NOMAD_TASK_DIR}/config"
       OCIS_BASE_DATA_PATH    = local.data[name]
-      MICRO_REGISTRY         = try(row.own.hidden, false) ? "memory" : (local.modern ? "nats-js-kv" : "consul")
+      MICRO_REGISTRY         = row.hidden ? "memory" : (local.modern ? "nats-js-kv" : "consul")
       MICRO_REGISTRY_ADDRESS = local.modern ? local.registry_nodes : var.consul_address
     },
     local.modern ? {

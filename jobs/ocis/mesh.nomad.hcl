@@ -18,8 +18,122 @@ locals {
   # socket.
   consul_volume = var.mesh_driver == "raw_exec" ? "" : var.consul_volume
 
-  # Names in the registry of go-micro and their ports; the catalog has them.
-  registry = {}
+  # Names in the registry of go-micro and their ports; the catalog has them, and which
+  # registry it is: consul or nats.
+  registry  = {}
+  registrar = "consul"
+
+  # Of 2.0: an entry in the agent of the node. Consul asks for its health, and forgets
+  # it when it is gone.
+  registrar_consul = <<EOT
+local consul = os.getenv("CONSUL")
+-- An agent that wants client certificates is asked by its socket.
+local socket = string.match(consul, "^unix://(.*)")
+local agent = "http://" .. (socket and "localhost" or consul) .. "/v1/agent/service/"
+local headers = { ["X-Consul-Token"] = { os.getenv("CONSUL_HTTP_TOKEN") or "" } }
+local services = {
+%{for name, port in local.registry~}
+  ["${name}"] = ${port},
+%{endfor~}
+}
+
+local function ask(method, path, body)
+  local client = core.httpclient()
+  local answer = client[method](client, { url = agent .. path, dst = socket and "unix@" .. socket, headers = headers, body = body, timeout = 2000 })
+  return answer and answer.status
+end
+
+core.register_task(function()
+  local said
+  while true do
+    for name, port in pairs(services) do
+      local id = name .. "-" .. os.getenv("NOMAD_ALLOC_ID")
+      local status = ask("get", id)
+      if status == 404 then
+        status = ask("put", "register", string.format(
+          '{"ID":"%s","Name":"%s","Address":"${var.mesh_address}","Port":%d,"Check":{"HTTP":"http://%s/","Interval":"2s","Timeout":"2s","Status":"passing","DeregisterCriticalServiceAfter":"1m"}}',
+          id, name, port, os.getenv("NOMAD_ADDR_health")))
+      end
+      if status ~= 200 and said ~= status then
+        core.Warning("registering " .. name .. " in Consul: status " .. tostring(status))
+      end
+      said = status
+    end
+    core.msleep(2000)
+  end
+end)
+EOT
+
+  # Of the newer lines: an entry in the key-value bucket of the registry, which go-micro
+  # would write. The services themselves register nowhere (MICRO_REGISTRY=memory).
+  registrar_nats = <<EOT
+-- An entry lives 30 s: a mesh that is gone leaves none behind.
+local services = {
+%{for name, port in local.registry~}
+  ["${name}"] = ${port},
+%{endfor~}
+}
+
+local function encode(text, width, alphabet)
+  local out, acc, bits = {}, 0, 0
+  local function add(digit) out[#out + 1] = alphabet:sub(digit + 1, digit + 1) end
+  for i = 1, #text do
+    acc, bits = (acc << 8) | text:byte(i), bits + 8
+    while bits >= width do
+      bits = bits - width
+      add(acc >> bits)
+      acc = acc & ((1 << bits) - 1)
+    end
+  end
+  if bits > 0 then add(acc << (width - bits)) end
+  while (#out * width) % 8 > 0 do out[#out + 1] = "=" end
+  return table.concat(out)
+end
+
+local base32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+local base64 = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/"
+
+local function entry(name, port)
+  local key = name .. "@" .. os.getenv("NOMAD_ALLOC_ID") .. "@mesh"
+  local service = string.format('{"name":"%s","version":"mesh","metadata":{},"endpoints":[],"nodes":[{"id":"%s-%s","address":"${var.mesh_address}:%d","metadata":{}}]}',
+    name, name, os.getenv("NOMAD_ALLOC_ID"), port)
+  local value = string.format('{"key":"%s","data":"%s","metadata":null}', key, encode(service, 6, base64))
+  return "PUB $KV.service-registry." .. encode("service-registry_" .. key, 5, base32) .. " " .. #value .. "\r\n" .. value .. "\r\n"
+end
+
+-- PONG comes after everything before PING has been taken.
+local function publish()
+  local nats = core.tcp()
+  nats:settimeout(2)
+  local ok, problem = nats:connect("${var.mesh_address}", 9233)
+  if not ok then return problem or "no connection" end
+  nats:send('CONNECT {"verbose":false,"pedantic":false,"lang":"lua","version":"1"}\r\n')
+  for name, port in pairs(services) do nats:send(entry(name, port)) end
+  nats:send("PING\r\n")
+  local line
+  repeat
+    line, problem = nats:receive("*l")
+    if line and line:sub(1, 4) == "-ERR" then problem = line end
+  until not line or problem or line:sub(1, 4) == "PONG"
+  nats:close()
+  return problem
+end
+
+core.register_task(function()
+  local said
+  while true do
+    local ran, problem = pcall(publish)
+    if not ran or problem then
+      if not said then core.Warning("registering in NATS: " .. tostring(problem)) end
+      said = true
+    else
+      if said then core.Warning("registered in NATS") end
+      said = false
+    end
+    core.msleep(8000)
+  end
+end)
+EOT
 }
 
 job "mesh-ocis" {
@@ -108,48 +222,10 @@ job "mesh-ocis" {
           CONSUL = var.consul_address
         }
 
-        # Nomad registers no names with dots, so HAProxy does it, with the agent
-        # of its node. Consul asks for its health, and forgets it when it is gone.
+        # HAProxy registers these addresses, since Nomad registers no names with dots.
         template {
           destination = "local/registry.lua"
-          data        = <<EOT
-local consul = os.getenv("CONSUL")
--- An agent that wants client certificates is asked by its socket.
-local socket = string.match(consul, "^unix://(.*)")
-local agent = "http://" .. (socket and "localhost" or consul) .. "/v1/agent/service/"
-local headers = { ["X-Consul-Token"] = { os.getenv("CONSUL_HTTP_TOKEN") or "" } }
-local services = {
-%{for name, port in local.registry~}
-  ["${name}"] = ${port},
-%{endfor~}
-}
-
-local function ask(method, path, body)
-  local client = core.httpclient()
-  local answer = client[method](client, { url = agent .. path, dst = socket and "unix@" .. socket, headers = headers, body = body, timeout = 2000 })
-  return answer and answer.status
-end
-
-core.register_task(function()
-  local said
-  while true do
-    for name, port in pairs(services) do
-      local id = name .. "-" .. os.getenv("NOMAD_ALLOC_ID")
-      local status = ask("get", id)
-      if status == 404 then
-        status = ask("put", "register", string.format(
-          '{"ID":"%s","Name":"%s","Address":"${var.mesh_address}","Port":%d,"Check":{"HTTP":"http://%s/","Interval":"2s","Timeout":"2s","Status":"passing","DeregisterCriticalServiceAfter":"1m"}}',
-          id, name, port, os.getenv("NOMAD_ADDR_health")))
-      end
-      if status ~= 200 and said ~= status then
-        core.Warning("registering " .. name .. " in Consul: status " .. tostring(status))
-      end
-      said = status
-    end
-    core.msleep(2000)
-  end
-end)
-EOT
+          data        = local.registrar == "nats" ? local.registrar_nats : local.registrar_consul
         }
 
         resources {

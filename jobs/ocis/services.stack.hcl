@@ -562,6 +562,7 @@ locals {
     after   = local.external_nats ? [for s in row.after : s == "nats" ? "mesh" : s] : row.after
     file    = try(row.file, "${name}.nomad.hcl")
     single  = try(row.single, false)
+    hidden  = try(row.hidden, false) && !local.external_nats # the mesh speaks no TLS with NATS
     listen  = try(row.listen, {})
     prefix  = upper(replace(try(row.command, name), "-", "_"))
     secrets = concat(

@@ -47,7 +47,7 @@ dynamic "precondition" {
 }
 
 service "mesh" {
-  locals = { listeners = local.listeners, registry = local.registry }
+  locals = { listeners = local.listeners, registry = local.registry, registrar = local.modern ? "nats" : "consul" }
 }
 
 # services.stack.hcl has the rows.

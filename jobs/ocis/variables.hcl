@@ -317,6 +317,12 @@ variable "s3" {
   default     = {}
 }
 
+variable "storage_driver" {
+  type        = string
+  description = "Driver of the files: ocis or s3ng; of OpenCloud posix, decomposed or decomposeds3. That of the flavour and of s3 when empty. Data of one driver is not read by another."
+  default     = ""
+}
+
 variable "smtp" {
   type        = map(string)
   description = "Send mail: host, port, sender, authentication, encryption. User and password are the secrets smtp_username and smtp_password."
