@@ -254,6 +254,8 @@ locals {
     token_in_browser          = "true"
   }, local.external_oidc ? { for to, from in { account_url = "account_url", logout_url = "logout_url" } : to => var.oidc[from] if contains(keys(var.oidc), from) } : {}, var.web)
 
+  demo_user = local.open ? { name = "alan", password = "demo" } : { name = "einstein", password = "relativity" }
+
   # Storage of the files.
   s3     = length(var.s3) > 0
   driver = var.storage_driver != "" ? var.storage_driver : local.open ? (local.s3 ? "decomposeds3" : "posix") : (local.s3 ? "s3ng" : "ocis")

@@ -158,7 +158,7 @@ locals {
     }
 
     storage-publiclink = {
-      after   = ["sharing"], listen = { "" = 9178 }, ports = ["grpc"], stops = "reva", has = "J", uses = local.open ? [] : ["store"]
+      after   = ["sharing"], listen = { "" = 9178 }, ports = ["grpc"], stops = "reva", has = "J", uses = ["store"]
       secrets = { old = ["OCIS_JWT_SECRET=jwt_secret"] }
     }
 

@@ -206,8 +206,8 @@ check "webdav" {
   status = var.demo_users ? [207] : [401]
 
   basic_auth {
-    username = "einstein"
-    password = "relativity"
+    username = local.demo_user.name
+    password = local.demo_user.password
   }
 
   contains        = var.demo_users ? "<d:multistatus" : ""

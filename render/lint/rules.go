@@ -288,7 +288,7 @@ func mutableTag(s *subject) {
 var (
 	secretName = regexp.MustCompile(`(?i)(passw(or)?d|passphrase|secret|token|api_?key|(^|_)key$)`)
 	harmless   = regexp.MustCompile(`(?i)(_(file|path|dir|url|name|id|ttl|expiry|length|type|algorithm|enabled|lifespan|timeout)$)|^(file|path)_`)
-	harmlessOf = regexp.MustCompile(`^(true|false|[0-9]+(ms|s|m|h)?|/.*|.*/.*\.(pem|key|crt|json|ya?ml))$`)
+	harmlessOf = regexp.MustCompile(`^(true|false|[0-9]+|([0-9]+(ms|s|m|h))+|/.*|.*/.*\.(pem|key|crt|json|ya?ml))$`)
 )
 
 // InClear reports whether text, the literal value of key in env or config, looks like

@@ -18,6 +18,7 @@ import (
 
 	"github.com/drover-nomad/drover/jobs"
 	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/render/lint"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -327,6 +328,30 @@ func TestCatalog_WithoutTheDefectsOfTheChart(t *testing.T) {
 	for name, j := range jobs {
 		if string(j.HCL) != string(again[name].HCL) {
 			t.Errorf("%s: rendered twice, the job differs: a secret is made by rendering", name)
+		}
+	}
+}
+
+// Lint has nothing to say about the stack, with every option.
+func TestCatalog_LintFindsNothing(t *testing.T) {
+	t.Parallel()
+	for name, values := range map[string]map[string]any{
+		"2.0": {"domain": "cloud.example.org"}, "7.1": all("7.1", "ocis"), "8.0": all("8.0", "ocis"), "opencloud": all("7.1", "opencloud"),
+	} {
+		s, err := load(t, "", values)
+		if err != nil {
+			t.Fatal(err)
+		}
+		jobs, err := render.Stack(t.Context(), s, render.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		findings, err := lint.Stack(t.Context(), jobs, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range findings {
+			t.Errorf("%s: %s:%d: %s (%s)", name, f.File, f.Line, f.Message, f.Rule)
 		}
 	}
 }

@@ -493,6 +493,51 @@ func TestCatalog_HasWhatTheChartsDeploy(t *testing.T) {
 	compareNumbers(t, numbers.String())
 }
 
+// The snapshot of OpenCloud ran with the environment of the data (opencloud-run.env.json,
+// opencloud-mesh.env.json) as separate processes with a mesh: the stack has each of its
+// variables.
+func TestCatalog_HasWhatRan(t *testing.T) {
+	t.Parallel()
+	dir := charts(t)
+	read := func(name string, into any) {
+		t.Helper()
+		raw, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := json.Unmarshal(raw, into); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var ran map[string]map[string]any
+	var mesh struct{ Env map[string]map[string]any }
+	read("opencloud-run.env.json", &ran)
+	read("opencloud-mesh.env.json", &mesh)
+	_, all := rendered(t, "", object{"domain": "cloud.example.org", "line": "7.1", "flavour": "opencloud", "storage_driver": "decomposed", "basic_auth": true, "placeholder_assets": true,
+		"ocm": true, "policies": object{"proxy.rego": ""}, "demo_users": true})
+	compared := 0
+	for service, env := range ran {
+		job, ok := all[service]
+		if !ok {
+			t.Errorf("%s ran, and is no service", service)
+			continue
+		}
+		o := taskOf(job, nil)
+		for name := range with(env, mesh.Env[service]) {
+			// The names of the LDAP server are those of the service.
+			own := strings.Replace(name, "OC_LDAP_", strings.ToUpper(strings.ReplaceAll(service, "-", "_"))+"_LDAP_", 1)
+			own = strings.Replace(own, "IDP_LDAP_CACERT", "IDP_LDAP_TLS_CACERT", 1)
+			_, here := o.env[own]
+			if compared++; !here && o.secrets[own] == "" && !strings.HasPrefix(name, "_") {
+				t.Errorf("%s ran with %s, which the stack does not set", service, name)
+			}
+		}
+	}
+	if compared < 300 {
+		t.Errorf("only %d variables were compared", compared)
+	}
+}
+
 // compareNumbers compares the numbers with those of the page, or writes them.
 func compareNumbers(t *testing.T, got string) {
 	t.Helper()

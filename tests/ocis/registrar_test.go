@@ -19,7 +19,7 @@ import (
 	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
-// natsClient asks a NATS server, in its text protocol.
+// natsClient talks to a NATS server, in its text protocol.
 type natsClient struct {
 	conn net.Conn
 	in   *bufio.Reader
@@ -38,8 +38,8 @@ func dialNATS(addr string) (*natsClient, error) {
 	return c, err
 }
 
-// ask publishes a request and returns the answer.
-func (c *natsClient) ask(subject, body string) (string, error) {
+// request publishes a request and returns the answer.
+func (c *natsClient) request(subject, body string) (string, error) {
 	_ = c.conn.SetDeadline(time.Now().Add(5 * time.Second))
 	if _, err := fmt.Fprintf(c.conn, "PUB %s inbox %d\r\n%s\r\n", subject, len(body), body); err != nil {
 		return "", err
@@ -105,7 +105,7 @@ func TestMesh_RegistersInNATS(t *testing.T) {
 			return false
 		}
 		// The first service of oCIS makes the bucket.
-		answer, err := nats.ask("$JS.API.STREAM.CREATE.KV_service-registry", `{"name":"KV_service-registry","subjects":["$KV.service-registry.>"],"storage":"memory","max_msgs_per_subject":1,"allow_rollup_hdrs":true,"deny_delete":true,"discard":"new","num_replicas":1,"max_age":30000000000}`)
+		answer, err := nats.request("$JS.API.STREAM.CREATE.KV_service-registry", `{"name":"KV_service-registry","subjects":["$KV.service-registry.>"],"storage":"memory","max_msgs_per_subject":1,"allow_rollup_hdrs":true,"deny_delete":true,"discard":"new","num_replicas":1,"max_age":30000000000}`)
 		return err == nil && strings.Contains(answer, `"config"`)
 	})
 	run([]string{"NOMAD_ALLOC_ID=0f3a"}, haproxy, "-db", "-f", config)
@@ -115,7 +115,7 @@ func TestMesh_RegistersInNATS(t *testing.T) {
 		service := "com.owncloud.api." + name
 		subject := "$KV.service-registry." + base32.StdEncoding.EncodeToString([]byte("service-registry_"+service+"@0f3a@mesh"))
 		devtest.Until(t, time.Minute, service+" is in the registry", func() bool {
-			answer, err := nats.ask("$JS.API.STREAM.MSG.GET.KV_service-registry", fmt.Sprintf(`{"last_by_subj":%q}`, subject))
+			answer, err := nats.request("$JS.API.STREAM.MSG.GET.KV_service-registry", fmt.Sprintf(`{"last_by_subj":%q}`, subject))
 			if err != nil {
 				t.Fatal(err)
 			}
