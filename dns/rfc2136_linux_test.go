@@ -23,28 +23,7 @@ func TestRFC2136(t *testing.T) {
 	t.Run("lifecycle", func(t *testing.T) { lifecycle(t, open(t, rfc2136(s), s.TSIGSecret), s) })
 	t.Run("libdns", func(t *testing.T) { dns.LibdnsContract(t, open(t, rfc2136(s), s.TSIGSecret), "acme.example.net") })
 	t.Run("changed since the plan", func(t *testing.T) {
-		m := manager(open(t, rfc2136(s), s.TSIGSecret), "one.example")
-		plan, err := m.Plan(t.Context(), []dns.Record{
-			{Name: "a", Zone: "one.example", Type: "A", Values: []string{"192.0.2.1"}},
-			{Name: "b", Zone: "one.example", Type: "CNAME", Values: []string{"edge.example.net"}},
-			{Name: "c", Zone: "one.example", Type: "A", Values: []string{"192.0.2.1"}},
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
-		s.Set(t, "one.example", "b.one.example", "A", 60, "198.51.100.7")
-		s.Set(t, "one.example", "c.one.example", "A", 60, "198.51.100.8")
-		res, err := m.Apply(t.Context(), plan, nil)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if len(res.Done) != 1 || len(res.Failed) != 2 || !strings.Contains(res.Failed[0].Error(), "b.one.example CNAME: rfc2136: it has changed since the plan was made") {
-			t.Errorf("done %v, failed %v", res.Done, res.Failed)
-		}
-		want := []string{"a.one.example. 300 A 192.0.2.1", "b.one.example. 60 A 198.51.100.7", "c.one.example. 60 A 198.51.100.8"}
-		if dump := sorted(s.Dump(t, "one.example")); !slices.Equal(dump, want) {
-			t.Errorf("the zone holds %q", dump)
-		}
+		changedSincePlan(t, open(t, rfc2136(s), s.TSIGSecret), s, 0, "b.one.example CNAME: rfc2136: it has changed since the plan was made")
 	})
 	for _, tc := range []struct {
 		name, secret, zone, want string
@@ -115,4 +94,32 @@ func TestRFC2136(t *testing.T) {
 			t.Errorf("down: %v %v", plan.Errors, err)
 		}
 	})
+}
+
+// changedSincePlan plans three records, of which another client sets two before the plan
+// is applied. These two must fail and stay as they are; failure is in the error of one.
+func changedSincePlan(t *testing.T, p dns.Provider, s *dnstest.Server, which int, failure string) {
+	t.Helper()
+	m := manager(p, "one.example")
+	plan, err := m.Plan(t.Context(), []dns.Record{
+		{Name: "a", Zone: "one.example", Type: "A", Values: []string{"192.0.2.1"}},
+		{Name: "b", Zone: "one.example", Type: "CNAME", Values: []string{"edge.example.net"}},
+		{Name: "c", Zone: "one.example", Type: "A", Values: []string{"192.0.2.1"}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Set(t, "one.example", "b.one.example", "A", 60, "198.51.100.7")
+	s.Set(t, "one.example", "c.one.example", "A", 60, "198.51.100.8")
+	res, err := m.Apply(t.Context(), plan, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(res.Done) != 1 || len(res.Failed) != 2 || !strings.Contains(res.Failed[which].Error(), failure) {
+		t.Errorf("got done %v, failed %v; want one done and two failed, with %q", res.Done, res.Failed, failure)
+	}
+	want := []string{"a.one.example. 300 A 192.0.2.1", "b.one.example. 60 A 198.51.100.7", "c.one.example. 60 A 198.51.100.8"}
+	if got := sorted(s.Dump(t, "one.example")); !slices.Equal(got, want) {
+		t.Errorf("got the zone %q, want %q", got, want)
+	}
 }

@@ -214,17 +214,7 @@ func (b *bench) fromNothing(ctx context.Context, name string, n int, serial bool
 		return nil, err
 	}
 	began := time.Now()
-	detached, err := b.counted(func(b *bench) (usage, error) {
-		var sum usage
-		for _, file := range files {
-			one, err := b.nomad(ctx, 0, "job", "run", "-detach", file)
-			if err != nil {
-				return sum, err
-			}
-			sum.add(one)
-		}
-		return sum, nil
-	})
+	detached, err := b.counted(func(b *bench) (usage, error) { return b.runDetached(ctx, files) })
 	if err != nil {
 		return nil, err
 	}
@@ -320,17 +310,7 @@ func redeploy(ctx context.Context, b *bench) (table, error) {
 	if err != nil {
 		return t, err
 	}
-	runs, err := b.counted(func(b *bench) (usage, error) {
-		var sum usage
-		for _, file := range files {
-			one, err := b.nomad(ctx, 0, "job", "run", "-detach", file)
-			if err != nil {
-				return sum, err
-			}
-			sum.add(one)
-		}
-		return sum, nil
-	})
+	runs, err := b.counted(func(b *bench) (usage, error) { return b.runDetached(ctx, files) })
 	if err != nil {
 		return t, err
 	}
@@ -439,4 +419,17 @@ func (b *bench) ocisJobs(ctx context.Context) ([]render.Job, error) {
 		return nil, err
 	}
 	return render.Stack(ctx, s, render.Options{})
+}
+
+// runDetached submits job files one after the other, and does not wait for the jobs.
+func (b *bench) runDetached(ctx context.Context, files []string) (usage, error) {
+	var sum usage
+	for _, file := range files {
+		one, err := b.nomad(ctx, 0, "job", "run", "-detach", file)
+		if err != nil {
+			return sum, err
+		}
+		sum.add(one)
+	}
+	return sum, nil
 }
