@@ -65,7 +65,7 @@ func (v Check) Run(ctx context.Context) (CheckResult, error) {
 			return out, err
 		}
 	}
-	secrets := record.OpenSecrets(r.home.Nomad, r.releases.Stack(), r.releases.Environment(), nil)
+	secrets := v.Home.secretStore(r.home, r.releases.Stack(), r.releases.Environment())
 	if checks, err = withPasswords(ctx, secrets, checks); err != nil {
 		return out, err
 	}
@@ -175,7 +175,7 @@ func varsOf(recorded json.RawMessage) []string {
 
 // withPasswords returns the checks with the passwords that are secrets of the
 // stack.
-func withPasswords(ctx context.Context, secrets *record.Secrets, checks []*stack.Check) ([]*stack.Check, error) {
+func withPasswords(ctx context.Context, secrets release.SecretStore, checks []*stack.Check) ([]*stack.Check, error) {
 	out := slices.Clone(checks)
 	for i, c := range out {
 		if c.Secret == "" {

@@ -303,7 +303,11 @@ func (d *destroyer) cleanUp(ctx context.Context, p *release.Plan, number int) er
 }
 
 func (d *destroyer) purgeSecrets(ctx context.Context, clients map[string]nomad.Clients) error {
-	secrets := record.OpenSecrets(d.home.Nomad, d.releases.Stack(), d.releases.Environment(), nil).At(nomadClients(clients))
+	clusters := map[string]release.Cluster{}
+	for name, c := range clients {
+		clusters[name] = release.OnNomad(c)
+	}
+	secrets := d.Home.secretStore(d.home, d.releases.Stack(), d.releases.Environment()).Reach(clusters)
 	err := rollout.Persist(ctx, 0, func(ctx context.Context) error {
 		made, err := d.d.Made(ctx, clients)
 		if err != nil {

@@ -20,7 +20,8 @@ import (
 // and the ownership of jobs and DNS records move; no job is changed.
 //
 // The new name must have no release and no secrets, and no release may be open.
-// Both names are locked meanwhile. A Move that was interrupted is finished by the
+// Both names are locked meanwhile. It returns an *InvalidError if Home.Backend keeps the
+// record elsewhere than in Nomad. A Move that was interrupted is finished by the
 // same Move; until then nothing else can change the stack.
 type Move struct {
 	Home Home
@@ -51,6 +52,9 @@ type MoveResult struct {
 
 // Run moves the stack.
 func (v Move) Run(ctx context.Context) (MoveResult, error) {
+	if b := v.Home.Backend; b != nil && (b.Releases != nil || b.Secrets != nil) {
+		return MoveResult{}, invalidf("cannot move stack %s: its record is not in Nomad, and drover moves only records in Nomad", v.Stack)
+	}
 	home, from, err := v.Home.Releases(ctx, v.Stack, v.Environment)
 	if err != nil {
 		return MoveResult{}, err

@@ -19,6 +19,7 @@ import (
 	"github.com/drover-nomad/drover/release/memstore"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/schedule"
+	"github.com/drover-nomad/drover/secrets"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -70,10 +71,6 @@ func TestReadingVerbs_WithoutARelease(t *testing.T) {
 		},
 		"check": func(ctx context.Context, w *world) error {
 			_, err := Check{Home: w.home, Source: Source{Path: "shop"}}.Run(ctx)
-			return err
-		},
-		"move": func(ctx context.Context, w *world) error {
-			_, err := Move{Home: w.home, Stack: "shop", ToStack: "store"}.Run(ctx)
 			return err
 		},
 	} {
@@ -401,6 +398,79 @@ func TestCheck_WithheldCredentials(t *testing.T) {
 			t.Error("with a source that cannot be read: got no error")
 		}
 	})
+}
+
+func TestCheck_PasswordIsASecretOfTheStack(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
+		if _, password, _ := r.BasicAuth(); password != "hunter2" {
+			rw.WriteHeader(http.StatusUnauthorized)
+		}
+	}))
+	t.Cleanup(server.Close)
+	eachRecord(t, func(t *testing.T, w *world) {
+		w.write("stack.hcl", "stack \"shop\" {}\nsecret \"pw\" {}\ncheck \"login\" {\n  url = \""+server.URL+"\"\n  basic_auth {\n    username = \"ann\"\n    secret   = \"pw\"\n  }\n}\n")
+		check := Check{Home: w.home, Source: Source{Path: w.dir}}
+		if _, err := check.Run(t.Context()); !errors.Is(err, record.ErrNotFound) || !strings.Contains(err.Error(), "check login") {
+			t.Errorf("without a value: got %v, want record.ErrNotFound and the name of the check", err)
+		}
+		w.secrets.Set("pw", "hunter2")
+		if w.home.Backend.Secrets == nil {
+			in := record.OpenSecrets(w.nomad.client(t), "shop", "default", nil)
+			if _, err := in.Set(t.Context(), []*stack.Secret{{Name: "pw"}}, nil, "pw", secrets.NewValue("hunter2")); err != nil {
+				t.Fatal(err)
+			}
+		}
+		got, err := check.Run(t.Context())
+		if err != nil || len(got.Checks) != 1 || got.Failed() != 0 {
+			t.Errorf("got %+v, %v, want a good check", got, err)
+		}
+	})
+}
+
+func TestCheck_ReadsTheSourceWithRecordedValues(t *testing.T) {
+	t.Parallel()
+	server := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	t.Cleanup(server.Close)
+	eachRecord(t, func(t *testing.T, w *world) {
+		w.write("variables.hcl", "variable \"url\" {}\n")
+		w.write("stack.hcl", "stack \"shop\" {}\ncheck \"up\" {\n  url = var.url\n}\n")
+		check := Check{Home: w.home, Source: Source{Path: w.dir}}
+		if _, err := check.Run(t.Context()); err == nil {
+			t.Error("without a release: got no error, want one that names the variable")
+		}
+		v := w.deployVerb()
+		v.Source.Vars = []string{"url=" + server.URL}
+		if _, err := v.Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		w.write("stack.hcl", "stack \"shop\" {}\ncheck \"added\" {\n  url = var.url\n}\n")
+		got, err := check.Run(t.Context())
+		if err != nil || len(got.Checks) != 1 || got.Checks[0].Name != "added" || got.Failed() != 0 {
+			t.Errorf("got %+v, %v, want the check of the source, with the value of the release", got, err)
+		}
+		w.write("stack.hcl", "stack \"shop\" {}\ncheck \"added\" {\n  url = var.other\n}\n")
+		if got, err = check.Run(t.Context()); err != nil || len(got.Checks) != 1 || got.Checks[0].Name != "up" {
+			t.Errorf("a source that is wrong: got %+v, %v, want the check of the release", got, err)
+		}
+	})
+}
+
+func TestMove_WithoutARelease(t *testing.T) {
+	w := newWorld(t)
+	w.inNomad()
+	if _, err := (Move{Home: w.home, Stack: "shop", ToStack: "store"}).Run(t.Context()); !is[*NoReleaseError](err) {
+		t.Errorf("got %v, want a *NoReleaseError", err)
+	}
+}
+
+func TestMove_RefusesARecordElsewhere(t *testing.T) {
+	w := newWorld(t)
+	w.deploy("1")
+	_, err := Move{Home: w.home, Stack: "shop", ToStack: "store"}.Run(t.Context())
+	if ClassOf(err) != ClassInvalid || !strings.Contains(message(err), "not in Nomad") {
+		t.Errorf("got %v of class %v, want class %v and the reason", err, ClassOf(err), ClassInvalid)
+	}
 }
 
 // person answers every question with yes or no.

@@ -3,6 +3,8 @@ package deploy
 import (
 	"context"
 	"errors"
+	"os"
+	"path/filepath"
 	"slices"
 	"testing"
 
@@ -316,4 +318,93 @@ func TestDestroy_InMemory(t *testing.T) {
 			t.Errorf("got %v, want a *NoReleaseError", err)
 		}
 	})
+}
+
+func TestDestroy_PurgesTheSecretsOfItsStore(t *testing.T) {
+	t.Parallel()
+	eachRecord(t, func(t *testing.T, w *world) {
+		w.write("stack.hcl", "stack \"shop\" {}\nsecret \"key\" {}\nservice \"api\" {}\nservice \"web\" {\n  secrets = [\"key\"]\n}\n")
+		w.deploy("1")
+		clients, err := w.home.Connect(t.Context(), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		store := w.home.secretStore(clients, "shop", "default")
+		if _, err := store.Item(t.Context(), "key"); err != nil {
+			t.Fatalf("before the purge: %v", err)
+		}
+		if _, err := (Destroy{Home: w.home, Stack: "shop", PurgeSecrets: true}).Run(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := store.Item(t.Context(), "key"); !errors.Is(err, record.ErrNotFound) {
+			t.Errorf("after the purge: got %v, want %v", err, record.ErrNotFound)
+		}
+	})
+}
+
+func TestDeploy_PrerequisiteStack(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		outcome rollout.Outcome
+		failed  bool
+	}{
+		"succeeds":                     {rollout.Deployed, false},
+		"is reported when it fails":    {rollout.Failed, true},
+		"cannot be placed on any node": {rollout.PlacementFailed, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.fail("api", "1", c.outcome)
+			v := w.deployVerb()
+			st, jobs, err := v.Source.Render(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			err = v.prerequisite(t.Context(), &stream{sink: w.add}, st, jobs, map[string]bool{})
+			if is[*PrerequisiteError](err) != c.failed || (err != nil) != c.failed {
+				t.Errorf("got %v, want a *PrerequisiteError: %v", err, c.failed)
+			}
+			if c.failed && !is[*OutcomeError](err) {
+				t.Errorf("got %v, want the outcome of the stack in it", err)
+			}
+			i := slices.IndexFunc(w.events, func(e Event) bool { return e.Kind == KindPrerequisite })
+			if i < 0 || w.events[i].End.Stack != "shop" {
+				t.Errorf("got events %+v, want the end of the stack that runs first", w.events)
+			}
+		})
+	}
+}
+
+func TestPlan_Save_CanBeReadAndDeployed(t *testing.T) {
+	w := newWorld(t)
+	p, err := (&Plan{Home: w.home, Source: Source{Path: w.dir}}).Run(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := p.Save("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "shop.plan")
+	for name, c := range map[string]struct {
+		text  []byte
+		saved bool
+		class Class
+	}{
+		"the plan":           {text, true, ClassNone},
+		"a job file":         {[]byte("job \"web\" {}\n"), false, ClassNone},
+		"half of the plan":   {text[:len(text)/2], false, ClassInvalid},
+		"nothing in a file ": {nil, false, ClassNone},
+	} {
+		if err := os.WriteFile(path, c.text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		saved, err := ReadSavedPlan(path)
+		if (saved != nil) != c.saved || ClassOf(err) != c.class {
+			t.Errorf("%s: got %v, %v of class %v; want a plan: %v, class %v", name, saved, err, ClassOf(err), c.saved, c.class)
+		}
+	}
+	if saved, err := ReadSavedPlan(filepath.Dir(path)); saved != nil || err != nil {
+		t.Errorf("a directory: got %v, %v, want nil, nil", saved, err)
+	}
 }

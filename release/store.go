@@ -144,4 +144,6 @@ type SecretStore interface {
 	Publish(ctx context.Context, jobs []render.Job) ([]render.Job, error)
 	// Trim removes the items that jobs do not read.
 	Trim(ctx context.Context, jobs []render.Job) error
+	// Purge deletes the secrets, and what the jobs have of them.
+	Purge(ctx context.Context, jobs []render.Job) error
 }

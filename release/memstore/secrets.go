@@ -160,6 +160,17 @@ func (s *Secrets) Trim(_ context.Context, jobs []render.Job) error {
 	return nil
 }
 
+// Purge implements release.SecretStore.
+func (s *Secrets) Purge(_ context.Context, jobs []render.Job) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	clear(s.values)
+	for _, j := range jobs {
+		delete(s.jobs, of(j))
+	}
+	return nil
+}
+
 func (s *Secrets) apply(jobs []render.Job, f func(has, reads map[string]string) map[string]string) []render.Job {
 	s.mu.Lock()
 	defer s.mu.Unlock()
