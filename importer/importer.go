@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -43,6 +44,7 @@ type Source struct {
 	Environ  []string // NAME=VALUE, for interpolation
 
 	DropBinds bool
+	KeepProxy bool     // a reverse proxy whose routes were taken
 	Allow     []string // rules whose refusals become warnings
 }
 
@@ -134,6 +136,14 @@ func complete(m *Model, src Source, l *Ledger) {
 		slices.Sort(s.DependsOn)
 		s.DependsOn = slices.Compact(s.DependsOn)
 	}
+	for _, s := range m.Services {
+		for _, name := range slices.Sorted(maps.Keys(src.Hosts)) {
+			entry := Lit(name + ":" + src.Hosts[name])
+			if s.Network != "none" && !slices.ContainsFunc(s.ExtraHosts, func(t Text) bool { return slices.Equal(t, entry) }) {
+				s.ExtraHosts = append(s.ExtraHosts, entry)
+			}
+		}
+	}
 	checkListeners(m, l)
 	slices.SortFunc(m.Secrets, func(a, b Secret) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(m.Variables, func(a, b Variable) int { return strings.Compare(a.Name, b.Name) })
@@ -143,16 +153,28 @@ func complete(m *Model, src Source, l *Ledger) {
 	}
 }
 
-// checkListeners refuses two published ports on one address.
+// checkListeners refuses two published ports on one address. Of services that are
+// alternatives, the first one has the port.
 func checkListeners(m *Model, l *Ledger) {
 	used := map[string]Published{}
+	var kept []Published
 	for _, p := range m.Published {
 		key := fmt.Sprintf("%s:%d", p.HostIP, p.Port)
-		if other, ok := used[key]; ok && (other.Service != p.Service || other.Target != p.Target) {
-			l.Refuse(p.At, "port-conflict", fmt.Sprintf("port %d of every node is published by %s and by %s", p.Port, other.Service, p.Service), "Publish one of them on another port.")
+		other, ok := used[key]
+		same := other.Service == p.Service && other.Target == p.Target
+		msg := fmt.Sprintf("port %d of every node is published by %s and by %s", p.Port, other.Service, p.Service)
+		switch {
+		case !ok:
+			used[key] = p
+			kept = append(kept, p)
+		case same:
+		case other.Optional || p.Optional:
+			l.Warn(p.At, "port-conflict", msg+", which are in profiles; "+other.Service+" has it", "Import one of the profiles.")
+		default:
+			l.Refuse(p.At, "port-conflict", msg, "Publish one of them on another port. Allowed, the first one has it.")
 		}
-		used[key] = p
 	}
+	m.Published = kept
 }
 
 // verify renders the stack and looks for mistakes, which are the importer's own.

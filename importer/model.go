@@ -48,7 +48,7 @@ type Volume struct {
 // Certificate is a certificate of the edge.
 type Certificate struct {
 	Name  string
-	Names []string
+	Names []Text
 }
 
 // Need is something that a Nomad client must have or allow.
@@ -66,6 +66,9 @@ type Published struct {
 	Service string
 	Target  int // port of the service
 	At      Position
+	// Optional is set for a service that the operator may leave out, such as one in a
+	// profile: two of them may be alternatives that publish the same port.
+	Optional bool
 }
 
 // Kind of a service: the type of its Nomad job.

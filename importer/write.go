@@ -34,6 +34,7 @@ type writer struct {
 	net *network
 	out map[string]OutFile
 
+	killTimeout           time.Duration // of all tasks, 0 if they differ
 	usesMemory, usesCores bool
 }
 
@@ -41,6 +42,7 @@ type writer struct {
 // IMPORT.md.
 func write(m *Model) *writer {
 	w := &writer{m: m, net: plan(m), out: map[string]OutFile{}}
+	w.killTimeout = commonKillTimeout(m)
 	for _, s := range m.Services {
 		w.add(s.Name+".nomad.hcl", w.job(s))
 	}
@@ -59,6 +61,27 @@ func write(m *Model) *writer {
 		w.add(".gitignore", []byte("# The secrets of the imported application, in clear.\nsecrets.yaml\n"))
 	}
 	return w
+}
+
+// commonKillTimeout is the kill_timeout that most tasks have. It returns 0 unless all
+// tasks have one.
+func commonKillTimeout(m *Model) time.Duration {
+	count := map[time.Duration]int{}
+	for _, s := range m.Services {
+		for _, t := range s.Tasks {
+			count[t.KillTimeout]++
+		}
+	}
+	if count[0] > 0 {
+		return 0
+	}
+	best := time.Duration(0)
+	for d, n := range count {
+		if n > count[best] || n == count[best] && d < best {
+			best = d
+		}
+	}
+	return best
 }
 
 func (w *writer) add(name string, text []byte) {
@@ -132,7 +155,7 @@ func (w *writer) stack() []byte {
 		})
 	}
 	for _, c := range w.m.Certificates {
-		d.block("certificate", []string{c.Name}, func() { d.attr("names", quotes(c.Names)) })
+		d.block("certificate", []string{c.Name}, func() { d.attr("names", list(c.Names)) })
 	}
 	return d.bytes()
 }
@@ -282,6 +305,9 @@ func (w *writer) base() []byte {
 			d.attr("mode", `"delay"`)
 			d.line("}")
 			d.block("task", []string{"*"}, func() {
+				if w.killTimeout > 0 {
+					d.attr("kill_timeout", duration(w.killTimeout))
+				}
 				if len(hosts) > 0 {
 					d.block("config", nil, func() { d.attr("extra_hosts", "local.hosts") })
 				}
@@ -618,11 +644,8 @@ func (w *writer) services(d *document, s *Service) {
 					w.check(d, s, c, j)
 				}
 			}
-			if !s.NoCheck && !slices.ContainsFunc(checks, func(c Check) bool {
-				return c.Port == p.Number || c.Port == 0 && i == 0 || i == 0 && !slices.ContainsFunc(ports, func(o Port) bool { return o.Number == c.Port })
-			}) {
-				w.check(d, s, Check{Type: "tcp"}, 0)
-			}
+			// The other ports have no check of their own: the input does not say that
+			// the service listens on them, and a check that fails stops the deployment.
 		})
 	}
 	if len(ports) > 0 {
@@ -711,7 +734,7 @@ func (w *writer) task(d *document, s *Service, t *Task, index int) {
 	if t.KillSignal != "" {
 		d.attr("kill_signal", Quote(t.KillSignal))
 	}
-	if t.KillTimeout > 0 {
+	if t.KillTimeout > 0 && t.KillTimeout != w.killTimeout {
 		d.attr("kill_timeout", duration(t.KillTimeout))
 	}
 	if t.Hook != "" {
@@ -970,6 +993,8 @@ func (w *writer) file(d *document, f File) {
 			text := w.m.Files[f.Path]
 			name := Quote(path.Join("files", f.Path))
 			switch {
+			case len(text) == 0: // Nomad refuses a template without a text
+				d.attr("data", `"${file(`+name+`)}{{ \"\" }}"`)
 			case !utf8.Valid(text):
 				d.attr("data", `"{{ base64Decode \"${filebase64(`+name+`)}\" }}"`)
 			default:

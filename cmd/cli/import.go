@@ -115,6 +115,7 @@ warnings; docs/reference/import.md describes the rules.`,
 	fl.StringArrayVar(&kinds, "kind", nil, "type of a service's job: SERVICE=service, batch, system or sysbatch (repeatable)")
 	fl.StringArrayVar(&src.Allow, "allow", nil, "turn the refusals of this rule into warnings (repeatable)")
 	fl.BoolVar(&src.DropBinds, "drop-binds", false, "leave out directories that are mounted from beside the input")
+	fl.BoolVar(&src.KeepProxy, "keep-proxy", false, "import a reverse proxy although the edge has its routes")
 	fl.BoolVar(&single, "single", false, "print one job spec instead of writing a stack")
 	fl.StringVar(&service, "service", "", "the service of --single")
 	return cmd

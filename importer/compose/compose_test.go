@@ -182,8 +182,49 @@ func TestRead(t *testing.T) {
 		},
 		{
 			name:  "what Nomad lacks is reported",
-			files: map[string]string{"compose.yaml": "services:\n  web:\n    image: app:1\n    privileged: true\n    cap_add: [NET_ADMIN]\n    blkio_config: {weight: 300}\n    volumes: ['/var/run/docker.sock:/var/run/docker.sock']\n    logging: {driver: gelf, options: {gelf-address: 'udp://x:1'}}\n    labels: {traefik.enable: 'true'}\nx-top: 1\n"},
-			has:   map[string][]string{"findings": {"(needs-client)", "blkio_config has no counterpart", "(docker-socket)", "(logging)", "(route)", "extension fields"}},
+			files: map[string]string{"compose.yaml": "services:\n  web:\n    image: app:1\n    privileged: true\n    cap_add: [NET_ADMIN]\n    blkio_config: {weight: 300}\n    volumes: ['/var/run/docker.sock:/var/run/docker.sock']\n    logging: {driver: gelf, options: {gelf-address: 'udp://x:1'}}\n    labels: {traefik.http.unknown: 'true', a: b}\nx-top: 1\n"},
+			has:   map[string][]string{"findings": {"(needs-client)", "blkio_config has no counterpart", "(docker-socket)", "(logging)", "the label traefik.http.unknown of web", "extension fields"}},
+		},
+		{
+			name:  "labels of Traefik 2 become routes, and the proxy is left out",
+			files: map[string]string{"compose.yaml": "services:\n  traefik: {image: 'traefik:v2.10', ports: ['80:80', '443:443'], volumes: ['/var/run/docker.sock:/var/run/docker.sock']}\n  web:\n    image: app:1\n    labels:\n      - traefik.enable=true\n      - traefik.http.routers.web.rule=(Host(`${DOMAIN:-example.org}`) || Host(`www.example.org`)) && PathPrefix(`/app`)\n      - traefik.http.routers.web.entrypoints=websecure\n      - traefik.http.routers.web.middlewares=strip,ips@docker\n      - traefik.http.middlewares.strip.stripprefix.prefixes=/app\n      - traefik.http.middlewares.ips.ipwhitelist.sourcerange=10.0.0.0/8\n      - traefik.http.services.web.loadbalancer.server.port=8080\n      - traefik.http.services.web.loadbalancer.sticky.cookie=true\n"},
+			has: map[string][]string{
+				"web.nomad.hcl": {`"drover.route=${var.domain}/app"`, `"drover.route=www.example.org/app"`, `"drover.strip=/app"`, `"drover.allow=10.0.0.0/8"`, `"drover.sticky=cookie"`, `port = "p8080"`},
+				"stack.hcl":     {`names = [var.domain, "www.example.org"]`},
+				"findings":      {"the reverse proxy traefik is left out"},
+			},
+			not: map[string][]string{"findings": {"docker-socket", "not-imported"}, "traefik.nomad.hcl": {"job"}, "web.nomad.hcl": {"drover.http=serve"}},
+		},
+		{
+			name:  "labels of Traefik 1",
+			files: map[string]string{"compose.yaml": "services:\n  web:\n    image: app:1\n    deploy:\n      labels: {traefik.port: '8080', traefik.frontend.rule: 'Host:a.example.org,b.example.org;PathPrefixStrip:/x', traefik.docker.network: n}\n"},
+			has:   map[string][]string{"web.nomad.hcl": {`"drover.route=a.example.org/x"`, `"drover.route=b.example.org/x"`, `"drover.strip=/x"`, `"drover.http=serve"`, `port = "p8080"`}},
+		},
+		{
+			name:  "the environment of nginx-proxy and labels of Caddy",
+			files: map[string]string{"compose.yaml": "services:\n  proxy: {image: nginxproxy/nginx-proxy}\n  web: {image: 'app:1', environment: {VIRTUAL_HOST: web.example.org, VIRTUAL_PORT: 8080, LETSENCRYPT_HOST: web.example.org}}\n  other: {image: 'app:1', labels: {caddy: other.example.org, caddy.reverse_proxy: '{{upstreams 9000}}'}}\n"},
+			has: map[string][]string{
+				"web.nomad.hcl":   {`"drover.route=web.example.org/"`, `port = "p8080"`},
+				"other.nomad.hcl": {`"drover.route=other.example.org/"`, `port = "p9000"`},
+				"stack.hcl":       {`names = ["other.example.org", "web.example.org"]`},
+			},
+		},
+		{
+			name:  "rules that the edge lacks are reported",
+			files: map[string]string{"compose.yaml": "services:\n  web:\n    image: app:1\n    expose: [80]\n    labels:\n      traefik.http.routers.a.rule: HostRegexp(`{x:.*}`)\n      traefik.http.routers.b.rule: Host(`x.example.org`) && Headers(`A`, `b`)\n      traefik.http.routers.c.rule: PathPrefix(`/x`)\n      traefik.http.routers.d.rule: Host(`d.example.org`)\n      traefik.http.routers.d.middlewares: users\n      traefik.http.middlewares.users.basicauth.users: 'u:$$$$2y$$$$05$$$$abc'\n"},
+			has:   map[string][]string{"findings": {"router a has HostRegexp", "router b has Headers", "router c has no host", "nomad var put drover/users/web"}, "web.nomad.hcl": {`"drover.auth=web"`}},
+			not:   map[string][]string{"web.nomad.hcl": {"x.example.org", "2y"}, "IMPORT.md": {"2y"}},
+		},
+		{
+			name:  "alternatives in profiles may publish one port",
+			files: map[string]string{"compose.yaml": "services:\n  cpu: {image: 'app:1', profiles: [cpu], ports: ['80:80']}\n  gpu: {image: 'app:1', profiles: [gpu], ports: ['80:80']}\n"},
+			src:   importer.Source{Profiles: []string{"*"}},
+			has:   map[string][]string{"findings": {"which are in profiles; cpu has it"}},
+		},
+		{
+			name:  "an empty file is a template with a text",
+			files: map[string]string{"compose.yaml": "services:\n  web: {image: 'app:1', volumes: ['./absent.conf:/etc/absent.conf']}\n"},
+			has:   map[string][]string{"web.nomad.hcl": {`data = "${file("files/web/etc/absent.conf")}{{ \"\" }}"`}, "findings": {"absent.conf does not exist"}},
 		},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -243,6 +284,7 @@ func TestRead_Refusals(t *testing.T) {
 		{"two services on one port", map[string]string{"compose.yaml": "services:\n  a: {image: x, ports: ['80:80']}\n  b: {image: x, ports: ['80:80']}\n"}, "(port-conflict)", "port-conflict"},
 		{"names that become equal", map[string]string{"compose.yaml": "services:\n  a_b: {image: x}\n  a-b: {image: x}\n"}, "(name-collision)", ""},
 		{"a container of another application", map[string]string{"compose.yaml": "services:\n  a: {image: x, external_links: ['other:o']}\n"}, "--host o=ADDRESS", "network-external"},
+		{"a route that another service decides about", map[string]string{"compose.yaml": "services:\n  a: {image: x, labels: {traefik.http.routers.a.rule: 'Host(`a.example.org`)', traefik.http.routers.a.middlewares: auth, traefik.http.middlewares.auth.forwardauth.address: 'http://auth'}}\n"}, "(forward-auth)", "forward-auth"},
 		{"a large file", map[string]string{"compose.yaml": "services:\n  a: {image: x, volumes: ['./x.conf:/x.conf']}\n", "x.conf": strings.Repeat("x", 100<<10)}, "(file-too-big)", "file-too-big"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

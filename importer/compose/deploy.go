@@ -89,7 +89,6 @@ func (s *service) deploy() {
 		return
 	}
 	at.takeEach("mode", "replicas")
-	at.take("labels")
 	s.extensions(at)
 	switch d.Mode {
 	case "global":
@@ -150,8 +149,12 @@ func (s *service) updateConfig(at nodes, c *types.UpdateConfig) {
 	u.MaxParallel = &parallel
 	if wait := max(time.Duration(c.Delay), time.Duration(c.Monitor)); wait > 0 {
 		u.MinHealthyTime = &wait
-		if wait >= 5*time.Minute {
-			deadline, progress := wait+5*time.Minute, wait+15*time.Minute
+		if wait >= 5*time.Minute || u.HealthyDeadline != nil {
+			deadline := wait + 5*time.Minute
+			if u.HealthyDeadline != nil {
+				deadline = wait + *u.HealthyDeadline
+			}
+			progress := 2 * deadline
 			u.HealthyDeadline, u.ProgressDeadline = &deadline, &progress
 		}
 	}
@@ -506,29 +509,4 @@ func (s *service) logging() {
 		body = strings.Replace(body, "config {\n", "config = {\n", 1) + "}"
 	}
 	s.setBlock("logging", body)
-}
-
-// routing are labels that a reverse proxy reads.
-var routing = regexp.MustCompile(`^(traefik\.|caddy|nginx-proxy|virtual|com\.dnsdock|haproxy|lego|ofelia\.|com\.df\.)`)
-
-func (s *service) labelsOf() {
-	for _, at := range []nodes{s.at.get("labels"), s.at.get("deploy", "labels")} {
-		found := ""
-		for _, n := range at {
-			for _, c := range append(n.Items(), n.Fields()...) {
-				name := c.Key
-				if name == "" {
-					name, _, _ = strings.Cut(c.Peek(), "=")
-				}
-				if routing.MatchString(strings.ToLower(name)) {
-					found = name
-				}
-			}
-		}
-		if found != "" {
-			at.warn("route", fmt.Sprintf("labels of %s ask a reverse proxy for routes (%s)", s.cfg.Name, found), "Write tags drover.route=HOST/PATH into the service block of the job.")
-			continue
-		}
-		at.drop("labels of containers have no effect")
-	}
 }

@@ -36,6 +36,14 @@ func (r *reader) model() *importer.Model {
 	for _, name := range p.ServiceNames() {
 		s := &service{reader: r, cfg: p.Services[name], at: r.at(name), s: &importer.Service{Name: r.labels[name]}}
 		s.s.At = s.at.pos()
+		if s.isProxy() {
+			s.at.take()
+			for _, n := range s.at {
+				n.Take()
+			}
+			r.ledger.Warn(s.s.At, "proxy", fmt.Sprintf("the reverse proxy %s is left out: the edge of drover has the routes of the labels", name), "Import with --keep-proxy if it does more than that.")
+			continue
+		}
 		s.read()
 		r.m.Services = append(r.m.Services, s.s)
 	}
@@ -669,7 +677,7 @@ func (s *service) port(at nodes, p types.ServicePortConfig) {
 	case strings.Contains(host, ":"):
 		host = "[" + strings.Trim(host, "[]") + "]"
 	}
-	s.m.Published = append(s.m.Published, importer.Published{HostIP: host, Port: published, Service: s.s.Name, Target: target, At: where})
+	s.m.Published = append(s.m.Published, importer.Published{HostIP: host, Port: published, Service: s.s.Name, Target: target, At: where, Optional: len(s.cfg.Profiles) > 0})
 }
 
 func itoa(n int) string { return strconv.Itoa(n) }

@@ -276,16 +276,16 @@ func (s *service) bind(where importer.Position, v types.ServiceVolumeConfig) {
 
 // inProject reports whether a path belongs to the project and not to the machine.
 func (s *service) inProject(file string) bool {
-	for _, dir := range []string{s.dir, s.root} {
-		if rel, err := filepath.Rel(dir, file); err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator)) {
-			return true
-		}
+	if rel, err := filepath.Rel(s.dir, file); err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator)) {
+		return true
 	}
 	// A path that the input writes as relative is no path of the nodes.
 	for _, n := range s.at.get("volumes").scalars() {
 		text := s.substitute(n.Peek())
-		if from, _, _ := strings.Cut(text, ":"); strings.HasPrefix(from, "..") && filepath.Join(s.dir, from) == file {
-			return true
+		for _, d := range s.docs { // an included file has a directory of its own
+			if from, _, _ := strings.Cut(text, ":"); strings.HasPrefix(from, "..") && filepath.Join(filepath.Dir(d.file), from) == file {
+				return true
+			}
 		}
 	}
 	return false
@@ -339,7 +339,7 @@ func (s *service) projectPath(where importer.Position, source string, v types.Se
 			s.ledger.Refuse(where, "file-too-big", fmt.Sprintf("%s has %d KiB", shown, len(text)>>10), "Put it into the image, or on the nodes at an absolute path. Allowed, it is left out.")
 			return
 		}
-		if !v.ReadOnly && !s.written(v.Target) {
+		if !v.ReadOnly {
 			s.readOnly(where, v.Target)
 		}
 		s.addFile(where, importer.File{Target: v.Target, Mode: permissions(info.Mode())}, text)
@@ -363,9 +363,6 @@ func permissions(m fs.FileMode) string {
 func (s *service) readOnly(where importer.Position, target string) {
 	s.ledger.Warn(where, "bind-read-only", fmt.Sprintf("%s of %s comes from the job and cannot be written", target, s.cfg.Name), "If the service writes it, use a volume.")
 }
-
-// written reports whether a mount inside a read-only one is harmless.
-func (s *service) written(string) bool { return false }
 
 // isSource reports whether a path is the build context or in it.
 func (s *service) isSource(source string) bool {

@@ -1,0 +1,588 @@
+package compose
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/drover-nomad/drover/importer"
+)
+
+// label is a label of a service with its place.
+type label struct {
+	name string // in lower case
+	text importer.Text
+	flat string // text with a mark in place of each variable
+	node *importer.Node
+}
+
+// words is the value of a label with variables in place of marks.
+func (l label) words(s string) importer.Text { return unmark(s, l.text) }
+
+// labelList are the labels of a service: those of containers, over those of deploy.
+func (s *service) labelList() map[string]label {
+	out := map[string]label{}
+	for _, at := range []nodes{s.at.get("deploy", "labels"), s.at.get("labels")} {
+		for _, n := range at {
+			for _, c := range n.Fields() {
+				s.addLabel(out, c.Key, c.Peek(), c)
+			}
+			for _, c := range n.Items() {
+				name, value, _ := strings.Cut(c.Peek(), "=")
+				s.addLabel(out, name, value, c)
+			}
+		}
+	}
+	return out
+}
+
+func (s *service) addLabel(all map[string]label, name, raw string, n *importer.Node) {
+	name = s.substitute(name)
+	l := label{name: strings.ToLower(name), text: importer.Lit(s.substitute(raw)), node: n}
+	if routing.MatchString(l.name) && strings.Contains(raw, "$") && !strings.Contains(l.name, "users") {
+		if t, ok := s.interpolated(n, raw); ok && len(t.Secrets()) == 0 {
+			l.text = t
+		}
+	}
+	l.flat = flatten(l.text)
+	all[l.name] = l
+}
+
+// flatten is a text with a mark in place of each variable.
+func flatten(t importer.Text) string {
+	var b strings.Builder
+	for i, p := range t {
+		if p.Variable != "" {
+			fmt.Fprintf(&b, "\ue000%d\ue001", i)
+		} else {
+			b.WriteString(p.Literal)
+		}
+	}
+	return b.String()
+}
+
+// routing are labels that a reverse proxy reads.
+var routing = regexp.MustCompile(`^(traefik\.|caddy|ofelia\.|com\.df\.|com\.github\.|haproxy|lego|swag|nginx)`)
+
+func (s *service) labelsOf() {
+	all := s.labelList()
+	s.traefik(all)
+	s.nginxProxy()
+	s.caddy(all)
+	s.kompose(all)
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		n := all[name].node
+		switch {
+		case n.Used():
+		case routing.MatchString(name):
+			n.Warn("route", fmt.Sprintf("the label %s of %s is for a reverse proxy and is not mapped", name, s.cfg.Name), "Write tags of drover (docs/reference/routes.md) into the service block of the job.")
+		default:
+			n.Take()
+		}
+	}
+	left := 0
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		if !routing.MatchString(name) && !strings.HasPrefix(name, "kompose.") {
+			left++
+		}
+	}
+	for _, at := range []nodes{s.at.get("labels"), s.at.get("deploy", "labels")} {
+		for _, n := range at {
+			n.Fields()
+			n.Items()
+		}
+	}
+	if left > 0 {
+		s.ledger.LeaveOut(cmp.Or(s.at.get("labels").pos(), s.at.get("deploy", "labels").pos()), fmt.Sprintf("%d labels of %s have no effect: Nomad has no labels of containers", left, s.cfg.Name))
+	}
+}
+
+// site is a host and a path that lead to the service.
+type site struct {
+	host, path string // with marks
+	exact      bool
+}
+
+// routes is what labels ask of the edge for one port of the service.
+type routes struct {
+	port    int
+	tags    []importer.Text
+	tls     bool
+	hosts   []importer.Text
+	claimed bool
+	denied  bool // a request must be allowed by what the edge lacks
+}
+
+func (r *routes) tag(parts ...importer.Text) {
+	var t importer.Text
+	for _, p := range parts {
+		t = append(t, p...)
+	}
+	for _, o := range r.tags {
+		if slices.Equal(o, t) {
+			return
+		}
+	}
+	r.tags = append(r.tags, t)
+}
+
+// publish gives the service the tags, and the edge a certificate.
+func (s *service) publish(r *routes) {
+	if len(r.tags) == 0 || !r.claimed || r.denied {
+		return
+	}
+	if r.port == 0 && len(s.s.Ports) == 0 {
+		s.ledger.Warn(s.s.At, "route", fmt.Sprintf("%s has a route and no port; it leads to port 80", s.cfg.Name), fmt.Sprintf("If that is wrong, say --port %s=PORT.", s.cfg.Name))
+		r.port = 80
+	}
+	if r.port != 0 {
+		s.addPort(importer.Port{Number: r.port})
+		at := slices.IndexFunc(s.s.Ports, func(p importer.Port) bool { return p.Number == r.port && !p.UDP })
+		p := s.s.Ports[at]
+		s.s.Ports = append([]importer.Port{p}, slices.Delete(s.s.Ports, at, at+1)...)
+	}
+	if !r.tls {
+		r.tag(importer.Lit("drover.http=serve"))
+	}
+	s.s.Tags = append(s.s.Tags, r.tags...)
+	if !r.tls {
+		return
+	}
+	at := slices.IndexFunc(s.m.Certificates, func(c importer.Certificate) bool { return c.Name == "public" })
+	if at < 0 {
+		s.m.Certificates = append(s.m.Certificates, importer.Certificate{Name: "public"})
+		at = len(s.m.Certificates) - 1
+	}
+	for _, h := range r.hosts {
+		if !slices.ContainsFunc(s.m.Certificates[at].Names, func(o importer.Text) bool { return slices.Equal(o, h) }) {
+			s.m.Certificates[at].Names = append(s.m.Certificates[at].Names, h)
+		}
+	}
+}
+
+// literal is a text with marks as the operator would read it.
+func (s *service) literal(t importer.Text) string {
+	var b strings.Builder
+	for _, p := range t {
+		if p.Variable != "" {
+			b.WriteString(s.vars[p.Variable])
+		} else {
+			b.WriteString(p.Literal)
+		}
+	}
+	return b.String()
+}
+
+var (
+	hostName  = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`)
+	routePath = regexp.MustCompile(`^/[A-Za-z0-9._~/+-]*$`)
+)
+
+// addSite adds a route, if the edge can have it.
+func (s *service) addSite(r *routes, l label, at site) {
+	host, path := l.words(strings.ToLower(at.host)), l.words(cmp.Or(at.path, "/"))
+	h, p := s.literal(host), s.literal(path)
+	if !hostName.MatchString(h) || !routePath.MatchString(p) {
+		l.node.Warn("route", fmt.Sprintf("the edge has no route for host %q and path %q", h, p), "Write a tag drover.route=HOST/PATH with a host name and a plain path.")
+		return
+	}
+	if at.exact && p != "/" {
+		l.node.Warn("route", fmt.Sprintf("the route of %s matches what begins with %s, not that path alone", h, p), "Let the service answer 404 for the rest.")
+	}
+	r.claimed = true
+	r.tag(importer.Lit("drover.route="), host, path)
+	if !slices.ContainsFunc(r.hosts, func(o importer.Text) bool { return slices.Equal(o, host) }) {
+		r.hosts = append(r.hosts, host)
+	}
+}
+
+// traefik maps the labels of Traefik 1, 2 and 3.
+func (s *service) traefik(all map[string]label) {
+	enable, stated := all["traefik.enable"]
+	for name, l := range all {
+		if strings.HasPrefix(name, "traefik.") && (strings.HasSuffix(name, ".enable") || strings.HasSuffix(name, "docker.network") || strings.HasSuffix(name, "swarm.network") ||
+			strings.HasSuffix(name, "lbswarm") || strings.HasSuffix(name, "constraint-label") || name == "traefik.tags" || strings.HasSuffix(name, ".priority") || strings.HasSuffix(name, ".passhostheader") ||
+			strings.HasSuffix(name, "loadbalancer.server") || strings.HasSuffix(name, ".entrypoints") || strings.HasSuffix(name, "loadbalancer.swarm") || name == "traefik.docker.lbswarm" || name == "traefik.backend" || name == "traefik.frontend.passhostheader") {
+			l.node.Take()
+		}
+	}
+	if stated && strings.EqualFold(s.literal(enable.text), "false") {
+		for name, l := range all {
+			if strings.HasPrefix(name, "traefik.") {
+				l.node.Take()
+			}
+		}
+		return
+	}
+	s.traefik1(all)
+	routers := map[string]bool{}
+	for name := range all {
+		if rest, ok := strings.CutPrefix(name, "traefik.http.routers."); ok {
+			router, _, _ := strings.Cut(rest, ".")
+			routers[router] = true
+		}
+	}
+	r := &routes{}
+	for _, name := range slices.Sorted(maps.Keys(routers)) {
+		s.router(r, all, name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		l := all[name]
+		rest, ok := strings.CutPrefix(name, "traefik.http.services.")
+		if !ok {
+			continue
+		}
+		_, key, _ := strings.Cut(rest, ".")
+		switch key = strings.TrimPrefix(key, "loadbalancer."); {
+		case key == "server.port":
+			l.node.Take()
+			if n, err := strconv.Atoi(s.literal(l.text)); err == nil && n > 0 && n < 65536 {
+				r.port = n
+			}
+		case key == "server.scheme":
+			l.node.Take()
+			if scheme := s.literal(l.text); scheme == "https" || scheme == "h2c" {
+				r.tag(importer.Lit("drover.protocol=" + scheme))
+			}
+		case strings.HasPrefix(key, "sticky"):
+			l.node.Take()
+			r.tag(importer.Lit("drover.sticky=cookie"))
+		}
+	}
+	s.publish(r)
+}
+
+func (s *service) router(r *routes, all map[string]label, name string) {
+	prefix := "traefik.http.routers." + name + "."
+	tls := false
+	for key, l := range all {
+		rest, ok := strings.CutPrefix(key, prefix)
+		if !ok {
+			continue
+		}
+		switch {
+		case rest == "tls" && s.literal(l.text) != "false", strings.HasPrefix(rest, "tls."):
+			tls = true
+			l.node.Take()
+		case rest == "service", rest == "entrypoints", rest == "priority", rest == "tls":
+			l.node.Take()
+		}
+	}
+	if e, ok := all[prefix+"entrypoints"]; ok {
+		text := s.literal(e.text)
+		tls = tls || strings.Contains(text, "secure") || strings.Contains(text, "https")
+	}
+	r.tls = r.tls || tls
+	if m, ok := all[prefix+"middlewares"]; ok {
+		m.node.Take()
+		for _, mw := range strings.Split(s.literal(m.text), ",") {
+			mw, _, _ = strings.Cut(strings.ToLower(strings.TrimSpace(mw)), "@")
+			s.middleware(r, all, m, mw)
+		}
+	}
+	rule, ok := all[prefix+"rule"]
+	if !ok {
+		return
+	}
+	rule.node.Take()
+	sites, err := parseRule(rule.flat)
+	if err != nil {
+		rule.node.Warn("route", fmt.Sprintf("the rule of the router %s has %s, which the edge cannot match", name, err), "Write a tag drover.route=HOST/PATH by hand.")
+		return
+	}
+	for _, at := range sites {
+		s.addSite(r, rule, at)
+	}
+}
+
+// middleware maps a middleware of a router. The edge redirects to HTTPS by itself.
+func (s *service) middleware(r *routes, all map[string]label, from label, name string) {
+	prefix := "traefik.http.middlewares." + name + "."
+	found := false
+	for _, key := range slices.Sorted(maps.Keys(all)) {
+		l := all[key]
+		rest, ok := strings.CutPrefix(key, prefix)
+		if !ok {
+			continue
+		}
+		found = true
+		value := s.literal(l.text)
+		kind, option, _ := strings.Cut(rest, ".")
+		l.node.Take()
+		switch kind {
+		case "redirectscheme":
+			r.tls = r.tls || option == "scheme" && value == "https"
+		case "stripprefix":
+			if option == "prefixes" && !strings.Contains(value, ",") && routePath.MatchString(value) {
+				r.tag(importer.Lit("drover.strip="), l.words(l.flat))
+			} else if option == "prefixes" {
+				l.node.Warn("route", fmt.Sprintf("the middleware %s strips several prefixes; the edge strips one", name), "Give each prefix a service of its own.")
+			}
+		case "basicauth", "digestauth":
+			if option == "users" || option == "usersfile" {
+				r.tag(importer.Lit("drover.auth=" + s.s.Name))
+				l.node.Warn("route", fmt.Sprintf("the users of the middleware %s are kept by the edge, and requests are denied until it has them", name),
+					fmt.Sprintf("nomad var put drover/users/%s USER='HASH', and name %s in the variable users of the edge.", s.s.Name, s.s.Name))
+			}
+		case "ipallowlist", "ipwhitelist":
+			if option == "sourcerange" {
+				r.tag(importer.Lit("drover.allow=" + strings.ReplaceAll(value, " ", "")))
+			}
+		case "headers":
+			s.headers(r, l, option, value)
+		case "buffering":
+			if option == "maxrequestbodybytes" && value != "0" {
+				r.tag(importer.Lit("drover.max-body=" + value))
+			}
+		case "ratelimit":
+			if n, err := strconv.Atoi(value); option == "average" && err == nil && n > 0 {
+				r.tag(importer.Lit(fmt.Sprintf("drover.limit=%d/s", n)))
+			}
+		case "compress", "retry", "circuitbreaker", "contenttype":
+			l.node.Drop(fmt.Sprintf("the middleware %s changes no answer's meaning", kind))
+		case "forwardauth":
+			l.node.Refuse("forward-auth", fmt.Sprintf("the middleware %s lets another service decide about requests to %s, which the edge cannot", name, s.cfg.Name),
+				"Protect the service itself, or with drover.auth. Allowed, the route is left out.")
+			r.claimed = false
+			r.tags = nil
+			r.denied = true
+			return
+		default:
+			l.node.Warn("route", fmt.Sprintf("the middleware %s (%s) has no counterpart at the edge", name, kind), "See docs/reference/routes.md.")
+		}
+	}
+	if !found && name != "" && !strings.Contains(name, "redirect") && !strings.Contains(name, "https") {
+		from.node.Warn("route", fmt.Sprintf("the middleware %s is not defined by the labels of %s", name, s.cfg.Name), "If it restricts access, write drover.auth or drover.allow.")
+	}
+}
+
+func (s *service) headers(r *routes, l label, option, value string) {
+	kind, name, ok := strings.Cut(option, ".")
+	direction := map[string]string{"customresponseheaders": "response", "customrequestheaders": "request"}[kind]
+	switch {
+	case ok && direction != "" && value == "":
+		r.tag(importer.Lit(fmt.Sprintf("drover.header=%s remove %s", direction, name)))
+	case ok && direction != "" && !strings.ContainsAny(value, "\\$"):
+		r.tag(importer.Lit(fmt.Sprintf("drover.header=%s set %s %s", direction, name, value)))
+	case option == "stsseconds", option == "stsincludesubdomains", option == "stspreload", option == "forcestsheader", option == "sslredirect", option == "sslproxyheaders.x-forwarded-proto":
+		// The edge does this for every host with TLS.
+	case option == "framedeny" && value == "true":
+		r.tag(importer.Lit("drover.header=response set X-Frame-Options DENY"))
+	case option == "contenttypenosniff" && value == "true":
+		r.tag(importer.Lit("drover.header=response set X-Content-Type-Options nosniff"))
+	default:
+		l.node.Warn("route", fmt.Sprintf("the header option %s of %s is not mapped", option, s.cfg.Name), "Write a tag drover.header.")
+	}
+}
+
+// traefik1 maps the labels of Traefik 1.
+func (s *service) traefik1(all map[string]label) {
+	rule, ok := all["traefik.frontend.rule"]
+	if !ok {
+		return
+	}
+	rule.node.Take()
+	r := &routes{}
+	if p, ok := all["traefik.port"]; ok {
+		p.node.Take()
+		r.port, _ = strconv.Atoi(s.literal(p.text))
+	}
+	if e, ok := all["traefik.frontend.entrypoints"]; ok {
+		e.node.Take()
+		r.tls = strings.Contains(s.literal(e.text), "https")
+	}
+	if p, ok := all["traefik.protocol"]; ok {
+		p.node.Take()
+		if v := s.literal(p.text); v == "https" || v == "h2c" {
+			r.tag(importer.Lit("drover.protocol=" + v))
+		}
+	}
+	for name, l := range all {
+		if strings.HasPrefix(name, "traefik.frontend.redirect") || name == "traefik.frontend.headers.sslredirect" {
+			l.node.Take()
+			r.tls = true
+		}
+		if strings.HasPrefix(name, "traefik.frontend.auth.basic") {
+			r.tag(importer.Lit("drover.auth=" + s.s.Name))
+			l.node.Warn("route", fmt.Sprintf("the users of %s are kept by the edge, and requests are denied until it has them", s.cfg.Name),
+				fmt.Sprintf("nomad var put drover/users/%s USER='HASH', and name %s in the variable users of the edge.", s.s.Name, s.s.Name))
+		}
+		if strings.HasPrefix(name, "traefik.frontend.auth.forward") {
+			l.node.Refuse("forward-auth", fmt.Sprintf("another service decides about requests to %s, which the edge cannot", s.cfg.Name), "Protect the service itself, or with drover.auth. Allowed, the route is left out.")
+			return
+		}
+	}
+	var hosts []string
+	path, exact := "", false
+	for _, part := range strings.Split(rule.flat, ";") {
+		kind, value, _ := strings.Cut(part, ":")
+		switch strings.TrimSpace(kind) {
+		case "Host":
+			for _, h := range strings.Split(value, ",") {
+				hosts = append(hosts, strings.TrimSpace(h))
+			}
+		case "PathPrefix", "Path":
+			path, exact = strings.TrimSpace(value), kind == "Path"
+		case "PathPrefixStrip":
+			path = strings.TrimSpace(value)
+			r.tag(importer.Lit("drover.strip="), rule.words(path))
+		default:
+			rule.node.Warn("route", fmt.Sprintf("the rule of %s has %s, which the edge cannot match", s.cfg.Name, kind), "Write a tag drover.route=HOST/PATH by hand.")
+			return
+		}
+	}
+	for _, h := range hosts {
+		s.addSite(r, rule, site{h, path, exact})
+	}
+	s.publish(r)
+}
+
+// nginxProxy maps the environment that nginx-proxy reads.
+func (s *service) nginxProxy() {
+	hosts := s.cfg.Environment["VIRTUAL_HOST"]
+	if hosts == nil || *hosts == "" || !s.hasProxy("nginx-proxy") {
+		return
+	}
+	value := func(name string) string {
+		if v := s.cfg.Environment[name]; v != nil {
+			return *v
+		}
+		return ""
+	}
+	r := &routes{tls: value("LETSENCRYPT_HOST") != "" || value("CERT_NAME") != ""}
+	r.port, _ = strconv.Atoi(value("VIRTUAL_PORT"))
+	if p := value("VIRTUAL_PROTO"); p == "https" {
+		r.tag(importer.Lit("drover.protocol=https"))
+	}
+	node := s.at.get("environment")
+	l := label{}
+	if len(node) > 0 {
+		l.node = node[len(node)-1]
+	}
+	for _, v := range s.t.Env {
+		if v.Name == "VIRTUAL_HOST" {
+			l.text, l.flat = v.Value, flatten(v.Value)
+		}
+	}
+	for _, h := range strings.Split(l.flat, ",") {
+		s.addSite(r, l, site{host: strings.TrimSpace(h), path: value("VIRTUAL_PATH")})
+	}
+	s.publish(r)
+}
+
+// hasProxy reports whether a service of the project has an image of this name.
+func (r *reader) hasProxy(name string) bool {
+	for _, s := range r.project.Services {
+		if strings.Contains(s.Image, name) {
+			return true
+		}
+	}
+	return false
+}
+
+var upstreams = regexp.MustCompile(`^\{\{\s*upstreams\s*(?:(https?|h2c)\s+)?(\d+)?\s*\}\}$`)
+
+// caddy maps the labels of caddy-docker-proxy that name a site and a reverse proxy.
+func (s *service) caddy(all map[string]label) {
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		l := all[name]
+		if name != "caddy" && !regexp.MustCompile(`^caddy_\d+$`).MatchString(name) {
+			continue
+		}
+		r := &routes{tls: true}
+		if p, ok := all[name+".reverse_proxy"]; ok {
+			m := upstreams.FindStringSubmatch(s.literal(p.text))
+			if m == nil {
+				continue // reported as not mapped
+			}
+			p.node.Take()
+			r.port, _ = strconv.Atoi(m[2])
+			if m[1] == "https" || m[1] == "h2c" {
+				r.tag(importer.Lit("drover.protocol=" + m[1]))
+			}
+		}
+		l.node.Take()
+		for _, h := range strings.FieldsFunc(l.flat, func(c rune) bool { return c == ',' || c == ' ' }) {
+			if rest, ok := strings.CutPrefix(h, "http://"); ok {
+				h, r.tls = rest, false
+			}
+			h, path, _ := strings.Cut(strings.TrimPrefix(h, "https://"), "/")
+			s.addSite(r, l, site{host: h, path: "/" + strings.TrimSuffix(path, "*")})
+		}
+		s.publish(r)
+	}
+}
+
+// kompose maps the labels of kompose.
+func (s *service) kompose(all map[string]label) {
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		key, ok := strings.CutPrefix(name, "kompose.")
+		if !ok {
+			continue
+		}
+		l := all[name]
+		value := s.literal(l.text)
+		switch {
+		case key == "controller.type" && value == "daemonset":
+			s.s.Kind, s.s.Count = importer.KindSystem, nil
+			l.node.Take()
+		case key == "controller.type":
+			l.node.Take()
+		case key == "service.expose" && hostName.MatchString(value) && strings.Contains(value, "."):
+			l.node.Take()
+			_, tls := all["kompose.service.expose.tls-secret"]
+			r := &routes{tls: tls}
+			s.addSite(r, l, site{host: l.flat})
+			s.publish(r)
+		case key == "service.expose.tls-secret":
+			l.node.Take()
+		case key == "service.expose":
+			l.node.Warn("route", fmt.Sprintf("%s is to have a public route and names no host", s.cfg.Name), "Write a tag drover.route=HOST/ into the service block of the job.")
+		case strings.HasPrefix(key, "cronjob.schedule"):
+			l.node.Take()
+			s.s.Kind = importer.KindBatch
+			s.s.Periodic = &importer.Periodic{Crons: []string{value}, ProhibitOverlap: s.literal(all["kompose.cronjob.concurrency_policy"].text) == "Forbid"}
+		case strings.HasPrefix(key, "cronjob."), key == "service.type", key == "service.group", key == "image-pull-secret", key == "image-pull-policy", key == "volume.size", key == "volume.storage-class-name", key == "volume.type":
+			l.node.Take()
+			s.ledger.LeaveOut(l.node.Pos(), fmt.Sprintf("the label %s of %s is for Kubernetes", name, s.cfg.Name))
+		default:
+			l.node.Warn("route", fmt.Sprintf("the label %s of %s is not mapped", name, s.cfg.Name), "See what kompose does with it.")
+		}
+	}
+}
+
+// proxies are images that read their configuration from the Docker engine.
+var proxies = regexp.MustCompile(`(^|/)(traefik|nginx-proxy|acme-companion|letsencrypt-nginx-proxy-companion|docker-letsencrypt-nginx-proxy-companion|docker-gen|caddy-docker-proxy)(:|@|$)`)
+
+// isProxy reports whether the service only serves routes that labels and the
+// environment of other services ask for.
+func (s *service) isProxy() bool {
+	if s.src.KeepProxy || !proxies.MatchString(s.cfg.Image) {
+		return false
+	}
+	for name, other := range s.project.Services {
+		if name == s.cfg.Name {
+			continue
+		}
+		labels := maps.Clone(other.Labels)
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		if other.Deploy != nil {
+			maps.Copy(labels, other.Deploy.Labels)
+		}
+		for label := range labels {
+			if strings.HasSuffix(label, ".rule") && strings.HasPrefix(label, "traefik.") || strings.HasPrefix(label, "caddy") {
+				return true
+			}
+		}
+		if v := other.Environment["VIRTUAL_HOST"]; v != nil && strings.Contains(s.cfg.Image, "nginx") {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,126 @@
+package compose
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+)
+
+// parseRule returns the hosts and paths of a rule of Traefik 2 or 3: Host and paths,
+// joined with && and ||. It returns an error for any other rule.
+func parseRule(rule string) ([]site, error) {
+	p := &ruleParser{rest: rule}
+	alternatives, err := p.or(0)
+	if err != nil {
+		return nil, err
+	}
+	if p.skip(); p.rest != "" {
+		return nil, fmt.Errorf("%q", p.rest)
+	}
+	var out []site
+	for _, a := range alternatives {
+		if len(a.hosts) == 0 {
+			return nil, errors.New("no host")
+		}
+		paths := a.paths
+		if len(paths) == 0 {
+			paths = []site{{path: "/"}}
+		}
+		for _, h := range a.hosts {
+			for _, at := range paths {
+				out = append(out, site{h, at.path, at.exact})
+			}
+		}
+	}
+	return out, nil
+}
+
+// conjunction is what all must hold: one of the hosts, and one of the paths.
+type conjunction struct {
+	hosts []string
+	paths []site
+}
+
+type ruleParser struct{ rest string }
+
+func (p *ruleParser) skip() { p.rest = strings.TrimLeft(p.rest, " \t\n") }
+
+func (p *ruleParser) token(t string) bool {
+	p.skip()
+	rest, ok := strings.CutPrefix(p.rest, t)
+	if ok {
+		p.rest = rest
+	}
+	return ok
+}
+
+func (p *ruleParser) or(depth int) ([]conjunction, error) {
+	all, err := p.and(depth)
+	for err == nil && p.token("||") {
+		var more []conjunction
+		more, err = p.and(depth)
+		all = append(all, more...)
+	}
+	if len(all) > 100 {
+		return nil, errors.New("more than 100 alternatives")
+	}
+	return all, err
+}
+
+func (p *ruleParser) and(depth int) ([]conjunction, error) {
+	all, err := p.atom(depth)
+	for err == nil && p.token("&&") {
+		var more []conjunction
+		if more, err = p.atom(depth); err != nil {
+			break
+		}
+		var both []conjunction
+		for _, a := range all {
+			for _, b := range more {
+				if len(a.hosts) > 0 && len(b.hosts) > 0 || len(a.paths) > 0 && len(b.paths) > 0 {
+					return nil, errors.New("two hosts or two paths at once")
+				}
+				both = append(both, conjunction{append(a.hosts[:len(a.hosts):len(a.hosts)], b.hosts...), append(a.paths[:len(a.paths):len(a.paths)], b.paths...)})
+			}
+		}
+		if all = both; len(all) > 100 {
+			return nil, errors.New("more than 100 alternatives")
+		}
+	}
+	return all, err
+}
+
+func (p *ruleParser) atom(depth int) ([]conjunction, error) {
+	if depth > 20 {
+		return nil, errors.New("too many parentheses")
+	}
+	if p.token("(") {
+		all, err := p.or(depth + 1)
+		if err == nil && !p.token(")") {
+			err = errors.New("a parenthesis that is not closed")
+		}
+		return all, err
+	}
+	p.skip()
+	name, rest, ok := strings.Cut(p.rest, "(")
+	args, after, closed := strings.Cut(rest, ")")
+	if !ok || !closed {
+		return nil, fmt.Errorf("%q", p.rest)
+	}
+	p.rest = after
+	var values []string
+	for _, a := range strings.Split(args, ",") {
+		values = append(values, strings.Trim(strings.TrimSpace(a), "`\"'"))
+	}
+	switch strings.TrimSpace(name) {
+	case "Host", "HostHeader":
+		return []conjunction{{hosts: values}}, nil
+	case "PathPrefix", "Path":
+		var c conjunction
+		for _, v := range values {
+			c.paths = append(c.paths, site{path: v, exact: name == "Path"})
+		}
+		return []conjunction{c}, nil
+	}
+	return nil, errors.New(strings.TrimSpace(name))
+}

@@ -1,0 +1,52 @@
+package formats_test
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/devcluster"
+	"github.com/drover-nomad/drover/devcluster/devtest"
+	"github.com/drover-nomad/drover/importer"
+	"github.com/drover-nomad/drover/importer/formats"
+)
+
+func TestMain(m *testing.M) { devtest.Main(m) }
+
+// TestCorpusOnCluster_Validates has Nomad validate each job of each input that is
+// imported, as nomad job validate does.
+func TestCorpusOnCluster_Validates(t *testing.T) {
+	devtest.NeedsServers(t)
+	root := corpus(t)
+	cluster := devtest.Cluster(t, devcluster.Options{})
+	client, err := api.NewClient(cluster.NomadConfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	jobs := 0
+	for _, folder := range []string{"compose", "swarm", "rosetta"} {
+		for _, c := range composeCases(t, filepath.Join(root, folder)) {
+			rel, _ := filepath.Rel(root, c.folder)
+			t.Run(rel+" "+strings.Join(c.files, " "), func(t *testing.T) {
+				res, err := formats.Run(t.Context(), "compose", importer.Source{Inputs: inputs(t, c.folder, c.files), Environ: c.environ, Profiles: []string{"*"}, Root: root,
+					Allow: []string{"bind-source", "file-too-big", "port-conflict", "unknown-port", "volume-shared"}})
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, j := range res.Jobs {
+					jobs++
+					got, _, err := client.Jobs().Validate(j.Job, nil)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if got.Error != "" || len(got.ValidationErrors) > 0 {
+						t.Errorf("%s: got %s %v, want a valid job\n%s", j.Service, got.Error, got.ValidationErrors, j.HCL)
+					}
+				}
+			})
+		}
+	}
+	t.Logf("Nomad accepts %d jobs", jobs)
+}
