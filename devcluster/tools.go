@@ -13,6 +13,8 @@ const (
 	OCIS               = "ocis"
 	Pebble             = "pebble"
 	PebbleChallTestSrv = "pebble-challtestsrv"
+	OAuth2Proxy        = "oauth2-proxy"
+	OIDCServer         = "oidc-server" // a provider of OpenID Connect
 )
 
 // PowerDNS is the program that Options.DNS asks for. It is not built: it must
@@ -68,6 +70,10 @@ func lookupTool(name string) (tool, error) {
 			fits: regexp.MustCompile(`^v2\.\d+\.\d+$`), path: "github.com/letsencrypt/pebble/v2"},
 		{name: PebbleChallTestSrv, module: "pebble", main: "github.com/letsencrypt/pebble/v2/cmd/pebble-challtestsrv", wants: "2",
 			fits: regexp.MustCompile(`^v2\.\d+\.\d+$`), path: "github.com/letsencrypt/pebble/v2"},
+		{name: OAuth2Proxy, module: "oauth2-proxy", main: "github.com/oauth2-proxy/oauth2-proxy/v7", wants: "7",
+			fits: regexp.MustCompile(`^v7\.\d+\.\d+$`), path: "github.com/oauth2-proxy/oauth2-proxy/v7"},
+		{name: OIDCServer, module: "oauth2-proxy", main: "github.com/zitadel/oidc/v3/example/server", wants: "3",
+			fits: regexp.MustCompile(`^v3\.\d+\.\d+$`), path: "github.com/zitadel/oidc/v3"},
 	}
 	var names []string
 	for _, t := range all {
