@@ -114,7 +114,7 @@ func (s Scope) Nomad(u Use) Policy {
 			path{"drover/dns-wanted/*", look}, path{"drover/dns-credentials/*", look})
 	case Edge:
 		more = ""
-		paths = []path{{"drover/certs/*", look}, {"drover/acme/public", look}, {"drover/users/*", look}}
+		paths = []path{{"drover/certs/*", look}, {"drover/acme/public", look}, {"drover/users/*", look}, {"drover/client-ca/*", look}}
 	}
 	var tenants []string
 	tenant := []path{{"drover/dns/*", all}, {"drover/dns-wanted/*", look}, {"drover/dns-credentials/*", look}}

@@ -38,6 +38,10 @@ const MaxTag = 2000
 type Settings struct {
 	Users    []string `json:"users"`     // lists for basic authentication
 	TCPPorts []int    `json:"tcp_ports"` // ports beside HTTP and HTTPS
+	// Authenticators are services that routes may ask about requests.
+	Authenticators []string `json:"authenticators"`
+	// ClientCAs are lists of CAs whose certificates clients may show.
+	ClientCAs []string `json:"client_cas"`
 	// Tenants are what the Nomad namespaces may claim; all is allowed if there are
 	// none.
 	Tenants map[string]Tenant `json:"tenants,omitempty"`
@@ -166,7 +170,7 @@ const (
 	rangeExpr = `(?:` + ipv4Expr + `|` + ipv6Expr + `)`
 
 	nameExpr     = `^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$`
-	reservedExpr = `^drover\.header=[a-z]+ [a-z]+ (?i:connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|content-length|forwarded|x-forwarded-for|x-forwarded-proto|x-forwarded-host)(?: |$)`
+	reservedExpr = `^drover\.(?:header=[a-z]+ [a-z]+ |forward-auth=[^ ]+ (?:[^ ]*,)?)(?i:connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|content-length|forwarded|x-forwarded-for|x-forwarded-proto|x-forwarded-host)(?:[ ,]|$)|^drover\.forward-auth=[^ ]+ (?:[^ ]*,)?(?i:host)(?:,|$)` //nolint:lll // one expression
 
 	optionsOfBoth = `|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|limit=[1-9][0-9]{0,5}/[sm]|auth=[a-z0-9][a-z0-9-]{0,62}|allow=` + rangeExpr + `(?:,` + rangeExpr + `)*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\[\]-~](?:[ !-#%-\[\]-~]*[!-#%-\[\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)` //nolint:lll // one expression
 	routesOfBoth  = `route=` + hostExpr + pathExpr + `|redirect=` + hostExpr + pathExpr + ` 30[12378] ` + urlExpr
@@ -186,11 +190,11 @@ var grammars = sync.OnceValue(func() map[Kind]grammar {
 	return map[Kind]grammar{
 		HAProxy: {
 			route:  regexp.MustCompile(`^drover\.(?:` + routesOfBoth + `|tcp=[1-9][0-9]{0,4}|sni=` + hostExpr + `)$`),
-			option: regexp.MustCompile(`^drover\.(?:protocol=(?:http|https|h2c)` + optionsOfBoth + `|send-proxy=v[12])$`),
+			option: regexp.MustCompile(`^drover\.(?:protocol=(?:http|https|h2c)` + optionsOfBoth + featuresExpr + `|send-proxy=v[12]|timeout=tunnel [1-9][0-9]{0,4}[smh])$`),
 		},
 		Nginx: {
 			route:  regexp.MustCompile(`^drover\.(?:` + routesOfBoth + `)$`),
-			option: regexp.MustCompile(`^drover\.(?:protocol=https?` + optionsOfBoth + `)$`),
+			option: regexp.MustCompile(`^drover\.(?:protocol=https?` + optionsOfBoth + featuresExpr + `)$`),
 		},
 	}
 })
@@ -204,7 +208,7 @@ type Form struct {
 
 // Forms are all tags, in the order of docs/reference/routes.md.
 func Forms() []Form {
-	return []Form{
+	forms := []Form{
 		{"route", "HOST/PATH: the host in lower case and without a port, the path of letters, digits and . _ ~ / + -", "drover.route=cloud.example.org/"},
 		{"redirect", "HOST/PATH CODE URL, the code being 301, 302, 303, 307 or 308", "drover.redirect=www.example.org/ 301 https://example.org/"},
 		{"sni", "HOST: in lower case", "drover.sni=mail.example.org"},
@@ -220,10 +224,11 @@ func Forms() []Form {
 		{"http", "redirect or serve", "drover.http=serve"},
 		{"send-proxy", "v1 or v2", "drover.send-proxy=v2"},
 	}
+	return append(forms, featureForms()...)
 }
 
 // single are the tags of which one counts.
-var single = []string{"protocol", "strip", "sticky", "max-body", "limit", "http", "send-proxy"}
+var single = []string{"protocol", "strip", "sticky", "max-body", "limit", "http", "send-proxy", "cors", "retries", "breaker"}
 
 // Parse reads the tags of one service as an edge of this kind does. settings
 // may be nil when they are not known; then what depends on them is taken to be
@@ -233,7 +238,7 @@ func Parse(kind Kind, service string, tags []string, settings *Settings) ([]Rout
 		routes   []Route
 		problems []Problem
 		options  []string
-		auth     string
+		auth     bool
 		values   = map[string]string{}
 		good     = true
 	)
@@ -261,27 +266,35 @@ func Parse(kind Kind, service string, tags []string, settings *Settings) ([]Rout
 		case len(t) > MaxTag:
 			problem(costs, t[:40]+"…", "The tag is too long", fmt.Sprintf("Write at most %d bytes.", MaxTag))
 		case reserved.MatchString(t):
-			problem(costs, t, fmt.Sprintf("The header %s is the edge's own", strings.Fields(value)[2]), "Leave it to the edge.")
+			problem(costs, t, fmt.Sprintf("The header %s is the edge's own", reservedHeader(key, value)), "Leave it to the edge.")
 		case !pattern.MatchString(t):
 			message, remedy := explain(kind, key, t)
 			problem(costs, t, message, remedy)
 		case costs == CostsTag:
 		default:
 			options = append(options, t)
-			if key == "auth" {
-				auth = value
-				if settings != nil && !slices.Contains(settings.Users, value) {
-					problem(costs, t, fmt.Sprintf("The edge has no list of users %q", value), fmt.Sprintf("Add it to the variable users of the stack of the edge, and make the Nomad Variable drover/users/%s.", value))
+			auth = auth || slices.Contains([]string{"auth", "forward-auth", "client-cert"}, key)
+			if settings != nil {
+				if message, remedy := missing(service, key, value, settings); message != "" {
+					problem(costs, t, message, remedy)
+				}
+			}
+			if key == "rewrite" {
+				if p := groups(value); p != "" {
+					problem(CostsNothing, t, fmt.Sprintf("The pattern has no %s, and it is empty", p), "Write one * for each number, or ** at the end.")
 				}
 			}
 			if before, twice := values[key]; twice && before != value && slices.Contains(single, key) {
 				problem(CostsNothing, t, fmt.Sprintf("%s%s is there twice, and %q counts", Prefix, key, value), "Write one. While a new version of the service starts, both are there for a moment.")
 			}
-			if before, twice := values[key]; twice && before != value && (key == "auth" || key == "allow") {
+			if before, twice := values[key]; twice && before != value && slices.Contains([]string{"auth", "forward-auth", "client-cert", "allow"}, key) {
 				problem(CostsNothing, t, fmt.Sprintf("%s%s is there twice, and both hold", Prefix, key), "Write one. While a new version of the service starts, both are there for a moment.")
 			}
 			values[key] = value
 		}
+	}
+	if tag, message, remedy := weights(options); message != "" {
+		problem(CostsNothing, tag, message, remedy)
 	}
 	leading := false
 	for _, t := range ours {
@@ -302,8 +315,8 @@ func Parse(kind Kind, service string, tags []string, settings *Settings) ([]Rout
 		case Redirect:
 			r.Options = nil
 		case SNI, TCP:
-			if auth != "" {
-				problem(CostsTag, t, "A TCP connection cannot be asked for a password", "Use a service of its own, without drover.auth.")
+			if auth {
+				problem(CostsTag, t, "A TCP connection cannot be asked for a password", "Use a service of its own, without drover.auth, drover.forward-auth and drover.client-cert.")
 				continue
 			}
 			if r.Kind == SNI {

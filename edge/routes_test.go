@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/drover-nomad/drover/edge/route"
 	"github.com/drover-nomad/drover/jobs"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
@@ -45,7 +46,7 @@ func TestJobsHaveTheGrammar(t *testing.T) {
 
 func TestParse(t *testing.T) {
 	t.Parallel()
-	settings := &Settings{Users: []string{"admins"}, TCPPorts: []int{636}}
+	settings := &Settings{Users: []string{"admins"}, TCPPorts: []int{636}, Authenticators: []string{"authn"}, ClientCAs: []string{"partners"}}
 	const route = "drover.route=a.test/"
 	tests := []struct {
 		name    string
@@ -90,6 +91,37 @@ func TestParse(t *testing.T) {
 		{name: "twice", tags: []string{route, "drover.protocol=http", "drover.protocol=https"}, routes: []string{"a.test/"}, problem: `"https" counts`, costs: CostsNothing},
 		{name: "two ranges", tags: []string{route, "drover.allow=10.0.0.0/8", "drover.allow=0.0.0.0/0"}, routes: []string{"a.test/"}, problem: "both hold", costs: CostsNothing},
 		{name: "no route", tags: []string{"drover.strip=/a"}, problem: "no route", costs: CostsNothing},
+		{name: "authenticator", tags: []string{route, "drover.forward-auth=authn/check X-User,X-Groups"}, routes: []string{"a.test/"}},
+		{name: "no such authenticator", tags: []string{route, "drover.forward-auth=other/"}, problem: `no authenticator "other"`, costs: CostsService},
+		{name: "authenticator without a path", tags: []string{route, "drover.forward-auth=authn"}, problem: "not drover.forward-auth=SERVICE/PATH", costs: CostsService},
+		{name: "authenticator's host", tags: []string{route, "drover.forward-auth=authn/ X-User,host"}, problem: "header host is the edge's own", costs: CostsService},
+		{name: "authenticator's message", tags: []string{route, "drover.forward-auth=authn/ X-User,Content-Length"}, problem: "header Content-Length is the edge's own", costs: CostsService},
+		{name: "authenticator for TCP", tags: []string{"drover.tcp=636", "drover.forward-auth=authn/"}, problem: "cannot be asked for a password", costs: CostsTag},
+		{name: "two authenticators", tags: []string{route, "drover.forward-auth=authn/a", "drover.forward-auth=authn/b"}, routes: []string{"a.test/"}, problem: "both hold", costs: CostsNothing},
+		{name: "weights", tags: []string{route, "drover.weight=10 version v2", "drover.weight=90 service web-next"}, routes: []string{"a.test/"}},
+		{name: "weights above 100", tags: []string{route, "drover.weight=10 version v2", "drover.weight=91 version v1"}, routes: []string{"a.test/"}, problem: "101 % together", costs: CostsNothing},
+		{name: "weight above 100", tags: []string{route, "drover.weight=101 version v2"}, problem: "not drover.weight=PERCENT", costs: CostsService},
+		{name: "canary", tags: []string{route, "drover.canary=header X-Canary always version v2", "drover.canary=cookie beta_1 yes service web-next"}, routes: []string{"a.test/"}},
+		{name: "canary without a value", tags: []string{route, "drover.canary=header X-Canary version v2"}, problem: "not drover.canary=header", costs: CostsService},
+		{name: "features", tags: []string{
+			route, "drover.deny=10.0.0.0/8,::1", "drover.cors=https://a.test,http://b.test:81 credentials", "drover.compress=gzip", "drover.rewrite=/v1/*/** /{2}/{1}",
+			"drover.timeout=connect 2s", "drover.timeout=response 1m", "drover.timeout=tunnel 1h", "drover.retries=2 500,503", "drover.breaker=10 30s",
+		}, routes: []string{"a.test/"}},
+		{name: "client certificates", tags: []string{route, "drover.client-cert=partners"}, routes: []string{"a.test/"}},
+		{name: "no such CAs", tags: []string{route, "drover.client-cert=others"}, problem: `no CAs "others"`, costs: CostsService},
+		{name: "client certificates for TCP", tags: []string{"drover.sni=a.test", "drover.client-cert=partners"}, problem: "cannot be asked for a password", costs: CostsTag},
+		{name: "deny", tags: []string{route, "drover.deny=10.0.0.0/8,"}, problem: "not drover.deny=ADDRESS", costs: CostsService},
+		{name: "credentials for all", tags: []string{route, "drover.cors=* credentials"}, problem: "not drover.cors=ORIGIN", costs: CostsService},
+		{name: "origin with a path", tags: []string{route, "drover.cors=https://a.test/"}, problem: "not drover.cors=ORIGIN", costs: CostsService},
+		{name: "compression", tags: []string{route, "drover.compress=br"}, problem: "not drover.compress=gzip", costs: CostsService},
+		{name: "expression", tags: []string{route, "drover.rewrite=/(.*)+ /x"}, problem: "not drover.rewrite=PATTERN PATH", costs: CostsService},
+		{name: "rest in the middle", tags: []string{route, "drover.rewrite=/**/x /x"}, problem: "not drover.rewrite=PATTERN PATH", costs: CostsService},
+		{name: "part of a segment", tags: []string{route, "drover.rewrite=/x* /x"}, problem: "not drover.rewrite=PATTERN PATH", costs: CostsService},
+		{name: "no such group", tags: []string{route, "drover.rewrite=/x/* /{1}/{2}"}, routes: []string{"a.test/"}, problem: "no {2}", costs: CostsNothing},
+		{name: "no unit", tags: []string{route, "drover.timeout=response 10"}, problem: "not drover.timeout=connect", costs: CostsService},
+		{name: "retries", tags: []string{route, "drover.retries=2 404"}, problem: "not drover.retries=NUMBER", costs: CostsService},
+		{name: "breaker", tags: []string{route, "drover.breaker=0 1s"}, problem: "not drover.breaker=ERRORS TIME", costs: CostsService},
+		{name: "nginx, tunnel", kind: Nginx, tags: []string{route, "drover.timeout=tunnel 1h"}, problem: "nginx cannot", costs: CostsService},
 		{name: "nginx, h2c", kind: Nginx, tags: []string{route, "drover.protocol=h2c"}, problem: "nginx cannot", costs: CostsService},
 		{name: "nginx, tcp", kind: Nginx, tags: []string{route, "drover.tcp=636"}, routes: []string{"a.test/"}, problem: "nginx cannot", costs: CostsTag},
 	}
@@ -216,8 +248,17 @@ func TestRead_Tenants(t *testing.T) {
 		{"evil-web", "drover.route=evil.example.org/", true},
 		{"notevil-web", "drover.route=evil.example.org/", false},
 		{"workshop", "drover.route=example.org/", false},
+		{"shop-web", "drover.weight=10 service shop", true},
+		{"shop-web", "drover.canary=cookie a b service shop", true},
+		{"shop-web", "drover.weight=10 version shop", true},
+		{"shop-web", "drover.weight=10 service evil-web", false},
+		{"shop-web", "drover.canary=header a b service unknown", false},
 	} {
-		table := Read(HAProxy, map[string][]string{c.service: {c.tag}}, settings)
+		tags := []string{c.tag}
+		if _, leads := route.Parse(c.tag); !leads {
+			tags = append(tags, "drover.route=example.org/")
+		}
+		table := Read(HAProxy, map[string][]string{c.service: tags}, settings)
 		if (len(table.Routes) == 1) != c.allowed || (len(table.Problems) == 0) != c.allowed {
 			t.Errorf("%s asks for %s: got %+v, want allowed %v", c.service, c.tag, table, c.allowed)
 		}

@@ -83,6 +83,36 @@ variable "users" {
   }
 }
 
+variable "authenticators" {
+  type        = list(string)
+  description = "Names of services in Consul that routes may ask whether a request is allowed (drover.forward-auth)."
+  default     = []
+  validation {
+    condition     = length([for name in var.authenticators : name if regex_replace(name, "^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$", "") != ""]) == 0
+    error_message = "The name of an authenticator has lower-case letters, digits and dashes."
+  }
+}
+
+variable "client_cas" {
+  type        = list(string)
+  description = "Lists of CAs (Nomad Variables drover/client-ca/NAME, item ca) whose certificates routes may ask clients for (drover.client-cert)."
+  default     = []
+  validation {
+    condition     = length([for name in var.client_cas : name if regex_replace(name, "^[a-z0-9][a-z0-9-]{0,62}$", "") != ""]) == 0
+    error_message = "The name of a list of CAs has lower-case letters, digits and dashes."
+  }
+}
+
+variable "trace_sample" {
+  type        = number
+  description = "Percentage of the requests without a trace context (traceparent, W3C) that begin a trace which is sampled; the others begin one which is not. -1 begins none."
+  default     = -1
+  validation {
+    condition     = var.trace_sample >= -1 && var.trace_sample <= 100
+    error_message = "Write a number from 0 to 100, or -1 for no traces."
+  }
+}
+
 variable "drain" {
   type        = string
   description = "How long running requests may go on when the edge itself is stopped or replaced; its node takes no new ones meanwhile."
@@ -145,6 +175,11 @@ locals {
   ipv6  = "(?:(?:${local.hex}:){7}${local.hex}|(?:${local.hex}:){1,7}:|(?:${local.hex}:){1,6}:${local.hex}|(?:${local.hex}:){1,5}(?::${local.hex}){1,2}|(?:${local.hex}:){1,4}(?::${local.hex}){1,3}|(?:${local.hex}:){1,3}(?::${local.hex}){1,4}|(?:${local.hex}:){1,2}(?::${local.hex}){1,5}|${local.hex}:(?::${local.hex}){1,6}|:(?::${local.hex}){1,7}|::)(?:/(?:12[0-8]|1[01][0-9]|[1-9]?[0-9]))?"
   range = "(?:${local.ipv4}|${local.ipv6})"
 
+  # Options that both edges have, in package edge in features.go.
+  features = "|forward-auth=[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?${local.path}(?: [A-Za-z0-9-]+(?:,[A-Za-z0-9-]+)*)?|weight=(?:100|[1-9]?[0-9]) ${local.target}|canary=(?:header [A-Za-z0-9-]+|cookie [A-Za-z0-9_]+) [A-Za-z0-9._~-]+ ${local.target}|deny=${local.range}(?:,${local.range})*|cors=(?:\\*|${local.origin}(?:,${local.origin})*(?: credentials)?)|compress=gzip|timeout=(?:connect|response) [1-9][0-9]{0,4}[smh]|client-cert=[a-z0-9][a-z0-9-]{0,62}|retries=[0-9](?: 50[0234](?:,50[0234])*)?|breaker=[1-9][0-9]{0,2} [1-9][0-9]{0,3}[sm]|rewrite=(?:/(?:\\*|[A-Za-z0-9._~-]+))*(?:/|/\\*\\*)? /(?:[A-Za-z0-9._~/-]|\\{[1-9]\\})*"
+  origin   = "https?://[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?(?::[1-9][0-9]{0,4})?"
+  target   = "(?:version|service) [a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+
   # An expression for the tags by which a service of no tenant may ask for routes:
   # all without a table, none with one.
   untenanted = length(var.tenants) == 0 ? "" : "^$"
@@ -176,9 +211,12 @@ locals {
     "CF-Connecting-IP", "CF-Connecting-IPv6", "Fastly-Client-IP", "X-Azure-ClientIP",
     "X-Original-URL", "X-Original-URI", "X-Original-Host", "X-Original-Method", "X-Rewrite-URL", "X-Host", "X-HTTP-Host-Override",
     "X-Url-Scheme", "Front-End-Https",
+    "Client-Cert", "Client-Cert-Chain", "X-Client-Cert-Subject", "X-Client-Cert", "X-SSL-Client-Cert", "X-SSL-Client-Verify",
+    "X-SSL-Client-S-Dn", "SSL-Client-Cert", "SSL-Client-Verify", "SSL-Client-Subject-Dn", "X-Forwarded-Client-Cert",
+    "X-Forwarded-Tls-Client-Cert", "X-Forwarded-Tls-Client-Cert-Info",
   ]
   # Headers that say where a message ends, or that the edge itself answers for.
-  reserved = "^drover\\.header=[a-z]+ [a-z]+ (?i:connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|content-length|forwarded|x-forwarded-for|x-forwarded-proto|x-forwarded-host)(?: |$)"
+  reserved = "^drover\\.(?:header=[a-z]+ [a-z]+ |forward-auth=[^ ]+ (?:[^ ]*,)?)(?i:connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|content-length|forwarded|x-forwarded-for|x-forwarded-proto|x-forwarded-host)(?:[ ,]|$)|^drover\\.forward-auth=[^ ]+ (?:[^ ]*,)?(?i:host)(?:,|$)"
 }
 
 job "edge" {

@@ -7,7 +7,7 @@
 locals {
   # The rest of the grammar is in _base.nomad.hcl.
   route  = "^drover\\.(?:route=${local.host}${local.path}|redirect=${local.host}${local.path} 30[12378] ${local.url})$"
-  option = "^drover\\.(?:protocol=https?|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|limit=[1-9][0-9]{0,5}/[sm]|auth=[a-z0-9][a-z0-9-]{0,62}|allow=${local.range}(?:,${local.range})*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\\[\\]-~](?:[ !-#%-\\[\\]-~]*[!-#%-\\[\\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve))$"
+  option = "^drover\\.(?:protocol=https?|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|limit=[1-9][0-9]{0,5}/[sm]|auth=[a-z0-9][a-z0-9-]{0,62}|allow=${local.range}(?:,${local.range})*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\\[\\]-~](?:[ !-#%-\\[\\]-~]*[!-#%-\\[\\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)${local.features})$"
 }
 
 job "edge" {
@@ -28,7 +28,7 @@ job "edge" {
         data        = <<EOT
 cd "$NOMAD_TASK_DIR"
 files() {
-  cat nginx.conf "$NOMAD_SECRETS_DIR/public.pem" | cksum
+  cat nginx.conf "$NOMAD_SECRETS_DIR"/public.pem "$NOMAD_SECRETS_DIR"/ca/* 2>/dev/null | cksum
 }
 rm -f reload
 loaded=$(files)
@@ -75,6 +75,28 @@ EOT
         data = "{{ with nomadVar \"drover/certs/${replace(var.certificate, ".", "~")}\" }}{{ .bundle }}{{ end }}\n"
       }
 
+      dynamic "template" {
+        for_each = var.client_cas
+        iterator = ca
+        content {
+          destination = "secrets/ca/${ca.value}.pem"
+          change_mode = "script"
+          change_script {
+            command = "/bin/sh"
+            args    = local.reload
+          }
+          splay = "0s"
+          perms = "0600"
+          uid   = var.user == "root" ? 0 : var.uid
+          gid   = var.user == "root" ? 0 : var.uid
+          wait {
+            min = "250ms"
+            max = "2s"
+          }
+          data = "{{ with nomadVar \"drover/client-ca/${ca.value}\" }}{{ .ca }}{{ end }}\n"
+        }
+      }
+
       # Lists of users: the workers read them at each request.
       dynamic "template" {
         for_each = var.users
@@ -112,6 +134,13 @@ EOT
           max = "2s"
         }
         data = <<EOT
+{{- define "tenant" -}}
+{{- $tenant := "" -}}
+%{for name, t in var.tenants~}
+{{- if . | regexMatch `^(?:${length(t.services) == 0 ? "[.]" : join("|", [for n in t.services : replace(n, "*", "[a-z0-9-]*")])})$` }}{{ $tenant = "${name}" }}{{ end -}}
+%{endfor~}
+{{- scratch.Set "tenant" $tenant -}}
+{{- end -}}
 {{- /* What is wanted: every service with tags of ours, judged as a whole. */ -}}
 {{- $input := "" -}}
 {{- range $s := services -}}
@@ -122,6 +151,13 @@ EOT
 {{- else if gt (len $t) 2000 }}{{ $good = false -}}
 {{- else if $t | regexMatch `${local.reserved}` }}{{ $good = false -}}
 {{- else if not ($t | regexMatch `${local.option}`) }}{{ $good = false -}}
+{{- else if $t | regexMatch `^drover\.forward-auth=` -}}
+{{- if not ($t | regexMatch `^drover\.forward-auth=(?:${join("|", var.authenticators)})/`) }}{{ $good = false }}{{ end -}}
+{{- else if $t | regexMatch `^drover\.client-cert=` -}}
+{{- if not ($t | regexMatch `^drover\.client-cert=(?:${join("|", var.client_cas)})$`) }}{{ $good = false }}{{ end -}}
+{{- else if $t | regexMatch `^drover\.(?:weight|canary)=.* service ` -}}
+{{- template "tenant" $s.Name }}{{ $tenant := scratch.Get "tenant" }}{{ template "tenant" (regexReplaceAll `^.* ` "" $t) -}}
+{{- if ne (scratch.Get "tenant") $tenant }}{{ $good = false }}{{ end -}}
 {{- else if $t | regexMatch `^drover\.auth=` -}}
 {{- if not ($t | regexMatch `^drover\.auth=(?:${join("|", var.users)})$`) }}{{ $good = false }}{{ end -}}
 {{- end }}{{ end }}{{ end -}}
@@ -133,6 +169,7 @@ EOT
 {{- if and $ours $good }}{{ range $t := $s.Tags }}{{ if and (le (len $t) 2000) ($t | regexMatch `${local.route}`) ($t | regexMatch $may) -}}
 {{- $value := index ($t | split "=") 1 }}{{ $from := index ($value | split " ") 0 }}{{ $host := index ($from | split "/") 0 -}}
 {{- scratch.MapSet "hosts" $host "" -}}
+{{- range $o := $s.Tags }}{{ if $o | regexMatch `^drover\.forward-auth=` }}{{ scratch.MapSet (printf "auth.%s" $host) ($o | sha256Hex | printf "%.12s") $o }}{{ else if $o | regexMatch `^drover\.client-cert=` }}{{ scratch.MapSetX "certified" $host (index ($o | split "=") 1) }}{{ end }}{{ end -}}
 {{- if $t | regexMatch `^drover\.route=` -}}
 {{- scratch.MapSetX "routes" $from $s.Name }}{{ scratch.MapSet "http" $s.Name $s.Tags -}}
 {{- if $s.Tags | join "\n" | regexMatch `(?m)^drover\.http=serve$` }}{{ scratch.MapSet "serve" $s.Name "" }}{{ scratch.MapSet "plain" $host "" }}{{ end -}}
@@ -148,6 +185,122 @@ EOT
     location ~ "^/\.well-known/acme-challenge/([-_a-zA-Z0-9]+)$" {
       default_type text/plain;
       return 200 "$1.{{ .thumbprint }}";
+    }
+{{- end }}
+{{- end }}
+{{- define "fails" }}
+{{- $fails := "max_fails=0" }}
+{{- range $t := . }}{{ if $t | regexMatch `^drover\.breaker=` }}{{ $fails = regexReplaceAll `^[^=]*=([0-9]+) (.*)$` "max_fails=$1 fail_timeout=$2" $t }}{{ end }}{{ end }}
+{{- scratch.Set "fails" $fails }}
+{{- end }}
+{{- define "before" }}
+{{- $next := "" }}
+{{- range $t := . }}{{ $f := regexReplaceAll `^[^=]*=` "" $t | split " " }}
+{{- if $t | regexMatch `^drover\.timeout=connect ` }}
+      proxy_connect_timeout {{ index $f 1 }};
+{{- else if $t | regexMatch `^drover\.timeout=response ` }}
+      proxy_read_timeout {{ index $f 1 }};
+      proxy_send_timeout {{ index $f 1 }};
+{{- else if $t | regexMatch `^drover\.retries=` }}
+      proxy_next_upstream_tries {{ index $f 0 | parseInt | add 1 }};
+{{- if and (gt (len $f) 1) (not $next) }}{{ $next = index $f 1 | replaceAll "," " http_" | printf " http_%s" }}{{ end }}
+{{- else if $t | regexMatch `^drover\.breaker=` }}{{ $next = " http_500 http_502 http_503 http_504" }}
+{{- else if $t | regexMatch `^drover\.compress=` }}
+      gzip on;
+      gzip_proxied any;
+      gzip_vary on;
+      gzip_types text/plain text/css text/csv text/xml text/javascript text/markdown application/javascript application/json application/manifest+json application/xml application/wasm image/svg+xml;
+{{- else if $t | regexMatch `^drover\.cors=` }}
+{{- $id := $t | sha256Hex | printf "%.12s" }}
+      set $preflight "$request_method:$http_access_control_request_method:$cors_{{ $id }}";
+      if ($preflight ~ "^OPTIONS:[^:]+:$") {
+        return 403;
+      }
+      if ($preflight ~ "^OPTIONS:[^:]+:.") {
+        add_header Access-Control-Allow-Origin $cors_{{ $id }};
+{{- if gt (len $f) 1 }}
+        add_header Access-Control-Allow-Credentials true;
+{{- end }}
+        add_header Access-Control-Allow-Methods $http_access_control_request_method;
+        add_header Access-Control-Allow-Headers $http_access_control_request_headers;
+        add_header Access-Control-Max-Age 600;
+        add_header Vary Origin;
+        return 204;
+      }
+      proxy_hide_header Access-Control-Allow-Origin;
+      proxy_hide_header Access-Control-Allow-Credentials;
+      add_header Access-Control-Allow-Origin $cors_{{ $id }} always;
+{{- if gt (len $f) 1 }}
+      add_header Access-Control-Allow-Credentials $credentials_{{ $id }} always;
+{{- end }}
+      add_header Vary Origin always;
+{{- end }}
+{{- end }}
+{{- if $next }}
+      proxy_next_upstream error timeout{{ $next }};
+{{- end }}
+{{- end }}
+{{- define "forward" }}
+{{- $before := "" }}
+{{- range $t := . }}{{ if $t | regexMatch `^drover\.forward-auth=` }}
+{{- $f := $t | split " " }}{{ $id := $t | sha256Hex | printf "%.12s" }}
+{{- if $before }}
+      deny all; # nginx asks one authenticator, and both have to hold
+{{- else }}
+      # The authenticator gets the path as the client wrote it.
+      if ($odd_path) {
+        return 400;
+      }
+      auth_request /.drover/auth/{{ $id }};
+      auth_request_set $auth_location $upstream_http_location;
+      auth_request_set $auth_cookie $upstream_http_set_cookie;
+      error_page 401 = @denied;
+{{- if gt (len $f) 1 }}{{ range $i, $h := index $f 1 | split "," }}
+      auth_request_set $auth_{{ $id }}_{{ $i }} $upstream_http_{{ $h | toLower | replaceAll "-" "_" }};
+      proxy_set_header {{ $h }} $auth_{{ $id }}_{{ $i }};
+{{- end }}{{ end }}
+{{- end }}{{ $before = $t }}
+{{- end }}{{ end }}
+{{- end }}
+{{- define "authenticators" }}
+{{- if . }}
+    # What the authenticator has answered instead of 2xx.
+    location @denied {
+      add_header Set-Cookie $auth_cookie always;
+      if ($auth_location) {
+        return 302 $auth_location;
+      }
+      return 401;
+    }
+    location @redirected {
+      return 401;
+    }
+{{- end }}
+{{- range $id, $t := . }}
+{{- $to := index (regexReplaceAll `^[^=]*=` "" $t | split " ") 0 }}
+    location = /.drover/auth/{{ $id }} {
+      internal;
+      proxy_pass http://auth.{{ $to }};
+      proxy_pass_request_body off;
+      proxy_read_timeout 5s;
+      proxy_send_timeout 5s;
+      # Only 401 and 403 deny a request, everything else is an error.
+      proxy_intercept_errors on;
+      error_page 302 303 307 = @redirected;
+%{for header in [for h in local.spoofable : h if !contains(["X-Forwarded-Method", "X-Forwarded-Uri"], h)]~}
+      proxy_set_header ${header} %{if length(var.trusted_proxies) > 0 || contains(["X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port"], header)}$sent_${lower(replace(header, "-", "_"))}%{else}""%{endif};
+%{endfor~}
+      proxy_set_header Host $http_host;
+      proxy_set_header X-Forwarded-For $remote_addr;
+      proxy_set_header X-Real-IP $remote_addr;
+      proxy_set_header X-Forwarded-Method $request_method;
+      proxy_set_header X-Forwarded-Uri $request_uri;
+{{- $f := $t | split " " }}{{ if gt (len $f) 1 }}{{ range index $f 1 | split "," }}
+      proxy_set_header {{ . }} "";
+{{- end }}{{ end }}
+      proxy_set_header Content-Length "";
+      proxy_set_header Connection "";
+      proxy_set_header Proxy "";
     }
 {{- end }}
 {{- end }}
@@ -178,6 +331,10 @@ EOT
 {{- if scratch.Get "auth" }}
       deny all; # nginx asks for one list, and both have to hold
 {{- end }}{{ scratch.Set "auth" $value }}
+{{- else if $t | regexMatch `^drover\.deny=` }}
+      if ($denied_{{ $t | sha256Hex | printf "%.12s" }}) {
+        return 403;
+      }
 {{- else if $t | regexMatch `^drover\.limit=` }}{{ scratch.Set "limit" (index ($value | split "/") 0) }}
 {{- else if $t | regexMatch `^drover\.max-body=` }}{{ scratch.Set "body" $value }}
 {{- else if $t | regexMatch `^drover\.strip=` }}{{ scratch.Set "strip" ($value | trimSuffix "/" | replaceAll "." "\\.") }}
@@ -194,6 +351,17 @@ EOT
 {{- end }}
 {{- end }}
 {{- end }}
+{{- range $t := $tags }}{{ if $t | regexMatch `^drover\.client-cert=` }}
+{{- if ne (index (scratch.Get "certified") (index ($from | split "/") 0)) (index ($t | split "=") 1) }}
+      return 403; # the host asks for a certificate of other CAs
+{{- end }}
+      if ($ssl_client_verify != SUCCESS) {
+        return 403;
+      }
+      proxy_set_header X-Client-Cert-Subject $ssl_client_s_dn;
+{{- end }}{{ end }}
+{{- template "before" $tags }}
+{{- template "forward" $tags }}
 {{- with scratch.Get "auth" }}
       auth_basic {{ . }};
       auth_basic_user_file {{ env "NOMAD_SECRETS_DIR" }}/users/{{ . }};
@@ -210,14 +378,26 @@ EOT
 {{- with scratch.Get "body" }}
       client_max_body_size {{ . }};
 {{- end }}
+{{- $rewrites := $tags | join "\n" | regexMatch `(?m)^drover\.rewrite=` }}
 {{- with scratch.Get "strip" }}
-      rewrite ^{{ . }}(?:/(.*))?$ /$1 break;
+      rewrite ^{{ . }}(?:/(.*))?$ /$1{{ if not $rewrites }} break{{ end }};
+{{- end }}
+{{- range $t := $tags }}{{ if $t | regexMatch `^drover\.rewrite=` }}
+{{- $f := regexReplaceAll `^[^=]*=` "" $t | split " " }}
+      rewrite "^{{ index $f 0 | replaceAll "." "\\." | replaceAll "**" "@" | replaceAll "*" "([^/]+)" | replaceAll "@" "(.*)" }}$" "{{ index $f 1 | regexReplaceAll `\{([1-9])\}` `$$$1` }}" break;
+{{- end }}{{ end }}
+{{- if $rewrites }}
+      break;
 {{- end }}
 {{- scratch.Set "auth" "" }}{{ scratch.Set "limit" "" }}{{ scratch.Set "body" "" }}{{ scratch.Set "strip" "" }}
       proxy_set_header Host {{ $host }};
       proxy_set_header X-Forwarded-For $remote_addr;
       proxy_set_header X-Real-IP $remote_addr;
       proxy_set_header Proxy "";
+      proxy_set_header X-Request-ID $request_name;
+      add_header X-Request-ID $request_name always;
+      proxy_set_header traceparent $trace;
+      proxy_set_header tracestate $trace_state;
 %{for header in local.spoofable~}
       proxy_set_header ${header} %{if length(var.trusted_proxies) > 0 || contains(["X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port"], header)}$sent_${lower(replace(header, "-", "_"))}%{else}""%{endif};
 %{endfor~}
@@ -226,7 +406,7 @@ EOT
 %{if var.hsts_max_age > 0~}
       add_header Strict-Transport-Security $hsts always;
 %{endif~}
-      proxy_pass {{ $proto }}://{{ $target }};
+      proxy_pass {{ $proto }}://{{ if $tags | join "\n" | regexMatch `(?m)^drover\.(?:weight|canary)=` }}$to_{{ $target | sha256Hex | printf "%.12s" }}{{ else }}{{ $target }}{{ end }};
     }
 {{- end }}
 {{- end -}}
@@ -248,7 +428,7 @@ http {
   server_names_hash_bucket_size 512;
   server_names_hash_max_size 4096;
 
-  log_format json escape=json '{"time":"$time_iso8601","client":"$remote_addr","host":"$host","method":"$request_method","path":"$uri","status":$status,"bytes":$bytes_sent,"seconds":$request_time,"backend":"$upstream_addr","tls":"$ssl_protocol"}';
+  log_format json escape=json '{"time":"$time_iso8601","client":"$remote_addr","host":"$host","method":"$request_method","path":"$uri","status":$status,"bytes":$bytes_sent,"seconds":$request_time,"backend":"$upstream_addr","tls":"$ssl_protocol","request":"$request_name"}';
 %{if var.user == "root"~}
   access_log /dev/stdout json;
 %{else~}
@@ -301,6 +481,47 @@ http {
     default "";
     "~^[^?]*\x5c" 1;
     "~*^(?=[^?]*%(?:2f|5c))[^?]*(?:/|%2f|%5c)(?:\.|%2e){1,2}(?:/|%2f|%5c|\?|$)" 1;
+  }
+  map $http_x_request_id $request_name {
+    default $request_id;
+    "~^[A-Za-z0-9._-]{1,128}$" $http_x_request_id;
+  }
+  # The trace context of W3C: passed on if it is valid.
+  map $http_traceparent $traced {
+    default "";
+    "~^[0-9a-e][0-9a-f]-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}$" 1;
+  }
+  map $traced $trace_state {
+    default "";
+    1 $http_tracestate;
+  }
+%{if var.trace_sample >= 0~}
+  map $request_id $span {
+    "~^(?<first>.{16})" $first;
+  }
+  split_clients $request_id $sampled {
+%{if var.trace_sample > 0~}
+    ${var.trace_sample}% 01;
+%{endif~}
+%{if var.trace_sample < 100~}
+    * 00;
+%{endif~}
+  }
+  map $traced $trace {
+    default 00-$request_id-$span-$sampled;
+    1 $http_traceparent;
+  }
+%{else~}
+  map $traced $trace {
+    default "";
+    1 $http_traceparent;
+  }
+%{endif~}
+
+  # Paths that are not in their normal form, for authenticators.
+  map $request_uri $odd_path {
+    default "";
+    "~*^[^?]*(?://|%2f|%5c|/(?:\.|%2e){1,2}(?:/|\?|$))" 1;
   }
 
   # Of a client in the midst of a message, and of its handshake. While only the
@@ -356,21 +577,105 @@ http {
     # What this is, and which tags it was made from, for drover edge status.
     location = /edge {
       default_type application/json;
-      return 200 '{"edge":"nginx","https":"{{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}","certificates":["${var.certificate}"],"users":${jsonencode(var.users)},"tcp_ports":[],"tenants":${jsonencode(var.tenants)},"tags":"{{ $input | sha256Hex }}"}';
+      return 200 '{"edge":"nginx","https":"{{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}","certificates":["${var.certificate}"],"users":${jsonencode(var.users)},"authenticators":${jsonencode(var.authenticators)},"client_cas":${jsonencode(var.client_cas)},"tcp_ports":[],"tenants":${jsonencode(var.tenants)},"tags":"{{ $input | sha256Hex }}"}';
     }
   }
 {{- range $name, $tags := scratch.Get "http" }}
-{{- range $t := $tags }}{{ if $t | regexMatch `^drover\.allow=` }}{{ scratch.MapSet "allow" ($t | sha256Hex | printf "%.12s") $t }}{{ end }}{{ end }}
+{{- range $t := $tags }}{{ if $t | regexMatch `^drover\.allow=` }}{{ scratch.MapSet "allow" ($t | sha256Hex | printf "%.12s") $t }}{{ else if $t | regexMatch `^drover\.deny=` }}{{ scratch.MapSet "deny" ($t | sha256Hex | printf "%.12s") $t }}{{ else if $t | regexMatch `^drover\.cors=` }}{{ scratch.MapSet "cors" ($t | sha256Hex | printf "%.12s") $t }}{{ end }}{{ end }}
 
   upstream {{ $name }} {
 {{- if $tags | join "\n" | regexMatch `(?m)^drover\.sticky=cookie$` }}
     ip_hash;
 {{- end }}
 {{- range $i := service $name }}
+    server {{ $i.Address }}:{{ $i.Port }} {{ template "fails" $tags }}{{ scratch.Get "fails" }};
+{{- else }}
+    server 127.0.0.1:9 down;
+{{- end }}
+  }
+{{- end }}
+{{- range $name, $tags := scratch.Get "http" }}{{ if $tags | join "\n" | regexMatch `(?m)^drover\.(?:weight|canary)=` }}
+{{- $id := $name | sha256Hex | printf "%.12s" }}{{ $roll := "$request_id" }}{{ $sum := 0 }}
+{{- if $tags | join "\n" | regexMatch `(?m)^drover\.sticky=cookie$` }}{{ $roll = "$remote_addr" }}{{ end }}
+{{- range $t := $tags }}{{ if $t | regexMatch `^drover\.(?:weight|canary)=` }}
+{{- scratch.Set "query" (regexReplaceAll `^.* service ` "" $t) }}
+{{- if $t | regexMatch ` version [^ ]+$` }}{{ scratch.Set "query" (printf "%s.%s" (regexReplaceAll `^.* ` "" $t) $name) }}{{ end }}
+{{- with service (scratch.Get "query") }}
+{{- scratch.MapSet (printf "to.%s" $name) (regexReplaceAll `^.* (version|service) (.*)$` (printf "%s.$1.$2" $name) $t) . }}
+{{- end }}{{ end }}{{ end }}
+{{- range $to, $instances := scratch.Get (printf "to.%s" $name) }}
+
+  upstream {{ $to }} {
+{{- if $tags | join "\n" | regexMatch `(?m)^drover\.sticky=cookie$` }}
+    ip_hash;
+{{- end }}
+{{- range $i := $instances }}
+    server {{ $i.Address }}:{{ $i.Port }} {{ template "fails" $tags }}{{ scratch.Get "fails" }};
+{{- end }}
+  }
+{{- end }}
+
+  # Of several that hold, the last counts. A target without instances gets nothing.
+  split_clients {{ $roll }} $roll_{{ $id }} {
+{{- range $t := $tags }}{{ if $t | regexMatch `^drover\.weight=[1-9]` }}
+{{- $to := regexReplaceAll `^.* (version|service) (.*)$` (printf "%s.$1.$2" $name) $t }}
+{{- $weight := regexReplaceAll `^[^=]*=| .*$` "" $t | parseInt }}
+{{- if gt (add $sum $weight) 100 }}{{ $weight = subtract $sum 100 }}{{ end }}
+{{- range $there, $_ := scratch.Get (printf "to.%s" $name) }}{{ if and (eq $there $to) (gt $weight 0) }}{{ $sum = add $sum $weight }}
+    {{ $weight }}% {{ $to }};
+{{- end }}{{ end }}
+{{- end }}{{ end }}
+{{- if lt $sum 100 }}
+    * {{ $name }};
+{{- end }}
+  }
+{{- scratch.Set "last" (printf "roll_%s" $id) }}
+{{- range $t := $tags }}{{ if $t | regexMatch `^drover\.canary=` }}
+{{- $f := regexReplaceAll `^[^=]*=` "" $t | split " " }}
+{{- $to := regexReplaceAll `^.* (version|service) (.*)$` (printf "%s.$1.$2" $name) $t }}
+{{- range $there, $_ := scratch.Get (printf "to.%s" $name) }}{{ if eq $there $to }}
+  map $${{ if eq (index $f 0) "header" }}http_{{ index $f 1 | toLower | replaceAll "-" "_" }}{{ else }}cookie_{{ index $f 1 }}{{ end }} $canary_{{ $t | sha256Hex | printf "%.12s" }}_{{ $id }} {
+    default $${{ scratch.Get "last" }};
+    "~^{{ index $f 2 | replaceAll "." "\\." }}$" {{ $to }};
+  }
+{{- scratch.Set "last" (printf "canary_%s_%s" ($t | sha256Hex | printf "%.12s") $id) }}
+{{- end }}{{ end }}
+{{- end }}{{ end }}
+  map 1 $to_{{ $id }} {
+    default $${{ scratch.Get "last" }};
+  }
+{{- end }}{{ end }}
+%{for name in var.authenticators~}
+
+  upstream auth.${name} {
+{{- range $i := service "${name}" }}
     server {{ $i.Address }}:{{ $i.Port }} max_fails=0;
 {{- else }}
     server 127.0.0.1:9 down;
 {{- end }}
+  }
+%{endfor~}
+{{- range $id, $tag := scratch.Get "deny" }}
+
+  geo $denied_{{ $id }} {
+    default "";
+{{- range regexReplaceAll `^[^=]*=` "" $tag | split "," }}
+    {{ . }} 1;
+{{- end }}
+  }
+{{- end }}
+{{- range $id, $tag := scratch.Get "cors" }}
+{{- $origins := index (regexReplaceAll `^[^=]*=` "" $tag | split " ") 0 | split "," }}
+
+  map $http_origin $cors_{{ $id }} {
+    default "";
+{{- range $origins }}
+    {{ if eq . "*" }}~. *{{ else }}"~^{{ . | replaceAll "." "\\." }}$" $http_origin{{ end }};
+{{- end }}
+  }
+  map $cors_{{ $id }} $credentials_{{ $id }} {
+    default "";
+    ~. true;
   }
 {{- end }}
 {{- range $name, $tag := scratch.Get "allow" }}
@@ -407,6 +712,7 @@ http {
       return 400;
     }
 {{- template "challenge" }}
+{{- template "authenticators" (scratch.Get (printf "auth.%s" $host)) }}
 {{- $all := false }}
 {{- range $from, $target := scratch.Get "routes" }}{{ if eq (index ($from | split "/") 0) $host }}
 {{- $path := regexReplaceAll `^[^/]*` "" $from }}{{ if eq $path "/" }}{{ $all = true }}{{ end }}
@@ -431,9 +737,15 @@ http {
   server {
     listen {{ env "EDGE_BIND_ADDRESS" }}:${var.https_port} ssl http2%{if length(var.accept_proxy) > 0} proxy_protocol%{endif};
     server_name {{ $host }};
+{{- range $certified, $ca := scratch.Get "certified" }}{{ if eq $certified $host }}
+    ssl_client_certificate {{ env "NOMAD_SECRETS_DIR" }}/ca/{{ $ca }}.pem;
+    ssl_verify_client optional;
+    ssl_verify_depth 4;
+{{- end }}{{ end }}
     if ($ambiguous) {
       return 400;
     }
+{{- template "authenticators" (scratch.Get (printf "auth.%s" $host)) }}
 {{- $all := false }}
 {{- range $from, $target := scratch.Get "routes" }}{{ if eq (index ($from | split "/") 0) $host }}
 {{- if eq (regexReplaceAll `^[^/]*` "" $from) "/" }}{{ $all = true }}{{ end }}

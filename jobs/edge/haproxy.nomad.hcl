@@ -11,7 +11,7 @@ locals {
 
   # The rest of the grammar is in _base.nomad.hcl.
   route  = "^drover\\.(?:route=${local.host}${local.path}|redirect=${local.host}${local.path} 30[12378] ${local.url}|tcp=[1-9][0-9]{0,4}|sni=${local.host})$"
-  option = "^drover\\.(?:protocol=(?:http|https|h2c)|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|limit=[1-9][0-9]{0,5}/[sm]|auth=[a-z0-9][a-z0-9-]{0,62}|allow=${local.range}(?:,${local.range})*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\\[\\]-~](?:[ !-#%-\\[\\]-~]*[!-#%-\\[\\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)|send-proxy=v[12])$"
+  option = "^drover\\.(?:protocol=(?:http|https|h2c)|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|limit=[1-9][0-9]{0,5}/[sm]|auth=[a-z0-9][a-z0-9-]{0,62}|allow=${local.range}(?:,${local.range})*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\\[\\]-~](?:[ !-#%-\\[\\]-~]*[!-#%-\\[\\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)${local.features}|send-proxy=v[12]|timeout=tunnel [1-9][0-9]{0,4}[smh])$"
 }
 
 job "edge" {
@@ -57,6 +57,28 @@ job "edge" {
         }
       }
 
+      dynamic "template" {
+        for_each = var.client_cas
+        iterator = ca
+        content {
+          destination = "secrets/ca/${ca.value}.pem"
+          change_mode = "script"
+          change_script {
+            command = "/bin/sh"
+            args    = local.reload
+          }
+          splay = "0s"
+          perms = "0600"
+          uid   = var.user == "root" ? 0 : var.uid
+          gid   = var.user == "root" ? 0 : var.uid
+          wait {
+            min = "250ms"
+            max = "2s"
+          }
+          data = "{{ with nomadVar \"drover/client-ca/${ca.value}\" }}{{ .ca }}{{ end }}\n"
+        }
+      }
+
       # HAProxy loses a SIGUSR2 that arrives at the end of a reload, and would serve the
       # old certificate until the next change. The script sends one whenever the files
       # differ from those that HAProxy has read. local.reload only triggers a check: if
@@ -73,7 +95,7 @@ certs=$NOMAD_SECRETS_DIR/certs
 next=$NOMAD_SECRETS_DIR/next
 # The generation of the files: first of the configuration, then of the certificates.
 generation() {
-  configuration=$(cat haproxy.cfg "$NOMAD_SECRETS_DIR/users.cfg" | cksum | tr ' ' .)
+  configuration=$(cat haproxy.cfg "$NOMAD_SECRETS_DIR"/users.cfg "$NOMAD_SECRETS_DIR"/ca/* 2>/dev/null | cksum | tr ' ' .)
   newest=$configuration-$(cat "$certs"/* | cksum | tr ' ' .)
   echo $newest >newest
 }
@@ -350,6 +372,96 @@ end)
 EOT
       }
 
+      # forward_auth asks an authenticator about a request, as Traefik's ForwardAuth.
+      # 2xx lets it pass, with the headers that the tag names. Any other answer is the
+      # client's.
+      template {
+        destination = "local/ingress.lua"
+        change_mode = "noop"
+        data        = <<EOT
+-- Headers of a message or a connection, and those that the edge sets.
+local own = {}
+for name in ("connection content-length expect host keep-alive proxy-connection te trailer transfer-encoding upgrade x-forwarded-method x-forwarded-uri"):gmatch("%S+") do
+  own[name] = true
+end
+
+-- ask sends a request to an authenticator. It returns nil if that does not answer.
+-- Headers that it is to set are not the client's to send.
+local function ask(txn, service, path, copied)
+  local socket = core.tcp()
+  socket:settimeout(15)
+  if not socket:connect("unix@auth." .. service .. ".sock") then
+    return nil
+  end
+  local query = txn.sf:query()
+  local lines = {
+    "GET " .. path .. " HTTP/1.0", "Host: " .. txn.sf:req_hdr("host"),
+    "X-Forwarded-Method: " .. txn.sf:method(),
+    "X-Forwarded-Uri: " .. txn:get_var("txn.uri") .. (query ~= "" and "?" .. query or ""),
+  }
+  for name, values in pairs(txn.http:req_get_headers()) do
+    for _, value in pairs(values) do
+      if not own[name] and not copied[name] then
+        table.insert(lines, name .. ": " .. value)
+      end
+    end
+  end
+  socket:send(table.concat(lines, "\r\n") .. "\r\n\r\n")
+  local answer = { status = tonumber((socket:receive("*l") or ""):match("^HTTP/1%.%d (%d%d%d)")), headers = {} }
+  while answer.status do
+    local line = socket:receive("*l")
+    if not line then
+      answer.status = nil -- an answer that ends too early may lack a header
+    elseif line:gsub("\r$", "") == "" then
+      break
+    else
+      local name, value = line:match("^([^:]+):%s*(.-)%s*$")
+      if name then
+        table.insert(answer.headers, { name:lower(), value })
+      end
+    end
+  end
+  if answer.status and (answer.status < 200 or answer.status > 299) then
+    answer.body = socket:receive("*a") or ""
+  end
+  socket:close()
+  return answer.status and answer or nil
+end
+
+core.register_action("forward_auth", { "http-req" }, function(txn, service, path, copied)
+  local names = {}
+  for name in (copied ~= "-" and copied or ""):lower():gmatch("[^,]+") do
+    names[name] = true
+  end
+  local answer = ask(txn, service, path, names)
+  if not answer then
+    return
+  end
+  if answer.status >= 200 and answer.status <= 299 then
+    for name in pairs(names) do
+      txn.http:req_del_header(name)
+      for _, header in ipairs(answer.headers) do
+        if header[1] == name then
+          txn.http:req_add_header(name, header[2])
+        end
+      end
+    end
+    txn:set_var("txn.authorized", true)
+    return
+  end
+  local reply = txn:reply({ status = answer.status })
+  for _, header in ipairs(answer.headers) do
+    if not own[header[1]] then
+      reply:add_header(header[1], header[2])
+    end
+  end
+  -- An answer has to fit a buffer.
+  reply:set_body(#answer.body <= 8192 and answer.body or "")
+  txn:done(reply)
+end, 3)
+EOT
+      }
+
       template {
         destination = "secrets/cookie_key"
         change_mode = "noop"
@@ -403,6 +515,13 @@ EOT
           max = "2s"
         }
         data = <<EOT
+{{- define "tenant" -}}
+{{- $tenant := "" -}}
+%{for name, t in var.tenants~}
+{{- if . | regexMatch `^(?:${length(t.services) == 0 ? "[.]" : join("|", [for n in t.services : replace(n, "*", "[a-z0-9-]*")])})$` }}{{ $tenant = "${name}" }}{{ end -}}
+%{endfor~}
+{{- scratch.Set "tenant" $tenant -}}
+{{- end -}}
 {{- /* What is wanted: every service with tags of ours, judged as a whole. */ -}}
 {{- $input := "" -}}
 {{- scratch.MapSet "tcp" "" "" -}}
@@ -414,6 +533,13 @@ EOT
 {{- else if gt (len $t) 2000 }}{{ $good = false -}}
 {{- else if $t | regexMatch `${local.reserved}` }}{{ $good = false -}}
 {{- else if not ($t | regexMatch `${local.option}`) }}{{ $good = false -}}
+{{- else if $t | regexMatch `^drover\.forward-auth=` }}{{ $auth = true -}}
+{{- if not ($t | regexMatch `^drover\.forward-auth=(?:${join("|", var.authenticators)})/`) }}{{ $good = false }}{{ end -}}
+{{- else if $t | regexMatch `^drover\.(?:weight|canary)=.* service ` -}}
+{{- template "tenant" $s.Name }}{{ $tenant := scratch.Get "tenant" }}{{ template "tenant" (regexReplaceAll `^.* ` "" $t) -}}
+{{- if ne (scratch.Get "tenant") $tenant }}{{ $good = false }}{{ end -}}
+{{- else if $t | regexMatch `^drover\.client-cert=` }}{{ $auth = true -}}
+{{- if not ($t | regexMatch `^drover\.client-cert=(?:${join("|", var.client_cas)})$`) }}{{ $good = false }}{{ end -}}
 {{- else if $t | regexMatch `^drover\.auth=` }}{{ $auth = true -}}
 {{- if not ($t | regexMatch `^drover\.auth=(?:${join("|", var.users)})$`) }}{{ $good = false }}{{ end -}}
 {{- end }}{{ end }}{{ end -}}
@@ -426,6 +552,10 @@ EOT
 {{- $value := index ($t | split "=") 1 -}}
 {{- if $t | regexMatch `^drover\.route=` -}}
 {{- scratch.MapSetX "routes" $value $s.Name }}{{ scratch.MapSet "http" $s.Name $s.Tags -}}
+{{- range $o := $s.Tags }}{{ if $o | regexMatch `^drover\.(?:weight|canary)=` -}}
+{{- scratch.MapSet "http" (regexReplaceAll `^.* (version|service) (.*)$` (printf "%s.$1.$2" $s.Name) $o) $s.Tags }}{{ scratch.MapSet "canary" $s.Name $s.Tags -}}
+{{- else if $o | regexMatch `^drover\.client-cert=` }}{{ scratch.MapSetX "certified" (index ($value | split "/") 0) (index ($o | split "=") 1) -}}
+{{- end }}{{ end -}}
 {{- if $s.Tags | join "\n" | regexMatch `(?m)^drover\.http=serve$` }}{{ scratch.MapSet "serve" $s.Name "" }}{{ end -}}
 {{- else if $t | regexMatch `^drover\.redirect=` -}}
 {{- scratch.MapSetX "routes" (index ($value | split " ") 0) ($t | sha256Hex | printf "redirect.%.12s") -}}
@@ -442,6 +572,7 @@ global
   log stdout format raw local0 info
   setenv EDGE_GENERATION @generation@
   lua-load {{ env "NOMAD_TASK_DIR" }}/edge.lua
+  lua-load {{ env "NOMAD_TASK_DIR" }}/ingress.lua
   stats socket unix@admin.sock mode 600%{if var.user == "root"} uid ${var.uid}%{endif} level admin
   hard-stop-after ${var.hard_stop_after}
   # Old workers with connections use memory of the task too.
@@ -461,6 +592,11 @@ global
   ssl-default-bind-ciphersuites TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256
   ssl-default-bind-options prefer-client-ciphers ssl-min-ver TLSv${var.tls_min} no-tls-tickets
   tune.ssl.default-dh-param 2048
+%{if length(var.client_cas) > 1~}
+  # A session that is resumed for another host would bring a certificate that was
+  # verified with the CAs of the first.
+  tune.ssl.cachesize 0
+%{endif~}
 
 resolvers consul
   nameserver local 127.0.0.1:{{ env "attr.consul.dns.port" }}
@@ -522,7 +658,7 @@ defaults http
   timeout server 1h
   timeout tunnel 24h
   # No limit and no buffering of bodies: WebDAV, TUS, server-sent events.
-  log-format '{"time":"%T","client":"%ci","host":"%[var(txn.host),json(utf8s)]","method":"%HM","path":"%[var(txn.path),json(utf8s)]","status":%ST,"bytes":%B,"ms":%Ta,"backend":"%b","server":"%s","tls":"%sslv","end":"%ts"}'
+  log-format '{"time":"%T","client":"%ci","host":"%[var(txn.host),json(utf8s)]","method":"%HM","path":"%[var(txn.path),json(utf8s)]","status":%ST,"bytes":%B,"ms":%Ta,"backend":"%b","server":"%s","tls":"%sslv","end":"%ts","request":"%[var(txn.request),json(utf8s)]"}'
 
 {{- define "source" }}
 %{for range in var.accept_proxy~}
@@ -546,6 +682,20 @@ defaults http
 %{endif~}
 %{endif~}
 {{- end }}
+{{- define "trace" }}
+  http-request set-header X-Request-ID %[uuid] unless { req.hdr_cnt(X-Request-ID) eq 1 } { req.fhdr(X-Request-ID) -m reg ^[A-Za-z0-9._-]{1,128}$ }
+  http-request set-var(txn.request) req.fhdr(X-Request-ID)
+  http-after-response set-header X-Request-ID %[var(txn.request)] if { var(txn.request) -m found }
+  acl traced req.fhdr(traceparent) -m reg ^[0-9a-e][0-9a-f]-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$
+  acl untraced req.fhdr(traceparent) -m sub -- -00000000000000000000000000000000- -0000000000000000-
+  http-request del-header tracestate unless traced !untraced
+  http-request del-header traceparent unless traced !untraced
+%{if var.trace_sample >= 0~}
+  http-request set-var(txn.flags) str(00)
+  http-request set-var(txn.flags) str(01) if { rand(100) lt ${var.trace_sample} }
+  http-request set-header traceparent 00-%[uuid,regsub(-,,g)]-%[uuid,regsub(-,,g),bytes(16,16)]-%[var(txn.flags)] unless traced !untraced
+%{endif~}
+{{- end }}
 {{- define "filter" }}
 %{if length(var.trusted_proxies) > 0~}
   http-request set-var(txn.trusted) bool(true) if { src ${join(" ", var.trusted_proxies)} }
@@ -564,6 +714,7 @@ defaults http
 %{for header in local.spoofable~}
   http-request del-header ${header}%{if length(var.trusted_proxies) > 0} unless { var(txn.trusted) -m bool }%{endif}
 %{endfor~}
+{{- template "trace" }}
   http-request del-header Proxy
   http-request del-header _ -m sub
   http-request set-header X-Forwarded-For %[src]
@@ -575,13 +726,106 @@ defaults http
   http-request set-header Connection upgrade if upgrade
 {{- end }}
 
+{{- define "denied" }}
+{{- range $t := . }}{{ if $t | regexMatch `^drover\.deny=` }}{{ range regexReplaceAll `^[^=]*=` "" $t | split "," }}
+  acl denied src {{ . }}
+{{- end }}{{ end }}{{ end }}
+{{- end }}
+{{- define "before" }}
+{{- template "denied" . }}
+{{- range $t := . }}{{ $f := regexReplaceAll `^[^=]*=` "" $t | split " " }}
+{{- if $t | regexMatch `^drover\.timeout=` }}
+  timeout {{ index $f 0 | replaceAll "response" "server" }} {{ index $f 1 }}
+{{- else if $t | regexMatch `^drover\.retries=` }}
+  retries {{ index $f 0 }}
+{{- if gt (len $f) 1 }}
+  retry-on conn-failure empty-response {{ index $f 1 | replaceAll "," " " }}
+{{- end }}
+{{- else if $t | regexMatch `^drover\.compress=` }}
+  # An event stream would wait for a block.
+  compression algo gzip
+  compression type text/html text/plain text/css text/csv text/xml text/javascript text/markdown application/javascript application/json application/manifest+json application/xml application/wasm image/svg+xml
+{{- end }}
+{{- end }}
+{{- if . | join "\n" | regexMatch `(?m)^drover\.deny=` }}
+  http-request deny deny_status 403 if denied
+{{- end }}
+{{- range $t := . }}{{ if $t | regexMatch `^drover\.client-cert=` }}
+  # A connection for another name was not asked, or asked for one of other CAs.
+  http-request return status 421 content-type text/plain string "Connect for this host.\n" unless { so_name ca.{{ index ($t | split "=") 1 }} }
+  http-request return status 403 content-type text/plain string "A certificate of the client is needed.\n" unless { ssl_c_used } { ssl_c_verify 0 }
+  http-request set-header X-Client-Cert-Subject %[ssl_c_s_dn(,0,rfc2253)]
+  http-request set-header Client-Cert :%[ssl_c_der,base64]:
+{{- end }}{{ end }}
+{{- range $t := . }}{{ if $t | regexMatch `^drover\.cors=` }}
+{{- $f := regexReplaceAll `^[^=]*=` "" $t | split " " }}{{ $origin := "%[var(txn.origin)]" }}{{ if eq (index $f 0) "*" }}{{ $origin = "*" }}{{ end }}
+  acl preflight req.hdr(access-control-request-method) -m found
+  http-request set-var(txn.origin) req.fhdr(origin)
+  http-request set-var(txn.cors) bool(false)
+  http-request set-var(txn.cors) bool(true) if { var(txn.origin) -m {{ if eq (index $f 0) "*" }}found{{ else }}str {{ index $f 0 | replaceAll "," " " }}{{ end }} }
+  http-after-response del-header Access-Control-Allow-Origin unless { var(txn.cors) -m bool }
+  http-after-response del-header Access-Control-Allow-Credentials
+  http-after-response set-header Access-Control-Allow-Origin {{ $origin }} if { var(txn.cors) -m bool }
+{{- if gt (len $f) 1 }}
+  http-after-response set-header Access-Control-Allow-Credentials true if { var(txn.cors) -m bool }
+{{- end }}
+  http-after-response add-header Vary Origin
+  http-request return status 403 content-type text/plain string "The origin is not allowed.\n" if METH_OPTIONS preflight !{ var(txn.cors) -m bool }
+  http-request return status 204 hdr Access-Control-Allow-Methods "%[req.fhdr(access-control-request-method)]" hdr Access-Control-Allow-Headers "%[req.fhdr(access-control-request-headers)]" hdr Access-Control-Max-Age 600 if METH_OPTIONS preflight
+{{- break }}
+{{- end }}{{ end }}
+{{- end }}
+{{- define "rewrite" }}
+{{- if . | join "\n" | regexMatch `(?m)^drover\.rewrite=` }}
+  http-request set-path %[path,lua.encoded_path] if { path -m sub // /. %2e %2E }
+{{- range $i, $t := . }}{{ if $t | regexMatch `^drover\.rewrite=` }}
+{{- $f := regexReplaceAll `^[^=]*=` "" $t | split " " }}
+{{- $from := index $f 0 | replaceAll "." "\\." | replaceAll "**" "@" | replaceAll "*" "([^/]+)" | replaceAll "@" "(.*)" }}
+  http-request set-var(txn.rewrite) int({{ $i }}) if { path -m reg '^{{ $from }}$' } !{ var(txn.rewrite) -m found }
+  http-request replace-path '^{{ $from }}$' '{{ index $f 1 | regexReplaceAll `\{([1-9])\}` `\$1` }}' if { var(txn.rewrite) -m int {{ $i }} }
+{{- end }}{{ end }}
+{{- end }}
+{{- end }}
+{{- define "forward" }}
+{{- range $t := . }}{{ if $t | regexMatch `^drover\.forward-auth=` }}
+{{- $f := regexReplaceAll `^[^=]*=` "" $t | split " " }}{{ $service := index (index $f 0 | split "/") 0 }}
+  # After an error in Lua, HAProxy continues with the next rule.
+  http-request set-var(txn.uri) path,lua.encoded_path
+  http-request unset-var(txn.authorized)
+  http-request lua.forward_auth {{ $service }} {{ regexReplaceAll `^[^/]*` "" (index $f 0) }} {{ if gt (len $f) 1 }}{{ index $f 1 }}{{ else }}-{{ end }}
+  http-request return status 503 content-type text/plain string "The authenticator does not answer.\n" unless { var(txn.authorized) -m bool }
+{{- end }}{{ end }}
+{{- end }}
+
+{{- define "canary" }}
+{{- if scratch.Key "canary" }}
+  # Of several that hold, the last counts. A target without instances gets nothing.
+  http-request set-var(txn.roll) rand(100)
+{{- range $name, $tags := scratch.Get "canary" }}{{ $sum := 0 }}
+{{- if $tags | join "\n" | regexMatch `(?m)^drover\.sticky=cookie$` }}
+  http-request set-var(txn.roll) src,crc32(1),mod(100) if { var(txn.backend) -m str {{ $name }} }
+{{- end }}
+{{- range $kind := "weight canary" | split " " }}{{ range $t := $tags }}{{ if $t | regexMatch (printf `^drover\.%s=` $kind) }}
+{{- $f := regexReplaceAll `^[^=]*=` "" $t | split " " }}
+{{- $to := regexReplaceAll `^.* (version|service) (.*)$` (printf "%s.$1.$2" $name) $t }}
+{{- if eq $kind "weight" }}{{ $from := $sum }}{{ $sum = index $f 0 | parseInt | add $sum }}{{ if eq $from $sum }}{{ continue }}{{ end }}
+  http-request set-var(txn.target) str({{ $to }}) if { var(txn.backend) -m str {{ $name }} } { var(txn.roll) -m int {{ $from }}:{{ subtract 1 $sum }} } { nbsrv({{ $to }}) gt 0 }
+{{- else }}
+  http-request set-var(txn.target) str({{ $to }}) if { var(txn.backend) -m str {{ $name }} } { req.{{ if eq (index $f 0) "header" }}hdr{{ else }}cook{{ end }}({{ index $f 1 }}) -m str {{ index $f 2 }} } { nbsrv({{ $to }}) gt 0 }
+{{- end }}
+{{- end }}{{ end }}{{ end }}
+{{- end }}
+  http-request set-var(txn.backend) var(txn.target) if { var(txn.target) -m found }
+{{- end }}
+{{- end }}
+
 frontend metrics from http
   bind {{ env "NOMAD_ADDR_metrics" }}
   no log
   monitor-uri /health
   http-request use-service prometheus-exporter if { path /metrics }
   # What this is, and which tags it was made from, for drover edge status.
-  http-request return status 200 content-type application/json lf-string '{"edge":"haproxy","generation":{"files":"%[lua.newest]","worker":"%[lua.generation]"},"https":"{{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}","certificates":${jsonencode(var.certificates)},"users":${jsonencode(var.users)},"tcp_ports":${jsonencode(var.tcp_ports)},"tenants":${jsonencode(var.tenants)},"tags":"{{ $input | sha256Hex }}"}' if { path /edge }
+  http-request return status 200 content-type application/json lf-string '{"edge":"haproxy","generation":{"files":"%[lua.newest]","worker":"%[lua.generation]"},"https":"{{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}","certificates":${jsonencode(var.certificates)},"users":${jsonencode(var.users)},"authenticators":${jsonencode(var.authenticators)},"client_cas":${jsonencode(var.client_cas)},"tcp_ports":${jsonencode(var.tcp_ports)},"tenants":${jsonencode(var.tenants)},"tags":"{{ $input | sha256Hex }}"}' if { path /edge }
   http-request return status 404
 
 frontend http from http
@@ -606,6 +850,7 @@ frontend http from http
   acl serve var(txn.backend) -m str {{ $service }}
 {{- end }}
   http-request redirect code 308 location https://%[var(txn.host)]%{if var.https_port != 443}:${var.https_port}%{endif}%[pathq] unless serve
+{{- template "canary" }}
   http-request disable-l7-retry unless { method GET HEAD OPTIONS PUT DELETE PROPFIND REPORT }
   bind unix@http.sock mode 600 accept-proxy%{if var.user == "root"} uid ${var.uid}%{endif}
   http-request set-log-level silent if { stopping } { lua.succeeded -m int 1 }
@@ -617,10 +862,11 @@ backend successor.http from http
 {{- else }}
   http-request redirect code 308 location https://%[var(txn.host)]%{if var.https_port != 443}:${var.https_port}%{endif}%[pathq]
 {{- end }}
-{{- if scratch.Key "sni" }}
+{{- if or (scratch.Key "sni") (scratch.Key "certified") }}
 
-# Connections to some names are passed on as they are. The others go on to the
-# frontend below, which listens where only this node can connect.
+# Connections to some names are passed on as they are, and those to others are asked
+# for the certificate of a client. All these go on to the frontend below, which listens
+# where only this node can connect.
 frontend sni from tcp
   maxconn ${local.connections}
   bind {{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}
@@ -630,21 +876,36 @@ frontend sni from tcp
 {{- range $host, $service := scratch.Get "sni" }}
   acl raw var(sess.sni) -m str {{ $host }}
 {{- end }}
+{{- if scratch.Key "sni" }}
   tcp-request content set-log-level silent unless raw
+{{- else }}
+  tcp-request content set-log-level silent
+{{- end }}
   tcp-request content accept if { req.ssl_hello_type 1 }
   tcp-request content reject
 {{- range $host, $service := scratch.Get "sni" }}
   use_backend tcp.{{ $service }} if { var(sess.sni) -m str {{ $host }} }
 {{- end }}
+{{- range $host, $ca := scratch.Get "certified" }}
+  use_backend sni.ca.{{ $ca }} if { var(sess.sni) -m str {{ $host }} }
+{{- end }}
   default_backend sni.https
 
 backend sni.https from tcp
   server https unix@tls.sock send-proxy-v2
+%{for name in var.client_cas~}
+
+backend sni.ca.${name} from tcp
+  server https unix@tls.${name}.sock send-proxy-v2
+%{endfor~}
 {{- end }}
 
 frontend https from http
   maxconn ${local.connections}
-{{- if scratch.Key "sni" }}
+{{- if or (scratch.Key "sni") (scratch.Key "certified") }}
+%{for name in var.client_cas~}
+  bind unix@tls.${name}.sock name ca.${name} mode 600 accept-proxy%{if var.user == "root"} uid ${var.uid}%{endif} ssl crt {{ env "NOMAD_SECRETS_DIR" }}/certs/ alpn h2,http/1.1 ca-file {{ env "NOMAD_SECRETS_DIR" }}/ca/${name}.pem verify optional
+%{endfor~}
   bind unix@tls.sock mode 600 accept-proxy%{if var.user == "root"} uid ${var.uid}%{endif} ssl crt {{ env "NOMAD_SECRETS_DIR" }}/certs/ alpn h2,http/1.1
 {{- else }}
   bind {{ env "EDGE_BIND_ADDRESS" }}:${var.https_port} ssl crt {{ env "NOMAD_SECRETS_DIR" }}/certs/ alpn h2,http/1.1
@@ -665,12 +926,25 @@ frontend https from http
 {{- range $route, $target := scratch.Get "routes" }}
   http-request set-var(txn.backend) str({{ $target }}) if { var(txn.route) -m beg {{ $route }} }
 {{- end }}
-  use_backend successor.https if { stopping } { lua.succeeded -m int 1 }
+{{- template "canary" }}
+  # The successor would not have the certificate of the client.
+  use_backend successor.https if { stopping } { lua.succeeded -m int 1 } !{ so_name -m beg ca. }
   use_backend %[var(txn.backend)] if { var(txn.backend) -m found }
   default_backend no.route
 
 backend successor.https from http
   server s unix@https.sock send-proxy-v2
+%{for name in var.authenticators~}
+
+# For forward_auth of ingress.lua.
+listen auth.${name} from http
+  bind unix@auth.${name}.sock mode 600%{if var.user == "root"} uid ${var.uid}%{endif}
+
+  no log
+  timeout server 5s
+  http-request lua.await_server if { nbsrv eq 0 }
+  server-template s ${var.max_instances} _${name}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check
+%{endfor~}
 
 backend no.route from http
   http-request return status 404 content-type text/plain string "No service has a route for this host and path.\n"
@@ -687,7 +961,8 @@ backend {{ $name }} from http
   http-request redirect code {{ index $f 1 }} location "{{ $to }}{{ if and ($from | regexMatch `/$`) ($to | regexMatch `/$`) }}%[pathq,bytes({{ len $from }})]{{ end }}"
 {{- end }}
 {{- range $name, $tags := scratch.Get "http" }}
-{{- $server := "" }}{{ $sticky := false }}{{ $strip := "" }}{{ $body := "" }}{{ $limit := "" }}
+{{- $server := "" }}{{ $srv := regexReplaceAll `^(?:.*\.service\.)?(.*)$` "_$1._tcp.service.consul" $name }}{{ $sticky := false }}
+{{- if $name | regexMatch `\.version\.` }}{{ $srv = regexReplaceAll `^(.*)\.version\.(.*)$` "_$1._$2.service.consul" $name }}{{ end }}{{ $owner := index ($name | split ".") 0 }}{{ $strip := "" }}{{ $body := "" }}{{ $limit := "" }}{{ $breaker := "" }}
 
 backend {{ $name }} from http
   balance leastconn
@@ -700,6 +975,7 @@ backend {{ $name }} from http
 {{- else if $t | regexMatch `^drover\.strip=` }}{{ $strip = $value | trimSuffix "/" | replaceAll "." "\\." }}
 {{- else if $t | regexMatch `^drover\.max-body=` }}{{ $body = $value }}
 {{- else if $t | regexMatch `^drover\.limit=` }}{{ $limit = $value }}
+{{- else if $t | regexMatch `^drover\.breaker=` }}{{ $breaker = printf " observe layer7 error-limit %s rise 2 fastinter %s downinter %s" (index ($value | split " ") 0) (index ($value | split " ") 1) (index ($value | split " ") 1) }}
 {{- else if $t | regexMatch `^drover\.allow=` }}
 {{- range $value | split "," }}
   acl allowed.{{ $i }} src {{ . }}
@@ -707,11 +983,14 @@ backend {{ $name }} from http
   http-request deny deny_status 403 unless allowed.{{ $i }}
 {{- end }}
 {{- end }}
+{{- template "before" $tags }}
+{{- if not ($tags | join "\n" | regexMatch `(?m)^drover\.timeout=response `) }}
   # timeout client does not end a body that stalls (HAProxy 2.6).
   http-request set-timeout server ${var.body_timeout} if { req.hdr(content-length) -m int gt 0 } or { req.hdr(transfer-encoding) -m found }
+{{- end }}
 {{- if $limit }}
-  http-request track-sc2 src table limit.{{ $name }}
-  http-request return status 429 content-type text/plain string "Too many requests.\n" if { sc2_http_req_rate(limit.{{ $name }}) gt {{ index ($limit | split "/") 0 }} }
+  http-request track-sc2 src table limit.{{ $owner }}
+  http-request return status 429 content-type text/plain string "Too many requests.\n" if { sc2_http_req_rate(limit.{{ $owner }}) gt {{ index ($limit | split "/") 0 }} }
 {{- end }}
 {{- if $tags | join "\n" | regexMatch `(?m)^drover\.auth=` }}
   # Hashes of passwords take some milliseconds on purpose. Credentials that were
@@ -724,6 +1003,7 @@ backend {{ $name }} from http
 {{- $list := regexReplaceAll `^[^=]*=` "" $t }}
   http-request auth realm {{ $list }} unless known or { http_auth({{ $list }}) }
 {{- end }}{{ end }}
+{{- template "forward" $tags }}
 {{- if $body }}
 {{- $bytes := regexReplaceAll `[kmg]` "" $body | parseInt }}
 {{- if $body | regexMatch `k` }}{{ $bytes = multiply 1024 $bytes }}{{ else if $body | regexMatch `m` }}{{ $bytes = multiply 1048576 $bytes }}{{ else if $body | regexMatch `g` }}{{ $bytes = multiply 1073741824 $bytes }}{{ end }}
@@ -749,17 +1029,20 @@ backend {{ $name }} from http
   http-request set-path %[path,lua.encoded_path] if { path -m sub // /. %2e %2E }
   http-request replace-path '^{{ $strip }}(/(.*))?$' '/\2'
 {{- end }}
+{{- template "rewrite" $tags }}
 {{- if $sticky }}
   dynamic-cookie-key "$${EDGE_COOKIE_KEY}"
   cookie drover insert indirect nocache httponly secure dynamic
 {{- end }}
 {{- $sp := $tags | join "\n" }}
+{{- if not $breaker }}
   http-request lua.await_server if { nbsrv eq 0 }
-  server-template s ${var.max_instances} _{{ $name }}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check{{ $server }}{{ if $sp | regexMatch `(?m)^drover\.send-proxy=v2$` }} send-proxy-v2{{ else if $sp | regexMatch `(?m)^drover\.send-proxy=v1$` }} send-proxy{{ end }}
 {{- end }}
-{{- range $name, $tags := scratch.Get "http" }}{{ range $t := $tags }}{{ if $t | regexMatch `^drover\.limit=` }}
+  server-template s ${var.max_instances} {{ $srv }} resolvers consul resolve-opts allow-dup-ip init-addr none check{{ $server }}{{ $breaker }}{{ if $sp | regexMatch `(?m)^drover\.send-proxy=v2$` }} send-proxy-v2{{ else if $sp | regexMatch `(?m)^drover\.send-proxy=v1$` }} send-proxy{{ end }}
+{{- end }}
+{{- range $name, $tags := scratch.Get "http" }}{{ range $t := $tags }}{{ if and ($t | regexMatch `^drover\.limit=`) (not ($name | regexMatch `\.`)) }}
 
-backend limit.{{ $name }}
+backend limit.{{ $name }} from http
   stick-table type ipv6 size 20k expire 2m store http_req_rate(1{{ index ($t | split "/") 1 }})
 {{- break }}{{ end }}{{ end }}{{ end }}
 {{- range $name, $tags := scratch.Get "raw" }}
@@ -772,6 +1055,10 @@ backend tcp.{{ $name }} from tcp
 {{- end }}
   tcp-request content reject unless allowed.{{ $i }}
 {{- end }}{{ end }}
+{{- template "denied" $tags }}
+{{- if $tags | join "\n" | regexMatch `(?m)^drover\.deny=` }}
+  tcp-request content reject if denied
+{{- end }}
 {{- $sp := $tags | join "\n" }}
   tcp-request content lua.await_server if { nbsrv eq 0 }
   server-template s ${var.max_instances} _{{ $name }}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check{{ if $sp | regexMatch `(?m)^drover\.send-proxy=v2$` }} send-proxy-v2{{ else if $sp | regexMatch `(?m)^drover\.send-proxy=v1$` }} send-proxy{{ end }}
