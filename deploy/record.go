@@ -97,8 +97,14 @@ func newestReadable(heads []*record.Release) (*record.Release, error) {
 // them by service and target. If head is nil it returns the jobs of the source,
 // or a *NoReleaseError if there is no source.
 func (r *reader) jobs(ctx context.Context, head *record.Release, source *Source) (*release.Recorded, error) {
+	return r.outlines(ctx, head, source, nil)
+}
+
+// outlines is jobs with what Status needs of the specs; see
+// [release.Inventory.ReadOutlines].
+func (r *reader) outlines(ctx context.Context, head *record.Release, source *Source, blobs map[string]bool) (*release.Recorded, error) {
 	if head != nil {
-		out, err := r.inventory.Read(ctx, head, release.Only{Services: source.Services, Targets: source.Targets})
+		out, err := r.inventory.ReadOutlines(ctx, head, release.Only{Services: source.Services, Targets: source.Targets}, blobs)
 		return out, asInvalid(err)
 	}
 	if !source.Exists() {

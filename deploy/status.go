@@ -51,17 +51,18 @@ func (v *Status) Run(ctx context.Context) (StatusResult, error) {
 		v.reader = r
 	}
 	out := StatusResult{Stack: v.reader.releases.Stack(), Environment: v.reader.releases.Environment()}
-	var err error
-	if out.Release, out.Holder, err = v.reader.releases.Now(ctx); err != nil {
+	current, err := v.reader.releases.Now(ctx)
+	if err != nil {
 		return out, err
 	}
+	out.Release, out.Holder = current.Last, current.Holder
 	head := out.Release
 	if head != nil && head.State == record.Unreadable {
 		if head, err = v.reader.newest(ctx); err != nil {
 			return out, err
 		}
 	}
-	left, err := v.reader.jobs(ctx, head, &v.Source)
+	left, err := v.reader.outlines(ctx, head, &v.Source, current.Blobs)
 	if err != nil {
 		return out, err
 	}

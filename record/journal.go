@@ -46,7 +46,7 @@ type journalPage struct {
 }
 
 func newJournal(ctx context.Context, r *Releases, head *Release, pages [][]Service) *Journal {
-	j := &Journal{releases: r, number: head.Number, owner: head.Owner, services: slices.Concat(pages...), lost: make(chan struct{})}
+	j := &Journal{releases: r, number: head.Number, owner: head.Owner, services: dropOutlines(slices.Concat(pages...)), lost: make(chan struct{})}
 	// The writers go on while the deployment is being cancelled: that is to be
 	// written down, too.
 	j.ctx, j.stop = context.WithCancel(context.WithoutCancel(ctx))

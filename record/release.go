@@ -209,6 +209,13 @@ type Service struct {
 	Started time.Time `json:"at,omitzero"`
 	Ended   time.Time `json:"end,omitzero"`
 
+	// Outline and BeforeOutline are what is needed of Spec and Before to tell the
+	// status of the job, as package release wrote it; nil where the record does not
+	// have it, as in older ones. A store keeps them from Create on and returns them
+	// with Services; a Journal does not.
+	Outline       json.RawMessage `json:"-"`
+	BeforeOutline json.RawMessage `json:"-"`
+
 	unknown unknown
 }
 

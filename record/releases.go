@@ -183,39 +183,48 @@ func (r *Releases) Last(ctx context.Context) (*Release, error) {
 	return r.readAt(ctx, newest, indexes[newest])
 }
 
-// Now returns the newest release and the holder of the lock, nil if there is none. It
-// sends two requests (GET /v1/vars and /v1/var/:path), and a third while the lock is
-// held.
-func (r *Releases) Now(ctx context.Context) (*Release, *Holder, error) {
+// Current is what there is of a record at one moment.
+type Current struct {
+	Last   *Release        // the newest; nil if there is none
+	Holder *Holder         // of the lock; nil if that is free
+	Blobs  map[string]bool // digests of the blobs that are stored
+}
+
+// Now returns what there is of the record. It sends two requests (GET /v1/vars and
+// /v1/var/:path), and a third while the lock is held.
+func (r *Releases) Now(ctx context.Context) (Current, error) {
 	list, _, err := r.client.Variables().PrefixList(r.folder+"/", (&api.QueryOptions{}).WithContext(ctx))
 	if err == nil && len(list) == 0 {
 		err = variables.CheckList(ctx, r.client, r.folder+"/releases")
 	}
 	if err != nil {
-		return nil, nil, fmt.Errorf("listing the releases of stack %s: %w", r.stack, err)
+		return Current{}, fmt.Errorf("listing the releases of stack %s: %w", r.stack, err)
 	}
+	out := Current{Blobs: map[string]bool{}}
 	newest, locked := 0, false
 	for _, v := range list {
 		if n, err := strconv.Atoi(strings.TrimPrefix(v.Path, r.folder+"/releases/")); err == nil {
 			newest = max(newest, n)
 		}
+		if digest, ok := strings.CutPrefix(v.Path, r.folder+"/blobs/"); ok {
+			out.Blobs[digest] = true
+		}
 		locked = locked || v.Path == r.lockPath() && variables.IsLocked(v.Lock, v.CreateIndex, v.ModifyIndex)
 	}
-	var holder *Holder
 	if locked {
-		if holder, err = r.Holder(ctx); err != nil {
-			return nil, nil, err
+		if out.Holder, err = r.Holder(ctx); err != nil {
+			return Current{}, err
 		}
 	}
 	if newest == 0 {
-		return nil, holder, nil
+		return out, nil
 	}
-	last, err := r.Read(ctx, newest)
+	out.Last, err = r.Read(ctx, newest)
 	var broken *UnreadableError
 	if errors.As(err, &broken) {
-		last, err = r.unreadable(newest, broken), nil
+		out.Last, err = r.unreadable(newest, broken), nil
 	}
-	return last, holder, err
+	return out, err
 }
 
 // unreadable stands for a release whose head cannot be read.
@@ -354,8 +363,9 @@ const pageStart = blobLimit / 2
 // shortens the details of the services.
 func (r *Releases) packPage(p page) (string, error) {
 	text, err := r.packer.Pack(p)
+	limit := blobLimit - variables.Size(p.items)
 	for _, most := range []int{500, 100, 0} {
-		if err != nil || len(text) <= blobLimit {
+		if err != nil || len(text) <= limit {
 			break
 		}
 		p.Services = slices.Clone(p.Services)
@@ -428,6 +438,7 @@ func (r *Releases) readPage(ctx context.Context, number, i int) (page, uint64, e
 		return p, 0, &UnreadableError{v.Path, err}
 	}
 	p.items = otherItems(v.Items, "services")
+	readOutlines(p.items, p.Services)
 	return p, v.ModifyIndex, nil
 }
 
@@ -458,6 +469,10 @@ func (r *Releases) Create(ctx context.Context, head *Release, services []Service
 	j := newJournal(ctx, r, head, split)
 	err = parallel.Each(len(split), 8, func(i int) error {
 		p := page{Owner: head.Owner, Services: split[i]}
+		var err error
+		if p.items, err = r.outlineItems(p.Services); err != nil {
+			return err
+		}
 		index, err := r.writePage(ctx, head.Number, i, p, 0)
 		if errors.Is(err, ErrTakenOver) { // a deployer that was killed before it wrote the head left one
 			if _, index, err = r.readPage(ctx, head.Number, i); err != nil && !errors.Is(err, ErrMissing) {
@@ -468,7 +483,7 @@ func (r *Releases) Create(ctx context.Context, head *Release, services []Service
 		if err != nil {
 			return err
 		}
-		j.pages[i].index = index
+		j.pages[i].index, j.pages[i].items = index, p.items
 		return nil
 	})
 	if err != nil {

@@ -97,6 +97,8 @@ func (d *Deployer) asTheyAre(ctx context.Context, p *Plan) ([]record.Service, []
 			return err
 		}
 		l.Change, l.Step = record.ChangeNone, record.StepDone
+		l.Outline = rollout.Outline(taken)
+		l.BeforeOutline = l.Outline
 		l.Counts = nil // what the operator asked for before it was scaled is not known
 		l.Spec, l.Before, l.Planned, l.Index = packed[i].Digest, packed[i].Digest, nomad.Deref(job.JobModifyIndex), nomad.Deref(job.JobModifyIndex)
 		return nil

@@ -307,8 +307,9 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 	var asks []int // lines whose former spec has to be read from Nomad
 	add := func(l record.Service, former bool) {
 		if l.Planned > 0 && former {
-			if lo := was[p.key(l)].Leftover(); lo.Digest != "" && lo.Index == l.Planned {
-				l.Before = lo.Digest
+			old := was[p.key(l)]
+			if lo := old.Leftover(); lo.Digest != "" && lo.Index == l.Planned {
+				l.Before, l.BeforeOutline = lo.Digest, old.OutlineOf(lo.Digest)
 			} else {
 				asks = append(asks, len(lines))
 			}
@@ -319,7 +320,7 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 		for i, j := range part.Jobs {
 			c := part.changes[i]
 			l := line(j)
-			l.Wave, l.Planned, l.Spec = part.Wave, c.Index, part.digests[i]
+			l.Wave, l.Planned, l.Spec, l.Outline = part.Wave, c.Index, part.digests[i], part.outlines[i]
 			l.BeforeCounts = was[p.key(l)].Leftover().Counts
 			if rollout.RunsToCompletion(j.Job) {
 				l.Completed = completionOf(was[p.key(l)])
@@ -330,7 +331,7 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 			}
 			blobs = append(blobs, p.specs[l.Spec])
 			if l.Change = recordedChange(c); l.Change == record.ChangeNone {
-				l.Before, l.Index = l.Spec, c.Index
+				l.Before, l.BeforeOutline, l.Index = l.Spec, l.Outline, c.Index
 			}
 			add(l, l.Change == record.ChangeUpdate)
 		}
@@ -360,7 +361,7 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 		}
 		l.BeforeStopped = nomad.Deref(job.Stop)
 		if former[i], err = packJob(clean(job), "", ""); err == nil {
-			l.Before = former[i].Digest
+			l.Before, l.BeforeOutline = former[i].Digest, rollout.Outline(job)
 		}
 		return err
 	})
@@ -404,6 +405,8 @@ func carryOver(l record.Service) record.Service {
 	left := l.Leftover()
 	l.Secrets, l.BeforeSecrets, l.Renewed = secretsLeft(l), secretsLeft(l), nil
 	l.Change, l.Step, l.Wave, l.Outcome, l.Detail = record.ChangeNone, record.StepUnchanged, 0, "", ""
+	l.Outline = l.OutlineOf(left.Digest)
+	l.BeforeOutline = l.Outline
 	l.Spec, l.Before, l.BeforeStopped, l.Planned, l.Index = left.Digest, left.Digest, false, left.Index, left.Index
 	l.Counts, l.BeforeCounts = left.Counts, left.Counts
 	l.Started, l.Ended = time.Time{}, time.Time{}

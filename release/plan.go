@@ -117,11 +117,12 @@ type Part struct {
 	Jobs   []render.Job // as requested
 	Plan   Rollout
 
-	changes []rollout.Change // of Jobs, one each
-	stops   []rollout.Change
-	former  []rollout.Former // that the last release left, and may have to stop
-	digests []string         // of the specs that will be registered for Jobs, one each
-	run     *run             // whose journal is written, once there is one
+	changes  []rollout.Change // of Jobs, one each
+	stops    []rollout.Change
+	former   []rollout.Former  // that the last release left, and may have to stop
+	digests  []string          // of the specs that will be registered for Jobs, one each
+	outlines []json.RawMessage // of these specs
+	run      *run              // whose journal is written, once there is one
 }
 
 // Unchanged reports whether the release would write nothing.
@@ -566,7 +567,7 @@ func (p *Plan) listings() map[*Part]*rollout.Listing {
 // pack makes the blobs, whose size may be the end of it.
 func (p *Plan) pack() error {
 	for _, part := range p.Parts {
-		part.digests = nil
+		part.digests, part.outlines = nil, nil
 		for _, j := range part.Plan.Jobs() {
 			packed, err := packJob(j.Job, string(j.HCL), j.File)
 			if err != nil {
@@ -574,6 +575,7 @@ func (p *Plan) pack() error {
 			}
 			p.specs[packed.Digest] = packed
 			part.digests = append(part.digests, packed.Digest)
+			part.outlines = append(part.outlines, rollout.Outline(j.Job))
 		}
 	}
 	return nil

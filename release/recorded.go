@@ -7,9 +7,12 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/hashicorp/nomad/api"
+
 	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
+	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -41,6 +44,14 @@ func NewInventory(releases Reader) *Inventory {
 // that the release has still to create is part of it. Read returns a
 // *NotRecordedError if head has no such service or target.
 func (inv *Inventory) Read(ctx context.Context, head *record.Release, only Only) (*Recorded, error) {
+	return inv.ReadOutlines(ctx, head, only, nil)
+}
+
+// ReadOutlines is Read for rollout.Status and MarkCompleted: a job has only what
+// these need of its spec, if the record has that as an outline. blobs are the
+// digests of the specs that are stored; one that is missing is in Unreadable. Nil
+// stands for not known, and then all specs are read.
+func (inv *Inventory) ReadOutlines(ctx context.Context, head *record.Release, only Only, blobs map[string]bool) (*Recorded, error) {
 	req, err := requestOf(head)
 	if err != nil {
 		return nil, err
@@ -62,9 +73,13 @@ func (inv *Inventory) Read(ctx context.Context, head *record.Release, only Only)
 		}
 		expected, digests = append(expected, l), append(digests, digest)
 	}
+	outlines := make([]*api.Job, len(expected))
 	var missing []string
-	for _, d := range digests {
-		if _, read := inv.specs[d]; !read && d != "" && !slices.Contains(missing, d) {
+	for i, d := range digests {
+		if blobs[d] {
+			outlines[i] = rollout.FromOutline(expected[i].OutlineOf(d))
+		}
+		if _, read := inv.specs[d]; !read && d != "" && outlines[i] == nil && !slices.Contains(missing, d) {
 			missing = append(missing, d)
 		}
 	}
@@ -88,6 +103,10 @@ func (inv *Inventory) Read(ctx context.Context, head *record.Release, only Only)
 	}
 	out := &Recorded{Head: head, Targets: req.Targets, Unreadable: map[int]error{}}
 	for i, l := range expected {
+		if outlines[i] != nil {
+			out.Jobs = append(out.Jobs, ofLine(render.Job{Job: outlines[i]}, l, l.Counts))
+			continue
+		}
 		if spec, known := inv.specs[digests[i]]; known {
 			out.Jobs = append(out.Jobs, ofLine(spec, l, l.Counts))
 			continue

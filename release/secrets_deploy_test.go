@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -188,6 +189,7 @@ func TestInventory(t *testing.T) {
 	if err != nil || len(one.Jobs) != 1 {
 		t.Errorf("web alone: got %+v, %v", one, err)
 	}
+	outlines(t, w, head)
 	checks, recorded, err := release.Checks(t.Context(), w.store, head)
 	if err != nil || !recorded || len(checks) != 1 {
 		t.Errorf("checks: got %+v, %t, %v, want one", checks, recorded, err)
@@ -338,4 +340,56 @@ func TestHideSecrets(t *testing.T) {
 	if want := "it is " + secrets.Redacted; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
+}
+
+// outlines checks what ReadOutlines reads of a release of api and web.
+func outlines(t *testing.T, w *world, head *record.Release) {
+	t.Helper()
+	lines, err := w.store.Services(t.Context(), head)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		name         string
+		blobs, reads []string
+	}{
+		{"all specs are stored", []string{lines[0].Spec, lines[1].Spec}, nil},
+		{"one is missing", []string{lines[1].Spec}, []string{lines[0].Spec}},
+		{"it is not known", nil, []string{lines[0].Spec, lines[1].Spec}},
+	} {
+		blobs := map[string]bool{}
+		for _, digest := range c.blobs {
+			blobs[digest] = true
+		}
+		counts := &blobReader{Reader: w.store}
+		got, err := release.NewInventory(counts).ReadOutlines(t.Context(), head, release.Only{}, blobs)
+		if err != nil || len(got.Jobs) != 2 {
+			t.Fatalf("%s: got %+v, %v, want two jobs", c.name, got, err)
+		}
+		for i, j := range got.Jobs {
+			if j.Service != lines[i].Name || *j.Job.ID != lines[i].JobID {
+				t.Errorf("%s: job %d is %s of service %s, want %s of %s", c.name, i, *j.Job.ID, j.Service, lines[i].JobID, lines[i].Name)
+			}
+		}
+		slices.Sort(counts.read)
+		slices.Sort(c.reads)
+		if !slices.Equal(counts.read, c.reads) {
+			t.Errorf("%s: it reads the blobs %q, want %q", c.name, counts.read, c.reads)
+		}
+	}
+}
+
+// blobReader notes which blobs are read.
+type blobReader struct {
+	release.Reader
+
+	mu   sync.Mutex
+	read []string
+}
+
+func (r *blobReader) Blob(ctx context.Context, digest string) (record.Blob, error) {
+	r.mu.Lock()
+	r.read = append(r.read, digest)
+	r.mu.Unlock()
+	return r.Reader.Blob(ctx, digest)
 }

@@ -42,9 +42,9 @@ type Store interface {
 	List(ctx context.Context) ([]*record.Release, error)
 	// Numbers returns the numbers of the releases, the oldest first.
 	Numbers(ctx context.Context) ([]int, error)
-	// Now returns the newest release and the holder of the lock, nil for none. A release
-	// that cannot be read has the state record.Unreadable.
-	Now(ctx context.Context) (*record.Release, *record.Holder, error)
+	// Now returns the newest release, the holder of the lock, and which blobs there are.
+	// A release that cannot be read has the state record.Unreadable.
+	Now(ctx context.Context) (record.Current, error)
 	// Readable returns the lines of a release that can be read. Services returns an
 	// error instead.
 	Readable(ctx context.Context, head *record.Release) ([]record.Service, error)

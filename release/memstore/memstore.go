@@ -43,6 +43,7 @@ type stored struct {
 	revision uint64
 	owner    string // of the journal
 	lines    []byte
+	outlines [][2]json.RawMessage // of the lines: of their spec and of the one before
 }
 
 var _ release.Store = (*Store)(nil)
@@ -154,13 +155,21 @@ func (s *Store) Numbers(ctx context.Context) ([]int, error) {
 }
 
 // Now implements release.Store.
-func (s *Store) Now(ctx context.Context) (*record.Release, *record.Holder, error) {
-	holder, err := s.Holder(ctx)
-	if err != nil {
-		return nil, nil, err
+func (s *Store) Now(ctx context.Context) (record.Current, error) {
+	out := record.Current{Blobs: map[string]bool{}}
+	var err error
+	if out.Holder, err = s.Holder(ctx); err != nil {
+		return out, err
 	}
-	last, err := s.Last(ctx)
-	return last, holder, err
+	if out.Last, err = s.Last(ctx); err != nil {
+		return out, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for digest := range s.blobs {
+		out.Blobs[digest] = true
+	}
+	return out, nil
 }
 
 // Services implements release.Reader.
@@ -174,7 +183,13 @@ func (s *Store) Services(ctx context.Context, head *record.Release) ([]record.Se
 	if st == nil {
 		return nil, &record.UnreadableError{Path: fmt.Sprint("release ", head.Number), Err: record.ErrMissing}
 	}
-	return linesOf(st)
+	lines, err := linesOf(st)
+	for i, o := range st.outlines {
+		if i < len(lines) {
+			lines[i].Outline, lines[i].BeforeOutline = o[0], o[1]
+		}
+	}
+	return lines, err
 }
 
 func linesOf(st *stored) ([]record.Service, error) {
@@ -309,7 +324,10 @@ func (s *Store) Create(ctx context.Context, head *record.Release, services []rec
 		return nil, err
 	}
 	st := s.releases[head.Number]
-	st.owner, st.lines = head.Owner, encode(services)
+	st.owner, st.lines, st.outlines = head.Owner, encode(services), nil
+	for _, l := range services {
+		st.outlines = append(st.outlines, [2]json.RawMessage{l.Outline, l.BeforeOutline})
+	}
 	return s.journal(st)
 }
 

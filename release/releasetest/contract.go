@@ -23,7 +23,7 @@ func Holder(name string) record.Holder {
 // process sees it.
 func TestStore(t *testing.T, open func(t *testing.T, stackName string) release.Store) {
 	for name, test := range map[string]func(t *testing.T, s, other release.Store){
-		"heads": testHeads, "check-and-set": testCheckAndSet, "journal": testJournal, "taken over": testTakenOver,
+		"heads": testHeads, "check-and-set": testCheckAndSet, "journal": testJournal, "taken over": testTakenOver, "outlines": testOutlines,
 		"blobs": testBlobs, "keep": testKeep, "scrub": testScrub, "watch": testWatch, "lock": testLock, "lock waits": testLockWaits,
 		"moved": testMoved, "purge": testPurge,
 	} {
@@ -83,8 +83,8 @@ func testHeads(t *testing.T, s, other release.Store) {
 	if numbers, err := other.Numbers(t.Context()); err != nil || !slices.Equal(numbers, []int{1, 2}) {
 		t.Errorf("numbers: got %v, %v, want 1 and 2", numbers, err)
 	}
-	if last, holder, err := other.Now(t.Context()); err != nil || last.Number != 2 || holder != nil {
-		t.Errorf("now: got release %+v, holder %v, %v; want release 2 and no holder", last, holder, err)
+	if now, err := other.Now(t.Context()); err != nil || now.Last.Number != 2 || now.Holder != nil {
+		t.Errorf("now: got release %+v, holder %v, %v; want release 2 and no holder", now.Last, now.Holder, err)
 	}
 	lines, err := other.Services(t.Context(), must2(t)(other.Read(t.Context(), 1)))
 	if err != nil || len(lines) != 1 || lines[0].Name != "web" {
@@ -209,6 +209,49 @@ func testTakenOver(t *testing.T, s, other release.Store) {
 	_ = first.Close(t.Context())
 }
 
+func testOutlines(t *testing.T, s, other release.Store) {
+	head := &record.Release{Number: 1, State: record.Running, Owner: "first"}
+	web, old := json.RawMessage(`{"ID":"web"}`), json.RawMessage(`{"ID":"web","Type":"system"}`)
+	first, err := s.Create(t.Context(), head, []record.Service{
+		{Name: "web", Spec: "2", Before: "1", Outline: web, BeforeOutline: old}, {Name: "unknown", Spec: "3", Before: "1"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	check := func(when string) {
+		t.Helper()
+		lines, err := other.Services(t.Context(), head)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for digest, want := range map[string]json.RawMessage{"2": web, "1": old, "3": nil, "": nil} {
+			if got := lines[0].OutlineOf(digest); string(got) != string(want) {
+				t.Errorf("%s: the outline of %q is %s, want %s", when, digest, got, want)
+			}
+		}
+		if lines[1].Outline != nil || lines[1].BeforeOutline != nil {
+			t.Errorf("%s: got the outlines %s and %s of a line without one", when, lines[1].Outline, lines[1].BeforeOutline)
+		}
+	}
+	check("created")
+	if l := first.Service(0); l.Outline != nil {
+		t.Errorf("the journal has the outline %s, want none", l.Outline)
+	}
+	if err := first.Update(t.Context(), 0, func(l *record.Service) { l.Step = record.StepDone }); err != nil {
+		t.Fatal(err)
+	}
+	check("after an update")
+	second, err := other.TakeOver(t.Context(), must2(t)(other.Read(t.Context(), 1)), "second")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Update(t.Context(), 1, func(l *record.Service) { l.Step = record.StepDone }); err != nil {
+		t.Fatal(err)
+	}
+	check("taken over")
+	_, _ = first.Close(t.Context()), second.Close(t.Context())
+}
+
 func pack(t *testing.T, b record.Blob) record.Packed {
 	t.Helper()
 	p, err := record.Pack(b)
@@ -225,6 +268,9 @@ func testBlobs(t *testing.T, s, other release.Store) {
 	got, err := other.Blob(t.Context(), p.Digest)
 	if err != nil || string(got.Job) != `{"ID":"web"}` || got.HCL != "job \"web\" {}" {
 		t.Errorf("got %+v, %v", got, err)
+	}
+	if now, err := other.Now(t.Context()); err != nil || len(now.Blobs) != 1 || !now.Blobs[p.Digest] {
+		t.Errorf("the blobs that there are: got %v, %v, want %s", now.Blobs, err, p.Digest)
 	}
 	if _, err := other.Blob(t.Context(), record.Digest([]byte("none"))); !errors.Is(err, record.ErrMissing) {
 		t.Errorf("a blob that is not there: got %v, want %v", err, record.ErrMissing)
@@ -338,8 +384,8 @@ func testLock(t *testing.T, s, other release.Store) {
 	if last, err := l.Last(); last != nil || err != nil {
 		t.Errorf("last: got %v, %v, want none", last, err)
 	}
-	if last, h, err := other.Now(t.Context()); last != nil || h == nil || h.User != "ann" || err != nil {
-		t.Errorf("now: got release %v, holder %v, %v; want no release and ann", last, h, err)
+	if now, err := other.Now(t.Context()); now.Last != nil || now.Holder == nil || now.Holder.User != "ann" || err != nil {
+		t.Errorf("now: got release %v, holder %v, %v; want no release and ann", now.Last, now.Holder, err)
 	}
 	_, err = other.Lock(t.Context(), Holder("bob"), 0, nil)
 	var locked *record.LockedError
