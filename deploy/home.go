@@ -14,7 +14,8 @@ import (
 // on the stack.
 type Home struct {
 	// Dial connects to a target; the zero target is the home cluster. Nil means
-	// nomad.Dial, which reads NOMAD_* and CONSUL_* variables of the process.
+	// nomad.Dial, which reads NOMAD_* and CONSUL_* variables of the process. That of a
+	// nomad.Dialer shares the connections of many targets.
 	Dial func(ctx context.Context, t *stack.Target, needConsul bool) (nomad.Clients, error)
 	// Environ holds NAME=VALUE pairs as os.Environ returns them: the values of
 	// variables (NOMAD_VAR_*), credentials of DNS providers, DROVER_ACME_*.

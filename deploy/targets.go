@@ -51,7 +51,13 @@ func TargetNames(jobs []render.Job) []string {
 
 // JobsIn returns the jobs of one target.
 func JobsIn(jobs []render.Job, target string) []render.Job {
-	return slices.DeleteFunc(slices.Clone(jobs), func(j render.Job) bool { return j.Target != target })
+	var out []render.Job
+	for _, j := range jobs {
+		if j.Target == target {
+			out = append(out, j)
+		}
+	}
+	return out
 }
 
 // nomadJobs returns the jobs as Nomad takes them.

@@ -3,6 +3,7 @@ package nomad
 import (
 	"context"
 	"crypto/tls"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,18 +20,41 @@ import (
 // NewClient makes a client of Nomad's API as api.NewClient does. Its requests
 // follow the retry policy (docs/decisions/0004-retries.md): reads and plans are
 // retried, and each request is retried once after a 403. The status text of a
-// 403 is the request that was refused (see RefusedRequest).
-func NewClient(cfg *api.Config) (*api.Client, error) {
+// 403 is the request that was refused (see RefusedRequest). A client of its own
+// has its own connections; those of a Dialer share them.
+func NewClient(cfg *api.Config) (*api.Client, error) { return (&Dialer{}).newClient(cfg) }
+
+// newClient is NewClient with the connections of the clients that reach the same
+// address with the same certificates.
+func (d *Dialer) newClient(cfg *api.Config) (*api.Client, error) {
+	var err error
+	if cfg.HttpClient, err = d.httpClient(cfg); err != nil {
+		return nil, err
+	}
+	if strings.HasPrefix(cfg.Address, "unix:") {
+		cfg.Address = "http://127.0.0.1"
+	}
+	return api.NewClient(cfg)
+}
+
+func (d *Dialer) httpClient(cfg *api.Config) (*http.Client, error) {
+	key, err := json.Marshal([]any{cfg.Address, cfg.TLSConfig})
+	if err != nil {
+		return nil, err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if c := d.made[string(key)]; c != nil {
+		return c, nil
+	}
 	to, err := url.Parse(cfg.Address)
 	if err != nil {
 		return nil, fmt.Errorf("invalid address %q: %w", cfg.Address, err)
 	}
 	tr := http.DefaultTransport.(*http.Transport).Clone() //nolint:forcetypeassert // nothing of drover replaces it
-	tr.MaxIdleConnsPerHost = 20
 	tr.TLSClientConfig = &tls.Config{MinVersion: tls.VersionTLS12}
 	tr.ForceAttemptHTTP2, tr.TLSNextProto = false, map[string]func(string, *tls.Conn) http.RoundTripper{}
 	if to.Scheme == "unix" {
-		cfg.Address = "http://127.0.0.1"
 		tr.DialContext = func(ctx context.Context, _, _ string) (net.Conn, error) {
 			return (&net.Dialer{}).DialContext(ctx, "unix", to.EscapedPath())
 		}
@@ -39,15 +63,50 @@ func NewClient(cfg *api.Config) (*api.Client, error) {
 	if err := api.ConfigureTLS(client, cfg.TLSConfig); err != nil {
 		return nil, err
 	}
-	client.Transport = retrier{annotator{tr}}
-	cfg.HttpClient = client
-	return api.NewClient(cfg)
+	long := tr.Clone()
+	tr.MaxConnsPerHost, tr.MaxIdleConnsPerHost = maxConnections, 20
+	client.Transport = retrier{annotator{connections{tr, long}}}
+	if d.made == nil {
+		d.made = map[string]*http.Client{}
+	}
+	d.made[string(key)] = client
+	return client, nil
+}
+
+// maxConnections is the number of connections to one address for requests that are
+// answered at once. Nomad closes those above 100 of one client
+// (limits.http_max_conns_per_client); the others are for requests that wait.
+const maxConnections = 64
+
+// connections are those to a server: few for requests that are answered at once, and
+// as many as are needed for those that wait, which would keep the others from one.
+type connections struct{ short, long *http.Transport }
+
+func (c connections) RoundTrip(req *http.Request) (*http.Response, error) {
+	if waits(req) {
+		return c.long.RoundTrip(req)
+	}
+	return c.short.RoundTrip(req)
+}
+
+// waits reports whether the answer to a request may take as long as it likes: a
+// blocking query, or a stream.
+func waits(req *http.Request) bool {
+	path := req.URL.Path
+	if path == "/v1/event/stream" || path == "/v1/agent/monitor" || strings.HasPrefix(path, "/v1/client/") {
+		return true
+	}
+	if !strings.Contains(req.URL.RawQuery, "index=") {
+		return false
+	}
+	index := req.URL.Query().Get("index")
+	return index != "" && index != "0"
 }
 
 // annotator writes the request that was refused into the status of a 403. Nomad
 // itself answers only "Permission denied"; api.Client keeps the status text in
 // its error without showing it (api.UnexpectedResponseError.StatusText).
-type annotator struct{ next *http.Transport }
+type annotator struct{ next connections }
 
 func (t annotator) RoundTrip(req *http.Request) (*http.Response, error) {
 	res, err := t.next.RoundTrip(req)
@@ -121,7 +180,10 @@ func (r retrier) RoundTrip(req *http.Request) (*http.Response, error) {
 }
 
 // CloseIdleConnections is what http.Client looks for.
-func (r retrier) CloseIdleConnections() { r.next.next.CloseIdleConnections() }
+func (r retrier) CloseIdleConnections() {
+	r.next.next.short.CloseIdleConnections()
+	r.next.next.long.CloseIdleConnections()
+}
 
 // isTransient reports whether the same request may get another answer in a
 // moment. Nomad also answers 500 to the plan of an invalid job.

@@ -5,10 +5,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"os"
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	capi "github.com/hashicorp/consul/api"
@@ -32,32 +34,50 @@ type Clients struct {
 	ConsulDatacenters []string
 }
 
+// Dialer makes the clients of targets. Those that reach the same address with the same
+// certificates share their connections, of which a server allows only so many. The zero
+// Dialer is ready for use, by several goroutines at once.
+type Dialer struct {
+	// Home returns a new configuration for the cluster of the process, which the
+	// targets without a cluster of their own are in. Nil means the NOMAD_* variables.
+	Home func() *api.Config
+
+	mu   sync.Mutex
+	made map[string]*http.Client // by address and certificates
+}
+
 // Dial returns the clients of a target. It returns a *ClusterError if a server does not
 // answer, refuses the token or has a version that drover does not support. It reaches a
 // target without a cluster of its own through NOMAD_ADDR and CONSUL_HTTP_ADDR, whose
 // servers forward requests to the region and the Consul datacenter of the target.
-func Dial(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error) {
-	return dial(ctx, api.DefaultConfig(), t, needConsul, true)
-}
-
-// DialAt returns Dial for a process that reaches its own cluster by home, and not
-// by the NOMAD_* variables. home returns a new configuration each time.
-func DialAt(home func() *api.Config) func(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error) {
-	return func(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error) {
-		return dial(ctx, home(), t, needConsul, true)
-	}
+func (d *Dialer) Dial(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error) {
+	return d.dial(ctx, t, needConsul, true)
 }
 
 // Reach is Dial for callers that only read: it does not check versions and tokens.
-func Reach(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error) {
-	return dial(ctx, api.DefaultConfig(), t, needConsul, false)
+func (d *Dialer) Reach(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error) {
+	return d.dial(ctx, t, needConsul, false)
 }
 
-func dial(ctx context.Context, home *api.Config, t *stack.Target, needConsul, preflight bool) (Clients, error) {
+// Dial is that of a new Dialer.
+func Dial(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error) {
+	return (&Dialer{}).Dial(ctx, t, needConsul)
+}
+
+// Reach is that of a new Dialer.
+func Reach(ctx context.Context, t *stack.Target, needConsul bool) (Clients, error) {
+	return (&Dialer{}).Reach(ctx, t, needConsul)
+}
+
+func (d *Dialer) dial(ctx context.Context, t *stack.Target, needConsul, preflight bool) (Clients, error) {
 	c := Clients{Target: t}
-	nc, err := nomadConfig(home, t)
+	home := d.Home
+	if home == nil {
+		home = api.DefaultConfig
+	}
+	nc, err := nomadConfig(home(), t)
 	if err == nil {
-		c.Nomad, err = NewClient(nc)
+		c.Nomad, err = d.newClient(nc)
 	}
 	if err != nil {
 		return c, dialError("Nomad", t, err)

@@ -97,7 +97,6 @@ func (c nomadCluster) Prepare(ctx context.Context, jobs []render.Job, o rollout.
 	if err != nil {
 		return nil, err
 	}
-	c.clients.Nomad.Close() // idle connections: the plan of a target needs more than its rollout
 	return p, nil
 }
 

@@ -118,7 +118,7 @@ func childStatus(s *api.JobListStub) string {
 func children(ctx context.Context, c nomad.Clients, parents []spec) (map[jobAt]*Children, error) {
 	out := map[jobAt]*Children{}
 	var mu sync.Mutex
-	err := eachPlace(ctx, parents, func(at place, query func(string) *api.QueryOptions) error {
+	err := eachPlace(ctx, placesOf(parents), func(at place, query func(string) *api.QueryOptions) error {
 		stubs, _, err := c.Nomad.Jobs().List(query("ParentID"))
 		if err != nil {
 			return fmt.Errorf("cannot list the runs of periodic and parameterized jobs: %w", err)

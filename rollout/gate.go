@@ -308,7 +308,7 @@ func (p *watchedParty) run(ctx context.Context) {
 	for _, s := range p.specs {
 		names = append(names, consul.Names(s.consul)...)
 	}
-	h := newHub(ctx, p.Clients.Nomad, p.specs)
+	h := newHub(ctx, p.Clients.Nomad, p.specs, nil)
 	var watcher *consul.Watcher
 	var inConsul <-chan struct{}
 	if len(names) > 0 && p.Clients.Consul != nil {
@@ -358,7 +358,7 @@ func (p *watchedParty) run(ctx context.Context) {
 func (p *watchedParty) read(ctx context.Context) {
 	rctx, cancel := context.WithTimeoutCause(ctx, 20*time.Second, errors.New("no answer within 20 seconds"))
 	defer cancel()
-	is, err := list(rctx, p.Clients, p.specs)
+	is, err := list(rctx, p.Clients, placesOf(p.specs))
 	if err == nil {
 		err = p.scaled(rctx, is)
 	}

@@ -2,32 +2,24 @@ package rollout
 
 import (
 	"context"
-	"encoding/json"
-	"net/url"
-	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
-
-	"github.com/drover-nomad/drover/nomad"
 )
 
-// hub wakes the followers of jobs when Nomad's event stream
-// (GET /v1/event/stream) mentions them: one stream per region and namespace.
+// hub wakes the followers of jobs when Nomad's event stream (see feed) mentions them.
 // An event only says "look again"; truth is read from the API, because the
 // stream may repeat and drop events.
 type hub struct {
-	ctx    context.Context
-	client *api.Client
-
 	looks *looks
 
 	any    chan struct{}           // receives when one of the jobs should be looked at
 	opened map[place]chan struct{} // closed when the stream was opened, or could not be
 
 	mu   sync.Mutex
+	open map[place]bool     // whose channel in opened is closed
 	wait map[string]waiting // by place and job ID
 	past map[string]uint64  // by place and job ID: events up to this index are of what was before
 	up   map[place]bool
@@ -60,26 +52,29 @@ func (h *hub) following() int {
 
 type place struct{ region, namespace string }
 
-func newHub(ctx context.Context, client *api.Client, specs []spec) *hub {
-	h := &hub{ctx: ctx, client: client, any: make(chan struct{}, 1), wait: map[string]waiting{}, past: map[string]uint64{}, up: map[place]bool{}, opened: map[place]chan struct{}{}}
+// newHub returns the hub of some jobs, which ends with ctx. The plans of a listing,
+// which may be nil, share the streams.
+func newHub(ctx context.Context, client *api.Client, specs []spec, listing *Listing) *hub {
+	h := &hub{
+		any: make(chan struct{}, 1), wait: map[string]waiting{}, past: map[string]uint64{},
+		up: map[place]bool{}, opened: map[place]chan struct{}{}, open: map[place]bool{},
+	}
 	h.looks = &looks{ctx: ctx, client: client, gap: func() time.Duration {
 		if n := h.following(); n >= crowd {
 			return lookGap(n)
 		}
 		return 0
 	}}
-	jobs := map[place][]string{}
 	for _, s := range specs {
 		at := place{s.region, s.namespace}
-		jobs[at] = append(jobs[at], s.id)
 		h.wait[h.key(at, s.id)] = waiting{make(chan struct{}, 1), make(chan struct{}, 1)}
 		h.up[at] = false
 		if h.opened[at] == nil {
 			h.opened[at] = make(chan struct{})
 		}
 	}
-	for at, ids := range jobs {
-		go h.follow(at, ids)
+	if len(specs) > 0 {
+		listing.subscribe(ctx, client, h, specs)
 	}
 	return h
 }
@@ -146,57 +141,27 @@ func (h *hub) notify(at place, id string, index uint64, decides bool) {
 	poke(h.any)
 }
 
+// setUp notes whether the stream of a place is open. It notifies the followers there,
+// because events may have been missed.
 func (h *hub) setUp(at place, up bool) {
 	h.mu.Lock()
-	h.up[at] = up
+	_, mine := h.up[at]
+	if mine {
+		h.up[at] = up
+	}
 	h.mu.Unlock()
+	if mine {
+		h.notifyAll(at)
+	}
 }
 
-func (h *hub) follow(at place, ids []string) {
-	if len(ids) > 100 { // the URL would become too long
-		ids = []string{"*"}
-	}
-	topics := url.Values{}
-	for _, topic := range []api.Topic{api.TopicDeployment, api.TopicAllocation, api.TopicEvaluation, api.TopicJob} {
-		for _, id := range ids {
-			topics.Add("topic", string(topic)+":"+id)
-		}
-	}
-	failures := 0
-	var index uint64
-	opened := sync.OnceFunc(func() { close(h.opened[at]) })
-	for h.ctx.Err() == nil {
-		q := &api.QueryOptions{Region: at.region, Namespace: at.namespace, Params: map[string]string{"index": strconv.FormatUint(index, 10)}}
-		stream, err := h.client.Raw().Response("/v1/event/stream?"+topics.Encode(), q.WithContext(h.ctx))
-		if err == nil {
-			h.setUp(at, true)
-			h.notifyAll(at) // whatever happened before the stream was open
-			opened()
-			var batch events
-			for decoder := json.NewDecoder(stream); ; {
-				clear(batch.Events) // the array is used again, and a field that is missing keeps its value
-				batch.Index = 0
-				if decoder.Decode(&batch) != nil {
-					break
-				}
-				if batch.Index == 0 { // a heartbeat
-					continue
-				}
-				failures = 0
-				index = batch.Index
-				for _, e := range batch.Events {
-					if id, decides := e.about(); id != "" {
-						h.notify(at, id, batch.Index, decides)
-					}
-				}
-			}
-			_ = stream.Close()
-			h.setUp(at, false)
-			h.notifyAll(at)
-		}
-		opened()
-		_ = nomad.StreamBackoff().Wait(h.ctx, failures)
-		failures++
+// setOpened notes that the stream of a place was opened, or could not be.
+func (h *hub) setOpened(at place) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if ch := h.opened[at]; ch != nil && !h.open[at] {
+		h.open[at] = true
+		close(ch)
 	}
 }
 
@@ -214,36 +179,3 @@ func (h *hub) notifyAll(at place) {
 // crowd is how many followers are so many that they wait for one another to read
 // together.
 const crowd = 8
-
-// events is a line of the event stream. Only what is needed of it is decoded: the
-// payloads are whole allocations and jobs.
-type events struct {
-	Index  uint64
-	Events []event
-}
-
-type event struct {
-	Topic   api.Topic
-	Type    string
-	Key     string
-	Payload struct{ Allocation, Deployment, Evaluation eventOf }
-}
-
-type eventOf struct{ JobID, Status string }
-
-// about returns the job that an event is about, and whether what has happened may be
-// the outcome of a deployment. The job is "" for a registration and for an evaluation
-// before the scheduler has looked at it: there is nothing to see yet.
-func (e event) about() (job string, decides bool) {
-	switch p := e.Payload; {
-	case e.Topic == api.TopicJob && e.Type == "JobRegistered":
-		return "", false
-	case e.Topic == api.TopicJob:
-		return e.Key, true
-	case p.Deployment.JobID != "":
-		return p.Deployment.JobID, !inProgress(p.Deployment.Status)
-	case p.Evaluation.JobID != "" && p.Evaluation.Status != api.EvalStatusPending:
-		return p.Evaluation.JobID, false
-	}
-	return e.Payload.Allocation.JobID, false
-}

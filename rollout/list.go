@@ -26,6 +26,14 @@ type jobAt struct {
 
 func (s spec) at() jobAt { return jobAt{place{s.region, s.namespace}, s.id} }
 
+func placesOf(specs []spec) []jobAt {
+	out := make([]jobAt, len(specs))
+	for i, s := range specs {
+		out[i] = s.at()
+	}
+	return out
+}
+
 // listed is what Nomad's lists say of a job.
 type listed struct {
 	stub   *api.JobListStub
@@ -79,10 +87,10 @@ func (l *listed) live(s spec) (live []*api.AllocationListStub, others int) {
 // each region and namespace, however many jobs there are (GET /v1/jobs,
 // /v1/jobs/statuses and /v1/allocations with a filter). A job that is not there
 // is not in the answer.
-func list(ctx context.Context, c nomad.Clients, specs []spec) (map[jobAt]*listed, error) {
+func list(ctx context.Context, c nomad.Clients, jobs []jobAt) (map[jobAt]*listed, error) {
 	out := map[jobAt]*listed{}
 	var mu sync.Mutex
-	err := eachPlace(ctx, specs, func(at place, query func(string) *api.QueryOptions) error {
+	err := eachPlace(ctx, jobs, func(at place, query func(string) *api.QueryOptions) error {
 		var (
 			stubs  []*api.JobListStub
 			allocs []*api.AllocationListStub
@@ -125,23 +133,68 @@ func list(ctx context.Context, c nomad.Clients, specs []spec) (map[jobAt]*listed
 	return out, err
 }
 
-// Listing reads jobs once for all plans that are made with it. They must be of
-// clients that reach the same servers with the same token, region and namespace.
+// Listing reads jobs once for all plans that are made with it, and opens one event
+// stream for those that are applied at the same time. They must be of clients that reach
+// the same servers with the same token, region and namespace.
 type Listing struct {
-	specs []spec
-
 	mu   sync.Mutex
+	of   []jobAt
 	jobs map[jobAt]*listed // nil before they are read
+
+	feeding  sync.Mutex
+	followed []jobAt // by any of the plans
+	feed     *feed   // nil while no plan is applied
+}
+
+// follows notes the jobs that a plan follows when it is applied.
+func (l *Listing) follows(specs []spec) {
+	if l == nil {
+		return
+	}
+	l.feeding.Lock()
+	defer l.feeding.Unlock()
+	l.followed = append(l.followed, placesOf(specs)...)
+}
+
+// subscribe gives a hub the events of its jobs until ctx ends. A nil Listing has a
+// stream for each hub.
+func (l *Listing) subscribe(ctx context.Context, client *api.Client, h *hub, specs []spec) {
+	if l == nil {
+		f := newFeed(ctx, client, placesOf(specs))
+		f.add(h)
+		context.AfterFunc(ctx, func() { f.remove(h) })
+		return
+	}
+	l.feeding.Lock()
+	defer l.feeding.Unlock()
+	if l.feed == nil {
+		l.feed = newFeed(ctx, client, l.followed)
+	}
+	f := l.feed
+	f.add(h)
+	context.AfterFunc(ctx, func() {
+		l.feeding.Lock()
+		defer l.feeding.Unlock()
+		if f.remove(h) && l.feed == f {
+			l.feed = nil
+		}
+	})
 }
 
 // NewListing makes no request.
-func NewListing(jobs []render.Job) *Listing { return &Listing{specs: specsOf(jobs)} }
+func NewListing(jobs []render.Job) *Listing {
+	l := &Listing{of: make([]jobAt, len(jobs))}
+	for i, j := range jobs {
+		l.of[i] = jobAt{place{nomad.Deref(j.Job.Region), nomad.Deref(j.Job.Namespace)}, nomad.Deref(j.Job.ID)}
+	}
+	return l
+}
 
 // read returns the jobs of the listing, which must have those of specs. A nil
 // Listing reads just these.
 func (l *Listing) read(ctx context.Context, c nomad.Clients, specs []spec) (map[jobAt]*listed, error) {
 	if l == nil {
-		return list(ctx, c, specs)
+		return list(ctx, c, placesOf(specs))
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -149,8 +202,8 @@ func (l *Listing) read(ctx context.Context, c nomad.Clients, specs []spec) (map[
 		return l.jobs, nil
 	}
 	var err error
-	if l.jobs, err = list(ctx, c, l.specs); err == nil {
-		l.specs = nil
+	if l.jobs, err = list(ctx, c, l.of); err == nil {
+		l.of = nil
 	}
 	return l.jobs, err
 }
@@ -195,10 +248,9 @@ func unlisted(ctx context.Context, c nomad.Clients, at place, stubs []*api.JobLi
 
 // eachPlace calls f for each region and namespace of the jobs, side by side.
 // query narrows a list to the jobs there: field is what it calls their ID.
-func eachPlace(ctx context.Context, specs []spec, f func(at place, query func(field string) *api.QueryOptions) error) error {
+func eachPlace(ctx context.Context, jobs []jobAt, f func(at place, query func(field string) *api.QueryOptions) error) error {
 	ids := map[place][]string{}
-	for _, s := range specs {
-		at := s.at()
+	for _, at := range jobs {
 		ids[at.place] = append(ids[at.place], at.id)
 	}
 	places := slices.Collect(maps.Keys(ids))

@@ -34,7 +34,7 @@ func TestList_LeftOutOfTheStatuses(t *testing.T) {
 		t.Fatal(err)
 	}
 	s := specOf(mockJob("once", runs()))
-	got, err := list(t.Context(), nomad.Clients{Nomad: client}, []spec{s})
+	got, err := list(t.Context(), nomad.Clients{Nomad: client}, placesOf([]spec{s}))
 	if err != nil {
 		t.Fatal(err)
 	}

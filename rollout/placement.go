@@ -43,7 +43,7 @@ func (s spec) placementsOf(failed map[string]*api.AllocationMetric) []Placement 
 	var out []Placement
 	for _, group := range slices.Sorted(maps.Keys(failed)) {
 		p := PlacementOf(group, failed[group])
-		p.drivers = s.drivers[group]
+		p.drivers = s.drivers(group)
 		out = append(out, p)
 	}
 	return out

@@ -69,7 +69,7 @@ func Prepare(ctx context.Context, c nomad.Clients, jobs []render.Job, opts Optio
 	}
 	var is map[jobAt]*listed
 	if err == nil {
-		is, err = list(ctx, c, doubtful)
+		is, err = list(ctx, c, placesOf(doubtful))
 	}
 	if err != nil {
 		return nil, c.Explain(err)
@@ -80,6 +80,7 @@ func Prepare(ctx context.Context, c nomad.Clients, jobs []render.Job, opts Optio
 	if err != nil {
 		return nil, c.Explain(err)
 	}
+	p.opts.Listing.follows(p.followed())
 	return p, nil
 }
 
@@ -293,6 +294,9 @@ func (s *step) askPlan(ctx context.Context, c nomad.Clients) error {
 		return fmt.Errorf("planning job %q: %w", s.spec.id, nomad.Plain(err))
 	}
 	quiet(s.plan)
+	if d := s.plan.Diff; d != nil && s.plan.JobModifyIndex == 0 {
+		s.plan.Diff = &api.JobDiff{Type: d.Type, ID: d.ID} // that of a new job is its whole spec
+	}
 	return nil
 }
 

@@ -263,15 +263,9 @@ func (s *step) change() string {
 func (p *Plan) Apply(ctx context.Context, emit func(Event)) Result {
 	watchCtx, stopWatching := context.WithCancel(ctx)
 	defer stopWatching()
-	var followed []spec
-	for _, s := range p.steps {
-		if !s.unchanged() || !s.healthy {
-			followed = append(followed, s.spec)
-		}
-	}
 	a := &applying{
 		plan: p, emit: emit, byService: map[string][]*step{}, slots: make(chan struct{}, p.opts.Parallel), halted: make(chan struct{}),
-		hub: newHub(watchCtx, p.clients.Nomad, followed),
+		hub: newHub(watchCtx, p.clients.Nomad, p.followed(), p.opts.Listing),
 	}
 	for _, s := range p.steps {
 		a.byService[s.Service] = append(a.byService[s.Service], s)
@@ -287,6 +281,17 @@ func (p *Plan) Apply(ctx context.Context, emit func(Event)) Result {
 		r.Services = append(r.Services, s.result)
 	}
 	return r
+}
+
+// followed returns the jobs that Apply follows.
+func (p *Plan) followed() []spec {
+	var out []spec
+	for _, s := range p.steps {
+		if !s.unchanged() || !s.healthy {
+			out = append(out, s.spec)
+		}
+	}
+	return out
 }
 
 // applying is a plan while it is applied. A step that waits for others has no

@@ -22,8 +22,8 @@ type spec struct {
 	manual    bool           // a canary group without auto_promote
 	noDeploy  bool           // Nomad makes no deployment for it
 	consul    []consul.Service
-	native    []consul.Service    // those that Nomad itself registers
-	drivers   map[string][]string // of the tasks of each group
+	native    []consul.Service // those that Nomad itself registers
+	groups    []*api.TaskGroup // of the job
 }
 
 func specOf(job *api.Job) spec {
@@ -37,14 +37,7 @@ func specOf(job *api.Job) spec {
 	s.namespace = nomad.Deref(job.Namespace)
 	s.region = nomad.Deref(job.Region)
 	s.kind = nomad.DerefOr(job.Type, api.JobTypeService)
-	s.drivers = map[string][]string{}
-	for _, tg := range job.TaskGroups {
-		for _, t := range tg.Tasks {
-			if g := nomad.Deref(tg.Name); !slices.Contains(s.drivers[g], t.Driver) {
-				s.drivers[g] = append(s.drivers[g], t.Driver)
-			}
-		}
-	}
+	s.groups = job.TaskGroups
 	rolling := false
 	for _, tg := range job.TaskGroups {
 		s.counts[nomad.Deref(tg.Name)] = nomad.DerefOr(tg.Count, 1)
@@ -63,6 +56,19 @@ func specOf(job *api.Job) spec {
 	}
 	s.noDeploy = !rolling || s.kind == api.JobTypeBatch || s.kind == api.JobTypeSysbatch
 	return s
+}
+
+// drivers returns those of the tasks of a group, each once.
+func (s spec) drivers(group string) []string {
+	var out []string
+	for _, g := range s.groups {
+		for _, t := range g.Tasks {
+			if nomad.Deref(g.Name) == group && !slices.Contains(out, t.Driver) {
+				out = append(out, t.Driver)
+			}
+		}
+	}
+	return out
 }
 
 // perNode reports whether Nomad decides the number of allocations.

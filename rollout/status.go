@@ -64,7 +64,7 @@ func Status(ctx context.Context, c nomad.Clients, jobs []render.Job) ([]ServiceS
 
 func status(ctx context.Context, c nomad.Clients, jobs []render.Job) ([]ServiceStatus, error) {
 	specs := specsOf(jobs)
-	is, err := list(ctx, c, specs)
+	is, err := list(ctx, c, placesOf(specs))
 	if err != nil {
 		return nil, err
 	}

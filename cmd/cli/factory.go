@@ -19,19 +19,21 @@ import (
 // factory makes the clients of a command: each when it is first needed, and
 // once.
 type factory struct {
+	dialer nomad.Dialer
+
 	mu   sync.Mutex
 	made map[string]nomad.Clients
 }
 
 // dial returns the clients of a target's cluster, whose versions are checked.
 func (f *factory) dial(ctx context.Context, t *stack.Target, needConsul bool) (nomad.Clients, error) {
-	return f.clients(ctx, "checked", nomad.Dial, t, needConsul)
+	return f.clients(ctx, "checked", f.dialer.Dial, t, needConsul)
 }
 
 // reach returns dial without the check of versions, for a command that only
 // reads.
 func (f *factory) reach(ctx context.Context, t *stack.Target, needConsul bool) (nomad.Clients, error) {
-	return f.clients(ctx, "reached", nomad.Reach, t, needConsul)
+	return f.clients(ctx, "reached", f.dialer.Reach, t, needConsul)
 }
 
 func (f *factory) clients(ctx context.Context, kind string, dial func(context.Context, *stack.Target, bool) (nomad.Clients, error), t *stack.Target, needConsul bool) (nomad.Clients, error) {

@@ -340,7 +340,7 @@ func newScheduleFire(streams *IO, f *factory) *cobra.Command {
 				return cfg
 			}
 			r := flags.recorded(cmd, streams, args[0], env)
-			r.Home.Dial = nomad.DialAt(home)
+			r.Home.Dial = (&nomad.Dialer{Home: home}).Dial
 			run, err := (&deploy.Fire{Recorded: r, Name: args[1], JobID: os.Getenv("NOMAD_JOB_ID"), Unable: loginErr}).Run(ctx)
 			if err != nil {
 				return verbEnd(err)

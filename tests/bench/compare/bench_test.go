@@ -114,7 +114,7 @@ func TestPlot(t *testing.T) {
 }
 
 // A deploy in which one of 300 services has changed makes at most 40 requests to
-// Nomad, one in which none has changed at most 12.
+// Nomad, one in which none has changed at most 12, and the status at most 12.
 func TestRequestsOfChange(t *testing.T) {
 	nomad := newFake()
 	t.Cleanup(nomad.Close)
@@ -150,5 +150,12 @@ func TestRequestsOfChange(t *testing.T) {
 		if most := map[string]int64{"unchanged": 12, "one changed": 40}[run.name]; u.requests > most {
 			t.Errorf("%s: got %d requests, want at most %d", run.name, u.requests, most)
 		}
+	}
+	u, err := b.counted(func(b *bench) (usage, error) { return b.drover(t.Context(), "status", dir) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if u.requests > 12 {
+		t.Errorf("status: got %d requests, want at most 12", u.requests)
 	}
 }
