@@ -171,7 +171,7 @@ job "ocis-*" {
         for_each = local.files
         content {
           destination     = template.key
-          data            = template.value
+          data            = template.value == "" ? "\n" : template.value # Nomad refuses an empty text
           left_delimiter  = "<drover<"
           right_delimiter = ">drover>"
         }

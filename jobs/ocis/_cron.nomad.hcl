@@ -78,7 +78,7 @@ job "cron-ocis" {
         for_each = local.files
         content {
           destination     = template.key
-          data            = template.value
+          data            = template.value == "" ? "\n" : template.value # Nomad refuses an empty text
           left_delimiter  = "<drover<"
           right_delimiter = ">drover>"
         }

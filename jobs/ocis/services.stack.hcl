@@ -54,7 +54,7 @@ locals {
       secrets = { old = ["OCIS_JWT_SECRET=jwt_secret", "OCIS_SYSTEM_USER_ID=system_user_id", "OCIS_SYSTEM_USER_API_KEY=system_user_api_key"] }
       all     = { STORAGE_SYSTEM_DATA_SERVER_URL = "http://${var.mesh_address}:9216/data" }
       old     = { STORAGE_SYSTEM_OCIS_ROOT = "${local.directory.storage-system}/metadata" }
-      new     = { STORAGE_SYSTEM_DRIVER = local.open ? "decomposed" : "ocis", "STORAGE_SYSTEM_${local.open ? "DECOMPOSED" : "OCIS"}_ROOT" = "${local.directory.storage-system}/metadata" }
+      new     = { STORAGE_SYSTEM_DRIVER = local.open ? "decomposed" : "ocis", "STORAGE_SYSTEM_${local.open ? "OC" : "OCIS"}_ROOT" = "${local.directory.storage-system}/metadata" }
     }
 
     store = {
@@ -99,7 +99,7 @@ locals {
     groups = {
       after   = local.external_ldap ? ["nats"] : ["idm"], listen = { "" = 9160 }, ports = ["grpc"], stops = "reva", has = "J", ldap = true
       secrets = { old = ["OCIS_JWT_SECRET=jwt_secret", "GROUPS_LDAP_BIND_PASSWORD=reva_password"], new = ["GROUPS_LDAP_BIND_PASSWORD=reva_password"] }
-      new     = merge({ GROUPS_IDP_URL = local.issuer }, { for name, value in local.ldap_names : "GROUPS_LDAP_${name}" => local.external_ldap ? value : null })
+      new     = merge({ GROUPS_IDP_URL = local.issuer }, { for name, value in local.ldap_names : "GROUPS_LDAP_${name}" => local.external_ldap && name != "USER_SUBSTRING_FILTER_TYPE" ? value : null })
     }
 
     auth-basic = {
@@ -147,7 +147,7 @@ locals {
         STORAGE_USERS_UPLOAD_EXPIRATION                      = var.upload_expiration
         STORAGE_USERS_PURGE_TRASH_BIN_PERSONAL_DELETE_BEFORE = var.trash_expiration
         STORAGE_USERS_PURGE_TRASH_BIN_PROJECT_DELETE_BEFORE  = var.trash_expiration
-        "STORAGE_USERS_${local.open ? "OC" : "OCIS"}_MAX_QUOTA" = try(var.quota["max"], null)
+        (local.open ? "OCIS_SPACES_MAX_QUOTA" : "STORAGE_USERS_OCIS_MAX_QUOTA") = try(var.quota["max"], null)
       }, local.s3_env)
     }
 

@@ -251,6 +251,11 @@ func TestCatalog_AddressesLeadSomewhere(t *testing.T) {
 			_, jobs := rendered(t, "", values)
 			registered := map[string]string{}
 			for _, j := range jobs {
+				for _, tmpl := range j.Job.TaskGroups[0].Tasks[0].Templates {
+					if *tmpl.EmbeddedTmpl == "" {
+						t.Errorf("%s: the text of %s is empty, which Nomad refuses", j.Service, *tmpl.DestPath)
+					}
+				}
 				for _, s := range j.Job.TaskGroups[0].Services {
 					if other := registered[s.Name]; other != "" {
 						t.Errorf("%s and %s both register %s", other, j.Service, s.Name)
