@@ -35,7 +35,7 @@ locals {
     }
 
     idm = {
-      on      = !local.external_ldap, after = ["mesh"], listen = { "" = 9235 }, single = true, debug = local.modern, cpu = 100, memory = 1536
+      on      = !local.external_ldap, after = local.modern ? ["nats"] : ["mesh"], listen = { "" = 9235 }, single = true, debug = local.modern, cpu = 100, memory = 1536
       secrets = { all = ["OCIS_ADMIN_USER_ID=admin_user_id", "IDM_ADMIN_PASSWORD=admin_password", "IDM_SVC_PASSWORD=idm_password", "IDM_REVASVC_PASSWORD=reva_password", "IDM_IDPSVC_PASSWORD=idp_password"] }
       items   = ["ldap_cert", "ldap_key"]
       all = {

@@ -289,6 +289,25 @@ func TestCatalog_AddressesLeadSomewhere(t *testing.T) {
 	}
 }
 
+// Services of the newer lines exit when NATS is not there at their start.
+func TestCatalog_NATSComesFirst(t *testing.T) {
+	t.Parallel()
+	s, err := load(t, "", all("7.1", "ocis"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	after := map[string]bool{"mesh": true, "nats": true}
+	for _, svc := range s.Services { // in dependency order
+		if svc.Name == "mesh" || svc.Name == "nats" || strings.HasPrefix(svc.Name, "cron-") {
+			continue
+		}
+		after[svc.Name] = slices.ContainsFunc(svc.DependsOn, func(d string) bool { return d != "mesh" && after[d] })
+		if !after[svc.Name] {
+			t.Errorf("%s does not wait for nats: it waits for %s", svc.Name, svc.DependsOn)
+		}
+	}
+}
+
 // Each secret that a job reads is one of its items, and the other way round.
 func TestCatalog_SecretsAreThoseThatJobsRead(t *testing.T) {
 	t.Parallel()
