@@ -89,6 +89,8 @@ func (s Scope) Nomad(u Use) Policy {
 		more  = "node {\n  policy = \"read\"\n}\n"
 		// The configuration and the log of an agent, of which doctor reads the former.
 		agent = "agent {\n  policy = \"read\"\n}\n"
+		// The decisions about routes, for drover edge status.
+		decisions = []path{{"nomad/jobs/edge/edge", look}, {"nomad/jobs/edge-*/edge", look}}
 		// Submitting a job that mounts a volume takes the right to mount it.
 		mount = "host_volume \"*\" {\n  policy = \"write\"\n}\nplugin {\n  policy = \"read\"\n}\n"
 	)
@@ -106,12 +108,15 @@ func (s Scope) Nomad(u Use) Policy {
 		if s.PlanBySubmit {
 			jobs[len(jobs)-1] = "submit-job"
 		}
+		paths = append(paths, decisions...)
 	case Reader:
-		jobs, paths = read, s.paths(look, "lock", "releases/*", "blobs/*", "schedules/*")
+		jobs, paths = read, append(s.paths(look, "lock", "releases/*", "blobs/*", "schedules/*"), decisions...)
 	case Controller:
 		jobs = read[:2]
 		paths = append(s.paths(look, "releases/*"), path{"drover/certs/*", all}, path{"drover/acme/*", all}, path{"drover/trust/*", all}, path{"drover/dns/*", all}, path{"drover/controller/*", all},
-			path{"drover/dns-wanted/*", look}, path{"drover/dns-credentials/*", look})
+			path{"drover/dns-wanted/*", look}, path{"drover/dns-credentials/*", look},
+			// Decisions about routes, which the job edge may read as it is.
+			path{"nomad/jobs/edge/edge", all}, path{"nomad/jobs/edge-*/edge", all})
 	case Edge:
 		more = ""
 		paths = []path{{"drover/certs/*", look}, {"drover/acme/public", look}, {"drover/users/*", look}, {"drover/client-ca/*", look}}
@@ -129,10 +134,13 @@ func (s Scope) Nomad(u Use) Policy {
 	for _, ns := range slices.Compact(slices.Sorted(slices.Values(slices.Concat([]string{s.namespace()}, homes, tenants)))) {
 		fmt.Fprintf(&b, "namespace %q {\n", ns)
 		var here []path
-		if slices.Contains(homes, ns) {
+		// The controller has to know of which namespace a service is.
+		if slices.Contains(homes, ns) || slices.Contains(tenants, ns) {
 			if len(jobs) > 0 {
 				fmt.Fprintf(&b, "  capabilities = %s\n", list(jobs))
 			}
+		}
+		if slices.Contains(homes, ns) {
 			here = own
 		}
 		if ns == s.namespace() {

@@ -21,6 +21,7 @@ import (
 
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/dns"
+	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/tenancy"
 )
 
@@ -69,6 +70,9 @@ type Config struct {
 	// for each reconciliation; nil if they are unknown. skipped says which instances
 	// do not count; it is reported.
 	Public func(context.Context) (addresses []string, skipped []error, err error)
+	// Finder finds the edge, whose routes the controller decides about; nil disables
+	// that. It needs Nomad and Consul.
+	Finder *edge.Finder
 	// Getenv has the credentials of the DNS providers that Tenancy configures:
 	// os.Getenv in a program. nil for none.
 	Getenv func(string) string
@@ -233,7 +237,7 @@ func (c *controller) lead(ctx context.Context, lease acme.Lease) {
 	var wg sync.WaitGroup
 	c.become(true)
 	c.say("leader", "this replica works now")
-	for _, f := range []func(context.Context){c.certificates, c.probes, c.records, c.orphans, c.drift} {
+	for _, f := range []func(context.Context){c.certificates, c.probes, c.records, c.orphans, c.drift, c.claims} {
 		wg.Go(func() { f(work) })
 	}
 	lost := false

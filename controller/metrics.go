@@ -41,6 +41,8 @@ type metrics struct {
 	orphans  int            // -1 if unknown
 	drift    map[string]int // by STACK/ENV
 	runs     map[string]int
+	refused  map[string]int // tags for the edge that do not count, by service
+	shared   int            // hosts of several namespaces without a table; -1 if unknown
 }
 
 type requestKey struct{ issuer, status string }
@@ -61,6 +63,7 @@ func (m *metrics) forget() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.served, m.dns, m.orphans, m.drift = nil, map[string]map[string]int{}, -1, nil
+	m.refused, m.shared = nil, -1
 }
 
 // stale has certificates read again.
@@ -119,6 +122,14 @@ func (m *metrics) drifted(counts map[string]int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.drift = counts
+}
+
+// routesRefused has how many tags of each service do not count, and how many hosts
+// several namespaces share.
+func (m *metrics) routesRefused(counts map[string]int, shared int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.refused, m.shared = counts, shared
 }
 
 func (m *metrics) orphaned(n int) {
@@ -321,6 +332,14 @@ func (m *metrics) text(ctx context.Context) string {
 	e.family("drover_consul_orphans", "gauge", "Registrations in Consul whose allocation is over; the leader looks.")
 	if m.orphans >= 0 {
 		e.sample("drover_consul_orphans", float64(m.orphans))
+	}
+	e.family("drover_edge_tags_refused", "gauge", "Tags of a service for the edge that do not count, such as routes of another service; the leader looks.")
+	for _, name := range slices.Sorted(maps.Keys(m.refused)) {
+		e.sample("drover_edge_tags_refused", float64(m.refused[name]), "service", name)
+	}
+	e.family("drover_edge_hosts_shared", "gauge", "Hosts on which several namespaces have routes while no table allows it; the leader looks.")
+	if m.shared >= 0 {
+		e.sample("drover_edge_hosts_shared", float64(m.shared))
 	}
 	e.self(m.started)
 	return e.String()

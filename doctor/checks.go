@@ -40,6 +40,7 @@ func Checks() []Check {
 		{"consul", "each node has a Consul agent of its own, and Nomad's servers know Consul", consulNomad},
 		{"dns", "the domains resolve, from here and inside of an allocation", names},
 		{"reach", "the domains can be reached on 443 and 80, or the port that a check names, from here and inside of an allocation", reach},
+		{"routes", "no two services, and no two namespaces without a table, claim one route or host of the edge", routes},
 		{"keyring", "what a lost or stolen snapshot would mean for the secrets", keyring},
 		{"shutdown-delay", "stopping instances are deregistered before they stop", shutdownDelay},
 	}
@@ -574,6 +575,30 @@ func reach(f *Facts, n Needs) []Finding {
 		return found // dns says why
 	}
 	return good(found, "they answer")
+}
+
+func routes(f *Facts, _ Needs) []Finding {
+	found := unknown(f, "routes", "allow it in the token's policy: read-job in the namespace of the edge, and to read the variable nomad/jobs/edge/edge")
+	r := f.Routes
+	if !r.Running {
+		return found
+	}
+	const table = "write down what each namespace may claim, in the variable tenants of the stack of the edge"
+	if r.Namespaces > 1 && !r.Tenants && !r.Decided {
+		found = append(found, Finding{
+			Severity: Warning,
+			Reason:   fmt.Sprintf("there are %d namespaces, and each may claim every host at the edge: no table restricts them, and no controller has decided whose the hosts are", r.Namespaces),
+			Mend:     table + "; or drover acl bootstrap and drover deploy drover, whose controller gives a host to the first that claims it",
+		})
+	}
+	for _, line := range r.Shared {
+		host, namespaces, _ := strings.Cut(line, " ")
+		found = append(found, Finding{Severity: Warning, Subject: host, Reason: "several namespaces have routes on this host: " + strings.ReplaceAll(namespaces, " ", ", "), Mend: table})
+	}
+	for _, p := range r.Problems {
+		found = append(found, Finding{Severity: Warning, Subject: p.Service, Reason: fmt.Sprintf("the edge ignores the tag %q: %s", p.Tag, p.Message), Mend: p.Mend})
+	}
+	return good(found, "each route has one owner")
 }
 
 func keyring(f *Facts, _ Needs) []Finding {

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -17,6 +18,7 @@ import (
 	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -29,7 +31,7 @@ func Collect(ctx context.Context, c nomad.Clients, n Needs) (*Facts, error) {
 	var wg sync.WaitGroup
 	for key, look := range map[string]func() error{
 		"servers": k.servers, "acl": k.acl, "scheduler": k.scheduler, "nodes": k.nodes, "keyring": k.keyring,
-		"consul": k.consul, "placement": k.placement, "volumes": k.volumes, "jobs": k.jobs, "outside": k.outside,
+		"consul": k.consul, "placement": k.placement, "volumes": k.volumes, "jobs": k.jobs, "outside": k.outside, "routes": k.routes,
 	} {
 		wg.Go(func() { k.miss(key, look()) })
 	}
@@ -345,6 +347,17 @@ func (k *collector) jobs() error {
 		return nil
 	})
 	slices.Sort(k.NoShutdownDelay)
+	return err
+}
+
+// routes: GET /edge of each instance of the edge, /v1/namespaces, and the variable in
+// which the controller publishes its decisions.
+func (k *collector) routes() error {
+	if k.Consul == nil {
+		return nil
+	}
+	var err error
+	k.Routes, err = edge.Finder{Nomad: k.Nomad, Consul: k.Consul, Namespace: os.Getenv(edge.NamespaceEnv)}.Review(k.ctx)
 	return err
 }
 

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
@@ -83,6 +84,9 @@ type Facts struct {
 	// NoShutdownDelay are groups that run now, as JOB/GROUP, with services
 	// and without shutdown_delay.
 	NoShutdownDelay []string
+
+	// Routes are what is to be known about the routes of the edge.
+	Routes edge.Review
 
 	// Outside has the results for Needs.Names from the machine where drover runs.
 	Outside []Reach

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
 )
@@ -38,6 +39,7 @@ func healthy() (*Facts, Needs) {
 
 		ConsulVersions: map[string]string{"c1": "1.20.6"}, ConsulLeader: "x", ConsulNomad: true,
 		Placements: map[string]string{}, Volumes: []Volume{{Name: "data", JobID: "web"}},
+		Routes:  edge.Review{Running: true, Decided: true, Namespaces: 2},
 		Outside: []Reach{{Name: "example.org", Addresses: []string{"192.0.2.1"}, Ports: map[int]error{443: nil, 80: nil}}},
 	}
 	for i := range 3 {
@@ -127,6 +129,13 @@ func TestFindings(t *testing.T) {
 		"no probe": {func(f *Facts, _ *Needs) { f.Probes = nil }, []string{
 			"unknown volume : owner and extended attributes", "unknown port : who listens", "unknown dns : DNS inside", "unknown reach : whether allocations",
 		}},
+		"open edge":     {func(f *Facts, _ *Needs) { f.Routes.Decided = false }, []string{"warning routes : there are 2 namespaces, and each may claim every host at the edge"}},
+		"one namespace": {func(f *Facts, _ *Needs) { f.Routes.Decided, f.Routes.Namespaces = false, 1 }, nil},
+		"tenants":       {func(f *Facts, _ *Needs) { f.Routes.Decided, f.Routes.Tenants = false, true }, nil},
+		"shared host":   {func(f *Facts, _ *Needs) { f.Routes.Shared = []string{"a.test default evil"} }, []string{"warning routes a.test: several namespaces have routes on this host: default, evil"}},
+		"refused route": {func(f *Facts, _ *Needs) {
+			f.Routes.Problems = []edge.Problem{{Service: "evil", Tag: "drover.route=a.test/", Message: "A.test/ belongs to service web", Mend: "x"}}
+		}, []string{`warning routes evil: the edge ignores the tag "drover.route=a.test/": A.test/ belongs to service web`}},
 		"clear key":  {func(f *Facts, _ *Needs) { f.ExternalKEK = false }, []string{"note keyring : a snapshot of Nomad holds the key"}},
 		"old key":    {func(f *Facts, _ *Needs) { f.Keys[0].CreateTime = 1600000000e9 }, []string{"warning keyring : the active key is 1157 days old"}},
 		"no key":     {func(f *Facts, _ *Needs) { f.Keys[0].State = api.RootKeyStateInactive }, []string{"error keyring : no key is active"}},

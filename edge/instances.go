@@ -60,16 +60,9 @@ func (f Finder) split(ctx context.Context, entries []*capi.ServiceEntry) (good [
 	if len(entries) == 0 {
 		return nil, nil, nil
 	}
-	q := (&api.QueryOptions{Namespace: f.Namespace, Filter: fmt.Sprintf("JobID == %q or JobID matches %q", ServiceName, "^"+ServiceName+"-")}).WithContext(ctx)
-	allocs, _, err := f.Nomad.Allocations().List(q)
+	live, err := f.live(ctx)
 	if err != nil {
-		return nil, nil, fmt.Errorf("listing the allocations of the %s, to know which instances in Consul are the edge's: %w", f.where(), err)
-	}
-	live := map[string]bool{}
-	for _, a := range allocs {
-		if ofJob(a.JobID) && a.ClientStatus != api.AllocClientStatusComplete && a.ClientStatus != api.AllocClientStatusFailed {
-			live[a.ID] = true
-		}
+		return nil, nil, err
 	}
 	times := map[string]int{}
 	for _, e := range entries {
@@ -77,7 +70,7 @@ func (f Finder) split(ctx context.Context, entries []*capi.ServiceEntry) (good [
 	}
 	for _, e := range entries {
 		switch id := alloc(e); {
-		case !live[id]:
+		case live[id] == "":
 			skipped = append(skipped, &NotEdgeError{e.Node.Node, e.Service.ID, "it is no running allocation of the " + f.where()})
 		case times[id] > 1:
 			skipped = append(skipped, &NotEdgeError{e.Node.Node, e.Service.ID, "its allocation is registered twice"})
@@ -86,6 +79,23 @@ func (f Finder) split(ctx context.Context, entries []*capi.ServiceEntry) (good [
 		}
 	}
 	return good, skipped, nil
+}
+
+// live are the jobs of the allocations that are the edge and have not ended, by the ID
+// of the allocation.
+func (f Finder) live(ctx context.Context) (map[string]string, error) {
+	q := (&api.QueryOptions{Namespace: f.Namespace, Filter: fmt.Sprintf("JobID == %q or JobID matches %q", ServiceName, "^"+ServiceName+"-")}).WithContext(ctx)
+	allocs, _, err := f.Nomad.Allocations().List(q)
+	if err != nil {
+		return nil, fmt.Errorf("listing the allocations of the %s, to know which instances in Consul are the edge's: %w", f.where(), err)
+	}
+	live := map[string]string{}
+	for _, a := range allocs {
+		if ofJob(a.JobID) && a.ClientStatus != api.AllocClientStatusComplete && a.ClientStatus != api.AllocClientStatusFailed {
+			live[a.ID] = a.JobID
+		}
+	}
+	return live, nil
 }
 
 // alloc is the ID of the allocation that Nomad registered, "" for none.

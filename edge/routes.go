@@ -409,7 +409,7 @@ func Digest(services map[string][]string) string {
 		ours := ""
 		for _, t := range slices.Sorted(slices.Values(services[service])) {
 			if strings.HasPrefix(t, Prefix) {
-				ours += "\t" + t
+				ours += "\t" + strings.ReplaceAll(t, "\n", "\t")
 			}
 		}
 		if ours != "" {

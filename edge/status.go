@@ -143,6 +143,9 @@ func look(ctx context.Context, nomad *api.Client, consul *capi.Client, o Options
 			others[e.Node+"/"+e.ID] = err
 		}
 	}
+	published, hidden := Finder{nomad, consul, o.Namespace}.published(ctx)
+	raw := services
+	services, notCounted := published.Filter(services)
 	r := &Report{OK: len(edges) > 0, Instances: make([]Instance, len(edges)), Routes: []RouteStatus{}, Problems: []Problem{}}
 	digest := Digest(services)
 	var wait sync.WaitGroup
@@ -155,6 +158,9 @@ func look(ctx context.Context, nomad *api.Client, consul *capi.Client, o Options
 				return
 			}
 			r.Instances[i] = instance(ctx, nomad, e, digest, o)
+			if hidden != nil && !r.Instances[i].Current && r.Instances[i].Problem == "" {
+				r.Instances[i].Problem = hidden.Error()
+			}
 			if unknown != nil && r.Instances[i].Problem == "" {
 				r.Instances[i].Problem = unknown.Error()
 			}
@@ -174,6 +180,17 @@ func look(ctx context.Context, nomad *api.Client, consul *capi.Client, o Options
 	}
 	table := Read(kind, services, settings)
 	r.Problems = append(r.Problems, table.Problems...)
+	if len(notCounted) > 0 {
+		mistakes := Read(kind, raw, settings).Problems // which are the better reason
+		for _, p := range notCounted {
+			if i := slices.IndexFunc(mistakes, func(m Problem) bool {
+				return m.Service == p.Service && m.Tag == p.Tag && !strings.Contains(m.Message, "belongs to")
+			}); i >= 0 {
+				p = mistakes[i]
+			}
+			r.Problems = append(r.Problems, p)
+		}
+	}
 	r.OK = r.OK && len(r.Problems) == 0
 	counted := map[string]RouteStatus{}
 	for _, route := range table.Routes {

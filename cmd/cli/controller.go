@@ -108,7 +108,7 @@ func (f *controllerFlags) run(ctx context.Context, streams *IO) error {
 	c.Nomad, c.Namespace, c.Tenancy = clients.Nomad, os.Getenv("NOMAD_NAMESPACE"), table
 	if !f.noConsul {
 		find := edge.Finder{Nomad: clients.Nomad, Consul: clients.Consul, Namespace: os.Getenv(edge.NamespaceEnv)}
-		c.Consul, c.Edge, c.Public = clients.Consul, find.Addresses, find.Public
+		c.Consul, c.Edge, c.Public, c.Finder = clients.Consul, find.Addresses, find.Public, &find
 	}
 	if len(f.edgeAddrs) > 0 {
 		c.Edge = func(context.Context) ([]string, error) { return f.edgeAddrs, nil }
@@ -138,7 +138,7 @@ func controllerLog(streams *IO) *slog.Logger {
 func logEvent(ctx context.Context, log *slog.Logger, e acme.Event) {
 	level := slog.LevelInfo
 	switch e.Kind {
-	case "failed", "held", "warning", "orphan", "drift":
+	case "failed", "held", "warning", "orphan", "drift", "refused":
 		level = slog.LevelWarn
 	}
 	attrs := []slog.Attr{slog.String("event", e.Kind)}

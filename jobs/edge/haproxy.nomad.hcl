@@ -525,7 +525,22 @@ EOT
 {{- /* What is wanted: every service with tags of ours, judged as a whole. */ -}}
 {{- $input := "" -}}
 {{- scratch.MapSet "tcp" "" "" -}}
-{{- range $s := services -}}
+{{- /* Whose routes are whose, and which tags do not count, if a controller decides it. */ -}}
+{{- scratch.MapSet "owners" "" "" }}{{ scratch.MapSet "refused" "" "" }}{{ $strict := false -}}
+{{- with env "NOMAD_JOB_ID" | printf "nomad/jobs/%s/edge" }}{{ if nomadVarExists . }}{{ with nomadVar . }}{{ range $item, $text := . -}}
+{{- if $item | regexMatch `^_` }}{{ if eq $item "_strict" }}{{ $strict = true }}{{ end -}}
+{{- else if $item | regexMatch `^!` }}{{ range $line := $text.Value | split "\n" }}{{ scratch.MapSet "refused" (printf "%s %.16s" $item $line) "yes" }}{{ end -}}
+{{- else }}{{ range $route := $text.Value | split "\n" }}{{ scratch.MapSet "owners" (printf "%s %s" $route $item) "yes" }}{{ scratch.MapSet "owners" $route "yes" }}{{ end -}}
+{{- end }}{{ end }}{{ end }}{{ end }}{{ end -}}
+{{- range $service := services -}}
+{{- $tags := "." }}{{ range $t := $service.Tags -}}
+{{- $route := "" }}{{ if $t | regexMatch `^drover\.(?:route|redirect|sni|tcp)=` -}}
+{{- $route = regexReplaceAll `(?s)^drover\.([a-z]+)=([^ ]*).*$` "$1 $2" $t | regexReplaceAll `^(?:route|redirect) ` "http " }}{{ end -}}
+{{- if index (scratch.Get "refused") (printf "!%s %.16s" $service.Name ($t | sha256Hex)) -}}
+{{- else if and $route (index (scratch.Get "owners") $route) (not (index (scratch.Get "owners") (printf "%s %s" $route $service.Name))) -}}
+{{- else if and $route $strict (not (index (scratch.Get "owners") $route)) -}}
+{{- else }}{{ $tags = $t | replaceAll "\n" "\t" | printf "%s\n%s" $tags }}{{ end -}}
+{{- end }}{{ $s := sprig_dict "Name" $service.Name "Tags" (printf "%s\n." $tags | split "\n") -}}
 {{- $ours := "" }}{{ $good := $s.Name | regexMatch `${local.name}` }}{{ $auth := false -}}
 {{- range $t := $s.Tags }}{{ if $t | regexMatch `^drover\.` -}}
 {{- $ours = printf "%s\t%s" $ours $t -}}

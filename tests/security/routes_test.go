@@ -43,16 +43,22 @@ func (s *site) instances(t *testing.T, name string) []*capi.ServiceEntry {
 // deployEdge runs the edge's job and returns how to read its configuration.
 func (s *site) deployEdge(t *testing.T, vars ...string) func() string {
 	t.Helper()
+	return s.deployStack(t, "edge", "haproxy/local/haproxy.cfg", vars...)
+}
+
+// deployStack is deployEdge for a stack, whose configuration is in file.
+func (s *site) deployStack(t *testing.T, name, file string, vars ...string) func() string {
+	t.Helper()
 	m := acme.NewManager(acme.Config{Store: acme.NewStore(acme.NomadVariables(s.nomad))})
 	defer m.Close()
 	if _, err := m.Prepare(t.Context(), acme.Spec{Name: "public", Names: []string{"victim.example.org"}}); err != nil {
 		t.Fatal(err)
 	}
-	files, err := jobs.Stack("edge")
+	files, err := jobs.Stack(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	st, err := stack.Load(t.Context(), stack.Options{Path: "edge", FS: files, Environment: "dev", Vars: vars})
+	st, err := stack.Load(t.Context(), stack.Options{Path: name, FS: files, Environment: "dev", Vars: vars})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -84,7 +90,7 @@ func (s *site) deployEdge(t *testing.T, vars ...string) func() string {
 		return err == nil && len(s.instances(t, "edge")) > 0
 	})
 	return func() string {
-		f, err := s.nomad.AllocFS().Cat(alloc, "haproxy/local/haproxy.cfg", nil)
+		f, err := s.nomad.AllocFS().Cat(alloc, file, nil)
 		if err != nil {
 			return err.Error()
 		}

@@ -1,0 +1,204 @@
+package controller
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"time"
+
+	capi "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/edge"
+	"github.com/drover-nomad/drover/nomad"
+)
+
+// claimsPause is between two decisions about routes.
+const claimsPause = time.Second
+
+// settleTags is how long the instances of one version may differ in their tags: Nomad
+// knows the new version of an allocation before Consul has its tags.
+const settleTags = 20 * time.Second
+
+// claims decides whose the routes of the edge are, whenever Consul's catalog changes.
+func (c *controller) claims(ctx context.Context) {
+	if c.c.Finder == nil {
+		return
+	}
+	var (
+		look  = catalog{c: c, services: map[string]service{}, allocs: map[string]allocation{}}
+		index uint64
+		last  string
+		said  = map[string]bool{}
+	)
+	for wait(ctx, claimsPause) {
+		next, err := c.decide(ctx, &look, index, said)
+		if ctx.Err() != nil {
+			return
+		}
+		index = next
+		if c.warn("routes", &last, err); err == nil {
+			c.metrics.done("routes")
+			continue
+		}
+		if index = 0; !wait(ctx, min(dnsLook, c.c.LookEvery)) {
+			return
+		}
+	}
+}
+
+// decide makes and publishes one decision, at the next change after index.
+func (c *controller) decide(ctx context.Context, look *catalog, index uint64, said map[string]bool) (next uint64, err error) {
+	registrations, several, next, err := look.read(ctx, index)
+	if err != nil {
+		return 0, err
+	}
+	setting, err := c.c.Finder.Setting(ctx)
+	if err != nil || setting == nil { // without an edge there is nothing to decide
+		return next, err
+	}
+	ledger := edge.Ledger{Client: c.c.Nomad}
+	before, first, err := ledger.Load(ctx)
+	if err != nil {
+		return 0, err
+	}
+	d := edge.Decide(edge.Claimants{
+		Kind: setting.Kind, Settings: setting.Settings, Registrations: registrations, Several: several,
+		Before: before, First: first, Ended: func(claim edge.Claim) (bool, bool) { return c.ended(ctx, claim) }, Now: c.clock.Now().UTC().Truncate(time.Second),
+	})
+	if ctx.Err() != nil {
+		return 0, ctx.Err()
+	}
+	if err := ledger.Save(ctx, d.Claims); err != nil {
+		return 0, err
+	}
+	published, partial := d.Publish()
+	if err := c.c.Finder.Publish(ctx, setting.Jobs, published); err != nil {
+		return 0, err
+	}
+	counts := map[string]int{}
+	now := map[string]bool{}
+	for _, r := range d.Refused {
+		counts[r.Service]++
+		now[fmt.Sprintf("service %s, tag %q: %s", r.Service, r.Tag, r.Message)] = true
+	}
+	for host, namespaces := range d.Shared {
+		now[fmt.Sprintf("namespaces %s have routes on %s: write down what each may claim in the variable tenants of the stack of the edge", strings.Join(namespaces, ", "), host)] = true
+	}
+	if partial {
+		now["there are more routes than the edge can know beforehand: a route that two services ask for goes to the first in the alphabet for a second"] = true
+	}
+	for _, text := range slices.Sorted(maps.Keys(now)) {
+		if !said[text] {
+			c.say("refused", "routes: %s", text)
+		}
+	}
+	maps.Copy(said, now)
+	maps.DeleteFunc(said, func(text string, _ bool) bool { return !now[text] })
+	c.metrics.routesRefused(counts, len(d.Shared))
+	return next, nil
+}
+
+// ended reports whether the job of a claim exists no more (GET /v1/job/ID).
+func (c *controller) ended(ctx context.Context, claim edge.Claim) (ended, known bool) {
+	job, _, err := c.c.Nomad.Jobs().Info(claim.Job, (&api.QueryOptions{Namespace: claim.Namespace}).WithContext(ctx))
+	switch {
+	case nomad.IsNotFound(err):
+		return true, true
+	case err != nil:
+		return false, false
+	}
+	return job.Stop != nil && *job.Stop, true
+}
+
+// service is what Consul has of a service.
+type service struct {
+	tags      []string // of all instances together
+	instances []*capi.CatalogService
+	read      time.Time
+	changed   time.Time // the tags
+}
+
+// allocation is what Nomad has of an allocation.
+type allocation struct{ namespace, job, version string }
+
+// catalog has the services with tags of the edge, and their allocations.
+type catalog struct {
+	c        *controller
+	services map[string]service
+	allocs   map[string]allocation // by ID, of the instances
+}
+
+// read waits for a change of Consul's catalog after index, at most until
+// instances have to be read again.
+func (k *catalog) read(ctx context.Context, index uint64) (all []edge.Registration, several bool, next uint64, err error) {
+	every := min(dnsLook, k.c.c.LookEvery)
+	names, meta, err := k.c.c.Consul.Catalog().Services((&capi.QueryOptions{WaitIndex: index, WaitTime: every}).WithContext(ctx))
+	if err != nil {
+		return nil, false, 0, fmt.Errorf("listing services: %w", err)
+	}
+	found := map[string]service{}
+	unknown := false // an allocation, or its version
+	for name, tags := range names {
+		tags = slices.DeleteFunc(slices.Clone(tags), func(t string) bool { return !strings.HasPrefix(t, edge.Prefix) })
+		if len(tags) == 0 {
+			continue
+		}
+		slices.Sort(tags)
+		s := k.services[name]
+		if changed := !slices.Equal(s.tags, tags); changed || time.Since(s.read) >= every {
+			if s.read = time.Now(); changed {
+				s.tags, s.changed, unknown = tags, s.read, true
+			}
+			if s.instances, _, err = k.c.c.Consul.Catalog().Service(name, "", (&capi.QueryOptions{}).WithContext(ctx)); err != nil {
+				return nil, false, 0, fmt.Errorf("listing the instances of %s: %w", name, err)
+			}
+		}
+		found[name] = s
+	}
+	k.services = found
+	ids := map[string]bool{}
+	for _, s := range found {
+		for _, i := range s.instances {
+			if m := ofAllocation.FindStringSubmatch(i.ServiceID); m != nil {
+				ids[m[1]] = true
+				_, known := k.allocs[m[1]]
+				unknown = unknown || !known
+			}
+		}
+	}
+	if unknown {
+		list, _, err := k.c.c.Nomad.Allocations().List((&api.QueryOptions{Namespace: "*"}).WithContext(ctx))
+		if err != nil {
+			return nil, false, 0, fmt.Errorf("listing allocations, to know the namespaces of services: %w", err)
+		}
+		for _, a := range list {
+			if ids[a.ID] {
+				k.allocs[a.ID] = allocation{a.Namespace, a.JobID, fmt.Sprintf("%d/%s/%t", a.JobVersion, a.TaskGroup, a.DeploymentStatus != nil && a.DeploymentStatus.Canary)}
+			}
+		}
+	}
+	maps.DeleteFunc(k.allocs, func(id string, _ allocation) bool { return !ids[id] })
+	namespaces, _, err := k.c.c.Nomad.Namespaces().List((&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return nil, false, 0, fmt.Errorf("listing namespaces: %w", err)
+	}
+	several = len(namespaces) > 1
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		for _, i := range found[name].instances {
+			r := edge.Registration{Service: name, Index: i.CreateIndex, Tags: i.ServiceTags}
+			if m := ofAllocation.FindStringSubmatch(i.ServiceID); m != nil {
+				a, known := k.allocs[m[1]]
+				several = several || !known // the token may not look into its namespace
+				r.Namespace, r.Job, r.Version = a.namespace, a.job, a.version
+			}
+			if time.Since(found[name].changed) < settleTags {
+				r.Version += "/" + strings.Join(i.ServiceTags, "\t")
+			}
+			all = append(all, r)
+		}
+	}
+	return all, several, meta.LastIndex, nil
+}

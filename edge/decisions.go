@@ -1,0 +1,213 @@
+package edge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	capi "github.com/hashicorp/consul/api"
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/nomad/variables"
+)
+
+const (
+	// ledgerPath has the claims, for the controller alone.
+	ledgerPath   = "drover/controller/claims"
+	ledgerItem   = "claims"
+	ledgerLayout = 1
+)
+
+// publishedPath has the decisions for one job of the edge, which may read its own
+// variables without a policy.
+func publishedPath(job string) string { return "nomad/jobs/" + job + "/edge" }
+
+// Ledger keeps the claims on routes in a Nomad Variable.
+type Ledger struct{ Client *api.Client }
+
+// Load returns the stored claims; first is true if nothing was stored yet.
+func (l Ledger) Load(ctx context.Context) (claims []Claim, first bool, err error) {
+	v, err := variables.Read(ctx, l.Client, ledgerPath)
+	if v == nil {
+		return nil, err == nil, err
+	}
+	if err := variables.CheckLayout(v.Items[variables.LayoutItem], "the variable "+ledgerPath, ledgerLayout); err != nil {
+		return nil, false, err
+	}
+	if err := variables.Unpack(v.Items[ledgerItem], &claims); err != nil {
+		return nil, false, fmt.Errorf("the variable %s is not readable: %w", ledgerPath, err)
+	}
+	return claims, false, nil
+}
+
+// Save stores claims, if they differ from what is stored.
+func (l Ledger) Save(ctx context.Context, claims []Claim) error {
+	packed, err := variables.Pack(claims)
+	if err != nil {
+		return err
+	}
+	_, err = writeItems(ctx, l.Client, ledgerPath, map[string]string{variables.LayoutItem: strconv.Itoa(ledgerLayout), ledgerItem: packed})
+	return err
+}
+
+func writeItems(ctx context.Context, client *api.Client, path string, items map[string]string) (bool, error) {
+	old, err := variables.Read(ctx, client, path)
+	if err != nil {
+		return false, err
+	}
+	return variables.WriteChanged(ctx, client, old, path, items)
+}
+
+// Publish writes a decision where the edge's jobs read it. A token that may not write
+// there is an error that says what to do.
+func (f Finder) Publish(ctx context.Context, jobs []string, p Published) error {
+	items := map[string]string{variables.LayoutItem: strconv.Itoa(ledgerLayout)}
+	for item, text := range p {
+		items[item] = text
+	}
+	for _, job := range jobs {
+		_, err := writeItems(ctx, f.client(), publishedPath(job), items)
+		if nomad.IsForbidden(err) {
+			return fmt.Errorf("%w. Until the controller may write there, edges give a route that two services ask for to the first in the alphabet, and allow every namespace every host without a table. Run drover acl bootstrap again", err)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// published is the decision that the edge reads now, empty for none.
+func (f Finder) published(ctx context.Context) (Published, error) {
+	if f.Nomad == nil {
+		return nil, nil
+	}
+	jobs, err := f.jobs(ctx)
+	if err != nil || len(jobs) == 0 {
+		return nil, err
+	}
+	v, err := variables.Read(ctx, f.client(), publishedPath(jobs[0]))
+	if nomad.IsForbidden(err) {
+		return nil, fmt.Errorf("%w: the token may not read which routes the controller has refused", err)
+	}
+	if v == nil {
+		return nil, err
+	}
+	delete(v.Items, variables.LayoutItem)
+	return Published(v.Items), nil
+}
+
+// client is that of the edge's namespace.
+func (f Finder) client() *api.Client {
+	if f.Namespace == "" {
+		return f.Nomad
+	}
+	c := *f.Nomad
+	c.SetNamespace(f.Namespace)
+	return &c
+}
+
+// jobs are the IDs of the jobs that are the edge, sorted: of those with a live
+// allocation.
+func (f Finder) jobs(ctx context.Context) ([]string, error) {
+	live, err := f.live(ctx)
+	var out []string
+	for _, job := range live {
+		out = append(out, job)
+	}
+	slices.Sort(out)
+	return slices.Compact(out), err
+}
+
+// Setting is what the edge is, as far as decisions about routes depend on it.
+type Setting struct {
+	Kind     Kind
+	Settings *Settings
+	Jobs     []string // that run it
+}
+
+// Setting asks the instances of the edge for it. Of several edges it has the settings of
+// one, with the lists of users and the ports of all, and the table of one that has one. It returns nil
+// if no instance runs.
+func (f Finder) Setting(ctx context.Context) (*Setting, error) {
+	jobs, err := f.jobs(ctx)
+	if err != nil || len(jobs) == 0 {
+		return nil, err
+	}
+	entries, _, err := f.passing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &Setting{Jobs: jobs}
+	var errs []error
+	for _, e := range entries {
+		said, metrics, err := readInstance(ctx, e, askTimeout)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("the edge at %s: %w", metrics, err))
+			continue
+		}
+		if s.Kind != HAProxy {
+			s.Kind = said.Edge
+		}
+		if s.Settings == nil {
+			s.Settings = &said.Settings
+			continue
+		}
+		s.Settings.Users = append(s.Settings.Users, said.Users...)
+		s.Settings.TCPPorts = append(s.Settings.TCPPorts, said.TCPPorts...)
+		if len(said.Tenants) > 0 {
+			s.Settings.Tenants = said.Tenants
+		}
+	}
+	if s.Kind == "" || len(errs) > 0 { // one that does not answer may have a table
+		return nil, errors.Join(errs...)
+	}
+	return s, nil
+}
+
+// Review is what an operator should know about who has which route.
+type Review struct {
+	Running    bool // an edge
+	Tenants    bool // it has a table of what namespaces may claim
+	Decided    bool // a controller decides about routes
+	Namespaces int  // that the token can see
+	// Shared are the hosts of several namespaces without a table, each as "HOST
+	// NAMESPACE NAMESPACE".
+	Shared   []string
+	Problems []Problem // tags that the controller refused
+}
+
+// Review reads what the controller decided, and whether it had to.
+func (f Finder) Review(ctx context.Context) (Review, error) {
+	entries, _, err := f.Consul.Health().Service(ServiceName, "", true, (&capi.QueryOptions{}).WithContext(ctx))
+	if err != nil || len(entries) == 0 {
+		return Review{}, err
+	}
+	setting, err := f.Setting(ctx)
+	if err != nil || setting == nil {
+		return Review{}, err
+	}
+	r := Review{Running: true, Tenants: len(setting.Settings.Tenants) > 0}
+	namespaces, _, err := f.Nomad.Namespaces().List((&api.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return r, fmt.Errorf("listing namespaces: %w", err)
+	}
+	published, err := f.published(ctx)
+	if err != nil {
+		return r, err
+	}
+	services, _, err := f.Consul.Catalog().Services((&capi.QueryOptions{}).WithContext(ctx))
+	if err != nil {
+		return r, fmt.Errorf("listing services: %w", err)
+	}
+	r.Namespaces, r.Decided = len(namespaces), published != nil
+	if text := published[sharedItem]; text != "" {
+		r.Shared = strings.Split(text, "\n")
+	}
+	_, r.Problems = published.Filter(services)
+	return r, nil
+}

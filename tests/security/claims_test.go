@@ -1,0 +1,181 @@
+package security
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/acl"
+	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/controller"
+	"github.com/drover-nomad/drover/edge"
+)
+
+// control runs a controller with the rights of one until stop is called. It returns the
+// address of its metrics.
+func (s *site) control(t *testing.T) (metrics string, stop func()) {
+	t.Helper()
+	p := acl.Scope{Tenants: []string{evil}}.Nomad(acl.Controller)
+	p.Name, p.Job = "drover-controller-of-test", ""
+	if err := acl.PutNomadPolicy(t.Context(), s.nomad, p); err != nil {
+		t.Fatal(err)
+	}
+	token, _, err := s.nomad.ACLTokens().Create(&api.ACLToken{Type: "client", Policies: []string{p.Name}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := s.NomadConfig()
+	config.SecretID = token.SecretID
+	client, err := api.NewClient(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context()))
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		err := controller.Run(ctx, controller.Config{
+			Backend: acme.NomadVariables(client), Nomad: client, Consul: s.consul, Listener: l, LookEvery: 2 * time.Second,
+			Finder: &edge.Finder{Nomad: client, Consul: s.consul}, Events: func(e acme.Event) { t.Log(e.Kind, e.Text) },
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	stop = sync.OnceFunc(func() {
+		cancel()
+		wg.Wait()
+	})
+	t.Cleanup(stop)
+	return l.Addr().String(), stop
+}
+
+// Two services of one namespace, and two namespaces without a table, claim one route,
+// one host and one name of a service.
+func TestClaims(t *testing.T) {
+	t.Parallel()
+	s := newSite(t)
+	attacker := s.as(t, acl.Deployer, evil)
+	for _, c := range []struct{ stack, file, route string }{
+		{"edge", "haproxy/local/haproxy.cfg", "beg %s/"},
+		{"edge-nginx", "nginx/local/nginx.conf", "server_name %s;"},
+	} {
+		t.Run(c.stack, func(t *testing.T) { s.testClaims(t, attacker, c.stack, c.file, c.route) })
+	}
+}
+
+func (s *site) testClaims(t *testing.T, attacker *api.Client, stack, file, route string) {
+	route = strings.ReplaceAll(route, "%s", "%s.example.org")
+	victim := fmt.Sprintf(route, "victim")
+	web := service("default", "web", "web", []string{"drover.route=victim.example.org/"}, nil)
+	s.run(t, s.nomad, web)
+	config := s.deployStack(t, stack, file)
+	metrics, stop := s.control(t)
+	ledger := func() (items api.VariableItems) {
+		v, _, err := s.nomad.Variables().Peek("nomad/jobs/edge/edge", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if v != nil {
+			items = v.Items
+		}
+		return items
+	}
+	until(t, "the controller has noted the victim's route", func() bool { return strings.Contains(ledger()["web"], "victim.example.org/") })
+	t.Cleanup(func() {
+		for _, path := range []string{"nomad/jobs/edge/edge", "drover/controller/claims"} {
+			_, _ = s.nomad.Variables().Delete(path, nil)
+		}
+	})
+
+	s.run(t, s.nomad, service("default", "aaa", "aaa", []string{"drover.route=victim.example.org/", "drover.route=aaa.example.org/"}, nil))
+	s.run(t, attacker, service(evil, "evil-web", "evil-web", []string{
+		"drover.route=victim.example.org/login/", "drover.redirect=victim.example.org/pay 301 https://evil.example.org/", "drover.route=evil.example.org/",
+	}, nil))
+	s.run(t, attacker, service(evil, "also-web", "web", []string{"drover.allow=192.0.2.66/32"}, nil))
+	s.run(t, s.nomad, service("default", "spoiler", "web", []string{"drover.alow=192.0.2.0/24"}, nil))
+	until(t, "the edge has the other hosts", func() bool {
+		text := config()
+		return strings.Contains(text, fmt.Sprintf(route, "evil")) && strings.Contains(text, fmt.Sprintf(route, "aaa")) && strings.Contains(text, victim)
+	})
+	options := edge.Options{Store: acme.NewStore(acme.NomadVariables(s.nomad))}
+	var report *edge.Report
+	until(t, "the edge has loaded it", func() bool {
+		var err error
+		report, err = edge.Look(t.Context(), s.nomad, s.consul, options)
+		return err == nil && len(report.Instances) == 1 && report.Instances[0].Current && len(report.Problems) == 5
+	})
+	text := config()
+	for _, stolen := range []string{"victim.example.org/login", "victim.example.org/pay", "192.0.2.66"} {
+		if strings.Contains(text, stolen) {
+			t.Errorf("the edge has %s", stolen)
+		}
+	}
+	for _, want := range []struct{ service, message string }{
+		{"aaa", "Victim.example.org/ belongs to service web of namespace default since"},
+		{"evil-web", "The host victim.example.org belongs to service web of namespace default since"},
+		{"web", "The service belongs to namespace default, and an instance of namespace evil has the tag"},
+		{"web", `Only instances have it whose tag "drover.alow=192.0.2.0/24" is not valid`},
+	} {
+		if !slices.ContainsFunc(report.Problems, func(p edge.Problem) bool { return p.Service == want.service && strings.HasPrefix(p.Message, want.message) }) {
+			t.Errorf("got problems %+v, want one of %s: %s", report.Problems, want.service, want.message)
+		}
+	}
+	if i := slices.IndexFunc(report.Routes, func(r edge.RouteStatus) bool { return r.From == "victim.example.org/" }); i < 0 || report.Routes[i].Service != "web" {
+		t.Errorf("got routes %+v, want victim.example.org/ to web", report.Routes)
+	}
+	res, err := http.Get("http://" + metrics + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = res.Body.Close() }()
+	exported, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{`drover_edge_tags_refused{service="aaa"} 1`, `drover_edge_tags_refused{service="evil-web"} 2`, "drover_edge_hosts_shared 0"} {
+		if !strings.Contains(string(exported), line+"\n") {
+			t.Errorf("the metrics lack %s", line)
+		}
+	}
+	review, err := edge.Finder{Nomad: s.nomad, Consul: s.consul}.Review(t.Context())
+	if err != nil || !review.Running || !review.Decided || review.Tenants || review.Namespaces < 2 || len(review.Problems) != 5 {
+		t.Errorf("got review %+v and error %v", review, err)
+	}
+
+	// Without a controller, a new host waits, and what is served stays.
+	stop()
+	s.run(t, attacker, service(evil, "evil-new", "evil-new", []string{"drover.route=new.example.org/"}, nil))
+	until(t, "the edge has seen the new tag", func() bool {
+		report, err := edge.Look(t.Context(), s.nomad, s.consul, options)
+		return err == nil && len(report.Instances) == 1 && report.Instances[0].Current && slices.ContainsFunc(report.Problems, func(p edge.Problem) bool {
+			return p.Service == "evil-new" && strings.HasPrefix(p.Message, "The controller has not allowed it yet")
+		})
+	})
+	if text := config(); strings.Contains(text, "new.example.org") || !strings.Contains(text, victim) {
+		t.Errorf("the edge has a route that was not allowed, or lost one that was:\n%s", text)
+	}
+
+	// The claim ends with the job.
+	_, stop = s.control(t)
+	defer stop()
+	for _, job := range []string{"web", "spoiler"} {
+		if _, _, err := s.nomad.Jobs().Deregister(job, true, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	until(t, "the other service has the route", func() bool { return strings.Contains(ledger()["aaa"], "http victim.example.org/") })
+	until(t, "the edge has the new host", func() bool { return strings.Contains(config(), fmt.Sprintf(route, "new")) })
+}
