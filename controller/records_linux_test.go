@@ -28,7 +28,7 @@ func TestDNS(t *testing.T) {
 
 	wants := dns.DesiredRecords{Client: w.nomad}
 	stack := dns.Wanted{
-		Owner: "shop/prod", Zones: []string{"example.org"}, Policy: dns.Sync, Resolvers: []string{server.DNS},
+		Owner: "shop/prod", Zones: []string{"example.org"}, Policy: dns.Sync, Repair: true, Resolvers: []string{server.DNS},
 		Options: dns.Options{Provider: dns.ProviderPowerDNS, Server: server.API, CredentialSecret: "dns_key"},
 		Records: []dns.Record{{Name: "www", Type: "A", Values: []string{"192.0.2.1"}}},
 		Hosts:   []string{"shop.example.org"},
@@ -95,11 +95,21 @@ func TestDNS(t *testing.T) {
 	server.Set(t, "example.org", "shop.example.org", "A", 60, "192.0.2.66")
 	zone(30*time.Second, shop, www)
 
+	// Without repair, what another program changes is its own from then on.
+	stack.Repair = false
+	put()
+	devtest.Until(t, 30*time.Second, "the claim has ended", func() bool {
+		server.Set(t, "example.org", "shop.example.org", "A", 60, "192.0.2.77") // the controller may still repair
+		return strings.Contains(said.String(), "record shop.example.org A is not as the stack wants it: another program has changed it")
+	})
+	const theirs = "shop.example.org. 60 A 192.0.2.77"
+	zone(time.Second, theirs, www)
+
 	// Wanted otherwise.
 	stack.Records[0].Values = []string{"192.0.2.2"}
 	stack.Hosts = nil
 	put()
-	zone(30*time.Second, "www.example.org. 300 A 192.0.2.2")
+	zone(30*time.Second, theirs, "www.example.org. 300 A 192.0.2.2")
 
 	// Wanted no more: what is there stays.
 	if err := wants.Delete(t.Context(), stack.Owner); err != nil {
@@ -112,7 +122,7 @@ func TestDNS(t *testing.T) {
 		case <-time.After(50 * time.Millisecond):
 		}
 	}
-	zone(time.Second, "www.example.org. 300 A 192.0.2.2")
+	zone(time.Second, theirs, "www.example.org. 300 A 192.0.2.2")
 	if strings.Contains(said.String(), server.Key) {
 		t.Error("the credential is in an event")
 	}

@@ -297,6 +297,12 @@ func (d *destroyer) cleanUp(ctx context.Context, p *release.Plan, number int) er
 		if err := rollout.Persist(ctx, 0, d.releases.Purge); err != nil {
 			return err
 		}
+		// Of a stack without history, the records in the zones are not drover's.
+		if err := rollout.Persist(ctx, 0, func(ctx context.Context) error {
+			return dns.EndClaims(ctx, d.home.Nomad, dns.Owner(d.releases.Stack(), d.releases.Environment()))
+		}); err != nil {
+			return err
+		}
 		d.emit(Event{Kind: KindRemoved, Object: &Object{What: ObjectReleases}})
 	}
 	return nil

@@ -46,6 +46,7 @@ dns {
   server   = %q
   zones    = ["example.org", "example.net"]
   policy   = %q
+  repair   = true
 }
 %s`, s.API, policy, records)
 	if err := os.WriteFile(filepath.Join(dir, "stack.hcl"), []byte(text), 0o600); err != nil {
@@ -150,6 +151,19 @@ record "old" {
 		t.Fatal(err)
 	}
 	expect(1, []string{"belongs to shop/default"}, "dns", "apply", "--adopt", other)
+
+	// After a hand-over the other stack takes the records, which stay meanwhile.
+	before := append(s.Dump(t, "example.net"), s.Dump(t, "example.org")...)
+	expect(0, []string{"www.example.org A is no longer drover's", "3 records handed over"}, "dns", "hand-over", dir)
+	if after := append(s.Dump(t, "example.net"), s.Dump(t, "example.org")...); !slices.Equal(after, before) {
+		t.Errorf("a hand-over changed the zones to %q, want %q", after, before)
+	}
+	if w, err := (dns.DesiredRecords{Client: nomad}).Get(t.Context(), "shop/default"); w != nil || err != nil {
+		t.Errorf("the controller still has %+v (%v) after a hand-over", w, err)
+	}
+	expect(0, []string{"adopted", "2 updated"}, "dns", "apply", "--adopt", other)
+	expect(0, []string{`"outcome":"handed-over"`, `"handed-over":2`}, "dns", "hand-over", "-o", "json", other)
+	expect(0, []string{"adopted", "3 updated"}, "dns", "apply", "--adopt", dir)
 
 	// Deletion needs sync.
 	writeStack(t, dir, s, "upsert-only", "")

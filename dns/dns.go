@@ -300,6 +300,9 @@ type Change struct {
 
 	// Adopt is true if the change makes a foreign record drover's.
 	Adopt bool `json:"adopt,omitempty"`
+	// Ended is true if the record was drover's, and another hand has changed it: the
+	// claim ends.
+	Ended bool `json:"ended,omitempty"`
 	// Conflict is true if the record differs from the desired one and no policy
 	// allows the difference.
 	Conflict bool   `json:"conflict,omitempty"`
@@ -322,5 +325,5 @@ func (c Change) writes() bool {
 // Pending reports whether applying the change does something, in a zone or in the
 // store.
 func (c Change) Pending() bool {
-	return c.writes() || c.Adopt || c.Action == Forget
+	return c.writes() || c.Adopt || c.Ended || c.Action == Forget
 }

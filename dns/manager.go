@@ -18,6 +18,7 @@ type Manager struct {
 	Zones    []string // allow-list; nothing outside of it is ever touched
 	Policy   Policy
 	Adopt    bool
+	Repair   bool              // see Input
 	Held     map[string]string // see Input
 	Store    Store
 	Clock    Clock         // the real one when nil
@@ -90,7 +91,7 @@ func (m *Manager) Plan(ctx context.Context, desired []Record) (*Plan, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	p := NewPlan(Input{Desired: records, Actual: actual, Failed: failed, Owned: owned.Claims, Others: others, Held: m.Held, Policy: m.Policy, Adopt: m.Adopt})
+	p := NewPlan(Input{Desired: records, Actual: actual, Failed: failed, Owned: owned.Claims, Others: others, Held: m.Held, Policy: m.Policy, Adopt: m.Adopt, Repair: m.Repair})
 	p.owned = owned
 	return p, nil
 }
@@ -184,13 +185,16 @@ func (m *Manager) Apply(ctx context.Context, p *Plan, done func(Change, error)) 
 			byZone[c.Zone] = append(byZone[c.Zone], c)
 		case c.Pending():
 			settle = append(settle, c)
-		case c.Action == Unchanged && p.owned.Claims[c.Key].Pending != "":
+		case c.Action == Unchanged && !p.owned.Claims[c.Key].settled(*c.New):
 			settle = append(settle, c) // written by one that died before it could say so
 		}
 		if c.Action == Create || c.Adopt {
 			// Also if there was a claim: its record is gone, and the process that
 			// deleted the record may be about to remove the claim.
 			claims.Claims[c.Key] = Claim{Zone: c.Zone, Since: now, Adopted: c.Adopt, Pending: digest(*c.New)}
+		} else if claim, ours := claims.Claims[c.Key]; ours && c.Action == Update && c.writes() {
+			claim.Writing = valuesDigest(*c.New)
+			claims.Claims[c.Key] = claim
 		}
 	}
 	if len(byZone) == 0 && len(settle) == 0 {
@@ -246,7 +250,7 @@ func (m *Manager) settle(ctx context.Context, claims, before Ownership, settled 
 		for _, c := range settled {
 			claim, claimed := after.Claims[c.Key]
 			switch {
-			case c.Action == Delete || c.Action == Forget:
+			case c.Action == Delete || c.Action == Forget || c.Ended:
 				if claimed && claim.equal(before.Claims[c.Key]) {
 					delete(after.Claims, c.Key)
 				}
@@ -254,7 +258,7 @@ func (m *Manager) settle(ctx context.Context, claims, before Ownership, settled 
 				claim = mine.Claims[c.Key]
 				fallthrough
 			case claimed && claim.equal(mine.Claims[c.Key]):
-				claim.Pending = ""
+				claim.Pending, claim.Writing, claim.Wrote = "", "", valuesDigest(*c.New)
 				after.Claims[c.Key] = claim
 			}
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 
 	"github.com/hashicorp/nomad/api"
 
@@ -77,4 +78,25 @@ func Move(ctx context.Context, client *api.Client, from, to string) (moved bool,
 		err = errors.Join(err, s.delete(ctx, old[i]))
 	}
 	return moved, err
+}
+
+// HandOver ends the claims of an owner, and what it wants, so that another stack or
+// cluster can adopt the records: none of them changes. It returns the keys of the
+// claims.
+func HandOver(ctx context.Context, client *api.Client, owner string) ([]Key, error) {
+	// The desired records go first: then the controller stops updating them.
+	if err := (DesiredRecords{client}).Delete(ctx, owner); err != nil {
+		return nil, err
+	}
+	owned, err := NomadStore{client}.Load(ctx, owner)
+	if err != nil {
+		return nil, err
+	}
+	return slices.SortedFunc(maps.Keys(owned.Claims), compareKeys), EndClaims(ctx, client, owner)
+}
+
+// EndClaims forgets which records drover made for an owner. It treats 403 as "nothing
+// stored".
+func EndClaims(ctx context.Context, client *api.Client, owner string) error {
+	return DesiredRecords{client}.delete(ctx, storePath(owner))
 }

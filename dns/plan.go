@@ -26,6 +26,7 @@ type Input struct {
 
 	Policy Policy // UpsertOnly when empty
 	Adopt  bool   // take over foreign records that are desired
+	Repair bool   // write back what another hand has changed; otherwise the claim ends
 }
 
 // Plan is what would be changed, in the order of zone, name and type.
@@ -108,6 +109,8 @@ func NewPlan(in Input) *Plan {
 			c.Action = Forget
 		case !claim.covers(old):
 			c.Action, c.Reason = Forget, "another program made it before drover could"
+		case !in.Repair && claim.changed(old):
+			c.Action, c.Ended, c.Reason = Forget, true, "another program has changed it since drover wrote it"
 		case p.Policy != Sync:
 			c.Action, c.Reason = Keep, fmt.Sprintf("no longer asked for; policy %s deletes nothing", p.Policy)
 		default:
@@ -138,7 +141,8 @@ func (p *Plan) record(in Input, r Record, zone map[Key]Set, gone map[Key]bool) C
 	claim, owned := in.Owned[key]
 	if exists {
 		c.Old = &old
-		owned = owned && claim.covers(old)
+		c.Ended = owned && !in.Repair && claim.changed(old) && !slices.Equal(old.Values, want.Values)
+		owned = owned && claim.covers(old) && !c.Ended
 	}
 	if !exists {
 		if other := clash(key, zone, gone); other != (Key{}) {
@@ -164,12 +168,14 @@ func (p *Plan) record(in Input, r Record, zone map[Key]Set, gone map[Key]bool) C
 	case !in.Adopt:
 		c.Action, c.Conflict = Foreign, !old.Equal(want)
 		c.Reason = "drover did not make it; --adopt takes it over"
-		if !c.Conflict {
+		if c.Ended {
+			c.Reason = "another program has changed it since drover wrote it, and has it now; --adopt takes it back, and repair = true in the dns block writes the values of the stack again"
+		} else if !c.Conflict {
 			c.Reason = "it is as desired, but drover did not make it; --adopt takes it over"
 		}
 		return c
 	default:
-		c.Adopt = true
+		c.Adopt, c.Ended = true, false
 	}
 	switch {
 	case old.Equal(want):

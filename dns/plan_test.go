@@ -70,6 +70,8 @@ func TestPlan(t *testing.T) {
 	want := Record{Name: "www", Zone: zone, Type: "A", Values: []string{"192.0.2.1"}}
 	same, other := set(300, "192.0.2.1"), set(300, "192.0.2.9")
 	mine := map[Key]Claim{www: {Zone: zone}}
+	wrote := map[Key]Claim{www: {Zone: zone, Wrote: valuesDigest(same)}}
+	writing := map[Key]Claim{www: {Zone: zone, Wrote: valuesDigest(same), Writing: valuesDigest(other)}}
 	for _, tc := range []struct {
 		name    string
 		desired []Record
@@ -78,7 +80,8 @@ func TestPlan(t *testing.T) {
 		others  map[Key]string
 		policy  Policy
 		adopt   bool
-		want    string // ACTION, with ! for a conflict and + for an adoption
+		repair  bool
+		want    string // ACTION, with ! for a conflict, + for an adoption and - for a claim that ends
 		reason  string
 	}{
 		{name: "new", desired: []Record{want}, want: "create"},
@@ -95,6 +98,15 @@ func TestPlan(t *testing.T) {
 		{name: "adopted as it is", desired: []Record{want}, actual: map[Key]Set{www: same}, adopt: true, want: "update+"},
 		{name: "adopt, create-only", desired: []Record{want}, actual: map[Key]Set{www: other}, adopt: true, policy: CreateOnly, want: "keep"},
 		{name: "of another owner", desired: []Record{want}, actual: map[Key]Set{www: other}, others: map[Key]string{www: "shop/prod"}, adopt: true, want: "foreign!", reason: "shop/prod"},
+		{name: "changed by another hand", desired: []Record{want}, actual: map[Key]Set{www: other}, owned: wrote, want: "foreign!-", reason: "another program has changed it"},
+		{name: "changed by another hand, repair", desired: []Record{want}, actual: map[Key]Set{www: other}, owned: wrote, repair: true, want: "update"},
+		{name: "changed by another hand, adopt", desired: []Record{want}, actual: map[Key]Set{www: other}, owned: wrote, adopt: true, want: "update+"},
+		{name: "changed by another hand to what is desired", desired: []Record{want}, actual: map[Key]Set{www: same}, owned: map[Key]Claim{www: {Zone: zone, Wrote: valuesDigest(other)}}, want: "unchanged"},
+		{name: "another TTL by another hand", desired: []Record{want}, actual: map[Key]Set{www: set(60, "192.0.2.1")}, owned: wrote, want: "update"},
+		{name: "written before drover died", desired: []Record{want}, actual: map[Key]Set{www: other}, owned: writing, want: "update"},
+		{name: "not written before drover died", desired: []Record{want}, actual: map[Key]Set{www: same}, owned: writing, want: "unchanged"},
+		{name: "changed by another hand, no longer desired, sync", actual: map[Key]Set{www: other}, owned: wrote, policy: Sync, want: "forget-", reason: "another program has changed it"},
+		{name: "not changed, no longer desired, sync", actual: map[Key]Set{www: same}, owned: wrote, policy: Sync, want: "delete"},
 		{name: "no longer desired", actual: map[Key]Set{www: same}, owned: mine, want: "keep", reason: "upsert-only"},
 		{name: "no longer desired, sync", actual: map[Key]Set{www: same}, owned: mine, policy: Sync, want: "delete"},
 		{name: "no longer desired and gone", owned: mine, want: "forget"},
@@ -116,7 +128,7 @@ func TestPlan(t *testing.T) {
 			if tc.actual == nil {
 				tc.actual = map[Key]Set{}
 			}
-			p := NewPlan(Input{Desired: desired, Actual: map[string]map[Key]Set{zone: tc.actual}, Owned: tc.owned, Others: tc.others, Policy: tc.policy, Adopt: tc.adopt})
+			p := NewPlan(Input{Desired: desired, Actual: map[string]map[Key]Set{zone: tc.actual}, Owned: tc.owned, Others: tc.others, Policy: tc.policy, Adopt: tc.adopt, Repair: tc.repair})
 			var got []string
 			reasons := ""
 			for _, c := range p.Changes {
@@ -126,6 +138,9 @@ func TestPlan(t *testing.T) {
 				}
 				if c.Adopt {
 					s += "+"
+				}
+				if c.Ended {
+					s += "-"
 				}
 				got = append(got, s)
 				reasons += c.Reason + "\n"
@@ -371,6 +386,49 @@ func reconcileOnce(ctx context.Context, r *rand.Rand) error {
 		}
 	}
 	return nil
+}
+
+// Two clusters have stores of their own and one zone: a record belongs to the one that
+// wrote it last.
+func TestTwoClusters(t *testing.T) {
+	t.Parallel()
+	www := Key{"www.example.org", TypeA}
+	w := &world{zones: map[string]map[Key]Set{zone: {}}}
+	record := func(value string) []Record {
+		return []Record{{Name: "www", Zone: zone, Type: "A", Values: []string{value}}}
+	}
+	a := &Manager{Owner: "o", Provider: &setProvider{backend: w}, Zones: []string{zone}, Policy: Sync, Store: &MemoryStore{}}
+	b := &Manager{Owner: "o", Provider: &setProvider{backend: w}, Zones: []string{zone}, Policy: Sync, Store: &MemoryStore{}}
+	reconcile := func(m *Manager, want string, desired ...Record) *Plan {
+		t.Helper()
+		p, res, err := m.Reconcile(t.Context(), desired)
+		if err != nil || len(res.Failed) > 0 {
+			t.Fatal(err, res.Failed)
+		}
+		if got := w.zones[zone][www].Values; !slices.Equal(got, []string{want}) {
+			t.Fatalf("the zone has %q, want %s", got, want)
+		}
+		return p
+	}
+	reconcile(a, "192.0.2.1", record("192.0.2.1")...)
+	reconcile(a, "192.0.2.2", record("192.0.2.2")...)
+	b.Adopt = true
+	reconcile(b, "192.0.2.9", record("192.0.2.9")...)
+	b.Adopt = false
+	p := reconcile(a, "192.0.2.9", record("192.0.2.2")...)
+	if len(p.Conflicts()) != 1 || !strings.Contains(p.Conflicts()[0].Reason, "another program has changed it") {
+		t.Errorf("got conflicts %+v, want one that names the change", p.Conflicts())
+	}
+	owned, err := a.Store.Load(t.Context(), "o")
+	if err != nil || len(owned.Claims) > 0 {
+		t.Errorf("got claims %+v (%v), want none", owned.Claims, err)
+	}
+	reconcile(a, "192.0.2.9")                         // a deletes nothing by sync
+	reconcile(b, "192.0.2.8", record("192.0.2.8")...) // b goes on
+	reconcile(a, "192.0.2.8", record("192.0.2.2")...) // a does not write back
+	reconcile(b, "192.0.2.8", record("192.0.2.8")...) // nothing has changed for b
+	a.Adopt = true
+	reconcile(a, "192.0.2.2", record("192.0.2.2")...)
 }
 
 func TestBadRecordDoesNotBlock(t *testing.T) {

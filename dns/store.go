@@ -30,12 +30,31 @@ type Claim struct {
 	// claim covers only this content: a drover that dies in between neither loses
 	// its record nor claims that of another program.
 	Pending string `json:"pending,omitempty"`
+	// Wrote is the digest of the values that drover last wrote or saw as it wants them,
+	// "" if that is unknown, as in claims of older versions. Writing is that of values
+	// that are about to replace them. Other values were written by another hand.
+	Wrote   string `json:"wrote,omitempty"`
+	Writing string `json:"writing,omitempty"`
 }
 
 func (c Claim) covers(s Set) bool { return c.Pending == "" || c.Pending == digest(s) }
 
+// changed reports whether another hand has written s. A TTL alone does not count:
+// providers raise and fix it.
+func (c Claim) changed(s Set) bool {
+	d := valuesDigest(s)
+	return c.Pending == "" && c.Wrote != "" && c.Wrote != d && c.Writing != d
+}
+
+// settled reports whether the claim says that s was written, and nothing else.
+func (c Claim) settled(s Set) bool {
+	return c.Pending == "" && c.Writing == "" && c.Wrote == valuesDigest(s)
+}
+
+func valuesDigest(s Set) string { return digest(Set{Values: s.Values}) }
+
 func (c Claim) equal(o Claim) bool {
-	return c.Zone == o.Zone && c.Pending == o.Pending && c.Adopted == o.Adopted && c.Since.Equal(o.Since)
+	return c.Zone == o.Zone && c.Pending == o.Pending && c.Wrote == o.Wrote && c.Writing == o.Writing && c.Adopted == o.Adopted && c.Since.Equal(o.Since)
 }
 
 func digest(s Set) string {

@@ -16,6 +16,7 @@ type DNS struct {
 	Provider string   // "" for none: drover does not manage the records
 	Zones    []string // allow-list
 	Policy   string   // "" for the default
+	Repair   bool     // write back what another hand has changed
 	TTL      int      // seconds, of records without their own; 0 for the default
 	// Routes is true if hosts of routes get records.
 	Routes bool
@@ -63,6 +64,7 @@ type dnsBlock struct {
 	Provider         string   `hcl:"provider"`
 	Zones            []string `hcl:"zones,optional"`
 	Policy           string   `hcl:"policy,optional"`
+	Repair           bool     `hcl:"repair,optional"`
 	TTL              int      `hcl:"ttl,optional"`
 	Server           string   `hcl:"server,optional"`
 	ServerID         string   `hcl:"server_id,optional"`
@@ -117,7 +119,7 @@ func (s *Stack) dns(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 	}
 	s.DNS = &DNS{
 		Routes: v.Routes == nil || *v.Routes, Targets: v.Targets, Resolvers: v.Resolvers,
-		Provider: v.Provider, Zones: v.Zones, Policy: v.Policy, TTL: v.TTL, Server: v.Server, ServerID: v.ServerID,
+		Provider: v.Provider, Zones: v.Zones, Policy: v.Policy, Repair: v.Repair, TTL: v.TTL, Server: v.Server, ServerID: v.ServerID,
 		Command: v.Command, CAFile: v.CAFile, KeyName: v.KeyName, KeyAlgorithm: v.KeyAlgorithm,
 		CredentialSecret: v.CredentialSecret, CredentialFile: v.CredentialFile, CredentialEnv: v.CredentialEnv, Range: b.DefRange,
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/devcluster/devtest"
+	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
@@ -149,7 +150,15 @@ func destroyIsARelease(t *testing.T, env []string) {
 	if _, _, err := w.nomad.Jobs().Deregister(w.job("b"), false, nil); err != nil {
 		t.Fatal(err)
 	}
+	// The claims on DNS records end with the history.
+	claims := "drover/dns/" + dns.Owner(w.name, "default")
+	if _, _, err := w.nomad.Variables().Update(&api.Variable{Path: claims, Items: api.VariableItems{"_layout": "1", "A/www.example.org": `{"zone":"example.org"}`}}, nil); err != nil {
+		t.Fatal(err)
+	}
 	w.drover(exitOK, "destroy", w.name, "-y", "--purge", "history")
+	if v, _, err := w.nomad.Variables().Peek(claims, nil); v != nil || err != nil {
+		t.Errorf("got claims %v (%v) after the history was purged, want none", v, err)
+	}
 	if left := w.specs(); len(left) > 0 {
 		t.Errorf("got jobs %v, want none", left)
 	}

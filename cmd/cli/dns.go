@@ -37,7 +37,7 @@ does not change other records, unless --adopt is given.`,
 		Example: `  drover dns plan ocis -e prod
   drover dns apply ocis -e prod`,
 	}
-	cmd.AddCommand(newDNSPlan(streams, f, false), newDNSPlan(streams, f, true), newDNSList(streams, f))
+	cmd.AddCommand(newDNSPlan(streams, f, false), newDNSPlan(streams, f, true), newDNSList(streams, f), newDNSHandOver(streams, f))
 	return cmd
 }
 
@@ -461,4 +461,61 @@ func (v *dnsView) list(ctx context.Context, m *dns.Manager) error {
 		return errSilent{exitError}
 	}
 	return nil
+}
+
+func newDNSHandOver(streams *IO, f *factory) *cobra.Command {
+	var flags dnsFlags
+	cmd := &cobra.Command{
+		Use:   "hand-over STACK",
+		Short: "Give the DNS records of a stack away, unchanged",
+		Long: `Give the DNS records of a stack away, unchanged, so that another stack or a
+drover in another cluster takes them over with 'drover dns apply --adopt'.
+
+STACK is a directory, or the name of a stack whose source need not be here. The command
+ends drover's claims on the records and stops the controller from updating them. No
+record changes, so that there is no moment without one. Before the next deploy of the
+stack, set provider = "" in its dns block: it would ask for the records again.
+
+It exits with 0, also if there was nothing to give away.`,
+		Example: "  drover dns hand-over ocis -e prod",
+		Args:    exactArgs(1, "STACK"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if err := oneOf("-o", flags.format, "text", "json"); err != nil {
+				return err
+			}
+			ctx := cmd.Context()
+			v := &dnsView{io: streams, asJSON: flags.format == "json"}
+			var clients rollout.Clients
+			s, err := flags.stack(ctx, args[0])
+			if err == nil {
+				v.owner = dns.Owner(s.Name, s.Environment)
+				clients, err = f.connect(ctx, false)
+			} else if known, r, rerr := f.recorded(ctx, args[0], flags.environment); rerr == nil {
+				v.owner, clients, err = dns.Owner(r.Stack(), r.Environment()), known, nil
+			}
+			if err != nil {
+				return err
+			}
+			keys, err := dns.HandOver(ctx, clients.Nomad, v.owner)
+			if err != nil {
+				return err
+			}
+			for _, key := range keys {
+				if v.asJSON {
+					v.json(dnsEvent{Time: time.Now(), Event: "handed-over", Change: dns.Change{Action: dns.Forget, Key: key}})
+				} else {
+					fmt.Fprintf(streams.Out, "%s is no longer drover's\n", key)
+				}
+			}
+			if !v.asJSON {
+				fmt.Fprintf(streams.Out, "%s: %d records handed over; take them with drover dns apply --adopt\n", v.owner, len(keys))
+			}
+			v.end("handed-over", exitOK, map[string]int{"handed-over": len(keys)})
+			return nil
+		},
+	}
+	flags.factory = f
+	flags.registerWhole(cmd)
+	cmd.Flags().StringVarP(&flags.format, "output", "o", "text", "text, or json: one event per line")
+	return cmd
 }
