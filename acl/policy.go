@@ -207,13 +207,29 @@ func policyName(jobID, namespace string) string {
 		}
 		return '-'
 	}, jobID)
-	const longest = 128
-	if name == jobID && namespace == "default" && len(name) <= longest {
+	if name == jobID && namespace == "default" && len(name) <= longestName && !isUse(name) {
 		return name
 	}
-	sum := sha256.Sum256([]byte(namespace + "/" + jobID))
+	return hashed(name, namespace+"/"+jobID)
+}
+
+// longestName is that of a policy, in bytes.
+const longestName = 128
+
+// hashed is a name with a digest of what it stands for.
+func hashed(name, of string) string {
+	sum := sha256.Sum256([]byte(of))
 	end := "-" + hex.EncodeToString(sum[:8])
-	return name[:min(len(name), longest-len(end))] + end
+	return name[:min(len(name), longestName-len(end))] + end
+}
+
+// isUse reports whether a name is that of the policy of a use in a namespace, as
+// drover-deployer-evil is in the namespace evil.
+func isUse(name string) bool {
+	return slices.ContainsFunc(Uses(), func(u Use) bool {
+		own := "drover-" + string(u)
+		return name == own || strings.HasPrefix(name, own+"-")
+	})
 }
 
 // Consul returns the policy that u needs in Consul. Jobs get it by the role of all
@@ -230,6 +246,9 @@ func (s Scope) policy(u Use, rules string) Policy {
 	name := "drover-" + string(u)
 	if ns := s.namespace(); ns != "default" {
 		name += "-" + ns
+		if len(name) > longestName {
+			name = hashed(name, ns)
+		}
 	}
 	return Policy{Name: name, Description: fmt.Sprintf("drover %s in namespace %s", u, s.namespace()), Rules: rules}
 }

@@ -76,6 +76,16 @@ func TestPolicyNames(t *testing.T) {
 		}
 		seen[name] = of[1]
 	}
+	// A schedule of the stack deployer has a job of which the name is as that of a policy.
+	for _, ns := range []string{"default", "evil-nightly", "evil-nightly-" + strings.Repeat("x", 100), strings.Repeat("y", 128)} {
+		for _, u := range acl.Uses() {
+			name := acl.Scope{Namespace: ns}.Nomad(u).Name
+			if job := (acl.Scope{}).OfSchedule(name).Name; seen[name] != "" || len(name) > 128 || job == name || len(job) > 128 {
+				t.Errorf("the policy of %s in %s is %s, as that of %s; that of a job of this name is %s", u, ns, name, seen[name], job)
+			}
+			seen[name] = ns
+		}
+	}
 	if seen["drover-a-b-c"] == "" {
 		t.Error("the plain name is not used")
 	}
