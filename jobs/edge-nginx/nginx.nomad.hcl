@@ -72,7 +72,7 @@ EOT
           min = "250ms"
           max = "2s"
         }
-        data = "{{ with nomadVar \"drover/certs/${replace(var.certificate, ".", "~")}\" }}{{ .bundle }}{{ end }}\n"
+        data = "{{ with nomadVar \"drover/certs/${replace(replace(var.certificate, ".", "~"), "*", "~wild")}\" }}{{ .bundle }}{{ end }}\n"
       }
 
       dynamic "template" {

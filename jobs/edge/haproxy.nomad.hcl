@@ -39,7 +39,7 @@ job "edge" {
         for_each = var.certificates
         iterator = certificate
         content {
-          destination = "secrets/certs/${format("%02d", certificate.key)}-${certificate.value}.pem"
+          destination = "secrets/certs/${format("%02d", certificate.key)}-${replace(certificate.value, "*", "~wild")}.pem"
           change_mode = "script"
           change_script {
             command = "/bin/sh"
@@ -53,7 +53,7 @@ job "edge" {
             min = "250ms"
             max = "2s"
           }
-          data = "{{ with nomadVar \"drover/certs/${replace(certificate.value, ".", "~")}\" }}{{ .bundle }}{{ end }}\n"
+          data = "{{ with nomadVar \"drover/certs/${replace(replace(certificate.value, ".", "~"), "*", "~wild")}\" }}{{ .bundle }}{{ end }}\n"
         }
       }
 
