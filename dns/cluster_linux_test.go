@@ -224,7 +224,7 @@ record "@" {
   values = ["x.example.net"]
 }
 `)
-	expect(2, []string{"stack.hcl:10:1: error: ", "stack.hcl:14:1: error: ", "none of the allowed zones", "example.org, example.net", "apex"}, "dns", "apply", dir)
+	expect(2, []string{"stack.hcl:11:1: error: ", "stack.hcl:15:1: error: ", "none of the allowed zones", "example.org, example.net", "apex"}, "dns", "apply", dir)
 	t.Setenv("PDNS_API_KEY", "")
 	writeStack(t, dir, s, "sync", two)
 	expect(2, []string{"stack.hcl:3:1: error: ", "PDNS_API_KEY"}, "dns", "plan", dir)

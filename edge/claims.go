@@ -507,7 +507,10 @@ func (p Published) Filter(services map[string][]string) (map[string][]string, []
 			case strings.Contains(reason, "yet"):
 				remedy = "It takes a second. If it stays, look at the log of the controller: drover logs drover."
 			}
-			problems = append(problems, Problem{service, t, strings.ToUpper(reason[:1]) + reason[1:], remedy, CostsTag})
+			if first, _, _ := strings.Cut(reason, " "); !strings.Contains(first, ".") { // no host
+				reason = strings.ToUpper(reason[:1]) + reason[1:]
+			}
+			problems = append(problems, Problem{service, t, reason, remedy, CostsTag})
 		}
 		if _, there := out[service]; !there {
 			out[service] = []string{}

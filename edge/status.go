@@ -186,7 +186,7 @@ func look(ctx context.Context, nomad *api.Client, consul *capi.Client, o Options
 			if i := slices.IndexFunc(mistakes, func(m Problem) bool {
 				return m.Service == p.Service && m.Tag == p.Tag && !strings.Contains(m.Message, "belongs to")
 			}); i >= 0 {
-				p = mistakes[i]
+				p, p.Costs = mistakes[i], CostsTag
 			}
 			r.Problems = append(r.Problems, p)
 		}
