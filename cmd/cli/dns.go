@@ -485,7 +485,7 @@ It exits with 0, also if there was nothing to give away.`,
 			}
 			ctx := cmd.Context()
 			v := &dnsView{io: streams, asJSON: flags.format == "json"}
-			var clients rollout.Clients
+			var clients nomad.Clients
 			s, err := flags.stack(ctx, args[0])
 			if err == nil {
 				v.owner = dns.Owner(s.Name, s.Environment)
