@@ -431,6 +431,43 @@ func TestTwoClusters(t *testing.T) {
 	reconcile(a, "192.0.2.2", record("192.0.2.2")...)
 }
 
+// dyingStore is a store of a process that dies after its next write to a zone.
+type dyingStore struct {
+	*MemoryStore
+	w     *world
+	calls int // of w, until then
+}
+
+func (s *dyingStore) Save(ctx context.Context, owner string, o Ownership) (uint64, error) {
+	if s.w.calls > s.calls {
+		return 0, errors.New("the process is gone")
+	}
+	return s.MemoryStore.Save(ctx, owner, o)
+}
+
+// A drover that was killed after it changed a record knows it as its own.
+func TestManager_KilledAfterAnUpdate(t *testing.T) {
+	t.Parallel()
+	w := &world{zones: map[string]map[Key]Set{zone: {}}}
+	store := &MemoryStore{}
+	m := &Manager{Owner: "o", Provider: &setProvider{backend: w}, Zones: []string{zone}, Store: store}
+	reconcile := func(value string) (*Plan, error) {
+		p, _, err := m.Reconcile(t.Context(), []Record{{Name: "www", Zone: zone, Type: "A", Values: []string{value}}})
+		return p, err
+	}
+	if _, err := reconcile("192.0.2.1"); err != nil {
+		t.Fatal(err)
+	}
+	m.Store = &dyingStore{store, w, w.calls}
+	if _, err := reconcile("192.0.2.2"); err == nil {
+		t.Fatal("got no error of a process that died")
+	}
+	m.Store = store
+	if p, err := reconcile("192.0.2.3"); err != nil || p.Count(Update) != 1 {
+		t.Errorf("got plan %+v and error %v, want an update", p, err)
+	}
+}
+
 func TestBadRecordDoesNotBlock(t *testing.T) {
 	for _, batched := range []bool{true, false} {
 		w := &world{zones: map[string]map[Key]Set{zone: {}}, refuse: func(e Edit) bool { return strings.HasPrefix(e.Name, "bad.") }}
