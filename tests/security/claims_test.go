@@ -129,7 +129,9 @@ func (s *site) testClaims(t *testing.T, attacker *api.Client, stack, file, route
 		{"web", "The service belongs to namespace default, and an instance of namespace evil has the tag"},
 		{"web", "There is no tag drover.alow"},
 	} {
-		if !slices.ContainsFunc(report.Problems, func(p edge.Problem) bool { return p.Service == want.service && p.Costs == edge.CostsTag && strings.HasPrefix(p.Message, want.message) }) {
+		if !slices.ContainsFunc(report.Problems, func(p edge.Problem) bool {
+			return p.Service == want.service && p.Costs == edge.CostsTag && strings.HasPrefix(p.Message, want.message)
+		}) {
 			t.Errorf("got problems %+v, want one of %s: %s", report.Problems, want.service, want.message)
 		}
 	}
