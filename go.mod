@@ -13,9 +13,11 @@ require (
 	github.com/libdns/hetzner/v2 v2.0.1
 	github.com/libdns/rfc2136 v1.0.1
 	github.com/mattn/go-shellwords v1.0.12
+	github.com/pavlo-v-chernykh/keystore-go/v4 v4.5.0
 	github.com/sirupsen/logrus v1.10.1
 	github.com/spf13/cobra v1.10.1
 	golang.org/x/crypto/x509roots/fallback v0.0.0-20261030153154-30a33513ff6d
+	software.sslmate.com/src/go-pkcs12 v0.7.4
 )
 
 require (
