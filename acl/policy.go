@@ -198,6 +198,19 @@ func (s Scope) OfSchedule(jobID string) Policy {
 	return p
 }
 
+// OfCertificate returns the policy with which one job reads one certificate, attached to
+// that job, and nothing else but what clients trust. The certificate is at path in the
+// namespace of s; the job may be in another one.
+func (s Scope) OfCertificate(path, jobID, jobNamespace string) Policy {
+	rules := fmt.Sprintf("namespace %q {\n  variables {\n    path %q {\n      capabilities = [\"read\"]\n    }\n    path \"drover/trust/*\" {\n      capabilities = [\"read\"]\n    }\n  }\n}\n",
+		s.namespace(), path)
+	return Policy{
+		Name:        policyName("drover-cert "+s.namespace()+" "+path+" "+jobID, jobNamespace),
+		Description: "drover cert grant: job " + jobID + " reads " + path, Rules: rules,
+		Namespace: jobNamespace, Job: jobID,
+	}
+}
+
 // policyName names the policy of a job. Policies are the same in all
 // namespaces and have no dots: where that matters, the name ends with a digest.
 func policyName(jobID, namespace string) string {

@@ -56,6 +56,8 @@ type Spec struct {
 	// PreferredChain is the common name of the root or an intermediate of the
 	// chain to take when the CA offers several.
 	PreferredChain string `json:"preferred_chain,omitempty"`
+	// NoEdge is true if jobs read the certificate and the edge does not serve it.
+	NoEdge bool `json:"no_edge,omitempty"`
 	// Window is when renewals may happen; any time when zero.
 	Window Window `json:"window,omitzero"`
 }

@@ -347,6 +347,7 @@ func (m *Manager) keep(ctx context.Context, o *Object, request int, issuer strin
 			Forced: st.Forced, Request: st.Request,
 		}
 		st.answer(request)
+		st.skipEdge(cur.Spec)
 		if got.skew.Abs() > time.Hour {
 			st.ClockSkew = got.skew
 		}

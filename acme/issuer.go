@@ -70,8 +70,8 @@ func (i Issuer) lacksKey() bool {
 	return i.EAB != nil && i.EAB.MACKey.Reveal() == "" || i.Vault != nil && i.Vault.needsSecret() && i.Vault.Secret.Reveal() == ""
 }
 
-// signs reports whether the CA signs without an ACME order.
-func (i Issuer) signs() bool { return i.OwnCA != nil || i.Vault != nil }
+// Signs reports whether the CA signs without an ACME order.
+func (i Issuer) Signs() bool { return i.OwnCA != nil || i.Vault != nil }
 
 // place is where the CA is: the URL of its directory, or what stands for it.
 func (i Issuer) place() string {

@@ -81,7 +81,7 @@ type Config struct {
 // Event is something that was done or that failed.
 type Event struct {
 	Time        time.Time `json:"time"`
-	Kind        string    `json:"kind"` // issuing, ordered, issued, failed, held, renewal-info, temporary, revoked, registered, contact, rolled-over, warning
+	Kind        string    `json:"kind"` // issuing, ordered, issued, failed, held, renewal-info, temporary, revoked, registered, contact, rolled-over, deactivated, warning
 	Certificate string    `json:"certificate,omitempty"`
 	Names       []string  `json:"names,omitempty"`
 	Issuer      string    `json:"issuer,omitempty"`
@@ -201,6 +201,7 @@ func (m *Manager) Apply(ctx context.Context, spec Spec) (*Object, error) {
 			o.Status.Pending, o.pendingKey = nil, secrets.Value{} // an order for something else
 		}
 		o.Spec = spec
+		o.Status.skipEdge(spec)
 		if o.Chain == "" {
 			chain, key, err := SelfSigned(spec.Names, m.now())
 			if err != nil {
@@ -250,7 +251,7 @@ func (s *Store) Reown(ctx context.Context, from, to string, names ...string) err
 
 // orderedAlike reports whether an order for a can be used for b.
 func orderedAlike(a, b Spec) bool {
-	a.Window, a.PreferredChain, a.Issuers = b.Window, b.PreferredChain, b.Issuers
+	a.Window, a.PreferredChain, a.Issuers, a.NoEdge = b.Window, b.PreferredChain, b.Issuers, b.NoEdge
 	return specEqual(a, b)
 }
 
@@ -259,7 +260,7 @@ func specEqual(a, b Spec) bool {
 	slices.Sort(an)
 	slices.Sort(bn)
 	return slices.Equal(an, bn) && slices.Equal(a.Issuers, b.Issuers) && a.Challenge == b.Challenge && a.KeyType == b.KeyType &&
-		a.ReuseKey == b.ReuseKey && a.Profile == b.Profile && a.PreferredChain == b.PreferredChain && a.Window == b.Window
+		a.ReuseKey == b.ReuseKey && a.Profile == b.Profile && a.PreferredChain == b.PreferredChain && a.Window == b.Window && a.NoEdge == b.NoEdge
 }
 
 // rememberIssuers keeps the settings of a spec's issuers in the store, for

@@ -26,6 +26,18 @@ func (o *Object) Usable(now time.Time) error {
 	return Validate(o.Chain, key, o.Spec.Names, now.Add(-o.skew(now)))
 }
 
+// skipEdge makes an issued certificate ready that the edge does not serve, and one that
+// it is to serve from now on issued.
+func (st *Status) skipEdge(spec Spec) {
+	const reason = "stored; jobs read it"
+	switch {
+	case spec.NoEdge && st.Phase == Issued:
+		st.Phase, st.Reason = Ready, reason
+	case !spec.NoEdge && st.Phase == Ready && st.Reason == reason:
+		st.Phase, st.Reason = Issued, "stored; not yet checked whether it is served"
+	}
+}
+
 // skew is how far the clock that says now is ahead of the CA's, for all that
 // is known: as far as that of the host that got the certificate, unless it
 // would be before the certificate was issued then.

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net"
 	"strconv"
+	"time"
 
 	"github.com/drover-nomad/drover/acme/pki"
 )
@@ -35,7 +36,7 @@ func (m *Manager) settings(ctx context.Context, name string) (Issuer, error) {
 // signer returns nil for an issuer that speaks ACME.
 func (m *Manager) signer(ctx context.Context, name string) (Issuer, signer, error) {
 	i, err := m.settings(ctx, name)
-	if err != nil || !i.signs() {
+	if err != nil || !i.Signs() {
 		return i, nil, err
 	}
 	if err := i.Validate(); err != nil {
@@ -54,7 +55,7 @@ func NeedsChallenge(spec Spec, issuers []Issuer) bool {
 	for _, name := range spec.Issuers {
 		signs := false
 		for _, i := range issuers {
-			signs = signs || i.Name == name && i.signs()
+			signs = signs || i.Name == name && i.Signs()
 		}
 		if !signs {
 			return true
@@ -130,6 +131,20 @@ func TrustPath(issuer string) string { return TrustFolder + "/" + encodeName(iss
 type Trust struct {
 	CA  string // PEM
 	CRL string // PEM; "" for none
+}
+
+// CAs are those that clients trust; none if CA is not readable.
+func (t Trust) CAs() []*x509.Certificate {
+	list, _ := pki.ParseChain(t.CA)
+	return list
+}
+
+// NextUpdate is when the lists of revoked certificates end; zero if there is none.
+func (t Trust) NextUpdate() time.Time {
+	if list := firstList(t.CRL); list != nil {
+		return list.NextUpdate
+	}
+	return time.Time{}
 }
 
 // Trust reads the trust bundle of an issuer; ErrNotFound if it has none.

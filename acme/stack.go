@@ -14,7 +14,7 @@ func FromStack(s *stack.Stack) ([]Spec, []Issuer, error) {
 	for _, c := range s.Certificates {
 		spec, err := Spec{
 			Name: c.Name, Owner: s.Name + "/" + s.Environment, Names: c.Names, Issuers: c.Issuers, Challenge: c.Challenge, KeyType: c.KeyType, ReuseKey: c.ReuseKey,
-			Profile: c.Profile, PreferredChain: c.PreferredChain, Window: Window{From: c.WindowFrom, For: c.WindowFor},
+			Profile: c.Profile, PreferredChain: c.PreferredChain, NoEdge: c.NoEdge, Window: Window{From: c.WindowFrom, For: c.WindowFor},
 		}.Normalize()
 		specs = append(specs, spec)
 		errs = append(errs, err)

@@ -68,6 +68,9 @@ func (c *controller) probe(ctx context.Context) (all bool, err error) {
 	results := map[string][]acme.Served{}
 	for _, o := range list {
 		name := o.Spec.Name
+		if o.Spec.NoEdge {
+			continue
+		}
 		if unknown != nil {
 			results[name] = o.Served(ctx, addresses, probeTimeout)
 			continue

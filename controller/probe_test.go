@@ -59,6 +59,11 @@ func TestProbeWithoutAll(t *testing.T) {
 	if err := store.Put(t.Context(), o); err != nil {
 		t.Fatal(err)
 	}
+	// The edge is not asked for what only jobs serve.
+	jobs := acme.Object{Spec: acme.Spec{Name: "jobs", Names: []string{"jobs.example.com"}, NoEdge: true}, Chain: chain, Key: o.Key, Status: o.Status}
+	if err := store.Put(t.Context(), &jobs); err != nil {
+		t.Fatal(err)
+	}
 	other, otherKey, err := acme.SelfSigned(names, time.Now())
 	if err != nil {
 		t.Fatal(err)

@@ -102,8 +102,12 @@ func (c *certificates) needed() bool {
 	return c != nil && (len(c.specs) > 0 || len(c.routes) > 0 || c.dns != nil)
 }
 
-// needsEdge reports whether an edge has to serve the stack.
-func (c *certificates) needsEdge() bool { return len(c.specs)+len(c.routes) > 0 }
+// needsEdge reports whether an edge has to serve the stack, or to answer a CA for it.
+func (c *certificates) needsEdge() bool {
+	return len(c.routes) > 0 || slices.ContainsFunc(c.specs, func(s acme.Spec) bool {
+		return !s.NoEdge || s.Challenge == acme.HTTP01 && acme.NeedsChallenge(s, c.issuers)
+	})
+}
 
 func (c *certificates) connect(ctx context.Context) (err error) {
 	c.clients, err = c.home.Connect(ctx, true)
@@ -128,7 +132,7 @@ func (c *certificates) credential(ctx context.Context) error {
 // before runs the phases that come before the rollout.
 func (c *certificates) before(ctx context.Context) error {
 	var err error
-	if !c.needsEdge() {
+	if len(c.specs) == 0 && len(c.routes) == 0 {
 		err = runPhases(ctx, []phase{{PhaseDNS, c.recordsBefore}}, c.emit)
 	} else {
 		err = c.withEdge(ctx)
@@ -150,13 +154,13 @@ func (c *certificates) withEdge(ctx context.Context) error {
 	if c.edge, err = finder(c.home, c.clients).Presence(ctx); err != nil {
 		return err
 	}
-	lacks := slices.DeleteFunc(c.names(), c.edge.Serves)
+	lacks := slices.DeleteFunc(c.edgeNames(), c.edge.Serves)
 	if c.edge.Edge && len(lacks) > 0 {
 		all := append(slices.Clone(c.edge.Certificates), lacks...)
 		return fmt.Errorf("the edge that runs does not read certificate %s: deploy it with -var '%s', or this stack with --no-certificates", strings.Join(lacks, ", "), certificatesVar(all))
 	}
-	if !c.edge.Edge && !c.ships(edge.ServiceName) {
-		return fmt.Errorf("no edge runs that would serve %s: deploy one with `drover deploy edge -var '%s'` (docs/how-to/edge.md), or this stack with --no-certificates", c.what(), certificatesVar(c.names()))
+	if c.needsEdge() && !c.edge.Edge && !c.ships(edge.ServiceName) {
+		return fmt.Errorf("no edge runs that would serve %s: deploy one with `drover deploy edge -var '%s'` (docs/how-to/edge.md), or this stack with --no-certificates", c.what(), certificatesVar(c.edgeNames()))
 	}
 	c.issuing.Store = acme.NomadVariables(c.clients.Nomad)
 	return c.issuing.With(ctx, func(ctx context.Context, m *acme.Manager) error {
@@ -180,10 +184,10 @@ func (c *certificates) startEdge(ctx context.Context, m *acme.Manager) error {
 		}
 		c.fresh[spec.Name] = o.Usable(time.Now()) != nil
 	}
-	if c.edge.Edge {
+	if c.edge.Edge || !c.needsEdge() {
 		return nil
 	}
-	return c.deployShipped(ctx, edge.ServiceName, "certificates="+list(c.names()))
+	return c.deployShipped(ctx, edge.ServiceName, "certificates="+list(c.edgeNames()))
 }
 
 func (c *certificates) startController(ctx context.Context) error {
@@ -201,6 +205,17 @@ func (c *certificates) names() []string {
 	var out []string
 	for _, s := range c.specs {
 		out = append(out, s.Name)
+	}
+	return out
+}
+
+// edgeNames are the names of the certificates that the edge serves.
+func (c *certificates) edgeNames() []string {
+	var out []string
+	for _, s := range c.specs {
+		if !s.NoEdge {
+			out = append(out, s.Name)
+		}
 	}
 	return out
 }
@@ -294,6 +309,9 @@ func finder(home *Home, clients nomad.Clients) edge.Finder {
 // served waits until the edge serves what is stored.
 func (c *certificates) served(ctx context.Context, m *acme.Manager) error {
 	for _, r := range c.issued {
+		if r.Object.Spec.NoEdge {
+			continue
+		}
 		if err := c.servedOne(ctx, m, r); err != nil {
 			c.failed = errors.Join(c.failed, err)
 			break

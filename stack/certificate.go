@@ -25,6 +25,7 @@ type Certificate struct {
 	ReuseKey       bool
 	Profile        string
 	PreferredChain string
+	NoEdge         bool          // jobs read it, and the edge does not serve it
 	WindowFrom     time.Duration // maintenance window in UTC: since midnight
 	WindowFor      time.Duration // 0 for any time
 	Range          hcl.Range
@@ -77,6 +78,7 @@ type certificateBlock struct {
 	Profile        string   `hcl:"profile,optional"`
 	PreferredChain string   `hcl:"preferred_chain,optional"`
 	Window         string   `hcl:"window,optional"`
+	Edge           *bool    `hcl:"edge,optional"`
 }
 
 // builtinIssuers have no directory_url in their block: it is this one.
@@ -140,7 +142,7 @@ func (s *Stack) certificate(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics 
 	}
 	c := &Certificate{
 		Name: b.Labels[0], Names: v.Names, Issuers: v.Issuers, Challenge: v.Challenge, KeyType: v.KeyType, ReuseKey: v.ReuseKey,
-		Profile: v.Profile, PreferredChain: v.PreferredChain, Range: b.DefRange,
+		Profile: v.Profile, PreferredChain: v.PreferredChain, NoEdge: v.Edge != nil && !*v.Edge, Range: b.DefRange,
 	}
 	bad := func(attr, summary, detail string) {
 		diags = append(diags, errAt(attrRange(b, attr), summary, detail))

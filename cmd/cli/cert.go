@@ -27,7 +27,7 @@ to repair a failed renewal.`,
   drover cert issue ocis -e prod --dry-run`,
 	}
 	cmd.AddCommand(newCertList(streams, f), newCertStatus(streams, f), newCertPrepare(streams, f), newCertIssue(streams, f), newCertRenew(streams, f), newCertRevoke(streams, f),
-		newCertInspect(streams), newCertVerify(streams, f), newCertExport(streams, f), newCertAccount(streams, f))
+		newCertInspect(streams), newCertVerify(streams, f), newCertExport(streams, f), newCertGrant(streams, f), newCertAccount(streams, f))
 	return cmd
 }
 
