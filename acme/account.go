@@ -66,6 +66,13 @@ func (m *Manager) accountAt(ctx context.Context, c *ca, lost string) (acme.Accou
 	dir := c.issuer.Directory
 	stored, key, err := m.registration(ctx, dir)
 	if err == nil && stored.Location != "" && stored.Location != lost {
+		first, err := m.first(ctx, c, stored)
+		if err != nil {
+			return acme.Account{}, err
+		}
+		if !first {
+			return acme.Account{Status: acme.StatusValid, Location: stored.Location, PrivateKey: key}, ctx.Err()
+		}
 		if err := m.updateContact(ctx, c, stored, key); err != nil {
 			m.event(Event{Kind: "warning", Issuer: c.issuer.Name, Account: stored.Location, Text: err.Error()})
 		}
@@ -73,6 +80,10 @@ func (m *Manager) accountAt(ctx context.Context, c *ca, lost string) (acme.Accou
 	}
 	if err != nil {
 		return acme.Account{}, err
+	}
+	if !stored.Deactivated.IsZero() {
+		return acme.Account{}, &IssuerError{Issuer: c.issuer.Name, Step: "registering an account", Kind: KindAccount,
+			Err: fmt.Errorf("the account was deactivated at %s: run `drover cert account rollover`, after which another one is registered", stored.Deactivated.Format(time.RFC3339))}
 	}
 	// Of several certificates that are the first ones here, one registers.
 	select {
@@ -118,6 +129,35 @@ func (m *Manager) accountAt(ctx context.Context, c *ca, lost string) (acme.Accou
 	}
 	m.event(Event{Kind: "registered", Issuer: c.issuer.Name, Account: account.Location, Text: text})
 	return account, nil
+}
+
+// first reports whether the account at a CA is that of the issuer of c: of several with
+// one directory, the one that registered it, as long as it is there. The others use the
+// account with its address. It returns an error if they have different external account
+// bindings: a CA has one account for a key.
+func (m *Manager) first(ctx context.Context, c *ca, r Registration) (bool, error) {
+	if r.Issuer == c.issuer.Name {
+		return true, nil
+	}
+	a, err := m.account(ctx)
+	if err != nil {
+		return false, err
+	}
+	other, err := m.issuer(a, r.Issuer)
+	if err != nil || other.Directory != c.issuer.Directory {
+		_, err := m.c.Store.updateAccount(ctx, func(a *Account) error {
+			if cur := a.CAs[c.issuer.Directory]; cur.Location == r.Location {
+				cur.Issuer = c.issuer.Name
+				a.CAs[c.issuer.Directory] = cur
+			}
+			return nil
+		})
+		return true, err
+	}
+	if e := c.issuer.EAB; e != nil && (other.EAB == nil || other.EAB.KeyID != e.KeyID) {
+		return false, c.issuer.invalid(fmt.Errorf("issuer %s has the same directory and another external account binding: a CA has one account for the account key, so use one of the two issuers, or another store (--store)", other.Name))
+	}
+	return false, nil
 }
 
 // registration returns the account at a CA, without a Location when there is none, and
@@ -493,7 +533,7 @@ func (m *Manager) Rollover(ctx context.Context) (*Account, error) {
 				lost = append(lost, r)
 				r.Location = ""
 			}
-			r.OnNextKey = false
+			r.OnNextKey, r.Deactivated = false, time.Time{}
 			a.CAs[dir] = r
 		}
 		var err error
@@ -512,6 +552,56 @@ func (m *Manager) Rollover(ctx context.Context) (*Account, error) {
 	}
 	m.event(Event{Kind: "rolled-over", Text: fmt.Sprintf("new account key at %d CAs; thumbprint %s", told, a.Thumbprint)})
 	return a, nil
+}
+
+// Deactivate deactivates the account at one CA (RFC 8555, 7.3.6), for good. Nothing is
+// issued there until Rollover has made another key. It returns an error if there is no
+// account at that directory.
+func (m *Manager) Deactivate(ctx context.Context, directory string) error {
+	lease, err := m.c.Store.b.Lock(ctx, lockFolder+"/_account", m.c.LockTTL)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = lease.Release(context.WithoutCancel(ctx)) }()
+	r, key, err := m.registration(ctx, directory)
+	if err != nil {
+		return err
+	}
+	if r.Location == "" {
+		return fmt.Errorf("there is no account at %s", directory)
+	}
+	c, err := m.ca(ctx, r.Issuer)
+	if err != nil {
+		return err
+	}
+	if c.issuer.Directory != directory {
+		return c.issuer.invalid(fmt.Errorf("its directory is %s, and the account is at %s", c.issuer.Directory, directory))
+	}
+	if err := c.deactivate(ctx, r.Location, key); err != nil {
+		return err
+	}
+	_, err = m.c.Store.updateAccount(context.WithoutCancel(ctx), func(a *Account) error {
+		r := a.CAs[directory]
+		r.Location, r.Deactivated = "", m.now()
+		a.CAs[directory] = r
+		return nil
+	})
+	m.event(Event{Kind: "deactivated", Issuer: r.Issuer, Account: r.Location, Text: "the account at " + directory + " is deactivated"})
+	return err
+}
+
+// deactivate is RFC 8555, 7.3.6. An account that the CA does not know, or that is
+// deactivated already, is none.
+func (c *ca) deactivate(ctx context.Context, location string, key crypto.Signer) error {
+	ctx, s := listen(ctx, time.Now)
+	if err := c.ready(ctx); err != nil {
+		return c.fail(s, "reading its directory", err)
+	}
+	_, err := c.client.UpdateAccount(ctx, acme.Account{Location: location, PrivateKey: key, Status: acme.StatusDeactivated})
+	if isProblem(err, acme.ProblemTypeAccountDoesNotExist, acme.ProblemTypeUnauthorized) {
+		return nil
+	}
+	return c.fail(s, "deactivating the account", err)
 }
 
 // tellKey gives a CA the next key.

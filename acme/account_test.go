@@ -14,6 +14,7 @@ import (
 
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/acme/acmetest"
+	"github.com/drover-nomad/drover/secrets"
 )
 
 // TestProfile_PerIssuer: a profile is a CA's own name, so an issuer may have its own;
@@ -135,5 +136,49 @@ func TestContact_ReachesCA(t *testing.T) {
 	}
 	if a, err = w.store.Account(t.Context()); err != nil || a.CAs[w.ca.Directory].Contact != "new@example.com" || w.count("contact") != 1 {
 		t.Errorf("stored %+v, %v\n%s", a.CAs[w.ca.Directory], err, w.said())
+	}
+}
+
+// TestContact_OfFirstIssuer: issuers with one directory share the account of the first
+// and its address, which another one does not change back and forth.
+func TestContact_OfFirstIssuer(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, acmetest.Options{EAB: map[string]string{"kid-1": "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W", "kid-2": "b10lLJs8l1GPIzsLP0s6pMt8O0XVGnfTaCeROxQM0BIt2XrJMDHJZBM5NuQmQJQH"}})
+	ca := &accountUpdates{RoundTripper: w.https(t)}
+	named := func(name, email, kid string) acme.Issuer {
+		i := w.issuer()
+		i.Name, i.Email = name, email
+		i.EAB = &acme.EAB{KeyID: kid, MACKey: secrets.NewValue(map[string]string{"kid-1": "zWNDZM6eQGHWpSRTPal5eIUYFTu7EajVIoguysqZ9wG44nMEtx3MUAsUDkMTQ12W", "kid-2": "b10lLJs8l1GPIzsLP0s6pMt8O0XVGnfTaCeROxQM0BIt2XrJMDHJZBM5NuQmQJQH"}[kid])}
+		return i
+	}
+	m := w.manager(t, func(c *acme.Config) {
+		c.Transport = ca
+		c.Issuers = []acme.Issuer{named("a", "a@example.com", "kid-1"), named("b", "b@example.com", "kid-1"), named("c", "", "kid-2")}
+	})
+	for _, name := range []string{"a", "b"} {
+		w.issue(t, m, acme.Spec{Name: name, Names: []string{name + ".example.com"}, Issuers: []string{name}})
+		if _, err := m.ReconcileAll(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(ca.sent) != 0 || w.count("registered") != 1 {
+		t.Errorf("sent %q about the account\n%s", ca.sent, w.said())
+	}
+	if _, err := m.Apply(t.Context(), acme.Spec{Name: "c", Names: []string{"c.example.com"}, Issuers: []string{"c"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Reconcile(t.Context(), "c"); err == nil || !strings.Contains(err.Error(), "issuer a has the same directory and another external account binding") {
+		t.Errorf("with another binding: %v", err)
+	}
+	// The first issuer is gone.
+	later := w.manager(t, func(c *acme.Config) { c.Transport, c.Issuers = ca, []acme.Issuer{named("b", "b@example.com", "kid-1")} })
+	if err := w.store.ForgetIssuer(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := later.Force(t.Context(), "b"); err != nil {
+		t.Fatal(err)
+	}
+	if r, err := later.Reconcile(t.Context(), "b"); err != nil || !r.Issued || len(ca.sent) != 1 {
+		t.Errorf("issued %v, %v; sent %q", r.Issued, err, ca.sent)
 	}
 }

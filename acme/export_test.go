@@ -26,3 +26,12 @@ func (s *Store) ForgetTerms(ctx context.Context) error {
 	})
 	return err
 }
+
+// ForgetIssuer removes the stored settings of an issuer.
+func (s *Store) ForgetIssuer(ctx context.Context, name string) error {
+	_, err := s.updateAccount(ctx, func(a *Account) error {
+		delete(a.Issuers, name)
+		return nil
+	})
+	return err
+}

@@ -188,6 +188,9 @@ type Registration struct {
 	Contact    string    `json:"contact,omitempty"`  // e-mail address that the CA has
 	Terms      string    `json:"terms,omitempty"`    // URL of the terms of service that were accepted
 	TermsBy    string    `json:"terms_by,omitempty"` // by what or whom
+	// Deactivated is when the account was deactivated. The CA takes no other account
+	// with the same key.
+	Deactivated time.Time `json:"deactivated,omitzero"`
 	// OnNextKey is true if the CA has accepted the next key in a rollover that is
 	// not finished.
 	OnNextKey bool `json:"on_next_key,omitempty"`

@@ -118,3 +118,47 @@ func TestTerms_Stored(t *testing.T) {
 		t.Error("it is not registered again")
 	}
 }
+
+// TestDeactivate: the CA refuses a deactivated account; after a rollover another one is
+// registered.
+func TestDeactivate(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, acmetest.Options{})
+	m := w.manager(t)
+	w.issue(t, m, acme.Spec{Name: "a", Names: []string{"a.example.com"}})
+	before, err := w.store.Account(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Deactivate(t.Context(), "https://elsewhere.example/dir"); err == nil {
+		t.Error("an account that there is not is deactivated")
+	}
+	if err := m.Deactivate(t.Context(), w.ca.Directory); err != nil {
+		t.Fatal(err)
+	}
+	if w.count("deactivated") != 1 {
+		t.Error(w.said())
+	}
+	renew := func() (acme.Result, error) {
+		t.Helper()
+		if _, err := m.Force(t.Context(), "a"); err != nil {
+			t.Fatal(err)
+		}
+		return m.Reconcile(t.Context(), "a")
+	}
+	if r, err := renew(); err == nil || r.Issued || !strings.Contains(err.Error(), "drover cert account rollover") {
+		t.Errorf("with a deactivated account: issued %v, %v", r.Issued, err)
+	}
+	after, err := m.Rollover(t.Context())
+	if err != nil || after.Thumbprint == before.Thumbprint {
+		t.Fatalf("rolled over to %s from %s, %v", after.Thumbprint, before.Thumbprint, err)
+	}
+	r, err := renew()
+	if err != nil || !r.Issued {
+		t.Fatalf("after the rollover: issued %v, %v\n%s", r.Issued, err, w.said())
+	}
+	now, err := w.store.Account(t.Context())
+	if err != nil || now.CAs[w.ca.Directory].Location == before.CAs[w.ca.Directory].Location || !now.CAs[w.ca.Directory].Deactivated.IsZero() {
+		t.Errorf("%+v, %v", now.CAs[w.ca.Directory], err)
+	}
+}

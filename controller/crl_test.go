@@ -5,6 +5,9 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"regexp"
+	"strings"
 	"testing"
 
 	"github.com/drover-nomad/drover/acme"
@@ -44,5 +47,49 @@ func TestCRL_IsServed(t *testing.T) {
 		if got := get(path); got.Code != http.StatusNotFound {
 			t.Errorf("%s: got %d", path, got.Code)
 		}
+	}
+}
+
+// TestAlertRules_NameMetrics: every metric in the alert rules of the reference is one of
+// /metrics, and those of an own CA have values.
+func TestAlertRules_NameMetrics(t *testing.T) {
+	t.Parallel()
+	page, err := os.ReadFile("../docs/reference/controller.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rules, ok := strings.Cut(string(page), "```yaml")
+	rules, _, closed := strings.Cut(rules, "```")
+	if !ok || !closed {
+		t.Fatal("the page has no rules")
+	}
+	store := acme.NewStore(acme.Directory(t.TempDir()))
+	m := acme.NewManager(acme.Config{Store: store, Issuers: []acme.Issuer{{Name: "own", OwnCA: &acme.OwnCA{}}}})
+	if _, err := m.Apply(t.Context(), acme.Spec{Name: "a", Names: []string{"a.example.com"}, Issuers: []string{"own"}}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.Reconcile(t.Context(), "a"); err != nil {
+		t.Fatal(err)
+	}
+	c := &controller{store: store, manager: m, clock: acme.SystemClock{}}
+	c.metrics = newMetrics(c)
+	text := c.metrics.text(t.Context())
+	names := regexp.MustCompile(`\bdrover_\w+`).FindAllString(rules, -1)
+	for _, name := range names {
+		if !strings.Contains(text, "# TYPE "+name+" ") {
+			t.Errorf("/metrics has no %s", name)
+		}
+	}
+	for _, want := range []string{
+		`drover_trust_not_after_timestamp_seconds{issuer="own",subject="own"} `, `drover_crl_next_update_timestamp_seconds{issuer="own"} `,
+		`drover_issuer_ready{issuer="own"} 1`,
+		`drover_certificate_not_after_timestamp_seconds{certificate="a"} `,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("/metrics has no %s\n%s", want, text)
+		}
+	}
+	if len(names) < 10 {
+		t.Errorf("only %q", names)
 	}
 }

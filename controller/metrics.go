@@ -35,8 +35,9 @@ type metrics struct {
 	last     map[string]time.Time
 	errors   map[string]int
 	requests map[requestKey]*requestCount
-	issuers  map[string]bool // by name: whether the last answer to this replica was one
-	accounts map[string]bool // by name: whether the store has an account there
+	issuers  map[string]bool       // by name: whether the last answer to this replica was one
+	accounts map[string]bool       // by name: whether the store has an account there
+	trust    map[string]acme.Trust // by name of the issuer
 	dns      map[string]map[string]int
 	orphans  int            // -1 if unknown
 	drift    map[string]int // by STACK/ENV
@@ -153,6 +154,14 @@ func (m *metrics) certificates(ctx context.Context) ([]*acme.Object, bool) {
 	asked := time.Now()
 	got, err := m.c.store.List(ctx)
 	account, aerr := m.c.store.Account(ctx)
+	trust := map[string]acme.Trust{}
+	if aerr == nil {
+		for _, i := range account.Issuers {
+			if t, err := m.c.store.Trust(ctx, i.Name); err == nil && i.Signs() {
+				trust[i.Name] = t
+			}
+		}
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.storeOK = err == nil
@@ -160,7 +169,7 @@ func (m *metrics) certificates(ctx context.Context) ([]*acme.Object, bool) {
 		m.list, m.readAt = got, asked
 	}
 	if aerr == nil {
-		m.accounts = map[string]bool{}
+		m.accounts, m.trust = map[string]bool{}, trust
 		for _, r := range account.CAs {
 			m.accounts[r.Issuer] = r.Location != ""
 		}
@@ -289,6 +298,18 @@ func (m *metrics) text(ctx context.Context) string {
 	for _, o := range list {
 		e.sample("drover_certificate_info", 1, "certificate", o.Spec.Name, "issuer", o.Status.Issuer, "serial", o.Status.Serial)
 	}
+	e.family("drover_trust_not_after_timestamp_seconds", "gauge", "End of the life of a CA that clients trust, of an own CA or of Vault.")
+	for _, name := range slices.Sorted(maps.Keys(m.trust)) {
+		for _, c := range m.trust[name].CAs() {
+			e.sample("drover_trust_not_after_timestamp_seconds", unix(c.NotAfter), "issuer", name, "subject", c.Subject.CommonName)
+		}
+	}
+	e.family("drover_crl_next_update_timestamp_seconds", "gauge", "When the list of revoked certificates of an own CA ends.")
+	for _, name := range slices.Sorted(maps.Keys(m.trust)) {
+		if at := m.trust[name].NextUpdate(); !at.IsZero() {
+			e.sample("drover_crl_next_update_timestamp_seconds", unix(at), "issuer", name)
+		}
+	}
 	e.family("drover_certificate_served_match", "gauge", "Whether this instance of the edge serves what is stored; the leader looks.")
 	for _, name := range slices.Sorted(maps.Keys(m.served)) {
 		for _, s := range m.served[name] {
@@ -300,6 +321,9 @@ func (m *metrics) text(ctx context.Context) string {
 		for _, name := range o.Spec.Issuers {
 			ready[name] = false // until the first request to it
 		}
+	}
+	for name := range m.trust {
+		ready[name] = true // an own CA is asked by no request
 	}
 	maps.Copy(ready, m.accounts)
 	maps.Copy(ready, m.issuers)
