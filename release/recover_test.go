@@ -500,3 +500,45 @@ func TestDeploy_StoppedJobIsStoppedAgain(t *testing.T) {
 	w.wantState(w.deploy(request("2")), record.Reverted, rollout.FailedReverted)
 	w.wantRunning("api=1")
 }
+
+// A revert must not fail for all jobs because Nomad refuses the former spec of one.
+func TestAbort_LeavesOutAJobThatNomadRefuses(t *testing.T) {
+	w := newWorld(t)
+	w.deploy(requestOf(job("api", "1"), job("web", "1")))
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	w.cluster.Follow = func(_ context.Context, j *api.Job) rollout.ServiceResult {
+		if *j.ID == "web" {
+			cancel()
+			return rollout.ServiceResult{Outcome: rollout.Cancelled}
+		}
+		return rollout.ServiceResult{Outcome: rollout.Deployed}
+	}
+	req := requestOf(job("api", "2"), job("web", "2"))
+	req.Waves = req.Waves[:1]
+	req.Waves[0].Members = append(req.Waves[0].Members, requestOf(job("web", "2")).Waves[0].Members...)
+	if _, err := w.d.Deploy(ctx, w.plan(req)); err != nil {
+		t.Fatal(err)
+	}
+	w.cluster.Follow = nil
+	w.cluster.Fail = func(request string) error {
+		if request == "Plan web" {
+			return errors.New("invalid job specification")
+		}
+		return nil
+	}
+	res, err := w.d.Abort(t.Context())
+	if err != nil || !res.Release.State.Open() {
+		t.Fatalf("got state %s, %v, want a release that can be aborted again", res.Release.State, err)
+	}
+	if got := w.cluster.Running("version")["api"]; got != "1" {
+		t.Errorf("api runs version %q after the abort, want 1 although Nomad refuses web", got)
+	}
+	w.cluster.Fail = nil
+	if res, err = w.d.Abort(t.Context()); err != nil || res.Release.State.Open() {
+		t.Fatalf("Nomad takes web again: got state %s, %v, want a finished release", res.Release.State, err)
+	}
+	if got := w.cluster.Running("version"); got["api"] != "1" || got["web"] != "1" {
+		t.Errorf("got %v, want version 1 of both", got)
+	}
+}
