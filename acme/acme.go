@@ -167,7 +167,7 @@ type Phase string
 
 // Phases.
 const (
-	Temporary Phase = "Temporary" // a self-signed stand-in, until the first issuance
+	Temporary Phase = "Temporary" // a self-signed placeholder, until the first issuance
 	Issued    Phase = "Issued"    // stored; not yet seen to be served
 	Ready     Phase = "Ready"     // what is served is what is stored
 	Failing   Phase = "Failing"   // the last attempt failed; what is stored goes on

@@ -139,7 +139,7 @@ func (o *Object) Served(ctx context.Context, addresses []string, timeout time.Du
 			switch {
 			case s.Match:
 			case IsTemporary(chain[0]):
-				s.Problem = "serves the self-signed stand-in"
+				s.Problem = "serves the self-signed placeholder"
 			default:
 				s.Problem = "serves a different certificate, for " + strings.Join(certNames(chain[0]), ", ")
 			}

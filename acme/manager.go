@@ -160,7 +160,7 @@ func (m *Manager) event(e Event) {
 }
 
 // Apply stores what a certificate is wanted to be, with a self-signed
-// stand-in until there is one. It asks no CA.
+// placeholder until there is one. It asks no CA.
 func (m *Manager) Apply(ctx context.Context, spec Spec) (*Object, error) {
 	spec, err := spec.Normalize()
 	if err != nil {
@@ -451,7 +451,8 @@ func (m *Manager) Reconcile(ctx context.Context, name string) (Result, error) {
 	return res, err
 }
 
-// othersWork tells, once, of a lock that is held for longer than the dead can.
+// othersWork reports once a lock that is held for longer than a process that ended could
+// hold it.
 func (m *Manager) othersWork(name string, yes bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

@@ -3,7 +3,7 @@ package acme
 import "context"
 
 // Prepare makes what an edge needs to start before any CA was asked: the
-// self-signed stand-in of the certificate, and the published thumbprint of the
+// self-signed placeholder of the certificate, and the published thumbprint of the
 // account key.
 func (m *Manager) Prepare(ctx context.Context, spec Spec) (*Object, error) {
 	account, err := m.account(ctx)

@@ -9,13 +9,13 @@ import (
 	"github.com/drover-nomad/drover/acme/pki"
 )
 
-// Usable says why what is stored cannot be served to clients, nil when it can.
+// Usable returns why the stored certificate cannot be served to clients, nil if it can.
 func (o *Object) Usable(now time.Time) error {
 	switch {
 	case o.Chain == "":
 		return errors.New("there is no certificate")
 	case o.Status.Phase == Temporary:
-		return errors.New("there is only a self-signed stand-in")
+		return errors.New("there is only the self-signed placeholder of drover")
 	case o.Status.Phase == Revoked:
 		return errors.New("it is revoked")
 	}

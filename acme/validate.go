@@ -89,7 +89,7 @@ const (
 	temporaryLifetime     = 7 * 24 * time.Hour
 )
 
-// SelfSigned makes the stand-in that an edge can start with.
+// SelfSigned makes the placeholder with which an edge can start.
 func SelfSigned(names []string, now time.Time) (chain, key string, err error) {
 	l := pki.Leaf{CommonName: "temporary", Organization: temporaryOrganization, Lifetime: temporaryLifetime}
 	for _, n := range names {

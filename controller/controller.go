@@ -1,9 +1,8 @@
-// Package controller is the job that runs for as long as the cluster does: it
-// renews certificates, looks whether the edge serves them, and keeps DNS
-// records as stacks want them.
+// Package controller is the job that runs all the time: it renews certificates, checks
+// that the edge serves them, and reconciles the DNS records of stacks.
 //
-// Of several replicas one works, the leader: who holds a leased lock in the
-// certificate store. The others wait for it and answer health and metrics.
+// One of several replicas works: the leader, which holds a leased lock in the
+// certificate store. The others wait for the lock, and answer health and metrics.
 package controller
 
 import (
@@ -46,7 +45,7 @@ type Config struct {
 	// ACME is how certificates are issued. Store, Events, Clock, LockTTL and,
 	// with Nomad, FindSolver in it are the controller's to set.
 	ACME acme.Config
-	// Clock is what renewals are decided by; the system's when nil.
+	// Clock decides when a renewal is due; nil means the system clock.
 	Clock acme.Clock
 
 	// Nomad has the releases, their jobs and the desired DNS records. The
@@ -109,8 +108,8 @@ type controller struct {
 	skipped  string // the last report about instances that do not count as the edge
 }
 
-// Run is a replica until ctx is over, which is no error. The lock is given
-// back then, so that another replica goes on at once.
+// Run runs a replica until ctx ends, which is no error. It releases the lock then, so
+// that another replica takes over at once.
 func Run(ctx context.Context, config Config) error {
 	c := &controller{c: config, clock: config.Clock, store: acme.NewStore(config.Backend), since: time.Now(), stored: make(chan struct{}, 1)}
 	if c.clock == nil {
@@ -252,15 +251,15 @@ func (c *controller) lead(ctx context.Context, lease acme.Lease) {
 	}
 	wg.Wait()
 	cancel(nil)
-	c.metrics.forget() // what was noted since
+	c.metrics.forget() // a report may have come since
 	if lost {
-		return // there is nothing to give back
+		return // there is no lock to release
 	}
 	c.become(false)
 	if err := lease.Release(context.WithoutCancel(ctx)); err != nil {
 		c.say("warning", "leader: %s", err)
 	}
-	c.say("standby", "this replica has given the lock back")
+	c.say("standby", "this replica has released the lock")
 }
 
 func (c *controller) become(leader bool) {
@@ -278,8 +277,8 @@ func (c *controller) state() (leader bool, since time.Time) {
 	return c.leader, c.since
 }
 
-// certificates issues and renews what is due: at its time, or when an object was
-// changed, for a command waits for the certificate that it has requested.
+// certificates issues and renews certificates when they are due, and at once when an
+// object changes: a command waits for a certificate that it has requested.
 func (c *controller) certificates(ctx context.Context) {
 	var (
 		last    string

@@ -17,10 +17,10 @@ import (
 	"github.com/drover-nomad/drover/acme"
 )
 
-// cacheFor is how old what /metrics says about certificates may be.
+// cacheFor is the greatest age of the certificates in /metrics.
 const cacheFor = 10 * time.Second
 
-// metrics is what /metrics says.
+// metrics holds the values of /metrics.
 type metrics struct {
 	c       *controller
 	started time.Time
@@ -59,7 +59,7 @@ func newMetrics(c *controller) *metrics {
 	return m
 }
 
-// forget is for who is no leader any more: what it saw is not kept up.
+// forget removes the values that only the leader keeps current.
 func (m *metrics) forget() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -67,7 +67,7 @@ func (m *metrics) forget() {
 	m.refused, m.shared = nil, -1
 }
 
-// stale has certificates read again.
+// stale makes the next call of certificates read the store.
 func (m *metrics) stale() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -110,7 +110,7 @@ func (m *metrics) serve(s map[string][]acme.Served) {
 	m.served = s
 }
 
-// dnsRecords has what became of the records of an owner; nil forgets them.
+// dnsRecords sets the counts of the records of an owner by result; nil removes them.
 func (m *metrics) dnsRecords(owner string, counts map[string]int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -139,7 +139,8 @@ func (m *metrics) orphaned(n int) {
 	m.orphans = n
 }
 
-// certificates are those of the store, or what they were when it answered last.
+// certificates returns those of the store, or the last ones if it does not answer. It
+// reports whether the store answered.
 func (m *metrics) certificates(ctx context.Context) ([]*acme.Object, bool) {
 	m.reading.Lock()
 	defer m.reading.Unlock()

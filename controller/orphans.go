@@ -33,7 +33,7 @@ func (o orphan) String() string {
 	return fmt.Sprintf("service %s of allocation %s on node %s (%s)", o.Service, o.Allocation[:8], o.Node, o.ID)
 }
 
-// known is an orphan that was met before.
+// known is an orphan that was found before.
 type known struct {
 	said    string // about it, so far
 	removed bool
@@ -64,8 +64,8 @@ func (c *controller) orphans(ctx context.Context) {
 	}
 }
 
-// sweep deals with those that were met before: what is only just stopping is
-// gone by the second look.
+// sweep reports or removes orphans that were found before. A service that is stopping
+// is no longer registered the second time.
 func (c *controller) sweep(ctx context.Context, found []orphan, met map[string]*known) error {
 	left := 0
 	var errs []error

@@ -12,13 +12,13 @@ import (
 
 const (
 	probeEvery = 30 * time.Second
-	// A new certificate is asked for more often, until it is served.
+	// A new certificate is probed more often until it is served.
 	probeSoon    = time.Second
 	probeSoonFor = time.Minute
 	probeTimeout = 5 * time.Second
 )
 
-// probes looks what the edge serves.
+// probes checks what the edge serves.
 func (c *controller) probes(ctx context.Context) {
 	if c.c.Edge == nil {
 		return
@@ -50,10 +50,9 @@ func (c *controller) probes(ctx context.Context) {
 	}
 }
 
-// probe asks every instance of the edge for every certificate, and says
-// whether all serve what is stored. When it is not known where all of them are,
-// those that are known are asked all the same, for the metrics; a certificate is
-// not called served by them, nor anything else.
+// probe connects to every instance of the edge for every certificate, and reports
+// whether all instances serve the stored ones. If some addresses are unknown, it probes
+// the others for the metrics only, and changes the state of no certificate.
 func (c *controller) probe(ctx context.Context) (all bool, err error) {
 	ask, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()

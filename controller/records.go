@@ -17,10 +17,10 @@ import (
 
 const (
 	dnsRetry = time.Minute
-	dnsLook  = 30 * time.Second // at where the edge is
+	dnsLook  = 30 * time.Second // between look-ups of the edge
 )
 
-// kept is how far the records of one stack are.
+// kept is the state of the records of one stack.
 type kept struct {
 	wanted  *dns.Wanted
 	records []dns.Record
@@ -42,17 +42,17 @@ func (c *controller) records(ctx context.Context) {
 	}
 }
 
-// namespaces are those whose stored records are reconciled: that of the
+// namespaces returns the namespaces whose records are reconciled: that of the
 // controller, and those of the table.
 func (c *controller) namespaces() []string {
 	others := slices.DeleteFunc(c.c.Tenancy.Namespaces(), func(ns string) bool { return ns == c.c.namespace() })
 	return append(others, c.c.namespace())
 }
 
-// namespace is that of the controller.
+// namespace returns that of the controller.
 func (c *Config) namespace() string { return cmp.Or(c.Namespace, api.DefaultNamespace) }
 
-// in is the client for a namespace.
+// in returns the client for a namespace.
 func (c *controller) in(namespace string) *api.Client {
 	if namespace == c.c.namespace() {
 		return c.c.Nomad
@@ -102,14 +102,13 @@ func (c *controller) recordsIn(ctx context.Context, namespace string) {
 		if errors.Join(append(results, err)...) == nil {
 			c.metrics.done("dns")
 		}
-		if (err != nil || index == 0) && !wait(ctx, dnsLook) { // of 0 there is no blocking query
+		if (err != nil || index == 0) && !wait(ctx, dnsLook) { // a blocking query needs an index above 0
 			return
 		}
 	}
 }
 
-// keep makes the records of one stack when they are due, or wanted otherwise
-// than before.
+// keep reconciles the records of one stack if they are due or the desired ones changed.
 func (c *controller) keep(ctx context.Context, namespace string, wants dns.DesiredRecords, w *dns.Wanted, k *kept) error {
 	var (
 		where []string

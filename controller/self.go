@@ -9,15 +9,15 @@ import (
 	"time"
 )
 
-// self writes what the process takes, under the names that Prometheus' own
-// libraries use; what only Linux tells (/proc) is left out elsewhere.
+// self writes the resources that the process uses, under the names of Prometheus'
+// libraries. Values from /proc exist on Linux only.
 func (e *exposition) self(started time.Time) {
 	one := func(name, help string, value float64) {
 		e.family(name, "gauge", help)
 		e.sample(name, value)
 	}
 	one("go_goroutines", "Goroutines that exist.", float64(runtime.NumGoroutine()))
-	// Without what waits for the next collection, which goes up and down.
+	// Without garbage, whose amount goes up and down.
 	live := []stats.Sample{{Name: "/gc/heap/live:bytes"}}
 	stats.Read(live)
 	one("go_gc_heap_live_bytes", "Bytes of the heap that the last collection found in use.", float64(live[0].Value.Uint64()))

@@ -10,11 +10,11 @@ import (
 	"github.com/drover-nomad/drover/dns"
 )
 
-// DNSSolvers answers DNS-01 in the zones of what stacks want of DNS. In a zone of the
-// stack that owns the certificate, and in the zones below, it uses that stack's
-// provider; otherwise that of the stack whose zone holds a name most closely. It is
-// for [acme.Config.FindSolver]. resolvers are asked instead of those that the
-// stacks name. dns-persist-01 is solved without a zone, too, if its record is there.
+// DNSSolvers returns a function for [acme.Config.FindSolver], which solves DNS-01 in the
+// zones of the desired records. In the zones of the stack that owns the certificate, and
+// below them, it uses that stack's provider; otherwise that of the stack with the longest
+// zone that contains the name. resolvers replace those of the stacks. dns-persist-01
+// needs no zone if its record exists.
 func DNSSolvers(wants dns.DesiredRecords, allowed dns.Allowed, resolvers []string, skipCheck bool) func(context.Context, acme.Spec) (acme.Solver, error) {
 	return func(ctx context.Context, spec acme.Spec) (acme.Solver, error) {
 		list, _, err := wants.List(ctx, 0, 0)

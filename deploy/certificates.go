@@ -26,7 +26,7 @@ import (
 const servedWithin = time.Minute
 
 // certificates is what Deploy does beside the rollout for a stack with certificates,
-// routes or DNS records: stand-ins → edge → DNS records → issued → served →
+// routes or DNS records: placeholders → edge → DNS records → issued → served →
 // controller. None of it needs the stack's own jobs, so it comes first. A failure there
 // does not keep the stack from running; the verb returns it after the rollout.
 type certificates struct {
@@ -174,7 +174,7 @@ func (c *certificates) withEdge(ctx context.Context) error {
 	})
 }
 
-// startEdge makes stand-ins for certificates that are not there, and deploys the
+// startEdge makes placeholders for missing certificates, and deploys the
 // edge where none runs.
 func (c *certificates) startEdge(ctx context.Context, m *acme.Manager) error {
 	for _, spec := range c.specs {

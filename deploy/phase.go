@@ -14,7 +14,7 @@ const (
 	PhaseSecrets      Phase = "secrets"      // read the credential of the DNS provider
 	PhaseVolumes      Phase = "volumes"      // find volumes that are missing
 	PhaseCheck        Phase = "check"        // plan the release, before anything is written
-	PhaseEdge         Phase = "edge"         // stand-ins for certificates, and an edge that reads them
+	PhaseEdge         Phase = "edge"         // placeholders for certificates, and an edge that reads them
 	PhaseDNS          Phase = "dns"          // the records that the CA and the edge need
 	PhaseCertificates Phase = "certificates" // issue what is due
 	PhaseServed       Phase = "served"       // wait until the edge serves the certificates

@@ -159,8 +159,8 @@ type place struct {
 	certificates []string
 }
 
-// places asks every instance where it serves what. One that does not answer is an
-// error beside the others.
+// places reads from every instance what it serves and where. It returns an error for each
+// one that does not answer, beside the others.
 func (f Finder) places(ctx context.Context) ([]place, error) {
 	entries, _, err := f.passing(ctx)
 	if err != nil {

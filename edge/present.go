@@ -33,8 +33,7 @@ func Requested(jobs []*api.Job) []string {
 	return slices.Compact(out)
 }
 
-// Present is what there is of the jobs that a stack with routes and
-// certificates leans on.
+// Present reports which jobs run that a stack with routes and certificates needs.
 type Present struct {
 	Edge       bool
 	Controller bool
@@ -48,8 +47,8 @@ func (p Present) Serves(certificate string) bool {
 	return p.Certificates == nil || slices.Contains(p.Certificates, certificate)
 }
 
-// Presence asks Nomad for the jobs (GET /v1/job/ID) and, for those that it
-// does not have in the client's namespace, Consul for their services.
+// Presence reads the jobs from Nomad (GET /v1/job/ID) and, for those that are not in the
+// client's namespace, their services from Consul.
 func (f Finder) Presence(ctx context.Context) (Present, error) {
 	var p Present
 	var err error

@@ -26,7 +26,7 @@ import (
 // ServiceName is what the edge's instances are called in Consul.
 const ServiceName = "edge"
 
-// settle is how long an edge is given to load what changed a moment ago.
+// settle is how long Look waits for an edge to load a recent change.
 const settle = 3 * time.Second
 
 // Options of Look.
@@ -39,7 +39,7 @@ type Options struct {
 	Timeout time.Duration
 }
 
-// Report is how the edge is.
+// Report is the state of the edge.
 type Report struct {
 	OK        bool          `json:"ok"`
 	Instances []Instance    `json:"instances"`
@@ -105,7 +105,7 @@ func (r RouteStatus) Bad() bool {
 // Look asks Consul for routes (GET /v1/catalog/services), every instance of
 // the edge for what it has loaded (GET /edge and /metrics on its port
 // metrics), and its HTTPS port for the certificates. A change of the last few
-// seconds is waited for.
+// seconds may not be loaded yet: Look waits for it.
 func Look(ctx context.Context, nomad *api.Client, consul *capi.Client, o Options) (*Report, error) {
 	if o.Timeout == 0 {
 		o.Timeout = 5 * time.Second
@@ -277,7 +277,7 @@ func instance(ctx context.Context, nomad *api.Client, e *capi.ServiceEntry, dige
 	return i
 }
 
-// self is what an edge says of itself at GET /edge on its port metrics.
+// self is the answer of an edge to GET /edge on its port metrics.
 type self struct {
 	Settings
 	Edge         Kind     `json:"edge"`
@@ -298,7 +298,7 @@ func readInstance(ctx context.Context, e *capi.ServiceEntry, timeout time.Durati
 
 func host(e *capi.ServiceEntry) string { return cmp.Or(e.Service.Address, e.Node.Address) }
 
-// address is where clients find what it binds.
+// address returns the address at which clients reach a bound port.
 func (s self) address(e *capi.ServiceEntry) (string, error) {
 	bind, port, err := net.SplitHostPort(s.HTTPS)
 	if err != nil {
@@ -343,7 +343,7 @@ func servers(body io.Reader) (map[string]int, error) {
 	return out, lines.Err()
 }
 
-// logs is the end of what a task has written to stderr.
+// logs returns the end of the standard error of a task.
 func logs(ctx context.Context, nomad *api.Client, alloc, task string, timeout time.Duration) (string, error) {
 	const most = 256 << 10
 	ctx, cancel := context.WithTimeout(ctx, timeout)
@@ -382,8 +382,8 @@ var (
 	taskDir = regexp.MustCompile(`/\S*/(local|secrets)/`)
 )
 
-// Refusal is why a program did not take the configuration that it was given
-// last, from what it wrote to stderr; empty when it did.
+// Refusal returns why a program rejected its last configuration, from its standard
+// error; empty if it accepted it.
 func Refusal(kind Kind, log string) string {
 	var reasons []string
 	for l := range strings.Lines(log) {

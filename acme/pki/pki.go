@@ -1,5 +1,5 @@
 // Package pki makes and reads certificates and keys: a small CA for services
-// inside a stack, self-signed stand-ins, and the PEM around them.
+// inside a stack, self-signed placeholders, and the PEM around them.
 package pki
 
 import (

@@ -66,7 +66,7 @@ It changes nothing in the store.`,
 				fmt.Fprintln(streams.Out, path)
 			}
 			if o.Status.Phase == acme.Temporary {
-				fmt.Fprintln(streams.Err, "Note: this is the self-signed stand-in; no CA has issued the certificate yet.")
+				fmt.Fprintln(streams.Err, "Note: this is the self-signed placeholder of drover; no CA has issued the certificate yet.")
 			}
 			return nil
 		},

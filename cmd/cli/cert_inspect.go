@@ -120,7 +120,7 @@ func printChain(streams *IO, format string, chain []*x509.Certificate, problems 
 		fmt.Fprintf(w, "subject\t%s\nissuer\t%s\nserial\t%s\nvalid\t%s – %s (ends %s)\nkey\t%s\n", dash(c.Subject), c.Issuer, c.Serial,
 			c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339), until(c.NotAfter, now), c.Key)
 		if c.Temporary {
-			fmt.Fprintf(w, "note\ta self-signed stand-in of drover\n")
+			fmt.Fprintf(w, "note\tthe self-signed placeholder of drover\n")
 		}
 	}
 	for _, p := range problems {
