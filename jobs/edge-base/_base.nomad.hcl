@@ -103,6 +103,26 @@ variable "client_cas" {
   }
 }
 
+variable "error_pages" {
+  type        = map(string)
+  description = "Pages in HTML for answers of the edge itself, by status: 400, 403, 404, 408, 413, 429, 500, 502, 503 and 504. They are at most 12,000 bytes long."
+  default     = {}
+  validation {
+    condition     = length([for status, page in var.error_pages : status if !contains(["400", "403", "404", "408", "413", "429", "500", "502", "503", "504"], status) || strlen(page) > 12000]) == 0
+    error_message = "Write pages of at most 12,000 bytes for 400, 403, 404, 408, 413, 429, 500, 502, 503 and 504."
+  }
+}
+
+variable "maintenance_page" {
+  type        = string
+  description = "Page in HTML for services of stacks in maintenance (drover maintenance on)."
+  default     = "<!doctype html><title>Maintenance</title><h1>Maintenance</h1><p>Please try again later.</p>\n"
+  validation {
+    condition     = strlen(var.maintenance_page) > 0 && strlen(var.maintenance_page) <= 12000
+    error_message = "Write a page of at most 12,000 bytes."
+  }
+}
+
 variable "trace_sample" {
   type        = number
   description = "Percentage of the requests without a trace context (traceparent, W3C) that begin a trace which is sampled; the others begin one which is not. -1 begins none."

@@ -97,6 +97,27 @@ EOT
         }
       }
 
+      # Pages have no actions of templates.
+      template {
+        destination     = "local/pages/maintenance.html"
+        change_mode     = "noop"
+        left_delimiter  = "<<<drover:"
+        right_delimiter = ":drover>>>"
+        data            = var.maintenance_page
+      }
+
+      dynamic "template" {
+        for_each = var.error_pages
+        iterator = page
+        content {
+          destination     = "local/pages/${page.key}.html"
+          change_mode     = "noop"
+          left_delimiter  = "<<<drover:"
+          right_delimiter = ":drover>>>"
+          data            = page.value
+        }
+      }
+
       # Lists of users: the workers read them at each request.
       dynamic "template" {
         for_each = var.users
@@ -142,6 +163,10 @@ EOT
 {{- scratch.Set "tenant" $tenant -}}
 {{- end -}}
 {{- /* What is wanted: every service with tags of ours, judged as a whole. */ -}}
+{{- scratch.MapSet "maintenance" "" "" -}}
+{{- with printf "nomad/jobs/%s/%s" (env "NOMAD_JOB_ID") (env "NOMAD_GROUP_NAME") }}{{ if nomadVarExists . }}{{ with nomadVar . -}}
+{{- range $stack, $services := . }}{{ range $services.Value | split " " }}{{ scratch.MapSet "maintenance" . "on" }}{{ end }}{{ end -}}
+{{- end }}{{ end }}{{ end -}}
 {{- $input := "" -}}
 {{- /* Whose routes are whose, and which tags do not count, if a controller decides it. */ -}}
 {{- scratch.MapSet "owners" "" "" }}{{ scratch.MapSet "refused" "" "" }}{{ $strict := false -}}
@@ -270,6 +295,9 @@ EOT
       auth_request_set $auth_location $upstream_http_location;
       auth_request_set $auth_cookie $upstream_http_set_cookie;
       error_page 401 = @denied;
+%{for status, page in var.error_pages~}
+      error_page ${status} /.drover/pages/${status}.html;
+%{endfor~}
 {{- if gt (len $f) 1 }}{{ range $i, $h := index $f 1 | split "," }}
       auth_request_set $auth_{{ $id }}_{{ $i }} $upstream_http_{{ $h | toLower | replaceAll "-" "_" }};
       proxy_set_header {{ $h }} $auth_{{ $id }}_{{ $i }};
@@ -277,7 +305,25 @@ EOT
 {{- end }}{{ $before = $t }}
 {{- end }}{{ end }}
 {{- end }}
+{{- define "pages" }}
+    location @maintenance {
+      root {{ env "NOMAD_TASK_DIR" }}/pages;
+      add_header Retry-After 300 always;
+      add_header Cache-Control no-store always;
+      default_type text/html;
+      rewrite ^ /maintenance.html break;
+    }
+%{if length(var.error_pages) > 0~}
+    location ^~ /.drover/pages/ {
+      internal;
+      alias {{ env "NOMAD_TASK_DIR" }}/pages/;
+      default_type text/html;
+      add_header Cache-Control no-store always;
+    }
+%{endif~}
+{{- end }}
 {{- define "authenticators" }}
+{{- template "pages" }}
 {{- if . }}
     # What the authenticator has answered instead of 2xx.
     location @denied {
@@ -335,6 +381,10 @@ EOT
 {{- else }}
 {{- $tags := index (scratch.Get "http") $target }}{{ $proto := "http" }}{{ $host := "$http_host" }}
     location {{ $path }} {
+{{- if index (scratch.Get "maintenance") $target }}
+      error_page 503 @maintenance;
+      return 503;
+{{- end }}
 {{- range $t := $tags }}
 {{- $value := regexReplaceAll `^[^=]*=` "" $t }}{{ $f := $value | split " " }}
 {{- if $t | regexMatch `^drover\.protocol=` }}{{ $proto = $value }}
@@ -442,6 +492,8 @@ http {
   scgi_temp_path {{ env "NOMAD_TASK_DIR" }}/scgi;
   server_names_hash_bucket_size 512;
   server_names_hash_max_size 4096;
+  proxy_headers_hash_bucket_size 128;
+  proxy_headers_hash_max_size 2048;
 
   log_format json escape=json '{"time":"$time_iso8601","client":"$remote_addr","host":"$host","method":"$request_method","path":"$uri","status":$status,"bytes":$bytes_sent,"seconds":$request_time,"backend":"$upstream_addr","tls":"$ssl_protocol","request":"$request_name"}';
 %{if var.user == "root"~}
@@ -556,6 +608,9 @@ http {
   limit_req_zone $binary_remote_addr zone=limit.{{ $name }}:1m rate={{ regexReplaceAll `^[^=]*=` "" $t | replaceAll "/" "r/" }};
 {{- break }}{{ end }}{{ end }}{{ end }}
 
+%{for status, page in var.error_pages~}
+  error_page ${status} /.drover/pages/${status}.html;
+%{endfor~}
   # No limit and no buffering of bodies: WebDAV, TUS, server-sent events.
   client_max_body_size 0;
   proxy_request_buffering off;
@@ -714,8 +769,13 @@ http {
   server {
     listen {{ env "EDGE_BIND_ADDRESS" }}:${var.https_port} ssl http2%{if length(var.accept_proxy) > 0} proxy_protocol%{endif} default_server;
     default_type text/plain;
+{{- template "pages" }}
     location / {
+%{if contains(keys(var.error_pages), "404")~}
+      return 404;
+%{else~}
       return 404 "No service has a route for this host and path.\n";
+%{endif~}
     }
   }
 {{- range $host, $_ := scratch.Get "plain" }}
@@ -770,7 +830,11 @@ http {
 {{- if not $all }}
     location / {
       default_type text/plain;
+%{if contains(keys(var.error_pages), "404")~}
+      return 404;
+%{else~}
       return 404 "No service has a route for this host and path.\n";
+%{endif~}
     }
 {{- end }}
   }

@@ -372,6 +372,27 @@ end)
 EOT
       }
 
+      # Pages have no actions of templates.
+      template {
+        destination     = "local/pages/maintenance.html"
+        change_mode     = "noop"
+        left_delimiter  = "<<<drover:"
+        right_delimiter = ":drover>>>"
+        data            = var.maintenance_page
+      }
+
+      dynamic "template" {
+        for_each = var.error_pages
+        iterator = page
+        content {
+          destination     = "local/pages/${page.key}.http"
+          change_mode     = "noop"
+          left_delimiter  = "<<<drover:"
+          right_delimiter = ":drover>>>"
+          data            = "HTTP/1.1 ${page.key} ${lookup({ "400" = "Bad Request", "403" = "Forbidden", "404" = "Not Found", "408" = "Request Timeout", "413" = "Payload Too Large", "429" = "Too Many Requests", "500" = "Internal Server Error", "502" = "Bad Gateway", "503" = "Service Unavailable", "504" = "Gateway Timeout" }, page.key, "Error")}\r\nCache-Control: no-store\r\nContent-Type: text/html; charset=utf-8\r\n\r\n${page.value}"
+        }
+      }
+
       # forward_auth asks an authenticator about a request, as Traefik's ForwardAuth.
       # 2xx lets it pass, with the headers that the tag names. Any other answer is the
       # client's.
@@ -523,6 +544,10 @@ EOT
 {{- scratch.Set "tenant" $tenant -}}
 {{- end -}}
 {{- /* What is wanted: every service with tags of ours, judged as a whole. */ -}}
+{{- scratch.MapSet "maintenance" "" "" -}}
+{{- with printf "nomad/jobs/%s/%s" (env "NOMAD_JOB_ID") (env "NOMAD_GROUP_NAME") }}{{ if nomadVarExists . }}{{ with nomadVar . -}}
+{{- range $stack, $services := . }}{{ range $services.Value | split " " }}{{ scratch.MapSet "maintenance" . "on" }}{{ end }}{{ end -}}
+{{- end }}{{ end }}{{ end -}}
 {{- $input := "" -}}
 {{- scratch.MapSet "tcp" "" "" -}}
 {{- /* Whose routes are whose, and which tags do not count, if a controller decides it. */ -}}
@@ -672,6 +697,9 @@ defaults http
   timeout http-keep-alive 1m
   timeout server 1h
   timeout tunnel 24h
+%{for status, page in var.error_pages~}
+  errorfile ${status} {{ env "NOMAD_TASK_DIR" }}/pages/${status}.http
+%{endfor~}
   # No limit and no buffering of bodies: WebDAV, TUS, server-sent events.
   log-format '{"time":"%T","client":"%ci","host":"%[var(txn.host),json(utf8s)]","method":"%HM","path":"%[var(txn.path),json(utf8s)]","status":%ST,"bytes":%B,"ms":%Ta,"backend":"%b","server":"%s","tls":"%sslv","end":"%ts","request":"%[var(txn.request),json(utf8s)]"}'
 
@@ -962,7 +990,11 @@ listen auth.${name} from http
 %{endfor~}
 
 backend no.route from http
+%{if contains(keys(var.error_pages), "404")~}
+  http-request return status 404 default-errorfiles
+%{else~}
   http-request return status 404 content-type text/plain string "No service has a route for this host and path.\n"
+%{endif~}
 {{- range $name, $tag := scratch.Get "redirects" }}
 {{- $f := $tag | split "=" }}{{ $f = $tag | replaceAll (printf "%s=" (index $f 0)) "" | split " " }}
 {{- $from := regexReplaceAll `^[^/]*` "" (index $f 0) }}{{ $to := index $f 2 | replaceAll "%" "%%" }}
@@ -980,6 +1012,9 @@ backend {{ $name }} from http
 {{- if $name | regexMatch `\.version\.` }}{{ $srv = regexReplaceAll `^(.*)\.version\.(.*)$` "_$1._$2.service.consul" $name }}{{ end }}{{ $owner := index ($name | split ".") 0 }}{{ $strip := "" }}{{ $body := "" }}{{ $limit := "" }}{{ $breaker := "" }}
 
 backend {{ $name }} from http
+{{- if index (scratch.Get "maintenance") $owner }}
+  http-request return status 503 content-type "text/html; charset=utf-8" hdr Retry-After 300 hdr Cache-Control no-store file {{ env "NOMAD_TASK_DIR" }}/pages/maintenance.html
+{{- end }}
   balance leastconn
 {{- range $i, $t := $tags }}
 {{- $value := regexReplaceAll `^[^=]*=` "" $t }}
@@ -1063,6 +1098,9 @@ backend limit.{{ $name }} from http
 {{- range $name, $tags := scratch.Get "raw" }}
 
 backend tcp.{{ $name }} from tcp
+{{- if index (scratch.Get "maintenance") $name }}
+  tcp-request content reject
+{{- end }}
   balance leastconn
 {{- range $i, $t := $tags }}{{ if $t | regexMatch `^drover\.allow=` }}
 {{- range regexReplaceAll `^[^=]*=` "" $t | split "," }}

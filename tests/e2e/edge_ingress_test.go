@@ -8,8 +8,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -68,7 +71,8 @@ func TestIngress(t *testing.T) {
 	}
 	for _, kind := range []edge.Kind{edge.HAProxy, edge.Nginx} {
 		t.Run(string(kind), func(t *testing.T) {
-			e.deploy(t, kind, "-var", `client_cas=["partners","others"]`, "-var", `authenticators=["authn","oauth2-proxy"]`, "-var", "trace_sample=100")
+			e.deploy(t, kind, "-var", `client_cas=["partners","others"]`, "-var", `authenticators=["authn","oauth2-proxy"]`, "-var", "trace_sample=100",
+				"-var", `maintenance_page=<p>{{ back soon }}</p>`, "-var", `error_pages={"404"="<p>{{ not here }}</p>","504"="<p>too slow</p>"}`)
 			t.Run("forward-auth", func(t *testing.T) { testForwardAuth(t, e) })
 			t.Run("OIDC", func(t *testing.T) { testOIDC(t, e) })
 			t.Run("canary", func(t *testing.T) { testCanary(t, e) })
@@ -79,6 +83,7 @@ func TestIngress(t *testing.T) {
 			t.Run("timeout and retries", func(t *testing.T) { testTimeout(t, e) })
 			t.Run("client certificates", func(t *testing.T) { testClientCerts(t, e, cas) })
 			t.Run("trace", func(t *testing.T) { testTrace(t, e) })
+			t.Run("maintenance and pages", func(t *testing.T) { testMaintenance(t, e) })
 			t.Run("breaker", func(t *testing.T) { testBreaker(t, e) })
 			e.drover.must(t, "destroy", map[edge.Kind]string{edge.HAProxy: "edge", edge.Nginx: "edge-nginx"}[kind], "-e", "dev", "-y")
 		})
@@ -496,7 +501,9 @@ func testTimeout(t *testing.T, e *entrance) {
 		e.reached(t, "https://"+name+".test/")
 	}
 	start := time.Now()
-	e.do(t, http.StatusGatewayTimeout, "POST", "https://impatient.test/?hang", nil, strings.NewReader("x"))
+	if _, body := e.do(t, http.StatusGatewayTimeout, "POST", "https://impatient.test/?hang", nil, strings.NewReader("x")); string(body) != "<p>too slow</p>" {
+		t.Errorf("after a timeout: got %q, want the page", body)
+	}
 	if took := time.Since(start); took > 10*time.Second {
 		t.Errorf("the timeout of 1s came after %s", took)
 	}
@@ -707,4 +714,87 @@ func testClientCerts(t *testing.T, e *entrance, cas map[string]*authority) {
 		t.Errorf("over HTTP: got status %d", res.StatusCode)
 	}
 	e.refused(t, "unknown", "unknown.test", `no CAs "unknown"`)
+}
+
+// testMaintenance deploys a stack with a route, and puts it into maintenance.
+func testMaintenance(t *testing.T, e *entrance) {
+	app := serve(t, "shop")
+	_, port, err := net.SplitHostPort(address(app))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := filepath.Join(t.TempDir(), "shop")
+	spec := fmt.Sprintf(`job "shop" {
+  group "web" {
+    shutdown_delay = "0s"
+    service {
+      name     = "shop"
+      provider = "consul"
+      address  = "127.0.0.1"
+      port     = %q
+      tags     = ["drover.route=shop.test/"]
+    }
+    task "web" {
+      driver = "mock_driver"
+      config {
+        run_for = "1h"
+      }
+    }
+  }
+}
+`, port)
+	for name, text := range map[string]string{"stack.hcl": "stack \"shop\" {\n  version = \"1\"\n}\n", "web.nomad.hcl": spec} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	e.drover.must(t, "deploy", dir, "--no-certificates")
+	inner := filepath.Join(t.TempDir(), "inner.nomad.hcl")
+	if err := os.WriteFile(inner, []byte(strings.NewReplacer("drover.route=shop.test/", "v1", `"shop"`, `"inner"`).Replace(spec)), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, errs, code := e.drover.run(t.Context(), "maintenance", "on", inner); code != 2 || !strings.Contains(errs, "no service of stack inner has a route") {
+		t.Errorf("a stack without routes: got exit code %d and %q", code, errs)
+	}
+	defer e.drover.must(t, "destroy", dir, "-y")
+	e.register(t, "shop-other", address(app), "drover.route=shop-other.test/", "drover.timeout=response 1s")
+	e.loaded(t)
+	url := "https://shop.test/x"
+	e.reached(t, url)
+	e.reached(t, "https://shop-other.test/")
+	answers := func(want int) {
+		t.Helper()
+		eventually(t, fmt.Sprintf("%s answers %d", url, want), func() bool {
+			for range 5 {
+				res, err := e.client(false).Do(e.request(t, "GET", url, nil))
+				if err != nil {
+					return false
+				}
+				res.Body.Close()
+				if res.StatusCode != want {
+					return false
+				}
+			}
+			return true
+		})
+	}
+	if out := e.drover.must(t, "maintenance", "on", dir); !strings.Contains(out, "on for shop") {
+		t.Errorf("drover maintenance on: got %q", out)
+	}
+	answers(http.StatusServiceUnavailable)
+	res, body := e.do(t, http.StatusServiceUnavailable, "GET", url, nil, nil)
+	if string(body) != "<p>{{ back soon }}</p>" || res.Get("Retry-After") == "" || !strings.HasPrefix(res.Get("Content-Type"), "text/html") {
+		t.Errorf("in maintenance: got %v %q", res, body)
+	}
+	e.do(t, http.StatusOK, "GET", "https://shop-other.test/", nil, nil)
+	e.drover.must(t, "maintenance", "off", dir)
+	answers(http.StatusOK)
+
+	res, body = e.do(t, http.StatusNotFound, "GET", "https://no-route.test/", nil, nil)
+	if string(body) != "<p>{{ not here }}</p>" || !strings.HasPrefix(res.Get("Content-Type"), "text/html") {
+		t.Errorf("without a route: got %v %q, want the page", res, body)
+	}
 }

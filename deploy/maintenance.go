@@ -1,0 +1,103 @@
+package deploy
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/edge"
+	"github.com/drover-nomad/drover/edge/route"
+	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/nomad/variables"
+)
+
+// Maintenance puts the routes of a stack into maintenance, or ends it: while it is on,
+// the edge answers their requests with 503 and a page.
+type Maintenance struct {
+	Home   Home
+	Source Source // as in Status
+	On     bool
+}
+
+// Run writes the names of the services to the edge of each target, and returns them.
+// It returns an invalid error if no service of the stack has a route.
+func (v Maintenance) Run(ctx context.Context) ([]string, error) {
+	source := v.Source
+	r, err := newReader(ctx, &v.Home, &source)
+	if err != nil {
+		return nil, err
+	}
+	head, err := r.newest(ctx)
+	if err != nil {
+		return nil, err
+	}
+	there, err := r.jobs(ctx, head, &source)
+	if err != nil {
+		return nil, err
+	}
+	clients, err := v.Home.Targets(ctx, there.Targets, there.Jobs, false)
+	if err != nil {
+		return nil, err
+	}
+	services := map[string][]string{} // by target
+	for _, j := range there.Jobs {
+		for _, s := range route.Services(j.Job) {
+			if !strings.Contains(s.Name, "${") && slices.ContainsFunc(s.Tags, func(t string) bool { _, leads := route.Parse(t); return leads }) {
+				services[j.Target] = append(services[j.Target], s.Name)
+			}
+		}
+	}
+	if len(services) == 0 {
+		return nil, invalidf("no service of stack %s has a route", r.releases.Stack())
+	}
+	key := r.releases.Stack()
+	if source.Environment != "" {
+		key += "/" + source.Environment
+	}
+	namespace := v.Home.Getenv(edge.NamespaceEnv)
+	var all []string
+	for _, target := range slices.Sorted(maps.Keys(services)) {
+		names := slices.Compact(slices.Sorted(slices.Values(services[target])))
+		if err := setMaintenance(ctx, clients[target].Nomad, namespace, key, names, v.On); err != nil {
+			return nil, err
+		}
+		all = append(all, names...)
+	}
+	return slices.Compact(slices.Sorted(slices.Values(all))), nil
+}
+
+// setMaintenance changes the item of one stack in the variable that the edge reads. Its
+// workload identity may read it without a policy.
+func setMaintenance(ctx context.Context, client *api.Client, namespace, key string, services []string, on bool) error {
+	const path = "nomad/jobs/" + edge.ServiceName + "/" + edge.ServiceName
+	for attempt := 1; ; attempt++ {
+		old, _, err := client.Variables().Peek(path, (&api.QueryOptions{Namespace: namespace}).WithContext(ctx))
+		if err != nil {
+			return fmt.Errorf("reading %s: %w", path, err)
+		}
+		next := &api.Variable{Path: path, Namespace: namespace, Items: map[string]string{}}
+		if old != nil {
+			next.ModifyIndex = old.ModifyIndex
+			maps.Copy(next.Items, old.Items)
+		}
+		delete(next.Items, key)
+		if on {
+			next.Items[key] = strings.Join(services, " ")
+		}
+		switch {
+		case old == nil && !on:
+			return nil
+		case len(next.Items) == 0:
+			err = variables.Delete(ctx, client, path, next.ModifyIndex, &api.WriteOptions{Namespace: namespace})
+		default:
+			_, err = variables.Write(ctx, client, next, &api.WriteOptions{Namespace: namespace})
+		}
+		if err == nil || !variables.IsRejected(err) && !nomad.IsConflict(err) || attempt == 5 {
+			return err
+		}
+	}
+}
