@@ -45,6 +45,9 @@ func TestMain(m *testing.M) {
 	if len(os.Args) > 2 && os.Args[1] == measureArg {
 		os.Exit(measure(os.Args[2], os.Args[3:]...))
 	}
+	if len(os.Args) > 2 && os.Args[1] == floorArg {
+		os.Exit(processFloor(os.Args[2], os.Args[3:]...))
+	}
 	os.Exit(m.Run())
 }
 
@@ -64,6 +67,31 @@ func TestMeasured(t *testing.T) {
 		t.Errorf("%+v, %v", u, err)
 	}
 	runtime.KeepAlive(mine)
+}
+
+// The floors are processes of their own, which register every job of a stack and parse
+// every spec.
+func TestFloors(t *testing.T) {
+	nomad := newFake()
+	t.Cleanup(nomad.Close)
+	b := &bench{env: []string{"NOMAD_ADDR=" + nomad.URL}}
+	dir := t.TempDir()
+	if err := cheapStack(dir, "s", 7, false); err != nil {
+		t.Fatal(err)
+	}
+	u, err := b.counted(func(b *bench) (usage, error) { return b.floor(t.Context(), "register", dir, "") })
+	if err != nil || u.requests != 7 || u.peak <= 0 {
+		t.Errorf("register: got %+v, %v, want 7 requests and a peak", u, err)
+	}
+	if u, err := b.floor(t.Context(), "parse", dir); err != nil || u.peak <= 0 {
+		t.Errorf("parse: got %+v, %v, want a peak", u, err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "broken.nomad.hcl"), []byte("job {"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.floor(t.Context(), "parse", dir); err == nil {
+		t.Error("parse: no error for a broken spec")
+	}
 }
 
 // The generated stack is as deep as it says, and every service is in it.

@@ -33,6 +33,9 @@ func main() {
 	if len(os.Args) > 2 && os.Args[1] == measureArg {
 		os.Exit(measure(os.Args[2], os.Args[3:]...))
 	}
+	if len(os.Args) > 2 && os.Args[1] == floorArg {
+		os.Exit(processFloor(os.Args[2], os.Args[3:]...))
+	}
 	var (
 		o     options
 		write string

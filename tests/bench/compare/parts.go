@@ -6,13 +6,11 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"runtime"
 	"slices"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
-	"github.com/hashicorp/nomad/jobspec2"
 
 	"github.com/drover-nomad/drover/jobs"
 	"github.com/drover-nomad/drover/render"
@@ -53,13 +51,14 @@ func growth(ctx context.Context, b *bench) (table, error) {
 	for i, name := range []string{"drover render", "drover plan", "jobspec2, nothing else", "plan requests, nothing else", "nomad job plan, one after the other"} {
 		lines[i].name = name
 	}
-	mem := [2]line{{name: "drover render"}, {name: "drover plan"}}
+	mem := [3]line{{name: "drover render"}, {name: "drover plan"}, {name: "jobspec2, nothing else"}}
 	for _, n := range sizes(b.plan) {
 		dir := filepath.Join(b.temp, fmt.Sprintf("grow%d", n))
 		if err := largeStack(dir, n); err != nil {
 			return t, err
 		}
-		files, list, err := rendered(ctx, dir, dir+"-plain")
+		plain := dir + "-plain"
+		files, list, err := rendered(ctx, dir, plain)
 		if err != nil {
 			return t, err
 		}
@@ -70,7 +69,7 @@ func growth(ctx context.Context, b *bench) (table, error) {
 		if u[1], err = b.counted(func(b *bench) (usage, error) { return b.drover(ctx, "plan", dir) }); err != nil {
 			return t, err
 		}
-		if u[2], err = parseFloor(files); err != nil {
+		if u[2], err = b.floor(ctx, "parse", plain); err != nil {
 			return t, err
 		}
 		if u[3], err = b.counted(func(b *bench) (usage, error) { return b.planFloor(ctx, list) }); err != nil {
@@ -93,7 +92,7 @@ func growth(ctx context.Context, b *bench) (table, error) {
 		if n == b.plan {
 			t.rows = []row{
 				{"drover render", u[0], "", 0},
-				{"jobspec2 on the merged files, nothing else", u[2], "floor: no merging, no output", 0},
+				{"jobspec2 on the merged files, nothing else", u[2], "floor: no merging, no output, one job in memory", 0},
 				{"drover plan", u[1], "", 3},
 				{"the plan requests, nothing else, 16 at a time", u[3], "floor: jobs rendered before", 3},
 				{"nomad job plan in a loop", u[4], "on specs that drover rendered", 3},
@@ -116,22 +115,6 @@ func sizes(n int) []int {
 		}
 	}
 	return append(list, n)
-}
-
-// parseFloor evaluates plain job specs and does nothing else.
-func parseFloor(files []string) (usage, error) {
-	runtime.GC()
-	began := time.Now()
-	for _, f := range files {
-		body, err := os.ReadFile(f)
-		if err != nil {
-			return usage{}, err
-		}
-		if _, err := jobspec2.ParseWithConfig(&jobspec2.ParseConfig{Path: f, Body: body, AllowFS: true, Strict: true}); err != nil {
-			return usage{}, err
-		}
-	}
-	return usage{elapsed: time.Since(began)}, nil
 }
 
 // planFloor asks for the plan of each job and does nothing else.

@@ -118,7 +118,8 @@ The services of the deployments are mock_driver jobs that are healthy after a
 second and register in Consul: what is measured is the way there, not their
 start. Of the services of "render and plan" each is as large as one of oCIS.
 Requests are counted by a proxy between the program and Nomad; memory is the
-largest resident set of any one process.
+largest resident set of any one process. The floors of "render and plan" and of the
+simulation are processes, too, whose start counts as that of drover does.
 `, r.deploy, r.serial, r.plan, r.ocis, r.began.UTC().Format("2006-01-02"), time.Since(r.began).Round(time.Second), r.machine)
 	for _, t := range r.tables {
 		out.WriteString(t.markdown())

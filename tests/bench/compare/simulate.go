@@ -28,12 +28,14 @@ func simulated(ctx context.Context, b *bench) (table, error) {
 	memory := plot{file: "simulated-memory.svg", title: "Simulated: peak memory by number of jobs, MB", unit: "MB"}
 	verbs := []struct {
 		name string
-		args []string
+		args []string // of drover; nil for the floor
+		note string
 	}{
-		{"drover deploy --parallel 256", []string{"deploy", "--parallel", "256"}},
-		{"drover deploy, nothing changed", []string{"deploy"}},
-		{"drover plan, nothing changed", []string{"plan"}},
-		{"drover status", []string{"status"}},
+		{"drover deploy --parallel 256", []string{"deploy", "--parallel", "256"}, ""},
+		{"drover deploy, nothing changed", []string{"deploy"}, ""},
+		{"drover plan, nothing changed", []string{"plan"}, ""},
+		{"drover status", []string{"status"}, ""},
+		{"the jobs rendered and registered, nothing else", nil, "floor: no order, no plan, no record, waits for nothing"},
 	}
 	lines, mem := make([]line, len(verbs)), make([]line, len(verbs))
 	for _, targets := range sizes(b.targets) {
@@ -58,13 +60,16 @@ func simulated(ctx context.Context, b *bench) (table, error) {
 		t.rows = nil
 		for i, v := range verbs {
 			u, err := at.counted(func(b *bench) (usage, error) {
+				if v.args == nil {
+					return b.floor(ctx, "register", dir, "all")
+				}
 				return b.drover(ctx, append(v.args, dir, "-e", "all")...)
 			})
 			if err != nil {
 				nomad.Close()
 				return t, err
 			}
-			t.rows = append(t.rows, row{v.name, u, "", 0})
+			t.rows = append(t.rows, row{v.name, u, v.note, 0})
 			lines[i].name, mem[i].name = v.name, v.name
 			lines[i].points = append(lines[i].points, point{float64(targets * services), u.elapsed.Seconds()})
 			mem[i].points = append(mem[i].points, point{float64(targets * services), float64(u.peak) / 1e6})
