@@ -55,8 +55,7 @@ func tarball(dir string, files []file, at time.Time) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// debian packs the same files as the archive, where Debian's policy wants
-// them.
+// debian packs the files of the archive at the paths of Debian's policy.
 func debian(ctx context.Context, o options, src source, goarch string, files []file) (err error) {
 	tree, err := os.MkdirTemp("", "drover-deb-")
 	if err != nil {

@@ -13,8 +13,8 @@ import (
 	"github.com/drover-nomad/drover/cmd/cli"
 )
 
-// walk calls f with every command that a user sees, parents first; help
-// topics are none.
+// walk calls f with every command that is not hidden, parents first. It leaves out help
+// topics.
 func walk(cmd *cobra.Command, f func(*cobra.Command) error) error {
 	if err := f(cmd); err != nil {
 		return err
@@ -30,7 +30,7 @@ func walk(cmd *cobra.Command, f func(*cobra.Command) error) error {
 	return nil
 }
 
-// markdown is the reference of the commands: file name and text.
+// markdown returns the reference of the commands, by file name.
 func markdown() (map[string][]byte, error) {
 	pages := map[string][]byte{}
 	err := walk(cli.Root(), func(cmd *cobra.Command) error {
@@ -83,7 +83,7 @@ func manPages(src source) ([]file, error) {
 	return files, err
 }
 
-// completions are the scripts for the shells, under the names they look for.
+// completions returns the scripts of the shells, under the names that each shell loads.
 func completions() ([]file, error) {
 	root := cli.Root()
 	var bash, zsh, fish bytes.Buffer

@@ -23,15 +23,14 @@ var allowed = [...]string{"Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "
 // module is a module of which at least one package is linked.
 type module struct {
 	path, version string
-	ids           []string // SPDX, sorted; what its linked packages are under
+	ids           []string // SPDX identifiers of its linked packages, sorted
 	files         []string // licence and notice files that cover them
 }
 
-// linkedModules are the modules of the binary for a platform, sorted by
-// path. The licence is looked for from each linked package's directory
-// upwards, and in its sources: one module may have several (Nomad's
-// jobspec2 is MPL-2.0 in a module that is BUSL-1.1). A package under a
-// licence that is not allowed, or not recognised, is an error.
+// linkedModules returns the modules of the binary for a platform, sorted by path. It
+// finds the licence of each linked package in its directory, in those above and in its
+// sources: one module may have several (Nomad's jobspec2 is MPL-2.0 in a module that is
+// BUSL-1.1). It returns an error for a licence that is not allowed or not recognised.
 func linkedModules(ctx context.Context, goos, goarch string) ([]module, error) {
 	cmd := exec.CommandContext(ctx, "go", "list", "-deps", "-json=ImportPath,Dir,GoFiles,SFiles,Module", "./cmd/drover")
 	cmd.Env = buildEnv(goos, goarch)
@@ -93,8 +92,8 @@ var (
 	spdx        = regexp.MustCompile(`(?m)^(?://|#|;|/\*)\s*SPDX-License-Identifier:\s*(.+?)\s*(?:\*/)?$`)
 )
 
-// packageLicence is under what the package in dir is, and the files that say
-// so: those of the nearest directory, up to root, that has any.
+// packageLicence returns the licences of the package in dir, and the licence files: those
+// of the nearest directory, up to root, that has any.
 func packageLicence(root, dir string, sources []string) (files, ids []string, err error) {
 	for at := dir; len(ids) == 0; at = filepath.Dir(at) {
 		entries, err := os.ReadDir(at)
@@ -102,7 +101,7 @@ func packageLicence(root, dir string, sources []string) (files, ids []string, er
 			return nil, nil, err
 		}
 		for _, e := range entries {
-			if e.IsDir() || !licenceFile.MatchString(e.Name()) || filepath.Ext(e.Name()) == ".go" {
+			if ext := filepath.Ext(e.Name()); e.IsDir() || !licenceFile.MatchString(e.Name()) || ext == ".go" || ext == ".docs" { // the last is for documentation, which is not linked
 				continue
 			}
 			text, err := os.ReadFile(filepath.Join(at, e.Name()))
@@ -129,7 +128,7 @@ func packageLicence(root, dir string, sources []string) (files, ids []string, er
 			return nil, nil, err
 		}
 		for _, m := range spdx.FindAllSubmatch(text, -1) {
-			ids = append(ids, string(m[1]))
+			ids = append(ids, strings.Split(string(m[1]), " AND ")...) // all of them apply
 		}
 	}
 	slices.Sort(ids)
@@ -142,7 +141,7 @@ func packageLicence(root, dir string, sources []string) (files, ids []string, er
 	return files, ids, nil
 }
 
-// recognise finds licences by the words that only they have.
+// recognise finds licences by phrases that no other licence has.
 func recognise(text string) []string {
 	text = strings.Join(strings.Fields(strings.ToLower(text)), " ")
 	var ids []string

@@ -1,6 +1,6 @@
-// Command release builds what is given to others: static binaries, archives,
-// Debian packages, bills of materials and their checksums. The same commit
-// and the same Go give the same bytes, on any machine and in any directory.
+// Command release builds the files of a release: static binaries, archives, Debian
+// packages, bills of materials and their checksums. The build is reproducible: the same
+// commit and the same Go give the same bytes, on any machine and in any directory.
 //
 //	go run ./tools/release -out dist        everything
 //	go run ./tools/release -docs docs/reference/cli   only the reference of the commands
@@ -24,7 +24,7 @@ import (
 	"time"
 )
 
-// platforms are what drover is released for, as GOOS/GOARCH.
+// platforms lists the GOOS/GOARCH pairs of a release.
 var platforms = [...]string{"linux/amd64", "linux/arm64", "darwin/amd64", "darwin/arm64"}
 
 func main() {
@@ -153,8 +153,8 @@ func platform(ctx context.Context, o options, src source, goos, goarch string, d
 	return debian(ctx, o, src, goarch, files)
 }
 
-// describe asks git what is checked out. Without a tag the version is that
-// of the code with the commit behind it.
+// describe returns the commit that is checked out. Without a tag its version is that of
+// the code, followed by the commit.
 func describe(ctx context.Context) (source, error) {
 	git := func(args ...string) (string, error) {
 		var stderr bytes.Buffer
@@ -182,7 +182,7 @@ func describe(ctx context.Context) (source, error) {
 	return source{version(described), commit, time.Unix(unix, 0).UTC()}, err
 }
 
-// version is the semver of what git describe prints: a release (v1.2.3),
+// version returns the semver for the output of git describe: a release (v1.2.3),
 // something after one (v1.2.3-4-gabc), or a commit before the first.
 func version(described string) string {
 	if !strings.HasPrefix(described, "v") {

@@ -19,8 +19,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// Nothing is linked, for any platform, that is under a licence which is not
-// allowed.
+// Every package that is linked, on any platform, has a licence that is allowed.
 func TestLicences(t *testing.T) {
 	t.Parallel()
 	for _, p := range platforms {
@@ -35,8 +34,8 @@ func TestLicences(t *testing.T) {
 	}
 }
 
-// A package with a forbidden licence is found: by its licence file, by the headers
-// of its sources, or because there is none. The licence of a directory overrides
+// packageLicence finds a forbidden licence in the licence file and in the headers of the
+// sources. It refuses a package without a licence. The licence of a directory overrides
 // that of its module.
 func TestLicenceOfAPackage(t *testing.T) {
 	t.Parallel()
@@ -48,13 +47,16 @@ func TestLicenceOfAPackage(t *testing.T) {
 		files fstest.MapFS
 		want  string // identifiers, or a part of the error
 	}{
-		"own licence in a BUSL module": {fstest.MapFS{"LICENSE": {Data: []byte(busl)}, "p/LICENSE": {Data: []byte(mpl)}, "p/a.go": {Data: []byte("// SPDX-License-Identifier: MPL-2.0\n")}}, "MPL-2.0"},
-		"BUSL":                         {fstest.MapFS{"LICENSE": {Data: []byte(busl)}, "p/a.go": {}}, "is under BUSL-1.1, which may not be linked"},
-		"BUSL source":                  {fstest.MapFS{"LICENSE": {Data: []byte(mpl)}, "p/a.go": {Data: []byte("// SPDX-License-Identifier: BUSL-1.1\n")}}, "is under BUSL-1.1, which may not be linked"},
-		"GPL":                          {fstest.MapFS{"COPYING": {Data: []byte("GNU General Public License")}, "p/a.go": {}}, "is under GPL, which may not be linked"},
-		"unknown":                      {fstest.MapFS{"LICENSE.md": {Data: []byte("do as you please")}, "p/a.go": {}}, "none of the licences that are known here"},
-		"none":                         {fstest.MapFS{"p/a.go": {}}, "has no licence file"},
-		"two and a notice":             {fstest.MapFS{"LICENSE": {Data: []byte("Apache License\n  Version 2.0")}, "LICENSE.lib": {Data: []byte("Permission is hereby granted, free of\ncharge, to any person obtaining")}, "NOTICE": {Data: []byte("by me")}, "p/a.go": {}}, "Apache-2.0 MIT"},
+		"own licence in a BUSL module":  {fstest.MapFS{"LICENSE": {Data: []byte(busl)}, "p/LICENSE": {Data: []byte(mpl)}, "p/a.go": {Data: []byte("// SPDX-License-Identifier: MPL-2.0\n")}}, "MPL-2.0"},
+		"BUSL":                          {fstest.MapFS{"LICENSE": {Data: []byte(busl)}, "p/a.go": {}}, "is under BUSL-1.1, which may not be linked"},
+		"BUSL source":                   {fstest.MapFS{"LICENSE": {Data: []byte(mpl)}, "p/a.go": {Data: []byte("// SPDX-License-Identifier: BUSL-1.1\n")}}, "is under BUSL-1.1, which may not be linked"},
+		"GPL":                           {fstest.MapFS{"COPYING": {Data: []byte("GNU General Public License")}, "p/a.go": {}}, "is under GPL, which may not be linked"},
+		"unknown":                       {fstest.MapFS{"LICENSE.md": {Data: []byte("do as you please")}, "p/a.go": {}}, "none of the licences that are known here"},
+		"all licences of an expression": {fstest.MapFS{"LICENSE": {Data: []byte("Apache License\n  Version 2.0")}, "p/a.go": {Data: []byte("// SPDX-License-Identifier: Apache-2.0 AND MIT\n")}}, "Apache-2.0 MIT"},
+		"one of an expression":          {fstest.MapFS{"LICENSE": {Data: []byte("Apache License\n  Version 2.0")}, "p/a.go": {Data: []byte("// SPDX-License-Identifier: Apache-2.0 AND BUSL-1.1\n")}}, "is under BUSL-1.1, which may not be linked"},
+		"licence of the documentation":  {fstest.MapFS{"LICENSE": {Data: []byte("Apache License\n  Version 2.0")}, "LICENSE.docs": {Data: []byte("Attribution-ShareAlike 4.0 International")}, "p/a.go": {}}, "Apache-2.0"},
+		"none":                          {fstest.MapFS{"p/a.go": {}}, "has no licence file"},
+		"two and a notice":              {fstest.MapFS{"LICENSE": {Data: []byte("Apache License\n  Version 2.0")}, "LICENSE.lib": {Data: []byte("Permission is hereby granted, free of\ncharge, to any person obtaining")}, "NOTICE": {Data: []byte("by me")}, "p/a.go": {}}, "Apache-2.0 MIT"},
 	} {
 		dir := t.TempDir()
 		if err := os.CopyFS(dir, fs.FS(c.files)); err != nil {
@@ -84,7 +86,7 @@ func TestVersions(t *testing.T) {
 	}
 }
 
-// An archive depends on nothing but its content.
+// The bytes of an archive depend only on its content.
 func TestArchiveIsReproducible(t *testing.T) {
 	t.Parallel()
 	at := time.Unix(1700000000, 0)

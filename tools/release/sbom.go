@@ -60,9 +60,8 @@ type dependency struct {
 	DependsOn []string `json:"dependsOn,omitempty"`
 }
 
-// sbom lists what the linker put into the binary, by the build information
-// that it left there, not by go.mod. It does not list which module needs which
-// other one.
+// sbom lists the modules in the binary, from its build information and not from go.mod.
+// It does not list which module needs which other one.
 func sbom(name string, binary []byte, src source, linked []module) ([]byte, error) {
 	info, err := buildinfo.Read(bytes.NewReader(binary))
 	if err != nil {
