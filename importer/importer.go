@@ -76,7 +76,7 @@ func (r *Result) Refused() bool {
 func Run(ctx context.Context, format string, read Reader, src Source) (*Result, error) {
 	l := NewLedger(src.Allow)
 	res := &Result{Format: format}
-	m, err := read(ctx, src, l)
+	m, err := guard(ctx, read, src, l)
 	var syntax *SyntaxError
 	switch {
 	case errors.As(err, &syntax):
@@ -84,13 +84,10 @@ func Run(ctx context.Context, format string, read Reader, src Source) (*Result, 
 	case err != nil:
 		return nil, err
 	case m != nil && !l.Refused():
-		complete(m, src, l)
-		if l.Refused() {
+		res.Name, res.model = m.Name, m
+		if res.Files = makeFiles(m, src, l); res.Files == nil {
 			break
 		}
-		w := write(m)
-		res.Name, res.model = m.Name, m
-		res.Files = w.files()
 		if res.Jobs, err = verify(ctx, m.Name, res.Files, l); err != nil {
 			return nil, err
 		}
@@ -115,6 +112,34 @@ func Run(ctx context.Context, format string, read Reader, src Source) (*Result, 
 		slices.SortFunc(res.Files, func(a, b OutFile) int { return strings.Compare(a.Path, b.Path) })
 	}
 	return res, nil
+}
+
+// Mistake begins the message of a refusal that is a mistake of the importer, and not
+// one of the input. Tests look for it.
+const Mistake = "drover cannot read this input, which is a mistake of drover"
+
+// refuseMistake turns a panic into a refusal.
+func refuseMistake(src Source, l *Ledger) {
+	if p := recover(); p != nil {
+		l.Refuse(Position{File: src.Inputs[0].Name}, RuleInvalid, fmt.Sprintf("%s: %v", Mistake, p), "Report it with the input.")
+	}
+}
+
+// guard is read without panics.
+func guard(ctx context.Context, read Reader, src Source, l *Ledger) (m *Model, err error) {
+	defer refuseMistake(src, l)
+	return read(ctx, src, l)
+}
+
+// makeFiles completes the model and returns the files of the stack, nil after a
+// refusal.
+func makeFiles(m *Model, src Source, l *Ledger) (files []OutFile) {
+	defer refuseMistake(src, l)
+	complete(m, src, l)
+	if l.Refused() {
+		return nil
+	}
+	return write(m).files()
 }
 
 // complete fills in what all formats have in common, and checks the model.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"maps"
 	"net/netip"
+	"path"
 	"slices"
 	"strings"
 )
@@ -50,6 +51,23 @@ func Identifier(s string) string {
 		out = "x_" + out
 	}
 	return strings.TrimSuffix(out, "_")
+}
+
+// FilePath returns a path below files/ for a path of a container: its elements keep
+// letters, digits and ._-, and a hash tells apart what would be equal.
+func FilePath(service, target string) string {
+	clean := strings.TrimPrefix(path.Clean("/"+target), "/")
+	out := strings.Map(func(r rune) rune {
+		if r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-/", r) {
+			return r
+		}
+		return '-'
+	}, clean)
+	if out != clean || out == "" {
+		sum := sha256.Sum256([]byte(clean))
+		out += "-" + hex.EncodeToString(sum[:3])
+	}
+	return path.Join(service, out)
 }
 
 // meshNetwork is the default of the variable mesh_cidr.

@@ -57,3 +57,15 @@ func TestIdentifier(t *testing.T) {
 		}
 	}
 }
+
+func TestFilePath(t *testing.T) {
+	t.Parallel()
+	for in, want := range map[string]string{"/etc/a.conf": "web/etc/a.conf", "../../etc/x": "web/etc/x", "/": "web/-e3b0c4", `/a\b`: "web/a-b-c62016"} {
+		if got := FilePath("web", in); got != want {
+			t.Errorf("%s: got %q, want %q", in, got, want)
+		}
+	}
+	if a, b := FilePath("web", "/a b"), FilePath("web", "/a:b"); a == b {
+		t.Errorf("got %q for two files", a)
+	}
+}

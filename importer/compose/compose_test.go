@@ -271,6 +271,7 @@ func TestRead_Refusals(t *testing.T) {
 		{"a cycle of include", map[string]string{"compose.yaml": "include: [b.yaml]\nservices:\n  a: {image: x}\n", "b.yaml": "include: [compose.yaml]\nservices:\n  b: {image: x}\n"}, "include cycle", ""},
 		{"an unknown key", map[string]string{"compose.yaml": "services:\n  a:\n    image: x\n    imagee: y\n"}, "compose.yaml:4: refusal: Compose refuses the file", ""},
 		{"a key twice", map[string]string{"compose.yaml": "services:\n  a: {image: x}\n  a: {image: y}\n"}, `compose.yaml:3: refusal: the key "a" is there twice`, ""},
+		{"an empty file", map[string]string{"compose.yaml": ""}, "the file is empty", ""},
 		{"no services", map[string]string{"compose.yaml": "services: {}\n"}, "compose.yaml", ""},
 		{"a list", map[string]string{"compose.yaml": "- a\n"}, "compose.yaml:1: refusal: a Compose file is a map", ""},
 		{"an env_file outside the project", map[string]string{"compose.yaml": "services:\n  a: {image: x, env_file: ../../../../etc/passwd}\n"}, "compose.yaml:2: refusal: /etc/passwd is outside the project", ""},
@@ -331,6 +332,7 @@ func TestRead_SymbolicLink(t *testing.T) {
 func FuzzRead(f *testing.F) {
 	f.Add("services:\n  web:\n    image: nginx:${TAG:-1}\n    ports: ['80:80']\n    environment: {DB_PASSWORD: x}\n")
 	f.Add("web:\n  image: x\n  links: [db]\ndb:\n  image: postgres\n")
+	f.Add("")
 	f.Add("services:\n  a: {image: x, healthcheck: {test: [CMD, curl, -f, 'http://localhost/']}, deploy: {mode: global}}\n")
 	dir := f.TempDir()
 	f.Fuzz(func(t *testing.T, text string) {
@@ -340,6 +342,9 @@ func FuzzRead(f *testing.F) {
 		}
 		if c := res.Counts; c.Values != c.Mapped+c.LeftOut+c.Reported {
 			t.Errorf("got %+v, want every value in one count", c)
+		}
+		if text := findings(res); strings.Contains(text, importer.Mistake) || strings.Contains(text, "the stack would not be valid") {
+			t.Errorf("got a mistake of the importer:\n%s", text)
 		}
 	})
 }

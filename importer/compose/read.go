@@ -73,6 +73,9 @@ func Read(ctx context.Context, src importer.Source, l *importer.Ledger) (m *impo
 	if err := r.open(); err != nil {
 		return nil, err
 	}
+	if len(r.docs) == 0 {
+		l.Refuse(importer.Position{File: src.Inputs[0].Name}, "no-input", "the file is empty", "Name a file with services.")
+	}
 	if l.Refused() {
 		return nil, nil
 	}
@@ -468,7 +471,7 @@ func modernise(s *yaml.Node) {
 func (r *reader) load(ctx context.Context) (ok bool) {
 	defer func() {
 		if p := recover(); p != nil {
-			r.ledger.Refuse(r.docs[0].root.At, importer.RuleInvalid, "the file cannot be read as a Compose file", "Check it with docker compose config.")
+			r.ledger.Refuse(r.docs[0].root.At, importer.RuleInvalid, "Compose's library cannot read the file", "Check it with docker compose config.")
 			ok = false
 		}
 	}()

@@ -448,7 +448,7 @@ func (s *service) directory(where importer.Position, dir string, v types.Service
 
 // filePath is where a file of the service is kept in the stack.
 func (s *service) filePath(target string) string {
-	return path.Join(s.s.Name, strings.TrimPrefix(path.Clean("/"+target), "/"))
+	return importer.FilePath(s.s.Name, target)
 }
 
 // addFile adds a file to the task, with its text in the stack.
