@@ -3,6 +3,7 @@ package acme_test
 import (
 	"context"
 	"crypto/rand"
+	"encoding/base64"
 	"errors"
 	"flag"
 	"fmt"
@@ -57,6 +58,7 @@ func TestStores(t *testing.T) {
 	}
 	dir := acme.Directory(t.TempDir())
 	// Everything at once: the tests wait for locks to end.
+	t.Run("resealed", func(t *testing.T) { resealed(t, consul) })
 	t.Run("all", func(t *testing.T) {
 		for name, b := range map[string]acme.Backend{
 			"nomad": acme.NomadVariables(nomad), "consul": acme.ConsulKV(consul, key), "directory": dir, "dry": acme.DryRun(dir),
@@ -73,6 +75,7 @@ func TestStores(t *testing.T) {
 		t.Run("sealed", func(t *testing.T) {
 			t.Parallel()
 			sealed(t, consul, key)
+			replayed(t, consul, key)
 		})
 		t.Run("lock of the dead", func(t *testing.T) {
 			t.Parallel()
@@ -228,6 +231,75 @@ func sealed(t *testing.T, consul *capi.Client, key acme.SealKey) {
 	}
 	if _, err := acme.NewSealKey([]byte("short")); err == nil {
 		t.Error("a short key")
+	}
+}
+
+// replayed puts an old object back, as a writer of Consul can.
+func replayed(t *testing.T, consul *capi.Client, key acme.SealKey) {
+	const path = "drover/sealed/replayed"
+	b := acme.ConsulKV(consul, key)
+	version, err := b.Put(t.Context(), path, acme.Items{"key": "old"}, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	old, _, err := consul.KV().Get(path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Put(t.Context(), path, acme.Items{"key": "new"}, version); err != nil {
+		t.Fatal(err)
+	}
+	if items, _, err := b.Get(t.Context(), path); err != nil || len(items) != 1 || items["key"] != "new" {
+		t.Fatalf("got %v, %v, want the new object and no other item", items, err)
+	}
+	if _, err := consul.KV().Put(old, nil); err != nil {
+		t.Fatal(err)
+	}
+	if items, _, err := b.Get(t.Context(), path); err == nil || !strings.Contains(err.Error(), "an old object was written back") {
+		t.Errorf("got %v, %v, want the old object refused", items, err)
+	}
+	// Another process has seen neither, and writes a newer one.
+	other := acme.ConsulKV(consul, key)
+	_, version, err = other.Get(t.Context(), path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Put(t.Context(), path, acme.Items{"key": "newer"}, version); err != nil {
+		t.Fatal(err)
+	}
+	if items, _, err := b.Get(t.Context(), path); err != nil || items["key"] != "newer" {
+		t.Errorf("got %v, %v, want the newer object", items, err)
+	}
+}
+
+// resealed: every object is encrypted with a new key, and the old one opens none.
+func resealed(t *testing.T, consul *capi.Client) {
+	line := func() string { return base64.StdEncoding.EncodeToString([]byte(rand.Text() + rand.Text())[:32]) }
+	first, second := line(), line()
+	keys := map[string]acme.SealKey{}
+	for _, text := range []string{first, second, second + "\n" + first} {
+		k, err := acme.NewSealKey([]byte(text + "\n"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys[text] = k
+	}
+	if _, err := acme.NewSealKey([]byte(first + "\nshort")); err == nil || !strings.Contains(err.Error(), "line 2") {
+		t.Errorf("got %v, want an error that names line 2", err)
+	}
+	path := acme.Path("resealed")
+	if _, err := acme.ConsulKV(consul, keys[first]).Put(t.Context(), path, acme.Items{"key": "kept"}, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _, _ = consul.KV().Delete(path, nil) })
+	if n, err := acme.NewStore(acme.ConsulKV(consul, keys[second+"\n"+first])).Reseal(t.Context()); err != nil || n < 1 {
+		t.Fatalf("got %d, %v, want 1 object or more", n, err)
+	}
+	if items, _, err := acme.ConsulKV(consul, keys[second]).Get(t.Context(), path); err != nil || items["key"] != "kept" {
+		t.Errorf("with the new key: got %v, %v", items, err)
+	}
+	if _, _, err := acme.ConsulKV(consul, keys[first]).Get(t.Context(), path); err == nil {
+		t.Error("the old key still opens it")
 	}
 }
 

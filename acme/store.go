@@ -150,6 +150,32 @@ func (s *Store) list(ctx context.Context) ([]*Object, []error) {
 	return found, errs
 }
 
+// Reseal writes every object again as it is. In Consul, all are then encrypted with
+// the first key of the SealKey. It returns how many it wrote.
+func (s *Store) Reseal(ctx context.Context) (int, error) {
+	paths, err := s.b.List(ctx, CertFolder)
+	if err != nil {
+		return 0, err
+	}
+	n := 0
+	for _, path := range append(paths, AccountPath, PublicPath) {
+		items, version, err := s.b.Get(ctx, path)
+		for err == nil {
+			if _, err = s.b.Put(ctx, path, items, version); err == nil {
+				n++
+				break
+			}
+			if errors.Is(err, ErrConflict) { // it was written meanwhile
+				items, version, err = s.b.Get(ctx, path)
+			}
+		}
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return n, err
+		}
+	}
+	return n, nil
+}
+
 // Update applies f to a certificate and writes it. After a conflict it reads the
 // certificate again and applies f to it.
 func (s *Store) Update(ctx context.Context, name string, f func(*Object) error) (*Object, error) {

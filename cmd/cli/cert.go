@@ -26,7 +26,7 @@ to repair a failed renewal.`,
 		Example: `  drover cert list
   drover cert issue ocis -e prod --dry-run`,
 	}
-	cmd.AddCommand(newCertList(streams, f), newCertStatus(streams, f), newCertPrepare(streams, f), newCertIssue(streams, f), newCertRenew(streams, f), newCertRevoke(streams, f),
+	cmd.AddCommand(newCertList(streams, f), newCertStatus(streams, f), newCertPrepare(streams, f), newCertIssue(streams, f), newCertRenew(streams, f), newCertRevoke(streams, f), newCertReseal(streams, f),
 		newCertInspect(streams), newCertVerify(streams, f), newCertExport(streams, f), newCertGrant(streams, f), newCertAccount(streams, f))
 	return cmd
 }
@@ -44,7 +44,7 @@ const sealEnv = "DROVER_SEAL_KEY"
 func (f *certStore) register(cmd *cobra.Command, clients *factory) {
 	f.clients = clients
 	cmd.Flags().StringVar(&f.store, "store", "nomad", "store of certificates: nomad, consul or dir:PATH")
-	cmd.Flags().StringVar(&f.sealFile, "seal-key-file", "", "file with the key that seals certificates in Consul (default $"+sealEnv+")")
+	cmd.Flags().StringVar(&f.sealFile, "seal-key-file", "", "file with the keys that seal certificates in Consul, one a line (default $"+sealEnv+")")
 }
 
 func (f *certStore) open(ctx context.Context) (acme.Backend, error) {
