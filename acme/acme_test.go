@@ -196,3 +196,11 @@ func TestIssueHTTP01(t *testing.T) {
 		t.Errorf("a certificate that is not there: %v", err)
 	}
 }
+
+func TestServed_ObjectWithoutNames(t *testing.T) {
+	t.Parallel()
+	got := (&acme.Object{}).Served(t.Context(), []string{"127.0.0.1:1"}, time.Second)
+	if len(got) != 1 || got[0].Match || got[0].Problem == "" {
+		t.Errorf("got %+v, want a problem", got)
+	}
+}

@@ -125,8 +125,14 @@ type Served struct {
 // Served asks every address for the certificate by its first name, and
 // compares what it shows with what is stored.
 func (o *Object) Served(ctx context.Context, addresses []string, timeout time.Duration) []Served {
-	server := strings.Replace(o.Spec.Names[0], "*", "drover-probe", 1)
 	out := make([]Served, len(addresses))
+	if len(o.Spec.Names) == 0 { // not drover has written it
+		for i, address := range addresses {
+			out[i] = Served{Address: address, Problem: "the stored certificate has no names: issue it again"}
+		}
+		return out
+	}
+	server := strings.Replace(o.Spec.Names[0], "*", "drover-probe", 1)
 	parallel.Do(len(addresses), 16, func(i int) {
 		s := Served{Address: addresses[i]}
 		chain, err := Dial(ctx, addresses[i], server, timeout)
