@@ -119,7 +119,7 @@ func (s Scope) Nomad(u Use) Policy {
 			path{"nomad/jobs/edge/edge", all}, path{"nomad/jobs/edge-*/edge", all})
 	case Edge:
 		more = ""
-		paths = []path{{"drover/certs/*", look}, {"drover/acme/public", look}, {"drover/users/*", look}, {"drover/client-ca/*", look}}
+		paths = []path{{"drover/certs/*", look}, {"drover/acme/public", look}, {"drover/users/*", look}, {"drover/ca/*", look}, {"drover/client-ca/*", look}}
 	}
 	var tenants []string
 	tenant := []path{{"drover/dns/*", all}, {"drover/dns-wanted/*", look}, {"drover/dns-credentials/*", look}}

@@ -303,7 +303,7 @@ func (c *certificates) issueOne(ctx context.Context, m *acme.Manager, name strin
 
 // finder finds the instances of the edge.
 func finder(home *Home, clients nomad.Clients) edge.Finder {
-	return edge.Finder{Nomad: clients.Nomad, Consul: clients.Consul, Namespace: home.Getenv(edge.NamespaceEnv)}
+	return edge.Finder{Nomad: clients.Nomad, Consul: clients.Consul, Namespace: home.Getenv(edge.NamespaceEnv), Credentials: home.Getenv(edge.CredentialsEnv)}
 }
 
 // served waits until the edge serves what is stored.

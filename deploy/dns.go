@@ -129,7 +129,7 @@ func (d *DNS) PrivateCredential() string {
 func (d *DNS) Manager(ctx context.Context, clients nomad.Clients) (*dns.Manager, []dns.Record, error) {
 	var where []string
 	if d.OfEdge() {
-		f := edge.Finder{Nomad: clients.Nomad, Consul: clients.Consul, Namespace: d.getenv(edge.NamespaceEnv)}
+		f := edge.Finder{Nomad: clients.Nomad, Consul: clients.Consul, Namespace: d.getenv(edge.NamespaceEnv), Credentials: d.getenv(edge.CredentialsEnv)}
 		var err error
 		if where, d.Skipped, err = f.Public(ctx); err != nil {
 			return nil, nil, err

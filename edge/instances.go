@@ -22,6 +22,10 @@ const MetaPublicAddress = "public_address"
 // that is not the namespace of the client.
 const NamespaceEnv = "DROVER_EDGE_NAMESPACE"
 
+// CredentialsEnv is the environment variable with USER:PASSWORD for the port metrics
+// of the edge, if its variable metrics_users demands one.
+const CredentialsEnv = "DROVER_EDGE_CREDENTIALS"
+
 // Finder finds the instances of the edge. Any workload may register a service with
 // the name of the edge, so an instance counts only if Nomad has its allocation, of
 // the job edge in the edge's namespace.
@@ -29,6 +33,8 @@ type Finder struct {
 	Nomad     *api.Client
 	Consul    *capi.Client
 	Namespace string // of the edge's job; that of Nomad when empty
+	// Credentials are USER:PASSWORD for the port metrics; none when empty.
+	Credentials string
 }
 
 // NotEdgeError is an instance in Consul that does not count, and why.
@@ -169,7 +175,7 @@ func (f Finder) places(ctx context.Context) ([]place, error) {
 	var out []place
 	var errs []error
 	for _, e := range entries {
-		said, metrics, err := readInstance(ctx, e, askTimeout)
+		said, metrics, err := readInstance(ctx, e, f.Credentials, askTimeout)
 		var address string
 		if err == nil {
 			address, err = said.address(e)

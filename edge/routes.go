@@ -38,6 +38,11 @@ const MaxTag = 2000
 type Settings struct {
 	Users    []string `json:"users"`     // lists for basic authentication
 	TCPPorts []int    `json:"tcp_ports"` // ports beside HTTP and HTTPS
+	// Authorities are the names that drover.ca may have, beside "none"; nil for an
+	// edge that does not know the tag.
+	Authorities []string `json:"authorities,omitempty"`
+	// HTTPSWithoutCA routes services that speak HTTPS and name no authority.
+	HTTPSWithoutCA bool `json:"https_without_ca,omitempty"`
 	// Authenticators are services that routes may ask about requests.
 	Authenticators []string `json:"authenticators"`
 	// ClientCAs are lists of CAs whose certificates clients may show.
@@ -172,7 +177,7 @@ const (
 	nameExpr     = `^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$`
 	reservedExpr = `^drover\.(?:header=[a-z]+ [a-z]+ |forward-auth=[^ ]+ (?:[^ ]*,)?)(?i:connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|content-length|forwarded|x-forwarded-for|x-forwarded-proto|x-forwarded-host)(?:[ ,]|$)|^drover\.forward-auth=[^ ]+ (?:[^ ]*,)?(?i:host)(?:,|$)` //nolint:lll // one expression
 
-	optionsOfBoth = `|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|limit=[1-9][0-9]{0,5}/[sm]|auth=[a-z0-9][a-z0-9-]{0,62}|allow=` + rangeExpr + `(?:,` + rangeExpr + `)*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\[\]-~](?:[ !-#%-\[\]-~]*[!-#%-\[\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)` //nolint:lll // one expression
+	optionsOfBoth = `|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|limit=[1-9][0-9]{0,5}/[sm]|auth=[a-z0-9][a-z0-9-]{0,62}|ca=[a-z0-9][a-z0-9-]{0,62}(?: ` + hostExpr + `)?|allow=` + rangeExpr + `(?:,` + rangeExpr + `)*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\[\]-~](?:[ !-#%-\[\]-~]*[!-#%-\[\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)` //nolint:lll // one expression
 	routesOfBoth  = `route=` + hostExpr + pathExpr + `|redirect=` + hostExpr + pathExpr + ` 30[12378] ` + urlExpr
 )
 
@@ -217,6 +222,7 @@ func Forms() []Form {
 		{"strip", "/PREFIX of letters, digits and . _ ~ / -", "drover.strip=/app"},
 		{"sticky", "cookie", "drover.sticky=cookie"},
 		{"auth", "LIST: the name of a list of users, in lower-case letters, digits and dashes", "drover.auth=admins"},
+		{"ca", "NAME of an authority of the edge, or NAME HOST with the name in the service's certificate, or none", "drover.ca=internal"},
 		{"allow", "ADDRESS or ADDRESS/BITS, several with commas between them", "drover.allow=10.0.0.0/8,2001:db8::/32"},
 		{"max-body", "BYTES, or with k, m or g behind it", "drover.max-body=100m"},
 		{"limit", "NUMBER/s or NUMBER/m", "drover.limit=20/s"},
@@ -284,6 +290,12 @@ func Parse(kind Kind, service string, tags []string, settings *Settings) ([]Rout
 					problem(CostsNothing, t, fmt.Sprintf("The pattern has no %s, and it is empty", p), "Write one * for each number, or ** at the end.")
 				}
 			}
+			if name, _, _ := strings.Cut(value, " "); key == "ca" && name != "none" && settings != nil && !slices.Contains(settings.Authorities, name) {
+				problem(costs, t, fmt.Sprintf("The edge has no authority %q", name), fmt.Sprintf("Add it to the variable authorities of the stack of the edge, and make the Nomad Variable drover/ca/%s.", name))
+			}
+			if before, twice := values[key]; twice && before != value && key == "ca" {
+				problem(CostsNothing, t, "drover.ca is there twice, and the last one that is not none counts", "Write one. While a new version of the service starts, both are there for a moment.")
+			}
 			if before, twice := values[key]; twice && before != value && slices.Contains(single, key) {
 				problem(CostsNothing, t, fmt.Sprintf("%s%s is there twice, and %q counts", Prefix, key, value), "Write one. While a new version of the service starts, both are there for a moment.")
 			}
@@ -292,6 +304,13 @@ func Parse(kind Kind, service string, tags []string, settings *Settings) ([]Rout
 			}
 			values[key] = value
 		}
+	}
+	if _, has := values["ca"]; values["protocol"] == "https" && !has {
+		costs := CostsNothing
+		if settings != nil && settings.Authorities != nil && !settings.HTTPSWithoutCA {
+			costs = CostsService
+		}
+		problem(costs, Prefix+"protocol=https", "No authority verifies the certificate of the service", "Name one with drover.ca=NAME, or write drover.ca=none.")
 	}
 	if tag, message, remedy := weights(options); message != "" {
 		problem(CostsNothing, tag, message, remedy)

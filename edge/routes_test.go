@@ -46,7 +46,7 @@ func TestJobsHaveTheGrammar(t *testing.T) {
 
 func TestParse(t *testing.T) {
 	t.Parallel()
-	settings := &Settings{Users: []string{"admins"}, TCPPorts: []int{636}, Authenticators: []string{"authn"}, ClientCAs: []string{"partners"}}
+	settings := &Settings{Users: []string{"admins"}, TCPPorts: []int{636}, Authorities: []string{"internal"}, Authenticators: []string{"authn"}, ClientCAs: []string{"partners"}}
 	const route = "drover.route=a.test/"
 	tests := []struct {
 		name    string
@@ -88,7 +88,12 @@ func TestParse(t *testing.T) {
 		{name: "password for TCP", tags: []string{"drover.tcp=636", "drover.auth=admins"}, problem: "cannot be asked for a password", costs: CostsTag},
 		{name: "name", service: "Web_1", tags: []string{route}, problem: `called "Web_1"`, costs: CostsService},
 		{name: "long", tags: []string{route, "drover.header=response set X " + strings.Repeat("x", MaxTag)}, problem: "too long", costs: CostsService},
-		{name: "twice", tags: []string{route, "drover.protocol=http", "drover.protocol=https"}, routes: []string{"a.test/"}, problem: `"https" counts`, costs: CostsNothing},
+		{name: "twice", tags: []string{route, "drover.protocol=http", "drover.protocol=https", "drover.ca=none"}, routes: []string{"a.test/"}, problem: `"https" counts`, costs: CostsNothing},
+		{name: "https", tags: []string{route, "drover.protocol=https"}, problem: "No authority verifies", costs: CostsService},
+		{name: "authority", tags: []string{route, "drover.protocol=https", "drover.ca=internal"}, routes: []string{"a.test/"}},
+		{name: "authority and host", tags: []string{route, "drover.protocol=https", "drover.ca=internal web.test"}, routes: []string{"a.test/"}},
+		{name: "unverified", tags: []string{route, "drover.protocol=https", "drover.ca=none"}, routes: []string{"a.test/"}},
+		{name: "no authority", tags: []string{route, "drover.protocol=https", "drover.ca=other"}, problem: `no authority "other"`, costs: CostsService},
 		{name: "two ranges", tags: []string{route, "drover.allow=10.0.0.0/8", "drover.allow=0.0.0.0/0"}, routes: []string{"a.test/"}, problem: "both hold", costs: CostsNothing},
 		{name: "no route", tags: []string{"drover.strip=/a"}, problem: "no route", costs: CostsNothing},
 		{name: "authenticator", tags: []string{route, "drover.forward-auth=authn/check X-User,X-Groups"}, routes: []string{"a.test/"}},

@@ -26,14 +26,59 @@ echo $$ >haproxy.pid
 while :; do sleep 0.1; done
 `
 
+// fakeNginx loses the first SIGHUP. It writes which generation it has, as a worker
+// does at a health check.
+const fakeNginx = `#!/bin/sh
+load() { sed -n 's/^generation //p' loaded.conf >running; }
+signals=0
+trap 'signals=$((signals + 1)); [ $signals = 1 ] || load' HUP
+trap 'exit 0' TERM
+load
+while :; do sleep 0.1; cat running >>worker; done
+`
+
 // The script of the task repeats a reload that no worker confirms.
 func TestScript_RepeatsALostReload(t *testing.T) {
 	t.Parallel()
-	files, err := jobs.Stack("edge")
+	for _, c := range []struct{ stack, program, text, configuration, loaded string }{
+		{"edge", "haproxy", fakeHAProxy, "haproxy.cfg", "loaded.cfg"},
+		{"edge-nginx", "nginx", fakeNginx, "nginx.conf", "loaded.conf"},
+	} {
+		t.Run(c.program, func(t *testing.T) {
+			t.Parallel()
+			local := t.TempDir()
+			write := startScript(t, c.stack, local, c.program, c.text, map[string]string{c.configuration: "generation @generation@\n# one\n"})
+			read := func(name string) string {
+				text, _ := os.ReadFile(filepath.Join(local, name))
+				return strings.TrimSpace(string(text))
+			}
+			loads := func(text string) {
+				t.Helper()
+				deadline := time.Now().Add(time.Minute)
+				for !strings.Contains(read(c.loaded), text) || read("running") == "" || read("running") != read("newest") {
+					if time.Now().After(deadline) {
+						t.Fatalf("the worker has generation %q, want %q of\n%s", read("running"), read("newest"), read(c.configuration))
+					}
+					time.Sleep(50 * time.Millisecond) // no event tells it
+				}
+			}
+			loads("# one")
+			write(c.configuration, "generation @generation@\n# two\n")
+			write("reload", "")
+			loads("# two")
+		})
+	}
+}
+
+// startScript runs the script of an edge's task in the directory local, with a
+// program instead of the edge's. It returns a function that replaces files there.
+func startScript(t *testing.T, name, local, program, text string, files map[string]string) func(path, text string) {
+	t.Helper()
+	source, err := jobs.Stack(name)
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := stack.Load(t.Context(), stack.Options{Path: "edge", FS: files, Environment: "dev"})
+	s, err := stack.Load(t.Context(), stack.Options{Path: name, FS: source, Environment: "dev"})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -41,10 +86,12 @@ func TestScript_RepeatsALostReload(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := t.TempDir()
-	local, secrets := filepath.Join(dir, "local"), filepath.Join(dir, "secrets")
+	secrets := t.TempDir()
 	write := func(path, text string) {
 		t.Helper()
+		if !filepath.IsAbs(path) {
+			path = filepath.Join(local, path)
+		}
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
@@ -54,15 +101,24 @@ func TestScript_RepeatsALostReload(t *testing.T) {
 	}
 	for _, tmpl := range rendered[0].Job.TaskGroups[0].Tasks[0].Templates {
 		if *tmpl.DestPath == "local/run.sh" {
-			write(filepath.Join(local, "run.sh"), *tmpl.EmbeddedTmpl)
+			write("run.sh", *tmpl.EmbeddedTmpl)
 		}
 	}
-	write(filepath.Join(local, "haproxy.cfg"), "generation @generation@\n# one\n")
-	write(filepath.Join(secrets, "users.cfg"), "")
-	write(filepath.Join(secrets, "certs", "00-public.pem"), "bundle\n")
-	write(filepath.Join(dir, "haproxy"), fakeHAProxy)
-	cmd := exec.CommandContext(t.Context(), "/bin/sh", filepath.Join(local, "run.sh"), filepath.Join(local, "haproxy.pid"), filepath.Join(dir, "haproxy"))
+	for path, text := range files {
+		write(path, text)
+	}
+	for _, f := range []string{"users.cfg", "certs/00-public.pem", "public.pem"} {
+		write(filepath.Join(secrets, f), "bundle\n")
+	}
+	binary := filepath.Join(secrets, program)
+	write(binary, text)
+	args := []string{filepath.Join(local, "run.sh"), filepath.Join(local, "haproxy.pid"), binary}
+	if name == "edge-nginx" {
+		args = []string{filepath.Join(local, "run.sh"), binary}
+	}
+	cmd := exec.CommandContext(t.Context(), "/bin/sh", args...) // #nosec G204 -- of the test
 	cmd.Env = append(os.Environ(), "NOMAD_TASK_DIR="+local, "NOMAD_SECRETS_DIR="+secrets)
+	cmd.Dir = local
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = 10 * time.Second
 	if err := cmd.Start(); err != nil {
@@ -72,22 +128,5 @@ func TestScript_RepeatsALostReload(t *testing.T) {
 		_ = cmd.Process.Signal(os.Interrupt)
 		_ = cmd.Wait()
 	})
-	read := func(name string) string {
-		text, _ := os.ReadFile(filepath.Join(local, name))
-		return strings.TrimSpace(string(text))
-	}
-	loads := func(text string) {
-		t.Helper()
-		deadline := time.Now().Add(time.Minute)
-		for !strings.Contains(read("loaded.cfg"), text) || read("running") == "" || read("running") != read("newest") {
-			if time.Now().After(deadline) {
-				t.Fatalf("the worker has generation %q, want %q of\n%s", read("running"), read("newest"), read("haproxy.cfg"))
-			}
-			time.Sleep(50 * time.Millisecond) // no event tells it
-		}
-	}
-	loads("# one")
-	write(filepath.Join(local, "haproxy.cfg"), "generation @generation@\n# two\n")
-	write(filepath.Join(local, "reload"), "")
-	loads("# two")
+	return write
 }

@@ -35,6 +35,8 @@ type Options struct {
 	Store *acme.Store
 	// Namespace of the edge's job; that of the client when empty.
 	Namespace string
+	// Credentials are USER:PASSWORD for the port metrics; none when empty.
+	Credentials string
 	// Timeout for one instance to answer; 5 s when zero.
 	Timeout time.Duration
 }
@@ -135,7 +137,7 @@ func look(ctx context.Context, nomad *api.Client, consul *capi.Client, o Options
 	if err != nil {
 		return nil, fmt.Errorf("looking for the edge: %w", err)
 	}
-	_, skipped, unknown := Finder{nomad, consul, o.Namespace}.split(ctx, edges)
+	_, skipped, unknown := Finder{Nomad: nomad, Consul: consul, Namespace: o.Namespace}.split(ctx, edges)
 	others := map[string]error{}
 	for _, err := range skipped {
 		var e *NotEdgeError
@@ -242,7 +244,7 @@ func instance(ctx context.Context, nomad *api.Client, e *capi.ServiceEntry, dige
 	if m := allocID.FindStringSubmatch(e.Service.ID); m != nil {
 		i.AllocID = m[1]
 	}
-	said, metrics, err := readInstance(ctx, e, o.Timeout)
+	said, metrics, err := readInstance(ctx, e, o.Credentials, o.Timeout)
 	if err != nil {
 		i.Problem = fmt.Sprintf("does not answer: %v", err)
 		return i
@@ -257,7 +259,7 @@ func instance(ctx context.Context, nomad *api.Client, e *capi.ServiceEntry, dige
 		i.Refused = Refusal(i.Kind, text)
 	}
 	if i.Kind == HAProxy {
-		if err := get(ctx, "http://"+metrics+"/metrics?scope=backend", o.Timeout, func(body io.Reader) (err error) { i.up, err = servers(body); return }); err != nil {
+		if err := get(ctx, "http://"+metrics+"/metrics?scope=backend", o.Credentials, o.Timeout, func(body io.Reader) (err error) { i.up, err = servers(body); return }); err != nil {
 			i.Problem = fmt.Sprintf("does not answer: %v", err)
 		}
 	}
@@ -290,9 +292,9 @@ type self struct {
 
 // readInstance reads what an edge instance has loaded, and returns the HOST:PORT
 // of its metrics.
-func readInstance(ctx context.Context, e *capi.ServiceEntry, timeout time.Duration) (said self, metrics string, err error) {
+func readInstance(ctx context.Context, e *capi.ServiceEntry, credentials string, timeout time.Duration) (said self, metrics string, err error) {
 	metrics = net.JoinHostPort(host(e), strconv.Itoa(e.Service.Port))
-	err = get(ctx, "http://"+metrics+"/edge", timeout, func(body io.Reader) error { return json.NewDecoder(body).Decode(&said) })
+	err = get(ctx, "http://"+metrics+"/edge", credentials, timeout, func(body io.Reader) error { return json.NewDecoder(body).Decode(&said) })
 	return said, metrics, err
 }
 
@@ -310,18 +312,24 @@ func (s self) address(e *capi.ServiceEntry) (string, error) {
 	return net.JoinHostPort(bind, port), nil
 }
 
-func get(ctx context.Context, url string, timeout time.Duration, read func(io.Reader) error) error {
+func get(ctx context.Context, url, credentials string, timeout time.Duration, read func(io.Reader) error) error {
 	ctx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
 		return err
 	}
+	if user, password, has := strings.Cut(credentials, ":"); has {
+		req.SetBasicAuth(user, password)
+	}
 	res, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = res.Body.Close() }()
+	if res.StatusCode == http.StatusUnauthorized {
+		return fmt.Errorf("%s: status 401: set $%s to USER:PASSWORD of the edge's metrics_users", url, CredentialsEnv)
+	}
 	if res.StatusCode != http.StatusOK {
 		return fmt.Errorf("%s: status %d", url, res.StatusCode)
 	}

@@ -35,7 +35,7 @@ func (f *factory) atEdge(ctx context.Context, s *acme.Store, o *acme.Object) (no
 	if err != nil {
 		return nil, false
 	}
-	r, err := edge.Look(ctx, clients.Nomad, clients.Consul, edge.Options{Store: s, Namespace: os.Getenv(edge.NamespaceEnv), Timeout: 3 * time.Second})
+	r, err := edge.Look(ctx, clients.Nomad, clients.Consul, edge.Options{Store: s, Namespace: os.Getenv(edge.NamespaceEnv), Credentials: os.Getenv(edge.CredentialsEnv), Timeout: 3 * time.Second})
 	if err != nil {
 		return nil, false
 	}

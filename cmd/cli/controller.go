@@ -107,7 +107,7 @@ func (f *controllerFlags) run(ctx context.Context, streams *IO) error {
 	}
 	c.Nomad, c.Namespace, c.Tenancy = clients.Nomad, os.Getenv("NOMAD_NAMESPACE"), table
 	if !f.noConsul {
-		find := edge.Finder{Nomad: clients.Nomad, Consul: clients.Consul, Namespace: os.Getenv(edge.NamespaceEnv)}
+		find := edge.Finder{Nomad: clients.Nomad, Consul: clients.Consul, Namespace: os.Getenv(edge.NamespaceEnv), Credentials: os.Getenv(edge.CredentialsEnv)}
 		c.Consul, c.Edge, c.Public, c.Finder = clients.Consul, find.Addresses, find.Public, &find
 	}
 	if len(f.edgeAddrs) > 0 {

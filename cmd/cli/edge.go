@@ -58,7 +58,7 @@ with 1.`,
 			if err != nil {
 				return err
 			}
-			report, err := edge.Look(cmd.Context(), clients.Nomad, clients.Consul, edge.Options{Store: acme.NewStore(backend), Namespace: os.Getenv(edge.NamespaceEnv), Timeout: timeout})
+			report, err := edge.Look(cmd.Context(), clients.Nomad, clients.Consul, edge.Options{Store: acme.NewStore(backend), Namespace: os.Getenv(edge.NamespaceEnv), Credentials: os.Getenv(edge.CredentialsEnv), Timeout: timeout})
 			if err != nil {
 				return err
 			}

@@ -83,6 +83,38 @@ variable "users" {
   }
 }
 
+variable "authorities" {
+  type        = list(string)
+  description = "Certificate authorities that services may name in drover.ca: names of Nomad Variables drover/ca/NAME, whose item ca has the certificates in PEM, and consul for the roots of Consul's mesh."
+  default     = []
+  validation {
+    condition     = length([for name in var.authorities : name if name == "none" || regex_replace(name, "^[a-z0-9][a-z0-9-]{0,62}$", "") != ""]) == 0
+    error_message = "The name of an authority has lower-case letters, digits and dashes, and is not none."
+  }
+}
+
+variable "https_without_ca" {
+  type        = bool
+  description = "Route services with drover.protocol=https and without drover.ca, whose certificate is then not verified. For the time in which services get the tag."
+  default     = false
+}
+
+variable "metrics_network" {
+  type        = string
+  description = "Host network of the Nomad clients (host_network) whose address the port metrics has."
+  default     = "default"
+}
+
+variable "metrics_users" {
+  type        = string
+  description = "List of users, one of the variable users, that may read /metrics and /edge. Empty: everyone who reaches the port."
+  default     = ""
+  validation {
+    condition     = var.metrics_users == "" || regex_replace(var.metrics_users, "^[a-z0-9][a-z0-9-]{0,62}$", "") == ""
+    error_message = "The name of a list of users has lower-case letters, digits and dashes."
+  }
+}
+
 variable "authenticators" {
   type        = list(string)
   description = "Names of services in Consul that routes may ask whether a request is allowed (drover.forward-auth)."
@@ -262,7 +294,9 @@ job "edge" {
     shutdown_delay = "2s"
 
     network {
-      port "metrics" {}
+      port "metrics" {
+        host_network = var.metrics_network
+      }
     }
 
     service {

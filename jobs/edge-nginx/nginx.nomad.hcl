@@ -7,7 +7,7 @@
 locals {
   # The rest of the grammar is in _base.nomad.hcl.
   route  = "^drover\\.(?:route=${local.host}${local.path}|redirect=${local.host}${local.path} 30[12378] ${local.url})$"
-  option = "^drover\\.(?:protocol=https?|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|limit=[1-9][0-9]{0,5}/[sm]|auth=[a-z0-9][a-z0-9-]{0,62}|allow=${local.range}(?:,${local.range})*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\\[\\]-~](?:[ !-#%-\\[\\]-~]*[!-#%-\\[\\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)${local.features})$"
+  option = "^drover\\.(?:protocol=https?|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|limit=[1-9][0-9]{0,5}/[sm]|auth=[a-z0-9][a-z0-9-]{0,62}|ca=[a-z0-9][a-z0-9-]{0,62}(?: ${local.host})?|allow=${local.range}(?:,${local.range})*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\\[\\]-~](?:[ !-#%-\\[\\]-~]*[!-#%-\\[\\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)${local.features})$"
 }
 
 job "edge" {
@@ -16,7 +16,7 @@ job "edge" {
       kill_signal = "SIGQUIT"
 
       config {
-        args = ["$${NOMAD_TASK_DIR}/run.sh", var.driver == "docker" ? "nginx" : var.binary, "-c", "$${NOMAD_TASK_DIR}/nginx.conf", "-p", "$${NOMAD_TASK_DIR}", "-e", "stderr"]
+        args = ["$${NOMAD_TASK_DIR}/run.sh", var.driver == "docker" ? "nginx" : var.binary, "-c", "$${NOMAD_TASK_DIR}/loaded.conf", "-p", "$${NOMAD_TASK_DIR}", "-e", "stderr"]
       }
 
       # The script makes nginx reload when the files differ from those that it has read.
@@ -27,26 +27,50 @@ job "edge" {
         change_mode = "noop"
         data        = <<EOT
 cd "$NOMAD_TASK_DIR"
-files() {
-  cat nginx.conf "$NOMAD_SECRETS_DIR"/public.pem "$NOMAD_SECRETS_DIR"/ca/* 2>/dev/null | cksum
+generation() {
+  newest=$(cat nginx.conf "$NOMAD_SECRETS_DIR/public.pem" ca/* "$NOMAD_SECRETS_DIR"/ca/* 2>/dev/null | cksum | tr ' ' .)
+  printf %s $newest >newest
+}
+# nginx reads a copy of nginx.conf that names the generation. When a worker answers a
+# health check, it writes to the file worker which one it has.
+load() {
+  loaded=$newest
+  : >worker
+  sed "s/@generation@/$newest/g" nginx.conf >loaded.conf
 }
 rm -f reload
-loaded=$(files)
+printf 1 >current
+generation
+load
 "$@" &
 nginx=$!
 trap 'loaded=; : >reload' HUP
 trap 'kill -QUIT $nginx' QUIT
 trap 'kill -TERM $nginx' TERM INT
 late=0
+pause=8
 while kill -0 $nginx 2>/dev/null; do
   late=$((late + 1))
-  if [ -e reload ] || [ $late -ge 8 ]; then
+  if [ -e reload ] || [ $late -ge $pause ]; then
     rm -f reload
     late=0
-    there=$(files)
-    if [ "$there" != "$loaded" ]; then
-      loaded=$there
+    generation
+    said=$(tail -n 1 worker)
+    if [ "$newest" != "$loaded" ]; then
+      load
       kill -HUP $nginx
+      pause=20
+    elif [ -n "$said" ] && [ "$said" != "$newest" ]; then
+      # A generation that nginx refuses, or whose signal it lost, is loaded again, at
+      # first after 5 s and at last every minute.
+      printf 0 >current
+      load
+      kill -HUP $nginx
+      [ $pause -lt 240 ] && pause=$((pause * 2))
+    else
+      pause=8
+      [ -z "$said" ] || printf 1 >current
+      [ "$(wc -c <worker)" -lt 65536 ] || echo $newest >worker
     fi
   fi
   sleep 0.25
@@ -142,6 +166,26 @@ EOT
         }
       }
 
+      # Authorities that certificates of services are verified with.
+      dynamic "template" {
+        for_each = var.authorities
+        iterator = ca
+        content {
+          destination = "local/ca/${ca.value}.pem"
+          change_mode = "script"
+          change_script {
+            command = "/bin/sh"
+            args    = local.reload
+          }
+          splay = "0s"
+          wait {
+            min = "250ms"
+            max = "2s"
+          }
+          data = ca.value == "consul" ? "{{ range caRoots }}{{ .RootCertPEM }}\n{{ end }}" : "{{ if nomadVarExists \"drover/ca/${ca.value}\" }}{{ with nomadVar \"drover/ca/${ca.value}\" }}{{ .ca }}{{ end }}{{ end }}\n"
+        }
+      }
+
       template {
         destination = "local/nginx.conf"
         change_mode = "script"
@@ -168,6 +212,15 @@ EOT
 {{- range $stack, $services := . }}{{ range $services.Value | split " " }}{{ scratch.MapSet "maintenance" . "on" }}{{ end }}{{ end -}}
 {{- end }}{{ end }}{{ end -}}
 {{- $input := "" -}}
+{{- scratch.MapSet "cas" "none" "-" -}}
+%{for ca in var.authorities~}
+%{if ca == "consul"~}
+{{- scratch.MapSet "cas" "consul" "-" -}}
+%{else~}
+{{- if nomadVarExists "drover/ca/${ca}" }}{{ scratch.MapSet "cas" "${ca}" "-" }}{{ end -}}
+%{endif~}
+%{endfor~}
+{{- $cas := scratch.Get "cas" -}}
 {{- /* Whose routes are whose, and which tags do not count, if a controller decides it. */ -}}
 {{- scratch.MapSet "owners" "" "" }}{{ scratch.MapSet "refused" "" "" }}{{ $strict := false -}}
 {{- with env "NOMAD_JOB_ID" | printf "nomad/jobs/%s/edge" }}{{ if nomadVarExists . }}{{ with nomadVar . }}{{ range $item, $text := . -}}
@@ -184,7 +237,7 @@ EOT
 {{- else if and $route $strict (not (index (scratch.Get "owners") $route)) -}}
 {{- else }}{{ $tags = $t | replaceAll "\n" "\t" | printf "%s\n%s" $tags }}{{ end -}}
 {{- end }}{{ $s := sprig_dict "Name" $service.Name "Tags" (printf "%s\n." $tags | split "\n") -}}
-{{- $ours := "" }}{{ $good := $s.Name | regexMatch `${local.name}` -}}
+{{- $ours := "" }}{{ $good := $s.Name | regexMatch `${local.name}` }}{{ $tls := "" }}{{ $ca := "" -}}
 {{- range $t := $s.Tags }}{{ if $t | regexMatch `^drover\.` -}}
 {{- $ours = printf "%s\t%s" $ours $t -}}
 {{- if $t | regexMatch `^drover\.(?:route|redirect|tcp|sni)=` -}}
@@ -200,7 +253,13 @@ EOT
 {{- if ne (scratch.Get "tenant") $tenant }}{{ $good = false }}{{ end -}}
 {{- else if $t | regexMatch `^drover\.auth=` -}}
 {{- if not ($t | regexMatch `^drover\.auth=(?:${join("|", var.users)})$`) }}{{ $good = false }}{{ end -}}
+{{- else if $t | regexMatch `^drover\.protocol=` }}{{ $tls = $t -}}
+{{- else if $t | regexMatch `^drover\.ca=` }}{{ $ca = $t -}}
+{{- if not (index $cas (regexReplaceAll `^drover\.ca=([^ ]*).*$` "$1" $t)) }}{{ $good = false }}{{ end -}}
 {{- end }}{{ end }}{{ end -}}
+%{if !var.https_without_ca~}
+{{- if and (eq $tls "drover.protocol=https") (not $ca) }}{{ $good = false }}{{ end -}}
+%{endif~}
 {{- if $ours }}{{ $input = printf "%s%s%s\n" $input $s.Name $ours }}{{ end -}}
 {{- $may := `${local.untenanted}` -}}
 %{for t in local.tenants~}
@@ -396,6 +455,8 @@ EOT
 {{- if scratch.Get "auth" }}
       deny all; # nginx asks for one list, and both have to hold
 {{- end }}{{ scratch.Set "auth" $value }}
+{{- else if $t | regexMatch `^drover\.ca=none$` }}
+{{- else if $t | regexMatch `^drover\.ca=` }}{{ scratch.Set "ca" $value }}
 {{- else if $t | regexMatch `^drover\.deny=` }}
       if ($denied_{{ $t | sha256Hex | printf "%.12s" }}) {
         return 403;
@@ -430,6 +491,9 @@ EOT
 {{- with scratch.Get "auth" }}
       auth_basic {{ . }};
       auth_basic_user_file {{ env "NOMAD_SECRETS_DIR" }}/users/{{ . }};
+%{if var.passwords_per_source > 0~}
+      limit_req zone=passwords burst=${var.passwords_per_source * 10} nodelay;
+%{endif~}
 {{- end }}
 %{if var.connections_per_source > 0~}
       limit_conn connections ${var.connections_per_source};
@@ -454,7 +518,15 @@ EOT
 {{- if $rewrites }}
       break;
 {{- end }}
-{{- scratch.Set "auth" "" }}{{ scratch.Set "limit" "" }}{{ scratch.Set "body" "" }}{{ scratch.Set "strip" "" }}
+{{- with scratch.Get "ca" }}
+{{- $f := . | split " " }}{{ $peer := printf "%s.service.consul" $target }}{{ if gt (len $f) 1 }}{{ $peer = index $f 1 }}{{ end }}
+      proxy_ssl_verify on;
+      proxy_ssl_verify_depth 4;
+      proxy_ssl_trusted_certificate {{ env "NOMAD_TASK_DIR" }}/ca/{{ index $f 0 }}.pem;
+      proxy_ssl_name {{ $peer }};
+      proxy_ssl_server_name on;
+{{- end }}
+{{- scratch.Set "ca" "" }}{{ scratch.Set "auth" "" }}{{ scratch.Set "limit" "" }}{{ scratch.Set "body" "" }}{{ scratch.Set "strip" "" }}
       proxy_set_header Host {{ $host }};
       proxy_set_header X-Forwarded-For $remote_addr;
       proxy_set_header X-Real-IP $remote_addr;
@@ -501,6 +573,7 @@ http {
 %{else~}
   access_log off; # only root may open the pipe that stdout is
 %{endif~}
+  log_format generation @generation@;
   server_tokens off;
 
   # Mozilla's intermediate configuration, version 5.7
@@ -604,6 +677,14 @@ http {
 %{if var.requests_per_source > 0~}
   limit_req_zone $binary_remote_addr zone=requests:5m rate=${var.requests_per_source}r/s;
 %{endif~}
+%{if var.passwords_per_source > 0~}
+  # Only requests with a password count: nginx computes the hash of each.
+  map $http_authorization $with_password {
+    default $binary_remote_addr;
+    "" "";
+  }
+  limit_req_zone $with_password zone=passwords:5m rate=${var.passwords_per_source}r/s;
+%{endif~}
 {{- range $name, $tags := scratch.Get "http" }}{{ range $t := $tags }}{{ if $t | regexMatch `^drover\.limit=` }}
   limit_req_zone $binary_remote_addr zone=limit.{{ $name }}:1m rate={{ regexReplaceAll `^[^=]*=` "" $t | replaceAll "/" "r/" }};
 {{- break }}{{ end }}{{ end }}{{ end }}
@@ -638,16 +719,56 @@ http {
   server {
     listen {{ env "NOMAD_ADDR_metrics" }};
     access_log off;
+    ssi_types application/json text/plain;
+    root {{ env "NOMAD_TASK_DIR" }};
     location = /health {
+      access_log {{ env "NOMAD_TASK_DIR" }}/worker generation;
       return 200 "ok\n";
     }
-    location = /metrics {
+    # What run.sh writes, for the two below.
+    location = /newest {
+      internal;
+    }
+    location = /current {
+      internal;
+    }
+    location = /stub_status {
+%{if var.metrics_users != ""~}
+      auth_basic edge;
+      auth_basic_user_file {{ env "NOMAD_SECRETS_DIR" }}/users/${var.metrics_users};
+%{endif~}
       stub_status;
+    }
+    # auth_basic is later than return, and try_files is later than auth_basic.
+    location = /metrics {
+%{if var.metrics_users != ""~}
+      auth_basic edge;
+      auth_basic_user_file {{ env "NOMAD_SECRETS_DIR" }}/users/${var.metrics_users};
+%{endif~}
+      try_files /none @metrics;
+    }
+    location @metrics {
+      ssi on;
+      default_type text/plain;
+      return 200 'edge_generation_current <!--# include virtual="/current" -->
+nginx_connections_active $connections_active
+nginx_connections_reading $connections_reading
+nginx_connections_writing $connections_writing
+nginx_connections_waiting $connections_waiting
+';
     }
     # What this is, and which tags it was made from, for drover edge status.
     location = /edge {
+%{if var.metrics_users != ""~}
+      auth_basic edge;
+      auth_basic_user_file {{ env "NOMAD_SECRETS_DIR" }}/users/${var.metrics_users};
+%{endif~}
+      try_files /none @edge;
+    }
+    location @edge {
       default_type application/json;
-      return 200 '{"edge":"nginx","https":"{{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}","certificates":["${var.certificate}"],"users":${jsonencode(var.users)},"authenticators":${jsonencode(var.authenticators)},"client_cas":${jsonencode(var.client_cas)},"tcp_ports":[],"tenants":${jsonencode(var.tenants)},"tags":"{{ $input | sha256Hex }}"}';
+      ssi on;
+      return 200 '{"edge":"nginx","generation":{"files":"<!--# include virtual="/newest" -->","worker":"@generation@"},"https":"{{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}","certificates":["${var.certificate}"],"users":${jsonencode(var.users)},"authenticators":${jsonencode(var.authenticators)},"client_cas":${jsonencode(var.client_cas)},"authorities":${jsonencode(var.authorities)},"https_without_ca":${var.https_without_ca},"tcp_ports":[],"tenants":${jsonencode(var.tenants)},"tags":"{{ $input | sha256Hex }}"}';
     }
   }
 {{- range $name, $tags := scratch.Get "http" }}

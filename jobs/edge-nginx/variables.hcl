@@ -1,7 +1,7 @@
 variable "image" {
   type        = string
   description = "nginx image for the docker driver."
-  default     = "nginx:1.28"
+  default     = "nginx:1.30.5@sha256:e9f347c65f318767714e8b0eccfd6b558d00fb92630791fb6cd901fcdf7f6fdd"
 }
 
 variable "binary" {
@@ -29,4 +29,10 @@ variable "accept_proxy" {
   type        = list(string)
   description = "Addresses and ranges of load balancers in front, which send the PROXY protocol and are believed; with any, every connection must have it."
   default     = []
+}
+
+variable "passwords_per_source" {
+  type        = number
+  description = "Requests a second with a password that one address may make, with a burst of ten times as many; 0 is no limit. nginx computes the hash at each request."
+  default     = 50
 }

@@ -2,8 +2,9 @@
 # (docs/reference/routes.md). An invalid tag affects only the routes of its own
 # service; 'drover edge status' shows it.
 #
-# Instances come and go, and certificates are renewed, without a reload. A new route
-# or ACME account reloads: the old worker finishes what it has.
+# Instances come and go, routes of a known service change, and certificates are
+# renewed, without a reload. A new service, another option or a new ACME account
+# reloads: the old worker finishes what it has.
 
 locals {
   # Half a TLS handshake holds 46 KiB.
@@ -11,7 +12,7 @@ locals {
 
   # The rest of the grammar is in _base.nomad.hcl.
   route  = "^drover\\.(?:route=${local.host}${local.path}|redirect=${local.host}${local.path} 30[12378] ${local.url}|tcp=[1-9][0-9]{0,4}|sni=${local.host})$"
-  option = "^drover\\.(?:protocol=(?:http|https|h2c)|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|limit=[1-9][0-9]{0,5}/[sm]|auth=[a-z0-9][a-z0-9-]{0,62}|allow=${local.range}(?:,${local.range})*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\\[\\]-~](?:[ !-#%-\\[\\]-~]*[!-#%-\\[\\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)${local.features}|send-proxy=v[12]|timeout=tunnel [1-9][0-9]{0,4}[smh])$"
+  option = "^drover\\.(?:protocol=(?:http|https|h2c)|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|limit=[1-9][0-9]{0,5}/[sm]|auth=[a-z0-9][a-z0-9-]{0,62}|ca=[a-z0-9][a-z0-9-]{0,62}(?: ${local.host})?|allow=${local.range}(?:,${local.range})*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\\[\\]-~](?:[ !-#%-\\[\\]-~]*[!-#%-\\[\\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)${local.features}|send-proxy=v[12]|timeout=tunnel [1-9][0-9]{0,4}[smh])$"
 }
 
 job "edge" {
@@ -93,10 +94,13 @@ shift
 cd "$(dirname "$pid_file")"
 certs=$NOMAD_SECRETS_DIR/certs
 next=$NOMAD_SECRETS_DIR/next
-# The generation of the files: first of the configuration, then of the certificates.
+# Lines that begin with "#: " are the map of routes. They are in haproxy.cfg, so that
+# routes and backends are of one moment.
+map() { sed -n 's/^#: //p' haproxy.cfg; }
+# The generation of the files: first of what only a reload loads, then of the rest.
 generation() {
-  configuration=$(cat haproxy.cfg "$NOMAD_SECRETS_DIR"/users.cfg "$NOMAD_SECRETS_DIR"/ca/* 2>/dev/null | cksum | tr ' ' .)
-  newest=$configuration-$(cat "$certs"/* | cksum | tr ' ' .)
+  configuration=$(grep -v '^#: ' haproxy.cfg | cat - "$NOMAD_SECRETS_DIR/users.cfg" ca/* "$NOMAD_SECRETS_DIR"/ca/* 2>/dev/null | cksum | tr ' ' .)
+  newest=$configuration-$( (map; cat "$certs"/*) | cksum | tr ' ' .)
   echo $newest >newest
 }
 # HAProxy reads a copy of haproxy.cfg that names the generation, so that a worker
@@ -104,6 +108,7 @@ generation() {
 load() {
   rm -f worker
   loaded=$configuration
+  map >routes.map
   cksum "$certs"/* >loaded.certs
   sed "s/@generation@/$newest/" haproxy.cfg >loaded.cfg
 }
@@ -115,13 +120,17 @@ await() {
   done
   return 1
 }
-# The worker takes renewed certificates while it runs (set ssl cert). It cannot
-# read those of root, so that it gets a copy for as long as it needs it.
+# The worker takes routes (commit map) and renewed certificates (set ssl cert) while
+# it runs. It cannot read those of root, so that it gets a copy for as long as it
+# needs it.
 renew() {
   confirmed && return 0
   [ "$configuration" = "$loaded" ] && [ -s worker ] || return 1
   (umask 077 && mkdir -p "$next") || return 1
   echo $newest >renew.new
+  map >routes.new
+  [ "$(cksum <routes.new)" = "$(cksum <routes.map)" ] || echo routes >>renew.new
+  mv routes.new routes.map
   cksum "$certs"/* | grep -vxFf loaded.certs | while read -r sum size file; do
     (umask 077 && grep . "$file" >"$next/$${file##*/}")
     echo $${file##*/} >>renew.new
@@ -267,8 +276,15 @@ end
 local function newest()
   return (read(directory .. "/newest"):gsub("%s", ""))
 end
+-- The tags from which the routes are made.
+local routes = directory .. "/routes.map"
+local function digest()
+  return read(routes):match("# tags (%x+)") or ""
+end
+local tags = digest()
 core.register_fetches("generation", function() return generation end)
 core.register_fetches("newest", newest)
+core.register_fetches("tags", function() return tags end)
 
 local function admin(command)
   local socket = core.tcp()
@@ -294,7 +310,37 @@ local function renew(name)
   return false
 end
 
--- Confirms to run.sh what this worker has loaded, and renews its certificates.
+-- Replaces the map of routes. All routes change at the commit.
+local function route()
+  local version = admin("prepare map " .. routes):match("New version created: (%d+)")
+  if not version then
+    return false
+  end
+  local lines, size = {}, 0
+  local function add()
+    local answer = #lines == 0 and "" or admin("add map @" .. version .. " " .. routes .. " <<\n" .. table.concat(lines, "\n") .. "\n")
+    lines, size = {}, 0
+    return not answer:find("%S")
+  end
+  for line in read(routes):gmatch("[^\n]+") do
+    if line:sub(1, 1) ~= "#" then
+      -- A command has to fit a buffer of 16 KiB.
+      if size + #line > 8000 and not add() then
+        return false
+      end
+      table.insert(lines, line)
+      size = size + #line + 1
+    end
+  end
+  if not add() or admin("commit map @" .. version .. " " .. routes):find("%S") then
+    return false
+  end
+  tags = digest()
+  return true
+end
+
+-- Confirms to run.sh what this worker has loaded, and renews its routes and
+-- certificates.
 core.register_task(function()
   local done = ""
   confirm()
@@ -305,10 +351,12 @@ core.register_task(function()
       done = request
       local wanted, all = nil, true
       for line in request:gmatch("%S+") do
-        if wanted then
-          all = renew(line) and all
-        else
+        if not wanted then
           wanted = line
+        elseif line == "routes" then
+          all = route() and all
+        else
+          all = renew(line) and all
         end
       end
       if all then
@@ -333,6 +381,31 @@ core.register_task(function()
         server:set_ready()
       else
         server:set_maint()
+      end
+    end
+  end
+end)
+
+-- The servers of the backend edge.memory are in maintenance while the buffers and
+-- connections of HAProxy take more than a fifth (short) or two fifths (full) of the
+-- task's memory. OpenSSL, the configuration and old workers need the rest.
+core.register_task(function()
+  local total = tonumber(os.getenv("EDGE_MEMORY"))
+  local up = { short = true, full = true }
+  while tonumber(core.get_info().Stopping) ~= 1 do
+    core.msleep(100)
+    local used = tonumber(core.get_info().PoolUsed_MB)
+    for name, share in pairs({ short = 0.2, full = 0.4 }) do
+      -- It is up again when a tenth less is used, so that it does not flap.
+      local ok = used < total * share * (up[name] and 1 or 0.9)
+      if ok ~= up[name] then
+        up[name] = ok
+        local server = core.backends["edge.memory"].servers[name]
+        if ok then
+          server:set_ready()
+        else
+          server:set_maint()
+        end
       end
     end
   end
@@ -483,6 +556,26 @@ end, 3)
 EOT
       }
 
+      # Authorities that certificates of services are verified with.
+      dynamic "template" {
+        for_each = var.authorities
+        iterator = ca
+        content {
+          destination = "local/ca/${ca.value}.pem"
+          change_mode = "script"
+          change_script {
+            command = "/bin/sh"
+            args    = local.reload
+          }
+          splay = "0s"
+          wait {
+            min = "250ms"
+            max = "2s"
+          }
+          data = ca.value == "consul" ? "{{ range caRoots }}{{ .RootCertPEM }}\n{{ end }}" : "{{ if nomadVarExists \"drover/ca/${ca.value}\" }}{{ with nomadVar \"drover/ca/${ca.value}\" }}{{ .ca }}{{ end }}{{ end }}\n"
+        }
+      }
+
       template {
         destination = "secrets/cookie_key"
         change_mode = "noop"
@@ -549,6 +642,15 @@ EOT
 {{- range $stack, $services := . }}{{ range $services.Value | split " " }}{{ scratch.MapSet "maintenance" . "on" }}{{ end }}{{ end -}}
 {{- end }}{{ end }}{{ end -}}
 {{- $input := "" -}}
+{{- scratch.MapSet "cas" "none" "-" -}}
+%{for ca in var.authorities~}
+%{if ca == "consul"~}
+{{- scratch.MapSet "cas" "consul" "-" -}}
+%{else~}
+{{- if nomadVarExists "drover/ca/${ca}" }}{{ scratch.MapSet "cas" "${ca}" "-" }}{{ end -}}
+%{endif~}
+%{endfor~}
+{{- $cas := scratch.Get "cas" -}}
 {{- scratch.MapSet "tcp" "" "" -}}
 {{- /* Whose routes are whose, and which tags do not count, if a controller decides it. */ -}}
 {{- scratch.MapSet "owners" "" "" }}{{ scratch.MapSet "refused" "" "" }}{{ $strict := false -}}
@@ -566,7 +668,7 @@ EOT
 {{- else if and $route $strict (not (index (scratch.Get "owners") $route)) -}}
 {{- else }}{{ $tags = $t | replaceAll "\n" "\t" | printf "%s\n%s" $tags }}{{ end -}}
 {{- end }}{{ $s := sprig_dict "Name" $service.Name "Tags" (printf "%s\n." $tags | split "\n") -}}
-{{- $ours := "" }}{{ $good := $s.Name | regexMatch `${local.name}` }}{{ $auth := false -}}
+{{- $ours := "" }}{{ $good := $s.Name | regexMatch `${local.name}` }}{{ $tls := "" }}{{ $ca := "" }}{{ $auth := false -}}
 {{- range $t := $s.Tags }}{{ if $t | regexMatch `^drover\.` -}}
 {{- $ours = printf "%s\t%s" $ours $t -}}
 {{- if $t | regexMatch `^drover\.(?:route|redirect|tcp|sni)=` -}}
@@ -582,7 +684,13 @@ EOT
 {{- if not ($t | regexMatch `^drover\.client-cert=(?:${join("|", var.client_cas)})$`) }}{{ $good = false }}{{ end -}}
 {{- else if $t | regexMatch `^drover\.auth=` }}{{ $auth = true -}}
 {{- if not ($t | regexMatch `^drover\.auth=(?:${join("|", var.users)})$`) }}{{ $good = false }}{{ end -}}
+{{- else if $t | regexMatch `^drover\.protocol=` }}{{ $tls = $t -}}
+{{- else if $t | regexMatch `^drover\.ca=` }}{{ $ca = $t -}}
+{{- if not (index $cas (regexReplaceAll `^drover\.ca=([^ ]*).*$` "$1" $t)) }}{{ $good = false }}{{ end -}}
 {{- end }}{{ end }}{{ end -}}
+%{if !var.https_without_ca~}
+{{- if and (eq $tls "drover.protocol=https") (not $ca) }}{{ $good = false }}{{ end -}}
+%{endif~}
 {{- if $ours }}{{ $input = printf "%s%s%s\n" $input $s.Name $ours }}{{ end -}}
 {{- $may := `${local.untenanted}` -}}
 %{for t in local.tenants~}
@@ -608,9 +716,14 @@ EOT
 {{- end -}}
 {{- end }}{{ end }}{{ end -}}
 {{- end -}}
+#: # tags {{ $input | sha256Hex }}
+{{- range $route, $target := scratch.Get "routes" }}
+#: {{ $route }} {{ $target }}
+{{- end }}
 global
   log stdout format raw local0 info
   setenv EDGE_GENERATION @generation@
+  setenv EDGE_MEMORY ${var.memory}
   lua-load {{ env "NOMAD_TASK_DIR" }}/edge.lua
   lua-load {{ env "NOMAD_TASK_DIR" }}/ingress.lua
   stats socket unix@admin.sock mode 600%{if var.user == "root"} uid ${var.uid}%{endif} level admin
@@ -656,8 +769,15 @@ backend edge.generation
 backend edge.connections
   stick-table type ipv6 size 50k expire 1m store conn_cur
 
+# Two servers: memory is plentiful. One: it is short. None: it is used up.
+backend edge.memory
+  server short 127.0.0.1:9
+  server full 127.0.0.1:9
+
+# conn_cur counts the requests of a source that are under way: with HTTP/2, 32 of
+# each connection. gpc0 counts its passwords that are not known to be good.
 backend edge.requests
-  stick-table type ipv6 size 50k expire 1m store http_req_rate(10s)
+  stick-table type ipv6 size 50k expire 1m store http_req_rate(10s),conn_cur,gpc0_rate(10s)
 
 defaults tcp
   mode tcp
@@ -744,25 +864,31 @@ defaults http
   http-request set-var(txn.trusted) bool(true) if { src ${join(" ", var.trusted_proxies)} }
   http-request set-src req.hdr_ip(X-Forwarded-For,-1) if { var(txn.trusted) -m bool } { req.hdr_ip(X-Forwarded-For,-1) -m found }
 %{endif~}
-%{if var.requests_per_source > 0~}
   http-request track-sc1 src table edge.requests
+%{if var.requests_per_source > 0~}
   http-request return status 429 content-type text/plain string "Too many requests.\n" if { sc1_http_req_rate(edge.requests) gt ${var.requests_per_source * 10} }
 %{endif~}
+%{if var.connections_per_source > 0~}
+  http-request return status 429 content-type text/plain string "Too many requests at a time.\n" if { sc1_conn_cur(edge.requests) gt ${var.connections_per_source * 4} }
+%{endif~}
+  http-request return status 503 content-type text/plain string "The edge has no memory left.\n" if { nbsrv(edge.memory) eq 0 }
   http-request return status 405 content-type text/plain string "This method is not allowed.\n" if { method CONNECT TRACE }
   # The route, drover.auth and drover.allow hold for a path however it is written.
   http-request set-var(txn.path) path
   http-request set-var(txn.path) path,lua.normal_path if { path -m sub // /. % \\ }
   http-request return status 400 content-type text/plain string "The path is ambiguous.\n" if { var(txn.path) -m len 0 } !{ method OPTIONS }
   # Services believe these headers: only the edge or a trusted proxy may send them.
-%{for header in local.spoofable~}
-  http-request del-header ${header}%{if length(var.trusted_proxies) > 0} unless { var(txn.trusted) -m bool }%{endif}
-%{endfor~}
 {{- template "trace" }}
-  http-request del-header Proxy
-  http-request del-header _ -m sub
-  http-request set-header X-Forwarded-For %[src]
-  http-request set-header X-Real-IP %[src]
-  http-request set-header X-Forwarded-Host %[req.hdr(host)] unless { req.hdr(X-Forwarded-Host) -m found }
+%{if length(var.trusted_proxies) > 0~}
+  http-request del-header '^(?:${lower(join("|", local.spoofable))})$' -m reg unless { var(txn.trusted) -m bool }
+  http-request del-header '^(?:proxy|x-forwarded-for|x-real-ip)$|_' -m reg
+%{else~}
+  http-request del-header '^(?:proxy|x-forwarded-for|x-real-ip|${lower(join("|", local.spoofable))})$|_' -m reg
+%{endif~}
+  http-request add-header X-Forwarded-For %[src]
+  http-request add-header X-Real-IP %[src]
+  http-request add-header X-Forwarded-Host %[req.hdr(host)]%{if length(var.trusted_proxies) > 0} unless { req.hdr(X-Forwarded-Host) -m found }%{endif}
+
   # Headers that a client names here would be dropped by the next proxy.
   acl upgrade req.fhdr(connection) -m sub -i upgrade
   http-request del-header Connection unless upgrade
@@ -866,9 +992,12 @@ frontend metrics from http
   bind {{ env "NOMAD_ADDR_metrics" }}
   no log
   monitor-uri /health
+%{if var.metrics_users != ""~}
+  http-request auth realm edge unless { http_auth(${var.metrics_users}) }
+%{endif~}
   http-request use-service prometheus-exporter if { path /metrics }
   # What this is, and which tags it was made from, for drover edge status.
-  http-request return status 200 content-type application/json lf-string '{"edge":"haproxy","generation":{"files":"%[lua.newest]","worker":"%[lua.generation]"},"https":"{{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}","certificates":${jsonencode(var.certificates)},"users":${jsonencode(var.users)},"authenticators":${jsonencode(var.authenticators)},"client_cas":${jsonencode(var.client_cas)},"tcp_ports":${jsonencode(var.tcp_ports)},"tenants":${jsonencode(var.tenants)},"tags":"{{ $input | sha256Hex }}"}' if { path /edge }
+  http-request return status 200 content-type application/json lf-string '{"edge":"haproxy","generation":{"files":"%[lua.newest]","worker":"%[lua.generation]"},"https":"{{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}","certificates":${jsonencode(var.certificates)},"users":${jsonencode(var.users)},"authenticators":${jsonencode(var.authenticators)},"client_cas":${jsonencode(var.client_cas)},"authorities":${jsonencode(var.authorities)},"https_without_ca":${var.https_without_ca},"tcp_ports":${jsonencode(var.tcp_ports)},"tenants":${jsonencode(var.tenants)},"tags":"%[lua.tags]"}' if { path /edge }
   http-request return status 404
 
 frontend http from http
@@ -883,12 +1012,12 @@ frontend http from http
 {{ end }}
 {{- if scratch.Key "serve" }}
 {{- template "filter" }}
-  http-request set-header X-Forwarded-Proto http unless { req.hdr(X-Forwarded-Proto) -m found }
-  http-request set-header X-Forwarded-Port ${var.http_port} unless { req.hdr(X-Forwarded-Port) -m found }
+  http-request add-header X-Forwarded-Proto http%{if length(var.trusted_proxies) > 0} unless { req.hdr(X-Forwarded-Proto) -m found }%{endif}
+
+  http-request add-header X-Forwarded-Port ${var.http_port}%{if length(var.trusted_proxies) > 0} unless { req.hdr(X-Forwarded-Port) -m found }%{endif}
+
   http-request set-var(txn.route) var(txn.host),concat(,txn.path)
-{{- range $route, $target := scratch.Get "routes" }}
-  http-request set-var(txn.backend) str({{ $target }}) if { var(txn.route) -m beg {{ $route }} }
-{{- end }}
+  http-request set-var(txn.backend) var(txn.route),map_beg({{ env "NOMAD_TASK_DIR" }}/routes.map)
 {{- range $service, $_ := scratch.Get "serve" }}
   acl serve var(txn.backend) -m str {{ $service }}
 {{- end }}
@@ -958,17 +1087,17 @@ frontend https from http
   http-request set-log-level silent if { stopping } { lua.succeeded -m int 1 }
   http-request set-var(txn.host) req.hdr(host),field(1,:),lower
 {{- template "filter" }}
-  http-request set-header X-Forwarded-Proto https unless { req.hdr(X-Forwarded-Proto) -m found }
-  http-request set-header X-Forwarded-Port ${var.https_port} unless { req.hdr(X-Forwarded-Port) -m found }
+  http-request add-header X-Forwarded-Proto https%{if length(var.trusted_proxies) > 0} unless { req.hdr(X-Forwarded-Proto) -m found }%{endif}
+
+  http-request add-header X-Forwarded-Port ${var.https_port}%{if length(var.trusted_proxies) > 0} unless { req.hdr(X-Forwarded-Port) -m found }%{endif}
+
   http-request set-var(txn.route) var(txn.host),concat(,txn.path)
   http-request disable-l7-retry unless { method GET HEAD OPTIONS PUT DELETE PROPFIND REPORT }
 %{if var.hsts_max_age > 0~}
   http-response set-header Strict-Transport-Security max-age=${var.hsts_max_age} unless { res.hdr(Strict-Transport-Security) -m found }
 %{endif~}
-  # In the order of the alphabet, so that the last one that fits is the longest.
-{{- range $route, $target := scratch.Get "routes" }}
-  http-request set-var(txn.backend) str({{ $target }}) if { var(txn.route) -m beg {{ $route }} }
-{{- end }}
+  # The longest route that fits.
+  http-request set-var(txn.backend) var(txn.route),map_beg({{ env "NOMAD_TASK_DIR" }}/routes.map)
 {{- template "canary" }}
   # The successor would not have the certificate of the client.
   use_backend successor.https if { stopping } { lua.succeeded -m int 1 } !{ so_name -m beg ca. }
@@ -1008,7 +1137,7 @@ backend {{ $name }} from http
   http-request redirect code {{ index $f 1 }} location "{{ $to }}{{ if and ($from | regexMatch `/$`) ($to | regexMatch `/$`) }}%[pathq,bytes({{ len $from }})]{{ end }}"
 {{- end }}
 {{- range $name, $tags := scratch.Get "http" }}
-{{- $server := "" }}{{ $srv := regexReplaceAll `^(?:.*\.service\.)?(.*)$` "_$1._tcp.service.consul" $name }}{{ $sticky := false }}
+{{- $server := "" }}{{ $ca := "" }}{{ $srv := regexReplaceAll `^(?:.*\.service\.)?(.*)$` "_$1._tcp.service.consul" $name }}{{ $sticky := false }}
 {{- if $name | regexMatch `\.version\.` }}{{ $srv = regexReplaceAll `^(.*)\.version\.(.*)$` "_$1._$2.service.consul" $name }}{{ end }}{{ $owner := index ($name | split ".") 0 }}{{ $strip := "" }}{{ $body := "" }}{{ $limit := "" }}{{ $breaker := "" }}
 
 backend {{ $name }} from http
@@ -1019,6 +1148,8 @@ backend {{ $name }} from http
 {{- range $i, $t := $tags }}
 {{- $value := regexReplaceAll `^[^=]*=` "" $t }}
 {{- if $t | regexMatch `^drover\.protocol=https$` }}{{ $server = " ssl verify none" }}
+{{- else if $t | regexMatch `^drover\.ca=none$` }}
+{{- else if $t | regexMatch `^drover\.ca=` }}{{ $ca = $value }}
 {{- else if $t | regexMatch `^drover\.protocol=h2c$` }}{{ $server = " proto h2" }}
 {{- else if $t | regexMatch `^drover\.protocol=http$` }}{{ $server = "" }}
 {{- else if $t | regexMatch `^drover\.sticky=` }}{{ $sticky = true }}
@@ -1036,7 +1167,12 @@ backend {{ $name }} from http
 {{- template "before" $tags }}
 {{- if not ($tags | join "\n" | regexMatch `(?m)^drover\.timeout=response `) }}
   # timeout client does not end a body that stalls (HAProxy 2.6).
-  http-request set-timeout server ${var.body_timeout} if { req.hdr(content-length) -m int gt 0 } or { req.hdr(transfer-encoding) -m found }
+  acl body req.hdr(content-length) -m int gt 0
+  acl body req.hdr(transfer-encoding) -m found
+  acl many sc1_conn_cur(edge.requests) gt 32
+  acl busy nbsrv(edge.memory) lt 2
+  http-request set-timeout server ${var.body_timeout} if body
+  http-request set-timeout server ${var.client_timeout} if many body or many busy or body busy !{ req.hdr(content-type) -m beg application/grpc }
 {{- end }}
 {{- if $limit }}
   http-request track-sc2 src table limit.{{ $owner }}
@@ -1048,6 +1184,11 @@ backend {{ $name }} from http
   stick-table type binary len 32 size 10k expire 1m
   acl known req.hdr(authorization),sha2(256),in_table({{ $name }})
   stick store-request req.hdr(authorization),sha2(256)
+%{if var.passwords_per_source > 0~}
+  acl password req.hdr(authorization) -m found
+  http-request return status 429 content-type text/plain string "Too many passwords.\n" if password !known { sc1_gpc0_rate(edge.requests) ge ${var.passwords_per_source * 10} }
+  http-request sc-inc-gpc0(1) if password !known
+%{endif~}
 {{- end }}
 {{- range $t := $tags }}{{ if $t | regexMatch `^drover\.auth=` }}
 {{- $list := regexReplaceAll `^[^=]*=` "" $t }}
@@ -1080,6 +1221,11 @@ backend {{ $name }} from http
   http-request replace-path '^{{ $strip }}(/(.*))?$' '/\2'
 {{- end }}
 {{- template "rewrite" $tags }}
+{{- if and $ca (eq $server " ssl verify none") }}
+{{- $f := $ca | split " " }}{{ $peer := printf "%s.service.consul" $owner }}{{ if gt (len $f) 1 }}{{ $peer = index $f 1 }}{{ end }}
+{{- $server = printf " ssl verify required ca-file %s/ca/%s.pem" (env "NOMAD_TASK_DIR") (index $f 0) }}
+{{- if or (gt (len $f) 1) (ne $ca "consul") }}{{ $server = printf "%s sni str(%s) check-sni %s verifyhost %s" $server $peer $peer $peer }}{{ end }}
+{{- end }}
 {{- if $sticky }}
   dynamic-cookie-key "$${EDGE_COOKIE_KEY}"
   cookie drover insert indirect nocache httponly secure dynamic

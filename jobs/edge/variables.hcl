@@ -1,7 +1,7 @@
 variable "image" {
   type        = string
   description = "HAProxy image for the docker driver; 2.6 or newer."
-  default     = "haproxy:2.8.12"
+  default     = "haproxy:3.2.24@sha256:b89c23154f8c5df97f2bd06aceb69d2190ed97b46b35708edc104b659dce0eae"
 }
 
 variable "binary" {
@@ -55,4 +55,10 @@ variable "body_timeout" {
   type        = string
   description = "How long a request with a body may go on while neither the client sends any of it nor the service answers."
   default     = "5m"
+}
+
+variable "passwords_per_source" {
+  type        = number
+  description = "Passwords a second that one address may try, on an average of 10 seconds; 0 is no limit. One that was good within a minute does not count."
+  default     = 5
 }

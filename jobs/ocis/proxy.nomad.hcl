@@ -101,7 +101,7 @@ job "ocis-proxy" {
       provider = "consul"
 
       # The edge sends the domain here (jobs/edge).
-      tags = ["drover.route=${split(":", lower(var.domain))[0]}/", "drover.protocol=https"]
+      tags = ["drover.route=${split(":", lower(var.domain))[0]}/", "drover.protocol=https", "drover.ca=none"]
 
       check {
         type     = "tcp"

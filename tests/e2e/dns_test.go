@@ -572,7 +572,7 @@ func testWildcard(t *testing.T, r *running) {
 	}
 	if err := r.consul.Agent().ServiceRegister(&capi.AgentServiceRegistration{
 		Name: "ocis-alias", Address: proxy[0].ServiceAddress, Port: proxy[0].ServicePort,
-		Tags: []string{"drover.route=cloud.drover.test/", "drover.protocol=https"},
+		Tags: []string{"drover.route=cloud.drover.test/", "drover.protocol=https", "drover.ca=none"},
 	}); err != nil {
 		t.Fatal(err)
 	}
