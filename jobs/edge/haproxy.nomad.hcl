@@ -724,6 +724,9 @@ global
   log stdout format raw local0 info
   setenv EDGE_GENERATION @generation@
   setenv EDGE_MEMORY ${var.memory}
+.if version_atleast(3.1)
+  tune.lua.bool-sample-conversion normal
+.endif
   lua-load {{ env "NOMAD_TASK_DIR" }}/edge.lua
   lua-load {{ env "NOMAD_TASK_DIR" }}/ingress.lua
   stats socket unix@admin.sock mode 600%{if var.user == "root"} uid ${var.uid}%{endif} level admin
@@ -872,6 +875,13 @@ defaults http
   http-request return status 429 content-type text/plain string "Too many requests at a time.\n" if { sc1_conn_cur(edge.requests) gt ${var.connections_per_source * 4} }
 %{endif~}
   http-request return status 503 content-type text/plain string "The edge has no memory left.\n" if { nbsrv(edge.memory) eq 0 }
+  # From HAProxy 3.0 on, timeout client ends a body that stalls.
+.if version_atleast(3.0)
+  acl short_of_memory nbsrv(edge.memory) lt 2
+  acl short_of_memory sc1_conn_cur(edge.requests) gt 32
+  http-request set-timeout client ${var.body_timeout} if { method POST PUT PATCH } !short_of_memory or { req.hdr(content-length) -m int gt 0 } !short_of_memory or { req.hdr(transfer-encoding) -m found } !short_of_memory
+  http-request set-timeout client 1h if { req.hdr(content-type) -m beg application/grpc } !short_of_memory
+.endif
   http-request return status 405 content-type text/plain string "This method is not allowed.\n" if { method CONNECT TRACE }
   # The route, drover.auth and drover.allow hold for a path however it is written.
   http-request set-var(txn.path) path
@@ -880,10 +890,10 @@ defaults http
   # Services believe these headers: only the edge or a trusted proxy may send them.
 {{- template "trace" }}
 %{if length(var.trusted_proxies) > 0~}
-  http-request del-header '^(?:${lower(join("|", local.spoofable))})$' -m reg unless { var(txn.trusted) -m bool }
-  http-request del-header '^(?:proxy|x-forwarded-for|x-real-ip)$|_' -m reg
+  http-request del-header '^(${lower(join("|", local.spoofable))})$' -m reg unless { var(txn.trusted) -m bool }
+  http-request del-header '^(proxy|x-forwarded-for|x-real-ip)$|_' -m reg
 %{else~}
-  http-request del-header '^(?:proxy|x-forwarded-for|x-real-ip|${lower(join("|", local.spoofable))})$|_' -m reg
+  http-request del-header '^(proxy|x-forwarded-for|x-real-ip|${lower(join("|", local.spoofable))})$|_' -m reg
 %{endif~}
   http-request add-header X-Forwarded-For %[src]
   http-request add-header X-Real-IP %[src]
@@ -1000,7 +1010,7 @@ frontend metrics from http
   http-request return status 200 content-type application/json lf-string '{"edge":"haproxy","generation":{"files":"%[lua.newest]","worker":"%[lua.generation]"},"https":"{{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}","certificates":${jsonencode(var.certificates)},"users":${jsonencode(var.users)},"authenticators":${jsonencode(var.authenticators)},"client_cas":${jsonencode(var.client_cas)},"authorities":${jsonencode(var.authorities)},"https_without_ca":${var.https_without_ca},"tcp_ports":${jsonencode(var.tcp_ports)},"tenants":${jsonencode(var.tenants)},"tags":"%[lua.tags]"}' if { path /edge }
   http-request return status 404
 
-frontend http from http
+frontend http.plain from http
   maxconn ${local.connections}
   bind {{ env "EDGE_BIND_ADDRESS" }}:${var.http_port}
 {{- template "source" }}
@@ -1169,10 +1179,15 @@ backend {{ $name }} from http
   # timeout client does not end a body that stalls (HAProxy 2.6).
   acl body req.hdr(content-length) -m int gt 0
   acl body req.hdr(transfer-encoding) -m found
+  # HTTP/2 does not say whether there is a body.
+  http-request set-var(txn.open) bool(true) if { req.ver 2.0 } { req.hdr_cnt(content-length) eq 0 }
+  acl open var(txn.open) -m bool
+  acl writes method POST PUT PATCH
+  acl grpc req.hdr(content-type) -m beg application/grpc
   acl many sc1_conn_cur(edge.requests) gt 32
   acl busy nbsrv(edge.memory) lt 2
-  http-request set-timeout server ${var.body_timeout} if body
-  http-request set-timeout server ${var.client_timeout} if many body or many busy or body busy !{ req.hdr(content-type) -m beg application/grpc }
+  http-request set-timeout server ${var.body_timeout} if body !grpc or open writes !grpc or busy open
+  http-request set-timeout server ${var.client_timeout} if many busy or many body !grpc or many open writes !grpc or busy body !grpc or busy open writes !grpc
 {{- end }}
 {{- if $limit }}
   http-request track-sc2 src table limit.{{ $owner }}

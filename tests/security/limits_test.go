@@ -259,3 +259,52 @@ func testTrusted(t *testing.T, w *world) {
 		t.Errorf("from an address that is not trusted: got %d, want 403", status)
 	}
 }
+
+// testStalled has a body of HTTP/2 without a known length stall. The edge ends it,
+// and does not end a quiet gRPC stream.
+func testStalled(t *testing.T, w *world) {
+	w.register(t, "stalled", serve(t, "stalled"), "drover.route=stalled.test/")
+	w.loaded(t, "stalled.test")
+	for kind, quiet := range map[string]bool{"application/octet-stream": false, "application/grpc": w.kind == edge.HAProxy} {
+		t.Run(kind, func(t *testing.T) {
+			t.Parallel()
+			client := w.h2()
+			defer client.CloseIdleConnections()
+			in, out := io.Pipe()
+			defer out.Close()
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://stalled.test/", in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header.Set("Content-Type", kind)
+			ended := make(chan string, 1)
+			go func() {
+				res, err := client.Do(req)
+				if err != nil {
+					ended <- err.Error()
+					return
+				}
+				_ = res.Body.Close()
+				ended <- res.Status
+			}()
+			if _, err := out.Write([]byte("x")); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case how := <-ended:
+				if quiet || strings.HasPrefix(how, "200") || strings.Contains(how, "Client.Timeout") {
+					t.Errorf("the stream ended: got %s, want it open: %t", how, quiet)
+				}
+				return
+			case <-time.After(2 * silence):
+				if !quiet {
+					t.Errorf("the edge still holds the stream after %s", 2*silence)
+				}
+			}
+			_ = out.Close()
+			if how := <-ended; !strings.HasPrefix(how, "200") {
+				t.Errorf("after the silence: got %s, want 200", how)
+			}
+		})
+	}
+}
