@@ -16,7 +16,7 @@ type Usage struct {
 	Processes int
 	// Seconds of a processor, of these processes and of their children that ended.
 	Seconds float64
-	// KB of memory. What processes share counts once.
+	// KB of memory. Memory that processes share counts once.
 	KB int
 }
 

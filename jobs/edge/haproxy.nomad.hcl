@@ -388,16 +388,24 @@ end)
 
 -- The servers of the backend edge.memory are in maintenance while the buffers and
 -- connections of HAProxy take more than a fifth (short) or two fifths (full) of the
--- task's memory. OpenSSL, the configuration and old workers need the rest.
+-- task's memory, or its requests and connections two or four fifths of the file
+-- descriptors. OpenSSL, the configuration and old workers need the rest.
 core.register_task(function()
   local total = tonumber(os.getenv("EDGE_MEMORY"))
   local up = { short = true, full = true }
+  local idle = 0 -- tasks that are there without a client: one for each server, and some
+  for _, backend in pairs(core.backends) do
+    for _ in pairs(backend.servers) do
+      idle = idle + 2
+    end
+  end
   while tonumber(core.get_info().Stopping) ~= 1 do
     core.msleep(100)
-    local used = tonumber(core.get_info().PoolUsed_MB)
+    local info = core.get_info()
+    local used = math.max(tonumber(info.PoolUsed_MB) / total, (tonumber(info.Tasks) - idle) / tonumber(info.Ulimit_n) / 2)
     for name, share in pairs({ short = 0.2, full = 0.4 }) do
       -- It is up again when a tenth less is used, so that it does not flap.
-      local ok = used < total * share * (up[name] and 1 or 0.9)
+      local ok = used < share * (up[name] and 1 or 0.9)
       if ok ~= up[name] then
         up[name] = ok
         local server = core.backends["edge.memory"].servers[name]
@@ -733,9 +741,10 @@ global
   hard-stop-after ${var.hard_stop_after}
   # Old workers with connections use memory of the task too.
   mworker-max-reloads 8
-  # The frontends have limits that fit the task's memory. This one only has to be
-  # above their sum, so that /health answers when they are full.
-  maxconn ${local.connections * 4 + length(var.tcp_ports) * local.connections + 200}
+  # The frontends have limits that fit the task's memory. This one has to be above
+  # their sum, so that /health answers when they are full. File descriptors follow from
+  # it: each request of HTTP/2 needs one for its connection to a service.
+  maxconn ${local.connections * 8 + length(var.tcp_ports) * local.connections + 200}
   no strict-limits
   # Each stream of HTTP/2 costs as much as a connection of HTTP/1.1.
   tune.h2.max-concurrent-streams 32

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/net/http2/hpack"
 
 	"github.com/drover-nomad/drover/devcluster/devtest"
+	"github.com/drover-nomad/drover/edge"
 )
 
 const (
@@ -92,12 +93,13 @@ func streams(_ net.Conn, c *tls.Conn) error {
 // It returns how much memory the edge had at most, and how many connections it took.
 func flood(t *testing.T, w *world, count int, protocol string, start func(net.Conn, *tls.Conn) error) (most, open int) {
 	t.Helper()
-	var wait sync.WaitGroup
+	var wait, attempts sync.WaitGroup
 	var taken atomic.Int64
 	stop := make(chan struct{})
 	slots := make(chan struct{}, 32)
 	for i := range count {
 		wait.Add(1)
+		attempts.Add(1)
 		go func() {
 			defer wait.Done()
 			slots <- struct{}{}
@@ -107,7 +109,7 @@ func flood(t *testing.T, w *world, count int, protocol string, start func(net.Co
 				defer raw.Close()
 				if protocol != "" {
 					conn = tls.Client(raw, &tls.Config{InsecureSkipVerify: true, ServerName: "edge.test", NextProtos: []string{protocol}})
-					_ = raw.SetDeadline(time.Now().Add(5 * time.Second))
+					_ = raw.SetDeadline(time.Now().Add(20 * time.Second))
 					err = conn.HandshakeContext(t.Context())
 				}
 			}
@@ -115,6 +117,7 @@ func flood(t *testing.T, w *world, count int, protocol string, start func(net.Co
 				err = start(raw, conn)
 			}
 			<-slots
+			attempts.Done()
 			if err != nil {
 				return
 			}
@@ -131,18 +134,27 @@ func flood(t *testing.T, w *world, count int, protocol string, start func(net.Co
 			}
 		}()
 	}
-	opened := make(chan struct{})
-	go func() { wait.Wait(); close(opened) }()
-	end := time.After(15 * time.Second)
+	attempted := make(chan struct{})
+	go func() { attempts.Wait(); close(attempted) }()
+	var held <-chan time.Time // after all were opened
 	for waiting := true; waiting; {
 		select {
-		case <-end:
-			waiting = false
-		case <-opened:
+		case <-attempted:
+			attempted, held = nil, time.After(2*time.Second)
+		case <-held:
 			waiting = false
 		case <-time.After(200 * time.Millisecond):
 		}
 		most = max(most, resident(t, w))
+		if held == nil || protocol != "h2" || w.kind != edge.HAProxy {
+			continue
+		}
+		// Streams must not take the file descriptors that connections of others need.
+		if r, err := w.send("127.0.0.70", "GET / HTTP/1.1\r\nHost: flooded.test\r\nConnection: close\r\n\r\n"); err != nil {
+			t.Errorf("a client meanwhile: %v", err)
+		} else if r.StatusCode != http.StatusOK && r.StatusCode != http.StatusServiceUnavailable {
+			t.Errorf("a client meanwhile: got %d, want 200 or 503", r.StatusCode)
+		}
 	}
 	close(stop)
 	wait.Wait()
