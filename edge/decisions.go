@@ -145,7 +145,7 @@ func (f Finder) Setting(ctx context.Context) (*Setting, error) {
 	s := &Setting{Jobs: jobs}
 	var errs []error
 	for _, e := range entries {
-		said, metrics, err := readInstance(ctx, e, askTimeout)
+		said, metrics, err := readInstance(ctx, e, f.Credentials, askTimeout)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("the edge at %s: %w", metrics, err))
 			continue

@@ -137,7 +137,8 @@ func look(ctx context.Context, nomad *api.Client, consul *capi.Client, o Options
 	if err != nil {
 		return nil, fmt.Errorf("looking for the edge: %w", err)
 	}
-	_, skipped, unknown := Finder{Nomad: nomad, Consul: consul, Namespace: o.Namespace}.split(ctx, edges)
+	finder := Finder{Nomad: nomad, Consul: consul, Namespace: o.Namespace, Credentials: o.Credentials}
+	_, skipped, unknown := finder.split(ctx, edges)
 	others := map[string]error{}
 	for _, err := range skipped {
 		var e *NotEdgeError
@@ -145,7 +146,7 @@ func look(ctx context.Context, nomad *api.Client, consul *capi.Client, o Options
 			others[e.Node+"/"+e.ID] = err
 		}
 	}
-	published, hidden := Finder{nomad, consul, o.Namespace}.published(ctx)
+	published, hidden := finder.published(ctx)
 	raw := services
 	services, notCounted := published.Filter(services)
 	r := &Report{OK: len(edges) > 0, Instances: make([]Instance, len(edges)), Routes: []RouteStatus{}, Problems: []Problem{}}
