@@ -139,7 +139,7 @@ func sharesAny(m *Model, s *Service) bool {
 
 // addPort adds a port unless the service has it.
 func addPort(s *Service, p Port) {
-	if !slices.ContainsFunc(s.Ports, func(o Port) bool { return o.Number == p.Number && !o.UDP }) {
+	if !slices.ContainsFunc(s.Ports, func(o Port) bool { return (o.Number == p.Number || o.Listen == p.Number) && !o.UDP }) {
 		s.Ports = append(s.Ports, p)
 	}
 }

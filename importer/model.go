@@ -129,9 +129,13 @@ type Port struct {
 	Number int    // in the container
 	Label  string // pNNNN when empty
 	UDP    bool
-	Static int      // on the node; 0 for a dynamic one
-	Reason string   // how it was found, when it is not declared
-	At     Position // where it was found
+	Static int // on the node; 0 for a dynamic one
+	// Dynamic is a port whose number the task reads from NOMAD_PORT_LABEL. Number is
+	// the one of its name then.
+	Dynamic bool
+	Listen  int      // another port of its name, beside Number
+	Reason  string   // how it was found, when it is not declared
+	At      Position // where it was found
 	// Private ports are not registered in Consul.
 	Private bool
 }

@@ -92,7 +92,7 @@ func (n *network) consulName(s *Service, p Port) string {
 	if first := firstPort(s); first != nil && first.Number == p.Number {
 		return shorten(n.stack+"-"+s.Name, 63)
 	}
-	return shorten(n.stack+"-"+s.Name+"-"+p.label(), 63)
+	return DNSName(n.stack + "-" + s.Name + "-" + p.label())
 }
 
 // firstPort is the port that stands for the service.
@@ -162,6 +162,9 @@ func (n *network) listen(s *Service, m *Model) {
 	if a := n.addresses[s.Name]; a != "" {
 		for _, p := range registered(s) {
 			n.listeners = append(n.listeners, listener{name: fmt.Sprintf("%s-%d", s.Name, p.Number), bind: fmt.Sprintf("%s:%d", a, p.Number), service: n.consulName(s, p)})
+			if p.Listen != 0 && !slices.ContainsFunc(s.Ports, func(o Port) bool { return o.Number == p.Listen }) {
+				n.listeners = append(n.listeners, listener{name: fmt.Sprintf("%s-%d", s.Name, p.Listen), bind: fmt.Sprintf("%s:%d", a, p.Listen), service: n.consulName(s, p)})
+			}
 		}
 	}
 	for _, p := range m.Published {

@@ -451,7 +451,7 @@ func (w *writer) updateOf(d *document, s *Service, kind string) {
 		u = *s.Update
 	}
 	alone := s.Single
-	static := slices.ContainsFunc(s.Ports, func(p Port) bool { return p.Static != 0 }) || s.Network == "host" && len(s.Ports) > 0
+	static := slices.ContainsFunc(s.Ports, func(p Port) bool { return p.Static != 0 }) || s.Network == "host" && slices.ContainsFunc(s.Ports, func(p Port) bool { return !p.Dynamic })
 	zero, no := 0, false
 	if kind == KindService && (alone || static) {
 		u.Canary, u.AutoPromote = &zero, &no
@@ -574,7 +574,7 @@ func (w *writer) network(d *document, s *Service) {
 			}
 			d.line("port %s {", Quote(p.label()))
 			static := p.Static
-			if mode == "host" && static == 0 {
+			if mode == "host" && static == 0 && !p.Dynamic {
 				static = p.Number
 			}
 			for _, other := range s.Ports {
@@ -585,7 +585,7 @@ func (w *writer) network(d *document, s *Service) {
 			if static != 0 {
 				d.attr("static", itoa(static))
 			}
-			if mode != "host" {
+			if mode != "host" && !p.Dynamic {
 				d.attr("to", itoa(p.Number))
 			}
 			d.line("}")

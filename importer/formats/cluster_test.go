@@ -26,27 +26,37 @@ func TestCorpusOnCluster_Validates(t *testing.T) {
 		t.Fatal(err)
 	}
 	jobs := 0
+	validate := func(t *testing.T, format string, src importer.Source) {
+		t.Helper()
+		src.Root, src.Allow = root, []string{"bind-source", "file-too-big", "port-conflict", "unknown-port", "volume-shared", "volume-driver", "unsupported", "missing-file"}
+		res, err := formats.Run(t.Context(), format, src)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, j := range res.Jobs {
+			jobs++
+			got, _, err := client.Jobs().Validate(j.Job, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got.Error != "" || len(got.ValidationErrors) > 0 {
+				t.Errorf("%s: got %s %v, want a valid job\n%s", j.Service, got.Error, got.ValidationErrors, j.HCL)
+			}
+		}
+	}
 	for _, folder := range []string{"compose", "swarm", "rosetta"} {
 		for _, c := range composeCases(t, filepath.Join(root, folder)) {
 			rel, _ := filepath.Rel(root, c.folder)
 			t.Run(rel+" "+strings.Join(c.files, " "), func(t *testing.T) {
-				res, err := formats.Run(t.Context(), "compose", importer.Source{Inputs: inputs(t, c.folder, c.files), Environ: c.environ, Profiles: []string{"*"}, Root: root,
-					Allow: []string{"bind-source", "file-too-big", "port-conflict", "unknown-port", "volume-shared"}})
-				if err != nil {
-					t.Fatal(err)
-				}
-				for _, j := range res.Jobs {
-					jobs++
-					got, _, err := client.Jobs().Validate(j.Job, nil)
-					if err != nil {
-						t.Fatal(err)
-					}
-					if got.Error != "" || len(got.ValidationErrors) > 0 {
-						t.Errorf("%s: got %s %v, want a valid job\n%s", j.Service, got.Error, got.ValidationErrors, j.HCL)
-					}
-				}
+				validate(t, "compose", importer.Source{Inputs: inputs(t, c.folder, c.files), Environ: c.environ, Profiles: []string{"*"}})
 			})
 		}
+	}
+	for _, file := range marathonFiles(t, root) {
+		rel, _ := filepath.Rel(root, file)
+		t.Run(rel, func(t *testing.T) {
+			validate(t, "marathon", importer.Source{Inputs: inputs(t, filepath.Dir(file), []string{filepath.Base(file)})})
+		})
 	}
 	t.Logf("Nomad accepts %d jobs", jobs)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/drover-nomad/drover/importer"
 	"github.com/drover-nomad/drover/importer/compose"
+	"github.com/drover-nomad/drover/importer/marathon"
 )
 
 // Format is a format of applications.
@@ -26,6 +27,7 @@ type Format struct {
 func All() []Format {
 	return []Format{
 		{Name: "compose", What: "Docker Compose files and Swarm stacks", Read: compose.Read, match: compose.Match},
+		{Name: "marathon", What: "Apps, groups and pods of Mesos Marathon", Read: marathon.Read, match: marathon.Match},
 	}
 }
 

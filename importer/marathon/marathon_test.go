@@ -1,0 +1,240 @@
+package marathon_test
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/drover-nomad/drover/importer"
+	"github.com/drover-nomad/drover/importer/marathon"
+)
+
+func read(t *testing.T, text string, src importer.Source) *importer.Result {
+	t.Helper()
+	src.Inputs = []importer.Input{{Name: filepath.Join(t.TempDir(), "app.json"), Text: []byte(text)}}
+	res, err := importer.Run(t.Context(), "marathon", marathon.Read, src)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res
+}
+
+func file(res *importer.Result, name string) string {
+	for _, f := range res.Files {
+		if f.Path == name {
+			var lines []string
+			for _, line := range strings.Split(string(f.Text), "\n") {
+				lines = append(lines, strings.Join(strings.Fields(line), " "))
+			}
+			return strings.Join(lines, "\n")
+		}
+	}
+	return ""
+}
+
+func findings(res *importer.Result) string {
+	var b strings.Builder
+	for _, f := range res.Findings {
+		f.File = filepath.Base(f.File)
+		b.WriteString(f.String() + "\n")
+	}
+	return b.String()
+}
+
+const shop = `{
+  "id": "/shop",
+  "groups": [
+    {"id": "data", "apps": [{
+      "id": "db", "cpus": 0.5, "mem": 256, "instances": 1,
+      "container": {"type": "DOCKER", "docker": {"image": "postgres:16", "network": "BRIDGE",
+        "portMappings": [{"containerPort": 5432, "hostPort": 0, "labels": {"VIP_0": "/db:15432"}}]},
+        "volumes": [{"containerPath": "/var/lib/postgresql/data", "mode": "RW", "persistent": {"size": 100}}]},
+      "env": {"POSTGRES_PASSWORD": "Xk29sLw7pQ"}
+    }]}
+  ],
+  "apps": [{
+    "id": "web", "cmd": "serve --port $PORT0", "instances": 3, "dependencies": ["/shop/data"],
+    "container": {"type": "DOCKER", "docker": {"image": "nginx:1.25"},
+      "portMappings": [{"containerPort": 80, "servicePort": 10001, "name": "http"}]},
+    "networks": [{"mode": "container/bridge"}],
+    "env": {"DB": "db.marathon.l4lb.thisdcos.directory:15432", "TOKEN": {"secret": "t"}},
+    "secrets": {"t": {"source": "/shop/token"}},
+    "healthChecks": [{"protocol": "MESOS_HTTP", "path": "/ok", "portIndex": 0, "intervalSeconds": 5, "gracePeriodSeconds": 30, "maxConsecutiveFailures": 2}],
+    "upgradeStrategy": {"minimumHealthCapacity": 0.5, "maximumOverCapacity": 0},
+    "constraints": [["hostname", "UNIQUE"], ["rack", "LIKE", "r[12]"]],
+    "labels": {"HAPROXY_GROUP": "external", "HAPROXY_0_VHOST": "Shop.example,www.shop.example", "HAPROXY_0_REDIRECT_TO_HTTPS": "true", "team": "web"},
+    "taskKillGracePeriodSeconds": 60, "killSelection": "YOUNGEST_FIRST", "colour": "red"
+  }]
+}`
+
+// TestRead_Group: what a group of apps becomes.
+func TestRead_Group(t *testing.T) {
+	t.Parallel()
+	res := read(t, shop, importer.Source{})
+	if res.Refused() {
+		t.Fatal(findings(res))
+	}
+	if res.Name != "shop" {
+		t.Errorf("got stack %q, want shop", res.Name)
+	}
+	for name, want := range map[string][]string{
+		"web.nomad.hcl": {
+			"count = 3", "max_parallel = 2", "canary = 0", `operator = "distinct_hosts"`, `attribute = "$${meta.rack}"`, `value = "^(?:r[12])$"`,
+			`port "http" {`, "to = 80", `"drover.route=shop.example/", "drover.route=www.shop.example/"`, `team = "web"`, `path = "/ok"`,
+			"limit = 2", `grace = "30s"`, `entrypoint = ["/bin/sh"]`, `args = ["-c", "serve --port $PORT0"]`, `PORT0 = "$${NOMAD_PORT_http}"`, `PORT_HTTP = "$${NOMAD_PORT_http}"`,
+			"TOKEN={{ .shop_token.Value | toJSON }}", `kill_timeout = "1m"`,
+		},
+		"data-db.nomad.hcl": {
+			`source = "shop-data-db-data"`, "POSTGRES_PASSWORD={{ .postgres_password.Value | toJSON }}", "cpu = max(1, floor(0.5 * var.mhz_per_core))", "memory = 256", "canary = 0",
+		},
+		"stack.hcl":      {`depends_on = ["mesh", "data-db"]`, `secret "shop_token" {`},
+		"mesh.nomad.hcl": {":15432", `bind = "*:10001", service = "shop-web"`},
+		"_base.nomad.hcl": {
+			"db.marathon.l4lb.thisdcos.directory:198.18.", "web-shop.marathon.mesos:198.18.", "db-data-shop.marathon.mesos:198.18.",
+		},
+	} {
+		for _, w := range want {
+			if got := file(res, name); !strings.Contains(got, w) {
+				t.Errorf("%s: got\n%s\nwant %s", name, got, w)
+			}
+		}
+	}
+	if got := file(res, "web.nomad.hcl"); strings.Contains(got, "drover.http=serve") {
+		t.Errorf("got a route over HTTP beside the redirect to HTTPS:\n%s", got)
+	}
+	for _, w := range []string{
+		"kill-timeout", "app.json:23: warning: apps[0].colour is not imported (not-imported)", "app.json:21: warning: the constraint reads ${meta.rack}",
+	} {
+		if got := findings(res); !strings.Contains(got, w) {
+			t.Errorf("got findings\n%s\nwant %s", got, w)
+		}
+	}
+	if strings.Contains(file(res, "data-db.nomad.hcl"), "Xk29sLw7pQ") {
+		t.Error("got a password in a job spec")
+	}
+}
+
+// TestRead_Apps: single apps and what of them depends on the kind of the container and
+// of the network.
+func TestRead_Apps(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		text     string
+		job      []string // of app.nomad.hcl
+		findings []string
+	}{
+		"a command without an image": {
+			`{"id": "app", "cmd": "python3 -m http.server $PORT", "ports": [0], "mem": 32, "fetch": [{"uri": "http://files.example/a.tgz"}]}`,
+			[]string{`driver = "exec"`, `command = "/bin/sh"`, `args = ["-c", "cd \"$NOMAD_TASK_DIR\" || exit 1\npython3 -m http.server $PORT"]`, `port "port0" {`, `mode = "host"`, `source = "http://files.example/a.tgz"`, `destination = "local"`, `health_check = "task_states"`},
+			[]string{"(exec-driver)"},
+		},
+		"a required port of the node": {
+			`{"id": "app", "container": {"type": "DOCKER", "docker": {"image": "redis:7", "network": "HOST"}}, "requirePorts": true, "portDefinitions": [{"port": 6379, "name": "redis"}]}`,
+			[]string{`network_mode = "host"`, "static = 6379", "canary = 0"},
+			nil,
+		},
+		"the container has the port that the node gives": {
+			`{"id": "app", "container": {"type": "DOCKER", "docker": {"image": "redis:7", "network": "BRIDGE", "portMappings": [{"containerPort": 0}]}}}`,
+			[]string{`port "port0" {}`, `PORT = "$${NOMAD_PORT_port0}"`},
+			nil,
+		},
+		"flags of docker run": {
+			`{"id": "app", "container": {"type": "DOCKER", "docker": {"image": "a:1", "parameters": [{"key": "shm-size", "value": "64m"}, {"key": "cap-add", "value": "NET_ADMIN"}, {"key": "env", "value": "API_TOKEN=Xk29sLw7pQ"}, {"key": "ulimit", "value": "nofile=1024:2048"}]}}}`,
+			[]string{"shm_size = 67108864", `cap_add = ["NET_ADMIN"]`, "API_TOKEN={{ .api_token.Value | toJSON }}", `ulimit = { "nofile" = "1024:2048" }`},
+			[]string{"(needs-client)"},
+		},
+		"an unknown flag of docker run": {
+			`{"id": "app", "container": {"type": "DOCKER", "docker": {"image": "a:1", "parameters": [{"key": "blkio-weight", "value": "3"}]}}}`,
+			nil,
+			[]string{"app.json:1: refusal: the flag --blkio-weight of docker run is not known to the importer (unsupported)"},
+		},
+		"persistent volumes of several instances": {
+			`{"id": "app", "instances": 2, "container": {"docker": {"image": "a:1"}, "volumes": [{"containerPath": "data", "persistent": {"size": 1}}]}}`,
+			nil,
+			[]string{"refusal: each of the 2 instances of /app has a persistent volume of its own (volume-shared)"},
+		},
+		"an image that is a placeholder": {
+			`{"id": "app", "container": {"docker": {"image": "<image>"}}}`, nil, []string{"(needs-image); Say --image app=REF."},
+		},
+		"neither an image nor a command": {`{"id": "app", "mem": 1}`, nil, []string{"(invalid); Add cmd or container.docker.image."}},
+		"a cycle of dependencies is cut": {
+			`[{"id": "/s/app", "cmd": "a", "dependencies": ["/s/b"]}, {"id": "/s/b", "cmd": "b", "dependencies": ["/s/app"]}]`,
+			[]string{`driver = "exec"`}, nil,
+		},
+		"text that is no JSON": {"{\n\"id\": [MESOS | DOCKER]}", nil, []string{"app.json:2: refusal: the text is not JSON"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			res := read(t, c.text, importer.Source{})
+			if refused := c.job == nil; res.Refused() != refused {
+				t.Fatalf("got refused %t, want %t:\n%s", res.Refused(), refused, findings(res))
+			}
+			got := file(res, "app.nomad.hcl")
+			for _, w := range c.job {
+				if !strings.Contains(got, w) {
+					t.Errorf("got\n%s\nwant %s", got, w)
+				}
+			}
+			for _, w := range c.findings {
+				if got := findings(res); !strings.Contains(got, w) {
+					t.Errorf("got findings\n%s\nwant %s", got, w)
+				}
+			}
+			for _, f := range res.Files {
+				if f.Path != "secrets.yaml" && strings.Contains(string(f.Text), "Xk29sLw7pQ") {
+					t.Errorf("got a secret in %s", f.Path)
+				}
+			}
+		})
+	}
+}
+
+// TestRead_Pod: a pod is a group with one task for each container.
+func TestRead_Pod(t *testing.T) {
+	t.Parallel()
+	res := read(t, `{
+  "id": "/pod", "scaling": {"kind": "fixed", "instances": 2},
+  "networks": [{"mode": "container", "name": "dcos"}],
+  "environment": {"A": "1"}, "secrets": {"k": {"source": "key"}},
+  "volumes": [{"name": "share"}, {"name": "key", "secret": "k"}],
+  "containers": [
+    {"name": "one", "image": {"kind": "DOCKER", "id": "a:1"}, "resources": {"cpus": 0.1, "mem": 32},
+     "endpoints": [{"name": "web", "containerPort": 8080, "hostPort": 0, "protocol": ["tcp"]}],
+     "healthCheck": {"http": {"endpoint": "web", "path": "/live"}, "gracePeriodSeconds": 10},
+     "volumeMounts": [{"name": "share", "mountPath": "/share"}, {"name": "key", "mountPath": "/etc/key"}]},
+    {"name": "two", "image": {"kind": "DOCKER", "id": "b:1"}, "exec": {"command": {"shell": "sleep 1"}},
+     "volumeMounts": [{"name": "share", "mountPath": "data", "readOnly": true}]}
+  ]}`, importer.Source{})
+	if res.Refused() {
+		t.Fatal(findings(res))
+	}
+	got := file(res, "pod.nomad.hcl")
+	for _, w := range []string{
+		"count = 2", `task "one" {`, `task "two" {`, `port "web" {`, "to = 8080", `path = "/live"`, `"../alloc/data/share:/share"`,
+		`"../alloc/data/share:/mnt/mesos/sandbox/data:ro"`, `"secrets/etc/key:/etc/key:ro"`, `A = "1"`,
+	} {
+		if !strings.Contains(got, w) {
+			t.Errorf("got\n%s\nwant %s", got, w)
+		}
+	}
+	if want := "(network-address)"; !strings.Contains(findings(res), want) {
+		t.Errorf("got findings\n%s\nwant %s", findings(res), want)
+	}
+}
+
+func FuzzRead(f *testing.F) {
+	f.Add([]byte(shop))
+	f.Add([]byte(`{"id":"a","cmd":"b","container":{"volumes":[{"containerPath":"..","hostPath":"../../etc"}]}}`))
+	f.Add([]byte(`[{"id":"/","containers":[{}]}]`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		src := importer.Source{Inputs: []importer.Input{{Name: "app.json", Text: text}}}
+		l := importer.NewLedger(nil)
+		if _, err := marathon.Read(t.Context(), src, l); err != nil {
+			return
+		}
+		l.Finish()
+		if c := l.Counts(); c.Values != c.Mapped+c.LeftOut+c.Reported {
+			t.Errorf("got %+v, want every value in one count", c)
+		}
+	})
+}
