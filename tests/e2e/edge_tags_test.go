@@ -324,6 +324,12 @@ func testKept(t *testing.T, e *entrance) {
 		}
 		was := first[url]
 		was.Backend = "after"
+		// Each request has an ID of its own.
+		if a.Header.Get("X-Request-Id") == "" || a.Header.Get("X-Request-Id") == was.Header.Get("X-Request-Id") {
+			t.Errorf("%s: got the request ID %q, want another than that of the first request", url, a.Header.Get("X-Request-Id"))
+		}
+		a.Header.Del("X-Request-Id")
+		was.Header.Del("X-Request-Id")
 		if fmt.Sprint(a) != fmt.Sprint(was) {
 			t.Errorf("%s: what arrived was\n%v, and is\n%v", url, was, a)
 		}
