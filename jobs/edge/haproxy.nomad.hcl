@@ -387,9 +387,9 @@ core.register_task(function()
 end)
 
 -- The servers of the backend edge.memory are in maintenance while the buffers and
--- connections of HAProxy take more than a fifth (short) or two fifths (full) of the
--- task's memory, or its requests and connections two or four fifths of the file
--- descriptors. OpenSSL, the configuration and old workers need the rest.
+-- connections of HAProxy, and of the kernel for it, take more than a quarter (short)
+-- or a half (full) of the task's memory, or of the file descriptors. OpenSSL, the
+-- configuration and old workers need the rest.
 core.register_task(function()
   local total = tonumber(os.getenv("EDGE_MEMORY"))
   local up = { short = true, full = true }
@@ -402,8 +402,10 @@ core.register_task(function()
   while tonumber(core.get_info().Stopping) ~= 1 do
     core.msleep(100)
     local info = core.get_info()
-    local used = math.max(tonumber(info.PoolUsed_MB) / total, (tonumber(info.Tasks) - idle) / tonumber(info.Ulimit_n) / 2)
-    for name, share in pairs({ short = 0.2, full = 0.4 }) do
+    -- A request or connection has two tasks, and about 6 KB in the kernel.
+    local open = math.max(tonumber(info.Tasks) - idle, 0) / 2
+    local used = math.max((tonumber(info.PoolUsed_MB) + open * 0.006) / total, open / tonumber(info["Ulimit-n"]))
+    for name, share in pairs({ short = 0.25, full = 0.5 }) do
       -- It is up again when a tenth less is used, so that it does not flap.
       local ok = used < share * (up[name] and 1 or 0.9)
       if ok ~= up[name] then
