@@ -56,7 +56,7 @@ func Each(ctx context.Context, s *stack.Stack, o Options, do func(Job) error) er
 	}
 	var diags hcl.Diagnostics
 	told := map[string]bool{} // a mistake in a shared layer is reported once
-	ids := map[string]rendered{}
+	ids := map[string]unit{}  // not the jobs: a caller of Each keeps what it needs
 	// A few services at a time, so that as few syntax trees are in memory,
 	// handed on in order.
 	ctx, cancel := context.WithCancel(ctx)
@@ -112,10 +112,10 @@ func Each(ctx context.Context, s *stack.Stack, o Options, do func(Job) error) er
 		}
 		id := jobKey(res.target, job.Job)
 		if other, dup := ids[id]; dup {
-			diags = append(diags, sameJob(other, res))
+			diags = append(diags, sameJob(other, res.unit, *job.Job.ID))
 			continue
 		}
-		ids[id] = res
+		ids[id] = res.unit
 		if err := do(job); err != nil {
 			return err
 		}
@@ -147,11 +147,11 @@ func jobKey(t *stack.Target, j *api.Job) string {
 	return key
 }
 
-func sameJob(a, b rendered) *hcl.Diagnostic {
+func sameJob(a, b unit, id string) *hcl.Diagnostic {
 	if a.service == b.service {
-		return diagAt(b.target.Range, fmt.Sprintf("Service %q renders to the same job %q in targets %q and %q", a.service.Name, *a.job.Job.ID, a.target.Name, b.target.Name), "Write a region or a job_suffix in one of them.")
+		return diagAt(b.target.Range, fmt.Sprintf("Service %q renders to the same job %q in targets %q and %q", a.service.Name, id, a.target.Name, b.target.Name), "Write a region or a job_suffix in one of them.")
 	}
-	return diagAt(b.service.Range, fmt.Sprintf("Services %q and %q render to the same job %q", a.service.Name, b.service.Name, *a.job.Job.ID), "Give one of them another id.")
+	return diagAt(b.service.Range, fmt.Sprintf("Services %q and %q render to the same job %q", a.service.Name, b.service.Name, id), "Give one of them another id.")
 }
 
 // unit is one service in one target.

@@ -2,10 +2,11 @@ package cli
 
 import (
 	"bufio"
+	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 	"github.com/spf13/cobra"
 
+	"github.com/drover-nomad/drover/parallel"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -39,21 +41,18 @@ drover. With a single job file, the output is that of 'nomad job run -output'.`,
 			if format != "json" && format != "hcl" {
 				return usagef("-o is json or hcl, not %q", format)
 			}
-			s, jobs, err := flags.load(cmd.Context(), args[0])
+			s, specs, err := flags.specs(cmd.Context(), args[0], format)
 			if err != nil {
 				return err
 			}
 			if out != "" {
-				return writeJobs(out, format, s, jobs)
+				return writeSpecs(out, format, s, specs)
 			}
 			w := bufio.NewWriter(streams.Out)
 			if format == "hcl" {
-				err = printHCL(w, jobs)
+				printHCL(w, specs)
 			} else {
-				err = printJSON(w, s, jobs)
-			}
-			if err != nil {
-				return err
+				printJSON(w, s, specs)
 			}
 			return w.Flush()
 		},
@@ -74,66 +73,85 @@ func exactArgs(n int, names string) cobra.PositionalArgs {
 	}
 }
 
-// jobJSON is what `nomad job run -output` prints and the API accepts.
-func jobJSON(j *api.Job, prefix string) ([]byte, error) {
-	return json.MarshalIndent(struct{ Job *api.Job }{j}, prefix, "    ")
+// indented returns JSON as `nomad job run -output` prints it.
+func indented(text []byte, prefix string) []byte {
+	var out bytes.Buffer
+	out.Grow(3 * len(text))
+	_ = json.Indent(&out, text, prefix, "    ") // of json.Marshal
+	return out.Bytes()
 }
 
-func printJSON(w io.Writer, s *stack.Stack, jobs []render.Job) error {
-	if s.Plain != nil {
-		text, err := jobJSON(jobs[0].Job, "")
-		if err != nil {
-			return err
+// jobSpec is a rendered job as it is printed.
+type jobSpec struct {
+	job  render.Job // without its spec
+	text []byte
+}
+
+// specs renders the services of the stack that arg names. Of each job it keeps only
+// the text, so that a large stack takes little memory.
+func (f *stackFlags) specs(ctx context.Context, arg, format string) (*stack.Stack, []jobSpec, error) {
+	source := f.source(arg)
+	s, err := source.Load(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	var out []jobSpec
+	err = render.Each(ctx, s, render.Options{Services: source.Services, Targets: source.Targets}, func(j render.Job) error {
+		spec := jobSpec{render.Job{Service: j.Service, Target: j.Target}, j.HCL}
+		if format == "json" {
+			var err error
+			if spec.text, err = json.Marshal(struct{ Job *api.Job }{j.Job}); err != nil {
+				return err
+			}
 		}
-		_, err = fmt.Fprintf(w, "%s\n", text)
-		return err
+		out = append(out, spec)
+		return nil
+	})
+	return s, out, err
+}
+
+// printJSON and printHCL leave errors to the last Flush of w.
+func printJSON(w *bufio.Writer, s *stack.Stack, specs []jobSpec) {
+	if s.Plain != nil {
+		_, _ = fmt.Fprintf(w, "%s\n", indented(specs[0].text, ""))
+		return
+	}
+	if len(specs) == 0 {
+		_, _ = w.WriteString("[]\n")
+		return
 	}
 	sep := "["
-	for _, j := range jobs {
-		text, err := jobJSON(j.Job, "    ")
-		if err != nil {
-			return err
-		}
-		if _, err := fmt.Fprintf(w, "%s\n    %s", sep, text); err != nil {
-			return err
-		}
+	for _, spec := range specs {
+		_, _ = fmt.Fprintf(w, "%s\n    %s", sep, indented(spec.text, "    "))
 		sep = ","
 	}
-	if len(jobs) == 0 {
-		_, err := fmt.Fprintln(w, "[]")
-		return err
-	}
-	_, err := fmt.Fprintln(w, "\n]")
-	return err
+	_, _ = w.WriteString("\n]\n")
 }
 
-func printHCL(w io.Writer, jobs []render.Job) error {
-	for i, j := range jobs {
-		if len(jobs) > 1 {
+func printHCL(w *bufio.Writer, specs []jobSpec) {
+	for i, spec := range specs {
+		if len(specs) > 1 {
 			if i > 0 {
-				fmt.Fprintln(w)
+				_, _ = w.WriteString("\n")
 			}
-			fmt.Fprintf(w, "# %s\n", j.Name())
+			_, _ = fmt.Fprintf(w, "# %s\n", spec.job.Name())
 		}
-		if _, err := w.Write(j.HCL); err != nil {
-			return err
-		}
+		_, _ = w.Write(spec.text)
 	}
-	return nil
 }
 
-// writeJobs writes one file per service. For HCL it also copies the files that job
+// writeSpecs writes one file per service. For HCL it also copies the files that job
 // specs may read with file(). With several targets, each gets a directory.
-func writeJobs(dir, format string, s *stack.Stack, jobs []render.Job) error {
-	byTarget := map[string][]render.Job{}
-	for _, j := range jobs {
-		byTarget[j.Target] = append(byTarget[j.Target], j)
+func writeSpecs(dir, format string, s *stack.Stack, specs []jobSpec) error {
+	byTarget := map[string][]jobSpec{}
+	for _, spec := range specs {
+		byTarget[spec.job.Target] = append(byTarget[spec.job.Target], spec)
 	}
 	if len(byTarget) < 2 {
-		return writeTarget(dir, dir, format, s, jobs)
+		return writeTarget(dir, dir, format, s, specs)
 	}
-	for target, jobs := range byTarget {
-		if err := writeTarget(filepath.Join(dir, target), dir, format, s, jobs); err != nil {
+	for target, specs := range byTarget {
+		if err := writeTarget(filepath.Join(dir, target), dir, format, s, specs); err != nil {
 			return err
 		}
 	}
@@ -141,22 +159,20 @@ func writeJobs(dir, format string, s *stack.Stack, jobs []render.Job) error {
 }
 
 // writeTarget writes the jobs of one target into dir, which is out or below it.
-func writeTarget(dir, out, format string, s *stack.Stack, jobs []render.Job) error {
+func writeTarget(dir, out, format string, s *stack.Stack, specs []jobSpec) error {
 	if err := os.MkdirAll(dir, 0o755); err != nil { //nolint:gosec // job specs are no secret
 		return fmt.Errorf("writing the job specs: %w", err)
 	}
-	for _, j := range jobs {
-		name, text := j.Service+".nomad.hcl", j.HCL
+	err := parallel.Each(len(specs), 8, func(i int) error {
+		spec := specs[i]
+		text := spec.text
 		if format == "json" {
-			var err error
-			if text, err = jobJSON(j.Job, ""); err != nil {
-				return err
-			}
-			name, text = j.Service+".nomad.json", append(text, '\n')
+			text = append(indented(text, ""), '\n')
 		}
-		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil { //nolint:gosec // as above
-			return fmt.Errorf("writing the job specs: %w", err)
-		}
+		return os.WriteFile(filepath.Join(dir, spec.job.Service+".nomad."+format), text, 0o644) //nolint:gosec // as above
+	})
+	if err != nil {
+		return fmt.Errorf("writing the job specs: %w", err)
 	}
 	if format == "json" || s.Plain != nil {
 		return nil
