@@ -1,16 +1,15 @@
 package bench
 
 import (
-	"bufio"
-	"context"
-	"crypto/tls"
+	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -19,100 +18,290 @@ import (
 
 	"github.com/drover-nomad/drover/devcluster"
 	"github.com/drover-nomad/drover/devcluster/devtest"
+	"github.com/drover-nomad/drover/edge"
 )
 
-// BenchmarkEdge sends requests over kept-alive TLS connections through the
-// edge and, in turns of a second, through the floor: the same HAProxy with the
-// least configuration that does the same by hand, and an access log. It
-// reports requests per second and the 99th percentile of both, and their
-// ratios.
-func BenchmarkEdge(b *testing.B) {
+// scene is a dev cluster with an edge and one service, and beside the edge a floor:
+// the same program with the least configuration that does the same by hand.
+type scene struct {
+	*devcluster.Cluster
+	drover  func(args ...string)
+	nomad   *api.Client
+	consul  *capi.Client
+	backend int // port
+}
+
+func startSite(b *testing.B) *scene {
+	b.Helper()
 	cluster := devtest.Cluster(b, devcluster.Options{ACME: true})
 	env, err := cluster.Env("")
 	if err != nil {
 		b.Fatal(err)
 	}
 	program := devtest.Program{Path: devtest.Build(b, b.TempDir()), Env: env}
-	drover := func(args ...string) {
+	s := &scene{Cluster: cluster, backend: respond(b)}
+	s.drover = func(args ...string) {
 		b.Helper()
 		program.Want(b, 0, args...)
 	}
-	drover("cert", "prepare", "ocis", "-e", "dev", "--directory", cluster.ACMEDirectory(), "--ca", cluster.ACMECA())
-	nomad, err := api.NewClient(&api.Config{Address: cluster.NomadAddr()})
+	s.drover("cert", "prepare", "ocis", "-e", "dev", "--directory", cluster.ACMEDirectory(), "--ca", cluster.ACMECA())
+	if s.nomad, err = api.NewClient(cluster.NomadConfig()); err != nil {
+		b.Fatal(err)
+	}
+	if s.consul, err = capi.NewClient(cluster.ConsulConfig()); err != nil {
+		b.Fatal(err)
+	}
+	certificate, _, err := s.nomad.Variables().Peek("drover/certs/public", nil)
 	if err != nil {
 		b.Fatal(err)
 	}
-	certificate, _, err := nomad.Variables().Peek("drover/certs/public", nil)
-	if err != nil {
-		b.Fatal(err)
-	}
-	backend := respond(b)
-	consul, err := capi.NewClient(&capi.Config{Address: cluster.ConsulAddr()})
-	if err != nil {
-		b.Fatal(err)
-	}
-	if err := consul.Agent().ServiceRegister(&capi.AgentServiceRegistration{Name: "web", Address: "127.0.0.1", Port: backend, Tags: []string{"drover.route=bench.test/"}}); err != nil {
-		b.Fatal(err)
-	}
-	if _, _, err := nomad.Variables().Create(&api.Variable{Path: "nomad/jobs/floor", Items: api.VariableItems{"bundle": certificate.Items["bundle"]}}, nil); err != nil {
-		b.Fatal(err)
-	}
-	floor := cluster.Loopback() + ":9444"
-	job, err := nomad.Jobs().ParseHCL(fmt.Sprintf(byHand, floor, backend), true)
-	if err != nil {
-		b.Fatal(err)
-	}
-	if _, _, err := nomad.Jobs().Register(job, nil); err != nil {
-		b.Fatal(err)
-	}
-	edge := cluster.Loopback() + ":9443"
-	for _, stack := range []string{"edge", "edge-nginx"} {
-		if stack == "edge-nginx" { // two stacks that have the same job
-			drover("destroy", "edge", "-e", "dev", "-y")
+	for _, job := range []string{"floor-haproxy", "floor-nginx"} {
+		if _, _, err := s.nomad.Variables().Create(&api.Variable{Path: "nomad/jobs/" + job, Items: api.VariableItems{"bundle": certificate.Items["bundle"]}}, nil); err != nil {
+			b.Fatal(err)
 		}
-		drover("deploy", stack, "-e", "dev", "-var", "requests_per_source=1000000")
-		for _, address := range []string{edge, floor} {
-			reach(b, address)
-		}
-		b.Run(stack, func(b *testing.B) {
-			var ours, theirs []sample
-			for b.Loop() {
-				for range 5 {
-					theirs = append(theirs, measure(b, floor))
-					ours = append(ours, measure(b, edge))
-				}
-			}
-			var perSecond, p99 []float64
-			for i := range ours {
-				perSecond = append(perSecond, ours[i].perSecond/theirs[i].perSecond)
-				p99 = append(p99, ours[i].p99/theirs[i].p99)
-			}
-			median := func(v []float64) float64 {
-				slices.Sort(v)
-				return v[len(v)/2]
-			}
-			of := func(s []sample, f func(sample) float64) float64 {
-				var v []float64
-				for _, x := range s {
-					v = append(v, f(x))
-				}
-				return median(v)
-			}
-			rate, tail := func(s sample) float64 { return s.perSecond }, func(s sample) float64 { return s.p99 * 1000 }
-			b.ReportMetric(of(ours, rate), "edge-req/s")
-			b.ReportMetric(of(theirs, rate), "floor-req/s")
-			b.ReportMetric(median(perSecond), "ratio")
-			b.ReportMetric(of(ours, tail), "edge-p99-ms")
-			b.ReportMetric(of(theirs, tail), "floor-p99-ms")
-			b.ReportMetric(median(p99), "p99-ratio")
-		})
+	}
+	s.service(b, "web", "drover.route="+benchHost+"/")
+	return s
+}
+
+const benchHost = "bench.test"
+
+// service registers a service of the one backend.
+func (s *scene) service(b *testing.B, name string, tags ...string) {
+	b.Helper()
+	if err := s.consul.Agent().ServiceRegister(&capi.AgentServiceRegistration{Name: name, Address: "127.0.0.1", Port: s.backend, Tags: tags}); err != nil {
+		b.Fatal(err)
 	}
 }
 
-// byHand is a job with the floor's configuration: under Nomad too, so that it
-// has the same share of the processor and the same way for its log.
-const byHand = `
-job "floor" {
+// deploy brings up an edge with all protection; only the rate of requests of the one
+// client, which no client on the internet has, is not limited.
+func (s *scene) deploy(stack string, more ...string) {
+	s.drover(append([]string{"deploy", stack, "-e", "dev", "-var", "requests_per_source=1000000"}, more...)...)
+}
+
+// floor runs a floor and returns its address.
+func (s *scene) floor(b *testing.B, configuration string, port int) string {
+	b.Helper()
+	address := net.JoinHostPort(s.Loopback(), strconv.Itoa(port))
+	job, err := s.nomad.Jobs().ParseHCL(fmt.Sprintf(configuration, address, s.backend), true)
+	if err != nil {
+		b.Fatal(err)
+	}
+	if _, _, err := s.nomad.Jobs().Register(job, nil); err != nil {
+		b.Fatal(err)
+	}
+	reach(b, address)
+	return address
+}
+
+func (s *scene) edge() string { return s.Loopback() + ":9443" }
+
+// loaded waits until the edge has loaded the tags that are in Consul.
+func (s *scene) loaded(b *testing.B) {
+	b.Helper()
+	devtest.Until(b, 5*time.Minute, "the edge has loaded its routes", func() bool {
+		services, _, err := s.consul.Catalog().Services(nil)
+		if err != nil {
+			return false
+		}
+		instances, _, err := s.consul.Health().Service(edge.ServiceName, "", true, nil)
+		if err != nil || len(instances) != 1 {
+			return false
+		}
+		i := instances[0].Service
+		res, err := http.Get("http://" + net.JoinHostPort(i.Address, strconv.Itoa(i.Port)) + "/edge")
+		if err != nil {
+			return false
+		}
+		defer res.Body.Close()
+		var said struct{ Tags string }
+		return json.NewDecoder(res.Body).Decode(&said) == nil && said.Tags == edge.Digest(services)
+	})
+}
+
+// BenchmarkEdge sends requests over kept-alive TLS connections through each edge with
+// all protection and, in turns of a second, through its floor. It reports requests per
+// second and the 99th percentile of both, and their ratios.
+func BenchmarkEdge(b *testing.B) {
+	s := startSite(b)
+	for _, e := range []struct {
+		stack, floor string
+		port         int
+	}{{"edge", haproxyByHand, 9444}, {"edge-nginx", nginxByHand, 9445}} {
+		if e.stack == "edge-nginx" { // two stacks that have the same job
+			s.drover("destroy", "edge", "-e", "dev", "-y")
+		}
+		s.deploy(e.stack)
+		reach(b, s.edge())
+		program := strings.TrimPrefix(e.stack, "edge-")
+		if e.stack == "edge" {
+			program = "haproxy"
+		}
+		floor := s.floor(b, e.floor, e.port)
+		for _, l := range []load{
+			{false, []string{benchHost}, "/some/path?with=query", small}, {true, []string{benchHost}, "/some/path?with=query", small},
+			{false, []string{benchHost}, "/large", large}, {true, []string{benchHost}, "/large", large},
+		} {
+			protocol := map[bool]string{false: "http1", true: "h2"}[l.h2]
+			b.Run(fmt.Sprintf("%s/%s/%d", e.stack, protocol, l.size), func(b *testing.B) { s.compare(b, floor, "floor-"+program, l) })
+		}
+	}
+}
+
+// compare measures the floor and the edge in turns, and reports the edge as a ratio of
+// the floor: the median of the ratios of the turns. The time of a processor that a
+// request takes is the least disturbed by what else the machine does.
+func (s *scene) compare(b *testing.B, floor, job string, l load) {
+	var ours, theirs []sample
+	turn := func(job, address string) sample {
+		before := devtest.UsageOf(b, s.Cluster, job).Seconds
+		x := measure(b, address, l)
+		x.cpu = (devtest.UsageOf(b, s.Cluster, job).Seconds - before) / float64(x.requests)
+		return x
+	}
+	for b.Loop() {
+		for range 5 {
+			theirs = append(theirs, turn(job, floor))
+			ours = append(ours, turn(edge.ServiceName, s.edge()))
+		}
+	}
+	var perSecond, p99, cpu []float64
+	for i := range ours {
+		cpu = append(cpu, ours[i].cpu/theirs[i].cpu)
+		perSecond = append(perSecond, ours[i].perSecond/theirs[i].perSecond)
+		p99 = append(p99, ours[i].p99/theirs[i].p99)
+	}
+	b.ReportMetric(median(ours, func(s sample) float64 { return s.perSecond }), "edge-req/s")
+	b.ReportMetric(median(theirs, func(s sample) float64 { return s.perSecond }), "floor-req/s")
+	b.ReportMetric(median(perSecond, same), "ratio")
+	b.ReportMetric(median(ours, func(s sample) float64 { return s.p99 * 1000 }), "edge-p99-ms")
+	b.ReportMetric(median(theirs, func(s sample) float64 { return s.p99 * 1000 }), "floor-p99-ms")
+	b.ReportMetric(median(p99, same), "p99-ratio")
+	b.ReportMetric(median(ours, func(s sample) float64 { return s.cpu * 1e6 }), "edge-cpu-µs")
+	b.ReportMetric(median(cpu, same), "cpu-ratio")
+}
+
+func same(x float64) float64 { return x }
+
+func median[T any](list []T, of func(T) float64) float64 {
+	var v []float64
+	for _, x := range list {
+		v = append(v, of(x))
+	}
+	slices.Sort(v)
+	return v[len(v)/2]
+}
+
+// BenchmarkEdgeRoutes has 1,000 routes of 200 hosts and as many services, after 10
+// routes of 10. It reports the 99th percentile of both, what a reload and a change of
+// routes without one cost in seconds of a processor, and the memory of the task.
+func BenchmarkEdgeRoutes(b *testing.B) {
+	s := startSite(b)
+	for _, stack := range []string{"edge", "edge-nginx"} {
+		if stack == "edge-nginx" {
+			s.drover("destroy", "edge", "-e", "dev", "-y")
+		}
+		var few, many []sample
+		for _, count := range []int{10, 200} {
+			l := load{path: "/p3/x?with=query", size: small}
+			for i := range count {
+				name, host := fmt.Sprintf("many%d", i), fmt.Sprintf("h%d.test", i)
+				l.hosts = append(l.hosts, host)
+				var tags []string
+				for p := range map[int]int{10: 1, 200: 5}[count] {
+					tags = append(tags, fmt.Sprintf("drover.route=%s/p%d/", host, p))
+				}
+				if count == 10 {
+					tags = []string{"drover.route=" + host + "/"}
+				}
+				s.service(b, name, tags...)
+			}
+			if count == 10 {
+				s.deploy(stack, "-var", "memory=1024")
+			}
+			s.loaded(b)
+			for _, host := range l.hosts {
+				reachHost(b, s.edge(), host, "/p3/x")
+			}
+			b.Run(fmt.Sprintf("%s/%d_routes", stack, map[int]int{10: 10, 200: 1000}[count]), func(b *testing.B) {
+				var all []sample
+				for b.Loop() {
+					for range 5 {
+						all = append(all, measure(b, s.edge(), l))
+					}
+				}
+				few, many = many, all
+				p99 := func(s sample) float64 { return s.p99 * 1000 }
+				b.ReportMetric(median(all, func(s sample) float64 { return s.perSecond }), "edge-req/s")
+				b.ReportMetric(median(all, p99), "edge-p99-ms")
+				if len(few) > 0 {
+					b.ReportMetric(median(many, p99)/median(few, p99), "p99-ratio")
+				}
+				b.ReportMetric(float64(devtest.UsageOf(b, s.Cluster, edge.ServiceName).KB)/1024, "MB")
+				// The cost of a change, less the use of the edge in the same time without one.
+				cost := func(change func()) float64 {
+					const window = 8 * time.Second
+					use := func(change func()) float64 {
+						before := devtest.UsageOf(b, s.Cluster, edge.ServiceName).Seconds
+						began := time.Now()
+						change()
+						<-time.After(window - time.Since(began))
+						return devtest.UsageOf(b, s.Cluster, edge.ServiceName).Seconds - before
+					}
+					idle := use(func() {})
+					return use(change) - idle
+				}
+				b.ReportMetric(cost(func() {
+					s.service(b, "web", "drover.route="+benchHost+"/", fmt.Sprintf("drover.header=response set X-Change %d", time.Now().UnixNano()))
+					s.loaded(b)
+				}), "reload-cpu-s")
+				b.ReportMetric(cost(func() {
+					s.service(b, "many0", fmt.Sprintf("drover.route=h0.test/%d/", time.Now().UnixNano()))
+					s.loaded(b)
+				}), "route-cpu-s")
+			})
+		}
+		for i := range 200 {
+			if err := s.consul.Agent().ServiceDeregister(fmt.Sprintf("many%d", i)); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
+
+// reach waits until there is an answer.
+func reach(b *testing.B, address string) {
+	b.Helper()
+	reachHost(b, address, benchHost, "/")
+}
+
+func reachHost(b *testing.B, address, host, path string) {
+	b.Helper()
+	var last error
+	defer func() {
+		if b.Failed() {
+			b.Logf("%s: %v", host, last)
+		}
+	}()
+	devtest.Until(b, time.Minute, host+" is reached at "+address, func() bool {
+		conn, err := dial(b.Context(), address, false)
+		if err == nil {
+			_, err = conn.exchange(host, path, small)
+			conn.close()
+		}
+		if last = err; errors.Is(err, io.EOF) {
+			return false
+		}
+		return err == nil
+	})
+}
+
+// haproxyByHand and nginxByHand are jobs with the configuration of a floor: under
+// Nomad too, so that it has the same share of the processor and the same way for its
+// log.
+const haproxyByHand = `
+job "floor-haproxy" {
   group "floor" {
     task "haproxy" {
       driver = "raw_exec"
@@ -130,7 +319,7 @@ job "floor" {
         perms       = "0600"
         uid         = 65534
         gid         = 65534
-        data        = "{{ with nomadVar \"nomad/jobs/floor\" }}{{ .bundle }}{{ end }}\n"
+        data        = "{{ with nomadVar \"nomad/jobs/floor-haproxy\" }}{{ .bundle }}{{ end }}\n"
       }
       template {
         destination = "local/haproxy.cfg"
@@ -157,141 +346,59 @@ EOT
   }
 }`
 
-// respond answers every request with the same, at no more cost than that.
-func respond(b *testing.B) int {
-	b.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		b.Fatal(err)
-	}
-	b.Cleanup(func() { l.Close() })
-	answer := []byte("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 512\r\n\r\n" + strings.Repeat("x", 512))
-	go func() {
-		for {
-			conn, err := l.Accept()
-			if err != nil {
-				return
-			}
-			go func() {
-				defer conn.Close()
-				r := bufio.NewReader(conn)
-				for {
-					line, err := r.ReadSlice('\n')
-					if err != nil {
-						return
-					}
-					if len(line) == 2 {
-						if _, err := conn.Write(answer); err != nil {
-							return
-						}
-					}
-				}
-			}()
-		}
-	}()
-	return l.Addr().(*net.TCPAddr).Port
+const nginxByHand = `
+job "floor-nginx" {
+  group "floor" {
+    task "nginx" {
+      driver = "raw_exec"
+      user   = "nobody"
+      config {
+        # nginx overwrites its environment, by which its processes are found: the shell stays.
+        command = "/bin/sh"
+        args    = ["-c", "/usr/sbin/nginx -c ${NOMAD_TASK_DIR}/nginx.conf -p ${NOMAD_TASK_DIR} -e stderr; exit 1"]
+      }
+      resources {
+        cpu    = 200
+        memory = 256
+      }
+      template {
+        destination = "secrets/cert.pem"
+        perms       = "0600"
+        uid         = 65534
+        gid         = 65534
+        data        = "{{ with nomadVar \"nomad/jobs/floor-nginx\" }}{{ .bundle }}{{ end }}\n"
+      }
+      template {
+        destination = "local/nginx.conf"
+        data        = <<EOT
+daemon off;
+worker_processes auto;
+pid {{ env "NOMAD_TASK_DIR" }}/nginx.pid;
+error_log stderr;
+events {
 }
-
-const request = "GET /some/path?with=query HTTP/1.1\r\nHost: bench.test\r\nUser-Agent: bench\r\nAccept: */*\r\nAccept-Encoding: gzip\r\n\r\n"
-
-// exchange sends one request and reads the whole answer; last says that the
-// connection takes no other, as nginx does after a thousand.
-func exchange(conn net.Conn, r *bufio.Reader) (last bool, err error) {
-	if _, err := io.WriteString(conn, request); err != nil {
-		return false, err
-	}
-	res, err := http.ReadResponse(r, nil)
-	if err != nil {
-		return false, err
-	}
-	defer res.Body.Close()
-	if n, err := io.Copy(io.Discard, res.Body); err != nil || n != 512 || res.StatusCode != http.StatusOK {
-		return false, fmt.Errorf("%s with %d bytes: %w", res.Status, n, err)
-	}
-	return res.Close, nil
+http {
+  access_log off;
+  client_body_temp_path {{ env "NOMAD_TASK_DIR" }}/body;
+  proxy_temp_path {{ env "NOMAD_TASK_DIR" }}/proxy;
+  fastcgi_temp_path {{ env "NOMAD_TASK_DIR" }}/fastcgi;
+  uwsgi_temp_path {{ env "NOMAD_TASK_DIR" }}/uwsgi;
+  scgi_temp_path {{ env "NOMAD_TASK_DIR" }}/scgi;
+  server {
+    listen %s ssl http2;
+    server_name bench.test;
+    ssl_certificate {{ env "NOMAD_SECRETS_DIR" }}/cert.pem;
+    ssl_certificate_key {{ env "NOMAD_SECRETS_DIR" }}/cert.pem;
+    location / {
+      proxy_set_header Host $host;
+      proxy_set_header X-Forwarded-For $remote_addr;
+      proxy_set_header X-Forwarded-Proto https;
+      proxy_pass http://127.0.0.1:%d;
+    }
+  }
 }
-
-func dial(ctx context.Context, address string) (net.Conn, error) {
-	d := tls.Dialer{Config: &tls.Config{InsecureSkipVerify: true}}
-	return d.DialContext(ctx, "tcp", address)
-}
-
-// reach waits until there is an answer.
-func reach(b *testing.B, address string) {
-	b.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for {
-		conn, err := dial(b.Context(), address)
-		if err == nil {
-			_, err = exchange(conn, bufio.NewReader(conn))
-			conn.Close()
-		}
-		if err == nil {
-			return
-		}
-		if time.Now().After(deadline) {
-			b.Fatalf("%s: %v", address, err)
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-}
-
-type sample struct{ perSecond, p99 float64 } // p99 in seconds
-
-// measure sends requests for a second on 16 connections.
-func measure(b *testing.B, address string) sample {
-	b.Helper()
-	const clients = 16
-	var (
-		wait  sync.WaitGroup
-		mu    sync.Mutex
-		all   []time.Duration
-		start = make(chan struct{})
-	)
-	for range clients {
-		conn, err := dial(b.Context(), address)
-		if err != nil {
-			b.Fatal(err)
-		}
-		wait.Add(1)
-		go func() {
-			defer wait.Done()
-			defer func() { conn.Close() }()
-			r := bufio.NewReader(conn)
-			var took []time.Duration
-			<-start
-			for end := time.Now().Add(time.Second); ; {
-				began := time.Now()
-				if began.After(end) {
-					break
-				}
-				last, err := exchange(conn, r)
-				if err != nil {
-					b.Error(err)
-					return
-				}
-				took = append(took, time.Since(began))
-				if last {
-					conn.Close()
-					if conn, err = dial(b.Context(), address); err != nil {
-						b.Error(err)
-						return
-					}
-					r.Reset(conn)
-				}
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			all = append(all, took...)
-		}()
-	}
-	began := time.Now()
-	close(start)
-	wait.Wait()
-	elapsed := time.Since(began)
-	if len(all) == 0 {
-		b.Fatal("no request was answered")
-	}
-	slices.Sort(all)
-	return sample{float64(len(all)) / elapsed.Seconds(), all[len(all)*99/100].Seconds()}
-}
+EOT
+      }
+    }
+  }
+}`

@@ -79,12 +79,12 @@ func testRoutes(t *testing.T, w *world) {
 	first := configuration()
 	echo := w.socket(t, "beside-changed.test")
 	var many []string
-	for i := range 300 {
+	for i := range 150 {
 		many = append(many, fmt.Sprintf("drover.route=h%d.changed.test/some/path/of/the/service/", i))
 	}
 	w.register(t, "changed", address, append(many, "drover.route=changed.test/", "drover.route=changed.test/more/", "drover.route=added.test/")...)
 	w.loaded(t, "added.test", "changed.test")
-	for i := range 300 {
+	for i := range 150 {
 		if status, backend := w.status(fmt.Sprintf("GET /some/path/of/the/service/x HTTP/1.1\r\nHost: h%d.changed.test\r\nConnection: close\r\n\r\n", i)); status != http.StatusOK || backend != "changed" {
 			t.Fatalf("h%d.changed.test: got %d by %q, want 200", i, status, backend)
 		}
