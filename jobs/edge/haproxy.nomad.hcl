@@ -885,7 +885,8 @@ defaults http
 %{if var.connections_per_source > 0~}
   http-request return status 429 content-type text/plain string "Too many requests at a time.\n" if { sc1_conn_cur(edge.requests) gt ${var.connections_per_source * 4} }
 %{endif~}
-  http-request return status 503 content-type text/plain string "The edge has no memory left.\n" if { nbsrv(edge.memory) eq 0 }
+  # A worker that ends counts no servers (nbsrv is 0).
+  http-request return status 503 content-type text/plain string "The edge has no memory left.\n" if { nbsrv(edge.memory) eq 0 } !{ stopping }
   # From HAProxy 3.0 on, timeout client ends a body that stalls.
 .if version_atleast(3.0)
   acl short_of_memory nbsrv(edge.memory) lt 2
