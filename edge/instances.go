@@ -24,7 +24,7 @@ const NamespaceEnv = "DROVER_EDGE_NAMESPACE"
 
 // CredentialsEnv is the environment variable with USER:PASSWORD for the port metrics
 // of the edge, if its variable metrics_users demands one.
-const CredentialsEnv = "DROVER_EDGE_CREDENTIALS"
+const CredentialsEnv = "DROVER_EDGE_CREDENTIALS" //nolint:gosec // a name
 
 // Finder finds the instances of the edge. Any workload may register a service with
 // the name of the edge, so an instance counts only if Nomad has its allocation, of

@@ -502,9 +502,32 @@ func dynamicServices(f *hcl.File) bool {
 	})
 }
 
+// defaults knows the variables of the stack that have a plain default.
+func (l *loader) defaults() (*hcl.EvalContext, error) {
+	values := map[string]cty.Value{}
+	file, err := l.read(VariablesFile)
+	if err != nil {
+		return nil, err
+	}
+	if file != nil {
+		f, diags := file.Parse()
+		if diags.HasErrors() {
+			return nil, diags
+		}
+		for _, b := range f.Body.(*hclsyntax.Body).Blocks {
+			if a := b.Body.Attributes["default"]; b.Type == "variable" && len(b.Labels) == 1 && a != nil {
+				if v, diags := a.Expr.Value(nil); !diags.HasErrors() {
+					values[b.Labels[0]] = v
+				}
+			}
+		}
+	}
+	return &hcl.EvalContext{Variables: map[string]cty.Value{"var": cty.ObjectVal(values)}}, nil
+}
+
 // Outline reads the parts of stack.hcl that need no values: name, versions, description
-// and the names of the services, disabled ones too. Parts that depend on a variable are
-// empty.
+// and the names of the services, disabled ones too. Texts that depend on variables have
+// the defaults of these; they are empty if one has none.
 func Outline(name string, files fs.FS) (*Stack, error) {
 	l := &loader{Options: Options{Path: name, FS: files}, s: &Stack{Name: name, Path: name, FS: files}}
 	jobFiles, err := l.jobFiles()
@@ -525,6 +548,10 @@ func Outline(name string, files fs.FS) (*Stack, error) {
 	if diags.HasErrors() {
 		return nil, diags
 	}
+	defaults, err := l.defaults()
+	if err != nil {
+		return nil, err
+	}
 	for _, b := range f.Body.(*hclsyntax.Body).Blocks {
 		switch b.Type {
 		case "stack":
@@ -533,8 +560,8 @@ func Outline(name string, files fs.FS) (*Stack, error) {
 				if a == nil {
 					return ""
 				}
-				v, diags := a.Expr.Value(nil)
-				if diags.HasErrors() || v.IsNull() || v.Type() != cty.String {
+				v, diags := a.Expr.Value(defaults)
+				if diags.HasErrors() || !v.IsKnown() || v.IsNull() || v.Type() != cty.String {
 					return ""
 				}
 				return v.AsString()

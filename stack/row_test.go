@@ -149,3 +149,19 @@ func TestOutline_HasTheServicesOfATable(t *testing.T) {
 		t.Errorf("got %d services, want the 3 of the table", len(s.Services))
 	}
 }
+
+// A version of a table has the default of the variable that selects it.
+func TestOutline_HasDefaultsOfVariables(t *testing.T) {
+	t.Parallel()
+	s, err := Outline("s", fsOf(map[string]string{
+		"stack.hcl":     "stack \"s\" {\n  version     = var.none\n  app_version = { a = \"1.0\", b = \"2.0\" }[var.line]\n}\nservice \"x\" {}\n",
+		"variables.hcl": "variable \"line\" {\n  default = \"b\"\n}\nvariable \"none\" {\n  type = string\n}\n",
+		"x.nomad.hcl":   "job \"x\" {}\n",
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s.AppVersion != "2.0" || s.Version != "" {
+		t.Errorf("got application %q and version %q, want 2.0 and none", s.AppVersion, s.Version)
+	}
+}

@@ -21,7 +21,8 @@ func newMaintenance(streams *IO, f *factory) *cobra.Command {
 
 func newMaintenanceTo(streams *IO, f *factory, on bool) *cobra.Command {
 	var flags stackFlags
-	word, short, effect, result := "on", "Answer requests to a stack with a maintenance page", "makes the edge answer every request to the routes of the stack with 503 and the page\nof its variable maintenance_page, and close TCP connections", "maintenance is on for %s\n"
+	word, short, result := "on", "Answer requests to a stack with a maintenance page", "maintenance is on for %s\n"
+	effect := "makes the edge answer every request to the routes of the stack with 503 and the page\nof its variable maintenance_page, and close TCP connections"
 	if !on {
 		word, short, effect, result = "off", "End the maintenance of a stack", "makes the edge pass requests to the routes of the stack again", "maintenance is off for %s\n"
 	}

@@ -21,7 +21,6 @@ type reader struct {
 	m       *importer.Model
 	text    string // of all inputs, to find names in it
 	parts   []*part
-	base    string            // common prefix of the paths, with a slash at its end
 	secrets map[string]string // value: name of the secret
 }
 
