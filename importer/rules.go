@@ -46,6 +46,7 @@ func Rules() []Rule {
 		{"network-external", "The network belongs to another application. Say the addresses of its names with `--host NAME=ADDRESS`."},
 		{"network-address", "Addresses of containers are given by Nomad."},
 		{"registry-auth", "Credentials of a registry belong into the configuration of the Nomad clients."},
+		{"aws-identity", "Tasks have no credentials of AWS on Nomad."},
 		{"exec-driver", "A command without an image runs with Nomad's exec driver, which shows it a part of the node's files."},
 		{"needs-client", "The clients must allow this in their configuration."},
 		{"node-meta", "The constraint reads a value that the operator must write into `meta` of the Nomad clients."},

@@ -29,8 +29,9 @@ func newImport(streams *IO) *cobra.Command {
 		Short: "Make a stack of an application of another platform",
 		Long: `Make a stack of an application that was written for another platform.
 
-FORMAT is compose (Docker Compose files and Swarm stacks) or marathon (apps, groups
-and pods of Mesos Marathon). Without it, the command
+FORMAT is compose (Docker Compose files and Swarm stacks), marathon (apps, groups
+and pods of Mesos Marathon) or ecs (task definitions, services and CloudFormation
+templates of Amazon ECS). Without it, the command
 recognises the format. Several FILEs are merged in their order, as by the tool of the
 format. "-" is the standard input.
 

@@ -58,5 +58,11 @@ func TestCorpusOnCluster_Validates(t *testing.T) {
 			validate(t, "marathon", importer.Source{Inputs: inputs(t, filepath.Dir(file), []string{filepath.Base(file)})})
 		})
 	}
+	for _, file := range ecsFiles(t, root) {
+		rel, _ := filepath.Rel(root, file)
+		t.Run(rel, func(t *testing.T) {
+			validate(t, "ecs", importer.Source{Inputs: inputs(t, filepath.Dir(file), []string{filepath.Base(file)})})
+		})
+	}
 	t.Logf("Nomad accepts %d jobs", jobs)
 }

@@ -10,6 +10,7 @@ import (
 
 	"github.com/drover-nomad/drover/importer"
 	"github.com/drover-nomad/drover/importer/compose"
+	"github.com/drover-nomad/drover/importer/ecs"
 	"github.com/drover-nomad/drover/importer/marathon"
 )
 
@@ -28,6 +29,7 @@ func All() []Format {
 	return []Format{
 		{Name: "compose", What: "Docker Compose files and Swarm stacks", Read: compose.Read, match: compose.Match},
 		{Name: "marathon", What: "Apps, groups and pods of Mesos Marathon", Read: marathon.Read, match: marathon.Match},
+		{Name: "ecs", What: "Task definitions and services of Amazon ECS, and CloudFormation templates", Read: ecs.Read, match: ecs.Match},
 	}
 }
 
