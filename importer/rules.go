@@ -64,6 +64,11 @@ func Rules() []Rule {
 		{"hook", "A hook runs in its own task, or cannot run."},
 		{"device", "A device needs a plugin on the clients."},
 		{"unsupported", "Nomad has nothing of this kind."},
+		{"vault", "Since Nomad 1.10, a task has a token of Vault by its identity, and no job file has tokens."},
+		{"twice", "A value is given twice, or names something that does not exist; Nomad refuses that now."},
+		{"minimum", "The value is less than Nomad takes, and was raised."},
+		{"odd-number", "A number with a leading zero was octal in HCL1 and is decimal in HCL2."},
+		{"schedule", "Nomad does not take this schedule."},
 		{RuleNotImported, "The importer does not know this value."},
 		{RuleLeftOut, "The value has no effect when the application runs."},
 	}

@@ -110,7 +110,7 @@ func newRoot(streams *IO) *cobra.Command {
 		return usagef("%s: %s", cmd.CommandPath(), err)
 	})
 	clients := &factory{}
-	root.AddCommand(newVersion(streams), newRender(streams), newStacks(streams), newInit(streams), newImport(streams), newLint(streams))
+	root.AddCommand(newVersion(streams), newRender(streams), newStacks(streams), newInit(streams), newImport(streams), newUpgrade(streams), newLint(streams))
 	root.AddCommand(newDev(streams), newDNS(streams, clients), newCert(streams, clients), newController(streams, clients), newEdge(streams, clients))
 	root.AddCommand(newPlan(streams, clients), newDrift(streams, clients), newAdopt(streams, clients), newRedeploy(streams, clients), newSchedule(streams, clients))
 	root.AddCommand(newDeploy(streams, clients), newStatus(streams, clients), newDestroy(streams, clients), newLogs(streams, clients), newCheck(streams, clients), newSecrets(streams, clients), newExitCodes())
