@@ -172,7 +172,7 @@ func (p *part) check(d *deployment, g *importer.Node, container string, port int
 	for _, a := range d.items(g.Get("TargetGroupAttributes")) {
 		if d.value(a.Get("Key")) == "stickiness.enabled" && strings.EqualFold(d.value(a.Get("Value")), "true") {
 			a.Take()
-			p.s.Tags = append(p.s.Tags, importer.Lit("drover.sticky=cookie"))
+			p.s.Tags = append(p.s.Tags, importer.Lit(sticky))
 			continue
 		}
 		a.Drop("an attribute of the load balancer of AWS")
@@ -291,7 +291,27 @@ func (r *reader) balance() {
 		}
 		c.unused()
 	}
+	for _, s := range r.m.Services {
+		r.unrouted(s)
+	}
 	r.certificates()
+}
+
+const sticky = "drover.sticky=cookie"
+
+// unrouted removes tags that mean something to a route only, of a service without one.
+func (r *reader) unrouted(s *importer.Service) {
+	prefixed := func(prefix string) func(importer.Text) bool {
+		return func(tag importer.Text) bool {
+			text, _ := tag.Literal()
+			return strings.HasPrefix(text, prefix)
+		}
+	}
+	if !slices.ContainsFunc(s.Tags, prefixed(sticky)) || slices.ContainsFunc(s.Tags, prefixed("drover.route=")) {
+		return
+	}
+	s.Tags = slices.DeleteFunc(s.Tags, prefixed(sticky))
+	r.ledger.Warn(s.At, "route", fmt.Sprintf("the load balancer keeps a client at one instance of %s, and the mesh does not", s.Name), "Write the tags drover.route=HOST/PATH and "+sticky+" into its service block.")
 }
 
 // publish makes a port of every node. It reports whether no other service has it.

@@ -2,8 +2,11 @@ package formats_test
 
 import (
 	"bytes"
+	"fmt"
 	"io/fs"
+	"maps"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -87,6 +90,58 @@ func TestDetect_ECS(t *testing.T) {
 		f, err := formats.Detect(inputs(t, filepath.Dir(file), []string{filepath.Base(file)}))
 		if err != nil || f.Name != "ecs" {
 			t.Errorf("%s: got %q, %v; want ecs", file, f.Name, err)
+		}
+	}
+}
+
+// TestRosetta_ECS: one application, written for Compose, for ECS on two kinds of
+// clusters and for CloudFormation, gives services with the same images, ports and keys
+// of the environment.
+func TestRosetta_ECS(t *testing.T) {
+	root := filepath.Join(corpus(t), "rosetta", "aws-microservices")
+	describe := func(format, folder string, names ...string) string {
+		res, err := formats.Run(t.Context(), format, importer.Source{Inputs: inputs(t, filepath.Join(root, folder), names), Root: root})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.Refused() {
+			t.Fatalf("%s: got %v", folder, res.Findings)
+		}
+		var out []string
+		for _, j := range res.Jobs {
+			if !res.Imported(j.Service) {
+				continue
+			}
+			for _, g := range j.Job.TaskGroups {
+				var ports []int
+				for _, n := range g.Networks {
+					for _, p := range n.DynamicPorts {
+						ports = append(ports, p.To)
+					}
+					for _, p := range n.ReservedPorts {
+						ports = append(ports, p.To)
+					}
+				}
+				slices.Sort(ports)
+				for _, task := range g.Tasks {
+					image, _, _ := strings.Cut(fmt.Sprint(task.Config["image"]), ":")
+					out = append(out, fmt.Sprintf("%s %v %v", image, ports, slices.Sorted(maps.Keys(task.Env))))
+				}
+			}
+		}
+		slices.Sort(out)
+		return strings.Join(out, "\n")
+	}
+	want := describe("compose", "compose", "docker-compose.yaml")
+	if !strings.Contains(want, "arungupta/webapp [8080] [GREETING_SERVICE_HOST") {
+		t.Fatalf("got %s from Compose", want)
+	}
+	for _, c := range []struct {
+		folder string
+		ext    string
+	}{{"ecs-ec2", ".json"}, {"ecs-fargate", ".json"}, {"cloudformation-ec2", ".yaml"}, {"cloudformation-fargate", ".yaml"}} {
+		if got := describe("ecs", c.folder, "greeting"+c.ext, "name"+c.ext, "webapp"+c.ext); got != want {
+			t.Errorf("%s: got\n%s\nwant\n%s", c.folder, got, want)
 		}
 	}
 }

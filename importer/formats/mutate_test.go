@@ -1,10 +1,10 @@
 package formats_test
 
 import (
-	"fmt"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -13,6 +13,20 @@ import (
 	"github.com/drover-nomad/drover/importer"
 	"github.com/drover-nomad/drover/importer/formats"
 )
+
+// rounds is how often each file is changed: standard, unless the environment says
+// another number.
+func rounds(t *testing.T, standard int) int {
+	t.Helper()
+	if text := os.Getenv("DROVER_TEST_MUTATIONS"); text != "" {
+		n, err := strconv.Atoi(text)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	return standard
+}
 
 // TestCorpus_Mutated changes values of real files at random, by a fixed seed, and
 // imports them: odd values are refused or reported, and never make a stack that is
@@ -23,13 +37,9 @@ func TestCorpus_Mutated(t *testing.T) {
 		strings.Repeat("long", 40), "a\nb", "\"", "'", "\\", "host", "none", "service:web", "5m", "64m", "a=b", "a==b", "node.role==manager", "8080:80/udp", "127.0.0.1:1-3:4-6", "EOT", "a\nEOT\nb"}
 	const seed = 1
 	random := rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // repeatable on purpose
-	rounds := 2
-	if os.Getenv("DROVER_TEST_MUTATIONS") != "" {
-		_, _ = fmt.Sscan(os.Getenv("DROVER_TEST_MUTATIONS"), &rounds)
-	}
 	for _, folder := range []string{"compose", "swarm", "rosetta"} {
 		for _, c := range composeCases(t, filepath.Join(root, folder)) {
-			for range rounds {
+			for range rounds(t, 2) {
 				in := inputs(t, c.folder, c.files)
 				for i := range in {
 					var doc yaml.Node
