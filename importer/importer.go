@@ -84,8 +84,9 @@ func Run(ctx context.Context, format string, read Reader, src Source) (*Result, 
 	case err != nil:
 		return nil, err
 	case m != nil && !l.Refused():
-		res.Name, res.model = m.Name, m
-		if res.Files = makeFiles(m, src, l); res.Files == nil {
+		res.model = m
+		res.Files = makeFiles(m, src, l)
+		if res.Name = m.Name; res.Files == nil { // --name has changed it
 			break
 		}
 		if res.Jobs, err = verify(ctx, m.Name, res.Files, l); err != nil {

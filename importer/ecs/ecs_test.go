@@ -213,6 +213,9 @@ Resources:
 func TestRead_Template(t *testing.T) {
 	t.Parallel()
 	res := read(t, importer.Source{Name: "shop"}, stack)
+	if res.Name != "shop" {
+		t.Errorf("got stack %q, want shop", res.Name)
+	}
 	check(t, res, map[string][]string{
 		"api.nomad.hcl": {
 			`job "shop-api" {`, "count = 2", `image = "registry.example/api:${var.tag}"`, `args = ["run", "a-${var.stage}"]`, `port "http" {`, "to = 8080", "memory = 512", "0.25 * var.mhz_per_core",
