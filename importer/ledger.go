@@ -74,6 +74,7 @@ type Ledger struct {
 	roots    []*Node
 	nodes    int
 	aliased  int // nodes below YAML aliases
+	keepLast bool
 	findings []Finding
 	seen     map[string]bool // findings, to report each once
 	counts   Counts
@@ -88,6 +89,10 @@ func NewLedger(allow []string) *Ledger {
 	}
 	return l
 }
+
+// KeepLast makes YAML accept a map with a key that is there twice: the last one counts,
+// and the others are reported.
+func (l *Ledger) KeepLast() { l.keepLast = true }
 
 // Warn records a difference at a place that belongs to no node.
 func (l *Ledger) Warn(at Position, rule, message, remedy string) {

@@ -1,6 +1,9 @@
 package importer
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // meshJob returns the job that listens for the services on every node.
 func (w *writer) meshJob() []byte {
@@ -13,21 +16,36 @@ func (w *writer) meshJob() []byte {
 	d.line("locals {")
 	d.comment("Listening address of a port, and its service in Consul. single: one instance stops before the next one starts, so that connections wait for the successor. The addresses do not change: they are in the containers' /etc/hosts.")
 	d.line("listeners = {")
+	several := false
 	for _, l := range w.net.listeners {
-		single := ""
+		extra := ""
 		for _, s := range w.m.Services {
 			for _, p := range registered(s) {
-				if w.net.consulName(s, p) == l.service && s.Single {
-					single = ", single = true"
+				if w.net.consulName(s, p) == l.service && s.Single && len(l.more) == 0 {
+					extra = ", single = true"
 				}
 			}
 		}
-		d.line("%s = { bind = %s, service = %s%s }", Quote(l.name), Quote(l.bind), Quote(l.service), single)
+		if len(l.more) > 0 {
+			extra += ", more = " + quotes(l.more)
+		}
+		if len(l.servers) > 0 {
+			extra += ", servers = " + quotes(l.servers)
+		}
+		if l.sticky {
+			extra += ", sticky = true"
+		}
+		several = several || len(l.more)+len(l.servers) > 0 || l.sticky
+		d.line("%s = { bind = %s, service = %s%s }", Quote(l.name), Quote(l.bind), Quote(l.service), extra)
 	}
 	d.line("}")
 	d.line("}")
 	d.gap()
-	fmt.Fprintf(&d.b, meshText, w.net.meshJob, w.net.meshJob)
+	text := fmt.Sprintf(meshText, w.net.meshJob, w.net.meshJob)
+	if several {
+		text = strings.Replace(text, meshServers, meshSeveral, 1)
+	}
+	d.b.WriteString(text)
 	return d.bytes()
 }
 
@@ -229,3 +247,32 @@ EOT
   }
 }
 `
+
+// meshServers is what meshSeveral replaces in meshText if a listener has more than one
+// service behind it.
+const (
+	meshServers = `%{if lookup(l, "single", false)~}
+  retries 15
+  server-template s 2 _${l.service}._tcp.service.consul resolvers successor resolve-opts allow-dup-ip init-addr none
+%{else~}
+  server-template s 10 _${l.service}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check
+%{endif~}
+`
+	meshSeveral = `%{if lookup(l, "sticky", false)~}
+  balance source
+%{endif~}
+%{if l.service != "" && lookup(l, "single", false)~}
+  retries 15
+  server-template s 2 _${l.service}._tcp.service.consul resolvers successor resolve-opts allow-dup-ip init-addr none
+%{endif~}
+%{if l.service != "" && !lookup(l, "single", false)~}
+  server-template s 10 _${l.service}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check
+%{endif~}
+%{for i, name in lookup(l, "more", [])~}
+  server-template s${i}- 10 _${name}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check
+%{endfor~}
+%{for i, a in lookup(l, "servers", [])~}
+  server a${i} ${a} check
+%{endfor~}
+`
+)

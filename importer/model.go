@@ -13,6 +13,7 @@ type Model struct {
 	Volumes      []Volume
 	Certificates []Certificate
 	Published    []Published
+	Addresses    []Address
 	Requires     []string // jobs of other stacks that must run
 
 	// Files is what is written below files/, by its path there.
@@ -58,6 +59,29 @@ type Need struct {
 	At   Position
 }
 
+// Address is an address of the mesh with names and ports of its own, as a Service of
+// Kubernetes has. The services behind it need no names themselves.
+type Address struct {
+	Name   string // of letters, digits, dots and dashes; unique
+	Hosts  []Host // each has scopes
+	Ports  []AddressPort
+	Sticky bool // a client stays with its instance
+	At     Position
+}
+
+// AddressPort is a port of an Address, and what is behind it.
+type AddressPort struct {
+	Number  int
+	Targets []Target
+	Servers []string // ADDRESS:PORT outside the stack
+}
+
+// Target is a TCP port of a service.
+type Target struct {
+	Service string
+	Port    int // in the container
+}
+
 // Published is a port that every node listens on, as Swarm's routing mesh and a
 // NodePort do.
 type Published struct {
@@ -65,6 +89,7 @@ type Published struct {
 	Port    int
 	Service string
 	Target  int // port of the service
+	More    []Target
 	At      Position
 	// Optional is set for a service that the operator may leave out, such as one in a
 	// profile: two of them may be alternatives that publish the same port.
@@ -136,6 +161,7 @@ type Port struct {
 	Listen  int      // another port of its name, beside Number
 	Reason  string   // how it was found, when it is not declared
 	At      Position // where it was found
+	Tags    []Text   // of its service in Consul: drover.route=…
 	// Private ports are not registered in Consul.
 	Private bool
 }

@@ -80,11 +80,14 @@ type network struct {
 	mesh      string // label of the mesh's service
 	addresses map[string]string
 	hosts     map[string][]string // by service: NAME:ADDRESS, sorted
+	virtual   map[string]string   // address by name of an Address
 	listeners []listener
 }
 
 type listener struct {
 	name, bind, service string
+	more, servers       []string // further services, and addresses outside the stack
+	sticky              bool
 }
 
 // consulName is the name in Consul of a port of a service.
@@ -112,7 +115,7 @@ func registered(s *Service) []Port {
 // plan gives addresses to the services that others may reach, and listeners to
 // their ports.
 func plan(m *Model) *network {
-	n := &network{stack: m.Name, addresses: map[string]string{}, hosts: map[string][]string{}, mesh: "mesh"}
+	n := &network{stack: m.Name, addresses: map[string]string{}, hosts: map[string][]string{}, virtual: map[string]string{}, mesh: "mesh"}
 	for n.mesh == "mesh" && slices.ContainsFunc(m.Services, func(s *Service) bool { return s.Name == n.mesh }) {
 		n.mesh = "drover-mesh"
 	}
@@ -133,6 +136,12 @@ func plan(m *Model) *network {
 			n.addresses[s.Name] = address(m.Name+"/"+s.Name, used)
 		}
 	}
+	for _, a := range m.Addresses {
+		if n.reachable(m, a) {
+			n.virtual[a.Name] = address(m.Name+"/address/"+a.Name, used)
+			n.addressed(m, a)
+		}
+	}
 	for _, s := range m.Services {
 		n.listen(s, m)
 		if s.Network == "none" {
@@ -141,6 +150,56 @@ func plan(m *Model) *network {
 		n.hosts[s.Name] = n.visible(m, s)
 	}
 	return n
+}
+
+// reachable reports whether a service may use the names of a, beside the one behind
+// it.
+func (n *network) reachable(m *Model, a Address) bool {
+	behind := map[string]bool{}
+	for _, p := range a.Ports {
+		for _, t := range p.Targets {
+			behind[t.Service] = true
+		}
+	}
+	return len(a.Ports) > 0 && slices.ContainsFunc(m.Services, func(s *Service) bool {
+		return (!behind[s.Name] || len(behind) > 1) && slices.ContainsFunc(a.Hosts, func(h Host) bool { return sharesAScope(h.Scopes, s.Scopes) })
+	})
+}
+
+func sharesAScope(a, b []string) bool {
+	return slices.ContainsFunc(a, func(s string) bool { return slices.Contains(b, s) })
+}
+
+// addressed adds the listeners of a.
+func (n *network) addressed(m *Model, a Address) {
+	for _, p := range a.Ports {
+		l := listener{name: fmt.Sprintf("%s:%d", a.Name, p.Number), bind: fmt.Sprintf("%s:%d", n.virtual[a.Name], p.Number), servers: p.Servers, sticky: a.Sticky}
+		n.behind(m, &l, p.Targets)
+		if l.service != "" || len(l.servers) > 0 {
+			n.listeners = append(n.listeners, l)
+		}
+	}
+}
+
+// behind adds the targets to a listener.
+func (n *network) behind(m *Model, l *listener, targets []Target) {
+	for _, t := range targets {
+		at := slices.IndexFunc(m.Services, func(s *Service) bool { return s.Name == t.Service })
+		if at < 0 {
+			continue
+		}
+		for _, p := range registered(m.Services[at]) {
+			if p.Number != t.Port {
+				continue
+			}
+			if name := n.consulName(m.Services[at], p); l.service == "" {
+				l.service = name
+			} else {
+				l.more = append(l.more, name)
+			}
+			break
+		}
+	}
 }
 
 // address is a host address of the mesh's network, by a hash of key. Addresses that
@@ -179,13 +238,22 @@ func (n *network) listen(s *Service, m *Model) {
 		if host == "" {
 			host = "*"
 		}
-		n.listeners = append(n.listeners, listener{name: fmt.Sprintf("%s-published-%d", s.Name, p.Port), bind: fmt.Sprintf("%s:%d", host, p.Port), service: n.consulName(s, s.Ports[at])})
+		l := listener{name: fmt.Sprintf("%s-published-%d", s.Name, p.Port), bind: fmt.Sprintf("%s:%d", host, p.Port), service: n.consulName(s, s.Ports[at])}
+		n.behind(m, &l, p.More)
+		n.listeners = append(n.listeners, l)
 	}
 }
 
 // visible returns the names that a service may use, with their addresses.
 func (n *network) visible(m *Model, s *Service) []string {
 	all := map[string]bool{}
+	for _, a := range m.Addresses {
+		for _, h := range a.Hosts {
+			if at := n.virtual[a.Name]; at != "" && sharesAScope(h.Scopes, s.Scopes) {
+				all[h.Name+":"+at] = true
+			}
+		}
+	}
 	for _, other := range m.Services {
 		a := n.addresses[other.Name]
 		if a == "" {

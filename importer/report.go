@@ -46,6 +46,7 @@ func (w *writer) report(r *Result) []byte {
 		p("| %s | %s | %s | %s | %s | %s |", s.Name, s.At, cmp.Or(s.Kind, KindService), image, strings.Join(ports, ", "), strings.Join(names, " "))
 	}
 	p("")
+	w.addresses(p)
 	if len(w.m.Published) > 0 {
 		p("## Published ports\n")
 		p("The mesh listens on these ports of every node and forwards to the healthy instances.\n")
@@ -64,6 +65,31 @@ func (w *writer) report(r *Result) []byte {
 	w.findings(p, r, Warning, "## What differs\n")
 	w.findings(p, r, LeftOut, "## What was left out\n")
 	return []byte(strings.TrimRight(b.String(), "\n") + "\n")
+}
+
+// addresses lists the names that stand before services.
+func (w *writer) addresses(p func(string, ...any)) {
+	if len(w.m.Addresses) == 0 {
+		return
+	}
+	p("## Names\n")
+	p("| name | ports | from |")
+	p("|---|---|---|")
+	for _, a := range w.m.Addresses {
+		var names, ports []string
+		for _, h := range a.Hosts {
+			names = append(names, h.Name)
+		}
+		for _, port := range a.Ports {
+			to := slices.Clone(port.Servers)
+			for _, t := range port.Targets {
+				to = append(to, fmt.Sprintf("%s:%d", t.Service, t.Port))
+			}
+			ports = append(ports, fmt.Sprintf("%d → %s", port.Number, strings.Join(to, ", ")))
+		}
+		p("| %s | %s | %s |", cell(strings.Join(names, " ")), cell(strings.Join(ports, "; ")), a.At)
+	}
+	p("")
 }
 
 func cell(s string) string { return strings.ReplaceAll(s, "|", `\|`) }
@@ -102,7 +128,7 @@ func (w *writer) needs() []string {
 	if bridge {
 		set["the reference CNI plugins, for networks of mode bridge"] = true
 	}
-	if len(w.net.addresses) > 0 {
+	if len(w.net.addresses)+len(w.net.virtual) > 0 {
 		set["the addresses of the mesh: `ip route replace local "+meshNetwork+" dev lo`, or the variable `mesh_prepare`"] = true
 	}
 	for _, n := range w.m.Needs {

@@ -396,7 +396,10 @@ func (l *Ledger) fields(n *Node, name string, y *yaml.Node, depth int, within []
 		for key.Kind == yaml.AliasNode {
 			key = key.Alias
 		}
-		if known[key.Value] {
+		if first := slices.IndexFunc(n.children, func(c *Node) bool { return c.Key == key.Value }); known[key.Value] && l.keepLast && first >= 0 {
+			n.children[first].Warn(RuleNotImported, fmt.Sprintf("the key %q is there twice; the last one counts", key.Value), "Remove one of them.")
+			n.children[first].Key = ""
+		} else if known[key.Value] {
 			return &SyntaxError{Position{name, key.Line, key.Column}, fmt.Sprintf("the key %q is there twice", key.Value)}
 		}
 		known[key.Value] = true

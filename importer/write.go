@@ -629,8 +629,12 @@ func (w *writer) services(d *document, s *Service) {
 			d.attr("name", Quote(w.net.consulName(s, p)))
 			d.attr("port", Quote(p.label()))
 			d.attr("provider", `"consul"`)
-			if i == 0 && len(s.Tags) > 0 {
-				d.attr("tags", list(s.Tags))
+			tags := p.Tags
+			if i == 0 {
+				tags = slices.Concat(s.Tags, p.Tags)
+			}
+			if len(tags) > 0 {
+				d.attr("tags", list(tags))
 			}
 			if i == 0 && len(s.Meta) > 0 {
 				var all []EnvVar

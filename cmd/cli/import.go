@@ -29,11 +29,12 @@ func newImport(streams *IO) *cobra.Command {
 		Short: "Make a stack of an application of another platform",
 		Long: `Make a stack of an application that was written for another platform.
 
-FORMAT is compose (Docker Compose files and Swarm stacks), marathon (apps, groups
-and pods of Mesos Marathon) or ecs (task definitions, services and CloudFormation
-templates of Amazon ECS). Without it, the command
-recognises the format. Several FILEs are merged in their order, as by the tool of the
-format. "-" is the standard input.
+FORMAT is compose (Docker Compose files and Swarm stacks), kubernetes (manifests, as
+from kustomize build and helm template), marathon (apps, groups and pods of Mesos
+Marathon) or ecs (task definitions, services and CloudFormation templates of Amazon
+ECS). Without it, the command recognises the format. Several FILEs are merged in their
+order, as by the tool of the format. A directory stands for the YAML and JSON files
+directly in it, "-" for the standard input.
 
 The command reads the files and those that they name, which must be in the Git
 repository or the directory of the first FILE (--root). It starts nothing and makes no
@@ -49,6 +50,7 @@ refused: nothing is written then. --allow RULE turns the refusals of a rule into
 warnings; docs/reference/import.md describes the rules.`,
 		Example: `  drover import compose.yaml --out mystack
   drover import compose.yaml compose.prod.yaml --name shop --port db=5432 --out shop
+  helm template shop ./chart | drover import kubernetes - --out shop
   drover import compose web.yaml --single | nomad job run -`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 {
@@ -171,6 +173,10 @@ func importFlags(src *importer.Source, images, ports, hosts, kinds []string) err
 // readInputs reads files of at most importer.MaxFile bytes.
 func readInputs(stdin io.Reader, names []string) ([]importer.Input, error) {
 	var all []importer.Input
+	names, err := expandDirs(names)
+	if err != nil {
+		return nil, err
+	}
 	for _, name := range names {
 		from := stdin
 		if name != "-" {
@@ -196,6 +202,33 @@ func readInputs(stdin io.Reader, names []string) ([]importer.Input, error) {
 			return nil, usagef("%s has more than %d MiB", name, importer.MaxFile>>20)
 		}
 		all = append(all, importer.Input{Name: name, Text: text})
+	}
+	return all, nil
+}
+
+// expandDirs replaces directories by the YAML and JSON files directly in them, in the
+// order of their names, as kubectl does.
+func expandDirs(names []string) ([]string, error) {
+	var all []string
+	for _, name := range names {
+		info, err := os.Stat(name)
+		if name == "-" || err != nil || !info.IsDir() {
+			all = append(all, name)
+			continue
+		}
+		entries, err := os.ReadDir(name)
+		if err != nil {
+			return nil, fmt.Errorf("reading the input: %w", err)
+		}
+		before := len(all)
+		for _, e := range entries {
+			if ext := filepath.Ext(e.Name()); !e.IsDir() && (ext == ".yaml" || ext == ".yml" || ext == ".json") {
+				all = append(all, filepath.Join(name, e.Name()))
+			}
+		}
+		if len(all) == before {
+			return nil, usagef("%s has no file that ends with .yaml, .yml or .json", name)
+		}
 	}
 	return all, nil
 }

@@ -64,5 +64,10 @@ func TestCorpusOnCluster_Validates(t *testing.T) {
 			validate(t, "ecs", importer.Source{Inputs: inputs(t, filepath.Dir(file), []string{filepath.Base(file)})})
 		})
 	}
+	for name, in := range kubernetesInputs(t, root) {
+		t.Run(name, func(t *testing.T) {
+			validate(t, "kubernetes", importer.Source{Inputs: in})
+		})
+	}
 	t.Logf("Nomad accepts %d jobs", jobs)
 }

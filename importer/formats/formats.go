@@ -11,6 +11,7 @@ import (
 	"github.com/drover-nomad/drover/importer"
 	"github.com/drover-nomad/drover/importer/compose"
 	"github.com/drover-nomad/drover/importer/ecs"
+	"github.com/drover-nomad/drover/importer/kubernetes"
 	"github.com/drover-nomad/drover/importer/marathon"
 )
 
@@ -22,12 +23,15 @@ type Format struct {
 
 	// match reports whether a document of YAML or JSON is in the format.
 	match func(root *importer.Node) bool
+	// matchText recognises a text that cannot be read; nil for none.
+	matchText func(text []byte) bool
 }
 
 // All are the formats, in the order in which an input is compared with them.
 func All() []Format {
 	return []Format{
 		{Name: "compose", What: "Docker Compose files and Swarm stacks", Read: compose.Read, match: compose.Match},
+		{Name: "kubernetes", What: "Kubernetes manifests", Read: kubernetes.Read, match: kubernetes.Match, matchText: kubernetes.MatchTemplate},
 		{Name: "marathon", What: "Apps, groups and pods of Mesos Marathon", Read: marathon.Read, match: marathon.Match},
 		{Name: "ecs", What: "Task definitions and services of Amazon ECS, and CloudFormation templates", Read: ecs.Read, match: ecs.Match},
 	}
@@ -57,6 +61,13 @@ func Detect(inputs []importer.Input) (Format, error) {
 			}
 		}
 	}
+	for _, in := range inputs { // templates are not YAML
+		for _, f := range All() {
+			if f.matchText != nil && f.matchText(in.Text) {
+				return f, nil
+			}
+		}
+	}
 	name := ""
 	if len(inputs) > 0 {
 		name = inputs[0].Name + ": "
@@ -67,6 +78,7 @@ func Detect(inputs []importer.Input) (Format, error) {
 // documents are the documents of an input, nil for one that is neither YAML nor JSON.
 func documents(in importer.Input) []*importer.Node {
 	l := importer.NewLedger(nil)
+	l.KeepLast()
 	if text := strings.TrimSpace(string(in.Text)); strings.HasPrefix(text, "{") || strings.HasPrefix(text, "[") {
 		if roots, err := l.JSON(in.Name, in.Text); err == nil {
 			return roots
