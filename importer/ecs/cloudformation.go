@@ -74,7 +74,7 @@ func (c *scope) head(res *importer.Node) []string {
 }
 
 // inert are resources of AWS that containers do not use when they run.
-var inert = regexp.MustCompile(`^AWS::(EC2|IAM|Logs|AutoScaling|CloudWatch|ECR|KMS|CertificateManager|CloudFormation|Code(Build|Pipeline|Deploy|Commit|StarNotifications)|Budgets` +
+var inert = regexp.MustCompile(`^Custom::|^AWS::(CDK|EC2|IAM|Logs|AutoScaling|CloudWatch|ECR|KMS|CertificateManager|CloudFormation|Code(Build|Pipeline|Deploy|Commit|StarNotifications)|Budgets` +
 	`|WAF|WAFv2|GuardDuty|CloudTrail|Config|ResourceGroups|ServiceDiscovery|ECS::(Cluster|CapacityProvider|ClusterCapacityProviderAssociations)` +
 	`|ElasticLoadBalancingV2::(LoadBalancer|ListenerCertificate))(::|$)`)
 

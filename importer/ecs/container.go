@@ -25,6 +25,7 @@ func (p *part) containers() {
 		}
 		name := p.word(p.get(n, "name"))
 		if p.leftOut(n, name) {
+			p.absent[name] = true
 			continue
 		}
 		t := &importer.Task{Name: p.taskName(name), At: n.Pos(), KillTimeout: 30 * time.Second}
@@ -721,6 +722,8 @@ func (p *part) dependsOn(t *importer.Task, required map[*importer.Task]bool) {
 		name, condition := p.word(p.get(d, "containerName")), strings.ToUpper(p.word(p.get(d, "condition")))
 		other := p.tasks[name]
 		switch {
+		case p.absent[name]:
+			d.Drop(fmt.Sprintf("the container %s is left out", name))
 		case other == nil || other == t:
 			d.Warn("depends-on", fmt.Sprintf("%s waits for the container %s, which the stack does not have", t.Name, name), "Remove it.")
 		case condition == "COMPLETE" || condition == "SUCCESS":

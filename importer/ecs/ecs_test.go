@@ -253,7 +253,6 @@ func TestRead(t *testing.T) {
 		"the network of the node":               {[]string{task(`"networkMode": "host",`, `, "portMappings": [{"containerPort": 80}]`)}, []string{`network_mode = "host"`, "static = 80"}, nil},
 		"ports of the task's own network":       {[]string{task(`"networkMode": "awsvpc",`, `, "portMappings": [{"containerPort": 80, "hostPort": 80}]`)}, []string{"to = 80"}, nil},
 		"a range of ports":                      {[]string{task("", `, "portMappings": [{"containerPortRange": "8000-8002"}]`)}, []string{"to = 8000", "to = 8002"}, nil},
-		"a service on every node":               {[]string{task("", ""), `{"schedulingStrategy": "DAEMON"}`}, []string{`task "app"`}, nil},
 		"an update without a second instance":   {[]string{task("", ""), `{"desiredCount": 1, "deploymentConfiguration": {"maximumPercent": 100, "minimumHealthyPercent": 0}}`}, []string{"canary = 0", "auto_promote = false"}, nil},
 		"blue and green":                        {[]string{task("", ""), `{"desiredCount": 2, "deploymentController": {"type": "CODE_DEPLOY"}}`}, []string{"canary = 2", "auto_promote = false"}, []string{"(update)"}},
 		"a task definition that runs to an end": {[]string{task("", "")}, []string{`task "app"`}, []string{"Say --kind app=batch"}},
@@ -272,6 +271,8 @@ func TestRead(t *testing.T) {
 		"sticky sessions without a route": {[]string{"Resources:\n  T: {Type: 'AWS::ECS::TaskDefinition', Properties: {Family: app, ContainerDefinitions: [{Name: app, Memory: 64, Image: 'a:1'}]}}\n" +
 			"  S: {Type: 'AWS::ECS::Service', Properties: {TaskDefinition: !Ref T, LoadBalancers: [{ContainerName: app, ContainerPort: 80, TargetGroupArn: !Ref G}]}}\n" +
 			"  G: {Type: 'AWS::ElasticLoadBalancingV2::TargetGroup', Properties: {TargetGroupAttributes: [{Key: stickiness.enabled, Value: true}]}}\n"}, []string{"to = 80"}, []string{"keeps a client at one instance of app"}},
+		"memory and processes of the node":           {[]string{task(`"ipcMode": "none", "pidMode": "host",`, "")}, []string{`ipc_mode = "none"`, `pid_mode = "host"`}, []string{"(needs-client)"}},
+		"a log router that others wait for":          {[]string{`{"family": "app", "containerDefinitions": [{"name": "log", "image": "f:1", "memory": 64, "firelensConfiguration": {"type": "fluentbit"}}, {"name": "app", "image": "a:1", "memory": 64, "dependsOn": [{"containerName": "log", "condition": "START"}]}]}`}, []string{`task "app"`}, []string{"left-out: the container log is left out"}},
 		"a manifest of Copilot":                      {[]string{"name: app\ntype: Backend Service\nimage: {build: Dockerfile}"}, nil, []string{"AWS Copilot (unsupported)"}},
 		"conditions that refer to themselves":        {[]string{"Conditions: {A: {Condition: A}}\nResources:\n  T: {Type: 'AWS::ECS::TaskDefinition', Properties: {Family: app, ContainerDefinitions: [{Name: app, Memory: 64, Image: !If [A, 'b:1', 'a:1']}]}}"}, []string{`image = "a:1"`}, nil},
 		"an image that the operator chooses":         {[]string{`{"family": "app", "containerDefinitions": [{"name": "web", "memory": 64}]}`}, []string{`image = "x:2"`}, nil},
@@ -296,6 +297,13 @@ func TestRead(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestRead_Daemon: a service with one task on each node is a system job.
+func TestRead_Daemon(t *testing.T) {
+	t.Parallel()
+	res := read(t, importer.Source{}, `{"family": "app", "containerDefinitions": [{"name": "app", "image": "a:1", "memory": 64}]}`, `{"schedulingStrategy": "DAEMON"}`)
+	check(t, res, map[string][]string{"_base.nomad.hcl": {`type = "system"`}}, nil)
 }
 
 // TestCron: schedules of EventBridge become those of Nomad.

@@ -33,6 +33,7 @@ type part struct {
 	named   map[string]int // port of the container by its name
 	owners  map[int]*importer.Task
 	mounted map[string]bool // names of volumes
+	absent  map[string]bool // names of containers that are left out
 }
 
 // containers are the container definitions.
@@ -82,7 +83,7 @@ func (r *reader) service(d *definition, deploy *deployment) {
 		at = deploy.node
 	}
 	p := &part{scope: d.scope, def: d, deploy: deploy, s: &importer.Service{Name: r.label(d, deploy), At: at.Pos()},
-		tasks: map[string]*importer.Task{}, nodes: map[*importer.Task]*importer.Node{}, volumes: map[string]*importer.Node{}, named: map[string]int{}, owners: map[int]*importer.Task{}, mounted: map[string]bool{}}
+		tasks: map[string]*importer.Task{}, nodes: map[*importer.Task]*importer.Node{}, volumes: map[string]*importer.Node{}, named: map[string]int{}, owners: map[int]*importer.Task{}, mounted: map[string]bool{}, absent: map[string]bool{}}
 	r.m.Services = append(r.m.Services, p.s)
 	p.s.Scopes = []string{"ecs"}
 	p.s.Hosts = []importer.Host{{Name: p.s.Name}}
@@ -95,6 +96,7 @@ func (r *reader) service(d *definition, deploy *deployment) {
 		return
 	}
 	p.resources()
+	p.namespaces()
 	p.kind()
 	if deploy != nil && deploy.schedule == nil {
 		p.deployment(deploy)
@@ -170,6 +172,28 @@ func (p *part) definition(n *importer.Node) {
 	}
 	p.placement(get("placementConstraints"))
 	p.tags(get("tags"))
+}
+
+// namespaces maps what the containers share with one another or with the node.
+func (p *part) namespaces() {
+	if p.def.node.Kind != importer.Map {
+		return
+	}
+	for key, name := range map[string]string{"ipcMode": "ipc_mode", "pidMode": "pid_mode"} {
+		n := p.get(p.def.node, key)
+		switch value := strings.ToLower(p.word(n)); {
+		case value == "host", value == "none" && key == "ipcMode":
+			for _, t := range p.s.Tasks {
+				p.setting(t, name, importer.Quote(value))
+				slices.SortStableFunc(t.Settings, func(a, b importer.Setting) int { return strings.Compare(a.Name, b.Name) })
+			}
+			if value == "host" {
+				p.need(n, p.s.Tasks[0], "allow_privileged = true")
+			}
+		case value == "task" && len(p.s.Tasks) > 1:
+			n.Warn("unsupported", fmt.Sprintf("the containers of %s share their %s; the tasks of a group do not", p.s.Name, map[string]string{"ipcMode": "memory for communication", "pidMode": "processes"}[key]), "Run the programs in one container.")
+		}
+	}
 }
 
 func (p *part) constrain(attribute, operator, value string) {
