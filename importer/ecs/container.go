@@ -272,30 +272,40 @@ func (p *part) image(t *importer.Task, n *importer.Node) {
 
 var secretWord = regexp.MustCompile(`(?i)^(--?[a-z0-9._-]*(?:password|passwd|secret|token|api-?key)[=])(.+)$`)
 
-// command takes the words of a command. Secrets in it become variables of the
-// environment, which Nomad puts into their places when the task starts.
+// command takes the words of a command.
 func (p *part) command(t *importer.Task, n *importer.Node) []importer.Text {
 	var out []importer.Text
 	for _, item := range p.items(n) {
-		word := p.text(item)
-		if literal, ok := word.Literal(); ok {
-			if m := secretWord.FindStringSubmatch(literal); m != nil && lint.InClear("password", m[2]) {
-				name := p.secret(strings.Trim(m[1], "-="), m[2], "From the command of "+t.Name+".")
-				word = importer.Text{{Literal: m[1]}, {Secret: name}}
-			}
-		}
-		for i, part := range word {
-			if part.Secret != "" {
-				env := "DROVER_" + strings.ToUpper(part.Secret)
-				if !slices.ContainsFunc(t.Env, func(v importer.EnvVar) bool { return v.Name == env }) {
-					t.Env = append(t.Env, importer.EnvVar{Name: env, Value: importer.SecretText(part.Secret)})
-				}
-				word[i] = importer.Part{Runtime: env}
-			}
-		}
-		out = append(out, word)
+		out = append(out, p.commandWord(t, item))
 	}
 	return out
+}
+
+// commandWord takes a word of a command. Secrets in it become variables of the
+// environment, which Nomad puts into their places when the task starts.
+func (p *part) commandWord(t *importer.Task, item *importer.Node) importer.Text {
+	word := p.text(item)
+	if literal, ok := word.Literal(); ok {
+		if m := secretWord.FindStringSubmatch(literal); m != nil && lint.InClear("password", m[2]) {
+			name := p.secret(strings.Trim(m[1], "-="), m[2], "From the command of "+t.Name+".")
+			word = importer.Text{{Literal: m[1]}, {Secret: name}}
+		}
+	}
+	for i, part := range word {
+		if part.Secret != "" {
+			word[i] = importer.Part{Runtime: p.secretEnv(t, part.Secret)}
+		}
+	}
+	return word
+}
+
+// secretEnv returns the variable of the environment that has a secret.
+func (p *part) secretEnv(t *importer.Task, secret string) string {
+	env := "DROVER_" + strings.ToUpper(secret)
+	if !slices.ContainsFunc(t.Env, func(v importer.EnvVar) bool { return v.Name == env }) {
+		t.Env = append(t.Env, importer.EnvVar{Name: env, Value: importer.SecretText(secret)})
+	}
+	return env
 }
 
 var (
@@ -316,10 +326,9 @@ func (p *part) environment(t *importer.Task, env, files, secrets *importer.Node)
 	}
 	for _, n := range p.items(env) {
 		name, at := p.word(p.get(n, "name")), p.get(n, "value")
-		value := p.text(at)
-		literal, plain := value.Literal()
-		if plain && (lint.InClear(name, literal) || literal != "" && always.MatchString(name) || credentials.MatchString(literal)) {
-			value = importer.SecretText(p.secret(name, literal, fmt.Sprintf("%s of %s.", name, p.s.Name)))
+		value, secret := p.sensitive(name, at)
+		if !secret {
+			value = p.text(at)
 		}
 		set(n, name, value)
 	}
@@ -330,6 +339,36 @@ func (p *part) environment(t *importer.Task, env, files, secrets *importer.Node)
 	for _, n := range p.items(files) {
 		n.Refuse("missing-file", fmt.Sprintf("the variables of %s are in the file %s of S3", t.Name, p.value(p.get(n, "value"))), "Write them into environment of the container.")
 	}
+}
+
+// sensitive returns the secret for a value that looks like one, by the name of its
+// variable or because it has a password in it. A parameter of the template is no
+// variable of the stack then.
+func (p *part) sensitive(name string, at *importer.Node) (importer.Text, bool) {
+	resolved, description := p.value(at), fmt.Sprintf("%s of %s.", name, p.s.Name)
+	parts := p.pieces(at)
+	for _, part := range parts {
+		switch {
+		case part.parameter != "" && p.hidden(part.parameter), part.secret:
+			return nil, false // text makes secrets of these
+		case part.parameter != "" && resolved == "":
+			description = "The parameter " + part.parameter + "."
+		case part.unknown != "" && resolved == "":
+			description = "In AWS " + part.what + "."
+		}
+	}
+	like := resolved
+	if like == "" && len(parts) > 0 {
+		like = "unknown"
+	}
+	if like == "" || !lint.InClear(name, like) && !always.MatchString(name) && !credentials.MatchString(resolved) {
+		return nil, false
+	}
+	at.Take()
+	for _, part := range parts {
+		p.root.Get("Parameters", part.parameter).Take()
+	}
+	return importer.SecretText(p.secret(name, resolved, description)), true
 }
 
 var portName = regexp.MustCompile(`^[a-z][a-z0-9]*$`)
@@ -418,7 +457,28 @@ func (p *part) health(t *importer.Task, n *importer.Node) {
 	if n == nil {
 		return
 	}
-	words := p.words(p.get(n, "command"))
+	var words []string
+	for _, item := range p.items(p.get(n, "command")) {
+		word := ""
+		for _, o := range p.pieces(item) {
+			name := ""
+			switch {
+			case o.secret:
+				name = p.secret(o.unknown, "", o.what+".")
+			case o.parameter != "" && p.hidden(o.parameter):
+				name = p.parameter(o.parameter)[0].Secret
+			case o.parameter != "":
+				p.fixed(o.parameter)
+			}
+			if name == "" {
+				word += p.withDefault(o)
+			} else {
+				word += "${" + p.secretEnv(t, name) + "}" // the shell or Nomad fills it in
+			}
+		}
+		item.Take()
+		words = append(words, word)
+	}
 	seconds := func(key string, standard int) time.Duration {
 		if v, ok := p.number(p.get(n, key)); ok && v >= 0 {
 			return time.Duration(v) * time.Second

@@ -364,7 +364,7 @@ func (c *scope) word(n *importer.Node) string {
 func (c *scope) fixed(name string) {
 	p := c.root.Get("Parameters", name)
 	p.Take()
-	if text, ok := c.standard(name); ok {
+	if text, ok := c.standard(name); ok && !c.hidden(name) {
 		c.ledger.LeaveOut(p.Pos(), fmt.Sprintf("the parameter %s is no variable where a job needs a name or a number: its default %q is written there", name, text))
 	}
 }
@@ -422,13 +422,19 @@ func (c *scope) plain(n *importer.Node) importer.Text {
 	return t
 }
 
+// hidden reports whether a parameter is a secret.
+func (c *scope) hidden(name string) bool {
+	value, ok := c.standard(name)
+	return strings.EqualFold(c.root.Get("Parameters", name, "NoEcho").Peek(), "true") || lint.InClear(name, value) || !ok && lint.InClear(name, "unknown")
+}
+
 // parameter is a parameter of the template: a variable, or a secret.
 func (c *scope) parameter(name string) importer.Text {
 	p := c.root.Get("Parameters", name)
 	p.Take()
 	value, ok := c.standard(name)
 	description := p.Get("Description").Peek()
-	if strings.EqualFold(p.Get("NoEcho").Peek(), "true") || lint.InClear(name, value) || !ok && lint.InClear(name, "unknown") {
+	if c.hidden(name) {
 		return importer.SecretText(c.secret(snake(name), value, "The parameter "+name+"."))
 	}
 	id := importer.Identifier(snake(name))
