@@ -2,10 +2,13 @@ package e2e
 
 import (
 	"bufio"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
+	"math/rand"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -207,4 +210,98 @@ func testAcceptProxy(t *testing.T, e *entrance) {
 		var a arrived
 		return json.NewDecoder(res.Body).Decode(&a) == nil && a.Header.Get("X-Forwarded-For") == "203.0.113.7"
 	})
+}
+
+// testDefaults has streams that are quiet for longer than client_timeout, and a large
+// upload, with the limits that an edge has by default.
+func testDefaults(t *testing.T, e *entrance) {
+	const quiet, size = 35 * time.Second, 400 << 20
+	s := serve(t, "defaults")
+	e.register(t, "defaults", address(s), "drover.route=defaults.test/")
+	e.register(t, "calls", address(s), map[edge.Kind]string{edge.HAProxy: "drover.protocol=h2c", edge.Nginx: "drover.protocol=http"}[e.kind], "drover.route=calls.test/")
+	e.loaded(t)
+	wait := func(t *testing.T) {
+		select {
+		case <-t.Context().Done():
+		case <-time.After(quiet):
+		}
+	}
+	for name, exchange := range map[string]func(*testing.T){
+		"websocket": func(t *testing.T) {
+			ping := e.socket(t, "defaults.test")
+			wait(t)
+			if err := ping("late"); err != nil {
+				t.Error(err)
+			}
+		},
+		"events": func(t *testing.T) {
+			req, err := http.NewRequestWithContext(t.Context(), "GET", "https://defaults.test/events", nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, err := e.client(false).Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			lines := bufio.NewScanner(res.Body)
+			for began, i := time.Now(), 0; time.Since(began) < quiet; i++ {
+				if !lines.Scan() || lines.Text() != fmt.Sprintf("data: %d", i) || !lines.Scan() {
+					t.Fatalf("event %d: got %q, %v", i, lines.Text(), lines.Err())
+				}
+			}
+		},
+		"call": func(t *testing.T) {
+			if e.kind == edge.Nginx {
+				t.Skip("nginx has no h2c")
+			}
+			in, out := io.Pipe()
+			req, err := http.NewRequestWithContext(t.Context(), "POST", "https://calls.test/stream", in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.Header = http.Header{"Te": {"trailers"}, "Content-Type": {"application/grpc"}}
+			res, err := e.client(true).Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			answers := bufio.NewReader(res.Body)
+			for i := range 2 {
+				fmt.Fprintln(out, i)
+				if line, err := answers.ReadString('\n'); line != fmt.Sprintf("HTTP/2.0 %d\n", i) {
+					t.Fatalf("answer %q: %v", line, err)
+				}
+				if i == 0 {
+					wait(t)
+				}
+			}
+			out.Close()
+			if _, err := io.Copy(io.Discard, answers); err != nil || res.Trailer.Get("Grpc-Status") != "0" {
+				t.Errorf("trailers %v: %v", res.Trailer, err)
+			}
+		},
+		"upload": func(t *testing.T) {
+			body := &slow{left: size, rnd: rand.New(rand.NewSource(1)), sum: sha256.New()}
+			req, err := http.NewRequestWithContext(t.Context(), "PUT", "https://defaults.test/upload", body)
+			if err != nil {
+				t.Fatal(err)
+			}
+			req.ContentLength = size
+			res, err := e.client(false).Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer res.Body.Close()
+			var a arrived
+			if err := json.NewDecoder(res.Body).Decode(&a); err != nil || a.Length != size || a.SHA256 != hex.EncodeToString(body.sum.Sum(nil)) {
+				t.Errorf("of the upload %d bytes arrived: %v", a.Length, err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			exchange(t)
+		})
+	}
 }

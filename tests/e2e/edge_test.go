@@ -256,6 +256,10 @@ func TestEdge(t *testing.T) {
 			t.Run("untold", func(t *testing.T) { testUntold(t, e) })
 			t.Run("restarted", func(t *testing.T) { testRestarted(t, e) })
 			t.Run("load", func(t *testing.T) { table += testLoad(t, e) })
+			t.Run("defaults", func(t *testing.T) {
+				e.deploy(t, kind)
+				testDefaults(t, e)
+			})
 			t.Run("proxy protocol in", func(t *testing.T) {
 				e.deploy(t, kind, append(args, "-var", `accept_proxy=["127.0.0.0/8"]`)...)
 				testAcceptProxy(t, e)
