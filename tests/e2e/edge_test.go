@@ -121,6 +121,12 @@ func (e *entrance) register(t testing.TB, name, address string, tags ...string) 
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = e.consul.Agent().ServiceDeregister(id) })
+	// The agent tells the servers later. Until then, an edge without the service is
+	// up to date.
+	eventually(t, "Consul's catalog has "+id, func() bool {
+		known, _, err := e.consul.Catalog().Service(name, "", nil)
+		return err == nil && slices.ContainsFunc(known, func(s *capi.CatalogService) bool { return s.ServiceID == id })
+	})
 }
 
 // backend is what stands behind the edge in these tests.

@@ -69,7 +69,7 @@ func TestClaims(t *testing.T) {
 	s := newSite(t)
 	attacker := s.as(t, acl.Deployer, evil)
 	for _, c := range []struct{ stack, file, route string }{
-		{"edge", "haproxy/local/haproxy.cfg", "beg %s/"},
+		{"edge", "haproxy/local/haproxy.cfg", "#: %s/ "},
 		{"edge-nginx", "nginx/local/nginx.conf", "server_name %s;"},
 	} {
 		t.Run(c.stack, func(t *testing.T) { s.testClaims(t, attacker, c.stack, c.file, c.route) })

@@ -122,7 +122,7 @@ func TestRoutes(t *testing.T) {
 	// Its own host is the last line that the template writes of the attacker.
 	until(t, "the edge has both hosts", func() bool {
 		text := config()
-		return strings.Contains(text, "beg evil.example.org/") && strings.Contains(text, "beg victim.example.org/")
+		return strings.Contains(text, "#: evil.example.org/ ") && strings.Contains(text, "#: victim.example.org/ ")
 	})
 	text := config()
 	for _, stolen := range []string{"victim.example.org/login", "victim.example.org/pay", "tcp.evil-web"} {
