@@ -321,6 +321,9 @@ func isWorkload(o *object) bool {
 	return false
 }
 
+// maxName is the length of the name of a stack: the names of its jobs begin with it.
+const maxName = 40
+
 // name finds the name of the stack: the namespace of all objects, a label that all
 // workloads have, the only workload, the file or the directory.
 func (r *reader) name() {
@@ -362,7 +365,7 @@ func (r *reader) name() {
 		candidates = append(candidates, strings.TrimSuffix(base, filepath.Ext(base)))
 	}
 	for _, c := range append(candidates, "kubernetes") {
-		if name := importer.DNSName(c); name != "" && strings.Trim(name, "0123456789-") != "" {
+		if name := importer.DNSName(c); name != "" && len(name) <= maxName && strings.Trim(name, "0123456789-") != "" {
 			r.m.Name = name
 			return
 		}
