@@ -102,7 +102,7 @@ func inferPorts(m *Model, given map[string][]int, l *Ledger) {
 				addPort(s, Port{Number: c.Port, Reason: "From the health check."})
 			}
 		}
-		if firstPort(s) == nil || !declared && len(found[s]) > 0 && len(s.Tasks) > 0 {
+		if layered(s) && firstPort(s) == nil || !declared && len(found[s]) > 0 && len(s.Tasks) > 0 {
 			known := knownImage(s.Tasks[0].ImageRef)
 			if len(known.ports) > 0 && (firstPort(s) == nil || slices.ContainsFunc(found[s], func(r reference) bool { return r.port == 0 })) && sharesAny(m, s) {
 				for _, number := range known.ports {

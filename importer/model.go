@@ -112,6 +112,9 @@ type Service struct {
 	Count    *int // 1 when nil
 	At       Position
 	Comments []string // of the job, one line each
+	// Spec is the job file, for an input that is one. Nothing else of the service is
+	// written then, and no layer is under it.
+	Spec []byte
 
 	DependsOn []string
 	Tasks     []*Task // the first one is the main task

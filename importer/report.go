@@ -13,8 +13,12 @@ func (w *writer) report(r *Result) []byte {
 	var b strings.Builder
 	p := func(format string, args ...any) { fmt.Fprintf(&b, format+"\n", args...) }
 	p("# Import of %s\n", w.m.Name)
-	p("Format: %s. Of %d values of the input, %d are mapped, %d have no effect and are left out, and %d are reported below.\n",
-		r.Format, r.Counts.Values, r.Counts.Mapped, r.Counts.LeftOut, r.Counts.Reported)
+	if r.Counts.Values == 0 {
+		p("Format: %s. The job files are those of the input, upgraded.\n", r.Format)
+	} else {
+		p("Format: %s. Of %d values of the input, %d are mapped, %d have no effect and are left out, and %d are reported below.\n",
+			r.Format, r.Counts.Values, r.Counts.Mapped, r.Counts.LeftOut, r.Counts.Reported)
+	}
 	w.next(p)
 	p("## Services\n")
 	p("| service | from | kind | image | ports | names |")
@@ -123,7 +127,7 @@ func (w *writer) needs() []string {
 	set := map[string]bool{}
 	bridge := false
 	for _, s := range w.m.Services {
-		bridge = bridge || cmp.Or(s.Network, "bridge") == "bridge"
+		bridge = bridge || layered(s) && cmp.Or(s.Network, "bridge") == "bridge"
 	}
 	if bridge {
 		set["the reference CNI plugins, for networks of mode bridge"] = true

@@ -72,6 +72,7 @@ func Rules() []Rule {
 		{"vault", "Since Nomad 1.10, a task has a token of Vault by its identity, and no job file has tokens."},
 		{"twice", "A value is given twice, or names something that does not exist; Nomad refuses that now."},
 		{"minimum", "The value is less than Nomad takes, and was raised."},
+		{"incomplete", "The job has no task with a driver: Nomad parses it and does not run it."},
 		{"odd-number", "A number with a leading zero was octal in HCL1 and is decimal in HCL2."},
 		{"schedule", "Nomad does not take this schedule."},
 		{RuleNotImported, "The importer does not know this value."},

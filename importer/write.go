@@ -49,7 +49,9 @@ func write(m *Model) *writer {
 	if w.net.needsMesh() {
 		w.add(w.net.mesh+".nomad.hcl", w.meshJob())
 	}
-	w.add("_base.nomad.hcl", w.base())
+	if slices.ContainsFunc(m.Services, layered) {
+		w.add("_base.nomad.hcl", w.base())
+	}
 	w.add("variables.hcl", w.variables())
 	w.add("stack.hcl", w.stack())
 	w.add("environments/default.hcl", w.environment())
@@ -83,6 +85,9 @@ func commonKillTimeout(m *Model) time.Duration {
 	}
 	return best
 }
+
+// layered reports whether the base is under the job of a service.
+func layered(s *Service) bool { return s.Spec == nil }
 
 func (w *writer) add(name string, text []byte) {
 	w.out[name] = OutFile{Path: name, Text: text, Mode: 0o644}
@@ -194,11 +199,15 @@ func (w *writer) secretsOf(s *Service) []string {
 
 func (w *writer) variables() []byte {
 	d := &document{}
-	d.block("variable", []string{"datacenters"}, func() {
-		d.attr("type", "list(string)")
-		d.attr("description", `"Datacenters in which the services may run."`)
-		d.attr("default", `["*"]`)
-	})
+	if slices.ContainsFunc(w.m.Services, layered) {
+		d.block("variable", []string{"datacenters"}, func() {
+			d.attr("type", "list(string)")
+			d.attr("description", `"Datacenters in which the services may run."`)
+			d.attr("default", `["*"]`)
+		})
+	} else {
+		d.comment("Variables of the stack. The jobs have none yet.")
+	}
 	if w.usesMemory {
 		d.block("variable", []string{"memory"}, func() {
 			d.attr("type", "map(number)")
@@ -260,7 +269,7 @@ func (w *writer) secrets() []byte {
 func (w *writer) pattern(kinds ...string) string {
 	var names []string
 	for _, s := range w.m.Services {
-		if slices.Contains(kinds, cmp.Or(s.Kind, KindService)) {
+		if layered(s) && slices.Contains(kinds, cmp.Or(s.Kind, KindService)) {
 			names = append(names, s.Name)
 		}
 	}
@@ -368,6 +377,9 @@ func (w *writer) updateBase(d *document) {
 }
 
 func (w *writer) job(s *Service) []byte {
+	if s.Spec != nil {
+		return s.Spec
+	}
 	d := &document{}
 	if s.At.File != "" {
 		d.comment("From " + s.At.String() + ".")

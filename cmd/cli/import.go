@@ -31,8 +31,9 @@ func newImport(streams *IO) *cobra.Command {
 
 FORMAT is compose (Docker Compose files and Swarm stacks), kubernetes (manifests, as
 from kustomize build and helm template), marathon (apps, groups and pods of Mesos
-Marathon) or ecs (task definitions, services and CloudFormation templates of Amazon
-ECS). Without it, the command recognises the format. Several FILEs are merged in their
+Marathon), ecs (task definitions, services and CloudFormation templates of Amazon ECS)
+or nomad (job files of Nomad, also of 0.1 to 0.12, and jobs of its API in JSON). Without
+it, the command recognises the format. Several FILEs are merged in their
 order, as by the tool of the format. A directory stands for the YAML and JSON files
 directly in it, "-" for the standard input.
 

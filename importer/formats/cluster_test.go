@@ -69,5 +69,13 @@ func TestCorpusOnCluster_Validates(t *testing.T) {
 			validate(t, "kubernetes", importer.Source{Inputs: in})
 		})
 	}
+	for _, c := range nomadCases(t, root) {
+		if c.accepted && c.complete {
+			rel, _ := filepath.Rel(root, c.file)
+			t.Run(rel, func(t *testing.T) {
+				validate(t, "nomad", importer.Source{Inputs: inputs(t, filepath.Dir(c.file), []string{filepath.Base(c.file)})})
+			})
+		}
+	}
 	t.Logf("Nomad accepts %d jobs", jobs)
 }

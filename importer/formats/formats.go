@@ -13,6 +13,7 @@ import (
 	"github.com/drover-nomad/drover/importer/ecs"
 	"github.com/drover-nomad/drover/importer/kubernetes"
 	"github.com/drover-nomad/drover/importer/marathon"
+	"github.com/drover-nomad/drover/importer/nomad"
 )
 
 // Format is a format of applications.
@@ -23,7 +24,8 @@ type Format struct {
 
 	// match reports whether a document of YAML or JSON is in the format.
 	match func(root *importer.Node) bool
-	// matchText recognises a text that cannot be read; nil for none.
+	// matchText reports whether a text is in the format that is neither YAML nor JSON;
+	// nil if the format has none.
 	matchText func(text []byte) bool
 }
 
@@ -34,6 +36,7 @@ func All() []Format {
 		{Name: "kubernetes", What: "Kubernetes manifests", Read: kubernetes.Read, match: kubernetes.Match, matchText: kubernetes.MatchTemplate},
 		{Name: "marathon", What: "Apps, groups and pods of Mesos Marathon", Read: marathon.Read, match: marathon.Match},
 		{Name: "ecs", What: "Task definitions and services of Amazon ECS, and CloudFormation templates", Read: ecs.Read, match: ecs.Match},
+		{Name: "nomad", What: "Job files of Nomad, also of 0.1 to 0.12, and jobs of its API", Read: nomad.Read, match: nomad.Match, matchText: nomad.MatchText},
 	}
 }
 
@@ -61,7 +64,7 @@ func Detect(inputs []importer.Input) (Format, error) {
 			}
 		}
 	}
-	for _, in := range inputs { // templates are not YAML
+	for _, in := range inputs { // templates and HCL are not YAML
 		for _, f := range All() {
 			if f.matchText != nil && f.matchText(in.Text) {
 				return f, nil

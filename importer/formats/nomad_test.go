@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/drover-nomad/drover/importer"
+	"github.com/drover-nomad/drover/importer/formats"
 	"github.com/drover-nomad/drover/importer/nomad"
 )
 
@@ -77,4 +78,45 @@ func TestCorpus_Upgrade(t *testing.T) {
 		})
 	}
 	t.Logf("nomad: upgraded %d of %d; refused %d of the %d that Nomad refused", upgraded, accepted, refused, others)
+}
+
+// TestCorpus_Nomad imports every old job file, and prints the share that is not refused
+// of those that Nomad of its time accepted.
+func TestCorpus_Nomad(t *testing.T) {
+	root := corpus(t)
+	accepted, imported := 0, 0
+	for _, c := range nomadCases(t, root) {
+		rel, _ := filepath.Rel(root, c.file)
+		t.Run(rel, func(t *testing.T) {
+			res := run(t, "nomad", importer.Source{Inputs: inputs(t, filepath.Dir(c.file), []string{filepath.Base(c.file)}), Root: root})
+			for _, f := range res.Findings {
+				if f.Severity == importer.Refusal && f.Line == 0 {
+					t.Errorf("got a refusal without a line: %s", f)
+				}
+			}
+			if !c.accepted {
+				if !res.Refused() {
+					t.Error("got no refusal: Nomad refused it")
+				}
+				return
+			}
+			accepted++
+			if res.Refused() {
+				t.Errorf("got %v, want no refusal: Nomad accepted it", res.Findings)
+				return
+			}
+			imported++
+		})
+	}
+	t.Logf("nomad: imported %d of %d without a refusal", imported, accepted)
+}
+
+// TestDetect_Nomad: job files are recognised.
+func TestDetect_Nomad(t *testing.T) {
+	for _, c := range nomadCases(t, corpus(t)) {
+		f, err := formats.Detect(inputs(t, filepath.Dir(c.file), []string{filepath.Base(c.file)}))
+		if err != nil || f.Name != "nomad" {
+			t.Errorf("%s: got %q, %v; want nomad", c.file, f.Name, err)
+		}
+	}
 }

@@ -16,7 +16,7 @@ const (
 	defaultLogs = 10 // files, and MB of each
 )
 
-func (u *upgrader) group(group *item) {
+func (u *upgrader) group(group *item, job string) {
 	b := group.body
 	u.asBlocks(b, "task", "constraint", "affinity", "spread", "restart", "reschedule", "migrate", "ephemeral_disk", "update", "vault", "network", "service", "volume", "scaling")
 	u.single(b, []string{"restart", "reschedule", "migrate", "ephemeral_disk", "update", "vault", "network"}, "meta")
@@ -24,16 +24,19 @@ func (u *upgrader) group(group *item) {
 	u.vault(b)
 	u.restart(b)
 	for _, s := range b.blocks("service") {
-		u.service(s)
+		u.service(s, job+"-"+group.label(0))
 	}
 	if n := b.block("network"); n != nil {
 		u.network(n)
 	}
 	tasks := b.blocks("task")
 	for _, t := range tasks {
-		u.task(t)
+		u.task(t, job+"-"+group.label(0)+"-"+t.label(0))
 	}
 	u.ports(group, tasks)
+	if u.whole {
+		u.missing(group, tasks)
+	}
 	u.disk(b, tasks)
 }
 
@@ -49,7 +52,7 @@ func (u *upgrader) restart(b *body) {
 	}
 }
 
-func (u *upgrader) task(task *item) {
+func (u *upgrader) task(task *item, name string) {
 	b := task.body
 	u.asBlocks(b, "constraint", "affinity", "artifact", "template", "resources", "logs", "service", "vault", "dispatch_payload", "config", "restart", "lifecycle", "volume_mount")
 	u.single(b, []string{"resources", "logs", "vault", "dispatch_payload", "restart", "lifecycle"}, "env", "meta", "config")
@@ -57,15 +60,15 @@ func (u *upgrader) task(task *item) {
 	u.vault(b)
 	names := map[string]*item{}
 	for _, s := range b.blocks("service") {
-		u.service(s)
-		name := ""
+		given := ""
 		if i := s.body.attr("name"); i != nil {
-			name = i.value.String()
+			given = i.value.String()
 		}
-		if other := names[name]; other != nil && name == "" {
+		u.service(s, name)
+		if other := names[given]; other != nil && given == "" {
 			u.refuse(s.name, fmt.Sprintf("two services of the task %s have no name (the other is in line %d)", task.label(0), other.name.line), "Name them.")
 		}
-		names[name] = s
+		names[given] = s
 	}
 	for _, a := range b.blocks("artifact") {
 		u.asBlocks(a.body, "options", "headers")
@@ -307,6 +310,43 @@ func (u *upgrader) ports(group *item, tasks []*item) {
 	for _, p := range all {
 		u.mapped(p, target)
 		u.names(p, all)
+	}
+}
+
+// missing adds ports that a service names and no network has, which the parser of Nomad
+// accepted.
+func (u *upgrader) missing(group *item, tasks []*item) {
+	known := map[string]bool{}
+	group.body.walk(func(i *item) {
+		if i.body != nil && i.key() == "port" {
+			known[i.label(0)] = true
+		}
+	})
+	services := slices.Clone(group.body.blocks("service"))
+	for _, t := range tasks {
+		services = append(services, t.body.blocks("service")...)
+	}
+	for _, s := range services {
+		(&body{items: []*item{s}}).walk(func(i *item) {
+			label, ok := "", false
+			if i.value != nil && i.key() == "port" {
+				label, ok = i.value.text()
+			}
+			if _, err := strconv.Atoi(label); !ok || err == nil || known[label] || !portLabel.MatchString(label) {
+				return
+			}
+			known[label] = true
+			network := group.body.block("network")
+			if network == nil {
+				network = newBlock(i.name, "network")
+				group.body.insert("task", network)
+			}
+			port := newBlock(i.name, "port")
+			port.blank, port.labels = false, []token{{kind: tokString, text: strconv.Quote(label)}}
+			network.body.items = append(network.body.items, port)
+			u.change(i.name, "the group has the port %s", label)
+			u.warn(i.name, "twice", "the service names the port "+label+", which no network has; the group has it now, with a number that the node gives", "Say which port of the container it is, with to.")
+		})
 	}
 }
 

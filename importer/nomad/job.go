@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/drover-nomad/drover/importer"
 )
 
 // fields rewrites what all versions of the syntax have in common: the fields of a job.
@@ -159,12 +161,13 @@ func (u *upgrader) job(job *item) {
 			kind = s
 		}
 	}
+	u.kind = kind
 	u.unfit(b, kind)
 	u.update(b, kind, hasCheck(b))
 	for _, group := range b.blocks("group") {
 		u.unfit(group.body, kind)
 		u.update(group.body, kind, hasCheck(group.body))
-		u.group(group)
+		u.group(group, job.label(0))
 	}
 }
 
@@ -331,8 +334,17 @@ func (u *upgrader) vault(b *body) {
 
 var serviceLists = []string{"tags", "canary_tags"}
 
-func (u *upgrader) service(s *item) {
+var validService = regexp.MustCompile(`^(?i:[a-z0-9]|[a-z0-9][a-z0-9-]{0,61}[a-z0-9])$`)
+
+// service rewrites a service, whose name is byDefault if it says none.
+func (u *upgrader) service(s *item, byDefault string) {
 	b := s.body
+	if u.whole && b.attr("name") == nil && !validService.MatchString(byDefault) {
+		now := importer.DNSName(byDefault)
+		b.items = append([]*item{newAttr(s.name, "name", strconv.Quote(now))}, b.items...)
+		u.change(s.name, "the service has the name %s", now)
+		u.warn(s.name, "renamed", fmt.Sprintf("Nomad refuses the name of the service, %s; it is %s", byDefault, now), "Change those who ask Consul for it.")
+	}
 	u.asBlocks(b, "check", "check_restart", "connect")
 	u.single(b, []string{"check_restart", "connect"}, "meta")
 	u.lists(b, serviceLists...)

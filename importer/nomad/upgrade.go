@@ -63,9 +63,10 @@ func (u *upgrader) upgrade(text []byte) ([]byte, []Change) {
 type upgrader struct {
 	file    string
 	ledger  *importer.Ledger
-	broken  bool // the file is no HCL2
-	old     bool // the file is for Nomad before 0.12
-	whole   bool // the file is a whole job, and no layer under others
+	broken  bool   // the file is no HCL2
+	old     bool   // the file is for Nomad before 0.12
+	kind    string // type of the job
+	whole   bool   // the file is a whole job, and no layer under others
 	changes []Change
 }
 

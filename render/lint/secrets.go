@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"cmp"
 	"fmt"
 	"regexp"
 	"slices"
@@ -80,18 +81,20 @@ func refusedName(s *subject) {
 				"Use letters, digits, - and _ in the job ID, at most 117 characters.")
 		}
 	}
-	visit := func(services []*api.Service, path ...string) {
+	// Nomad names a service without a name by its default.
+	visit := func(services []*api.Service, byDefault string, path ...string) {
 		for i, svc := range services {
-			if !serviceName.MatchString(interpolation.ReplaceAllString(svc.Name, "ENV-VAR")) {
-				s.report(s.at(append(slices.Clone(path), fmt.Sprintf("service #%d", i), "name")...), fmt.Sprintf("Nomad refuses the service name %q", svc.Name),
+			if label := cmp.Or(svc.Name, byDefault); !serviceName.MatchString(interpolation.ReplaceAllString(label, "ENV-VAR")) {
+				s.report(s.at(append(slices.Clone(path), fmt.Sprintf("service #%d", i), "name")...), fmt.Sprintf("Nomad refuses the service name %q", label),
 					"Use letters, digits and dashes, at most 63 characters (RFC 1123).")
 			}
 		}
 	}
 	for _, g := range s.Job.Job.TaskGroups {
-		visit(g.Services, group(g))
+		byDefault := cmp.Or(name(s.Job.Job.Name), id) + "-" + name(g.Name)
+		visit(g.Services, byDefault, group(g))
 		for _, t := range g.Tasks {
-			visit(t.Services, group(g), "task "+t.Name)
+			visit(t.Services, byDefault+"-"+t.Name, group(g), "task "+t.Name)
 		}
 	}
 }
