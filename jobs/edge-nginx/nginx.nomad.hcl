@@ -554,7 +554,7 @@ worker_shutdown_timeout ${var.hard_stop_after};
 pid {{ env "NOMAD_TASK_DIR" }}/nginx.pid;
 error_log stderr notice;
 events {
-  worker_connections ${var.memory * 2};
+  worker_connections ${var.memory * 3};
 }
 http {
   client_body_temp_path {{ env "NOMAD_TASK_DIR" }}/body;
