@@ -92,7 +92,23 @@ func testTags(t *testing.T, e *entrance, hash func(string) string) {
 		if e.kind == edge.Nginx {
 			want = http.StatusRequestEntityTooLarge
 		}
-		e.do(t, want, "PUT", "https://a.test/app", nil, unsized{bytes.NewReader(make([]byte, 2000))})
+		// The edge answers before it has the body and closes, which the client may
+		// see as a broken pipe before it reads the answer.
+		eventually(t, "a body without length is answered", func() bool {
+			req, err := http.NewRequestWithContext(t.Context(), "PUT", "https://a.test/app", unsized{bytes.NewReader(make([]byte, 2000))})
+			if err != nil {
+				t.Fatal(err)
+			}
+			res, err := e.client(false).Do(req)
+			if err != nil {
+				return false
+			}
+			res.Body.Close()
+			if res.StatusCode != want {
+				t.Fatalf("a body without length: got status %d, want %d", res.StatusCode, want)
+			}
+			return true
+		})
 		req, err := http.NewRequestWithContext(t.Context(), "PUT", "https://a.test/app", unsized{bytes.NewReader(make([]byte, 2000))})
 		if err != nil {
 			t.Fatal(err)
