@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/render/lint"
@@ -170,12 +171,33 @@ func complete(m *Model, src Source, l *Ledger) {
 			}
 		}
 	}
+	allowStops(m)
 	checkListeners(m, l)
 	slices.SortFunc(m.Secrets, func(a, b Secret) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(m.Variables, func(a, b Variable) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(m.Volumes, func(a, b Volume) int { return strings.Compare(a.Name, b.Name) })
 	if len(m.Services) == 0 && !l.Refused() {
 		l.Refuse(Position{File: src.Inputs[0].Name}, "no-input", "the input has nothing that runs", "Name a file with services.")
+	}
+}
+
+// allowStops raises the progress deadline of services whose tasks may take longer to
+// stop: Nomad refuses such jobs.
+func allowStops(m *Model) {
+	for _, s := range m.Services {
+		for _, t := range s.Tasks {
+			deadline := 10 * time.Minute // the base's
+			if s.Update != nil && s.Update.ProgressDeadline != nil {
+				deadline = *s.Update.ProgressDeadline
+			}
+			if t.KillTimeout >= deadline {
+				deadline = t.KillTimeout + 5*time.Minute
+				if s.Update == nil {
+					s.Update = &Update{}
+				}
+				s.Update.ProgressDeadline = &deadline
+			}
+		}
 	}
 }
 

@@ -547,6 +547,8 @@ func (w *writer) placement(d *document, s *Service) {
 				// ${…} is Nomad's here, not HCL's.
 			}
 			switch {
+			case c.Attribute != "" && c.Value == "" && (c.Operator == "" || c.Operator == "=" || c.Operator == "=="):
+				d.attr("operator", `"is_set"`) // Nomad compares with no empty text
 			case c.Operator == "" || c.Operator == "=" || c.Operator == "==":
 			default:
 				d.attr("operator", Quote(c.Operator))
