@@ -2,6 +2,7 @@
 package docs_test
 
 import (
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -94,4 +95,23 @@ func named(sub string, dirs []string, source map[string]string) bool {
 		}
 	}
 	return false
+}
+
+// TestDecisions_HaveNumbersOfTheirOwn: a decision has the number of its file, and no
+// other decision has it.
+func TestDecisions_HaveNumbersOfTheirOwn(t *testing.T) {
+	t.Parallel()
+	files, err := filepath.Glob("decisions/*.md")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("got %d decisions: %v", len(files), err)
+	}
+	for i, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := fmt.Sprintf("# %d. ", i+1); !strings.HasPrefix(filepath.Base(file), fmt.Sprintf("%04d-", i+1)) || !strings.HasPrefix(string(text), want) {
+			t.Errorf("%s: got %.20q, want the number %d in its name and title", file, text, i+1)
+		}
+	}
 }
