@@ -357,9 +357,6 @@ func (s *service) devices(at nodes, all []types.DeviceRequest) {
 	}
 }
 
-// capabilities are those that the docker driver allows by default.
-var capabilities = regexp.MustCompile(`(?i)^(CAP_)?(AUDIT_WRITE|CHOWN|DAC_OVERRIDE|FOWNER|FSETID|KILL|MKNOD|NET_BIND_SERVICE|SETFCAP|SETGID|SETPCAP|SETUID|SYS_CHROOT)$`)
-
 // container maps what the docker driver has under a similar name.
 func (s *service) container() {
 	cfg := s.cfg
@@ -389,7 +386,7 @@ func (s *service) container() {
 	texts("cap_add", "cap_add", cfg.CapAdd)
 	texts("cap_drop", "cap_drop", cfg.CapDrop)
 	texts("security_opt", "security_opt", cfg.SecurityOpt)
-	if other := slices.DeleteFunc(slices.Clone(cfg.CapAdd), capabilities.MatchString); len(other) > 0 && !cfg.Privileged {
+	if other := slices.DeleteFunc(slices.Clone(cfg.CapAdd), importer.AllowedCapability); len(other) > 0 && !cfg.Privileged {
 		need("cap_add", "allow_caps with "+strings.Join(other, ", "))
 	}
 	flag("privileged", "privileged", cfg.Privileged)

@@ -49,7 +49,6 @@ type reader struct {
 	project *types.Project
 	m       *importer.Model
 	vars    map[string]string // variables of the stack: value
-	secrets map[string]string // value: name of the secret
 	build   map[string]bool   // services that are built
 	labels  map[string]string // name in the input: label of the service
 	volumes map[string]string // key in the input: name of the host volume
@@ -69,7 +68,7 @@ type document struct {
 // merged in their order.
 func Read(ctx context.Context, src importer.Source, l *importer.Ledger) (m *importer.Model, err error) {
 	quiet()
-	r := &reader{src: src, ledger: l, vars: map[string]string{}, secrets: map[string]string{}, build: map[string]bool{}, labels: map[string]string{}, volumes: map[string]string{}, merged: map[string]string{}, private: map[string]bool{}}
+	r := &reader{src: src, ledger: l, vars: map[string]string{}, build: map[string]bool{}, labels: map[string]string{}, volumes: map[string]string{}, merged: map[string]string{}, private: map[string]bool{}}
 	if err := r.open(); err != nil {
 		return nil, err
 	}

@@ -276,19 +276,5 @@ func isSecret(name, value string) bool {
 // secret returns the name of the secret with this value, which it makes if there is
 // none.
 func (r *reader) secret(hint, value, description string) string {
-	if name, ok := r.secrets[value]; ok && value != "" {
-		return name
-	}
-	name := importer.Identifier(hint)
-	if value == "" && slices.ContainsFunc(r.m.Secrets, func(s importer.Secret) bool { return s.Name == name && s.Unknown }) {
-		return name
-	}
-	for i := 2; slices.ContainsFunc(r.m.Secrets, func(s importer.Secret) bool { return s.Name == name }); i++ {
-		name = fmt.Sprintf("%s_%d", importer.Identifier(hint), i)
-	}
-	if value != "" {
-		r.secrets[value] = name
-	}
-	r.m.Secrets = append(r.m.Secrets, importer.Secret{Name: name, Description: description, Value: value, Unknown: value == ""})
-	return name
+	return r.m.SharedSecret(hint, value, description)
 }

@@ -550,13 +550,11 @@ func (p *part) limits(t *importer.Task, n *importer.Node) {
 	}
 }
 
-var allowedCaps = regexp.MustCompile(`(?i)^(CAP_)?(AUDIT_WRITE|CHOWN|DAC_OVERRIDE|FOWNER|FSETID|KILL|MKNOD|NET_BIND_SERVICE|SETFCAP|SETGID|SETPCAP|SETUID|SYS_CHROOT)$`)
-
 func (p *part) linux(t *importer.Task, n *importer.Node) {
 	get := func(keys ...string) *importer.Node { return p.get(n, keys...) }
 	if add := p.words(get("capabilities", "add")); len(add) > 0 {
 		p.setting(t, "cap_add", quoted(add))
-		if other := slices.DeleteFunc(slices.Clone(add), allowedCaps.MatchString); len(other) > 0 {
+		if other := slices.DeleteFunc(slices.Clone(add), importer.AllowedCapability); len(other) > 0 {
 			p.need(get("capabilities", "add"), t, "allow_caps with "+strings.Join(other, ", "))
 		}
 	}

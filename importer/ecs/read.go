@@ -23,7 +23,7 @@ type reader struct {
 	deploys []*deployment
 	scopes  []*scope
 	vars    map[string]string
-	secrets map[string]string // value, or where it is in AWS: name of the secret
+	secrets map[string]string // without a value: name, by where it is in AWS
 	routes  []*target
 	steps   int
 	tls     []string // names of the certificate
@@ -375,18 +375,11 @@ func reaches(m *importer.Model, s, other *importer.Service, seen map[string]bool
 // secret returns the name of the secret with this value, which it makes if there is
 // none. "" stands for an unknown value.
 func (r *reader) secret(hint, value, description string) string {
-	key := "=" + value
-	if value == "" {
-		key = "?" + description
+	if value != "" {
+		return r.m.AddSecret(hint, value, description)
 	}
-	if name := r.secrets[key]; name != "" {
-		return name
+	if r.secrets[description] == "" {
+		r.secrets[description] = r.m.AddSecret(hint, "", description)
 	}
-	name := importer.Identifier(hint)
-	for i := 2; slices.ContainsFunc(r.m.Secrets, func(s importer.Secret) bool { return s.Name == name }); i++ {
-		name = fmt.Sprintf("%s_%d", importer.Identifier(hint), i)
-	}
-	r.secrets[key] = name
-	r.m.Secrets = append(r.m.Secrets, importer.Secret{Name: name, Description: description, Value: value, Unknown: value == ""})
-	return name
+	return r.secrets[description]
 }

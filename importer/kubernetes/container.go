@@ -618,18 +618,7 @@ func (p *part) portNumber(n *importer.Node, c *importer.Node) int {
 // secret returns the name of the secret with this value, which it makes if there is
 // none. "" stands for an unknown value.
 func (r *reader) secret(hint, value, description string) string {
-	if known, ok := r.values[value]; ok && value != "" {
-		return known
-	}
-	name := importer.Identifier(hint)
-	for i := 2; slices.ContainsFunc(r.m.Secrets, func(s importer.Secret) bool { return s.Name == name }); i++ {
-		name = fmt.Sprintf("%s_%d", importer.Identifier(hint), i)
-	}
-	if value != "" {
-		r.values[value] = name
-	}
-	r.m.Secrets = append(r.m.Secrets, importer.Secret{Name: name, Description: description, Value: value, Unknown: value == ""})
-	return name
+	return r.m.AddSecret(hint, value, description)
 }
 
 // secretKey is the value of a key of a Secret.

@@ -52,7 +52,7 @@ func (p *part) security(t *importer.Task, c *importer.Node) {
 			continue
 		}
 		setting(t, "cap_"+key, quoted(all))
-		if key == "add" && slices.ContainsFunc(all, func(v string) bool { return !isDefaultCap(v) }) {
+		if key == "add" && slices.ContainsFunc(all, func(v string) bool { return !importer.AllowedCapability(v) }) {
 			n.Warn("needs-client", fmt.Sprintf("the clients must allow the capabilities %s", strings.Join(all, ", ")), "Add them to allow_caps of the docker plugin.")
 		}
 	}
@@ -112,16 +112,6 @@ func (p *part) mainTask(t *importer.Task) *importer.Task {
 		return p.s.Tasks[0]
 	}
 	return t
-}
-
-// isDefaultCap reports whether the docker driver allows a capability without
-// configuration.
-func isDefaultCap(name string) bool {
-	switch name {
-	case "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT":
-		return true
-	}
-	return false
 }
 
 // probes maps the probes of a container to checks in Consul.

@@ -38,7 +38,6 @@ type reader struct {
 	several        bool // several namespaces
 	domains        int  // routes without a host of their own
 	secrets        map[string]string
-	values         map[string]string // value: name of the secret
 }
 
 // part is a workload, or one of the replicas of a StatefulSet.
@@ -74,7 +73,7 @@ func MatchTemplate(text []byte) bool {
 // Read is the importer.Reader of Kubernetes. Each document of an input is an object or
 // a list of objects.
 func Read(_ context.Context, src importer.Source, l *importer.Ledger) (*importer.Model, error) {
-	r := &reader{src: src, ledger: l, secrets: map[string]string{}, values: map[string]string{}, images: map[string]image{}, m: &importer.Model{Files: map[string][]byte{}}}
+	r := &reader{src: src, ledger: l, secrets: map[string]string{}, images: map[string]image{}, m: &importer.Model{Files: map[string][]byte{}}}
 	l.KeepLast() // as Helm and older versions of kubectl do
 	var names []string
 	for _, in := range src.Inputs {

@@ -86,7 +86,7 @@ func (p *part) option(t *importer.Task, n *importer.Node, key, value string, lis
 	case "cap-add", "cap-drop", "security-opt":
 		name := strings.ReplaceAll(strings.TrimLeft(key, "-"), "-", "_")
 		lists[name] = append(lists[name], importer.Lit(value))
-		if name == "cap_add" {
+		if name == "cap_add" && !importer.AllowedCapability(value) {
 			n.Warn("needs-client", "the clients must allow the capability "+value, "Add it to allow_caps of the docker plugin.")
 		}
 	case "ulimit", "sysctl":

@@ -16,12 +16,11 @@ import (
 
 // reader makes a model of apps, groups and pods.
 type reader struct {
-	src     importer.Source
-	ledger  *importer.Ledger
-	m       *importer.Model
-	text    string // of all inputs, to find names in it
-	parts   []*part
-	secrets map[string]string // value: name of the secret
+	src    importer.Source
+	ledger *importer.Ledger
+	m      *importer.Model
+	text   string // of all inputs, to find names in it
+	parts  []*part
 }
 
 // part is an app or a pod.
@@ -68,7 +67,7 @@ func Match(root *importer.Node) bool {
 // Read is the importer.Reader of Marathon. Each document of an input is an app, a
 // group, a pod or a list of them, as Marathon's API takes and returns them.
 func Read(_ context.Context, src importer.Source, l *importer.Ledger) (*importer.Model, error) {
-	r := &reader{src: src, ledger: l, secrets: map[string]string{}, m: &importer.Model{Files: map[string][]byte{}}}
+	r := &reader{src: src, ledger: l, m: &importer.Model{Files: map[string][]byte{}}}
 	var names []string
 	for _, in := range src.Inputs {
 		names = append(names, in.Name)
@@ -256,22 +255,7 @@ func (p *part) host(name string) {
 // secret returns the name of the secret with this value, which it makes if there is
 // none. "" stands for an unknown value.
 func (r *reader) secret(hint, value, description string) string {
-	name := importer.Identifier(hint)
-	if known, ok := r.secrets[value]; ok && value != "" {
-		return known
-	}
-	same := func(s importer.Secret) bool { return s.Name == name }
-	if at := slices.IndexFunc(r.m.Secrets, same); value == "" && at >= 0 && r.m.Secrets[at].Unknown {
-		return name
-	}
-	for i := 2; slices.ContainsFunc(r.m.Secrets, same); i++ {
-		name = fmt.Sprintf("%s_%d", importer.Identifier(hint), i)
-	}
-	if value != "" {
-		r.secrets[value] = name
-	}
-	r.m.Secrets = append(r.m.Secrets, importer.Secret{Name: name, Description: description, Value: value, Unknown: value == ""})
-	return name
+	return r.m.SharedSecret(hint, value, description)
 }
 
 // setting adds an attribute to the driver's config block.
