@@ -53,6 +53,37 @@ func TestDeploy_Unchanged(t *testing.T) {
 	}
 }
 
+func TestDeploy_RecordsAnIdenticalJobThatAnotherClientRegistered(t *testing.T) {
+	for name, before := range map[string]func(*world){
+		"without a release": func(*world) {},
+		"after a destroy": func(w *world) {
+			w.deploy(request("1"))
+			p, err := w.d.PlanDestroy(w.Context(), release.Only{}, "")
+			if err != nil {
+				w.Fatal(err)
+			}
+			if _, err := w.d.Deploy(w.Context(), p); err != nil {
+				w.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			before(w)
+			w.cluster.Register(job("api", "1").Job)
+			w.cluster.Register(job("web", "1", "api").Job)
+			w.cluster.ResetLog()
+			res := w.deploy(request("1"))
+			w.wantLog()
+			w.wantState(res, record.Done, rollout.Deployed)
+			w.wantSteps("api=unchanged", "web=unchanged")
+			if again := w.deploy(request("1")); again.Release != nil {
+				t.Errorf("the second deploy made release %d, want none", again.Release.Number)
+			}
+		})
+	}
+}
+
 func TestDeploy_Failure(t *testing.T) {
 	for name, tt := range map[string]struct {
 		onFailure string

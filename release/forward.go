@@ -119,7 +119,7 @@ func number(r *record.Release) int {
 
 // changes reports whether the release will certainly write something.
 func (p *Plan) changes() bool {
-	return p.ends() || len(p.forgotten) > 0 || !p.secrets.Empty() || slices.ContainsFunc(p.Parts, func(part *Part) bool {
+	return p.ends() || len(p.forgotten) > 0 || !p.secrets.Empty() || p.takesIn() || slices.ContainsFunc(p.Parts, func(part *Part) bool {
 		if len(part.stops) > 0 {
 			return true
 		}

@@ -127,7 +127,13 @@ type Part struct {
 
 // Unchanged reports whether the release would write nothing.
 func (p *Plan) Unchanged() bool {
-	return !p.ends() && len(p.forgotten) == 0 && p.secrets.Empty() && !slices.ContainsFunc(p.Parts, func(part *Part) bool { return len(part.stops) > 0 || !part.Plan.Unchanged() })
+	return !p.ends() && len(p.forgotten) == 0 && p.secrets.Empty() && !p.takesIn() && !slices.ContainsFunc(p.Parts, func(part *Part) bool { return len(part.stops) > 0 || !part.Plan.Unchanged() })
+}
+
+// takesIn reports whether a job that the plan does not change becomes the stack's: it
+// is registered, and the newest release does not run it.
+func (p *Plan) takesIn() bool {
+	return slices.ContainsFunc(p.suspects(), func(s suspect) bool { return s.same && !s.runs })
 }
 
 // Change is what the release would do with a service, and in which wave.
