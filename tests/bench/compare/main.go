@@ -232,6 +232,12 @@ func (b *bench) counted(do func(*bench) (usage, error)) (usage, error) {
 	var n requests
 	proxy := httputil.NewSingleHostReverseProxy(nomad)
 	proxy.Transport = &http.Transport{MaxIdleConnsPerHost: 64}
+	proxy.ErrorHandler = func(w http.ResponseWriter, r *http.Request, err error) {
+		if r.Context().Err() == nil { // a client that has ended cancels its event stream
+			fmt.Fprintln(os.Stderr, "bench: proxy before Nomad:", err)
+		}
+		w.WriteHeader(http.StatusBadGateway)
+	}
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		n.count(r)
 		proxy.ServeHTTP(w, r)

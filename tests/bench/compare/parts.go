@@ -323,23 +323,23 @@ func deployOCIS(ctx context.Context, b *bench) (table, error) {
 	deploy := func(b *bench) (usage, error) {
 		return b.drover(ctx, "deploy", "ocis", "-e", "dev", "--no-certificates")
 	}
-	destroy := func() error {
-		_, err := b.drover(ctx, "destroy", "ocis", "-e", "dev", "-y")
-		return err
-	}
 	// The floor does not make secrets: the first, unmeasured deploy does, and
 	// it warms the caches of the file system for both.
 	if _, err := deploy(b); err != nil {
 		return t, err
 	}
-	if err := destroy(); err != nil {
+	if _, err := b.drover(ctx, "destroy", "ocis", "-e", "dev", "-y"); err != nil {
 		return t, err
 	}
 	floor, err := b.counted(func(b *bench) (usage, error) { return b.deployFloor(ctx, list) })
 	if err != nil {
 		return t, err
 	}
-	if err := destroy(); err != nil {
+	f, err := newFloor(b, list)
+	if err != nil {
+		return t, err
+	}
+	if err := f.purge(ctx); err != nil {
 		return t, err
 	}
 	ours, err := b.counted(deploy)
