@@ -65,9 +65,9 @@ func schemePort(scheme string) int {
 }
 
 // inferPorts completes the ports of the services: what others say about a service,
-// then what its own health check says, then what is known of its image, then what the
-// operator says. A service that others name and whose port is still unknown is
-// refused.
+// then what its own health check says, then what is known of its image, then what
+// services of the same image and command declare, then what the operator says. A service
+// that others name and whose port is still unknown is refused.
 func inferPorts(m *Model, given map[string][]int, l *Ledger) {
 	owner := map[string][]*Service{} // by name
 	for _, s := range m.Services {
@@ -87,11 +87,15 @@ func inferPorts(m *Model, given map[string][]int, l *Ledger) {
 			})
 		}
 	}
+	declared := map[*Service][]Port{}
+	for _, s := range m.Services {
+		declared[s] = slices.Clone(s.Ports)
+	}
 	for _, s := range m.Services {
 		for _, number := range given[s.Name] {
 			addPort(s, Port{Number: number, Reason: "Given with --port."})
 		}
-		declared := firstPort(s) != nil
+		known := firstPort(s) != nil
 		for _, r := range found[s] {
 			if r.port > 0 && r.port < 65536 {
 				addPort(s, Port{Number: r.port, Reason: fmt.Sprintf("%s calls it: %s, %s.", r.from, r.what, r.at), At: r.at})
@@ -102,7 +106,7 @@ func inferPorts(m *Model, given map[string][]int, l *Ledger) {
 				addPort(s, Port{Number: c.Port, Reason: "From the health check."})
 			}
 		}
-		if layered(s) && firstPort(s) == nil || !declared && len(found[s]) > 0 && len(s.Tasks) > 0 {
+		if layered(s) && firstPort(s) == nil || !known && len(found[s]) > 0 && len(s.Tasks) > 0 {
 			known := knownImage(s.Tasks[0].ImageRef)
 			if len(known.ports) > 0 && (firstPort(s) == nil || slices.ContainsFunc(found[s], func(r reference) bool { return r.port == 0 })) && sharesAny(m, s) {
 				for _, number := range known.ports {
@@ -110,7 +114,13 @@ func inferPorts(m *Model, given map[string][]int, l *Ledger) {
 				}
 			}
 		}
-		if firstPort(s) != nil || s.Network == "host" || s.Network == "none" {
+		if s.Network == "host" || s.Network == "none" {
+			continue
+		}
+		if firstPort(s) == nil && layered(s) && len(s.Hosts) > 0 && sharesAny(m, s) {
+			twinPorts(m, s, declared)
+		}
+		if firstPort(s) != nil {
 			continue
 		}
 		if len(found[s]) > 0 {
@@ -124,6 +134,28 @@ func inferPorts(m *Model, given map[string][]int, l *Ledger) {
 				l.Warn(s.At, "unknown-port", fmt.Sprintf("service %s depends on %s, which has no known port and so no name", other.Name, s.Name),
 					fmt.Sprintf("If a service reaches it by name, say --port %s=PORT.", s.Name))
 				break
+			}
+		}
+	}
+}
+
+// twinPorts gives a service the ports that another one of the same image and the same
+// command declares. It may have another purpose, so that no check asks for them.
+func twinPorts(m *Model, s *Service, declared map[*Service][]Port) {
+	same := func(a, b []Text) bool {
+		return (a == nil) == (b == nil) && slices.EqualFunc(a, b, func(x, y Text) bool { return slices.Equal(x, y) })
+	}
+	for _, other := range m.Services {
+		if other == s || len(other.Tasks) == 0 || len(s.Tasks) == 0 {
+			continue
+		}
+		a, b := s.Tasks[0], other.Tasks[0]
+		if a.ImageRef == "" || a.ImageRef != b.ImageRef || !same(a.Entrypoint, b.Entrypoint) || !same(a.Args, b.Args) {
+			continue
+		}
+		for _, p := range declared[other] {
+			if !p.UDP && !p.Private && !p.Dynamic {
+				addPort(s, Port{Number: p.Number, Assumed: true, Reason: other.Name + ", which has the same image and command, declares it."})
 			}
 		}
 	}

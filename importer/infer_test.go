@@ -63,6 +63,38 @@ func TestInferPorts(t *testing.T) {
 	}
 }
 
+// A service without a port has those of another one that runs the same program, and no
+// check: it may have another purpose.
+func TestInferPorts_SameProgram(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		args []Text
+		want string
+	}{
+		{"the same command", nil, "8080"},
+		{"another command", []Text{Lit("worker")}, ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			m := app("shop/app", nil)
+			web, db := m.Services[0], m.Services[1]
+			web.Tasks[0].ImageRef, web.Ports, db.Tasks[0].Args = "shop/app", []Port{{Number: 8080}}, c.args
+			complete(m, Source{Inputs: []Input{{Name: "x"}}}, NewLedger(nil))
+			var got []string
+			for _, p := range db.Ports {
+				got = append(got, fmt.Sprint(p.Number))
+			}
+			if strings.Join(got, " ") != c.want {
+				t.Errorf("got ports %q, want %q", got, c.want)
+			}
+			if spec := string(write(m).out["db.nomad.hcl"].Text); strings.Contains(spec, "check {") || !strings.Contains(spec, `health_check = "task_states"`) {
+				t.Errorf("got\n%s\nwant no check", spec)
+			}
+		})
+	}
+}
+
 func TestPlan_Names(t *testing.T) {
 	t.Parallel()
 	m := app("postgres", nil)

@@ -164,7 +164,9 @@ type Port struct {
 	Listen  int      // another port of its name, beside Number
 	Reason  string   // how it was found, when it is not declared
 	At      Position // where it was found
-	Tags    []Text   // of its service in Consul: drover.route=…
+	// Assumed ports have no check unless the input has one: the service may not listen.
+	Assumed bool
+	Tags    []Text // of its service in Consul: drover.route=…
 	// Private ports are not registered in Consul.
 	Private bool
 }

@@ -620,7 +620,7 @@ func (w *writer) network(d *document, s *Service) {
 }
 
 // checks returns the checks of a service with their ports. Without any, the first
-// port is connected to.
+// port is connected to, unless it is assumed.
 func (w *writer) checks(s *Service) []Check {
 	if s.NoCheck {
 		return nil
@@ -629,7 +629,7 @@ func (w *writer) checks(s *Service) []Check {
 	if len(s.Checks) > 0 {
 		return slices.DeleteFunc(slices.Clone(s.Checks), func(c Check) bool { return first == nil && c.Type != "script" })
 	}
-	if first == nil {
+	if first == nil || first.Assumed {
 		return nil
 	}
 	return []Check{{Type: "tcp"}}

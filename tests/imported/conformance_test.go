@@ -1,0 +1,134 @@
+package imported
+
+import (
+	"encoding/json"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/drover-nomad/drover/devcluster/devtest"
+)
+
+func TestOnCluster(t *testing.T) {
+	w := newWorld(t, 2)
+	t.Run("conformance", func(t *testing.T) { testConformance(t, w) })
+}
+
+// entry is where the conformance cases publish their server.
+const entry = "http://127.0.0.1:8080"
+
+// conformance is a case of the conformance tests of the Compose specification.
+type conformance struct {
+	name string // of its folder
+	args []string
+	run  func(t *testing.T, n *node)
+}
+
+// testConformance runs the conformance cases of the Compose specification. Each has a
+// node for itself, for all of them publish one port.
+func testConformance(t *testing.T, w *world) {
+	dir, err := filepath.Abs(filepath.Join("..", "..", "..", "shared", "data", "import", "compose", "conformance-tests"))
+	must(t, err)
+	if _, err := os.Stat(dir); err != nil {
+		t.Skipf("there are no inputs: %s is absent", dir)
+	}
+	cases := []conformance{
+		{"simple_network", nil, func(t *testing.T, n *node) {
+			n.answers(t, "/ping?address=target:8080/ping", "PONG FROM TARGET")
+			n.answers(t, "/ping?address=notatarget:8080/ping", "Could not reach address: notatarget:8080/ping")
+		}},
+		{"scaling", []string{"--kind", "client=batch"}, func(t *testing.T, n *node) {
+			n.answers(t, "/scalechecker", "3")
+		}},
+		{"different_networks", nil, func(t *testing.T, n *node) {
+			n.answers(t, "/ping?address=target:8080/ping", "Could not reach address: target:8080/ping")
+		}},
+		{"simple_volume", nil, func(t *testing.T, n *node) { n.answers(t, "/volumefile?filename=test_volume.txt", "MYVOLUME") }},
+		{"simple_secretfile", nil, func(t *testing.T, n *node) { n.answers(t, "/volumefile?filename=test_secret.txt", "MYSECRET") }},
+		{"simple_configfile", nil, func(t *testing.T, n *node) { n.answers(t, "/volumefile?filename=test_config.txt", "MYCONFIG") }},
+		{"udp_port", nil, testUDP},
+		{"simple_lifecycle", nil, func(*testing.T, *node) {}},
+	}
+	free := make(chan *node, len(w.Nodes))
+	for _, n := range w.Nodes {
+		free <- n
+	}
+	for _, c := range cases {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			n := <-free
+			t.Cleanup(func() { free <- n })
+			w.runCase(t, filepath.Join(dir, c.name), c, n)
+		})
+	}
+}
+
+// runCase imports, deploys and destroys the application of a case.
+func (w *world) runCase(t *testing.T, folder string, c conformance, n *node) {
+	t.Helper()
+	began := time.Now()
+	stack := strings.ReplaceAll(c.name, "_", "-")
+	dir := w.Import(t, stack, append(c.args, filepath.Join(folder, "compose.yaml"))...)
+	w.Deploy(t, dir, "--var", `datacenters=["`+n.Name+`"]`)
+	t.Logf("deployed on %s after %s", n.Name, time.Since(began).Round(100*time.Millisecond))
+	if c.name != "simple_lifecycle" {
+		devtest.Until(t, 5*time.Second, "the server answers", func() bool {
+			resp, err := n.Client().Get(entry + "/ping")
+			if err != nil {
+				return false
+			}
+			_ = resp.Body.Close()
+			return resp.StatusCode == http.StatusOK
+		})
+	}
+	c.run(t, n)
+	w.Destroy(t, dir)
+	devtest.Until(t, 30*time.Second, "no container is left", func() bool {
+		return !strings.Contains(n.Must(t, "docker", "-H", "unix:///run/docker.sock", "ps", "--all", "--format", "{{.Names}}"), "-")
+	})
+	t.Logf("destroyed after %s", time.Since(began).Round(100*time.Millisecond))
+}
+
+// answers asks the server of a case and compares the body.
+func (n *node) answers(t *testing.T, ask, want string) {
+	t.Helper()
+	began := time.Now()
+	resp, err := n.Client().Get(entry + ask)
+	if err != nil {
+		t.Errorf("%s: %v", ask, err)
+		return
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	must(t, err)
+	text, err := json.Marshal(map[string]string{"response": want})
+	must(t, err)
+	if string(body) != string(text)+"\n" {
+		t.Errorf("%s: got %q, want %q", ask, body, string(text)+"\n")
+	}
+	if d := time.Since(began); d > 10*time.Second {
+		t.Errorf("%s: got the answer after %s, want less than 10s", ask, d)
+	}
+}
+
+func testUDP(t *testing.T, n *node) {
+	conn, err := n.Dial(t.Context(), "udp", "127.0.0.1:10001")
+	must(t, err)
+	defer conn.Close()
+	_, err = conn.Write([]byte(`{"request":"myUdpvalue"}`))
+	must(t, err)
+	devtest.Until(t, 5*time.Second, "the datagram arrives", func() bool {
+		resp, err := n.Client().Get(entry + "/udp")
+		if err != nil {
+			return false
+		}
+		defer resp.Body.Close()
+		body, err := io.ReadAll(resp.Body)
+		return err == nil && strings.Contains(string(body), "myUdpvalue")
+	})
+	n.answers(t, "/udp", "myUdpvalue")
+}
