@@ -36,7 +36,7 @@ type DNS struct {
 func NewDNS(s *stack.Stack, rendered []render.Job, getenv func(string) string) (*DNS, error) {
 	opts, records := dns.FromStack(s)
 	d := &DNS{stack: s, getenv: getenv, Wanted: dns.Wanted{
-		Owner: dns.Owner(s.Name, s.Environment), Options: opts, Zones: s.DNS.Zones, Repair: s.DNS.Repair, TTL: s.DNS.TTL,
+		Owner: dns.Owner(s.Name, s.Environment), Options: opts, Zones: s.DNS.Zones, Repair: s.DNS.Repair, Cluster: s.DNS.Cluster, TTL: s.DNS.TTL,
 		Targets: s.DNS.Targets, Resolvers: s.DNS.Resolvers, Records: records,
 	}}
 	if _, err := dns.Normalize(records, s.DNS.Zones); err != nil {

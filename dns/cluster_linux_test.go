@@ -5,9 +5,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
@@ -258,7 +258,7 @@ record "@" {
 	if _, err := store.Save(t.Context(), "many", many); err != nil {
 		t.Fatal(err)
 	}
-	if back, err = store.Load(t.Context(), "many"); err != nil || !maps.Equal(back.Claims, many.Claims) {
+	if back, err = store.Load(t.Context(), "many"); err != nil || !reflect.DeepEqual(back.Claims, many.Claims) {
 		t.Errorf("%d of 2000 claims came back: %v", len(back.Claims), err)
 	}
 

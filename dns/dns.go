@@ -300,14 +300,16 @@ type Change struct {
 
 	// Adopt is true if the change makes a foreign record drover's.
 	Adopt bool `json:"adopt,omitempty"`
-	// Ended is true if the record was drover's, and another hand has changed it: the
-	// claim ends.
+	// Ended is true if the record was drover's, and is not from now on: another hand has
+	// changed it, or only the values of other clusters stay.
 	Ended bool `json:"ended,omitempty"`
 	// Conflict is true if the record differs from the desired one and no policy
 	// allows the difference.
 	Conflict bool   `json:"conflict,omitempty"`
 	Reason   string `json:"reason,omitempty"`
 	Source   string `json:"source,omitempty"`
+
+	mine []string // the values of this cluster, if others may have some too
 }
 
 // writes reports whether the change is made in a zone.

@@ -20,6 +20,7 @@ type Manager struct {
 	Adopt    bool
 	Repair   bool              // see Input
 	Held     map[string]string // see Input
+	Cluster  string            // see Input
 	Store    Store
 	Clock    Clock         // the real one when nil
 	Timeout  time.Duration // of each conversation with the provider; 30 s when 0
@@ -87,11 +88,16 @@ func (m *Manager) Plan(ctx context.Context, desired []Record) (*Plan, error) {
 		return nil, err
 	}
 	actual, failed := m.Read(ctx)
+	if m.Cluster != "" {
+		if records, err = share(records, actual, m.Cluster, m.Owner); err != nil {
+			return nil, err
+		}
+	}
 	failed = append(failed, m.adjust(ctx, records, actual)...)
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	p := NewPlan(Input{Desired: records, Actual: actual, Failed: failed, Owned: owned.Claims, Others: others, Held: m.Held, Policy: m.Policy, Adopt: m.Adopt, Repair: m.Repair})
+	p := NewPlan(Input{Desired: records, Actual: actual, Failed: failed, Owned: owned.Claims, Others: others, Held: m.Held, Cluster: m.Cluster, Now: m.now(), Policy: m.Policy, Adopt: m.Adopt, Repair: m.Repair})
 	p.owned = owned
 	return p, nil
 }
@@ -133,15 +139,23 @@ func (m *Manager) adjust(ctx context.Context, records []Record, actual map[strin
 }
 
 // Reconcile plans and applies. After a conflict with another process it plans
-// once more, from the new state.
+// once more, from the new state. It plans again after changes to records that other
+// clusters share: one of them may have written at the same time.
 func (m *Manager) Reconcile(ctx context.Context, desired []Record) (*Plan, Result, error) {
+	var done []Change
 	for try := 0; ; try++ {
 		p, err := m.Plan(ctx, desired)
 		if err != nil {
-			return nil, Result{}, err
+			return nil, Result{Done: done}, err
 		}
 		res, err := m.Apply(ctx, p, nil)
-		if !errors.Is(err, ErrChanged) || try > 0 || len(res.Done)+len(res.Failed) > 0 {
+		changed := len(res.Done)+len(res.Failed) > 0
+		done = append(done, res.Done...)
+		switch {
+		case err == nil && m.Cluster != "" && changed && try < 3:
+		case errors.Is(err, ErrChanged) && !changed && try == 0:
+		default:
+			res.Done = done
 			return p, res, err
 		}
 	}
@@ -185,14 +199,20 @@ func (m *Manager) Apply(ctx context.Context, p *Plan, done func(Change, error)) 
 			byZone[c.Zone] = append(byZone[c.Zone], c)
 		case c.Pending():
 			settle = append(settle, c)
-		case c.Action == Unchanged && !p.owned.Claims[c.Key].settled(*c.New):
+		case c.Action == Unchanged && !p.owned.Claims[c.Key].settled(c):
 			settle = append(settle, c) // written by one that died before it could say so
 		}
 		if c.Action == Create || c.Adopt {
 			// Also if there was a claim: its record is gone, and the process that
 			// deleted the record may be about to remove the claim.
-			claims.Claims[c.Key] = Claim{Zone: c.Zone, Since: now, Adopted: c.Adopt, Pending: digest(*c.New)}
-		} else if claim, ours := claims.Claims[c.Key]; ours && c.Action == Update && c.writes() {
+			claim := Claim{Zone: c.Zone, Since: now, Adopted: c.Adopt, Pending: digest(*c.New)}
+			if c.mine != nil {
+				claim = claim.writes(c.mine)
+			}
+			claims.Claims[c.Key] = claim
+		} else if claim, ours := claims.Claims[c.Key]; ours && c.mine != nil && c.writes() {
+			claims.Claims[c.Key] = claim.writes(c.mine)
+		} else if ours && c.Action == Update && c.writes() && !c.Ended {
 			claim.Writing = valuesDigest(*c.New)
 			claims.Claims[c.Key] = claim
 		}
@@ -258,7 +278,12 @@ func (m *Manager) settle(ctx context.Context, claims, before Ownership, settled 
 				claim = mine.Claims[c.Key]
 				fallthrough
 			case claimed && claim.equal(mine.Claims[c.Key]):
-				claim.Pending, claim.Writing, claim.Wrote = "", "", valuesDigest(*c.New)
+				if c.mine != nil {
+					claim = claim.wrote(c.mine, m.now().UTC())
+				} else {
+					claim.Pending, claim.Writing, claim.Wrote = "", "", valuesDigest(*c.New)
+					claim.Shared, claim.Mine, claim.Left = false, nil, nil
+				}
 				after.Claims[c.Key] = claim
 			}
 		}

@@ -6,6 +6,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 )
 
 // Input is everything that a plan is made of.
@@ -24,9 +25,16 @@ type Input struct {
 	// Others names the owner of records that drover made for others.
 	Others map[Key]string
 
+	// Cluster is the name of this cluster among those that share records of addresses;
+	// "" if the records are of one cluster alone.
+	Cluster string
+	Now     time.Time
+
 	Policy Policy // UpsertOnly when empty
 	Adopt  bool   // take over foreign records that are desired
 	Repair bool   // write back what another hand has changed; otherwise the claim ends
+
+	markers map[string]map[Key][]marker // of each zone
 }
 
 // Plan is what would be changed, in the order of zone, name and type.
@@ -82,6 +90,10 @@ func NewPlan(in Input) *Plan {
 	for _, r := range in.Desired {
 		desired[r.Key()] = r
 	}
+	in.markers = map[string]map[Key][]marker{}
+	for z, zone := range in.Actual {
+		in.markers[z] = markers(zone)
+	}
 	// Deletions come first: they may make room for a CNAME.
 	gone := map[Key]bool{}
 	for key, claim := range in.Owned {
@@ -90,6 +102,9 @@ func NewPlan(in Input) *Plan {
 		}
 		if _, held := in.Held[key.Name]; held && slices.Contains(addressTypes, key.Type) {
 			continue // see held
+		}
+		if _, marked, ok := markedKey(key); ok && in.Held[marked.Name] != "" {
+			continue
 		}
 		zone, readable := in.Actual[claim.Zone]
 		if !readable {
@@ -107,6 +122,9 @@ func NewPlan(in Input) *Plan {
 		switch {
 		case !exists:
 			c.Action = Forget
+		case claim.Shared:
+			c = p.leave(in, key, claim, old)
+			gone[key] = c.Action == Delete
 		case !claim.covers(old):
 			c.Action, c.Reason = Forget, "another program made it before drover could"
 		case !in.Repair && claim.changed(old):
@@ -118,12 +136,32 @@ func NewPlan(in Input) *Plan {
 		}
 		p.Changes = append(p.Changes, c)
 	}
+	refused := map[Key]bool{} // shared records that are not written
+	var marks []Record
 	for _, r := range in.Desired {
 		zone, readable := in.Actual[r.Zone]
 		if !readable {
 			continue
 		}
-		p.Changes = append(p.Changes, p.record(in, r, zone, gone))
+		if cluster, _, ok := markedKey(r.Key()); ok && cluster == in.Cluster {
+			marks = append(marks, r)
+			continue
+		}
+		var c Change
+		if in.Cluster != "" && slices.Contains(sharedTypes, r.Type) {
+			c = p.shared(in, r, zone, gone)
+			refused[c.Key] = c.Action == Foreign || c.Action == Keep
+		} else {
+			c = p.record(in, r, zone, gone)
+		}
+		p.Changes = append(p.Changes, c)
+	}
+	for _, r := range marks {
+		if _, marked, _ := markedKey(r.Key()); !refused[marked] {
+			own := in
+			own.Adopt, own.Repair = true, true // no other cluster writes it
+			p.Changes = append(p.Changes, p.record(own, r, in.Actual[r.Zone], gone))
+		}
 	}
 	p.held(in)
 	slices.SortFunc(p.Changes, func(a, b Change) int {
@@ -145,18 +183,11 @@ func (p *Plan) record(in Input, r Record, zone map[Key]Set, gone map[Key]bool) C
 		owned = owned && claim.covers(old) && !c.Ended
 	}
 	if !exists {
-		if other := clash(key, zone, gone); other != (Key{}) {
-			c.Action, c.Conflict = Foreign, true
-			c.Reason = fmt.Sprintf("there is a %s record of that name, and a CNAME cannot stand next to others", other.Type)
-			if _, ours := in.Owned[other]; ours {
-				c.Action = Keep
-				c.Reason += fmt.Sprintf("; policy %s deletes nothing", p.Policy)
-			} else {
-				c.Reason += "; drover did not make it: remove it where it was made"
-			}
-			return c
-		}
-		c.Action = Create
+		return p.create(in, r, zone, gone)
+	}
+	if _, _, others := split(in.markers[r.Zone][key], ""); len(others) > 0 && !in.Adopt && !old.Equal(want) {
+		c.Action, c.Conflict, c.Ended = Foreign, true, false
+		c.Reason = "cluster " + strings.Join(others, ", ") + " has marked it; set cluster in the dns block to share it"
 		return c
 	}
 	switch other := in.Others[key]; {
@@ -190,6 +221,23 @@ func (p *Plan) record(in Input, r Record, zone map[Key]Set, gone map[Key]bool) C
 		c.Action = Update
 		if c.Adopt {
 			c.Reason = "adopted"
+		}
+	}
+	return c
+}
+
+// create plans a desired record that does not exist.
+func (p *Plan) create(in Input, r Record, zone map[Key]Set, gone map[Key]bool) Change {
+	want := r.set().replacing(Set{})
+	c := Change{Action: Create, Zone: r.Zone, Key: r.Key(), New: &want, Source: r.Source}
+	if other := clash(c.Key, zone, gone); other != (Key{}) {
+		c.Action, c.Conflict = Foreign, true
+		c.Reason = fmt.Sprintf("there is a %s record of that name, and a CNAME cannot stand next to others", other.Type)
+		if _, ours := in.Owned[other]; ours {
+			c.Action = Keep
+			c.Reason += fmt.Sprintf("; policy %s deletes nothing", p.Policy)
+		} else {
+			c.Reason += "; drover did not make it: remove it where it was made"
 		}
 	}
 	return c

@@ -35,6 +35,12 @@ type Claim struct {
 	// that are about to replace them. Other values were written by another hand.
 	Wrote   string `json:"wrote,omitempty"`
 	Writing string `json:"writing,omitempty"`
+	// Shared is true if other clusters may have values in the record. Mine are then
+	// those that this one has, or is about to add; Left are those that it removed
+	// lately, and when.
+	Shared bool                 `json:"shared,omitempty"`
+	Mine   []string             `json:"mine,omitempty"`
+	Left   map[string]time.Time `json:"left,omitempty"`
 }
 
 func (c Claim) covers(s Set) bool { return c.Pending == "" || c.Pending == digest(s) }
@@ -46,15 +52,19 @@ func (c Claim) changed(s Set) bool {
 	return c.Pending == "" && c.Wrote != "" && c.Wrote != d && c.Writing != d
 }
 
-// settled reports whether the claim says that s was written, and nothing else.
-func (c Claim) settled(s Set) bool {
-	return c.Pending == "" && c.Writing == "" && c.Wrote == valuesDigest(s)
+// settled reports whether the claim says that the change was made, and nothing else.
+func (c Claim) settled(ch Change) bool {
+	if ch.mine != nil {
+		return c.Shared && slices.Equal(c.Mine, ch.mine)
+	}
+	s := *ch.New
+	return !c.Shared && c.Pending == "" && c.Writing == "" && c.Wrote == valuesDigest(s)
 }
 
 func valuesDigest(s Set) string { return digest(Set{Values: s.Values}) }
 
 func (c Claim) equal(o Claim) bool {
-	return c.Zone == o.Zone && c.Pending == o.Pending && c.Wrote == o.Wrote && c.Writing == o.Writing && c.Adopted == o.Adopted && c.Since.Equal(o.Since)
+	return c.Zone == o.Zone && c.Pending == o.Pending && c.Wrote == o.Wrote && c.Writing == o.Writing && c.Adopted == o.Adopted && c.Since.Equal(o.Since) && c.equalShared(o)
 }
 
 func digest(s Set) string {

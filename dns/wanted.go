@@ -26,6 +26,7 @@ type Wanted struct {
 	Zones     []string `json:"zones"`
 	Policy    Policy   `json:"policy"`
 	Repair    bool     `json:"repair,omitempty"`    // see Input
+	Cluster   string   `json:"cluster,omitempty"`   // see Input
 	TTL       int      `json:"ttl,omitempty"`       // seconds, of the records of routes
 	Targets   []string `json:"targets,omitempty"`   // where routes lead; empty for the instances of the edge
 	Resolvers []string `json:"resolvers,omitempty"` // that must show a record of DNS-01
@@ -51,7 +52,7 @@ func (w *Wanted) Routed(targets []string) ([]Record, error) {
 // of them; the second result is what is wanted now. edge are the addresses of
 // the edge's instances, which count when w is OfEdge.
 func (w *Wanted) Manager(p Provider, s Store, edge []string) (*Manager, []Record, error) {
-	m := &Manager{Owner: w.Owner, Provider: p, Zones: w.Zones, Policy: w.Policy, Repair: w.Repair, Store: s, Held: map[string]string{}}
+	m := &Manager{Owner: w.Owner, Provider: p, Zones: w.Zones, Policy: w.Policy, Repair: w.Repair, Cluster: w.Cluster, Store: s, Held: map[string]string{}}
 	if w.Pending && w.Policy == Sync {
 		m.Policy = UpsertOnly
 	}

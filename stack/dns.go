@@ -17,6 +17,7 @@ type DNS struct {
 	Zones    []string // allow-list
 	Policy   string   // "" for the default
 	Repair   bool     // write back what another hand has changed
+	Cluster  string   // name of this cluster among those that share the records of addresses
 	TTL      int      // seconds, of records without their own; 0 for the default
 	// Routes is true if hosts of routes get records.
 	Routes bool
@@ -65,6 +66,7 @@ type dnsBlock struct {
 	Zones            []string `hcl:"zones,optional"`
 	Policy           string   `hcl:"policy,optional"`
 	Repair           bool     `hcl:"repair,optional"`
+	Cluster          string   `hcl:"cluster,optional"`
 	TTL              int      `hcl:"ttl,optional"`
 	Server           string   `hcl:"server,optional"`
 	ServerID         string   `hcl:"server_id,optional"`
@@ -103,6 +105,12 @@ func (s *Stack) dns(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 	if v.Provider != "" && len(v.Zones) == 0 {
 		diags = append(diags, errAt(attrRange(b, "zones"), "A dns block without zones", "Write the zones that may be changed, for example zones = [\"example.org\"]. Nothing outside of them is touched."))
 	}
+	if len(v.Cluster) > 40 || v.Cluster != strings.Trim(v.Cluster, "-") || strings.Trim(v.Cluster, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+		diags = append(diags, errAt(attrRange(b, "cluster"), fmt.Sprintf("Invalid name %q of a cluster", v.Cluster), "Write at most 40 lower-case letters, digits and dashes."))
+	}
+	if v.Provider == "acme-dns" && v.Cluster != "" {
+		diags = append(diags, errAt(attrRange(b, "cluster"), "The DNS provider acme-dns has no records to share", "Remove cluster."))
+	}
 	if v.TTL < 0 {
 		diags = append(diags, errAt(attrRange(b, "ttl"), "Invalid TTL", "Write a number of seconds."))
 	}
@@ -119,7 +127,7 @@ func (s *Stack) dns(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 	}
 	s.DNS = &DNS{
 		Routes: v.Routes == nil || *v.Routes, Targets: v.Targets, Resolvers: v.Resolvers,
-		Provider: v.Provider, Zones: v.Zones, Policy: v.Policy, Repair: v.Repair, TTL: v.TTL, Server: v.Server, ServerID: v.ServerID,
+		Provider: v.Provider, Zones: v.Zones, Policy: v.Policy, Repair: v.Repair, Cluster: v.Cluster, TTL: v.TTL, Server: v.Server, ServerID: v.ServerID,
 		Command: v.Command, CAFile: v.CAFile, KeyName: v.KeyName, KeyAlgorithm: v.KeyAlgorithm,
 		CredentialSecret: v.CredentialSecret, CredentialFile: v.CredentialFile, CredentialEnv: v.CredentialEnv, Range: b.DefRange,
 	}

@@ -50,6 +50,8 @@ record "www" {
 		{"dns {\n provider = \"exec\"\n zones = [\"x.org\"]\n policy = \"all\"\n}", `Unknown DNS policy "all"`},
 		{`dns { provider = "exec" }`, "without zones"},
 		{"dns {\n provider = \"\"\n}\ndns {\n provider = \"\"\n}", "Duplicate dns"},
+		{"dns {\n provider = \"exec\"\n zones = [\"x.org\"]\n cluster = \"Frankfurt\"\n}", "stack.hcl:4,12-23: Invalid name \"Frankfurt\" of a cluster"},
+		{"dns {\n provider = \"acme-dns\"\n zones = [\"x.org\"]\n cluster = \"fra\"\n}", "no records to share"},
 		{"dns {\n provider = \"\"\n api_key = \"x\"\n}", "api_key"},
 		{`record "www" { type = "A" }`, "values"},
 		{"dns {\n provider = \"powerdns\"\n zones = [\"x.org\"]\n}\nrecord \"www\" {\n type = \"A\"\n values = [\"192.0.2.1\"]\n proxied = true\n}", "powerdns cannot proxy"},
