@@ -129,12 +129,13 @@ func inferPorts(m *Model, given map[string][]int, l *Ledger) {
 				fmt.Sprintf("Say --port %s=PORT.", s.Name))
 			continue
 		}
-		for _, other := range m.Services {
-			if slices.Contains(other.DependsOn, s.Name) && sharesScope(s, other) && cmp.Or(s.Kind, KindService) == KindService {
-				l.Warn(s.At, "unknown-port", fmt.Sprintf("service %s depends on %s, which has no known port and so no name", other.Name, s.Name),
-					fmt.Sprintf("If a service reaches it by name, say --port %s=PORT.", s.Name))
-				break
+		if cmp.Or(s.Kind, KindService) == KindService && len(s.Hosts) > 0 && sharesAny(m, s) {
+			who := "no other service names it"
+			if at := slices.IndexFunc(m.Services, func(o *Service) bool { return slices.Contains(o.DependsOn, s.Name) && sharesScope(s, o) }); at >= 0 {
+				who = "service " + m.Services[at].Name + " depends on it"
 			}
+			l.Warn(s.At, "unknown-port", fmt.Sprintf("%s has no known port, and so no name; %s", s.Name, who),
+				fmt.Sprintf("If another service reaches it by name, say --port %s=PORT.", s.Name))
 		}
 	}
 }

@@ -95,6 +95,33 @@ func TestInferPorts_SameProgram(t *testing.T) {
 	}
 }
 
+// TestInferPorts_Unnamed: a service without a known port has no name, which is a warning
+// although the input names it nowhere: its name may be in the program of an image.
+func TestInferPorts_Unnamed(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, kind, scope, want string }{
+		{"a service that others may reach", KindService, "default", "unknown-port"},
+		{"a batch job", KindBatch, "default", ""},
+		{"a service that shares no network", KindService, "alone", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			m := app("app", nil)
+			m.Services[0].Ports = []Port{{Number: 80}}
+			m.Services[1].Kind, m.Services[1].Scopes = c.kind, []string{c.scope}
+			l := NewLedger(nil)
+			inferPorts(m, nil, l)
+			got := ""
+			for _, f := range l.Findings() {
+				got += f.Rule
+			}
+			if got != c.want {
+				t.Errorf("got %q, want %q", got, c.want)
+			}
+		})
+	}
+}
+
 func TestPlan_Names(t *testing.T) {
 	t.Parallel()
 	m := app("postgres", nil)

@@ -24,7 +24,7 @@ func Rules() []Rule {
 		{"missing-file", "The input names a file that does not exist."},
 		{"file-too-big", "A file of more than 64 KiB, or 256 KiB in one job, does not fit into a job spec. Put it into the image."},
 		{"needs-image", "The image is built from source, which import does not do. Build and push it, and say `--image SERVICE=REF`."},
-		{"unknown-port", "Another service reaches this one by name, and nothing says on which port. Say `--port SERVICE=PORT`."},
+		{"unknown-port", "Another service reaches this one by name, or may, and nothing says on which port. Say `--port SERVICE=PORT`."},
 		{"udp-name", "Other services may reach a UDP port by name, which the mesh does not carry."},
 		{"udp-static", "A published UDP port is a static port of the node, so that one instance fits on a node and none starts beside its predecessor."},
 		{"port-conflict", "Two tasks of one group, or two listeners of a node, need the same port."},
