@@ -4,14 +4,17 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/nomad/api"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/stack"
 )
 
 // Status reads the state of the services that the newest release of a stack
@@ -81,16 +84,8 @@ func (v *Status) services(ctx context.Context, head *record.Release, left *relea
 		return nil, err
 	}
 	targets := TargetNames(left.Jobs)
-	parts := make([][]rollout.ServiceStatus, len(targets))
-	g, gctx := errgroup.WithContext(ctx)
-	g.SetLimit(parallelTargets)
-	for i, t := range targets {
-		g.Go(func() (err error) {
-			parts[i], err = rollout.Status(gctx, clients[t], JobsIn(left.Jobs, t))
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
+	parts, err := readStatus(ctx, clients, left, targets)
+	if err != nil {
 		return nil, err
 	}
 	for i, t := range targets {
@@ -112,6 +107,66 @@ func (v *Status) services(ctx context.Context, head *record.Release, left *relea
 		markForeign(out)
 	}
 	return out, nil
+}
+
+// readStatus reads the status of the jobs of each target. It reads those together whose
+// clients reach the same servers.
+func readStatus(ctx context.Context, clients map[string]nomad.Clients, left *release.Recorded, targets []string) ([][]rollout.ServiceStatus, error) {
+	groups := sameServers(clients, left.Targets, targets)
+	parts := make([][]rollout.ServiceStatus, len(targets))
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(parallelTargets)
+	for _, group := range groups {
+		g.Go(func() error {
+			var jobs []render.Job
+			var counts []int
+			for _, i := range group {
+				here := JobsIn(left.Jobs, targets[i])
+				jobs, counts = append(jobs, here...), append(counts, len(here))
+			}
+			all, err := rollout.Status(ctx, clients[targets[group[0]]], jobs)
+			if err != nil {
+				return err
+			}
+			for n, i := range group {
+				parts[i], all = all[:counts[n]:counts[n]], all[counts[n]:]
+			}
+			return nil
+		})
+	}
+	return parts, g.Wait()
+}
+
+// sameServers groups the indexes of targets, in their order, by what their clients
+// reach: the servers, the region and namespace of jobs that name none, and Consul.
+func sameServers(clients map[string]nomad.Clients, known []*stack.Target, targets []string) [][]int {
+	type reach struct {
+		target            string // of a cluster of its own
+		defaults          nomad.Defaults
+		consul            bool
+		consulDatacenters string
+	}
+	at := map[reach]int{}
+	var out [][]int
+	for i, name := range targets {
+		c := clients[name]
+		r := reach{defaults: c.Defaults, consul: c.Consul != nil, consulDatacenters: strings.Join(c.ConsulDatacenters, ",")}
+		for _, t := range known {
+			if t.Name != name {
+				continue
+			}
+			if r.consulDatacenters += "," + t.ConsulDatacenter; t.Cluster != nil {
+				r.target = name
+			}
+		}
+		n, ok := at[r]
+		if !ok {
+			n = len(out)
+			at[r], out = n, append(out, nil)
+		}
+		out[n] = append(out[n], i)
+	}
+	return out
 }
 
 // markUnreadable sets the status of a job to not OK because its spec cannot be

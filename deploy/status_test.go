@@ -2,13 +2,17 @@ package deploy
 
 import (
 	"errors"
+	"reflect"
 	"testing"
 
+	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/stack"
 )
 
 func TestStatusResult_OK(t *testing.T) {
@@ -34,6 +38,24 @@ func TestStatusResult_OK(t *testing.T) {
 				t.Errorf("isOK() = %v, want %v", got, test.want)
 			}
 		})
+	}
+}
+
+func TestSameServers(t *testing.T) {
+	t.Parallel()
+	home := nomad.Defaults{Region: "global", Namespace: "default"}
+	clients := map[string]nomad.Clients{
+		"a": {Defaults: home}, "b": {Defaults: home}, "own": {Defaults: home}, "too": {Defaults: home},
+		"region":     {Defaults: nomad.Defaults{Region: "west", Namespace: "default"}},
+		"consul":     {Defaults: home, Consul: &capi.Client{}},
+		"datacenter": {Defaults: home, Consul: &capi.Client{}, ConsulDatacenters: []string{"east"}},
+		"named":      {Defaults: home, Consul: &capi.Client{}},
+	}
+	known := []*stack.Target{{Name: "a"}, {Name: "b"}, {Name: "own", Cluster: &stack.Cluster{}}, {Name: "too", Cluster: &stack.Cluster{}}, {Name: "named", ConsulDatacenter: "east"}}
+	targets := []string{"a", "own", "b", "too", "region", "consul", "datacenter", "named"}
+	got := sameServers(clients, known, targets)
+	if want := [][]int{{0, 2}, {1}, {3}, {4}, {5}, {6}, {7}}; !reflect.DeepEqual(got, want) {
+		t.Errorf("sameServers() = %v, want %v", got, want)
 	}
 }
 

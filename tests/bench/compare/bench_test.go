@@ -144,13 +144,7 @@ func TestPlot(t *testing.T) {
 // A deploy in which one of 300 services has changed makes at most 40 requests to
 // Nomad, one in which none has changed at most 12, and the status at most 12.
 func TestRequestsOfChange(t *testing.T) {
-	nomad := newFake()
-	t.Cleanup(nomad.Close)
-	b := &bench{options: options{paths: true}, env: []string{"NOMAD_ADDR=" + nomad.URL, "NOMAD_TOKEN=", "CONSUL_HTTP_ADDR=127.0.0.1:1"}}
-	b.path.drover = filepath.Join(t.TempDir(), "drover")
-	if out, err := exec.CommandContext(t.Context(), "go", "build", "-o", b.path.drover, "../../../cmd/drover").CombinedOutput(); err != nil {
-		t.Fatalf("building drover: %v\n%s", err, out)
-	}
+	b := newSimulation(t)
 	dir := filepath.Join(t.TempDir(), "many")
 	if err := cheapStack(dir, "many", 300, false); err != nil {
 		t.Fatal(err)
@@ -185,5 +179,38 @@ func TestRequestsOfChange(t *testing.T) {
 	}
 	if u.requests > 12 {
 		t.Errorf("status: got %d requests, want at most 12", u.requests)
+	}
+}
+
+// newSimulation returns a bench on a simulated Nomad, which prints the requests by path.
+func newSimulation(t *testing.T) *bench {
+	t.Helper()
+	nomad := newFake()
+	t.Cleanup(nomad.Close)
+	b := &bench{options: options{paths: true}, env: nomad.env()}
+	b.path.drover = devtest.Build(t, t.TempDir())
+	return b
+}
+
+// TestRequestsOfTargets checks that the jobs of all targets of a cluster are read
+// together. The record has a page for each target, and a plan checks each server.
+func TestRequestsOfTargets(t *testing.T) {
+	const targets = 50
+	b := newSimulation(t)
+	dir := filepath.Join(t.TempDir(), "sim")
+	if err := simulatedStack(dir, targets, 4); err != nil {
+		t.Fatal(err)
+	}
+	for _, run := range []struct {
+		verb string
+		most int64 // 0 for any
+	}{{"deploy", 0}, {"deploy", 2*targets + 15}, {"plan", 2*targets + 15}, {"status", targets + 15}} {
+		u, err := b.counted(func(b *bench) (usage, error) { return b.drover(t.Context(), run.verb, dir, "-e", "all") })
+		if err != nil {
+			t.Fatal(err)
+		}
+		if run.most > 0 && u.requests > run.most {
+			t.Errorf("%s of %d targets: got %d requests, want at most %d", run.verb, targets, u.requests, run.most)
+		}
 	}
 }

@@ -40,23 +40,12 @@ func simulated(ctx context.Context, b *bench) (table, error) {
 	lines, mem := make([]line, len(verbs)), make([]line, len(verbs))
 	for _, targets := range sizes(b.targets) {
 		dir := filepath.Join(b.temp, fmt.Sprintf("simulated%d", targets))
-		if err := cheapStack(dir, "sim", services, false); err != nil {
-			return t, err
-		}
-		var environment strings.Builder
-		for i := range targets {
-			fmt.Fprintf(&environment, "target \"t%[1]d\" {\n  datacenters = [\"dc%[1]d\"]\n}\n", i)
-		}
-		environment.WriteString("wave \"all\" {\n}\n") // else target after target
-		if err := os.Mkdir(filepath.Join(dir, "environments"), 0o700); err != nil {
-			return t, err
-		}
-		if err := os.WriteFile(filepath.Join(dir, "environments", "all.hcl"), []byte(environment.String()), 0o600); err != nil {
+		if err := simulatedStack(dir, targets, services); err != nil {
 			return t, err
 		}
 		nomad := newFake()
 		at := *b
-		at.env = []string{"NOMAD_ADDR=" + nomad.URL, "NOMAD_TOKEN=", "CONSUL_HTTP_ADDR=127.0.0.1:1"}
+		at.env = nomad.env()
 		t.rows = nil
 		for i, v := range verbs {
 			u, err := at.counted(func(b *bench) (usage, error) {
@@ -79,6 +68,23 @@ func simulated(ctx context.Context, b *bench) (table, error) {
 	times.lines, memory.lines = lines, mem
 	b.plots = append(b.plots, times, memory)
 	return t, nil
+}
+
+// simulatedStack writes a stack of cheap services with an environment "all" of that
+// many targets in one wave.
+func simulatedStack(dir string, targets, services int) error {
+	if err := cheapStack(dir, "sim", services, false); err != nil {
+		return err
+	}
+	var environment strings.Builder
+	for i := range targets {
+		fmt.Fprintf(&environment, "target \"t%[1]d\" {\n  datacenters = [\"dc%[1]d\"]\n}\n", i)
+	}
+	environment.WriteString("wave \"all\" {\n}\n") // else target after target
+	if err := os.Mkdir(filepath.Join(dir, "environments"), 0o700); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "environments", "all.hcl"), []byte(environment.String()), 0o600)
 }
 
 // fake is a Nomad whose deployments are healthy after a moment.
@@ -157,6 +163,11 @@ func newFake() *fake {
 	mux.HandleFunc("GET /v1/var/{path...}", f.getVar)
 	f.Server = httptest.NewServer(mux)
 	return f
+}
+
+// env leads drover to the fake.
+func (f *fake) env() []string {
+	return []string{"NOMAD_ADDR=" + f.URL, "NOMAD_TOKEN=", "CONSUL_HTTP_ADDR=127.0.0.1:1"}
 }
 
 func (f *fake) Close() {
