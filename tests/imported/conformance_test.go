@@ -14,8 +14,9 @@ import (
 )
 
 func TestOnCluster(t *testing.T) {
-	w := newWorld(t, 2)
-	t.Run("conformance", func(t *testing.T) { testConformance(t, w) })
+	w := newWorld(t, 4)
+	t.Run("two nodes", func(t *testing.T) { testTwoNodes(t, w) })
+	t.Run("conformance", func(t *testing.T) { testConformance(t, w, w.Nodes[2:]) })
 }
 
 // entry is where the conformance cases publish their server.
@@ -30,7 +31,8 @@ type conformance struct {
 
 // testConformance runs the conformance cases of the Compose specification. Each has a
 // node for itself, for all of them publish one port.
-func testConformance(t *testing.T, w *world) {
+func testConformance(t *testing.T, w *world, nodes []*node) {
+	t.Parallel()
 	dir, err := filepath.Abs(filepath.Join("..", "..", "..", "shared", "data", "import", "compose", "conformance-tests"))
 	must(t, err)
 	if _, err := os.Stat(dir); err != nil {
@@ -38,31 +40,27 @@ func testConformance(t *testing.T, w *world) {
 	}
 	cases := []conformance{
 		{"simple_network", nil, func(t *testing.T, n *node) {
-			n.answers(t, "/ping?address=target:8080/ping", "PONG FROM TARGET")
-			n.answers(t, "/ping?address=notatarget:8080/ping", "Could not reach address: notatarget:8080/ping")
+			n.answers(t, entry+"/ping?address=target:8080/ping", "PONG FROM TARGET")
+			n.answers(t, entry+"/ping?address=notatarget:8080/ping", "Could not reach address: notatarget:8080/ping")
 		}},
 		{"scaling", []string{"--kind", "client=batch"}, func(t *testing.T, n *node) {
-			n.answers(t, "/scalechecker", "3")
+			n.answers(t, entry+"/scalechecker", "3")
 		}},
 		{"different_networks", nil, func(t *testing.T, n *node) {
-			n.answers(t, "/ping?address=target:8080/ping", "Could not reach address: target:8080/ping")
+			n.answers(t, entry+"/ping?address=target:8080/ping", "Could not reach address: target:8080/ping")
 		}},
-		{"simple_volume", nil, func(t *testing.T, n *node) { n.answers(t, "/volumefile?filename=test_volume.txt", "MYVOLUME") }},
-		{"simple_secretfile", nil, func(t *testing.T, n *node) { n.answers(t, "/volumefile?filename=test_secret.txt", "MYSECRET") }},
-		{"simple_configfile", nil, func(t *testing.T, n *node) { n.answers(t, "/volumefile?filename=test_config.txt", "MYCONFIG") }},
+		{"simple_volume", nil, func(t *testing.T, n *node) { n.answers(t, entry+"/volumefile?filename=test_volume.txt", "MYVOLUME") }},
+		{"simple_secretfile", nil, func(t *testing.T, n *node) { n.answers(t, entry+"/volumefile?filename=test_secret.txt", "MYSECRET") }},
+		{"simple_configfile", nil, func(t *testing.T, n *node) { n.answers(t, entry+"/volumefile?filename=test_config.txt", "MYCONFIG") }},
 		{"udp_port", nil, testUDP},
 		{"simple_lifecycle", nil, func(*testing.T, *node) {}},
 	}
-	free := make(chan *node, len(w.Nodes))
-	for _, n := range w.Nodes {
-		free <- n
-	}
-	for _, c := range cases {
-		t.Run(c.name, func(t *testing.T) {
+	for lane, n := range nodes {
+		t.Run(n.Name, func(t *testing.T) {
 			t.Parallel()
-			n := <-free
-			t.Cleanup(func() { free <- n })
-			w.runCase(t, filepath.Join(dir, c.name), c, n)
+			for i := lane; i < len(cases); i += len(nodes) {
+				t.Run(cases[i].name, func(t *testing.T) { w.runCase(t, filepath.Join(dir, cases[i].name), cases[i], n) })
+			}
 		})
 	}
 }
@@ -73,7 +71,7 @@ func (w *world) runCase(t *testing.T, folder string, c conformance, n *node) {
 	began := time.Now()
 	stack := strings.ReplaceAll(c.name, "_", "-")
 	dir := w.Import(t, stack, append(c.args, filepath.Join(folder, "compose.yaml"))...)
-	w.Deploy(t, dir, "--var", `datacenters=["`+n.Name+`"]`)
+	w.Deploy(t, dir, on(n)...)
 	t.Logf("deployed on %s after %s", n.Name, time.Since(began).Round(100*time.Millisecond))
 	if c.name != "simple_lifecycle" {
 		devtest.Until(t, 5*time.Second, "the server answers", func() bool {
@@ -93,11 +91,11 @@ func (w *world) runCase(t *testing.T, folder string, c conformance, n *node) {
 	t.Logf("destroyed after %s", time.Since(began).Round(100*time.Millisecond))
 }
 
-// answers asks the server of a case and compares the body.
+// answers asks a server from the node and compares the body.
 func (n *node) answers(t *testing.T, ask, want string) {
 	t.Helper()
 	began := time.Now()
-	resp, err := n.Client().Get(entry + ask)
+	resp, err := n.Client().Get(ask)
 	if err != nil {
 		t.Errorf("%s: %v", ask, err)
 		return
@@ -130,5 +128,5 @@ func testUDP(t *testing.T, n *node) {
 		body, err := io.ReadAll(resp.Body)
 		return err == nil && strings.Contains(string(body), "myUdpvalue")
 	})
-	n.answers(t, "/udp", "myUdpvalue")
+	n.answers(t, entry+"/udp", "myUdpvalue")
 }

@@ -384,6 +384,15 @@ func (w *world) Deploy(t *testing.T, dir string, args ...string) {
 	w.Drover.Want(t, 0, append([]string{"deploy", dir, "--create-volumes", "-y"}, args...)...)
 }
 
+// on is the flag by which an imported stack runs on these nodes only.
+func on(nodes ...*node) []string {
+	var names []string
+	for _, n := range nodes {
+		names = append(names, strconv.Quote(n.Name))
+	}
+	return []string{"--var", "datacenters=[" + strings.Join(names, ",") + "]"}
+}
+
 // Destroy destroys a stack.
 func (w *world) Destroy(t *testing.T, dir string) {
 	t.Helper()

@@ -1,5 +1,6 @@
 // Command server is the server of the conformance cases of the Compose specification.
-// It has one end point more, /env, which returns a variable of its environment.
+// It has two end points more: /env returns a variable of its environment, and /write
+// writes a file below /volumes.
 package main
 
 import (
@@ -49,6 +50,14 @@ func run() error {
 	mux.HandleFunc("GET /scalechecker", s.scale)
 	mux.HandleFunc("GET /env", func(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusOK, os.Getenv(r.URL.Query().Get("name")))
+	})
+	mux.HandleFunc("GET /write", func(w http.ResponseWriter, r *http.Request) {
+		q := r.URL.Query()
+		if err := os.WriteFile(filepath.Join("/volumes", filepath.Base(q.Get("filename"))), []byte(q.Get("text")), 0o600); err != nil { // #nosec G703 -- its base name
+			answer(w, http.StatusInternalServerError, err.Error())
+			return
+		}
+		answer(w, http.StatusOK, "written")
 	})
 	server := &http.Server{Addr: ":" + cmp.Or(os.Getenv("HTTP_PORT"), "8080"), Handler: mux, ReadHeaderTimeout: 10 * time.Second}
 	return server.ListenAndServe()

@@ -1,0 +1,200 @@
+package imported
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/devcluster/devtest"
+)
+
+// shop is an application whose services are on two nodes. All of them listen on port
+// 5432, so that a name must lead to the right one. The database keeps a file.
+const shop = `
+services:
+  web:
+    image: composespec/conformance-tests-server
+    environment:
+      HTTP_PORT: 5432
+      VERSION: ${VERSION:-1}
+      API_TOKEN: very-secret-token
+      DATABASE: http://db:5432/ping
+    ports: ["8081:5432"]
+    depends_on: [db]
+    deploy:
+      replicas: 2
+      update_config: {order: start-first}
+      placement:
+        constraints: ["node.hostname == n1"]
+  db:
+    image: composespec/conformance-tests-server
+    user: "1000:1000"
+    environment: {HTTP_PORT: 5432}
+    expose: ["5432"]
+    volumes: ["data:/volumes"]
+    deploy:
+      placement:
+        constraints: ["node.hostname == n2"]
+volumes:
+  data:
+`
+
+// testTwoNodes: names work over two nodes with unmodified images, a database that is
+// replaced keeps its name and its data, and an update loses no request.
+func testTwoNodes(t *testing.T, w *world) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "compose.yaml")
+	must(t, os.WriteFile(file, []byte(shop), 0o600))
+	dir := w.Import(t, "shop", file)
+	nodes := w.Nodes[:2]
+	w.Deploy(t, dir, on(nodes...)...)
+	const web = "http://127.0.0.1:8081"
+	name := func(ask string) string { return web + "/ping?address=db:5432/" + ask }
+	for _, n := range nodes {
+		n.answers(t, name("ping"), "PONG FROM TARGET")
+		n.answers(t, web+"/ping?address=web:5432/env?name=VERSION", "1")
+		n.answers(t, web+"/env?name=API_TOKEN", "very-secret-token")
+	}
+	nodes[0].answers(t, name("write?filename=row%26text=kept"), "written")
+
+	t.Run("a replaced database keeps its name and its data", func(t *testing.T) {
+		stop := load(t, nodes, name("ping"))
+		old := w.running(t, "shop-db")
+		must(t, w.stop(old))
+		var new *api.Allocation
+		devtest.Until(t, time.Minute, "another allocation of db runs", func() bool {
+			new = w.running(t, "shop-db")
+			return new != nil && new.ID != old.ID
+		})
+		// The program ends at once: what it was answering is lost.
+		if counts := stop(); counts.most > 1 {
+			t.Errorf("got %+v, want every request but one of each client to wait for the new allocation", counts)
+		}
+		nodes[0].answers(t, name("volumefile?filename=row"), "kept")
+		if a, b := hostPort(old), hostPort(new); a == b {
+			t.Errorf("the new allocation has port %d as the old one: the name was not tried with another", a)
+		}
+	})
+
+	t.Run("an update loses no request", func(t *testing.T) {
+		stop := load(t, nodes, web+"/env?name=VERSION")
+		w.Drover.Want(t, 0, append([]string{"deploy", dir, "--var", "version=2", "-y"}, on(nodes...)...)...)
+		counts := stop()
+		if counts.lost > 0 || counts.answers["1"] == 0 || counts.answers["2"] == 0 {
+			t.Errorf("got %+v, want answers of both versions and no loss", counts)
+		}
+		t.Logf("%v answers, %d lost", counts.answers, counts.lost)
+		for range 10 {
+			nodes[1].answers(t, web+"/env?name=VERSION", "2")
+		}
+	})
+}
+
+// running returns the running allocation of a job with one instance, nil if there is
+// none.
+func (w *world) running(t *testing.T, job string) *api.Allocation {
+	t.Helper()
+	list, _, err := w.Nomad.Jobs().Allocations(job, false, nil)
+	must(t, err)
+	for _, a := range list {
+		if a.ClientStatus == "running" && a.DesiredStatus == "run" {
+			full, _, err := w.Nomad.Allocations().Info(a.ID, nil)
+			must(t, err)
+			return full
+		}
+	}
+	return nil
+}
+
+// stop stops an allocation; Nomad places another one.
+func (w *world) stop(a *api.Allocation) error {
+	_, err := w.Nomad.Allocations().Stop(a, nil)
+	return err
+}
+
+// hostPort is the first port that an allocation has on its node.
+func hostPort(a *api.Allocation) int { return a.AllocatedResources.Shared.Ports[0].Value }
+
+// loadCounts is what a load saw.
+type loadCounts struct {
+	answers map[string]int
+	lost    int
+	most    int    // that one client lost
+	first   string // failure
+}
+
+// load asks from all nodes until stop is called: clients that keep their connections
+// and clients that do not.
+func load(t *testing.T, nodes []*node, ask string) (stop func() loadCounts) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	var (
+		mu    sync.Mutex
+		total = loadCounts{answers: map[string]int{}}
+		wg    sync.WaitGroup
+		sent  atomic.Int64
+	)
+	for i := range 2 * len(nodes) {
+		client := nodes[i/2].Client()
+		client.Transport.(*http.Transport).DisableKeepAlives = i%2 == 0
+		wg.Go(func() {
+			tick := time.NewTicker(20 * time.Millisecond)
+			defer tick.Stop()
+			for lost := 0; ; {
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+				}
+				text, err := fetch(context.WithoutCancel(ctx), client, ask)
+				sent.Add(1)
+				mu.Lock()
+				if err != nil {
+					total.lost++
+					lost++
+					total.most = max(total.most, lost)
+					total.first = fmt.Sprintf("%s %v", total.first, err)[:min(1000, len(total.first)+len(err.Error())+1)]
+				} else {
+					total.answers[text]++
+				}
+				mu.Unlock()
+			}
+		})
+	}
+	devtest.Until(t, time.Minute, "the load runs", func() bool { return sent.Load() > 100 })
+	return func() loadCounts {
+		before := sent.Load()
+		devtest.Until(t, time.Minute, "the load saw the end", func() bool { return sent.Load() > before+100 })
+		cancel()
+		wg.Wait()
+		return total
+	}
+}
+
+// fetch returns the response of the server.
+func fetch(ctx context.Context, client *http.Client, ask string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, ask, nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("status %s", resp.Status)
+	}
+	return strings.TrimSuffix(strings.TrimPrefix(string(body), `{"response":"`), "\"}\n"), err
+}
