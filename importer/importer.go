@@ -35,9 +35,11 @@ type Source struct {
 	// the enclosing Git repository of the first input, or else its directory.
 	Root string
 
-	Name     string            // of the stack; from the input when empty
-	Images   map[string]string // --image SERVICE=REF
-	Ports    map[string][]int  // --port SERVICE=PORT
+	Name   string            // of the stack; from the input when empty
+	Images map[string]string // --image SERVICE=REF
+	Ports  map[string][]int  // --port SERVICE=PORT
+	// Routes are public names: --route SERVICE=HOST/PATH.
+	Routes   map[string][]string
 	Kinds    map[string]string // --kind SERVICE=batch
 	Hosts    map[string]string // --host NAME=ADDRESS
 	Profiles []string
@@ -171,6 +173,7 @@ func complete(m *Model, src Source, l *Ledger) {
 			}
 		}
 	}
+	giveRoutes(m, src, l)
 	allowStops(m)
 	checkListeners(m, l)
 	slices.SortFunc(m.Secrets, func(a, b Secret) int { return strings.Compare(a.Name, b.Name) })

@@ -48,7 +48,7 @@ type Volume struct {
 
 // Certificate is a certificate of the edge.
 type Certificate struct {
-	Name  string
+	Name  string // that of the stack when empty
 	Names []Text
 }
 
@@ -115,6 +115,8 @@ type Service struct {
 	// Spec is the job file, for an input that is one. Nothing else of the service is
 	// written then, and no layer is under it.
 	Spec []byte
+	// SpecSecrets are the secrets that Spec reads.
+	SpecSecrets []string
 
 	DependsOn []string
 	Tasks     []*Task // the first one is the main task

@@ -160,7 +160,7 @@ func (w *writer) stack() []byte {
 		})
 	}
 	for _, c := range w.m.Certificates {
-		d.block("certificate", []string{c.Name}, func() { d.attr("names", list(c.Names)) })
+		d.block("certificate", []string{cmp.Or(c.Name, w.m.Name)}, func() { d.attr("names", list(c.Names)) })
 	}
 	return d.bytes()
 }
@@ -182,6 +182,9 @@ func (w *writer) timeout(s *Service) time.Duration {
 // secretsOf returns the items that the tasks of a service read, in order.
 func (w *writer) secretsOf(s *Service) []string {
 	used := map[string]bool{}
+	for _, name := range s.SpecSecrets {
+		used[name] = true
+	}
 	for _, t := range s.Tasks {
 		for _, v := range t.Env {
 			for _, name := range v.Value.Secrets() {
@@ -205,7 +208,7 @@ func (w *writer) variables() []byte {
 			d.attr("description", `"Datacenters in which the services may run."`)
 			d.attr("default", `["*"]`)
 		})
-	} else {
+	} else if len(w.m.Variables) == 0 {
 		d.comment("Variables of the stack. The jobs have none yet.")
 	}
 	if w.usesMemory {

@@ -22,6 +22,7 @@ func newImport(streams *IO) *cobra.Command {
 		src                         importer.Source
 		format, out, service        string
 		images, ports, hosts, kinds []string
+		routes                      []string
 		single                      bool
 	)
 	cmd := &cobra.Command{
@@ -35,7 +36,7 @@ Marathon), ecs (task definitions, services and CloudFormation templates of Amazo
 or nomad (job files of Nomad, also of 0.1 to 0.12, and jobs of its API in JSON). Without
 it, the command recognises the format. Several FILEs are merged in their
 order, as by the tool of the format. A directory stands for the YAML and JSON files
-directly in it, "-" for the standard input.
+directly in it, "-" for the standard input. A FILE with the name of a format is ./FILE.
 
 The command reads the files and those that they name, which must be in the Git
 repository or the directory of the first FILE (--root). It starts nothing and makes no
@@ -63,17 +64,13 @@ warnings; docs/reference/import.md describes the rules.`,
 			if err := oneOf("-o", format, "text", "json"); err != nil {
 				return err
 			}
-			if err := importFlags(&src, images, ports, hosts, kinds); err != nil {
+			if err := importFlags(&src, images, ports, hosts, kinds, routes); err != nil {
 				return err
 			}
-			name := ""
-			if _, err := os.Stat(args[0]); err != nil && slices.Contains(inputs.Names(), args[0]) {
-				name, args = args[0], args[1:]
+			name, args, err := importFormat(cmd, args)
+			if err != nil {
+				return err
 			}
-			if len(args) == 0 {
-				return usagef("%s: give FILE…", cmd.CommandPath())
-			}
-			var err error
 			if src.Inputs, err = readInputs(streams.In, args); err != nil {
 				return err
 			}
@@ -117,6 +114,7 @@ warnings; docs/reference/import.md describes the rules.`,
 	fl.StringArrayVar(&images, "image", nil, "image of a service: SERVICE=REF (repeatable)")
 	fl.StringArrayVar(&ports, "port", nil, "port by which others reach a service: SERVICE=PORT (repeatable)")
 	fl.StringArrayVar(&hosts, "host", nil, "address of a name outside the input: NAME=ADDRESS (repeatable)")
+	fl.StringArrayVar(&routes, "route", nil, "public name of a service, with TLS: SERVICE=HOST or SERVICE=HOST/PATH (repeatable)")
 	fl.StringArrayVar(&kinds, "kind", nil, "type of a service's job: SERVICE=service, batch, system or sysbatch (repeatable)")
 	fl.StringArrayVar(&src.Allow, "allow", nil, "turn the refusals of this rule into warnings (repeatable)")
 	fl.BoolVar(&src.DropBinds, "drop-binds", false, "leave out directories that are mounted from beside the input")
@@ -126,8 +124,23 @@ warnings; docs/reference/import.md describes the rules.`,
 	return cmd
 }
 
+// importFormat takes the format from the arguments, if the first one names it. The name
+// alone is a file, if there is one.
+func importFormat(cmd *cobra.Command, args []string) (string, []string, error) {
+	if !slices.Contains(inputs.Names(), args[0]) {
+		return "", args, nil
+	}
+	if len(args) > 1 {
+		return args[0], args[1:], nil
+	}
+	if _, err := os.Stat(args[0]); err != nil {
+		return "", nil, usagef("%s: give FILE…", cmd.CommandPath())
+	}
+	return "", args, nil
+}
+
 // importFlags puts the flags of the form KEY=VALUE into src, and checks --allow.
-func importFlags(src *importer.Source, images, ports, hosts, kinds []string) error {
+func importFlags(src *importer.Source, images, ports, hosts, kinds, routes []string) error {
 	pairs := func(flag string, all []string) (map[string]string, error) {
 		out := map[string]string{}
 		for _, kv := range all {
@@ -162,6 +175,14 @@ func importFlags(src *importer.Source, images, ports, hosts, kinds []string) err
 			return usagef("--port %q is not of the form SERVICE=PORT", kv)
 		}
 		src.Ports[name] = append(src.Ports[name], number)
+	}
+	src.Routes = map[string][]string{}
+	for _, kv := range routes {
+		name, route, ok := strings.Cut(kv, "=")
+		if !ok || name == "" || !importer.IsRoute(route) {
+			return usagef("--route %q is not of the form SERVICE=HOST/PATH, with a host name and a plain path", kv)
+		}
+		src.Routes[name] = append(src.Routes[name], route)
 	}
 	for _, rule := range src.Allow {
 		if !importer.IsRule(rule) {

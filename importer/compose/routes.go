@@ -152,15 +152,8 @@ func (s *service) publish(r *routes) {
 	if !r.tls {
 		return
 	}
-	at := slices.IndexFunc(s.m.Certificates, func(c importer.Certificate) bool { return c.Name == "public" })
-	if at < 0 {
-		s.m.Certificates = append(s.m.Certificates, importer.Certificate{Name: "public"})
-		at = len(s.m.Certificates) - 1
-	}
 	for _, h := range r.hosts {
-		if !slices.ContainsFunc(s.m.Certificates[at].Names, func(o importer.Text) bool { return slices.Equal(o, h) }) {
-			s.m.Certificates[at].Names = append(s.m.Certificates[at].Names, h)
-		}
+		s.m.Certify(h)
 	}
 }
 

@@ -155,7 +155,11 @@ func (p *part) balanced(d *deployment, lb *importer.Node, grace time.Duration) {
 	id := d.resource(arn)
 	group := d.root.Get("Resources", id)
 	if id == "" || group.Get("Properties") == nil {
-		arn.Warn("route", fmt.Sprintf("port %d of %s is behind a load balancer whose listeners are not in the input", port, p.s.Name), "Write a tag drover.route=HOST/PATH or drover.tcp=PORT into its service block.")
+		if len(p.src.Routes[p.s.Name]) > 0 {
+			arn.Take()
+			return
+		}
+		arn.Warn("route", fmt.Sprintf("port %d of %s is behind a load balancer whose listeners are not in the input", port, p.s.Name), fmt.Sprintf("Say --route %s=HOST/PATH, or write a tag drover.tcp=PORT into its service block.", p.s.Name))
 		return
 	}
 	arn.Take()
@@ -447,8 +451,8 @@ func (c *scope) route(s *importer.Service, route, host string, tls bool) {
 
 func (r *reader) certificates() {
 	slices.Sort(r.tls)
-	if names := slices.Compact(r.tls); len(names) > 0 {
-		r.m.Certificates = append(r.m.Certificates, importer.Certificate{Name: "public", Names: importer.Lits(names)})
+	for _, host := range r.tls {
+		r.m.Certify(importer.Lit(host))
 	}
 }
 

@@ -224,7 +224,7 @@ func TestRead_Template(t *testing.T) {
 		},
 		"api-nightly.nomad.hcl": {`type = "batch"`, `crons = ["0 3 * * MON-FRI"]`, `time_zone = "UTC"`, "attempts = 0"},
 		"variables.hcl":         {`variable "tag" {`, `default = "1.2"`, `description = "Version of the image"`, `variable "aws_region" {`},
-		"stack.hcl":             {`certificate "public" {`, `names = ["api.example.org"]`, `secret "db_password" {`},
+		"stack.hcl":             {`certificate "shop" {`, `names = ["api.example.org"]`, `secret "db_password" {`},
 		"IMPORT.md":             {"api.internal"},
 	}, []string{
 		"warning: only AWS knows the attribute Database.Endpoint.Address; the variable database_endpoint_address is empty (unset-variable)",

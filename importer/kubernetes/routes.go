@@ -103,7 +103,7 @@ func (r *reader) lead(x route, service string, port *importer.Node) bool {
 		tags = append(tags, importer.Lit("drover.protocol="+found.protocol))
 	}
 	if x.tls {
-		r.certificate(host)
+		r.m.Certify(host)
 	} else {
 		tags = append(tags, importer.Lit("drover.http=serve"))
 	}
@@ -117,16 +117,6 @@ func (r *reader) lead(x route, service string, port *importer.Node) bool {
 		}
 	}
 	return true
-}
-
-func (r *reader) certificate(host importer.Text) {
-	if len(r.m.Certificates) == 0 {
-		r.m.Certificates = append(r.m.Certificates, importer.Certificate{Name: "public"})
-	}
-	c := &r.m.Certificates[0]
-	if !slices.ContainsFunc(c.Names, func(o importer.Text) bool { return slices.Equal(o, host) }) {
-		c.Names = append(c.Names, host)
-	}
 }
 
 // ingress maps the rules of an Ingress.

@@ -87,7 +87,7 @@ func TestRead_Group(t *testing.T) {
 		"data-db.nomad.hcl": {
 			`source = "shop-data-db-data"`, "POSTGRES_PASSWORD={{ .postgres_password.Value | toJSON }}", "cpu = max(1, floor(0.5 * var.mhz_per_core))", "memory = 256", "canary = 0",
 		},
-		"stack.hcl":      {`depends_on = ["mesh", "data-db"]`, `secret "shop_token" {`},
+		"stack.hcl":      {`depends_on = ["mesh", "data-db"]`, `secret "shop_token" {`, `names = ["shop.example", "www.shop.example"]`},
 		"mesh.nomad.hcl": {":15432", `bind = "*:10001", service = "shop-web"`},
 		"_base.nomad.hcl": {
 			"db.marathon.l4lb.thisdcos.directory:198.18.", "web-shop.marathon.mesos:198.18.", "db-data-shop.marathon.mesos:198.18.",
@@ -147,6 +147,16 @@ func TestRead_Apps(t *testing.T) {
 			`{"id": "app", "container": {"type": "DOCKER", "docker": {"image": "a:1", "parameters": [{"key": "blkio-weight", "value": "3"}]}}}`,
 			nil,
 			[]string{"app.json:1: refusal: the flag --blkio-weight of docker run is not known to the importer (unsupported)"},
+		},
+		"a persistent volume that Docker mounts from the sandbox": {
+			`{"id": "app", "container": {"type": "DOCKER", "docker": {"image": "postgres:15"}, "volumes": [{"containerPath": "/var/lib/postgresql/data", "hostPath": "pgdata", "mode": "RW"}, {"containerPath": "pgdata", "mode": "RW", "persistent": {"size": 1}}]}}`,
+			[]string{"volume_mount {\nvolume = \"pgdata\"\ndestination = \"/var/lib/postgresql/data\"\n}"},
+			nil,
+		},
+		"a directory of a persistent volume": {
+			`{"id": "app", "container": {"type": "DOCKER", "docker": {"image": "a:1"}, "volumes": [{"containerPath": "data", "persistent": {"size": 1}}, {"containerPath": "/db", "hostPath": "data/db"}]}}`,
+			nil,
+			[]string{"app.json:1: refusal: data/db is a directory of the persistent volume data of /app, and Nomad mounts a volume as a whole (mount-kind)"},
 		},
 		"persistent volumes of several instances": {
 			`{"id": "app", "instances": 2, "container": {"docker": {"image": "a:1"}, "volumes": [{"containerPath": "data", "persistent": {"size": 1}}]}}`,

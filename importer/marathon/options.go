@@ -1,6 +1,7 @@
 package marathon
 
 import (
+	"cmp"
 	"fmt"
 	"path"
 	"regexp"
@@ -195,7 +196,12 @@ func bytesOf(s string) int64 {
 
 // volumes maps the volumes of an app.
 func (p *part) volumes(t *importer.Task, container *importer.Node) {
-	for _, v := range container.Get("volumes").Items() {
+	// Volumes that are mounted from the sandbox are behind those that are in it.
+	all := slices.Clone(container.Get("volumes").Items())
+	slices.SortStableFunc(all, func(a, b *importer.Node) int {
+		return cmp.Compare(min(1, len(a.Get("hostPath").Peek())), min(1, len(b.Get("hostPath").Peek())))
+	})
+	for _, v := range all {
 		target := p.inSandbox(t, v.Get("containerPath").Text())
 		ro := strings.EqualFold(v.Get("mode").Text(), "RO")
 		switch {
@@ -244,6 +250,9 @@ func (p *part) hostPath(t *importer.Task, n *importer.Node, source, target strin
 	}
 	switch {
 	case !strings.HasPrefix(source, "/"):
+		if p.sandboxVolume(t, n, source, target, ro) {
+			return
+		}
 		t.Mounts = append(t.Mounts, importer.Mount{Kind: "local", Source: strings.TrimPrefix(path.Join("/", source), "/"), Target: target, ReadOnly: ro})
 		return
 	case strings.HasSuffix(source, "docker.sock"):
@@ -253,6 +262,23 @@ func (p *part) hostPath(t *importer.Task, n *importer.Node, source, target strin
 	}
 	t.Mounts = append(t.Mounts, importer.Mount{Kind: "host", Source: source, Target: target, ReadOnly: ro})
 	p.m.Needs = append(p.m.Needs, importer.Need{What: "volumes { enabled = true } in the docker plugin", Why: fmt.Sprintf("%s mounts %s", p.label, source), At: n.Pos()})
+}
+
+// sandboxVolume mounts the persistent volume at this path of the sandbox at target: Docker
+// cannot mount a persistent volume at an absolute path, so that apps mount it from the
+// sandbox. It returns false if the sandbox has no volume there.
+func (p *part) sandboxVolume(t *importer.Task, n *importer.Node, source, target string, ro bool) bool {
+	inside := path.Join(p.sandbox(t), path.Join("/", source))
+	for _, v := range t.Volumes {
+		switch {
+		case v.Target == inside:
+			t.Volumes = append(t.Volumes, importer.VolumeMount{Volume: v.Volume, Target: target, ReadOnly: ro})
+			return true
+		case strings.HasPrefix(inside, v.Target+"/"):
+			n.Refuse("mount-kind", fmt.Sprintf("%s is a directory of the persistent volume %s of %s, and Nomad mounts a volume as a whole", source, v.Volume, p.id), "Mount the volume itself. Allowed, the directory is one of the allocation, and empty in the next one.")
+		}
+	}
+	return false
 }
 
 // hostVolume mounts a volume that drover makes on one node.
@@ -380,15 +406,20 @@ func (p *part) route(index int, l map[string]*importer.Node) {
 				prefix = path.Join("/", strings.TrimPrefix(at.Text(), "-i "))
 			}
 			routed := false
+			redirect := l["REDIRECT_TO_HTTPS"]
+			redirects := redirect != nil && strings.EqualFold(redirect.Text(), "true")
 			for _, host := range strings.Split(n.Text(), ",") {
 				if host = strings.ToLower(strings.TrimSpace(host)); hostName.MatchString(host) {
 					tag("drover.route=" + host + prefix)
 					routed = true
+					if redirects || l["SSL_CERT"] != nil {
+						p.m.Certify(importer.Lit(host))
+					}
 				} else {
 					n.Warn("route", fmt.Sprintf("%q is no host name", host), "Write a tag drover.route=HOST/PATH into the service block of the job.")
 				}
 			}
-			if redirect := l["REDIRECT_TO_HTTPS"]; routed && (redirect == nil || !strings.EqualFold(redirect.Text(), "true")) {
+			if routed && !redirects {
 				tag("drover.http=serve")
 			}
 			if sticky := l["STICKY"]; routed && sticky != nil && strings.EqualFold(sticky.Text(), "true") {
@@ -404,7 +435,7 @@ func (p *part) route(index int, l map[string]*importer.Node) {
 		case "REDIRECT_TO_HTTPS", "STICKY", "MODE", "BALANCE":
 			n.Take()
 		case "SSL_CERT":
-			n.Warn("route", "the certificate of the route is drover's", "Write a certificate block with the hosts into stack.hcl.")
+			n.Drop("drover gets a certificate for the hosts from its own issuer")
 		case "BIND_ADDR", "BIND_OPTIONS":
 			n.Drop("the addresses are the edge's")
 		default:

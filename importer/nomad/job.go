@@ -35,6 +35,9 @@ func (u *upgrader) fields(b *body) {
 	}
 	for _, job := range jobs {
 		u.job(job)
+		if u.whole {
+			u.secretsOf(job)
+		}
 	}
 }
 
@@ -348,6 +351,9 @@ func (u *upgrader) service(s *item, byDefault string) {
 	u.asBlocks(b, "check", "check_restart", "connect")
 	u.single(b, []string{"check_restart", "connect"}, "meta")
 	u.lists(b, serviceLists...)
+	if u.whole {
+		u.routes(s, byDefault)
+	}
 	for _, c := range b.blocks("check") {
 		u.asBlocks(c.body, "header", "check_restart")
 		u.single(c.body, []string{"check_restart"}, "header")

@@ -36,7 +36,7 @@ func Read(_ context.Context, src importer.Source, l *importer.Ledger) (*importer
 	var names []string
 	for _, in := range src.Inputs {
 		names = append(names, in.Name)
-		u := &upgrader{file: in.Name, ledger: l, whole: true}
+		u := &upgrader{file: in.Name, ledger: l, whole: true, model: m}
 		out, id, at := []byte(nil), "", token{line: 1, col: 1}
 		if isJSON(in.Text) {
 			roots, err := l.JSON(in.Name, in.Text)
@@ -60,7 +60,7 @@ func Read(_ context.Context, src importer.Source, l *importer.Ledger) (*importer
 		if !bytes.Contains(out, []byte("driver")) {
 			u.warn(at, "incomplete", "the job "+id+" has no task with a driver", "Add the tasks.")
 		}
-		m.Services = append(m.Services, &importer.Service{Name: importer.DNSName(id), Kind: u.kind, At: u.pos(at), Spec: out})
+		m.Services = append(m.Services, &importer.Service{Name: importer.DNSName(id), Kind: u.kind, At: u.pos(at), Spec: out, SpecSecrets: u.secrets})
 	}
 	m.Description = "Imported from " + strings.Join(names, ", ") + "."
 	if len(m.Services) > 0 {

@@ -130,6 +130,121 @@ func TestRead_ServiceName(t *testing.T) {
 	}
 }
 
+// TestRead_Secrets: a value of env whose name looks like a secret becomes one of the
+// stack, also in the text of templates; the clients have the credentials of registries.
+func TestRead_Secrets(t *testing.T) {
+	t.Parallel()
+	const password = "kV7-tulip-42"
+	res := read(t, importer.Input{Name: "shop.nomad", Text: []byte(`job "shop" {
+  group "db" {
+    task "db" {
+      driver = "docker"
+      config {
+        image = "example.org/db:1"
+        auth {
+          username = "x"
+          password = "` + password + `-registry"
+        }
+      }
+      env {
+        DB_PASSWORD = "` + password + `"
+        COLOUR = "red"
+      }
+    }
+    task "only" {
+      driver = "docker"
+      config { image = "example.org/db:1" }
+      env { DB_PASSWORD = "` + password + `" }
+      template {
+        destination = "local/a"
+        data = "pw = \"` + password + `\"\n"
+      }
+      template {
+        destination = "local/b"
+        left_delimiter = "[["
+        right_delimiter = "]]"
+        data = <<EOF
+[[ key "a" ]] ` + password + ` ` + password + `
+EOF
+      }
+    }
+  }
+}
+`)})
+	if res.Refused() {
+		t.Fatal(findings(res))
+	}
+	got := file(res, "shop.nomad.hcl")
+	for _, w := range []string{
+		"COLOUR = \"red\"", "DB_PASSWORD={{ .db_password.Value | toJSON }}", `destination = "secrets/drover.env"`,
+		`"pw = \"{{ with nomadVar (printf \"nomad/jobs/%s\" (env \"NOMAD_JOB_ID\")) }}{{ .db_password.Value }}{{ end }}\"\n"`,
+		`[[ key "a" ]] [[ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) ]][[ .db_password.Value ]][[ end ]] [[ with`,
+	} {
+		if !strings.Contains(got, w) {
+			t.Errorf("got\n%s\nwant %s", got, w)
+		}
+	}
+	if strings.Contains(got, password) || strings.Contains(got, "auth {") || strings.Contains(got, "env {}") {
+		t.Errorf("got a password, or an empty env, in\n%s", got)
+	}
+	if got := file(res, "stack.hcl"); !strings.Contains(got, `secrets = ["db_password"]`) || strings.Count(got, `secret "`) != 1 {
+		t.Errorf("got\n%s\nwant one secret, which the service reads", got)
+	}
+	if got := file(res, "secrets.yaml"); !strings.Contains(got, "db_password: "+password) {
+		t.Errorf("got\n%s\nwant the password", got)
+	}
+	if want := "shop.nomad:7: warning: the password of the registry would be in the job"; !strings.Contains(findings(res), want) {
+		t.Errorf("got\n%s\nwant %s", findings(res), want)
+	}
+}
+
+// TestRead_SecretInAnAction: a value within an action of a template stays, with a warning.
+func TestRead_SecretInAnAction(t *testing.T) {
+	t.Parallel()
+	res := read(t, importer.Input{Name: "a.nomad", Text: []byte("job \"a\" {\n group \"g\" {\n  task \"t\" {\n   driver = \"exec\"\n   config { command = \"a\" }\n   env { API_TOKEN = \"Xk29sLw7pQ\" }\n   template {\n    destination = \"local/a\"\n    data = <<EOF\n{{ if eq \"Xk29sLw7pQ\" (key \"a\") }}x{{ end }}\nEOF\n   }\n  }\n }\n}\n")})
+	if want := "a.nomad:9: warning: an action of the template has the value of the secret api_token"; !strings.Contains(findings(res), want) {
+		t.Errorf("got\n%s\nwant %s", findings(res), want)
+	}
+}
+
+// TestRead_Fabio: the tags of fabio get routes of the edge beside them.
+func TestRead_Fabio(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		tags, want string
+		findings   string
+		stack      string
+	}{
+		"a host":         {`["urlprefix-Shop.example/"]`, `"drover.route=shop.example/"`, "fabio's tags do not say which hosts have TLS", `names = ["shop.example"]`},
+		"a path":         {`["a", "urlprefix-shop.example:443/api strip=/api",]`, `"drover.route=shop.example/api", "drover.strip=/api", ]`, "", `names = ["shop.example"]`},
+		"several lines":  {"[\n\"urlprefix-shop.example/\", # one\n\"urlprefix-www.shop.example/\" # two\n]", `"drover.route=shop.example/", "drover.route=www.shop.example/"`, "", `names = ["shop.example", "www.shop.example"]`},
+		"no host":        {`["urlprefix-/api"]`, `"drover.route=${var.domain}/api"`, "the route of \"urlprefix-/api\" is for all hosts", `names = [var.domain]`},
+		"TLS inside":     {`["urlprefix-shop.example/ proto=https tlsskipverify=true"]`, `"drover.protocol=https", "drover.ca=none"`, "the edge does not verify the certificate", ""},
+		"a redirect":     {`["urlprefix-www.shop.example/ redirect=301,https://shop.example/"]`, `"drover.redirect=www.shop.example/ 301 https://shop.example/"`, "", `names = ["www.shop.example"]`},
+		"TCP":            {`["urlprefix-:5432 proto=tcp"]`, `"drover.tcp=5432"`, "Add 5432 to tcp_ports of the edge", ""},
+		"a wildcard":     {`["urlprefix-*.shop.example/"]`, "", `the edge has no route for host "*.shop.example"`, ""},
+		"another option": {`["urlprefix-shop.example/ weight=0.2"]`, `"drover.route=shop.example/"`, `the option weight of "urlprefix-shop.example/ weight=0.2" is not mapped`, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			res := read(t, importer.Input{Name: "a.nomad", Text: []byte("job \"a\" {\n group \"g\" {\n  network {\n   port \"http\" {}\n  }\n  task \"t\" {\n   driver = \"exec\"\n   config { command = \"a\" }\n   service {\n    port = \"http\"\n    tags = " + c.tags + "\n   }\n  }\n }\n}\n")})
+			if res.Refused() {
+				t.Fatal(findings(res))
+			}
+			got := file(res, "a.nomad.hcl")
+			if !strings.Contains(got, c.want) || !strings.Contains(got, `"urlprefix-`) || c.want == "" && strings.Contains(got, "drover.") {
+				t.Errorf("got\n%s\nwant %s beside the tag of fabio", got, c.want)
+			}
+			if !strings.Contains(findings(res), c.findings) {
+				t.Errorf("got\n%s\nwant %s", findings(res), c.findings)
+			}
+			if got := file(res, "stack.hcl"); !strings.Contains(got, c.stack) || c.stack == "" && c.want == "" && strings.Contains(got, "certificate") {
+				t.Errorf("got\n%s\nwant %s", got, c.stack)
+			}
+		})
+	}
+}
+
 // TestRead_Refuses: a refusal of a job has its line and a remedy.
 func TestRead_Refuses(t *testing.T) {
 	t.Parallel()

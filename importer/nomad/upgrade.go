@@ -68,6 +68,9 @@ type upgrader struct {
 	kind    string // type of the job
 	whole   bool   // the file is a whole job, and no layer under others
 	changes []Change
+	// model receives what a whole job needs of the stack; nil for Upgrade.
+	model   *importer.Model
+	secrets []string // of the job
 }
 
 func (u *upgrader) pos(t token) importer.Position {
