@@ -4,6 +4,9 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"net/netip"
+	"path"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -36,6 +39,7 @@ func Checks() []Check {
 		{"volume", "the host volumes are there, writable for their task, and keep extended attributes; CSI volumes can be mounted", volumes},
 		{"disk", "there is space where allocations and volumes are", disks},
 		{"port", "no process outside of Nomad listens on a static port of the stack", ports},
+		{"mesh", "the addresses on which a mesh of the stack listens are local on each node", mesh},
 		{"clock", "the clocks agree", clocks},
 		{"consul", "each node has a Consul agent of its own, and Nomad's servers know Consul", consulNomad},
 		{"dns", "the domains resolve, from here and inside of an allocation", names},
@@ -434,6 +438,130 @@ func ports(f *Facts, n Needs) []Finding {
 		}
 	}
 	return good(found, fmt.Sprintf("%d static ports are free or Nomad's", len(wanted)))
+}
+
+// meshBind is where a listener of HAProxy says its address.
+var meshBind = regexp.MustCompile(`(?m)^\s*bind\s+(\d+\.\d+\.\d+\.\d+):\d+`)
+
+// meshJob is a system job that listens on addresses of names that other jobs of the stack
+// have in their extra_hosts.
+type meshJob struct {
+	service   string
+	job       *api.Job
+	addresses []netip.Addr
+}
+
+// meshJobs returns the meshes of the stack, except those that make their addresses local
+// themselves.
+func meshJobs(n Needs) []meshJob {
+	named := map[string]bool{}
+	for _, j := range n.Jobs {
+		for _, t := range tasksOf(j.Job) {
+			for _, entry := range texts(t.Config["extra_hosts"]) {
+				if _, address, ok := strings.Cut(entry, ":"); ok {
+					named[address] = true
+				}
+			}
+		}
+	}
+	var all []meshJob
+	for _, j := range n.Jobs {
+		if j.Job.Type == nil || *j.Job.Type != api.JobTypeSystem {
+			continue
+		}
+		found, prepares := map[string]bool{}, false
+		for _, t := range tasksOf(j.Job) {
+			prepares = prepares || strings.Contains(strings.Join(texts(t.Config["args"]), " "), "ip route replace local ")
+			for _, tmpl := range t.Templates {
+				if tmpl.EmbeddedTmpl == nil {
+					continue
+				}
+				for _, m := range meshBind.FindAllStringSubmatch(*tmpl.EmbeddedTmpl, -1) {
+					found[m[1]] = named[m[1]]
+				}
+			}
+		}
+		mesh := meshJob{service: j.Service, job: j.Job}
+		for _, address := range slices.Sorted(maps.Keys(found)) {
+			if a, err := netip.ParseAddr(address); err == nil && found[address] {
+				mesh.addresses = append(mesh.addresses, a)
+			}
+		}
+		if len(mesh.addresses) > 0 && !prepares {
+			all = append(all, mesh)
+		}
+	}
+	return all
+}
+
+func tasksOf(job *api.Job) []*api.Task {
+	var all []*api.Task
+	for _, g := range job.TaskGroups {
+		all = append(all, g.Tasks...)
+	}
+	return all
+}
+
+// texts are the texts of a list in the configuration of a driver.
+func texts(v any) []string {
+	var all []string
+	switch list := v.(type) {
+	case []string:
+		return list
+	case []any:
+		for _, x := range list {
+			if s, ok := x.(string); ok {
+				all = append(all, s)
+			}
+		}
+	}
+	return all
+}
+
+// runsIn reports whether a job may run in a datacenter.
+func runsIn(job *api.Job, datacenter string) bool {
+	return len(job.Datacenters) == 0 || slices.ContainsFunc(job.Datacenters, func(pattern string) bool {
+		ok, err := path.Match(pattern, datacenter)
+		return ok && err == nil
+	})
+}
+
+func mesh(f *Facts, n Needs) []Finding {
+	all := meshJobs(n)
+	if len(all) == 0 {
+		return nil
+	}
+	if f.Probes == nil {
+		return []Finding{{Severity: Unknown, Reason: "which addresses are local is seen on the nodes only", Mend: "drover doctor " + n.Stack + " --probe"}}
+	}
+	var found []Finding
+	addresses := 0
+	for _, m := range all {
+		addresses += len(m.addresses)
+		for _, p := range f.Probes {
+			if i := slices.IndexFunc(f.Nodes, func(n Node) bool { return n.Name == p.Node }); i >= 0 && !runsIn(m.job, f.Nodes[i].Datacenter) {
+				continue
+			}
+			if p.Local == nil {
+				found = append(found, Finding{Severity: Unknown, Subject: p.Node, Reason: "the probe could not read /proc/net/fib_trie there", Mend: "drover doctor " + n.Stack + " --probe --probe-driver raw_exec"})
+				continue
+			}
+			var without []string
+			for _, a := range m.addresses {
+				if !slices.ContainsFunc(p.Local, func(r netip.Prefix) bool { return r.Contains(a) }) {
+					without = append(without, a.String())
+				}
+			}
+			if len(without) > 0 {
+				found = append(found, Finding{
+					Severity: Error, Subject: p.Node,
+					Reason: fmt.Sprintf("%s listens on %s, which is not local there: containers on this node do not reach the services by their names", m.service, some(without)),
+					Mend:   "ip route replace local 198.18.0.0/16 dev lo, now and at each boot; or deploy with -var mesh_prepare=true",
+				})
+			}
+		}
+	}
+	return good(found, fmt.Sprintf("%d addresses are local on each node", addresses))
 }
 
 func clocks(f *Facts, _ Needs) []Finding {

@@ -3,6 +3,7 @@ package doctor
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"os/exec"
 	"strings"
@@ -27,7 +28,13 @@ func healthy() (*Facts, Needs) {
 	task := api.NewTask("t", "docker")
 	task.User = "1000"
 	task.VolumeMounts = []*api.VolumeMount{{Volume: ptr("v")}}
+	task.Config = map[string]any{"extra_hosts": []any{"db:198.18.0.5", "printer:10.0.0.9"}}
 	job.AddTaskGroup(group.AddTask(task))
+	mesh := api.NewSystemJob("mesh", "mesh", "global", 50)
+	mesh.Datacenters = []string{"dc*"}
+	haproxy := api.NewTask("haproxy", "docker")
+	haproxy.Templates = []*api.Template{{EmbeddedTmpl: ptr("frontend health\n  bind 10.0.0.1:80\nlisten db\n  bind 198.18.0.5:5432\nlisten web\n  bind *:80\n")}}
+	mesh.AddTaskGroup(api.NewTaskGroup("mesh", 1).AddTask(haproxy))
 
 	disk := &api.HostDiskStats{Mountpoint: "/", Size: 100 << 30, Available: 50 << 30}
 	f := &Facts{
@@ -46,17 +53,18 @@ func healthy() (*Facts, Needs) {
 		name := fmt.Sprintf("n%d", i)
 		f.Servers = append(f.Servers, Server{Name: "s" + name, Version: "1.11.3", Status: "alive"})
 		f.Nodes = append(f.Nodes, Node{
-			ID: name, Name: name, Version: "1.11.3", Status: "ready", Eligibility: "eligible",
+			ID: name, Name: name, Version: "1.11.3", Datacenter: "dc1", Status: "ready", Eligibility: "eligible",
 			Drivers: map[string]*api.DriverInfo{"docker": {Detected: true, Healthy: true}},
 			Consul:  "1.20.6", Agent: "c" + name, SkewKnown: true, Fuzz: 2 * time.Second, AllocDir: disk, Disks: []*api.HostDiskStats{disk},
 			Volumes: map[string]*api.HostVolumeInfo{"data": {Path: "/srv/data"}},
 		})
 		f.Probes = append(f.Probes, NodeProbe{
 			Node: name, Listening: []int{22}, Names: f.Outside,
+			Local:   []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("198.18.0.0/16")},
 			Volumes: map[string]VolumeProbe{"data": {Path: "/srv/data", UID: 1000, Mode: 0o755, XAttr: "yes"}},
 		})
 	}
-	return f, Needs{Stack: "web", Jobs: []render.Job{{Service: "web", Job: job}}, Names: []string{"example.org"}}
+	return f, Needs{Stack: "web", Jobs: []render.Job{{Service: "web", Job: job}, {Service: "mesh", Job: mesh}}, Names: []string{"example.org"}}
 }
 
 // Each thing that can be wrong is found, with what mends it, and nothing else
@@ -114,12 +122,21 @@ func TestFindings(t *testing.T) {
 		}, []string{"warning disk n2: 99% of the inodes of /a are used"}},
 		"taken port":   {func(f *Facts, _ *Needs) { f.Probes[1].Listening = []int{22, 8080} }, []string{"error port n1: something that is not of Nomad listens on port 8080, which web needs"}},
 		"Nomad's port": {func(f *Facts, _ *Needs) { f.Probes[1].Listening, f.Nodes[1].Ports = []int{8080}, []int{8080} }, nil},
-		"slow clock":   {func(f *Facts, _ *Needs) { f.Nodes[0].Skew = -30 * time.Second }, []string{"warning clock n0: its clock is 30s behind ours"}},
-		"wrong clock":  {func(f *Facts, _ *Needs) { f.Nodes[0].Skew = time.Hour }, []string{"error clock n0: its clock is 1h0m0s ahead of ours"}},
-		"no leader":    {func(f *Facts, _ *Needs) { f.ConsulLeader = "" }, []string{"error consul : Consul has no leader"}},
-		"blind node":   {func(f *Facts, _ *Needs) { f.Nodes[0].Consul, f.Nodes[0].Agent = "", "" }, []string{"error consul n0: the node sees no Consul agent"}},
-		"shared agent": {func(f *Facts, _ *Needs) { f.Nodes[1].Agent = f.Nodes[0].Agent }, []string{"error consul cn0: the clients n0, n1 share one Consul agent"}},
-		"blind server": {func(f *Facts, _ *Needs) { f.ConsulNomad = false }, []string{"warning consul : Nomad's servers are not in Consul's catalog"}},
+		"no route":     {func(f *Facts, _ *Needs) { f.Probes[1].Local = f.Probes[1].Local[:1] }, []string{"error mesh n1: mesh listens on 198.18.0.5, which is not local there"}},
+		"no route elsewhere": {func(f *Facts, _ *Needs) {
+			f.Probes[1].Local, f.Nodes[1].Datacenter = f.Probes[1].Local[:1], "edge"
+		}, nil},
+		"no route yet": {func(f *Facts, n *Needs) {
+			f.Probes[1].Local = f.Probes[1].Local[:1]
+			n.Jobs[1].Job.TaskGroups[0].Tasks[0].Config = map[string]any{"args": []any{"-c", "exec ip route replace local 198.18.0.0/16 dev lo"}}
+		}, nil},
+		"unknown ranges": {func(f *Facts, _ *Needs) { f.Probes[0].Local = nil }, []string{"unknown mesh n0: the probe could not read"}},
+		"slow clock":     {func(f *Facts, _ *Needs) { f.Nodes[0].Skew = -30 * time.Second }, []string{"warning clock n0: its clock is 30s behind ours"}},
+		"wrong clock":    {func(f *Facts, _ *Needs) { f.Nodes[0].Skew = time.Hour }, []string{"error clock n0: its clock is 1h0m0s ahead of ours"}},
+		"no leader":      {func(f *Facts, _ *Needs) { f.ConsulLeader = "" }, []string{"error consul : Consul has no leader"}},
+		"blind node":     {func(f *Facts, _ *Needs) { f.Nodes[0].Consul, f.Nodes[0].Agent = "", "" }, []string{"error consul n0: the node sees no Consul agent"}},
+		"shared agent":   {func(f *Facts, _ *Needs) { f.Nodes[1].Agent = f.Nodes[0].Agent }, []string{"error consul cn0: the clients n0, n1 share one Consul agent"}},
+		"blind server":   {func(f *Facts, _ *Needs) { f.ConsulNomad = false }, []string{"warning consul : Nomad's servers are not in Consul's catalog"}},
 		"no DNS": {func(f *Facts, _ *Needs) {
 			f.Probes[2].Names = []Reach{{Name: "example.org", Err: errors.New("no such host")}}
 		}, []string{"error dns example.org: does not resolve inside of an allocation on n2: no such host"}},
@@ -127,7 +144,7 @@ func TestFindings(t *testing.T) {
 			f.Outside = []Reach{{Name: "example.org", Ports: map[int]error{443: errors.New("refused"), 80: nil}}}
 		}, []string{"warning reach example.org: port 443 cannot be reached from here (refused)"}},
 		"no probe": {func(f *Facts, _ *Needs) { f.Probes = nil }, []string{
-			"unknown volume : owner and extended attributes", "unknown port : who listens", "unknown dns : DNS inside", "unknown reach : whether allocations",
+			"unknown volume : owner and extended attributes", "unknown port : who listens", "unknown mesh : which addresses", "unknown dns : DNS inside", "unknown reach : whether allocations",
 		}},
 		"open edge":     {func(f *Facts, _ *Needs) { f.Routes.Decided = false }, []string{"warning routes : there are 2 namespaces, and each may claim every host at the edge"}},
 		"one namespace": {func(f *Facts, _ *Needs) { f.Routes.Decided, f.Routes.Namespaces = false, 1 }, nil},
@@ -193,11 +210,13 @@ name stranger addresses 192.0.2.9
 listen 1F90
 listen 0016
 listen 1F90
+local 198.18.0.0/16
+local nothing
 `, []string{"example.org", "nowhere.invalid", "silent"})
 	got := fmt.Sprintf("%+v", p)
 	want := "{Node:n1 Volumes:map[bad:{Path: Err:there is no directory /x UID:0 Mode:0 XAttr:} data:{Path: Err: UID:1000 Mode:1533 XAttr:yes}] " +
 		"Names:[{Name:example.org Addresses:[192.0.2.1 2001:db8::1] Err:<nil> Ports:map[80:no connection 443:<nil>]} " +
-		"{Name:nowhere.invalid Addresses:[] Err:no such host Ports:map[]} {Name:silent Addresses:[] Err:there is neither getent nor nslookup Ports:map[]}] Listening:[22 8080]}"
+		"{Name:nowhere.invalid Addresses:[] Err:no such host Ports:map[]} {Name:silent Addresses:[] Err:there is neither getent nor nslookup Ports:map[]}] Listening:[22 8080] Local:[198.18.0.0/16]}"
 	if got != want {
 		t.Errorf("read\n%s\nwant\n%s", got, want)
 	}

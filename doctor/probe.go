@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"net/netip"
 	"path"
 	"slices"
 	"strconv"
@@ -27,6 +28,9 @@ type NodeProbe struct {
 	Volumes   map[string]VolumeProbe
 	Names     []Reach
 	Listening []int // TCP ports, of anybody in the node's own network
+	// Local are the ranges of IPv4 addresses that the node takes for its own; nil if they
+	// are unknown.
+	Local []netip.Prefix
 }
 
 // VolumeProbe is the directory of a host volume.
@@ -170,7 +174,7 @@ func probeJob(f *Facts, n Needs, driver, image string) *api.Job {
 		fmt.Fprintf(&script, "name %s %s\n", quote(host), strings.Join(ports, " "))
 	}
 	if driver == "raw_exec" || driver == "docker" {
-		script.WriteString("listening\n")
+		script.WriteString("listening\nlocal_ranges\n")
 	}
 	return job.AddTaskGroup(probeGroup("probe", driver, image, script.String()))
 }
@@ -278,6 +282,7 @@ name() {
   done
 }
 listening() { awk '$4 == "0A" {split($2, a, ":"); print "listen", a[2]}' /proc/net/tcp /proc/net/tcp6 2>/dev/null | sort -u; }
+local_ranges() { awk '$1 == "|--" {a = $2} / host LOCAL/ {print "local", a $1}' /proc/net/fib_trie 2>/dev/null | sort -u; }
 `
 
 // ended waits until every allocation of the job has ended.
@@ -362,6 +367,10 @@ func readProbe(node, text string, names []string) NodeProbe {
 		case len(w) == 2 && w[0] == "listen":
 			if port, err := strconv.ParseUint(w[1], 16, 16); err == nil {
 				p.Listening = append(p.Listening, int(port))
+			}
+		case len(w) == 2 && w[0] == "local":
+			if r, err := netip.ParsePrefix(w[1]); err == nil {
+				p.Local = append(p.Local, r)
 			}
 		case len(w) >= 3 && w[0] == "name" && reached[w[1]] != nil:
 			r := reached[w[1]]
