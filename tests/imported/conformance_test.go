@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,7 +16,9 @@ import (
 
 func TestOnCluster(t *testing.T) {
 	w := newWorld(t, 4)
+	t.Run("doctor", func(t *testing.T) { testDoctor(t, w) })
 	t.Run("two nodes", func(t *testing.T) { testTwoNodes(t, w) })
+	t.Run("features", func(t *testing.T) { testFeatures(t, w) })
 	t.Run("conformance", func(t *testing.T) { testConformance(t, w, w.Nodes[2:]) })
 }
 
@@ -55,14 +58,15 @@ func testConformance(t *testing.T, w *world, nodes []*node) {
 		{"udp_port", nil, testUDP},
 		{"simple_lifecycle", nil, func(*testing.T, *node) {}},
 	}
+	var lanes sync.WaitGroup
 	for lane, n := range nodes {
-		t.Run(n.Name, func(t *testing.T) {
-			t.Parallel()
+		lanes.Go(func() { // no parallel test: it waits more than it works
 			for i := lane; i < len(cases); i += len(nodes) {
 				t.Run(cases[i].name, func(t *testing.T) { w.runCase(t, filepath.Join(dir, cases[i].name), cases[i], n) })
 			}
 		})
 	}
+	lanes.Wait()
 }
 
 // runCase imports, deploys and destroys the application of a case.

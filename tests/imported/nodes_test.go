@@ -2,6 +2,7 @@ package imported
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/devcluster/devtest"
+	"github.com/drover-nomad/drover/doctor"
 )
 
 // shop is an application whose services are on two nodes. All of them listen on port
@@ -98,6 +100,46 @@ func testTwoNodes(t *testing.T, w *world) {
 			nodes[1].answers(t, web+"/env?name=VERSION", "2")
 		}
 	})
+}
+
+// testDoctor: doctor finds a node where the addresses of the mesh are not local, and its
+// remedy mends that.
+func testDoctor(t *testing.T, w *world) {
+	file := filepath.Join(t.TempDir(), "compose.yaml")
+	must(t, os.WriteFile(file, []byte(shop), 0o600))
+	dir := w.Import(t, "shop", file)
+	look := func() (bad []doctor.Finding) {
+		t.Helper()
+		out, _ := w.Drover.Run(t, "doctor", dir, "--probe", "-o", "json")
+		var report doctor.Report
+		if err := json.Unmarshal([]byte(out), &report); err != nil {
+			t.Fatalf("%v in\n%s", err, out)
+		}
+		seen := false
+		for _, f := range report.Findings {
+			if f.Check == "mesh" {
+				seen = true
+				if f.Severity != doctor.OK {
+					bad = append(bad, f)
+				}
+			}
+		}
+		if !seen {
+			t.Errorf("got no finding about the mesh in\n%s", out)
+		}
+		return bad
+	}
+	n := w.Nodes[len(w.Nodes)-1]
+	n.Must(t, "ip", "route", "del", "local", meshNetwork, "dev", "lo")
+	bad := look()
+	if len(bad) != 1 || bad[0].Subject != n.Name || bad[0].Severity != doctor.Error {
+		t.Fatalf("got %+v, want one error about %s", bad, n.Name)
+	}
+	command, _, _ := strings.Cut(bad[0].Mend, ", ")
+	n.Must(t, strings.Fields(command)...)
+	if bad := look(); len(bad) > 0 {
+		t.Errorf("got %+v after %q, want nothing", bad, command)
+	}
 }
 
 // running returns the running allocation of a job with one instance, nil if there is

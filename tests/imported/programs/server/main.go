@@ -1,6 +1,8 @@
 // Command server is the server of the conformance cases of the Compose specification.
 // It has two end points more: /env returns a variable of its environment, and /write
-// writes a file below /volumes.
+// writes a file below /volumes. UDP_PORT replaces the port of UDP, as HTTP_PORT does that
+// of HTTP. "server check URL" asks for a page and ends with 0 if it
+// gets one.
 package main
 
 import (
@@ -19,10 +21,34 @@ import (
 )
 
 func main() {
-	if err := run(); err != nil {
+	err := error(nil)
+	if len(os.Args) > 2 && os.Args[1] == "check" {
+		err = check(os.Args[2])
+	} else {
+		err = run()
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+}
+
+func check(page string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, page, nil) // #nosec G704 -- the command line says what to ask
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req) // #nosec G704 -- as above
+	if err != nil {
+		return err
+	}
+	_ = resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s: status %s", page, resp.Status)
+	}
+	return nil
 }
 
 // state is what clients sent.
@@ -34,7 +60,7 @@ type state struct {
 
 func run() error {
 	s := &state{seen: map[string]bool{}}
-	packets, err := (&net.ListenConfig{}).ListenPacket(context.Background(), "udp", ":10001")
+	packets, err := (&net.ListenConfig{}).ListenPacket(context.Background(), "udp", ":"+cmp.Or(os.Getenv("UDP_PORT"), "10001"))
 	if err != nil {
 		return err
 	}
