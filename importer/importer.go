@@ -159,7 +159,9 @@ func complete(m *Model, src Source, l *Ledger) {
 		}
 		known[s.Name] = s
 	}
+	addTagPorts(m)
 	inferPorts(m, src.Ports, l)
+	nameTags(m, l)
 	for _, s := range m.Services {
 		s.DependsOn = slices.DeleteFunc(s.DependsOn, func(d string) bool { return known[d] == nil || d == s.Name })
 		slices.Sort(s.DependsOn)

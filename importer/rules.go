@@ -58,7 +58,7 @@ func Rules() []Rule {
 		{"kill-timeout", "Nomad clients cut a longer kill_timeout down to their max_kill_timeout (30s by default)."},
 		{"depends-on", "The order of services differs on Nomad."},
 		{"route", "A route cannot be had from the edge, or not in this way."},
-		{"forward-auth", "A route asks another service whether a request is allowed. The edge would let everything in."},
+		{"forward-auth", "Another service decides whether a request is allowed. The edge asks it, if it is a service of the input and the operator of the edge allows it."},
 		{"proxy", "A reverse proxy that reads labels from Docker does not work on Nomad."},
 		{"logging", "With another log driver, `drover logs` and `nomad alloc logs` are empty."},
 		{"hook", "A hook runs in its own task, or cannot run."},

@@ -13,6 +13,7 @@ type Part struct {
 	Variable string // name of a variable of the stack
 	Runtime  string // what the Nomad client fills in: NOMAD_PORT_http, attr.kernel.name
 	Secret   string // name of a secret of the stack; in environments and files only
+	Consul   Target // a service whose name in Consul is meant; in tags only
 }
 
 // Text is a value of the model: literal text with variables, runtime values and
@@ -49,7 +50,7 @@ func SecretText(name string) Text { return Text{{Secret: name}} }
 func (t Text) Literal() (string, bool) {
 	var b strings.Builder
 	for _, p := range t {
-		if p.Variable != "" || p.Runtime != "" || p.Secret != "" {
+		if p.Variable != "" || p.Runtime != "" || p.Secret != "" || p.Consul.Service != "" {
 			return "", false
 		}
 		b.WriteString(p.Literal)

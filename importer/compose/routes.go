@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/compose-spec/compose-go/v2/types"
+
 	"github.com/drover-nomad/drover/importer"
 )
 
@@ -78,6 +80,8 @@ func (s *service) labelsOf() {
 		n := all[name].node
 		switch {
 		case n.Used():
+		case s.usedMiddleware(name):
+			n.Take() // by the service whose router names it
 		case routing.MatchString(name):
 			n.Warn("route", fmt.Sprintf("the label %s of %s is for a reverse proxy and is not mapped", name, s.cfg.Name), "Write tags of drover (docs/reference/routes.md) into the service block of the job.")
 		default:
@@ -238,9 +242,7 @@ func (s *service) traefik(all map[string]label) {
 			}
 		case key == "server.scheme":
 			l.node.Take()
-			if scheme := s.literal(l.text); scheme == "https" || scheme == "h2c" {
-				r.tag(importer.Lit("drover.protocol=" + scheme))
-			}
+			s.protocol(r, l.node, s.literal(l.text))
 		case strings.HasPrefix(key, "sticky"):
 			l.node.Take()
 			r.tag(importer.Lit("drover.sticky=cookie"))
@@ -258,6 +260,8 @@ func (s *service) router(r *routes, all map[string]label, name string) {
 			continue
 		}
 		switch {
+		case rest == "tls.options" && strings.Contains(s.literal(l.text), "@") && !harmless.MatchString(s.literal(l.text)):
+			s.refuseRoute(r, l, "route", fmt.Sprintf("the TLS options %s of %s are not in the input, and may ask for certificates of clients", s.literal(l.text), s.cfg.Name), "Write drover.client-cert, if they do.")
 		case rest == "tls" && s.literal(l.text) != "false", strings.HasPrefix(rest, "tls."):
 			tls = true
 			l.node.Take()
@@ -270,16 +274,16 @@ func (s *service) router(r *routes, all map[string]label, name string) {
 		tls = tls || strings.Contains(text, "secure") || strings.Contains(text, "https")
 	}
 	r.tls = r.tls || tls
-	if m, ok := all[prefix+"middlewares"]; ok {
-		m.node.Take()
-		for _, mw := range strings.Split(s.literal(m.text), ",") {
-			mw, _, _ = strings.Cut(strings.ToLower(strings.TrimSpace(mw)), "@")
-			s.middleware(r, all, m, mw)
-		}
-	}
 	rule, ok := all[prefix+"rule"]
+	if m, named := all[prefix+"middlewares"]; named {
+		m.node.Take()
+		s.middlewares(r, m, s.literal(m.text), 0)
+	}
 	if !ok {
 		return
+	}
+	for _, names := range s.entryMiddlewares() {
+		s.middlewares(r, rule, names, 0)
 	}
 	rule.node.Take()
 	sites, err := parseRule(rule.flat)
@@ -289,67 +293,6 @@ func (s *service) router(r *routes, all map[string]label, name string) {
 	}
 	for _, at := range sites {
 		s.addSite(r, rule, at)
-	}
-}
-
-// middleware maps a middleware of a router. The edge redirects to HTTPS by itself.
-func (s *service) middleware(r *routes, all map[string]label, from label, name string) {
-	prefix := "traefik.http.middlewares." + name + "."
-	found := false
-	for _, key := range slices.Sorted(maps.Keys(all)) {
-		l := all[key]
-		rest, ok := strings.CutPrefix(key, prefix)
-		if !ok {
-			continue
-		}
-		found = true
-		value := s.literal(l.text)
-		kind, option, _ := strings.Cut(rest, ".")
-		l.node.Take()
-		switch kind {
-		case "redirectscheme":
-			r.tls = r.tls || option == "scheme" && value == "https"
-		case "stripprefix":
-			if option == "prefixes" && !strings.Contains(value, ",") && routePath.MatchString(value) {
-				r.tag(importer.Lit("drover.strip="), l.words(l.flat))
-			} else if option == "prefixes" {
-				l.node.Warn("route", fmt.Sprintf("the middleware %s strips several prefixes; the edge strips one", name), "Give each prefix a service of its own.")
-			}
-		case "basicauth", "digestauth":
-			if option == "users" || option == "usersfile" {
-				r.tag(importer.Lit("drover.auth=" + s.s.Name))
-				l.node.Warn("route", fmt.Sprintf("the users of the middleware %s are kept by the edge, and requests are denied until it has them", name),
-					fmt.Sprintf("nomad var put drover/users/%s USER='HASH', and name %s in the variable users of the edge.", s.s.Name, s.s.Name))
-			}
-		case "ipallowlist", "ipwhitelist":
-			if option == "sourcerange" {
-				r.tag(importer.Lit("drover.allow=" + strings.ReplaceAll(value, " ", "")))
-			}
-		case "headers":
-			s.headers(r, l, option, value)
-		case "buffering":
-			if option == "maxrequestbodybytes" && value != "0" {
-				r.tag(importer.Lit("drover.max-body=" + value))
-			}
-		case "ratelimit":
-			if n, err := strconv.Atoi(value); option == "average" && err == nil && n > 0 {
-				r.tag(importer.Lit(fmt.Sprintf("drover.limit=%d/s", n)))
-			}
-		case "compress", "retry", "circuitbreaker", "contenttype":
-			l.node.Drop(fmt.Sprintf("the middleware %s changes no answer's meaning", kind))
-		case "forwardauth":
-			l.node.Refuse("forward-auth", fmt.Sprintf("the middleware %s lets another service decide about requests to %s, which the edge cannot", name, s.cfg.Name),
-				"Protect the service itself, or with drover.auth. Allowed, the route is left out.")
-			r.claimed = false
-			r.tags = nil
-			r.denied = true
-			return
-		default:
-			l.node.Warn("route", fmt.Sprintf("the middleware %s (%s) has no counterpart at the edge", name, kind), "See docs/reference/routes.md.")
-		}
-	}
-	if !found && name != "" && !strings.Contains(name, "redirect") && !strings.Contains(name, "https") {
-		from.node.Warn("route", fmt.Sprintf("the middleware %s is not defined by the labels of %s", name, s.cfg.Name), "If it restricts access, write drover.auth or drover.allow.")
 	}
 }
 
@@ -390,10 +333,9 @@ func (s *service) traefik1(all map[string]label) {
 	}
 	if p, ok := all["traefik.protocol"]; ok {
 		p.node.Take()
-		if v := s.literal(p.text); v == "https" || v == "h2c" {
-			r.tag(importer.Lit("drover.protocol=" + v))
-		}
+		s.protocol(r, p.node, s.literal(p.text))
 	}
+	forward := map[string]label{}
 	for name, l := range all {
 		if strings.HasPrefix(name, "traefik.frontend.redirect") || name == "traefik.frontend.headers.sslredirect" {
 			l.node.Take()
@@ -404,10 +346,17 @@ func (s *service) traefik1(all map[string]label) {
 			l.node.Warn("route", fmt.Sprintf("the users of %s are kept by the edge, and requests are denied until it has them", s.cfg.Name),
 				fmt.Sprintf("nomad var put drover/users/%s USER='HASH', and name %s in the variable users of the edge.", s.s.Name, s.s.Name))
 		}
-		if strings.HasPrefix(name, "traefik.frontend.auth.forward") {
-			l.node.Refuse("forward-auth", fmt.Sprintf("another service decides about requests to %s, which the edge cannot", s.cfg.Name), "Protect the service itself, or with drover.auth. Allowed, the route is left out.")
-			return
+		if option, ok := strings.CutPrefix(name, "traefik.frontend.auth.forward."); ok {
+			l.node.Take()
+			forward[strings.ReplaceAll(option, "-", "")] = l
 		}
+		if strings.HasPrefix(name, "traefik.frontend.whitelist.sourcerange") || name == "traefik.frontend.whitelistsourcerange" {
+			l.node.Take()
+			r.tag(importer.Lit("drover.allow=" + strings.ReplaceAll(s.literal(l.text), " ", "")))
+		}
+	}
+	if len(forward) > 0 {
+		s.forwardAuth(r, rule, forward)
 	}
 	var hosts []string
 	path, exact := "", false
@@ -448,13 +397,14 @@ func (s *service) nginxProxy() {
 	}
 	r := &routes{tls: value("LETSENCRYPT_HOST") != "" || value("CERT_NAME") != ""}
 	r.port, _ = strconv.Atoi(value("VIRTUAL_PORT"))
-	if p := value("VIRTUAL_PROTO"); p == "https" {
-		r.tag(importer.Lit("drover.protocol=https"))
-	}
 	node := s.at.get("environment")
 	l := label{}
 	if len(node) > 0 {
 		l.node = node[len(node)-1]
+	}
+	s.protocol(r, l.node, value("VIRTUAL_PROTO"))
+	if value("NETWORK_ACCESS") == "internal" {
+		r.tag(importer.Lit("drover.allow=10.0.0.0/8,127.0.0.0/8,172.16.0.0/12,192.168.0.0/16"))
 	}
 	for _, v := range s.t.Env {
 		if v.Name == "VIRTUAL_HOST" {
@@ -494,10 +444,9 @@ func (s *service) caddy(all map[string]label) {
 			}
 			p.node.Take()
 			r.port, _ = strconv.Atoi(m[2])
-			if m[1] == "https" || m[1] == "h2c" {
-				r.tag(importer.Lit("drover.protocol=" + m[1]))
-			}
+			s.protocol(r, p.node, m[1])
 		}
+		s.caddySite(r, all, name)
 		l.node.Take()
 		for _, h := range strings.FieldsFunc(l.flat, func(c rune) bool { return c == ',' || c == ' ' }) {
 			if rest, ok := strings.CutPrefix(h, "http://"); ok {
@@ -565,9 +514,7 @@ func (s *service) isProxy() bool {
 		if labels == nil {
 			labels = map[string]string{}
 		}
-		if other.Deploy != nil {
-			maps.Copy(labels, other.Deploy.Labels)
-		}
+		maps.Copy(labels, deployLabels(other))
 		for label := range labels {
 			if strings.HasSuffix(label, ".rule") && strings.HasPrefix(label, "traefik.") || strings.HasPrefix(label, "caddy") {
 				return true
@@ -578,4 +525,12 @@ func (s *service) isProxy() bool {
 		}
 	}
 	return false
+}
+
+// deployLabels are the labels of a service below deploy.
+func deployLabels(c types.ServiceConfig) map[string]string {
+	if c.Deploy == nil {
+		return nil
+	}
+	return c.Deploy.Labels
 }

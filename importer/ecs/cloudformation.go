@@ -382,12 +382,13 @@ func (c *scope) rule(res *importer.Node) {
 		}
 		a.Take()
 	}
-	var hosts []string
+	var hosts, allow []string
 	paths := []string{}
+	skip := false
 	for _, cond := range c.items(properties.Get("Conditions")) {
 		field := c.word(cond.Get("Field"))
 		var values []string
-		for _, list := range []*importer.Node{cond.Get("Values"), cond.Get("HostHeaderConfig", "Values"), cond.Get("PathPatternConfig", "Values")} {
+		for _, list := range []*importer.Node{cond.Get("Values"), cond.Get("HostHeaderConfig", "Values"), cond.Get("PathPatternConfig", "Values"), cond.Get("SourceIpConfig", "Values")} {
 			for _, v := range c.items(list) {
 				values = append(values, c.word(v))
 			}
@@ -397,9 +398,19 @@ func (c *scope) rule(res *importer.Node) {
 			hosts = append(hosts, values...)
 		case "path-pattern":
 			paths = append(paths, values...)
+		case "source-ip":
+			allow = append(allow, values...)
 		default:
-			cond.Warn("route", fmt.Sprintf("the edge does not choose by %s", field), "Let the service decide.")
+			cond.Warn("route", fmt.Sprintf("the edge does not choose by %s, and the rule has no route", field), "Let the service decide.")
+			skip = true
 		}
+	}
+	if len(allow) > 0 && len(hosts) == 0 {
+		res.Refuse("route", fmt.Sprintf("only some addresses reach %s, and the rule names no host for a route of the edge", t.service.Name), "Name its host in the rule. Allowed, the route is left out.")
+		return
+	}
+	if skip {
+		return
 	}
 	if len(paths) == 0 {
 		paths = []string{"*"}
@@ -430,17 +441,51 @@ func (c *scope) rule(res *importer.Node) {
 				c.ledger.Warn(res.Pos(), "route", fmt.Sprintf("the route of %s matches what begins with %s, not that path alone", host, prefix), "Let the service answer 404 for the rest.")
 			}
 			c.route(t.service, host+prefix, host, protocol == "HTTPS")
+			if len(allow) > 0 {
+				c.tag(t.service, importer.Lit("drover.allow="+strings.Join(allow, ",")))
+			}
+			c.weights(t.service, properties.Get("Actions"))
+		}
+	}
+}
+
+// tag adds a tag for the edge.
+func (c *scope) tag(s *importer.Service, tag importer.Text) {
+	if !slices.ContainsFunc(s.Tags, func(o importer.Text) bool { return slices.Equal(o, tag) }) {
+		s.Tags = append(s.Tags, tag)
+	}
+}
+
+// weights gives the further target groups of a rule their shares of the requests.
+func (c *scope) weights(s *importer.Service, actions *importer.Node) {
+	for _, a := range c.items(actions) {
+		groups := c.items(a.Get("ForwardConfig", "TargetGroups"))
+		total := 0
+		shares := make([]int, len(groups))
+		for i, g := range groups {
+			shares[i] = 1
+			if w, ok := c.number(g.Get("Weight")); ok && w >= 0 && w < 1000 {
+				shares[i] = w
+			}
+			total += shares[i]
+		}
+		for i, g := range groups {
+			if i == 0 || shares[i] == 0 {
+				continue
+			}
+			t, port := c.behind(c, c.resource(g.Get("TargetGroupArn")))
+			if t == nil || t.service == s {
+				g.Warn("route", fmt.Sprintf("a part of the requests to %s goes to a target group without a service", s.Name), "Write drover.weight=PERCENT service NAME.")
+				continue
+			}
+			c.tag(s, append(importer.Lit(fmt.Sprintf("drover.weight=%d service ", (shares[i]*100+total/2)/total)), importer.Consul(t.service.Name, port)...))
 		}
 	}
 }
 
 // route adds a route, and with TLS a name of the certificate.
 func (c *scope) route(s *importer.Service, route, host string, tls bool) {
-	tag := func(text string) {
-		if !slices.ContainsFunc(s.Tags, func(o importer.Text) bool { return slices.Equal(o, importer.Lit(text)) }) {
-			s.Tags = append(s.Tags, importer.Lit(text))
-		}
-	}
+	tag := func(text string) { c.tag(s, importer.Lit(text)) }
 	tag("drover.route=" + route)
 	if !tls {
 		tag("drover.http=serve")

@@ -354,3 +354,36 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// TestRead_Rules: what else a rule of a load balancer says becomes tags of the edge, and
+// what the edge cannot match has no route.
+func TestRead_Rules(t *testing.T) {
+	t.Parallel()
+	const hosts = "        - {Field: host-header, HostHeaderConfig: {Values: [api.example.org]}}\n"
+	for _, c := range []struct{ name, old, text, want string }{
+		{"addresses", "        - {Field: path-pattern, Values: ['/v1/*']}", "        - {Field: source-ip, SourceIpConfig: {Values: [10.0.0.0/8, 192.0.2.1/32]}}", `"drover.allow=10.0.0.0/8,192.0.2.1/32"`},
+		{"a header", "        - {Field: path-pattern, Values: ['/v1/*']}", "        - {Field: http-header, HttpHeaderConfig: {HttpHeaderName: X, Values: [y]}}", ""},
+		{"addresses without a host", hosts + "        - {Field: path-pattern, Values: ['/v1/*']}", "        - {Field: source-ip, Values: [10.0.0.0/8]}", "refused"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			text := strings.Replace(stack, c.old, c.text, 1)
+			if text == stack {
+				t.Fatal("the template has no such rule")
+			}
+			res := read(t, importer.Source{Name: "shop"}, text)
+			switch got := file(res, "api.nomad.hcl"); {
+			case c.want == "refused":
+				if !res.Refused() || !strings.Contains(findings(res), "(route)") {
+					t.Errorf("got no refusal:\n%s", findings(res))
+				}
+			case c.want == "":
+				if got == "" || strings.Contains(got, "drover.route") {
+					t.Errorf("got a route or no job:\n%s%s", got, findings(res))
+				}
+			case !strings.Contains(got, c.want):
+				t.Errorf("got\n%s\nwant %s\n%s", got, c.want, findings(res))
+			}
+		})
+	}
+}

@@ -368,7 +368,7 @@ func TestRead_Ingress(t *testing.T) {
 		"strip":         {ingress("nginx.ingress.kubernetes.io/rewrite-target: /$2", "/api(/|$)(.*)"), `tags = ["drover.route=a.example.org/api", "drover.strip=/api", "drover.http=serve"]`, ""},
 		"allow":         {ingress("nginx.ingress.kubernetes.io/whitelist-source-range: '192.0.2.0/24, 198.51.100.1'", "/"), `"drover.allow=192.0.2.0/24,198.51.100.1"`, ""},
 		"auth":          {ingress("nginx.ingress.kubernetes.io/auth-type: basic", "/"), `"drover.auth=`, "requests are denied until it has them"},
-		"another proxy": {ingress("nginx.ingress.kubernetes.io/configuration-snippet: deny all", "/"), "drover.route", "configuration-snippet of the Ingress i is not mapped"},
+		"another proxy": {ingress("nginx.ingress.kubernetes.io/configuration-snippet: more_set_headers x", "/"), "drover.route", "configuration-snippet of the Ingress i is not mapped"},
 		"HTTPRoute": {base + `{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r}, spec: {hostnames: [b.example.org], parentRefs: [{name: g}], rules: [{matches: [{path: {type: PathPrefix, value: /x}}], filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}}], backendRefs: [{name: a, port: 80}]}]}}
 ---
 {apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: g}, spec: {gatewayClassName: x, listeners: [{name: l, protocol: HTTPS, port: 443}]}}`, `tags = ["drover.route=b.example.org/x", "drover.strip=/x"]`, ""},
@@ -384,6 +384,10 @@ func TestRead_Ingress(t *testing.T) {
 	}
 	for name, annotation := range map[string]string{
 		"another service decides":     "nginx.ingress.kubernetes.io/auth-url: https://auth.example.org/",
+		"a snippet":                   "nginx.ingress.kubernetes.io/configuration-snippet: deny all;",
+		"a middleware of Traefik":     "traefik.ingress.kubernetes.io/router.middlewares: default-auth@kubernetescrd",
+		"users of another controller": "haproxy.org/auth-type: basic-auth",
+		"a limit by country":          "nginx.ingress.kubernetes.io/modsecurity-snippet: deny",
 		"addresses that are no range": "nginx.ingress.kubernetes.io/whitelist-source-range: office",
 	} {
 		t.Run(name, func(t *testing.T) {

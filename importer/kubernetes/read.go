@@ -26,6 +26,11 @@ type object struct {
 
 // reader makes a model of objects.
 type reader struct {
+	led    map[string][]target // by host and path
+	ledBy  []ledRoute
+	beside []side
+	moves  []redirection
+
 	src     importer.Source
 	ledger  *importer.Ledger
 	m       *importer.Model

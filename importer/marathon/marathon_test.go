@@ -248,3 +248,35 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+// TestRead_Restricted: what Marathon-LB lets only some clients do, the edge lets only
+// them do, and no port of a node goes around it.
+func TestRead_Restricted(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct{ name, label, value, want string }{
+		{"users", "HAPROXY_0_AUTH", "realm:user:hash", "drover.auth=web"},
+		{"addresses", "HAPROXY_0_HTTP_BACKEND_NETWORK_ALLOWED_ACL", "10.0.0.0/8 192.0.2.1", "drover.allow=10.0.0.0/8,192.0.2.1"},
+		{"a prefix of the path", "HAPROXY_0_HTTP_BACKEND_PROXYPASS_PATH", "/app", "drover.strip=/app"},
+		{"a template", "HAPROXY_0_BACKEND_HEAD", "http-request deny unless { src 10.0.0.1 }", ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			text := strings.Replace(shop, `"team": "web"`, `"`+c.label+`": "`+c.value+`"`, 1)
+			res := read(t, text, importer.Source{})
+			if c.want == "" {
+				if !res.Refused() || !strings.Contains(findings(res), c.label+" may restrict the requests (route)") {
+					t.Errorf("got no refusal:\n%s", findings(res))
+				}
+				res = read(t, text, importer.Source{Allow: []string{"route"}})
+				if got := file(res, "web.nomad.hcl"); res.Refused() || strings.Contains(got, "drover.") {
+					t.Errorf("allowed, got a refusal or a route:\n%s%s", findings(res), got)
+				}
+			} else if got := file(res, "web.nomad.hcl"); !strings.Contains(got, c.want) {
+				t.Errorf("got\n%s\nwant %s\n%s", got, c.want, findings(res))
+			}
+			if open := strings.Contains(file(res, "mesh.nomad.hcl"), "*:10001"); open != (c.name == "a prefix of the path") {
+				t.Errorf("got a port of every node: %v", open)
+			}
+		})
+	}
+}

@@ -3,6 +3,7 @@ package marathon
 import (
 	"cmp"
 	"fmt"
+	"maps"
 	"path"
 	"regexp"
 	"slices"
@@ -425,23 +426,61 @@ func (p *part) route(index int, l map[string]*importer.Node) {
 			if sticky := l["STICKY"]; routed && sticky != nil && strings.EqualFold(sticky.Text(), "true") {
 				tag("drover.sticky=cookie")
 			}
+			if strip := l["HTTP_BACKEND_PROXYPASS_PATH"]; routed && strip != nil && backendPath.MatchString(strip.Text()) {
+				tag("drover.strip=" + strings.TrimSuffix(strip.Peek(), "/"))
+			}
 			if p.s.NoCheck {
 				n.Warn("health", fmt.Sprintf("%s has a route and no health check", p.id), "Add a health check, so that the edge knows when an instance is ready.")
 			}
 		}
 	}
-	for key, n := range l {
+	restricted := false
+	for _, key := range slices.Sorted(maps.Keys(l)) {
+		n := l[key]
 		switch key {
-		case "REDIRECT_TO_HTTPS", "STICKY", "MODE", "BALANCE":
+		case "AUTH":
+			restricted = true
+			tag("drover.auth=" + p.label)
+			n.Warn("route", fmt.Sprintf("the users of %s are kept by the edge, and requests are denied until it has them", p.id),
+				fmt.Sprintf("nomad var put drover/users/%s USER='HASH', and name %s in the variable users of the edge.", p.label, p.label))
+		case "BACKEND_NETWORK_ALLOWED_ACL", "HTTP_BACKEND_NETWORK_ALLOWED_ACL", "TCP_BACKEND_NETWORK_ALLOWED_ACL":
+			restricted = true
+			if addresses := strings.FieldsFunc(n.Text(), func(c rune) bool { return c == ',' || c == ' ' }); len(addresses) > 0 {
+				tag("drover.allow=" + strings.Join(addresses, ","))
+			}
+		case "REDIRECT_TO_HTTPS", "STICKY", "MODE", "BALANCE", "USE_HSTS":
 			n.Take()
 		case "SSL_CERT":
 			n.Drop("drover gets a certificate for the hosts from its own issuer")
 		case "BIND_ADDR", "BIND_OPTIONS":
 			n.Drop("the addresses are the edge's")
 		default:
-			if !n.Used() {
+			switch {
+			case n.Used():
+			case restricting.MatchString(n.Peek()):
+				restricted = true
+				n.Refuse("route", fmt.Sprintf("%s may restrict the requests", n.Key), "Write tags of drover that do the same. Allowed, the route is left out.")
+				p.s.Tags = slices.DeleteFunc(p.s.Tags, func(t importer.Text) bool {
+					text, _ := t.Literal()
+					return strings.HasPrefix(text, "drover.")
+				})
+			default:
 				n.Warn("route", fmt.Sprintf("%s changes the configuration of Marathon-LB", n.Key), "Look for it in the routes of drover.")
 			}
 		}
 	}
+	if !restricted {
+		return
+	}
+	before := len(p.m.Published)
+	p.m.Published = slices.DeleteFunc(p.m.Published, func(o importer.Published) bool { return o.Service == p.label && o.Target == port.Number })
+	if len(p.m.Published) < before {
+		p.ledger.Warn(p.s.At, "route", fmt.Sprintf("port %d of %s is no port of every node: only the edge restricts who reaches it", port.Number, p.id), "Use a route of the edge.")
+	}
 }
+
+var (
+	backendPath = regexp.MustCompile(`^/[A-Za-z0-9._~/+-]+$`)
+	// restricting are directives of HAProxy that decide who reaches a service.
+	restricting = regexp.MustCompile(`(?i)\b(deny|reject|tarpit|allow|auth|silent-drop)\b`)
+)

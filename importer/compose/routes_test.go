@@ -1,0 +1,104 @@
+package compose_test
+
+import (
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/drover-nomad/drover/importer"
+)
+
+// TestRead_Middlewares: what labels ask of a proxy becomes tags of the edge, and what may
+// restrict requests and has no tag is a refusal; allowed, there is no route.
+func TestRead_Middlewares(t *testing.T) {
+	t.Parallel()
+	const router = "traefik.http.routers.web.rule: 'Host(`web.example.org`)', traefik.http.routers.web.tls: 'true', traefik.http.routers.web.middlewares: m, "
+	const m = "traefik.http.middlewares.m."
+	for _, c := range []struct {
+		name, labels string
+		want         string // tags beside the route, or the rule of a refusal
+	}{
+		{"an authenticator", router + m + "forwardauth.address: 'http://auth:4180/check', " + m + "forwardauth.authresponseheaders: 'X-User, X-Mail', " + m + "forwardauth.trustforwardheader: 'true'",
+			"drover.forward-auth=shop-auth/check X-User,X-Mail"},
+		{"an authenticator by its container's name, and a query", router + m + "forwardauth.address: 'http://gate:4180/?rd=x'", "drover.forward-auth=shop-auth/"},
+		{"an authenticator outside", router + m + "forwardauth.address: 'http://elsewhere/'", "forward-auth"},
+		{"an authenticator by HTTPS", router + m + "forwardauth.address: 'https://auth:4180/'", "forward-auth"},
+		{"Traefik 1", "traefik.frontend.rule: 'Host:web.example.org', traefik.frontend.entryPoints: https, traefik.frontend.auth.forward.address: 'http://auth:4180/', traefik.frontend.auth.forward.authResponseHeaders: X-User", "drover.forward-auth=shop-auth/ X-User"},
+		{"a chain", router + m + "chain.middlewares: 'a@docker,b', traefik.http.middlewares.a.forwardauth.address: 'http://auth:4180', traefik.http.middlewares.b.compress: 'true'",
+			"drover.compress=gzip drover.forward-auth=shop-auth/"},
+		{"a chain that does not end", router + m + "chain.middlewares: m", "route"},
+		{"a middleware of another service", strings.Replace(router, "middlewares: m", "middlewares: shared@docker", 1) + "x: y", "drover.forward-auth=shop-auth/verify"},
+		{"a middleware that is not there", strings.Replace(router, "middlewares: m", "middlewares: members@file", 1) + "x: y", "route"},
+		{"a middleware that is not there and restricts nothing", strings.Replace(router, "middlewares: m", "middlewares: gzip@file", 1) + "x: y", ""},
+		{"a plugin", router + m + "plugin.bouncer.enabled: 'true'", "route"},
+		{"TLS options that are not there", "traefik.http.routers.web.rule: 'Host(`web.example.org`)', traefik.http.routers.web.tls.options: 'mtls@file'", "route"},
+		{"CORS", router + m + "headers.accesscontrolalloworiginlist: 'https://a.example.org,https://b.example.org', " + m + "headers.accesscontrolallowcredentials: 'true', " + m + "headers.accesscontrolallowmethods: GET",
+			"drover.cors=https://a.example.org,https://b.example.org credentials"},
+		{"a limit of each minute", router + m + "ratelimit.average: '100', " + m + "ratelimit.period: 1m", "drover.limit=100/m"},
+		{"a limit of each second", router + m + "ratelimit.average: '100', " + m + "ratelimit.burst: '50'", "drover.limit=100/s"},
+		{"retries", router + m + "retry.attempts: '4', " + m + "retry.initialinterval: 100ms", "drover.retries=4"},
+		{"paths", router + m + "replacepathregex.regex: '^/api/(.*)', " + m + "replacepathregex.replacement: '/v2/$1'", "drover.rewrite=/api/** /v2/{1}"},
+		{"a prefix", router + m + "addprefix.prefix: /app", "drover.rewrite=/** /app/{1}"},
+		{"a redirect of a host", router + m + "redirectregex.regex: '^https?://www.example.org/(.*)', " + m + "redirectregex.replacement: 'https://example.org/$${1}', " + m + "redirectregex.permanent: 'true'",
+			"drover.redirect=www.example.org/ 301 https://example.org/"},
+		{"HTTPS of the service", router + m + "compress: 'true', traefik.http.services.web.loadbalancer.server.scheme: https", "drover.ca=none drover.compress=gzip drover.protocol=https"},
+		{"Caddy with an authenticator", "caddy: web.example.org, caddy.reverse_proxy: '{{upstreams 80}}', caddy.1_forward_auth: 'auth:4180', caddy.1_forward_auth.uri: /check, caddy.1_forward_auth.copy_headers: 'X-User X-Mail', caddy.encode: gzip",
+			"drover.compress=gzip drover.forward-auth=shop-auth/check X-User,X-Mail"},
+		{"Caddy with users", "caddy: web.example.org, caddy.reverse_proxy: '{{upstreams 80}}', caddy.basic_auth.bob: hash", "drover.auth=web"},
+		{"Caddy with a snippet", "caddy: web.example.org, caddy.reverse_proxy: '{{upstreams 80}}', caddy.import: members", "route"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			files := map[string]string{"compose.yaml": "services:\n  web: {image: x, ports: ['80'], labels: {" + c.labels + "}}\n" +
+				"  auth: {image: x, container_name: gate, labels: {traefik.http.middlewares.shared.forwardauth.address: 'http://auth:4180/verify'}}\n"}
+			res := project(t, files, importer.Source{})
+			if rule := c.want; rule == "route" || rule == "forward-auth" {
+				if !res.Refused() || !strings.Contains(findings(res), "refusal: ") || !strings.Contains(findings(res), "("+rule+")") {
+					t.Errorf("got no refusal of the rule %s:\n%s", rule, findings(res))
+				}
+				res = project(t, files, importer.Source{Allow: []string{rule}})
+				if res.Refused() || strings.Contains(file(res, "web.nomad.hcl"), "drover.route") {
+					t.Errorf("allowed, got a route or a refusal:\n%s%s", findings(res), file(res, "web.nomad.hcl"))
+				}
+				return
+			}
+			if res.Refused() {
+				t.Fatalf("got a refusal:\n%s", findings(res))
+			}
+			if got := tags(res, "web"); strings.Join(got, " ") != c.want {
+				t.Errorf("got %q, want %q\n%s", got, c.want, findings(res))
+			}
+			if strings.Contains(c.want, "forward-auth") && !strings.Contains(findings(res), `authenticators=["shop-auth"]`) {
+				t.Errorf("got %s\nwant the variable of the edge", findings(res))
+			}
+		})
+	}
+}
+
+// TestRead_EntryPoint: middlewares that the proxy gives to all routes hold for each.
+func TestRead_EntryPoint(t *testing.T) {
+	t.Parallel()
+	res := project(t, map[string]string{"compose.yaml": "services:\n" +
+		"  proxy: {image: 'traefik:3', command: ['--providers.docker', '--entryPoints.web.http.middlewares=members@docker'], labels: {traefik.http.middlewares.members.forwardauth.address: 'http://auth:4180/'}}\n" +
+		"  web: {image: x, ports: ['80'], labels: {traefik.http.routers.web.rule: 'Host(`web.example.org`)', traefik.http.routers.web.tls: 'true'}}\n" +
+		"  auth: {image: x}\n"}, importer.Source{})
+	if got := strings.Join(tags(res, "web"), " "); res.Refused() || got != "drover.forward-auth=shop-auth/" {
+		t.Errorf("got %q, want the authenticator\n%s", got, findings(res))
+	}
+}
+
+// tags are the tags of a service for the edge, without its routes to web.example.org.
+func tags(res *importer.Result, service string) []string {
+	var all []string
+	for _, j := range res.Jobs {
+		for _, g := range j.Job.TaskGroups {
+			for _, s := range g.Services {
+				if j.Service == service {
+					all = append(all, s.Tags...)
+				}
+			}
+		}
+	}
+	slices.Sort(all)
+	return slices.DeleteFunc(all, func(tag string) bool { return tag == "drover.route=web.example.org/" })
+}
