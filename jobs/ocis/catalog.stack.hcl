@@ -9,6 +9,7 @@ locals {
   newer  = ["7.1", "8.0"]
   modern = var.line != "2.0"
   open   = var.flavour == "opencloud"
+  compact = var.layout == "compact"
   prefix = local.open ? "OC_" : "OCIS_"
 
   image  = var.image != "" ? var.image : local.open ? "opencloudeu/opencloud:4.0.0" : { "2.0" = "owncloud/ocis:2.0.0", "7.1" = "owncloud/ocis:7.1.4", "8.0" = "owncloud/ocis:8.0.0" }[var.line]
@@ -203,6 +204,7 @@ locals {
   known_keys = {
     antivirus       = { given = keys(var.antivirus), known = ["handling", "max_size", "scanner", "service", "socket", "timeout", "url", "workers"] }
     archiver        = { given = keys(var.archiver), known = ["max_files", "max_size"] }
+    backup          = { given = keys(var.backup), known = ["keep_daily", "keep_monthly", "keep_weekly", "prune", "repository", "schedule"] }
     autoprovision   = { given = keys(var.autoprovision), known = ["display_name", "email", "groups", "user_name"] }
     gdpr            = { given = keys(var.gdpr), known = ["base_path", "client", "client_realm", "insecure", "user_realm"] }
     ldap            = { given = keys(var.ldap), known = concat(["uri"], keys(local.ldap)) }
@@ -284,10 +286,38 @@ locals {
 
   # Services with state, and where each keeps it; the others have a directory for
   # temporary files.
+  # The layout compact has the same volumes: a change of the layout keeps the data.
   stateful  = ["auth-app", "idm", "idp", "nats", "ocm", "search", "storage-system", "storage-users", "store", "thumbnails", "web"]
   names     = keys(local.lines_of)
   keeps     = { for name in local.names : name => contains(local.stateful, name) && (name != "web" || local.modern) }
-  directory = { for name in local.names : name => !local.keeps[name] || var.ephemeral ? "$${NOMAD_ALLOC_DIR}/data" : (var.driver == "raw_exec" ? "${var.data_dir}/ocis-${name}" : "/var/lib/ocis") }
+  directory = { for name in local.names : name => !local.keeps[name] || var.ephemeral ? "$${NOMAD_ALLOC_DIR}/data" : (var.driver == "raw_exec" ? "${var.data_dir}/ocis-${name}" : (local.compact ? "/var/lib/ocis/${name}" : "/var/lib/ocis")) }
+
+  # Backups: what is saved of each service. Thumbnails are made again.
+  backup = {
+    on         = length(var.backup) > 0
+    repository = lookup(var.backup, "repository", "")
+    s3         = regex_replace(lookup(var.backup, "repository", ""), "^s3:.*$", "") == "" && contains(keys(var.backup), "repository")
+    local      = regex_replace(lookup(var.backup, "repository", ""), "^[a-z0-9]+:.*$", "") != ""
+    keep       = "--keep-daily ${lookup(var.backup, "keep_daily", "7")} --keep-weekly ${lookup(var.backup, "keep_weekly", "4")} --keep-monthly ${lookup(var.backup, "keep_monthly", "6")}"
+  }
+  backup_volume  = local.backup.local && var.driver != "raw_exec" ? "ocis-backup" : ""
+  backup_secrets = concat(["RESTIC_PASSWORD=backup_password"], local.backup.s3 ? ["AWS_ACCESS_KEY_ID=backup_access_key", "AWS_SECRET_ACCESS_KEY=backup_secret_key"] : [])
+  saved = { for name, data in local.compact ? local.server_dirs : local.kept_alone : name => {
+    data   = data
+    volume = var.driver == "raw_exec" ? "" : "ocis-${name}"
+  } if name != "thumbnails" }
+  kept_alone = { for name in local.stateful : name => local.data[name] if local.keeps[name] && local.services[name].enabled }
+  archives = {
+    repository = { on = local.backup.on, schedule = "", parts = { all = { data = "", volume = "" } } }
+    backup     = { on = local.backup.on, schedule = lookup(var.backup, "schedule", "@daily"), parts = local.saved }
+    prune      = { on = local.backup.on, schedule = lookup(var.backup, "prune", "@weekly"), parts = { all = { data = "", volume = "" } } }
+    restore    = { on = local.backup.on && var.restore != "", schedule = "", parts = local.saved }
+  }
+  backup_items = { for name, s in {
+    backup_password   = { type = "random", description = "Encrypts the backups. Without it they cannot be read: keep it outside of the cluster." }
+    backup_access_key = { type = "given", description = "Access key of the object storage of backups." }
+    backup_secret_key = { type = "given", description = "Secret key of the object storage of backups." }
+  } : name => s if local.backup.on && (name == "backup_password" || local.backup.s3) }
 
   # Secrets that 2.0 does not have.
   newer_secrets = { for name, s in {
@@ -322,6 +352,13 @@ locals {
     for suffix, port in row.listen : "${local.namespace}.${suffix == "-http" ? "web" : "api"}.${name}" => port
   } if row.enabled && row.hidden]...)
 
+  # The addresses of services that share a process: those that the mesh has in the
+  # other layout. Only the proxy is reached from elsewhere.
+  bind = { for name, row in local.services : name => name == "proxy" ? { http = "$${NOMAD_ADDR_http}" } : {
+    for port in try(row.own.ports, []) : port => "${var.mesh_address}:${lookup(row.listen, port == "http" && contains(row.own.ports, "grpc") ? "-http" : "", lookup(local.fixed, name, 0))}"
+  } }
+  fixed = { app-provider = 9164 }
+
   # Environment of each service: what all have, its bind addresses, then its row.
   env = { for name, row in local.services : name => { for key, value in merge(
     {
@@ -344,8 +381,8 @@ locals {
       SSL_CERT_DIR                   = var.ca_bundle != "" ? "/etc/ssl/certs:$${NOMAD_TASK_DIR}/ca" : null
       "${row.prefix}_DEBUG_PPROF"    = var.profiling
     } : { REVA_GATEWAY = "${var.mesh_address}:9142" },
-    { for port in try(row.own.ports, []) : "${row.prefix}_${upper(port)}_ADDR" => "$${NOMAD_ADDR_${port}}" },
-    try(row.own.debug, true) ? { "${row.prefix}_DEBUG_ADDR" = "$${NOMAD_ADDR_debug}" } : {},
+    { for port in try(row.own.ports, []) : "${row.prefix}_${upper(port)}_ADDR" => local.compact ? local.bind[name][port] : "$${NOMAD_ADDR_${port}}" },
+    try(row.own.debug, true) ? { "${row.prefix}_DEBUG_ADDR" = local.compact && name != "proxy" ? "${var.mesh_address}:0" : "$${NOMAD_ADDR_debug}" } : {},
     !try(row.own.ldap, false) ? {} : local.modern ? {
       "${row.prefix}_LDAP_URI"                                  = local.ldap_uri
       "${row.prefix}_LDAP_${name == "idp" ? "TLS_" : ""}CACERT" = local.external_ldap && var.ldap_ca == "" ? "" : "$${NOMAD_SECRETS_DIR}/ldap-ca.crt"
@@ -367,7 +404,7 @@ locals {
     command      = try(row.own.command, name)
     cpu          = try(row.own.cpu, 50)
     memory       = try(row.own.memory, 256)
-    count        = lookup(var.counts, name, row.single || lookup(local.keeps, name, false) ? 1 : var.replicas)
+    count        = var.offline ? 0 : lookup(var.counts, name, row.single || lookup(local.keeps, name, false) ? 1 : var.replicas)
     debug        = try(row.own.debug, true)
     kill_signal  = local.stops[try(row.own.stops, "micro")].signal
     kill_timeout = local.stops[try(row.own.stops, "micro")].timeout
@@ -379,4 +416,31 @@ locals {
       var.nats_ca != "" && contains(try(row.own.uses, []), "events") ? { "local/nats-ca.crt" = var.nats_ca } : {},
     )
   }) }
+
+  # A run of a periodic job has an ID of its own, and reads the variable of its parent.
+  periodic_env = { for name, job in local.job : name => replace(job.secret_env, "(env \"NOMAD_JOB_ID\")", "(or (env \"NOMAD_JOB_PARENT_ID\") (env \"NOMAD_JOB_ID\"))") }
+
+  # The layout compact: the services of the line in one process, `ocis server`, with the
+  # environment of all of them.
+  inside = [for name, row in local.services : name if row.runs && !(!local.modern && contains(["audit", "auth-bearer"], name))]
+  kept   = { for name in local.inside : name => local.directory[name] if lookup(local.keeps, name, false) && !contains(["auth-app", "ocm", "web"], name) }
+  server = {
+    env = merge(merge([for name in local.inside : local.env[name]]...), { for key, value in {
+      MICRO_REGISTRY            = local.modern ? "nats-js-kv" : "memory"
+      OCIS_BASE_DATA_PATH       = local.server_data
+      OCIS_RUN_SERVICES         = local.modern ? join(",", distinct([for name in local.inside : local.job[name].command])) : null
+      OCIS_RUNTIME_HOST         = var.mesh_address
+      NATS_NATS_HOST            = local.external_nats ? null : var.mesh_address
+      NATS_NATS_PORT            = local.external_nats ? null : "9233"
+      IDM_LDAPS_ADDR            = local.external_ldap ? null : "${var.mesh_address}:9235"
+      GATEWAY_GRPC_ADDR         = local.modern ? "0.0.0.0:9142" : "${var.mesh_address}:9142"
+      APP_PROVIDER_EXTERNAL_ADDR = local.modern ? null : "${var.mesh_address}:9164"
+    } : regex_replace(key, "^OCIS_", local.prefix) => value if value != null })
+    secrets    = sort(distinct(flatten([for name in local.inside : local.services[name].secrets])))
+    items      = distinct(flatten([for name in local.inside : local.services[name].items]))
+    files      = merge([for name in local.inside : local.job[name].files]...)
+    debug      = true
+  }
+  server_data = var.ephemeral ? "$${NOMAD_ALLOC_DIR}/data" : (var.driver == "raw_exec" ? "${var.data_dir}/ocis-server" : "/var/lib/ocis/server")
+  server_dirs = merge(local.kept, { server = local.server_data })
 }

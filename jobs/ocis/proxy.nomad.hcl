@@ -3,89 +3,8 @@
 locals {
   service = "proxy"
 
-  # Of the newer lines; the catalog has them.
+  # The catalog has them.
   routes = ""
-
-  # oCIS's default routes, to the fixed addresses of the mesh instead of registry
-  # names: the proxy caches those, and a replaced service would answer 502 for
-  # up to a minute.
-  routes_2_0 = <<EOT
-policies:
-  - name: ocis
-    routes:
-      - endpoint: /
-        backend: http://${var.mesh_address}:9100
-        unprotected: true
-      - endpoint: /.well-known/
-        backend: http://${var.mesh_address}:9130
-        unprotected: true
-      - endpoint: /konnect/
-        backend: http://${var.mesh_address}:9130
-        unprotected: true
-      - endpoint: /signin/
-        backend: http://${var.mesh_address}:9130
-        unprotected: true
-      - endpoint: /archiver
-        backend: http://${var.mesh_address}:9140
-      - endpoint: /ocs/v[12].php/cloud/user/signing-key
-        type: regex
-        backend: http://${var.mesh_address}:9110
-      - endpoint: /ocs/v[12].php/config
-        type: regex
-        backend: http://${var.mesh_address}:9140
-        unprotected: true
-      - endpoint: /ocs/
-        backend: http://${var.mesh_address}:9140
-      - endpoint: /remote.php/?preview=1
-        type: query
-        backend: http://${var.mesh_address}:9115
-      - endpoint: /remote.php/dav/
-        method: REPORT
-        backend: http://${var.mesh_address}:9115
-      - endpoint: /remote.php/webdav
-        method: REPORT
-        backend: http://${var.mesh_address}:9115
-      - endpoint: /dav/spaces
-        method: REPORT
-        backend: http://${var.mesh_address}:9115
-      - endpoint: /dav/?preview=1
-        type: query
-        backend: http://${var.mesh_address}:9115
-      - endpoint: /webdav/?preview=1
-        type: query
-        backend: http://${var.mesh_address}:9115
-      - endpoint: /remote.php/
-        backend: http://${var.mesh_address}:9162
-      - endpoint: /dav/
-        backend: http://${var.mesh_address}:9162
-      - endpoint: /webdav/
-        backend: http://${var.mesh_address}:9162
-      - endpoint: /status
-        backend: http://${var.mesh_address}:9162
-        unprotected: true
-      - endpoint: /status.php
-        backend: http://${var.mesh_address}:9162
-        unprotected: true
-      - endpoint: /index.php/
-        backend: http://${var.mesh_address}:9162
-      - endpoint: /apps/
-        backend: http://${var.mesh_address}:9162
-      - endpoint: /data
-        backend: http://${var.mesh_address}:9140
-        unprotected: true
-      - endpoint: /app/list
-        backend: http://${var.mesh_address}:9140
-        unprotected: true
-      - endpoint: /app/
-        backend: http://${var.mesh_address}:9140
-      - endpoint: /graph/
-        backend: http://${var.mesh_address}:9120
-      - endpoint: /api/v0/settings
-        backend: http://${var.mesh_address}:9190
-      - endpoint: /settings.js
-        backend: http://${var.mesh_address}:9190
-        unprotected: true
-EOT
 }
 
 job "ocis-proxy" {
@@ -120,7 +39,7 @@ job "ocis-proxy" {
 
       template {
         destination = "local/config/proxy.yaml"
-        data        = var.line == "2.0" ? local.routes_2_0 : local.routes
+        data        = local.routes
       }
     }
   }

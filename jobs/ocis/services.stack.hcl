@@ -419,7 +419,7 @@ locals {
         PROXY_POLICIES_QUERY                  = length(var.policies) > 0 ? "data.proxy.granted" : null
       }
       files  = { "local/config/csp.yaml" = yamlencode({ directives = local.csp }) }
-      locals = local.modern ? { routes = yamlencode(local.proxy) } : {}
+      locals = { routes = local.modern ? yamlencode(local.proxy) : local.routes_2_0 }
     }
 
     activitylog    = { after = ["gateway"], listen = { "" = 9195 }, ports = ["http"], has = "JS", uses = ["events", "store", "cors"] }
@@ -476,6 +476,87 @@ locals {
       COLLABORATION_CS3API_DATAGATEWAY_INSECURE  = local.insecure
     }
   } }
+
+  # oCIS's default routes of 2.0, to the fixed addresses of the mesh instead of registry
+  # names: the proxy caches those, and a replaced service would answer 502 for
+  # up to a minute.
+  routes_2_0 = <<EOT
+policies:
+  - name: ocis
+    routes:
+      - endpoint: /
+        backend: http://${var.mesh_address}:9100
+        unprotected: true
+      - endpoint: /.well-known/
+        backend: http://${var.mesh_address}:9130
+        unprotected: true
+      - endpoint: /konnect/
+        backend: http://${var.mesh_address}:9130
+        unprotected: true
+      - endpoint: /signin/
+        backend: http://${var.mesh_address}:9130
+        unprotected: true
+      - endpoint: /archiver
+        backend: http://${var.mesh_address}:9140
+      - endpoint: /ocs/v[12].php/cloud/user/signing-key
+        type: regex
+        backend: http://${var.mesh_address}:9110
+      - endpoint: /ocs/v[12].php/config
+        type: regex
+        backend: http://${var.mesh_address}:9140
+        unprotected: true
+      - endpoint: /ocs/
+        backend: http://${var.mesh_address}:9140
+      - endpoint: /remote.php/?preview=1
+        type: query
+        backend: http://${var.mesh_address}:9115
+      - endpoint: /remote.php/dav/
+        method: REPORT
+        backend: http://${var.mesh_address}:9115
+      - endpoint: /remote.php/webdav
+        method: REPORT
+        backend: http://${var.mesh_address}:9115
+      - endpoint: /dav/spaces
+        method: REPORT
+        backend: http://${var.mesh_address}:9115
+      - endpoint: /dav/?preview=1
+        type: query
+        backend: http://${var.mesh_address}:9115
+      - endpoint: /webdav/?preview=1
+        type: query
+        backend: http://${var.mesh_address}:9115
+      - endpoint: /remote.php/
+        backend: http://${var.mesh_address}:9162
+      - endpoint: /dav/
+        backend: http://${var.mesh_address}:9162
+      - endpoint: /webdav/
+        backend: http://${var.mesh_address}:9162
+      - endpoint: /status
+        backend: http://${var.mesh_address}:9162
+        unprotected: true
+      - endpoint: /status.php
+        backend: http://${var.mesh_address}:9162
+        unprotected: true
+      - endpoint: /index.php/
+        backend: http://${var.mesh_address}:9162
+      - endpoint: /apps/
+        backend: http://${var.mesh_address}:9162
+      - endpoint: /data
+        backend: http://${var.mesh_address}:9140
+        unprotected: true
+      - endpoint: /app/list
+        backend: http://${var.mesh_address}:9140
+        unprotected: true
+      - endpoint: /app/
+        backend: http://${var.mesh_address}:9140
+      - endpoint: /graph/
+        backend: http://${var.mesh_address}:9120
+      - endpoint: /api/v0/settings
+        backend: http://${var.mesh_address}:9190
+      - endpoint: /settings.js
+        backend: http://${var.mesh_address}:9190
+        unprotected: true
+EOT
 
   # The routes of the proxy: endpoint, port of the mesh, and whether it is unprotected,
   # its type and its method. They are those of the binary, to the addresses of the mesh.
@@ -558,7 +639,9 @@ locals {
 
   # Every service of the line, as stack.hcl wants it.
   services = { for name, row in merge(local.rows, local.suites) : name => {
-    enabled = contains(lookup(local.lines_of, name, local.newer), var.line) && try(row.on, true)
+    # runs: in a job of its own, or in that of the layout compact.
+    runs    = contains(lookup(local.lines_of, name, local.newer), var.line) && try(row.on, true)
+    enabled = contains(lookup(local.lines_of, name, local.newer), var.line) && try(row.on, true) && !local.compact
     after   = local.external_nats ? [for s in row.after : s == "nats" ? "mesh" : s] : row.after
     file    = try(row.file, "${name}.nomad.hcl")
     single  = try(row.single, false)

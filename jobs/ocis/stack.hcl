@@ -21,6 +21,26 @@ precondition {
   error_message = "docker and exec do not see Consul's socket on the node: set consul_volume to the host volume that is its directory."
 }
 
+precondition {
+  condition     = !local.backup.on || (local.backup.repository != "" && !var.ephemeral)
+  error_message = var.ephemeral ? "backup has nothing to save: with ephemeral = true no data is kept. Remove one of them." : "backup needs a repository: a directory, or an address of restic such as s3:https://s3.example.org/bucket."
+}
+
+precondition {
+  condition     = var.restore == "" || local.backup.on
+  error_message = "restore needs backup, which names the repository to restore from."
+}
+
+precondition {
+  condition     = !local.compact || (var.replicas == 1 && length(var.counts) == 0)
+  error_message = "layout = \"compact\" has one process: remove replicas and counts, or the layout."
+}
+
+precondition {
+  condition     = !local.compact || length(var.office) == 0
+  error_message = "layout = \"compact\" has no office suites: each needs a process of its own that finds the others at fixed addresses. Use the layout distributed."
+}
+
 # Options that the line does not have, and keys that no option has.
 dynamic "precondition" {
   for_each = local.options
@@ -47,7 +67,8 @@ dynamic "precondition" {
 }
 
 service "mesh" {
-  locals = { listeners = local.listeners, registry = local.registry, registrar = local.modern ? "nats" : "consul" }
+  enabled = !local.compact
+  locals  = { listeners = local.listeners, registry = local.registry, registrar = local.modern ? "nats" : "consul" }
 }
 
 # services.stack.hcl has the rows.
@@ -58,10 +79,29 @@ dynamic "service" {
     enabled    = service.value.enabled
     id         = contains(keys(local.suites), service.key) ? "ocis-${service.key}" : ""
     file       = service.value.file
-    depends_on = service.value.after
+    depends_on = concat(service.value.after, local.archives.restore.on && contains(keys(local.saved), service.key) ? ["restore"] : [])
     secrets    = sort(distinct(concat([for s in service.value.secrets : split("=", s)[1]], service.value.items)))
     env        = local.env[service.key]
     locals     = local.job[service.key]
+  }
+}
+
+# All services in one process (layout = "compact").
+service "server" {
+  enabled    = local.compact
+  depends_on = local.archives.restore.on ? ["restore"] : []
+  secrets    = sort(distinct(concat([for s in local.server.secrets : split("=", s)[1]], local.server.items)))
+  env        = local.server.env
+  locals = {
+    image      = local.image
+    binary     = local.binary
+    ldap_ca    = local.job["users"].ldap_ca
+    count      = var.offline ? 0 : 1
+    data       = local.server_data
+    dirs       = local.server_dirs
+    routes     = local.job["proxy"].routes
+    files      = local.server.files
+    secret_env = join("\n", concat(["{{ with nomadVar (printf \"nomad/jobs/%s\" (env \"NOMAD_JOB_ID\")) }}"], [for s in local.server.secrets : "${regex_replace(split("=", s)[0], "^OCIS_", local.prefix)}={{ .${split("=", s)[1]} }}"], ["{{ end }}", ""]))
   }
 }
 
@@ -84,8 +124,33 @@ dynamic "service" {
       image      = local.image
       volume     = local.keeps[cron.value.of] && !var.ephemeral && var.driver != "raw_exec" ? "ocis-${cron.value.of}" : ""
       data       = local.data[cron.value.of]
-      secret_env = local.job[cron.value.of].secret_env
+      secret_env = local.periodic_env[cron.value.of]
       files      = local.job[cron.value.of].files
+    }
+  }
+}
+
+# Backups (docs/how-to/ocis-backup.md).
+dynamic "service" {
+  for_each = local.archives
+  iterator = archive
+  labels   = [archive.key]
+  content {
+    enabled    = archive.value.on
+    id         = "ocis-${archive.key}"
+    file       = "_archive.nomad.hcl"
+    depends_on = archive.key == "repository" ? [] : ["repository"]
+    secrets    = sort([for s in local.backup_secrets : split("=", s)[1]])
+    locals = {
+      action     = archive.key
+      schedule   = archive.value.schedule
+      time_zone  = var.time_zone
+      parts      = archive.value.parts
+      repository = local.backup.repository
+      volume     = local.backup_volume
+      keep       = local.backup.keep
+      run        = archive.key == "restore" ? var.restore : ""
+      secret_env = join("\n", concat(["{{ with nomadVar (printf \"nomad/jobs/%s\" (or (env \"NOMAD_JOB_PARENT_ID\") (env \"NOMAD_JOB_ID\"))) }}"], [for s in local.backup_secrets : "${split("=", s)[0]}={{ .${split("=", s)[1]} }}"], ["{{ end }}", ""]))
     }
   }
 }
@@ -163,6 +228,15 @@ dynamic "secret" {
   }
 }
 
+dynamic "secret" {
+  for_each = local.backup_items
+  labels   = [secret.key]
+  content {
+    type        = secret.value.type
+    description = secret.value.description
+  }
+}
+
 # LDAPS between the services is verified against this CA; the certificate is
 # renewed by `drover deploy` when a third of its life is left.
 secret "ldap" {
@@ -172,7 +246,7 @@ secret "ldap" {
 }
 
 dynamic "volume" {
-  for_each = [for name in local.stateful : "ocis-${name}" if local.keeps[name] && local.services[name].enabled]
+  for_each = concat(local.compact ? [for name in keys(local.server_dirs) : "ocis-${name}"] : [for name in local.stateful : "ocis-${name}" if local.keeps[name] && local.services[name].enabled], local.backup_volume == "" ? [] : [local.backup_volume])
   labels   = [volume.value]
   content {
     parameters = {

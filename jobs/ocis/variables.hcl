@@ -27,6 +27,22 @@ variable "flavour" {
   }
 }
 
+variable "layout" {
+  type        = string
+  description = "distributed: one job per service, and the mesh. compact: one job with all services in one process, for one small node; a change of it interrupts oCIS."
+  default     = "distributed"
+  validation {
+    condition     = contains(["distributed", "compact"], var.layout)
+    error_message = "The layout is distributed or compact."
+  }
+}
+
+variable "server_memory" {
+  type        = number
+  description = "Memory in MB of the job with all services of the layout compact. Each login at the same time takes 64 MB of it."
+  default     = 2048
+}
+
 variable "certificate_names" {
   type        = list(string)
   description = "Names of the certificate; the domain when empty. A wildcard needs certificate_challenge = \"dns-01\"."
@@ -489,4 +505,38 @@ variable "thumbnails_days" {
   type        = number
   description = "Days without a read after which clean-thumbnails deletes a thumbnail."
   default     = 30
+}
+
+variable "offline" {
+  type        = bool
+  description = "Run no instance of any service, for a backup or a change of the data while nothing writes. The jobs, periodic commands and data stay."
+  default     = false
+}
+
+variable "backup" {
+  type        = map(string)
+  description = "Back up with restic: repository (a directory, or an address such as s3:https://s3.example.org/bucket), schedule (@daily), prune (schedule, @weekly), keep_daily, keep_weekly, keep_monthly. Its password is the secret backup_password; the keys of S3 are the secrets backup_access_key and backup_secret_key."
+  default     = {}
+}
+
+variable "backup_image" {
+  type        = string
+  description = "Image of restic for the docker driver; 0.14 or newer."
+  default     = "restic/restic:0.17.3"
+}
+
+variable "backup_binary" {
+  type        = string
+  description = "Path of restic on the nodes, for exec and raw_exec."
+  default     = "/usr/bin/restic"
+}
+
+variable "restore" {
+  type        = string
+  description = "Fill empty volumes before the services start: latest, or the number of a run of the backup."
+  default     = ""
+  validation {
+    condition     = regex_replace(var.restore, "^(latest|[0-9]*)$", "") == ""
+    error_message = "restore is latest, or the number of a run of ocis-backup, such as 1764485000."
+  }
 }
