@@ -111,6 +111,21 @@ func TestDNS(t *testing.T) {
 	put()
 	zone(30*time.Second, theirs, "www.example.org. 300 A 192.0.2.2")
 
+	// A dns block whose name servers the CA does not ask answers no DNS-01.
+	solver := func() (*acme.DNS, error) {
+		s, err := controller.DNSSolvers(wants, dns.Allowed{OwnServers: true}, nil, false)(t.Context(), acme.Spec{Names: []string{"example.org"}, Owner: stack.Owner, Challenge: acme.DNS01})
+		d, _ := s.(*acme.DNS)
+		return d, err
+	}
+	if d, err := solver(); err != nil || len(d.Zones) != 1 {
+		t.Errorf("got solver %+v, %v, want one with the zone of the stack", d, err)
+	}
+	stack.NoChallenges = true
+	put()
+	if d, err := solver(); err == nil || !strings.Contains(err.Error(), "a DNS provider is needed") {
+		t.Errorf("got solver %+v, %v, want an error: no block answers DNS-01", d, err)
+	}
+
 	// Wanted no more: what is there stays.
 	if err := wants.Delete(t.Context(), stack.Owner); err != nil {
 		t.Fatal(err)

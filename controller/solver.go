@@ -14,10 +14,11 @@ import (
 // zones of the desired records. In the zones of the stack that owns the certificate, and
 // below them, it uses that stack's provider; otherwise that of the stack with the longest
 // zone that contains the name. resolvers replace those of the stacks. dns-persist-01
-// needs no zone if its record exists.
+// needs no zone if its record exists. dns blocks with NoChallenges are left out.
 func DNSSolvers(wants dns.DesiredRecords, allowed dns.Allowed, resolvers []string, skipCheck bool) func(context.Context, acme.Spec) (acme.Solver, error) {
 	return func(ctx context.Context, spec acme.Spec) (acme.Solver, error) {
 		list, _, err := wants.List(ctx, 0, 0)
+		list = slices.DeleteFunc(list, func(w *dns.Wanted) bool { return w.NoChallenges })
 		if len(list) == 0 && spec.Challenge != acme.DNSPersist01 {
 			if err == nil {
 				err = fmt.Errorf("a DNS provider is needed, and no stack with a dns block is deployed here")
@@ -79,7 +80,7 @@ func DNSSolvers(wants dns.DesiredRecords, allowed dns.Allowed, resolvers []strin
 func forOwner(list []*dns.Wanted, owner string) []*dns.Wanted {
 	var own, others []*dns.Wanted
 	for _, w := range list {
-		if w.Owner == owner {
+		if of, _ := dns.StackOwner(w.Owner); of == owner {
 			own = append(own, w)
 		} else {
 			others = append(others, w)
@@ -90,7 +91,9 @@ func forOwner(list []*dns.Wanted, owner string) []*dns.Wanted {
 	}
 	for i, w := range others {
 		c := *w
-		c.Zones = slices.DeleteFunc(slices.Clone(w.Zones), func(z string) bool { return dns.Within(z, own[0].Zones) })
+		c.Zones = slices.DeleteFunc(slices.Clone(w.Zones), func(z string) bool {
+			return slices.ContainsFunc(own, func(o *dns.Wanted) bool { return dns.Within(z, o.Zones) })
+		})
 		others[i] = &c
 	}
 	return append(own, others...)

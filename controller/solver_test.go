@@ -29,6 +29,11 @@ func TestForOwner(t *testing.T) {
 			t.Errorf("certificate of %q: got %q, want %q", owner, got, want)
 		}
 	}
+	list = append(list, &dns.Wanted{Owner: "shop/prod/inside", Zones: []string{"example.com"}})
+	want := []string{"shop/prod", "example.org", "shop/prod/inside", "example.com", "evil/prod", "badexample.org"}
+	if got := zones("shop/prod"); !slices.Equal(got, want) {
+		t.Errorf("with a second dns block: got %q, want %q", got, want)
+	}
 	if len(list[0].Zones) != 4 {
 		t.Error("forOwner changed its argument")
 	}

@@ -83,10 +83,8 @@ func (s *stream) newCertificates(home *Home, st *stack.Stack, rendered []render.
 		c.issuers = append([]acme.Issuer{*given}, c.issuers...)
 	}
 	c.issuing.Issuers = c.issuers
-	if st.DNS != nil && st.DNS.Provider != "" {
-		if c.dns, err = NewDNS(st, rendered, home.Getenv); err != nil {
-			return nil, err
-		}
+	if c.dns, err = NewDNS(st, rendered, home.Getenv); err != nil {
+		return nil, err
 	}
 	return c, nil
 }
@@ -122,7 +120,7 @@ func (c *certificates) credential(ctx context.Context) error {
 	if err := c.dns.Open(ctx, c.clients); err != nil {
 		return err
 	}
-	if env := c.dns.PrivateCredential(); env != "" {
+	for _, env := range c.dns.PrivateCredentials() {
 		c.warn(fmt.Sprintf("the DNS credential is no secret of the stack (credential_secret), so the controller keeps no records of it and renews no certificates by DNS-01,"+
 			" unless the operator configured the provider in the controller's tenancy file, and its job has %s", env))
 	}
@@ -346,7 +344,7 @@ func (c *certificates) recordsBefore(ctx context.Context) error {
 	}
 	err := c.records(ctx, false)
 	if c.part { // what the rest needs is not known
-		err = errors.Join(err, dns.DesiredRecords{Client: c.clients.Nomad}.Include(ctx, c.dns.Owner, c.dns.Hosts, c.dns.Settings))
+		err = errors.Join(err, c.dns.include(ctx, c.clients.Nomad))
 	} else {
 		err = errors.Join(err, c.tellController(ctx, false))
 	}
@@ -364,7 +362,7 @@ func (c *certificates) tellController(ctx context.Context, deployed bool) error 
 	}
 	pending := false
 	if !deployed {
-		same, err := dns.DesiredRecords{Client: client}.Has(ctx, &c.dns.Wanted)
+		same, err := c.dns.has(ctx, client)
 		if err != nil {
 			return err
 		}
@@ -374,7 +372,7 @@ func (c *certificates) tellController(ctx context.Context, deployed bool) error 
 		return err
 	}
 	var err error
-	c.told, err = c.dns.Digest()
+	c.told, err = c.dns.digest()
 	return err
 }
 
@@ -382,11 +380,23 @@ func (c *certificates) tellController(ctx context.Context, deployed bool) error 
 // asks by HTTP-01 finds the edge through them, and the edge runs by then. Nothing is
 // deleted before the rollout has worked.
 func (c *certificates) records(ctx context.Context, deployed bool) error {
-	m, records, err := c.dns.Manager(ctx, c.clients)
+	var errs []error
+	for _, b := range c.dns.Blocks {
+		if deployed && b.Policy != dns.Sync {
+			continue // made before
+		}
+		errs = append(errs, c.recordsOf(ctx, b, deployed))
+	}
+	return errors.Join(errs...)
+}
+
+// recordsOf is records for one dns block.
+func (c *certificates) recordsOf(ctx context.Context, b *DNSBlock, deployed bool) error {
+	m, records, err := b.Manager(ctx, c.clients)
 	if err != nil {
 		return err
 	}
-	for _, err := range c.dns.Skipped {
+	for _, err := range b.Skipped {
 		if !deployed {
 			c.warn(err.Error())
 		}
@@ -406,7 +416,7 @@ func (c *certificates) records(ctx context.Context, deployed bool) error {
 		errs = append(errs, f)
 	}
 	conflicts := plan.Conflicts()
-	if m.Policy != c.dns.Policy && !c.part {
+	if m.Policy != b.Policy && !c.part {
 		conflicts = nil // reported after the rollout
 	}
 	for _, conflict := range conflicts {
@@ -428,7 +438,7 @@ func (c *certificates) after(ctx context.Context, made *record.Release, unreacha
 		}
 	}
 	var err error
-	if c.dns != nil && c.dns.Policy == dns.Sync {
+	if c.dns != nil && c.dns.deletes() {
 		err = c.records(ctx, true)
 	}
 	releases := c.home.store(c.clients, c.stack.Name, c.stack.Environment)

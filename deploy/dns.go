@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/nomad/api"
@@ -18,9 +19,17 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// DNS is what a stack with a DNS provider needs there.
+// DNS is what the dns blocks of a stack need that name a provider.
 type DNS struct {
+	Owner  string // see [dns.Owner]
+	Blocks []*DNSBlock
+	stack  *stack.Stack
+}
+
+// DNSBlock is what one dns block of a stack needs at its provider.
+type DNSBlock struct {
 	dns.Wanted
+	block      *stack.DNS
 	stack      *stack.Stack
 	getenv     func(string) string
 	provider   dns.Provider
@@ -31,65 +40,106 @@ type DNS struct {
 	Skipped []error
 }
 
-// NewDNS finds every mistake that can be found without a request. s.DNS names a
-// provider; getenv returns credentials. Open comes before the other methods.
+// NewDNS finds every mistake that can be found without a request. It returns nil if no
+// dns block of s names a provider. getenv returns credentials. Open comes before the
+// other methods.
 func NewDNS(s *stack.Stack, rendered []render.Job, getenv func(string) string) (*DNS, error) {
-	opts, records := dns.FromStack(s)
-	d := &DNS{stack: s, getenv: getenv, Wanted: dns.Wanted{
-		Owner: dns.Owner(s.Name, s.Environment), Options: opts, Zones: s.DNS.Zones, Repair: s.DNS.Repair, Cluster: s.DNS.Cluster, TTL: s.DNS.TTL,
-		Targets: s.DNS.Targets, Resolvers: s.DNS.Resolvers, Records: records,
-	}}
-	if _, err := dns.Normalize(records, s.DNS.Zones); err != nil {
-		return nil, dnsDiagnostics(s, err)
-	}
-	if d.Routes = s.DNS.Routes; d.Routes {
-		d.Hosts = dns.RoutedHosts(dns.RouteHosts(nomadJobs(rendered)), s.DNS.Zones, records)
-	}
-	if d.Routes {
-		var err error
-		if d.Settings, err = dns.RouteSettings(nomadJobs(rendered)); err != nil {
-			return nil, dnsDiagnostics(s, err)
+	d := &DNS{Owner: dns.Owner(s.Name, s.Environment), stack: s}
+	var errs hcl.Diagnostics
+	seen := map[string]bool{}
+	for _, block := range s.DNSProviders() {
+		b := &DNSBlock{block: block, stack: s, getenv: getenv}
+		d.Blocks = append(d.Blocks, b)
+		for _, diag := range dnsDiagnostics(s, block, b.check(rendered)) {
+			if !seen[diag.Error()] { // a record may be in several blocks
+				seen[diag.Error()] = true
+				errs = append(errs, diag)
+			}
 		}
 	}
-	routed, err := d.Routed(s.DNS.Targets)
-	for _, r := range routed {
-		if r.Proxied != nil && opts.Provider != dns.ProviderCloudflare {
-			return nil, dnsDiagnostics(s, fmt.Errorf("%s: the DNS provider %s cannot proxy a record; remove the tag %sproxied", r.Source, opts.Provider, dns.HostPrefix))
-		}
-	}
-	if err == nil {
-		_, err = dns.Normalize(slices.Concat(records, routed), s.DNS.Zones)
-	}
-	if err == nil {
-		opts.Getenv = getenv
-		d.provider, err = dns.Open(opts)
-		var credential *dns.CredentialError
-		if errors.As(err, &credential) && credential.Secret != "" {
-			err = nil // Nomad has it
-		}
-	}
-	if err == nil {
-		d.Policy, err = dns.ParsePolicy(s.DNS.Policy)
-	}
-	if err != nil {
-		return nil, dnsDiagnostics(s, err)
+	switch {
+	case len(errs) > 0:
+		return nil, errs
+	case len(d.Blocks) == 0:
+		return nil, nil //nolint:nilnil // as documented
 	}
 	return d, nil
 }
 
-// Open reads the credential of the provider where it is a secret of the stack.
-func (d *DNS) Open(ctx context.Context, clients nomad.Clients) (err error) {
-	if d.Options.CredentialSecret != "" {
-		d.provider, d.credential, err = openProvider(ctx, d.stack, clients.Nomad, d.getenv)
+// check sets what b wants, and returns what is wrong with it.
+func (b *DNSBlock) check(rendered []render.Job) error {
+	opts, records := dns.FromStack(b.stack, b.block)
+	zones := b.block.Zones
+	if opts.Provider != dns.ProviderCloudflare { // of several blocks, the others have no such setting
+		for i := range records {
+			records[i].Proxied = nil
+		}
+	}
+	b.Wanted = dns.Wanted{
+		Owner: dns.BlockOwner(dns.Owner(b.stack.Name, b.stack.Environment), b.block.Name), Options: opts, Zones: zones, Repair: b.block.Repair, Cluster: b.block.Cluster,
+		TTL: b.block.TTL, Targets: b.block.Targets, Resolvers: b.block.Resolvers, NoChallenges: b.block.NoChallenges, Records: records, Routes: b.block.Routes,
+	}
+	var err error
+	if b.Policy, err = dns.ParsePolicy(b.block.Policy); err != nil {
+		return err
+	}
+	if _, err := dns.Normalize(records, zones); err != nil {
+		return err
+	}
+	if b.Routes {
+		if err := b.SetRoutes(nomadJobs(rendered)); err != nil {
+			return err
+		}
+	}
+	routed, err := b.Routed(b.block.Targets)
+	if err != nil {
+		return err
+	}
+	for host, s := range b.Settings {
+		if s.Proxied != nil && opts.Provider != dns.ProviderCloudflare && len(b.stack.DNSProviders()) == 1 {
+			return fmt.Errorf("route %s: the DNS provider %s cannot proxy a record; remove the tag %sproxied", host, opts.Provider, dns.HostPrefix)
+		}
+	}
+	if _, err := dns.Normalize(slices.Concat(records, routed), zones); err != nil {
+		return err
+	}
+	opts.Getenv = b.getenv
+	b.provider, err = dns.Open(opts)
+	var credential *dns.CredentialError
+	if errors.As(err, &credential) && credential.Secret != "" {
+		return nil // Nomad has it
 	}
 	return err
 }
 
-// openProvider makes the provider of a stack's dns block. The value is the
+// OfEdge reports whether the records need the address of the edge.
+func (d *DNS) OfEdge() bool {
+	return slices.ContainsFunc(d.Blocks, func(b *DNSBlock) bool { return b.Wanted.OfEdge() })
+}
+
+// deletes reports whether the policy of a block is [dns.Sync].
+func (d *DNS) deletes() bool {
+	return slices.ContainsFunc(d.Blocks, func(b *DNSBlock) bool { return b.Policy == dns.Sync })
+}
+
+// Open reads the credentials of the providers where they are secrets of the stack.
+func (d *DNS) Open(ctx context.Context, clients nomad.Clients) (err error) {
+	for _, b := range d.Blocks {
+		if b.Options.CredentialSecret == "" {
+			continue
+		}
+		if b.provider, b.credential, err = openProvider(ctx, d.stack, b.block, clients.Nomad, b.getenv); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// openProvider makes the provider of a dns block of a stack. The value is the
 // credential, when it is a secret of the stack.
-func openProvider(ctx context.Context, s *stack.Stack, client *api.Client, getenv func(string) string) (dns.Provider, secrets.Value, error) {
+func openProvider(ctx context.Context, s *stack.Stack, block *stack.DNS, client *api.Client, getenv func(string) string) (dns.Provider, secrets.Value, error) {
 	var value secrets.Value
-	opts, _ := dns.FromStack(s)
+	opts, _ := dns.FromStack(s, block)
 	opts.Getenv = getenv
 	if name := opts.CredentialSecret; name != "" {
 		var err error
@@ -103,72 +153,115 @@ func openProvider(ctx context.Context, s *stack.Stack, client *api.Client, geten
 	}
 	provider, err := dns.Open(opts)
 	if err != nil {
-		err = dnsDiagnostics(s, err)
+		err = dnsDiagnostics(s, block, err)
 	}
 	return provider, value, err
 }
 
-// PrivateCredential names the credential that only this process has; "" when the
-// controller needs none, or is given it.
-func (d *DNS) PrivateCredential() string {
-	o := d.Options
-	o.CredentialFile = ""
-	_, err := dns.Open(o)
-	var missing *dns.CredentialError
-	switch {
-	case !errors.As(err, &missing) || missing.Secret != "":
-		return ""
-	case d.Options.CredentialFile != "":
-		return "the file " + d.Options.CredentialFile
+// PrivateCredentials names the credentials that only this process has; none when the
+// controller needs none, or is given them.
+func (d *DNS) PrivateCredentials() []string {
+	var out []string
+	for _, b := range d.Blocks {
+		o := b.Options
+		o.CredentialFile = ""
+		_, err := dns.Open(o)
+		var missing *dns.CredentialError
+		switch {
+		case !errors.As(err, &missing) || missing.Secret != "":
+		case b.Options.CredentialFile != "":
+			out = append(out, "the file "+b.Options.CredentialFile)
+		default:
+			out = append(out, "$"+missing.Env)
+		}
 	}
-	return "$" + missing.Env
+	return out
 }
 
 // Manager returns the manager of the provider, and the records that are to be there
 // now: those of routes lead to where the edge runs.
-func (d *DNS) Manager(ctx context.Context, clients nomad.Clients) (*dns.Manager, []dns.Record, error) {
+func (b *DNSBlock) Manager(ctx context.Context, clients nomad.Clients) (*dns.Manager, []dns.Record, error) {
 	var where []string
-	if d.OfEdge() {
-		f := edge.Finder{Nomad: clients.Nomad, Consul: clients.Consul, Namespace: d.getenv(edge.NamespaceEnv), Credentials: d.getenv(edge.CredentialsEnv)}
+	if b.OfEdge() {
+		f := edge.Finder{Nomad: clients.Nomad, Consul: clients.Consul, Namespace: b.getenv(edge.NamespaceEnv), Credentials: b.getenv(edge.CredentialsEnv)}
 		var err error
-		if where, d.Skipped, err = f.Public(ctx); err != nil {
+		if where, b.Skipped, err = f.Public(ctx); err != nil {
 			return nil, nil, err
 		}
 	}
-	return d.Wanted.Manager(d.provider, dns.NomadStore{Client: clients.Nomad}, where)
+	return b.Wanted.Manager(b.provider, dns.NomadStore{Client: clients.Nomad}, where)
 }
 
-// Leave tells the controller what the stack needs, so that it keeps it. With
-// pending it deletes nothing on that account.
+// Leave stores for the controller what the stack needs, and removes what other dns
+// blocks of it needed. With pending the controller deletes nothing on that account.
 func (d *DNS) Leave(ctx context.Context, client *api.Client, pending bool) error {
 	wants := dns.DesiredRecords{Client: client}
-	// The credential first: the controller looks as soon as the rest changes.
-	var err error
-	if d.Options.CredentialSecret != "" {
-		_, err = wants.PutCredential(ctx, d.Owner, d.credential.Reveal())
-	} else {
-		err = wants.DeleteCredential(ctx, d.Owner)
+	var owners []string
+	for _, b := range d.Blocks {
+		// The credential first: the controller looks as soon as the rest changes.
+		var err error
+		if b.Options.CredentialSecret != "" {
+			_, err = wants.PutCredential(ctx, b.Owner, b.credential.Reveal())
+		} else {
+			err = wants.DeleteCredential(ctx, b.Owner)
+		}
+		if err == nil {
+			c := b.Wanted
+			c.Pending = pending
+			_, err = wants.Put(ctx, &c)
+		}
+		if err != nil {
+			return fmt.Errorf("leaving for the controller what stack %s wants of DNS: %w", d.stack.Name, err)
+		}
+		owners = append(owners, b.Owner)
 	}
-	if err == nil {
-		c := d.Wanted
-		c.Pending = pending
-		_, err = wants.Put(ctx, &c)
-	}
-	if err != nil {
-		return fmt.Errorf("leaving for the controller what stack %s wants of DNS: %w", d.stack.Name, err)
-	}
-	return nil
+	return wants.Delete(ctx, d.Owner, owners...)
 }
 
-// dnsDiagnostics gives every mistake its place in the stack.
-func dnsDiagnostics(s *stack.Stack, err error) error {
+// has reports whether the controller has just what the stack needs.
+func (d *DNS) has(ctx context.Context, client *api.Client) (bool, error) {
+	for _, b := range d.Blocks {
+		if same, err := (dns.DesiredRecords{Client: client}).Has(ctx, &b.Wanted); err != nil || !same {
+			return false, err
+		}
+	}
+	return true, nil
+}
+
+// include adds the hosts of a part of the stack to what the controller has.
+func (d *DNS) include(ctx context.Context, client *api.Client) error {
+	var errs []error
+	for _, b := range d.Blocks {
+		errs = append(errs, dns.DesiredRecords{Client: client}.Include(ctx, b.Owner, b.Hosts, b.Settings))
+	}
+	return errors.Join(errs...)
+}
+
+// digest is that of all blocks, as in [dns.Runs].
+func (d *DNS) digest() (string, error) {
+	out := make([]string, 0, len(d.Blocks))
+	for _, b := range d.Blocks {
+		one, err := b.Digest()
+		if err != nil {
+			return "", err
+		}
+		out = append(out, one)
+	}
+	return strings.Join(out, ","), nil
+}
+
+// dnsDiagnostics gives every mistake in a dns block its place in the stack.
+func dnsDiagnostics(s *stack.Stack, block *stack.DNS, err error) hcl.Diagnostics {
 	var diags hcl.Diagnostics
+	if err == nil {
+		return nil
+	}
 	errs := []error{err}
 	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // not a cause: the parts
 		errs = joined.Unwrap()
 	}
 	for _, e := range errs {
-		d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: e.Error(), Subject: &s.DNS.Range}
+		d := &hcl.Diagnostic{Severity: hcl.DiagError, Summary: e.Error(), Subject: &block.Range}
 		var bad *dns.RecordError
 		if errors.As(e, &bad) {
 			d.Summary = fmt.Sprintf("Record %q (%s): %s", bad.Record.Name, bad.Record.Type, bad.Msg)

@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -86,6 +88,49 @@ func TestDeploy_Records(t *testing.T) {
 		wanted, err := dns.DesiredRecords{Client: w.nomad.client(t)}.Get(t.Context(), dns.Owner("shop", "default"))
 		if err != nil || wanted == nil || wanted.Pending {
 			t.Errorf("got %+v, %v, want what the controller keeps", wanted, err)
+		}
+	})
+	t.Run("of several dns blocks go to each, and the release stores what each left", func(t *testing.T) {
+		w := newWorld(t)
+		inside := w.withRecord("")
+		outside := &zoneServer{sets: map[string]map[string]any{}}
+		server := httptest.NewServer(outside)
+		t.Cleanup(server.Close)
+		text, err := os.ReadFile(filepath.Join(w.dir, "stack.hcl"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.write("stack.hcl", strings.Replace(string(text), "dns {\n", "dns {\n  challenges = false\n", 1)+
+			"dns \"outside\" {\n  provider = \"powerdns\"\n  server = \""+server.URL+"\"\n  zones = [\"example.org\"]\n  policy = \"sync\"\n}\n"+
+			"record \"shop\" {\n  type = \"A\"\n  values = [\"192.0.2.2\"]\n  dns = [\"outside\"]\n}\n")
+		w.home.Environ = []string{"PDNS_API_KEY=key"}
+		v := w.deployVerb()
+		v.NoCertificates = false
+		_, err = v.Run(t.Context())
+		w.wantEnd(err, rollout.Deployed, ClassNone)
+		for name, z := range map[string]*zoneServer{"inside": inside, "outside": outside} {
+			if got := z.sets["www.example.org. A"] != nil; !got {
+				t.Errorf("%s: got no record of www", name)
+			}
+			if got := z.sets["shop.example.org. A"] != nil; got != (name == "outside") {
+				t.Errorf("%s: got a record of shop: %t", name, got)
+			}
+		}
+		var digests []string
+		for _, name := range []string{"", "outside"} {
+			wanted, err := dns.DesiredRecords{Client: w.nomad.client(t)}.Get(t.Context(), dns.BlockOwner(dns.Owner("shop", "default"), name))
+			if err != nil || wanted == nil || wanted.Pending {
+				t.Fatalf("got %+v, %v, want what the controller keeps of block %q", wanted, err, name)
+			}
+			digest, err := wanted.Digest()
+			if err != nil {
+				t.Fatal(err)
+			}
+			digests = append(digests, digest)
+		}
+		last, err := w.store.Last(t.Context())
+		if err != nil || last == nil || last.DNS != strings.Join(digests, ",") {
+			t.Errorf("got release %+v, %v, want the digests %q", last, err, digests)
 		}
 	})
 	t.Run("a secret of the stack is the credential", func(t *testing.T) {

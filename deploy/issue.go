@@ -156,19 +156,24 @@ func (i *Issuing) With(ctx context.Context, f func(context.Context, *acme.Manage
 	solvers[acme.HTTP01] = http
 	d := &acme.DNS{Resolvers: i.Resolvers, SkipCheck: i.NoCheck}
 	solvers[acme.DNSPersist01] = d // without a zone it looks for the record, and writes none
-	if s := i.Stack; s != nil && s.DNS != nil {
-		if len(d.Resolvers) == 0 {
-			d.Resolvers = s.DNS.Resolvers
-		}
-		provider, err := i.provider(ctx)
-		switch {
-		case err != nil && !onlyPersistent(s):
-			return err
-		case err == nil && provider != nil:
-			for _, z := range s.DNS.Zones {
-				d.Zones = append(d.Zones, acme.Zone{Name: z, Provider: provider})
+	if s := i.Stack; s != nil {
+		for _, block := range s.DNSProviders() {
+			if block.NoChallenges {
+				continue
 			}
-			solvers[acme.DNS01] = d
+			if len(i.Resolvers) == 0 {
+				d.Resolvers = append(d.Resolvers, block.Resolvers...)
+			}
+			provider, err := i.provider(ctx, block)
+			switch {
+			case err != nil && !onlyPersistent(s):
+				return err
+			case err == nil:
+				for _, z := range block.Zones {
+					d.Zones = append(d.Zones, acme.Zone{Name: z, Provider: provider})
+				}
+				solvers[acme.DNS01] = d
+			}
 		}
 	}
 	// The stored records of other stacks are not used: this process would send its
@@ -190,12 +195,8 @@ func (i *Issuing) With(ctx context.Context, f func(context.Context, *acme.Manage
 	return CertError(err)
 }
 
-// provider opens the DNS provider of the stack; nil if it names none.
-func (i *Issuing) provider(ctx context.Context) (acme.DNSProvider, error) {
-	d := i.Stack.DNS
-	if d.Provider == "" {
-		return nil, nil
-	}
+// provider opens the DNS provider of a dns block of the stack.
+func (i *Issuing) provider(ctx context.Context, d *stack.DNS) (acme.DNSProvider, error) {
 	var client *api.Client
 	if d.CredentialSecret != "" {
 		clients, err := i.Home.Connect(ctx, false)
@@ -204,7 +205,7 @@ func (i *Issuing) provider(ctx context.Context) (acme.DNSProvider, error) {
 		}
 		client = clients.Nomad
 	}
-	provider, _, err := openProvider(ctx, i.Stack, client, i.Home.Getenv)
+	provider, _, err := openProvider(ctx, i.Stack, d, client, i.Home.Getenv)
 	if err != nil {
 		return nil, err
 	}

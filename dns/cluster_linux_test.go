@@ -246,7 +246,7 @@ record "@" {
 	if err != nil || back.Index != index || len(back.Claims) != 1 {
 		t.Errorf("%+v %v", back, err)
 	}
-	if others, err := store.Others(t.Context(), "somebody"); err != nil || others[dns.Key{Name: "*.example.org", Type: "A"}] == "" {
+	if others, err := store.Others(t.Context(), "somebody", ""); err != nil || others[dns.Key{Name: "*.example.org", Type: "A"}] == "" {
 		t.Errorf("%v %v", others, err)
 	}
 

@@ -182,6 +182,15 @@ func Normalize(records []Record, zones []string) ([]Record, error) {
 	return out, nil
 }
 
+// errOutside means that a record is in none of the zones.
+var errOutside = errors.New("outside of the zones")
+
+// outside is a message that is errOutside.
+type outside string
+
+func (e outside) Error() string        { return string(e) }
+func (e outside) Is(target error) bool { return target == errOutside }
+
 func normalizeRecord(r Record, zones []string) (Record, error) {
 	r.Type = strings.ToUpper(strings.TrimSpace(r.Type))
 	if !slices.Contains(Types(), r.Type) {
@@ -214,9 +223,9 @@ func normalizeRecord(r Record, zones []string) (Record, error) {
 			list = "the allowed zones are " + strings.Join(zones, ", ")
 		}
 		if r.Zone == "" {
-			return r, fmt.Errorf("%s is in none of the allowed zones; %s", r.Name, list)
+			return r, outside(fmt.Sprintf("%s is in none of the allowed zones; %s", r.Name, list))
 		}
-		return r, fmt.Errorf("the zone %s is not allowed; %s", r.Zone, list)
+		return r, outside(fmt.Sprintf("the zone %s is not allowed; %s", r.Zone, list))
 	}
 	if best := zoneOf(r.Name, zones); best != r.Zone {
 		return r, fmt.Errorf("%s belongs to the zone %s, which is more specific than %s", r.Name, best, r.Zone)

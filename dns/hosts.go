@@ -3,6 +3,7 @@ package dns
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -22,6 +23,7 @@ const HostPrefix = "drover-dns."
 type Host struct {
 	Targets []string `json:"targets,omitempty"` // instead of those of the stack or of the edge
 	TTL     int      `json:"ttl,omitempty"`     // seconds; 0 for that of the stack
+	In      []string `json:"in,omitempty"`      // names of the dns blocks that have the host; empty for all
 	Proxied *bool    `json:"proxied,omitempty"` // as in Record
 }
 
@@ -89,6 +91,12 @@ func parseHost(tags []string) (Host, error) {
 				continue
 			}
 			h.TTL = ttl
+		case "in":
+			h.In = strings.Split(v, ",")
+			if slices.Contains(h.In, "") {
+				h.In = nil
+				bad(HostPrefix + "in=NAME[,NAME…]")
+			}
 		case "proxied":
 			if v != "true" && v != "false" {
 				bad(HostPrefix + "proxied=true or " + HostPrefix + "proxied=false")
@@ -97,7 +105,7 @@ func parseHost(tags []string) (Host, error) {
 			proxied := v == "true"
 			h.Proxied = &proxied
 		default:
-			bad("one of " + HostPrefix + "target, " + HostPrefix + "ttl and " + HostPrefix + "proxied")
+			bad("one of " + HostPrefix + "target, " + HostPrefix + "ttl, " + HostPrefix + "in and " + HostPrefix + "proxied")
 		}
 	}
 	return h, errors.Join(errs...)
@@ -111,6 +119,21 @@ func isAddress(s string) bool {
 // needsEdge reports whether the records of a host lead to the edge's instances.
 func (w *Wanted) needsEdge(host string) bool {
 	return len(w.Targets) == 0 && len(w.Settings[host].Targets) == 0
+}
+
+// SetRoutes makes w have the hosts in the routes of these jobs, and their settings.
+// The error is as in [RouteSettings].
+func (w *Wanted) SetRoutes(jobs []*api.Job) error {
+	var err error
+	w.Settings, err = RouteSettings(jobs)
+	_, block := StackOwner(w.Owner)
+	elsewhere := func(host string) bool {
+		in := w.Settings[host].In
+		return len(in) > 0 && !slices.Contains(in, block)
+	}
+	w.Hosts = slices.DeleteFunc(RoutedHosts(RouteHosts(jobs), w.Zones, w.Records), elsewhere)
+	maps.DeleteFunc(w.Settings, func(host string, _ Host) bool { return elsewhere(host) })
+	return err
 }
 
 // routed are the records of hosts, with their settings.
@@ -132,7 +155,9 @@ func (w *Wanted) routed(targets []string) ([]Record, error) {
 			return nil, err
 		}
 		for _, r := range records {
-			r.Proxied = s.Proxied
+			if w.Options.Provider == ProviderCloudflare { // of several blocks of the stack, the others have no such setting
+				r.Proxied = s.Proxied
+			}
 			out = append(out, r)
 		}
 	}

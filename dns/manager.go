@@ -21,6 +21,7 @@ type Manager struct {
 	Repair   bool              // see Input
 	Held     map[string]string // see Input
 	Cluster  string            // see Input
+	Place    string            // see Claim
 	Store    Store
 	Clock    Clock         // the real one when nil
 	Timeout  time.Duration // of each conversation with the provider; 30 s when 0
@@ -83,7 +84,7 @@ func (m *Manager) Plan(ctx context.Context, desired []Record) (*Plan, error) {
 	if err != nil {
 		return nil, err
 	}
-	others, err := m.Store.Others(ctx, m.Owner)
+	others, err := m.Store.Others(ctx, m.Owner, m.Place)
 	if err != nil {
 		return nil, err
 	}
@@ -205,7 +206,7 @@ func (m *Manager) Apply(ctx context.Context, p *Plan, done func(Change, error)) 
 		if c.Action == Create || c.Adopt {
 			// Also if there was a claim: its record is gone, and the process that
 			// deleted the record may be about to remove the claim.
-			claim := Claim{Zone: c.Zone, Since: now, Adopted: c.Adopt, Pending: digest(*c.New)}
+			claim := Claim{Zone: c.Zone, Since: now, Adopted: c.Adopt, Place: m.Place, Pending: digest(*c.New)}
 			if c.mine != nil {
 				claim = claim.writes(c.mine)
 			}

@@ -35,7 +35,7 @@ func (s *MemoryStore) Save(_ context.Context, owner string, o Ownership) (uint64
 }
 
 // Others implements [Store].
-func (s *MemoryStore) Others(_ context.Context, owner string) (map[Key]string, error) {
+func (s *MemoryStore) Others(_ context.Context, owner, place string) (map[Key]string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := map[Key]string{}
@@ -44,7 +44,7 @@ func (s *MemoryStore) Others(_ context.Context, owner string) (map[Key]string, e
 			continue
 		}
 		for key, c := range o.Claims {
-			if c.Pending == "" {
+			if c.Pending == "" && samePlace(c.Place, place) {
 				out[key] = name
 			}
 		}

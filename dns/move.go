@@ -16,17 +16,26 @@ import (
 // InUse reports whether an owner has desired records or has claimed a record. A
 // variable that the token may not read counts as missing.
 func InUse(ctx context.Context, client *api.Client, owner string) (bool, error) {
-	for _, path := range ownedPaths(owner) {
-		v, err := peek(ctx, client, path)
-		if err != nil && !nomad.IsForbidden(err) {
-			return false, err
-		}
-		if v != nil {
-			return true, nil
+	owners, err := DesiredRecords{client}.blocks(ctx, owner, folders()...)
+	if err != nil {
+		return false, err
+	}
+	for _, o := range owners {
+		for _, path := range ownedPaths(o) {
+			v, err := peek(ctx, client, path)
+			if err != nil && !nomad.IsForbidden(err) {
+				return false, err
+			}
+			if v != nil {
+				return true, nil
+			}
 		}
 	}
 	return false, nil
 }
+
+// folders are those in which owners have variables.
+func folders() []string { return []string{storeRoot, CredentialFolder + "/", WantedFolder + "/"} }
 
 // ownedPaths returns the variables of an owner in the order in which a move copies
 // them: the claims come before the desired records, which would otherwise look
@@ -39,6 +48,22 @@ func ownedPaths(owner string) []string {
 // wants and its credential. No record changes. It can be repeated after it was
 // interrupted. It returns ErrChanged if the new owner has something else already.
 func Move(ctx context.Context, client *api.Client, from, to string) (moved bool, err error) {
+	owners, err := DesiredRecords{client}.blocks(ctx, from, folders()...)
+	if err != nil {
+		return false, err
+	}
+	for _, o := range owners {
+		_, block := StackOwner(o)
+		one, err := move(ctx, client, o, BlockOwner(to, block))
+		if moved = moved || one; err != nil {
+			return moved, err
+		}
+	}
+	return moved, nil
+}
+
+// move is Move of one dns block.
+func move(ctx context.Context, client *api.Client, from, to string) (moved bool, err error) {
 	s := DesiredRecords{client}
 	old, fresh := ownedPaths(from), ownedPaths(to)
 	for i := range old {
@@ -88,15 +113,34 @@ func HandOver(ctx context.Context, client *api.Client, owner string) ([]Key, err
 	if err := (DesiredRecords{client}).Delete(ctx, owner); err != nil {
 		return nil, err
 	}
-	owned, err := NomadStore{client}.Load(ctx, owner)
+	owners, err := DesiredRecords{client}.blocks(ctx, owner, storeRoot)
 	if err != nil {
 		return nil, err
 	}
-	return slices.SortedFunc(maps.Keys(owned.Claims), compareKeys), EndClaims(ctx, client, owner)
+	var keys []Key
+	for _, o := range owners {
+		owned, err := NomadStore{client}.Load(ctx, o)
+		if err != nil {
+			return nil, err
+		}
+		keys = slices.AppendSeq(keys, maps.Keys(owned.Claims))
+	}
+	slices.SortFunc(keys, compareKeys)
+	return keys, EndClaims(ctx, client, owner)
 }
 
-// EndClaims forgets which records drover made for an owner. It treats 403 as "nothing
+// EndClaims forgets which records drover made for a stack. It treats 403 as "nothing
 // stored".
 func EndClaims(ctx context.Context, client *api.Client, owner string) error {
-	return DesiredRecords{client}.delete(ctx, storePath(owner))
+	s := DesiredRecords{client}
+	owners, err := s.blocks(ctx, owner, storeRoot)
+	if err != nil {
+		return err
+	}
+	for _, o := range owners {
+		if err := s.delete(ctx, storePath(o)); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -41,6 +41,8 @@ type Claim struct {
 	Shared bool                 `json:"shared,omitempty"`
 	Mine   []string             `json:"mine,omitempty"`
 	Left   map[string]time.Time `json:"left,omitempty"`
+	// Place is the provider that has the record, "" in claims of older versions.
+	Place string `json:"place,omitempty"`
 }
 
 func (c Claim) covers(s Set) bool { return c.Pending == "" || c.Pending == digest(s) }
@@ -64,7 +66,7 @@ func (c Claim) settled(ch Change) bool {
 func valuesDigest(s Set) string { return digest(Set{Values: s.Values}) }
 
 func (c Claim) equal(o Claim) bool {
-	return c.Zone == o.Zone && c.Pending == o.Pending && c.Wrote == o.Wrote && c.Writing == o.Writing && c.Adopted == o.Adopted && c.Since.Equal(o.Since) && c.equalShared(o)
+	return c.Zone == o.Zone && c.Pending == o.Pending && c.Wrote == o.Wrote && c.Writing == o.Writing && c.Adopted == o.Adopted && c.Since.Equal(o.Since) && c.Place == o.Place && c.equalShared(o)
 }
 
 func digest(s Set) string {
@@ -92,8 +94,9 @@ type Store interface {
 	// Save replaces the version with o.Index and returns the new index. It returns
 	// ErrChanged if another process wrote meanwhile.
 	Save(ctx context.Context, owner string, o Ownership) (uint64, error)
-	// Others are the claims of everybody else, with their owner's name.
-	Others(ctx context.Context, owner string) (map[Key]string, error)
+	// Others are the claims of other stacks on records at this place, with their owner's
+	// name.
+	Others(ctx context.Context, owner, place string) (map[Key]string, error)
 }
 
 // ErrChanged means that two drovers worked for one owner at the same time.
@@ -119,6 +122,9 @@ func storePath(owner string) string { return ownerPath(storeRoot, owner) }
 // ownerPath is what an owner has below a folder. A path of Nomad has no dots
 // and at most 128 characters.
 func ownerPath(folder, owner string) string {
+	if of, block := StackOwner(owner); block != "" && !strings.Contains(block, "/") {
+		return ownerPath(folder, of) + "/" + notInPath.ReplaceAllString(block, "~")
+	}
 	p := folder + notInPath.ReplaceAllString(owner, "~")
 	if len(p) > 128 || p != folder+owner {
 		sum := sha256.Sum256([]byte(owner))
@@ -234,14 +240,15 @@ func unpack(text string, claims map[Key]Claim) error {
 }
 
 // Others implements [Store].
-func (s NomadStore) Others(ctx context.Context, owner string) (map[Key]string, error) {
+func (s NomadStore) Others(ctx context.Context, owner, place string) (map[Key]string, error) {
 	list, _, err := s.Client.Variables().PrefixList(storeRoot, (&api.QueryOptions{}).WithContext(ctx))
 	if err != nil {
 		return nil, fmt.Errorf("listing whose DNS records are drover's: %w", err)
 	}
 	out := map[Key]string{}
+	of, _ := StackOwner(owner)
 	for _, meta := range list {
-		if meta.Path == storePath(owner) {
+		if meta.Path == storePath(of) || strings.HasPrefix(meta.Path, storePath(of)+"/") {
 			continue
 		}
 		o, err := s.load(ctx, meta.Path)
@@ -249,7 +256,7 @@ func (s NomadStore) Others(ctx context.Context, owner string) (map[Key]string, e
 			return nil, err
 		}
 		for key, c := range o.Claims {
-			if c.Pending == "" {
+			if c.Pending == "" && samePlace(c.Place, place) {
 				out[key] = strings.TrimPrefix(meta.Path, storeRoot)
 			}
 		}

@@ -21,7 +21,7 @@ import (
 // Wanted are the desired DNS records of one stack, evaluated, so that the
 // controller needs no files of the stack. It holds no credential.
 type Wanted struct {
-	Owner     string   `json:"owner"` // see [Owner]
+	Owner     string   `json:"owner"` // see [BlockOwner]
 	Options   Options  `json:"options"`
 	Zones     []string `json:"zones"`
 	Policy    Policy   `json:"policy"`
@@ -30,9 +30,11 @@ type Wanted struct {
 	TTL       int      `json:"ttl,omitempty"`       // seconds, of the records of routes
 	Targets   []string `json:"targets,omitempty"`   // where routes lead; empty for the instances of the edge
 	Resolvers []string `json:"resolvers,omitempty"` // that must show a record of DNS-01
-	Records   []Record `json:"records,omitempty"`   // of its own
-	Routes    bool     `json:"routes,omitempty"`    // hosts of routes get records
-	Hosts     []string `json:"hosts,omitempty"`     // those; see [RoutedHosts]
+	// NoChallenges is true if DNS-01 is not answered here.
+	NoChallenges bool     `json:"no_challenges,omitempty"`
+	Records      []Record `json:"records,omitempty"` // of its own
+	Routes       bool     `json:"routes,omitempty"`  // hosts of routes get records
+	Hosts        []string `json:"hosts,omitempty"`   // those; see [RoutedHosts]
 	// Settings are those of Hosts that differ from the others; see [RouteSettings].
 	Settings map[string]Host `json:"settings,omitempty"`
 	// Pending is true until the release that wants the records is rolled out.
@@ -52,7 +54,7 @@ func (w *Wanted) Routed(targets []string) ([]Record, error) {
 // of them; the second result is what is wanted now. edge are the addresses of
 // the edge's instances, which count when w is OfEdge.
 func (w *Wanted) Manager(p Provider, s Store, edge []string) (*Manager, []Record, error) {
-	m := &Manager{Owner: w.Owner, Provider: p, Zones: w.Zones, Policy: w.Policy, Repair: w.Repair, Cluster: w.Cluster, Store: s, Held: map[string]string{}}
+	m := &Manager{Owner: w.Owner, Provider: p, Zones: w.Zones, Policy: w.Policy, Repair: w.Repair, Cluster: w.Cluster, Place: w.Options.place(), Store: s, Held: map[string]string{}}
 	if w.Pending && w.Policy == Sync {
 		m.Policy = UpsertOnly
 	}
@@ -210,16 +212,42 @@ func (s DesiredRecords) write(ctx context.Context, path string, items api.Variab
 // Runs is what runs of an owner.
 type Runs struct {
 	Jobs []*api.Job
-	// Deployed is the Digest of what its release left to be kept in DNS, "" if it
-	// left nothing.
+	// Deployed are the Digests of what its release left to be kept in DNS, with commas
+	// between; "" if it left nothing.
 	Deployed string
 }
 
-// Follow updates the desired records of an owner to the routes of its running jobs,
+// Follow updates the desired records of a stack to the routes of its running jobs,
 // and reports whether they changed. It clears Pending if the running release stored
 // the records. Follow calls runs only if there may be something to change. It
 // changes nothing if the token may not read the desired records.
 func (s DesiredRecords) Follow(ctx context.Context, owner string, runs func(context.Context) (Runs, error)) (bool, error) {
+	owners, err := s.blocks(ctx, owner, WantedFolder+"/")
+	if err != nil {
+		return false, err
+	}
+	var known *Runs
+	once := func(ctx context.Context) (Runs, error) {
+		if known == nil {
+			r, err := runs(ctx)
+			if err != nil {
+				return r, err
+			}
+			known = &r
+		}
+		return *known, nil
+	}
+	changed := false
+	for _, o := range owners {
+		more, err := s.follow(ctx, o, once)
+		if changed = changed || more; err != nil {
+			return changed, err
+		}
+	}
+	return changed, nil
+}
+
+func (s DesiredRecords) follow(ctx context.Context, owner string, runs func(context.Context) (Runs, error)) (bool, error) {
 	w, err := s.Get(ctx, owner)
 	if nomad.IsForbidden(err) { // as in Delete
 		return false, nil
@@ -235,15 +263,14 @@ func (s DesiredRecords) Follow(ctx context.Context, owner string, runs func(cont
 		return false, err
 	}
 	if w.Routes {
-		w.Hosts = RoutedHosts(RouteHosts(running.Jobs), w.Zones, w.Records)
-		w.Settings, _ = RouteSettings(running.Jobs) // a deploy has refused bad tags
+		_ = w.SetRoutes(running.Jobs) // a deploy has refused bad tags
 	}
 	if w.Pending && running.Deployed != "" {
 		is, err := w.Digest()
 		if err != nil {
 			return false, err
 		}
-		w.Pending = is != running.Deployed
+		w.Pending = !slices.Contains(strings.Split(running.Deployed, ","), is)
 	}
 	return s.Put(ctx, w)
 }
@@ -266,25 +293,72 @@ func (s DesiredRecords) Include(ctx context.Context, owner string, hosts []strin
 	return err
 }
 
-// Delete removes the desired records of an owner and its credential. It treats 403
-// as "nothing stored".
-func (s DesiredRecords) Delete(ctx context.Context, owner string) error {
-	var errs []error
-	for _, path := range []string{wantedPath(owner), credentialPath(owner)} {
-		errs = append(errs, s.delete(ctx, path))
+// Delete removes the desired records of all dns blocks of a stack and their credentials,
+// but not those of the owners to keep. It treats 403 as "nothing stored".
+func (s DesiredRecords) Delete(ctx context.Context, owner string, keep ...string) error {
+	owners, err := s.blocks(ctx, owner, WantedFolder+"/", CredentialFolder+"/")
+	errs := []error{err}
+	for _, o := range owners {
+		if slices.Contains(keep, o) {
+			continue
+		}
+		for _, path := range []string{wantedPath(o), credentialPath(o)} {
+			errs = append(errs, s.delete(ctx, path))
+		}
 	}
 	return errors.Join(errs...)
 }
 
 // Stored reports whether there is anything that Delete would remove.
 func (s DesiredRecords) Stored(ctx context.Context, owner string) (bool, error) {
-	for _, path := range []string{wantedPath(owner), credentialPath(owner)} {
-		v, err := variables.Read(ctx, s.Client, path)
-		if v != nil || err != nil && !nomad.IsForbidden(err) {
-			return v != nil, err
+	owners, err := s.blocks(ctx, owner, WantedFolder+"/", CredentialFolder+"/")
+	if err != nil {
+		return false, err
+	}
+	for _, o := range owners {
+		for _, path := range []string{wantedPath(o), credentialPath(o)} {
+			v, err := variables.Read(ctx, s.Client, path)
+			if v != nil || err != nil && !nomad.IsForbidden(err) {
+				return v != nil, err
+			}
 		}
 	}
 	return false, nil
+}
+
+// Blocks returns the names of the dns blocks of a stack of which something is stored,
+// and "" for the one without a name.
+func (s DesiredRecords) Blocks(ctx context.Context, owner string) ([]string, error) {
+	owners, err := s.blocks(ctx, owner, WantedFolder+"/", CredentialFolder+"/", storeRoot)
+	var out []string
+	for _, o := range owners {
+		_, block := StackOwner(o)
+		out = append(out, block)
+	}
+	return out, err
+}
+
+// blocks returns owner, and the owners of its named dns blocks that have something below
+// one of the folders. It treats 403 as "nothing stored".
+func (s DesiredRecords) blocks(ctx context.Context, owner string, folders ...string) ([]string, error) {
+	out := []string{owner}
+	for _, folder := range folders {
+		prefix := ownerPath(folder, owner) + "/"
+		list, _, err := s.Client.Variables().PrefixList(prefix, (&api.QueryOptions{}).WithContext(ctx))
+		if nomad.IsForbidden(err) {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("listing %s*: %w", prefix, err)
+		}
+		for _, meta := range list {
+			if block := strings.TrimPrefix(meta.Path, prefix); !strings.Contains(block, "/") {
+				out = append(out, BlockOwner(owner, block))
+			}
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out), nil
 }
 
 // DeleteCredential removes the credential alone.

@@ -21,7 +21,7 @@ var configSchema = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
 	{Type: "check", LabelNames: []string{"name"}},
 	{Type: "precondition"},
 	{Type: "locals"},
-	{Type: "dns"},
+	{Type: "dns", LabelNames: []string{"name"}}, // see labelDNS
 	{Type: "record", LabelNames: []string{"name"}},
 	{Type: "certificate", LabelNames: []string{"name"}},
 	{Type: "issuer", LabelNames: []string{"name"}},
@@ -97,7 +97,7 @@ func (s *Stack) config(body hcl.Body, ctx *hcl.EvalContext) hcl.Diagnostics {
 	seen := map[string]hcl.Range{}
 	for _, b := range content.Blocks {
 		id := b.Type
-		if len(b.Labels) > 0 && b.Type != "stack" {
+		if len(b.Labels) > 0 && b.Type != "stack" && b.Labels[0] != "" {
 			id += " " + b.Labels[0]
 		}
 		if b.Type != "precondition" && b.Type != "record" && b.Type != "locals" { // a name has several types of record
@@ -342,11 +342,22 @@ func (s *Stack) checkReferences() hcl.Diagnostics {
 		}
 	}
 	for _, r := range s.Records {
-		if r.Proxied != nil && s.DNS != nil && s.DNS.Provider != "" && s.DNS.Provider != "cloudflare" {
-			diags = append(diags, errAt(r.Range, fmt.Sprintf("The DNS provider %s cannot proxy a record", s.DNS.Provider), "Remove proxied; only cloudflare has it."))
+		for _, d := range s.DNSProviders() {
+			if r.Proxied != nil && d.Provider != "cloudflare" && (len(r.DNS) == 0 && len(s.DNS) == 1 || slices.Contains(r.DNS, d.Name)) {
+				diags = append(diags, errAt(r.Range, fmt.Sprintf("The DNS provider %s cannot proxy a record", d.Provider), "Remove proxied; only cloudflare has it."))
+			}
+		}
+		for _, name := range r.DNS {
+			if !slices.ContainsFunc(s.DNS, func(d *DNS) bool { return d.Name == name }) {
+				diags = append(diags, errAt(r.Range, fmt.Sprintf("Record %q is for the unknown dns block %q", r.Name, name), "Write a name of a dns block, or remove dns for all whose zones it is in."))
+			}
 		}
 	}
-	if d := s.DNS; d != nil && d.CredentialSecret != "" {
+	diags = append(diags, s.checkDNS()...)
+	for _, d := range s.DNS {
+		if d.CredentialSecret == "" {
+			continue
+		}
 		at := slices.IndexFunc(s.Secrets, func(sec *Secret) bool { return sec.Name == d.CredentialSecret && sec.Type != SecretCertificate })
 		if at < 0 {
 			diags = append(diags, errAt(d.Range, fmt.Sprintf("The DNS credential is the unknown secret %q", d.CredentialSecret),

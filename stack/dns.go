@@ -8,11 +8,15 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/gohcl"
+	"github.com/hashicorp/hcl/v2/hclsyntax"
+	"github.com/zclconf/go-cty/cty"
 )
 
 // DNS is the dns block of a stack: the provider of its records, and what drover may
 // change there.
 type DNS struct {
+	// Name is the label of the block, "" for the one without a label.
+	Name     string
 	Provider string   // "" for none: drover does not manage the records
 	Zones    []string // allow-list
 	Policy   string   // "" for the default
@@ -24,6 +28,8 @@ type DNS struct {
 	// Targets are where these lead: addresses, or one name. Empty for the
 	// instances of the edge.
 	Targets []string
+	// NoChallenges is true if DNS-01 is not answered here: the CA asks other servers.
+	NoChallenges bool
 	// Resolvers are the name servers, HOST or HOST:PORT, that must return a
 	// DNS-01 record before the CA is asked to validate it; empty for the system's.
 	Resolvers []string
@@ -52,6 +58,7 @@ type Record struct {
 	TTL    int // seconds; 0 for the default
 	// Proxied is whether Cloudflare proxies the record; nil keeps the present setting.
 	Proxied *bool
+	DNS     []string // names of dns blocks; empty for all whose zones it is in
 	Range   hcl.Range
 }
 
@@ -80,6 +87,7 @@ type dnsBlock struct {
 	Routes           *bool    `hcl:"routes,optional"`
 	Targets          []string `hcl:"targets,optional"`
 	Resolvers        []string `hcl:"resolvers,optional"`
+	Challenges       *bool    `hcl:"challenges,optional"`
 }
 
 type recordBlock struct {
@@ -88,6 +96,7 @@ type recordBlock struct {
 	Values  []string `hcl:"values"`
 	TTL     int      `hcl:"ttl,optional"`
 	Proxied *bool    `hcl:"proxied,optional"`
+	DNS     []string `hcl:"dns,optional"`
 }
 
 func (s *Stack) dns(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
@@ -95,6 +104,9 @@ func (s *Stack) dns(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 	diags := gohcl.DecodeBody(b.Body, ctx, &v)
 	if diags.HasErrors() {
 		return diags
+	}
+	if name := b.Labels[0]; len(name) > longestDNSName || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789_-") != "" {
+		diags = append(diags, errAt(b.LabelRanges[0], fmt.Sprintf("Invalid name %q of a dns block", name), fmt.Sprintf("Write at most %d lower-case letters, digits, dashes and underscores.", longestDNSName)))
 	}
 	if v.Provider != "" && !slices.Contains(dnsProviders, v.Provider) {
 		diags = append(diags, errAt(attrRange(b, "provider"), fmt.Sprintf("Unknown DNS provider %q", v.Provider), "Write one of "+strings.Join(dnsProviders, ", ")+`, or "" for none.`))
@@ -125,18 +137,79 @@ func (s *Stack) dns(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 	if v.CredentialSecret != "" && v.CredentialFile+v.CredentialEnv != "" || v.CredentialFile != "" && v.CredentialEnv != "" {
 		diags = append(diags, errAt(b.DefRange, "More than one DNS credential", "Write one of credential_secret, credential_file and credential_env."))
 	}
-	s.DNS = &DNS{
-		Routes: v.Routes == nil || *v.Routes, Targets: v.Targets, Resolvers: v.Resolvers,
+	s.DNS = append(s.DNS, &DNS{
+		Name: b.Labels[0], NoChallenges: v.Challenges != nil && !*v.Challenges, Routes: v.Routes == nil || *v.Routes, Targets: v.Targets, Resolvers: v.Resolvers,
 		Provider: v.Provider, Zones: v.Zones, Policy: v.Policy, Repair: v.Repair, Cluster: v.Cluster, TTL: v.TTL, Server: v.Server, ServerID: v.ServerID,
 		Command: v.Command, CAFile: v.CAFile, KeyName: v.KeyName, KeyAlgorithm: v.KeyAlgorithm,
 		CredentialSecret: v.CredentialSecret, CredentialFile: v.CredentialFile, CredentialEnv: v.CredentialEnv, Range: b.DefRange,
-	}
+	})
 	return diags
 }
 
 func (s *Stack) record(b *hcl.Block, ctx *hcl.EvalContext) hcl.Diagnostics {
 	var v recordBlock
 	diags := gohcl.DecodeBody(b.Body, ctx, &v)
-	s.Records = append(s.Records, &Record{Name: b.Labels[0], Zone: v.Zone, Type: v.Type, Values: v.Values, TTL: v.TTL, Proxied: v.Proxied, Range: b.DefRange})
+	s.Records = append(s.Records, &Record{Name: b.Labels[0], Zone: v.Zone, Type: v.Type, Values: v.Values, TTL: v.TTL, Proxied: v.Proxied, DNS: v.DNS, Range: b.DefRange})
 	return diags
+}
+
+// longestDNSName is the limit of the name of a dns block, which is in the path of a Nomad
+// Variable: drover/dns-credentials/STACK/ENVIRONMENT/NAME.
+const longestDNSName = 20
+
+// DNSProviders returns the dns blocks that name a provider in this environment.
+func (s *Stack) DNSProviders() []*DNS {
+	return slices.DeleteFunc(slices.Clone(s.DNS), func(d *DNS) bool { return d.Provider == "" })
+}
+
+// checkDNS finds what several dns blocks of a stack must not have in common.
+func (s *Stack) checkDNS() hcl.Diagnostics {
+	var diags hcl.Diagnostics
+	blocks := s.DNSProviders()
+	for i, d := range blocks {
+		for _, other := range blocks[:i] {
+			at := slices.IndexFunc(d.Zones, func(z string) bool {
+				return slices.ContainsFunc(other.Zones, func(o string) bool { return sameZone(z, o) })
+			})
+			switch {
+			case at < 0:
+			case d.sameAccount(other):
+				diags = append(diags, errAt(d.Range, fmt.Sprintf("Two dns blocks for the zone %s at the same provider", d.Zones[at]), fmt.Sprintf("Write one dns block for it; the other is at %s.", place(other.Range))))
+			case !d.NoChallenges && !other.NoChallenges:
+				diags = append(diags, errAt(d.Range, fmt.Sprintf("Two dns blocks would answer DNS-01 in the zone %s", d.Zones[at]),
+					fmt.Sprintf("Write challenges = false into the one whose name servers a CA does not ask; the other is at %s.", place(other.Range))))
+			}
+		}
+	}
+	return diags
+}
+
+func sameZone(a, b string) bool {
+	return strings.EqualFold(strings.TrimSuffix(a, "."), strings.TrimSuffix(b, "."))
+}
+
+// sameAccount reports whether both blocks lead to the same records.
+func (d *DNS) sameAccount(o *DNS) bool {
+	return d.Provider == o.Provider && d.Server == o.Server && d.ServerID == o.ServerID && slices.Equal(d.Command, o.Command) &&
+		d.KeyName == o.KeyName && d.CredentialSecret == o.CredentialSecret && d.CredentialFile == o.CredentialFile && d.CredentialEnv == o.CredentialEnv
+}
+
+// labelDNS gives the dns blocks without a label an empty one: the label of a block type
+// is either required or not possible in a schema of HCL.
+func labelDNS(body hcl.Body) {
+	b, ok := body.(*hclsyntax.Body)
+	if !ok {
+		return
+	}
+	for _, block := range b.Blocks {
+		switch {
+		case block.Type == "dns" && len(block.Labels) == 0:
+			block.Labels, block.LabelRanges = []string{""}, []hcl.Range{block.TypeRange}
+		case block.Type == "dynamic" && slices.Equal(block.Labels, []string{"dns"}) && block.Body.Attributes["labels"] == nil:
+			at := block.TypeRange
+			empty := &hclsyntax.LiteralValueExpr{Val: cty.StringVal(""), SrcRange: at}
+			block.Body.Attributes["labels"] = &hclsyntax.Attribute{Name: "labels", Expr: &hclsyntax.TupleConsExpr{Exprs: []hclsyntax.Expression{empty}, SrcRange: at, OpenRange: at},
+				SrcRange: at, NameRange: at, EqualsRange: at}
+		}
+	}
 }

@@ -251,6 +251,7 @@ func (l *loader) configBody(config *Layer) (hcl.Body, hcl.Diagnostics, error) {
 	for _, layer := range layers {
 		f, ds := layer.Parse()
 		if diags = append(diags, ds...); !ds.HasErrors() {
+			labelDNS(f.Body)
 			bodies = append(bodies, f.Body)
 		}
 	}

@@ -45,7 +45,7 @@ type Stack struct {
 	Volumes  []*Volume
 	Checks   []*Check
 	Records  []*Record // in the order of stack.hcl
-	DNS      *DNS      // nil when stack.hcl says nothing
+	DNS      []*DNS    // in the order of stack.hcl
 
 	Certificates []*Certificate
 	Issuers      []*Issuer

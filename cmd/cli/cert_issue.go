@@ -183,7 +183,7 @@ $DROVER_ACME_TERMS or accept_terms in the issuer block, and exits with 2 without
 				if err != nil {
 					return deploy.CertError(err)
 				}
-				if n.Challenge == acme.DNS01 && acme.NeedsChallenge(n, issuers) && (s == nil || s.DNS == nil || s.DNS.Provider == "") {
+				if n.Challenge == acme.DNS01 && acme.NeedsChallenge(n, issuers) && (s == nil || !slices.ContainsFunc(s.DNSProviders(), func(d *stack.DNS) bool { return !d.NoChallenges })) {
 					return usagef("certificate %s: %s needs a DNS provider: issue it from a stack with a dns block", n.Name, n.Challenge)
 				}
 			}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"os"
 	"slices"
@@ -55,6 +56,12 @@ type dnsFlags struct {
 	clients nomad.Clients
 }
 
+// dnsWork is what one dns block of a stack is about.
+type dnsWork struct {
+	*dns.Manager
+	records []dns.Record
+}
+
 func (f *dnsFlags) register(cmd *cobra.Command, clients *factory, jsonHelp string) {
 	f.factory = clients
 	f.registerWhole(cmd) // records are the stack's
@@ -62,59 +69,69 @@ func (f *dnsFlags) register(cmd *cobra.Command, clients *factory, jsonHelp strin
 	cmd.Flags().StringVarP(&f.format, "output", "o", "text", jsonHelp)
 }
 
-// open reads the stack and returns its DNS manager and desired records. The
-// manager is nil if the stack has no provider in this environment.
-func (f *dnsFlags) open(ctx context.Context, arg string) (*dns.Manager, []dns.Record, *stack.Stack, error) {
+// open reads the stack and returns the managers and desired records of its dns blocks:
+// none if the stack has no provider in this environment.
+func (f *dnsFlags) open(ctx context.Context, arg string) ([]dnsWork, *stack.Stack, error) {
 	if err := oneOf("-o", f.format, "text", "json"); err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
 	if f.timeout <= 0 {
-		return nil, nil, nil, usagef("--timeout must be greater than 0")
+		return nil, nil, usagef("--timeout must be greater than 0")
 	}
 	s, err := f.stack(ctx, arg)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, err
 	}
-	switch {
-	case s.DNS == nil:
-		return nil, nil, s, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: fmt.Sprintf("The stack %q says nothing about DNS", s.Name),
+	if len(s.DNS) == 0 {
+		return nil, s, hcl.Diagnostics{{Severity: hcl.DiagError, Summary: fmt.Sprintf("The stack %q says nothing about DNS", s.Name),
 			Detail: "Write a dns block into its stack.hcl, with provider and zones."}}
-	case s.DNS.Provider == "":
-		return nil, nil, s, nil
 	}
 	var rendered []render.Job
-	if s.DNS.Routes = s.DNS.Routes && !f.listing; s.DNS.Routes {
+	routes := false
+	for _, d := range s.DNSProviders() {
+		d.Routes = d.Routes && !f.listing
+		routes = routes || d.Routes
+	}
+	if routes {
 		if rendered, err = render.Stack(ctx, s, render.Options{}); err != nil {
-			return nil, nil, s, err
+			return nil, s, err
 		}
 	}
 	w, err := deploy.NewDNS(s, rendered, os.Getenv)
-	if err != nil {
-		return nil, nil, s, err
+	if w == nil {
+		return nil, s, err
 	}
 	clients, err := f.factory.connect(ctx, w.OfEdge())
 	if err != nil {
-		return nil, nil, s, err
+		return nil, s, err
 	}
 	if err := w.Open(ctx, clients); err != nil {
-		return nil, nil, s, err
+		return nil, s, err
 	}
-	m, records, err := w.Manager(ctx, clients)
-	if err != nil {
-		return nil, nil, s, err
+	var work []dnsWork
+	warned := map[string]bool{}
+	for _, b := range w.Blocks {
+		m, records, err := b.Manager(ctx, clients)
+		if err != nil {
+			return nil, s, err
+		}
+		for _, err := range b.Skipped {
+			if !warned[err.Error()] {
+				warned[err.Error()] = true
+				fmt.Fprintf(os.Stderr, "Warning: %s\n", err)
+			}
+		}
+		m.Adopt, m.Timeout = f.adopt, f.timeout
+		work = append(work, dnsWork{m, records})
 	}
-	for _, err := range w.Skipped {
-		fmt.Fprintf(os.Stderr, "Warning: %s\n", err)
-	}
-	m.Adopt, m.Timeout = f.adopt, f.timeout
 	f.wants, f.clients = w, clients
-	return m, records, s, nil
+	return work, s, nil
 }
 
-// openRecorded returns the DNS manager of a stack whose source cannot be read,
+// openRecorded returns the DNS managers of a stack whose source cannot be read,
 // from the desired records that its last deployment stored for the controller.
 // unread is the error of reading the source; it is returned if nothing is stored.
-func (f *dnsFlags) openRecorded(ctx context.Context, arg string, unread error) (*dns.Manager, error) {
+func (f *dnsFlags) openRecorded(ctx context.Context, arg string, unread error) ([]dnsWork, error) {
 	var usage errUsage
 	if errors.As(unread, &usage) || asClusterError(unread) != nil {
 		return nil, unread
@@ -123,21 +140,33 @@ func (f *dnsFlags) openRecorded(ctx context.Context, arg string, unread error) (
 	if err != nil {
 		return nil, unread
 	}
-	wants := dns.DesiredRecords{Client: clients.Nomad}
-	w, err := wants.Get(ctx, dns.Owner(r.Stack(), r.Environment()))
+	wants, owner := dns.DesiredRecords{Client: clients.Nomad}, dns.Owner(r.Stack(), r.Environment())
+	blocks, err := wants.Blocks(ctx, owner)
 	if err != nil {
 		return nil, err
 	}
-	if w == nil {
+	var work []dnsWork
+	for _, block := range blocks {
+		w, err := wants.Get(ctx, dns.BlockOwner(owner, block))
+		if err != nil {
+			return nil, err
+		}
+		if w == nil {
+			continue
+		}
+		// Without a provider: its server is what the last deployer wrote, and this process
+		// has credentials of its own.
+		m, _, err := w.Manager(nil, dns.NomadStore{Client: clients.Nomad}, nil)
+		if err != nil {
+			return nil, err
+		}
+		m.Timeout = f.timeout
+		work = append(work, dnsWork{Manager: m})
+	}
+	if len(work) == 0 {
 		return nil, unread
 	}
-	// Without a provider: its server is what the last deployer wrote, and this process
-	// has credentials of its own.
-	m, _, err := w.Manager(nil, dns.NomadStore{Client: clients.Nomad}, nil)
-	if err == nil {
-		m.Timeout = f.timeout
-	}
-	return m, err
+	return work, nil
 }
 
 func newDNSPlan(streams *IO, f *factory, apply bool) *cobra.Command {
@@ -164,13 +193,13 @@ not block the others. Afterwards the controller keeps the records.
 It exits with 1 if a record could not be made as the stack wants it.`
 	}
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		m, records, s, err := flags.open(cmd.Context(), args[0])
+		work, s, err := flags.open(cmd.Context(), args[0])
 		if err != nil {
 			return err
 		}
 		ctx := cmd.Context()
 		v := &dnsView{io: streams, asJSON: flags.format == "json", owner: dns.Owner(s.Name, s.Environment)}
-		if m == nil {
+		if len(work) == 0 {
 			if err := v.none(); err != nil || !apply {
 				return err
 			}
@@ -180,19 +209,16 @@ It exits with 1 if a record could not be made as the stack wants it.`
 			}
 			return dns.DesiredRecords{Client: clients.Nomad}.Delete(ctx, v.owner)
 		}
-		plan, err := m.Plan(ctx, records)
-		if err != nil {
-			return err
-		}
-		if !apply {
-			return v.plan(plan)
-		}
-		err = v.apply(ctx, m, plan)
-		for try := 0; errors.Is(err, dns.ErrChanged) && try < 3; try++ { // by the controller or another client
-			if plan, err = m.Plan(ctx, records); err == nil {
-				err = v.apply(ctx, m, plan)
+		plans := make([]*dns.Plan, len(work))
+		for i, w := range work {
+			if plans[i], err = w.Plan(ctx, w.records); err != nil {
+				return err
 			}
 		}
+		if !apply {
+			return v.plan(work, plans)
+		}
+		err = v.apply(ctx, work, plans)
 		if left := flags.wants.Leave(ctx, flags.clients.Nomad, false); left != nil && ctx.Err() == nil {
 			return cmp.Or(err, left)
 		}
@@ -208,12 +234,17 @@ type dnsView struct {
 	io     *IO
 	asJSON bool
 	owner  string
+	block  string // name of the dns block that is shown
 }
+
+// of makes v show what is done in the dns block of an owner.
+func (v *dnsView) of(owner string) { _, v.block = dns.StackOwner(owner) }
 
 type dnsEvent struct {
 	Time  time.Time `json:"time"`
 	Event string    `json:"event"`
 	dns.Change
+	DNS   string `json:"dns,omitempty"` // name of the dns block
 	Error string `json:"error,omitempty"`
 }
 
@@ -251,7 +282,7 @@ func (v *dnsView) show(c dns.Change) string {
 func (v *dnsView) changes(p *dns.Plan) {
 	if v.asJSON {
 		for _, c := range p.Changes {
-			v.json(dnsEvent{Time: time.Now(), Event: "plan", Change: c})
+			v.json(dnsEvent{Time: time.Now(), Event: "plan", Change: c, DNS: v.block})
 		}
 		return
 	}
@@ -265,35 +296,41 @@ func (v *dnsView) changes(p *dns.Plan) {
 func (v *dnsView) zoneErrors(p *dns.Plan) {
 	for _, e := range p.Errors {
 		if v.asJSON {
-			v.json(map[string]any{"time": time.Now(), "event": "zone-failed", "zone": e.Zone, "error": e.Err.Error()})
+			failed := map[string]any{"time": time.Now(), "event": "zone-failed", "zone": e.Zone, "error": e.Err.Error()}
+			if v.block != "" {
+				failed["dns"] = v.block
+			}
+			v.json(failed)
 			continue
 		}
 		fmt.Fprintf(v.io.Err, "Error: %s\n", e)
 	}
 }
 
-func dnsCounts(p *dns.Plan) map[string]int {
+func (v *dnsView) plan(work []dnsWork, plans []*dns.Plan) error {
+	code, outcome := exitOK, "unchanged"
 	counts := map[string]int{}
-	for _, c := range p.Changes {
-		counts[string(c.Action)]++
+	for i, p := range plans {
+		v.of(work[i].Owner)
+		v.changes(p)
+		v.zoneErrors(p)
+		for _, c := range p.Changes {
+			counts[string(c.Action)]++
+		}
+		if !p.Empty() {
+			outcome = "changes"
+		}
+		if len(p.Errors) > 0 {
+			code = exitError
+		}
+		if !v.asJSON {
+			fmt.Fprintf(v.io.Out, "%s: %s\n", work[i].Owner, dnsTotals(p, len(p.Errors)))
+		}
 	}
-	return counts
-}
-
-func (v *dnsView) plan(p *dns.Plan) error {
-	v.changes(p)
-	v.zoneErrors(p)
-	code, outcome := exitOK, "changes"
-	if p.Empty() {
-		outcome = "unchanged"
+	if code != exitOK {
+		outcome = "failed"
 	}
-	if len(p.Errors) > 0 {
-		code, outcome = exitError, "failed"
-	}
-	if !v.asJSON {
-		fmt.Fprintf(v.io.Out, "%s: %s\n", v.owner, dnsTotals(p, len(p.Errors)))
-	}
-	v.end(outcome, code, dnsCounts(p))
+	v.end(outcome, code, counts)
 	if code != exitOK {
 		return errSilent{code}
 	}
@@ -316,22 +353,62 @@ func dnsTotals(p *dns.Plan, zones int) string {
 	return strings.Join(parts, ", ")
 }
 
-func (v *dnsView) apply(ctx context.Context, m *dns.Manager, p *dns.Plan) error {
+func (v *dnsView) apply(ctx context.Context, work []dnsWork, plans []*dns.Plan) error {
+	code, outcome := exitOK, "unchanged"
+	total := map[string]int{"failed": 0, "conflicts": 0, "unchanged": 0}
+	for i, w := range work {
+		v.of(w.Owner)
+		p := plans[i]
+		counts, err := v.applyOne(ctx, w, p)
+		for try := 0; errors.Is(err, dns.ErrChanged) && try < 3; try++ { // by the controller or another client
+			if p, err = w.Plan(ctx, w.records); err == nil {
+				counts, err = v.applyOne(ctx, w, p)
+			}
+		}
+		if err != nil {
+			return err
+		}
+		if counts["done"] > 0 {
+			outcome = "applied"
+		}
+		delete(counts, "done")
+		for what, n := range counts {
+			total[what] += n
+		}
+		if counts["failed"] > 0 || len(p.Errors) > 0 || counts["conflicts"] > 0 {
+			code = exitError
+		}
+	}
+	switch {
+	case ctx.Err() != nil:
+		code, outcome = exitCancelled, "cancelled"
+	case code != exitOK:
+		outcome = "failed"
+	}
+	v.end(outcome, code, total)
+	if code != exitOK {
+		return errSilent{code}
+	}
+	return nil
+}
+
+// applyOne applies the plan of one dns block and returns how many changes ended how.
+func (v *dnsView) applyOne(ctx context.Context, w dnsWork, p *dns.Plan) (map[string]int, error) {
 	v.zoneErrors(p)
 	for _, c := range p.Changes {
 		switch {
 		case v.asJSON && !c.Pending():
-			v.json(dnsEvent{Time: time.Now(), Event: "left", Change: c})
+			v.json(dnsEvent{Time: time.Now(), Event: "left", Change: c, DNS: v.block})
 		case c.Conflict:
 			fmt.Fprintf(v.io.Err, "Error: record %s is not as the stack wants it: %s\n", c.Key, c.Reason)
 		}
 	}
-	res, err := m.Apply(ctx, p, func(c dns.Change, err error) {
+	res, err := w.Apply(ctx, p, func(c dns.Change, err error) {
 		switch {
 		case v.asJSON && err != nil:
-			v.json(dnsEvent{Time: time.Now(), Event: "failed", Change: c, Error: err.Error()})
+			v.json(dnsEvent{Time: time.Now(), Event: "failed", Change: c, DNS: v.block, Error: err.Error()})
 		case v.asJSON:
-			v.json(dnsEvent{Time: time.Now(), Event: "done", Change: c})
+			v.json(dnsEvent{Time: time.Now(), Event: "done", Change: c, DNS: v.block})
 		case err != nil:
 			fmt.Fprintf(v.io.Err, "Error: %s of record %s: %s\n", c.Action, c.Key, err)
 		default:
@@ -339,24 +416,14 @@ func (v *dnsView) apply(ctx context.Context, m *dns.Manager, p *dns.Plan) error 
 		}
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
-	code, outcome := exitOK, "applied"
-	if len(res.Done) == 0 {
-		outcome = "unchanged"
-	}
-	if len(res.Failed) > 0 || len(p.Errors) > 0 || len(p.Conflicts()) > 0 {
-		code, outcome = exitError, "failed"
-	}
-	if ctx.Err() != nil {
-		code, outcome = exitCancelled, "cancelled"
-	}
-	counts := map[string]int{"failed": len(res.Failed), "conflicts": len(p.Conflicts()), "unchanged": p.Count(dns.Unchanged)}
+	counts := map[string]int{"failed": len(res.Failed), "conflicts": len(p.Conflicts()), "unchanged": p.Count(dns.Unchanged), "done": len(res.Done)}
 	for _, c := range res.Done {
 		counts[string(c.Action)]++
 	}
 	if !v.asJSON {
-		line := fmt.Sprintf("%s: %d created, %d updated, %d deleted, %d unchanged", v.owner, counts["create"], counts["update"], counts["delete"], counts["unchanged"])
+		line := fmt.Sprintf("%s: %d created, %d updated, %d deleted, %d unchanged", w.Owner, counts["create"], counts["update"], counts["delete"], counts["unchanged"])
 		if n := len(res.Failed) + len(p.Conflicts()); n > 0 {
 			line += fmt.Sprintf(", %d not as wanted", n)
 		}
@@ -365,11 +432,7 @@ func (v *dnsView) apply(ctx context.Context, m *dns.Manager, p *dns.Plan) error 
 		}
 		fmt.Fprintln(v.io.Out, line)
 	}
-	v.end(outcome, code, counts)
-	if code != exitOK {
-		return errSilent{code}
-	}
-	return nil
+	return counts, nil
 }
 
 func newDNSList(streams *IO, f *factory) *cobra.Command {
@@ -385,19 +448,16 @@ the zones are not read, so the state of the records is unknown.`,
 		Args:    exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			v := &dnsView{io: streams, asJSON: flags.format == "json"}
-			m, _, s, err := flags.open(cmd.Context(), args[0])
+			work, s, err := flags.open(cmd.Context(), args[0])
 			if err == nil {
 				v.owner = dns.Owner(s.Name, s.Environment)
-			} else if m, err = flags.openRecorded(cmd.Context(), args[0], err); err == nil {
-				v.owner = m.Owner
-			}
-			switch {
-			case err != nil:
+			} else if work, err = flags.openRecorded(cmd.Context(), args[0], err); err != nil {
 				return err
-			case m == nil:
+			}
+			if len(work) == 0 {
 				return v.none()
 			}
-			return v.list(cmd.Context(), m)
+			return v.list(cmd.Context(), work)
 		},
 	}
 	flags.register(cmd, f, "text, or json: one record per line")
@@ -406,10 +466,40 @@ the zones are not read, so the state of the records is unknown.`,
 
 // list prints the owned records with their contents in the zones. If a zone
 // cannot be read, its records are listed without contents.
-func (v *dnsView) list(ctx context.Context, m *dns.Manager) error {
+func (v *dnsView) list(ctx context.Context, work []dnsWork) error {
+	w := tabwriter.NewWriter(v.io.Out, 0, 0, 2, ' ', 0)
+	if !v.asJSON {
+		fmt.Fprintln(w, "NAME\tTYPE\tSTATE\tSINCE\tCONTENTS")
+	}
+	var failed []dns.ZoneError
+	unread := false
+	for _, m := range work {
+		v.of(m.Owner)
+		bad, err := v.listOne(ctx, m.Manager, w)
+		if err != nil {
+			return err
+		}
+		failed = append(failed, bad...)
+		unread = unread || m.Provider == nil
+	}
+	_ = w.Flush()
+	if unread {
+		fmt.Fprintln(v.io.Err, "The zones are not read: give the directory of the stack to see what they hold.")
+	}
+	for _, e := range failed {
+		fmt.Fprintf(v.io.Err, "Error: %s\n", e)
+	}
+	if len(failed) > 0 {
+		return errSilent{exitError}
+	}
+	return nil
+}
+
+// listOne prints the records of one dns block to w.
+func (v *dnsView) listOne(ctx context.Context, m *dns.Manager, w io.Writer) ([]dns.ZoneError, error) {
 	owned, err := m.Store.Load(ctx, m.Owner)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var (
 		actual map[string]map[dns.Key]dns.Set
@@ -419,7 +509,7 @@ func (v *dnsView) list(ctx context.Context, m *dns.Manager) error {
 		actual, failed = m.Read(ctx)
 	}
 	if err := ctx.Err(); err != nil {
-		return err
+		return nil, err
 	}
 	type row struct {
 		Zone string `json:"zone"`
@@ -428,15 +518,12 @@ func (v *dnsView) list(ctx context.Context, m *dns.Manager) error {
 		Set     *dns.Set  `json:"set,omitempty"`
 		Since   time.Time `json:"since"`
 		Adopted bool      `json:"adopted,omitempty"`
-	}
-	w := tabwriter.NewWriter(v.io.Out, 0, 0, 2, ' ', 0)
-	if !v.asJSON {
-		fmt.Fprintln(w, "NAME\tTYPE\tSTATE\tSINCE\tCONTENTS")
+		DNS     string    `json:"dns,omitempty"` // name of the dns block
 	}
 	keys := slices.SortedFunc(maps.Keys(owned.Claims), func(a, b dns.Key) int { return strings.Compare(a.String(), b.String()) })
 	for _, key := range keys {
 		c := owned.Claims[key]
-		r := row{Zone: c.Zone, Key: key, State: "unknown", Since: c.Since, Adopted: c.Adopted}
+		r := row{Zone: c.Zone, Key: key, State: "unknown", Since: c.Since, Adopted: c.Adopted, DNS: v.block}
 		text := "-"
 		if zone, readable := actual[c.Zone]; readable {
 			r.State = "gone"
@@ -448,19 +535,12 @@ func (v *dnsView) list(ctx context.Context, m *dns.Manager) error {
 			v.json(r)
 			continue
 		}
+		if v.block != "" {
+			text += "  (" + v.block + ")"
+		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", r.Name, r.Type, r.State, r.Since.Format(time.DateOnly), text)
 	}
-	_ = w.Flush()
-	if m.Provider == nil {
-		fmt.Fprintln(v.io.Err, "The zones are not read: give the directory of the stack to see what they hold.")
-	}
-	for _, e := range failed {
-		fmt.Fprintf(v.io.Err, "Error: %s\n", e)
-	}
-	if len(failed) > 0 {
-		return errSilent{exitError}
-	}
-	return nil
+	return failed, nil
 }
 
 func newDNSHandOver(streams *IO, f *factory) *cobra.Command {

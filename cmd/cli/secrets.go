@@ -96,22 +96,31 @@ func nomads(clients map[string]nomad.Clients) map[string]*api.Client {
 	return out
 }
 
-// passOn stores the credential of the stack's DNS provider for the controller, if
-// it is a secret and a deployment has stored one before.
+// passOn stores the credentials of the stack's DNS providers for the controller, if
+// they are secrets and a deployment has stored them before.
 func (o opened) passOn(ctx context.Context) error {
-	if o.stack.DNS == nil || o.stack.DNS.CredentialSecret == "" {
-		return nil
+	wants := dns.DesiredRecords{Client: o.client}
+	for _, d := range o.stack.DNSProviders() {
+		if d.CredentialSecret == "" {
+			continue
+		}
+		owner := dns.BlockOwner(dns.Owner(o.stack.Name, o.stack.Environment), d.Name)
+		known, err := wants.HasCredential(ctx, owner)
+		if err != nil {
+			return err
+		}
+		if !known {
+			continue
+		}
+		value, err := o.Lookup(ctx, d.CredentialSecret)
+		if err == nil {
+			_, err = wants.PutCredential(ctx, owner, value.Reveal())
+		}
+		if err != nil {
+			return err
+		}
 	}
-	wants, owner := dns.DesiredRecords{Client: o.client}, dns.Owner(o.stack.Name, o.stack.Environment)
-	known, err := wants.HasCredential(ctx, owner)
-	if err != nil || !known {
-		return err
-	}
-	value, err := o.Lookup(ctx, o.stack.DNS.CredentialSecret)
-	if err == nil {
-		_, err = wants.PutCredential(ctx, owner, value.Reveal())
-	}
-	return err
+	return nil
 }
 
 // secretsCommand is a subcommand with the flags of a stack.
