@@ -66,6 +66,7 @@ func Rules() []Rule {
 		{"scaling", "Instances are not added and removed by load without the Nomad Autoscaler."},
 		{"cpu-limit", "Nomad limits a task to the CPU that it reserves, or not at all. The container may use more than its limit."},
 		{"needs-kubernetes", "The program calls Kubernetes' API, which does not exist on Nomad."},
+		{"custom-resource", "A program in Kubernetes decides what this object means. Import what it makes of it. Allowed, it is left out."},
 		{"not-rendered", "The input is a source of manifests and not the manifests. Render it first, with `helm template` or `kustomize build`."},
 		{"device", "A device needs a plugin on the clients."},
 		{"unsupported", "Nomad has nothing of this kind."},

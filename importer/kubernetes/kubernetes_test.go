@@ -403,6 +403,16 @@ func TestRead_Ingress(t *testing.T) {
 	}
 }
 
+// TestRead_CustomResource: allowed, a custom resource is left out and the rest imported.
+func TestRead_CustomResource(t *testing.T) {
+	t.Parallel()
+	text := "---\n" + pod("", "") + "\n---\n{apiVersion: acid.zalan.do/v1, kind: postgresql, metadata: {name: main}, spec: {numberOfInstances: 2}}"
+	res := read(t, text, importer.Source{Allow: []string{"custom-resource"}})
+	if res.Refused() || file(res, "web.nomad.hcl") == "" || !strings.Contains(findings(res), "warning: postgresql main") {
+		t.Errorf("got %s, want a stack and a warning", findings(res))
+	}
+}
+
 // TestRead_Refusals: what is refused, with its place and its remedy.
 func TestRead_Refusals(t *testing.T) {
 	t.Parallel()
@@ -417,6 +427,8 @@ func TestRead_Refusals(t *testing.T) {
 		"UDP by name":      {"---\n" + pod("", "") + other + "{apiVersion: v1, kind: Service, metadata: {name: s}, spec: {selector: {app: web}, ports: [{port: 514, protocol: UDP}]}}", "(udp-name)"},
 		"no schedule":      {"{apiVersion: batch/v1, kind: CronJob, metadata: {name: a}, spec: {schedule: daily, jobTemplate: {spec: {template: {spec: {containers: [{name: c, image: b}]}}}}}}", `"daily" is no schedule of cron`},
 		"many replicas":    {"{apiVersion: apps/v1, kind: StatefulSet, metadata: {name: a}, spec: {replicas: 1000000000, template: {spec: {containers: [{name: c, image: b}]}}}}", "(unsupported)"},
+		"custom resource":  {"---\n" + pod("", "") + "\n---\n{apiVersion: acid.zalan.do/v1, kind: postgresql, metadata: {name: main}, spec: {numberOfInstances: 2}}", "refusal: postgresql main is a custom resource of acid.zalan.do"},
+		"route of Traefik": {"---\n" + pod("", "") + "\n---\n{apiVersion: traefik.io/v1alpha1, kind: IngressRoute, metadata: {name: i}, spec: {routes: []}}", "(custom-resource)"},
 		"GitOps":           {"{apiVersion: argoproj.io/v1alpha1, kind: Application, metadata: {name: a}, spec: {}}", "(not-rendered)"},
 		"no workload":      {"{apiVersion: v1, kind: ConfigMap, metadata: {name: a}, data: {b: c}}", "(no-input)"},
 		"huge file":        {"---\n" + pod(`, "volumeMounts": [{"name": "v", "mountPath": "/v"}]`, `, "volumes": [{"name": "v", "configMap": {"name": "m"}}]`) + "\n---\n{apiVersion: v1, kind: ConfigMap, metadata: {name: m}, data: {b: " + strings.Repeat("x", 70<<10) + "}}", "(file-too-big)"},

@@ -459,6 +459,9 @@ func (r *reader) rest() {
 			r.whole(o, "unsupported", fmt.Sprintf("%s %s configures the monitoring of the cluster", o.kind, o.name), "Write it into the configuration of Prometheus.")
 		case o.kind == "SealedSecret" || o.kind == "ExternalSecret" || o.kind == "SecretProviderClass":
 			r.whole(o, "unset-variable", fmt.Sprintf("%s %s has no values that can be read", o.kind, o.name), "Write the values into secrets.yaml.")
+		case isCustom(o.group) && o.kind != "ManagedCertificate": // drover makes certificates itself
+			n.Refuse("custom-resource", fmt.Sprintf("%s %s is a custom resource of %s: what runs, or who may reach it, is decided by a program in Kubernetes", o.kind, o.name, o.group),
+				"Import what that program makes of it (kubectl get deployments,statefulsets,services,configmaps,secrets -o yaml). Allowed, it is left out.")
 		default:
 			if r.whole(o, "unsupported", fmt.Sprintf("%s %s is not imported: Nomad has no %s", o.kind, o.name, o.kind), "Add what it does to the jobs by hand, if it is needed."); kinds[o.kind] {
 				continue
@@ -472,6 +475,16 @@ func (r *reader) rest() {
 			}
 		})
 	}
+}
+
+// isCustom reports whether objects of a group of the API are custom resources of which
+// nothing is known. Those of cert-manager ask for certificates, which drover makes itself.
+func isCustom(group string) bool {
+	switch group {
+	case "", "apps", "batch", "autoscaling", "policy", "extensions", "cert-manager.io", "acme.cert-manager.io":
+		return false
+	}
+	return strings.Contains(group, ".") && !strings.HasSuffix(group, ".k8s.io") && !strings.HasSuffix(group, "istio.io")
 }
 
 // whole reports an object with all that is in it.
