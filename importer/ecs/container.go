@@ -726,7 +726,7 @@ func (p *part) hostVolume(t *importer.Task, n *importer.Node, name, target strin
 	if label == "" {
 		label = "data"
 	}
-	source := importer.DNSName(p.stackName() + "-" + p.s.Name + "-" + label)
+	source := importer.DNSName(p.m.Name + "-" + p.s.Name + "-" + label)
 	if !slices.ContainsFunc(p.m.Volumes, func(o importer.Volume) bool { return o.Name == source }) {
 		known := importer.KnownImage(t.ImageRef)
 		params := map[string]string{}

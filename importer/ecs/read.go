@@ -230,6 +230,10 @@ func stem(name string) string {
 // name finds the name of the stack: that of the only task definition or service, or of
 // the file.
 func (r *reader) name() {
+	if r.src.Name != "" {
+		r.m.Name = r.src.Name
+		return
+	}
 	for _, c := range r.scopes {
 		if c.template {
 			r.m.Name = importer.DNSName(stem(r.src.Inputs[0].Name))
@@ -245,13 +249,6 @@ func (r *reader) name() {
 	if r.m.Name == "" {
 		r.m.Name = "ecs"
 	}
-}
-
-func (r *reader) stackName() string {
-	if r.src.Name != "" {
-		return r.src.Name
-	}
-	return r.m.Name
 }
 
 // connect finds the task definition of each service, and maps both.

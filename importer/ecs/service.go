@@ -53,7 +53,7 @@ func (r *reader) label(d *definition, p *deployment) string {
 	family := d.id
 	if d.node.Kind == importer.Map {
 		if f := d.word(d.get(d.node, "family")); f != "" {
-			family = strings.TrimPrefix(f, r.stackName()+"-")
+			family = strings.TrimPrefix(f, r.m.Name+"-")
 		}
 	}
 	if name == "" {

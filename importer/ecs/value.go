@@ -285,7 +285,7 @@ func (c *scope) list(n *importer.Node) [][]piece {
 func (c *scope) ref(name string) []piece {
 	switch name {
 	case "AWS::StackName":
-		return []piece{{literal: c.stackName()}}
+		return []piece{{literal: c.m.Name}}
 	case "AWS::Partition":
 		return []piece{{literal: "aws"}}
 	case "AWS::URLSuffix":

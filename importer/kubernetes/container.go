@@ -295,6 +295,9 @@ func (p *part) variables(t *importer.Task, c *importer.Node) {
 				continue
 			}
 			for _, key := range dataKeys(o) {
+				if kind == "configMap" && o.node.Get("data", key) == nil {
+					continue // binaryData is for files only
+				}
 				if kind == "secret" {
 					set(prefix+key, p.secretKey(ref, o.ns, name, key))
 					continue

@@ -320,6 +320,25 @@ func TestRead_Services(t *testing.T) {
 	}
 }
 
+// Two imports of one input under two names are two stacks, which share no volume. Binary
+// values of a ConfigMap are no variables.
+func TestRead_Name(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"one", "two"} {
+		res := read(t, `
+{apiVersion: v1, kind: ConfigMap, metadata: {name: c}, data: {LEVEL: info}, binaryData: {raw: /wABAg==}}
+---
+{apiVersion: v1, kind: PersistentVolumeClaim, metadata: {name: data}, spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}}
+---
+{apiVersion: v1, kind: Pod, metadata: {name: web}, spec: {containers: [{name: web, image: "example.org/web:1", envFrom: [{configMapRef: {name: c}}], volumeMounts: [{name: d, mountPath: /data}]}], volumes: [{name: d, persistentVolumeClaim: {claimName: data}}]}}`,
+			importer.Source{Name: name})
+		contains(t, res, map[string][]string{"stack.hcl": {`volume "` + name + `-data"`}, "web.nomad.hcl": {`source = "` + name + `-data"`, `LEVEL = "info"`}})
+		if text := file(res, "web.nomad.hcl"); strings.Contains(text, "raw") {
+			t.Errorf("got\n%s\nwant no variable raw", text)
+		}
+	}
+}
+
 // TestRead_Options: what single fields become.
 func TestRead_Options(t *testing.T) {
 	t.Parallel()

@@ -331,6 +331,10 @@ const maxName = 40
 // name finds the name of the stack: the namespace of all objects, a label that all
 // workloads have, the only workload, the file or the directory.
 func (r *reader) name() {
+	if r.src.Name != "" {
+		r.m.Name = r.src.Name
+		return
+	}
 	var workloads []*object
 	same := func(of func(*object) string) string {
 		out := ""
