@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -177,12 +178,38 @@ func complete(m *Model, src Source, l *Ledger) {
 	}
 	giveRoutes(m, src, l)
 	allowStops(m)
+	coverFiles(m)
 	checkListeners(m, l)
 	slices.SortFunc(m.Secrets, func(a, b Secret) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(m.Variables, func(a, b Variable) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(m.Volumes, func(a, b Volume) int { return strings.Compare(a.Name, b.Name) })
 	if len(m.Services) == 0 && !l.Refused() {
 		l.Refuse(Position{File: src.Inputs[0].Name}, "no-input", "the input has nothing that runs", "Name a file with services.")
+	}
+}
+
+// coverFiles has files below a directory that is mounted read-only rendered into it:
+// Docker cannot mount a file there, because it cannot make the place for it. A directory
+// with a secret is one of the secrets directory.
+func coverFiles(m *Model) {
+	for _, s := range m.Services {
+		for _, t := range s.Tasks {
+			for i := range t.Mounts {
+				dir := &t.Mounts[i]
+				if dir.Kind != "local" || !dir.ReadOnly || path.Join("/", dir.Source) != path.Clean(dir.Target) {
+					continue
+				}
+				below := func(f File) bool { return strings.HasPrefix(f.Target, path.Clean(dir.Target)+"/") }
+				if slices.ContainsFunc(t.Files, func(f File) bool { return below(f) && f.IsSecret }) {
+					dir.Kind = "secrets"
+				}
+				for j := range t.Files {
+					if f := &t.Files[j]; below(*f) {
+						f.Covered, f.IsSecret = true, f.IsSecret || dir.Kind == "secrets"
+					}
+				}
+			}
+		}
 	}
 }
 

@@ -259,8 +259,8 @@ type File struct {
 
 // Mount is a mount that is no volume of the group.
 type Mount struct {
-	Kind        string // host, alloc, local (below the task's local directory) or tmpfs
-	Source      string // path on the node, or name below alloc/data or local
+	Kind        string // host, alloc, local or secrets (below that directory of the task), or tmpfs
+	Source      string // path on the node, or name below alloc/data, local or secrets
 	Target      string
 	ReadOnly    bool
 	Size        int64 // of a tmpfs, bytes

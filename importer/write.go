@@ -843,8 +843,8 @@ func (w *writer) config(d *document, s *Service, t *Task, driver string) {
 			switch m.Kind {
 			case "host":
 				volumes = append(volumes, Lit(m.Source+":"+m.Target+tail))
-			case "local":
-				volumes = append(volumes, Lit(path.Join("local", m.Source)+":"+m.Target+tail))
+			case "local", "secrets":
+				volumes = append(volumes, Lit(path.Join(m.Kind, m.Source)+":"+m.Target+tail))
 			case "alloc":
 				volumes = append(volumes, Lit(path.Join("../alloc/data", m.Source)+":"+m.Target+tail))
 			}

@@ -22,3 +22,34 @@ func TestWrite_WhatNomadRefuses(t *testing.T) {
 		}
 	}
 }
+
+// TestWrite_FilesInDirectory: a file below a directory that is mounted read-only is
+// rendered into the directory, as a secret if one of its files is.
+func TestWrite_FilesInDirectory(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		file File
+		want string
+	}{
+		{"a file", File{Target: "/etc/app/b", Content: Lit("b")}, `volumes = ["local/etc/app:/etc/app:ro"]`},
+		{"a secret", File{Target: "/etc/app/b", Content: SecretText("b"), IsSecret: true}, `volumes = ["secrets/etc/app:/etc/app:ro"]`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			m := &Model{Name: "s", Secrets: []Secret{{Name: "b"}}, Services: []*Service{{Name: "a", Tasks: []*Task{{
+				Name: "a", Image: Lit("a:1"), ImageRef: "a:1",
+				Mounts: []Mount{{Kind: "local", Source: "etc/app", Target: "/etc/app", ReadOnly: true}},
+				Files:  []File{{Target: "/etc/app/a", Content: Lit("a"), Covered: true}, c.file},
+			}}}}}
+			complete(m, Source{Inputs: []Input{{Name: "x"}}}, NewLedger(nil))
+			got := string(write(m).out["a.nomad.hcl"].Text)
+			dir, _, _ := strings.Cut(strings.TrimPrefix(c.want, `volumes = ["`), ":")
+			for _, want := range []string{c.want, `destination = "` + dir + `/a"`, `destination = "` + dir + `/b"`} {
+				if !strings.Contains(strings.Join(strings.Fields(got), " "), want) {
+					t.Errorf("got\n%s\nwant %s", got, want)
+				}
+			}
+		})
+	}
+}
