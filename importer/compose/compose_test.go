@@ -145,6 +145,12 @@ func TestRead(t *testing.T) {
 			has:   map[string][]string{"migrate.nomad.hcl": {`type = "batch"`, `mode = "fail"`}, "stack.hcl": {`depends_on = ["migrate"]`}, "_base.nomad.hcl": {`job "shop-web" {`}},
 		},
 		{
+			name:  "a service that may run to an end is reported",
+			files: map[string]string{"compose.yaml": "services:\n  report: {image: 'app:1'}\n  cache: {image: 'redis:7'}\n  web: {image: 'app:1', expose: [80]}\n  worker: {image: 'app:1', restart: always}\n"},
+			has:   map[string][]string{"findings": {"compose.yaml:2: warning: report says nothing about restart", "--kind report=batch"}},
+			not:   map[string][]string{"findings": {"cache says nothing", "web says nothing", "worker says nothing"}},
+		},
+		{
 			name:  "deploy keys of Swarm",
 			files: map[string]string{"compose.yaml": "services:\n  web:\n    image: app:1\n    deploy:\n      replicas: 3\n      update_config: {parallelism: 2, order: start-first, failure_action: rollback, delay: 10s}\n      restart_policy: {condition: any, delay: 5s, max_attempts: 3, window: 120s}\n      resources: {limits: {cpus: '0.5', memory: 64M}, reservations: {memory: 32M}}\n      placement: {constraints: [node.labels.zone == a, node.platform.os != windows], max_replicas_per_node: 1}\n  agent: {image: 'app:1', deploy: {mode: global}}\n"},
 			has: map[string][]string{

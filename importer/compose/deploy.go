@@ -51,6 +51,8 @@ func (s *service) restart() {
 		if ends || s.kind() == importer.KindBatch {
 			s.s.Kind = importer.KindBatch
 			s.s.Restart = &importer.Restart{Mode: "fail"}
+		} else if s.mayEnd() {
+			s.ledger.Warn(s.s.At, "restart", fmt.Sprintf("%s says nothing about restart and has no port: it starts again when it ends, as a service", s.cfg.Name), fmt.Sprintf("If it runs to an end, import with --kind %s=batch.", s.cfg.Name))
 		}
 	}
 	if k := s.kind(); k != "" {
@@ -63,6 +65,13 @@ func (s *service) kind() string { return s.src.Kinds[s.cfg.Name] }
 
 func (s *service) hasPort() bool {
 	return len(s.cfg.Ports)+len(s.cfg.Expose) > 0 || s.cfg.HealthCheck != nil
+}
+
+// mayEnd reports whether nothing says that a service without a restart policy runs for
+// ever.
+func (s *service) mayEnd() bool {
+	d := s.cfg.Deploy
+	return s.kind() == "" && !s.hasPort() && (d == nil || d.RestartPolicy == nil && d.Mode != "global") && !importer.KnownImage(s.t.ImageRef).Known
 }
 
 // runsToEnd reports whether another service waits until this one has ended.
