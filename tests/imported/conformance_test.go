@@ -19,6 +19,7 @@ func TestOnCluster(t *testing.T) {
 	t.Run("doctor", func(t *testing.T) { testDoctor(t, w) })
 	t.Run("two nodes", func(t *testing.T) { testTwoNodes(t, w) })
 	t.Run("features", func(t *testing.T) { testFeatures(t, w) })
+	t.Run("kubernetes", func(t *testing.T) { testKubernetes(t, w) })
 	t.Run("conformance", func(t *testing.T) { testConformance(t, w, w.Nodes[2:]) })
 }
 
