@@ -3,13 +3,27 @@ package acme
 import (
 	"errors"
 
+	"github.com/hashicorp/hcl/v2"
+
 	"github.com/drover-nomad/drover/secrets"
 	"github.com/drover-nomad/drover/stack"
 )
 
-// FromStack is what the certificate and issuer blocks of a stack say.
+// FromStack is what the certificate and issuer blocks of a stack say. The error is
+// hcl.Diagnostics: each mistake has the place of its block.
 func FromStack(s *stack.Stack) ([]Spec, []Issuer, error) {
-	var errs []error
+	var diags hcl.Diagnostics
+	mistake := func(at hcl.Range, err error) {
+		if err == nil {
+			return
+		}
+		text := err.Error()
+		var issuer *IssuerError
+		if errors.As(err, &issuer) {
+			text = "issuer " + issuer.Issuer + ": " + issuer.Err.Error()
+		}
+		diags = append(diags, &hcl.Diagnostic{Severity: hcl.DiagError, Summary: text, Subject: &at})
+	}
 	specs := make([]Spec, 0, len(s.Certificates))
 	for _, c := range s.Certificates {
 		spec, err := Spec{
@@ -17,7 +31,7 @@ func FromStack(s *stack.Stack) ([]Spec, []Issuer, error) {
 			Profile: c.Profile, PreferredChain: c.PreferredChain, NoEdge: c.NoEdge, Window: Window{From: c.WindowFrom, For: c.WindowFor},
 		}.Normalize()
 		specs = append(specs, spec)
-		errs = append(errs, err)
+		mistake(c.Range, err)
 	}
 	issuers := make([]Issuer, 0, len(s.Issuers))
 	for _, i := range s.Issuers {
@@ -36,7 +50,10 @@ func FromStack(s *stack.Stack) ([]Spec, []Issuer, error) {
 			issuer.EAB = &EAB{KeyID: i.EABKeyID, MACKey: secrets.NewValue(i.EABMACKey)}
 		}
 		issuers = append(issuers, issuer)
-		errs = append(errs, issuer.Validate())
+		mistake(i.Range, issuer.Validate())
 	}
-	return specs, issuers, errors.Join(errs...)
+	if diags.HasErrors() {
+		return specs, issuers, diags
+	}
+	return specs, issuers, nil
 }

@@ -84,6 +84,11 @@ func invalidf(format string, args ...any) error {
 	return &InvalidError{fmt.Errorf(format, args...)}
 }
 
+// invalidAt is a mistake at a place in the files of a stack.
+func invalidAt(at hcl.Range, format string, args ...any) error {
+	return hcl.Diagnostics{{Severity: hcl.DiagError, Summary: fmt.Sprintf(format, args...), Subject: &at}}
+}
+
 // OutcomeError reports that a release was made, or would have been, and that its
 // outcome is not a good one. The result and the end of the events have the details.
 type OutcomeError struct{ Outcome rollout.Outcome }

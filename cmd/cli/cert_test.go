@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/rand"
 	"crypto/tls"
+	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -74,7 +76,67 @@ func TestCertStores(t *testing.T) {
 	t.Run("consul", func(t *testing.T) {
 		t.Parallel()
 		lifeOf(t, env, 3, "consul", acme.NewStore(acme.ConsulKV(consul, key)))
+		resealed(t, env, consul, seal)
 	})
+}
+
+// resealed gives the store in Consul a new key by the command: it opens every object, and
+// the old one none.
+func resealed(t *testing.T, env []string, consul *capi.Client, old []byte) {
+	t.Helper()
+	line := base64.StdEncoding.EncodeToString
+	fresh := []byte(rand.Text() + rand.Text())[:32]
+	file := func(lines ...string) string {
+		path := filepath.Join(t.TempDir(), "keys")
+		if err := os.WriteFile(path, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	run := func(wantCode int, want string, args ...string) {
+		t.Helper()
+		cmd := exec.CommandContext(t.Context(), "drover", append([]string{"cert"}, args...)...)
+		cmd.Env = append(slices.DeleteFunc(append(os.Environ(), env...), func(e string) bool { return strings.HasPrefix(e, sealEnv+"=") }), "HOME="+t.TempDir())
+		out, _ := cmd.CombinedOutput()
+		if code := cmd.ProcessState.ExitCode(); code != wantCode || !strings.Contains(string(out), want) {
+			t.Errorf("%v: got code %d and\n%s\nwant code %d and %q", args, code, out, wantCode, want)
+		}
+		for _, key := range [][]byte{old, fresh} {
+			if strings.Contains(string(out), string(key)) || strings.Contains(string(out), line(key)) {
+				t.Errorf("%v prints a key", args)
+			}
+		}
+	}
+	first, second, both := file(line(old)), file(line(fresh)), file(line(fresh), line(old))
+	objects := func(key []byte) (opened, closed int) {
+		k, err := acme.NewSealKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		list, err := acme.NewStore(acme.ConsulKV(consul, k)).List(t.Context())
+		if err != nil {
+			return 0, 1
+		}
+		return len(list), 0
+	}
+	n, closed := objects(old)
+	if n < 3 || closed > 0 {
+		t.Fatalf("the old key opens %d certificates, want 3 or more", n)
+	}
+	run(2, `--store cannot be "nomad"`, "reseal", "--store", "nomad")
+	run(1, "", "reseal", "--store", "consul", "--seal-key-file", second) // it opens nothing
+	if after, _ := objects(old); after != n {
+		t.Errorf("after a refused reseal the old key opens %d certificates, want %d", after, n)
+	}
+	run(0, "objects are sealed with the first key", "reseal", "--store", "consul", "--seal-key-file", both)
+	if after, _ := objects(fresh); after != n {
+		t.Errorf("the new key opens %d certificates, want %d", after, n)
+	}
+	if after, closed := objects(old); after > 0 && closed == 0 {
+		t.Errorf("the old key still opens %d certificates", after)
+	}
+	run(0, "c0", "list", "--store", "consul", "--seal-key-file", second)
+	run(1, "", "list", "--store", "consul", "--seal-key-file", first)
 }
 
 func lifeOf(t *testing.T, env []string, n int, name string, store *acme.Store) {
