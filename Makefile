@@ -97,6 +97,8 @@ kill: tools ## drover killed, Nomad unwell, and the answer lost, after every wri
 
 # The longest packages first, then all others below tests but the check of the language.
 .PHONY: e2e
+e2e: export DROVER_TEST_PLAIN = $(CURDIR)/bin/drover
+e2e: export GOGC = 400
 e2e: tools ## real Nomad, Consul and oCIS, end to end
 	@mkdir -p bin
 	go test -count=1 -timeout 40m -v -p 2 -parallel 3 ./tests/e2e ./tests/security ./tests/rollout $$(go list ./tests/... | grep -v /words$$) 2>&1 | tee bin/e2e.log ||

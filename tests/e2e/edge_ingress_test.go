@@ -26,6 +26,7 @@ import (
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/acme/pki"
 	"github.com/drover-nomad/drover/devcluster"
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/nomad/variables"
 )
@@ -34,7 +35,7 @@ import (
 // server runs for.
 func startIngress(t *testing.T) *entrance {
 	t.Helper()
-	e := &entrance{running: startOn(t, devcluster.Options{}), roots: x509.NewCertPool()}
+	e := &entrance{running: startOn(t, devcluster.Options{}), roots: x509.NewCertPool(), seen: &seen{}, names: map[string]bool{}}
 	ca, key, err := pki.NewCA("ingress", time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -56,9 +57,17 @@ func (e *entrance) variable(t *testing.T, path string, items api.VariableItems) 
 	}
 }
 
-// TestIngress is what an ingress of Kubernetes has, with HAProxy and with nginx.
+// TestIngress is what an ingress of Kubernetes has. HAProxy and nginx have a cluster
+// each and run side by side. testEdge says where a new subtest belongs.
 func TestIngress(t *testing.T) {
 	t.Parallel()
+	devtest.Together(t, map[string]func(*testing.T){
+		"haproxy": func(t *testing.T) { testIngress(t, edge.HAProxy) },
+		"nginx":   func(t *testing.T) { testIngress(t, edge.Nginx) },
+	})
+}
+
+func testIngress(t *testing.T, kind edge.Kind) {
 	e := startIngress(t)
 	cas := map[string]*authority{}
 	for _, name := range []string{"partners", "others"} {
@@ -69,25 +78,14 @@ func TestIngress(t *testing.T) {
 		cas[name] = &authority{cert, key}
 		e.variable(t, "drover/client-ca/"+name, api.VariableItems{"ca": pki.EncodeCertificate(cert.Raw)})
 	}
-	for _, kind := range []edge.Kind{edge.HAProxy, edge.Nginx} {
-		t.Run(string(kind), func(t *testing.T) {
-			e.deploy(t, kind, "-var", `client_cas=["partners","others"]`, "-var", `authenticators=["authn","oauth2-proxy"]`, "-var", "trace_sample=100",
-				"-var", `maintenance_page=<p>{{ back soon }}</p>`, "-var", `error_pages={"404"="<p>{{ not here }}</p>","504"="<p>too slow</p>"}`)
-			t.Run("forward-auth", func(t *testing.T) { testForwardAuth(t, e) })
-			t.Run("OIDC", func(t *testing.T) { testOIDC(t, e) })
-			t.Run("canary", func(t *testing.T) { testCanary(t, e) })
-			t.Run("deny", func(t *testing.T) { testDeny(t, e) })
-			t.Run("CORS", func(t *testing.T) { testCORS(t, e) })
-			t.Run("compress", func(t *testing.T) { testCompress(t, e) })
-			t.Run("rewrite", func(t *testing.T) { testRewrite(t, e) })
-			t.Run("timeout and retries", func(t *testing.T) { testTimeout(t, e) })
-			t.Run("client certificates", func(t *testing.T) { testClientCerts(t, e, cas) })
-			t.Run("trace", func(t *testing.T) { testTrace(t, e) })
-			t.Run("maintenance and pages", func(t *testing.T) { testMaintenance(t, e) })
-			t.Run("breaker", func(t *testing.T) { testBreaker(t, e) })
-			e.drover.must(t, "destroy", map[edge.Kind]string{edge.HAProxy: "edge", edge.Nginx: "edge-nginx"}[kind], "-e", "dev", "-y")
-		})
-	}
+	e.deploy(t, kind, "-var", `client_cas=["partners","others"]`, "-var", `authenticators=["authn","oauth2-proxy"]`, "-var", "trace_sample=100",
+		"-var", `maintenance_page=<p>{{ back soon }}</p>`, "-var", `error_pages={"404"="<p>{{ not here }}</p>","504"="<p>too slow</p>"}`)
+	e.together(t, map[string]func(*testing.T, *entrance){
+		"forward-auth": testForwardAuth, "OIDC": testOIDC, "canary": testCanary, "deny": testDeny, "CORS": testCORS, "compress": testCompress,
+		"rewrite": testRewrite, "timeout and retries": testTimeout, "trace": testTrace, "maintenance and pages": testMaintenance,
+		"client certificates": func(t *testing.T, e *entrance) { testClientCerts(t, e, cas) },
+	})
+	t.Run("breaker", func(t *testing.T) { testBreaker(t, e) }) // which a reload of the edge sets back
 }
 
 // refused waits until the edge has read the tags of a service, and wants it to have no

@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/edge"
 )
 
@@ -226,7 +227,7 @@ func testDefaults(t *testing.T, e *entrance) {
 		case <-time.After(quiet):
 		}
 	}
-	for name, exchange := range map[string]func(*testing.T){
+	devtest.Together(t, map[string]func(*testing.T){
 		"websocket": func(t *testing.T) {
 			ping := e.socket(t, "defaults.test")
 			wait(t)
@@ -298,10 +299,5 @@ func testDefaults(t *testing.T, e *entrance) {
 				t.Errorf("of the upload %d bytes arrived: %v", a.Length, err)
 			}
 		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			exchange(t)
-		})
-	}
+	})
 }

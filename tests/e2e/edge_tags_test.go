@@ -40,7 +40,8 @@ func testTags(t *testing.T, e *entrance, hash func(string) string) {
 	e.register(t, "outside", address(plain), "drover.route=outside.test/", "drover.allow=10.0.0.0/8")
 	e.loaded(t)
 
-	t.Run("route", func(t *testing.T) {
+	group := map[string]func(*testing.T, *entrance){}
+	group["route"] = func(t *testing.T, e *entrance) {
 		res, a := e.got(t, "GET", "https://A.test/x?y=%2F", http.Header{"X-Forwarded-For": {"1.2.3.4"}, "Forwarded": {"for=1.2.3.4"}}, nil)
 		if a.Backend != "plain" || a.URI != "/x?y=%2F" || !strings.EqualFold(a.Host, "a.test") {
 			t.Errorf("%+v arrived", a)
@@ -57,8 +58,8 @@ func testTags(t *testing.T, e *entrance, hash func(string) string) {
 		if _, b := e.do(t, http.StatusNotFound, "GET", "https://nobody.test/", nil, nil); !bytes.Contains(b, []byte("No service has a route")) {
 			t.Errorf("without a route: %.100s", b)
 		}
-	})
-	t.Run("http", func(t *testing.T) {
+	}
+	group["http"] = func(t *testing.T, e *entrance) {
 		res, a := e.got(t, "GET", "http://a.test/x", nil, nil)
 		if a.Header.Get("X-Forwarded-Proto") != "http" || res.Get("Strict-Transport-Security") != "" {
 			t.Errorf("%+v arrived, with HSTS %q", a, res.Get("Strict-Transport-Security"))
@@ -68,15 +69,15 @@ func testTags(t *testing.T, e *entrance, hash func(string) string) {
 				t.Errorf("%s leads to %s", from, res.Get("Location"))
 			}
 		}
-	})
-	t.Run("strip", func(t *testing.T) {
+	}
+	group["strip"] = func(t *testing.T, e *entrance) {
 		for from, to := range map[string]string{"/app": "/", "/app/": "/", "/app/x/y?z=1": "/x/y?z=1", "/apple": "/apple"} {
 			if _, a := e.got(t, "GET", "https://a.test"+from, nil, nil); a.URI != to || a.Backend != "app" {
 				t.Errorf("%s arrives at %s as %s", from, a.Backend, a.URI)
 			}
 		}
-	})
-	t.Run("header", func(t *testing.T) {
+	}
+	group["header"] = func(t *testing.T, e *entrance) {
 		res, a := e.got(t, "GET", "https://a.test/app", http.Header{"X-Gone": {"1"}, "X-Set": {"2"}}, nil)
 		if got := res.Values("Content-Security-Policy"); !slices.Equal(got, []string{`default-src 'self'; x "1" 100%`}) || res.Get("X-Powered-By") != "" {
 			t.Errorf("response %v", res)
@@ -84,8 +85,8 @@ func testTags(t *testing.T, e *entrance, hash func(string) string) {
 		if got := a.Header.Values("X-Set"); !slices.Equal(got, []string{"a  b%20c"}) || a.Header.Get("X-Gone") != "" || a.Host != "other.test" {
 			t.Errorf("request %v for %s", a.Header, a.Host)
 		}
-	})
-	t.Run("max-body", func(t *testing.T) {
+	}
+	group["max-body"] = func(t *testing.T, e *entrance) {
 		e.got(t, "PUT", "https://a.test/app", nil, bytes.NewReader(make([]byte, 1024)))
 		e.do(t, http.StatusRequestEntityTooLarge, "PUT", "https://a.test/app", nil, bytes.NewReader(make([]byte, 1025)))
 		want := http.StatusLengthRequired
@@ -124,8 +125,8 @@ func testTags(t *testing.T, e *entrance, hash func(string) string) {
 		if _, a := e.got(t, "PUT", "https://a.test/", nil, unsized{bytes.NewReader(make([]byte, 3<<20))}); a.Length != 3<<20 {
 			t.Errorf("%d bytes arrived without a limit", a.Length)
 		}
-	})
-	t.Run("redirect", func(t *testing.T) {
+	}
+	group["redirect"] = func(t *testing.T, e *entrance) {
 		for from, want := range map[string]struct {
 			code int
 			to   string
@@ -142,8 +143,8 @@ func testTags(t *testing.T, e *entrance, hash func(string) string) {
 				t.Errorf("%s leads to %s, want %s", from, got, want.to)
 			}
 		}
-	})
-	t.Run("auth", func(t *testing.T) {
+	}
+	group["auth"] = func(t *testing.T, e *entrance) {
 		basic := func(user, password string) http.Header {
 			r := &http.Request{Header: http.Header{}}
 			r.SetBasicAuth(user, password)
@@ -178,13 +179,13 @@ func testTags(t *testing.T, e *entrance, hash func(string) string) {
 			defer res.Body.Close()
 			return res.StatusCode == http.StatusOK
 		})
-	})
-	t.Run("allow", func(t *testing.T) {
+	}
+	group["allow"] = func(t *testing.T, e *entrance) {
 		e.got(t, "GET", "https://inside.test/", nil, nil)
 		e.do(t, http.StatusForbidden, "GET", "https://outside.test/", nil, nil)
 		e.do(t, http.StatusForbidden, "GET", "https://opened.test/", nil, nil)
-	})
-	t.Run("sticky", func(t *testing.T) {
+	}
+	group["sticky"] = func(t *testing.T, e *entrance) {
 		for i := range 4 {
 			e.register(t, "sticky", address(serve(t, fmt.Sprint("sticky", i))), "drover.route=sticky.test/", "drover.sticky=cookie")
 		}
@@ -215,12 +216,12 @@ func testTags(t *testing.T, e *entrance, hash func(string) string) {
 		if many := len(seen) > 1; many != (e.kind == edge.HAProxy) {
 			t.Errorf("new clients met %v", seen)
 		}
-	})
-	if e.kind == edge.HAProxy { // nginx answers 502
-		t.Run("a request waits for a server", func(t *testing.T) { testWaits(t, e) })
-		t.Run("a kept connection", func(t *testing.T) { testKept(t, e) })
 	}
-	t.Run("a POST is sent once", func(t *testing.T) {
+	if e.kind == edge.HAProxy { // nginx answers 502
+		group["a request waits for a server"] = testWaits
+		group["a kept connection"] = testKept
+	}
+	group["a POST is sent once"] = func(t *testing.T, e *entrance) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
@@ -258,7 +259,8 @@ func testTags(t *testing.T, e *entrance, hash func(string) string) {
 				t.Errorf("one GET was tried %d times", n)
 			}
 		}
-	})
+	}
+	e.together(t, group)
 }
 
 // testWaits sends a request while no server is there.

@@ -20,6 +20,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -27,7 +28,9 @@ import (
 	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/devcluster"
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/edge"
 )
 
@@ -36,11 +39,60 @@ type entrance struct {
 	*running
 	roots *x509.CertPool
 	kind  edge.Kind
+	seen  *seen
+
+	group *devtest.Group  // nil for a test that runs alone
+	names map[string]bool // services that the test has registered
+}
+
+// seen is what edge.Look found last. Subtests that run side by side share it: each look
+// is a hundred requests.
+type seen struct {
+	sync.Mutex
+	began  time.Time
+	report edge.Report
+	err    error
+}
+
+// look returns what edge.Look finds now.
+func (e *entrance) look(ctx context.Context) (edge.Report, error) {
+	asked := time.Now()
+	e.seen.Lock()
+	defer e.seen.Unlock()
+	if e.seen.began.After(asked) {
+		return e.seen.report, e.seen.err
+	}
+	e.seen.began = time.Now()
+	r, err := edge.Look(ctx, e.nomad, e.consul, edge.Options{Store: acme.NewStore(acme.NomadVariables(e.nomad))})
+	if e.seen.err = err; err == nil {
+		e.seen.report = *r
+	}
+	return e.seen.report, err
+}
+
+// in returns the entrance for a subtest of a group, or for one that runs beside
+// others without a group.
+func (e *entrance) in(g *devtest.Group) *entrance {
+	of := *e
+	of.group, of.names = g, map[string]bool{}
+	return &of
+}
+
+// together runs subtests side by side. The edge loads their services at once.
+func (e *entrance) together(t *testing.T, tests map[string]func(*testing.T, *entrance)) {
+	t.Helper()
+	group := map[string]func(*testing.T, *devtest.Group){}
+	for name, test := range tests {
+		group[name] = func(t *testing.T, g *devtest.Group) {
+			test(t, e.in(g))
+		}
+	}
+	devtest.TogetherIn(t, group)
 }
 
 func startEdge(t *testing.T) *entrance {
 	t.Helper()
-	e := &entrance{running: startOn(t, devcluster.Options{ACME: true}), roots: x509.NewCertPool()}
+	e := &entrance{running: startOn(t, devcluster.Options{ACME: true}), roots: x509.NewCertPool(), seen: &seen{}, names: map[string]bool{}}
 	pem, err := os.ReadFile(e.CA())
 	if err != nil || !e.roots.AppendCertsFromPEM(pem) {
 		t.Fatalf("the CA of the dev cluster: %v", err)
@@ -92,20 +144,26 @@ func (e *entrance) status(t testing.TB) (edge.Report, int) {
 	return r, code
 }
 
-// loaded waits until every edge has loaded the tags that are in Consul and
-// reaches what is behind them.
+// loaded waits until every edge has loaded the tags that are in Consul, of this test
+// and of those beside it, and reaches what is behind the routes of this test.
 func (e *entrance) loaded(t testing.TB) edge.Report {
 	t.Helper()
+	e.group.Registered()
+	devtest.Cataloged(t, 2*time.Minute, e.consul)
 	var r edge.Report
 	eventually(t, "the edge has loaded its routes", func() bool {
-		r, _ = e.status(t)
+		var err error
+		if r, err = e.look(t.Context()); err != nil {
+			return false
+		}
 		return len(r.Instances) > 0 && !slices.ContainsFunc(r.Instances, func(i edge.Instance) bool { return !i.Current || i.Problem != "" }) &&
-			!slices.ContainsFunc(r.Routes, edge.RouteStatus.Bad)
+			!slices.ContainsFunc(r.Routes, func(s edge.RouteStatus) bool { return e.names[s.Service] && s.Bad() })
 	})
 	return r
 }
 
-// register puts a service at address into Consul, until the test is over.
+// register puts a service at address into Consul, until the test and those beside it
+// are over.
 func (e *entrance) register(t testing.TB, name, address string, tags ...string) {
 	t.Helper()
 	host, port, err := net.SplitHostPort(address)
@@ -120,13 +178,8 @@ func (e *entrance) register(t testing.TB, name, address string, tags ...string) 
 	if err := e.consul.Agent().ServiceRegister(&capi.AgentServiceRegistration{ID: id, Name: name, Address: host, Port: number, Tags: tags}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = e.consul.Agent().ServiceDeregister(id) })
-	// The agent tells the servers later. Until then, an edge without the service is
-	// up to date.
-	eventually(t, "Consul's catalog has "+id, func() bool {
-		known, _, err := e.consul.Catalog().Service(name, "", nil)
-		return err == nil && slices.ContainsFunc(known, func(s *capi.CatalogService) bool { return s.ServiceID == id })
-	})
+	e.names[name] = true
+	e.group.Cleanup(t, func() { _ = e.consul.Agent().ServiceDeregister(id) })
 }
 
 // backend is what stands behind the edge in these tests.
@@ -220,9 +273,25 @@ func address(s *httptest.Server) string { return s.Listener.Addr().String() }
 
 // TestEdge is the edge with cheap services behind it: each tag, what is wrong
 // with tags, a configuration that is refused, and reloads and rolling updates
-// under load, with HAProxy and with nginx.
+// under load. HAProxy and nginx have a cluster each and run side by side.
 func TestEdge(t *testing.T) {
 	t.Parallel()
+	var haproxy, nginx string
+	table := heading(t, "make load") + "\n\n| edge | renewals and rolls | clients | requests | failed |\n|---|---|---|---:|---:|\n"
+	devtest.Together(t, map[string]func(*testing.T){
+		"haproxy": func(t *testing.T) { haproxy = testEdge(t, edge.HAProxy) },
+		"nginx":   func(t *testing.T) { nginx = testEdge(t, edge.Nginx) },
+	})
+	renew(t, "edge", table+haproxy+nginx)
+}
+
+// testEdge tests one kind of edge. It returns the lines of the table of testLoad.
+//
+// A new subtest that only registers services and sends requests belongs to a group of
+// together, where it costs no time: it has services and hosts of its own, and registers
+// them before it first calls loaded. One that counts what a process of the edge does, or
+// disturbs the edge, runs alone, after the groups. Each deploy costs about 15 s.
+func testEdge(t *testing.T, kind edge.Kind) (lines string) {
 	e := startEdge(t)
 	ca := []string{"ocis", "-e", "dev", "--directory", e.ACMEDirectory(), "--ca", e.ACMECA()}
 	e.drover.must(t, append([]string{"cert", "prepare"}, ca...)...)
@@ -236,43 +305,44 @@ func TestEdge(t *testing.T) {
 	if _, _, err := e.nomad.Variables().Create(&api.Variable{Path: "drover/users/admins", Items: api.VariableItems{"alice": hash("wonderland"), "clear": "text"}}, nil); err != nil {
 		t.Fatal(err)
 	}
-	table := heading(t, "make load") + "\n\n| edge | renewals and rolls | clients | requests | failed |\n|---|---|---|---:|---:|\n"
-	for _, kind := range []edge.Kind{edge.HAProxy, edge.Nginx} {
-		t.Run(string(kind), func(t *testing.T) {
-			args := []string{"-var", `users=["admins", "later"]`, "-var", "hsts_max_age=60", "-var", "drain=30s", "-var", "requests_per_source=100000", "-var", "header_timeout=60s"}
-			if kind == edge.HAProxy {
-				args = append(args, "-var", "tcp_ports=[9389, 9390]")
-			} else { // two stacks that have the same job
-				e.drover.must(t, "destroy", "edge", "-e", "dev", "-y")
-			}
-			e.deploy(t, kind, args...)
-			e.drover.must(t, append([]string{"cert", "issue", "--no-check"}, ca...)...)
-			eventually(t, "the certificate is served", func() bool {
-				r, _ := e.status(t)
-				return len(r.Instances) == 1 && len(r.Instances[0].Certificates) == 1 && r.Instances[0].Certificates[0].Match
-			})
-			t.Run("tags", func(t *testing.T) { testTags(t, e, hash) })
-			t.Run("streams", func(t *testing.T) { testStreams(t, e) })
-			if kind == edge.HAProxy {
-				t.Run("tcp", func(t *testing.T) { testTCP(t, e) })
-			}
-			t.Run("bad tags", func(t *testing.T) { testBadTags(t, e) })
-			t.Run("refused", func(t *testing.T) { testRefused(t, e) })
-			t.Run("killed", func(t *testing.T) { testKilled(t, e) })
-			t.Run("untold", func(t *testing.T) { testUntold(t, e) })
-			t.Run("restarted", func(t *testing.T) { testRestarted(t, e) })
-			t.Run("load", func(t *testing.T) { table += testLoad(t, e) })
-			t.Run("defaults", func(t *testing.T) {
-				e.deploy(t, kind)
-				testDefaults(t, e)
-			})
-			t.Run("proxy protocol in", func(t *testing.T) {
-				e.deploy(t, kind, append(args, "-var", `accept_proxy=["127.0.0.0/8"]`)...)
-				testAcceptProxy(t, e)
-			})
-		})
+	args := []string{"-var", `users=["admins", "later"]`, "-var", "hsts_max_age=60", "-var", "drain=30s"}
+	if kind == edge.HAProxy {
+		args = append(args, "-var", "tcp_ports=[9389, 9390]")
 	}
-	renew(t, "edge", table)
+
+	// With the limits that an edge has by default. The streams are quiet for longer
+	// than the timeouts while the routes of others come and go.
+	e.deploy(t, kind, args...)
+	e.drover.must(t, append([]string{"cert", "issue", "--no-check"}, ca...)...)
+	eventually(t, "the certificate is served", func() bool {
+		r, _ := e.status(t)
+		return len(r.Instances) == 1 && len(r.Instances[0].Certificates) == 1 && r.Instances[0].Certificates[0].Match
+	})
+	wait := devtest.Start(t, "defaults", func(t *testing.T) { testDefaults(t, e.in(nil)) })
+	defer wait()
+	group := map[string]func(*testing.T, *entrance){"streams": testStreams}
+	if kind == edge.HAProxy {
+		group["tcp"] = testTCP
+	}
+	e.together(t, group)
+	t.Run("bad tags", func(t *testing.T) { testBadTags(t, e) })
+	t.Run("refused", func(t *testing.T) { testRefused(t, e) })
+	wait() // a service that goes would write the file again that the next subtest changes
+	t.Run("untold", func(t *testing.T) { testUntold(t, e) })
+	t.Run("killed", func(t *testing.T) { testKilled(t, e) })
+
+	// With limits that the load does not reach.
+	args = append(args, "-var", "requests_per_source=100000", "-var", "header_timeout=60s")
+	e.deploy(t, kind, args...)
+	t.Run("tags", func(t *testing.T) { testTags(t, e, hash) })
+	t.Run("restarted", func(t *testing.T) { testRestarted(t, e) })
+	t.Run("load", func(t *testing.T) { lines = testLoad(t, e) })
+
+	t.Run("proxy protocol in", func(t *testing.T) {
+		e.deploy(t, kind, append(args, "-var", `accept_proxy=["127.0.0.0/8"]`)...)
+		testAcceptProxy(t, e)
+	})
+	return lines
 }
 
 // id is that of a service in Consul which register has registered.

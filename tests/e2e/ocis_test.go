@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -40,7 +41,9 @@ func TestMain(m *testing.M) {
 type drover struct {
 	binary string
 	env    []string
-	said   bytes.Buffer // all output
+
+	mu   sync.Mutex   // of said; subtests run side by side
+	said bytes.Buffer // all output
 }
 
 // run returns stdout, stderr and the exit code.
@@ -52,6 +55,8 @@ func (d *drover) run(ctx context.Context, args ...string) (stdout, stderr string
 	if err := cmd.Run(); err != nil && cmd.ProcessState == nil {
 		return "", err.Error(), -1
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	d.said.Write(out.Bytes())
 	d.said.Write(errs.Bytes())
 	return out.String(), errs.String(), cmd.ProcessState.ExitCode()

@@ -135,7 +135,7 @@ func testAuthorities(t *testing.T, w *world) {
 
 // testMetrics asks for a password at the port metrics.
 func testMetrics(t *testing.T, w *world) {
-	const credentials = "alice:wonderland"
+	w.loaded(t)
 	_, address := w.published()
 	for path, want := range map[string][2]int{"/health": {200, 200}, "/metrics": {401, 200}, "/edge": {401, 200}} {
 		for i, with := range []bool{false, true} {
@@ -144,7 +144,7 @@ func testMetrics(t *testing.T, w *world) {
 				t.Fatal(err)
 			}
 			if with {
-				req.SetBasicAuth("alice", "wonderland")
+				req.SetBasicAuth(metricsUser, metricsPassword)
 			}
 			res, err := http.DefaultClient.Do(req)
 			if err != nil {
@@ -160,7 +160,7 @@ func testMetrics(t *testing.T, w *world) {
 		t.Errorf("drover edge status does not name $%s:\n%s", edge.CredentialsEnv, out)
 	}
 	with := w.drover
-	with.Env = append(slices.Clone(with.Env), edge.CredentialsEnv+"="+credentials)
+	with.Env = append(slices.Clone(with.Env), edge.CredentialsEnv+"="+metricsUser+":"+metricsPassword)
 	var out string
 	defer func() {
 		if t.Failed() {

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/edge"
 )
 
@@ -163,6 +164,7 @@ func testSlow(t *testing.T, w *world) {
 func testSilent(t *testing.T, w *world) {
 	w.register(t, "silent", serve(t, "silent"), "drover.route=silent.test/")
 	w.loaded(t, "silent.test")
+	group := map[string]func(*testing.T){}
 	for name, exchange := range map[string]func(*testing.T, net.Conn, *bufio.Reader){
 		"long": func(t *testing.T, c net.Conn, r *bufio.Reader) {
 			fmt.Fprint(c, "GET /long HTTP/1.1\r\nHost: silent.test\r\n\r\n")
@@ -197,16 +199,16 @@ func testSilent(t *testing.T, w *world) {
 			}
 		},
 	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
+		group[name] = func(t *testing.T) {
 			conn, err := w.dial("")
 			if err != nil {
 				t.Fatal(err)
 			}
 			defer conn.Close()
 			exchange(t, conn, bufio.NewReader(conn))
-		})
+		}
 	}
+	devtest.Together(t, group)
 }
 
 // testLimit makes more requests than a route allows.
@@ -265,9 +267,9 @@ func testTrusted(t *testing.T, w *world) {
 func testStalled(t *testing.T, w *world) {
 	w.register(t, "stalled", serve(t, "stalled"), "drover.route=stalled.test/")
 	w.loaded(t, "stalled.test")
+	group := map[string]func(*testing.T){}
 	for kind, quiet := range map[string]bool{"application/octet-stream": false, "application/grpc": w.kind == edge.HAProxy} {
-		t.Run(kind, func(t *testing.T) {
-			t.Parallel()
+		group[kind] = func(t *testing.T) {
 			client := w.h2()
 			defer client.CloseIdleConnections()
 			in, out := io.Pipe()
@@ -305,6 +307,7 @@ func testStalled(t *testing.T, w *world) {
 			if how := <-ended; !strings.HasPrefix(how, "200") {
 				t.Errorf("after the silence: got %s, want 200", how)
 			}
-		})
+		}
 	}
+	devtest.Together(t, group)
 }

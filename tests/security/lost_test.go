@@ -12,15 +12,17 @@ import (
 // testScaled stops most instances of a service, at once and before Consul knows
 // it, while clients ask for something that is safe to repeat.
 func testScaled(t *testing.T, w *world) {
-	for _, count := range []int{3, 8} {
-		name := fmt.Sprint("scaled", count)
-		instances := make([]*httptest.Server, count)
+	services := map[string][]*httptest.Server{"scaled3": make([]*httptest.Server, 3), "scaled8": make([]*httptest.Server, 8)}
+	for name, instances := range services {
 		for i := range instances {
 			instances[i] = httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
 			defer instances[i].Close()
 			w.register(t, name, instances[i].Listener.Addr().String(), "drover.route="+name+".test/")
 		}
-		w.loaded(t, name+".test")
+	}
+	w.loaded(t, "scaled3.test", "scaled8.test")
+	for name, instances := range services {
+		count := len(instances)
 		stop := make(chan struct{})
 		lost := make([]map[string]int, 8)
 		total := make([]int, len(lost))

@@ -50,18 +50,22 @@ func testMemory(t *testing.T, w *world) {
 		_, err := io.WriteString(c, "PUT / HTTP/1.1\r\nHost: flooded.test\r\nContent-Length: 100000\r\n\r\nx")
 		return err
 	}
+	// HAProxy keeps a connection whose streams have ended for a minute, and takes no
+	// other in its place: some are left to the client.
+	connections := map[edge.Kind]int{edge.HAProxy: memory*8 - 12, edge.Nginx: 600}[w.kind]
 	for _, a := range []struct {
 		name     string
 		protocol string
 		count    int
 		start    func(net.Conn, *tls.Conn) error
 	}{
-		{"stalled streams", "h2", 600, streams},
+		{"stalled streams", "h2", connections, streams},
 		{"half handshakes", "", 2000, hello},
 		{"stalled bodies", "http/1.1", 800, body},
 	} {
+		began := time.Now()
 		most, open := flood(t, w, a.count, a.protocol, a.start)
-		t.Logf("%s: %d connections of %d were open; the edge had %d MB of %d, before %d MB", a.name, open, a.count, most, memory, before)
+		t.Logf("%s for %s: %d connections of %d were open; the edge had %d MB of %d, before %d MB", a.name, time.Since(began).Round(time.Second), open, a.count, most, memory, before)
 		if most > memory {
 			t.Errorf("%s: the edge had %d MB, want %d at most", a.name, most, memory)
 		}

@@ -43,9 +43,24 @@ type world struct {
 	consul *capi.Client
 	drover devtest.Program
 	kind   edge.Kind
+	group  *devtest.Group // nil for a test that runs alone
 }
 
-func start(t *testing.T) *world {
+// together runs subtests side by side. The edge does not reload until all have ended.
+func (w *world) together(t *testing.T, tests map[string]func(*testing.T, *world)) {
+	t.Helper()
+	group := map[string]func(*testing.T, *devtest.Group){}
+	for name, test := range tests {
+		group[name] = func(t *testing.T, g *devtest.Group) {
+			of := *w
+			of.group = g
+			test(t, &of)
+		}
+	}
+	devtest.TogetherIn(t, group)
+}
+
+func start(t *testing.T, kind edge.Kind) *world {
 	t.Helper()
 	cluster := devtest.Cluster(t, devcluster.Options{Secure: devtest.Secured()})
 	env, err := cluster.Env("")
@@ -55,7 +70,7 @@ func start(t *testing.T) *world {
 	if devtest.Secured() {
 		env = append(env, devtest.Tokens(t, cluster, acl.Deployer)...)
 	}
-	w := &world{Cluster: cluster, drover: devtest.Program{Path: devtest.Build(t, t.TempDir()), Env: env}}
+	w := &world{Cluster: cluster, drover: devtest.Program{Path: devtest.Build(t, t.TempDir()), Env: env}, kind: kind}
 	if w.nomad, err = api.NewClient(cluster.NomadConfig()); err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +124,8 @@ func (w *world) variable(t *testing.T, path string, items map[string]string) {
 	}
 }
 
-// register puts a service at address into Consul, until the test is over.
+// register puts a service at address into Consul, until the test and those beside it
+// are over.
 func (w *world) register(t *testing.T, name, address string, tags ...string) {
 	t.Helper()
 	host, port, err := net.SplitHostPort(address)
@@ -124,7 +140,7 @@ func (w *world) register(t *testing.T, name, address string, tags ...string) {
 	if err := w.consul.Agent().ServiceRegister(&capi.AgentServiceRegistration{ID: id, Name: name, Address: host, Port: number, Tags: tags}); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = w.consul.Agent().ServiceDeregister(id) })
+	w.group.Cleanup(t, func() { _ = w.consul.Agent().ServiceDeregister(id) })
 }
 
 // published is what the edge says of itself at GET /edge.
@@ -135,8 +151,7 @@ func (w *world) published() (said map[string]any, metrics string) {
 	}
 	s := instances[0].Service
 	metrics = net.JoinHostPort(s.Address, strconv.Itoa(s.Port))
-	client := &http.Client{Timeout: 5 * time.Second}
-	res, err := client.Get("http://" + metrics + "/edge")
+	res, err := read("http://" + metrics + "/edge")
 	if err != nil {
 		return nil, ""
 	}
@@ -145,17 +160,34 @@ func (w *world) published() (said map[string]any, metrics string) {
 	return said, metrics
 }
 
-// loaded waits until the edge has loaded the tags that are in Consul, and
-// answers a GET of each URL with 200.
+// What the port metrics asks for, of the list admins.
+const metricsUser, metricsPassword = "alice", "wonderland"
+
+// read is a GET at the port metrics.
+func read(url string) (*http.Response, error) {
+	req, err := http.NewRequest(http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	req.SetBasicAuth(metricsUser, metricsPassword)
+	client := &http.Client{Timeout: 5 * time.Second}
+	return client.Do(req)
+}
+
+// loaded waits until the edge has loaded the tags that are in Consul, of this test and
+// of those beside it, and answers a GET of each host with 200.
 func (w *world) loaded(t *testing.T, hosts ...string) {
 	t.Helper()
+	w.group.Registered()
+	devtest.Cataloged(t, patience, w.consul)
 	devtest.Until(t, patience, "the edge has loaded its routes", func() bool {
 		services, _, err := w.consul.Catalog().Services(nil)
 		if err != nil {
 			return false
 		}
 		said, _ := w.published()
-		return said["tags"] == edge.Digest(services)
+		g, _ := said["generation"].(map[string]any)
+		return said["tags"] == edge.Digest(services) && g["files"] != "" && g["files"] == g["worker"]
 	})
 	for _, host := range hosts {
 		devtest.Until(t, patience, host+" is served", func() bool {
