@@ -90,6 +90,27 @@ func (g *Group) Cleanup(t testing.TB, f func()) {
 	*g.last = append(*g.last, f)
 }
 
+// Shared is an answer that subtests which run side by side share, so that twelve that
+// wait for the same do not ask twelve times as often.
+type Shared[T any] struct {
+	mu    sync.Mutex
+	asked time.Time
+	value T
+}
+
+// Get returns what look returns, or has returned in a call that began after Get was
+// called.
+func (s *Shared[T]) Get(look func() T) T {
+	called := time.Now()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.asked.After(called) {
+		s.asked = time.Now()
+		s.value = look()
+	}
+	return s.value
+}
+
 // Cataloged waits until Consul's catalog has the services of its agent, with their
 // tags, and no others. The agent tells the servers after it has answered.
 func Cataloged(t testing.TB, limit time.Duration, consul *capi.Client) {

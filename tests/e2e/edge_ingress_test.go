@@ -35,7 +35,7 @@ import (
 // server runs for.
 func startIngress(t *testing.T) *entrance {
 	t.Helper()
-	e := &entrance{running: startOn(t, devcluster.Options{}), roots: x509.NewCertPool(), seen: &seen{}, names: map[string]bool{}}
+	e := &entrance{running: startOn(t, devcluster.Options{}), roots: x509.NewCertPool(), seen: &devtest.Shared[seen]{}, names: map[string]bool{}}
 	ca, key, err := pki.NewCA("ingress", time.Now())
 	if err != nil {
 		t.Fatal(err)

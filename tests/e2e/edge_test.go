@@ -20,7 +20,6 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -39,35 +38,25 @@ type entrance struct {
 	*running
 	roots *x509.CertPool
 	kind  edge.Kind
-	seen  *seen
+	seen  *devtest.Shared[seen]
 
 	group *devtest.Group  // nil for a test that runs alone
 	names map[string]bool // services that the test has registered
 }
 
-// seen is what edge.Look found last. Subtests that run side by side share it: each look
-// is a hundred requests.
+// seen is what edge.Look found: the requests of a look are many.
 type seen struct {
-	sync.Mutex
-	began  time.Time
-	report edge.Report
-	err    error
+	*edge.Report
+	err error
 }
 
 // look returns what edge.Look finds now.
-func (e *entrance) look(ctx context.Context) (edge.Report, error) {
-	asked := time.Now()
-	e.seen.Lock()
-	defer e.seen.Unlock()
-	if e.seen.began.After(asked) {
-		return e.seen.report, e.seen.err
-	}
-	e.seen.began = time.Now()
-	r, err := edge.Look(ctx, e.nomad, e.consul, edge.Options{Store: acme.NewStore(acme.NomadVariables(e.nomad))})
-	if e.seen.err = err; err == nil {
-		e.seen.report = *r
-	}
-	return e.seen.report, err
+func (e *entrance) look(ctx context.Context) (*edge.Report, error) {
+	s := e.seen.Get(func() seen {
+		r, err := edge.Look(ctx, e.nomad, e.consul, edge.Options{Store: acme.NewStore(acme.NomadVariables(e.nomad))})
+		return seen{r, err}
+	})
+	return s.Report, s.err
 }
 
 // in returns the entrance for a subtest of a group, or for one that runs beside
@@ -92,7 +81,7 @@ func (e *entrance) together(t *testing.T, tests map[string]func(*testing.T, *ent
 
 func startEdge(t *testing.T) *entrance {
 	t.Helper()
-	e := &entrance{running: startOn(t, devcluster.Options{ACME: true}), roots: x509.NewCertPool(), seen: &seen{}, names: map[string]bool{}}
+	e := &entrance{running: startOn(t, devcluster.Options{ACME: true}), roots: x509.NewCertPool(), seen: &devtest.Shared[seen]{}, names: map[string]bool{}}
 	pem, err := os.ReadFile(e.CA())
 	if err != nil || !e.roots.AppendCertsFromPEM(pem) {
 		t.Fatalf("the CA of the dev cluster: %v", err)
@@ -150,7 +139,7 @@ func (e *entrance) loaded(t testing.TB) edge.Report {
 	t.Helper()
 	e.group.Registered()
 	devtest.Cataloged(t, 2*time.Minute, e.consul)
-	var r edge.Report
+	var r *edge.Report
 	eventually(t, "the edge has loaded its routes", func() bool {
 		var err error
 		if r, err = e.look(t.Context()); err != nil {
@@ -159,7 +148,7 @@ func (e *entrance) loaded(t testing.TB) edge.Report {
 		return len(r.Instances) > 0 && !slices.ContainsFunc(r.Instances, func(i edge.Instance) bool { return !i.Current || i.Problem != "" }) &&
 			!slices.ContainsFunc(r.Routes, func(s edge.RouteStatus) bool { return e.names[s.Service] && s.Bad() })
 	})
-	return r
+	return *r
 }
 
 // register puts a service at address into Consul, until the test and those beside it

@@ -43,6 +43,7 @@ type world struct {
 	consul *capi.Client
 	drover devtest.Program
 	kind   edge.Kind
+	loads  *devtest.Shared[bool]
 	group  *devtest.Group // nil for a test that runs alone
 }
 
@@ -70,7 +71,7 @@ func start(t *testing.T, kind edge.Kind) *world {
 	if devtest.Secured() {
 		env = append(env, devtest.Tokens(t, cluster, acl.Deployer)...)
 	}
-	w := &world{Cluster: cluster, drover: devtest.Program{Path: devtest.Build(t, t.TempDir()), Env: env}, kind: kind}
+	w := &world{Cluster: cluster, drover: devtest.Program{Path: devtest.Build(t, t.TempDir()), Env: env}, kind: kind, loads: &devtest.Shared[bool]{}}
 	if w.nomad, err = api.NewClient(cluster.NomadConfig()); err != nil {
 		t.Fatal(err)
 	}
@@ -181,13 +182,15 @@ func (w *world) loaded(t *testing.T, hosts ...string) {
 	w.group.Registered()
 	devtest.Cataloged(t, patience, w.consul)
 	devtest.Until(t, patience, "the edge has loaded its routes", func() bool {
-		services, _, err := w.consul.Catalog().Services(nil)
-		if err != nil {
-			return false
-		}
-		said, _ := w.published()
-		g, _ := said["generation"].(map[string]any)
-		return said["tags"] == edge.Digest(services) && g["files"] != "" && g["files"] == g["worker"]
+		return w.loads.Get(func() bool {
+			services, _, err := w.consul.Catalog().Services(nil)
+			if err != nil {
+				return false
+			}
+			said, _ := w.published()
+			g, _ := said["generation"].(map[string]any)
+			return said["tags"] == edge.Digest(services) && g["files"] != "" && g["files"] == g["worker"]
+		})
 	})
 	for _, host := range hosts {
 		devtest.Until(t, patience, host+" is served", func() bool {
