@@ -380,7 +380,7 @@ func testLoad(t *testing.T, e *entrance) string {
 		if err := ping(fmt.Sprint("renewal ", i)); err != nil {
 			t.Errorf("the websocket after %d renewals: %v", i+1, err)
 		}
-		if last && i < len(jobs) { // the workers of before have been told to end
+		if last && i < len(jobs) { // a reload has ended the first workers
 			run(late)
 		}
 	}

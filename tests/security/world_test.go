@@ -161,7 +161,7 @@ func (w *world) published() (said map[string]any, metrics string) {
 	return said, metrics
 }
 
-// What the port metrics asks for, of the list admins.
+// Credentials of the port metrics, in the list admins.
 const metricsUser, metricsPassword = "alice", "wonderland"
 
 // read is a GET at the port metrics.
