@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/nomad/api"
 	"github.com/zclconf/go-cty/cty"
+	"github.com/zclconf/go-cty/cty/convert"
 
 	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/stack"
@@ -286,15 +287,22 @@ func mutableTag(s *subject) {
 }
 
 var (
-	secretName = regexp.MustCompile(`(?i)(passw(or)?d|passphrase|secret|token|api_?key|(^|_)key$)`)
-	harmless   = regexp.MustCompile(`(?i)(_(file|path|dir|url|name|id|ttl|expiry|length|type|algorithm|enabled|lifespan|timeout)$)|^(file|path)_`)
-	harmlessOf = regexp.MustCompile(`^(true|false|[0-9]+|([0-9]+(ms|s|m|h))+|/.*|.*/.*\.(pem|key|crt|json|ya?ml))$`)
+	secretName = regexp.MustCompile(`(?i:passw(or)?d|passphrase|passcode|secret|token|api_?key|credential|(^|[_.-])(key|pass|pwd|cred|creds|salt)s?$)|[a-z](Key|Pass|Pwd)$`)
+	// secretEnd are the names that are the secret itself, and do not only speak of one.
+	secretEnd  = regexp.MustCompile(`(?i)(passw(or)?d|passphrase|passcode|pass|pwd|secret|token|key|credentials?|creds?|salt)$`)
+	harmless   = regexp.MustCompile(`(?i)(_(file|path|dir|url|name|id|ttl|expiry|length|type|algorithm|enabled|lifespan|timeout)$)|^(file|path)_|^(old)?pwd$|public_?key$`)
+	counted    = regexp.MustCompile(`(?i)(^|[_.-])(max|min|num|count|limit|size|length|days|rounds)([_.-]|$)`)
+	harmlessOf = regexp.MustCompile(`^((?i:true|false|yes|no|on|off)|[01]|([0-9]+(ms|s|m|h))+|/.*|.*/.*\.(pem|key|crt|json|ya?ml))$`)
+	digits     = regexp.MustCompile(`^[0-9]+$`)
 )
 
 // InClear reports whether text, the literal value of key in env or config, looks like
 // a secret.
 func InClear(key, text string) bool {
 	if !secretName.MatchString(key) || harmless.MatchString(key) {
+		return false
+	}
+	if digits.MatchString(text) && (!secretEnd.MatchString(key) || counted.MatchString(key)) {
 		return false
 	}
 	return text != "" && !strings.Contains(text, "${") && !strings.Contains(text, "{{") && !harmlessOf.MatchString(text)
@@ -306,7 +314,10 @@ func secretInClear(s *subject) {
 	}
 	check := func(key string, e hclsyntax.Expression, at hcl.Range) {
 		v, diags := e.Value(nil)
-		if diags.HasErrors() || len(e.Variables()) > 0 || v.IsNull() || v.Type() != cty.String || !InClear(key, v.AsString()) {
+		if diags.HasErrors() || len(e.Variables()) > 0 || v.IsNull() || v.Type() != cty.String && v.Type() != cty.Number {
+			return
+		}
+		if text, err := convert.Convert(v, cty.String); err != nil || !InClear(key, text.AsString()) {
 			return
 		}
 		s.report(s.source.Origin(at), fmt.Sprintf("%s looks like a secret in clear", key), "Make it a secret of the stack and read it in a template block from the job's Nomad Variable.")
