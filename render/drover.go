@@ -74,7 +74,7 @@ func (r *renderer) droverLocals(used map[string]hcl.Range) string {
 
 // substituteDrover writes local.drover_NAME for drover.NAME.
 func substituteDrover(m *sourceMap) *sourceMap {
-	f, diags := hclsyntax.ParseConfig(m.text, "", hcl.InitialPos)
+	f, diags := stack.ParseHCL(m.text, "")
 	if diags.HasErrors() {
 		return m // the evaluation reports it
 	}

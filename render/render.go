@@ -338,6 +338,18 @@ func (r *renderer) service(u unit) rendered {
 func (r *renderer) plain(svc *stack.Service, job *Job) hcl.Diagnostics {
 	name := filepath.Base(svc.Layer.File)
 	self := &sourceMap{text: svc.Layer.Src, segs: []segment{{layer: svc.Layer}}}
+	if diags := stack.CheckHCL(svc.Layer.Src, svc.Layer.File); diags.HasErrors() {
+		return diags
+	}
+	for _, file := range r.s.Plain.VarFiles {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue // jobspec2 reports it
+		}
+		if diags := stack.CheckHCL(text, file); diags.HasErrors() {
+			return diags
+		}
+	}
 	var err error
 	job.Job, err = evaluate(&jobspec2.ParseConfig{
 		Path: name, Body: svc.Layer.Src, AllowFS: true, Strict: true,

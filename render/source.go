@@ -6,6 +6,8 @@ import (
 
 	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
+
+	"github.com/drover-nomad/drover/stack"
 )
 
 // Source is the syntax of a merged job spec. Its positions map to the layers.
@@ -18,7 +20,7 @@ type Source struct {
 // Source parses the merged job spec again. It is nil for a job file in HCL's
 // JSON syntax.
 func (j Job) Source() *Source {
-	f, diags := hclsyntax.ParseConfig(j.HCL, j.File, hcl.InitialPos)
+	f, diags := stack.ParseHCL(j.HCL, j.File)
 	if diags.HasErrors() || j.source == nil {
 		return nil
 	}

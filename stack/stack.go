@@ -9,7 +9,6 @@ import (
 	"unicode/utf8"
 
 	"github.com/hashicorp/hcl/v2"
-	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/zclconf/go-cty/cty"
 )
 
@@ -99,7 +98,7 @@ func (l *Layer) Parse() (*hcl.File, hcl.Diagnostics) {
 			return nil, hcl.Diagnostics{errAt(hcl.Range{Filename: l.File, Start: at, End: at}, "Invalid character encoding", "Save the file as UTF-8.")}
 		}
 	}
-	return hclsyntax.ParseConfig(l.Src, l.File, hcl.InitialPos)
+	return ParseHCL(l.Src, l.File)
 }
 
 // Plain has the values that were given with a single job file.

@@ -14,7 +14,6 @@ import (
 	"github.com/hashicorp/hcl/v2/ext/typeexpr"
 	"github.com/hashicorp/hcl/v2/gohcl"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
-	hcljson "github.com/hashicorp/hcl/v2/json"
 	"github.com/hashicorp/nomad/jobspec2"
 	"github.com/zclconf/go-cty/cty"
 	"github.com/zclconf/go-cty/cty/convert"
@@ -212,7 +211,7 @@ func (g given) eval(d *declaration) (cty.Value, hcl.Diagnostics) {
 		case cty.String, cty.Number, cty.NilType:
 			v = cty.StringVal(*g.raw)
 		default:
-			expr, diags := hclsyntax.ParseExpression([]byte(*g.raw), "<"+g.from+">", hcl.InitialPos)
+			expr, diags := ParseHCLExpression([]byte(*g.raw), "<"+g.from+">")
 			if !diags.HasErrors() {
 				v, diags = expr.Value(nil)
 			}
@@ -430,9 +429,9 @@ func (s *Stack) fileValues(path string) ([]given, hcl.Diagnostics) {
 	var f *hcl.File
 	var diags hcl.Diagnostics
 	if trimmed := bytes.TrimLeft(src, " \t\r\n"); len(trimmed) > 0 && trimmed[0] == '{' {
-		f, diags = hcljson.Parse(src, path)
+		f, diags = parseJSON(src, path)
 	} else {
-		f, diags = hclsyntax.ParseConfig(src, path, hcl.InitialPos)
+		f, diags = ParseHCL(src, path)
 	}
 	if diags.HasErrors() {
 		return nil, diags

@@ -17,6 +17,7 @@ import (
 
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/dns"
+	"github.com/drover-nomad/drover/stack"
 )
 
 // Table is what the namespaces of a cluster may claim. A nil *Table is that of a
@@ -55,7 +56,7 @@ type namespaceBlock struct {
 
 // Parse reads a table. The error is [hcl.Diagnostics].
 func Parse(text []byte, name string) (*Table, error) {
-	parsed, diags := hclsyntax.ParseConfig(text, name, hcl.InitialPos)
+	parsed, diags := stack.ParseHCL(text, name)
 	if diags.HasErrors() {
 		return nil, diags
 	}

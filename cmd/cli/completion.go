@@ -10,7 +10,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/spf13/cobra"
 
@@ -169,7 +168,7 @@ func (f *factory) targetNames(cmd *cobra.Command, arg string) []string {
 	if err != nil {
 		return nil
 	}
-	file, diags := hclsyntax.ParseConfig(src, env, hcl.InitialPos)
+	file, diags := stack.ParseHCL(src, env)
 	if diags.HasErrors() {
 		return nil
 	}

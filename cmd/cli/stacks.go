@@ -13,7 +13,6 @@ import (
 	"strings"
 	"text/tabwriter"
 
-	"github.com/hashicorp/hcl/v2"
 	"github.com/hashicorp/hcl/v2/hclsyntax"
 	"github.com/hashicorp/hcl/v2/hclwrite"
 	"github.com/spf13/cobra"
@@ -291,7 +290,7 @@ func specKind(path string) string {
 		}
 		return ""
 	}
-	file, _ := hclsyntax.ParseConfig(text, path, hcl.InitialPos)
+	file, _ := stack.ParseHCL(text, path)
 	if file == nil {
 		return ""
 	}
