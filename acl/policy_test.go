@@ -90,3 +90,16 @@ func TestPolicyNames(t *testing.T) {
 		t.Error("the plain name is not used")
 	}
 }
+
+// The configuration and the logs of agents are read by a deployer's doctor only.
+func TestPolicies_ReadNoAgents(t *testing.T) {
+	t.Parallel()
+	for _, use := range []acl.Use{acl.CI, acl.Reader, acl.Controller, acl.Schedule, acl.Edge} {
+		if rules := (acl.Scope{Stacks: []string{"shop/prod"}}).Nomad(use).Rules; strings.Contains(rules, "agent {") {
+			t.Errorf("%s may read agents:\n%s", use, rules)
+		}
+	}
+	if rules := (acl.Scope{}).Nomad(acl.Deployer).Rules; !strings.Contains(rules, "agent {") {
+		t.Errorf("the deployer may not read agents, so that this test finds nothing:\n%s", rules)
+	}
+}

@@ -76,7 +76,8 @@ func (s *stream) newCertificates(home *Home, st *stack.Stack, rendered []render.
 			continue
 		}
 		if at := slices.IndexFunc(spec.Names, isLocal); at >= 0 && len(spec.Issuers) == 0 {
-			return nil, invalidAt(st.Certificates[i].Range, "certificate %s: Let's Encrypt issues nothing for %s, which only this network has: name an issuer of your own (in a dev cluster: drover dev up --acme), or deploy with --no-certificates", spec.Name, spec.Names[at])
+			return nil, invalidAt(st.Certificates[i].Range, "certificate %s: Let's Encrypt issues nothing for %s, which only this network has:"+
+				" name an issuer of your own (in a dev cluster: drover dev up --acme), or deploy with --no-certificates", spec.Name, spec.Names[at])
 		}
 	}
 	if given != nil {

@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"io/fs"
+	"regexp"
 	"slices"
 	"testing"
 )
@@ -39,5 +40,28 @@ func TestStack_EdgesHaveTheirBase(t *testing.T) {
 	}
 	if _, err := Stack("nosuch"); err == nil {
 		t.Error("nosuch is a stack")
+	}
+}
+
+// The edges run the image that was tested, and no other of its tag.
+func TestStack_EdgeImagesArePinned(t *testing.T) {
+	t.Parallel()
+	image := regexp.MustCompile(`variable "image" \{[^}]*default\s+= "([^"]+)"`)
+	for _, name := range []string{"edge", "edge-nginx"} {
+		files, err := Stack(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		text, err := fs.ReadFile(files, "variables.hcl")
+		if err != nil {
+			t.Fatal(err)
+		}
+		found := image.FindSubmatch(text)
+		if found == nil {
+			t.Fatalf("%s: variables.hcl has no default of image", name)
+		}
+		if !regexp.MustCompile(`^[a-z]+:[0-9.]+@sha256:[0-9a-f]{64}$`).Match(found[1]) {
+			t.Errorf("%s: got image %s, want NAME:VERSION@sha256:DIGEST", name, found[1])
+		}
 	}
 }
