@@ -46,12 +46,15 @@ type Release struct {
 	Environment string `json:"environment"`
 	Version     string `json:"version,omitempty"`     // of the stack
 	AppVersion  string `json:"app_version,omitempty"` // of what it runs
-	Kind        string `json:"kind"`                  // deploy, rollback, redeploy, …
-	Of          int    `json:"of,omitempty"`          // a rollback: the release that it goes back to
-	Inputs      string `json:"inputs"`                // digest of all job specs
-	Values      string `json:"values,omitempty"`      // digest of the blob with the variables' values
-	Checks      string `json:"checks,omitempty"`      // digest of the blob with the checks of the stack; "" in older records
-	DNS         string `json:"dns,omitempty"`         // digest of what it left to be kept in DNS; a part of a stack leaves nothing
+	// UpgradeFrom are patterns of the versions of the application that this one may
+	// replace; empty for all, as in older records.
+	UpgradeFrom []string `json:"upgrade_from,omitempty"`
+	Kind        string   `json:"kind"`             // deploy, rollback, redeploy, …
+	Of          int      `json:"of,omitempty"`     // a rollback: the release that it goes back to
+	Inputs      string   `json:"inputs"`           // digest of all job specs
+	Values      string   `json:"values,omitempty"` // digest of the blob with the variables' values
+	Checks      string   `json:"checks,omitempty"` // digest of the blob with the checks of the stack; "" in older records
+	DNS         string   `json:"dns,omitempty"`    // digest of what it left to be kept in DNS; a part of a stack leaves nothing
 
 	By      Holder `json:"by"`                // who began it
 	Message string `json:"message,omitempty"` // why

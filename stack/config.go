@@ -2,6 +2,7 @@ package stack
 
 import (
 	"fmt"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -32,6 +33,7 @@ var configSchema = &hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{
 type stackBlock struct {
 	Version      string   `hcl:"version,optional"`
 	AppVersion   string   `hcl:"app_version,optional"`
+	UpgradeFrom  []string `hcl:"upgrade_from,optional"`
 	Description  string   `hcl:"description,optional"`
 	RequiresJobs []string `hcl:"requires_jobs,optional"`
 }
@@ -116,6 +118,15 @@ func (s *Stack) config(body hcl.Body, ctx *hcl.EvalContext) hcl.Diagnostics {
 			var v stackBlock
 			diags = append(diags, gohcl.DecodeBody(b.Body, ctx, &v)...)
 			s.Name, s.Version, s.AppVersion, s.Description, s.RequiresJobs = b.Labels[0], v.Version, v.AppVersion, v.Description, v.RequiresJobs
+			s.UpgradeFrom = v.UpgradeFrom
+			for _, pattern := range v.UpgradeFrom {
+				if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
+					diags = append(diags, errAt(b.Body.MissingItemRange(), fmt.Sprintf("Invalid pattern %q of upgrade_from", pattern), "A pattern is a version, or has * and ? for parts of it: 7.1.*."))
+				}
+			}
+			if len(v.UpgradeFrom) > 0 && v.AppVersion == "" {
+				diags = append(diags, errAt(b.Body.MissingItemRange(), "upgrade_from without app_version", "drover compares upgrade_from with the app_version of what runs. Set app_version."))
+			}
 		case "service":
 			var v serviceBlock
 			diags = append(diags, gohcl.DecodeBody(b.Body, ctx, &v)...)

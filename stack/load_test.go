@@ -27,6 +27,7 @@ func TestStackFileIsReadWhole(t *testing.T) {
 stack "shop" {
   version       = "1.2.3"
   app_version   = "4"
+  upgrade_from  = ["3.*"]
   description   = "sells"
   requires_jobs = ["mesh"]
 }
@@ -82,7 +83,7 @@ issuer "ours" {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s.Name != "shop" || s.Version != "1.2.3" || s.AppVersion != "4" || s.Description != "sells" || !slices.Equal(s.RequiresJobs, []string{"mesh"}) {
+	if s.Name != "shop" || s.Version != "1.2.3" || s.AppVersion != "4" || !slices.Equal(s.UpgradeFrom, []string{"3.*"}) || s.Description != "sells" || !slices.Equal(s.RequiresJobs, []string{"mesh"}) {
 		t.Errorf("stack: %+v", s)
 	}
 	if c, i := s.Certificates[0], s.Issuers[0]; len(c.Names) != 2 || !slices.Equal(c.Issuers, []string{"ours", "letsencrypt"}) ||
@@ -116,23 +117,25 @@ func TestMistakesInStackFiles(t *testing.T) {
 	for name, c := range map[string]struct {
 		file, text, want string
 	}{
-		"unknown type of secret": {"stack.hcl", "secret \"x\" {\n  type = \"magic\"\n}", `s/stack.hcl:2,10-17: Unknown type of secret "magic"; Write one of random, uuid, given, certificate.`},
-		"short secret":           {"stack.hcl", `secret "x" { length = 3 }`, `s/stack.hcl:1,23-24: Invalid length of a secret`},
-		"items collide":          {"stack.hcl", "secret \"x\" { type = \"certificate\" }\nsecret \"x_ca\" {}", `s/stack.hcl:2,1-14: Secrets "x" and "x_ca" both have the item "x_ca"`},
-		"name is a path":         {"stack.hcl", `service "../a" { file = "a.nomad.hcl" }`, `s/stack.hcl:1,9-15: Invalid name "../a" of a service`},
-		"file outside":           {"stack.hcl", `service "a" { file = "../a.nomad.hcl" }`, `names a file outside the stack`},
-		"file of two":            {"stack.hcl", "service \"a\" {}\nservice \"b\" {}\nservice \"c\" { file = \"a.nomad.hcl\" }", `s/stack.hcl:3,1-12: a.nomad.hcl is the file of two services`},
-		"check without url":      {"stack.hcl", `check "x" {}`, `s/stack.hcl:1,11-11: Missing required argument; The argument "url" is required`},
-		"bad timeout":            {"stack.hcl", "check \"x\" {\n  url = \"x\"\n  timeout = \"soon\"\n}", `s/stack.hcl:3,13-19: Invalid timeout "soon"`},
-		"wrong type in block":    {"stack.hcl", `stack "x" { version = ["1"] }`, `s/stack.hcl:1,23-24: Unsuitable value type`},
-		"unknown argument":       {"stack.hcl", "service \"a\" { depend_on = [] }\nservice \"b\" {}", `An argument named "depend_on" is not expected here. Did you mean "depends_on"?`},
-		"self dependency":        {"stack.hcl", "service \"a\" { depends_on = [\"a\"] }\nservice \"b\" {}", `a → a`},
-		"unknown variable":       {"stack.hcl", `stack "x" { version = var.nope }`, `s/stack.hcl:1,26-31: Unsupported attribute`},
-		"bad default":            {"variables.hcl", "variable \"x\" {\n  type = number\n  default = \"many\"\n}", `s/variables.hcl:3,13-19: Invalid default value for variable`},
-		"duplicate variable":     {"variables.hcl", "variable \"x\" {}\nvariable \"x\" {}", `s/variables.hcl:2,1-13: Duplicate variable; "x" is already declared at s/variables.hcl:1:1.`},
-		"bad type":               {"variables.hcl", `variable "x" { type = nonsense }`, `s/variables.hcl:1,23-31: Invalid type specification`},
-		"syntax":                 {"_base.nomad.hcl", "job \"*\" {\n  type = \n}", `s/_base.nomad.hcl:2,10-3,1: Invalid expression`},
-		"set twice":              {"environments/default.hcl", "variables {\n  x = 1\n}\nvariables {\n  x = 2\n}", `s/environments/default.hcl:5,3-8: Variable "x" is set twice`},
+		"unknown type of secret":           {"stack.hcl", "secret \"x\" {\n  type = \"magic\"\n}", `s/stack.hcl:2,10-17: Unknown type of secret "magic"; Write one of random, uuid, given, certificate.`},
+		"short secret":                     {"stack.hcl", `secret "x" { length = 3 }`, `s/stack.hcl:1,23-24: Invalid length of a secret`},
+		"items collide":                    {"stack.hcl", "secret \"x\" { type = \"certificate\" }\nsecret \"x_ca\" {}", `s/stack.hcl:2,1-14: Secrets "x" and "x_ca" both have the item "x_ca"`},
+		"upgrade_from is no pattern":       {"stack.hcl", "stack \"s\" {\n  app_version = \"1\"\n  upgrade_from = [\"1.[\"]\n}", `Invalid pattern "1.[" of upgrade_from`},
+		"upgrade_from without app_version": {"stack.hcl", "stack \"s\" {\n  upgrade_from = [\"1.*\"]\n}", `upgrade_from without app_version`},
+		"name is a path":                   {"stack.hcl", `service "../a" { file = "a.nomad.hcl" }`, `s/stack.hcl:1,9-15: Invalid name "../a" of a service`},
+		"file outside":                     {"stack.hcl", `service "a" { file = "../a.nomad.hcl" }`, `names a file outside the stack`},
+		"file of two":                      {"stack.hcl", "service \"a\" {}\nservice \"b\" {}\nservice \"c\" { file = \"a.nomad.hcl\" }", `s/stack.hcl:3,1-12: a.nomad.hcl is the file of two services`},
+		"check without url":                {"stack.hcl", `check "x" {}`, `s/stack.hcl:1,11-11: Missing required argument; The argument "url" is required`},
+		"bad timeout":                      {"stack.hcl", "check \"x\" {\n  url = \"x\"\n  timeout = \"soon\"\n}", `s/stack.hcl:3,13-19: Invalid timeout "soon"`},
+		"wrong type in block":              {"stack.hcl", `stack "x" { version = ["1"] }`, `s/stack.hcl:1,23-24: Unsuitable value type`},
+		"unknown argument":                 {"stack.hcl", "service \"a\" { depend_on = [] }\nservice \"b\" {}", `An argument named "depend_on" is not expected here. Did you mean "depends_on"?`},
+		"self dependency":                  {"stack.hcl", "service \"a\" { depends_on = [\"a\"] }\nservice \"b\" {}", `a → a`},
+		"unknown variable":                 {"stack.hcl", `stack "x" { version = var.nope }`, `s/stack.hcl:1,26-31: Unsupported attribute`},
+		"bad default":                      {"variables.hcl", "variable \"x\" {\n  type = number\n  default = \"many\"\n}", `s/variables.hcl:3,13-19: Invalid default value for variable`},
+		"duplicate variable":               {"variables.hcl", "variable \"x\" {}\nvariable \"x\" {}", `s/variables.hcl:2,1-13: Duplicate variable; "x" is already declared at s/variables.hcl:1:1.`},
+		"bad type":                         {"variables.hcl", `variable "x" { type = nonsense }`, `s/variables.hcl:1,23-31: Invalid type specification`},
+		"syntax":                           {"_base.nomad.hcl", "job \"*\" {\n  type = \n}", `s/_base.nomad.hcl:2,10-3,1: Invalid expression`},
+		"set twice":                        {"environments/default.hcl", "variables {\n  x = 1\n}\nvariables {\n  x = 2\n}", `s/environments/default.hcl:5,3-8: Variable "x" is set twice`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			files := map[string]string{c.file: c.text}

@@ -15,9 +15,12 @@ import (
 // Stack is an application made of several Nomad jobs, with every value
 // resolved for one environment. It holds nothing that has not been validated.
 type Stack struct {
-	Name        string // stack "NAME", or the directory's name without stack.hcl
-	Version     string // of the stack itself
-	AppVersion  string // of what it runs
+	Name       string // stack "NAME", or the directory's name without stack.hcl
+	Version    string // of the stack itself
+	AppVersion string // of what it runs
+	// UpgradeFrom are patterns of path.Match of the versions of the application whose
+	// data this one reads; empty for all.
+	UpgradeFrom []string
 	Description string
 
 	// Path is the directory (or the single job file) as the operator named

@@ -2,7 +2,11 @@
 
 stack "ocis" {
   version     = "0.1.0"
-  app_version = { "2.0" = "2.0.0", "7.1" = "7.1.4", "8.0" = "8.0.0" }[var.line]
+  app_version = var.flavour == "opencloud" ? "4.0.0" : { "2.0" = "2.0.0", "7.1" = "7.1.4", "8.0" = "8.0.0" }[var.line]
+
+  # Versions whose data this one reads. The projects upgrade by one major version at a
+  # time, and never back.
+  upgrade_from = var.flavour == "opencloud" ? ["4.*"] : { "2.0" = ["2.0.*"], "7.1" = ["7.1.*"], "8.0" = ["7.1.*", "8.0.*"] }[var.line]
   description = "ownCloud Infinite Scale, one job per service"
 }
 

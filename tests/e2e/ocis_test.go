@@ -158,6 +158,7 @@ func TestOCIS(t *testing.T) {
 		{"cluster", func(t *testing.T) { testCluster(t, r) }},
 		{"works", func(t *testing.T) { testOCIS(t, r.ocis, admin) }},
 		{"unchanged", func(t *testing.T) { testUnchanged(t, r) }},
+		{"another line is refused", func(t *testing.T) { testUpgradeRefused(t, r) }},
 		{"plain job specs", func(t *testing.T) { testPlainSpecs(t, r) }},
 		{"secrets", func(t *testing.T) { testNoSecretInClear(t, r) }},
 		{"renewal is served", func(t *testing.T) { testRenewal(t, r, edge.HAProxy) }},
@@ -251,6 +252,14 @@ func testUnchanged(t *testing.T, r *running) {
 	t.Logf("a second deploy took %s", time.Since(began).Round(100*time.Millisecond))
 	if after := versions(t, r); !slices.Equal(before, after) {
 		t.Errorf("a second deploy changed something:\nbefore %v\nafter  %v", before, after)
+	}
+}
+
+// testUpgradeRefused plans a line that does not read the data of 2.0.
+func testUpgradeRefused(t *testing.T, r *running) {
+	_, errs, code := r.drover.run(t.Context(), "plan", "ocis", "-e", "dev", "-var", "line=7.1")
+	if code != 2 || !strings.Contains(errs, "cannot deploy 7.1.4 over 2.0.0 of release 1") {
+		t.Errorf("exit code %d, want 2\n%s", code, errs)
 	}
 }
 

@@ -379,3 +379,33 @@ func TestCatalog_LintFindsNothing(t *testing.T) {
 		}
 	}
 }
+
+// Each line says which data it reads: its own, and that of the line before where the
+// project has an upgrade between the two.
+func TestCatalog_UpgradeFrom(t *testing.T) {
+	t.Parallel()
+	versions := map[string]string{}
+	from := map[string][]string{}
+	for name, values := range map[string]map[string]any{
+		"2.0": {"line": "2.0"}, "7.1": {"line": "7.1"}, "8.0": {"line": "8.0"}, "opencloud": {"line": "7.1", "flavour": "opencloud"},
+	} {
+		s, err := load(t, "", with(object{"domain": "cloud.example.org"}, values))
+		if err != nil {
+			t.Fatal(err)
+		}
+		versions[name], from[name] = s.AppVersion, s.UpgradeFrom
+	}
+	allowed := map[string]string{"2.0": "2.0", "7.1": "7.1", "8.0": "7.1 8.0", "opencloud": "opencloud"}
+	for line, patterns := range from {
+		var got []string
+		for other, version := range versions {
+			if slices.ContainsFunc(patterns, func(p string) bool { ok, _ := filepath.Match(p, version); return ok }) {
+				got = append(got, other)
+			}
+		}
+		slices.Sort(got)
+		if want := allowed[line]; strings.Join(got, " ") != want {
+			t.Errorf("%s replaces %s, want %s", line, got, want)
+		}
+	}
+}
