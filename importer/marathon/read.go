@@ -179,6 +179,9 @@ func (r *reader) name() {
 		file := filepath.Base(r.src.Inputs[0].Name)
 		r.m.Name = importer.DNSName(strings.TrimSuffix(file, filepath.Ext(file)))
 	}
+	if r.src.Name != "" {
+		r.m.Name = r.src.Name
+	}
 	if r.m.Name == "" {
 		r.m.Name = "marathon"
 	}

@@ -15,12 +15,13 @@ import (
 )
 
 func TestOnCluster(t *testing.T) {
-	w := newWorld(t, 4)
+	w := newWorld(t, 5)
 	t.Run("doctor", func(t *testing.T) { testDoctor(t, w) })
+	t.Run("guestbook", func(t *testing.T) { testGuestbook(t, w, w.Nodes[4]) })
 	t.Run("two nodes", func(t *testing.T) { testTwoNodes(t, w) })
 	t.Run("features", func(t *testing.T) { testFeatures(t, w) })
 	t.Run("kubernetes", func(t *testing.T) { testKubernetes(t, w) })
-	t.Run("conformance", func(t *testing.T) { testConformance(t, w, w.Nodes[2:]) })
+	t.Run("conformance", func(t *testing.T) { testConformance(t, w, w.Nodes[2:4]) })
 }
 
 // entry is where the conformance cases publish their server.

@@ -279,12 +279,12 @@ func (n *node) Client() *http.Client {
 	return &http.Client{Transport: &http.Transport{DialContext: n.Dial, DisableKeepAlives: true}, Timeout: 30 * time.Second}
 }
 
-// startDocker starts the engine, which has no network of its own: Nomad makes the
-// networks.
+// startDocker starts the engine. Old jobs use its own network; the others use those that
+// Nomad makes.
 func (n *node) startDocker(t *testing.T) {
 	t.Helper()
 	n.world.start(t, "docker-"+n.Name, n, "dockerd", "--data-root", n.dir+"/docker", "--exec-root", "/run/docker", "--pidfile", "/run/docker.pid",
-		"-H", "unix:///run/docker.sock", "--storage-driver=overlay2", "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--bridge=none",
+		"-H", "unix:///run/docker.sock", "--storage-driver=overlay2", "--ip6tables=false",
 		"--registry-mirror=http://"+mirrorAddress)
 }
 

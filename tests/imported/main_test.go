@@ -93,7 +93,7 @@ func isolate() (code int, err error) {
 // buildPrograms puts what the tests run into dir: drover, Nomad, Consul, and the
 // programs of the images.
 func buildPrograms(ctx context.Context, dir string) error {
-	for _, name := range []string{devcluster.Nomad, devcluster.Consul} {
+	for _, name := range []string{devcluster.Nomad, devcluster.Consul, devcluster.Pebble, devcluster.PebbleChallTestSrv} {
 		path, err := devcluster.Tools{Events: func(e devcluster.Event) {
 			if !e.Transient {
 				fmt.Fprintln(os.Stderr, e.Subject, e.Text)
@@ -108,8 +108,8 @@ func buildPrograms(ctx context.Context, dir string) error {
 	}
 	const module = "github.com/drover-nomad/drover/"
 	args := []string{"build", "-o", dir + "/", module + "cmd/drover"}
-	for _, name := range []string{"server", "client", "pause"} {
-		args = append(args, module+"tests/imported/programs/"+name)
+	for _, name := range []string{"programs/server", "programs/client", "programs/pause", "testdata/guestbook/frontend", "testdata/guestbook/backend", "testdata/guestbook/postgres"} {
+		args = append(args, module+"tests/imported/"+name)
 	}
 	cmd := exec.CommandContext(ctx, "go", args...)
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
