@@ -15,7 +15,8 @@ import (
 // minSecret is the least length of a value that is looked for in templates.
 const minSecret = 8
 
-const readSecrets = `{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) `
+// readItems begins the part of a template in which the items of the job are known.
+const readItems = `{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) `
 
 // secretsOf makes secrets of the stack of values in env whose names look like one, and of
 // the same values in templates.
@@ -85,7 +86,7 @@ func (u *upgrader) taskSecrets(task *item, job string) map[string]string {
 	at := env.name
 	block := newBlock(at, "template", newAttr(at, "destination", `"secrets/drover.env"`), newAttr(at, "env", "true"),
 		&item{name: token{kind: tokIdent, text: "data", line: at.line, col: at.col}, value: &expr{tokens: []token{{kind: tokHeredoc, line: at.line, col: at.col,
-			text: "<<EOT\n" + readSecrets + "-}}\n" + lines + "{{ end -}}\nEOT"}}}})
+			text: "<<EOT\n" + readItems + "-}}\n" + lines + "{{ end -}}\nEOT"}}}})
 	task.body.items = append(task.body.items, block)
 	return found
 }
@@ -104,7 +105,7 @@ func (u *upgrader) templateSecret(b *body, value, secret string) {
 			}
 		}
 	}
-	read := strings.NewReplacer("{{", left, "}}", right).Replace(readSecrets + "}}{{ ." + secret + ".Value }}{{ end }}")
+	read := strings.NewReplacer("{{", left, "}}", right).Replace(readItems + "}}{{ ." + secret + ".Value }}{{ end }}")
 	t := &data.value.tokens[0]
 	if t.kind == tokString {
 		read = strings.ReplaceAll(read, `"`, `\"`)
