@@ -6,6 +6,7 @@ package importer
 import (
 	"archive/zip"
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -162,6 +163,7 @@ func complete(m *Model, src Source, l *Ledger) {
 	}
 	addTagPorts(m)
 	inferPorts(m, src.Ports, l)
+	orderOnce(m)
 	nameTags(m, l)
 	for _, s := range m.Services {
 		s.DependsOn = slices.DeleteFunc(s.DependsOn, func(d string) bool { return known[d] == nil || d == s.Name })
@@ -185,6 +187,30 @@ func complete(m *Model, src Source, l *Ledger) {
 	slices.SortFunc(m.Volumes, func(a, b Volume) int { return strings.Compare(a.Name, b.Name) })
 	if len(m.Services) == 0 && !l.Refused() {
 		l.Refuse(Position{File: src.Inputs[0].Name}, "no-input", "the input has nothing that runs", "Name a file with services.")
+	}
+}
+
+// orderOnce has jobs that are not started again wait for the services that they may
+// reach.
+func orderOnce(m *Model) {
+	awaited := map[string]bool{}
+	for _, s := range m.Services {
+		for _, name := range s.DependsOn {
+			awaited[name] = true
+		}
+	}
+	for _, s := range m.Services {
+		if !s.Once || len(s.DependsOn) > 0 || awaited[s.Name] {
+			continue
+		}
+		for _, other := range m.Services {
+			if other != s && cmp.Or(other.Kind, KindService) == KindService && len(other.Hosts) > 0 && firstPort(other) != nil && sharesScope(s, other) {
+				s.DependsOn = append(s.DependsOn, other.Name)
+			}
+		}
+		if len(s.DependsOn) > 0 {
+			s.Comments = append(s.Comments, "It is not started again after a failure, and so starts after the services that it may reach.")
+		}
 	}
 }
 

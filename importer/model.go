@@ -119,8 +119,12 @@ type Service struct {
 	SpecSecrets []string
 
 	DependsOn []string
-	Tasks     []*Task // the first one is the main task
-	Ports     []Port
+	// Once is a job that is not started again after a failure. Without DependsOn, and
+	// unless another service waits for it, it starts after the services whose names it
+	// knows.
+	Once  bool
+	Tasks []*Task // the first one is the main task
+	Ports []Port
 
 	// Hosts are the names by which the service is reached, each in the scopes of
 	// Scopes unless it names its own. Two services see each other's names if they

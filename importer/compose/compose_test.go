@@ -145,6 +145,16 @@ func TestRead(t *testing.T) {
 			has:   map[string][]string{"migrate.nomad.hcl": {`type = "batch"`, `mode = "fail"`}, "stack.hcl": {`depends_on = ["migrate"]`}, "_base.nomad.hcl": {`job "shop-web" {`}},
 		},
 		{
+			name:  "a job that is not started again waits for the services that it may reach",
+			files: map[string]string{"compose.yaml": "services:\n  seed: {image: 'seed:1', restart: 'no'}\n  web: {image: 'app:1', expose: [80]}\n  worker: {image: 'app:1', command: [work], restart: always}\n  other: {image: 'app:1', expose: [80], networks: [x]}\nnetworks: {x: {}}\n"},
+			has:   map[string][]string{"stack.hcl": {"service \"seed\" {\ndepends_on = [\"mesh\", \"web\"]"}},
+		},
+		{
+			name:  "a job that another service waits for waits for nothing",
+			files: map[string]string{"compose.yaml": "services:\n  migrate: {image: 'seed:1', restart: 'no'}\n  web: {image: 'app:1', expose: [80], depends_on: {migrate: {condition: service_completed_successfully}}}\n"},
+			has:   map[string][]string{"stack.hcl": {"service \"migrate\" {\ndepends_on = [\"mesh\"]"}},
+		},
+		{
 			name:  "a service that may run to an end is reported",
 			files: map[string]string{"compose.yaml": "services:\n  report: {image: 'app:1'}\n  cache: {image: 'redis:7'}\n  web: {image: 'app:1', expose: [80]}\n  worker: {image: 'app:1', restart: always}\n"},
 			has:   map[string][]string{"findings": {"compose.yaml:2: warning: report says nothing about restart", "--kind report=batch"}},

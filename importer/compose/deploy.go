@@ -58,6 +58,7 @@ func (s *service) restart() {
 	if k := s.kind(); k != "" {
 		s.s.Kind = k
 	}
+	s.s.Once = s.s.Kind == importer.KindBatch && s.s.Restart != nil && s.s.Restart.Attempts == 0
 }
 
 // kind is what the operator says of the service.
