@@ -118,7 +118,7 @@ func (c *certificates) credential(ctx context.Context) error {
 	if c.dns == nil {
 		return nil
 	}
-	if err := c.dns.Open(ctx, c.clients); err != nil {
+	if err := c.dns.Open(ctx, c.home, c.clients); err != nil {
 		return err
 	}
 	for _, env := range c.dns.PrivateCredentials() {

@@ -13,7 +13,6 @@ import (
 	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/nomad"
-	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/secrets"
 	"github.com/drover-nomad/drover/stack"
@@ -123,12 +122,13 @@ func (d *DNS) deletes() bool {
 }
 
 // Open reads the credentials of the providers where they are secrets of the stack.
-func (d *DNS) Open(ctx context.Context, clients nomad.Clients) (err error) {
+// clients are those of h.Connect.
+func (d *DNS) Open(ctx context.Context, h *Home, clients nomad.Clients) (err error) {
 	for _, b := range d.Blocks {
 		if b.Options.CredentialSecret == "" {
 			continue
 		}
-		if b.provider, b.credential, err = openProvider(ctx, d.stack, b.block, clients.Nomad, b.getenv); err != nil {
+		if b.provider, b.credential, err = h.openProvider(ctx, d.stack, b.block, clients, b.getenv); err != nil {
 			return err
 		}
 	}
@@ -137,13 +137,13 @@ func (d *DNS) Open(ctx context.Context, clients nomad.Clients) (err error) {
 
 // openProvider makes the provider of a dns block of a stack. The value is the
 // credential, when it is a secret of the stack.
-func openProvider(ctx context.Context, s *stack.Stack, block *stack.DNS, client *api.Client, getenv func(string) string) (dns.Provider, secrets.Value, error) {
+func (h *Home) openProvider(ctx context.Context, s *stack.Stack, block *stack.DNS, clients nomad.Clients, getenv func(string) string) (dns.Provider, secrets.Value, error) {
 	var value secrets.Value
 	opts, _ := dns.FromStack(s, block)
 	opts.Getenv = getenv
 	if name := opts.CredentialSecret; name != "" {
 		var err error
-		if value, err = record.OpenSecrets(client, s.Name, s.Environment, nil).Lookup(ctx, name); err != nil {
+		if value, err = h.secretStore(clients, s.Name, s.Environment).Lookup(ctx, name); err != nil {
 			return nil, value, err
 		}
 		if value.Reveal() == "" {

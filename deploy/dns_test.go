@@ -143,6 +143,14 @@ func TestDeploy_Records(t *testing.T) {
 		if got, want := w.phases(), deployPhases[:3]; !slices.Equal(got, want) {
 			t.Errorf("got phases %q, want %q", got, want)
 		}
+		// The secrets of the world are in its backend, and not in Nomad.
+		w.secrets.Set("dns_key", "key")
+		v = w.deployVerb()
+		v.NoCertificates = false
+		if _, err = v.Run(t.Context()); is[*InvalidError](err) {
+			t.Errorf("with the credential: got %v, want no error of the stack", err)
+		}
+		w.wantRunning("api=1 web=1")
 	})
 	t.Run("a provider that refuses does not stop the rollout", func(t *testing.T) {
 		w := newWorld(t)

@@ -14,9 +14,8 @@ import (
 	"sync"
 	"time"
 
-	"github.com/hashicorp/nomad/api"
-
 	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/secrets"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -197,15 +196,14 @@ func (i *Issuing) With(ctx context.Context, f func(context.Context, *acme.Manage
 
 // provider opens the DNS provider of a dns block of the stack.
 func (i *Issuing) provider(ctx context.Context, d *stack.DNS) (acme.DNSProvider, error) {
-	var client *api.Client
+	var clients nomad.Clients
 	if d.CredentialSecret != "" {
-		clients, err := i.Home.Connect(ctx, false)
-		if err != nil {
+		var err error
+		if clients, err = i.Home.Connect(ctx, false); err != nil {
 			return nil, err
 		}
-		client = clients.Nomad
 	}
-	provider, _, err := openProvider(ctx, i.Stack, d, client, i.Home.Getenv)
+	provider, _, err := i.Home.openProvider(ctx, i.Stack, d, clients, i.Home.Getenv)
 	if err != nil {
 		return nil, err
 	}

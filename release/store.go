@@ -131,6 +131,8 @@ type SecretStore interface {
 	Reach(clusters map[string]Cluster) SecretStore
 	// Item returns the value of one item. It returns an error if it has none.
 	Item(ctx context.Context, name string) (secrets.Value, error)
+	// Lookup returns the value of one item. It is empty if it has none.
+	Lookup(ctx context.Context, name string) (secrets.Value, error)
 	// Redactor returns a function that hides the present values in a text.
 	Redactor(ctx context.Context) (func(string) string, error)
 	// Preview returns what Generate, Publish and Trim would write.

@@ -105,7 +105,7 @@ func (f *dnsFlags) open(ctx context.Context, arg string) ([]dnsWork, *stack.Stac
 	if err != nil {
 		return nil, s, err
 	}
-	if err := w.Open(ctx, clients); err != nil {
+	if err := w.Open(ctx, &deploy.Home{Dial: f.factory.dial}, clients); err != nil {
 		return nil, s, err
 	}
 	var work []dnsWork

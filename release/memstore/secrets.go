@@ -60,6 +60,13 @@ func (s *Secrets) Item(_ context.Context, name string) (secrets.Value, error) {
 	return secrets.NewValue(v), nil
 }
 
+// Lookup implements release.SecretStore.
+func (s *Secrets) Lookup(_ context.Context, name string) (secrets.Value, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return secrets.NewValue(s.values[name]), nil
+}
+
 // Redactor implements release.SecretStore.
 func (s *Secrets) Redactor(context.Context) (func(string) string, error) {
 	s.mu.Lock()
