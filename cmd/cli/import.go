@@ -24,6 +24,8 @@ func newImport(streams *IO) *cobra.Command {
 		images, ports, hosts, kinds []string
 		routes                      []string
 		single                      bool
+		chart                       string
+		values                      []string
 	)
 	cmd := &cobra.Command{
 		Use:   "import [FORMAT] FILE…",
@@ -37,10 +39,11 @@ or nomad (job files of Nomad, also of 0.1 to 0.12, and jobs of its API in JSON).
 it, the command recognises the format. Several FILEs are merged in their
 order, as by the tool of the format. A directory stands for the YAML and JSON files
 directly in it, "-" for the standard input. A FILE with the name of a format is ./FILE.
+With --chart, the manifests are those that the helm on PATH makes of a Helm chart.
 
 The command reads the files and those that they name, which must be in the Git
-repository or the directory of the first FILE (--root). It starts nothing and makes no
-request.
+repository or the directory of the first FILE (--root). It starts nothing but helm, and
+makes no request.
 
 It writes a stack into the directory --out, which must be empty or absent: stack.hcl,
 one job spec for each service, and IMPORT.md, which lists everything that differs with
@@ -53,9 +56,10 @@ warnings; docs/reference/import.md describes the rules.`,
 		Example: `  drover import compose.yaml --out mystack
   drover import compose.yaml compose.prod.yaml --name shop --port db=5432 --out shop
   helm template shop ./chart | drover import kubernetes - --out shop
+  drover import --chart ./chart --values prod.yaml --out shop
   drover import compose web.yaml --single | nomad job run -`,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
+			if len(args) == 0 && chart == "" {
 				return usagef("%s: give FILE…", cmd.CommandPath())
 			}
 			return nil
@@ -67,11 +71,8 @@ warnings; docs/reference/import.md describes the rules.`,
 			if err := importFlags(&src, images, ports, hosts, kinds, routes); err != nil {
 				return err
 			}
-			name, args, err := importFormat(cmd, args)
+			name, err := importInputs(cmd, streams, &src, args, chart, values)
 			if err != nil {
-				return err
-			}
-			if src.Inputs, err = readInputs(streams.In, args); err != nil {
 				return err
 			}
 			src.Environ = os.Environ()
@@ -108,6 +109,8 @@ warnings; docs/reference/import.md describes the rules.`,
 	fl.StringVarP(&format, "output", "o", "text", "text or json")
 	fl.StringVar(&out, "out", "", "directory of the stack; the name of the stack in the current directory if not given")
 	fl.StringVar(&src.Name, "name", "", "name of the stack")
+	fl.StringVar(&chart, "chart", "", "Helm chart to import, a directory or an archive; calls the helm on PATH")
+	fl.StringArrayVar(&values, "values", nil, "file of values for --chart (repeatable)")
 	fl.StringVar(&src.Root, "root", "", "directory that files named by the input must be in")
 	fl.StringArrayVar(&src.Profiles, "profile", nil, "profile of Compose to import (repeatable)")
 	fl.StringArrayVar(&src.EnvFiles, "env-file", nil, "file of variables instead of .env (repeatable)")
@@ -122,6 +125,36 @@ warnings; docs/reference/import.md describes the rules.`,
 	fl.BoolVar(&single, "single", false, "print one job spec instead of writing a stack")
 	fl.StringVar(&service, "service", "", "the service of --single")
 	return cmd
+}
+
+// importInputs reads the inputs, and returns the format that the arguments name.
+func importInputs(cmd *cobra.Command, streams *IO, src *importer.Source, args []string, chart string, values []string) (string, error) {
+	if chart == "" && len(values) > 0 {
+		return "", usagef("--values is for --chart")
+	}
+	if chart == "" {
+		name, files, err := importFormat(cmd, args)
+		if err == nil {
+			src.Inputs, err = readInputs(streams.In, files)
+		}
+		return name, err
+	}
+	if len(args) > 0 && args[0] != "kubernetes" {
+		return "", usagef("--chart is for kubernetes, and not for %s", args[0])
+	}
+	in, err := renderChart(cmd.Context(), chart, src.Name, values)
+	if err != nil {
+		return "", err
+	}
+	src.Inputs = []importer.Input{in}
+	if len(args) > 1 {
+		more, err := readInputs(streams.In, args[1:])
+		if err != nil {
+			return "", err
+		}
+		src.Inputs = append(src.Inputs, more...)
+	}
+	return "kubernetes", nil
 }
 
 // importFormat takes the format from the arguments, if the first one names it. The name
