@@ -55,8 +55,8 @@ func (c *controller) decide(ctx context.Context, look *catalog, index uint64, sa
 	if err != nil {
 		return 0, err
 	}
-	setting, err := c.c.Finder.Setting(ctx)
-	if err != nil || setting == nil { // without an edge there is nothing to decide
+	settings, err := c.c.Finder.Classes(ctx)
+	if err != nil || len(settings) == 0 { // without an edge there is nothing to decide
 		return next, err
 	}
 	ledger := edge.Ledger{Client: c.c.Nomad}
@@ -64,31 +64,50 @@ func (c *controller) decide(ctx context.Context, look *catalog, index uint64, sa
 	if err != nil {
 		return 0, err
 	}
-	d := edge.Decide(edge.Claimants{
-		Kind: setting.Kind, Settings: setting.Settings, Registrations: registrations, Several: several,
-		Before: before, First: first, Ended: func(claim edge.Claim) (bool, bool) { return c.ended(ctx, claim) }, Now: c.clock.Now().UTC().Truncate(time.Second),
+	// The claims of a class whose edges are away stay.
+	claims := slices.DeleteFunc(slices.Clone(before), func(claim edge.Claim) bool {
+		return slices.ContainsFunc(settings, func(s *edge.Setting) bool { return s.Class() == claim.Class })
 	})
+	decisions := make([]edge.Decision, len(settings))
+	for i, s := range settings {
+		decisions[i] = edge.Decide(edge.Claimants{
+			Kind: s.Kind, Settings: s.Settings, Registrations: registrations, Several: several,
+			Before: slices.DeleteFunc(slices.Clone(before), func(claim edge.Claim) bool { return claim.Class != s.Class() }), First: first,
+			Ended: func(claim edge.Claim) (bool, bool) { return c.ended(ctx, claim) }, Now: c.clock.Now().UTC().Truncate(time.Second),
+		})
+		for _, claim := range decisions[i].Claims {
+			claim.Class = s.Class()
+			claims = append(claims, claim)
+		}
+	}
 	if ctx.Err() != nil {
 		return 0, ctx.Err()
 	}
-	if err := ledger.Save(ctx, d.Claims); err != nil {
-		return 0, err
-	}
-	published, partial := d.Publish()
-	if err := c.c.Finder.Publish(ctx, setting.Jobs, published); err != nil {
+	if err := ledger.Save(ctx, claims); err != nil {
 		return 0, err
 	}
 	counts := map[string]int{}
 	now := map[string]bool{}
-	for _, r := range d.Refused {
-		counts[r.Service]++
-		now[fmt.Sprintf("service %s, tag %q: %s", r.Service, r.Tag, r.Message)] = true
-	}
-	for host, namespaces := range d.Shared {
-		now[fmt.Sprintf("namespaces %s have routes on %s: write down what each may claim in the variable tenants of the stack of the edge", strings.Join(namespaces, ", "), host)] = true
-	}
-	if partial {
-		now["there are more routes than the edge can know beforehand: a route that two services ask for goes to the first in the alphabet for a second"] = true
+	shared := map[string]bool{}
+	for i, d := range decisions {
+		published, partial := d.Publish()
+		if err := c.c.Finder.Publish(ctx, settings[i].Jobs, published); err != nil {
+			return 0, err
+		}
+		for _, r := range d.Refused {
+			text := fmt.Sprintf("service %s, tag %q: %s", r.Service, r.Tag, r.Message)
+			if !now[text] {
+				counts[r.Service]++
+			}
+			now[text] = true
+		}
+		for host, namespaces := range d.Shared {
+			shared[host] = true
+			now[fmt.Sprintf("namespaces %s have routes on %s: write down what each may claim in the variable tenants of the stack of the edge", strings.Join(namespaces, ", "), host)] = true
+		}
+		if partial {
+			now["there are more routes than the edge can know beforehand: a route that two services ask for goes to the first in the alphabet for a second"] = true
+		}
 	}
 	for _, text := range slices.Sorted(maps.Keys(now)) {
 		if !said[text] {
@@ -97,7 +116,7 @@ func (c *controller) decide(ctx context.Context, look *catalog, index uint64, sa
 	}
 	maps.Copy(said, now)
 	maps.DeleteFunc(said, func(text string, _ bool) bool { return !now[text] })
-	c.metrics.routesRefused(counts, len(d.Shared))
+	c.metrics.routesRefused(counts, len(shared))
 	return next, nil
 }
 

@@ -31,6 +31,7 @@ type Claim struct {
 	Service   string    `json:"service"`
 	Namespace string    `json:"namespace,omitempty"`
 	Job       string    `json:"job,omitempty"`
+	Class     string    `json:"class,omitempty"` // of the edges; "" for the default one
 	Since     time.Time `json:"since"`
 	// Missing is since when no instance of the service is registered; zero if one is.
 	Missing time.Time `json:"missing,omitzero"`
@@ -112,7 +113,7 @@ const claimGrace = 10 * time.Minute
 // weighty are the tags that restrict who reaches a service. They all hold, whichever
 // instances have them. Of the others, those of one version count that all its instances
 // have.
-var weighty = []string{"allow", "auth", "deny", "forward-auth", "client-cert", "limit", "max-body"}
+var weighty = []string{"class", "allow", "auth", "deny", "forward-auth", "client-cert", "limit", "max-body"}
 
 // Decide is whose the routes are. A claim lasts until its job no longer exists, or
 // runs without asking for it; of several new ones the oldest registration has it.
@@ -165,11 +166,6 @@ func Decide(in Claimants) Decision {
 				continue
 			}
 			own = append(own, r)
-			for _, t := range edgeTags(r.Tags) {
-				if key := routeKey(t); key != "" {
-					asked[[2]string{service, key}] = append(asked[[2]string{service, key}], r)
-				}
-			}
 		}
 		tags, others := agreed(in.Kind, service, own, in.Settings)
 		for t, reason := range others {
@@ -178,6 +174,16 @@ func Decide(in Claimants) Decision {
 		for _, t := range slices.Sorted(maps.Keys(reasons)) {
 			if !slices.Contains(tags, t) {
 				refuse(service, t, "%s", reasons[t])
+			}
+		}
+		if !in.Settings.Takes(tags) {
+			continue
+		}
+		for _, r := range own {
+			for _, t := range edgeTags(r.Tags) {
+				if key := routeKey(t); key != "" {
+					asked[[2]string{service, key}] = append(asked[[2]string{service, key}], r)
+				}
 			}
 		}
 		routes, _ := Parse(in.Kind, service, tags, in.Settings)

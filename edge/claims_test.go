@@ -23,7 +23,7 @@ func served(t *testing.T, d Decision, all []Registration, settings *Settings) []
 	p, _ := d.Publish()
 	left, _ := p.Filter(catalog)
 	var out []string
-	for _, r := range Read(HAProxy, left, settings).Routes {
+	for _, r := range Read(HAProxy, settings.taken(left), settings).Routes {
 		out = append(out, r.From+" "+r.Service)
 	}
 	slices.Sort(out)
@@ -152,6 +152,20 @@ func TestDecide(t *testing.T) {
 			name: "an instance of another namespace", several: true, before: []Claim{web},
 			all:    []Registration{registration("default", "web", 1, victim), registration("evil", "web", 2, login, "drover.allow=10.0.0.0/8")},
 			served: []string{"victim.test/ web"}, refused: []string{"the service belongs to namespace default", "the service belongs to namespace default"}, claims: 1,
+		},
+		{
+			name: "a service of another class", settings: &Settings{Class: "default", DefaultClass: "default"}, before: []Claim{web},
+			all:    []Registration{registration("default", "web", 1, victim, "drover.class=internal"), registration("default", "app", 2, victim)},
+			served: []string{"victim.test/ app"}, claims: 1,
+		},
+		{
+			name: "one instance keeps a service in its class", settings: &Settings{Class: "default", DefaultClass: "default"}, before: []Claim{},
+			all: []Registration{registration("default", "web", 1, victim, "drover.class=internal"), registration("default", "web", 2, victim)},
+		},
+		{
+			name: "an instance of another namespace has no class", several: true, settings: &Settings{Class: "default", DefaultClass: "default"}, before: []Claim{web},
+			all:    []Registration{registration("default", "web", 1, victim), registration("evil", "web", 2, "drover.class=internal")},
+			served: []string{"victim.test/ web"}, refused: []string{"the service belongs to namespace default"}, claims: 1,
 		},
 		{
 			name: "a wildcard over another namespace's host", several: true, before: []Claim{claim("default", "web", "http *.victim.test/")},

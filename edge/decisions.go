@@ -81,24 +81,35 @@ func (f Finder) Publish(ctx context.Context, jobs []string, p Published) error {
 	return nil
 }
 
-// published is the decision that the edge reads now, empty for none.
-func (f Finder) published(ctx context.Context) (Published, error) {
+// published are the decisions that the jobs of the edge read now, by the job; nil for
+// none.
+func (f Finder) published(ctx context.Context) (map[string]Published, error) {
 	if f.Nomad == nil {
 		return nil, nil
 	}
 	jobs, err := f.jobs(ctx)
-	if err != nil || len(jobs) == 0 {
+	if err != nil {
 		return nil, err
 	}
-	v, err := variables.Read(ctx, f.client(), publishedPath(jobs[0]))
-	if nomad.IsForbidden(err) {
-		return nil, fmt.Errorf("%w: the token may not read which routes the controller has refused", err)
+	var out map[string]Published
+	for _, job := range jobs {
+		v, err := variables.Read(ctx, f.client(), publishedPath(job))
+		if nomad.IsForbidden(err) {
+			return nil, fmt.Errorf("%w: the token may not read which routes the controller has refused", err)
+		}
+		if err != nil {
+			return nil, err
+		}
+		if v == nil {
+			continue
+		}
+		delete(v.Items, variables.LayoutItem)
+		if out == nil {
+			out = map[string]Published{}
+		}
+		out[job] = Published(v.Items)
 	}
-	if v == nil {
-		return nil, err
-	}
-	delete(v.Items, variables.LayoutItem)
-	return Published(v.Items), nil
+	return out, nil
 }
 
 // client is that of the edge's namespace.
@@ -123,26 +134,35 @@ func (f Finder) jobs(ctx context.Context) ([]string, error) {
 	return slices.Compact(out), err
 }
 
-// Setting is what the edge is, as far as decisions about routes depend on it.
+// Setting is what the edges of one class are, as far as decisions about routes depend on
+// it.
 type Setting struct {
 	Kind     Kind
 	Settings *Settings
-	Jobs     []string // that run it
+	Jobs     []string // that run them
 }
 
-// Setting asks the instances of the edge for it. Of several edges it has the settings of
-// one, with the lists of users and the ports of all, and the table of one that has one. It returns nil
-// if no instance runs.
-func (f Finder) Setting(ctx context.Context) (*Setting, error) {
-	jobs, err := f.jobs(ctx)
-	if err != nil || len(jobs) == 0 {
+// Class returns the class of the edges, "" for that of services without a tag.
+func (s *Setting) Class() string {
+	if s.Settings.Class == s.Settings.DefaultClass {
+		return ""
+	}
+	return s.Settings.Class
+}
+
+// Classes asks the instances of the edge what they are, and returns it by class. Of
+// several edges of a class it has the settings of one, with the lists of users and the
+// ports of all, and the table of one that has one. It returns nil if no instance runs.
+func (f Finder) Classes(ctx context.Context) ([]*Setting, error) {
+	live, err := f.live(ctx)
+	if err != nil || len(live) == 0 {
 		return nil, err
 	}
 	entries, _, err := f.passing(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s := &Setting{Jobs: jobs}
+	var out []*Setting
 	var errs []error
 	for _, e := range entries {
 		said, metrics, err := readInstance(ctx, e, f.Credentials, askTimeout)
@@ -150,23 +170,29 @@ func (f Finder) Setting(ctx context.Context) (*Setting, error) {
 			errs = append(errs, fmt.Errorf("the edge at %s: %w", metrics, err))
 			continue
 		}
-		if s.Kind != HAProxy {
-			s.Kind = said.Edge
+		this := &Setting{Kind: said.Edge, Settings: &said.Settings}
+		i := slices.IndexFunc(out, func(s *Setting) bool { return s.Class() == this.Class() })
+		if i < 0 {
+			i, out = len(out), append(out, this)
+		} else {
+			s := out[i].Settings
+			s.Users = append(s.Users, said.Users...)
+			s.TCPPorts = append(s.TCPPorts, said.TCPPorts...)
+			if len(said.Tenants) > 0 {
+				s.Tenants = said.Tenants
+			}
+			if said.Edge == HAProxy { // it knows more tags
+				out[i].Kind = HAProxy
+			}
 		}
-		if s.Settings == nil {
-			s.Settings = &said.Settings
-			continue
-		}
-		s.Settings.Users = append(s.Settings.Users, said.Users...)
-		s.Settings.TCPPorts = append(s.Settings.TCPPorts, said.TCPPorts...)
-		if len(said.Tenants) > 0 {
-			s.Settings.Tenants = said.Tenants
+		if job := live[alloc(e)]; !slices.Contains(out[i].Jobs, job) {
+			out[i].Jobs = append(out[i].Jobs, job)
 		}
 	}
-	if s.Kind == "" || len(errs) > 0 { // one that does not answer may have a table
+	if len(errs) > 0 { // one that does not answer may have a table
 		return nil, errors.Join(errs...)
 	}
-	return s, nil
+	return out, nil
 }
 
 // Review is what an operator should know about who has which route.
@@ -187,11 +213,11 @@ func (f Finder) Review(ctx context.Context) (Review, error) {
 	if err != nil || len(entries) == 0 {
 		return Review{}, err
 	}
-	setting, err := f.Setting(ctx)
-	if err != nil || setting == nil {
+	settings, err := f.Classes(ctx)
+	if err != nil || len(settings) == 0 {
 		return Review{}, err
 	}
-	r := Review{Running: true, Tenants: len(setting.Settings.Tenants) > 0}
+	r := Review{Running: true, Tenants: !slices.ContainsFunc(settings, func(s *Setting) bool { return len(s.Settings.Tenants) == 0 })}
 	namespaces, _, err := f.Nomad.Namespaces().List((&api.QueryOptions{}).WithContext(ctx))
 	if err != nil {
 		return r, fmt.Errorf("listing namespaces: %w", err)
@@ -205,9 +231,34 @@ func (f Finder) Review(ctx context.Context) (Review, error) {
 		return r, fmt.Errorf("listing services: %w", err)
 	}
 	r.Namespaces, r.Decided = len(namespaces), published != nil
-	if text := published[sharedItem]; text != "" {
-		r.Shared = strings.Split(text, "\n")
+	for _, s := range settings {
+		for _, job := range s.Jobs {
+			p := published[job]
+			if text := p[sharedItem]; text != "" {
+				r.Shared = append(r.Shared, strings.Split(text, "\n")...)
+			}
+			left, problems := p.Filter(services)
+			r.Problems = append(r.Problems, onlyTaken(s.Settings, left, problems)...)
+		}
 	}
-	_, r.Problems = published.Filter(services)
+	slices.Sort(r.Shared)
+	r.Shared = slices.Compact(r.Shared)
+	r.Problems = unique(r.Problems)
 	return r, nil
+}
+
+// onlyTaken are the problems of services that an edge takes.
+func onlyTaken(s *Settings, services map[string][]string, problems []Problem) []Problem {
+	return slices.DeleteFunc(problems, func(p Problem) bool { return !s.Takes(services[p.Service]) })
+}
+
+// unique are problems without those that are there before.
+func unique(problems []Problem) []Problem {
+	var out []Problem
+	for _, p := range problems {
+		if !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	return out
 }

@@ -8,7 +8,7 @@ import (
 )
 
 // The grammar of the options that both edges have in the same words.
-const featuresExpr = `|forward-auth=` + serviceExpr + pathExpr + `(?: [A-Za-z0-9-]+(?:,[A-Za-z0-9-]+)*)?` +
+const featuresExpr = `|class=` + serviceExpr + `|forward-auth=` + serviceExpr + pathExpr + `(?: [A-Za-z0-9-]+(?:,[A-Za-z0-9-]+)*)?` +
 	`|weight=(?:100|[1-9]?[0-9]) ` + targetExpr +
 	`|canary=(?:header [A-Za-z0-9-]+|cookie [A-Za-z0-9_]+) [A-Za-z0-9._~-]+ ` + targetExpr +
 	`|deny=` + rangeExpr + `(?:,` + rangeExpr + `)*` +
@@ -33,6 +33,7 @@ const originExpr = `https?://[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?(?::[1-9][0-9
 // featureForms are the tags of this file.
 func featureForms() []Form {
 	return []Form{
+		{"class", "NAME of the class of edges that take the service, in lower-case letters, digits and dashes", "drover.class=internal"},
 		{"forward-auth", "SERVICE/PATH: the name of an authenticator in Consul and a path; or with HEADER,HEADER behind it", "drover.forward-auth=oauth2-proxy/ X-Auth-Request-User,X-Auth-Request-Email"},
 		{"weight", "PERCENT version TAG, or PERCENT service NAME", "drover.weight=10 version v2"},
 		{"canary", "header NAME VALUE or cookie NAME VALUE, then version TAG or service NAME", "drover.canary=header X-Canary always version v2"},

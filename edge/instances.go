@@ -123,7 +123,7 @@ func (f Finder) passing(ctx context.Context) (good []*capi.ServiceEntry, skipped
 }
 
 // Public returns the addresses at which clients from outside reach the passing
-// instances, sorted. skipped says which instances do not count: those that are not
+// instances of the default class, sorted. skipped says which instances do not count: those that are not
 // the edge's, and those whose address is none.
 func (f Finder) Public(ctx context.Context) (addresses []string, skipped []error, err error) {
 	entries, skipped, err := f.passing(ctx)
@@ -131,6 +131,9 @@ func (f Finder) Public(ctx context.Context) (addresses []string, skipped []error
 		return nil, nil, err
 	}
 	for _, e := range entries {
+		if e.Service.Meta["class"] != e.Service.Meta["default_class"] {
+			continue
+		}
 		text := cmp.Or(e.Service.Meta[MetaPublicAddress], e.Service.Meta["https_address"], e.Service.Address, e.Node.Address)
 		var of []string
 		for part := range strings.SplitSeq(text, ",") {

@@ -24,6 +24,7 @@ func TestFinder_Public(t *testing.T) {
 		another = "55555555-5555-5555-5555-555555555555"
 		foreign = "66666666-6666-6666-6666-666666666666"
 		twice   = "77777777-7777-7777-7777-777777777777"
+		classed = "88888888-8888-8888-8888-888888888888"
 	)
 	var namespace string
 	nomad := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -34,6 +35,7 @@ func TestFinder_Public(t *testing.T) {
 			{ID: target, JobID: "edge-dc2", ClientStatus: "running"},
 			{ID: broken, JobID: "edge", ClientStatus: "running"},
 			{ID: twice, JobID: "edge", ClientStatus: "running"},
+			{ID: classed, JobID: "edge-internal", ClientStatus: "running"},
 			{ID: ended, JobID: "edge", ClientStatus: "complete"},
 			{ID: another, JobID: "web", ClientStatus: "running"},
 		})
@@ -45,11 +47,13 @@ func TestFinder_Public(t *testing.T) {
 			Service: &capi.AgentService{ID: "_nomad-task-" + id + "-group-edge-edge-metrics", Meta: map[string]string{"public_address": address}},
 		}
 	}
+	internal := entry(classed, "10.0.0.1") // routes of the default class do not lead there
+	internal.Service.Meta["class"], internal.Service.Meta["default_class"] = "internal", "default"
 	byHand := entry(own, "198.51.100.9")
 	byHand.Service.ID = "edge-by-hand"
 	consul := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		_ = json.NewEncoder(w).Encode([]*capi.ServiceEntry{
-			entry(own, "203.0.113.1,2001:db8::1"), entry(target, ""), entry(broken, "203.0.113.3,nowhere"),
+			entry(own, "203.0.113.1,2001:db8::1"), entry(target, ""), internal, entry(broken, "203.0.113.3,nowhere"),
 			entry(ended, "198.51.100.4"), entry(another, "198.51.100.5"), entry(foreign, "198.51.100.6"),
 			entry(twice, "198.51.100.7"), entry(twice, "198.51.100.8"), byHand,
 		})

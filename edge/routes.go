@@ -47,9 +47,41 @@ type Settings struct {
 	Authenticators []string `json:"authenticators"`
 	// ClientCAs are lists of CAs whose certificates clients may show.
 	ClientCAs []string `json:"client_cas"`
+	// Class is that of the edge, "" for an edge that takes services of every class.
+	Class string `json:"class,omitempty"`
+	// DefaultClass is that of services without [ClassTag].
+	DefaultClass string `json:"default_class,omitempty"`
 	// Tenants are what the Nomad namespaces may claim; all is allowed if there are
 	// none.
 	Tenants map[string]Tenant `json:"tenants,omitempty"`
+}
+
+// ClassTag begins the tag that names a class of edges which take the service. Of several
+// tags, each counts.
+const ClassTag = route.Prefix + "class="
+
+// Takes reports whether the edge takes a service with these tags. It takes every service
+// if s is nil.
+func (s *Settings) Takes(tags []string) bool {
+	if s == nil || s.Class == "" {
+		return true
+	}
+	classed := false
+	for _, t := range tags {
+		if class, is := strings.CutPrefix(t, ClassTag); is {
+			if classed = true; class == s.Class {
+				return true
+			}
+		}
+	}
+	return !classed && s.Class == s.DefaultClass
+}
+
+// taken are the services that the edge takes.
+func (s *Settings) taken(services map[string][]string) map[string][]string {
+	out := maps.Clone(services)
+	maps.DeleteFunc(out, func(_ string, tags []string) bool { return !s.Takes(tags) })
+	return out
 }
 
 // Tenant is what a Nomad namespace may claim at the edge.
@@ -136,8 +168,9 @@ type Route struct {
 	Kind    RouteKind `json:"kind"`
 	From    string    `json:"from"` // HOST/PATH, a port or a host
 	Service string    `json:"service"`
-	Code    int       `json:"code,omitempty"` // of a redirect
-	To      string    `json:"to,omitempty"`   // of a redirect
+	Code    int       `json:"code,omitempty"`  // of a redirect
+	To      string    `json:"to,omitempty"`    // of a redirect
+	Class   string    `json:"class,omitempty"` // of the edges that serve it; "" for the default one
 	// Options are the other tags of the service, verbatim.
 	Options []string `json:"options,omitempty"`
 }
@@ -178,7 +211,8 @@ const (
 	reservedExpr = `^drover\.(?:header=[a-z]+ [a-z]+ |forward-auth=[^ ]+ (?:[^ ]*,)?)(?i:connection|keep-alive|proxy-connection|te|trailer|transfer-encoding|upgrade|content-length|forwarded|x-forwarded-for|x-forwarded-proto|x-forwarded-host)(?:[ ,]|$)|^drover\.forward-auth=[^ ]+ (?:[^ ]*,)?(?i:host)(?:,|$)` //nolint:lll // one expression
 
 	optionsOfBoth = `|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|limit=[1-9][0-9]{0,5}/[sm]|auth=[a-z0-9][a-z0-9-]{0,62}|ca=[a-z0-9][a-z0-9-]{0,62}(?: ` + hostExpr + `)?|allow=` + rangeExpr + `(?:,` + rangeExpr + `)*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\[\]-~](?:[ !-#%-\[\]-~]*[!-#%-\[\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)` //nolint:lll // one expression
-	routesOfBoth  = `route=` + hostExpr + pathExpr + `|redirect=` + hostExpr + pathExpr + ` 30[12378] ` + urlExpr
+	hostsExpr     = `(?:\*\.)?` + hostExpr                                                                                                                                                                                                                                                                                                                                                         // or all below one
+	routesOfBoth  = `route=` + hostsExpr + pathExpr + `|redirect=` + hostsExpr + pathExpr + ` 30[12378] ` + urlExpr
 )
 
 // grammar of one kind of edge.
@@ -194,12 +228,12 @@ var (
 var grammars = sync.OnceValue(func() map[Kind]grammar {
 	return map[Kind]grammar{
 		HAProxy: {
-			route:  regexp.MustCompile(`^drover\.(?:` + routesOfBoth + `|tcp=[1-9][0-9]{0,4}|sni=` + hostExpr + `)$`),
+			route:  regexp.MustCompile(`^drover\.(?:` + routesOfBoth + `|tcp=[1-9][0-9]{0,4}|sni=` + hostsExpr + `)$`),
 			option: regexp.MustCompile(`^drover\.(?:protocol=(?:http|https|h2c)` + optionsOfBoth + featuresExpr + `|send-proxy=v[12]|timeout=tunnel [1-9][0-9]{0,4}[smh])$`),
 		},
 		Nginx: {
 			route:  regexp.MustCompile(`^drover\.(?:` + routesOfBoth + `)$`),
-			option: regexp.MustCompile(`^drover\.(?:protocol=https?` + optionsOfBoth + featuresExpr + `)$`),
+			option: regexp.MustCompile(`^drover\.(?:protocol=(?:http|https|h2c)` + optionsOfBoth + featuresExpr + `)$`),
 		},
 	}
 })
@@ -214,9 +248,9 @@ type Form struct {
 // Forms are all tags, in the order of docs/reference/routes.md.
 func Forms() []Form {
 	forms := []Form{
-		{"route", "HOST/PATH: the host in lower case and without a port, the path of letters, digits and . _ ~ / + -", "drover.route=cloud.example.org/"},
+		{"route", "HOST/PATH: the host in lower case and without a port, or *.HOST for all below it; the path of letters, digits and . _ ~ / + -", "drover.route=cloud.example.org/"},
 		{"redirect", "HOST/PATH CODE URL, the code being 301, 302, 303, 307 or 308", "drover.redirect=www.example.org/ 301 https://example.org/"},
-		{"sni", "HOST: in lower case", "drover.sni=mail.example.org"},
+		{"sni", "HOST: in lower case, or *.HOST", "drover.sni=mail.example.org"},
 		{"tcp", "PORT: a number from 1 to 65535", "drover.tcp=636"},
 		{"protocol", "http, https or h2c", "drover.protocol=h2c"},
 		{"strip", "/PREFIX of letters, digits and . _ ~ / -", "drover.strip=/app"},

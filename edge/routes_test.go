@@ -127,7 +127,11 @@ func TestParse(t *testing.T) {
 		{name: "retries", tags: []string{route, "drover.retries=2 404"}, problem: "not drover.retries=NUMBER", costs: CostsService},
 		{name: "breaker", tags: []string{route, "drover.breaker=0 1s"}, problem: "not drover.breaker=ERRORS TIME", costs: CostsService},
 		{name: "nginx, tunnel", kind: Nginx, tags: []string{route, "drover.timeout=tunnel 1h"}, problem: "nginx cannot", costs: CostsService},
-		{name: "nginx, h2c", kind: Nginx, tags: []string{route, "drover.protocol=h2c"}, problem: "nginx cannot", costs: CostsService},
+		{name: "nginx, h2c", kind: Nginx, tags: []string{route, "drover.protocol=h2c"}, routes: []string{"a.test/"}},
+		{name: "nginx, PROXY", kind: Nginx, tags: []string{route, "drover.send-proxy=v1"}, problem: "nginx cannot", costs: CostsService},
+		{name: "wildcards", tags: []string{"drover.route=*.a.test/", "drover.redirect=*.b.test/ 301 /x", "drover.sni=*.c.test"}, routes: []string{"*.b.test/", "*.a.test/", "*.c.test"}},
+		{name: "wildcard in the middle", tags: []string{"drover.route=a.*.test/", route}, routes: []string{"a.test/"}, problem: "not drover.route=HOST/PATH", costs: CostsTag},
+		{name: "wildcard in a label", tags: []string{"drover.route=a*.test/", route}, routes: []string{"a.test/"}, problem: "not drover.route=HOST/PATH", costs: CostsTag},
 		{name: "nginx, tcp", kind: Nginx, tags: []string{route, "drover.tcp=636"}, routes: []string{"a.test/"}, problem: "nginx cannot", costs: CostsTag},
 	}
 	for _, tt := range tests {
@@ -240,6 +244,10 @@ func TestRead_Tenants(t *testing.T) {
 		{"shop-web", "drover.route=example.org/login/", true},
 		{"shop-web", "drover.route=a.b.shop.example.org/", true},
 		{"shop-web", "drover.sni=a.shop.example.org", true},
+		{"shop-web", "drover.route=*.shop.example.org/", true},
+		{"shop-web", "drover.route=*.a.shop.example.org/", true},
+		{"shop-web", "drover.route=*.example.org/", false},
+		{"evil-web", "drover.route=*.evil.example.org/", false},
 		{"shop-web", "drover.redirect=example.org/old 301 /new", true},
 		{"shop-web", "drover.tcp=636", true},
 		{"shop-web", "drover.tcp=993", false},
@@ -270,5 +278,34 @@ func TestRead_Tenants(t *testing.T) {
 	}
 	if !glob("a*b*c", "axbyc") || !glob("*", "") || glob("a*a", "a") || glob("a*b*c", "acb") || !glob("*-web", "x-web") {
 		t.Error("glob covers other names than the pattern")
+	}
+}
+
+func TestSettings_Takes(t *testing.T) {
+	t.Parallel()
+	first, second := &Settings{Class: "external", DefaultClass: "external"}, &Settings{Class: "internal", DefaultClass: "external"}
+	for _, c := range []struct {
+		tags          []string
+		first, second bool
+	}{
+		{[]string{"drover.route=a.test/"}, true, false},
+		{[]string{"drover.class=internal"}, false, true},
+		{[]string{"drover.class=external"}, true, false},
+		{[]string{"drover.class=external", "drover.class=internal"}, true, true},
+		{[]string{"drover.class=other"}, false, false},
+		{[]string{"drover.class=Internal"}, false, false}, // is not open to all by mistake
+	} {
+		if first.Takes(c.tags) != c.first || second.Takes(c.tags) != c.second {
+			t.Errorf("%q: got %v, %v, want %v, %v", c.tags, first.Takes(c.tags), second.Takes(c.tags), c.first, c.second)
+		}
+		if none := (*Settings)(nil); !none.Takes(c.tags) || !(&Settings{}).Takes(c.tags) {
+			t.Errorf("%q: got false of an edge without classes, want true", c.tags)
+		}
+	}
+	got := notTaken([]*group{{settings: first}, {settings: second}}, map[string][]string{
+		"good": {"drover.route=a.test/"}, "bad": {"drover.route=b.test/", "drover.class=other"}, "none": {"drover.class=other"},
+	})
+	if len(got) != 1 || got[0].Service != "bad" || got[0].Message != `No edge has the class "other"` || !strings.Contains(got[0].Mend, "external, internal") {
+		t.Errorf("got problems %+v, want one of bad", got)
 	}
 }

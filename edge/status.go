@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"regexp"
@@ -54,6 +55,7 @@ type Instance struct {
 	Node    string `json:"node"`
 	AllocID string `json:"alloc_id"`
 	Kind    Kind   `json:"kind,omitempty"`
+	Class   string `json:"class,omitempty"`
 	Address string `json:"address,omitempty"` // of HTTPS, host:port
 	// Current is true if its routes are made from the tags that Consul has now, and
 	// its worker has loaded the newest files.
@@ -69,6 +71,7 @@ type Instance struct {
 	Certificates []CertificateStatus `json:"certificates"`
 
 	settings Settings
+	decided  Published
 	up       map[string]int // HAProxy: backend → servers that answer
 }
 
@@ -147,10 +150,11 @@ func look(ctx context.Context, nomad *api.Client, consul *capi.Client, o Options
 		}
 	}
 	published, hidden := finder.published(ctx)
-	raw := services
-	services, notCounted := published.Filter(services)
+	var jobs map[string]string
+	if nomad != nil && len(published) > 0 {
+		jobs, hidden = finder.live(ctx)
+	}
 	r := &Report{OK: len(edges) > 0, Instances: make([]Instance, len(edges)), Routes: []RouteStatus{}, Problems: []Problem{}}
-	digest := Digest(services)
 	var wait sync.WaitGroup
 	for i, e := range edges {
 		wait.Add(1)
@@ -160,7 +164,10 @@ func look(ctx context.Context, nomad *api.Client, consul *capi.Client, o Options
 				r.Instances[i] = Instance{Node: e.Node.Node, AllocID: alloc(e), Problem: other.Error(), Certificates: []CertificateStatus{}}
 				return
 			}
-			r.Instances[i] = instance(ctx, nomad, e, digest, o)
+			decided := published[jobs[alloc(e)]]
+			left, _ := decided.Filter(services)
+			r.Instances[i] = instance(ctx, nomad, e, left, o)
+			r.Instances[i].decided = decided
 			if hidden != nil && !r.Instances[i].Current && r.Instances[i].Problem == "" {
 				r.Instances[i].Problem = hidden.Error()
 			}
@@ -174,29 +181,105 @@ func look(ctx context.Context, nomad *api.Client, consul *capi.Client, o Options
 		return nil, ctx.Err()
 	}
 
-	kind, settings := HAProxy, (*Settings)(nil)
+	var groups []*group
+	answer := true
 	for _, i := range r.Instances {
 		r.OK = r.OK && i.Current && i.Refused == "" && i.Problem == "" && !slices.ContainsFunc(i.Certificates, func(c CertificateStatus) bool { return !c.Match })
-		if settings == nil && i.Kind != "" {
-			kind, settings = i.Kind, &i.settings
+		answer = answer && i.Kind != ""
+		if i.Kind == "" {
+			continue
+		}
+		at := slices.IndexFunc(groups, func(g *group) bool { return g.kind == i.Kind && g.settings.Class == i.settings.Class })
+		if at < 0 {
+			at, groups = len(groups), append(groups, &group{kind: i.Kind, settings: &i.settings, decided: i.decided})
+		}
+		groups[at].instances = append(groups[at].instances, i)
+	}
+	if len(groups) == 0 {
+		groups = []*group{{kind: HAProxy, instances: r.Instances}}
+	} else if answer {
+		r.Problems = append(r.Problems, notTaken(groups, services)...)
+	}
+	counted := map[string]RouteStatus{}
+	for _, g := range groups {
+		routes, problems := g.read(services)
+		r.Problems = append(r.Problems, problems...)
+		if err := g.count(routes, counted, r, consul, q); err != nil {
+			return nil, err
 		}
 	}
-	table := Read(kind, services, settings)
-	r.Problems = append(r.Problems, table.Problems...)
+	r.Problems = append([]Problem{}, unique(r.Problems)...)
+	r.OK = r.OK && len(r.Problems) == 0
+	return r, nil
+}
+
+// group are the instances of one kind and class.
+type group struct {
+	kind      Kind
+	settings  *Settings // nil if they are unknown
+	decided   Published
+	instances []Instance
+}
+
+// read judges the services that the group takes.
+func (g *group) read(services map[string][]string) ([]Route, []Problem) {
+	left, notCounted := g.decided.Filter(services)
+	notCounted = onlyTaken(g.settings, left, notCounted)
+	table := Read(g.kind, g.settings.taken(left), g.settings)
+	problems := table.Problems
 	if len(notCounted) > 0 {
-		mistakes := Read(kind, raw, settings).Problems // which are the better reason
+		mistakes := Read(g.kind, services, g.settings).Problems // which are the better reason
 		for _, p := range notCounted {
 			if i := slices.IndexFunc(mistakes, func(m Problem) bool {
 				return m.Service == p.Service && m.Tag == p.Tag && !strings.Contains(m.Message, "belongs to")
 			}); i >= 0 {
 				p, p.Costs = mistakes[i], CostsTag
 			}
-			r.Problems = append(r.Problems, p)
+			problems = append(problems, p)
 		}
 	}
-	r.OK = r.OK && len(r.Problems) == 0
-	counted := map[string]RouteStatus{}
-	for _, route := range table.Routes {
+	if g.settings != nil && g.settings.Class != g.settings.DefaultClass {
+		for i := range table.Routes {
+			table.Routes[i].Class = g.settings.Class
+		}
+	}
+	return table.Routes, problems
+}
+
+// notTaken are the services with routes that no edge takes.
+func notTaken(groups []*group, services map[string][]string) []Problem {
+	var out []Problem
+	for _, service := range slices.Sorted(maps.Keys(services)) {
+		tags := services[service]
+		if slices.ContainsFunc(groups, func(g *group) bool { return g.settings.Takes(tags) }) ||
+			!slices.ContainsFunc(tags, func(t string) bool { return routeKey(t) != "" }) {
+			continue
+		}
+		p := Problem{Service: service, Message: "No edge takes services without " + ClassTag + "NAME", Costs: CostsService}
+		for _, t := range tags {
+			if class, is := strings.CutPrefix(t, ClassTag); is {
+				p.Tag, p.Message = t, fmt.Sprintf("No edge has the class %q", class)
+			}
+		}
+		p.Mend = fmt.Sprintf("Deploy an edge with the variable class, or name the class of one that runs: %s.", strings.Join(classes(groups), ", "))
+		out = append(out, p)
+	}
+	return out
+}
+
+func classes(groups []*group) []string {
+	var out []string
+	for _, g := range groups {
+		out = append(out, g.settings.Class)
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
+}
+
+// count adds routes to the report, with how many instances are behind them. counted
+// has the services that were counted before.
+func (g *group) count(routes []Route, counted map[string]RouteStatus, r *Report, consul *capi.Client, q *capi.QueryOptions) error {
+	for _, route := range routes {
 		if route.Kind == Redirect {
 			r.Routes = append(r.Routes, RouteStatus{Route: route})
 			continue
@@ -205,7 +288,7 @@ func look(ctx context.Context, nomad *api.Client, consul *capi.Client, o Options
 		if !is {
 			entries, _, err := consul.Health().Service(route.Service, "", false, q)
 			if err != nil {
-				return nil, fmt.Errorf("looking for %s: %w", route.Service, err)
+				return fmt.Errorf("looking for %s: %w", route.Service, err)
 			}
 			s.Total = len(entries)
 			for _, e := range entries {
@@ -215,11 +298,11 @@ func look(ctx context.Context, nomad *api.Client, consul *capi.Client, o Options
 			}
 			counted[route.Service] = s
 		}
-		s.Route, s.Up = route, up(r.Instances, route)
+		s.Route, s.Up = route, up(g.instances, route)
 		r.Routes = append(r.Routes, s)
 		r.OK = r.OK && !s.Bad()
 	}
-	return r, nil
+	return nil
 }
 
 // up is the smallest number of servers that an edge reaches for a route.
@@ -240,7 +323,7 @@ func up(instances []Instance, route Route) *int {
 // allocID is in the IDs that Nomad gives to services.
 var allocID = regexp.MustCompile(`^_nomad-task-([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})-`)
 
-func instance(ctx context.Context, nomad *api.Client, e *capi.ServiceEntry, digest string, o Options) Instance {
+func instance(ctx context.Context, nomad *api.Client, e *capi.ServiceEntry, services map[string][]string, o Options) Instance {
 	i := Instance{Node: e.Node.Node, Certificates: []CertificateStatus{}}
 	if m := allocID.FindStringSubmatch(e.Service.ID); m != nil {
 		i.AllocID = m[1]
@@ -251,7 +334,8 @@ func instance(ctx context.Context, nomad *api.Client, e *capi.ServiceEntry, dige
 		return i
 	}
 	i.Kind, i.settings, i.Generation = said.Edge, said.Settings, said.Generation
-	i.Current = said.Tags == digest && !said.Generation.Stale()
+	i.Class = said.Class
+	i.Current = said.Tags == Digest(i.settings.taken(services)) && !said.Generation.Stale()
 	if nomad != nil && i.AllocID != "" {
 		text, err := logs(ctx, nomad, i.AllocID, string(i.Kind), o.Timeout)
 		if err != nil {

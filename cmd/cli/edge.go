@@ -115,7 +115,7 @@ func printEdge(streams *IO, r *edge.Report) error {
 				notes = append(notes, fmt.Sprintf("%s: certificate %s: %s", i.Node, c.Name, c.Problem))
 			}
 		}
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t\n", i.Node, dash(string(i.Kind)), dash(i.Address), state, dash(strings.Join(certs, ", ")))
+		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t\n", i.Node, dash(strings.TrimSpace(string(i.Kind)+" "+i.Class)), dash(i.Address), state, dash(strings.Join(certs, ", ")))
 	}
 	if len(r.Instances) > 0 {
 		fmt.Fprintln(w)
@@ -130,6 +130,9 @@ func printEdge(streams *IO, r *edge.Report) error {
 			from = "tcp for " + from
 		case edge.Redirect:
 			to, instances = fmt.Sprintf("%d %s", s.Code, s.To), "-"
+		}
+		if s.Class != "" {
+			from += " (" + s.Class + ")"
 		}
 		if s.Up != nil && *s.Up < s.Passing {
 			instances += fmt.Sprintf(", reached %d", *s.Up)

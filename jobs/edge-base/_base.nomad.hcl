@@ -29,6 +29,22 @@ variable "public_address" {
   default     = ""
 }
 
+variable "class" {
+  type        = string
+  description = "Class of this edge. It takes the services that have it in a tag drover.class."
+  default     = "default"
+  validation {
+    condition     = regex_replace(var.class, "^[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?$", "") == ""
+    error_message = "A class has lower-case letters, digits and dashes."
+  }
+}
+
+variable "default_class" {
+  type        = string
+  description = "Class of the services without a tag drover.class. All edges have the same."
+  default     = "default"
+}
+
 variable "tenants" {
   type        = map(object({ services = list(string), hosts = list(string), tcp_ports = list(number) }))
   description = "What each Nomad namespace may claim, by its name: names of its services in Consul (* stands for any characters), hosts (NAME, *.NAME, or * for all) and TCP ports of their routes. Empty for a cluster with one namespace. See docs/reference/tenancy.md."
@@ -220,6 +236,7 @@ locals {
   # The grammar, which package edge has in the same words. Nothing that does
   # not fit it gets into the configuration.
   host  = "[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?"
+  hosts = "(?:\\*\\.)?${local.host}" # or all below one
   path  = "/[A-Za-z0-9._~/+-]*"
   url   = "(?:https?:/)?/[A-Za-z0-9._~/?#@!&()*+,;=%:-]*"
   ipv4  = "(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:/(?:3[0-2]|[12]?[0-9]))?"
@@ -228,7 +245,7 @@ locals {
   range = "(?:${local.ipv4}|${local.ipv6})"
 
   # Options that both edges have, in package edge in features.go.
-  features = "|forward-auth=[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?${local.path}(?: [A-Za-z0-9-]+(?:,[A-Za-z0-9-]+)*)?|weight=(?:100|[1-9]?[0-9]) ${local.target}|canary=(?:header [A-Za-z0-9-]+|cookie [A-Za-z0-9_]+) [A-Za-z0-9._~-]+ ${local.target}|deny=${local.range}(?:,${local.range})*|cors=(?:\\*|${local.origin}(?:,${local.origin})*(?: credentials)?)|compress=gzip|timeout=(?:connect|response) [1-9][0-9]{0,4}[smh]|client-cert=[a-z0-9][a-z0-9-]{0,62}|retries=[0-9](?: 50[0234](?:,50[0234])*)?|breaker=[1-9][0-9]{0,2} [1-9][0-9]{0,3}[sm]|rewrite=(?:/(?:\\*|[A-Za-z0-9._~-]+))*(?:/|/\\*\\*)? /(?:[A-Za-z0-9._~/-]|\\{[1-9]\\})*"
+  features = "|class=[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?|forward-auth=[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?${local.path}(?: [A-Za-z0-9-]+(?:,[A-Za-z0-9-]+)*)?|weight=(?:100|[1-9]?[0-9]) ${local.target}|canary=(?:header [A-Za-z0-9-]+|cookie [A-Za-z0-9_]+) [A-Za-z0-9._~-]+ ${local.target}|deny=${local.range}(?:,${local.range})*|cors=(?:\\*|${local.origin}(?:,${local.origin})*(?: credentials)?)|compress=gzip|timeout=(?:connect|response) [1-9][0-9]{0,4}[smh]|client-cert=[a-z0-9][a-z0-9-]{0,62}|retries=[0-9](?: 50[0234](?:,50[0234])*)?|breaker=[1-9][0-9]{0,2} [1-9][0-9]{0,3}[sm]|rewrite=(?:/(?:\\*|[A-Za-z0-9._~-]+))*(?:/|/\\*\\*)? /(?:[A-Za-z0-9._~/-]|\\{[1-9]\\})*"
   origin   = "https?://[a-z0-9](?:[a-z0-9.-]{0,251}[a-z0-9])?(?::[1-9][0-9]{0,4})?"
   target   = "(?:version|service) [a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
 
@@ -240,7 +257,7 @@ locals {
   tenants = [for t in values(var.tenants) : {
     services = length(t.services) == 0 ? "[.]" : join("|", [for s in t.services : replace(s, "*", "[a-z0-9-]*")])
     claims = join("|", concat(
-      [for h in t.hosts : "(?:route|redirect|sni)=${h == "*" ? "[a-z0-9.-]+" : replace(replace(h, ".", "\\."), "*", "[a-z0-9.-]+")}(?:[/ ].*)?"],
+      [for h in t.hosts : "(?:route|redirect|sni)=${h == "*" ? "[a-z0-9.*-]+" : replace(replace(h, ".", "\\."), "*", "[a-z0-9.*-]+")}(?:[/ ].*)?"],
       [for p in t.tcp_ports : "tcp=${p}"],
     ))
   }]
@@ -309,6 +326,8 @@ job "edge" {
         https_address  = var.bind_address == "*" ? "" : var.bind_address
         https_port     = var.https_port
         public_address = var.public_address
+        class          = var.class
+        default_class  = var.default_class
       }
       check {
         type     = "http"

@@ -6,8 +6,8 @@
 
 locals {
   # The rest of the grammar is in _base.nomad.hcl.
-  route  = "^drover\\.(?:route=${local.host}${local.path}|redirect=${local.host}${local.path} 30[12378] ${local.url})$"
-  option = "^drover\\.(?:protocol=https?|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|limit=[1-9][0-9]{0,5}/[sm]|auth=[a-z0-9][a-z0-9-]{0,62}|ca=[a-z0-9][a-z0-9-]{0,62}(?: ${local.host})?|allow=${local.range}(?:,${local.range})*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\\[\\]-~](?:[ !-#%-\\[\\]-~]*[!-#%-\\[\\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)${local.features})$"
+  route  = "^drover\\.(?:route=${local.hosts}${local.path}|redirect=${local.hosts}${local.path} 30[12378] ${local.url})$"
+  option = "^drover\\.(?:protocol=(?:http|https|h2c)|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|limit=[1-9][0-9]{0,5}/[sm]|auth=[a-z0-9][a-z0-9-]{0,62}|ca=[a-z0-9][a-z0-9-]{0,62}(?: ${local.host})?|allow=${local.range}(?:,${local.range})*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\\[\\]-~](?:[ !-#%-\\[\\]-~]*[!-#%-\\[\\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)${local.features})$"
 }
 
 job "edge" {
@@ -237,6 +237,11 @@ EOT
 {{- else if and $route $strict (not (index (scratch.Get "owners") $route)) -}}
 {{- else }}{{ $tags = $t | replaceAll "\n" "\t" | printf "%s\n%s" $tags }}{{ end -}}
 {{- end }}{{ $s := sprig_dict "Name" $service.Name "Tags" (printf "%s\n." $tags | split "\n") -}}
+{{- $classed := false }}{{ $class := false }}{{ range $t := $s.Tags }}{{ if $t | regexMatch `^drover\.class=` }}{{ $classed = true }}{{ if eq $t "drover.class=${var.class}" }}{{ $class = true }}{{ end }}{{ end }}{{ end -}}
+%{if var.class == var.default_class~}
+{{- if not $classed }}{{ $class = true }}{{ end -}}
+%{endif~}
+{{- if not $class }}{{ $s = sprig_dict "Name" $service.Name "Tags" (split "\n" ".") }}{{ end -}}
 {{- $ours := "" }}{{ $good := $s.Name | regexMatch `${local.name}` }}{{ $tls := "" }}{{ $ca := "" -}}
 {{- range $t := $s.Tags }}{{ if $t | regexMatch `^drover\.` -}}
 {{- $ours = printf "%s\t%s" $ours $t -}}
@@ -277,6 +282,8 @@ EOT
 {{- end -}}
 {{- end }}{{ end }}{{ end -}}
 {{- end -}}
+{{- /* A wildcard must not serve a host of others on the HTTP port. */ -}}
+{{- range $host, $_ := scratch.Get "plain" }}{{ if $host | regexMatch `^\*` }}{{ range $other, $_ := scratch.Get "hosts" }}{{ scratch.MapSet "plain" $other "" }}{{ end }}{{ end }}{{ end -}}
 {{- define "challenge" }}
     # Stateless HTTP-01 (RFC 8555, 8.3): only the holder of the account key can use an
     # answer with its thumbprint.
@@ -296,12 +303,12 @@ EOT
 {{- $next := "" }}
 {{- range $t := . }}{{ $f := regexReplaceAll `^[^=]*=` "" $t | split " " }}
 {{- if $t | regexMatch `^drover\.timeout=connect ` }}
-      proxy_connect_timeout {{ index $f 1 }};
+      {{ scratch.Get "proxy" }}_connect_timeout {{ index $f 1 }};
 {{- else if $t | regexMatch `^drover\.timeout=response ` }}
-      proxy_read_timeout {{ index $f 1 }};
-      proxy_send_timeout {{ index $f 1 }};
+      {{ scratch.Get "proxy" }}_read_timeout {{ index $f 1 }};
+      {{ scratch.Get "proxy" }}_send_timeout {{ index $f 1 }};
 {{- else if $t | regexMatch `^drover\.retries=` }}
-      proxy_next_upstream_tries {{ index $f 0 | parseInt | add 1 }};
+      {{ scratch.Get "proxy" }}_next_upstream_tries {{ index $f 0 | parseInt | add 1 }};
 {{- if and (gt (len $f) 1) (not $next) }}{{ $next = index $f 1 | replaceAll "," " http_" | printf " http_%s" }}{{ end }}
 {{- else if $t | regexMatch `^drover\.breaker=` }}{{ $next = " http_500 http_502 http_503 http_504" }}
 {{- else if $t | regexMatch `^drover\.compress=` }}
@@ -326,8 +333,8 @@ EOT
         add_header Vary Origin;
         return 204;
       }
-      proxy_hide_header Access-Control-Allow-Origin;
-      proxy_hide_header Access-Control-Allow-Credentials;
+      {{ scratch.Get "proxy" }}_hide_header Access-Control-Allow-Origin;
+      {{ scratch.Get "proxy" }}_hide_header Access-Control-Allow-Credentials;
       add_header Access-Control-Allow-Origin $cors_{{ $id }} always;
 {{- if gt (len $f) 1 }}
       add_header Access-Control-Allow-Credentials $credentials_{{ $id }} always;
@@ -336,7 +343,7 @@ EOT
 {{- end }}
 {{- end }}
 {{- if $next }}
-      proxy_next_upstream error timeout{{ $next }};
+      {{ scratch.Get "proxy" }}_next_upstream error timeout{{ $next }};
 {{- end }}
 {{- end }}
 {{- define "forward" }}
@@ -351,15 +358,16 @@ EOT
         return 400;
       }
       auth_request /.drover/auth/{{ $id }};
+      auth_request_set $auth_status $upstream_status;
       auth_request_set $auth_location $upstream_http_location;
       auth_request_set $auth_cookie $upstream_http_set_cookie;
-      error_page 401 = @denied;
+      error_page 401 = @denied.{{ $id }};
 %{for status, page in var.error_pages~}
       error_page ${status} /.drover/pages/${status}.html;
 %{endfor~}
 {{- if gt (len $f) 1 }}{{ range $i, $h := index $f 1 | split "," }}
       auth_request_set $auth_{{ $id }}_{{ $i }} $upstream_http_{{ $h | toLower | replaceAll "-" "_" }};
-      proxy_set_header {{ $h }} $auth_{{ $id }}_{{ $i }};
+      {{ scratch.Get "proxy" }}_set_header {{ $h }} $auth_{{ $id }}_{{ $i }};
 {{- end }}{{ end }}
 {{- end }}{{ $before = $t }}
 {{- end }}{{ end }}
@@ -381,10 +389,29 @@ EOT
     }
 %{endif~}
 {{- end }}
+{{- define "question" }}
+      proxy_pass_request_body off;
+      proxy_read_timeout 5s;
+      proxy_send_timeout 5s;
+%{for header in [for h in local.spoofable : h if !contains(["X-Forwarded-Method", "X-Forwarded-Uri"], h)]~}
+      proxy_set_header ${header} %{if length(var.trusted_proxies) > 0 || contains(["X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port"], header)}$sent_${lower(replace(header, "-", "_"))}%{else}""%{endif};
+%{endfor~}
+      proxy_set_header Host $http_host;
+      proxy_set_header X-Forwarded-For $remote_addr;
+      proxy_set_header X-Real-IP $remote_addr;
+      proxy_set_header X-Forwarded-Method $request_method;
+      proxy_set_header X-Forwarded-Uri $request_uri;
+{{- $f := . | split " " }}{{ if gt (len $f) 1 }}{{ range index $f 1 | split "," }}
+      proxy_set_header {{ . }} "";
+{{- end }}{{ end }}
+      proxy_set_header Content-Length "";
+      proxy_set_header Connection "";
+      proxy_set_header Proxy "";
+{{- end }}
 {{- define "authenticators" }}
 {{- template "pages" }}
 {{- if . }}
-    # What the authenticator has answered instead of 2xx.
+    # Without the body of a request, and the cookies after the first, of the answer.
     location @denied {
       add_header Set-Cookie $auth_cookie always;
       if ($auth_location) {
@@ -401,26 +428,29 @@ EOT
     location = /.drover/auth/{{ $id }} {
       internal;
       proxy_pass http://auth.{{ $to }};
-      proxy_pass_request_body off;
-      proxy_read_timeout 5s;
-      proxy_send_timeout 5s;
       # Only 401 and 403 deny a request, everything else is an error.
       proxy_intercept_errors on;
-      error_page 302 303 307 = @redirected;
-%{for header in [for h in local.spoofable : h if !contains(["X-Forwarded-Method", "X-Forwarded-Uri"], h)]~}
-      proxy_set_header ${header} %{if length(var.trusted_proxies) > 0 || contains(["X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port"], header)}$sent_${lower(replace(header, "-", "_"))}%{else}""%{endif};
-%{endfor~}
-      proxy_set_header Host $http_host;
-      proxy_set_header X-Forwarded-For $remote_addr;
-      proxy_set_header X-Real-IP $remote_addr;
-      proxy_set_header X-Forwarded-Method $request_method;
-      proxy_set_header X-Forwarded-Uri $request_uri;
-{{- $f := $t | split " " }}{{ if gt (len $f) 1 }}{{ range index $f 1 | split "," }}
-      proxy_set_header {{ . }} "";
-{{- end }}{{ end }}
-      proxy_set_header Content-Length "";
-      proxy_set_header Connection "";
-      proxy_set_header Proxy "";
+      error_page 300 301 302 303 307 308 400 402 403 404 405 406 409 410 411 412 413 414 415 416 417 421 422 423 424 425 426 428 429 431 451 500 501 503 505 = @redirected;
+{{- template "question" $t }}
+    }
+    # auth_request has only some headers of an answer. The authenticator is asked again,
+    # and the answer is the client's.
+    location @denied.{{ $id }} {
+      if ($auth_status = "") {
+        return 401; # of drover.auth
+      }
+      rewrite ^ {{ regexReplaceAll `^[^/]*` "" $to }}? break;
+      proxy_pass http://auth.{{ index ($to | split "/") 0 }};
+      proxy_method GET;
+      # nginx would store a body before it asks.
+      client_max_body_size 16k;
+      recursive_error_pages on;
+      error_page 413 = @denied;
+      add_header X-Request-ID $request_name always;
+%{if var.hsts_max_age > 0~}
+      add_header Strict-Transport-Security $hsts always;
+%{endif~}
+{{- template "question" $t }}
     }
 {{- end }}
 {{- end }}
@@ -439,6 +469,8 @@ EOT
     }
 {{- else }}
 {{- $tags := index (scratch.Get "http") $target }}{{ $proto := "http" }}{{ $host := "$http_host" }}
+{{- range $t := $tags }}{{ if $t | regexMatch `^drover\.protocol=` }}{{ $proto = regexReplaceAll `^[^=]*=` "" $t }}{{ end }}{{ end }}
+{{- scratch.Set "proxy" "proxy" }}{{ if eq $proto "h2c" }}{{ scratch.Set "proxy" "grpc" }}{{ end }}
     location {{ $path }} {
 {{- if index (scratch.Get "maintenance") $target }}
       error_page 503 @maintenance;
@@ -446,8 +478,7 @@ EOT
 {{- end }}
 {{- range $t := $tags }}
 {{- $value := regexReplaceAll `^[^=]*=` "" $t }}{{ $f := $value | split " " }}
-{{- if $t | regexMatch `^drover\.protocol=` }}{{ $proto = $value }}
-{{- else if $t | regexMatch `^drover\.allow=` }}
+{{- if $t | regexMatch `^drover\.allow=` }}
       if ($allowed_{{ $t | sha256Hex | printf "%.12s" }} = 0) {
         return 403;
       }
@@ -467,13 +498,13 @@ EOT
 {{- else if $t | regexMatch `^drover\.header=` }}
 {{- $name := index $f 2 }}{{ $text := regexReplaceAll `^[^ ]* [^ ]* [^ ]* ?` "" $value | replaceAll "\"" "\\\"" }}
 {{- if eq (index $f 0) "response" }}
-      proxy_hide_header {{ $name }};
+      {{ scratch.Get "proxy" }}_hide_header {{ $name }};
 {{- if $text }}
       add_header {{ $name }} "{{ $text }}" always;
 {{- end }}
 {{- else if eq ($name | toLower) "host" }}{{ $host = printf "\"%s\"" $text }}
 {{- else }}
-      proxy_set_header {{ $name }} "{{ $text }}";
+      {{ scratch.Get "proxy" }}_set_header {{ $name }} "{{ $text }}";
 {{- end }}
 {{- end }}
 {{- end }}
@@ -484,7 +515,7 @@ EOT
       if ($ssl_client_verify != SUCCESS) {
         return 403;
       }
-      proxy_set_header X-Client-Cert-Subject $ssl_client_s_dn;
+      {{ scratch.Get "proxy" }}_set_header X-Client-Cert-Subject $ssl_client_s_dn;
 {{- end }}{{ end }}
 {{- template "before" $tags }}
 {{- template "forward" $tags }}
@@ -527,23 +558,28 @@ EOT
       proxy_ssl_server_name on;
 {{- end }}
 {{- scratch.Set "ca" "" }}{{ scratch.Set "auth" "" }}{{ scratch.Set "limit" "" }}{{ scratch.Set "body" "" }}{{ scratch.Set "strip" "" }}
-      proxy_set_header Host {{ $host }};
-      proxy_set_header X-Forwarded-For $remote_addr;
-      proxy_set_header X-Real-IP $remote_addr;
-      proxy_set_header Proxy "";
-      proxy_set_header X-Request-ID $request_name;
+      {{ scratch.Get "proxy" }}_set_header Host {{ $host }};
+      {{ scratch.Get "proxy" }}_set_header X-Forwarded-For $remote_addr;
+      {{ scratch.Get "proxy" }}_set_header X-Real-IP $remote_addr;
+      {{ scratch.Get "proxy" }}_set_header Proxy "";
+      {{ scratch.Get "proxy" }}_set_header X-Request-ID $request_name;
       add_header X-Request-ID $request_name always;
-      proxy_set_header traceparent $trace;
-      proxy_set_header tracestate $trace_state;
+      {{ scratch.Get "proxy" }}_set_header traceparent $trace;
+      {{ scratch.Get "proxy" }}_set_header tracestate $trace_state;
 %{for header in local.spoofable~}
-      proxy_set_header ${header} %{if length(var.trusted_proxies) > 0 || contains(["X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port"], header)}$sent_${lower(replace(header, "-", "_"))}%{else}""%{endif};
+      {{ scratch.Get "proxy" }}_set_header ${header} %{if length(var.trusted_proxies) > 0 || contains(["X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Port"], header)}$sent_${lower(replace(header, "-", "_"))}%{else}""%{endif};
 %{endfor~}
+{{- if eq $proto "h2c" }}
+      # The client of a stream may be quiet.
+      client_body_timeout 1h;
+{{- else }}
       proxy_set_header Upgrade $http_upgrade;
       proxy_set_header Connection $connection_upgrade;
+{{- end }}
 %{if var.hsts_max_age > 0~}
       add_header Strict-Transport-Security $hsts always;
 %{endif~}
-      proxy_pass {{ $proto }}://{{ if $tags | join "\n" | regexMatch `(?m)^drover\.(?:weight|canary)=` }}$to_{{ $target | sha256Hex | printf "%.12s" }}{{ else }}{{ $target }}{{ end }};
+      {{ scratch.Get "proxy" }}_pass {{ if eq $proto "h2c" }}grpc{{ else }}{{ $proto }}{{ end }}://{{ if $tags | join "\n" | regexMatch `(?m)^drover\.(?:weight|canary)=` }}$to_{{ $target | sha256Hex | printf "%.12s" }}{{ else }}{{ $target }}{{ end }};
     }
 {{- end }}
 {{- end -}}
@@ -701,6 +737,9 @@ http {
   proxy_read_timeout 1h;
   proxy_send_timeout 1h;
   proxy_next_upstream error timeout;
+  grpc_connect_timeout 2s;
+  grpc_read_timeout 1h;
+  grpc_send_timeout 1h;
   # A worker that ends closes the HTTP/2 connections it has, but not one whose
   # handshake it is at: that one stays, with instances that will be gone.
   keepalive_time 1m;
@@ -768,7 +807,7 @@ nginx_connections_waiting $connections_waiting
     location @edge {
       default_type application/json;
       ssi on;
-      return 200 '{"edge":"nginx","generation":{"files":"<!--# include virtual="/newest" -->","worker":"@generation@"},"https":"{{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}","certificates":["${var.certificate}"],"users":${jsonencode(var.users)},"authenticators":${jsonencode(var.authenticators)},"client_cas":${jsonencode(var.client_cas)},"authorities":${jsonencode(var.authorities)},"https_without_ca":${var.https_without_ca},"tcp_ports":[],"tenants":${jsonencode(var.tenants)},"tags":"{{ $input | sha256Hex }}"}';
+      return 200 '{"edge":"nginx","class":"${var.class}","default_class":"${var.default_class}","generation":{"files":"<!--# include virtual="/newest" -->","worker":"@generation@"},"https":"{{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}","certificates":["${var.certificate}"],"users":${jsonencode(var.users)},"authenticators":${jsonencode(var.authenticators)},"client_cas":${jsonencode(var.client_cas)},"authorities":${jsonencode(var.authorities)},"https_without_ca":${var.https_without_ca},"tcp_ports":[],"tenants":${jsonencode(var.tenants)},"tags":"{{ $input | sha256Hex }}"}';
     }
   }
 {{- range $name, $tags := scratch.Get "http" }}

@@ -11,7 +11,7 @@ locals {
   connections = var.memory * 8
 
   # The rest of the grammar is in _base.nomad.hcl.
-  route  = "^drover\\.(?:route=${local.host}${local.path}|redirect=${local.host}${local.path} 30[12378] ${local.url}|tcp=[1-9][0-9]{0,4}|sni=${local.host})$"
+  route  = "^drover\\.(?:route=${local.hosts}${local.path}|redirect=${local.hosts}${local.path} 30[12378] ${local.url}|tcp=[1-9][0-9]{0,4}|sni=${local.hosts})$"
   option = "^drover\\.(?:protocol=(?:http|https|h2c)|strip=/[A-Za-z0-9._~/-]*|sticky=cookie|max-body=[1-9][0-9]{0,8}[kmg]?|limit=[1-9][0-9]{0,5}/[sm]|auth=[a-z0-9][a-z0-9-]{0,62}|ca=[a-z0-9][a-z0-9-]{0,62}(?: ${local.host})?|allow=${local.range}(?:,${local.range})*|header=(?:request|response) (?:set [A-Za-z0-9-]+ [!-#%-\\[\\]-~](?:[ !-#%-\\[\\]-~]*[!-#%-\\[\\]-~])?|remove [A-Za-z0-9-]+)|http=(?:redirect|serve)${local.features}|send-proxy=v[12]|timeout=tunnel [1-9][0-9]{0,4}[smh])$"
 }
 
@@ -285,6 +285,21 @@ local tags = digest()
 core.register_fetches("generation", function() return generation end)
 core.register_fetches("newest", newest)
 core.register_fetches("tags", function() return tags end)
+
+
+-- wild_host returns the wildcard with routes that covers a host, of several the longest,
+-- and the host itself if none does.
+local hosts = Map.new(routes, Map._str)
+core.register_converters("wild_host", function(host)
+  local below = host:match("^[^.]*(%..+)$")
+  while below do
+    if hosts:lookup("*" .. below) then
+      return "*" .. below
+    end
+    below = below:match("^%.[^.]*(%..+)$")
+  end
+  return host
+end)
 
 local function admin(command)
   local socket = core.tcp()
@@ -678,6 +693,11 @@ EOT
 {{- else if and $route $strict (not (index (scratch.Get "owners") $route)) -}}
 {{- else }}{{ $tags = $t | replaceAll "\n" "\t" | printf "%s\n%s" $tags }}{{ end -}}
 {{- end }}{{ $s := sprig_dict "Name" $service.Name "Tags" (printf "%s\n." $tags | split "\n") -}}
+{{- $classed := false }}{{ $class := false }}{{ range $t := $s.Tags }}{{ if $t | regexMatch `^drover\.class=` }}{{ $classed = true }}{{ if eq $t "drover.class=${var.class}" }}{{ $class = true }}{{ end }}{{ end }}{{ end -}}
+%{if var.class == var.default_class~}
+{{- if not $classed }}{{ $class = true }}{{ end -}}
+%{endif~}
+{{- if not $class }}{{ $s = sprig_dict "Name" $service.Name "Tags" (split "\n" ".") }}{{ end -}}
 {{- $ours := "" }}{{ $good := $s.Name | regexMatch `${local.name}` }}{{ $tls := "" }}{{ $ca := "" }}{{ $auth := false -}}
 {{- range $t := $s.Tags }}{{ if $t | regexMatch `^drover\.` -}}
 {{- $ours = printf "%s\t%s" $ours $t -}}
@@ -709,18 +729,18 @@ EOT
 {{- if and $ours $good }}{{ range $t := $s.Tags }}{{ if and (le (len $t) 2000) ($t | regexMatch `${local.route}`) ($t | regexMatch $may) -}}
 {{- $value := index ($t | split "=") 1 -}}
 {{- if $t | regexMatch `^drover\.route=` -}}
-{{- scratch.MapSetX "routes" $value $s.Name }}{{ scratch.MapSet "http" $s.Name $s.Tags -}}
+{{- scratch.MapSetX "routes" $value $s.Name }}{{ scratch.MapSet "http" $s.Name $s.Tags }}{{ scratch.MapSet "hosts" (index ($value | split "/") 0) "" -}}
 {{- range $o := $s.Tags }}{{ if $o | regexMatch `^drover\.(?:weight|canary)=` -}}
 {{- scratch.MapSet "http" (regexReplaceAll `^.* (version|service) (.*)$` (printf "%s.$1.$2" $s.Name) $o) $s.Tags }}{{ scratch.MapSet "canary" $s.Name $s.Tags -}}
 {{- else if $o | regexMatch `^drover\.client-cert=` }}{{ scratch.MapSetX "certified" (index ($value | split "/") 0) (index ($o | split "=") 1) -}}
 {{- end }}{{ end -}}
 {{- if $s.Tags | join "\n" | regexMatch `(?m)^drover\.http=serve$` }}{{ scratch.MapSet "serve" $s.Name "" }}{{ end -}}
 {{- else if $t | regexMatch `^drover\.redirect=` -}}
-{{- scratch.MapSetX "routes" (index ($value | split " ") 0) ($t | sha256Hex | printf "redirect.%.12s") -}}
+{{- scratch.MapSetX "routes" (index ($value | split " ") 0) ($t | sha256Hex | printf "redirect.%.12s") }}{{ scratch.MapSet "hosts" (index ($value | split "/") 0) "" -}}
 {{- scratch.MapSet "redirects" ($t | sha256Hex | printf "redirect.%.12s") $t -}}
 {{- else if $auth -}}
 {{- else if $t | regexMatch `^drover\.sni=` -}}
-{{- scratch.MapSetX "sni" $value $s.Name }}{{ scratch.MapSet "raw" $s.Name $s.Tags -}}
+{{- scratch.MapSetX "sni" $value $s.Name }}{{ scratch.MapSet "hosts" $value "" }}{{ scratch.MapSet "raw" $s.Name $s.Tags -}}
 {{- else if $t | regexMatch `^drover\.tcp=(?:${join("|", var.tcp_ports)})$` -}}
 {{- scratch.MapSetX "tcp" $value $s.Name }}{{ scratch.MapSet "raw" $s.Name $s.Tags -}}
 {{- end -}}
@@ -730,6 +750,11 @@ EOT
 {{- range $route, $target := scratch.Get "routes" }}
 #: {{ $route }} {{ $target }}
 {{- end }}
+{{- $wild := false }}{{ range $host, $_ := scratch.Get "hosts" }}{{ if $host | regexMatch `^\*` }}{{ $wild = true }}{{ end }}{{ end }}
+{{- if $wild }}{{ scratch.Set "wild" "yes" }}
+{{- range $host, $_ := scratch.Get "hosts" }}
+#: {{ $host }} no.route
+{{- end }}{{ end }}
 global
   log stdout format raw local0 info
   setenv EDGE_GENERATION @generation@
@@ -917,6 +942,11 @@ defaults http
   http-request set-header Connection upgrade if upgrade
 {{- end }}
 
+{{- define "seconds" }}
+{{- $unit := regexReplaceAll `^[0-9]*` "" . }}{{ $n := regexReplaceAll `[a-z]*$` "" . | parseInt }}
+{{- if eq $unit "m" }}{{ $n = multiply 60 $n }}{{ else if eq $unit "h" }}{{ $n = multiply 3600 $n }}{{ else if eq $unit "d" }}{{ $n = multiply 86400 $n }}{{ else if ne $unit "s" }}{{ $n = divide 1000 $n }}{{ end }}
+{{- scratch.Set "seconds" $n }}
+{{- end }}
 {{- define "denied" }}
 {{- range $t := . }}{{ if $t | regexMatch `^drover\.deny=` }}{{ range regexReplaceAll `^[^=]*=` "" $t | split "," }}
   acl denied src {{ . }}
@@ -988,6 +1018,17 @@ defaults http
 {{- end }}{{ end }}
 {{- end }}
 
+{{- define "key" }}
+{{- if scratch.Key "wild" }}
+  # A host with routes of its own has none of a wildcard.
+  http-request set-var(txn.key) var(txn.host)
+  http-request set-var(txn.key) var(txn.host),lua.wild_host unless { var(txn.host),map_str({{ env "NOMAD_TASK_DIR" }}/routes.map) -m found }
+  http-request set-var(txn.route) var(txn.key),concat(,txn.path)
+{{- else }}
+  http-request set-var(txn.route) var(txn.host),concat(,txn.path)
+{{- end }}
+{{- end }}
+
 {{- define "canary" }}
 {{- if scratch.Key "canary" }}
   # Of several that hold, the last counts. A target without instances gets nothing.
@@ -1019,7 +1060,7 @@ frontend metrics from http
 %{endif~}
   http-request use-service prometheus-exporter if { path /metrics }
   # What this is, and which tags it was made from, for drover edge status.
-  http-request return status 200 content-type application/json lf-string '{"edge":"haproxy","generation":{"files":"%[lua.newest]","worker":"%[lua.generation]"},"https":"{{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}","certificates":${jsonencode(var.certificates)},"users":${jsonencode(var.users)},"authenticators":${jsonencode(var.authenticators)},"client_cas":${jsonencode(var.client_cas)},"authorities":${jsonencode(var.authorities)},"https_without_ca":${var.https_without_ca},"tcp_ports":${jsonencode(var.tcp_ports)},"tenants":${jsonencode(var.tenants)},"tags":"%[lua.tags]"}' if { path /edge }
+  http-request return status 200 content-type application/json lf-string '{"edge":"haproxy","class":"${var.class}","default_class":"${var.default_class}","generation":{"files":"%[lua.newest]","worker":"%[lua.generation]"},"https":"{{ env "EDGE_BIND_ADDRESS" }}:${var.https_port}","certificates":${jsonencode(var.certificates)},"users":${jsonencode(var.users)},"authenticators":${jsonencode(var.authenticators)},"client_cas":${jsonencode(var.client_cas)},"authorities":${jsonencode(var.authorities)},"https_without_ca":${var.https_without_ca},"tcp_ports":${jsonencode(var.tcp_ports)},"tenants":${jsonencode(var.tenants)},"tags":"%[lua.tags]"}' if { path /edge }
   http-request return status 404
 
 frontend http.plain from http
@@ -1038,7 +1079,7 @@ frontend http.plain from http
 
   http-request add-header X-Forwarded-Port ${var.http_port}%{if length(var.trusted_proxies) > 0} unless { req.hdr(X-Forwarded-Port) -m found }%{endif}
 
-  http-request set-var(txn.route) var(txn.host),concat(,txn.path)
+{{- template "key" }}
   http-request set-var(txn.backend) var(txn.route),map_beg({{ env "NOMAD_TASK_DIR" }}/routes.map)
 {{- range $service, $_ := scratch.Get "serve" }}
   acl serve var(txn.backend) -m str {{ $service }}
@@ -1067,6 +1108,9 @@ frontend sni from tcp
 {{- template "source" }}
   tcp-request inspect-delay 5s
   tcp-request content set-var(sess.sni) req.ssl_sni,lower
+{{- if scratch.Key "wild" }}
+  tcp-request content set-var(sess.sni) var(sess.sni),lua.wild_host unless { var(sess.sni),map_str({{ env "NOMAD_TASK_DIR" }}/routes.map) -m found }
+{{- end }}
 {{- range $host, $service := scratch.Get "sni" }}
   acl raw var(sess.sni) -m str {{ $host }}
 {{- end }}
@@ -1113,7 +1157,7 @@ frontend https from http
 
   http-request add-header X-Forwarded-Port ${var.https_port}%{if length(var.trusted_proxies) > 0} unless { req.hdr(X-Forwarded-Port) -m found }%{endif}
 
-  http-request set-var(txn.route) var(txn.host),concat(,txn.path)
+{{- template "key" }}
   http-request disable-l7-retry unless { method GET HEAD OPTIONS PUT DELETE PROPFIND REPORT }
 %{if var.hsts_max_age > 0~}
   http-response set-header Strict-Transport-Security max-age=${var.hsts_max_age} unless { res.hdr(Strict-Transport-Security) -m found }
@@ -1187,7 +1231,9 @@ backend {{ $name }} from http
 {{- end }}
 {{- end }}
 {{- template "before" $tags }}
-{{- if not ($tags | join "\n" | regexMatch `(?m)^drover\.timeout=response `) }}
+{{- $response := "" }}{{ range $t := $tags }}{{ if $t | regexMatch `^drover\.timeout=response ` }}{{ $response = regexReplaceAll `^.* ` "" $t }}{{ end }}{{ end }}
+{{- $long := true }}{{ if $response }}{{ template "seconds" $response }}{{ $seconds := scratch.Get "seconds" }}{{ template "seconds" "${var.client_timeout}" }}{{ $long = gt $seconds (scratch.Get "seconds") }}{{ end }}
+{{- if $long }}
   # timeout client does not end a body that stalls (HAProxy 2.6).
   acl body req.hdr(content-length) -m int gt 0
   acl body req.hdr(transfer-encoding) -m found
@@ -1198,7 +1244,9 @@ backend {{ $name }} from http
   acl grpc req.hdr(content-type) -m beg application/grpc
   acl many sc1_conn_cur(edge.requests) gt 32
   acl busy nbsrv(edge.memory) lt 2
+{{- if not $response }}
   http-request set-timeout server ${var.body_timeout} if body !grpc or open writes !grpc or busy open
+{{- end }}
   http-request set-timeout server ${var.client_timeout} if many busy or many body !grpc or many open writes !grpc or busy body !grpc or busy open writes !grpc
 {{- end }}
 {{- if $limit }}

@@ -78,14 +78,18 @@ func testIngress(t *testing.T, kind edge.Kind) {
 		cas[name] = &authority{cert, key}
 		e.variable(t, "drover/client-ca/"+name, api.VariableItems{"ca": pki.EncodeCertificate(cert.Raw)})
 	}
-	e.deploy(t, kind, "-var", `client_cas=["partners","others"]`, "-var", `authenticators=["authn","oauth2-proxy"]`, "-var", "trace_sample=100",
-		"-var", `maintenance_page=<p>{{ back soon }}</p>`, "-var", `error_pages={"404"="<p>{{ not here }}</p>","504"="<p>too slow</p>"}`)
+	deploy := func(class string) {
+		e.deploy(t, kind, "-var", `client_cas=["partners","others"]`, "-var", `authenticators=["authn","oauth2-proxy"]`, "-var", "trace_sample=100", "-var", "class="+class,
+			"-var", `maintenance_page=<p>{{ back soon }}</p>`, "-var", `error_pages={"404"="<p>{{ not here }}</p>","504"="<p>too slow</p>"}`)
+	}
+	deploy("default")
 	e.together(t, map[string]func(*testing.T, *entrance){
 		"forward-auth": testForwardAuth, "OIDC": testOIDC, "canary": testCanary, "deny": testDeny, "CORS": testCORS, "compress": testCompress,
 		"rewrite": testRewrite, "timeout and retries": testTimeout, "trace": testTrace, "maintenance and pages": testMaintenance,
-		"client certificates": func(t *testing.T, e *entrance) { testClientCerts(t, e, cas) },
+		"client certificates": func(t *testing.T, e *entrance) { testClientCerts(t, e, cas) }, "wildcards": testWildcards,
 	})
 	t.Run("breaker", func(t *testing.T) { testBreaker(t, e) }) // which a reload of the edge sets back
+	t.Run("classes", func(t *testing.T) { testClasses(t, e, deploy) })
 }
 
 // refused waits until the edge has read the tags of a service, and wants it to have no
@@ -120,6 +124,7 @@ func testForwardAuth(t *testing.T, e *entrance) {
 		switch {
 		case user == nil:
 			http.SetCookie(w, &http.Cookie{Name: "state", Value: "1"})
+			http.SetCookie(w, &http.Cookie{Name: "csrf", Value: "2"})
 			http.Redirect(w, r, "https://login.test/?rd="+r.Header.Get("X-Forwarded-Uri"), http.StatusFound)
 		case user.Value == "banned":
 			w.WriteHeader(http.StatusForbidden)
@@ -127,6 +132,9 @@ func testForwardAuth(t *testing.T, e *entrance) {
 			w.Header().Set("Www-Authenticate", "Bearer realm=test")
 			w.WriteHeader(http.StatusUnauthorized)
 			fmt.Fprintln(w, "log in again")
+		case user.Value == "hasty":
+			w.WriteHeader(http.StatusTooManyRequests)
+			fmt.Fprintln(w, "later")
 		case user.Value == "broken":
 			w.WriteHeader(http.StatusInternalServerError)
 		default:
@@ -192,15 +200,22 @@ func testForwardAuth(t *testing.T, e *entrance) {
 	t.Run("denied", func(t *testing.T) {
 		before := reached.Load()
 		res, _ := e.do(t, http.StatusFound, "GET", url+"x?y=1", nil, nil)
-		if res.Get("Location") != "https://login.test/?rd=/x?y=1" || !strings.HasPrefix(res.Get("Set-Cookie"), "state=1") {
+		if res.Get("Location") != "https://login.test/?rd=/x?y=1" || !slices.Equal(res.Values("Set-Cookie"), []string{"state=1", "csrf=2"}) {
 			t.Errorf("got headers %v, want those of the authenticator", res)
+		}
+		res, _ = e.do(t, http.StatusFound, "POST", url+"x?y=1", nil, strings.NewReader(strings.Repeat("x", 64<<10)))
+		if res.Get("Location") != "https://login.test/?rd=/x?y=1" || !strings.HasPrefix(res.Get("Set-Cookie"), "state=1") {
+			t.Errorf("with a body: got headers %v, want those of the authenticator", res)
 		}
 		e.do(t, http.StatusForbidden, "GET", url, cookie("banned"), nil)
 		res, body := e.do(t, http.StatusUnauthorized, "GET", url, cookie("expired"), nil)
 		if res.Get("Www-Authenticate") != "Bearer realm=test" {
 			t.Errorf("got headers %v, want those of the authenticator", res)
 		}
-		if e.kind == edge.HAProxy && string(body) != "log in again\n" {
+		if string(body) != "log in again\n" {
+			t.Errorf("got body %q, want that of the authenticator", body)
+		}
+		if _, body := e.do(t, http.StatusTooManyRequests, "GET", url, cookie("hasty"), nil); string(body) != "later\n" {
 			t.Errorf("got body %q, want that of the authenticator", body)
 		}
 		e.do(t, http.StatusInternalServerError, "GET", url, cookie("broken"), nil)

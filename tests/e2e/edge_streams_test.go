@@ -25,9 +25,7 @@ import (
 func testStreams(t *testing.T, e *entrance) {
 	s := serve(t, "streams")
 	e.register(t, "streams", address(s), "drover.route=streams.test/")
-	if e.kind == edge.HAProxy {
-		e.register(t, "grpc", address(s), "drover.route=grpc.test/", "drover.protocol=h2c")
-	}
+	e.register(t, "grpc", address(s), "drover.route=grpc.test/", "drover.protocol=h2c")
 	e.loaded(t)
 	t.Run("websocket", func(t *testing.T) {
 		ping := e.socket(t, "streams.test")
@@ -51,32 +49,33 @@ func testStreams(t *testing.T, e *entrance) {
 			t.Errorf("%s %s", res.Proto, res.Status)
 		}
 	})
-	if e.kind == edge.HAProxy {
-		t.Run("h2c", func(t *testing.T) {
-			in, out := io.Pipe()
-			req, err := http.NewRequestWithContext(t.Context(), "POST", "https://grpc.test/stream", in)
-			if err != nil {
-				t.Fatal(err)
-			}
-			req.Header.Set("TE", "trailers")
-			res, err := e.client(true).Do(req)
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer res.Body.Close()
-			answers := bufio.NewReader(res.Body)
-			for i := range 3 {
+	t.Run("h2c", func(t *testing.T) {
+		in, out := io.Pipe()
+		req, err := http.NewRequestWithContext(t.Context(), "POST", "https://grpc.test/stream", in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("TE", "trailers")
+		go fmt.Fprintln(out, 0) // nginx answers after the first message
+		res, err := e.client(true).Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer res.Body.Close()
+		answers := bufio.NewReader(res.Body)
+		for i := range 3 {
+			if i > 0 {
 				fmt.Fprintln(out, i)
-				if line, err := answers.ReadString('\n'); line != fmt.Sprintf("HTTP/2.0 %d\n", i) {
-					t.Fatalf("answer %q: %v", line, err)
-				}
 			}
-			out.Close()
-			if _, err := io.Copy(io.Discard, answers); err != nil || res.Trailer.Get("Grpc-Status") != "0" {
-				t.Errorf("trailers %v: %v", res.Trailer, err)
+			if line, err := answers.ReadString('\n'); line != fmt.Sprintf("HTTP/2.0 %d\n", i) {
+				t.Fatalf("answer %q: %v", line, err)
 			}
-		})
-	}
+		}
+		out.Close()
+		if _, err := io.Copy(io.Discard, answers); err != nil || res.Trailer.Get("Grpc-Status") != "0" {
+			t.Errorf("trailers %v: %v", res.Trailer, err)
+		}
+	})
 }
 
 // socket opens a websocket; what it returns sends a line and wants it back.
@@ -219,7 +218,7 @@ func testDefaults(t *testing.T, e *entrance) {
 	const quiet, size = 35 * time.Second, 400 << 20
 	s := serve(t, "defaults")
 	e.register(t, "defaults", address(s), "drover.route=defaults.test/")
-	e.register(t, "calls", address(s), map[edge.Kind]string{edge.HAProxy: "drover.protocol=h2c", edge.Nginx: "drover.protocol=http"}[e.kind], "drover.route=calls.test/")
+	e.register(t, "calls", address(s), "drover.protocol=h2c", "drover.route=calls.test/")
 	e.loaded(t)
 	wait := func(t *testing.T) {
 		select {
@@ -253,15 +252,13 @@ func testDefaults(t *testing.T, e *entrance) {
 			}
 		},
 		"call": func(t *testing.T) {
-			if e.kind == edge.Nginx {
-				t.Skip("nginx has no h2c")
-			}
 			in, out := io.Pipe()
 			req, err := http.NewRequestWithContext(t.Context(), "POST", "https://calls.test/stream", in)
 			if err != nil {
 				t.Fatal(err)
 			}
 			req.Header = http.Header{"Te": {"trailers"}, "Content-Type": {"application/grpc"}}
+			go fmt.Fprintln(out, 0)
 			res, err := e.client(true).Do(req)
 			if err != nil {
 				t.Fatal(err)
@@ -269,7 +266,9 @@ func testDefaults(t *testing.T, e *entrance) {
 			defer res.Body.Close()
 			answers := bufio.NewReader(res.Body)
 			for i := range 2 {
-				fmt.Fprintln(out, i)
+				if i > 0 {
+					fmt.Fprintln(out, i)
+				}
 				if line, err := answers.ReadString('\n'); line != fmt.Sprintf("HTTP/2.0 %d\n", i) {
 					t.Fatalf("answer %q: %v", line, err)
 				}

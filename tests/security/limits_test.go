@@ -266,8 +266,37 @@ func testTrusted(t *testing.T, w *world) {
 // and does not end a quiet gRPC stream.
 func testStalled(t *testing.T, w *world) {
 	w.register(t, "stalled", serve(t, "stalled"), "drover.route=stalled.test/")
+	w.register(t, "patient", serve(t, "patient"), "drover.route=patient.test/", "drover.timeout=response 1h")
 	w.loaded(t, "stalled.test")
+	w.loaded(t, "patient.test")
 	group := map[string]func(*testing.T){}
+	if w.kind == edge.HAProxy {
+		group["many of one address with a long timeout for the answer"] = func(t *testing.T) {
+			ended := make(chan bool, 40)
+			for range cap(ended) {
+				conn, err := w.dial("127.0.0.68")
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer conn.Close()
+				_, _ = io.WriteString(conn, "PUT / HTTP/1.1\r\nHost: patient.test\r\nContent-Length: 100000\r\n\r\nx")
+				go func() {
+					_, err := io.Copy(io.Discard, conn)
+					e := net.Error(nil)
+					ended <- !errors.As(err, &e) || !e.Timeout()
+				}()
+			}
+			some := false
+			for range cap(ended) {
+				if some = <-ended; some {
+					break
+				}
+			}
+			if !some {
+				t.Error("the edge holds 40 stalled bodies of one address, want those above 32 ended")
+			}
+		}
+	}
 	for kind, quiet := range map[string]bool{"application/octet-stream": false, "application/grpc": w.kind == edge.HAProxy} {
 		group[kind] = func(t *testing.T) {
 			client := w.h2()
