@@ -110,7 +110,7 @@ func TestRouteSettings(t *testing.T) {
 	if err != nil || len(settings) != 3 {
 		t.Fatalf("got %+v and error %v, want three hosts with settings", settings, err)
 	}
-	w := &dns.Wanted{Owner: "o", Zones: []string{"example.org"}, TTL: 300, Hosts: []string{"a.example.org", "b.example.org", "c.example.org"}, Settings: settings}
+	w := &dns.Wanted{Owner: "o", Options: dns.Options{Provider: dns.ProviderCloudflare}, Zones: []string{"example.org"}, TTL: 300, Hosts: []string{"a.example.org", "b.example.org", "c.example.org"}, Settings: settings}
 	if !w.OfEdge() {
 		t.Error("got no need of the edge, want one for c.example.org")
 	}
@@ -132,6 +132,12 @@ func TestRouteSettings(t *testing.T) {
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("got %q, want %q", got, want)
+	}
+	other := *w
+	other.Options.Provider = dns.ProviderPowerDNS
+	routed, err := other.Routed([]string{"192.0.2.1"})
+	if err != nil || slices.ContainsFunc(routed, func(r dns.Record) bool { return r.Proxied != nil }) {
+		t.Errorf("at a provider that cannot proxy: got %+v, %v, want no setting for it", routed, err)
 	}
 	// Without an instance of the edge, hosts with their own targets change.
 	if m, records, err = w.Manager(nil, &dns.MemoryStore{}, nil); err != nil || len(m.Held) != 1 || m.Held["c.example.org"] == "" || len(records) != 3 {
