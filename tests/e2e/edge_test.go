@@ -262,15 +262,23 @@ func address(s *httptest.Server) string { return s.Listener.Addr().String() }
 
 // TestEdge is the edge with cheap services behind it: each tag, what is wrong
 // with tags, a configuration that is refused, and reloads and rolling updates
-// under load. HAProxy and nginx have a cluster each and run side by side.
+// under load. HAProxy and nginx have a cluster each and run side by side, but in make
+// load, which measures.
 func TestEdge(t *testing.T) {
 	t.Parallel()
 	var haproxy, nginx string
 	table := heading(t, "make load") + "\n\n| edge | renewals and rolls | clients | requests | failed |\n|---|---|---|---:|---:|\n"
-	devtest.Together(t, map[string]func(*testing.T){
+	kinds := map[string]func(*testing.T){
 		"haproxy": func(t *testing.T) { haproxy = testEdge(t, edge.HAProxy) },
 		"nginx":   func(t *testing.T) { nginx = testEdge(t, edge.Nginx) },
-	})
+	}
+	if os.Getenv(envLoad) == "" {
+		devtest.Together(t, kinds)
+	} else { // each with the whole machine, for the table
+		for _, name := range []string{"haproxy", "nginx"} {
+			t.Run(name, kinds[name])
+		}
+	}
 	renew(t, "edge", table+haproxy+nginx)
 }
 
