@@ -216,7 +216,7 @@ func (r *reader) annotations(o *object) options {
 			}
 		case "auth-type", "auth-secret", "auth-realm", "auth-secret-type":
 			if key == "auth-type" {
-				list := importer.DNSName(cmp.Or(r.src.Name, r.m.Name) + "-" + o.name)
+				list := importer.DNSName(r.m.Name + "-" + o.name)
 				tag("drover.auth=" + list)
 				n.Warn("route", fmt.Sprintf("the users of the Ingress %s are kept by the edge, and requests are denied until it has them", o.name),
 					fmt.Sprintf("nomad var put drover/users/%s USER='HASH', and name %s in the variable users of the edge.", list, list))
@@ -259,7 +259,7 @@ func (r *reader) annotations(o *object) options {
 		case "cors-expose-headers":
 			tag("drover.header=response set Access-Control-Expose-Headers " + value)
 		case "auth-tls-secret":
-			list := importer.DNSName(cmp.Or(r.src.Name, r.m.Name) + "-" + o.name)
+			list := importer.DNSName(r.m.Name + "-" + o.name)
 			tag("drover.client-cert=" + list)
 			n.Warn("route", fmt.Sprintf("the CAs of the Ingress %s are kept by the edge, and requests are denied until it has them", o.name),
 				fmt.Sprintf("nomad var put drover/client-ca/%s ca=@ca.pem, and name %s in the variable client_cas of the edge.", list, list))

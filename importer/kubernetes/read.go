@@ -372,9 +372,6 @@ func (r *reader) name() {
 		base := filepath.Base(file)
 		candidates = append(candidates, strings.TrimSuffix(base, filepath.Ext(base)))
 	}
-	if r.src.Name != "" {
-		candidates = []string{r.src.Name}
-	}
 	for _, c := range append(candidates, "kubernetes") {
 		if name := importer.DNSName(c); name != "" && len(name) <= maxName && strings.Trim(name, "0123456789-") != "" {
 			r.m.Name = name

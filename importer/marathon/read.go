@@ -171,8 +171,6 @@ func (r *reader) name() {
 		}
 	}
 	switch {
-	case r.src.Name != "":
-		r.m.Name = r.src.Name
 	case len(first) == 1:
 		r.m.Name = importer.DNSName(first[0])
 	case r.src.Inputs[0].Name != "-":
