@@ -17,6 +17,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -83,12 +84,13 @@ func testGuestbook(t *testing.T, w *world, n *node) {
 	w.shipped(t, "edge", append([]string{"--var", "driver=raw_exec", "--var", "hsts_max_age=0", "--var", "certificates=[" + strings.Join(certificates, ",") + "]"}, dcs...)...)
 	w.shipped(t, "drover", append([]string{"--var", "driver=raw_exec", "--var", "user=root", "--var", "replicas=1", "--var", "check_names=false", "--var", "drover_binary=" + w.Drover.Path}, dcs...)...)
 	t.Logf("the edge runs after %s", time.Since(began).Round(100*time.Millisecond))
+	var all sync.WaitGroup
 	for _, g := range books {
-		t.Run(g.format, func(t *testing.T) {
-			t.Parallel()
-			w.testFormat(t, n, g, root)
+		all.Go(func() { // no parallel test: it waits more than it works
+			t.Run(g.format, func(t *testing.T) { w.testFormat(t, n, g, root) })
 		})
 	}
+	all.Wait()
 }
 
 // testFormat is what holds for the application from each format.
