@@ -17,11 +17,18 @@ import (
 func TestOnCluster(t *testing.T) {
 	w := newWorld(t, 5)
 	t.Run("doctor", func(t *testing.T) { testDoctor(t, w) })
-	t.Run("guestbook", func(t *testing.T) { testGuestbook(t, w, w.Nodes[4]) })
-	t.Run("two nodes", func(t *testing.T) { testTwoNodes(t, w) })
-	t.Run("features", func(t *testing.T) { testFeatures(t, w) })
-	t.Run("kubernetes", func(t *testing.T) { testKubernetes(t, w) })
-	t.Run("conformance", func(t *testing.T) { testConformance(t, w, w.Nodes[2:4]) })
+	// Side by side, whatever -parallel says: they wait more than they work.
+	var all sync.WaitGroup
+	for name, run := range map[string]func(*testing.T){
+		"guestbook":   func(t *testing.T) { testGuestbook(t, w, w.Nodes[4]) },
+		"two nodes":   func(t *testing.T) { testTwoNodes(t, w) },
+		"features":    func(t *testing.T) { testFeatures(t, w) },
+		"kubernetes":  func(t *testing.T) { testKubernetes(t, w) },
+		"conformance": func(t *testing.T) { testConformance(t, w, w.Nodes[2:4]) },
+	} {
+		all.Go(func() { t.Run(name, run) })
+	}
+	all.Wait()
 }
 
 // entry is where the conformance cases publish their server.
@@ -37,7 +44,6 @@ type conformance struct {
 // testConformance runs the conformance cases of the Compose specification. Each has a
 // node for itself, for all of them publish one port.
 func testConformance(t *testing.T, w *world, nodes []*node) {
-	t.Parallel()
 	dir, err := filepath.Abs(filepath.Join("..", "..", "..", "shared", "data", "import", "compose", "conformance-tests"))
 	must(t, err)
 	if _, err := os.Stat(dir); err != nil {
@@ -65,7 +71,7 @@ func testConformance(t *testing.T, w *world, nodes []*node) {
 	last.Must(t, "ip", "route", "del", "local", meshNetwork, "dev", "lo")
 	var lanes sync.WaitGroup
 	for lane, n := range nodes {
-		lanes.Go(func() { // no parallel test: it waits more than it works
+		lanes.Go(func() {
 			for i := lane; i < len(cases); i += len(nodes) {
 				t.Run(cases[i].name, func(t *testing.T) {
 					w.runCase(t, filepath.Join(dir, cases[i].name), cases[i], n, n == last)

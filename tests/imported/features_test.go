@@ -99,7 +99,6 @@ secrets:
 // testFeatures runs an application and asks its services, through one of them, what
 // they see.
 func testFeatures(t *testing.T, w *world) {
-	t.Parallel()
 	folder := t.TempDir()
 	for name, text := range map[string]string{
 		"compose.yaml": features, "entry.env": "FROM_FILE=value of a file\n", "secret.txt": "of a file", "conf/one.conf": "listen {{ port }};\n", ".env": "ENV_SECRET=of the environment\n",

@@ -136,7 +136,6 @@ spec:
 
 // testKubernetes runs manifests and asks their Pods, through one of them, what they see.
 func testKubernetes(t *testing.T, w *world) {
-	t.Parallel()
 	file := filepath.Join(t.TempDir(), "app.yaml")
 	must(t, os.WriteFile(file, []byte(manifests), 0o600))
 	dir := w.Import(t, "pods", file)

@@ -54,7 +54,6 @@ volumes:
 // testTwoNodes: names work over two nodes with unmodified images, a database that is
 // replaced keeps its name and its data, and an update loses no request.
 func testTwoNodes(t *testing.T, w *world) {
-	t.Parallel()
 	file := filepath.Join(t.TempDir(), "compose.yaml")
 	must(t, os.WriteFile(file, []byte(shop), 0o600))
 	dir := w.Import(t, "shop", file)
