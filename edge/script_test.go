@@ -3,8 +3,10 @@ package edge
 import (
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -116,6 +118,8 @@ func startScript(t *testing.T, name, local, program, text string, files map[stri
 	if name == "edge-nginx" {
 		args = []string{filepath.Join(local, "run.sh"), binary}
 	}
+	// A shell that inherits an ignored signal, as under nohup, cannot trap it.
+	signal.Notify(make(chan os.Signal, 1), syscall.SIGHUP)
 	cmd := exec.CommandContext(t.Context(), "/bin/sh", args...) // #nosec G204 -- of the test
 	cmd.Env = append(os.Environ(), "NOMAD_TASK_DIR="+local, "NOMAD_SECRETS_DIR="+secrets)
 	cmd.Dir = local
