@@ -309,18 +309,17 @@ func (s DesiredRecords) Delete(ctx context.Context, owner string, keep ...string
 	return errors.Join(errs...)
 }
 
-// Stored reports whether there is anything that Delete would remove.
+// Stored reports whether there is anything that Delete would remove
+// (GET /v1/vars, once for each folder).
 func (s DesiredRecords) Stored(ctx context.Context, owner string) (bool, error) {
-	owners, err := s.blocks(ctx, owner, WantedFolder+"/", CredentialFolder+"/")
-	if err != nil {
-		return false, err
-	}
-	for _, o := range owners {
-		for _, path := range []string{wantedPath(o), credentialPath(o)} {
-			v, err := variables.Read(ctx, s.Client, path)
-			if v != nil || err != nil && !nomad.IsForbidden(err) {
-				return v != nil, err
-			}
+	for _, folder := range []string{WantedFolder + "/", CredentialFolder + "/"} {
+		own := ownerPath(folder, owner)
+		paths, err := s.list(ctx, own)
+		if err != nil {
+			return false, err
+		}
+		if slices.ContainsFunc(paths, func(p string) bool { return p == own || strings.HasPrefix(p, own+"/") }) {
+			return true, nil
 		}
 	}
 	return false, nil
@@ -344,21 +343,34 @@ func (s DesiredRecords) blocks(ctx context.Context, owner string, folders ...str
 	out := []string{owner}
 	for _, folder := range folders {
 		prefix := ownerPath(folder, owner) + "/"
-		list, _, err := s.Client.Variables().PrefixList(prefix, (&api.QueryOptions{}).WithContext(ctx))
-		if nomad.IsForbidden(err) {
-			continue
-		}
+		paths, err := s.list(ctx, prefix)
 		if err != nil {
-			return nil, fmt.Errorf("listing %s*: %w", prefix, err)
+			return nil, err
 		}
-		for _, meta := range list {
-			if block := strings.TrimPrefix(meta.Path, prefix); !strings.Contains(block, "/") {
+		for _, path := range paths {
+			if block := strings.TrimPrefix(path, prefix); !strings.Contains(block, "/") {
 				out = append(out, BlockOwner(owner, block))
 			}
 		}
 	}
 	slices.Sort(out)
 	return slices.Compact(out), nil
+}
+
+// list returns the paths that begin with prefix. It treats 403 as "nothing stored".
+func (s DesiredRecords) list(ctx context.Context, prefix string) ([]string, error) {
+	list, _, err := s.Client.Variables().PrefixList(prefix, (&api.QueryOptions{}).WithContext(ctx))
+	if nomad.IsForbidden(err) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("listing %s*: %w", prefix, err)
+	}
+	out := make([]string, len(list))
+	for i, meta := range list {
+		out[i] = meta.Path
+	}
+	return out, nil
 }
 
 // DeleteCredential removes the credential alone.

@@ -77,9 +77,11 @@ func testTwoNodes(t *testing.T, w *world) {
 			new = w.running(t, "shop-db")
 			return new != nil && new.ID != old.ID
 		})
-		// The program ends at once: what it was answering is lost.
-		if counts := stop(); counts.most > 1 {
-			t.Errorf("got %+v, want every request but one of each client to wait for the new allocation", counts)
+		// The program ends at once: what it was answering is lost, and what the mesh sends
+		// it before it hears of that. Each client would lose some fifty in a second if the
+		// others did not wait.
+		if counts := stop(); counts.most > 5 {
+			t.Errorf("got %+v, want requests to wait for the new allocation", counts)
 		}
 		nodes[0].answers(t, name("volumefile?filename=row"), "kept")
 		if a, b := hostPort(old), hostPort(new); a == b {
