@@ -466,14 +466,14 @@ func endNotWritten(t *testing.T, env []string) {
 func dnsUnanswered(t *testing.T, env []string) {
 	w := newWorld(t, env, "unanswered")
 	wanted := dns.WantedFolder + "/" + dns.Owner(w.name, "default")
-	// begin returns when drover retries to read the desired records (each request is
+	// begin returns when drover retries to list or read the desired records (each request is
 	// sent four times), or has ended.
 	begin := func(args ...string) (answer func(), end func() (string, int)) {
 		proxy := proxyOf(t, env)
 		var n atomic.Int64
 		asked, done := make(chan struct{}), make(chan struct{})
 		proxy.Before(func(res http.ResponseWriter, req *http.Request) bool {
-			if req.URL.Path != "/v1/var/"+wanted {
+			if req.URL.Path != "/v1/var/"+wanted && !strings.HasPrefix(req.URL.Query().Get("prefix"), wanted) {
 				return true
 			}
 			if n.Add(1) == 5 {
