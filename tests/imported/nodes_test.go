@@ -72,16 +72,27 @@ func testTwoNodes(t *testing.T, w *world) {
 		stop := load(t, nodes, name("ping"))
 		old := w.running(t, "shop-db")
 		must(t, w.stop(old))
+		devtest.Until(t, time.Minute, "the old allocation has ended", func() bool {
+			a, _, err := w.Nomad.Allocations().Info(old.ID, nil)
+			must(t, err)
+			return a.ClientTerminalStatus()
+		})
+		ended := time.Now()
 		var new *api.Allocation
 		devtest.Until(t, time.Minute, "another allocation of db runs", func() bool {
 			new = w.running(t, "shop-db")
 			return new != nil && new.ID != old.ID
 		})
-		// The program ends at once: what it was answering is lost, and what the mesh sends
-		// it before it hears of that. Each client would lose some fifty in a second if the
-		// others did not wait.
-		if counts := stop(); counts.most > 5 {
-			t.Errorf("got %+v, want requests to wait for the new allocation", counts)
+		// The requests that the program was answering at its end are lost. Those from
+		// then on, until the new allocation runs, have to wait and are answered.
+		counts := stop()
+		for _, began := range counts.lostAt {
+			if began.After(ended) {
+				t.Errorf("a request of %s after the end of the database was lost, want it to wait: %+v", began.Sub(ended), counts)
+			}
+		}
+		if took := counts.longest; took < time.Second {
+			t.Errorf("the longest answer took %s: no request waited for the new allocation", took)
 		}
 		nodes[0].answers(t, name("volumefile?filename=row"), "kept")
 		if a, b := hostPort(old), hostPort(new); a == b {
@@ -172,8 +183,9 @@ func hostPort(a *api.Allocation) int { return a.AllocatedResources.Shared.Ports[
 type loadCounts struct {
 	answers map[string]int
 	lost    int
-	most    int    // that one client lost
-	first   string // failure
+	lostAt  []time.Time   // when the lost ones began
+	longest time.Duration // of the answered ones
+	first   string        // failure
 }
 
 // load asks from all nodes until stop is called: clients that keep their connections
@@ -193,22 +205,23 @@ func load(t *testing.T, nodes []*node, ask string) (stop func() loadCounts) {
 		wg.Go(func() {
 			tick := time.NewTicker(20 * time.Millisecond)
 			defer tick.Stop()
-			for lost := 0; ; {
+			for {
 				select {
 				case <-ctx.Done():
 					return
 				case <-tick.C:
 				}
+				began := time.Now()
 				text, err := fetch(context.WithoutCancel(ctx), client, ask)
 				sent.Add(1)
 				mu.Lock()
 				if err != nil {
 					total.lost++
-					lost++
-					total.most = max(total.most, lost)
+					total.lostAt = append(total.lostAt, began)
 					total.first = fmt.Sprintf("%s %v", total.first, err)[:min(1000, len(total.first)+len(err.Error())+1)]
 				} else {
 					total.answers[text]++
+					total.longest = max(total.longest, time.Since(began))
 				}
 				mu.Unlock()
 			}
