@@ -2,17 +2,11 @@ package deploy
 
 import (
 	"context"
-	"fmt"
 	"maps"
 	"slices"
 	"strings"
 
-	"github.com/hashicorp/nomad/api"
-
-	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/edge/route"
-	"github.com/drover-nomad/drover/nomad"
-	"github.com/drover-nomad/drover/nomad/variables"
 )
 
 // Maintenance puts the routes of a stack into maintenance, or ends it: while it is on,
@@ -58,46 +52,13 @@ func (v Maintenance) Run(ctx context.Context) ([]string, error) {
 	if source.Environment != "" {
 		key += "/" + source.Environment
 	}
-	namespace := v.Home.Getenv(edge.NamespaceEnv)
 	var all []string
 	for _, target := range slices.Sorted(maps.Keys(services)) {
 		names := slices.Compact(slices.Sorted(slices.Values(services[target])))
-		if err := setMaintenance(ctx, clients[target].Nomad, namespace, key, names, v.On); err != nil {
+		if err := finder(&v.Home, clients[target]).SetMaintenance(ctx, key, names, v.On); err != nil {
 			return nil, err
 		}
 		all = append(all, names...)
 	}
 	return slices.Compact(slices.Sorted(slices.Values(all))), nil
-}
-
-// setMaintenance changes the item of one stack in the variable that the edge reads. Its
-// workload identity may read it without a policy.
-func setMaintenance(ctx context.Context, client *api.Client, namespace, key string, services []string, on bool) error {
-	const path = "nomad/jobs/" + edge.ServiceName + "/" + edge.ServiceName
-	for attempt := 1; ; attempt++ {
-		old, _, err := client.Variables().Peek(path, (&api.QueryOptions{Namespace: namespace}).WithContext(ctx))
-		if err != nil {
-			return fmt.Errorf("reading %s: %w", path, err)
-		}
-		next := &api.Variable{Path: path, Namespace: namespace, Items: map[string]string{}}
-		if old != nil {
-			next.ModifyIndex = old.ModifyIndex
-			maps.Copy(next.Items, old.Items)
-		}
-		delete(next.Items, key)
-		if on {
-			next.Items[key] = strings.Join(services, " ")
-		}
-		switch {
-		case old == nil && !on:
-			return nil
-		case len(next.Items) == 0:
-			err = variables.Delete(ctx, client, path, next.ModifyIndex, &api.WriteOptions{Namespace: namespace})
-		default:
-			_, err = variables.Write(ctx, client, next, &api.WriteOptions{Namespace: namespace})
-		}
-		if err == nil || !variables.IsRejected(err) && !nomad.IsConflict(err) || attempt == 5 {
-			return err
-		}
-	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -50,27 +51,22 @@ func (l Ledger) Save(ctx context.Context, claims []Claim) error {
 	if err != nil {
 		return err
 	}
-	_, err = writeItems(ctx, l.Client, ledgerPath, map[string]string{variables.LayoutItem: strconv.Itoa(ledgerLayout), ledgerItem: packed})
+	old, err := variables.Read(ctx, l.Client, ledgerPath)
+	if err != nil {
+		return err
+	}
+	_, err = variables.WriteChanged(ctx, l.Client, old, ledgerPath, map[string]string{variables.LayoutItem: strconv.Itoa(ledgerLayout), ledgerItem: packed})
 	return err
 }
 
-func writeItems(ctx context.Context, client *api.Client, path string, items map[string]string) (bool, error) {
-	old, err := variables.Read(ctx, client, path)
-	if err != nil {
-		return false, err
-	}
-	return variables.WriteChanged(ctx, client, old, path, items)
-}
-
-// Publish writes a decision where the edge's jobs read it. A token that may not write
-// there is an error that says what to do.
+// Publish writes a decision where the edge's jobs read it, and keeps what is in
+// maintenance. A token that may not write there is an error that says what to do.
 func (f Finder) Publish(ctx context.Context, jobs []string, p Published) error {
-	items := map[string]string{variables.LayoutItem: strconv.Itoa(ledgerLayout)}
-	for item, text := range p {
-		items[item] = text
-	}
 	for _, job := range jobs {
-		_, err := writeItems(ctx, f.client(), publishedPath(job), items)
+		err := f.publish(ctx, publishedPath(job), p)
+		for attempt := 1; nomad.IsConflict(err) && attempt < 5; attempt++ { // maintenance began or ended
+			err = f.publish(ctx, publishedPath(job), p)
+		}
 		if nomad.IsForbidden(err) {
 			return fmt.Errorf("%w. Until the controller may write there, edges give a route that two services ask for to the first in the alphabet, and allow every namespace every host without a table. Run drover acl bootstrap again", err)
 		}
@@ -79,6 +75,24 @@ func (f Finder) Publish(ctx context.Context, jobs []string, p Published) error {
 		}
 	}
 	return nil
+}
+
+func (f Finder) publish(ctx context.Context, path string, p Published) error {
+	old, err := variables.Read(ctx, f.client(), path)
+	if err != nil {
+		return err
+	}
+	items := map[string]string{variables.LayoutItem: strconv.Itoa(ledgerLayout)}
+	maps.Copy(items, p)
+	if old != nil {
+		for item, services := range old.Items {
+			if strings.HasPrefix(item, maintenanceItem) {
+				items[item] = services
+			}
+		}
+	}
+	_, err = variables.WriteChanged(ctx, f.client(), old, path, items)
+	return err
 }
 
 // published are the decisions that the jobs of the edge read now, by the job; nil for
@@ -100,7 +114,7 @@ func (f Finder) published(ctx context.Context) (map[string]Published, error) {
 		if err != nil {
 			return nil, err
 		}
-		if v == nil {
+		if v == nil || v.Items[variables.LayoutItem] == "" { // it has what is in maintenance
 			continue
 		}
 		delete(v.Items, variables.LayoutItem)
@@ -203,8 +217,9 @@ type Review struct {
 	Namespaces int  // that the token can see
 	// Shared are the hosts of several namespaces without a table, each as "HOST
 	// NAMESPACE NAMESPACE".
-	Shared   []string
-	Problems []Problem // tags that the controller refused
+	Shared []string
+	// Problems are tags that the controller refused, and services that no edge takes.
+	Problems []Problem
 }
 
 // Review reads what the controller decided, and whether it had to.
@@ -231,6 +246,11 @@ func (f Finder) Review(ctx context.Context) (Review, error) {
 		return r, fmt.Errorf("listing services: %w", err)
 	}
 	r.Namespaces, r.Decided = len(namespaces), published != nil
+	var groups []*group
+	for _, s := range settings {
+		groups = append(groups, &group{settings: s.Settings})
+	}
+	r.Problems = notTaken(groups, services)
 	for _, s := range settings {
 		for _, job := range s.Jobs {
 			p := published[job]

@@ -32,10 +32,10 @@ func newMaintenanceTo(streams *IO, f *factory, on bool) *cobra.Command {
 		Long: fmt.Sprintf(`%s. The edge does so within seconds.
 
 STACK is a directory, or the name of a stack whose source need not be here: the record
-of the newest release names its services. It needs a token that may read the record and
-write the variable nomad/jobs/edge/edge in the namespace of the edge
-(DROVER_EDGE_NAMESPACE). It changes this variable and nothing else. It exits with 0 if
-the variable is written, with 2 if no service of the stack has a route.`, strings.ToUpper(effect[:1])+effect[1:]),
+of the newest release names its services. It needs a token that may read the record,
+and in the namespace of the edge (DROVER_EDGE_NAMESPACE) read jobs and write the
+variable nomad/jobs/JOB/edge of each edge. It changes these variables and nothing else.
+It exits with 0 if they are written, with 2 if no service of the stack has a route.`, strings.ToUpper(effect[:1])+effect[1:]),
 		Example: "  drover maintenance " + word + " mycloud -e prod",
 		Args:    exactArgs(1, "STACK"),
 		RunE: func(cmd *cobra.Command, args []string) error {

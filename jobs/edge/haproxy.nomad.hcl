@@ -664,7 +664,7 @@ EOT
 {{- /* What is wanted: every service with tags of ours, judged as a whole. */ -}}
 {{- scratch.MapSet "maintenance" "" "" -}}
 {{- with printf "nomad/jobs/%s/%s" (env "NOMAD_JOB_ID") (env "NOMAD_GROUP_NAME") }}{{ if nomadVarExists . }}{{ with nomadVar . -}}
-{{- range $stack, $services := . }}{{ range $services.Value | split " " }}{{ scratch.MapSet "maintenance" . "on" }}{{ end }}{{ end -}}
+{{- range $item, $services := . }}{{ if $item | regexMatch `^_maintenance/` }}{{ range $services.Value | split " " }}{{ scratch.MapSet "maintenance" . "on" }}{{ end }}{{ end }}{{ end -}}
 {{- end }}{{ end }}{{ end -}}
 {{- $input := "" -}}
 {{- scratch.MapSet "cas" "none" "-" -}}

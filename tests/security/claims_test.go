@@ -76,6 +76,22 @@ func TestClaims(t *testing.T) {
 	}
 }
 
+// maintained are the backends of HAProxy, or the hosts of nginx, that a configuration
+// has in maintenance.
+func maintained(configuration string) (closed []string) {
+	place := ""
+	for line := range strings.Lines(configuration) {
+		fields := strings.Fields(line)
+		switch {
+		case len(fields) > 1 && (fields[0] == "backend" || fields[0] == "server_name"):
+			place = strings.TrimSuffix(fields[1], ";")
+		case strings.Contains(line, "@maintenance;"), strings.Contains(line, "maintenance.html") && fields[0] == "http-request":
+			closed = append(closed, place)
+		}
+	}
+	return closed
+}
+
 func (s *site) testClaims(t *testing.T, attacker *api.Client, stack, file, route string) {
 	route = strings.ReplaceAll(route, "%s", "%s.example.org")
 	victim := fmt.Sprintf(route, "victim")
@@ -100,6 +116,12 @@ func (s *site) testClaims(t *testing.T, attacker *api.Client, stack, file, route
 		}
 	})
 
+	// Maintenance is in the variable of the decisions. It outlives them, and their words
+	// put nothing into maintenance.
+	finder := edge.Finder{Nomad: s.nomad, Consul: s.consul}
+	if err := finder.SetMaintenance(t.Context(), "shop/prod", []string{"evil-web"}, true); err != nil {
+		t.Fatal(err)
+	}
 	s.run(t, s.nomad, service("default", "aaa", "aaa", []string{"drover.route=victim.example.org/", "drover.route=aaa.example.org/"}, nil))
 	s.run(t, attacker, service(evil, "evil-web", "evil-web", []string{
 		"drover.route=victim.example.org/login/", "drover.redirect=victim.example.org/pay 301 https://evil.example.org/", "drover.route=evil.example.org/",
@@ -122,6 +144,9 @@ func (s *site) testClaims(t *testing.T, attacker *api.Client, stack, file, route
 		if strings.Contains(text, stolen) {
 			t.Errorf("the edge has %s", stolen)
 		}
+	}
+	if closed := maintained(text); len(closed) != 1 || !strings.HasPrefix(closed[0], "evil") {
+		t.Errorf("got %q in maintenance, want the service evil-web, whose host is evil.example.org, alone", closed)
 	}
 	for _, want := range []struct{ service, message string }{
 		{"aaa", "victim.example.org/ belongs to service web of namespace default since"},
