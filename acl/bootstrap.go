@@ -32,6 +32,13 @@ func Bootstrap(ctx context.Context, c *api.Client, s Scope, w Workload) ([]Polic
 		}
 		made = append(made, p)
 	}
+	for _, id := range s.Edges {
+		p := s.OfEdge(id)
+		if err := PutNomadPolicy(ctx, c, p); err != nil {
+			return made, err
+		}
+		made = append(made, p)
+	}
 	return made, w.applyLogin(ctx, c)
 }
 

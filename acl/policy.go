@@ -49,6 +49,8 @@ type Scope struct {
 	// Tenants are the other namespaces in the controller's table, whose stored DNS
 	// records it makes.
 	Tenants []string
+	// Edges are the IDs of the jobs of other edges than the job edge.
+	Edges []string
 	// PlanBySubmit is for Nomad 1.10, which has no capability plan-job: there, a plan
 	// needs submit-job.
 	PlanBySubmit bool
@@ -195,6 +197,15 @@ func (s Scope) OfSchedule(jobID string) Policy {
 	p.Namespace, p.Job = s.namespace(), jobID
 	p.Name = policyName(jobID, s.namespace())
 	p.Description = "drover schedule, of job " + jobID
+	return p
+}
+
+// OfEdge returns the policy of the job of one more edge, attached to that job.
+func (s Scope) OfEdge(jobID string) Policy {
+	p := s.Nomad(Edge)
+	p.Job = jobID
+	p.Name = hashed("drover-edge", s.namespace()+"/"+jobID)
+	p.Description += ", of job " + jobID
 	return p
 }
 

@@ -91,6 +91,16 @@ func TestPolicyNames(t *testing.T) {
 	}
 }
 
+// Another edge has the rights of the job edge, by a policy of its own.
+func TestPolicies_OfAnotherEdge(t *testing.T) {
+	t.Parallel()
+	s := acl.Scope{Namespace: "infra"}
+	first, second := s.Nomad(acl.Edge), s.OfEdge("edge-internal")
+	if second.Rules != first.Rules || second.Job != "edge-internal" || second.Namespace != "infra" || second.Name == first.Name || second.Name == s.OfEdge("edge-other").Name {
+		t.Errorf("got %+v, want the rights of %+v for another job", second, first)
+	}
+}
+
 // The configuration and the logs of agents are read by a deployer's doctor only.
 func TestPolicies_ReadNoAgents(t *testing.T) {
 	t.Parallel()

@@ -61,9 +61,9 @@ type Config struct {
 	// wants them; 5 min when 0. A registration is dealt with at the second look.
 	LookEvery time.Duration
 
-	// Edge returns the addresses, HOST:PORT, where certificates are served. It is
-	// called for each probe; nil disables probes.
-	Edge func(context.Context) ([]string, error)
+	// Edge returns where certificates are served. It is called for each probe; nil
+	// disables probes.
+	Edge func(context.Context) ([]edge.Place, error)
 
 	// Public returns the addresses at which clients reach the edge. It is called
 	// for each reconciliation; nil if they are unknown. skipped says which instances

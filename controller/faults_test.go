@@ -20,6 +20,7 @@ import (
 	"github.com/drover-nomad/drover/controller"
 	"github.com/drover-nomad/drover/devcluster"
 	"github.com/drover-nomad/drover/devcluster/devtest"
+	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/secrets"
 )
@@ -103,7 +104,9 @@ func serve(t *testing.T, store *acme.Store) string {
 	return l.Addr().String()
 }
 
-func (w *world) where(context.Context) ([]string, error) { return []string{w.edge}, nil }
+func (w *world) where(context.Context) ([]edge.Place, error) {
+	return []edge.Place{{Address: w.edge}}, nil
+}
 
 // public is where the edge is for clients.
 func (w *world) public(context.Context) ([]string, []error, error) {

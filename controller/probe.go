@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/edge"
 )
 
 const (
@@ -50,26 +51,27 @@ func (c *controller) probes(ctx context.Context) {
 	}
 }
 
-// probe connects to every instance of the edge for every certificate, and reports
-// whether all instances serve the stored ones. If some addresses are unknown, it probes
+// probe connects, for every certificate, to every instance of the edge that reads it (to
+// all if none does), and reports whether all instances serve the stored ones. If some addresses are unknown, it probes
 // the others for the metrics only, and changes the state of no certificate.
 func (c *controller) probe(ctx context.Context) (all bool, err error) {
 	ask, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	addresses, unknown := c.c.Edge(ask)
-	if unknown != nil && len(addresses) == 0 {
+	places, unknown := c.c.Edge(ask)
+	if unknown != nil && len(places) == 0 {
 		c.metrics.serve(nil)
 		return false, unknown
 	}
 	list, err := c.store.List(ctx)
 	errs := []error{unknown, err}
-	all = unknown == nil && len(addresses) > 0
+	all = unknown == nil && len(places) > 0
 	results := map[string][]acme.Served{}
 	for _, o := range list {
 		name := o.Spec.Name
 		if o.Spec.NoEdge {
 			continue
 		}
+		addresses := edge.Reading(places, name)
 		if unknown != nil {
 			results[name] = o.Served(ctx, addresses, probeTimeout)
 			continue

@@ -11,6 +11,7 @@ import (
 
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/acme/pki"
+	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/secrets"
 )
 
@@ -70,11 +71,11 @@ func TestProbeWithoutAll(t *testing.T) {
 	}
 	good, bad := serving(t, chain, key), serving(t, other, otherKey)
 	var (
-		where []string
+		where []edge.Place
 		lost  error
 	)
 	c := &controller{store: store, manager: acme.NewManager(acme.Config{Store: store}), clock: acme.SystemClock{}, stored: make(chan struct{}, 1)}
-	c.c.Edge = func(context.Context) ([]string, error) { return where, lost }
+	c.c.Edge = func(context.Context) ([]edge.Place, error) { return where, lost }
 	c.metrics = newMetrics(c)
 	probe := func(all bool, samples ...string) {
 		t.Helper()
@@ -98,9 +99,9 @@ func TestProbeWithoutAll(t *testing.T) {
 	sample := func(address, value string) string {
 		return `drover_certificate_served_match{certificate="a",address="` + address + `"} ` + value
 	}
-	where = []string{good}
+	where = []edge.Place{{Address: good}}
 	probe(true, sample(good, "1"))
-	where, lost = []string{bad}, errors.New("one instance does not answer")
+	where, lost = []edge.Place{{Address: bad}}, errors.New("one instance does not answer")
 	probe(false, sample(bad, "0"))
 	where = nil
 	probe(false)

@@ -35,6 +35,7 @@ type certificates struct {
 	stack   *stack.Stack
 	part    bool // not all of the services of the stack are deployed
 	routes  []string
+	routed  [][]string // tags of each service with routes
 	specs   []acme.Spec
 	issuers []acme.Issuer
 	dns     *DNS // nil without a provider
@@ -53,7 +54,7 @@ type certificates struct {
 
 // newCertificates reads what the stack needs, and finds mistakes, without a request.
 func (s *stream) newCertificates(home *Home, st *stack.Stack, rendered []render.Job, part, noCheck bool) (*certificates, error) {
-	c := &certificates{stream: s, home: home, stack: st, part: part, routes: edge.Requested(nomadJobs(rendered)), fresh: map[string]bool{}}
+	c := &certificates{stream: s, home: home, stack: st, part: part, routes: edge.Requested(nomadJobs(rendered)), routed: edge.Routed(nomadJobs(rendered)), fresh: map[string]bool{}}
 	var err error
 	if c.specs, c.issuers, err = acme.FromStack(st); err != nil {
 		return nil, CertError(err)
@@ -150,8 +151,11 @@ func (c *certificates) before(ctx context.Context) error {
 
 func (c *certificates) withEdge(ctx context.Context) error {
 	var err error
-	if c.edge, err = finder(c.home, c.clients).Presence(ctx); err != nil {
+	if c.edge, err = finder(c.home, c.clients).Presence(ctx, c.routed); err != nil {
 		return err
+	}
+	if len(c.edge.Untaken) > 0 {
+		return fmt.Errorf("no edge that runs takes services %s: deploy one of that class beside it (docs/how-to/edge.md), or this stack with --no-certificates", ofClasses(c.edge.Untaken))
 	}
 	lacks := slices.DeleteFunc(c.edgeNames(), c.edge.Serves)
 	if c.edge.Edge && len(lacks) > 0 {
@@ -171,6 +175,19 @@ func (c *certificates) withEdge(ctx context.Context) error {
 			{PhaseController, c.startController},
 		}, c.emit)
 	})
+}
+
+// ofClasses names services of these classes of edges, "" for those without one.
+func ofClasses(classes []string) string {
+	var out []string
+	for _, c := range classes {
+		if c == "" {
+			out = append(out, "without "+edge.ClassTag+"NAME")
+		} else {
+			out = append(out, "with "+edge.ClassTag+c)
+		}
+	}
+	return strings.Join(out, ", or ")
 }
 
 // startEdge makes placeholders for missing certificates, and deploys the
@@ -323,7 +340,10 @@ func (c *certificates) servedOne(ctx context.Context, m *acme.Manager, r acme.Re
 	name := r.Object.Spec.Name
 	wait, cancel := context.WithTimeout(ctx, servedWithin)
 	defer cancel()
-	served, err := m.UntilServed(wait, name, finder(c.home, c.clients).Addresses)
+	served, err := m.UntilServed(wait, name, func(ctx context.Context) ([]string, error) {
+		places, err := finder(c.home, c.clients).Places(ctx)
+		return edge.Reading(edge.Taking(places, c.routed), name), err
+	})
 	if err == nil && (r.Issued || c.fresh[name]) {
 		c.event(acme.Event{
 			Time: time.Now().UTC(), Kind: "served", Certificate: name, Serial: served[0].Serial,

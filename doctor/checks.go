@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
@@ -44,7 +45,7 @@ func Checks() []Check {
 		{"consul", "each node has a Consul agent of its own, and Nomad's servers know Consul", consulNomad},
 		{"dns", "the domains resolve, from here and inside of an allocation", names},
 		{"reach", "the domains can be reached on 443 and 80, or the port that a check names, from here and inside of an allocation", reach},
-		{"routes", "no two services, and no two namespaces without a table, claim one route or host of the edge", routes},
+		{"routes", "an edge takes each service with routes; no two services, and no two namespaces without a table, claim one route or host of it", routes},
 		{"keyring", "what a lost or stolen snapshot would mean for the secrets", keyring},
 		{"shutdown-delay", "stopping instances are deregistered before they stop", shutdownDelay},
 	}
@@ -724,7 +725,11 @@ func routes(f *Facts, _ Needs) []Finding {
 		found = append(found, Finding{Severity: Warning, Subject: host, Reason: "several namespaces have routes on this host: " + strings.ReplaceAll(namespaces, " ", ", "), Mend: table})
 	}
 	for _, p := range r.Problems {
-		found = append(found, Finding{Severity: Warning, Subject: p.Service, Reason: fmt.Sprintf("the edge ignores the tag %q: %s", p.Tag, p.Message), Mend: p.Mend})
+		reason := fmt.Sprintf("the edge ignores the tag %q: %s", p.Tag, p.Message)
+		if p.Costs == edge.CostsService {
+			reason = "none of its routes is served: " + p.Message
+		}
+		found = append(found, Finding{Severity: Warning, Subject: p.Service, Reason: reason, Mend: p.Mend})
 	}
 	return good(found, "each route has one owner")
 }

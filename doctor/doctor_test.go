@@ -153,6 +153,9 @@ func TestFindings(t *testing.T) {
 		"refused route": {func(f *Facts, _ *Needs) {
 			f.Routes.Problems = []edge.Problem{{Service: "evil", Tag: "drover.route=a.test/", Message: "A.test/ belongs to service web", Mend: "x"}}
 		}, []string{`warning routes evil: the edge ignores the tag "drover.route=a.test/": A.test/ belongs to service web`}},
+		"no edge of the class": {func(f *Facts, _ *Needs) {
+			f.Routes.Problems = []edge.Problem{{Service: "wiki", Tag: "drover.class=internal", Message: `No edge has the class "internal"`, Mend: "x", Costs: edge.CostsService}}
+		}, []string{`warning routes wiki: none of its routes is served: No edge has the class "internal"`}},
 		"clear key":  {func(f *Facts, _ *Needs) { f.ExternalKEK = false }, []string{"note keyring : a snapshot of Nomad holds the key"}},
 		"old key":    {func(f *Facts, _ *Needs) { f.Keys[0].CreateTime = 1600000000e9 }, []string{"warning keyring : the active key is 1157 days old"}},
 		"no key":     {func(f *Facts, _ *Needs) { f.Keys[0].State = api.RootKeyStateInactive }, []string{"error keyring : no key is active"}},

@@ -151,31 +151,40 @@ func (f Finder) Public(ctx context.Context) (addresses []string, skipped []error
 	return slices.Compact(addresses), skipped, nil
 }
 
-// Addresses returns where the edge serves HTTPS: HOST:PORT of each passing
-// instance. An instance that fails its check may be starting.
-func (f Finder) Addresses(ctx context.Context) ([]string, error) {
-	places, err := f.places(ctx)
-	var out []string
+// Place is where one instance of the edge serves HTTPS, and what.
+type Place struct {
+	Address string // HOST:PORT
+	// Certificates are those that it reads; nil if that is unknown.
+	Certificates []string
+	settings     *Settings
+}
+
+// Reading are the addresses of the instances that read a certificate. If none does, it
+// returns all addresses.
+func Reading(places []Place, certificate string) []string {
+	var all, some []string
 	for _, p := range places {
-		out = append(out, p.address)
+		all = append(all, p.Address)
+		if p.Certificates == nil || slices.Contains(p.Certificates, certificate) {
+			some = append(some, p.Address)
+		}
 	}
-	slices.Sort(out)
-	return slices.Compact(out), err
+	if len(some) == 0 {
+		some = all
+	}
+	slices.Sort(some)
+	return slices.Compact(some)
 }
 
-type place struct {
-	address      string
-	certificates []string
-}
-
-// places reads from every instance what it serves and where. It returns an error for each
-// one that does not answer, beside the others.
-func (f Finder) places(ctx context.Context) ([]place, error) {
+// Places reads from every passing instance what it serves and where. It returns an error
+// for each one that does not answer, beside the others. An instance that fails its check
+// may be starting.
+func (f Finder) Places(ctx context.Context) ([]Place, error) {
 	entries, _, err := f.passing(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var out []place
+	var out []Place
 	var errs []error
 	for _, e := range entries {
 		said, metrics, err := readInstance(ctx, e, f.Credentials, askTimeout)
@@ -187,7 +196,7 @@ func (f Finder) places(ctx context.Context) ([]place, error) {
 			errs = append(errs, fmt.Errorf("the edge at %s: %w", metrics, err))
 			continue
 		}
-		out = append(out, place{address, said.Certificates})
+		out = append(out, Place{address, append([]string{}, said.Certificates...), &said.Settings})
 	}
 	return out, errors.Join(errs...)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	capi "github.com/hashicorp/consul/api"
@@ -33,13 +34,28 @@ func Requested(jobs []*api.Job) []string {
 	return slices.Compact(out)
 }
 
+// Routed are the tags of each service of these jobs that asks the edge for a route.
+func Routed(jobs []*api.Job) [][]string {
+	var out [][]string
+	for _, s := range route.Services(jobs...) {
+		if slices.ContainsFunc(s.Tags, func(t string) bool { return routeKey(t) != "" }) {
+			out = append(out, s.Tags)
+		}
+	}
+	return out
+}
+
 // Present reports which jobs run that a stack with routes and certificates needs.
 type Present struct {
 	Edge       bool
 	Controller bool
-	// Certificates are the names that every instance of the edge reads; nil
+	// Certificates are the names that every instance of the edge reads which takes a
+	// service of the stack; of a stack without routes, those that any reads. It is nil
 	// when none answers.
 	Certificates []string
+	// Untaken are the classes of services with routes that no instance takes, "" for
+	// services without a class.
+	Untaken []string
 }
 
 // Serves reports whether the edge reads a certificate; true if that is unknown.
@@ -48,8 +64,9 @@ func (p Present) Serves(certificate string) bool {
 }
 
 // Presence reads the jobs from Nomad (GET /v1/job/ID) and, for those that are not in the
-// client's namespace, their services from Consul.
-func (f Finder) Presence(ctx context.Context) (Present, error) {
+// client's namespace, their services from Consul. services are the tags of each service of
+// the stack with routes.
+func (f Finder) Presence(ctx context.Context, services [][]string) (Present, error) {
 	var p Present
 	var err error
 	nomad, consul := f.Nomad, f.Consul
@@ -59,14 +76,51 @@ func (f Finder) Presence(ctx context.Context) (Present, error) {
 	if p.Edge, err = there(ctx, nomad, consul, ServiceName); err != nil || !p.Edge {
 		return p, err
 	}
-	places, _ := f.places(ctx) // the caller reports a Consul that does not answer
-	for i, place := range places {
-		if i == 0 {
-			p.Certificates = append([]string{}, place.certificates...)
-		}
-		p.Certificates = slices.DeleteFunc(p.Certificates, func(c string) bool { return !slices.Contains(place.certificates, c) })
-	}
+	places, _ := f.Places(ctx) // the caller reports a Consul that does not answer
+	p.read(places, services)
 	return p, nil
+}
+
+// read adds what the instances of the edge serve.
+func (p *Present) read(places []Place, services [][]string) {
+	for i, place := range Taking(places, services) {
+		switch {
+		case i == 0:
+			p.Certificates = append([]string{}, place.Certificates...)
+		case len(services) == 0:
+			p.Certificates = append(p.Certificates, place.Certificates...)
+		default:
+			p.Certificates = slices.DeleteFunc(p.Certificates, func(c string) bool { return !slices.Contains(place.Certificates, c) })
+		}
+	}
+	for _, tags := range services {
+		if len(places) > 0 && len(Taking(places, [][]string{tags})) == 0 {
+			class := ""
+			for _, t := range tags {
+				if of, is := strings.CutPrefix(t, ClassTag); is {
+					class = of
+				}
+			}
+			p.Untaken = append(p.Untaken, class)
+		}
+	}
+	slices.Sort(p.Untaken)
+	p.Untaken = slices.Compact(p.Untaken)
+}
+
+// Taking are the instances that take one of the services, which are tags of each; all
+// instances if there are no services.
+func Taking(places []Place, services [][]string) []Place {
+	if len(services) == 0 {
+		return places
+	}
+	var out []Place
+	for _, p := range places {
+		if slices.ContainsFunc(services, p.settings.Takes) {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // there reports whether the job id exists and is not stopped, or Consul has a

@@ -19,6 +19,51 @@ func TestRequested(t *testing.T) {
 	}
 }
 
+// A stack is compared with the edges that take its services only.
+func TestPresent_Classes(t *testing.T) {
+	t.Parallel()
+	outer := Place{"a:443", []string{"public", "both"}, &Settings{Class: "default", DefaultClass: "default"}}
+	inner := Place{"b:443", []string{"office", "both"}, &Settings{Class: "internal", DefaultClass: "default"}}
+	old := Place{"c:443", []string{"both"}, &Settings{}}
+	const class = "drover.class=internal"
+	for _, c := range []struct {
+		name         string
+		places       []Place
+		services     [][]string
+		certificates []string
+		untaken      []string
+	}{
+		{"no routes", []Place{outer, inner}, nil, []string{"public", "both", "office", "both"}, nil},
+		{"outer", []Place{outer, inner}, [][]string{{"drover.route=a.test/"}}, []string{"public", "both"}, nil},
+		{"inner", []Place{outer, inner}, [][]string{{class}}, []string{"office", "both"}, nil},
+		{"both", []Place{outer, inner}, [][]string{{class}, {}}, []string{"both"}, nil},
+		{"one of two classes", []Place{outer}, [][]string{{class, "drover.class=default"}}, []string{"public", "both"}, nil},
+		{"no edge of the class", []Place{outer}, [][]string{{class}, {class}}, nil, []string{"internal"}},
+		{"no default edge", []Place{inner}, [][]string{{}}, nil, []string{""}},
+		{"an edge without classes", []Place{old}, [][]string{{class}, {}}, []string{"both"}, nil},
+		{"no edge", nil, [][]string{{class}}, nil, nil},
+	} {
+		var p Present
+		p.read(c.places, c.services)
+		if !slices.Equal(p.Certificates, c.certificates) || !slices.Equal(p.Untaken, c.untaken) {
+			t.Errorf("%s: got certificates %q and untaken classes %q, want %q and %q", c.name, p.Certificates, p.Untaken, c.certificates, c.untaken)
+		}
+	}
+}
+
+func TestReading(t *testing.T) {
+	t.Parallel()
+	places := []Place{{Address: "a:443", Certificates: []string{"public"}}, {Address: "b:443", Certificates: []string{"office"}}}
+	for certificate, want := range map[string][]string{"public": {"a:443"}, "office": {"b:443"}, "other": {"a:443", "b:443"}} {
+		if got := Reading(places, certificate); !slices.Equal(got, want) {
+			t.Errorf("%s: got %q, want %q", certificate, got, want)
+		}
+	}
+	if got := Reading([]Place{{Address: "x:443"}}, "public"); !slices.Equal(got, []string{"x:443"}) {
+		t.Errorf("an address whose certificates are unknown: got %q, want it", got)
+	}
+}
+
 func TestServes(t *testing.T) {
 	t.Parallel()
 	if p := (Present{Edge: true, Certificates: []string{"public"}}); !p.Serves("public") || p.Serves("other") {

@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/acl"
+	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/record"
 )
 
@@ -138,6 +139,11 @@ again before that.`,
 					return err
 				}
 			}
+			for _, id := range scope.Edges {
+				if !strings.HasPrefix(id, edge.ServiceName+"-") {
+					return usagef("%s: --edge is edge-NAME, not %q", cmd.CommandPath(), id)
+				}
+			}
 			made, err := acl.Bootstrap(ctx, clients.Nomad, scope, w)
 			for _, p := range made {
 				if p.Job != "" {
@@ -169,6 +175,7 @@ again before that.`,
 	fl := cmd.Flags()
 	fl.StringVar(&scope.Namespace, "namespace", "default", "Nomad namespace of the jobs")
 	fl.StringArrayVar(&scope.Tenants, "tenant", nil, "other `NAMESPACE` in the controller's table (repeatable)")
+	fl.StringArrayVar(&scope.Edges, "edge", nil, "`ID` of the job of one more edge (variable name of its stack; repeatable)")
 	fl.StringVar(&w.JWKSURL, "jwks-url", "", "where Consul's servers fetch Nomad's public keys")
 	fl.StringVar(&jwksCA, "jwks-ca", "", "`FILE` with the CA of --jwks-url")
 	fl.StringArrayVar(&w.Services, "services", nil, "`NAME` of services that jobs in the namespace may register in Consul, * for any characters (repeatable; default all)")

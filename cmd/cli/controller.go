@@ -108,10 +108,15 @@ func (f *controllerFlags) run(ctx context.Context, streams *IO) error {
 	c.Nomad, c.Namespace, c.Tenancy = clients.Nomad, os.Getenv("NOMAD_NAMESPACE"), table
 	if !f.noConsul {
 		find := edge.Finder{Nomad: clients.Nomad, Consul: clients.Consul, Namespace: os.Getenv(edge.NamespaceEnv), Credentials: os.Getenv(edge.CredentialsEnv)}
-		c.Consul, c.Edge, c.Public, c.Finder = clients.Consul, find.Addresses, find.Public, &find
+		c.Consul, c.Edge, c.Public, c.Finder = clients.Consul, find.Places, find.Public, &find
 	}
 	if len(f.edgeAddrs) > 0 {
-		c.Edge = func(context.Context) ([]string, error) { return f.edgeAddrs, nil }
+		c.Edge = func(context.Context) (places []edge.Place, err error) {
+			for _, a := range f.edgeAddrs {
+				places = append(places, edge.Place{Address: a})
+			}
+			return places, nil
+		}
 	}
 	log := controllerLog(streams)
 	c.Events = func(e acme.Event) { logEvent(ctx, log, e) }

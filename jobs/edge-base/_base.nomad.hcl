@@ -1,6 +1,16 @@
 # Shared by the edges: variables, the grammar of tags, and the job except its
 # one task.
 
+variable "name" {
+  type        = string
+  description = "ID of the job of this edge: edge, or edge-NAME for another one beside it."
+  default     = "edge"
+  validation {
+    condition     = regex_replace(var.name, "^edge(?:-[a-z0-9-]*[a-z0-9])?$", "") == ""
+    error_message = "The ID of an edge is edge, or edge- and lower-case letters, digits and dashes."
+  }
+}
+
 variable "driver" {
   type        = string
   description = "Task driver: docker (the image), exec or raw_exec (a binary on every node)."
@@ -289,6 +299,7 @@ locals {
 }
 
 job "edge" {
+  id          = var.name
   datacenters = var.datacenters
   type        = "system"
 

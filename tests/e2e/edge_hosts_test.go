@@ -2,9 +2,11 @@ package e2e
 
 import (
 	"crypto/tls"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/drover-nomad/drover/edge"
@@ -62,30 +64,76 @@ func testWildcards(t *testing.T, e *entrance) {
 	}
 }
 
-// testClasses has services of the class of the edge, of another one and of both. deploy
-// deploys the edge with a class.
-func testClasses(t *testing.T, e *entrance, deploy func(class string)) {
+// testClasses has services of the class of the edge, of another one and of both, and a
+// second edge beside it, with the other program, for the other class.
+func testClasses(t *testing.T, e *entrance) {
 	s := serve(t, "classes")
 	e.register(t, "outer", address(s), "drover.route=outer.test/")
 	e.register(t, "inner", address(s), "drover.route=inner.test/", "drover.class=internal")
 	e.register(t, "all-classes", address(s), "drover.route=all-classes.test/", "drover.class=internal", "drover.class=default")
-	for _, c := range []struct {
-		class, absent, message string
-		hosts                  []string
-	}{
-		{"default", "inner", `No edge has the class "internal"`, []string{"outer", "all-classes"}},
-		{"internal", "outer", "No edge takes services without drover.class=NAME", []string{"inner", "all-classes"}},
-	} {
-		deploy(c.class)
-		r := e.loaded(t)
-		if !slices.ContainsFunc(r.Problems, func(p edge.Problem) bool {
-			return p.Service == c.absent && p.Costs == edge.CostsService && p.Message == c.message
-		}) {
-			t.Errorf("class %s: got problems %+v, want %q of %s", c.class, r.Problems, c.message, c.absent)
+	finder := edge.Finder{Nomad: e.nomad, Consul: e.consul}
+	untaken := func(service, message string) {
+		t.Helper()
+		is := func(p edge.Problem) bool {
+			return p.Service == service && p.Costs == edge.CostsService && p.Message == message
 		}
-		for _, host := range c.hosts {
-			e.reached(t, "https://"+host+".test/")
+		if r := e.loaded(t); !slices.ContainsFunc(r.Problems, is) {
+			t.Errorf("drover edge status: got problems %+v, want %q of %s", r.Problems, message, service)
 		}
-		e.do(t, http.StatusNotFound, "GET", "https://"+c.absent+".test/", nil, nil)
+		if r, err := finder.Review(t.Context()); err != nil || !slices.ContainsFunc(r.Problems, is) {
+			t.Errorf("drover doctor: got problems %+v and error %v, want %q of %s", r.Problems, err, message, service)
+		}
 	}
+	untaken("inner", `No edge has the class "internal"`)
+
+	other := *e
+	other.https, other.http, other.kind = 9543, 9180, map[edge.Kind]edge.Kind{edge.HAProxy: edge.Nginx, edge.Nginx: edge.HAProxy}[e.kind]
+	other.deploy(t, other.kind, "-var", "name=edge-internal", "-var", "class=internal", "-var", "https_port=9543", "-var", "http_port=9180")
+	r := e.loaded(t)
+	if len(r.Instances) != 2 {
+		t.Fatalf("got %d instances, want one of each edge: %+v", len(r.Instances), r.Instances)
+	}
+	if i := slices.IndexFunc(r.Problems, func(p edge.Problem) bool { return strings.HasPrefix(p.Message, "No edge") }); i >= 0 {
+		t.Errorf("got problem %+v, want none with an edge for each class", r.Problems[i])
+	}
+	of := map[string]*entrance{"outer": e, "inner": &other}
+	for host, at := range of {
+		at.reached(t, "https://"+host+".test/")
+		at.reached(t, "https://all-classes.test/")
+		for absent := range of {
+			if absent != host {
+				at.do(t, http.StatusNotFound, "GET", "https://"+absent+".test/", nil, nil)
+			}
+		}
+	}
+	// Maintenance holds at both.
+	for _, on := range []bool{true, false} {
+		if err := finder.SetMaintenance(t.Context(), "classes", []string{"all-classes"}, on); err != nil {
+			t.Fatal(err)
+		}
+		for _, at := range of {
+			eventually(t, fmt.Sprintf("the edge with %s is in maintenance: %t", at.kind, on), func() bool {
+				res, err := at.client(false).Do(at.request(t, "GET", "https://all-classes.test/", nil))
+				if err != nil {
+					return false
+				}
+				res.Body.Close()
+				return (res.StatusCode == http.StatusServiceUnavailable) == on
+			})
+		}
+	}
+	for _, class := range []string{"drover.class=internal", "drover.class=default"} {
+		p, err := finder.Presence(t.Context(), [][]string{{class}})
+		if err != nil || !p.Edge || len(p.Untaken) > 0 || !p.Serves("public") {
+			t.Errorf("a stack with %s: got %+v and error %v, want an edge", class, p, err)
+		}
+	}
+
+	e.drover.must(t, "destroy", stacks[e.kind], "-e", "dev", "-y")
+	eventually(t, "the first edge is gone", func() bool {
+		r, err := e.look(t.Context())
+		return err == nil && len(r.Instances) == 1
+	})
+	untaken("outer", "No edge takes services without drover.class=NAME")
+	other.reached(t, "https://inner.test/")
 }

@@ -78,18 +78,15 @@ func testIngress(t *testing.T, kind edge.Kind) {
 		cas[name] = &authority{cert, key}
 		e.variable(t, "drover/client-ca/"+name, api.VariableItems{"ca": pki.EncodeCertificate(cert.Raw)})
 	}
-	deploy := func(class string) {
-		e.deploy(t, kind, "-var", `client_cas=["partners","others"]`, "-var", `authenticators=["authn","oauth2-proxy"]`, "-var", "trace_sample=100", "-var", "class="+class,
-			"-var", `maintenance_page=<p>{{ back soon }}</p>`, "-var", `error_pages={"404"="<p>{{ not here }}</p>","504"="<p>too slow</p>"}`)
-	}
-	deploy("default")
+	e.deploy(t, kind, "-var", `client_cas=["partners","others"]`, "-var", `authenticators=["authn","oauth2-proxy"]`, "-var", "trace_sample=100",
+		"-var", `maintenance_page=<p>{{ back soon }}</p>`, "-var", `error_pages={"404"="<p>{{ not here }}</p>","504"="<p>too slow</p>"}`)
 	e.together(t, map[string]func(*testing.T, *entrance){
 		"forward-auth": testForwardAuth, "OIDC": testOIDC, "canary": testCanary, "deny": testDeny, "CORS": testCORS, "compress": testCompress,
 		"rewrite": testRewrite, "timeout and retries": testTimeout, "trace": testTrace, "maintenance and pages": testMaintenance,
 		"client certificates": func(t *testing.T, e *entrance) { testClientCerts(t, e, cas) }, "wildcards": testWildcards,
 	})
 	t.Run("breaker", func(t *testing.T) { testBreaker(t, e) }) // which a reload of the edge sets back
-	t.Run("classes", func(t *testing.T) { testClasses(t, e, deploy) })
+	t.Run("classes", func(t *testing.T) { testClasses(t, e) })
 }
 
 // refused waits until the edge has read the tags of a service, and wants it to have no

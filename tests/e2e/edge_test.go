@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/sha1"
 	"crypto/sha256"
@@ -19,6 +20,7 @@ import (
 	"os"
 	"os/exec"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -38,6 +40,8 @@ type entrance struct {
 	*running
 	roots *x509.CertPool
 	kind  edge.Kind
+	https int // its ports; those of the environment dev when 0
+	http  int
 	seen  *devtest.Shared[seen]
 
 	group *devtest.Group  // nil for a test that runs alone
@@ -89,13 +93,15 @@ func startEdge(t *testing.T) *entrance {
 	return e
 }
 
+// stacks are those of the kinds of edges.
+var stacks = map[edge.Kind]string{edge.HAProxy: "edge", edge.Nginx: "edge-nginx"}
+
 // deploy brings one kind of edge up, with the certificate that the stack of
 // oCIS asks for: the address of the edge.
 func (e *entrance) deploy(t *testing.T, kind edge.Kind, args ...string) {
 	t.Helper()
-	stack := map[edge.Kind]string{edge.HAProxy: "edge", edge.Nginx: "edge-nginx"}[kind]
 	e.kind = kind
-	e.drover.must(t, append([]string{"deploy", stack, "-e", "dev"}, args...)...)
+	e.drover.must(t, append([]string{"deploy", stacks[kind], "-e", "dev"}, args...)...)
 }
 
 // client speaks to the HTTPS port of the edge, whatever the host of a URL.
@@ -109,11 +115,11 @@ func (e *entrance) client(h2 bool) *http.Client {
 			if err != nil {
 				return nil, err
 			}
-			to := e.Loopback() + ":9443"
+			to := cmp.Or(e.https, 9443)
 			if port == "80" {
-				to = e.Loopback() + ":9080"
+				to = cmp.Or(e.http, 9080)
 			}
-			return (&net.Dialer{}).DialContext(ctx, network, to)
+			return (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort(e.Loopback(), strconv.Itoa(to)))
 		},
 	}
 	if !h2 {
