@@ -15,6 +15,7 @@ const (
 	PebbleChallTestSrv = "pebble-challtestsrv"
 	OAuth2Proxy        = "oauth2-proxy"
 	OIDCServer         = "oidc-server" // a provider of OpenID Connect
+	S3Server           = "s3-server"   // object storage with the API of Amazon S3
 )
 
 // PowerDNS is the program that Options.DNS asks for. It is not built: it must
@@ -74,6 +75,8 @@ func lookupTool(name string) (tool, error) {
 			fits: regexp.MustCompile(`^v7\.\d+\.\d+$`), path: "github.com/oauth2-proxy/oauth2-proxy/v7"},
 		{name: OIDCServer, module: "oauth2-proxy", main: "github.com/zitadel/oidc/v3/example/server", wants: "3",
 			fits: regexp.MustCompile(`^v3\.\d+\.\d+$`), path: "github.com/zitadel/oidc/v3"},
+		{name: S3Server, module: "gofakes3", main: "github.com/johannesboyne/gofakes3/cmd/gofakes3", wants: "1.2",
+			fits: regexp.MustCompile(`^v1\.[2-9]\.\d+$`), path: "github.com/johannesboyne/gofakes3"},
 	}
 	var names []string
 	for _, t := range all {

@@ -87,18 +87,6 @@ EOT
 }
 
 job "archive-ocis" {
-  datacenters = var.datacenters
-  type        = "batch"
-
-  dynamic "periodic" {
-    for_each = local.schedule == "" ? [] : [local.schedule]
-    content {
-      crons            = [periodic.value]
-      time_zone        = local.time_zone
-      prohibit_overlap = true
-    }
-  }
-
   dynamic "group" {
     for_each = local.parts
     labels   = [group.key]

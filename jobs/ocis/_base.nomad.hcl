@@ -33,8 +33,14 @@ locals {
 {{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}{{ .ldap_ca }}{{ end }}
 EOT
 
-  mounted  = local.stateful && !var.ephemeral && var.driver != "raw_exec"
-  host_dir = local.stateful && !var.ephemeral && var.driver == "raw_exec"
+  # Directories that outlive the job, by the name of the volume in the job. raw_exec
+  # mounts no volumes.
+  kept      = { for name in ["data"] : name => { volume = "ocis-${local.service}", path = local.data } if local.stateful }
+  mounted   = { for name, dir in local.kept : name => dir if !var.ephemeral && var.driver != "raw_exec" }
+  host_dirs = [for dir in values(local.kept) : dir.path if !var.ephemeral && var.driver == "raw_exec"]
+
+  # Whether the task serves LDAP, with the certificate that the stack keeps.
+  serves_ldap = true
 
   # A task of raw_exec sees the files of the node: it needs no volume for Consul's
   # socket.
@@ -82,11 +88,11 @@ job "ocis-*" {
     shutdown_delay = local.alone ? "0s" : "2s"
 
     dynamic "volume" {
-      for_each = local.mounted ? ["data"] : []
-      labels   = [volume.value]
+      for_each = local.mounted
+      labels   = [volume.key]
       content {
         type            = "host"
-        source          = "ocis-${local.service}"
+        source          = volume.value.volume
         access_mode     = "single-node-multi-writer"
         attachment_mode = "file-system"
       }
@@ -104,10 +110,10 @@ job "ocis-*" {
       }
     }
 
-    # raw_exec mounts no volumes: the directory is made before the service
+    # raw_exec mounts no volumes: the directories are made before the service
     # starts, as its own user.
     dynamic "task" {
-      for_each = local.host_dir ? ["data"] : []
+      for_each = length(local.host_dirs) > 0 ? ["data"] : []
       labels   = [task.value]
       content {
         driver = "raw_exec"
@@ -117,7 +123,7 @@ job "ocis-*" {
         }
         config {
           command = "/bin/mkdir"
-          args    = ["-p", "-m", "0700", local.data]
+          args    = concat(["-p", "-m", "0700"], local.host_dirs)
         }
         resources {
           cpu    = 20
@@ -141,10 +147,10 @@ job "ocis-*" {
       }
 
       dynamic "volume_mount" {
-        for_each = local.mounted ? ["data"] : []
+        for_each = local.mounted
         content {
-          volume      = volume_mount.value
-          destination = local.data
+          volume      = volume_mount.key
+          destination = volume_mount.value.path
         }
       }
 
@@ -190,8 +196,41 @@ job "ocis-*" {
   }
 }
 
+# The entrance: of the service proxy, or of the process with all services.
+job "ocis-{proxy,server}" {
+  group "*" {
+    network {
+      port "http" {}
+      port "debug" {}
+    }
+
+    service {
+      name     = "ocis-proxy"
+      port     = "http"
+      provider = "consul"
+
+      # The edge sends the domain here (jobs/edge).
+      tags = ["drover.route=${split(":", lower(var.domain))[0]}/", "drover.protocol=https", "drover.ca=none"]
+    }
+
+    task "*" {
+      template {
+        destination = "secrets/ocis.env"
+        env         = true
+        perms       = "0600"
+        data        = local.secret_env
+      }
+
+      template {
+        destination = "local/config/proxy.yaml"
+        data        = local.routes
+      }
+    }
+  }
+}
+
 # These read the LDAP directory, and check its certificate.
-job "ocis-{auth-basic,graph,groups,idp,users}" {
+job "ocis-{auth-basic,graph,groups,idp,server,users}" {
   group "*" {
     task "*" {
       template {
@@ -207,6 +246,45 @@ job "ocis-{auth-basic,graph,groups,idp,users}" {
         gid         = var.uid
         data        = local.ldap_ca
       }
+    }
+  }
+}
+
+# These serve it.
+job "ocis-{idm,server}" {
+  group "*" {
+    task "*" {
+      template {
+        destination = "secrets/ocis.env"
+        env         = true
+        perms       = "0600"
+      }
+
+      dynamic "template" {
+        for_each = local.serves_ldap ? ["crt", "key"] : []
+        content {
+          destination = "secrets/ldap.${template.value}"
+          perms       = "0600"
+          uid         = var.uid
+          gid         = var.uid
+          data        = "{{ with nomadVar (printf \"nomad/jobs/%s\" (env \"NOMAD_JOB_ID\")) }}{{ .ldap_${template.value == "crt" ? "cert" : "key"} }}{{ end }}\n"
+        }
+      }
+    }
+  }
+}
+
+# Jobs that run and end: periodic commands, backup and restore.
+job "{archive,cron}-ocis" {
+  datacenters = var.datacenters
+  type        = "batch"
+
+  dynamic "periodic" {
+    for_each = local.schedule == "" ? [] : [local.schedule]
+    content {
+      crons            = [periodic.value]
+      time_zone        = local.time_zone
+      prohibit_overlap = true
     }
   }
 }

@@ -10,15 +10,6 @@ locals {
 }
 
 job "cron-ocis" {
-  datacenters = var.datacenters
-  type        = "batch"
-
-  periodic {
-    crons            = [local.schedule]
-    time_zone        = local.time_zone
-    prohibit_overlap = true
-  }
-
   group "cron" {
     restart {
       attempts = 1

@@ -49,6 +49,7 @@ locals {
   registry_nodes = lookup(var.nats, "registry_nodes", local.nats)
   store_nodes    = lookup(var.nats, "store_nodes", local.nats)
   issuer         = lookup(var.oidc, "issuer", local.url)
+  issuer_env     = local.modern || local.external_oidc ? local.issuer : null # 2.0 takes OCIS_URL
   ldap_uri       = lookup(var.ldap, "uri", "ldaps://${var.mesh_address}:9235")
 
   # Groups of variables that several services of the newer lines have.
@@ -96,7 +97,8 @@ locals {
   }
 
   # Names of an external LDAP server that users and groups share, and the defaults.
-  ldap = merge({
+  ldap = merge(local.ldap_defaults, var.ldap)
+  ldap_defaults = {
     bind_dn            = "cn=admin,dc=owncloud,dc=com"
     user_base          = "ou=users,dc=owncloud,dc=com"
     user_scope         = "sub"
@@ -129,7 +131,7 @@ locals {
     refint             = "false"
     password_exop      = "false"
     server_uuid        = "false"
-  }, var.ldap)
+  }
   ldap_names = {
     INSECURE                       = local.ldap.insecure
     BIND_DN                        = local.ldap.bind_dn
@@ -165,9 +167,14 @@ locals {
     BANNED_PASSWORDS_LIST    = "$${NOMAD_TASK_DIR}/config/sharing-banned-passwords.txt"
   }
 
-  # Options of the stack that not every line has: whether the option is set, and
-  # the lines that have it.
-  options = {
+  # Options of the stack, and keys of options, that not every line has: whether the option
+  # is set, and the lines that have it.
+  newer_keys = {
+    ldap = { given = keys(var.ldap), keys = ["disable", "disable_group", "group_create_base", "read_only", "refint", "user_enabled", "user_match", "user_type"] }
+    oidc = { given = keys(var.oidc), keys = ["account_url", "logout_url", "role_claim", "skip_user_info"] }
+    s3   = { given = keys(var.s3), keys = ["concurrent_stream_parts", "disable_content_sha256", "disable_multipart", "max_concurrency", "part_size", "send_content_md5", "threads"] }
+  }
+  options = merge(merge([for name, of in local.newer_keys : { for key in of.keys : "${name}.${key}" => { set = contains(of.given, key), lines = local.newer } }]...), {
     antivirus        = { set = length(var.antivirus) > 0, lines = local.newer }
     app_tokens       = { set = var.app_tokens, lines = local.newer }
     archiver         = { set = length(var.archiver) > 0, lines = local.newer }
@@ -178,27 +185,23 @@ locals {
     edition          = { set = var.edition != "Community", lines = local.newer }
     gdpr             = { set = length(var.gdpr) > 0, lines = local.newer }
     language         = { set = var.language != "en", lines = local.newer }
-    ldap             = { set = length(var.ldap) > 0, lines = local.newer }
     maintenance      = { set = length(var.maintenance) > 0, lines = local.newer }
     mimetypes        = { set = length(var.mimetypes) > 0, lines = local.newer }
     nats             = { set = length(var.nats) > 0, lines = local.newer }
     ocm              = { set = var.ocm, lines = local.newer }
     office           = { set = length(var.office) > 0, lines = local.newer }
-    oidc             = { set = length(var.oidc) > 0, lines = local.newer }
     password_policy  = { set = length(var.password_policy) > 0, lines = local.newer }
     policies         = { set = length(var.policies) > 0, lines = local.newer }
     profiling        = { set = var.profiling, lines = local.newer }
     quota            = { set = length(var.quota) > 0, lines = local.newer }
-    s3               = { set = length(var.s3) > 0, lines = local.newer }
     storage_driver   = { set = var.storage_driver != "", lines = local.newer }
     share_roles      = { set = length(var.share_roles) > 0, lines = local.newer }
     sharing          = { set = length(var.sharing) > 0, lines = local.newer }
-    smtp             = { set = length(var.smtp) > 0, lines = local.newer }
     tika             = { set = length(var.tika) > 0, lines = local.newer }
     tracing          = { set = length(var.tracing) > 0, lines = local.newer }
     web              = { set = length(var.web) > 0, lines = local.newer }
     "flavour"        = { set = local.open, lines = local.newer }
-  }
+  })
 
   # Keys of the options that are maps.
   known_keys = {
@@ -207,7 +210,7 @@ locals {
     backup          = { given = keys(var.backup), known = ["keep_daily", "keep_monthly", "keep_weekly", "prune", "repository", "schedule"] }
     autoprovision   = { given = keys(var.autoprovision), known = ["display_name", "email", "groups", "user_name"] }
     gdpr            = { given = keys(var.gdpr), known = ["base_path", "client", "client_realm", "insecure", "user_realm"] }
-    ldap            = { given = keys(var.ldap), known = concat(["uri"], keys(local.ldap)) }
+    ldap            = { given = keys(var.ldap), known = concat(["group_create_base", "uri"], keys(local.ldap_defaults)) }
     maintenance     = { given = keys(var.maintenance), known = keys(local.crons) }
     nats            = { given = keys(var.nats), known = ["cluster", "endpoint", "registry_nodes", "store_nodes", "tls"] }
     oidc            = { given = keys(var.oidc), known = ["account_url", "cs3_claim", "issuer", "logout_url", "role_claim", "skip_user_info", "user_claim", "verify"] }
@@ -272,7 +275,11 @@ locals {
     PUT_OBJECT_CONCURRENT_STREAM_PARTS = lookup(var.s3, "concurrent_stream_parts", "true")
     PUT_OBJECT_NUM_THREADS             = lookup(var.s3, "threads", "4")
     PUT_OBJECT_PART_SIZE               = lookup(var.s3, "part_size", "0")
-  } : "STORAGE_USERS_${upper(local.driver)}_${key}" => value } : {}
+  } : "STORAGE_USERS_${upper(local.driver)}_${key}" => value if local.modern || contains(["ENDPOINT", "REGION", "BUCKET"], key) } : {}
+  s3_secrets = local.s3 ? ["STORAGE_USERS_${upper(local.driver)}_ACCESS_KEY=s3_access_key", "STORAGE_USERS_${upper(local.driver)}_SECRET_KEY=s3_secret_key"] : []
+
+  # Whether the mail server wants a user and a password.
+  smtp_login = !contains(["", "none"], lookup(var.smtp, "authentication", ""))
 
   # Commands that run periodically. A schedule in var.maintenance turns one on.
   crons = {
@@ -319,15 +326,15 @@ locals {
     backup_secret_key = { type = "given", description = "Secret key of the object storage of backups." }
   } : name => s if local.backup.on && (name == "backup_password" || local.backup.s3) }
 
-  # Secrets that 2.0 does not have.
-  newer_secrets = { for name, s in {
-    service_account_id          = { type = "uuid", description = "User as which services act.", import = ["graph.service_account.service_account_id"], on = true }
-    service_account_secret      = { type = "random", description = "Password of that user.", import = ["graph.service_account.service_account_secret"], on = true }
-    graph_application_id        = { type = "uuid", description = "Identity of the application whose roles graph assigns.", import = ["graph.application.id"], on = true }
+  # Secrets that not every line has, or that an option needs.
+  more_secrets = { for name, s in {
+    service_account_id          = { type = "uuid", description = "User as which services act.", import = ["graph.service_account.service_account_id"], on = local.modern }
+    service_account_secret      = { type = "random", description = "Password of that user.", import = ["graph.service_account.service_account_secret"], on = local.modern }
+    graph_application_id        = { type = "uuid", description = "Identity of the application whose roles graph assigns.", import = ["graph.application.id"], on = local.modern }
     wopi_secret                 = { type = "random", description = "Signs the tokens of office suites.", import = ["collaboration.wopi.secret"], on = length(var.office) > 0 }
     url_signing_secret          = { type = "random", description = "Signs download URLs.", import = ["url_signing_secret"], on = local.open }
-    smtp_username               = { type = "given", description = "User of the mail server.", import = [], on = !contains(["", "none"], lookup(var.smtp, "authentication", "")) }
-    smtp_password               = { type = "given", description = "Password of the mail server.", import = [], on = !contains(["", "none"], lookup(var.smtp, "authentication", "")) }
+    smtp_username               = { type = "given", description = "User of the mail server.", import = [], on = local.smtp_login }
+    smtp_password               = { type = "given", description = "Password of the mail server.", import = [], on = local.smtp_login }
     s3_access_key               = { type = "given", description = "Access key of the object storage.", import = [], on = local.s3 }
     s3_secret_key               = { type = "given", description = "Secret key of the object storage.", import = [], on = local.s3 }
     gdpr_secret                 = { type = "given", description = "Secret of the client with which graph reads personal data from Keycloak.", import = [], on = length(var.gdpr) > 0 }
@@ -388,7 +395,7 @@ locals {
       "${row.prefix}_LDAP_${name == "idp" ? "TLS_" : ""}CACERT" = local.external_ldap && var.ldap_ca == "" ? "" : "$${NOMAD_SECRETS_DIR}/ldap-ca.crt"
     } : {
       LDAP_URI    = local.ldap_uri
-      LDAP_CACERT = "$${NOMAD_SECRETS_DIR}/ldap-ca.crt"
+      LDAP_CACERT = local.external_ldap && var.ldap_ca == "" ? "" : "$${NOMAD_SECRETS_DIR}/ldap-ca.crt"
     },
     row.env,
   ) : regex_replace(key, "^OCIS_", local.prefix) => value if value != null } }
@@ -409,7 +416,7 @@ locals {
     kill_signal  = local.stops[try(row.own.stops, "micro")].signal
     kill_timeout = local.stops[try(row.own.stops, "micro")].timeout
     secret_env   = join("\n", concat(["{{ with nomadVar (printf \"nomad/jobs/%s\" (env \"NOMAD_JOB_ID\")) }}"], [for s in row.secrets : "${regex_replace(split("=", s)[0], "^OCIS_", local.prefix)}={{ .${split("=", s)[1]} }}"], ["{{ end }}", ""]))
-    ldap_ca      = local.external_ldap ? var.ldap_ca : "{{ with nomadVar (printf \"nomad/jobs/%s\" (env \"NOMAD_JOB_ID\")) }}{{ .ldap_ca }}{{ end }}\n"
+    ldap_ca      = local.external_ldap ? (var.ldap_ca != "" ? var.ldap_ca : "\n") : "{{ with nomadVar (printf \"nomad/jobs/%s\" (env \"NOMAD_JOB_ID\")) }}{{ .ldap_ca }}{{ end }}\n"
     files = merge(
       row.files,
       var.ca_bundle != "" ? { "local/ca/ca.pem" = var.ca_bundle } : {},
@@ -429,6 +436,7 @@ locals {
       MICRO_REGISTRY            = local.modern ? "nats-js-kv" : "memory"
       OCIS_BASE_DATA_PATH       = local.server_data
       OCIS_RUN_SERVICES         = local.modern ? join(",", distinct([for name in local.inside : local.job[name].command])) : null
+      OCIS_EXCLUDE_RUN_SERVICES = !local.modern && (local.external_ldap || local.external_oidc) ? join(",", concat(local.external_ldap ? ["idm"] : [], local.external_oidc ? ["idp"] : [])) : null
       OCIS_RUNTIME_HOST         = var.mesh_address
       NATS_NATS_HOST            = local.external_nats ? null : var.mesh_address
       NATS_NATS_PORT            = local.external_nats ? null : "9233"

@@ -37,26 +37,6 @@ job "ocis-idm" {
         perms       = "0600"
         data        = local.secret_env
       }
-
-      template {
-        destination = "secrets/ldap.crt"
-        perms       = "0600"
-        uid         = var.uid
-        gid         = var.uid
-        data        = <<EOT
-{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}{{ .ldap_cert }}{{ end }}
-EOT
-      }
-
-      template {
-        destination = "secrets/ldap.key"
-        perms       = "0600"
-        uid         = var.uid
-        gid         = var.uid
-        data        = <<EOT
-{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}{{ .ldap_key }}{{ end }}
-EOT
-      }
     }
   }
 }

@@ -1,4 +1,5 @@
-# The entrance: every request comes in here, is authenticated and routed.
+# The entrance: every request comes in here, is authenticated and routed. Its port, its
+# name in Consul and its routes are in the base, since the layout compact has them too.
 
 locals {
   service = "proxy"
@@ -9,19 +10,8 @@ locals {
 
 job "ocis-proxy" {
   group "proxy" {
-    network {
-      port "http" {}
-      port "debug" {}
-    }
-
     service {
-      name     = "ocis-proxy"
-      port     = "http"
-      provider = "consul"
-
-      # The edge sends the domain here (jobs/edge).
-      tags = ["drover.route=${split(":", lower(var.domain))[0]}/", "drover.protocol=https", "drover.ca=none"]
-
+      name = "ocis-proxy"
       check {
         type     = "tcp"
         interval = "2s"
@@ -29,18 +19,6 @@ job "ocis-proxy" {
       }
     }
 
-    task "proxy" {
-      template {
-        destination = "secrets/ocis.env"
-        env         = true
-        perms       = "0600"
-        data        = local.secret_env
-      }
-
-      template {
-        destination = "local/config/proxy.yaml"
-        data        = local.routes
-      }
-    }
+    task "proxy" {}
   }
 }

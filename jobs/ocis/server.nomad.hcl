@@ -6,6 +6,7 @@ locals {
   service = "server"
   alone   = true
   dirs    = {}
+  kept    = { for name, dir in local.dirs : name => { volume = "ocis-${name}", path = dir } }
   routes  = ""
   cpu     = 500
   memory  = var.server_memory
@@ -16,18 +17,8 @@ locals {
 
 job "ocis-server" {
   group "server" {
-    network {
-      port "http" {}
-      port "debug" {}
-    }
-
     service {
-      name     = "ocis-proxy"
-      port     = "http"
-      provider = "consul"
-
-      # The edge sends the domain here (jobs/edge).
-      tags = ["drover.route=${split(":", lower(var.domain))[0]}/", "drover.protocol=https", "drover.ca=none"]
+      name = "ocis-proxy"
 
       # Answered by web, behind the proxy.
       check {
@@ -40,89 +31,9 @@ job "ocis-server" {
       }
     }
 
-    dynamic "volume" {
-      for_each = var.ephemeral || var.driver == "raw_exec" ? {} : local.dirs
-      labels   = [volume.key]
-      content {
-        type            = "host"
-        source          = "ocis-${volume.key}"
-        access_mode     = "single-node-multi-writer"
-        attachment_mode = "file-system"
-      }
-    }
-
-    # raw_exec mounts no volumes.
-    dynamic "task" {
-      for_each = !var.ephemeral && var.driver == "raw_exec" ? ["data"] : []
-      labels   = [task.value]
-      content {
-        driver = "raw_exec"
-        user   = var.user
-        lifecycle {
-          hook = "prestart"
-        }
-        config {
-          command = "/bin/mkdir"
-          args    = concat(["-p", "-m", "0700"], values(local.dirs))
-        }
-        resources {
-          cpu    = 20
-          memory = 16
-        }
-      }
-    }
-
     task "server" {
       config {
         args = ["server"]
-      }
-
-      dynamic "volume_mount" {
-        for_each = var.ephemeral || var.driver == "raw_exec" ? {} : local.dirs
-        content {
-          volume      = volume_mount.key
-          destination = volume_mount.value
-        }
-      }
-
-      template {
-        destination = "secrets/ocis.env"
-        env         = true
-        perms       = "0600"
-        data        = local.secret_env
-      }
-
-      template {
-        destination = "local/config/proxy.yaml"
-        data        = local.routes
-      }
-
-      template {
-        destination = "secrets/ldap-ca.crt"
-        perms       = "0600"
-        uid         = var.uid
-        gid         = var.uid
-        data        = local.ldap_ca
-      }
-
-      template {
-        destination = "secrets/ldap.crt"
-        perms       = "0600"
-        uid         = var.uid
-        gid         = var.uid
-        data        = <<EOT
-{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}{{ .ldap_cert }}{{ end }}
-EOT
-      }
-
-      template {
-        destination = "secrets/ldap.key"
-        perms       = "0600"
-        uid         = var.uid
-        gid         = var.uid
-        data        = <<EOT
-{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}{{ .ldap_key }}{{ end }}
-EOT
       }
 
       dynamic "template" {

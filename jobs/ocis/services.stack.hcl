@@ -8,7 +8,8 @@
 # stops    how the process stops (local.stops)
 # single   one instance at a time: nothing can share its data
 # has      letters of its secrets in the newer lines (local.letters)
-# secrets  the other secrets, VARIABLE=item: of 2.0 (old), of the newer lines (new)
+# secrets  the other secrets, VARIABLE=item: of every line (all and, after the others, more),
+#          of 2.0 (old), of the newer lines (new)
 # uses     groups of variables in the newer lines (local.groups)
 # env      variables of every line (all), of 2.0 (old), of the newer lines (new), and
 #          from 8.0 on (from8)
@@ -88,24 +89,25 @@ locals {
     users = {
       after   = local.external_ldap ? ["nats"] : ["idm"], listen = { "" = 9144 }, ports = ["grpc"], stops = "reva", has = "J", ldap = true
       secrets = { old = ["OCIS_JWT_SECRET=jwt_secret", "USERS_LDAP_BIND_PASSWORD=reva_password"], new = ["USERS_LDAP_BIND_PASSWORD=reva_password"] }
-      new = merge({ USERS_IDP_URL = local.issuer }, { for name, value in local.ldap_names : "USERS_LDAP_${name}" => local.external_ldap ? value : null }, {
+      all     = merge({ USERS_IDP_URL = local.issuer_env }, { for name, value in local.ldap_names : "USERS_LDAP_${name}" => local.external_ldap ? value : null })
+      new = {
         USERS_LDAP_USER_ENABLED_ATTRIBUTE   = local.external_ldap ? local.ldap.user_enabled : null
         USERS_LDAP_USER_TYPE_ATTRIBUTE      = local.external_ldap ? local.ldap.user_type : null
         USERS_LDAP_DISABLE_USER_MECHANISM   = local.external_ldap ? local.ldap.disable : null
         USERS_LDAP_DISABLED_USERS_GROUP_DN  = local.external_ldap ? local.ldap.disable_group : null
-      })
+      }
     }
 
     groups = {
       after   = local.external_ldap ? ["nats"] : ["idm"], listen = { "" = 9160 }, ports = ["grpc"], stops = "reva", has = "J", ldap = true
       secrets = { old = ["OCIS_JWT_SECRET=jwt_secret", "GROUPS_LDAP_BIND_PASSWORD=reva_password"], new = ["GROUPS_LDAP_BIND_PASSWORD=reva_password"] }
-      new     = merge({ GROUPS_IDP_URL = local.issuer }, { for name, value in local.ldap_names : "GROUPS_LDAP_${name}" => local.external_ldap && name != "USER_SUBSTRING_FILTER_TYPE" ? value : null })
+      all     = merge({ GROUPS_IDP_URL = local.issuer_env }, { for name, value in local.ldap_names : "GROUPS_LDAP_${name}" => local.external_ldap && name != "USER_SUBSTRING_FILTER_TYPE" ? value : null })
     }
 
     auth-basic = {
       on      = !local.modern || var.basic_auth, after = local.external_ldap ? ["nats"] : ["idm"], listen = { "" = 9146 }, ports = ["grpc"], stops = "reva", has = "J", ldap = true
       secrets = { old = ["OCIS_JWT_SECRET=jwt_secret", "AUTH_BASIC_LDAP_BIND_PASSWORD=reva_password"], new = ["AUTH_BASIC_LDAP_BIND_PASSWORD=reva_password"] }
-      new     = merge({ AUTH_BASIC_IDP_URL = local.issuer }, { for name, value in local.ldap_names : "AUTH_BASIC_LDAP_${name}" => local.external_ldap && name != "USER_SUBSTRING_FILTER_TYPE" ? value : null })
+      all     = merge({ AUTH_BASIC_IDP_URL = local.issuer_env }, { for name, value in local.ldap_names : "AUTH_BASIC_LDAP_${name}" => local.external_ldap && name != "USER_SUBSTRING_FILTER_TYPE" ? value : null })
     }
 
     auth-bearer = {
@@ -128,15 +130,15 @@ locals {
     storage-users = {
       after   = ["nats"], listen = { "" = 9157, "-http" = 9158 }, ports = ["grpc", "http"], stops = "drains", cpu = 100, memory = 512, has = "JTS", uses = ["events", "cache", "cors"]
       secrets = {
-        old = ["OCIS_JWT_SECRET=jwt_secret", "STORAGE_TRANSFER_SECRET=transfer_secret", "STORAGE_USERS_MOUNT_ID=storage_users_mount_id"]
-        new = concat(["STORAGE_USERS_MOUNT_ID=storage_users_mount_id"], local.s3 ? ["STORAGE_USERS_${upper(local.driver)}_ACCESS_KEY=s3_access_key", "STORAGE_USERS_${upper(local.driver)}_SECRET_KEY=s3_secret_key"] : [])
+        old  = ["OCIS_JWT_SECRET=jwt_secret", "STORAGE_TRANSFER_SECRET=transfer_secret"]
+        more = concat(["STORAGE_USERS_MOUNT_ID=storage_users_mount_id"], local.s3_secrets)
       }
-      all = {
+      all = merge({
         STORAGE_USERS_DATA_SERVER_URL     = "http://${var.mesh_address}:9158/data"
         STORAGE_USERS_PERMISSION_ENDPOINT = local.at.settings
-      }
-      old = { STORAGE_USERS_OCIS_ROOT = "${local.directory.storage-users}/users", STORAGE_USERS_EVENTS_ENDPOINT = local.nats }
-      new = merge({
+      }, local.s3_env)
+      old = { STORAGE_USERS_DRIVER = local.s3 ? local.driver : null, "STORAGE_USERS_${upper(local.driver)}_ROOT" = "${local.directory.storage-users}/users", STORAGE_USERS_EVENTS_ENDPOINT = local.nats }
+      new = {
         OCIS_ASYNC_UPLOADS                                   = "true"
         STORAGE_USERS_DRIVER                                 = local.driver
         "STORAGE_USERS_${upper(local.driver)}_ROOT"          = "${local.directory.storage-users}/users"
@@ -148,7 +150,7 @@ locals {
         STORAGE_USERS_PURGE_TRASH_BIN_PERSONAL_DELETE_BEFORE = var.trash_expiration
         STORAGE_USERS_PURGE_TRASH_BIN_PROJECT_DELETE_BEFORE  = var.trash_expiration
         (local.open ? "OCIS_SPACES_MAX_QUOTA" : "STORAGE_USERS_OCIS_MAX_QUOTA") = try(var.quota["max"], null)
-      }, local.s3_env)
+      }
     }
 
     storage-shares = {
@@ -211,13 +213,24 @@ locals {
     }
 
     idp = {
-      on      = !local.external_oidc, after = ["idm"], listen = { "" = 9130 }, ports = ["http"], single = true, has = "M", ldap = true
-      secrets = { old = ["OCIS_MACHINE_AUTH_API_KEY=machine_auth_api_key", "IDP_LDAP_BIND_PASSWORD=idp_password"], new = ["IDP_LDAP_BIND_PASSWORD=idp_password"] }
-      all = {
+      on      = !local.external_oidc, after = local.external_ldap ? ["nats"] : ["idm"], listen = { "" = 9130 }, ports = ["http"], single = true, has = "M", ldap = true
+      secrets = { old = ["OCIS_MACHINE_AUTH_API_KEY=machine_auth_api_key"], more = ["IDP_LDAP_BIND_PASSWORD=${local.external_ldap ? "reva_password" : "idp_password"}"] }
+      all = merge({ for name, value in {
+        IDP_INSECURE              = local.ldap.insecure
+        IDP_LDAP_BASE_DN          = local.ldap.user_base
+        IDP_LDAP_BIND_DN          = local.ldap.bind_dn
+        IDP_LDAP_EMAIL_ATTRIBUTE  = local.ldap.user_mail
+        IDP_LDAP_FILTER           = local.ldap.user_filter
+        IDP_LDAP_LOGIN_ATTRIBUTE  = local.ldap.user_name
+        IDP_LDAP_NAME_ATTRIBUTE   = local.ldap.user_display_name
+        IDP_LDAP_OBJECTCLASS      = local.ldap.user_class
+        IDP_LDAP_SCOPE            = local.ldap.user_scope
+        IDP_LDAP_UUID_ATTRIBUTE   = local.ldap.user_name
+      } : name => local.external_ldap ? value : null }, {
         IDP_SIGNING_PRIVATE_KEY_FILES = "${local.directory.idp}/private-key.pem"
         IDP_ENCRYPTION_SECRET_FILE    = "${local.directory.idp}/encryption.key"
         IDP_ASSET_PATH                = var.placeholder_assets ? "$${NOMAD_TASK_DIR}/assets" : ""
-      }
+      })
     }
 
     search = {
@@ -255,9 +268,30 @@ locals {
     graph = {
       after   = local.external_ldap ? ["gateway", "nats"] : ["gateway", "nats", "idm"], listen = { "" = 9120 }, ports = ["http"], has = "JS", ldap = true, uses = ["events", "cache", "cors", "lang", "ocm", "mail"]
       secrets = {
-        old = ["OCIS_JWT_SECRET=jwt_secret", "GRAPH_LDAP_BIND_PASSWORD=idm_password"]
+        old = ["OCIS_JWT_SECRET=jwt_secret", "GRAPH_LDAP_BIND_PASSWORD=${local.external_ldap ? "reva_password" : "idm_password"}"]
         new = concat(["GRAPH_APPLICATION_ID=graph_application_id", "GRAPH_LDAP_BIND_PASSWORD=${local.external_ldap ? "reva_password" : "idm_password"}"], length(var.gdpr) > 0 ? ["GRAPH_KEYCLOAK_CLIENT_SECRET=gdpr_secret"] : [])
       }
+      all = { for name, value in {
+        GRAPH_LDAP_BIND_DN                          = local.ldap.bind_dn
+        GRAPH_LDAP_GROUP_BASE_DN                    = local.ldap.group_base
+        GRAPH_LDAP_GROUP_FILTER                     = local.ldap.group_filter
+        GRAPH_LDAP_GROUP_ID_ATTRIBUTE               = local.ldap.group_id
+        GRAPH_LDAP_GROUP_NAME_ATTRIBUTE             = local.ldap.group_name
+        GRAPH_LDAP_GROUP_OBJECTCLASS                = local.ldap.group_class
+        GRAPH_LDAP_GROUP_SEARCH_SCOPE               = local.ldap.group_scope
+        GRAPH_LDAP_INSECURE                         = local.ldap.insecure
+        GRAPH_LDAP_SERVER_USE_PASSWORD_MODIFY_EXOP  = local.ldap.password_exop
+        GRAPH_LDAP_SERVER_UUID                      = local.ldap.server_uuid
+        GRAPH_LDAP_SERVER_WRITE_ENABLED             = local.ldap.writable
+        GRAPH_LDAP_USER_BASE_DN                     = local.ldap.user_base
+        GRAPH_LDAP_USER_DISPLAYNAME_ATTRIBUTE       = local.ldap.user_display_name
+        GRAPH_LDAP_USER_EMAIL_ATTRIBUTE             = local.ldap.user_mail
+        GRAPH_LDAP_USER_FILTER                      = local.ldap.user_filter
+        GRAPH_LDAP_USER_NAME_ATTRIBUTE              = local.ldap.user_name
+        GRAPH_LDAP_USER_OBJECTCLASS                 = local.ldap.user_class
+        GRAPH_LDAP_USER_SCOPE                       = local.ldap.user_scope
+        GRAPH_LDAP_USER_UID_ATTRIBUTE               = local.ldap.user_id
+      } : name => local.external_ldap ? value : null }
       old = { GRAPH_EVENTS_ENDPOINT = local.nats }
       new = merge({
         GRAPH_STORE_NODES                  = local.open ? local.store_nodes : null
@@ -276,30 +310,11 @@ locals {
         }, { for name, value in {
           GRAPH_DISABLED_USERS_GROUP_DN               = local.ldap.disable_group
           GRAPH_DISABLE_USER_MECHANISM                = local.ldap.disable
-          GRAPH_LDAP_BIND_DN                          = local.ldap.bind_dn
-          GRAPH_LDAP_GROUP_BASE_DN                    = local.ldap.group_base
           GRAPH_LDAP_GROUP_CREATE_BASE_DN             = lookup(var.ldap, "group_create_base", local.ldap.group_base)
-          GRAPH_LDAP_GROUP_FILTER                     = local.ldap.group_filter
-          GRAPH_LDAP_GROUP_ID_ATTRIBUTE               = local.ldap.group_id
-          GRAPH_LDAP_GROUP_NAME_ATTRIBUTE             = local.ldap.group_name
-          GRAPH_LDAP_GROUP_OBJECTCLASS                = local.ldap.group_class
           GRAPH_LDAP_GROUP_SCHEMA_ID_IS_OCTETSTRING   = local.ldap.group_id_octets
-          GRAPH_LDAP_GROUP_SEARCH_SCOPE               = local.ldap.group_scope
-          GRAPH_LDAP_INSECURE                         = local.ldap.insecure
           GRAPH_LDAP_REFINT_ENABLED                   = local.ldap.refint
-          GRAPH_LDAP_SERVER_USE_PASSWORD_MODIFY_EXOP  = local.ldap.password_exop
-          GRAPH_LDAP_SERVER_UUID                      = local.ldap.server_uuid
-          GRAPH_LDAP_SERVER_WRITE_ENABLED             = local.ldap.writable
-          GRAPH_LDAP_USER_BASE_DN                     = local.ldap.user_base
-          GRAPH_LDAP_USER_DISPLAYNAME_ATTRIBUTE       = local.ldap.user_display_name
-          GRAPH_LDAP_USER_EMAIL_ATTRIBUTE             = local.ldap.user_mail
-          GRAPH_LDAP_USER_FILTER                      = local.ldap.user_filter
-          GRAPH_LDAP_USER_NAME_ATTRIBUTE              = local.ldap.user_name
-          GRAPH_LDAP_USER_OBJECTCLASS                 = local.ldap.user_class
           GRAPH_LDAP_USER_SCHEMA_ID_IS_OCTETSTRING    = local.ldap.user_id_octets
-          GRAPH_LDAP_USER_SCOPE                       = local.ldap.user_scope
           GRAPH_LDAP_USER_TYPE_ATTRIBUTE              = local.ldap.user_type
-          GRAPH_LDAP_USER_UID_ATTRIBUTE               = local.ldap.user_id
           GRAPH_USERNAME_MATCH                        = local.ldap.user_match
           GRAPH_USER_ENABLED_ATTRIBUTE                = local.ldap.user_enabled
       } : name => local.external_ldap ? value : null })
@@ -344,9 +359,9 @@ locals {
 
     web = {
       after = local.modern ? ["nats"] : ["mesh"], listen = { "" = 9100 }, ports = ["http"], has = "J", uses = ["cors"]
+      all   = { WEB_OIDC_AUTHORITY = local.issuer_env }
       old   = { WEB_ASSET_PATH = var.placeholder_assets ? "$${NOMAD_TASK_DIR}/assets" : "" }
       new = merge({ for key, value in local.web : local.web_names[key] => value }, {
-        WEB_OIDC_AUTHORITY    = local.issuer
         WEB_UI_CONFIG_SERVER  = local.url
         WEB_GATEWAY_GRPC_ADDR = local.at.gateway
         WEB_ASSET_CORE_PATH   = var.placeholder_assets ? "$${NOMAD_TASK_DIR}/assets" : null
@@ -372,14 +387,16 @@ locals {
     # In 2.0 two consumers would handle every event twice.
     notifications = {
       on      = !local.modern || length(var.smtp) > 0, after = ["nats", "gateway"], single = !local.modern, debug = local.modern, has = "S", uses = ["events", "store", "lang"]
-      secrets = { old = ["OCIS_MACHINE_AUTH_API_KEY=machine_auth_api_key"], new = contains(["", "none"], lookup(var.smtp, "authentication", "")) ? [] : ["NOTIFICATIONS_SMTP_USERNAME=smtp_username", "NOTIFICATIONS_SMTP_PASSWORD=smtp_password"] }
-      old     = { NOTIFICATIONS_EVENTS_ENDPOINT = local.nats }
-      new = {
+      secrets = { old = ["OCIS_MACHINE_AUTH_API_KEY=machine_auth_api_key"], more = local.smtp_login ? ["NOTIFICATIONS_SMTP_USERNAME=smtp_username", "NOTIFICATIONS_SMTP_PASSWORD=smtp_password"] : [] }
+      all = { for name, value in {
         NOTIFICATIONS_SMTP_HOST           = try(var.smtp["host"], null)
         NOTIFICATIONS_SMTP_PORT           = try(var.smtp["port"], null)
         NOTIFICATIONS_SMTP_SENDER         = try(var.smtp["sender"], null)
         NOTIFICATIONS_SMTP_AUTHENTICATION = lookup(var.smtp, "authentication", "none")
         NOTIFICATIONS_SMTP_ENCRYPTION     = lookup(var.smtp, "encryption", "none")
+      } : name => length(var.smtp) > 0 ? value : null }
+      old = { NOTIFICATIONS_EVENTS_ENDPOINT = local.nats }
+      new = {
         NOTIFICATIONS_WEB_UI_URL          = local.url
         NOTIFICATIONS_EMAIL_TEMPLATE_PATH = length(var.mail_templates) > 0 ? "$${NOMAD_TASK_DIR}/config/notifications" : null
       }
@@ -400,15 +417,16 @@ locals {
         PROXY_ENABLE_BASIC_AUTH  = var.basic_auth
         PROXY_TRANSPORT_TLS_CERT = "$${NOMAD_TASK_DIR}/server.crt"
         PROXY_TRANSPORT_TLS_KEY  = "$${NOMAD_TASK_DIR}/server.key"
-      }
-      new = {
-        PROXY_OIDC_ISSUER                     = local.issuer
-        PROXY_OIDC_INSECURE                   = local.insecure
+
+        PROXY_OIDC_ISSUER                     = local.issuer_env
         PROXY_OIDC_ACCESS_TOKEN_VERIFY_METHOD = local.external_oidc ? lookup(var.oidc, "verify", "jwt") : null
-        PROXY_OIDC_SKIP_USER_INFO             = local.external_oidc ? lookup(var.oidc, "skip_user_info", "false") : null
         PROXY_OIDC_REWRITE_WELLKNOWN          = local.external_oidc ? "true" : null
         PROXY_USER_OIDC_CLAIM                 = try(var.oidc["user_claim"], null)
         PROXY_USER_CS3_CLAIM                  = try(var.oidc["cs3_claim"], null)
+      }
+      new = {
+        PROXY_OIDC_INSECURE                   = local.insecure
+        PROXY_OIDC_SKIP_USER_INFO             = local.external_oidc ? lookup(var.oidc, "skip_user_info", "false") : null
         PROXY_AUTOPROVISION_ACCOUNTS          = length(var.autoprovision) > 0
         PROXY_AUTOPROVISION_CLAIM_EMAIL       = try(var.autoprovision["email"], null)
         PROXY_AUTOPROVISION_CLAIM_DISPLAYNAME = try(var.autoprovision["display_name"], null)
@@ -487,6 +505,7 @@ policies:
       - endpoint: /
         backend: http://${var.mesh_address}:9100
         unprotected: true
+%{ if !local.external_oidc ~}
       - endpoint: /.well-known/
         backend: http://${var.mesh_address}:9130
         unprotected: true
@@ -496,6 +515,7 @@ policies:
       - endpoint: /signin/
         backend: http://${var.mesh_address}:9130
         unprotected: true
+%{ endif ~}
       - endpoint: /archiver
         backend: http://${var.mesh_address}:9140
       - endpoint: /ocs/v[12].php/cloud/user/signing-key
@@ -652,6 +672,7 @@ EOT
       try(row.secrets.all, []),
       local.modern ? flatten([for letter in split("", try(row.has, "")) : lookup(local.letters, letter, [])]) : [],
       local.modern ? try(row.secrets.new, []) : try(row.secrets.old, []),
+      try(row.secrets.more, []),
     )
     items = concat(try(row.items, []), try(row.ldap, false) && !local.external_ldap ? ["ldap_ca"] : [])
     files = local.modern ? try(row.files, {}) : {}

@@ -45,6 +45,11 @@ precondition {
   error_message = "layout = \"compact\" has no office suites: each needs a process of its own that finds the others at fixed addresses. Use the layout distributed."
 }
 
+precondition {
+  condition     = local.modern || regex_replace(lookup(var.smtp, "sender", "<a@b>"), "^[^<>]*<[^<>@]+@[^<>@]+>$", "") == ""
+  error_message = "oCIS 2.0 sends mail from \"USER via SENDER\", which is an address only if the sender is one in angle brackets: set the sender of smtp to \"Cloud <cloud@example.org>\"."
+}
+
 # Options that the line does not have, and keys that no option has.
 dynamic "precondition" {
   for_each = local.options
@@ -100,6 +105,7 @@ service "server" {
     image      = local.image
     binary     = local.binary
     ldap_ca    = local.job["users"].ldap_ca
+    serves_ldap = !local.external_ldap
     count      = var.offline ? 0 : 1
     data       = local.server_data
     dirs       = local.server_dirs
@@ -223,7 +229,7 @@ secret "thumbnails_transfer_secret" {
 }
 
 dynamic "secret" {
-  for_each = local.modern ? local.newer_secrets : {}
+  for_each = local.more_secrets
   labels   = [secret.key]
   content {
     type        = secret.value.type

@@ -290,7 +290,7 @@ var (
 	secretName = regexp.MustCompile(`(?i:passw(or)?d|passphrase|passcode|secret|token|api_?key|credential|(^|[_.-])(key|pass|pwd|cred|creds|salt)s?$)|[a-z](Key|Pass|Pwd)$`)
 	// secretEnd are the names that are the secret itself, and do not only speak of one.
 	secretEnd  = regexp.MustCompile(`(?i)(passw(or)?d|passphrase|passcode|pass|pwd|secret|token|key|credentials?|creds?|salt)$`)
-	harmless   = regexp.MustCompile(`(?i)(_(file|path|dir|url|name|id|ttl|expiry|length|type|algorithm|enabled|lifespan|timeout)$)|^(file|path)_|^(old)?pwd$|public_?key$`)
+	harmless   = regexp.MustCompile(`(?i)(_(file|path|dir|url|name|id|ttl|expiry|length|type|method|algorithm|enabled|lifespan|timeout)$)|^(file|path)_|^(old)?pwd$|public_?key$`)
 	counted    = regexp.MustCompile(`(?i)(^|[_.-])(max|min|num|count|limit|size|length|days|rounds)([_.-]|$)`)
 	harmlessOf = regexp.MustCompile(`^((?i:true|false|yes|no|on|off)|[01]|([0-9]+(ms|s|m|h))+|/.*|.*/.*\.(pem|key|crt|json|ya?ml))$`)
 	digits     = regexp.MustCompile(`^[0-9]+$`)

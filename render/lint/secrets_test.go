@@ -26,6 +26,7 @@ func TestInClear(t *testing.T) {
 		{"DB_PASS", "0042", true},
 		{"TOKEN", "8675309", true},
 		{"MAX_TOKENS", "4096", false},
+		{"ACCESS_TOKEN_VERIFY_METHOD", "none", false},
 		{"MAX_TOKEN", "4096", false},
 		{"SECRET_ROTATION", "30", false},
 		{"PASSWORD_MIN_LENGTH", "12", false},

@@ -11,6 +11,7 @@ import (
 	"net/url"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -36,6 +37,12 @@ func program(t *testing.T, name string, env []string, args ...string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	background(t, path, env, args...)
+}
+
+// background runs a program until the test is over.
+func background(t *testing.T, path string, env []string, args ...string) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	cmd := exec.CommandContext(ctx, path, args...)
 	cmd.Env = append(os.Environ(), env...)
@@ -48,7 +55,7 @@ func program(t *testing.T, name string, env []string, args ...string) {
 		cancel()
 		_ = cmd.Wait()
 		if t.Failed() {
-			t.Logf("%s:\n%.4000s", name, out.String())
+			t.Logf("%s:\n%.4000s", filepath.Base(path), out.String())
 		}
 	})
 }

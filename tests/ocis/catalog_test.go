@@ -208,6 +208,9 @@ func TestCatalog_OptionsOfALine(t *testing.T) {
 	}{
 		"option of a newer line": {map[string]any{"ocm": true}, "oCIS 2.0 has no ocm: lines 7.1 and 8.0 have it."},
 		"flavour":                {map[string]any{"flavour": "opencloud"}, "oCIS 2.0 has no flavour: lines 7.1 and 8.0 have it."},
+		"key of a newer line":    {map[string]any{"ldap": map[string]any{"uri": "ldaps://ldap", "disable": "group"}}, "oCIS 2.0 has no ldap.disable: lines 7.1 and 8.0 have it."},
+		"unknown key of ldap":    {map[string]any{"ldap": map[string]any{"ulr": "ldaps://ldap"}}, "ldap has no ulr; it has bind_dn"},
+		"sender without address": {map[string]any{"smtp": map[string]any{"sender": "cloud@example.org"}}, "an address only if the sender is one in angle brackets"},
 		"unknown line":           {map[string]any{"line": "6.0"}, "The line is one of 2.0, 7.1 and 8.0."},
 		"unknown key":            {map[string]any{"line": "7.1", "smtp": map[string]any{"hots": "mail"}}, "smtp has no hots; it has authentication, encryption, host, port, sender."},
 		"scaled single writer":   {map[string]any{"line": "7.1", "counts": map[string]any{"idm": 2}}, "idm runs once"},
@@ -234,6 +237,80 @@ func all(line, flavour string) map[string]any {
 	return nil
 }
 
+// external are values with users, logins, files and mail outside of the stack.
+func external(line string, without ...string) map[string]any {
+	values := map[string]any{
+		"domain": "cloud.example.org", "line": line, "basic_auth": true,
+		"ldap": map[string]any{"uri": "ldaps://ldap.example.org", "bind_dn": "cn=reader,dc=example,dc=org", "user_base": "ou=people,dc=example,dc=org"},
+		"oidc": map[string]any{"issuer": "https://id.example.org", "user_claim": "email", "cs3_claim": "mail"},
+		"smtp": map[string]any{"host": "mail.example.org", "sender": "Cloud <cloud@example.org>", "authentication": "login"},
+		"s3":   map[string]any{"endpoint": "https://s3.example.org", "bucket": "cloud"},
+	}
+	for _, name := range without {
+		delete(values, name)
+	}
+	return values
+}
+
+// LDAP and OpenID Connect are internal or external, in the four combinations, in each
+// line. idp looks users up in the directory that the others read, and with the same
+// password.
+func TestCatalog_ExternalUsers(t *testing.T) {
+	t.Parallel()
+	for _, line := range []string{"2.0", "7.1", "8.0"} {
+		for _, c := range []struct {
+			name     string
+			values   map[string]any
+			idm, idp bool
+		}{
+			{"both internal", external(line, "ldap", "oidc"), true, true},
+			{"external LDAP", external(line, "oidc"), false, true},
+			{"external OpenID Connect", external(line, "ldap"), true, false},
+			{"both external", external(line), false, false},
+		} {
+			t.Run(line+" "+c.name, func(t *testing.T) {
+				t.Parallel()
+				_, jobs := rendered(t, "", c.values)
+				_, idm := jobs["idm"]
+				_, idp := jobs["idp"]
+				if idm != c.idm || idp != c.idp {
+					t.Errorf("idm: %t, idp: %t, want %t and %t", idm, idp, c.idm, c.idp)
+				}
+				task := func(service string) *api.Task { return jobs[service].Job.TaskGroups[0].Tasks[0] }
+				for service, name := range map[string]string{"users": "USERS_LDAP_USER_BASE_DN", "groups": "GROUPS_LDAP_USER_BASE_DN", "auth-basic": "AUTH_BASIC_LDAP_USER_BASE_DN", "graph": "GRAPH_LDAP_USER_BASE_DN", "idp": "IDP_LDAP_BASE_DN"} {
+					if jobs[service].Job == nil {
+						continue
+					}
+					want, item := "", map[string]string{"graph": "idm_password", "idp": "idp_password"}[service]
+					if !c.idm {
+						want, item = "ou=people,dc=example,dc=org", ""
+					}
+					if item == "" {
+						item = "reva_password"
+					}
+					if got := task(service).Env[name]; got != want {
+						t.Errorf("%s: %s is %q, want %q", service, name, got, want)
+					}
+					if !slices.Contains(jobs[service].Secrets, item) {
+						t.Errorf("%s has the secrets %s, without %s", service, jobs[service].Secrets, item)
+					}
+				}
+				issuer := "https://id.example.org"
+				if c.idp && line == "2.0" {
+					issuer = "" // it takes OCIS_URL
+				} else if c.idp {
+					issuer = "https://cloud.example.org"
+				}
+				for service, name := range map[string]string{"proxy": "PROXY_OIDC_ISSUER", "web": "WEB_OIDC_AUTHORITY", "users": "USERS_IDP_URL"} {
+					if got := task(service).Env[name]; got != issuer {
+						t.Errorf("%s: %s is %q, want %q", service, name, got, issuer)
+					}
+				}
+			})
+		}
+	}
+}
+
 // Every address of the mesh leads to a service that some job registers, and every route
 // of the proxy to an address of the mesh.
 func TestCatalog_AddressesLeadSomewhere(t *testing.T) {
@@ -245,6 +322,9 @@ func TestCatalog_AddressesLeadSomewhere(t *testing.T) {
 		"7.1 all":       all("7.1", "ocis"),
 		"8.0 all":       all("8.0", "ocis"),
 		"opencloud all": all("7.1", "opencloud"),
+		"2.0 external":  external("2.0"),
+		"2.0 LDAP":      external("2.0", "oidc"),
+		"7.1 external":  external("7.1"),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -311,7 +391,7 @@ func TestCatalog_NATSComesFirst(t *testing.T) {
 // Each secret that a job reads is one of its items, and the other way round.
 func TestCatalog_SecretsAreThoseThatJobsRead(t *testing.T) {
 	t.Parallel()
-	for name, values := range map[string]map[string]any{"7.1": all("7.1", "ocis"), "opencloud": all("7.1", "opencloud"), "2.0": {"domain": "cloud.example.org"}} {
+	for name, values := range map[string]map[string]any{"7.1": all("7.1", "ocis"), "opencloud": all("7.1", "opencloud"), "2.0": {"domain": "cloud.example.org"}, "2.0 external": external("2.0"), "2.0 LDAP": external("2.0", "oidc"), "7.1 external": external("7.1"), "2.0 compact": with(external("2.0"), object{"layout": "compact"}), "7.1 compact": with(external("7.1"), object{"layout": "compact"})} {
 		_, jobs := rendered(t, "", values)
 		for _, j := range jobs {
 			var read []string
@@ -360,7 +440,7 @@ func TestCatalog_WithoutTheDefectsOfTheChart(t *testing.T) {
 func TestCatalog_LintFindsNothing(t *testing.T) {
 	t.Parallel()
 	for name, values := range map[string]map[string]any{
-		"2.0": {"domain": "cloud.example.org"}, "7.1": all("7.1", "ocis"), "8.0": all("8.0", "ocis"), "opencloud": all("7.1", "opencloud"),
+		"2.0": {"domain": "cloud.example.org"}, "7.1": all("7.1", "ocis"), "8.0": all("8.0", "ocis"), "opencloud": all("7.1", "opencloud"), "2.0 external": external("2.0"),
 	} {
 		s, err := load(t, "", values)
 		if err != nil {
