@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"slices"
 	"strings"
@@ -245,7 +246,7 @@ type renderer struct {
 func newRenderer(s *stack.Stack) (*renderer, func(), error) {
 	r := &renderer{s: s, rules: newRuleSet(), dir: s.Dir, used: map[hcl.Range]bool{}}
 	done := func() {}
-	if s.Dir == "" {
+	if s.Dir == "" && readsFiles(s) {
 		temp, err := os.MkdirTemp("", "drover-render-")
 		if err != nil {
 			return nil, nil, fmt.Errorf("unpacking the stack: %w", err)
@@ -265,6 +266,19 @@ func newRenderer(s *stack.Stack) (*renderer, func(), error) {
 		r.readTargets()
 	}
 	return r, done, nil
+}
+
+// fileCall is a call of file, filebase64, fileexists or fileset, or a comment before its
+// parenthesis.
+var fileCall = regexp.MustCompile(`file(?:base64|exists|set)?\s*[(/#]`)
+
+// readsFiles reports whether a layer may call a function that reads a file of the stack.
+func readsFiles(s *stack.Stack) bool {
+	layers := []*stack.Layer{s.Variables, s.Base, s.Overlay}
+	for _, svc := range s.Services {
+		layers = append(layers, svc.Layer, svc.Row)
+	}
+	return slices.ContainsFunc(layers, func(l *stack.Layer) bool { return l != nil && fileCall.Match(l.Src) })
 }
 
 // layer parses a layer that all services share.
@@ -379,7 +393,18 @@ func evaluate(c *jobspec2.ParseConfig) (job *api.Job, err error) {
 			err = fmt.Errorf("nomad's parser gave up on this job: %v", p)
 		}
 	}()
-	return jobspec2.ParseWithConfig(c)
+	if job, err = jobspec2.ParseWithConfig(c); err != nil {
+		return nil, err
+	}
+	// The name of jobspec2 is a field of the value that holds the syntax tree, which would
+	// stay in memory with the job.
+	for _, p := range []**string{&job.Name, &job.ID} {
+		if *p != nil {
+			text := **p
+			*p = &text
+		}
+	}
+	return job, nil
 }
 
 // hideTemp replaces the path of the unpacked copy of the stack in messages.

@@ -41,7 +41,7 @@ func Environments(env Environment, others []Environment, disable []string) []Fin
 			}
 		}
 		for _, j := range env.Jobs {
-			s := &subject{Job: j, source: j.Source()}
+			s := newSubject(j)
 			for _, c := range claimsOf(j, env.Targets) {
 				if id, taken := theirs[c.key]; taken {
 					l.add(rule, j.Service, s.at(), fmt.Sprintf("%s is also that of job %s in environment %s, in the same cluster", c.what, id, other.Name),

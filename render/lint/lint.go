@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"sync"
 
 	"github.com/hashicorp/hcl/v2"
 
@@ -52,23 +53,26 @@ type reporter func(s *subject, at hcl.Range, message, remedy string)
 // subject is one job under inspection.
 type subject struct {
 	render.Job
-	source *render.Source
+	syntax func() *render.Source // parses the job at the first call
 	report func(at hcl.Range, message, remedy string)
 }
 
+func newSubject(j render.Job) *subject { return &subject{Job: j, syntax: sync.OnceValue(j.Source)} }
+
 // at is where a path of blocks was written.
 func (s *subject) at(path ...string) hcl.Range {
-	if s.source == nil {
+	source := s.syntax()
+	if source == nil {
 		return hcl.Range{Filename: s.File, Start: hcl.InitialPos, End: hcl.InitialPos}
 	}
-	return s.source.Find(path...)
+	return source.Find(path...)
 }
 
 // Stack inspects the jobs of a stack. Rules named in disable are left out.
 func Stack(ctx context.Context, jobs []render.Job, disable []string) ([]Finding, error) {
 	var all []*subject
 	for _, j := range jobs {
-		all = append(all, &subject{Job: j, source: j.Source()})
+		all = append(all, newSubject(j))
 	}
 	l := &list{}
 	for _, r := range Rules() {

@@ -1,6 +1,7 @@
 package lint
 
 import (
+	"bytes"
 	"cmp"
 	"fmt"
 	"regexp"
@@ -253,12 +254,17 @@ func templateWithoutConsul(s *subject) {
 }
 
 func volatileFunction(s *subject) {
-	if s.source == nil {
+	volatile := []string{"uuidv4", "bcrypt", "timestamp"}
+	if !slices.ContainsFunc(volatile, func(name string) bool { return bytes.Contains(s.HCL, []byte(name)) }) {
+		return // the usual: no syntax tree is needed
+	}
+	source := s.syntax()
+	if source == nil {
 		return
 	}
-	_ = hclsyntax.VisitAll(s.source.Body, func(n hclsyntax.Node) hcl.Diagnostics {
-		if call, ok := n.(*hclsyntax.FunctionCallExpr); ok && slices.Contains([]string{"uuidv4", "bcrypt", "timestamp"}, call.Name) {
-			s.report(s.source.Origin(call.NameRange), call.Name+"() is different at every render", "Make the value a variable, or a secret of the stack that is generated once.")
+	_ = hclsyntax.VisitAll(source.Body, func(n hclsyntax.Node) hcl.Diagnostics {
+		if call, ok := n.(*hclsyntax.FunctionCallExpr); ok && slices.Contains(volatile, call.Name) {
+			s.report(source.Origin(call.NameRange), call.Name+"() is different at every render", "Make the value a variable, or a secret of the stack that is generated once.")
 		}
 		return nil
 	})
@@ -308,8 +314,34 @@ func InClear(key, text string) bool {
 	return text != "" && !strings.Contains(text, "${") && !strings.Contains(text, "{{") && !harmlessOf.MatchString(text)
 }
 
+// mayHaveSecret reports whether a name in a job spec looks like that of a secret.
+func mayHaveSecret(text []byte) bool {
+	if bytes.Contains(text, []byte(`\u`)) || bytes.Contains(text, []byte(`\U`)) {
+		return true // a name may be written in this way
+	}
+	// Each name of a secret has one of these: most names need no regular expression.
+	parts := []string{"pass", "secret", "token", "key", "cred", "pwd", "salt"}
+	for i, c := range text {
+		if c != '=' && c != ':' || bytes.HasPrefix(bytes.TrimLeft(text[i+1:min(i+10, len(text))], " \t"), []byte("{{")) {
+			continue // an action of a template is no value of HCL
+		}
+		before := bytes.TrimSuffix(bytes.TrimRight(text[:i], " \t"), []byte(`"`))
+		// The name, or the end of one with spaces in it.
+		name := string(before[bytes.LastIndexAny(before, " \t\n\"{}(),=:")+1:])
+		lower := strings.ToLower(name)
+		if slices.ContainsFunc(parts, func(p string) bool { return strings.Contains(lower, p) }) && secretName.MatchString(name) {
+			return true
+		}
+	}
+	return false
+}
+
 func secretInClear(s *subject) {
-	if s.source == nil {
+	if !mayHaveSecret(s.HCL) {
+		return // the usual: no syntax tree is needed
+	}
+	source := s.syntax()
+	if source == nil {
 		return
 	}
 	check := func(key string, e hclsyntax.Expression, at hcl.Range) {
@@ -320,7 +352,7 @@ func secretInClear(s *subject) {
 		if text, err := convert.Convert(v, cty.String); err != nil || !InClear(key, text.AsString()) {
 			return
 		}
-		s.report(s.source.Origin(at), fmt.Sprintf("%s looks like a secret in clear", key), "Make it a secret of the stack and read it in a template block from the job's Nomad Variable.")
+		s.report(source.Origin(at), fmt.Sprintf("%s looks like a secret in clear", key), "Make it a secret of the stack and read it in a template block from the job's Nomad Variable.")
 	}
 	var object func(e hclsyntax.Expression)
 	object = func(e hclsyntax.Expression) {
@@ -347,7 +379,7 @@ func secretInClear(s *subject) {
 			walk(c.Body, inside || c.Type == "env" || c.Type == "config")
 		}
 	}
-	walk(s.source.Body, false)
+	walk(source.Body, false)
 }
 
 // static calls do for every static port of a job.
@@ -454,10 +486,11 @@ func routeTag(all []*subject, report reporter) {
 		at      hcl.Range
 	}
 	claims := map[string]claim{}
-	inspect := func(s *subject, svc *api.Service, tags []string, at hcl.Range) {
+	inspect := func(s *subject, svc *api.Service, tags, path []string) {
 		if !slices.ContainsFunc(tags, func(t string) bool { return strings.HasPrefix(t, edge.Prefix) }) {
 			return
 		}
+		at := s.at(path...)
 		if svc.Provider == "nomad" {
 			report(s, at, fmt.Sprintf("Service %q has tags of the edge, which looks for services in Consul only", svc.Name), `Write provider = "consul".`)
 		}
@@ -490,9 +523,9 @@ func routeTag(all []*subject, report reporter) {
 		visit := func(services []*api.Service, path ...string) {
 			for i, svc := range services {
 				block := append(slices.Clone(path), fmt.Sprintf("service #%d", i))
-				inspect(s, svc, svc.Tags, s.at(append(slices.Clone(block), "tags")...))
+				inspect(s, svc, svc.Tags, append(slices.Clone(block), "tags"))
 				if len(svc.CanaryTags) > 0 {
-					inspect(s, svc, svc.CanaryTags, s.at(append(slices.Clone(block), "canary_tags")...))
+					inspect(s, svc, svc.CanaryTags, append(slices.Clone(block), "canary_tags"))
 				}
 			}
 		}
