@@ -179,6 +179,7 @@ func complete(m *Model, src Source, l *Ledger) {
 		}
 	}
 	giveRoutes(m, src, l)
+	wildcardRoutes(m, l)
 	allowStops(m)
 	coverFiles(m)
 	checkListeners(m, l)

@@ -1,6 +1,7 @@
 package importer
 
 import (
+	"cmp"
 	"fmt"
 	"maps"
 	"regexp"
@@ -8,10 +9,77 @@ import (
 	"strings"
 )
 
-var routeText = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]*[a-z0-9])?(/[A-Za-z0-9._~/+-]*)?$`)
+var (
+	routeHost = regexp.MustCompile(`^(?:\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`)
+	routePath = regexp.MustCompile(`^/[A-Za-z0-9._~/+-]*$`)
+)
+
+// IsRouteHost reports whether s is the host of a route: a name in lower case, or *.NAME
+// for all names below NAME.
+func IsRouteHost(s string) bool { return routeHost.MatchString(s) }
+
+// IsRoutePath reports whether s is the path of a route.
+func IsRoutePath(s string) bool { return routePath.MatchString(s) }
 
 // IsRoute reports whether s is HOST or HOST/PATH as the tag drover.route has it.
-func IsRoute(s string) bool { return routeText.MatchString(s) }
+func IsRoute(s string) bool {
+	host, path, _ := strings.Cut(s, "/")
+	return IsRouteHost(host) && IsRoutePath("/"+path)
+}
+
+// wildcardRoutes warns of what differs for hosts that are wildcards.
+func wildcardRoutes(m *Model, l *Ledger) {
+	if len(m.Services) == 0 {
+		return
+	}
+	for _, c := range m.Certificates {
+		for _, name := range c.Names {
+			if isWildcard(name) {
+				l.Warn(cmp.Or(certified(m, name), m.Services[0].At), "route", fmt.Sprintf("a certificate for %s needs the challenge dns-01", name.plain()), "Give the stack a dns block (docs/reference/dns.md), whose provider has the zone.")
+			}
+		}
+	}
+	eachTag(m, func(s *Service, t Text) {
+		if host, ok := routeOf(t); ok && isWildcard(host) {
+			l.Warn(s.At, "route", fmt.Sprintf("%s is every host below it, at any depth, of which a host with a route of its own has none of %s's", host.plain(), s.Name), "Give such a host all its paths, if there is one.")
+		}
+	})
+}
+
+// certified is the place of the service whose tag names a host, else none.
+func certified(m *Model, host Text) (at Position) {
+	eachTag(m, func(s *Service, t Text) {
+		if h, ok := routeOf(t); ok && at == (Position{}) && h.plain() == host.plain() {
+			at = s.At
+		}
+	})
+	return at
+}
+
+// routeOf returns the host of a tag drover.route.
+func routeOf(t Text) (host Text, ok bool) {
+	const prefix = "drover.route="
+	if len(t) == 0 || !strings.HasPrefix(t[0].Literal, prefix) {
+		return nil, false
+	}
+	for i, p := range t {
+		if i == 0 {
+			p.Literal = strings.TrimPrefix(p.Literal, prefix)
+		}
+		before, _, ends := strings.Cut(p.Literal, "/")
+		p.Literal = before
+		if p != (Part{}) {
+			host = append(host, p)
+		}
+		if ends {
+			break
+		}
+	}
+	return host, true
+}
+
+// isWildcard reports whether a host begins with *.
+func isWildcard(host Text) bool { return strings.HasPrefix(host.plain(), "*.") }
 
 // Certify adds a host to the certificate of the stack. It has the name of the stack, so
 // that two imported stacks have two certificates.

@@ -64,6 +64,18 @@ func (t Text) Empty() bool {
 	return literal && s == ""
 }
 
+// plain is the text for a message, with var.NAME for a variable.
+func (t Text) plain() string {
+	var b strings.Builder
+	for _, p := range t {
+		if p.Variable != "" {
+			b.WriteString("${var." + p.Variable + "}")
+		}
+		b.WriteString(p.Literal)
+	}
+	return b.String()
+}
+
 // Secrets returns the names of the secrets in the text, in order.
 func (t Text) Secrets() []string {
 	var out []string

@@ -228,7 +228,7 @@ func TestRead(t *testing.T) {
 		{
 			name:  "rules that the edge lacks are reported",
 			files: map[string]string{"compose.yaml": "services:\n  web:\n    image: app:1\n    expose: [80]\n    labels:\n      traefik.http.routers.a.rule: HostRegexp(`{x:.*}`)\n      traefik.http.routers.b.rule: Host(`x.example.org`) && Headers(`A`, `b`)\n      traefik.http.routers.c.rule: PathPrefix(`/x`)\n      traefik.http.routers.d.rule: Host(`d.example.org`)\n      traefik.http.routers.d.middlewares: users\n      traefik.http.middlewares.users.basicauth.users: 'u:$$$$2y$$$$05$$$$abc'\n"},
-			has:   map[string][]string{"findings": {"router a has HostRegexp", "router b has Headers", "router c has no host", "nomad var put drover/users/web"}, "web.nomad.hcl": {`"drover.auth=web"`}},
+			has:   map[string][]string{"findings": {"router a has the expression \"{x:.*}\" of HostRegexp", "router b has Headers", "router c has no host", "nomad var put drover/users/shop-web"}, "web.nomad.hcl": {`"drover.auth=shop-web"`}},
 			not:   map[string][]string{"web.nomad.hcl": {"x.example.org", "2y"}, "IMPORT.md": {"2y"}},
 		},
 		{
@@ -246,30 +246,37 @@ func TestRead(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			res := project(t, c.files, c.src)
-			text := func(name string) string {
-				if name == "findings" {
-					return findings(res)
-				}
-				return file(res, name)
-			}
 			if res.Refused() {
 				t.Fatalf("refused:\n%s", findings(res))
 			}
-			for name, want := range c.has {
-				for _, w := range want {
-					if !strings.Contains(text(name), w) {
-						t.Errorf("%s: got\n%s\nwant %q in it", name, text(name), w)
-					}
-				}
-			}
-			for name, want := range c.not {
-				for _, w := range want {
-					if strings.Contains(text(name), w) {
-						t.Errorf("%s: got\n%s\nwant no %q in it", name, text(name), w)
-					}
-				}
-			}
+			compare(t, res, c.has, c.not)
 		})
+	}
+}
+
+// compare looks for texts in the files of a stack, and in the findings, whose name is
+// "findings".
+func compare(t *testing.T, res *importer.Result, has, not map[string][]string) {
+	t.Helper()
+	text := func(name string) string {
+		if name == "findings" {
+			return findings(res)
+		}
+		return file(res, name)
+	}
+	for name, want := range has {
+		for _, w := range want {
+			if !strings.Contains(text(name), w) {
+				t.Errorf("%s: got\n%s\nwant %q in it", name, text(name), w)
+			}
+		}
+	}
+	for name, want := range not {
+		for _, w := range want {
+			if strings.Contains(text(name), w) {
+				t.Errorf("%s: got\n%s\nwant no %q in it", name, text(name), w)
+			}
+		}
 	}
 }
 

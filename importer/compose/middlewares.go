@@ -38,6 +38,14 @@ func (s *service) protocol(r *routes, at *importer.Node, protocol string) {
 	}
 }
 
+// users has the edge ask for users, of a list that no other stack has.
+func (s *service) users(r *routes, l label, of string) {
+	list := importer.DNSName(s.m.Name + "-" + s.s.Name)
+	r.tag(importer.Lit("drover.auth=" + list))
+	l.node.Warn("route", fmt.Sprintf("the users of %s are kept by the edge, and requests are denied until it has them", of),
+		fmt.Sprintf("nomad var put drover/users/%s USER='HASH', and name %s in the variable users of the edge.", list, list))
+}
+
 // entryMiddlewares are the lists of middlewares that the command of a proxy gives to all
 // routers of an entry point.
 func (s *service) entryMiddlewares() []string {
@@ -156,26 +164,24 @@ func (s *service) middleware(r *routes, all map[string]label, from label, name, 
 		case "redirectregex":
 			redirect[option] = l
 		case "stripprefix":
-			if option == "prefixes" && !strings.Contains(value, ",") && routePath.MatchString(value) {
+			if option == "prefixes" && !strings.Contains(value, ",") && importer.IsRoutePath(value) {
 				r.tag(importer.Lit("drover.strip="), l.words(l.flat))
 			} else if option == "prefixes" {
 				l.node.Warn("route", fmt.Sprintf("the middleware %s strips several prefixes; the edge strips one", name), "Give each prefix a service of its own.")
 			}
 		case "addprefix":
-			if routePath.MatchString(value) {
+			if importer.IsRoutePath(value) {
 				r.tag(importer.Lit("drover.rewrite=/** " + strings.TrimSuffix(value, "/") + "/{1}"))
 			}
 		case "replacepath":
-			if routePath.MatchString(value) {
+			if importer.IsRoutePath(value) {
 				r.tag(importer.Lit("drover.rewrite=/** " + value))
 			}
 		case "replacepathregex":
 			replace[option] = l
 		case "basicauth", "digestauth":
 			if option == "users" || option == "usersfile" {
-				r.tag(importer.Lit("drover.auth=" + s.s.Name))
-				l.node.Warn("route", fmt.Sprintf("the users of the middleware %s are kept by the edge, and requests are denied until it has them", name),
-					fmt.Sprintf("nomad var put drover/users/%s USER='HASH', and name %s in the variable users of the edge.", s.s.Name, s.s.Name))
+				s.users(r, l, "the middleware "+name)
 			}
 		case "ipallowlist", "ipwhitelist":
 			if option == "sourcerange" {
@@ -409,9 +415,7 @@ func (s *service) caddySite(r *routes, all map[string]label, site string) {
 			forward[map[string]string{"": "address", "uri": "uri", "copy_headers": "authresponseheaders"}[option]] = l
 		case "basicauth", "basic_auth":
 			l.node.Take()
-			r.tag(importer.Lit("drover.auth=" + s.s.Name))
-			l.node.Warn("route", fmt.Sprintf("the users of %s are kept by the edge, and requests are denied until it has them", s.cfg.Name),
-				fmt.Sprintf("nomad var put drover/users/%s USER='HASH', and name %s in the variable users of the edge.", s.s.Name, s.s.Name))
+			s.users(r, l, s.cfg.Name)
 		case "encode":
 			l.node.Take()
 			r.tag(importer.Lit("drover.compress=gzip"))

@@ -174,16 +174,11 @@ func (s *service) literal(t importer.Text) string {
 	return b.String()
 }
 
-var (
-	hostName  = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`)
-	routePath = regexp.MustCompile(`^/[A-Za-z0-9._~/+-]*$`)
-)
-
 // addSite adds a route, if the edge can have it.
 func (s *service) addSite(r *routes, l label, at site) {
 	host, path := l.words(strings.ToLower(at.host)), l.words(cmp.Or(at.path, "/"))
 	h, p := s.literal(host), s.literal(path)
-	if !hostName.MatchString(h) || !routePath.MatchString(p) {
+	if !importer.IsRouteHost(h) || !importer.IsRoutePath(p) {
 		l.node.Warn("route", fmt.Sprintf("the edge has no route for host %q and path %q", h, p), "Write a tag drover.route=HOST/PATH with a host name and a plain path.")
 		return
 	}
@@ -342,9 +337,7 @@ func (s *service) traefik1(all map[string]label) {
 			r.tls = true
 		}
 		if strings.HasPrefix(name, "traefik.frontend.auth.basic") {
-			r.tag(importer.Lit("drover.auth=" + s.s.Name))
-			l.node.Warn("route", fmt.Sprintf("the users of %s are kept by the edge, and requests are denied until it has them", s.cfg.Name),
-				fmt.Sprintf("nomad var put drover/users/%s USER='HASH', and name %s in the variable users of the edge.", s.s.Name, s.s.Name))
+			s.users(r, l, s.cfg.Name)
 		}
 		if option, ok := strings.CutPrefix(name, "traefik.frontend.auth.forward."); ok {
 			l.node.Take()
@@ -366,6 +359,15 @@ func (s *service) traefik1(all map[string]label) {
 		case "Host":
 			for _, h := range strings.Split(value, ",") {
 				hosts = append(hosts, strings.TrimSpace(h))
+			}
+		case "HostRegexp":
+			for _, h := range strings.Split(value, ",") {
+				host, ok := wildcard(strings.TrimSpace(h))
+				if !ok {
+					rule.node.Warn("route", fmt.Sprintf("the rule of %s has the expression %q of HostRegexp, which the edge cannot match", s.cfg.Name, h), "Write a tag drover.route=HOST/PATH by hand.")
+					return
+				}
+				hosts = append(hosts, host)
 			}
 		case "PathPrefix", "Path":
 			path, exact = strings.TrimSpace(value), kind == "Path"
@@ -474,7 +476,7 @@ func (s *service) kompose(all map[string]label) {
 			l.node.Take()
 		case key == "controller.type":
 			l.node.Take()
-		case key == "service.expose" && hostName.MatchString(value) && strings.Contains(value, "."):
+		case key == "service.expose" && importer.IsRouteHost(value) && strings.Contains(value, "."):
 			l.node.Take()
 			_, tls := all["kompose.service.expose.tls-secret"]
 			r := &routes{tls: tls}

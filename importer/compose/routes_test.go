@@ -44,7 +44,7 @@ func TestRead_Middlewares(t *testing.T) {
 		{"HTTPS of the service", router + m + "compress: 'true', traefik.http.services.web.loadbalancer.server.scheme: https", "drover.ca=none drover.compress=gzip drover.protocol=https"},
 		{"Caddy with an authenticator", "caddy: web.example.org, caddy.reverse_proxy: '{{upstreams 80}}', caddy.1_forward_auth: 'auth:4180', caddy.1_forward_auth.uri: /check, caddy.1_forward_auth.copy_headers: 'X-User X-Mail', caddy.encode: gzip",
 			"drover.compress=gzip drover.forward-auth=shop-auth/check X-User,X-Mail"},
-		{"Caddy with users", "caddy: web.example.org, caddy.reverse_proxy: '{{upstreams 80}}', caddy.basic_auth.bob: hash", "drover.auth=web"},
+		{"Caddy with users", "caddy: web.example.org, caddy.reverse_proxy: '{{upstreams 80}}', caddy.basic_auth.bob: hash", "drover.auth=shop-web"},
 		{"Caddy with a snippet", "caddy: web.example.org, caddy.reverse_proxy: '{{upstreams 80}}', caddy.import: members", "route"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
@@ -101,4 +101,49 @@ func tags(res *importer.Result, service string) []string {
 	}
 	slices.Sort(all)
 	return slices.DeleteFunc(all, func(tag string) bool { return tag == "drover.route=web.example.org/" })
+}
+
+// TestRead_Wildcards: hosts that stand for all below a name become those of the edge, and
+// their certificate needs a challenge of DNS.
+func TestRead_Wildcards(t *testing.T) {
+	t.Parallel()
+	router := func(rule string) string {
+		return "labels: {traefik.http.routers.web.rule: '" + rule + "', traefik.http.routers.web.tls: 'true'}"
+	}
+	for _, c := range []struct {
+		name, labels string
+		want         string // host of the only route, "" for none
+	}{
+		{"Traefik 2", router("HostRegexp(`{sub:[a-z0-9-]+}.example.org`)"), "*.example.org"},
+		{"Traefik 2 without an expression", router("HostRegexp(`{sub}.example.org`) && PathPrefix(`/`)"), "*.example.org"},
+		{"Traefik 3", router("HostRegexp(`^[a-zA-Z0-9-]+\\.example\\.org$$`)"), "*.example.org"},
+		{"Traefik 3 with a group", router("HostRegexp(`^(.+)\\.example\\.org$$`)"), "*.example.org"},
+		{"Traefik 3 with a variable", router("HostRegexp(`^.+\\.${DOMAIN:-example.org}$$`)"), "*.example.org"},
+		{"Traefik 3 with a named group", router("HostRegexp(`(?P<sub>[^.]+)\\.example\\.org`)"), "*.example.org"},
+		{"Traefik 1", "labels: {traefik.frontend.rule: 'HostRegexp:{sub:[a-z]+}.example.org', traefik.frontend.entryPoints: https}", "*.example.org"},
+		{"Caddy", "labels: {caddy: '*.example.org', caddy.reverse_proxy: '{{upstreams 80}}'}", "*.example.org"},
+		{"nginx-proxy", "environment: {VIRTUAL_HOST: '*.example.org', LETSENCRYPT_HOST: '*.example.org'}", "*.example.org"},
+		{"some labels only", router("HostRegexp(`{sub:a|b}.example.org`)"), ""},
+		{"a beginning", router("HostRegexp(`^shop-[a-z]+\\.example\\.org$$`)"), ""},
+		{"several ends", router("HostRegexp(`^.+\\.example\\.(org|net)$$`)"), ""},
+		{"every host", router("HostRegexp(`.+`)"), ""},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			t.Parallel()
+			res := project(t, map[string]string{"compose.yaml": "services:\n  web: {image: x, ports: ['80'], " + c.labels + "}\n  proxy: {image: nginxproxy/nginx-proxy}\n"}, importer.Source{})
+			var want []string
+			if c.want != "" {
+				want = []string{"drover.route=" + c.want + "/"}
+			}
+			if got := tags(res, "web"); res.Refused() || !slices.Equal(got, want) {
+				t.Errorf("got %q, want %q\n%s", got, want, findings(res))
+			}
+			if warned := strings.Contains(findings(res), "needs the challenge dns-01"); warned != (c.want != "") {
+				t.Errorf("got %s\nwant the challenge dns-01: %t", findings(res), c.want != "")
+			}
+			if c.want == "" && !strings.Contains(findings(res), "the edge cannot match") {
+				t.Errorf("got %s\nwant the rule reported", findings(res))
+			}
+		})
+	}
 }

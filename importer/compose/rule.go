@@ -3,6 +3,7 @@ package compose
 import (
 	"errors"
 	"fmt"
+	"regexp"
 	"strings"
 )
 
@@ -103,17 +104,20 @@ func (p *ruleParser) atom(depth int) ([]conjunction, error) {
 	}
 	p.skip()
 	name, rest, ok := strings.Cut(p.rest, "(")
-	args, after, closed := strings.Cut(rest, ")")
+	values, after, closed := arguments(rest)
 	if !ok || !closed {
 		return nil, fmt.Errorf("%q", p.rest)
 	}
 	p.rest = after
-	var values []string
-	for _, a := range strings.Split(args, ",") {
-		values = append(values, strings.Trim(strings.TrimSpace(a), "`\"'"))
-	}
 	switch strings.TrimSpace(name) {
 	case "Host", "HostHeader":
+		return []conjunction{{hosts: values}}, nil
+	case "HostRegexp":
+		for i, v := range values {
+			if values[i], ok = wildcard(v); !ok {
+				return nil, fmt.Errorf("the expression %q of HostRegexp", v)
+			}
+		}
 		return []conjunction{{hosts: values}}, nil
 	case "PathPrefix", "Path":
 		var c conjunction
@@ -123,4 +127,51 @@ func (p *ruleParser) atom(depth int) ([]conjunction, error) {
 		return []conjunction{c}, nil
 	}
 	return nil, errors.New(strings.TrimSpace(name))
+}
+
+// arguments returns the values between parentheses, whose opening one is before s, and
+// what is after them. Quotes keep commas and parentheses together.
+func arguments(s string) (values []string, after string, closed bool) {
+	quote, from := byte(0), 0
+	for i := range len(s) {
+		switch c := s[i]; {
+		case quote != 0:
+			if c == quote {
+				quote = 0
+			}
+		case c == '`' || c == '"' || c == '\'':
+			quote = c
+		case c == ',' || c == ')':
+			values = append(values, strings.Trim(strings.TrimSpace(s[from:i]), "`\"'"))
+			if from = i + 1; c == ')' {
+				return values, s[from:], true
+			}
+		}
+	}
+	return nil, "", false
+}
+
+// anyLabel are the expressions that match every name, or every label of one.
+const anyLabel = `(?:\.[+*]|\[\^\.\][+*]|\\w\+|\[(?:a-z|A-Z|0-9|\\w|\\d|_|-)*a-z(?:a-z|A-Z|0-9|\\w|\\d|_|-)*\][+*])`
+
+var (
+	// Traefik 1 and 2: {name:REGEX}.example.org, and {name}.example.org.
+	namedHost = regexp.MustCompile(`^\{[A-Za-z0-9_-]*(?::` + anyLabel + `)?\}\.([^{}]+)$`)
+	// Traefik 3, and the regular expression of a name.
+	regexHost = regexp.MustCompile(`^\^?(?:` + anyLabel + `|\((?:\?:)?` + anyLabel + `\)|\(\?P?<\w+>` + anyLabel + `\))\\?\.(.+?)\$?$`)
+	plainHost = regexp.MustCompile(`^(?:[a-z0-9-]|\.|\x{e000}[0-9]+\x{e001})+$`)
+)
+
+// wildcard returns *.NAME for an expression that matches all hosts below a name, at one
+// level or at any. The name may have marks.
+func wildcard(expr string) (string, bool) {
+	m := namedHost.FindStringSubmatch(expr)
+	if m == nil {
+		m = regexHost.FindStringSubmatch(expr)
+	}
+	if m == nil {
+		return "", false
+	}
+	name := strings.ToLower(strings.ReplaceAll(m[1], `\.`, "."))
+	return "*." + name, plainHost.MatchString(name)
 }

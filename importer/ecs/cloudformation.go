@@ -357,11 +357,6 @@ func (c *scope) listener(res *importer.Node) {
 	}
 }
 
-var (
-	hostName  = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`)
-	routePath = regexp.MustCompile(`^/[A-Za-z0-9._~/+-]*$`)
-)
-
 // rule maps a rule of a listener to routes.
 func (c *scope) rule(res *importer.Node) {
 	properties := res.Get("Properties")
@@ -433,7 +428,7 @@ func (c *scope) rule(res *importer.Node) {
 			continue
 		}
 		for _, host := range hosts {
-			if host = strings.ToLower(host); !hostName.MatchString(host) || !routePath.MatchString(prefix) {
+			if host = strings.ToLower(host); !importer.IsRouteHost(host) || !importer.IsRoutePath(prefix) {
 				c.ledger.Warn(res.Pos(), "route", fmt.Sprintf("the edge has no route for host %q and path %q", host, path), "Write a tag drover.route=HOST/PATH with a host name and a plain path.")
 				continue
 			}

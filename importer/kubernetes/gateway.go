@@ -203,10 +203,10 @@ func (r *reader) filter(o *object, f *importer.Node, hosts []string, matches []*
 	case "URLRewrite":
 		f.Get("urlRewrite", "hostname").Warn("route", "the host of requests is not rewritten", "Let the service answer for its name.")
 		switch p := f.Get("urlRewrite", "path"); {
-		case p.Get("replacePrefixMatch").Exists() && (p.Get("replacePrefixMatch").Peek() == "" || routePath.MatchString(p.Get("replacePrefixMatch").Peek())):
+		case p.Get("replacePrefixMatch").Exists() && (p.Get("replacePrefixMatch").Peek() == "" || importer.IsRoutePath(p.Get("replacePrefixMatch").Peek())):
 			p.Take()
 			tags = append(tags, importer.Lit(replacePrefix+strings.TrimSuffix(p.Get("replacePrefixMatch").Peek(), "/")))
-		case routePath.MatchString(p.Get("replaceFullPath").Peek()):
+		case importer.IsRoutePath(p.Get("replaceFullPath").Peek()):
 			p.Take()
 			for _, m := range matches {
 				tags = append(tags, importer.Lit("drover.rewrite="+strings.TrimSuffix(m.Get("path", "value").Peek(), "/")+"/** "+p.Get("replaceFullPath").Peek()))
@@ -277,7 +277,7 @@ func (r *reader) requestRedirect(o *object, n *importer.Node, hosts []string, ma
 				url += from
 			}
 			path.Get("type").Take()
-			if host == "" || !hostName.MatchString(host) || !routePath.MatchString(from) || !redirectURL.MatchString(url) || !slices.Contains([]string{"301", "302", "303", "307", "308"}, code) {
+			if host == "" || !importer.IsRouteHost(host) || !importer.IsRoutePath(from) || !redirectURL.MatchString(url) || !slices.Contains([]string{"301", "302", "303", "307", "308"}, code) {
 				n.Warn("route", fmt.Sprintf("the edge cannot redirect %s%s to %s", host, from, url), "Write drover.redirect=HOST/PATH CODE URL.")
 				continue
 			}

@@ -128,7 +128,7 @@ func (r *reader) rewrite(y *route, to string) {
 	case to == "/" && prefix != "":
 		add("drover.strip=" + prefix)
 		r.ledger.Warn(y.at.Pos(), "route", fmt.Sprintf("the prefix %s is removed from paths; the Ingress sends all of them to /", written), "Check the paths.")
-	case m == nil && to != "/" && routePath.MatchString(to) && routePath.MatchString(cmp.Or(y.path, "/")):
+	case m == nil && to != "/" && importer.IsRoutePath(to) && importer.IsRoutePath(cmp.Or(y.path, "/")):
 		add("drover.rewrite=" + prefix + "/** " + to)
 	case to == "/" && prefix == "":
 	default:
@@ -298,7 +298,7 @@ func (r *reader) annotations(o *object) options {
 		case "ssl-passthrough":
 			opts.passthrough = value == "true"
 		case "x-forwarded-prefix":
-			if routePath.MatchString(value) {
+			if importer.IsRoutePath(value) {
 				tag("drover.header=request set X-Forwarded-Prefix " + value)
 			}
 		case "canary":

@@ -13,8 +13,6 @@ import (
 )
 
 var (
-	hostName  = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`)
-	routePath = regexp.MustCompile(`^/[A-Za-z0-9._~/+-]*$`)
 	bodySize  = regexp.MustCompile(`^[0-9]+[kmg]?$`)
 	stripForm = regexp.MustCompile(`^(/[A-Za-z0-9._~/+-]*?)/?\(/\|\$\)\(\.\*\)$|^(/[A-Za-z0-9._~/+-]*?)/?\(\.\*\)$`)
 )
@@ -96,12 +94,12 @@ func (r *reader) lead(x route, service string, port *importer.Node) bool {
 	if x.host == "" {
 		host = r.domain(service)
 		r.ledger.Warn(x.at.Pos(), "route", fmt.Sprintf("the route to %s is for all hosts; here it is for the host in the variable domain", service), "Set domain in environments/default.hcl.")
-	} else if !hostName.MatchString(strings.ToLower(x.host)) {
+	} else if !importer.IsRouteHost(strings.ToLower(x.host)) {
 		x.at.Warn("route", fmt.Sprintf("the edge has no route for host %q", x.host), "Write a tag drover.route=HOST/PATH for each name.")
 		return false
 	}
 	path := cmp.Or(x.path, "/")
-	if !routePath.MatchString(path) {
+	if !importer.IsRoutePath(path) {
 		x.at.Warn("route", fmt.Sprintf("the edge has no route for the path %q", path), "Write a tag drover.route=HOST/PATH with a plain path.")
 		return false
 	}

@@ -62,6 +62,8 @@ func TestRead_RouteTags(t *testing.T) {
 		{"options of an HTTPRoute", web + gatewayRoute("{timeouts: {request: 10s, backendRequest: 2s}, retry: {attempts: 2, codes: [503]}, sessionPersistence: {sessionName: s}, filters: [{type: CORS, cors: {allowOrigins: ['https://a.example.org'], allowCredentials: true}}], "+refs+"}"),
 			"drover.cors=https://a.example.org credentials drover.retries=2 503 drover.sticky=cookie drover.timeout=response 10s"},
 		{"a GRPCRoute", web + strings.Replace(gatewayRoute("{matches: [{method: {service: shop.Cart, method: Add}}], "+refs+"}"), "kind: HTTPRoute", "kind: GRPCRoute", 1), "drover.route=web.example.org/shop.Cart/Add"},
+		{"a wildcard of an Ingress", web + strings.ReplaceAll(ingressFor("web", "", "/"), "web.example.org", "'*.example.org'"), "drover.route=*.example.org/"},
+		{"a wildcard of an HTTPRoute", web + strings.Replace(gatewayRoute("{"+refs+"}"), "hostnames: [web.example.org]", "hostnames: ['*.example.org']", 1), "drover.route=*.example.org/"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()

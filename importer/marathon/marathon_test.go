@@ -254,7 +254,7 @@ func FuzzRead(f *testing.F) {
 func TestRead_Restricted(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct{ name, label, value, want string }{
-		{"users", "HAPROXY_0_AUTH", "realm:user:hash", "drover.auth=web"},
+		{"users", "HAPROXY_0_AUTH", "realm:user:hash", "drover.auth=shop-web"},
 		{"addresses", "HAPROXY_0_HTTP_BACKEND_NETWORK_ALLOWED_ACL", "10.0.0.0/8 192.0.2.1", "drover.allow=10.0.0.0/8,192.0.2.1"},
 		{"a prefix of the path", "HAPROXY_0_HTTP_BACKEND_PROXYPASS_PATH", "/app", "drover.strip=/app"},
 		{"a template", "HAPROXY_0_BACKEND_HEAD", "http-request deny unless { src 10.0.0.1 }", ""},

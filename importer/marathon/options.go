@@ -311,9 +311,8 @@ func (p *part) hostVolume(t *importer.Task, n *importer.Node, key, target string
 }
 
 var (
-	hostName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`)
-	metaKey  = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
-	haproxy  = regexp.MustCompile(`^HAPROXY_(\d+)_([A-Z_]+)$`)
+	metaKey = regexp.MustCompile(`^[A-Za-z0-9_-]{1,128}$`)
+	haproxy = regexp.MustCompile(`^HAPROXY_(\d+)_([A-Z_]+)$`)
 )
 
 // labels maps the labels of Marathon-LB to routes, and the others to the meta of the
@@ -410,7 +409,7 @@ func (p *part) route(index int, l map[string]*importer.Node) {
 			redirect := l["REDIRECT_TO_HTTPS"]
 			redirects := redirect != nil && strings.EqualFold(redirect.Text(), "true")
 			for _, host := range strings.Split(n.Text(), ",") {
-				if host = strings.ToLower(strings.TrimSpace(host)); hostName.MatchString(host) {
+				if host = strings.ToLower(strings.TrimSpace(host)); importer.IsRouteHost(host) {
 					tag("drover.route=" + host + prefix)
 					routed = true
 					if redirects || l["SSL_CERT"] != nil {
@@ -440,9 +439,10 @@ func (p *part) route(index int, l map[string]*importer.Node) {
 		switch key {
 		case "AUTH":
 			restricted = true
-			tag("drover.auth=" + p.label)
+			list := importer.DNSName(p.m.Name + "-" + p.label)
+			tag("drover.auth=" + list)
 			n.Warn("route", fmt.Sprintf("the users of %s are kept by the edge, and requests are denied until it has them", p.id),
-				fmt.Sprintf("nomad var put drover/users/%s USER='HASH', and name %s in the variable users of the edge.", p.label, p.label))
+				fmt.Sprintf("nomad var put drover/users/%s USER='HASH', and name %s in the variable users of the edge.", list, list))
 		case "BACKEND_NETWORK_ALLOWED_ACL", "HTTP_BACKEND_NETWORK_ALLOWED_ACL", "TCP_BACKEND_NETWORK_ALLOWED_ACL":
 			restricted = true
 			if addresses := strings.FieldsFunc(n.Text(), func(c rune) bool { return c == ',' || c == ' ' }); len(addresses) > 0 {

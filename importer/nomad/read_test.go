@@ -222,7 +222,8 @@ func TestRead_Fabio(t *testing.T) {
 		"TLS inside":     {`["urlprefix-shop.example/ proto=https tlsskipverify=true"]`, `"drover.protocol=https", "drover.ca=none"`, "the edge does not verify the certificate", ""},
 		"a redirect":     {`["urlprefix-www.shop.example/ redirect=301,https://shop.example/"]`, `"drover.redirect=www.shop.example/ 301 https://shop.example/"`, "", `names = ["www.shop.example"]`},
 		"TCP":            {`["urlprefix-:5432 proto=tcp"]`, `"drover.tcp=5432"`, "Add 5432 to tcp_ports of the edge", ""},
-		"a wildcard":     {`["urlprefix-*.shop.example/"]`, "", `the edge has no route for host "*.shop.example"`, ""},
+		"a wildcard":     {`["urlprefix-*.shop.example/"]`, `"drover.route=*.shop.example/"`, "a certificate for *.shop.example needs the challenge dns-01", `names = ["*.shop.example"]`},
+		"a pattern":      {`["urlprefix-a*.shop.example/"]`, "", `the edge has no route for host "a*.shop.example"`, ""},
 		"another option": {`["urlprefix-shop.example/ weight=0.2"]`, `"drover.route=shop.example/"`, `the option weight of "urlprefix-shop.example/ weight=0.2" is not mapped`, ""},
 	} {
 		t.Run(name, func(t *testing.T) {

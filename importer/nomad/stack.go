@@ -151,9 +151,7 @@ func (u *upgrader) registryPassword(task *item) {
 }
 
 var (
-	fabioTag  = regexp.MustCompile(`^urlprefix-([^/:\s]*)(?::(\d+))?(/\S*)?((?:\s+\S+)*)\s*$`)
-	fabioHost = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`)
-	fabioPath = regexp.MustCompile(`^/[A-Za-z0-9._~/+-]*$`)
+	fabioTag = regexp.MustCompile(`^urlprefix-([^/:\s]*)(?::(\d+))?(/\S*)?((?:\s+\S+)*)\s*$`)
 )
 
 // routed is a name of a service that may have routes.
@@ -258,10 +256,10 @@ func (u *upgrader) fabio(t token, text string) []string {
 		}
 		u.warn(t, "route", fmt.Sprintf("the route of %q is for all hosts; here it is for the host in the variable domain", text), "Set domain in environments/default.hcl.")
 		u.model.Certify(importer.Var("domain"))
-	case !fabioHost.MatchString(host):
+	case !importer.IsRouteHost(host):
 		return warn(fmt.Sprintf("the edge has no route for host %q", host), byHand)
 	}
-	if !fabioPath.MatchString(path) {
+	if !importer.IsRoutePath(path) {
 		return warn(fmt.Sprintf("the edge has no route for the path %q", path), byHand)
 	}
 	if to, ok := options["redirect"]; ok {
@@ -277,7 +275,7 @@ func (u *upgrader) fabio(t token, text string) []string {
 	for _, key := range slices.Sorted(maps.Keys(options)) {
 		value := options[key]
 		switch {
-		case key == "strip" && fabioPath.MatchString(value):
+		case key == "strip" && importer.IsRoutePath(value):
 			tags = append(tags, "drover.strip="+value)
 		case key == "proto" && value == "https":
 			tags = append(tags, "drover.protocol=https", "drover.ca=none")
