@@ -41,8 +41,12 @@ type Source struct {
 	Images map[string]string // --image SERVICE=REF
 	Ports  map[string][]int  // --port SERVICE=PORT
 	// Routes are public names: --route SERVICE=HOST/PATH.
-	Routes   map[string][]string
-	Kinds    map[string]string // --kind SERVICE=batch
+	Routes map[string][]string
+	Kinds  map[string]string // --kind SERVICE=batch
+	// Publish is how published ports are published, by service, "" for all others:
+	// --publish SERVICE=static.
+	Publish  map[string]string
+	Network  string            // --network; NetworkMesh when empty
 	Hosts    map[string]string // --host NAME=ADDRESS
 	Profiles []string
 	EnvFiles []string // instead of .env
@@ -182,7 +186,9 @@ func complete(m *Model, src Source, l *Ledger) {
 	wildcardRoutes(m, l)
 	allowStops(m)
 	coverFiles(m)
+	publish(m, src, l)
 	checkListeners(m, l)
+	reach(m, src, l)
 	slices.SortFunc(m.Secrets, func(a, b Secret) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(m.Variables, func(a, b Variable) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(m.Volumes, func(a, b Volume) int { return strings.Compare(a.Name, b.Name) })

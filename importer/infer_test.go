@@ -146,7 +146,7 @@ func TestAddress_Collisions(t *testing.T) {
 	t.Parallel()
 	used := map[string]bool{}
 	for i := range 1000 {
-		a := address(fmt.Sprint(i), used)
+		a := virtualAddress(fmt.Sprint(i), used)
 		if !strings.HasPrefix(a, "198.18.") || strings.HasSuffix(a, ".0") || strings.HasSuffix(a, ".255") {
 			t.Errorf("got %s", a)
 		}

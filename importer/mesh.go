@@ -8,10 +8,19 @@ import (
 // meshJob returns the job that listens for the services on every node.
 func (w *writer) meshJob() []byte {
 	d := &document{}
-	d.comment("Names and published ports. HAProxy on every node listens for each service on an address of var.mesh_cidr " +
-		"and forwards to the healthy instances in Consul, as a ClusterIP does on Kubernetes. The services find these addresses " +
-		"by their names in /etc/hosts, and have dynamic ports, so that a new instance starts beside the old one.")
-	d.comment("The whole range must be local on each node: ip route replace local 198.18.0.0/16 dev lo. With mesh_prepare, the job does this itself.")
+	switch {
+	case w.m.byDNS():
+		d.comment("Published ports. HAProxy on every node listens on them and forwards to the healthy instances in Consul.")
+	case w.m.network == NetworkGateway:
+		d.comment("Names and published ports. HAProxy on every node listens for all services on the address of Nomad's bridge " +
+			"and forwards to the healthy instances in Consul. The services find this address by their names in /etc/hosts, and " +
+			"have dynamic ports, so that a new instance starts beside the old one. The bridge may be made later: transparent lets HAProxy listen before.")
+	default:
+		d.comment("Names and published ports. HAProxy on every node listens for each service on an address of var.mesh_cidr " +
+			"and forwards to the healthy instances in Consul, as a ClusterIP does on Kubernetes. The services find these addresses " +
+			"by their names in /etc/hosts, and have dynamic ports, so that a new instance starts beside the old one.")
+		d.comment("The whole range must be local on each node: ip route replace local 198.18.0.0/16 dev lo. With mesh_prepare, the job does this itself.")
+	}
 	d.gap()
 	d.line("locals {")
 	d.comment("Listening address of a port, and its service in Consul. single: one instance stops before the next one starts, so that connections wait for the successor. The addresses do not change: they are in the containers' /etc/hosts.")
@@ -35,6 +44,9 @@ func (w *writer) meshJob() []byte {
 		if l.sticky {
 			extra += ", sticky = true"
 		}
+		if strings.HasPrefix(l.bind, gateway+":") {
+			l.bind += " transparent"
+		}
 		several = several || len(l.more)+len(l.servers) > 0 || l.sticky
 		d.line("%s = { bind = %s, service = %s%s }", Quote(l.name), Quote(l.bind), Quote(l.service), extra)
 	}
@@ -42,6 +54,9 @@ func (w *writer) meshJob() []byte {
 	d.line("}")
 	d.gap()
 	text := fmt.Sprintf(meshText, w.net.meshJob, w.net.meshJob)
+	if w.m.network != "" {
+		text = strings.Replace(text, meshPrepare, "", 1)
+	}
 	if several {
 		text = strings.Replace(text, meshServers, meshSeveral, 1)
 	}
@@ -77,7 +92,10 @@ variable "mesh_user" {
   description = "User of the mesh. Ports below 1024 need root."
   default     = "root"
 }
+`
 
+// meshRange are the variables of the addresses of the mesh.
+const meshRange = `
 variable "mesh_cidr" {
   type        = string
   description = "Range of the addresses in mesh.nomad.hcl, which is local on every node."
@@ -89,6 +107,29 @@ variable "mesh_prepare" {
   description = "Make the range local on each node with a task of raw_exec. Without it, do so when you prepare the node."
   default     = false
 }
+`
+
+// meshPrepare is what meshText has for addresses that must be made local.
+const meshPrepare = `      dynamic "task" {
+        for_each = var.mesh_prepare ? ["route"] : []
+        labels   = [task.value]
+        content {
+          driver = "raw_exec"
+          user   = "root"
+          lifecycle {
+            hook = "prestart"
+          }
+          config {
+            command = "/bin/sh"
+            args    = ["-c", "PATH=$PATH:/sbin:/usr/sbin; exec ip route replace local ${var.mesh_cidr} dev lo"]
+          }
+          resources {
+            cpu    = 20
+            memory = 16
+          }
+        }
+      }
+
 `
 
 // meshText is the job of the mesh; its verbs are the job's name and the name of its
@@ -138,27 +179,7 @@ const meshText = `job "%s" {
         }
       }
 
-      dynamic "task" {
-        for_each = var.mesh_prepare ? ["route"] : []
-        labels   = [task.value]
-        content {
-          driver = "raw_exec"
-          user   = "root"
-          lifecycle {
-            hook = "prestart"
-          }
-          config {
-            command = "/bin/sh"
-            args    = ["-c", "PATH=$PATH:/sbin:/usr/sbin; exec ip route replace local ${var.mesh_cidr} dev lo"]
-          }
-          resources {
-            cpu    = 20
-            memory = 16
-          }
-        }
-      }
-
-      task "haproxy" {
+` + meshPrepare + `      task "haproxy" {
         driver = var.mesh_driver
         user   = var.mesh_user
 

@@ -21,6 +21,8 @@ type Model struct {
 
 	// Needs are demands on the Nomad clients, such as allow_privileged.
 	Needs []Need
+
+	network string // of --network; the mesh when empty
 }
 
 // Variable is a variable of the stack.
@@ -178,7 +180,11 @@ type Port struct {
 }
 
 // DNS is the resolver configuration of a group.
-type DNS struct{ Servers, Searches, Options []string }
+type DNS struct {
+	Servers, Searches, Options []string
+
+	byName bool // the servers of the variable mesh_dns come first
+}
 
 // Periodic starts a batch job by a schedule.
 type Periodic struct {

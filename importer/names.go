@@ -82,6 +82,7 @@ type network struct {
 	hosts     map[string][]string // by service: NAME:ADDRESS, sorted
 	virtual   map[string]string   // address by name of an Address
 	listeners []listener
+	common    []string // the names that all services have, nil if they have different ones
 }
 
 type listener struct {
@@ -113,8 +114,19 @@ func registered(s *Service) []Port {
 }
 
 // plan gives addresses to the services that others may reach, and listeners to
-// their ports.
+// their ports. Of two on one address and port, the first one has it.
 func plan(m *Model) *network {
+	n := planAll(m)
+	bound := map[string]bool{}
+	n.listeners = slices.DeleteFunc(n.listeners, func(l listener) bool {
+		defer func() { bound[l.bind] = true }()
+		return bound[l.bind]
+	})
+	return n
+}
+
+// planAll is plan with all listeners.
+func planAll(m *Model) *network {
 	n := &network{stack: m.Name, addresses: map[string]string{}, hosts: map[string][]string{}, virtual: map[string]string{}, mesh: "mesh"}
 	for n.mesh == "mesh" && slices.ContainsFunc(m.Services, func(s *Service) bool { return s.Name == n.mesh }) {
 		n.mesh = "drover-mesh"
@@ -130,16 +142,29 @@ func plan(m *Model) *network {
 		}
 	}
 	used := map[string]bool{}
+	address := func(key string) string {
+		switch {
+		case m.byDNS():
+			return ""
+		case m.network == NetworkGateway:
+			return gateway
+		}
+		return virtualAddress(key, used)
+	}
 	for _, s := range m.Services {
 		reachable := slices.ContainsFunc(s.Scopes, func(scope string) bool { return scopes[scope] > 1 })
 		if len(s.Hosts) > 0 && firstPort(s) != nil && reachable {
-			n.addresses[s.Name] = address(m.Name+"/"+s.Name, used)
+			if a := address(m.Name + "/" + s.Name); a != "" {
+				n.addresses[s.Name] = a
+			}
 		}
 	}
 	for _, a := range m.Addresses {
 		if n.reachable(m, a) {
-			n.virtual[a.Name] = address(m.Name+"/address/"+a.Name, used)
-			n.addressed(m, a)
+			if at := address(m.Name + "/address/" + a.Name); at != "" {
+				n.virtual[a.Name] = at
+				n.addressed(m, a)
+			}
 		}
 	}
 	for _, s := range m.Services {
@@ -149,6 +174,7 @@ func plan(m *Model) *network {
 		}
 		n.hosts[s.Name] = n.visible(m, s)
 	}
+	n.common = n.shared(m)
 	return n
 }
 
@@ -202,9 +228,9 @@ func (n *network) behind(m *Model, l *listener, targets []Target) {
 	}
 }
 
-// address is a host address of the mesh's network, by a hash of key. Addresses that
+// virtualAddress is a host address of the mesh's network, by a hash of key. Addresses that
 // end with 0 or 255 are not used.
-func address(key string, used map[string]bool) string {
+func virtualAddress(key string, used map[string]bool) string {
 	prefix := netip.MustParsePrefix(meshNetwork).Addr().As4()
 	sum := sha256.Sum256([]byte(key))
 	for i := binary.BigEndian.Uint16(sum[:2]); ; i++ {
@@ -275,8 +301,7 @@ func (n *network) visible(m *Model, s *Service) []string {
 // needsMesh reports whether a stack has a mesh.
 func (n *network) needsMesh() bool { return len(n.listeners) > 0 }
 
-// shared returns the list of names of all services of the docker driver, nil if
-// they have different ones.
+// shared returns the list of names of all services, nil if they have different ones.
 func (n *network) shared(m *Model) []string {
 	var common []string
 	for i, s := range m.Services {

@@ -40,8 +40,8 @@ func (w *writer) report(r *Result) []byte {
 		}
 		if w.net.addresses[s.Name] != "" {
 			names = append(names, "→ "+w.net.addresses[s.Name])
-		} else if len(names) > 0 {
-			names = nil
+		} else if names = nil; w.m.byDNS() {
+			names = w.m.dnsNames(s)
 		}
 		image := ""
 		if len(s.Tasks) > 0 {
@@ -132,7 +132,12 @@ func (w *writer) needs() []string {
 	if bridge {
 		set["the reference CNI plugins, for networks of mode bridge"] = true
 	}
-	if len(w.net.addresses)+len(w.net.virtual) > 0 {
+	switch {
+	case w.m.byDNS():
+		set["Consul's DNS on port 53 of the address of each node, with `recursors` for all other names"] = true
+	case w.m.network == NetworkGateway:
+		set["Nomad's bridge with the address "+gateway+", which is the default of `bridge_network_subnet`"] = true
+	case len(w.net.addresses)+len(w.net.virtual) > 0:
 		set["the addresses of the mesh: `ip route replace local "+meshNetwork+" dev lo`, or the variable `mesh_prepare`"] = true
 	}
 	for _, n := range w.m.Needs {

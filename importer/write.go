@@ -236,9 +236,19 @@ func (w *writer) variables() []byte {
 			}
 		})
 	}
+	if slices.ContainsFunc(w.m.Services, func(s *Service) bool { return s.DNS != nil && s.DNS.byName }) {
+		d.block("variable", []string{"mesh_dns"}, func() {
+			d.attr("type", "list(string)")
+			d.attr("description", `"DNS servers of the containers, on port 53. They must know the names of Consul."`)
+			d.attr("default", `["$${attr.unique.network.ip-address}"]`)
+		})
+	}
 	if w.net.needsMesh() {
 		d.gap()
 		d.b.WriteString(meshVariables)
+		if w.m.network == "" {
+			d.b.WriteString(meshRange)
+		}
 	}
 	return d.bytes()
 }
@@ -290,7 +300,7 @@ func (w *writer) pattern(kinds ...string) string {
 func (w *writer) base() []byte {
 	d := &document{}
 	d.comment("The layer under the jobs of the stack, except the mesh.")
-	hosts := w.net.shared(w.m)
+	hosts := w.net.common
 	if len(hosts) > 0 {
 		d.gap()
 		d.line("locals {")
@@ -609,10 +619,18 @@ func (w *writer) network(d *document, s *Service) {
 		}
 		if s.DNS != nil {
 			d.block("dns", nil, func() {
+				switch {
+				case s.DNS.byName && len(s.DNS.Servers) > 0:
+					d.attr("servers", "concat(var.mesh_dns, "+quotes(s.DNS.Servers)+")")
+				case s.DNS.byName:
+					d.attr("servers", "var.mesh_dns")
+				case len(s.DNS.Servers) > 0:
+					d.attr("servers", quotes(s.DNS.Servers))
+				}
 				for _, x := range []struct {
 					name string
 					all  []string
-				}{{"servers", s.DNS.Servers}, {"searches", s.DNS.Searches}, {"options", s.DNS.Options}} {
+				}{{"searches", s.DNS.Searches}, {"options", s.DNS.Options}} {
 					if len(x.all) > 0 {
 						d.attr(x.name, quotes(x.all))
 					}
@@ -669,6 +687,7 @@ func (w *writer) services(d *document, s *Service) {
 			// the service listens on them, and a check that fails stops the deployment.
 		})
 	}
+	w.names(d, s, checks)
 	if len(ports) > 0 {
 		return
 	}
@@ -684,6 +703,32 @@ func (w *writer) services(d *document, s *Service) {
 			w.check(d, s, c, j)
 		}
 	})
+}
+
+// names registers the names of a service for Consul's DNS.
+func (w *writer) names(d *document, s *Service, checks []Check) {
+	names := w.m.dnsNames(s)
+	if len(names) == 0 {
+		return
+	}
+	port := &s.Ports[0]
+	if first := firstPort(s); first != nil {
+		port = first
+	}
+	d.gap()
+	d.comment("Its names in DNS, which are tags: NAME." + w.m.namesService() + ".service.consul.")
+	d.line("service {")
+	d.attr("name", Quote(w.m.namesService()))
+	d.attr("port", Quote(port.label()))
+	d.attr("provider", `"consul"`)
+	d.attr("tags", quotes(names))
+	for j, c := range checks {
+		if !port.UDP && c.Type != "script" && (c.Port == 0 || c.Port == port.Number) {
+			c.Restart = 0 // that of the other service restarts it
+			w.check(d, s, c, j)
+		}
+	}
+	d.line("}")
 }
 
 func (w *writer) check(d *document, s *Service, c Check, index int) {
@@ -902,7 +947,7 @@ func (w *writer) setting(d *document, c Setting) {
 // hosts returns the expression of extra_hosts, "" if the base has it.
 func (w *writer) hosts(s *Service) string {
 	own := Lits(w.net.hosts[s.Name])
-	common := w.net.shared(w.m)
+	common := w.net.common
 	if len(common) > 0 {
 		if len(s.ExtraHosts) == 0 {
 			return ""

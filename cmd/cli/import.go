@@ -22,7 +22,7 @@ func newImport(streams *IO) *cobra.Command {
 		src                         importer.Source
 		format, out, service        string
 		images, ports, hosts, kinds []string
-		routes                      []string
+		routes, publish             []string
 		single                      bool
 		chart                       string
 		values                      []string
@@ -68,7 +68,7 @@ warnings; docs/reference/import.md describes the rules.`,
 			if err := oneOf("-o", format, "text", "json"); err != nil {
 				return err
 			}
-			if err := importFlags(&src, images, ports, hosts, kinds, routes); err != nil {
+			if err := importFlags(&src, images, ports, hosts, kinds, routes, publish); err != nil {
 				return err
 			}
 			name, err := importInputs(cmd, streams, &src, args, chart, values)
@@ -118,6 +118,8 @@ warnings; docs/reference/import.md describes the rules.`,
 	fl.StringArrayVar(&ports, "port", nil, "port by which others reach a service: SERVICE=PORT (repeatable)")
 	fl.StringArrayVar(&hosts, "host", nil, "address of a name outside the input: NAME=ADDRESS (repeatable)")
 	fl.StringArrayVar(&routes, "route", nil, "public name of a service, with TLS: SERVICE=HOST or SERVICE=HOST/PATH (repeatable)")
+	fl.StringArrayVar(&publish, "publish", nil, "how published ports are published: mesh, static or edge, or SERVICE=mesh, … (repeatable)")
+	fl.StringVar(&src.Network, "network", importer.NetworkMesh, "how services reach one another: mesh, gateway, consul-dns or host")
 	fl.StringArrayVar(&kinds, "kind", nil, "type of a service's job: SERVICE=service, batch, system or sysbatch (repeatable)")
 	fl.StringArrayVar(&src.Allow, "allow", nil, "turn the refusals of this rule into warnings (repeatable)")
 	fl.BoolVar(&src.DropBinds, "drop-binds", false, "leave out directories that are mounted from beside the input")
@@ -173,7 +175,7 @@ func importFormat(cmd *cobra.Command, args []string) (string, []string, error) {
 }
 
 // importFlags puts the flags of the form KEY=VALUE into src, and checks --allow.
-func importFlags(src *importer.Source, images, ports, hosts, kinds, routes []string) error {
+func importFlags(src *importer.Source, images, ports, hosts, kinds, routes, publish []string) error {
 	pairs := func(flag string, all []string) (map[string]string, error) {
 		out := map[string]string{}
 		for _, kv := range all {
@@ -199,6 +201,20 @@ func importFlags(src *importer.Source, images, ports, hosts, kinds, routes []str
 		if err := oneOf("--kind "+name, kind, importer.KindService, importer.KindBatch, importer.KindSystem, importer.KindSysbatch); err != nil {
 			return err
 		}
+	}
+	src.Publish = map[string]string{}
+	for _, kv := range publish {
+		name, mode, ok := strings.Cut(kv, "=")
+		if !ok {
+			name, mode = "", kv
+		}
+		if err := oneOf("--publish", mode, importer.PublishMesh, importer.PublishStatic, importer.PublishEdge); err != nil {
+			return err
+		}
+		src.Publish[name] = mode
+	}
+	if err := oneOf("--network", src.Network, importer.NetworkMesh, importer.NetworkGateway, importer.NetworkConsulDNS, importer.NetworkHost); err != nil {
+		return err
 	}
 	src.Ports = map[string][]int{}
 	for _, kv := range ports {

@@ -23,6 +23,7 @@ func TestOnCluster(t *testing.T) {
 		"guestbook":   func(t *testing.T) { testGuestbook(t, w, w.Nodes[4]) },
 		"two nodes":   func(t *testing.T) { testTwoNodes(t, w) },
 		"features":    func(t *testing.T) { testFeatures(t, w) },
+		"networks":    func(t *testing.T) { testNetworks(t, w) },
 		"kubernetes":  func(t *testing.T) { testKubernetes(t, w) },
 		"conformance": func(t *testing.T) { testConformance(t, w, w.Nodes[2:4]) },
 	} {
