@@ -476,26 +476,36 @@ var (
 )
 
 // Refusal returns why a program rejected its last configuration, from its standard
-// error; empty if it accepted it.
+// error; empty if it accepted it. While the program reads a configuration again, the
+// reason of the one before stands: the script of the edge tries a rejected one again
+// and again, and on a busy machine each try lasts seconds.
 func Refusal(kind Kind, log string) string {
 	var reasons []string
+	again := false
 	for l := range strings.Lines(log) {
 		l = strings.TrimSpace(l)
+		var reads, accepted bool
+		var m []string
 		switch kind {
 		case HAProxy:
-			switch m := haproxyAlert.FindStringSubmatch(l); {
-			case strings.Contains(l, "Loading success"), strings.Contains(l, "Reloading HAProxy"):
-				reasons = nil
-			case m != nil && !strings.HasPrefix(m[1], "Error(s) found") && !strings.HasPrefix(m[1], "Fatal errors found"):
-				reasons = append(reasons, m[1])
+			reads, accepted = strings.Contains(l, "Reloading HAProxy"), strings.Contains(l, "Loading success")
+			m = haproxyAlert.FindStringSubmatch(l)
+			if m != nil && (strings.HasPrefix(m[1], "Error(s) found") || strings.HasPrefix(m[1], "Fatal errors found")) {
+				m = nil // says only that there are others
 			}
 		case Nginx:
-			switch m := nginxEmerg.FindStringSubmatch(l); {
-			case strings.Contains(l, "(SIGHUP) received"), strings.Contains(l, "start worker processes"):
-				reasons = nil
-			case m != nil:
-				reasons = append(reasons, m[1])
-			}
+			reads, accepted = strings.Contains(l, "(SIGHUP) received"), strings.Contains(l, "start worker processes")
+			m = nginxEmerg.FindStringSubmatch(l)
+		}
+		switch {
+		case reads:
+			again = true
+		case accepted:
+			reasons, again = nil, false
+		case m != nil && again:
+			reasons, again = []string{m[1]}, false
+		case m != nil:
+			reasons = append(reasons, m[1])
 		}
 	}
 	return taskDir.ReplaceAllString(strings.Join(reasons, "; "), "$1/")

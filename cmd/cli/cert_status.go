@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -27,19 +28,25 @@ type certView struct {
 
 // atEdge returns why edge instances do not serve a certificate, and whether an
 // instance refused its configuration. An unreachable Consul is no error: the
-// certificate store does not need it.
+// certificate store does not need it. That a look took too long is said.
 func (f *factory) atEdge(ctx context.Context, s *acme.Store, o *acme.Object) (notes []string, refused bool) {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
 	clients, err := f.connect(ctx, true)
 	if err != nil {
 		return nil, false
 	}
-	r, err := edge.Look(ctx, clients.Nomad, clients.Consul, edge.Options{Store: s, Namespace: os.Getenv(edge.NamespaceEnv), Credentials: os.Getenv(edge.CredentialsEnv), Timeout: 3 * time.Second})
+	r, err := edge.Look(ctx, clients.Nomad, clients.Consul, edge.Options{Store: s, Namespace: os.Getenv(edge.NamespaceEnv), Credentials: os.Getenv(edge.CredentialsEnv), Timeout: 5 * time.Second})
+	if errors.Is(err, context.DeadlineExceeded) {
+		return []string{fmt.Sprintf("the instances of the edge are unknown: %v; `drover edge status` waits for them", err)}, false
+	}
 	if err != nil {
 		return nil, false
 	}
 	for _, i := range r.Instances {
+		if i.Problem != "" {
+			notes = append(notes, fmt.Sprintf("%s: %s", i.Node, i.Problem))
+		}
 		if i.Refused != "" {
 			refused = true
 			notes = append(notes, fmt.Sprintf("%s refused its last configuration and serves the one before: %s", i.Node, i.Refused))

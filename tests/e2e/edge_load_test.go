@@ -49,12 +49,13 @@ func runBackend() {
 	<-answered
 }
 
-// rolled is a job of two instances of the backend: name, binary, variable, version.
+// rolled is a job of two instances of the backend: name, binary, variable, version, and
+// the delay between its deregistration and its end.
 const rolled = `
 job %[1]q {
   group "web" {
     count          = 2
-    shutdown_delay = "3s"
+    shutdown_delay = %[5]q
     update {
       max_parallel     = 1
       min_healthy_time = "500ms"
@@ -103,7 +104,9 @@ func (e *entrance) roll(t *testing.T, name string, version int) error {
 	if err != nil {
 		return err
 	}
-	job, err := e.nomad.Jobs().ParseHCL(fmt.Sprintf(rolled, name, exe, envBackend, version), true)
+	// nginx learns of a stop by a reload, which takes seconds on a busy machine.
+	delay := map[edge.Kind]string{edge.HAProxy: "3s", edge.Nginx: "6s"}[e.kind]
+	job, err := e.nomad.Jobs().ParseHCL(fmt.Sprintf(rolled, name, exe, envBackend, version, delay), true)
 	if err != nil {
 		return err
 	}
