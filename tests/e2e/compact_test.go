@@ -50,15 +50,24 @@ func TestOCISCompact(t *testing.T) {
 	stop()
 	t.Logf("a roll interrupted the PROPFIND for %s", (<-longest).Round(100*time.Millisecond))
 
-	// Offline, nothing holds the data when the other layout starts.
+	// Offline, nothing holds the data when the other layout starts. Files and secrets are
+	// still there after a destroy.
 	r.drover.must(t, append([]string{"deploy", "ocis", "-var", "offline=true"}, values...)...)
 	eventually(t, "the process is gone", func() bool { return len(servers(t, r)) == 0 })
+	r.drover.must(t, "destroy", "ocis", "-e", "dev", "-y")
+	if jobs := r.jobs(t); len(jobs) != 2 {
+		t.Errorf("%d jobs are left beside the edge and the controller", len(jobs)-2)
+	}
 	r.drover.must(t, "deploy", "ocis", "-e", "dev")
 	eventually(t, "the PROPFIND works", func() bool { return o.propfind(t.Context()) })
 	if got := o.must(t, http.StatusOK, einstein, "GET", "/remote.php/webdav/kept.txt", nil, nil); string(got) != "kept" {
 		t.Errorf("with one job per service, the file holds %q", got)
 	}
-	r.drover.must(t, "destroy", "ocis", "-e", "dev", "-y")
+	if again := strings.TrimSpace(r.drover.must(t, "secrets", "show", "ocis", "admin_password", "-e", "dev")); again != admin.password {
+		t.Error("the secrets were minted anew")
+	}
+	r.drover.must(t, "destroy", "ocis", "-e", "dev", "-y", "--purge", "secrets,history")
+	eventually(t, "all processes are gone", func() bool { return len(r.processes(t)) == 0 })
 }
 
 // servers are the pids of `ocis server`.
