@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/dns/dnstest"
 )
@@ -89,7 +90,11 @@ func TestRFC2136(t *testing.T) {
 			t.Errorf("hanging, after %v: %v %v", time.Since(start), plan.Errors, err)
 		}
 		_ = l.Close()
-		plan, err = m.Plan(t.Context(), nil)
+		// A process that this one is just starting has the socket too, until its exec.
+		devtest.Until(t, 10*time.Second, "the server is down", func() bool {
+			plan, err = m.Plan(t.Context(), nil)
+			return err != nil || len(plan.Errors) != 1 || !strings.Contains(plan.Errors[0].Error(), "connection reset")
+		})
 		if err != nil || len(plan.Errors) != 1 || !strings.Contains(plan.Errors[0].Error(), "connection refused") {
 			t.Errorf("down: %v %v", plan.Errors, err)
 		}
