@@ -71,11 +71,11 @@ func TestCertStores(t *testing.T) {
 	env = append(env, sealEnv+"="+string(seal), deploy.TermsEnv+"="+acme.AnyTerms)
 	t.Run("nomad", func(t *testing.T) {
 		t.Parallel()
-		lifeOf(t, env, 20, "nomad", acme.NewStore(acme.NomadVariables(nomad)))
+		lifeOf(t, plainDrover(t), env, 20, "nomad", acme.NewStore(acme.NomadVariables(nomad)))
 	})
 	t.Run("consul", func(t *testing.T) {
 		t.Parallel()
-		lifeOf(t, env, 3, "consul", acme.NewStore(acme.ConsulKV(consul, key)))
+		lifeOf(t, "drover", env, 3, "consul", acme.NewStore(acme.ConsulKV(consul, key)))
 		resealed(t, env, consul, seal)
 	})
 }
@@ -139,7 +139,7 @@ func resealed(t *testing.T, env []string, consul *capi.Client, old []byte) {
 	run(1, "", "list", "--store", "consul", "--seal-key-file", first)
 }
 
-func lifeOf(t *testing.T, env []string, n int, name string, store *acme.Store) {
+func lifeOf(t *testing.T, program string, env []string, n int, name string, store *acme.Store) {
 	l, err := (&net.ListenConfig{}).Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -159,7 +159,7 @@ func lifeOf(t *testing.T, env []string, n int, name string, store *acme.Store) {
 	}
 	run := func(args ...string) string {
 		t.Helper()
-		cmd := exec.CommandContext(t.Context(), "drover", append(args, "--store", name)...)
+		cmd := exec.CommandContext(t.Context(), program, append(args, "--store", name)...)
 		cmd.Env = append(os.Environ(), env...)
 		var out, errs bytes.Buffer
 		cmd.Stdout, cmd.Stderr = &out, &errs

@@ -54,8 +54,13 @@ func scripts(dir string, env ...string) testscript.Params {
 	}
 }
 
+// plainPath is the variable PATH with which a script runs plainDrover.
+func plainPath(t testing.TB) string {
+	t.Helper()
+	return "PATH=" + filepath.Dir(plainDrover(t)) + string(filepath.ListSeparator) + os.Getenv("PATH")
+}
+
 // The tests of stack, render and lint run the same code under the race detector.
 func TestScripts(t *testing.T) {
-	path := filepath.Dir(plainDrover(t)) + string(filepath.ListSeparator) + os.Getenv("PATH")
-	testscript.Run(t, scripts("script", "PATH="+path))
+	testscript.Run(t, scripts("script", plainPath(t)))
 }

@@ -12,7 +12,8 @@ import (
 	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
-// The scripts run against a Nomad and Consul with ACLs and mutual TLS.
+// The scripts run against a Nomad and Consul with ACLs and mutual TLS. What they do,
+// TestOnCluster does under the race detector.
 func TestOnSecureCluster(t *testing.T) {
 	t.Parallel()
 	dev := startCluster(t, devcluster.Options{Secure: true})
@@ -20,7 +21,7 @@ func TestOnSecureCluster(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	env = append(env, tokens(t, dev)...)
+	env = append(append(env, tokens(t, dev)...), plainPath(t))
 	testscript.Run(t, scripts("secure", env...))
 }
 
