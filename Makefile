@@ -85,8 +85,8 @@ test: lint vuln tools ## all tests; unit and end-to-end side by side, for both w
 unit: export DROVER_TEST_PLAIN = $(CURDIR)/bin/drover
 unit: race ## packages and the command line, with the race detector but in the commands that tests repeat
 
-# What these packages do is done by one goroutine, and takes seven times the CPU with
-# the race detector.
+# These packages have no goroutines, and with the race detector their tests take seven
+# times the CPU.
 ONE = /(importer/formats|stack|tools/release)$$
 
 # The longest package first, beside which all others run.

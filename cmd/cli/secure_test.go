@@ -12,8 +12,8 @@ import (
 	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
-// The scripts run against a Nomad and Consul with ACLs and mutual TLS. What they do,
-// TestOnCluster does under the race detector.
+// The scripts run against a Nomad and Consul with ACLs and mutual TLS. TestOnCluster runs
+// the same commands under the race detector.
 func TestOnSecureCluster(t *testing.T) {
 	t.Parallel()
 	dev := startCluster(t, devcluster.Options{Secure: true})
