@@ -11,6 +11,8 @@ import (
 	"time"
 	"unicode/utf8"
 
+	"github.com/drover-nomad/drover/render"
+
 	"gopkg.in/yaml.v3"
 )
 
@@ -834,9 +836,9 @@ func (w *writer) task(d *document, s *Service, t *Task, index int) {
 			}
 		})
 	}
-	w.env(d, t)
+	w.env(d, s, t)
 	for _, f := range t.Files {
-		w.file(d, f)
+		w.file(d, s, f)
 	}
 	w.resources(d, s, t)
 	if t.LogFiles > 0 || t.LogFileMB > 0 {
@@ -961,7 +963,7 @@ func (w *writer) hosts(s *Service) string {
 	return list(own)
 }
 
-func (w *writer) env(d *document, t *Task) {
+func (w *writer) env(d *document, s *Service, t *Task) {
 	var plain, secret []EnvVar
 	for _, v := range t.Env {
 		if len(v.Value.Secrets()) > 0 {
@@ -981,7 +983,7 @@ func (w *writer) env(d *document, t *Task) {
 		d.attr("destination", `"secrets/env"`)
 		d.attr("env", "true")
 		d.line("data = <<EOT")
-		d.line(`{{ with nomadVar (printf "nomad/jobs/%%s" (env "NOMAD_JOB_ID")) -}}`)
+		d.line("%s", "{{ with nomadVar "+render.OwnVariable(s.Periodic != nil)+" -}}")
 		for _, v := range secret {
 			d.line("%s={{ %s | toJSON }}", v.Name, goTemplate(v.Value))
 		}
@@ -1028,7 +1030,7 @@ func (f File) destination() string {
 	return path.Join(dir, f.Target)
 }
 
-func (w *writer) file(d *document, f File) {
+func (w *writer) file(d *document, s *Service, f File) {
 	d.block("template", nil, func() {
 		d.attr("destination", Quote(f.destination()))
 		switch {
@@ -1052,7 +1054,7 @@ func (w *writer) file(d *document, f File) {
 				}
 			}
 			if len(f.Content.Secrets()) > 0 {
-				data = left + ` with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) ` + right + data + left + " end " + right
+				data = left + " with nomadVar " + render.OwnVariable(s.Periodic != nil) + " " + right + data + left + " end " + right
 			}
 			d.attr("data", Quote(data))
 		default:

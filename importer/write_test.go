@@ -23,6 +23,34 @@ func TestWrite_WhatNomadRefuses(t *testing.T) {
 	}
 }
 
+// TestWrite_SecretsOfARun: a periodic job reads the variable of its parent, since each run
+// has an ID of its own.
+func TestWrite_SecretsOfARun(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		periodic *Periodic
+		want     string
+	}{
+		"a service":      {nil, `"NOMAD_JOB_ID"`},
+		"a periodic job": {&Periodic{Crons: []string{"@daily"}}, `"NOMAD_JOB_PARENT_ID"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := &Model{Name: "s", Secrets: []Secret{{Name: "b"}}, Services: []*Service{{Name: "a", Kind: KindBatch, Periodic: c.periodic, Tasks: []*Task{{
+				Name: "a", Image: Lit("a:1"), ImageRef: "a:1",
+				Env:   []EnvVar{{Name: "B", Value: SecretText("b")}},
+				Files: []File{{Target: "/etc/b", Content: SecretText("b"), IsSecret: true}},
+			}}}}}
+			complete(m, Source{Inputs: []Input{{Name: "x"}}}, NewLedger(nil))
+			got := string(write(m).out["a.nomad.hcl"].Text)
+			plain := strings.ReplaceAll(got, `\"`, `"`)
+			if n := strings.Count(plain, `(printf "nomad/jobs/%s" (env `+c.want+`))`); n != 2 || strings.Count(plain, "nomadVar") != 2 {
+				t.Errorf("got\n%s\nwant two templates that read the variable of %s", got, c.want)
+			}
+		})
+	}
+}
+
 // TestWrite_FilesInDirectory: a file below a directory that is mounted read-only is
 // rendered into the directory, as a secret if one of its files is.
 func TestWrite_FilesInDirectory(t *testing.T) {

@@ -246,8 +246,9 @@ func isIdent(n parse.Node, name string) bool {
 	return ok && i.Ident == name
 }
 
-// ownPath reports whether a path is that of the job's variable: the literal, or
-// one that a template makes of NOMAD_JOB_ID.
+// ownPath reports whether a path is that of the job's variable: the literal, or one that
+// a template makes of NOMAD_JOB_ID or NOMAD_JOB_PARENT_ID. Lint has a rule for the wrong
+// one of the two.
 func (w *templateWalk) ownPath(args ...parse.Node) bool {
 	const prefix = "nomad/jobs/"
 	if len(args) == 1 {
@@ -262,5 +263,5 @@ func (w *templateWalk) ownPath(args ...parse.Node) bool {
 	}
 	// #nosec G602 -- there are three
 	return len(args) == 3 && isIdent(args[0], "printf") && strings.Contains(args[1].String(), prefix+"%s\"") &&
-		strings.Contains(args[2].String(), `"NOMAD_JOB_ID"`)
+		(strings.Contains(args[2].String(), `"NOMAD_JOB_ID"`) || strings.Contains(args[2].String(), `"NOMAD_JOB_PARENT_ID"`))
 }

@@ -16,6 +16,7 @@ func TestSecretReads(t *testing.T) {
 	}{
 		"with":                    {text: `{{ with nomadVar "nomad/jobs/web" }}A={{ .a }} B={{ .b.Value }}{{ end }}`, items: []string{"a", "b"}},
 		"by the job's ID":         {text: `{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) }}{{ .a }}{{ end }}`, items: []string{"a"}},
+		"by its parent's ID":      {text: `{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_PARENT_ID")) }}{{ .a }}{{ end }}`, items: []string{"a"}},
 		"of a namespace":          {text: `{{ with nomadVar "nomad/jobs/web@team.global" }}{{ .a }}{{ end }}`, items: []string{"a"}},
 		"in a chain":              {text: `{{ (nomadVar "nomad/jobs/web").a }}`, items: []string{"a"}},
 		"piped":                   {text: `{{ with "nomad/jobs/web" | nomadVar }}{{ .a | toJSON }}{{ end }}`, items: []string{"a"}},

@@ -115,7 +115,7 @@ func foreignVariables(t *stack.Target, j Job) hcl.Diagnostics {
 					at = src.Find("group "+*tg.Name, "task "+task.Name, fmt.Sprintf("template #%d", i), "data")
 				}
 				diags = append(diags, diagAt(at, fmt.Sprintf("The template reads %s, but in target %q the job is %q", path, t.Name, *j.Job.ID),
-					`Write nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")), which is right in every target.`))
+					fmt.Sprintf("Write nomadVar %s, which is right in every target.", OwnVariable(HasRuns(j.Job)))))
 			}
 		}
 	}

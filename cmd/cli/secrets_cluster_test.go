@@ -12,6 +12,7 @@ import (
 
 	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/record"
+	"github.com/drover-nomad/drover/render"
 )
 
 // Secrets of stacks on a real Nomad, through the program as it is run. Their
@@ -34,10 +35,53 @@ func TestSecretsOnCluster(t *testing.T) {
 		"killed and resumed":                            func(t *testing.T, env []string) { killedWithSecrets(t, env, "resume") },
 		"killed and aborted":                            func(t *testing.T, env []string) { killedWithSecrets(t, env, "abort") },
 		"plan and deploy refuse what no variable takes": refusedSecrets,
+		"runs read the variable of their parent":        runsReadTheirParent,
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			test(t, env)
+		})
+	}
+}
+
+// runsReadTheirParent starts a run of a periodic and of a parameterized job.
+func runsReadTheirParent(t *testing.T, env []string) {
+	w := newWorld(t, env, "runs-secrets")
+	read := "template {\n  destination = \"secrets/env\"\n  error_on_missing_key = true\n  data = \"{{ with nomadVar " + strings.ReplaceAll(render.OwnVariable(true), `"`, `\"`) + " }}{{ .a }}{{ end }}\"\n}"
+	job := func(name, kind string) string {
+		return devtest.MockJob{ID: w.job(name), Type: "batch", Job: kind, Task: read, Config: `run_for = "1ms"`}.String()
+	}
+	write(t, w.dir, map[string]string{
+		"stack.hcl":       "stack \"runs-secrets\" {}\nsecret \"a\" {}\nservice \"night\" {\n  secrets = [\"a\"]\n}\nservice \"call\" {\n  secrets = [\"a\"]\n}\n",
+		"night.nomad.hcl": job("night", "periodic {\n  crons = [\"0 0 1 1 *\"]\n}"),
+		"call.nomad.hcl":  job("call", "parameterized {}"),
+	})
+	w.drover(exitOK, "deploy", w.dir, "-y")
+	if _, _, err := w.nomad.Jobs().PeriodicForce(w.job("night"), nil); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := w.nomad.Jobs().Dispatch(w.job("call"), nil, nil, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"night", "call"} {
+		w.until("a run of "+name+" ends", func() bool {
+			jobs, _, err := w.nomad.Jobs().PrefixList(w.job(name) + "/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, j := range jobs {
+				if g := j.JobSummary.Summary; g != nil && len(g) == 1 {
+					for _, s := range g {
+						if s.Failed > 0 {
+							t.Fatalf("the run %s failed", j.ID)
+						}
+						if s.Complete > 0 {
+							return true
+						}
+					}
+				}
+			}
+			return false
 		})
 	}
 }

@@ -199,6 +199,35 @@ EOF
 }
 
 // TestRead_SecretInAnAction: a value within an action of a template stays, with a warning.
+// TestRead_SecretsOfARun: a run of a periodic or parameterized job reads the variable of
+// its parent.
+func TestRead_SecretsOfARun(t *testing.T) {
+	t.Parallel()
+	for _, kind := range []string{`periodic { cron = "@daily" }`, `parameterized {}`} {
+		res := read(t, importer.Input{Name: "night.nomad", Text: []byte(`
+job "night" {
+  type = "batch"
+  ` + kind + `
+  group "g" {
+    task "t" {
+      driver = "docker"
+      config { image = "example.org/night:1" }
+      env { DB_PASSWORD = "correct-horse-battery" }
+      template {
+        destination = "local/a"
+        data = "pw = correct-horse-battery"
+      }
+    }
+  }
+}
+`)})
+		got := strings.ReplaceAll(file(res, "night.nomad.hcl"), `\"`, `"`)
+		if res.Refused() || strings.Count(got, `(env "NOMAD_JOB_PARENT_ID")`) != 2 || strings.Contains(got, `"NOMAD_JOB_ID"`) {
+			t.Errorf("%s: got\n%s\n%s\nwant two templates that read the variable of the parent", kind, got, findings(res))
+		}
+	}
+}
+
 func TestRead_SecretInAnAction(t *testing.T) {
 	t.Parallel()
 	res := read(t, importer.Input{Name: "a.nomad", Text: []byte("job \"a\" {\n group \"g\" {\n  task \"t\" {\n   driver = \"exec\"\n   config { command = \"a\" }\n   env { API_TOKEN = \"Xk29sLw7pQ\" }\n   template {\n    destination = \"local/a\"\n    data = <<EOF\n{{ if eq \"Xk29sLw7pQ\" (key \"a\") }}x{{ end }}\nEOF\n   }\n  }\n }\n}\n")})

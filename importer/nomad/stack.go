@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/drover-nomad/drover/importer"
+	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/render/lint"
 )
 
@@ -16,7 +17,10 @@ import (
 const minSecret = 8
 
 // readItems begins the part of a template in which the items of the job are known.
-const readItems = `{{ with nomadVar (printf "nomad/jobs/%s" (env "NOMAD_JOB_ID")) `
+func readItems(job *item) string {
+	hasRuns := job.body.block("periodic") != nil || job.body.block("parameterized") != nil
+	return "{{ with nomadVar " + render.OwnVariable(hasRuns) + " "
+}
 
 // secretsOf makes secrets of the stack of values in env whose names look like one, and of
 // the same values in templates.
@@ -25,7 +29,7 @@ func (u *upgrader) secretsOf(job *item) {
 	var all []string
 	for _, group := range job.body.blocks("group") {
 		for _, task := range group.body.blocks("task") {
-			for value, name := range u.taskSecrets(task, job.label(0)) {
+			for value, name := range u.taskSecrets(task, job) {
 				if values[value] == "" {
 					values[value] = name
 					all = append(all, value)
@@ -46,14 +50,14 @@ func (u *upgrader) secretsOf(job *item) {
 			return
 		}
 		for _, value := range all {
-			u.templateSecret(i.body, value, values[value])
+			u.templateSecret(job, i.body, value, values[value])
 		}
 	})
 }
 
 // taskSecrets moves the secrets in the env of a task into a template, and returns their
 // names by value.
-func (u *upgrader) taskSecrets(task *item, job string) map[string]string {
+func (u *upgrader) taskSecrets(task, job *item) map[string]string {
 	found := map[string]string{}
 	env := task.body.block("env")
 	if env == nil {
@@ -68,7 +72,7 @@ func (u *upgrader) taskSecrets(task *item, job string) map[string]string {
 		if !ok || !lint.InClear(i.key(), value) {
 			continue
 		}
-		name := u.model.AddSecret(i.key(), value, fmt.Sprintf("%s of the task %s of %s.", i.key(), task.label(0), job))
+		name := u.model.AddSecret(i.key(), value, fmt.Sprintf("%s of the task %s of %s.", i.key(), task.label(0), job.label(0)))
 		found[value] = name
 		if !slices.Contains(u.secrets, name) {
 			u.secrets = append(u.secrets, name)
@@ -86,13 +90,13 @@ func (u *upgrader) taskSecrets(task *item, job string) map[string]string {
 	at := env.name
 	block := newBlock(at, "template", newAttr(at, "destination", `"secrets/drover.env"`), newAttr(at, "env", "true"),
 		&item{name: token{kind: tokIdent, text: "data", line: at.line, col: at.col}, value: &expr{tokens: []token{{kind: tokHeredoc, line: at.line, col: at.col,
-			text: "<<EOT\n" + readItems + "-}}\n" + lines + "{{ end -}}\nEOT"}}}})
+			text: "<<EOT\n" + readItems(job) + "-}}\n" + lines + "{{ end -}}\nEOT"}}}})
 	task.body.items = append(task.body.items, block)
 	return found
 }
 
 // templateSecret replaces a value in the text of a template.
-func (u *upgrader) templateSecret(b *body, value, secret string) {
+func (u *upgrader) templateSecret(job *item, b *body, value, secret string) {
 	data := b.attr("data")
 	if data == nil || len(data.value.tokens) != 1 || len(value) < minSecret || importer.Quote(value) != `"`+value+`"` {
 		return
@@ -105,7 +109,7 @@ func (u *upgrader) templateSecret(b *body, value, secret string) {
 			}
 		}
 	}
-	read := strings.NewReplacer("{{", left, "}}", right).Replace(readItems + "}}{{ ." + secret + ".Value }}{{ end }}")
+	read := strings.NewReplacer("{{", left, "}}", right).Replace(readItems(job) + "}}{{ ." + secret + ".Value }}{{ end }}")
 	t := &data.value.tokens[0]
 	if t.kind == tokString {
 		read = strings.ReplaceAll(read, `"`, `\"`)

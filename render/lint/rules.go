@@ -41,6 +41,7 @@ func Rules() []Rule {
 		{Name: "secret-in-clear", Severity: Error, Why: "A secret in a job spec can be read by everyone who may read the job.", job: secretInClear},
 		{Name: "undeclared-secret", Severity: Error, Why: "An item that the service does not declare is not in the job's variable: the template renders without it.", stack: undeclaredSecret},
 		{Name: "unread-secret", Severity: Warning, Why: "A declared secret that no template reads, or that a template reads with change_mode noop, does not reach its task when it is rotated.", job: unreadSecret},
+		{Name: "run-variable", Severity: Error, Why: "A run of a periodic or parameterized job has an ID of its own: a template that makes nomad/jobs/ID of it waits forever.", job: runVariable},
 		{Name: "refused-name", Severity: Error, Why: "Nomad refuses the job, its service or its variable for its name.", job: refusedName},
 		{Name: "port-collision", Severity: Error, Why: "Two users of one static port cannot run on the same node.", stack: portCollision},
 		{Name: "port-label", Severity: Error, Why: "A service whose port is in no network is not registered, or keeps its old registration, and Nomad's deployment still succeeds.", job: portLabel},
