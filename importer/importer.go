@@ -157,6 +157,7 @@ func complete(m *Model, src Source, l *Ledger) {
 	if src.Name != "" {
 		m.Name = src.Name
 	}
+	src = m.Overrides.under(src)
 	slices.SortFunc(m.Services, func(a, b *Service) int { return strings.Compare(a.Name, b.Name) })
 	known := map[string]*Service{}
 	for _, s := range m.Services {

@@ -1,6 +1,9 @@
 package importer
 
-import "time"
+import (
+	"maps"
+	"time"
+)
 
 // Model is an application between a reader and the writer. Every format becomes one.
 type Model struct {
@@ -22,7 +25,32 @@ type Model struct {
 	// Needs are demands on the Nomad clients, such as allow_privileged.
 	Needs []Need
 
+	// Overrides are what the input itself says to drover.
+	Overrides Overrides
+
 	network string // of --network; the mesh when empty
+}
+
+// Overrides are what an input says as an operator does with flags, which count before it.
+// All of them are by service.
+type Overrides struct {
+	Ports   map[string][]int
+	Routes  map[string][]string
+	Publish map[string]string
+}
+
+// under returns src with what it does not say.
+func (o Overrides) under(src Source) Source {
+	src.Ports, src.Routes, src.Publish = under(o.Ports, src.Ports), under(o.Routes, src.Routes), under(o.Publish, src.Publish)
+	return src
+}
+
+// under returns the values of both, of which those of above count.
+func under[V any](below, above map[string]V) map[string]V {
+	out := map[string]V{}
+	maps.Copy(out, below)
+	maps.Copy(out, above)
+	return out
 }
 
 // Variable is a variable of the stack.

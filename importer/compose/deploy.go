@@ -325,6 +325,9 @@ func (s *service) resources() {
 			}
 		}
 	}
+	if mb := s.memory[s.cfg.Name]; mb > 0 {
+		r.Memory, r.MemoryMax = mb, max(r.MemoryMax, mb)
+	}
 	for _, n := range at {
 		n.Get("limits").Fields()
 		n.Get("reservations").Fields()

@@ -55,6 +55,7 @@ type reader struct {
 	merged  map[string]string // service: that in whose network it runs
 	private map[string]bool   // variables of the input with secret values
 	aliases []linkAlias       // of links
+	memory  map[string]int    // MB, of x-drover
 }
 
 // document is a document of a file.

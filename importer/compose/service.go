@@ -33,6 +33,7 @@ func (r *reader) model() *importer.Model {
 		r.labels[name] = label
 		r.build[name] = p.Services[name].Build != nil
 	}
+	r.overrides()
 	for _, name := range p.ServiceNames() {
 		s := &service{reader: r, cfg: p.Services[name], at: r.at(name), s: &importer.Service{Name: r.labels[name]}}
 		s.s.At = s.at.pos()
