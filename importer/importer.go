@@ -45,12 +45,15 @@ type Source struct {
 	Kinds  map[string]string // --kind SERVICE=batch
 	// Publish is how published ports are published, by service, "" for all others:
 	// --publish SERVICE=static.
-	Publish  map[string]string
-	Network  string            // --network; NetworkMesh when empty
-	Hosts    map[string]string // --host NAME=ADDRESS
-	Profiles []string
-	EnvFiles []string // instead of .env
-	Environ  []string // NAME=VALUE, for interpolation
+	Publish map[string]string
+	Network string // --network; NetworkMesh when empty
+	// ExposedPorts returns the TCP ports that the configuration of an image names:
+	// --inspect-images. It may be nil.
+	ExposedPorts func(ref string) ([]int, error)
+	Hosts        map[string]string // --host NAME=ADDRESS
+	Profiles     []string
+	EnvFiles     []string // instead of .env
+	Environ      []string // NAME=VALUE, for interpolation
 
 	DropBinds bool
 	KeepProxy bool     // a reverse proxy whose routes were taken
@@ -167,7 +170,7 @@ func complete(m *Model, src Source, l *Ledger) {
 		known[s.Name] = s
 	}
 	addTagPorts(m)
-	inferPorts(m, src.Ports, l)
+	inferPorts(m, src, l)
 	orderOnce(m)
 	nameTags(m, l)
 	for _, s := range m.Services {

@@ -66,9 +66,10 @@ func schemePort(scheme string) int {
 
 // inferPorts completes the ports of the services: what others say about a service,
 // then what its own health check says, then what is known of its image, then what
+// its configuration says, if it is inspected, then what
 // services of the same image and command declare, then what the operator says. A service
 // that others name and whose port is still unknown is refused.
-func inferPorts(m *Model, given map[string][]int, l *Ledger) {
+func inferPorts(m *Model, src Source, l *Ledger) {
 	owner := map[string][]*Service{} // by name
 	for _, s := range m.Services {
 		for _, h := range s.Hosts {
@@ -92,7 +93,7 @@ func inferPorts(m *Model, given map[string][]int, l *Ledger) {
 		declared[s] = slices.Clone(s.Ports)
 	}
 	for _, s := range m.Services {
-		for _, number := range given[s.Name] {
+		for _, number := range src.Ports[s.Name] {
 			addPort(s, Port{Number: number, Reason: "Given with --port."})
 		}
 		known := firstPort(s) != nil
@@ -117,6 +118,9 @@ func inferPorts(m *Model, given map[string][]int, l *Ledger) {
 		if s.Network == "host" || s.Network == "none" {
 			continue
 		}
+		if firstPort(s) == nil && layered(s) && len(s.Tasks) > 0 && src.ExposedPorts != nil {
+			exposedPorts(s, src.ExposedPorts, l)
+		}
 		if firstPort(s) == nil && layered(s) && len(s.Hosts) > 0 && sharesAny(m, s) {
 			twinPorts(m, s, declared)
 		}
@@ -137,6 +141,22 @@ func inferPorts(m *Model, given map[string][]int, l *Ledger) {
 			l.Warn(s.At, "unknown-port", fmt.Sprintf("%s has no known port, and so no name; %s", s.Name, who),
 				fmt.Sprintf("If another service reaches it by name, say --port %s=PORT.", s.Name))
 		}
+	}
+}
+
+// exposedPorts gives a service the ports that its image names. The service may not listen
+// on all of them, so that no check asks for them.
+func exposedPorts(s *Service, inspect func(string) ([]int, error), l *Ledger) {
+	ref := s.Tasks[0].ImageRef
+	if ref == "" {
+		return
+	}
+	ports, err := inspect(ref)
+	if err != nil {
+		l.Warn(s.At, "unknown-port", fmt.Sprintf("the image %s of %s could not be inspected: %s", ref, s.Name, strings.ReplaceAll(err.Error(), "\n", "; ")), fmt.Sprintf("Pull it, or say --port %s=PORT.", s.Name))
+	}
+	for _, number := range ports {
+		addPort(s, Port{Number: number, Assumed: true, Reason: "From the configuration of the image " + ref + "."})
 	}
 }
 

@@ -46,7 +46,7 @@ func TestInferPorts(t *testing.T) {
 			t.Parallel()
 			m := app(c.image, c.env)
 			l := NewLedger(nil)
-			inferPorts(m, c.given, l)
+			inferPorts(m, Source{Ports: c.given}, l)
 			var got []string
 			for _, p := range m.Services[1].Ports {
 				got = append(got, fmt.Sprint(p.Number))
@@ -110,7 +110,7 @@ func TestInferPorts_Unnamed(t *testing.T) {
 			m.Services[0].Ports = []Port{{Number: 80}}
 			m.Services[1].Kind, m.Services[1].Scopes = c.kind, []string{c.scope}
 			l := NewLedger(nil)
-			inferPorts(m, nil, l)
+			inferPorts(m, Source{}, l)
 			got := ""
 			for _, f := range l.Findings() {
 				got += f.Rule
@@ -126,7 +126,7 @@ func TestPlan_Names(t *testing.T) {
 	t.Parallel()
 	m := app("postgres", nil)
 	m.Services = append(m.Services, &Service{Name: "alone", Scopes: []string{"other"}, Hosts: []Host{{Name: "alone"}}, Ports: []Port{{Number: 80}}, Tasks: []*Task{{}}})
-	inferPorts(m, nil, NewLedger(nil))
+	inferPorts(m, Source{}, NewLedger(nil))
 	n := plan(m)
 	if n.addresses["db"] == "" || n.addresses["alone"] != "" {
 		t.Errorf("got %v, want an address for db only: no service shares a network with alone", n.addresses)

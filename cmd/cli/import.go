@@ -23,6 +23,7 @@ func newImport(streams *IO) *cobra.Command {
 		format, out, service        string
 		images, ports, hosts, kinds []string
 		routes, publish             []string
+		inspect                     string
 		single                      bool
 		chart                       string
 		values                      []string
@@ -43,7 +44,8 @@ With --chart, the manifests are those that the helm on PATH makes of a Helm char
 
 The command reads the files and those that they name, which must be in the Git
 repository or the directory of the first FILE (--root). It starts nothing but helm, and
-makes no request.
+makes no request. With --inspect-images, docker says which ports an image has, or skopeo,
+which asks the registry.
 
 It writes a stack into the directory --out, which must be empty or absent: stack.hcl,
 one job spec for each service, and IMPORT.md, which lists everything that differs with
@@ -76,6 +78,12 @@ warnings; docs/reference/import.md describes the rules.`,
 				return err
 			}
 			src.Environ = os.Environ()
+			if _, err := os.Stat(inspect); err != nil && inspect != "" && inspect != inspectByProgram {
+				return usagef("--inspect-images: cannot read %s: %s", inspect, errors.Unwrap(err))
+			}
+			if inspect != "" {
+				src.ExposedPorts = exposedPorts(cmd.Context(), inspect)
+			}
 			res, err := inputs.Run(cmd.Context(), name, src)
 			if errors.Is(err, inputs.ErrUnknown) {
 				return usagef("%s", err)
@@ -119,6 +127,8 @@ warnings; docs/reference/import.md describes the rules.`,
 	fl.StringArrayVar(&hosts, "host", nil, "address of a name outside the input: NAME=ADDRESS (repeatable)")
 	fl.StringArrayVar(&routes, "route", nil, "public name of a service, with TLS: SERVICE=HOST or SERVICE=HOST/PATH (repeatable)")
 	fl.StringArrayVar(&publish, "publish", nil, "how published ports are published: mesh, static or edge, or SERVICE=mesh, … (repeatable)")
+	fl.StringVar(&inspect, "inspect-images", "", "find ports in the images, with docker or skopeo on PATH, or in this OCI layout or archive of docker save: --inspect-images[=PATH]")
+	fl.Lookup("inspect-images").NoOptDefVal = inspectByProgram
 	fl.StringVar(&src.Network, "network", importer.NetworkMesh, "how services reach one another: mesh, gateway, consul-dns or host")
 	fl.StringArrayVar(&kinds, "kind", nil, "type of a service's job: SERVICE=service, batch, system or sysbatch (repeatable)")
 	fl.StringArrayVar(&src.Allow, "allow", nil, "turn the refusals of this rule into warnings (repeatable)")

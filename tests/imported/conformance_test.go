@@ -24,6 +24,7 @@ func TestOnCluster(t *testing.T) {
 		"two nodes":   func(t *testing.T) { testTwoNodes(t, w) },
 		"features":    func(t *testing.T) { testFeatures(t, w) },
 		"networks":    func(t *testing.T) { testNetworks(t, w) },
+		"images":      func(t *testing.T) { testInspectImages(t, w, w.Nodes[4]) },
 		"kubernetes":  func(t *testing.T) { testKubernetes(t, w) },
 		"conformance": func(t *testing.T) { testConformance(t, w, w.Nodes[2:4]) },
 	} {
