@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hashicorp/nomad/api"
+
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/dns"
 	"github.com/drover-nomad/drover/edge"
@@ -35,7 +37,7 @@ type certificates struct {
 	stack   *stack.Stack
 	part    bool // not all of the services of the stack are deployed
 	routes  []string
-	routed  [][]string // tags of each service with routes
+	routed  []*api.Service // with routes
 	specs   []acme.Spec
 	issuers []acme.Issuer
 	dns     *DNS // nil without a provider
@@ -156,6 +158,9 @@ func (c *certificates) withEdge(ctx context.Context) error {
 	}
 	if len(c.edge.Untaken) > 0 {
 		return fmt.Errorf("no edge that runs takes services %s: deploy one of that class beside it (docs/how-to/edge.md), or this stack with --no-certificates", ofClasses(c.edge.Untaken))
+	}
+	for _, p := range c.edge.Problems {
+		c.warn(fmt.Sprintf("service %s, tag %q: the edge that runs does not serve it: %s. %s", p.Service, p.Tag, p.Message, p.Mend))
 	}
 	lacks := slices.DeleteFunc(c.edgeNames(), c.edge.Serves)
 	if c.edge.Edge && len(lacks) > 0 {

@@ -156,6 +156,7 @@ type Place struct {
 	Address string // HOST:PORT
 	// Certificates are those that it reads; nil if that is unknown.
 	Certificates []string
+	kind         Kind
 	settings     *Settings
 }
 
@@ -196,7 +197,7 @@ func (f Finder) Places(ctx context.Context) ([]Place, error) {
 			errs = append(errs, fmt.Errorf("the edge at %s: %w", metrics, err))
 			continue
 		}
-		out = append(out, Place{address, append([]string{}, said.Certificates...), &said.Settings})
+		out = append(out, Place{address, append([]string{}, said.Certificates...), said.Edge, &said.Settings})
 	}
 	return out, errors.Join(errs...)
 }

@@ -34,12 +34,12 @@ func Requested(jobs []*api.Job) []string {
 	return slices.Compact(out)
 }
 
-// Routed are the tags of each service of these jobs that asks the edge for a route.
-func Routed(jobs []*api.Job) [][]string {
-	var out [][]string
+// Routed are the services of these jobs that ask the edge for a route.
+func Routed(jobs []*api.Job) []*api.Service {
+	var out []*api.Service
 	for _, s := range route.Services(jobs...) {
 		if slices.ContainsFunc(s.Tags, func(t string) bool { return routeKey(t) != "" }) {
-			out = append(out, s.Tags)
+			out = append(out, s)
 		}
 	}
 	return out
@@ -56,6 +56,8 @@ type Present struct {
 	// Untaken are the classes of services with routes that no instance takes, "" for
 	// services without a class.
 	Untaken []string
+	// Problems are tags of the stack that an edge which takes them does not serve.
+	Problems []Problem
 }
 
 // Serves reports whether the edge reads a certificate; true if that is unknown.
@@ -64,9 +66,9 @@ func (p Present) Serves(certificate string) bool {
 }
 
 // Presence reads the jobs from Nomad (GET /v1/job/ID) and, for those that are not in the
-// client's namespace, their services from Consul. services are the tags of each service of
-// the stack with routes.
-func (f Finder) Presence(ctx context.Context, services [][]string) (Present, error) {
+// client's namespace, their services from Consul. services are those of the
+// stack with routes.
+func (f Finder) Presence(ctx context.Context, services []*api.Service) (Present, error) {
 	var p Present
 	var err error
 	nomad, consul := f.Nomad, f.Consul
@@ -82,7 +84,7 @@ func (f Finder) Presence(ctx context.Context, services [][]string) (Present, err
 }
 
 // read adds what the instances of the edge serve.
-func (p *Present) read(places []Place, services [][]string) {
+func (p *Present) read(places []Place, services []*api.Service) {
 	for i, place := range Taking(places, services) {
 		switch {
 		case i == 0:
@@ -93,30 +95,39 @@ func (p *Present) read(places []Place, services [][]string) {
 			p.Certificates = slices.DeleteFunc(p.Certificates, func(c string) bool { return !slices.Contains(place.Certificates, c) })
 		}
 	}
-	for _, tags := range services {
-		if len(places) > 0 && len(Taking(places, [][]string{tags})) == 0 {
+	for _, s := range services {
+		takers := Taking(places, []*api.Service{s})
+		if len(places) > 0 && len(takers) == 0 {
 			class := ""
-			for _, t := range tags {
+			for _, t := range s.Tags {
 				if of, is := strings.CutPrefix(t, ClassTag); is {
 					class = of
 				}
 			}
 			p.Untaken = append(p.Untaken, class)
 		}
+		for _, place := range takers {
+			_, problems := Parse(place.kind, s.Name, s.Tags, place.settings)
+			// Only a client can interpolate these.
+			p.Problems = append(p.Problems, slices.DeleteFunc(problems, func(p Problem) bool {
+				return p.Costs == CostsNothing || strings.Contains(p.Service+p.Tag, "${")
+			})...)
+		}
 	}
+	p.Problems = unique(p.Problems)
 	slices.Sort(p.Untaken)
 	p.Untaken = slices.Compact(p.Untaken)
 }
 
-// Taking are the instances that take one of the services, which are tags of each; all
-// instances if there are no services.
-func Taking(places []Place, services [][]string) []Place {
+// Taking are the instances that take one of the services; all instances if there are no
+// services.
+func Taking(places []Place, services []*api.Service) []Place {
 	if len(services) == 0 {
 		return places
 	}
 	var out []Place
 	for _, p := range places {
-		if slices.ContainsFunc(services, p.settings.Takes) {
+		if slices.ContainsFunc(services, func(s *api.Service) bool { return p.settings.Takes(s.Tags) }) {
 			out = append(out, p)
 		}
 	}

@@ -1,6 +1,7 @@
 package edge
 
 import (
+	"maps"
 	"slices"
 	"testing"
 
@@ -22,9 +23,9 @@ func TestRequested(t *testing.T) {
 // A stack is compared with the edges that take its services only.
 func TestPresent_Classes(t *testing.T) {
 	t.Parallel()
-	outer := Place{"a:443", []string{"public", "both"}, &Settings{Class: "default", DefaultClass: "default"}}
-	inner := Place{"b:443", []string{"office", "both"}, &Settings{Class: "internal", DefaultClass: "default"}}
-	old := Place{"c:443", []string{"both"}, &Settings{}}
+	outer := Place{"a:443", []string{"public", "both"}, HAProxy, &Settings{Class: "default", DefaultClass: "default"}}
+	inner := Place{"b:443", []string{"office", "both"}, Nginx, &Settings{Class: "internal", DefaultClass: "default"}}
+	old := Place{"c:443", []string{"both"}, HAProxy, &Settings{}}
 	const class = "drover.class=internal"
 	for _, c := range []struct {
 		name         string
@@ -44,9 +45,42 @@ func TestPresent_Classes(t *testing.T) {
 		{"no edge", nil, [][]string{{class}}, nil, nil},
 	} {
 		var p Present
-		p.read(c.places, c.services)
+		var services []*api.Service
+		for _, tags := range c.services {
+			services = append(services, &api.Service{Name: "web", Tags: tags})
+		}
+		p.read(c.places, services)
 		if !slices.Equal(p.Certificates, c.certificates) || !slices.Equal(p.Untaken, c.untaken) {
 			t.Errorf("%s: got certificates %q and untaken classes %q, want %q and %q", c.name, p.Certificates, p.Untaken, c.certificates, c.untaken)
+		}
+	}
+}
+
+// A deploy names tags of its services that an edge does not serve: of its class only.
+func TestPresent_Problems(t *testing.T) {
+	t.Parallel()
+	outer := Place{Address: "a:443", kind: HAProxy, settings: &Settings{Class: "default", DefaultClass: "default", TCPPorts: []int{636}}}
+	inner := Place{Address: "b:443", kind: Nginx, settings: &Settings{Class: "internal", DefaultClass: "default"}}
+	const class = "drover.class=internal"
+	for _, c := range []struct {
+		tags []string
+		want map[string]string // messages by tag
+	}{
+		{[]string{"drover.tcp=636", "drover.sni=a.test"}, nil},
+		{[]string{"drover.tcp=637"}, map[string]string{"drover.tcp=637": "The edge does not listen on port 637"}},
+		{[]string{class, "drover.tcp=636", "drover.sni=a.test"}, map[string]string{"drover.tcp=636": "nginx cannot do this", "drover.sni=a.test": "nginx cannot do this"}},
+		{[]string{class, "drover.route=a.test/", "drover.send-proxy=v2"}, map[string]string{"drover.send-proxy=v2": "nginx cannot do this"}},
+		{[]string{class, "drover.route=a.test/", "drover.timeout=tunnel 5m"}, map[string]string{"drover.timeout=tunnel 5m": "nginx cannot do this"}},
+		{[]string{"drover.sni=a.test", "drover.send-proxy=${meta.version}"}, nil},
+	} {
+		var p Present
+		p.read([]Place{outer, inner}, []*api.Service{{Name: "web", Tags: c.tags}})
+		got := map[string]string{}
+		for _, problem := range p.Problems {
+			got[problem.Tag] = problem.Message
+		}
+		if !maps.Equal(got, c.want) {
+			t.Errorf("%q: got %v, want %v", c.tags, got, c.want)
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hashicorp/nomad/api"
+
 	"github.com/drover-nomad/drover/edge"
 )
 
@@ -123,9 +125,13 @@ func testClasses(t *testing.T, e *entrance) {
 		}
 	}
 	for _, class := range []string{"drover.class=internal", "drover.class=default"} {
-		p, err := finder.Presence(t.Context(), [][]string{{class}})
+		p, err := finder.Presence(t.Context(), []*api.Service{{Name: "stack", Tags: []string{class, "drover.sni=stack.test"}}})
 		if err != nil || !p.Edge || len(p.Untaken) > 0 || !p.Serves("public") {
 			t.Errorf("a stack with %s: got %+v and error %v, want an edge", class, p, err)
+		}
+		nginx := (class == "drover.class=default") == (e.kind == edge.Nginx)
+		if nginx != (len(p.Problems) == 1) {
+			t.Errorf("a stack with %s and drover.sni: got problems %+v, want one if its edge is nginx (%t)", class, p.Problems, nginx)
 		}
 	}
 

@@ -25,6 +25,32 @@ import (
 // unsized is a body of unknown length.
 type unsized struct{ io.ReadSeeker }
 
+// testNotOfNginx asks nginx for what it does not have: the tag is reported, a route beside
+// sni and tcp works, and a service with another such tag has no route.
+func testNotOfNginx(t *testing.T, e *entrance) {
+	s := serve(t, "lacking")
+	e.register(t, "passed-on", address(s), "drover.route=passed-on.test/", "drover.sni=sni.test", "drover.tcp=9389")
+	e.register(t, "lacking", address(s), "drover.route=lacking.test/", "drover.send-proxy=v2", "drover.timeout=tunnel 1m")
+	r := e.loaded(t)
+	got := map[string]edge.Cost{}
+	for _, p := range r.Problems {
+		if p.Message == "nginx cannot do this" {
+			got[p.Service+" "+p.Tag] = p.Costs
+		}
+	}
+	want := map[string]edge.Cost{
+		"passed-on drover.sni=sni.test": edge.CostsTag, "passed-on drover.tcp=9389": edge.CostsTag,
+		"lacking drover.send-proxy=v2": edge.CostsService, "lacking drover.timeout=tunnel 1m": edge.CostsService,
+	}
+	for what, costs := range want {
+		if got[what] != costs {
+			t.Errorf("%s costs %q, want %q", what, got[what], costs)
+		}
+	}
+	e.reached(t, "https://passed-on.test/")
+	e.do(t, http.StatusNotFound, "GET", "https://lacking.test/", nil, nil)
+}
+
 func testTags(t *testing.T, e *entrance, hash func(string) string) {
 	plain, app := serve(t, "plain"), serve(t, "app")
 	e.register(t, "plain", address(plain), "drover.route=a.test/", "drover.http=serve", "foreign",

@@ -326,6 +326,8 @@ func testEdge(t *testing.T, kind edge.Kind) (lines string) {
 	group := map[string]func(*testing.T, *entrance){"streams": testStreams}
 	if kind == edge.HAProxy {
 		group["tcp"] = testTCP
+	} else {
+		group["not of nginx"] = testNotOfNginx
 	}
 	e.together(t, group)
 	t.Run("bad tags", func(t *testing.T) { testBadTags(t, e) })
