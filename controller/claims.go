@@ -59,6 +59,12 @@ func (c *controller) decide(ctx context.Context, look *catalog, index uint64, sa
 	if err != nil || len(settings) == 0 { // without an edge there is nothing to decide
 		return next, err
 	}
+	if asked := edge.Others(settings); !slices.Equal(asked, look.authenticators) {
+		look.authenticators = asked
+		if registrations, several, next, err = look.read(ctx, 0); err != nil {
+			return 0, err
+		}
+	}
 	ledger := edge.Ledger{Client: c.c.Nomad}
 	before, first, err := ledger.Load(ctx)
 	if err != nil {
@@ -148,6 +154,19 @@ type catalog struct {
 	c        *controller
 	services map[string]service
 	allocs   map[string]allocation // by ID, of the instances
+	// authenticators are services without tags of their own.
+	authenticators []string
+	several        bool // namespaces, when it was read last
+}
+
+// readAgain is the time after which instances are read again at a change of the catalog,
+// by the number of services. In a cluster with several namespaces, a new instance may be
+// one of another namespace.
+func (k *catalog) readAgain(every time.Duration) time.Duration {
+	if !k.several {
+		return every
+	}
+	return min(every, max(time.Duration(len(k.services))*20*time.Millisecond, claimsPause))
 }
 
 // read waits for a change of Consul's catalog after index, at most until
@@ -158,16 +177,23 @@ func (k *catalog) read(ctx context.Context, index uint64) (all []edge.Registrati
 	if err != nil {
 		return nil, false, 0, fmt.Errorf("listing services: %w", err)
 	}
+	again := k.readAgain(every)
+	var canaries []string
+	for _, tags := range names {
+		canaries = append(canaries, tags...)
+	}
+	others := append(edge.Others(nil, canaries...), k.authenticators...)
 	found := map[string]service{}
 	unknown := false // an allocation, or its version
 	for name, tags := range names {
 		tags = slices.DeleteFunc(slices.Clone(tags), func(t string) bool { return !strings.HasPrefix(t, edge.Prefix) })
-		if len(tags) == 0 {
+		if len(tags) == 0 && !slices.Contains(others, name) {
 			continue
 		}
 		slices.Sort(tags)
 		s := k.services[name]
-		if changed := !slices.Equal(s.tags, tags); changed || time.Since(s.read) >= every {
+		_, known := k.services[name]
+		if changed := !known || !slices.Equal(s.tags, tags); changed || time.Since(s.read) >= again {
 			if s.read = time.Now(); changed {
 				s.tags, s.changed, unknown = tags, s.read, true
 			}
@@ -205,13 +231,14 @@ func (k *catalog) read(ctx context.Context, index uint64) (all []edge.Registrati
 		return nil, false, 0, fmt.Errorf("listing namespaces: %w", err)
 	}
 	several = len(namespaces) > 1
+	defer func() { k.several = several }()
 	for _, name := range slices.Sorted(maps.Keys(found)) {
 		for _, i := range found[name].instances {
-			r := edge.Registration{Service: name, Index: i.CreateIndex, Tags: i.ServiceTags}
+			r := edge.Registration{Service: name, ID: i.ServiceID, Index: i.CreateIndex, Tags: i.ServiceTags}
 			if m := ofAllocation.FindStringSubmatch(i.ServiceID); m != nil {
 				a, known := k.allocs[m[1]]
 				several = several || !known // the token may not look into its namespace
-				r.Namespace, r.Job, r.Version = a.namespace, a.job, a.version
+				r.Namespace, r.Job, r.Version, r.Hidden = a.namespace, a.job, a.version, !known
 			}
 			if time.Since(found[name].changed) < settleTags {
 				r.Version += "/" + strings.Join(i.ServiceTags, "\t")

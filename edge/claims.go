@@ -16,8 +16,12 @@ import (
 // Registration is one instance of a service in Consul that has tags of the edge.
 type Registration struct {
 	Service   string
+	ID        string // in Consul
 	Namespace string // Nomad's; "" if it is unknown, or if Nomad did not register the instance
-	Job       string // in Namespace; "" as Namespace
+	// Hidden is true if Nomad registered the instance, and the controller cannot see its
+	// allocation.
+	Hidden bool
+	Job    string // in Namespace; "" as Namespace
 	// Version is the same for the instances that have to agree about their tags: those
 	// of one group in one version of a job, canaries apart.
 	Version string
@@ -27,7 +31,7 @@ type Registration struct {
 
 // Claim is a route that belongs to a service.
 type Claim struct {
-	Route     string    `json:"route"` // "http HOST/PATH", "sni HOST" or "tcp PORT"
+	Route     string    `json:"route"` // "http HOST/PATH", "sni HOST" or "tcp PORT"; "auth NAME" of an authenticator
 	Service   string    `json:"service"`
 	Namespace string    `json:"namespace,omitempty"`
 	Job       string    `json:"job,omitempty"`
@@ -37,10 +41,13 @@ type Claim struct {
 	Missing time.Time `json:"missing,omitzero"`
 }
 
-// host is that of the route; "" for a port.
+// authenticator begins the [Claim.Route] of a service that the edge asks about requests.
+const authenticator = "auth "
+
+// host is that of the route; "" for a port and for an authenticator.
 func (c Claim) host() string {
 	kind, from, _ := strings.Cut(c.Route, " ")
-	if kind == string(TCP) {
+	if kind == string(TCP) || strings.HasPrefix(c.Route, authenticator) {
 		return ""
 	}
 	host, _, _ := strings.Cut(from, "/")
@@ -86,6 +93,10 @@ type Decision struct {
 	// Shared are the hosts on which several namespaces have routes, without a table
 	// that says so, each with the namespaces.
 	Shared map[string][]string
+	// Own are the instances that get requests, as digests of their IDs, of each service
+	// that has instances of other namespaces too. The key is the service; of the target of
+	// a canary it is SERVICE.service.TARGET, as the backend's name.
+	Own map[string][]string
 }
 
 // Claimants is everything that a [Decision] is made of.
@@ -118,7 +129,7 @@ var weighty = []string{"class", "allow", "auth", "deny", "forward-auth", "client
 // Decide is whose the routes are. A claim lasts until its job no longer exists, or
 // runs without asking for it; of several new ones the oldest registration has it.
 func Decide(in Claimants) Decision {
-	d := Decision{Strict: in.Several && (in.Settings == nil || len(in.Settings.Tenants) == 0), Shared: map[string][]string{}}
+	d := Decision{Strict: in.Several && (in.Settings == nil || len(in.Settings.Tenants) == 0), Shared: map[string][]string{}, Own: map[string][]string{}}
 	byService := map[string][]Registration{}
 	for _, r := range in.Registrations {
 		byService[r.Service] = append(byService[r.Service], r)
@@ -140,10 +151,26 @@ func Decide(in Claimants) Decision {
 	refuse := func(service, tag, format string, args ...any) {
 		d.Refused = append(d.Refused, RefusedTag{service, tag, fmt.Sprintf(format, args...)})
 	}
+	own := func(key, service string, home []string) {
+		foreign := false
+		ids := []string{}
+		for _, r := range byService[service] {
+			if slices.Contains(home, r.Namespace) && !r.Hidden || r.Namespace == "" && !r.Hidden {
+				ids = append(ids, tagDigest(r.ID))
+			} else {
+				foreign = true
+			}
+		}
+		if foreign && len(home) > 0 {
+			slices.Sort(ids)
+			d.Own[key] = ids
+		}
+	}
 	for _, service := range slices.Sorted(maps.Keys(byService)) {
 		all := byService[service]
 		slices.SortStableFunc(all, func(a, b Registration) int { return cmp.Compare(a.Index, b.Index) })
 		home := homes[service]
+		asks := in.Settings != nil && slices.Contains(in.Settings.Authenticators, service)
 		if len(home) == 0 && !in.First {
 			for _, r := range all {
 				if r.Namespace != "" {
@@ -152,7 +179,7 @@ func Decide(in Claimants) Decision {
 				}
 			}
 		}
-		var own []Registration
+		var instances []Registration
 		reasons := map[string]string{} // of tags that do not count, unless other instances have them
 		for i, r := range all {
 			if r.Namespace == "" && len(home) > 0 {
@@ -165,9 +192,9 @@ func Decide(in Claimants) Decision {
 				}
 				continue
 			}
-			own = append(own, r)
+			instances = append(instances, r)
 		}
-		tags, others := agreed(in.Kind, service, own, in.Settings)
+		tags, others := agreed(in.Kind, service, instances, in.Settings)
 		for t, reason := range others {
 			reasons[t] = reason
 		}
@@ -176,10 +203,28 @@ func Decide(in Claimants) Decision {
 				refuse(service, t, "%s", reasons[t])
 			}
 		}
+		if asks {
+			for _, r := range instances {
+				key := authenticator + service
+				if asked[[2]string{service, key}] = append(asked[[2]string{service, key}], r); len(asked[[2]string{service, key}]) == 1 || in.First {
+					candidates = append(candidates, candidate{Claim{Route: key, Service: service, Namespace: r.Namespace, Job: r.Job, Since: in.Now}, "", r.Index})
+				}
+			}
+		}
+		if asks || slices.ContainsFunc(all, func(r Registration) bool { return len(edgeTags(r.Tags)) > 0 }) {
+			own(service, service, home)
+		}
 		if !in.Settings.Takes(tags) {
 			continue
 		}
-		for _, r := range own {
+		for _, r := range instances {
+			for _, t := range edgeTags(r.Tags) {
+				if target := canaryService(t); target != "" {
+					own(service+".service."+target, target, home)
+				}
+			}
+		}
+		for _, r := range instances {
 			for _, t := range edgeTags(r.Tags) {
 				if key := routeKey(t); key != "" {
 					asked[[2]string{service, key}] = append(asked[[2]string{service, key}], r)
@@ -189,7 +234,7 @@ func Decide(in Claimants) Decision {
 		routes, _ := Parse(in.Kind, service, tags, in.Settings)
 		for _, r := range routes {
 			key := routeKey(Prefix + string(r.Kind) + "=" + r.From)
-			for _, o := range own {
+			for _, o := range instances {
 				tag := tagFor(o.Tags, key)
 				if tag == "" || slices.ContainsFunc(candidates, func(c candidate) bool {
 					return c.Service == service && c.Route == key && c.Namespace == o.Namespace
@@ -267,6 +312,35 @@ func Decide(in Claimants) Decision {
 		}
 	}
 	return d
+}
+
+// canaryService returns the service that a tag sends a part of the requests to, "" for
+// none.
+func canaryService(tag string) string {
+	if !strings.HasPrefix(tag, Prefix+"weight=") && !strings.HasPrefix(tag, Prefix+"canary=") {
+		return ""
+	}
+	f := strings.Fields(tag)
+	if len(f) < 3 || f[len(f)-2] != "service" {
+		return ""
+	}
+	return f[len(f)-1]
+}
+
+// Others are the services without tags of their own whose instances get requests by the
+// tags or settings of an edge: targets of canaries and authenticators, sorted.
+func Others(settings []*Setting, tags ...string) []string {
+	var out []string
+	for _, s := range settings {
+		out = append(out, s.Settings.Authenticators...)
+	}
+	for _, t := range tags {
+		if target := canaryService(t); target != "" {
+			out = append(out, target)
+		}
+	}
+	slices.Sort(out)
+	return slices.Compact(out)
 }
 
 // over reports whether a claim has ended because its job has.
@@ -413,13 +487,15 @@ func from(route string) string {
 
 // Published is a [Decision] as an edge reads it, in the items of a variable: for each
 // service the routes that it has, one in a line, at the name of the service; its
-// refused tags at its name with ! before it, as "DIGEST REASON"; strictItem; and
-// sharedItem, the hosts in [Decision.Shared], as "HOST NAMESPACE NAMESPACE".
+// refused tags at its name with ! before it, as "DIGEST REASON"; strictItem; sharedItem, the
+// hosts in [Decision.Shared], as "HOST NAMESPACE NAMESPACE"; and the lists of
+// [Decision.Own] at their key with ownItem before it, - for an empty one.
 type Published map[string]string
 
 const (
 	strictItem = "_strict"
 	sharedItem = "_shared"
+	ownItem    = "_own/"
 	// publishedLimit is what the variable may hold, in bytes.
 	publishedLimit = 56 << 10
 )
@@ -446,6 +522,9 @@ func (d Decision) Publish() (p Published, partial bool) {
 	partial = size > publishedLimit/2
 	seen := map[string]bool{}
 	for _, c := range d.Claims {
+		if strings.HasPrefix(c.Route, authenticator) {
+			continue
+		}
 		if id := c.Route + "\x00" + c.Service; !seen[id] && (!partial || refused[c.Route]) {
 			seen[id] = true
 			add(c.Service, c.Route)
@@ -457,7 +536,16 @@ func (d Decision) Publish() (p Published, partial bool) {
 	for _, host := range slices.Sorted(maps.Keys(d.Shared)) {
 		add(sharedItem, host+" "+strings.Join(d.Shared[host], " "))
 	}
+	for key, ids := range d.Own {
+		p[ownItem+key] = cmp.Or(strings.Join(ids, "\n"), "-")
+	}
 	return p, partial
+}
+
+// owns reports whether an instance of a service gets requests.
+func (p Published) owns(service, id string) bool {
+	ids, contested := p[ownItem+service]
+	return !contested || slices.Contains(strings.Split(ids, "\n"), tagDigest(id))
 }
 
 // tagDigest stands for a tag, whatever characters it has.
@@ -520,6 +608,9 @@ func (p Published) Filter(services map[string][]string) (map[string][]string, []
 		}
 		if _, there := out[service]; !there {
 			out[service] = []string{}
+		}
+		if _, contested := p[ownItem+service]; contested {
+			problems = append(problems, Problem{service, "", "Instances of another namespace have this name too, and get no requests", "Call one of the services otherwise, or restrict the names of services (docs/reference/tenancy.md).", CostsNothing})
 		}
 	}
 	return out, problems

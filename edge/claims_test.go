@@ -226,6 +226,71 @@ func TestDecide_RestrictionsAreNotUnited(t *testing.T) {
 	}
 }
 
+// Instances of other namespaces get no requests of a service: of its own, of its canaries,
+// and of an authenticator.
+func TestDecide_Own(t *testing.T) {
+	t.Parallel()
+	settings := &Settings{Authenticators: []string{"authn"}}
+	named := func(id string, r Registration) Registration {
+		r.ID = id
+		return r
+	}
+	hidden := Registration{Service: "web", Index: 9, Hidden: true}
+	all := []Registration{
+		named("web-1", registration("default", "web", 5, "drover.route=web.test/", "drover.weight=10 version v2", "drover.canary=header X-Canary yes service helper")),
+		named("web-evil", registration("evil", "web", 1)), // older
+		named("web-hidden", hidden),
+		named("web-by-hand", Registration{Service: "web", Index: 10}),
+		named("helper-1", registration("default", "helper", 6)),
+		named("helper-evil", registration("evil", "helper", 7)),
+		named("alone-1", registration("default", "alone", 6, "drover.route=alone.test/", "drover.weight=10 service hidden")),
+		named("hidden-evil", registration("evil", "hidden", 7, "drover.route=hidden.test/")),
+		named("authn-1", registration("default", "authn", 8)),
+		named("other-evil", registration("evil", "other", 8)), // which no edge uses
+		named("other-1", registration("default", "other", 9)),
+	}
+	in := Claimants{Kind: HAProxy, Settings: settings, Several: true, Registrations: all, Now: time.Unix(1e9, 0)}
+	in.Before = []Claim{{Route: "http web.test/", Service: "web", Namespace: "default", Job: "web"}}
+	digests := func(ids ...string) (out []string) {
+		for _, id := range ids {
+			out = append(out, tagDigest(id))
+		}
+		slices.Sort(out)
+		return out
+	}
+	check := func(d Decision, want map[string][]string) {
+		t.Helper()
+		if !maps.EqualFunc(d.Own, want, slices.Equal) {
+			t.Errorf("got %v, want %v", d.Own, want)
+		}
+	}
+	d := Decide(in)
+	want := map[string][]string{
+		"web": digests("web-1", "web-by-hand"), "web.service.helper": digests("helper-1"), "alone.service.hidden": nil,
+	}
+	check(d, want)
+	p, _ := d.Publish()
+	if !p.owns("web", "web-1") || p.owns("web", "web-evil") || !p.owns("alone", "any") || p["_own/alone.service.hidden"] != "-" || p["authn"] != "" {
+		t.Errorf("got %q", p)
+	}
+	left, problems := p.Filter(map[string][]string{"web": {"drover.route=web.test/"}, "helper": nil})
+	if len(problems) != 1 || problems[0].Service != "web" || problems[0].Costs != CostsNothing || len(left["web"]) != 1 {
+		t.Errorf("got %q and problems %+v, want one of web", left, problems)
+	}
+
+	// The controller remembers the namespace of an authenticator while it restarts.
+	in.Before = d.Claims
+	in.Registrations = slices.Concat(all[:8], []Registration{
+		named("authn-evil", registration("evil", "authn", 11)), named("authn-2", registration("default", "authn", 12)),
+	})
+	want["authn"] = digests("authn-2")
+	check(Decide(in), want)
+
+	// At the first decision, what is served stays.
+	in.Before, in.First = nil, true
+	check(Decide(in), map[string][]string{})
+}
+
 // Until the controller has allowed a route, several namespaces cannot claim it.
 func TestPublished_Strict(t *testing.T) {
 	t.Parallel()

@@ -290,8 +290,11 @@ func (g *group) count(routes []Route, counted map[string]RouteStatus, r *Report,
 			if err != nil {
 				return fmt.Errorf("looking for %s: %w", route.Service, err)
 			}
-			s.Total = len(entries)
 			for _, e := range entries {
+				if !g.decided.owns(route.Service, e.Service.ID) {
+					continue
+				}
+				s.Total++
 				if e.Checks.AggregatedStatus() == capi.HealthPassing {
 					s.Passing++
 				}

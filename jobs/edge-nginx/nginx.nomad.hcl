@@ -222,9 +222,11 @@ EOT
 %{endfor~}
 {{- $cas := scratch.Get "cas" -}}
 {{- /* Whose routes are whose, and which tags do not count, if a controller decides it. */ -}}
-{{- scratch.MapSet "owners" "" "" }}{{ scratch.MapSet "refused" "" "" }}{{ $strict := false -}}
+{{- scratch.MapSet "owners" "" "" }}{{ scratch.MapSet "refused" "" "" }}{{ scratch.MapSet "own" "" "" }}{{ $strict := false -}}
 {{- with env "NOMAD_JOB_ID" | printf "nomad/jobs/%s/edge" }}{{ if nomadVarExists . }}{{ with nomadVar . }}{{ range $item, $text := . -}}
-{{- if $item | regexMatch `^_` }}{{ if eq $item "_strict" }}{{ $strict = true }}{{ end -}}
+{{- if $item | regexMatch `^_own/` }}{{ $key := regexReplaceAll `^_own/` "" $item }}{{ scratch.MapSet "own" $key "yes" -}}
+{{- range $id := $text.Value | split "\n" }}{{ scratch.MapSet "own" (printf "%s %s" $key $id) "yes" }}{{ end -}}
+{{- else if $item | regexMatch `^_` }}{{ if eq $item "_strict" }}{{ $strict = true }}{{ end -}}
 {{- else if $item | regexMatch `^!` }}{{ range $line := $text.Value | split "\n" }}{{ scratch.MapSet "refused" (printf "%s %.16s" $item $line) "yes" }}{{ end -}}
 {{- else }}{{ range $route := $text.Value | split "\n" }}{{ scratch.MapSet "owners" (printf "%s %s" $route $item) "yes" }}{{ scratch.MapSet "owners" $route "yes" }}{{ end -}}
 {{- end }}{{ end }}{{ end }}{{ end }}{{ end -}}
@@ -284,6 +286,11 @@ EOT
 {{- end -}}
 {{- /* A wildcard must not serve a host of others on the HTTP port. */ -}}
 {{- range $host, $_ := scratch.Get "plain" }}{{ if $host | regexMatch `^\*` }}{{ range $other, $_ := scratch.Get "hosts" }}{{ scratch.MapSet "plain" $other "" }}{{ end }}{{ end }}{{ end -}}
+{{- /* Whether an instance gets requests: one of another namespace with the same name does not. */ -}}
+{{- define "own" -}}
+{{- scratch.Set "mine" "yes" -}}
+{{- if index (scratch.Get "own") (scratch.Get "key") }}{{ if not (index (scratch.Get "own") (printf "%s %.16s" (scratch.Get "key") (. | sha256Hex))) }}{{ scratch.Set "mine" "" }}{{ end }}{{ end -}}
+{{- end -}}
 {{- define "challenge" }}
     # Stateless HTTP-01 (RFC 8555, 8.3): only the holder of the account key can use an
     # answer with its thumbprint.
@@ -817,9 +824,11 @@ nginx_connections_waiting $connections_waiting
 {{- if $tags | join "\n" | regexMatch `(?m)^drover\.sticky=cookie$` }}
     ip_hash;
 {{- end }}
-{{- range $i := service $name }}
+{{- scratch.Set "some" "" }}
+{{- range $i := service $name }}{{ scratch.Set "key" $name }}{{ template "own" $i.ID }}{{ if scratch.Get "mine" }}{{ scratch.Set "some" "yes" }}
     server {{ $i.Address }}:{{ $i.Port }} {{ template "fails" $tags }}{{ scratch.Get "fails" }};
-{{- else }}
+{{- end }}{{ end }}
+{{- if not (scratch.Get "some") }}
     server 127.0.0.1:9 down;
 {{- end }}
   }
@@ -830,18 +839,22 @@ nginx_connections_waiting $connections_waiting
 {{- range $t := $tags }}{{ if $t | regexMatch `^drover\.(?:weight|canary)=` }}
 {{- scratch.Set "query" (regexReplaceAll `^.* service ` "" $t) }}
 {{- if $t | regexMatch ` version [^ ]+$` }}{{ scratch.Set "query" (printf "%s.%s" (regexReplaceAll `^.* ` "" $t) $name) }}{{ end }}
-{{- with service (scratch.Get "query") }}
-{{- scratch.MapSet (printf "to.%s" $name) (regexReplaceAll `^.* (version|service) (.*)$` (printf "%s.$1.$2" $name) $t) . }}
-{{- end }}{{ end }}{{ end }}
+{{- $to := regexReplaceAll `^.* (version|service) (.*)$` (printf "%s.$1.$2" $name) $t }}
+{{- scratch.Set "key" $name }}{{ if $t | regexMatch ` service [^ ]+$` }}{{ scratch.Set "key" $to }}{{ end }}
+{{- range $i := service (scratch.Get "query") }}{{ template "own" $i.ID }}{{ if scratch.Get "mine" }}
+{{- scratch.MapSet (printf "to.%s" $name) $to (service (scratch.Get "query")) }}
+{{- end }}{{ end }}
+{{- end }}{{ end }}
 {{- range $to, $instances := scratch.Get (printf "to.%s" $name) }}
 
   upstream {{ $to }} {
 {{- if $tags | join "\n" | regexMatch `(?m)^drover\.sticky=cookie$` }}
     ip_hash;
 {{- end }}
-{{- range $i := $instances }}
+{{- scratch.Set "key" $name }}{{ if $to | regexMatch `\.service\.` }}{{ scratch.Set "key" $to }}{{ end }}
+{{- range $i := $instances }}{{ template "own" $i.ID }}{{ if scratch.Get "mine" }}
     server {{ $i.Address }}:{{ $i.Port }} {{ template "fails" $tags }}{{ scratch.Get "fails" }};
-{{- end }}
+{{- end }}{{ end }}
   }
 {{- end }}
 
@@ -878,9 +891,11 @@ nginx_connections_waiting $connections_waiting
 %{for name in var.authenticators~}
 
   upstream auth.${name} {
-{{- range $i := service "${name}" }}
+{{- scratch.Set "some" "" }}{{ scratch.Set "key" "${name}" }}
+{{- range $i := service "${name}" }}{{ template "own" $i.ID }}{{ if scratch.Get "mine" }}{{ scratch.Set "some" "yes" }}
     server {{ $i.Address }}:{{ $i.Port }} max_fails=0;
-{{- else }}
+{{- end }}{{ end }}
+{{- if not (scratch.Get "some") }}
     server 127.0.0.1:9 down;
 {{- end }}
   }

@@ -678,9 +678,11 @@ EOT
 {{- $cas := scratch.Get "cas" -}}
 {{- scratch.MapSet "tcp" "" "" -}}
 {{- /* Whose routes are whose, and which tags do not count, if a controller decides it. */ -}}
-{{- scratch.MapSet "owners" "" "" }}{{ scratch.MapSet "refused" "" "" }}{{ $strict := false -}}
+{{- scratch.MapSet "owners" "" "" }}{{ scratch.MapSet "refused" "" "" }}{{ scratch.MapSet "own" "" "" }}{{ $strict := false -}}
 {{- with env "NOMAD_JOB_ID" | printf "nomad/jobs/%s/edge" }}{{ if nomadVarExists . }}{{ with nomadVar . }}{{ range $item, $text := . -}}
-{{- if $item | regexMatch `^_` }}{{ if eq $item "_strict" }}{{ $strict = true }}{{ end -}}
+{{- if $item | regexMatch `^_own/` }}{{ $key := regexReplaceAll `^_own/` "" $item }}{{ scratch.MapSet "own" $key "yes" -}}
+{{- range $id := $text.Value | split "\n" }}{{ scratch.MapSet "own" (printf "%s %s" $key $id) "yes" }}{{ end -}}
+{{- else if $item | regexMatch `^_` }}{{ if eq $item "_strict" }}{{ $strict = true }}{{ end -}}
 {{- else if $item | regexMatch `^!` }}{{ range $line := $text.Value | split "\n" }}{{ scratch.MapSet "refused" (printf "%s %.16s" $item $line) "yes" }}{{ end -}}
 {{- else }}{{ range $route := $text.Value | split "\n" }}{{ scratch.MapSet "owners" (printf "%s %s" $route $item) "yes" }}{{ scratch.MapSet "owners" $route "yes" }}{{ end -}}
 {{- end }}{{ end }}{{ end }}{{ end }}{{ end -}}
@@ -942,6 +944,12 @@ defaults http
   http-request set-header Connection upgrade if upgrade
 {{- end }}
 
+{{- define "own" }}
+  # Instances of another namespace have this name too. DNS does not tell them apart.
+{{- range $i := service . }}{{ if index (scratch.Get "own") (printf "%s %.16s" (scratch.Get "key") ($i.ID | sha256Hex)) }}
+  server {{ $i.ID | sha256Hex | printf "s%.16s" }} {{ $i.Address }}:{{ $i.Port }} init-addr last,libc,none {{ scratch.Get "options" }}
+{{- end }}{{ end }}
+{{- end }}
 {{- define "seconds" }}
 {{- $unit := regexReplaceAll `^[0-9]*` "" . }}{{ $n := regexReplaceAll `[a-z]*$` "" . | parseInt }}
 {{- if eq $unit "m" }}{{ $n = multiply 60 $n }}{{ else if eq $unit "h" }}{{ $n = multiply 3600 $n }}{{ else if eq $unit "d" }}{{ $n = multiply 86400 $n }}{{ else if ne $unit "s" }}{{ $n = divide 1000 $n }}{{ end }}
@@ -1181,7 +1189,11 @@ listen auth.${name} from http
   no log
   timeout server 5s
   http-request lua.await_server if { nbsrv eq 0 }
+{{- if index (scratch.Get "own") "${name}" }}{{ scratch.Set "key" "${name}" }}{{ scratch.Set "options" "check" }}
+{{- template "own" "${name}" }}
+{{- else }}
   server-template s ${var.max_instances} _${name}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check
+{{- end }}
 %{endfor~}
 
 backend no.route from http
@@ -1309,7 +1321,13 @@ backend {{ $name }} from http
 {{- if not $breaker }}
   http-request lua.await_server if { nbsrv eq 0 }
 {{- end }}
-  server-template s ${var.max_instances} {{ $srv }} resolvers consul resolve-opts allow-dup-ip init-addr none check{{ $server }}{{ $breaker }}{{ if $sp | regexMatch `(?m)^drover\.send-proxy=v2$` }} send-proxy-v2{{ else if $sp | regexMatch `(?m)^drover\.send-proxy=v1$` }} send-proxy{{ end }}
+{{- $options := printf "check%s%s" $server $breaker }}{{ if $sp | regexMatch `(?m)^drover\.send-proxy=v2$` }}{{ $options = printf "%s send-proxy-v2" $options }}{{ else if $sp | regexMatch `(?m)^drover\.send-proxy=v1$` }}{{ $options = printf "%s send-proxy" $options }}{{ end }}
+{{- $key := $owner }}{{ if $name | regexMatch `\.service\.` }}{{ $key = $name }}{{ end }}
+{{- if index (scratch.Get "own") $key }}{{ scratch.Set "key" $key }}{{ scratch.Set "options" $options }}
+{{- template "own" (regexReplaceAll `^(?:.*\.service\.)?(.*)$` "$1" $name | regexReplaceAll `^(.*)\.version\.(.*)$` "$2.$1") }}
+{{- else }}
+  server-template s ${var.max_instances} {{ $srv }} resolvers consul resolve-opts allow-dup-ip init-addr none {{ $options }}
+{{- end }}
 {{- end }}
 {{- range $name, $tags := scratch.Get "http" }}{{ range $t := $tags }}{{ if and ($t | regexMatch `^drover\.limit=`) (not ($name | regexMatch `\.`)) }}
 
@@ -1335,7 +1353,12 @@ backend tcp.{{ $name }} from tcp
 {{- end }}
 {{- $sp := $tags | join "\n" }}
   tcp-request content lua.await_server if { nbsrv eq 0 }
-  server-template s ${var.max_instances} _{{ $name }}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check{{ if $sp | regexMatch `(?m)^drover\.send-proxy=v2$` }} send-proxy-v2{{ else if $sp | regexMatch `(?m)^drover\.send-proxy=v1$` }} send-proxy{{ end }}
+{{- $options := "check" }}{{ if $sp | regexMatch `(?m)^drover\.send-proxy=v2$` }}{{ $options = "check send-proxy-v2" }}{{ else if $sp | regexMatch `(?m)^drover\.send-proxy=v1$` }}{{ $options = "check send-proxy" }}{{ end }}
+{{- if index (scratch.Get "own") $name }}{{ scratch.Set "key" $name }}{{ scratch.Set "options" $options }}
+{{- template "own" $name }}
+{{- else }}
+  server-template s ${var.max_instances} _{{ $name }}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none {{ $options }}
+{{- end }}
 {{- end }}
 %{for port in var.tcp_ports~}
 

@@ -2,10 +2,12 @@ package security
 
 import (
 	"context"
+	"crypto/tls"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"slices"
 	"strings"
 	"sync"
@@ -76,6 +78,42 @@ func TestClaims(t *testing.T) {
 	}
 }
 
+// answering is a service that says its name.
+func answering(t *testing.T, name string) *httptest.Server {
+	t.Helper()
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, name) }))
+	t.Cleanup(server.Close)
+	return server
+}
+
+// at is a job whose service is registered with the address of a server of this test.
+func at(server *httptest.Server, job *api.Job) *api.Job {
+	_, port, _ := net.SplitHostPort(server.Listener.Addr().String())
+	of := job.TaskGroups[0].Services[0]
+	of.Address, of.PortLabel = "127.0.0.1", port
+	return job
+}
+
+// request sends a request to the edge, and returns the status and the body of the answer.
+func (s *site) request(host string) string {
+	client := http.Client{Timeout: 5 * time.Second, Transport: &http.Transport{
+		DisableKeepAlives: true, TLSClientConfig: &tls.Config{InsecureSkipVerify: true},
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, network, s.Loopback()+":9443")
+		},
+	}}
+	res, err := client.Get("https://" + host + "/")
+	if err != nil {
+		return err.Error()
+	}
+	defer func() { _ = res.Body.Close() }()
+	body, _ := io.ReadAll(res.Body)
+	if res.StatusCode != http.StatusOK {
+		body = nil
+	}
+	return fmt.Sprintf("%d %s", res.StatusCode, body)
+}
+
 // maintained are the backends of HAProxy, or the hosts of nginx, that a configuration
 // has in maintenance.
 func maintained(configuration string) (closed []string) {
@@ -95,9 +133,16 @@ func maintained(configuration string) (closed []string) {
 func (s *site) testClaims(t *testing.T, attacker *api.Client, stack, file, route string) {
 	route = strings.ReplaceAll(route, "%s", "%s.example.org")
 	victim := fmt.Sprintf(route, "victim")
-	web := service("default", "web", "web", []string{"drover.route=victim.example.org/"}, nil)
-	s.run(t, s.nomad, web)
-	config := s.deployStack(t, stack, file)
+	ours, theirs := answering(t, "ours"), answering(t, "theirs")
+	refusing := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusUnauthorized) }))
+	t.Cleanup(refusing.Close)
+	s.run(t, s.nomad, at(ours, service("default", "web", "web", []string{"drover.route=victim.example.org/"}, nil)))
+	s.run(t, s.nomad, at(ours, service("default", "mail", "mail", []string{"drover.route=mail.example.org/", "drover.weight=100 service helper"}, nil)))
+	s.run(t, s.nomad, at(ours, service("default", "helper", "helper", nil, nil)))
+	s.run(t, s.nomad, at(ours, service("default", "hidden", "hidden", nil, nil)))
+	s.run(t, s.nomad, at(ours, service("default", "guarded", "guarded", []string{"drover.route=guarded.example.org/", "drover.forward-auth=authn/"}, nil)))
+	s.run(t, s.nomad, at(refusing, service("default", "authn", "authn", nil, nil)))
+	config := s.deployStack(t, stack, file, `authenticators=["authn"]`)
 	metrics, stop := s.control(t)
 	ledger := func() (items api.VariableItems) {
 		v, _, err := s.nomad.Variables().Peek("nomad/jobs/edge/edge", nil)
@@ -123,10 +168,13 @@ func (s *site) testClaims(t *testing.T, attacker *api.Client, stack, file, route
 		t.Fatal(err)
 	}
 	s.run(t, s.nomad, service("default", "aaa", "aaa", []string{"drover.route=victim.example.org/", "drover.route=aaa.example.org/"}, nil))
-	s.run(t, attacker, service(evil, "evil-web", "evil-web", []string{
+	s.run(t, attacker, at(theirs, service(evil, "evil-web", "evil-web", []string{
 		"drover.route=victim.example.org/login/", "drover.redirect=victim.example.org/pay 301 https://evil.example.org/", "drover.route=evil.example.org/",
-	}, nil))
-	s.run(t, attacker, service(evil, "also-web", "web", []string{"drover.allow=192.0.2.66/32"}, nil))
+	}, nil)))
+	s.run(t, attacker, at(theirs, service(evil, "borrower", "borrower", []string{"drover.route=borrower.example.org/", "drover.weight=100 service hidden"}, nil)))
+	s.run(t, attacker, at(theirs, service(evil, "also-web", "web", []string{"drover.allow=192.0.2.66/32"}, nil)))
+	s.run(t, attacker, at(theirs, service(evil, "also-helper", "helper", nil, nil)))
+	s.run(t, attacker, at(theirs, service(evil, "also-authn", "authn", nil, nil)))
 	s.run(t, s.nomad, service("default", "spoiler", "web", []string{"drover.alow=192.0.2.0/24"}, nil))
 	until(t, "the edge has the other hosts", func() bool {
 		text := config()
@@ -137,7 +185,7 @@ func (s *site) testClaims(t *testing.T, attacker *api.Client, stack, file, route
 	until(t, "the edge has loaded it", func() bool {
 		var err error
 		report, err = edge.Look(t.Context(), s.nomad, s.consul, options)
-		return err == nil && len(report.Instances) == 1 && report.Instances[0].Current && len(report.Problems) == 5
+		return err == nil && len(report.Instances) == 1 && report.Instances[0].Current && len(report.Problems) == 7
 	})
 	text := config()
 	for _, stolen := range []string{"victim.example.org/login", "victim.example.org/pay", "192.0.2.66"} {
@@ -147,6 +195,24 @@ func (s *site) testClaims(t *testing.T, attacker *api.Client, stack, file, route
 	}
 	if closed := maintained(text); len(closed) != 1 || !strings.HasPrefix(closed[0], "evil") {
 		t.Errorf("got %q in maintenance, want the service evil-web, whose host is evil.example.org, alone", closed)
+	}
+	for _, name := range []string{"web", "authn"} {
+		if !slices.ContainsFunc(report.Problems, func(p edge.Problem) bool {
+			return p.Service == name && strings.HasPrefix(p.Message, "Instances of another namespace have this name too")
+		}) {
+			t.Errorf("got problems %+v, want one of the instances of %s in another namespace", report.Problems, name)
+		}
+	}
+	// Neither gets requests of the other, by whatever name.
+	for host, want := range map[string]string{"victim": "200 ours", "mail": "200 ours", "borrower": "200 theirs", "guarded": "401 "} {
+		until(t, fmt.Sprintf("40 requests to %s get %q", host, want), func() bool {
+			for range 40 {
+				if s.request(host+".example.org") != want {
+					return false
+				}
+			}
+			return true
+		})
 	}
 	for _, want := range []struct{ service, message string }{
 		{"aaa", "victim.example.org/ belongs to service web of namespace default since"},
@@ -178,7 +244,7 @@ func (s *site) testClaims(t *testing.T, attacker *api.Client, stack, file, route
 		}
 	}
 	review, err := edge.Finder{Nomad: s.nomad, Consul: s.consul}.Review(t.Context())
-	if err != nil || !review.Running || !review.Decided || review.Tenants || review.Namespaces < 2 || len(review.Problems) != 5 {
+	if err != nil || !review.Running || !review.Decided || review.Tenants || review.Namespaces < 2 || len(review.Problems) != 7 {
 		t.Errorf("got review %+v and error %v", review, err)
 	}
 
