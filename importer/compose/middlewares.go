@@ -71,6 +71,9 @@ var entryPoint = regexp.MustCompile(`(?i)^--entrypoints\.[^.]+\.http\.middleware
 func (s *service) usedMiddleware(name string) bool {
 	rest, ok := strings.CutPrefix(name, middlewarePrefix)
 	if !ok {
+		rest, ok = strings.CutPrefix(name, tcpMiddlewarePrefix)
+	}
+	if !ok {
 		return false
 	}
 	middleware, _, _ := strings.Cut(rest, ".")

@@ -244,6 +244,7 @@ func (s *service) traefik(all map[string]label) {
 		}
 	}
 	s.publish(r)
+	s.traefikTCP(all)
 }
 
 func (s *service) router(r *routes, all map[string]label, name string) {
@@ -458,44 +459,6 @@ func (s *service) caddy(all map[string]label) {
 			s.addSite(r, l, site{host: h, path: "/" + strings.TrimSuffix(path, "*")})
 		}
 		s.publish(r)
-	}
-}
-
-// kompose maps the labels of kompose.
-func (s *service) kompose(all map[string]label) {
-	for _, name := range slices.Sorted(maps.Keys(all)) {
-		key, ok := strings.CutPrefix(name, "kompose.")
-		if !ok {
-			continue
-		}
-		l := all[name]
-		value := s.literal(l.text)
-		switch {
-		case key == "controller.type" && value == "daemonset":
-			s.s.Kind, s.s.Count = importer.KindSystem, nil
-			l.node.Take()
-		case key == "controller.type":
-			l.node.Take()
-		case key == "service.expose" && importer.IsRouteHost(value) && strings.Contains(value, "."):
-			l.node.Take()
-			_, tls := all["kompose.service.expose.tls-secret"]
-			r := &routes{tls: tls}
-			s.addSite(r, l, site{host: l.flat})
-			s.publish(r)
-		case key == "service.expose.tls-secret":
-			l.node.Take()
-		case key == "service.expose":
-			l.node.Warn("route", fmt.Sprintf("%s is to have a public route and names no host", s.cfg.Name), "Write a tag drover.route=HOST/ into the service block of the job.")
-		case strings.HasPrefix(key, "cronjob.schedule"):
-			l.node.Take()
-			s.s.Kind = importer.KindBatch
-			s.s.Periodic = &importer.Periodic{Crons: []string{value}, ProhibitOverlap: s.literal(all["kompose.cronjob.concurrency_policy"].text) == "Forbid"}
-		case strings.HasPrefix(key, "cronjob."), key == "service.type", key == "service.group", key == "image-pull-secret", key == "image-pull-policy", key == "volume.size", key == "volume.storage-class-name", key == "volume.type":
-			l.node.Take()
-			s.ledger.LeaveOut(l.node.Pos(), fmt.Sprintf("the label %s of %s is for Kubernetes", name, s.cfg.Name))
-		default:
-			l.node.Warn("route", fmt.Sprintf("the label %s of %s is not mapped", name, s.cfg.Name), "See what kompose does with it.")
-		}
 	}
 }
 

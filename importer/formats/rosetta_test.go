@@ -319,7 +319,6 @@ func TestKompose_Commutes(t *testing.T) {
 		"controller/output-k8s-daemonset-template.yaml":        old,
 		"controller/output-k8s-deployment-template.yaml":       old,
 		"controller/output-k8s-rc-template.yaml":               old,
-		"healthcheck/output-healthcheck-k8s.yaml":              {{"*", "+port *", "labels of kompose give the probes other ports, and are warnings in Compose"}},
 		"keyonly-envs/output-k8s-template.yaml":                {variables},
 		"nginx-node-redis/output-k8s-template-v3.yaml":         built,
 		"nginx-node-redis/output-k8s-template.yaml":            built,
