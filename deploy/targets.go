@@ -25,10 +25,14 @@ func (h *Home) Targets(ctx context.Context, targets []*stack.Target, jobs []rend
 			used, needConsul = append(used, t), append(needConsul, withConsul && rollout.NeedsConsul(here))
 		}
 	}
+	dial := h.Dial
+	if dial == nil {
+		dial = (&nomad.Dialer{}).Dial // which the targets share
+	}
 	clients, errs := make([]nomad.Clients, len(used)), make([]error, len(used))
 	var wg sync.WaitGroup
 	for i, t := range used {
-		wg.Go(func() { clients[i], errs[i] = h.dial(ctx, t, needConsul[i]) })
+		wg.Go(func() { clients[i], errs[i] = dial(ctx, t, needConsul[i]) })
 	}
 	wg.Wait()
 	out := map[string]nomad.Clients{}

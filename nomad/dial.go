@@ -35,15 +35,18 @@ type Clients struct {
 }
 
 // Dialer makes the clients of targets. Those that reach the same address with the same
-// certificates share their connections, of which a server allows only so many. The zero
-// Dialer is ready for use, by several goroutines at once.
+// certificates share their connections, of which a server allows only so many. A server
+// is checked once for each token, and again only if the check has failed: a process that
+// runs for long uses a new Dialer for each run of a verb. The zero Dialer is ready for
+// use, by several goroutines at once.
 type Dialer struct {
 	// Home returns a new configuration for the cluster of the process, which the
 	// targets without a cluster of their own are in. Nil means the NOMAD_* variables.
 	Home func() *api.Config
 
-	mu   sync.Mutex
-	made map[string]*http.Client // by address and certificates
+	mu     sync.Mutex
+	made   map[string]*http.Client // by address and certificates
+	checks checks
 }
 
 // Dial returns the clients of a target. It returns a *ClusterError if a server does not
@@ -76,27 +79,30 @@ func (d *Dialer) dial(ctx context.Context, t *stack.Target, needConsul, prefligh
 		home = api.DefaultConfig
 	}
 	nc, err := nomadConfig(home(), t)
-	if err == nil {
-		c.Nomad, err = d.newClient(nc)
-	}
 	if err != nil {
+		return c, dialError("Nomad", t, err)
+	}
+	agent := []any{nc.Address, nc.TLSConfig, nc.SecretID, nc.HttpAuth, nc.Headers}
+	if c.Nomad, err = d.newClient(nc); err != nil {
 		return c, dialError("Nomad", t, err)
 	}
 	ctx, cancel := WithTimeout(ctx, 10*time.Second, errors.New("no answer within 10 seconds"))
 	defer cancel()
 	c.Defaults = defaultsOf(t)
 	if preflight {
-		region, err := preflightNomad(ctx, c.Nomad)
+		region, err := d.checks.once(ctx, func() (string, error) { return preflightNomad(ctx, c.Nomad) }, "Nomad", agent)
 		if err != nil {
 			return c, inTarget(t, err)
 		}
 		c.Defaults.Region = cmp.Or(c.Defaults.Region, region)
 	}
-	if err := reachRegion(ctx, c.Nomad, t); err != nil {
-		return c, inTarget(t, err)
+	if t.Region != "" {
+		if _, err := d.checks.once(ctx, func() (string, error) { return "", reachRegion(ctx, c.Nomad, t.Region) }, "region", agent, t.Region); err != nil {
+			return c, inTarget(t, err)
+		}
 	}
 	if preflight && c.Defaults.Region == "" {
-		if c.Defaults.Region, err = onlyRegion(ctx, c.Nomad); err != nil {
+		if c.Defaults.Region, err = d.checks.once(ctx, func() (string, error) { return onlyRegion(ctx, c.Nomad) }, "regions", agent); err != nil {
 			return c, inTarget(t, c.Explain(err))
 		}
 	}
@@ -121,7 +127,8 @@ func (d *Dialer) dial(ctx context.Context, t *stack.Target, needConsul, prefligh
 		return c, dialError("Consul", t, err)
 	}
 	if preflight {
-		if err := preflightConsul(ctx, c.Consul); err != nil {
+		_, err := d.checks.once(ctx, func() (string, error) { return "", preflightConsul(ctx, c.Consul) }, "Consul", cc.Address, cc.Token, cc.TokenFile, cc.TLSConfig, cc.HttpAuth)
+		if err != nil {
 			return c, inTarget(t, err)
 		}
 	}
@@ -162,14 +169,11 @@ func onlyRegion(ctx context.Context, client *api.Client) (string, error) {
 	return regions[0], nil
 }
 
-// reachRegion finds out whether requests for the target's region arrive
+// reachRegion finds out whether requests for a region arrive
 // (GET /v1/status/leader?region=, which needs no token).
-func reachRegion(ctx context.Context, client *api.Client, t *stack.Target) error {
-	if t.Region == "" {
-		return nil
-	}
+func reachRegion(ctx context.Context, client *api.Client, region string) error {
 	var leader string
-	_, err := client.Raw().Query("/v1/status/leader", &leader, (&api.QueryOptions{Region: t.Region}).WithContext(ctx))
+	_, err := client.Raw().Query("/v1/status/leader", &leader, (&api.QueryOptions{Region: region}).WithContext(ctx))
 	if err == nil || errors.Is(err, context.Canceled) {
 		return err
 	}
@@ -177,7 +181,7 @@ func reachRegion(ctx context.Context, client *api.Client, t *stack.Target) error
 		return nomadError(&ClusterError{System: "Nomad", Address: client.Address(), Err: err})
 	}
 	return &ClusterError{
-		System: "Nomad", Address: client.Address(), Problem: fmt.Sprintf("does not reach region %q", t.Region), Err: Plain(err),
+		System: "Nomad", Address: client.Address(), Problem: fmt.Sprintf("does not reach region %q", region), Err: Plain(err),
 		Hint: "look at `nomad server members` and at the region of the target",
 	}
 }
