@@ -33,8 +33,7 @@ type Home struct {
 // Each function may be nil, which means Nomad.
 //
 // A verb still uses the clients of Home.Dial for what is not in a Store: checks of
-// namespaces and volumes, DNS records, schedules, and the state of jobs. Move only
-// takes a record in Nomad.
+// namespaces and volumes, DNS records, schedules, and the state of jobs.
 type Backend struct {
 	// Releases opens the releases of a stack in an environment.
 	Releases func(stackName, env string) release.Store

@@ -20,8 +20,7 @@ import (
 // and the ownership of jobs and DNS records move; no job is changed.
 //
 // The new name must have no release and no secrets, and no release may be open.
-// Both names are locked meanwhile. It returns an *InvalidError if Home.Backend keeps the
-// record elsewhere than in Nomad. A Move that was interrupted is finished by the
+// Both names are locked meanwhile. A Move that was interrupted is finished by the
 // same Move; until then nothing else can change the stack.
 type Move struct {
 	Home Home
@@ -52,14 +51,11 @@ type MoveResult struct {
 
 // Run moves the stack.
 func (v Move) Run(ctx context.Context) (MoveResult, error) {
-	if b := v.Home.Backend; b != nil && (b.Releases != nil || b.Secrets != nil) {
-		return MoveResult{}, invalidf("cannot move stack %s: its record is not in Nomad, and drover moves only records in Nomad", v.Stack)
-	}
-	home, from, err := v.Home.Releases(ctx, v.Stack, v.Environment)
+	home, from, err := v.Home.openStore(ctx, v.Stack, v.Environment)
 	if err != nil {
 		return MoveResult{}, err
 	}
-	to := record.OpenReleases(home.Nomad, cmp.Or(v.ToStack, from.Stack()), EnvironmentName(cmp.Or(v.ToEnvironment, from.Environment())))
+	to := v.Home.store(home, cmp.Or(v.ToStack, from.Stack()), EnvironmentName(cmp.Or(v.ToEnvironment, from.Environment())))
 	if to.Stack() == from.Stack() && to.Environment() == from.Environment() {
 		return MoveResult{}, invalidf("stack %s (environment %s) has this name already", to.Stack(), to.Environment())
 	}
@@ -71,11 +67,11 @@ func (v Move) Run(ctx context.Context) (MoveResult, error) {
 type mover struct {
 	Move
 	home     nomad.Clients
-	from, to *record.Releases
+	from, to release.Store
 }
 
 // move makes the steps in an order in which it can be repeated after each; see
-// record.Move. The jobs belong to the old name until Commit, and to the new one
+// release.Move. The jobs belong to the old name until Commit, and to the new one
 // after it.
 func (m mover) move(ctx context.Context) (MoveResult, error) {
 	res := MoveResult{Stack: m.from.Stack(), Environment: m.from.Environment(), ToStack: m.to.Stack(), ToEnvironment: m.to.Environment(), Schedules: []string{}}
@@ -84,26 +80,29 @@ func (m mover) move(ctx context.Context) (MoveResult, error) {
 		return res, err
 	}
 	defer unlock()
-	plan, err := m.from.PlanMove(ctx, m.to)
+	steps, err := m.from.PlanMove(ctx, m.to)
 	if err != nil {
 		return res, err
 	}
+	plan := steps.Plan()
 	res.Releases = plan.Releases
 	if err := m.checkDNS(ctx, plan); err != nil {
 		return res, err
 	}
-	d := &release.Deployer{Releases: release.InNomad(m.from), Dial: m.Home.dialer(nil), Defaults: m.home.Defaults, Holder: m.Home.Holder, Drover: m.Home.Version}
-	jobs, targets, err := d.WithSecrets(ctx, plan.Heads, plan.Lines)
+	d := &release.Deployer{Releases: m.from, Dial: m.Home.dialer(nil), Defaults: m.home.Defaults, Holder: m.Home.Holder, Drover: m.Home.Version}
+	jobs, clusters, err := d.WithSecrets(ctx, plan.Heads, plan.Lines)
 	if err != nil {
 		return res, err
 	}
-	secrets := record.OpenSecrets(m.home.Nomad, m.from.Stack(), m.from.Environment(), nil).At(nomadClients(targets))
-	if listed, err := secrets.List(ctx, nil); err != nil {
+	secrets := m.Home.secretStore(m.home, m.from.Stack(), m.from.Environment()).Reach(clusters)
+	if res.Secrets, err = secrets.Any(ctx); err != nil {
 		return res, err
-	} else if res.Secrets = len(listed) > 0; res.Releases == 0 && !res.Secrets {
+	}
+	if res.Releases == 0 && !res.Secrets {
 		return res, NoRelease(ctx, m.home.Nomad, m.from)
 	}
-	if err := secrets.CheckMove(ctx, m.to.Stack(), m.to.Environment(), jobs); err != nil {
+	newSecrets := m.Home.secretStore(m.home, m.to.Stack(), m.to.Environment())
+	if err := secrets.CheckMove(ctx, newSecrets, jobs); err != nil {
 		return res, err
 	}
 	schedules := m.schedules(plan.Lines)
@@ -111,13 +110,13 @@ func (m mover) move(ctx context.Context) (MoveResult, error) {
 		return res, err
 	}
 	// All checks have passed; the next steps write.
-	if err := plan.Copy(ctx); err != nil {
+	if err := steps.Copy(ctx); err != nil {
 		return res, err
 	}
-	if err := secrets.Move(ctx, m.to.Stack(), m.to.Environment(), jobs); err != nil {
+	if err := secrets.Move(ctx, newSecrets, jobs); err != nil {
 		return res, err
 	}
-	if err := plan.Commit(ctx); err != nil {
+	if err := steps.Commit(ctx); err != nil {
 		return res, err
 	}
 	if res.DNS, err = dns.Move(ctx, m.home.Nomad, owner(m.from), owner(m.to)); err != nil {
@@ -130,7 +129,7 @@ func (m mover) move(ctx context.Context) (MoveResult, error) {
 	if res.Schedules = append(res.Schedules, names...); err != nil {
 		return res, err
 	}
-	return res, plan.Finish(ctx)
+	return res, steps.Finish(ctx)
 }
 
 // reown changes the owner of certificates. It does nothing if the token may not read
@@ -152,11 +151,11 @@ func (m mover) lock(ctx context.Context) (func(), error) {
 	if owner(m.to) < owner(m.from) {
 		first, second = second, first
 	}
-	a, err := first.LockToMove(ctx, m.Home.Holder, m.LockWait, nil)
+	a, err := first.LockToMove(ctx, m.Home.Holder, m.LockWait)
 	if err != nil {
 		return nil, err
 	}
-	b, err := second.LockToMove(ctx, m.Home.Holder, m.LockWait, nil)
+	b, err := second.LockToMove(ctx, m.Home.Holder, m.LockWait)
 	if err != nil {
 		_ = a.Remove(ctx)
 		return nil, err
@@ -170,7 +169,7 @@ func (m mover) lock(ctx context.Context) (func(), error) {
 
 // checkDNS returns an error if the new name has DNS records, unless the move was
 // interrupted.
-func (m mover) checkDNS(ctx context.Context, plan *record.Move) error {
+func (m mover) checkDNS(ctx context.Context, plan record.MovePlan) error {
 	if plan.Resumed {
 		return nil
 	}
@@ -189,15 +188,6 @@ func (m mover) schedules(lines []record.Service) schedule.Move {
 	}
 	for _, l := range lines {
 		out.Jobs = append(out.Jobs, cmp.Or(l.Namespace, home))
-	}
-	return out
-}
-
-// nomadClients returns the Nomad clients of targets, by name.
-func nomadClients(clients map[string]nomad.Clients) map[string]*api.Client {
-	out := map[string]*api.Client{}
-	for name, c := range clients {
-		out[name] = c.Nomad
 	}
 	return out
 }

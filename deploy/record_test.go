@@ -311,36 +311,36 @@ func TestMove_Scenarios(t *testing.T) {
 		"refuses with an open release": {func(w *world) { w.interrupt("2") }, Move{ToStack: "store"}, ClassOther},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
-			w.inNomad()
-			w.deploy("1")
-			if c.before != nil {
-				c.before(w)
-			}
-			w.cluster.ResetLog()
-			v := c.verb
-			v.Home, v.Stack = w.home, "shop"
-			got, err := v.Run(t.Context())
-			if ClassOf(err) != c.class {
-				t.Fatalf("got class %d of %v, want %d", ClassOf(err), err, c.class)
-			}
-			if log := w.cluster.Log(); len(log) > 0 {
-				t.Errorf("wrote %q, want no job changed", log)
-			}
-			old, oldErr := History{Home: w.home, Stack: "shop"}.Run(t.Context())
-			if c.class != ClassNone {
-				if oldErr != nil || len(old.Releases) == 0 {
-					t.Errorf("got %+v, %v under the old name, want its releases", old, oldErr)
+			eachRecord(t, func(t *testing.T, w *world) {
+				w.deploy("1")
+				if c.before != nil {
+					c.before(w)
 				}
-				return
-			}
-			if !is[*NoReleaseError](oldErr) {
-				t.Errorf("got %+v, %v under the old name, want no release", old, oldErr)
-			}
-			now, err := History{Home: w.home, Stack: got.ToStack, Environment: got.ToEnvironment}.Run(t.Context())
-			if err != nil || len(now.Releases) != 1 || got.Releases != 1 {
-				t.Errorf("got %+v, %v under the new name, want one release", now, err)
-			}
+				w.cluster.ResetLog()
+				v := c.verb
+				v.Home, v.Stack = w.home, "shop"
+				got, err := v.Run(t.Context())
+				if ClassOf(err) != c.class {
+					t.Fatalf("got class %d of %v, want %d", ClassOf(err), err, c.class)
+				}
+				if log := w.cluster.Log(); len(log) > 0 {
+					t.Errorf("wrote %q, want no job changed", log)
+				}
+				old, oldErr := History{Home: w.home, Stack: "shop"}.Run(t.Context())
+				if c.class != ClassNone {
+					if oldErr != nil || len(old.Releases) == 0 {
+						t.Errorf("got %+v, %v under the old name, want its releases", old, oldErr)
+					}
+					return
+				}
+				if !is[*NoReleaseError](oldErr) {
+					t.Errorf("got %+v, %v under the old name, want no release", old, oldErr)
+				}
+				now, err := History{Home: w.home, Stack: got.ToStack, Environment: got.ToEnvironment}.Run(t.Context())
+				if err != nil || len(now.Releases) != 1 || got.Releases != 1 {
+					t.Errorf("got %+v, %v under the new name, want one release", now, err)
+				}
+			})
 		})
 	}
 }
@@ -457,20 +457,70 @@ func TestCheck_ReadsTheSourceWithRecordedValues(t *testing.T) {
 }
 
 func TestMove_WithoutARelease(t *testing.T) {
-	w := newWorld(t)
-	w.inNomad()
-	if _, err := (Move{Home: w.home, Stack: "shop", ToStack: "store"}).Run(t.Context()); !is[*NoReleaseError](err) {
-		t.Errorf("got %v, want a *NoReleaseError", err)
+	t.Parallel()
+	eachRecord(t, func(t *testing.T, w *world) {
+		if _, err := (Move{Home: w.home, Stack: "shop", ToStack: "store"}).Run(t.Context()); !is[*NoReleaseError](err) {
+			t.Errorf("got %v, want a *NoReleaseError", err)
+		}
+	})
+}
+
+// A move that is interrupted before a write of the new record is finished by the same
+// move, and nothing else changes the stack before that. Its secrets move too.
+func TestMove_Interrupted(t *testing.T) {
+	t.Parallel()
+	for _, step := range []string{"Copy", "Commit"} {
+		t.Run(step, func(t *testing.T) {
+			w := newWorld(t)
+			w.write("stack.hcl", "stack \"shop\" {}\nservice \"api\" {}\nservice \"web\" {}\nsecret \"token\" {}\n")
+			w.deploy("1")
+			renamed := w.renamed.open("store", "default")
+			broken := errors.New("scripted")
+			renamed.store.Intercept = func(op string) error {
+				if op == step {
+					return broken
+				}
+				return nil
+			}
+			move := Move{Home: w.home, Stack: "shop", ToStack: "store"}
+			if _, err := move.Run(t.Context()); !errors.Is(err, broken) {
+				t.Fatalf("got %v, want the error of the store", err)
+			}
+			w.version("2")
+			if _, err := w.deployVerb().Run(t.Context()); !is[*record.MovedError](err) {
+				t.Errorf("a deploy meanwhile: got %v, want a *record.MovedError", err)
+			}
+			renamed.store.Intercept = nil
+			got, err := move.Run(t.Context())
+			if err != nil || got.Releases != 1 || step == "Copy" && !got.Secrets {
+				t.Fatalf("got %+v, %v, want a release and its secrets to move", got, err)
+			}
+			if v, err := renamed.secrets.Item(t.Context(), "token"); err != nil || v.Reveal() == "" {
+				t.Errorf("the secret under the new name: got %v, want its value", err)
+			}
+			if left, err := w.secrets.Any(t.Context()); left || err != nil {
+				t.Errorf("secrets under the old name: got %v, %v, want none", left, err)
+			}
+		})
 	}
 }
 
-func TestMove_RefusesARecordElsewhere(t *testing.T) {
+// A move to a store of another kind moves nothing.
+func TestMove_OtherStore(t *testing.T) {
 	w := newWorld(t)
 	w.deploy("1")
-	_, err := Move{Home: w.home, Stack: "shop", ToStack: "store"}.Run(t.Context())
-	if ClassOf(err) != ClassInvalid || !strings.Contains(message(err), "not in Nomad") {
-		t.Errorf("got %v of class %v, want class %v and the reason", err, ClassOf(err), ClassInvalid)
+	inMemory := w.home.Backend.Releases
+	w.home.Backend.Releases = func(name, env string) release.Store {
+		if name == "shop" {
+			return inMemory(name, env)
+		}
+		return release.InNomad(record.OpenReleases(w.nomad.client(t), name, env))
 	}
+	_, err := Move{Home: w.home, Stack: "shop", ToStack: "store"}.Run(t.Context())
+	if !errors.Is(err, release.ErrOtherStore) {
+		t.Errorf("got %v, want %v", err, release.ErrOtherStore)
+	}
+	w.wantState(1, record.Done)
 }
 
 // person answers every question with yes or no.

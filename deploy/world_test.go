@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	capi "github.com/hashicorp/consul/api"
@@ -29,10 +30,32 @@ type world struct {
 
 	store   *memstore.Store
 	secrets *memstore.Secrets
+	renamed *renamed
 	cluster *releasetest.Cluster
 	nomad   *fakeNomad
 	home    Home
 	dir     string
+}
+
+// renamed are the stores of other names than shop, as they are needed.
+type renamed struct {
+	mu sync.Mutex
+	of map[string]inMemory
+}
+
+type inMemory struct {
+	store   *memstore.Store
+	secrets *memstore.Secrets
+}
+
+func (r *renamed) open(name, env string) inMemory {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key := name + "/" + env
+	if _, made := r.of[key]; !made {
+		r.of[key] = inMemory{memstore.New(name, env), memstore.NewSecrets(nil)}
+	}
+	return r.of[key]
 }
 
 // dialed is a cluster with a client, for what release.Cluster does not do.
@@ -46,7 +69,7 @@ func (c dialed) Clients() nomad.Clients { return c.clients }
 func newWorld(t *testing.T) *world {
 	t.Parallel()
 	w := &world{
-		T: t, store: memstore.New("shop", "default"), secrets: memstore.NewSecrets(map[string]string{}), cluster: releasetest.NewCluster(),
+		T: t, renamed: &renamed{of: map[string]inMemory{}}, store: memstore.New("shop", "default"), secrets: memstore.NewSecrets(map[string]string{}), cluster: releasetest.NewCluster(),
 		nomad: &fakeNomad{variables: map[string]*api.Variable{}}, dir: t.TempDir(),
 	}
 	// No service is in Consul.
@@ -59,8 +82,18 @@ func newWorld(t *testing.T) *world {
 		Holder: releasetest.Holder("ann"), Version: "test",
 		Dial: func(context.Context, *stack.Target, bool) (nomad.Clients, error) { return clients, nil },
 		Backend: &Backend{
-			Releases: func(string, string) release.Store { return w.store },
-			Secrets:  func(string, string) release.SecretStore { return w.secrets },
+			Releases: func(name, env string) release.Store {
+				if name == "shop" && env == "default" {
+					return w.store
+				}
+				return w.renamed.open(name, env).store
+			},
+			Secrets: func(name, env string) release.SecretStore {
+				if name == "shop" && env == "default" {
+					return w.secrets
+				}
+				return w.renamed.open(name, env).secrets
+			},
 			Dial: func(context.Context, *stack.Target, bool) (release.Cluster, error) {
 				return dialed{w.cluster, clients}, nil
 			},

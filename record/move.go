@@ -52,19 +52,57 @@ func (r *Release) MoveError() error {
 	return &MovedError{r.Stack, r.Environment, r.MovedTo}
 }
 
-// Move is a move of releases under way. The caller holds the locks of both
-// records.
-type Move struct {
+// MovePlan is what a move of releases has found.
+type MovePlan struct {
 	Releases int       // that are moved
 	Lines    []Service // of all releases that can be read, the newest first
 	Heads    []*Release
 	Resumed  bool // an earlier move was interrupted
+}
+
+// Move is a move of releases under way. The caller holds the locks of both
+// records.
+type Move struct {
+	MovePlan
 
 	from, to  *Releases
 	committed bool // the new record is complete
 }
 
-func (r *Releases) pathName() string { return PathName(r.stack) + "/" + PathName(r.env) }
+// Plan returns what was found before anything was written.
+func (m *Move) Plan() MovePlan { return m.MovePlan }
+
+// MoveName is the name of a record as Release.MovedTo has it.
+func MoveName(stackName, env string) string { return PathName(stackName) + "/" + PathName(env) }
+
+func (r *Releases) pathName() string { return MoveName(r.stack, r.env) }
+
+// CheckMove returns an error if a record whose newest release is newest cannot move to
+// the name to. It reports whether the same move was interrupted.
+func CheckMove(newest *Release, to string) (resumed bool, err error) {
+	switch {
+	case newest.State == Unreadable:
+		return false, errors.New(newest.Detail)
+	case newest.MovedTo == to:
+		return true, nil
+	case newest.MovedTo != "":
+		return false, newest.MoveError()
+	case newest.State.Open():
+		return false, fmt.Errorf("cannot move stack %s (environment %s): release %d is %s; finish it first", newest.Stack, newest.Environment, newest.Number, newest.State)
+	}
+	return false, nil
+}
+
+// InUseError reports that a record cannot move to a name that is in use.
+type InUseError struct {
+	Stack, Environment string
+	Has                string // what is there, such as releases/000001
+}
+
+func (e *InUseError) Error() string {
+	return fmt.Sprintf("cannot move to stack %s (environment %s): it has %s already; destroy it with --purge secrets,history first, or choose another name",
+		e.Stack, e.Environment, e.Has)
+}
 
 // paths lists the variables of the record but its lock.
 func (r *Releases) paths(ctx context.Context) ([]string, error) {
@@ -94,16 +132,8 @@ func (r *Releases) PlanMove(ctx context.Context, to *Releases) (*Move, error) {
 	}
 	m.Releases = len(m.Heads)
 	if len(m.Heads) > 0 {
-		newest := m.Heads[0]
-		switch {
-		case newest.State == Unreadable:
-			return nil, errors.New(newest.Detail)
-		case newest.MovedTo == to.pathName():
-			m.Resumed = true
-		case newest.MovedTo != "":
-			return nil, newest.MoveError()
-		case newest.State.Open():
-			return nil, fmt.Errorf("cannot move stack %s (environment %s): release %d is %s; finish it first", r.stack, r.env, newest.Number, newest.State)
+		if m.Resumed, err = CheckMove(m.Heads[0], to.pathName()); err != nil {
+			return nil, err
 		}
 	}
 	there, err := to.paths(ctx)
@@ -115,8 +145,7 @@ func (r *Releases) PlanMove(ctx context.Context, to *Releases) (*Move, error) {
 			// Secrets without a release are compared by Secrets.Move.
 			return len(m.Heads) > 0 || p != to.folder+"/secrets" && !strings.HasPrefix(p, to.folder+"/schedules/")
 		}); i >= 0 {
-			return nil, fmt.Errorf("cannot move to stack %s (environment %s): it has %s already; destroy it with --purge secrets,history first, or choose another name",
-				to.stack, to.env, strings.TrimPrefix(there[i], to.folder+"/"))
+			return nil, &InUseError{to.stack, to.env, strings.TrimPrefix(there[i], to.folder+"/")}
 		}
 	}
 	if len(m.Heads) > 0 {

@@ -133,13 +133,11 @@ func (s *Secrets) recorded(ctx context.Context) ([]Service, error) {
 // and deletes the old master last. Jobs without a variable and variables that
 // drover did not make are left alone. Move can be repeated after it was
 // interrupted. The caller holds the locks of both stacks.
-func (s *Secrets) Move(ctx context.Context, toStack, toEnv string, jobs []render.Job) error {
-	to := *s
-	to.stack, to.env = toStack, toEnv
+func (s *Secrets) Move(ctx context.Context, to *Secrets, jobs []render.Job) error {
 	if to.owner() == s.owner() {
 		return nil
 	}
-	vars, old, there, err := s.movable(ctx, &to, jobs)
+	vars, old, there, err := s.movable(ctx, to, jobs)
 	if err != nil {
 		return err
 	}
@@ -163,10 +161,8 @@ func (s *Secrets) Move(ctx context.Context, toStack, toEnv string, jobs []render
 
 // CheckMove returns the error with which Move would refuse to begin. It writes
 // nothing.
-func (s *Secrets) CheckMove(ctx context.Context, toStack, toEnv string, jobs []render.Job) error {
-	to := *s
-	to.stack, to.env = toStack, toEnv
-	_, _, _, err := s.movable(ctx, &to, jobs)
+func (s *Secrets) CheckMove(ctx context.Context, to *Secrets, jobs []render.Job) error {
+	_, _, _, err := s.movable(ctx, to, jobs)
 	return err
 }
 

@@ -114,7 +114,7 @@ func testMoveSecrets(t *testing.T, c *api.Client, rt *tamper) {
 		t.Fatal(err)
 	}
 	rt.writes = 0
-	if err := s.Move(t.Context(), "move", "production", jobs); err == nil || rt.writes != 0 {
+	if err := s.Move(t.Context(), to, jobs); err == nil || rt.writes != 0 {
 		t.Errorf("over other secrets: %d writes, %v", rt.writes, err)
 	}
 	if err := to.Purge(t.Context(), nil); err != nil {
@@ -128,14 +128,14 @@ func testMoveSecrets(t *testing.T, c *api.Client, rt *tamper) {
 		rt.busy = 1000
 		cancel()
 	}
-	if err := s.Move(ctx, "move", "production", jobs); err == nil {
+	if err := s.Move(ctx, to, jobs); err == nil {
 		t.Fatal("Nomad was busy after the first write, and Move returned no error")
 	}
 	rt.mu.Lock()
 	rt.busy = 0
 	rt.mu.Unlock()
 	rt.lose = true // which is no failure
-	if err := s.Move(t.Context(), "move", "production", jobs); err != nil {
+	if err := s.Move(t.Context(), to, jobs); err != nil {
 		t.Fatal(err)
 	}
 	if !maps.Equal(items(t, c, to.Path()), master) || items(t, c, s.Path()) != nil {
@@ -148,7 +148,7 @@ func testMoveSecrets(t *testing.T, c *api.Client, rt *tamper) {
 	if _, err := to.Ensure(t.Context(), specs, jobs); err != nil || rt.writes != 0 {
 		t.Errorf("after the move: %d writes, %v", rt.writes, err)
 	}
-	if err := s.Move(t.Context(), "move", "production", jobs); err != nil || rt.writes != 0 {
+	if err := s.Move(t.Context(), to, jobs); err != nil || rt.writes != 0 {
 		t.Errorf("repeated: %d writes, %v", rt.writes, err)
 	}
 }

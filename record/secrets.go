@@ -374,6 +374,12 @@ func (s *Secrets) List(ctx context.Context, specs []*stack.Secret) ([]Listed, er
 	return out, nil
 }
 
+// Any reports whether there is any secret.
+func (s *Secrets) Any(ctx context.Context) (bool, error) {
+	m, err := s.read(ctx)
+	return err == nil && len(m.items) > 0, err
+}
+
 // Purge deletes the master and those variables of the jobs that the stack owns
 // in this environment.
 func (s *Secrets) Purge(ctx context.Context, jobs []render.Job) error {

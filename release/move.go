@@ -11,10 +11,10 @@ import (
 )
 
 // WithSecrets returns the jobs that read secrets by any line of the releases,
-// each once, and the clients of their targets. heads are the releases, the newest
+// each once, and the clusters of their targets. heads are the releases, the newest
 // first. Jobs of a target that the newest release does not have any more and that
 // cannot be reached are left out.
-func (d *Deployer) WithSecrets(ctx context.Context, heads []*record.Release, lines []record.Service) ([]render.Job, map[string]nomad.Clients, error) {
+func (d *Deployer) WithSecrets(ctx context.Context, heads []*record.Release, lines []record.Service) ([]render.Job, map[string]Cluster, error) {
 	targets := map[string]*stack.Target{}
 	current := map[string]bool{}
 	for i, h := range heads {
@@ -31,7 +31,7 @@ func (d *Deployer) WithSecrets(ctx context.Context, heads []*record.Release, lin
 			}
 		}
 	}
-	clients, away := map[string]nomad.Clients{}, map[string]bool{}
+	clusters, away := map[string]Cluster{}, map[string]bool{}
 	type place struct{ target, id, namespace, region string }
 	seen := map[place]bool{}
 	var out []render.Job
@@ -42,7 +42,7 @@ func (d *Deployer) WithSecrets(ctx context.Context, heads []*record.Release, lin
 			continue
 		}
 		seen[id] = true
-		if _, ok := clients[j.Target]; !ok {
+		if _, ok := clusters[j.Target]; !ok {
 			c, err := d.Dial(ctx, t, false)
 			if err != nil {
 				if current[j.Target] {
@@ -51,9 +51,9 @@ func (d *Deployer) WithSecrets(ctx context.Context, heads []*record.Release, lin
 				away[j.Target] = true
 				continue
 			}
-			clients[j.Target] = c.Clients()
+			clusters[j.Target] = c
 		}
 		out = append(out, j)
 	}
-	return out, clients, nil
+	return out, clusters, nil
 }

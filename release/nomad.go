@@ -2,6 +2,7 @@ package release
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -52,6 +53,29 @@ func (s nomadStore) Lock(ctx context.Context, h record.Holder, wait time.Duratio
 	return nomadLease{l}, nil
 }
 
+func (s nomadStore) LockToMove(ctx context.Context, h record.Holder, wait time.Duration) (Lease, error) {
+	l, err := s.Releases.LockToMove(ctx, h, wait, nil)
+	if err != nil {
+		return nil, err
+	}
+	return nomadLease{&record.Lock{Lease: l}}, nil
+}
+
+func (s nomadStore) PlanMove(ctx context.Context, to Store) (Move, error) {
+	other, ok := to.(nomadStore)
+	if !ok {
+		return nil, ErrOtherStore
+	}
+	m, err := s.Releases.PlanMove(ctx, other.Releases)
+	if err != nil {
+		return nil, err
+	}
+	return m, nil
+}
+
+// ErrOtherStore is the error of a move to a store of another kind.
+var ErrOtherStore = errors.New("cannot move a record to a store of another kind")
+
 type nomadLease struct{ *record.Lock }
 
 func (l nomadLease) Renew(ctx context.Context) (Lease, error) {
@@ -75,6 +99,22 @@ func (s nomadSecrets) Reach(clusters map[string]Cluster) SecretStore {
 		clients[name] = c.Clients().Nomad
 	}
 	return nomadSecrets{s.At(clients)}
+}
+
+func (s nomadSecrets) CheckMove(ctx context.Context, to SecretStore, jobs []render.Job) error {
+	other, ok := to.(nomadSecrets)
+	if !ok {
+		return ErrOtherStore
+	}
+	return s.Secrets.CheckMove(ctx, other.Secrets, jobs)
+}
+
+func (s nomadSecrets) Move(ctx context.Context, to SecretStore, jobs []render.Job) error {
+	other, ok := to.(nomadSecrets)
+	if !ok {
+		return ErrOtherStore
+	}
+	return s.Secrets.Move(ctx, other.Secrets, jobs)
 }
 
 // DialNomad returns the clusters that clients of dial lead to.

@@ -89,6 +89,29 @@ type Store interface {
 	// Lock calls waits with the holder, which may be nil, and waits. It returns a
 	// *record.LockedError after wait.
 	Lock(ctx context.Context, h record.Holder, wait time.Duration, waits func(record.Holder)) (Lease, error)
+
+	// LockToMove is Lock for a move of the record, which also finishes one that was
+	// interrupted: it returns no *record.MovedError. The Last of its lease is nil.
+	LockToMove(ctx context.Context, h record.Holder, wait time.Duration) (Lease, error)
+	// PlanMove prepares a move of the record to another name, and writes nothing. to
+	// has to be a store of the same kind without a release, unless the same move was
+	// interrupted. The caller holds the locks of both.
+	PlanMove(ctx context.Context, to Store) (Move, error)
+}
+
+// Move gives the releases of a record to another name, step by step. Each step, and a
+// Move as a whole, can be repeated after it was interrupted.
+type Move interface {
+	// Plan returns what was found before anything was written.
+	Plan() record.MovePlan
+	// Copy writes everything but the newest release under the new name. From then on,
+	// the lock of the old name is for this move only.
+	Copy(ctx context.Context) error
+	// Commit writes the newest release under the new name, which owns the jobs from
+	// then on.
+	Commit(ctx context.Context) error
+	// Finish deletes the old record.
+	Finish(ctx context.Context) error
 }
 
 // Journal writes how far each service of a release has come. Its methods may be
@@ -148,4 +171,13 @@ type SecretStore interface {
 	Trim(ctx context.Context, jobs []render.Job) error
 	// Purge deletes the secrets, and what the jobs have of them.
 	Purge(ctx context.Context, jobs []render.Job) error
+
+	// Any reports whether there is any secret.
+	Any(ctx context.Context) (bool, error)
+	// CheckMove returns the error with which Move would refuse to begin. It writes
+	// nothing.
+	CheckMove(ctx context.Context, to SecretStore, jobs []render.Job) error
+	// Move gives the secrets, and what the jobs have of them, to another name. to has
+	// to be a store of the same kind. Move can be repeated after it was interrupted.
+	Move(ctx context.Context, to SecretStore, jobs []render.Job) error
 }

@@ -481,6 +481,31 @@ func (s *Store) Holder(context.Context) (*record.Holder, error) {
 
 // Lock implements release.Store.
 func (s *Store) Lock(ctx context.Context, h record.Holder, wait time.Duration, waits func(record.Holder)) (release.Lease, error) {
+	l, err := s.lock(ctx, h, wait, waits)
+	if err != nil {
+		return nil, err
+	}
+	last, err := s.Last(ctx)
+	if err == nil && last != nil {
+		l.last, err = last, last.MoveError()
+	}
+	if err != nil {
+		_ = l.Remove(ctx)
+		return nil, err
+	}
+	return l, nil
+}
+
+// LockToMove implements release.Store.
+func (s *Store) LockToMove(ctx context.Context, h record.Holder, wait time.Duration) (release.Lease, error) {
+	l, err := s.lock(ctx, h, wait, nil)
+	if err != nil {
+		return nil, err
+	}
+	return l, nil
+}
+
+func (s *Store) lock(ctx context.Context, h record.Holder, wait time.Duration, waits func(record.Holder)) (*lease, error) {
 	if err := s.intercept(ctx, "Lock"); err != nil {
 		return nil, err
 	}
@@ -495,14 +520,6 @@ func (s *Store) Lock(ctx context.Context, h record.Holder, wait time.Duration, w
 			s.lease = l
 			s.announce()
 			s.mu.Unlock()
-			last, err := s.Last(ctx)
-			if err == nil && last != nil {
-				l.last, err = last, last.MoveError()
-			}
-			if err != nil {
-				_ = l.Remove(ctx)
-				return nil, err
-			}
 			return l, nil
 		}
 		s.mu.Unlock()

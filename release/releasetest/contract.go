@@ -32,6 +32,81 @@ func TestStore(t *testing.T, open func(t *testing.T, stackName string) release.S
 			test(t, open(t, "contract "+name), open(t, "contract "+name))
 		})
 	}
+	for _, name := range []string{"Copy", "Commit"} {
+		t.Run("move, interrupted after "+name, func(t *testing.T) {
+			t.Parallel()
+			testMove(t, open(t, "contract move "+name), open(t, "contract to "+name), name)
+		})
+	}
+}
+
+// testMove moves a record, and does so once more from the beginning after the step of
+// that name.
+func testMove(t *testing.T, from, to release.Store, interrupted string) {
+	p := pack(t, record.Blob{Job: json.RawMessage(`{"ID":"web"}`)})
+	if err := from.Store(t.Context(), []record.Packed{p}); err != nil {
+		t.Fatal(err)
+	}
+	create(t, from, &record.Release{Number: 1, State: record.Done, Message: "first"}, record.Service{Name: "web", JobID: "web", Spec: p.Digest})
+	create(t, from, &record.Release{Number: 2, State: record.Done}, record.Service{Name: "web", JobID: "web", Spec: p.Digest}, record.Service{Name: "api", JobID: "api"})
+	for done := false; !done; {
+		done = moveOnce(t, from, to, &interrupted)
+	}
+	if last, err := from.Last(t.Context()); last != nil || err != nil {
+		t.Errorf("the old record: got %+v, %v, want nothing", last, err)
+	}
+	heads, err := to.List(t.Context())
+	if err != nil || len(heads) != 2 || heads[1].Message != "first" {
+		t.Fatalf("the new record: got %d releases, %v, want both", len(heads), err)
+	}
+	for _, h := range heads {
+		if h.Stack != to.Stack() || h.Environment != to.Environment() || h.MovedTo != "" {
+			t.Errorf("got a release of %s/%s that moves to %q, want the new name and no move", h.Stack, h.Environment, h.MovedTo)
+		}
+		if lines, err := to.Services(t.Context(), h); err != nil || len(lines) != h.Number {
+			t.Errorf("services of release %d: got %+v, %v, want %d", h.Number, lines, err, h.Number)
+		}
+	}
+	if _, err := to.Blob(t.Context(), p.Digest); err != nil {
+		t.Errorf("the spec under the new name: got %v, want it", err)
+	}
+}
+
+// moveOnce makes the steps of a move, and reports whether it made all of them. It ends
+// after the step interrupted, which it clears.
+func moveOnce(t *testing.T, from, to release.Store, interrupted *string) bool {
+	t.Helper()
+	for _, s := range []release.Store{from, to} {
+		l, err := s.LockToMove(t.Context(), Holder("ann"), 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() {
+			if err := l.Remove(t.Context()); err != nil {
+				t.Error(err)
+			}
+		}()
+	}
+	m, err := from.PlanMove(t.Context(), to)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := m.Plan(); len(got.Heads) > 0 && (len(got.Lines) == 0 || got.Heads[0].Number != 2) {
+		t.Errorf("plan: got %d releases and %d lines, the newest %d; want release 2 and lines", got.Releases, len(got.Lines), got.Heads[0].Number)
+	}
+	for _, step := range []struct {
+		name string
+		run  func() error
+	}{{"Copy", func() error { return m.Copy(t.Context()) }}, {"Commit", func() error { return m.Commit(t.Context()) }}, {"Finish", func() error { return m.Finish(t.Context()) }}} {
+		if err := step.run(); err != nil {
+			t.Fatalf("%s: %v", step.name, err)
+		}
+		if step.name == *interrupted {
+			*interrupted = ""
+			return false
+		}
+	}
+	return true
 }
 
 // must fails the test if there is an error.
@@ -464,6 +539,13 @@ func testMoved(t *testing.T, s, other release.Store) {
 	}
 	if h, err := s.Holder(t.Context()); h != nil || err != nil {
 		t.Errorf("holder: got %v, %v, want none", h, err)
+	}
+	l, err := other.LockToMove(t.Context(), Holder("ann"), 0)
+	if err != nil {
+		t.Fatalf("the lock for the move: got %v, want the lock", err)
+	}
+	if err := l.Remove(t.Context()); err != nil {
+		t.Error(err)
 	}
 }
 
