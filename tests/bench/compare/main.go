@@ -64,8 +64,7 @@ type options struct {
 	paths                         bool
 }
 
-// parts are what a run measures, in this order. redeploy needs the stack that
-// deployMany leaves behind.
+// parts are what a run measures, in this order.
 var parts = []struct {
 	name string
 	run  func(context.Context, *bench) (table, error)

@@ -19,6 +19,9 @@ type requests struct {
 
 func (n *requests) count(r *http.Request) {
 	key := r.Method + " " + template(r.URL.Path)
+	if prefix := r.URL.Query().Get("prefix"); prefix != "" {
+		key += "?prefix=" + prefix
+	}
 	if r.URL.Query().Get("index") != "" && r.URL.Query().Get("index") != "0" {
 		key += " (blocking)"
 	}
