@@ -244,10 +244,21 @@ func (n snapshot) hasBlocked() bool {
 }
 
 // underWay reports whether the outcome of a deployment needs no evaluation: it was
-// successful, or one of its allocations starts.
+// successful, one of its allocations starts, or it is about to be successful.
 func (n snapshot) underWay() bool {
 	d := n.deployment.Status
-	return d == api.DeploymentStatusSuccessful && len(n.allocs) > 0 || inProgress(d) && n.starts()
+	return d == api.DeploymentStatusSuccessful && len(n.allocs) > 0 || inProgress(d) && (n.starts() || n.allHealthy())
+}
+
+// allHealthy reports whether a deployment has all the healthy allocations that it needs,
+// and does not wait for a promotion.
+func (n snapshot) allHealthy() bool {
+	for _, g := range n.deployment.TaskGroups {
+		if g.DesiredTotal == 0 || g.HealthyAllocs < g.DesiredTotal || g.DesiredCanaries > 0 && !g.Promoted {
+			return false
+		}
+	}
+	return len(n.deployment.TaskGroups) > 0
 }
 
 // starts reports whether an allocation may still become healthy.

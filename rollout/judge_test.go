@@ -131,6 +131,31 @@ func TestJudge(t *testing.T) {
 	}
 }
 
+func TestSnapshot_UnderWay(t *testing.T) {
+	t.Parallel()
+	yes := ptr(true)
+	for name, c := range map[string]struct {
+		status string
+		groups []*api.DeploymentState
+		alloc  *api.AllocationListStub
+		want   bool
+	}{
+		"an allocation starts":        {"running", []*api.DeploymentState{{DesiredTotal: 1}}, alloc("pending", nil), true},
+		"all are healthy":             {"running", []*api.DeploymentState{{DesiredTotal: 1, HealthyAllocs: 1}}, alloc("running", yes), true},
+		"one of two has no place":     {"running", []*api.DeploymentState{{DesiredTotal: 2, HealthyAllocs: 1}}, alloc("running", yes), false},
+		"another group has none":      {"running", []*api.DeploymentState{{DesiredTotal: 1, HealthyAllocs: 1}, {DesiredTotal: 1}}, alloc("running", yes), false},
+		"canaries wait":               {"running", []*api.DeploymentState{{DesiredTotal: 1, DesiredCanaries: 1, HealthyAllocs: 1}}, alloc("running", yes), false},
+		"promoted":                    {"running", []*api.DeploymentState{{DesiredTotal: 1, DesiredCanaries: 1, HealthyAllocs: 1, Promoted: true}}, alloc("running", yes), true},
+		"failed, and all are healthy": {"failed", []*api.DeploymentState{{DesiredTotal: 1, HealthyAllocs: 1}}, alloc("running", yes), false},
+		"successful":                  {"successful", []*api.DeploymentState{{DesiredTotal: 1, HealthyAllocs: 1}}, alloc("running", yes), true},
+	} {
+		n := snapshot{deployment: deployment(c.status, "", c.groups...), allocs: []*api.AllocationListStub{c.alloc}}
+		if got := n.underWay(); got != c.want {
+			t.Errorf("%s: got %t, want %t", name, got, c.want)
+		}
+	}
+}
+
 func TestResultOutcome(t *testing.T) {
 	t.Parallel()
 	for want, outcomes := range map[Outcome][]Outcome{
