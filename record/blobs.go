@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -83,18 +84,22 @@ func Pack(b Blob) (Packed, error) {
 // escaped is how many bytes JSON makes of one of a string, at most.
 const escaped = 6
 
-// Store writes the blobs that are not there yet, several at a time.
-func (r *Releases) Store(ctx context.Context, blobs []Packed) error {
+// Store writes the blobs that are not there yet, several at a time. stored are the
+// digests of those that are, as Lock.Blobs returns them; nil if that is not known.
+func (r *Releases) Store(ctx context.Context, blobs []Packed, stored map[string]bool) error {
 	if len(blobs) == 0 {
 		return nil
 	}
-	list, _, err := r.client.Variables().PrefixList(r.folder+"/blobs/", (&api.QueryOptions{}).WithContext(ctx))
-	if err != nil {
-		return fmt.Errorf("listing the job specs of stack %s: %w", r.stack, err)
-	}
-	there := map[string]bool{}
-	for _, v := range list {
-		there[strings.TrimPrefix(v.Path, r.folder+"/blobs/")] = true
+	there := maps.Clone(stored)
+	if there == nil {
+		list, _, err := r.client.Variables().PrefixList(r.folder+"/blobs/", (&api.QueryOptions{}).WithContext(ctx))
+		if err != nil {
+			return fmt.Errorf("listing the job specs of stack %s: %w", r.stack, err)
+		}
+		there = map[string]bool{}
+		for _, v := range list {
+			there[strings.TrimPrefix(v.Path, r.folder+"/blobs/")] = true
+		}
 	}
 	blobs = slices.DeleteFunc(slices.Clone(blobs), func(p Packed) bool {
 		had := there[p.Digest]

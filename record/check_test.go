@@ -22,7 +22,7 @@ func damaged(t *testing.T, r *Releases, n int) []string {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := r.Store(t.Context(), []Packed{p}); err != nil {
+		if err := r.Store(t.Context(), []Packed{p}, nil); err != nil {
 			t.Fatal(err)
 		}
 		j, err := r.Create(t.Context(), &Release{

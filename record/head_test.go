@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -201,6 +202,39 @@ func TestPages_StayWithinAVariable(t *testing.T) {
 	text, err := OpenReleases(nil, "small", "default").packPage(page{Services: small})
 	if err != nil || len(text) > blobLimit {
 		t.Errorf("%d bytes, %v", len(text), err)
+	}
+}
+
+// 300 services are one page, unless their outlines do not fit into it: a status would
+// read one spec for each of them.
+func TestPages_KeepOutlines(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		outline int // bytes of each, which do not compress
+		pages   int
+	}{"without outlines": {0, 1}, "with small ones": {8, 1}, "with large ones": {100, 2}} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := OpenReleases(nil, "s", "e")
+			services := lines(300)
+			for i := range services {
+				if c.outline > 0 {
+					services[i].Outline = json.RawMessage(strconv.Quote(noise(uint8(i), c.outline)))
+				}
+			}
+			pages, err := r.paged(services)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if len(pages) != c.pages {
+				t.Errorf("got %d pages, want %d", len(pages), c.pages)
+			}
+			for i, p := range pages {
+				if items, err := r.outlineItems(p); err != nil || (items != nil) != (c.outline > 0) {
+					t.Errorf("page %d of %d services: got outlines: %t, %v, want %t", i, len(p), items != nil, err, c.outline > 0)
+				}
+			}
+		})
 	}
 }
 

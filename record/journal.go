@@ -180,6 +180,10 @@ func (j *Journal) write(i int) {
 			return
 		}
 		j.mu.Lock()
+		if p.stored == p.version { // the write before had it already
+			j.mu.Unlock()
+			continue
+		}
 		content := page{Owner: j.owner, Seq: p.seq + 1, Services: slices.Clone(j.services[p.first : p.first+p.n]), items: p.items, unknown: p.unknown}
 		version := p.version
 		j.mu.Unlock()

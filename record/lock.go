@@ -88,9 +88,12 @@ func (r *Releases) Lock(ctx context.Context, h Holder, wait time.Duration, waiti
 	if err != nil {
 		return nil, err
 	}
-	l := &Lock{Lease: lease}
-	l.last, l.err = r.Last(ctx)
-	err = l.err
+	l := &Lock{Lease: lease, listed: time.Now().Round(0)}
+	all, err := r.contents(ctx)
+	if newest := all.newest(); newest > 0 {
+		l.last, err = r.readAt(ctx, newest, all.heads[newest])
+	}
+	l.blobs, l.err = all.blobs, err
 	var broken *UnreadableError
 	switch {
 	case errors.As(err, &broken): // see Lock.Last
@@ -109,8 +112,25 @@ func (r *Releases) Lock(ctx context.Context, h Holder, wait time.Duration, waiti
 type Lock struct {
 	*variables.Lease
 
-	last *Release
-	err  error
+	last   *Release
+	err    error
+	blobs  map[string]bool
+	listed time.Time // without the monotonic clock, which stands still while a machine sleeps
+}
+
+// Blobs returns the digests of the blobs that are stored, as Releases.Store takes them.
+// It returns nil if another process may have held the lock since they were listed. It
+// makes no request.
+func (l *Lock) Blobs() map[string]bool {
+	if age := time.Now().Round(0).Sub(l.listed); age < 0 || age >= LockTTL {
+		return nil
+	}
+	select {
+	case <-l.Lost():
+		return nil
+	default:
+		return l.blobs
+	}
 }
 
 // Last returns the newest release when the lock was taken, nil if there was none.

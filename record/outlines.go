@@ -35,13 +35,17 @@ func (s Service) OutlineOf(digest string) json.RawMessage {
 	return nil
 }
 
+func hasOutlines(services []Service) bool {
+	return slices.ContainsFunc(services, func(s Service) bool { return s.Outline != nil || s.BeforeOutline != nil })
+}
+
 // outlineItems are the items of a new page beside its lines.
 func (r *Releases) outlineItems(services []Service) (map[string]string, error) {
 	o := outlines{make([]json.RawMessage, len(services)), make([]json.RawMessage, len(services))}
 	for i, s := range services {
 		o.Spec[i], o.Before[i] = s.Outline, s.BeforeOutline
 	}
-	if !slices.ContainsFunc(services, func(s Service) bool { return s.Outline != nil || s.BeforeOutline != nil }) {
+	if !hasOutlines(services) {
 		return nil, nil
 	}
 	text, err := r.packer.Pack(o)

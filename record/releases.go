@@ -4,6 +4,7 @@
 package record
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"errors"
@@ -45,7 +46,7 @@ type headVersion struct {
 
 // OpenReleases makes no request.
 func OpenReleases(client *api.Client, stackName, env string) *Releases {
-	return &Releases{client: client, stack: stackName, env: env, folder: Folder(stackName, env), pageServices: 150, packer: variables.NewPacker()}
+	return &Releases{client: client, stack: stackName, env: env, folder: Folder(stackName, env), pageServices: 400, packer: variables.NewPacker()}
 }
 
 const stacksFolder = "drover/stacks/"
@@ -183,6 +184,44 @@ func (r *Releases) Last(ctx context.Context) (*Release, error) {
 	return r.readAt(ctx, newest, indexes[newest])
 }
 
+// contents are the variables of a record.
+type contents struct {
+	heads  map[int]uint64  // index of the head of each release, by its number
+	blobs  map[string]bool // digests
+	locked bool
+}
+
+// newest returns the number of the newest release, 0 if there is none.
+func (c contents) newest() int {
+	n := 0
+	for number := range c.heads {
+		n = max(n, number)
+	}
+	return n
+}
+
+// contents lists the variables of the record (GET /v1/vars).
+func (r *Releases) contents(ctx context.Context) (contents, error) {
+	list, _, err := r.client.Variables().PrefixList(r.folder+"/", (&api.QueryOptions{}).WithContext(ctx))
+	if err == nil && len(list) == 0 {
+		err = variables.CheckList(ctx, r.client, r.folder+"/releases")
+	}
+	if err != nil {
+		return contents{}, fmt.Errorf("listing the releases of stack %s: %w", r.stack, err)
+	}
+	out := contents{heads: map[int]uint64{}, blobs: map[string]bool{}}
+	for _, v := range list {
+		if n, err := strconv.Atoi(strings.TrimPrefix(v.Path, r.folder+"/releases/")); err == nil {
+			out.heads[n] = v.ModifyIndex
+		}
+		if digest, ok := strings.CutPrefix(v.Path, r.folder+"/blobs/"); ok {
+			out.blobs[digest] = true
+		}
+		out.locked = out.locked || v.Path == r.lockPath() && variables.IsLocked(v.Lock, v.CreateIndex, v.ModifyIndex)
+	}
+	return out, nil
+}
+
 // Current is what there is of a record at one moment.
 type Current struct {
 	Last   *Release        // the newest; nil if there is none
@@ -193,29 +232,17 @@ type Current struct {
 // Now returns what there is of the record. It sends two requests (GET /v1/vars and
 // /v1/var/:path), and a third while the lock is held.
 func (r *Releases) Now(ctx context.Context) (Current, error) {
-	list, _, err := r.client.Variables().PrefixList(r.folder+"/", (&api.QueryOptions{}).WithContext(ctx))
-	if err == nil && len(list) == 0 {
-		err = variables.CheckList(ctx, r.client, r.folder+"/releases")
-	}
+	all, err := r.contents(ctx)
 	if err != nil {
-		return Current{}, fmt.Errorf("listing the releases of stack %s: %w", r.stack, err)
+		return Current{}, err
 	}
-	out := Current{Blobs: map[string]bool{}}
-	newest, locked := 0, false
-	for _, v := range list {
-		if n, err := strconv.Atoi(strings.TrimPrefix(v.Path, r.folder+"/releases/")); err == nil {
-			newest = max(newest, n)
-		}
-		if digest, ok := strings.CutPrefix(v.Path, r.folder+"/blobs/"); ok {
-			out.Blobs[digest] = true
-		}
-		locked = locked || v.Path == r.lockPath() && variables.IsLocked(v.Lock, v.CreateIndex, v.ModifyIndex)
-	}
-	if locked {
+	out := Current{Blobs: all.blobs}
+	if all.locked {
 		if out.Holder, err = r.Holder(ctx); err != nil {
 			return Current{}, err
 		}
 	}
+	newest := all.newest()
 	if newest == 0 {
 		return out, nil
 	}
@@ -340,11 +367,11 @@ func (r *Releases) paged(services []Service) ([][]Service, error) {
 	}
 	for i := 0; i < len(out); i++ {
 		for len(out[i]) > 1 {
-			text, err := r.packer.Pack(page{Services: out[i]})
+			fits, err := r.fitsPage(out[i])
 			if err != nil {
 				return nil, err
 			}
-			if len(text) <= pageStart {
+			if fits {
 				break
 			}
 			half := len(out[i]) / 2
@@ -354,6 +381,20 @@ func (r *Releases) paged(services []Service) ([][]Service, error) {
 	}
 	return out, nil
 }
+
+// fitsPage reports whether services are few enough for one page. A large page has to
+// have room for their outlines: without them, a status reads the spec of each service.
+func (r *Releases) fitsPage(services []Service) (bool, error) {
+	text, err := r.packer.Pack(page{Services: services})
+	if err != nil || len(text) > pageStart || len(services) <= largePage {
+		return err == nil && len(text) <= pageStart, err
+	}
+	items, err := r.outlineItems(services)
+	return err == nil && (items != nil || !hasOutlines(services)), err
+}
+
+// largePage is the number of services from which a page is split for its outlines.
+const largePage = 150
 
 // pageStart is the size of a new page, compressed, from which it is split: it
 // grows when the outcomes of its services are written.
@@ -475,6 +516,9 @@ func (r *Releases) Create(ctx context.Context, head *Release, services []Service
 		}
 		index, err := r.writePage(ctx, head.Number, i, p, 0)
 		if errors.Is(err, ErrTakenOver) { // a deployer that was killed before it wrote the head left one
+			if _, herr := r.Read(ctx, head.Number); !errors.Is(herr, ErrNoRelease) {
+				return cmp.Or(herr, err) // it is that of another process, which holds the lock now
+			}
 			if _, index, err = r.readPage(ctx, head.Number, i); err != nil && !errors.Is(err, ErrMissing) {
 				return err
 			}

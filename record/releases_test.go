@@ -192,7 +192,7 @@ func testReleases(t *testing.T, c *api.Client, rt *tamper) {
 	}
 	rt.writes = 0
 	for range 2 {
-		if err := r.Store(t.Context(), []Packed{p, p}); err != nil {
+		if err := r.Store(t.Context(), []Packed{p, p}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -333,7 +333,7 @@ func testKeep(t *testing.T, c *api.Client, _ *tamper) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := r.Store(t.Context(), []Packed{p}); err != nil {
+		if err := r.Store(t.Context(), []Packed{p}, nil); err != nil {
 			t.Fatal(err)
 		}
 		j, err := r.Create(t.Context(), &Release{Number: i + 1, State: st, Owner: "me"}, []Service{{Name: "a", Spec: p.Digest}})

@@ -100,5 +100,5 @@ func (r *Releases) scrubValues(ctx context.Context, digest string, variables []s
 	if err != nil {
 		return "", err
 	}
-	return packed.Digest, r.Store(ctx, []Packed{packed})
+	return packed.Digest, r.Store(ctx, []Packed{packed}, nil)
 }

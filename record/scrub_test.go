@@ -17,7 +17,7 @@ func testScrub(t *testing.T, c *api.Client, _ *tamper) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := r.Store(t.Context(), []Packed{old}); err != nil {
+	if err := r.Store(t.Context(), []Packed{old}, nil); err != nil {
 		t.Fatal(err)
 	}
 	gate := json.RawMessage(`{"Name":"all","Gate":{"HTTP":{"URL":"https://example.org/","Username":"u","Password":"gate-in-clear"}}}`)

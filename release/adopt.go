@@ -52,7 +52,7 @@ func (d *Deployer) Adopt(ctx context.Context, p *Plan) (*record.Release, error) 
 	}
 	blobs = append(blobs, more...)
 	r := &run{d: d, lock: l, plan: p, head: head}
-	if err := d.Releases.Store(ctx, blobs); err != nil {
+	if err := d.Releases.Store(ctx, blobs, nil); err != nil {
 		return nil, err
 	}
 	if r.journal, err = d.Releases.Create(ctx, head, lines); err != nil {

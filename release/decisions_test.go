@@ -416,3 +416,33 @@ func TestRecordedChange(t *testing.T) {
 		}
 	}
 }
+
+// Until a job has run to its end, or its variable has its new values, the record must not
+// say that nothing is left to do.
+func TestNoteUnchanged(t *testing.T) {
+	t.Parallel()
+	service, batch, sysbatch := api.JobTypeService, api.JobTypeBatch, api.JobTypeSysbatch
+	for name, c := range map[string]struct {
+		line record.Service
+		kind *string
+		want record.Step
+	}{
+		"a service":                     {record.Service{}, &service, record.StepUnchanged},
+		"a service with a new secret":   {record.Service{Renewed: []string{"token"}}, &service, record.StepPending},
+		"a batch job":                   {record.Service{}, &batch, record.StepPending},
+		"a sysbatch job":                {record.Service{}, &sysbatch, record.StepPending},
+		"a job without a type":          {record.Service{}, nil, record.StepUnchanged},
+		"a batch job with a new secret": {record.Service{Renewed: []string{"token"}}, &batch, record.StepPending},
+	} {
+		l := c.line
+		l.Step = record.StepPending
+		id := "web"
+		noteUnchanged(&l, &api.Job{ID: &id, Type: c.kind, TaskGroups: []*api.TaskGroup{{Name: &id}}})
+		if l.Step != c.want {
+			t.Errorf("%s: got step %s, want %s", name, l.Step, c.want)
+		}
+		if isCarriedOver(l) {
+			t.Errorf("%s: it looks like a job that the request did not name", name)
+		}
+	}
+}

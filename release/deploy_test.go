@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -50,6 +51,27 @@ func TestDeploy_Unchanged(t *testing.T) {
 	w.wantLog()
 	if res.Release != nil || res.Outcome() != rollout.Unchanged {
 		t.Errorf("got release %v, outcome %s; want none, %s", res.Release, res.Outcome(), rollout.Unchanged)
+	}
+}
+
+// The line of a job that does not change is written once, with the release. The others
+// are written before the registration, after it, and with the outcome.
+func TestDeploy_WritesUnchangedLinesOnce(t *testing.T) {
+	w := newWorld(t)
+	w.deploy(request("1"))
+	var mu sync.Mutex
+	ops := map[string]int{}
+	w.store.Intercept = func(op string) error {
+		mu.Lock()
+		defer mu.Unlock()
+		ops[op]++
+		return nil
+	}
+	req := requestOf(job("api", "1"), job("web", "2", "api"))
+	w.wantState(w.deploy(req), record.Done, rollout.Deployed)
+	w.wantSteps("api=unchanged", "web=done")
+	if ops["Update"] != 1 || ops["Note"] != 2 {
+		t.Errorf("got %d writes before and %d after something is done, want 1 and 2", ops["Update"], ops["Note"])
 	}
 }
 

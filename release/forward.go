@@ -170,7 +170,7 @@ func (r *run) begin(ctx context.Context) error {
 	blobs = append(blobs, more...)
 	p.req.Unattended.mark(head, p.req.Waves)
 	beginFirstWave(head, p, lines)
-	if err := d.Releases.Store(ctx, blobs); err != nil {
+	if err := d.Releases.Store(ctx, blobs, r.lock.blobs()); err != nil {
 		return err
 	}
 	if r.journal, err = d.Releases.Create(ctx, head, lines); err != nil {
@@ -332,6 +332,7 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 			blobs = append(blobs, p.specs[l.Spec])
 			if l.Change = recordedChange(c); l.Change == record.ChangeNone {
 				l.Before, l.BeforeOutline, l.Index = l.Spec, l.Outline, c.Index
+				noteUnchanged(&l, j.Job)
 			}
 			add(l, l.Change == record.ChangeUpdate)
 		}
@@ -366,6 +367,16 @@ func (r *run) lines(ctx context.Context) ([]record.Service, []record.Packed, err
 		return err
 	})
 	return lines, append(blobs, former...), err
+}
+
+// noteUnchanged gives the line of a job that does not change the step and outcome that
+// it will have if the job is healthy: then it is not written again. It does not do so
+// for a job whose variable or run to completion is still to be recorded.
+func noteUnchanged(l *record.Service, job *api.Job) {
+	if len(l.Renewed) > 0 || rollout.RunsToCompletion(job) {
+		return
+	}
+	l.Step, l.Outcome, l.Ended = record.StepUnchanged, string(rollout.Unchanged), time.Now().UTC()
 }
 
 // carried returns the lines of the last release that a partial one keeps as they
@@ -532,7 +543,7 @@ func (r *run) before(ctx context.Context, target string, s rollout.Submission) e
 		}
 	}
 	err := r.journal.Update(ctx, i, func(l *record.Service) {
-		if s.JobModifyIndex != 0 && (l.Step == record.StepPending || l.Step == record.StepSubmitting) {
+		if s.JobModifyIndex != 0 && (l.Step == record.StepPending || l.Step == record.StepUnchanged || l.Step == record.StepSubmitting) {
 			l.Planned = s.JobModifyIndex // another one when it was scaled
 		}
 		l.Step, l.Started, l.Completed = record.StepSubmitting, time.Now().UTC(), nil
@@ -601,7 +612,10 @@ func (r *run) done(target string, s rollout.Submission, res rollout.ServiceResul
 	r.submitted[i] = res
 	r.submitting.Unlock()
 	note := j.Note
-	if res.Outcome == rollout.Unchanged && !res.Completed && j.Service(i).Change == record.ChangeNone {
+	if l := j.Service(i); res.Outcome == rollout.Unchanged && !res.Completed && l.Change == record.ChangeNone {
+		if l.Step == record.StepUnchanged && l.Outcome == string(res.Outcome) {
+			return // see noteUnchanged
+		}
 		note = j.NoteLater // what a resume would find out again
 	}
 	note(i, func(l *record.Service) {

@@ -43,7 +43,7 @@ func (w *world) killed(step record.Step, arrived bool) {
 		if err != nil {
 			w.Fatal(err)
 		}
-		if err := w.store.Store(w.Context(), []record.Packed{p}); err != nil {
+		if err := w.store.Store(w.Context(), []record.Packed{p}, nil); err != nil {
 			w.Fatal(err)
 		}
 		l := record.Service{Name: j.Service, JobID: j.Service, DependsOn: j.DependsOn, Wave: i, Change: record.ChangeUpdate, Spec: p.Digest, Before: was[i].Spec, Planned: was[i].Index, Step: record.StepPending}

@@ -304,6 +304,13 @@ func (l *lock) held(ctx context.Context) error {
 // last returns the newest release when the lock was taken.
 func (l *lock) last() (*record.Release, error) { return l.lease.Last() }
 
+// blobs returns the digests of the blobs that are stored, nil if that is not known.
+func (l *lock) blobs() map[string]bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.lease.Blobs()
+}
+
 func (l *lock) release(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -63,8 +63,9 @@ type Store interface {
 	// Fits returns an error if the head would not fit into the store until its
 	// release ends. It makes no request.
 	Fits(head *record.Release) error
-	// Store writes the blobs that are not there yet.
-	Store(ctx context.Context, blobs []record.Packed) error
+	// Store writes the blobs that are not there yet. stored are the digests of those
+	// that are, as Lease.Blobs returns them; nil if that is not known.
+	Store(ctx context.Context, blobs []record.Packed, stored map[string]bool) error
 	// Create writes a new release. It returns record.ErrTakenOver if there is one of
 	// that number.
 	Create(ctx context.Context, head *record.Release, services []record.Service) (Journal, error)
@@ -139,6 +140,10 @@ type Lease interface {
 	// Last returns the newest release when the lock was taken, nil if there was none.
 	// It makes no request.
 	Last() (*record.Release, error)
+	// Blobs returns the digests of the blobs that are stored. It returns nil if that is
+	// not known, or if another process may have held the lock since they were listed. It
+	// makes no request.
+	Blobs() map[string]bool
 	// Lost is closed when the lock is, or may be, no longer held.
 	Lost() <-chan struct{}
 	// Renew returns the lease anew if the lock is still held although Lost is closed.

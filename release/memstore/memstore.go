@@ -255,7 +255,7 @@ func (s *Store) Owners(_ context.Context, jobs []record.LiveJob) ([]*record.Owne
 func (s *Store) Fits(*record.Release) error { return nil }
 
 // Store implements release.Store.
-func (s *Store) Store(ctx context.Context, blobs []record.Packed) error {
+func (s *Store) Store(ctx context.Context, blobs []record.Packed, _ map[string]bool) error {
 	if err := s.intercept(ctx, "Store"); err != nil {
 		return err
 	}
@@ -436,7 +436,7 @@ func (s *Store) Scrub(ctx context.Context, variables []string) ([]int, error) {
 			return scrubbed, err
 		}
 		h.Values = packed.Digest
-		if err := s.Store(ctx, []record.Packed{packed}); err != nil {
+		if err := s.Store(ctx, []record.Packed{packed}, nil); err != nil {
 			return scrubbed, err
 		}
 		if err := s.Save(ctx, h); err != nil {
@@ -560,6 +560,9 @@ type lease struct {
 
 // Last implements release.Lease.
 func (l *lease) Last() (*record.Release, error) { return l.last, nil }
+
+// Blobs implements release.Lease: to look at memory costs nothing.
+func (l *lease) Blobs() map[string]bool { return nil }
 
 func (l *lease) Lost() <-chan struct{} { return l.lost }
 

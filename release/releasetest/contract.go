@@ -44,7 +44,7 @@ func TestStore(t *testing.T, open func(t *testing.T, stackName string) release.S
 // that name.
 func testMove(t *testing.T, from, to release.Store, interrupted string) {
 	p := pack(t, record.Blob{Job: json.RawMessage(`{"ID":"web"}`)})
-	if err := from.Store(t.Context(), []record.Packed{p}); err != nil {
+	if err := from.Store(t.Context(), []record.Packed{p}, nil); err != nil {
 		t.Fatal(err)
 	}
 	create(t, from, &record.Release{Number: 1, State: record.Done, Message: "first"}, record.Service{Name: "web", JobID: "web", Spec: p.Digest})
@@ -193,6 +193,15 @@ func testCheckAndSet(t *testing.T, s, other release.Store) {
 	if err := s.Save(t.Context(), mine); !errors.Is(err, record.ErrTakenOver) {
 		t.Errorf("saving a stale head: got %v, want %v", err, record.ErrTakenOver)
 	}
+	create(t, s, &record.Release{Number: 2, State: record.Done}, record.Service{Name: "web", Spec: "1"})
+	late := &record.Release{Number: 2, Owner: "other"}
+	if err := tryCreate(t, other, late, []record.Service{{Name: "api", Spec: "2"}}); !errors.Is(err, record.ErrTakenOver) {
+		t.Errorf("a second release 2: got %v, want %v", err, record.ErrTakenOver)
+	}
+	lines, err := s.Services(t.Context(), must2(t)(s.Read(t.Context(), 2)))
+	if err != nil || len(lines) != 1 || lines[0].Name != "web" {
+		t.Errorf("the lines of the first release 2 after a second one: got %+v, %v, want web", lines, err)
+	}
 	changed, err := s.Change(t.Context(), 1, func(h *record.Release) error { h.Message = "changed"; return nil })
 	if err != nil || changed.State != record.Done || changed.Message != "changed" {
 		t.Errorf("change: got %+v, %v, want what the other process wrote and the message", changed, err)
@@ -336,7 +345,7 @@ func pack(t *testing.T, b record.Blob) record.Packed {
 func testBlobs(t *testing.T, s, other release.Store) {
 	p := pack(t, record.Blob{Job: json.RawMessage(`{"ID":"web"}`), HCL: "job \"web\" {}"})
 	for range 2 {
-		if err := s.Store(t.Context(), []record.Packed{p, p}); err != nil {
+		if err := s.Store(t.Context(), []record.Packed{p, p}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -347,6 +356,27 @@ func testBlobs(t *testing.T, s, other release.Store) {
 	if now, err := other.Now(t.Context()); err != nil || len(now.Blobs) != 1 || !now.Blobs[p.Digest] {
 		t.Errorf("the blobs that there are: got %v, %v, want %s", now.Blobs, err, p.Digest)
 	}
+	l, err := other.Lock(t.Context(), Holder("ann"), 0, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := l.Blobs()
+	if known != nil && (len(known) != 1 || !known[p.Digest]) {
+		t.Errorf("the blobs that there are when the lock is taken: got %v, want %s", known, p.Digest)
+	}
+	more := pack(t, record.Blob{Job: json.RawMessage(`{"ID":"api"}`)})
+	if err := other.Store(t.Context(), []record.Packed{p, more, more}, known); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Blob(t.Context(), more.Digest); err != nil {
+		t.Errorf("a blob that was stored under the lock: got %v, want it", err)
+	}
+	if err := l.Remove(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if got := l.Blobs(); got != nil {
+		t.Errorf("the blobs after the lock was removed: got %v, want that they are not known", got)
+	}
 	if _, err := other.Blob(t.Context(), record.Digest([]byte("none"))); !errors.Is(err, record.ErrMissing) {
 		t.Errorf("a blob that is not there: got %v, want %v", err, record.ErrMissing)
 	}
@@ -355,7 +385,7 @@ func testBlobs(t *testing.T, s, other release.Store) {
 func testKeep(t *testing.T, s, _ release.Store) {
 	for i, state := range []record.State{record.Done, record.Done, record.FailedState, record.Interrupted, record.Reverted, record.Reverted, record.Reverted} {
 		p := pack(t, record.Blob{Job: json.RawMessage(`{"ID":"v` + string(rune('1'+i)) + `"}`)})
-		if err := s.Store(t.Context(), []record.Packed{p}); err != nil {
+		if err := s.Store(t.Context(), []record.Packed{p}, nil); err != nil {
 			t.Fatal(err)
 		}
 		create(t, s, &record.Release{Number: i + 1, State: state}, record.Service{Name: "a", Spec: p.Digest})
@@ -391,7 +421,7 @@ func testKeep(t *testing.T, s, _ release.Store) {
 
 func testScrub(t *testing.T, s, other release.Store) {
 	p := pack(t, record.Blob{Values: json.RawMessage(`{"domain":"example.org","web.token":"in-clear"}`)})
-	if err := s.Store(t.Context(), []record.Packed{p}); err != nil {
+	if err := s.Store(t.Context(), []record.Packed{p}, nil); err != nil {
 		t.Fatal(err)
 	}
 	create(t, s, &record.Release{Number: 1, State: record.Done, Values: p.Digest})
@@ -551,7 +581,7 @@ func testMoved(t *testing.T, s, other release.Store) {
 
 func testPurge(t *testing.T, s, other release.Store) {
 	p := pack(t, record.Blob{Job: json.RawMessage(`{"ID":"web"}`)})
-	if err := s.Store(t.Context(), []record.Packed{p}); err != nil {
+	if err := s.Store(t.Context(), []record.Packed{p}, nil); err != nil {
 		t.Fatal(err)
 	}
 	create(t, s, &record.Release{Number: 1, State: record.Done}, record.Service{Name: "a", Spec: p.Digest})
