@@ -153,6 +153,14 @@ func (e *End) json(kind Kind, at time.Time) endJSON {
 	return out
 }
 
+// eventHead has the fields that every event begins with.
+type eventHead struct {
+	Time time.Time `json:"time"`
+	Kind Kind      `json:"event"`
+}
+
+func (e Event) head() eventHead { return eventHead{e.Time, e.Kind} }
+
 // MarshalJSON returns the event as -o json prints it, one object of one level with
 // the fields time and event. docs/reference/events.md has the kinds and fields.
 func (e Event) MarshalJSON() ([]byte, error) {
@@ -183,42 +191,36 @@ func (e Event) MarshalJSON() ([]byte, error) {
 		}{e.Kind, *e.Certificate})
 	case KindRecord:
 		return json.Marshal(struct {
-			Time time.Time `json:"time"`
-			Kind Kind      `json:"event"`
+			eventHead
 			dns.Change
-		}{e.Time, e.Kind, *e.Record})
+		}{e.head(), *e.Record})
 	case KindRemoved, KindKept:
 		return json.Marshal(struct {
-			Time time.Time `json:"time"`
-			Kind Kind      `json:"event"`
+			eventHead
 			Object
-		}{e.Time, e.Kind, *e.Object})
+		}{e.head(), *e.Object})
 	case KindPhase:
 		return json.Marshal(struct {
-			Time  time.Time `json:"time"`
-			Kind  Kind      `json:"event"`
-			Phase Phase     `json:"phase"`
-		}{e.Time, e.Kind, e.Phase})
+			eventHead
+			Phase Phase `json:"phase"`
+		}{e.head(), e.Phase})
 	case KindResolved:
 		return json.Marshal(struct {
-			Time        time.Time            `json:"time"`
-			Kind        Kind                 `json:"event"`
+			eventHead
 			Stack       string               `json:"stack"`
 			Environment string               `json:"environment"`
 			Values      []stack.ProcessValue `json:"process_values,omitempty"`
-		}{e.Time, e.Kind, e.Resolved.Stack, e.Resolved.Environment, e.Resolved.ProcessValues})
+		}{e.head(), e.Resolved.Stack, e.Resolved.Environment, e.Resolved.ProcessValues})
 	case KindRetry:
 		return json.Marshal(struct {
-			Time time.Time `json:"time"`
-			Kind Kind      `json:"event"`
-			Text string    `json:"text"`
-		}{e.Time, e.Kind, e.Text})
+			eventHead
+			Text string `json:"text"`
+		}{e.head(), e.Text})
 	case KindPlan:
 		return json.Marshal(struct {
-			Time    time.Time        `json:"time"`
-			Kind    Kind             `json:"event"`
+			eventHead
 			Changes []release.Change `json:"changes"`
-		}{e.Time, e.Kind, e.Plan.Changes()})
+		}{e.head(), e.Plan.Changes()})
 	}
 	if e.Release == nil {
 		return nil, fmt.Errorf("event of unknown kind %q", e.Kind)

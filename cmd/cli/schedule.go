@@ -91,12 +91,25 @@ identity of each job gets a policy that allows only what the schedule needs.`,
 }
 
 // schedules opens those of a recorded stack.
-func (f *factory) schedules(ctx context.Context, arg, env string) (nomad.Clients, *record.Releases, *record.Schedules, error) {
+func (f *factory) schedules(ctx context.Context, arg, env string) (nomad.Clients, *record.Schedules, error) {
 	clients, r, err := f.recorded(ctx, arg, env)
+	if err != nil {
+		return clients, nil, err
+	}
+	return clients, record.OpenSchedules(clients.Nomad, r.Stack(), r.Environment()), nil
+}
+
+// schedule reads one schedule of a recorded stack.
+func (f *factory) schedule(ctx context.Context, arg, env, name string) (nomad.Clients, *record.Schedules, *record.Schedule, error) {
+	clients, store, err := f.schedules(ctx, arg, env)
 	if err != nil {
 		return clients, nil, nil, err
 	}
-	return clients, r, record.OpenSchedules(clients.Nomad, r.Stack(), r.Environment()), nil
+	s, err := store.Read(ctx, name)
+	if err != nil {
+		return clients, nil, nil, deploy.ScheduleError(ctx, store, err)
+	}
+	return clients, store, s, nil
 }
 
 func newScheduleList(streams *IO, f *factory) *cobra.Command {
@@ -110,7 +123,7 @@ func newScheduleList(streams *IO, f *factory) *cobra.Command {
 			if err := oneOf("-o", format, "text", "json"); err != nil {
 				return err
 			}
-			_, _, store, err := f.schedules(cmd.Context(), args[0], env)
+			_, store, err := f.schedules(cmd.Context(), args[0], env)
 			if err != nil {
 				return err
 			}
@@ -200,13 +213,9 @@ it. Pause, window and the memory of failures hold as ever.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx, cancel := context.WithTimeoutCause(cmd.Context(), timeout, fmt.Errorf("the run has not ended within %s; see drover schedule history", timeout))
 			defer cancel()
-			clients, _, store, err := f.schedules(ctx, args[0], env)
+			clients, store, s, err := f.schedule(ctx, args[0], env, args[1])
 			if err != nil {
 				return err
-			}
-			s, err := store.Read(ctx, args[1])
-			if err != nil {
-				return deploy.ScheduleError(ctx, store, err)
 			}
 			evalID, _, err := clients.Nomad.Jobs().PeriodicForce(s.JobID, (&api.WriteOptions{}).WithContext(ctx))
 			if err != nil {
@@ -250,13 +259,9 @@ func newScheduleHistory(streams *IO, f *factory) *cobra.Command {
 			if err := oneOf("-o", format, "text", "json"); err != nil {
 				return err
 			}
-			_, _, store, err := f.schedules(cmd.Context(), args[0], env)
+			_, _, s, err := f.schedule(cmd.Context(), args[0], env, args[1])
 			if err != nil {
 				return err
-			}
-			s, err := store.Read(cmd.Context(), args[1])
-			if err != nil {
-				return deploy.ScheduleError(cmd.Context(), store, err)
 			}
 			if format == "json" {
 				enc := json.NewEncoder(streams.Out)
@@ -284,12 +289,9 @@ func newSchedulePause(streams *IO, f *factory, pause bool) *cobra.Command {
 		Args:    exactArgs(2, "STACK and NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			ctx := cmd.Context()
-			_, _, store, err := f.schedules(ctx, args[0], env)
+			_, store, _, err := f.schedule(ctx, args[0], env, args[1])
 			if err != nil {
 				return err
-			}
-			if _, err := store.Read(ctx, args[1]); err != nil {
-				return deploy.ScheduleError(ctx, store, err)
 			}
 			self := record.Self(commandLine(cmd), os.Getenv)
 			_, err = store.Change(ctx, args[1], func(s *record.Schedule) {
