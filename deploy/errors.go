@@ -66,7 +66,7 @@ func is[E error](err error) bool {
 func invalid(err error) bool {
 	return is[*InvalidError](err) || is[hcl.Diagnostics](err) || is[*rollout.NeedsReplace](err) || is[*rollout.NoNamespaceError](err) ||
 		is[*release.TooLargeError](err) || is[*release.RecordTooLargeError](err) || is[*release.ForeignError](err) || is[*release.RelocatedError](err) ||
-		is[*release.PruneError](err) || is[*release.UpgradeError](err) || is[*release.SharedNameError](err) || is[*release.SameJobError](err) ||
+		is[*release.PruneError](err) || is[*release.UpgradeError](err) || is[*release.ExclusiveError](err) || is[*release.SharedNameError](err) || is[*release.SameJobError](err) ||
 		is[*record.OwnerError](err) || is[*record.RefusedError](err) || is[*SparedError](err)
 }
 

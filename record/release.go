@@ -49,12 +49,15 @@ type Release struct {
 	// UpgradeFrom are patterns of the versions of the application that this one may
 	// replace; empty for all, as in older records.
 	UpgradeFrom []string `json:"upgrade_from,omitempty"`
-	Kind        string   `json:"kind"`             // deploy, rollback, redeploy, …
-	Of          int      `json:"of,omitempty"`     // a rollback: the release that it goes back to
-	Inputs      string   `json:"inputs"`           // digest of all job specs
-	Values      string   `json:"values,omitempty"` // digest of the blob with the variables' values
-	Checks      string   `json:"checks,omitempty"` // digest of the blob with the checks of the stack; "" in older records
-	DNS         string   `json:"dns,omitempty"`    // digest of what it left to be kept in DNS; a part of a stack leaves nothing
+	// Exclusive is what it runs that must not run beside what a release with another
+	// name runs; "" for nothing, and in older records.
+	Exclusive string `json:"exclusive,omitempty"`
+	Kind      string `json:"kind"`             // deploy, rollback, redeploy, …
+	Of        int    `json:"of,omitempty"`     // a rollback: the release that it goes back to
+	Inputs    string `json:"inputs"`           // digest of all job specs
+	Values    string `json:"values,omitempty"` // digest of the blob with the variables' values
+	Checks    string `json:"checks,omitempty"` // digest of the blob with the checks of the stack; "" in older records
+	DNS       string `json:"dns,omitempty"`    // digest of what it left to be kept in DNS; a part of a stack leaves nothing
 
 	By      Holder `json:"by"`                // who began it
 	Message string `json:"message,omitempty"` // why

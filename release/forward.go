@@ -186,7 +186,7 @@ func (r *run) begin(ctx context.Context) error {
 func (d *Deployer) head(p *Plan, state record.State) *record.Release {
 	head := &record.Release{
 		Number: number(p.last) + 1, Stack: d.Releases.Stack(), Environment: d.Releases.Environment(),
-		Version: p.req.Version, AppVersion: p.req.AppVersion, UpgradeFrom: p.req.UpgradeFrom, Kind: p.req.Kind, Of: p.req.Of, DNS: p.req.DNS,
+		Version: p.req.Version, AppVersion: p.req.AppVersion, UpgradeFrom: p.req.UpgradeFrom, Exclusive: p.exclusive(), Kind: p.req.Kind, Of: p.req.Of, DNS: p.req.DNS,
 		By: d.Holder, Message: p.req.Message, Drover: d.Drover,
 		State: state, Started: time.Now().UTC(), OnFailure: failurePolicy(p.req.OnFailure, p.last), Keep: d.keep(p.last), Owner: newOwner(),
 	}

@@ -26,6 +26,7 @@ type Request struct {
 	Of                  int // a rollback: the release that it goes back to
 	Version, AppVersion string
 	UpgradeFrom         []string        // see stack.Stack
+	Exclusive           string          // see stack.Stack
 	Values              json.RawMessage // of the variables, without secrets; may be nil
 	Checks              json.RawMessage // of the stack, without credentials; may be nil
 	SecretVariables     []string        // of the stack: older records may hold their values
@@ -81,7 +82,7 @@ func RequestFor(s *stack.Stack, jobs []render.Job, values json.RawMessage) Reque
 		// #nosec G117 -- public checks have no password; strings, numbers and lists do not fail
 		checks, _ = json.Marshal(s.PublicChecks())
 	}
-	return Request{Kind: KindDeploy, Version: s.Version, AppVersion: s.AppVersion, UpgradeFrom: s.UpgradeFrom, Values: values, Checks: checks, SecretVariables: s.SecretVariables,
+	return Request{Kind: KindDeploy, Version: s.Version, AppVersion: s.AppVersion, UpgradeFrom: s.UpgradeFrom, Exclusive: s.Exclusive, Values: values, Checks: checks, SecretVariables: s.SecretVariables,
 		Targets: s.Targets, Waves: s.Waves, Jobs: jobs, Secrets: s.Secrets, VolumeSpecs: s.Volumes, KeepRestarts: true}
 }
 
@@ -230,6 +231,9 @@ func (d *Deployer) Plan(ctx context.Context, req Request) (*Plan, error) {
 			return nil, err
 		}
 		if err := d.checkUpgrade(ctx, p); err != nil {
+			return nil, err
+		}
+		if err := d.checkExclusive(ctx, p); err != nil {
 			return nil, err
 		}
 	}

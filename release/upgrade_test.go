@@ -90,3 +90,110 @@ func TestUpgrade_AfterADestroy(t *testing.T) {
 		t.Errorf("got %v, want a *release.UpgradeError", err)
 	}
 }
+
+// exclusive asks for something that must not run beside another layout.
+func exclusive(version, layout string) release.Request {
+	req := request(version)
+	req.Exclusive = layout
+	return req
+}
+
+func TestExclusive(t *testing.T) {
+	for name, tt := range map[string]struct {
+		before  []release.Request
+		req     release.Request
+		refused string
+	}{
+		"the same layout":                  {[]release.Request{exclusive("1", "compact")}, exclusive("2", "compact"), ""},
+		"another layout":                   {[]release.Request{exclusive("1", "distributed")}, exclusive("2", "compact"), "cannot deploy compact over distributed of release 1: both would write the same data (exclusive). Stop what runs first: drover destroy shop -e prod, which"},
+		"after what runs has been stopped": {[]release.Request{exclusive("1", "distributed"), exclusive("2", "")}, exclusive("3", "compact"), ""},
+		"stopped, in the other layout":     {[]release.Request{exclusive("1", "distributed")}, exclusive("2", ""), ""},
+		"over an older record":             {[]release.Request{request("1")}, exclusive("2", "compact"), ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			for _, req := range tt.before {
+				w.deploy(req)
+			}
+			w.cluster.ResetLog()
+			_, err := w.d.Plan(t.Context(), tt.req)
+			if tt.refused == "" {
+				if err != nil {
+					t.Errorf("got %v, want a plan", err)
+				}
+				return
+			}
+			if !as[*release.ExclusiveError](err) || !strings.Contains(err.Error(), tt.refused) {
+				t.Errorf("got %v, want a *release.ExclusiveError with %q", err, tt.refused)
+			}
+			w.wantLog()
+		})
+	}
+}
+
+// A rollback to another layout is refused while its successor runs.
+func TestExclusive_Rollback(t *testing.T) {
+	w := newWorld(t)
+	w.deploy(exclusive("1", "distributed"))
+	w.deploy(exclusive("2", ""))
+	w.deploy(exclusive("3", "compact"))
+	req, err := w.d.Rollback(t.Context(), 1)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.d.Plan(t.Context(), req); !as[*release.ExclusiveError](err) || !strings.Contains(err.Error(), "cannot roll back to distributed over compact of release 3") {
+		t.Errorf("got %v, want a *release.ExclusiveError", err)
+	}
+}
+
+// A stop that failed has left what ran before it, as has a change that was reverted.
+func TestExclusive_AfterAFailure(t *testing.T) {
+	w := newWorld(t)
+	w.deploy(exclusive("1", "distributed"))
+	w.fail("web", "2", rollout.Failed)
+	stop := exclusive("2", "")
+	stop.OnFailure = release.OnFailureStop
+	w.wantState(w.deploy(stop), record.FailedState, rollout.Failed)
+	if _, err := w.d.Plan(t.Context(), exclusive("3", "compact")); !as[*release.ExclusiveError](err) || !strings.Contains(err.Error(), "over distributed of release 1") {
+		t.Errorf("got %v, want a *release.ExclusiveError over release 1", err)
+	}
+}
+
+// A destroy stops all; that of one service does not.
+func TestExclusive_AfterADestroy(t *testing.T) {
+	for name, tt := range map[string]struct {
+		only    release.Only
+		refused bool
+	}{
+		"of the stack":   {release.Only{}, false},
+		"of one service": {release.Only{Services: []string{"web"}}, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.deploy(exclusive("1", "distributed"))
+			p, err := w.d.PlanDestroy(t.Context(), tt.only, "")
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.d.Deploy(t.Context(), p); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := w.d.Plan(t.Context(), exclusive("2", "compact")); as[*release.ExclusiveError](err) != tt.refused {
+				t.Errorf("got %v, want a *release.ExclusiveError: %t", err, tt.refused)
+			}
+		})
+	}
+}
+
+// A part of the stack that runs nothing leaves the others running.
+func TestExclusive_AfterAPart(t *testing.T) {
+	w := newWorld(t)
+	w.deploy(exclusive("1", "distributed"))
+	part := exclusive("2", "")
+	part.Partial = true
+	part.Jobs = part.Jobs[:1]
+	w.deploy(part)
+	if _, err := w.d.Plan(t.Context(), exclusive("3", "compact")); !as[*release.ExclusiveError](err) {
+		t.Errorf("got %v, want a *release.ExclusiveError", err)
+	}
+}

@@ -187,7 +187,7 @@ func (r *run) take(ctx context.Context, back bool, may func(*record.Release) err
 
 // requestOf is what a release was asked to do, without its jobs.
 func requestOf(h *record.Release) (Request, error) {
-	req := Request{Kind: h.Kind, Of: h.Of, Version: h.Version, AppVersion: h.AppVersion, UpgradeFrom: h.UpgradeFrom, Message: h.Message, OnFailure: h.OnFailure}
+	req := Request{Kind: h.Kind, Of: h.Of, Version: h.Version, AppVersion: h.AppVersion, UpgradeFrom: h.UpgradeFrom, Exclusive: h.Exclusive, Message: h.Message, OnFailure: h.OnFailure}
 	if err := json.Unmarshal(h.Targets, &req.Targets); err != nil {
 		return req, fmt.Errorf("the targets of release %d are not readable: %w", h.Number, err)
 	}

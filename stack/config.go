@@ -34,6 +34,7 @@ type stackBlock struct {
 	Version      string   `hcl:"version,optional"`
 	AppVersion   string   `hcl:"app_version,optional"`
 	UpgradeFrom  []string `hcl:"upgrade_from,optional"`
+	Exclusive    string   `hcl:"exclusive,optional"`
 	Description  string   `hcl:"description,optional"`
 	RequiresJobs []string `hcl:"requires_jobs,optional"`
 }
@@ -118,7 +119,7 @@ func (s *Stack) config(body hcl.Body, ctx *hcl.EvalContext) hcl.Diagnostics {
 			var v stackBlock
 			diags = append(diags, gohcl.DecodeBody(b.Body, ctx, &v)...)
 			s.Name, s.Version, s.AppVersion, s.Description, s.RequiresJobs = b.Labels[0], v.Version, v.AppVersion, v.Description, v.RequiresJobs
-			s.UpgradeFrom = v.UpgradeFrom
+			s.UpgradeFrom, s.Exclusive = v.UpgradeFrom, v.Exclusive
 			for _, pattern := range v.UpgradeFrom {
 				if _, err := path.Match(pattern, ""); err != nil || pattern == "" {
 					diags = append(diags, errAt(b.Body.MissingItemRange(), fmt.Sprintf("Invalid pattern %q of upgrade_from", pattern), "A pattern is a version, or has * and ? for parts of it: 7.1.*."))

@@ -21,6 +21,10 @@ type Stack struct {
 	// UpgradeFrom are patterns of path.Match of the versions of the application whose
 	// data this one reads; empty for all.
 	UpgradeFrom []string
+	// Exclusive names what the release runs that must not run beside what a release with
+	// another name runs, because both would write the same data; "" if it runs nothing
+	// of the kind.
+	Exclusive   string
 	Description string
 
 	// Path is the directory (or the single job file) as the operator named

@@ -7,6 +7,9 @@ stack "ocis" {
   # Versions whose data this one reads. The projects upgrade by one major version at a
   # time, and never back.
   upgrade_from = var.flavour == "opencloud" ? ["4.*"] : { "2.0" = ["2.0.*"], "7.1" = ["7.1.*"], "8.0" = ["7.1.*", "8.0.*"] }[var.line]
+
+  # One process and one job per service must not have the data open at the same time.
+  exclusive   = var.offline ? "" : var.layout
   description = "ownCloud Infinite Scale, one job per service"
 }
 

@@ -50,6 +50,11 @@ func TestOCISCompact(t *testing.T) {
 	stop()
 	t.Logf("a roll interrupted the PROPFIND for %s", (<-longest).Round(100*time.Millisecond))
 
+	// One job per service must not start while the process holds the data.
+	if _, errs, code := r.drover.run(t.Context(), "plan", "ocis", "-e", "dev"); code != 2 || !strings.Contains(errs, "cannot deploy distributed over compact") {
+		t.Errorf("the other layout: exit code %d, want 2\n%s", code, errs)
+	}
+
 	// Offline, nothing holds the data when the other layout starts. Files and secrets are
 	// still there after a destroy.
 	r.drover.must(t, append([]string{"deploy", "ocis", "-var", "offline=true"}, values...)...)

@@ -122,6 +122,24 @@ func TestCatalog_CompactRefusals(t *testing.T) {
 	}
 }
 
+// The two layouts must not run at the same time; offline, neither runs.
+func TestCatalog_LayoutsExcludeEachOther(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		layout  string
+		offline bool
+		want    string
+	}{{"distributed", false, "distributed"}, {"compact", false, "compact"}, {"distributed", true, ""}, {"compact", true, ""}} {
+		s, err := load(t, "", object{"domain": "cloud.example.org", "layout": c.layout, "offline": c.offline})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s.Exclusive != c.want {
+			t.Errorf("%s, offline %t: exclusive is %q, want %q", c.layout, c.offline, s.Exclusive, c.want)
+		}
+	}
+}
+
 // without returns values without some of their names.
 func without(values map[string]any, names ...string) map[string]any {
 	out := map[string]any{}
