@@ -460,6 +460,69 @@ func TestCatalog_LintFindsNothing(t *testing.T) {
 	}
 }
 
+// A newer line finds the data and the secrets of the older one: each volume, and each
+// directory in it, has the same name; each secret stays.
+func TestCatalog_UpgradeFindsTheData(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		from, to string
+		gone     []string // volumes of services that the newer line does not have
+	}{
+		{"7.1", "8.0", nil},
+		{"2.0", "7.1", []string{"ocis-store"}},
+	} {
+		for _, layout := range []string{"distributed", "compact"} {
+			t.Run(c.from+" to "+c.to+" "+layout, func(t *testing.T) {
+				t.Parallel()
+				values := object{"domain": "cloud.example.org", "basic_auth": true, "layout": layout}
+				old, oldJobs := rendered(t, "", with(values, object{"line": c.from}))
+				s, jobs := rendered(t, "", with(values, object{"line": c.to}))
+				names := func(s *stack.Stack) (volumes, secrets []string) {
+					for _, v := range s.Volumes {
+						volumes = append(volumes, v.Name)
+					}
+					for _, v := range s.Secrets {
+						secrets = append(secrets, v.Name)
+					}
+					return volumes, secrets
+				}
+				oldVolumes, oldSecrets := names(old)
+				volumes, secrets := names(s)
+				for _, v := range oldVolumes {
+					if slices.Contains(volumes, v) == slices.Contains(c.gone, v) {
+						t.Errorf("the volume %s: it is one of %s to be %t", v, volumes, !slices.Contains(c.gone, v))
+					}
+				}
+				for _, v := range oldSecrets {
+					if !slices.Contains(secrets, v) {
+						t.Errorf("the secret %s is gone", v)
+					}
+				}
+				where := regexp.MustCompile(`_(ROOT|DATABASE_PATH|DATA_PATH|STORE_DIR|KEY_FILES|SECRET_FILE)$`)
+				found := 0
+				for name, j := range oldJobs {
+					if jobs[name].Job == nil {
+						continue
+					}
+					env := jobs[name].Job.TaskGroups[0].Tasks[0].Env
+					for key, path := range j.Job.TaskGroups[0].Tasks[0].Env {
+						// The index of search is made anew: it has another format.
+						if !where.MatchString(key) || key == "OCIS_BASE_DATA_PATH" || key == "SEARCH_DATA_PATH" || strings.HasPrefix(key, "STORE_") {
+							continue
+						}
+						if found++; env[key] != path {
+							t.Errorf("%s: %s is %s, and was %s", name, key, env[key], path)
+						}
+					}
+				}
+				if found < 6 {
+					t.Errorf("compared %d directories", found)
+				}
+			})
+		}
+	}
+}
+
 // Each line says which data it reads: its own, and that of the line before where the
 // project has an upgrade between the two.
 func TestCatalog_UpgradeFrom(t *testing.T) {

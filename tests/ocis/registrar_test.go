@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -56,6 +57,29 @@ func (c *natsClient) request(subject, body string) (string, error) {
 	}
 }
 
+// freeAddress returns a loopback address on which nothing listens on the ports.
+func freeAddress(t *testing.T, ports ...string) string {
+	t.Helper()
+	var err error
+	for range 20 {
+		address := fmt.Sprintf("127.%d.%d.%d", 64+rand.IntN(190), rand.IntN(256), 1+rand.IntN(254))
+		free := true
+		for _, port := range ports {
+			var l net.Listener
+			if l, err = net.Listen("tcp", net.JoinHostPort(address, port)); err != nil {
+				free = false
+				break
+			}
+			_ = l.Close()
+		}
+		if free {
+			return address
+		}
+	}
+	t.Fatalf("no loopback address has the ports %s free: %v", ports, err)
+	return ""
+}
+
 // The mesh of a newer line writes its addresses into the bucket of go-micro's registry,
 // in the form in which go-micro reads them. NATS is that of oCIS, HAProxy the real one.
 func TestMesh_RegistersInNATS(t *testing.T) {
@@ -69,7 +93,7 @@ func TestMesh_RegistersInNATS(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const address = "127.0.77.1"
+	address := freeAddress(t, "9233", "19999")
 	_, jobs := rendered(t, "", map[string]any{"domain": "cloud.example.org", "line": "7.1", "mesh_address": address})
 	dir := t.TempDir()
 	script, config := filepath.Join(dir, "registry.lua"), filepath.Join(dir, "haproxy.cfg")
