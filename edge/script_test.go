@@ -5,6 +5,8 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -38,6 +40,40 @@ trap 'exit 0' TERM
 load
 while :; do sleep 0.1; cat running >>worker; done
 `
+
+// One address gets at most an eighth of the connections of an edge with little memory.
+func TestStack_ShareOfOneAddress(t *testing.T) {
+	t.Parallel()
+	files, err := jobs.Stack("edge")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct{ memory, perSource, want string }{
+		{"64", "128", "64"}, {"64", "20", "20"}, {"256", "128", "128"}, {"256", "1000", "256"}, {"64", "0", ""},
+	} {
+		s, err := stack.Load(t.Context(), stack.Options{Path: "edge", FS: files, Environment: "dev", Vars: []string{"memory=" + c.memory, "connections_per_source=" + c.perSource, "accept_proxy=[\"10.0.0.1\"]"}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rendered, err := render.Stack(t.Context(), s, render.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for _, tmpl := range rendered[0].Job.TaskGroups[0].Tasks[0].Templates {
+			for _, m := range regexp.MustCompile(`sc0_conn_cur\(edge\.connections\) gt (\S+) `).FindAllStringSubmatch(*tmpl.EmbeddedTmpl, -1) {
+				got = append(got, m[1])
+			}
+		}
+		want := []string{c.want, c.want} // of a connection, and of one behind a balancer
+		if c.want == "" {
+			want = nil
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("memory %s and connections_per_source %s: got limits %q, want %q", c.memory, c.perSource, got, want)
+		}
+	}
+}
 
 // The script of the task repeats a reload that no worker confirms.
 func TestScript_RepeatsALostReload(t *testing.T) {

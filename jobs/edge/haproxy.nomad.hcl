@@ -9,6 +9,8 @@
 locals {
   # Half a TLS handshake holds 46 KiB.
   connections = var.memory * 8
+  # HAProxy counts idle connections too, and takes no others in their place.
+  per_source = min(var.connections_per_source, local.connections / 8)
 
   # The rest of the grammar is in _base.nomad.hcl.
   route  = "^drover\\.(?:route=${local.hosts}${local.path}|redirect=${local.hosts}${local.path} 30[12378] ${local.url}|tcp=[1-9][0-9]{0,4}|sni=${local.hosts})$"
@@ -877,12 +879,12 @@ defaults http
 %{endfor~}
   tcp-request connection track-sc0 src table edge.connections%{if length(var.accept_proxy) + length(var.trusted_proxies) > 0} unless%{endif}%{if length(var.accept_proxy) > 0} balancer%{endif}%{if length(var.accept_proxy) > 0 && length(var.trusted_proxies) > 0} or%{endif}%{if length(var.trusted_proxies) > 0} proxy%{endif}
 
-  tcp-request connection reject if { sc0_conn_cur(edge.connections) gt ${var.connections_per_source} }
+  tcp-request connection reject if { sc0_conn_cur(edge.connections) gt ${local.per_source} }
 %{if length(var.accept_proxy) > 0~}
   # Behind a balancer, the address is known after the PROXY header.
   tcp-request session track-sc0 src table edge.connections unless { sc0_tracked }%{if length(var.trusted_proxies) > 0} or proxy%{endif}
 
-  tcp-request session reject if { sc0_conn_cur(edge.connections) gt ${var.connections_per_source} }
+  tcp-request session reject if { sc0_conn_cur(edge.connections) gt ${local.per_source} }
 %{endif~}
 %{endif~}
 {{- end }}
