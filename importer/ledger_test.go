@@ -112,15 +112,22 @@ func TestYAML_Memory(t *testing.T) {
 	// Not parallel: it measures.
 	bomb := "a0: &a0 [" + strings.Repeat("x, ", 1000) + "x]\n"
 	bomb += "b: [" + strings.Repeat("*a0, ", 100000) + "*a0]\n"
-	var before, after runtime.MemStats
-	runtime.GC()
-	runtime.ReadMemStats(&before)
-	if _, err := NewLedger(nil).YAML("in.yaml", []byte(bomb)); err == nil {
-		t.Error("got no error for 100 million values")
-	}
-	runtime.ReadMemStats(&after)
-	if used := (after.TotalAlloc - before.TotalAlloc) >> 20; used > 150 {
-		t.Errorf("allocated %d MiB, want at most 150", used)
+	for name, text := range map[string]string{
+		"100 million values of aliases": bomb,
+		"seven million values":          "[" + strings.Repeat("a,", MaxFile/2-10) + "a]",
+		"two million lines":             strings.Repeat("a: b\n", MaxFile/8),
+	} {
+		var before, after runtime.MemStats
+		in := []byte(text)
+		runtime.GC()
+		runtime.ReadMemStats(&before)
+		if _, err := NewLedger(nil).YAML("in.yaml", in); err == nil {
+			t.Errorf("%s: got no error", name)
+		}
+		runtime.ReadMemStats(&after)
+		if used := (after.TotalAlloc - before.TotalAlloc) >> 20; used > 150 {
+			t.Errorf("%s: allocated %d MiB, want at most 150", name, used)
+		}
 	}
 }
 

@@ -17,7 +17,7 @@ import (
 // Limits of an input. A reader that finds more refuses it.
 const (
 	MaxFile    = 16 << 20 // bytes of one file
-	maxNodes   = 1_000_000
+	maxNodes   = 300_000
 	maxAliased = 100_000 // of them below YAML aliases
 	maxDepth   = 200
 )
@@ -299,6 +299,11 @@ func checkSize(name string, text []byte) error {
 	}
 	if !utf8.Valid(text) {
 		return &SyntaxError{Position{File: name}, "the file is not UTF-8 text"}
+	}
+	// A value of YAML or JSON ends with a comma or a line. The decoder of YAML keeps 250
+	// bytes for each, before anything counts them.
+	if bytes.Count(text, []byte(",")) > maxNodes || bytes.Count(text, []byte("\n")) > maxNodes {
+		return &SyntaxError{Position{File: name}, fmt.Sprintf("the file has more than %d lines or commas, and may have too many values; import its parts one by one", maxNodes)}
 	}
 	return nil
 }

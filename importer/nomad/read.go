@@ -3,12 +3,16 @@ package nomad
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"regexp"
 	"slices"
 	"strings"
 
 	"github.com/drover-nomad/drover/importer"
 )
+
+// maxJob is the size of a job file that Nomad takes by default (job_max_source_size).
+const maxJob = 1 << 20
 
 var jobBlock = regexp.MustCompile(`(?m)^[ \t]*"?job"?[ \t]+"[^"\n]*"[ \t]*=?[ \t]*\{`)
 
@@ -38,6 +42,10 @@ func Read(_ context.Context, src importer.Source, l *importer.Ledger) (*importer
 		names = append(names, in.Name)
 		u := &upgrader{file: in.Name, ledger: l, whole: true, model: m}
 		out, id, at := []byte(nil), "", token{line: 1, col: 1}
+		if len(in.Text) > maxJob {
+			u.refuse(at, fmt.Sprintf("the job file has %d KiB, and Nomad takes 1024", len(in.Text)>>10), "Move what is large into artifacts.")
+			continue
+		}
 		if isJSON(in.Text) {
 			roots, err := l.JSON(in.Name, in.Text)
 			if err != nil {

@@ -279,6 +279,7 @@ func TestRead_Fabio(t *testing.T) {
 func TestRead_Refuses(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct{ in, want string }{
+		"a large file":          {"job \"a\" {\n" + strings.Repeat("# more\n", 200_000) + "}\n", "x.nomad:1: refusal: the job file has 1367 KiB, and Nomad takes 1024"},
 		"no job":                {"variable \"a\" {}\n", "x.nomad:1: refusal: the file has no job"},
 		"no image":              {"job \"a\" {\n group \"g\" {\n  task \"t\" {\n   driver = \"docker\"\n   config {\n   }\n  }\n }\n}\n", "x.nomad:5: refusal: the docker task t has no image"},
 		"JSON of a job file":    {"{\n \"job\": {\"a\": {}}}", "x.nomad:1: refusal: the JSON is no job of Nomad's API"},
