@@ -16,7 +16,7 @@ import (
 	"github.com/drover-nomad/drover/secrets"
 )
 
-// account is the store's, made when there is none.
+// account returns the account of the store, and makes one if there is none.
 func (m *Manager) account(ctx context.Context) (*Account, error) {
 	a, err := m.c.Store.Account(ctx)
 	if errors.Is(err, ErrNotFound) {
@@ -25,7 +25,7 @@ func (m *Manager) account(ctx context.Context) (*Account, error) {
 	return a, err
 }
 
-// ca is the client for an issuer.
+// ca returns the client for an issuer.
 func (m *Manager) ca(ctx context.Context, name string) (*ca, error) {
 	i, ok := m.ownIssuer(name)
 	if !ok || i.lacksKey() {
@@ -85,7 +85,7 @@ func (m *Manager) accountAt(ctx context.Context, c *ca, lost string) (acme.Accou
 		return acme.Account{}, &IssuerError{Issuer: c.issuer.Name, Step: "registering an account", Kind: KindAccount,
 			Err: fmt.Errorf("the account was deactivated at %s: run `drover cert account rollover`, after which another one is registered", stored.Deactivated.Format(time.RFC3339))}
 	}
-	// Of several certificates that are the first ones here, one registers.
+	// If several certificates need the account at the same time, one registers it.
 	select {
 	case c.registering <- struct{}{}:
 		defer func() { <-c.registering }()
@@ -233,8 +233,7 @@ func (m *Manager) updateContacts(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// maxNonces is how often a request is begun anew whose nonces were refused,
-// each time ten of them.
+// maxNonces is how often a request is repeated after the CA refused ten nonces of it.
 const maxNonces = 3
 
 // from gets a certificate from one issuer.
@@ -279,7 +278,7 @@ func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Sol
 				return o, nil, err
 			}
 			is.ordered = func(ctx context.Context, url string, replacing bool) error {
-				// A request that has left is not cancelled: the order exists.
+				// A request that was sent is not cancelled: the order exists.
 				next, err := m.c.Store.Update(context.WithoutCancel(ctx), o.Spec.Name, func(cur *Object) error {
 					if nameSet(cur.Spec.Names) != set {
 						return &SpecError{o.Spec.Name, "its names were changed while it was ordered"}
@@ -332,7 +331,7 @@ func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Sol
 				return o, nil, err
 			}
 		case errors.Is(err, errOrderGone), errors.As(err, &ie) && (ie.Kind == KindInvalid || ie.Kind == KindUnproven && isRefused(err)):
-			// The order is used up.
+			// The order cannot be used again.
 			o, derr := m.dropPending(ctx, o)
 			return o, nil, errors.Join(err, derr)
 		default:
@@ -341,8 +340,8 @@ func (m *Manager) from(ctx context.Context, o *Object, issuer string, solver Sol
 	}
 }
 
-// isRefused reports whether the CA has validated a name and refused it: then the
-// order cannot be used again.
+// isRefused reports whether the CA has refused a name after its validation: the order
+// cannot be used again then.
 func isRefused(err error) bool {
 	var p problemError
 	return errors.As(err, &p)
@@ -355,9 +354,8 @@ func (m *Manager) dropPending(ctx context.Context, o *Object) (*Object, error) {
 	})
 }
 
-// newKey returns the key of the next certificate. The key of a revoked one is not
-// used again: a CA takes a key as compromised that signs a revocation, whatever its
-// reason.
+// newKey returns the key of the next certificate. It does not reuse the key of a revoked
+// one: a CA treats a key that signed a revocation as compromised, whatever the reason.
 func (m *Manager) newKey(o *Object) (crypto.Signer, secrets.Value, error) {
 	if o.Spec.ReuseKey && o.Status.Phase != Temporary && o.Status.Phase != Revoked {
 		if key, err := pki.ParseKey(o.Key.Reveal()); err == nil {
@@ -372,8 +370,8 @@ func (m *Manager) newKey(o *Object) (crypto.Signer, secrets.Value, error) {
 	return key, secrets.NewValue(text), err
 }
 
-// replaced is the certificate that a new one from this CA replaces, nil when
-// there is none.
+// replaced returns the certificate that a new one from this CA replaces, nil if there
+// is none.
 func (m *Manager) replaced(o *Object, c *ca) *x509.Certificate {
 	leaf := pki.First(o.Chain)
 	if leaf == nil || o.Status.Directory != c.issuer.Directory || serialOf(leaf) != o.Status.Serial || o.Status.ARI == nil {
@@ -590,8 +588,8 @@ func (m *Manager) Deactivate(ctx context.Context, directory string) error {
 	return err
 }
 
-// deactivate is RFC 8555, 7.3.6. An account that the CA does not know, or that is
-// deactivated already, is none.
+// deactivate deactivates an account (RFC 8555, 7.3.6). It returns no error for an account
+// that the CA does not know or has deactivated before.
 func (c *ca) deactivate(ctx context.Context, location string, key crypto.Signer) error {
 	ctx, s := listen(ctx, time.Now)
 	if err := c.ready(ctx); err != nil {
@@ -604,7 +602,7 @@ func (c *ca) deactivate(ctx context.Context, location string, key crypto.Signer)
 	return c.fail(s, "deactivating the account", err)
 }
 
-// tellKey gives a CA the next key.
+// tellKey sends the next key to a CA.
 func (m *Manager) tellKey(ctx context.Context, r Registration, current, next crypto.Signer) error {
 	c, err := m.ca(ctx, r.Issuer)
 	if err != nil {
@@ -613,8 +611,8 @@ func (m *Manager) tellKey(ctx context.Context, r Registration, current, next cry
 	return c.changeKey(ctx, r.Location, current, next)
 }
 
-// changeKey is RFC 8555 7.3.5. A CA that has the new key already, because a
-// former attempt was interrupted, is content.
+// changeKey changes the key of an account (RFC 8555, 7.3.5). It returns no error if the
+// CA has the new key already, from an attempt that was interrupted.
 func (c *ca) changeKey(ctx context.Context, location string, current, next crypto.Signer) error {
 	ctx, s := listen(ctx, time.Now)
 	if err := c.ready(ctx); err != nil {

@@ -33,7 +33,7 @@ const (
 	DNSPersist01 = "dns-persist-01"
 )
 
-// Spec is what a certificate is wanted to be.
+// Spec is the desired state of a certificate.
 type Spec struct {
 	// Name of the certificate in the store: letters, digits, ".", "-", "_".
 	Name string `json:"name"`
@@ -51,7 +51,7 @@ type Spec struct {
 	KeyType string `json:"key_type,omitempty"`
 	// ReuseKey keeps the key at a renewal.
 	ReuseKey bool `json:"reuse_key,omitempty"`
-	// Profile is what the CA calls it, such as shortlived.
+	// Profile is the name that the CA gives it, such as shortlived.
 	Profile string `json:"profile,omitempty"`
 	// PreferredChain is the common name of the root or an intermediate of the
 	// chain to take when the CA offers several.
@@ -68,7 +68,7 @@ type Window struct {
 	For  time.Duration `json:"for"`
 }
 
-// next is the first moment at or after t that is in the window.
+// next returns the first moment at or after t that is in the window.
 func (w Window) next(t time.Time) time.Time {
 	if w.For <= 0 || w.For >= 24*time.Hour {
 		return t
@@ -87,8 +87,8 @@ func (w Window) next(t time.Time) time.Time {
 
 var namePattern = regexp.MustCompile(`^[A-Za-z0-9*][A-Za-z0-9._-]{0,95}$`)
 
-// Normalize brings a spec into the one form in which it is compared and
-// stored, and says what is wrong with it.
+// Normalize brings a spec into the form in which it is compared and stored. It returns
+// a *SpecError if the spec is wrong.
 func (s Spec) Normalize() (Spec, error) {
 	if !namePattern.MatchString(s.Name) {
 		return s, &SpecError{s.Name, fmt.Sprintf("%q is no name for a certificate: use up to 96 letters, digits, dots, dashes and underscores", s.Name)}
@@ -148,7 +148,7 @@ func (s Spec) Normalize() (Spec, error) {
 	return s, nil
 }
 
-// NameSet is the same for specs with the same names, in any order.
+// NameSet returns a text that is equal for specs with the same names, in any order.
 func (s Spec) NameSet() string { return nameSet(s.Names) }
 
 func nameSet(names []string) string {
@@ -157,12 +157,12 @@ func nameSet(names []string) string {
 	return hex.EncodeToString(sum[:8])
 }
 
-// SpecError is something that is wrong with what a user asked for.
+// SpecError reports a mistake in a spec.
 type SpecError struct{ Certificate, Problem string }
 
 func (e *SpecError) Error() string { return "certificate " + e.Certificate + ": " + e.Problem }
 
-// Phase is where a certificate is.
+// Phase is a state of a certificate.
 type Phase string
 
 // Phases.
@@ -175,7 +175,7 @@ const (
 	Revoked   Phase = "Revoked"
 )
 
-// Status is how far a certificate is.
+// Status is the state of a certificate and of its next issuance.
 type Status struct {
 	Phase  Phase  `json:"phase"`
 	Reason string `json:"reason,omitempty"` // one sentence
@@ -210,8 +210,8 @@ type Status struct {
 	Replacements []Ordered `json:"replacements,omitempty"` // as Orders, of those that replace a certificate and were not forced
 }
 
-// ARI is what the CA recommends about the renewal (RFC 9773). As long as it has
-// not said anything there is no window, but a time at which it is asked.
+// ARI is the recommendation of the CA for the renewal (RFC 9773). Before its first
+// answer there is no window, only the time of the next request.
 type ARI struct {
 	Serial     string    `json:"serial"` // of the certificate it is about
 	Start      time.Time `json:"start"`
@@ -255,7 +255,7 @@ type Object struct {
 	version    string
 }
 
-// Bundle is chain and key in one text, as HAProxy reads it.
+// Bundle returns chain and key in one text, as HAProxy reads it.
 func (o *Object) Bundle() secrets.Value {
 	return secrets.NewValue(o.Chain + o.Key.Reveal())
 }

@@ -10,7 +10,7 @@ import (
 	"github.com/drover-nomad/drover/secrets"
 )
 
-// issue asks the spec's issuers one after the other. It holds the lock.
+// issue tries the issuers of the spec one after the other. The caller holds the lock.
 func (m *Manager) issue(ctx context.Context, o *Object, t todo) (*Object, error) {
 	name, request := o.Spec.Name, o.Status.Request
 	spec := o.Spec
@@ -151,7 +151,7 @@ func (e *UnsolvableError) Error() string {
 }
 func (e *UnsolvableError) Unwrap() error { return e.Err }
 
-// solver is who solves the challenge of a certificate.
+// solver returns the solver of the challenge of a certificate.
 func (m *Manager) solver(ctx context.Context, spec Spec) (Solver, error) {
 	if s := m.c.Solvers[spec.Challenge]; s != nil {
 		return s, nil
@@ -169,7 +169,7 @@ func (m *Manager) solver(ctx context.Context, spec Spec) (Solver, error) {
 	return nil, &UnsolvableError{spec.Name, spec.Challenge, err}
 }
 
-// hold writes down, once, why a certificate cannot be asked for.
+// hold records, once, why a certificate cannot be ordered.
 func (m *Manager) hold(ctx context.Context, o *Object, reason string, cause error) (*Object, error) {
 	if ctx.Err() != nil {
 		return o, ctx.Err()
@@ -189,7 +189,7 @@ func (m *Manager) hold(ctx context.Context, o *Object, reason string, cause erro
 	return out, cause
 }
 
-// tidy removes what former attempts left behind.
+// tidy removes the records that former attempts could not remove.
 func (m *Manager) tidy(ctx context.Context, o *Object, solver Solver) *Object {
 	var gone []Record
 	for _, l := range o.Status.Leftovers {
@@ -264,8 +264,7 @@ func (m *Manager) failed(ctx context.Context, o *Object, request int, cause erro
 		if st.Attempts == 1 {
 			st.Reason = "the last attempt failed"
 		}
-		// When all issuers want to be left alone, they are, until the first
-		// one does not.
+		// If all issuers ask for a pause, the next attempt waits for the shortest.
 		var first time.Time
 		all := issuerErrors(cause)
 		for n, e := range all {
@@ -328,8 +327,7 @@ func issuerErrors(err error) []*IssuerError {
 
 // keep stores a certificate. request is as in failed.
 func (m *Manager) keep(ctx context.Context, o *Object, request int, issuer string, got *issued) (*Object, error) {
-	// From here on the certificate exists: it is stored also when the caller
-	// goes away.
+	// The certificate exists now: it is stored even if the caller is cancelled.
 	ctx = context.WithoutCancel(ctx)
 	now := m.now()
 	key := o.pendingKey

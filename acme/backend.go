@@ -33,7 +33,7 @@ func (i Items) MarshalJSON() ([]byte, error) { return []byte(`"` + i.String() + 
 var (
 	// ErrNotFound means that there is no object at a path.
 	ErrNotFound = errors.New("there is no such object in the certificate store")
-	// ErrConflict means that another writer was first.
+	// ErrConflict means that another process has written the object since it was read.
 	ErrConflict = nomad.ErrConflict
 	// ErrLocked means that another process holds the lock.
 	ErrLocked = variables.ErrLocked
@@ -43,7 +43,7 @@ var (
 // leased locks. A path is lower and upper case letters, digits, "-", "_",
 // "~" and "/".
 type Backend interface {
-	// Name is how messages call the store: "Nomad Variables", …
+	// Name returns the name of the store for messages, such as "Nomad Variables".
 	Name() string
 	// Get returns an object and its version; ErrNotFound when there is none.
 	Get(ctx context.Context, path string) (Items, string, error)
@@ -64,11 +64,11 @@ type Backend interface {
 type Lease interface {
 	// Lost is closed when the lock is, or may be, no longer held.
 	Lost() <-chan struct{}
-	// Release gives the lock back.
+	// Release releases the lock.
 	Release(ctx context.Context) error
 }
 
-// StoreError is a store that cannot be worked with.
+// StoreError reports a store that cannot be read or written.
 type StoreError struct {
 	Store string // Backend.Name
 	Doing string

@@ -14,9 +14,8 @@ import (
 	"time"
 )
 
-// Directory keeps objects as files below dir that only its owner reads, one
-// JSON object each. The locks end with the process that holds them; they are
-// good for one machine.
+// Directory keeps each object as a JSON file below dir, which only its owner can read.
+// The locks work on one machine, and end with the process that holds them.
 func Directory(dir string) Backend { return &dirBackend{dir: dir} }
 
 type dirBackend struct{ dir string }
@@ -79,7 +78,7 @@ func (b *dirBackend) Put(ctx context.Context, path string, items Items, version 
 	return versionOf(text), storeError(b, err, "writing %s", path)
 }
 
-// writeFile is there whole or not at all, also after a power cut.
+// writeFile writes the whole file or nothing, even if the power fails.
 func writeFile(file string, text []byte) error {
 	tmp, err := os.CreateTemp(filepath.Dir(file), ".tmp-*") // mode 0600
 	if err != nil {

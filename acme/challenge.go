@@ -20,7 +20,7 @@ import (
 	"github.com/drover-nomad/drover/parallel"
 )
 
-// Challenge is what a CA wants to see.
+// Challenge is the proof that a CA asks for.
 type Challenge struct {
 	Type       string // http-01, …
 	Name       string // the domain without "*.", or the IP address
@@ -50,8 +50,8 @@ func challengeOf(authz acme.Authorization, ch acme.Challenge, account acme.Accou
 	return out, nil
 }
 
-// Solver shows CAs what they want to see. It is used for many certificates at
-// once.
+// Solver provides the proofs of challenges. It is used for many certificates at the
+// same time.
 type Solver interface {
 	// Check returns an error that names what would make the validation of names
 	// fail. It is called before an order is placed.

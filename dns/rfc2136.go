@@ -68,7 +68,7 @@ func (r *rfc2136) secrets() map[string]string {
 	return map[string]string{r.keyName: r.key.reveal()}
 }
 
-// who asks, for messages.
+// who names the key of the requests, for messages.
 func (r *rfc2136) who() string {
 	if r.keyName == "" {
 		return "requests without a key"
@@ -151,7 +151,7 @@ func (r *rfc2136) transferError(ctx context.Context, zone string, err error) err
 	case errors.Is(err, mdns.ErrSig), errors.Is(err, mdns.ErrTime), errors.Is(err, mdns.ErrSecret), errors.Is(err, mdns.ErrKey):
 		e.Msg = fmt.Sprintf("%s does not accept %s", r.server, r.who())
 	case errors.Is(err, mdns.ErrNoSig), errors.Is(err, mdns.ErrAuth), strings.Contains(text, "xfr rcode: 9"), strings.Contains(text, "xfr rcode: 5"):
-		// A refusal is not signed, or signed in vain; that is noticed before its code.
+		// A refusal may have no valid signature, which the library reports before the code.
 		e.Err = nil
 		e.Msg = fmt.Sprintf("%s refuses to transfer the zone %s: it does not have the zone, or does not accept %s for it", r.server, zone, r.who())
 	default:
@@ -186,7 +186,7 @@ func (r *rfc2136) apply(ctx context.Context, zone string, edits []Edit) error {
 	return r.exchange(ctx, zone, msg)
 }
 
-// condition makes the server look whether what was planned from still holds.
+// condition makes the server check that the observed records have not changed.
 // Without one it would also silently ignore a CNAME beside other records.
 func (r *rfc2136) condition(msg *mdns.Msg, e Edit, roomMade bool) error {
 	switch {
@@ -347,7 +347,7 @@ func toRRs(key Key, set Set) ([]mdns.RR, error) {
 	return out, nil
 }
 
-// rrValue is the content of a record in our form.
+// rrValue returns the content of a record in canonical form.
 func rrValue(rr mdns.RR) string {
 	switch v := rr.(type) {
 	case *mdns.A:

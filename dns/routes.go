@@ -57,7 +57,7 @@ func RouteRecords(hosts, targets, zones []string, ttl int, records []Record) ([]
 	return out, nil
 }
 
-// RoutedHosts are those of hosts that get a record by RouteRecords.
+// RoutedHosts returns the hosts for which RouteRecords makes a record.
 func RoutedHosts(hosts, zones []string, records []Record) []string {
 	own := map[string]bool{}
 	for _, r := range records {
@@ -75,7 +75,7 @@ func RoutedHosts(hosts, zones []string, records []Record) []string {
 	return out
 }
 
-// addressTypes say where a name is.
+// addressTypes are the types of records that give a name an address.
 var addressTypes = []string{TypeA, TypeAAAA, TypeCNAME}
 
 func normalizeZones(zones []string) []string {

@@ -8,7 +8,7 @@ import (
 	"strings"
 )
 
-// secret is a credential that no way of printing shows.
+// secret is a credential that is never printed.
 type secret struct{ text string }
 
 func (s secret) reveal() string             { return s.text }
@@ -17,7 +17,7 @@ func (secret) GoString() string             { return "(redacted)" }
 func (secret) MarshalJSON() ([]byte, error) { return []byte(`"(redacted)"`), nil }
 func (secret) LogValue() slog.Value         { return slog.StringValue("(redacted)") }
 
-// redact removes the credential from a text of another program.
+// redact removes the credential from the text of another program.
 func (s secret) redact(text string) string {
 	if len(s.text) < 4 {
 		return text

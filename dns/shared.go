@@ -28,14 +28,14 @@ const (
 	leftFor = time.Hour
 )
 
-// marker is the note of a cluster about its values in a record set.
+// marker lists the values of a cluster in a record set.
 type marker struct {
 	cluster string
 	ttl     int
 	values  []string
 }
 
-// markerKey is that of the TXT record in which a cluster notes its values of key.
+// markerKey returns the key of the TXT record that lists the values of a cluster for key.
 func markerKey(cluster string, key Key) Key {
 	name := key.Name
 	if rest, wild := strings.CutPrefix(name, "*."); wild {
@@ -59,13 +59,12 @@ func markedKey(key Key) (cluster string, marked Key, ok bool) {
 	return label[:i], Key{name, typ}, slices.Contains(sharedTypes, typ)
 }
 
-// text is the value of a marker of an owner.
+// text returns the value of a marker of an owner.
 func (m marker) text(owner string) string {
 	return fmt.Sprintf("%s ttl=%d values=%s owner=%s", markerText, m.ttl, strings.Join(m.values, ","), owner)
 }
 
-// parseMarker reads the values of a TXT record; a text that is none of drover's is
-// skipped.
+// parseMarker reads the values of a TXT record. It skips texts that drover did not write.
 func parseMarker(cluster string, texts []string) (marker, bool) {
 	m := marker{cluster: cluster}
 	found := false
@@ -90,7 +89,7 @@ func parseMarker(cluster string, texts []string) (marker, bool) {
 	return m, found
 }
 
-// markers are those in a zone, by what they mark.
+// markers returns the markers in a zone, by the key of the record that they mark.
 func markers(zone map[Key]Set) map[Key][]marker {
 	out := map[Key][]marker{}
 	for key, set := range zone {
@@ -151,7 +150,7 @@ func share(records []Record, actual map[string]map[Key]Set, cluster, owner strin
 	return out, errors.Join(errs...)
 }
 
-// own are the values that may be in the zone because of the claim.
+// own returns the values that may be in the zone because of the claim.
 func (c Claim) own(now time.Time) []string {
 	out := slices.Clone(c.Mine)
 	for v, since := range c.Left {
@@ -162,7 +161,7 @@ func (c Claim) own(now time.Time) []string {
 	return out
 }
 
-// wrote is the claim after these values replaced its own.
+// wrote returns the claim after these values replaced its own.
 func (c Claim) wrote(values []string, now time.Time) Claim {
 	left := map[string]time.Time{}
 	for v, since := range c.Left {
@@ -183,7 +182,7 @@ func (c Claim) wrote(values []string, now time.Time) Claim {
 	return c
 }
 
-// writes is the claim before these values are added to its own.
+// writes returns the claim before these values are added to its own.
 func (c Claim) writes(values []string) Claim {
 	c.Pending, c.Writing, c.Wrote, c.Shared, c.Mine = "", "", "", true, union(c.Mine, values)
 	return c

@@ -46,12 +46,11 @@ func recordOf(r *stack.Record, record Record, d *stack.DNS, blocks []*stack.DNS)
 	return in(d) || len(blocks) > 0 && d == blocks[0] && !slices.ContainsFunc(blocks, in)
 }
 
-// Owner is the name under which the records of a stack in an environment are
-// noted.
+// Owner returns the name that owns the records of a stack in an environment.
 func Owner(stack, environment string) string { return stack + "/" + environment }
 
-// BlockOwner is the name under which the records of one dns block of an owner are noted:
-// that of the owner, for the block without a name.
+// BlockOwner returns the name that owns the records of one dns block of an owner: that of
+// the owner, for the block without a name.
 func BlockOwner(owner, block string) string {
 	if block == "" {
 		return owner
@@ -59,7 +58,8 @@ func BlockOwner(owner, block string) string {
 	return owner + "/" + block
 }
 
-// StackOwner is the owner of which owner is one dns block, and the name of the block.
+// StackOwner returns the owner of the stack whose dns block owner is, and the name of the
+// block.
 func StackOwner(owner string) (of, block string) {
 	i := strings.IndexByte(owner, '/')
 	if j := strings.IndexByte(owner[i+1:], '/'); i >= 0 && j >= 0 {

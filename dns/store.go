@@ -20,7 +20,7 @@ import (
 	"github.com/drover-nomad/drover/nomad/variables"
 )
 
-// Claim is the note that drover made a record.
+// Claim records that drover made a record.
 type Claim struct {
 	Zone    string    `json:"zone"`
 	Since   time.Time `json:"since"`
@@ -32,7 +32,7 @@ type Claim struct {
 	Pending string `json:"pending,omitempty"`
 	// Wrote is the digest of the values that drover last wrote or saw as it wants them,
 	// "" if that is unknown, as in claims of older versions. Writing is that of values
-	// that are about to replace them. Other values were written by another hand.
+	// that are about to replace them. Another program wrote any other value.
 	Wrote   string `json:"wrote,omitempty"`
 	Writing string `json:"writing,omitempty"`
 	// Shared is true if other clusters may have values in the record. Mine are then
@@ -47,7 +47,7 @@ type Claim struct {
 
 func (c Claim) covers(s Set) bool { return c.Pending == "" || c.Pending == digest(s) }
 
-// changed reports whether another hand has written s. A TTL alone does not count:
+// changed reports whether another program has written s. A TTL alone does not count:
 // providers raise and fix it.
 func (c Claim) changed(s Set) bool {
 	d := valuesDigest(s)
@@ -87,15 +87,15 @@ func (o Ownership) clone() Ownership {
 	return c
 }
 
-// Store remembers who made which record.
+// Store keeps the claims of each owner.
 type Store interface {
-	// Load is what owner has claimed; no claims when nothing is stored.
+	// Load returns the claims of owner, none if nothing is stored.
 	Load(ctx context.Context, owner string) (Ownership, error)
 	// Save replaces the version with o.Index and returns the new index. It returns
 	// ErrChanged if another process wrote meanwhile.
 	Save(ctx context.Context, owner string, o Ownership) (uint64, error)
-	// Others are the claims of other stacks on records at this place, with their owner's
-	// name.
+	// Others returns the claims of other stacks on records at this place, with the name
+	// of their owner.
 	Others(ctx context.Context, owner, place string) (map[Key]string, error)
 }
 
@@ -119,7 +119,7 @@ var notInPath = regexp.MustCompile(`[^a-zA-Z0-9_~/-]`)
 
 func storePath(owner string) string { return ownerPath(storeRoot, owner) }
 
-// ownerPath is what an owner has below a folder. A path of Nomad has no dots
+// ownerPath returns the path of the variable of an owner below a folder. A path of Nomad has no dots
 // and at most 128 characters.
 func ownerPath(folder, owner string) string {
 	if of, block := StackOwner(owner); block != "" && !strings.Contains(block, "/") {

@@ -11,7 +11,7 @@ import (
 	mdns "github.com/miekg/dns"
 )
 
-// normalizeValue gives one value of a record its one form.
+// normalizeValue returns the canonical form of a value of a record.
 func normalizeValue(typ, v string) (string, error) {
 	switch typ {
 	case TypeA, TypeAAAA:
@@ -54,7 +54,7 @@ func normalizeTarget(v string) (string, error) {
 	return n, err
 }
 
-// numbers are how many numbers stand before the target of a type.
+// numbers returns how many numbers come before the target in a value of a type.
 var numbers = map[string]int{TypeMX: 1, TypeSRV: 3, TypeHTTPS: 1}
 
 var fieldsExample = map[string]string{
@@ -112,7 +112,7 @@ func normalizeFields(typ, v string) (string, error) {
 	return strings.Join(out, " "), nil
 }
 
-// toZoneSyntax is a value of ours as in a zone file.
+// toZoneSyntax returns a value in the syntax of zone files.
 func toZoneSyntax(typ, v string) string {
 	switch typ {
 	case TypeTXT:
@@ -181,8 +181,8 @@ func parseCAA(v string) (caa, error) {
 	return c, nil
 }
 
-// quoteTXT is a text in the syntax of zone files: quoted chunks of at most
-// 255 bytes.
+// quoteTXT returns a text in the syntax of zone files: quoted chunks of at most 255
+// bytes.
 func quoteTXT(text string) string {
 	var b strings.Builder
 	for _, c := range chunks(text) {
@@ -194,7 +194,7 @@ func quoteTXT(text string) string {
 	return b.String()
 }
 
-// chunks of a text as they go over the wire.
+// chunks returns the parts of a text as they go over the wire.
 func chunks(text string) []string {
 	var out []string
 	for len(text) > 255 {
@@ -223,7 +223,7 @@ func escapeChunk(s string) string {
 	return b.String()
 }
 
-// unquoteTXT is the text of a TXT record in the syntax of zone files.
+// unquoteTXT returns the text of a TXT record in the syntax of zone files.
 func unquoteTXT(content string) (string, error) {
 	parts, err := parseStrings(content)
 	return strings.Join(parts, ""), err
@@ -267,7 +267,7 @@ func parseStrings(s string) ([]string, error) {
 	}
 }
 
-// unescape reads \DDD or \X at the start of s and says how long it is.
+// unescape reads \DDD or \X at the start of s and returns its length.
 func unescape(s string) (byte, int, error) {
 	if len(s) < 2 {
 		return 0, 0, errors.New("a backslash stands at the end")

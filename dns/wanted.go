@@ -45,7 +45,7 @@ type Wanted struct {
 // OfEdge reports whether the records need the address of the edge.
 func (w *Wanted) OfEdge() bool { return slices.ContainsFunc(w.Hosts, w.needsEdge) }
 
-// Routed are the records of its routes, to where targets are.
+// Routed returns the records of its routes, which lead to targets.
 func (w *Wanted) Routed(targets []string) ([]Record, error) {
 	return w.routed(targets)
 }
@@ -73,8 +73,8 @@ func (w *Wanted) Manager(p Provider, s Store, edge []string) (*Manager, []Record
 	return m, slices.Concat(w.Records, routed), err
 }
 
-// encode is w as it is stored: the same wherever the stack's files are, and
-// with the CA instead of the name of its file.
+// encode returns w as it is stored: without paths of the stack's files, and with the CA
+// instead of the name of its file.
 func (w *Wanted) encode() (string, error) {
 	c := *w
 	pem, err := c.Options.ca()
@@ -90,8 +90,8 @@ func (w *Wanted) encode() (string, error) {
 	return string(text), err
 }
 
-// Digest is the same for what was evaluated from the same blocks: the hosts of
-// routes, which follow what runs, are left out.
+// Digest returns a text that is equal for records of the same blocks. It leaves out the
+// hosts of routes, which depend on the jobs that run.
 func (w *Wanted) Digest() (string, error) {
 	c := *w
 	c.Hosts, c.Settings, c.Pending = nil, nil, false
@@ -121,7 +121,7 @@ type DesiredRecords struct{ Client *api.Client }
 func wantedPath(owner string) string     { return ownerPath(WantedFolder+"/", owner) }
 func credentialPath(owner string) string { return ownerPath(CredentialFolder+"/", owner) }
 
-// Get is what an owner wants, nil for nothing.
+// Get returns the desired records of an owner, nil if there are none.
 func (s DesiredRecords) Get(ctx context.Context, owner string) (*Wanted, error) {
 	v, err := peek(ctx, s.Client, wantedPath(owner))
 	if v == nil {
@@ -158,7 +158,7 @@ func (s DesiredRecords) Put(ctx context.Context, w *Wanted) (bool, error) {
 	return s.write(ctx, wantedPath(w.Owner), items)
 }
 
-// items are those of the variable that w is stored in.
+// items returns the items of the variable in which w is stored.
 func (w *Wanted) items() (api.VariableItems, error) {
 	text, err := w.encode()
 	if err != nil || len(text) <= 48<<10 {
@@ -194,8 +194,7 @@ func (s DesiredRecords) Has(ctx context.Context, w *Wanted) (bool, error) {
 	return was == now, err
 }
 
-// write makes a variable hold just these items, and reports whether it did not
-// before.
+// write gives a variable just these items, and reports whether it had others before.
 func (s DesiredRecords) write(ctx context.Context, path string, items api.VariableItems) (bool, error) {
 	items[variables.LayoutItem] = strconv.Itoa(Layout)
 	old, err := peek(ctx, s.Client, path)
@@ -209,7 +208,7 @@ func (s DesiredRecords) write(ctx context.Context, path string, items api.Variab
 	return changed, err
 }
 
-// Runs is what runs of an owner.
+// Runs has the jobs of an owner that run.
 type Runs struct {
 	Jobs []*api.Job
 	// Deployed are the Digests of what its release left to be kept in DNS, with commas
@@ -275,8 +274,8 @@ func (s DesiredRecords) follow(ctx context.Context, owner string, runs func(cont
 	return s.Put(ctx, w)
 }
 
-// Include adds hosts of routes to what an owner wants, if it wants records of
-// routes: those of a part of its jobs, before they run.
+// Include adds the hosts of a part of the jobs to the desired records of an owner, before
+// the jobs run. It does nothing if the owner wants no records of routes.
 func (s DesiredRecords) Include(ctx context.Context, owner string, hosts []string, settings map[string]Host) error {
 	w, err := s.Get(ctx, owner)
 	if w == nil || !w.Routes {
@@ -399,7 +398,7 @@ func (s DesiredRecords) List(ctx context.Context, index uint64, wait time.Durati
 	opts := (&api.QueryOptions{WaitIndex: index, WaitTime: wait}).WithContext(ctx)
 	metas, meta, err := s.Client.Variables().PrefixList(WantedFolder+"/", opts)
 	if err != nil {
-		return nil, 0, fmt.Errorf("listing what stacks want of DNS: %w", err)
+		return nil, 0, fmt.Errorf("listing the desired DNS records of stacks: %w", err)
 	}
 	var (
 		out  []*Wanted

@@ -43,7 +43,7 @@ func openWebhook(o Options) (Provider, error) {
 			return nil, err
 		}
 	}
-	// Its servers answer 500 whatever the provider said, also about one record.
+	// Servers answer 500 to every error of their provider, even for one record.
 	w.api = &apiClient{provider: ProviderWebhook, http: client, clock: o.Clock, secret: w.key, refuses: http.StatusInternalServerError}
 	return &setProvider{backend: w}, nil
 }
@@ -74,7 +74,7 @@ func (e webhookEndpoint) key() Key {
 	return Key{name, strings.ToUpper(e.Type)}
 }
 
-// set is the content of e; a server that leaves the TTL to its provider has 0.
+// set returns the content of e. The TTL is 0 if the server leaves it to its provider.
 func (e webhookEndpoint) set() Set {
 	s := withTTL(Set{TTL: e.TTL})
 	for _, target := range e.Targets {
@@ -94,7 +94,7 @@ func (e webhookEndpoint) set() Set {
 	return s
 }
 
-// toWebhook is a set with everything else that old has.
+// toWebhook returns an endpoint with a set, and with everything else that old has.
 func toWebhook(key Key, s Set, old webhookEndpoint) webhookEndpoint {
 	e := webhookEndpoint{Name: key.Name, Type: key.Type, TTL: s.TTL, Labels: old.Labels, Specific: old.Specific}
 	for _, v := range s.Values {
@@ -107,7 +107,7 @@ func toWebhook(key Key, s Set, old webhookEndpoint) webhookEndpoint {
 	return e
 }
 
-// domains are those that a server may change. Exclusions count more.
+// domains are the domains that a server may change. Exclusions win over inclusions.
 type domains struct {
 	Include      []string `json:"include"`
 	Exclude      []string `json:"exclude"`
@@ -268,8 +268,8 @@ func (w *webhook) apply(ctx context.Context, zone string, edits []Edit) error {
 			c.Create = append(c.Create, a)
 		}
 	}
-	// Servers may create before they delete, which fails where a CNAME is to make
-	// room.
+	// Servers may create before they delete. That fails if a CNAME has to be deleted
+	// first.
 	var room webhookChanges
 	c.Delete = slices.DeleteFunc(c.Delete, func(e webhookEndpoint) bool {
 		makes := slices.ContainsFunc(c.Create, func(n webhookEndpoint) bool {
@@ -299,8 +299,8 @@ func (w *webhook) change(ctx context.Context, c webhookChanges) error {
 	return w.call(ctx, http.MethodPost, "/records", c, nil)
 }
 
-// adjusted are endpoints as the provider can hold them, without those that it
-// cannot.
+// adjusted returns endpoints as the provider can store them. It leaves out those that
+// the provider cannot store.
 func (w *webhook) adjusted(ctx context.Context, es []webhookEndpoint) (map[Key]webhookEndpoint, error) {
 	if len(es) == 0 {
 		return nil, nil
@@ -374,7 +374,7 @@ func (w *webhook) call(ctx context.Context, method, path string, in, out any) er
 	return nil
 }
 
-// serverURL is the server of an HTTP API, without a slash at its end.
+// serverURL returns the URL of an HTTP API without a slash at its end.
 func (o Options) serverURL(example string) (string, error) {
 	if o.Server == "" {
 		return "", optionsf("the DNS provider %s needs the URL of its API: %s", o.Provider, example)
