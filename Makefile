@@ -77,28 +77,29 @@ hermetic: ## the tests that need no server, no root and no network
 	done
 	GOCACHE=$$(go env GOCACHE) XDG_CACHE_HOME=/dev/null/none PATH=$$PWD/bin/none:$$PATH go test -short -vet=off $$(go list ./... | grep -v /tests/)
 
+# With the race detector the commands of cmd/cli take three times the CPU, and the tests
+# of the others seven times, though they have no goroutines.
+PLAIN = /(cmd/cli|importer/formats|stack|tools/release)$$
+
 .PHONY: test
-test: lint vuln tools ## all tests; unit and end-to-end side by side, for both wait more than they work
-	@$(MAKE) --no-print-directory -j2 -o tools e2e unit
+test: lint vuln tools ## all tests side by side, for most of them wait more than they work
+	@$(MAKE) --no-print-directory -j3 -o tools e2e commands unit
 
-.PHONY: unit
-unit: export DROVER_TEST_PLAIN = $(CURDIR)/bin/drover
-unit: race ## packages and the command line, with the race detector but in the commands that tests repeat
-
-# These packages have no goroutines, and with the race detector their tests take seven
-# times the CPU.
-ONE = /(importer/formats|stack|tools/release)$$
-
-# The longest package first, beside which all others run.
 # GOGC reaches the agents of Nomad and Consul too, and saves a sixth of the CPU.
-.PHONY: race
-race: export GOGC = 400
-race: tools ## the same, with the race detector in every command
-	@go test -race -vet=off -timeout 20m -parallel 6 ./cmd/cli $$(go list ./... | grep -v /tests/ | grep -vE '$(ONE)')
-	go test -vet=off $$(go list ./... | grep -E '$(ONE)')
+.PHONY: unit commands race
+unit commands race: export GOGC = 400
+unit commands race: export DROVER_TEST_PLAIN = $(CURDIR)/bin/drover
+unit: tools ## packages, with the race detector
+	@go test -race -vet=off -timeout 20m -parallel 6 $$(go list ./... | grep -v /tests/ | grep -vE '$(PLAIN)')
+
+commands: tools ## the command line, and packages without goroutines
+	@go test -vet=off -timeout 20m -parallel 6 ./cmd/cli $$(go list ./... | grep -E '$(PLAIN)')
+
+race: tools ## the command line with the race detector, but for commands that tests repeat
+	@go test -race -vet=off -timeout 30m -parallel 6 ./cmd/cli
 
 .PHONY: kill
-kill: tools ## drover killed, Nomad unwell, and the answer lost, after every write; `make unit` does some
+kill: tools ## drover killed, Nomad unwell, and the answer lost, after every write; `make commands` does some
 	@DROVER_TEST_EVERY_WRITE=1 go test -count=1 -timeout 60m -run 'TestReleasesOnCluster/(killed|busy)|TestLostAnswersOnCluster' ./cmd/cli
 
 # The longest packages first, then all others below tests but the check of the language.

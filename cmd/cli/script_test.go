@@ -9,13 +9,14 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// envPlain names a drover that is built without the race detector, see
-// plainDrover. `make unit` sets it; `make race` does not.
+// envPlain names a drover that is built as a release is built, see plainDrover. The
+// Makefile sets it.
 const envPlain = "DROVER_TEST_PLAIN"
 
 // plainDrover is the path of the program for commands that repeat what other
 // tests do under the race detector, with which they take three times the CPU.
-// Without envPlain it is the test binary, as for all other commands.
+// Without envPlain it is the test binary, as for all other commands. make race runs these
+// tests with the race detector, make test without.
 func plainDrover(t testing.TB) string {
 	t.Helper()
 	if path := os.Getenv(envPlain); path != "" {

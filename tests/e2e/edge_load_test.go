@@ -153,11 +153,11 @@ func (c *tally) fail(why string) {
 }
 
 // post sends requests that are not idempotent, one after the other and at most one
-// every 20 ms, until ctx ends. Go's client does not retry them, because it cannot read
+// every 40 ms, until ctx ends. Go's client does not retry them, because it cannot read
 // the body twice.
 func post(ctx context.Context, client *http.Client, url string, c *tally) {
 	body := strings.Repeat("x", 512)
-	pace := time.NewTicker(20 * time.Millisecond) // the tests beside this one have the same two cores
+	pace := time.NewTicker(40 * time.Millisecond) // the tests beside this one have the same two cores
 	defer pace.Stop()
 	for {
 		select {
