@@ -144,7 +144,7 @@ func TestPlot(t *testing.T) {
 // A deploy in which one of 300 services has changed makes 29 requests to the simulated
 // Nomad and some for each further look at the service, one in which none has changed 9,
 // and a status 6. On a real Nomad, where a deployment has more steps to look at, the
-// first makes 35 to 37.
+// first makes 25, and 9 to 14 to look at the service.
 func TestRequestsOfChange(t *testing.T) {
 	b := newSimulation(t)
 	dir := filepath.Join(t.TempDir(), "many")
