@@ -133,6 +133,20 @@ func TestOCISExternal(t *testing.T) {
 			return false
 		})
 	})
+	t.Run("LDAP without OpenID Connect", func(t *testing.T) {
+		r.drover.must(t, "deploy", "ocis", "-e", e, "--no-certificates", "-var", "oidc={}")
+		logon := func(as login) bool {
+			body := fmt.Sprintf(`{"params":[%q,%q,"1"],"state":"s"}`, as.user, as.password)
+			header := http.Header{"Content-Type": {"application/json"}, "Kopano-Konnect-Xsrf": {"1"}, "Referer": {o.base + "/signin/v1/identifier"}}
+			status, b, err := o.do(t.Context(), login{}, "POST", "/signin/v1/identifier/_/logon", header, []byte(body))
+			var answer struct{ Success bool }
+			return err == nil && status == http.StatusOK && json.Unmarshal(b, &answer) == nil && answer.Success
+		}
+		eventually(t, "the login page takes a user of the directory", func() bool { return logon(bob) })
+		if logon(login{bob.user, "wrong"}) {
+			t.Error("the login page takes a wrong password")
+		}
+	})
 	if t.Failed() {
 		logs, _, _ := r.drover.run(t.Context(), "logs", "ocis", "server", "--stderr", "-e", e)
 		t.Logf("oCIS:\n%.8000s", logs)
