@@ -140,6 +140,7 @@ func lines(n int) []Service {
 
 func testReleases(t *testing.T, c *api.Client, rt *tamper) {
 	r := OpenReleases(c, "a stack.of mine", "prod")
+	r.pageServices = 150 // so that one target has several pages
 	if last, err := r.Last(t.Context()); last != nil || err != nil {
 		t.Fatalf("%v, %v", last, err)
 	}
