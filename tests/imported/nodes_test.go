@@ -94,8 +94,9 @@ func testTwoNodes(t *testing.T, w *world) {
 				t.Errorf("a request of %s after the end of the database was lost, want it to wait:%s", began.Sub(ended), counts.first)
 			}
 		}
-		if !slices.ContainsFunc(counts.answered, func(a answered) bool { return a.began.Before(ended) && a.ended.After(ended) }) {
-			t.Errorf("got no answer to a request that came before the new allocation was placed")
+		started := new.TaskStates["db"].StartedAt
+		if !slices.ContainsFunc(counts.answered, func(a answered) bool { return a.began.Before(started) && a.ended.After(started) }) {
+			t.Errorf("got no answer to a request that came before the new allocation started")
 		}
 		nodes[0].answers(t, name("volumefile?filename=row"), "kept")
 		if a, b := hostPort(old), hostPort(new); a == b {
