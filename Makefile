@@ -83,7 +83,14 @@ PLAIN = /(cmd/cli|importer/formats|stack|tools/release)$$
 
 .PHONY: test
 test: lint vuln tools ## all tests side by side, for most of them wait more than they work
-	@$(MAKE) --no-print-directory -j3 -o tools e2e commands unit
+	@$(MAKE) --no-print-directory -j2 -o tools e2e packages
+
+# One after the other: beside the end-to-end tests both would have a busy machine for half
+# of the time, and an idle one afterwards.
+.PHONY: packages
+packages: tools
+	@$(MAKE) --no-print-directory -o tools commands
+	$(MAKE) --no-print-directory -o tools unit
 
 # GOGC reaches the agents of Nomad and Consul too, and saves a sixth of the CPU.
 .PHONY: unit commands race

@@ -220,7 +220,7 @@ resolvers consul
   hold timeout 24h
 
 # For single services: an address that is gone from DNS is kept and tried again
-# twice a second until the successor's appears. 60 retries are as long as timeout queue.
+# each second until the successor's appears, as long as timeout queue.
 resolvers successor
   nameserver local 127.0.0.1:{{ env "attr.consul.dns.port" }}
   accepted_payload_size 8192
@@ -255,7 +255,7 @@ frontend health
 listen ${name}
   bind ${l.bind}
 %%{if lookup(l, "single", false)~}
-  retries 60
+  retries 30
   server-template s 2 _${l.service}._tcp.service.consul resolvers successor resolve-opts allow-dup-ip init-addr none
 %%{else~}
   server-template s 10 _${l.service}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check
@@ -273,7 +273,7 @@ EOT
 // service behind it.
 const (
 	meshServers = `%{if lookup(l, "single", false)~}
-  retries 60
+  retries 30
   server-template s 2 _${l.service}._tcp.service.consul resolvers successor resolve-opts allow-dup-ip init-addr none
 %{else~}
   server-template s 10 _${l.service}._tcp.service.consul resolvers consul resolve-opts allow-dup-ip init-addr none check
@@ -283,7 +283,7 @@ const (
   balance source
 %{endif~}
 %{if l.service != "" && lookup(l, "single", false)~}
-  retries 60
+  retries 30
   server-template s 2 _${l.service}._tcp.service.consul resolvers successor resolve-opts allow-dup-ip init-addr none
 %{endif~}
 %{if l.service != "" && !lookup(l, "single", false)~}

@@ -101,7 +101,11 @@ func ping(w http.ResponseWriter, r *http.Request) {
 		answer(w, http.StatusOK, "PONG FROM TARGET")
 		return
 	}
-	ctx, cancel := context.WithTimeout(r.Context(), 8*time.Second)
+	patience := 8 * time.Second
+	if d, err := time.ParseDuration(r.URL.Query().Get("timeout")); err == nil {
+		patience = d
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), patience)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+address, nil) // #nosec G704 -- this is its purpose
 	if err != nil {
