@@ -123,7 +123,19 @@ func (e *entrance) do2(t *testing.T, url string) (int, error) {
 func testRefused(t *testing.T, e *entrance) {
 	s := serve(t, "kept")
 	e.register(t, "kept", address(s), "drover.route=kept.test/")
-	e.loaded(t)
+	before := e.loaded(t)
+	defer func() {
+		if t.Failed() {
+			status, _, _ := e.drover.run(t.Context(), "edge", "status", "--timeout", "1m")
+			log, _, _ := e.drover.run(t.Context(), "logs", stacks[e.kind], string(e.kind), "--stderr", "-e", "dev", "--tail", "60")
+			t.Logf("instances before: %+v\nstatus:\n%s\nlog:\n%s", before.Instances, status, log)
+			for _, file := range glob(t, filepath.Join(e.Dir(), "alloc", "*", string(e.kind), "local", "*")) {
+				if text, err := os.ReadFile(file); err == nil {
+					t.Logf("%s has the route: %v", filepath.Base(file), bytes.Contains(text, []byte("kept.test")))
+				}
+			}
+		}
+	}()
 	v, _, err := e.nomad.Variables().Peek("drover/certs/public", nil)
 	if err != nil {
 		t.Fatal(err)
