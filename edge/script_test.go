@@ -41,7 +41,7 @@ load
 while :; do sleep 0.1; cat running >>worker; done
 `
 
-// One address gets at most an eighth of the connections of an edge with little memory.
+// One address gets at most a sixth of the connections of an edge with little memory.
 func TestStack_ShareOfOneAddress(t *testing.T) {
 	t.Parallel()
 	files, err := jobs.Stack("edge")

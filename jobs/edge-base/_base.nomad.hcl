@@ -199,7 +199,7 @@ variable "drain" {
 
 variable "memory" {
   type        = number
-  description = "Memory of the task in MB. How many connections the edge takes follows from it: 8 for each MB."
+  description = "Memory of the task in MB. How many connections the edge takes follows from it: 6 for each MB with HAProxy, 3 for each worker with nginx."
   default     = 256
   validation {
     condition     = var.memory >= 64

@@ -7,10 +7,11 @@
 # reloads: the old worker finishes what it has.
 
 locals {
-  # Half a TLS handshake holds 46 KiB.
-  connections = var.memory * 8
+  # Half a TLS handshake holds 46 KiB, a connection with 32 stalled requests 50 KiB, and
+  # 38 KiB more in the kernel.
+  connections = var.memory * 6
   # HAProxy counts idle connections too, and takes no others in their place.
-  per_source = min(var.connections_per_source, local.connections / 8)
+  per_source = min(var.connections_per_source, var.memory)
 
   # The rest of the grammar is in _base.nomad.hcl.
   route  = "^drover\\.(?:route=${local.hosts}${local.path}|redirect=${local.hosts}${local.path} 30[12378] ${local.url}|tcp=[1-9][0-9]{0,4}|sni=${local.hosts})$"

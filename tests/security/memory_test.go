@@ -52,7 +52,7 @@ func testMemory(t *testing.T, w *world) {
 	}
 	// HAProxy keeps a connection whose streams have ended for a minute, and takes no
 	// other in its place: some are left to the client.
-	connections := map[edge.Kind]int{edge.HAProxy: memory*8 - 12, edge.Nginx: 600}[w.kind]
+	connections := map[edge.Kind]int{edge.HAProxy: memory*6 - 12, edge.Nginx: 600}[w.kind]
 	for _, a := range []struct {
 		name     string
 		protocol string
