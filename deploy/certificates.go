@@ -160,7 +160,7 @@ func (c *certificates) withEdge(ctx context.Context) error {
 		return fmt.Errorf("no edge that runs takes services %s: deploy one of that class beside it (docs/how-to/edge.md), or this stack with --no-certificates", ofClasses(c.edge.Untaken))
 	}
 	for _, p := range c.edge.Problems {
-		c.warn(fmt.Sprintf("service %s, tag %q: the edge that runs does not serve it: %s. %s", p.Service, p.Tag, p.Message, p.Mend))
+		c.warn(fmt.Sprintf("service %s, tag %q: the running edge does not serve it: %s. %s", p.Service, p.Tag, p.Message, p.Mend))
 	}
 	lacks := slices.DeleteFunc(c.edgeNames(), c.edge.Serves)
 	if c.edge.Edge && len(lacks) > 0 {

@@ -286,7 +286,7 @@ func TestDecide_Own(t *testing.T) {
 	want["authn"] = digests("authn-2")
 	check(Decide(in), want)
 
-	// At the first decision, what is served stays.
+	// The first decision keeps the routes that are served.
 	in.Before, in.First = nil, true
 	check(Decide(in), map[string][]string{})
 }

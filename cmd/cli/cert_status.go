@@ -26,11 +26,14 @@ type certView struct {
 	Edge      []string    `json:"edge,omitempty"` // why an edge does not take or serve it
 }
 
+// edgeLook is how long cert status waits for what it says of the edge.
+const edgeLook = 20 * time.Second
+
 // atEdge returns why edge instances do not serve a certificate, and whether an
 // instance refused its configuration. An unreachable Consul is no error: the
-// certificate store does not need it. That a look took too long is said.
+// certificate store does not need it. A look that takes too long is a note.
 func (f *factory) atEdge(ctx context.Context, s *acme.Store, o *acme.Object) (notes []string, refused bool) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, edgeLook)
 	defer cancel()
 	clients, err := f.connect(ctx, true)
 	if err != nil {
@@ -38,7 +41,7 @@ func (f *factory) atEdge(ctx context.Context, s *acme.Store, o *acme.Object) (no
 	}
 	r, err := edge.Look(ctx, clients.Nomad, clients.Consul, edge.Options{Store: s, Namespace: os.Getenv(edge.NamespaceEnv), Credentials: os.Getenv(edge.CredentialsEnv), Timeout: 5 * time.Second})
 	if errors.Is(err, context.DeadlineExceeded) {
-		return []string{fmt.Sprintf("the instances of the edge are unknown: %v; `drover edge status` waits for them", err)}, false
+		return []string{fmt.Sprintf("Consul or the edge did not answer within %s; look at drover edge status", edgeLook)}, false
 	}
 	if err != nil {
 		return nil, false

@@ -69,7 +69,7 @@ func TestOCISCompact(t *testing.T) {
 		t.Errorf("with one job per service, the file holds %q", got)
 	}
 	if again := strings.TrimSpace(r.drover.must(t, "secrets", "show", "ocis", "admin_password", "-e", "dev")); again != admin.password {
-		t.Error("the secrets were minted anew")
+		t.Error("got another password of the administrator than before the destroy")
 	}
 	r.drover.must(t, "destroy", "ocis", "-e", "dev", "-y", "--purge", "secrets,history")
 	eventually(t, "all processes are gone", func() bool { return len(r.processes(t)) == 0 })

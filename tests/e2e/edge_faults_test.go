@@ -124,28 +124,25 @@ func testRefused(t *testing.T, e *entrance) {
 	s := serve(t, "kept")
 	e.register(t, "kept", address(s), "drover.route=kept.test/")
 	before := e.loaded(t)
-	// Seen twice on busy machines, and not understood: for a while after e.loaded the
-	// edge answers 404. The log says then what it has.
+	answers := func() bool {
+		code, _ := e.do2(t, "https://kept.test/")
+		return code == http.StatusOK
+	}
+	eventually(t, "the route is served", answers)
 	served := func(when string) {
 		t.Helper()
-		answers := func() bool {
-			code, _ := e.do2(t, "https://kept.test/")
-			return code == http.StatusOK
-		}
 		if answers() {
 			return
 		}
 		status, _, _ := e.drover.run(t.Context(), "edge", "status", "--timeout", "1m")
 		log, _, _ := e.drover.run(t.Context(), "logs", stacks[e.kind], string(e.kind), "--stderr", "-e", "dev", "--tail", "60")
-		t.Logf("%s the route is not served. Instances before: %+v\nstatus:\n%s\nlog:\n%s", when, before.Instances, status, log)
+		t.Errorf("%s the route is not served. Instances before: %+v\nstatus:\n%s\nlog:\n%s", when, before.Instances, status, log)
 		for _, file := range glob(t, filepath.Join(e.Dir(), "alloc", "*", string(e.kind), "local", "*")) {
 			if text, err := os.ReadFile(file); err == nil {
 				t.Logf("%s has the route: %v", filepath.Base(file), bytes.Contains(text, []byte("kept.test")))
 			}
 		}
-		eventually(t, when+" the route is served", answers)
 	}
-	served("before the refusal")
 	v, _, err := e.nomad.Variables().Peek("drover/certs/public", nil)
 	if err != nil {
 		t.Fatal(err)

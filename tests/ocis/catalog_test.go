@@ -506,7 +506,7 @@ func TestCatalog_UpgradeFindsTheData(t *testing.T) {
 					}
 					env := jobs[name].Job.TaskGroups[0].Tasks[0].Env
 					for key, path := range j.Job.TaskGroups[0].Tasks[0].Env {
-						// The index of search is made anew: it has another format.
+						// The index of search has another format and is built again.
 						if !where.MatchString(key) || key == "OCIS_BASE_DATA_PATH" || key == "SEARCH_DATA_PATH" || strings.HasPrefix(key, "STORE_") {
 							continue
 						}
