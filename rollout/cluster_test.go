@@ -41,6 +41,8 @@ func TestOnCluster(t *testing.T) {
 	if c.Consul, err = capi.NewClient(cfg); err != nil {
 		t.Fatal(err)
 	}
+	// Before the others, because Nomad collects everything that has ended.
+	t.Run("CollectedFailure", func(t *testing.T) { testCollectedFailure(t, c) })
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, nomad.Clients)

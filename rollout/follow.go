@@ -38,6 +38,8 @@ type follower struct {
 	since  time.Time // blocked without a break since, when not zero
 	silent time.Time // Nomad has not answered since, when not zero
 
+	evaluated time.Time // the last evaluate
+
 	// failing are the last failing Consul checks of the followed allocations. They are
 	// kept because a rollback removes them from Consul before the failure is reported.
 	failing []consul.Failing
@@ -368,6 +370,9 @@ func (f *follower) until(ctx context.Context) (snapshot, error) {
 			if !v.blocked {
 				f.since = time.Time{}
 			}
+			if v.collected && f.result.DeploymentID != "" { // evaluated, it would replace more of the version before
+				v.outcome, f.result.Detail = Failed, "the deployment has ended, none of its allocations is left, and Nomad has collected them"
+			}
 			if v.outcome != "" {
 				f.result.Outcome = v.outcome
 				if v.reverting {
@@ -381,12 +386,38 @@ func (f *follower) until(ctx context.Context) (snapshot, error) {
 					return n, err
 				}
 			}
+			if v.collected { // no deployment was seen
+				if err := f.evaluate(ctx); err != nil {
+					return n, err
+				}
+			}
 		}
 		if err := f.pause(ctx); err != nil {
 			return n, err
 		}
 	}
 }
+
+// evaluate asks the scheduler to look at the job again (PUT /v1/job/:id/evaluate), but
+// not more often than every evaluateGap.
+func (f *follower) evaluate(ctx context.Context) error {
+	if time.Since(f.evaluated) < evaluateGap {
+		return nil
+	}
+	f.evaluated = time.Now()
+	s := f.step.spec
+	err := Persist(ctx, f.opts.Silence, func(ctx context.Context) error {
+		_, _, err := f.clients.Nomad.Jobs().ForceEvaluate(s.id, s.write(ctx))
+		return err
+	})
+	if err != nil && !nomad.IsNotFound(err) { // a job that is gone is judged by the next look
+		return fmt.Errorf("evaluating job %q: %w", s.id, nomad.Plain(err))
+	}
+	return nil
+}
+
+// evaluateGap is long enough for an evaluation and its allocations on a busy machine.
+const evaluateGap = 10 * time.Second
 
 // silence reports that Nomad has not answered. It returns an error if that has lasted
 // for Options.Silence.

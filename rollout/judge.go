@@ -34,6 +34,7 @@ type verdict struct {
 	reverting bool    // failed, and Nomad registers the version before
 	blocked   bool    // nothing makes progress until there is a place
 	undone    bool    // Nomad has put the version before back
+	collected bool    // Nomad has nothing of the version, and is not about to
 	healthy   int
 	desired   int
 	waiting   string
@@ -78,7 +79,11 @@ func (n snapshot) judge(s spec) verdict {
 		return verdict{outcome: Deployed}
 	}
 	if n.jobGone {
-		return verdict{outcome: Superseded, detail: "another client stopped and purged the job"}
+		detail := "another client stopped and purged the job"
+		if s.finite() {
+			detail = "another client purged the job, or Nomad collected it after it had ended"
+		}
+		return verdict{outcome: Superseded, detail: detail}
 	}
 	d := n.deployment
 	if d != nil && n.settling && !inProgress(d.Status) {
@@ -206,6 +211,11 @@ func (n snapshot) withoutDeployment(s spec) verdict {
 		v.detail = fmt.Sprintf("%s ended and is not started again", strings.Join(dead, ", "))
 	case complete && !n.hasBlocked():
 		v.outcome = Deployed
+	case len(live) == 0 && !n.hasBlocked() && !s.perNode() && !s.finite() && !n.settling:
+		// A failure that ended just before `nomad system gc`. The scheduler would do
+		// the same again, if it were asked.
+		v.collected = true
+		v.waiting = "Nomad, which has collected the allocations before they were seen: evaluating the job again"
 	default:
 		v.waiting = n.waiting(v.healthy, v.desired)
 		v.blocked = n.blocked()

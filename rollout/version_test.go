@@ -7,11 +7,13 @@ import (
 	"net/http/httptest"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
@@ -383,4 +385,62 @@ func testNothingAlive(t *testing.T, c nomad.Clients) {
 	}
 	res, _ = deploy(t, c, Options{}, service(hand))
 	wantOutcomes(t, res, Deployed)
+}
+
+// Nomad collects a failed deployment before drover sees its end, as `nomad system gc`
+// does: nothing of the version is left, and nothing would ever be.
+func testCollectedFailure(t *testing.T, c nomad.Clients) {
+	collect := func(ctx context.Context, id string) error {
+		seen := false
+		return poll(ctx, func() bool {
+			list, _, err := c.Nomad.Jobs().Deployments(id, false, nil)
+			if err != nil || len(list) == 0 {
+				return err == nil && seen
+			}
+			seen = true
+			if list[0].Status == api.DeploymentStatusFailed {
+				_ = c.Nomad.System().GarbageCollect()
+			}
+			return false
+		})
+	}
+	t.Run("before the first look", func(t *testing.T) {
+		id := prefix(t) + "web"
+		cleanUp(t, c, id)
+		var once sync.Once
+		opts := Options{Timeout: 40 * time.Second, After: func(ctx context.Context, _ Submission, _ uint64) (err error) {
+			once.Do(func() { err = collect(ctx, id) })
+			return err
+		}}
+		res, _ := deploy(t, c, opts, service(mockJob(id, broken())))
+		wantOutcomes(t, res, Failed)
+		if f := res.Services[0].Failure; f == nil || len(f.Tasks) != 1 || !strings.Contains(f.Tasks[0].Message, "broken") {
+			t.Errorf("why it failed is not told: %s", dump(res))
+		}
+	})
+	t.Run("between two looks", func(t *testing.T) {
+		id := prefix(t) + "web"
+		cleanUp(t, c, id)
+		proxy := devtest.NewProxy(t, &api.Config{Address: c.Nomad.Address(), TLSConfig: &api.TLSConfig{}})
+		through, err := nomadClient(proxy.URL, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var once sync.Once
+		proxy.Before(func(_ http.ResponseWriter, r *http.Request) bool {
+			if strings.HasPrefix(r.URL.Path, "/v1/deployment/") { // it was seen before
+				once.Do(func() {
+					if err := collect(r.Context(), id); err != nil {
+						t.Error(err)
+					}
+				})
+			}
+			return true
+		})
+		res, _ := deploy(t, nomad.Clients{Nomad: through, Consul: c.Consul}, Options{Timeout: 40 * time.Second}, service(mockJob(id, crashes())))
+		wantOutcomes(t, res, Failed)
+		if got := res.Services[0].Detail; !strings.Contains(got, "collected") {
+			t.Errorf("got detail %q, want what Nomad did", got)
+		}
+	})
 }
