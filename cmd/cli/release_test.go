@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -153,6 +155,9 @@ func (w *world) command(env []string, args ...string) *exec.Cmd {
 	w.Cleanup(cancel)
 	cmd := exec.CommandContext(ctx, w.program, args...)
 	cmd.Env = append(os.Environ(), env...)
+	// A program that hangs tells where.
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGQUIT) }
+	cmd.WaitDelay = 10 * time.Second
 	return cmd
 }
 
@@ -161,9 +166,42 @@ func (w *world) drover(code int, args ...string) string {
 	w.Helper()
 	out, got := run(w.command(w.env, args...))
 	if got != code {
-		w.Fatalf("drover %s: got exit code %d, want %d:\n%s", strings.Join(args, " "), got, code, out)
+		w.Fatalf("drover %s: got exit code %d, want %d; Nomad has:\n%s\n%s", strings.Join(args, " "), got, code, w.inNomad(), out)
 	}
 	return out
+}
+
+// inNomad tells in short what Nomad has of the world's jobs.
+func (w *world) inNomad() string {
+	q := (&api.QueryOptions{}).WithContext(w.Context())
+	var lines []string
+	add := func(job, format string, args ...any) {
+		if strings.HasPrefix(job, w.name) {
+			lines = append(lines, "  "+job+": "+fmt.Sprintf(format, args...))
+		}
+	}
+	since := func(nanos int64) time.Duration { return time.Since(time.Unix(0, nanos)).Round(time.Second) }
+	jobs, _, err := w.nomad.Jobs().List(q)
+	if err != nil {
+		return err.Error()
+	}
+	for _, j := range jobs {
+		add(j.ID, "%s, JobModifyIndex %d", j.Status, j.JobModifyIndex)
+	}
+	deployments, _, _ := w.nomad.Deployments().List(q)
+	for _, d := range deployments {
+		add(d.JobID, "deployment of version %d (JobModifyIndex %d): %s: %s", d.JobVersion, d.JobSpecModifyIndex, d.Status, d.StatusDescription)
+	}
+	allocs, _, _ := w.nomad.Allocations().List(q)
+	for _, a := range allocs {
+		add(a.JobID, "allocation %s of version %d: %s, %s, %d task states, made %s ago, changed %s ago", a.Name, a.JobVersion, a.DesiredStatus, a.ClientStatus, len(a.TaskStates), since(a.CreateTime), since(a.ModifyTime))
+	}
+	evals, _, _ := w.nomad.Evaluations().List(q)
+	for _, e := range evals {
+		add(e.JobID, "evaluation by %s: %s %s, changed %s ago", e.TriggeredBy, e.Status, e.StatusDescription, since(e.ModifyTime))
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
 }
 
 func run(cmd *exec.Cmd) (string, int) {
