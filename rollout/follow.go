@@ -370,7 +370,7 @@ func (f *follower) until(ctx context.Context) (snapshot, error) {
 			if !v.blocked {
 				f.since = time.Time{}
 			}
-			if v.collected && f.result.DeploymentID != "" { // evaluated, it would replace more of the version before
+			if v.collected && n.deployment == nil && f.result.DeploymentID != "" { // evaluated, it would replace more of the version before
 				v.outcome, f.result.Detail = Failed, "the deployment has ended, none of its allocations is left, and Nomad has collected them"
 			}
 			if v.outcome != "" {
@@ -386,7 +386,7 @@ func (f *follower) until(ctx context.Context) (snapshot, error) {
 					return n, err
 				}
 			}
-			if v.collected { // no deployment was seen
+			if v.collected {
 				if err := f.evaluate(ctx); err != nil {
 					return n, err
 				}

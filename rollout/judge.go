@@ -168,7 +168,8 @@ func (n snapshot) settledAfter(s spec, d *api.Deployment) verdict {
 	stuck := v.outcome == "" && !n.pending() && !n.starts() &&
 		!slices.ContainsFunc(live, func(a *api.AllocationListStub) bool { return a.FollowupEvalID != "" })
 	if unhealthy || stuck {
-		v.outcome, v.detail = Failed, "the deployment of this same version has failed before: "+d.StatusDescription
+		v.outcome, v.collected = Failed, false
+		v.detail = "the deployment of this same version has failed before: " + d.StatusDescription
 	}
 	return v
 }
@@ -211,7 +212,7 @@ func (n snapshot) withoutDeployment(s spec) verdict {
 		v.detail = fmt.Sprintf("%s ended and is not started again", strings.Join(dead, ", "))
 	case complete && !n.hasBlocked():
 		v.outcome = Deployed
-	case len(live) == 0 && !n.hasBlocked() && !s.perNode() && !s.finite() && !n.settling:
+	case len(live) == 0 && !n.hasBlocked() && !s.perNode() && !s.finite():
 		// A failure that ended just before `nomad system gc`. The scheduler would do
 		// the same again, if it were asked.
 		v.collected = true

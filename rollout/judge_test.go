@@ -97,7 +97,7 @@ func TestJudge(t *testing.T) {
 		"sysbatch not looked at":   {sysbatch, snapshot{evals: pending}, verdict{}},
 		"max_parallel 0, nothing":  {atOnce, snapshot{}, verdict{desired: 2, collected: true}},
 		"all collected":            {one, snapshot{target: 1, jobIndex: 1}, verdict{desired: 1, collected: true}},
-		"all collected, settling":  {one, snapshot{target: 1, jobIndex: 1, settling: true}, verdict{desired: 1}},
+		"all collected, settling":  {one, snapshot{target: 1, jobIndex: 1, settling: true}, verdict{desired: 1, collected: true}},
 		"no place, no deployment":  {one, snapshot{target: 1, jobIndex: 1, evals: blocked}, verdict{desired: 1, blocked: true}},
 		"max_parallel 0, one":      {atOnce, snapshot{allocs: allocs(alloc("running", nil), alloc("pending", nil))}, verdict{healthy: 1, desired: 2}},
 		"max_parallel 0, all":      {atOnce, snapshot{allocs: allocs(alloc("running", nil), alloc("running", nil))}, verdict{outcome: Deployed, healthy: 2, desired: 2}},
@@ -121,6 +121,7 @@ func TestJudge(t *testing.T) {
 		"settling: failed before, an older one runs": {two, snapshot{settling: true, deployment: deployment("failed", "x")}, verdict{outcome: Failed, desired: 2}},
 		"settling: failed before, not yet looked at": {two, snapshot{settling: true, deployment: deployment("failed", "x"), evals: pending}, verdict{desired: 2}},
 		"failed while it was read":                   {batch, snapshot{allocs: allocs(alloc("failed", nil)), unsettled: true}, verdict{desired: 1}},
+		"settling: success was before, none left":    {one, snapshot{settling: true, deployment: deployment("successful", "")}, verdict{desired: 1, collected: true}},
 		"settling: still running":                    {one, snapshot{settling: true, deployment: deployment("running", "", &api.DeploymentState{DesiredTotal: 1})}, verdict{desired: 1}},
 	} {
 		t.Run(name, func(t *testing.T) {
