@@ -115,7 +115,7 @@ func (s Scope) Nomad(u Use) Policy {
 		jobs, paths = read, append(s.paths(look, "lock", "releases/*", "blobs/*", "schedules/*"), decisions...)
 	case Controller:
 		jobs = read[:2]
-		paths = append(s.paths(look, "releases/*"), path{"drover/certs/*", all}, path{"drover/acme/*", all}, path{"drover/trust/*", all}, path{"drover/dns/*", all}, path{"drover/controller/*", all},
+		paths = append(s.paths(look, "releases/*", "schedules/*"), path{"drover/certs/*", all}, path{"drover/acme/*", all}, path{"drover/trust/*", all}, path{"drover/dns/*", all}, path{"drover/controller/*", all},
 			path{"drover/dns-wanted/*", look}, path{"drover/dns-credentials/*", look},
 			// Decisions about routes, which the job edge may read as it is.
 			path{"nomad/jobs/edge/edge", all}, path{"nomad/jobs/edge-*/edge", all})

@@ -18,7 +18,7 @@ func TestPathsOfOthers(t *testing.T) {
 	t.Parallel()
 	for use, paths := range map[acl.Use][]string{
 		acl.Edge:       append(templates(t), acme.CertFolder+"/*", acme.PublicPath),
-		acl.Controller: {acme.CertFolder + "/*", acme.PublicPath, acme.AccountPath, acme.TrustFolder + "/*", controller.LeaderPath},
+		acl.Controller: {acme.CertFolder + "/*", acme.PublicPath, acme.AccountPath, acme.TrustFolder + "/*", controller.LeaderPath, "drover/stacks/*/*/releases/*", "drover/stacks/*/*/schedules/*"},
 		acl.Deployer:   {acme.CertFolder + "/*", acme.AccountPath, acme.TrustFolder + "/*"},
 	} {
 		text := acl.Scope{}.Nomad(use).Rules

@@ -75,6 +75,9 @@ type Config struct {
 	// Getenv has the credentials of the DNS providers that Tenancy configures:
 	// os.Getenv in a program. nil for none.
 	Getenv func(string) string
+	// Region is that of the client Nomad; empty if it is not known. Metrics leave out
+	// jobs of other regions.
+	Region string
 	// Namespace is that of the client Nomad; "default" when empty. Tenancy says what
 	// this and other namespaces may claim; nil for a cluster with one namespace.
 	Namespace string
@@ -236,7 +239,7 @@ func (c *controller) lead(ctx context.Context, lease acme.Lease) {
 	var wg sync.WaitGroup
 	c.become(true)
 	c.say("leader", "this replica works now")
-	for _, f := range []func(context.Context){c.certificates, c.probes, c.records, c.orphans, c.drift, c.claims} {
+	for _, f := range []func(context.Context){c.certificates, c.probes, c.records, c.orphans, c.drift, c.claims, c.observe} {
 		wg.Go(func() { f(work) })
 	}
 	lost := false

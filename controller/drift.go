@@ -4,8 +4,11 @@ import (
 	"context"
 	"strings"
 
+	"github.com/hashicorp/nomad/api"
+
 	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/stack"
 )
@@ -35,9 +38,13 @@ func (c *controller) drift(ctx context.Context) {
 // reportDrift reports drift that is not in reported, which has the last report by
 // STACK/ENVIRONMENT.
 func (c *controller) reportDrift(ctx context.Context, reported map[string]string) error {
-	home := deploy.Home{Dial: func(context.Context, *stack.Target, bool) (nomad.Clients, error) {
-		return nomad.Clients{Nomad: c.c.Nomad}, nil
-	}}
+	clients := nomad.Clients{Nomad: c.c.Nomad}
+	home := deploy.Home{
+		Dial: func(context.Context, *stack.Target, bool) (nomad.Clients, error) { return clients, nil },
+		Backend: &deploy.Backend{Dial: func(context.Context, *stack.Target, bool) (release.Cluster, error) {
+			return listed{release.OnNomad(clients), c.metrics.observing()}, nil
+		}},
+	}
 	stacks, err := deploy.ChangedJobs{Home: home}.Run(ctx)
 	counts := map[string]int{}
 	for _, s := range stacks {
@@ -57,6 +64,21 @@ func (c *controller) reportDrift(ctx context.Context, reported map[string]string
 		c.metrics.drifted(counts)
 	}
 	return err
+}
+
+// listed is the cluster for drift. It reads no job that is in the list of jobs as the
+// release left it.
+type listed struct {
+	release.Cluster
+	observed *observed // nil if there is no list
+}
+
+// Job returns the job with nothing but its index if it is unchanged.
+func (c listed) Job(ctx context.Context, l record.Service) (*api.Job, error) {
+	if c.observed != nil && c.observed.isUnchanged(l) {
+		return &api.Job{JobModifyIndex: &l.Index}, nil
+	}
+	return c.Cluster.Job(ctx, l)
 }
 
 func describeDrift(kind string) string {

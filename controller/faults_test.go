@@ -365,6 +365,17 @@ func drift(t *testing.T, w *world) {
 		services = append(services, record.Service{Name: id, JobID: id, Namespace: "drift", Region: "global", Change: "create", Spec: "x", Index: register(id, 50)})
 	}
 	services = append(services, record.Service{Name: "purged", JobID: "purged", Namespace: "drift", Change: "create", Spec: "x", Index: 7})
+	runs := api.NewServiceJob("runs", "runs", "global", 50)
+	runs.Datacenters = []string{"*"}
+	runs.AddTaskGroup(api.NewTaskGroup("g", 1).AddTask(api.NewTask("t", "mock_driver").SetConfig("run_for", "1h")))
+	if _, _, err := w.nomad.Jobs().Register(runs, nil); err != nil {
+		t.Fatal(err)
+	}
+	registered, _, err := w.nomad.Jobs().Info("runs", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	services = append(services, record.Service{Name: "runs", Target: "here", JobID: "runs", Namespace: "drift", Change: "create", Spec: "x", Index: *registered.JobModifyIndex, Step: record.StepDone})
 	r := record.OpenReleases(w.nomad, "shop", "prod")
 	journal, err := r.Create(t.Context(), &record.Release{Number: 3, Stack: "shop", Environment: "prod", State: record.Done, Owner: "test", Targets: json.RawMessage(`[{}]`)}, services)
 	if err != nil {
@@ -377,9 +388,67 @@ func drift(t *testing.T, w *world) {
 	if _, _, err := w.nomad.Jobs().Deregister("stopped", false, nil); err != nil {
 		t.Fatal(err)
 	}
-	said, address, _ := w.replica(t, func(c *controller.Config) { c.Nomad = w.nomad })
+	said, address, _ := w.replica(t, func(c *controller.Config) { c.Nomad, c.LookEvery = w.nomad, 500*time.Millisecond })
 	said.untilText(t, "stack shop in environment prod is not as release 3 left it: edited was changed, stopped is stopped, purged is not there; see drover plan shop -e prod")
 	has(t, get(t, address, "/metrics"), `drover_stack_drift{stack="shop",environment="prod"} 3`)
+	observes(t, w, address)
+}
+
+// observes checks what the metrics say about the stack of drift.
+func observes(t *testing.T, w *world, address string) {
+	wait := func(lines ...string) {
+		t.Helper()
+		for _, line := range lines {
+			eventually(t, line, func() bool { return strings.Contains(get(t, address, "/metrics"), line+"\n") })
+		}
+	}
+	const of = `{stack="shop",environment="prod",target="%s",release="3",service="%s"`
+	wait(
+		`drover_release_state{stack="shop",environment="prod",release="3",state="deployed"} 1`,
+		fmt.Sprintf("drover_service_registered"+of+"} 1", "", "same"),
+		fmt.Sprintf("drover_service_registered"+of+"} 0", "", "stopped"),
+		fmt.Sprintf("drover_service_registered"+of+"} 0", "", "purged"),
+		fmt.Sprintf("drover_service_allocations"+of+`,state="queued"} 1`, "", "same"),
+		fmt.Sprintf("drover_service_allocations"+of+`,state="running"} 1`, "here", "runs"),
+		fmt.Sprintf("drover_service_deployment_status"+of+`,status="successful"} 1`, "here", "runs"),
+		fmt.Sprintf("drover_service_restarts_total"+of+"} 0", "here", "runs"),
+	)
+	list, _, err := w.nomad.Jobs().Allocations("runs", false, nil)
+	if err != nil || len(list) != 1 {
+		t.Fatalf("got %d allocations and %v, want 1", len(list), err)
+	}
+	if err := w.nomad.Allocations().Restart(&api.Allocation{ID: list[0].ID, Namespace: list[0].Namespace}, "", nil); err != nil {
+		t.Fatal(err)
+	}
+	wait(fmt.Sprintf("drover_service_restarts_total"+of+"} 1", "here", "runs"))
+
+	// Another release, with a schedule beside it.
+	r := record.OpenReleases(w.nomad, "shop", "prod")
+	journal, err := r.Create(t.Context(), &record.Release{
+		Number: 4, Stack: "shop", Environment: "prod", State: record.NeedsApproval, Started: time.Unix(1000, 0), Owner: "test",
+		Targets: json.RawMessage(`[{}]`), Waves: []record.Wave{{Name: "all", State: record.NeedsApproval}},
+	}, []record.Service{{Name: "runs", JobID: "runs", Namespace: "drift", Change: "update", Before: "x", Spec: "y"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := journal.Close(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	_, err = record.OpenSchedules(w.nomad, "shop", "prod").Change(t.Context(), "night", func(s *record.Schedule) {
+		s.Runs = append(s.Runs, record.Run{At: time.Unix(2000, 0), Outcome: "deployed", OK: true})
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	wait(
+		`drover_release_gate_waiting_since_timestamp_seconds{stack="shop",environment="prod",release="4",wave="all",gate="approval"} 1000`,
+		`drover_schedule_last_run_outcome{stack="shop",environment="prod",schedule="night",outcome="deployed"} 1`,
+		`drover_schedule_last_run_ok{stack="shop",environment="prod",schedule="night"} 1`,
+		fmt.Sprintf("drover_service_allocations"+`{stack="shop",environment="prod",target="",release="4",service="%s"`+`,state="running"} 1`, "runs"),
+	)
+	if text := get(t, address, "/metrics"); strings.Contains(text, `release="3"`) {
+		t.Errorf("the metrics do not forget release 3:\n%s", text)
+	}
 }
 
 // orphans: a stale registration of a lost client is reported, and removed only

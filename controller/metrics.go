@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/nomad"
 )
 
 // cacheFor is the greatest age of the certificates in /metrics.
@@ -44,6 +45,7 @@ type metrics struct {
 	runs     map[string]int
 	refused  map[string]int // tags for the edge that do not count, by service
 	shared   int            // hosts of several namespaces without a table; -1 if unknown
+	observed *observed      // nil unless this replica is the leader
 }
 
 type requestKey struct{ issuer, status string }
@@ -64,7 +66,21 @@ func (m *metrics) forget() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.served, m.dns, m.orphans, m.drift = nil, map[string]map[string]int{}, -1, nil
-	m.refused, m.shared = nil, -1
+	m.refused, m.shared, m.observed = nil, -1, nil
+}
+
+// observe sets where the values about stacks come from.
+func (m *metrics) observe(o *observed) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.observed = o
+}
+
+// observing returns what observe was given last, nil if there is nothing.
+func (m *metrics) observing() *observed {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.observed
 }
 
 // stale makes the next call of certificates read the store.
@@ -219,18 +235,20 @@ var escapeLabel = strings.NewReplacer(`\`, `\\`, `"`, `\"`, "\n", `\n`)
 
 // sample takes labels as name, value, name, value.
 func (e *exposition) sample(name string, value float64, labels ...string) {
-	text := name
+	text := append(make([]byte, 0, 256), name...)
 	for i := 0; i+1 < len(labels); i += 2 {
-		sep := ","
+		sep := byte(',')
 		if i == 0 {
-			sep = "{"
+			sep = '{'
 		}
-		text += fmt.Sprintf(`%s%s="%s"`, sep, labels[i], escapeLabel.Replace(labels[i+1]))
+		text = append(append(append(text, sep), labels[i]...), `="`...)
+		text = append(append(text, escapeLabel.Replace(labels[i+1])...), '"')
 	}
 	if len(labels) > 0 {
-		text += "}"
+		text = append(text, '}')
 	}
-	fmt.Fprintf(e, "%s %s\n", text, strconv.FormatFloat(value, 'f', -1, 64))
+	text = append(strconv.AppendFloat(append(text, ' '), value, 'f', -1, 64), '\n')
+	_, _ = e.Write(text) // a builder does not fail
 }
 
 func number(b bool) float64 {
@@ -295,9 +313,10 @@ func (m *metrics) text(ctx context.Context) string {
 			e.sample("drover_certificate_phase", number(o.Status.Phase == p), "certificate", o.Spec.Name, "phase", string(p))
 		}
 	}
-	e.family("drover_certificate_info", "gauge", "1; who issued a certificate and its serial number.")
+	e.family("drover_certificate_info", "gauge", "1; who issued a certificate, its serial number and the stack that it is of.")
 	for _, o := range list {
-		e.sample("drover_certificate_info", 1, "certificate", o.Spec.Name, "issuer", o.Status.Issuer, "serial", o.Status.Serial)
+		stack, env, _ := strings.Cut(o.Spec.Owner, "/")
+		e.sample("drover_certificate_info", 1, "certificate", o.Spec.Name, "issuer", o.Status.Issuer, "serial", o.Status.Serial, "stack", stack, "environment", env)
 	}
 	e.family("drover_trust_not_after_timestamp_seconds", "gauge", "End of the life of a CA that clients trust, of an own CA or of Vault.")
 	for _, name := range slices.Sorted(maps.Keys(m.trust)) {
@@ -366,6 +385,11 @@ func (m *metrics) text(ctx context.Context) string {
 	if m.shared >= 0 {
 		e.sample("drover_edge_hosts_shared", float64(m.shared))
 	}
+	o := m.observed
+	if o == nil {
+		o = newObserved(nomad.Defaults{})
+	}
+	o.write(&e)
 	e.self(m.started)
 	return e.String()
 }

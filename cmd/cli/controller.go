@@ -105,7 +105,7 @@ func (f *controllerFlags) run(ctx context.Context, streams *IO) error {
 		ACME:   acme.Config{Solvers: map[string]acme.Solver{acme.HTTP01: acme.Stateless{SkipCheck: f.noCheck, Port: f.challenge}}, AcceptTerms: terms, Vault: deploy.VaultLogin(os.Getenv)},
 		Getenv: os.Getenv, Resolvers: f.resolvers, SkipDNSCheck: f.noCheck,
 	}
-	c.Nomad, c.Namespace, c.Tenancy = clients.Nomad, os.Getenv("NOMAD_NAMESPACE"), table
+	c.Nomad, c.Region, c.Namespace, c.Tenancy = clients.Nomad, clients.Defaults.Region, os.Getenv("NOMAD_NAMESPACE"), table
 	if !f.noConsul {
 		find := edge.Finder{Nomad: clients.Nomad, Consul: clients.Consul, Namespace: os.Getenv(edge.NamespaceEnv), Credentials: os.Getenv(edge.CredentialsEnv)}
 		c.Consul, c.Edge, c.Public, c.Finder = clients.Consul, find.Places, find.Public, &find

@@ -168,20 +168,30 @@ func controllerByItsPolicy(t *testing.T, s *secured) {
 	t.Cleanup(func() { _, _, _ = s.client.Jobs().Deregister("drover-controller", true, nil) })
 	st.want(0, "deploy", "drover", "-e", "dev", "-var", "drover_binary="+s.drover)
 	drifted := fmt.Sprintf(`drover_stack_drift{stack=%q,environment="default"} 1`, filepath.Base(st.dir))
-	var seen string
-	until(t, "the metric "+drifted, func() bool {
+	scrape := func() (all string) {
 		entries, _, err := s.consul.Health().Service("drover-controller", "", true, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		seen = ""
 		for _, e := range entries {
-			seen += get(t.Context(), fmt.Sprintf("http://%s:%d/metrics", e.Service.Address, e.Service.Port))
+			all += get(t.Context(), fmt.Sprintf("http://%s:%d/metrics", e.Service.Address, e.Service.Port))
 		}
+		return all
+	}
+	var seen string
+	until(t, "the metric "+drifted, func() bool {
+		seen = scrape()
 		return strings.Contains(seen, drifted)
 	})
 	if strings.Contains(seen, "ermission denied") {
 		t.Error(seen)
+	}
+	// They come when all lists were read.
+	for _, line := range []string{
+		fmt.Sprintf(`drover_release_state{stack=%q,environment="default",release="1",state="deployed"} 1`, filepath.Base(st.dir)),
+		fmt.Sprintf(`drover_service_allocations{stack=%q,environment="default",target="",release="1",service=%q,state="running"} 0`, filepath.Base(st.dir), st.id+"web"),
+	} {
+		until(t, "the metric "+line, func() bool { return strings.Contains(scrape(), line) })
 	}
 	limited, _ := s.as(t, st, acl.Scope{}.Nomad(acl.Controller).Name)
 	limited.want(0, "cert", "list")
