@@ -53,10 +53,11 @@ func (d *document) block(typ string, labels []string, body func()) {
 	d.line("}")
 }
 
+var emptyBlock = regexp.MustCompile(`\{\n\s*\}`)
+
 // bytes returns the formatted text. Empty blocks are on one line.
 func (d *document) bytes() []byte {
-	text := regexp.MustCompile(`\{\n\s*\}`).ReplaceAllString(d.b.String(), "{}")
-	return hclwrite.Format([]byte(text))
+	return hclwrite.Format([]byte(emptyBlock.ReplaceAllString(d.b.String(), "{}")))
 }
 
 // list returns a list of texts, on one line if it is short.

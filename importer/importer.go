@@ -89,15 +89,18 @@ func Run(ctx context.Context, format string, read Reader, src Source) (*Result, 
 	l := NewLedger(src.Allow)
 	res := &Result{Format: format}
 	m, err := guard(ctx, read, src, l)
+	var w *writer
 	var syntax *SyntaxError
 	switch {
 	case errors.As(err, &syntax):
-		l.add(Finding{Position: syntax.Position, Severity: Refusal, Rule: RuleInvalid, Message: syntax.Message, Remedy: "Correct the input."})
+		l.add(Finding{Position: syntax.Position, Severity: Refusal, Rule: RuleInvalid, Message: syntax.Message, Remedy: cmp.Or(syntax.Remedy, "Correct the input.")})
 	case err != nil:
 		return nil, err
 	case m != nil && !l.Refused():
 		res.model = m
-		res.Files = makeFiles(m, src, l)
+		if w = makeFiles(m, src, l); w != nil {
+			res.Files = w.files()
+		}
 		if res.Name = m.Name; res.Files == nil { // --name has changed it
 			break
 		}
@@ -119,8 +122,7 @@ func Run(ctx context.Context, format string, read Reader, src Source) (*Result, 
 		res.Files, res.Jobs = nil, nil
 		return res, nil
 	}
-	if m != nil {
-		w := &writer{m: m, net: plan(m)}
+	if w != nil {
 		res.Files = append(res.Files, OutFile{Path: "IMPORT.md", Text: w.report(res), Mode: 0o644})
 		slices.SortFunc(res.Files, func(a, b OutFile) int { return strings.Compare(a.Path, b.Path) })
 	}
@@ -144,15 +146,15 @@ func guard(ctx context.Context, read Reader, src Source, l *Ledger) (m *Model, e
 	return read(ctx, src, l)
 }
 
-// makeFiles completes the model and returns the files of the stack, nil after a
-// refusal.
-func makeFiles(m *Model, src Source, l *Ledger) (files []OutFile) {
+// makeFiles completes the model and returns the writer with the files of the stack, nil
+// after a refusal.
+func makeFiles(m *Model, src Source, l *Ledger) *writer {
 	defer refuseMistake(src, l)
 	complete(m, src, l)
 	if l.Refused() {
 		return nil
 	}
-	return write(m).files()
+	return write(m)
 }
 
 // complete fills in what all formats have in common, and checks the model.
@@ -187,6 +189,7 @@ func complete(m *Model, src Source, l *Ledger) {
 		}
 	}
 	giveRoutes(m, src, l)
+	separateTCP(m, l)
 	wildcardRoutes(m, l)
 	allowStops(m)
 	coverFiles(m)

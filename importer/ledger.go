@@ -8,7 +8,7 @@ import (
 )
 
 // Position is a place in an input file. Line and Column begin at 1; Line is 0 for
-// a finding about a whole file or the command line.
+// a warning about a whole file. A refusal of a whole file is at its beginning.
 type Position struct {
 	File   string `json:"file"`
 	Line   int    `json:"line,omitempty"`
@@ -121,6 +121,9 @@ func (l *Ledger) LeaveOut(at Position, message string) {
 }
 
 func (l *Ledger) add(f Finding) {
+	if f.Severity == Refusal && f.Line == 0 && f.File != "" { // about the whole file
+		f.Line, f.Column = 1, 1
+	}
 	key := string(f.Severity) + "\x00" + f.Position.String() + "\x00" + f.Rule + "\x00" + f.Path + "\x00" + f.Message
 	if l.seen[key] {
 		return

@@ -188,3 +188,16 @@ func FuzzTrees(f *testing.F) {
 		}
 	})
 }
+
+// TestLedger_PlaceOfARefusal: a refusal of a whole file is at its beginning.
+func TestLedger_PlaceOfARefusal(t *testing.T) {
+	t.Parallel()
+	l := NewLedger([]string{"no-input"})
+	l.Refuse(Position{File: "a"}, RuleInvalid, "x", "y")
+	l.Refuse(Position{File: "a"}, "no-input", "x", "y")
+	want := []string{"a:1: refusal: x (invalid); y", "a: warning: x (no-input); y"}
+	l.Finish()
+	if got := lines(l); !slices.Equal(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

@@ -95,7 +95,8 @@ type Address struct {
 	Name   string // of letters, digits, dots and dashes; unique
 	Hosts  []Host // each has scopes
 	Ports  []AddressPort
-	Sticky bool // a client stays with its instance
+	UDP    []AddressPort // which the mesh does not carry, and names in Consul's DNS reach
+	Sticky bool          // a client stays with its instance
 	At     Position
 }
 
@@ -106,7 +107,7 @@ type AddressPort struct {
 	Servers []string // ADDRESS:PORT outside the stack
 }
 
-// Target is a TCP port of a service.
+// Target is a port of a service.
 type Target struct {
 	Service string
 	Port    int // in the container

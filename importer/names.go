@@ -167,12 +167,17 @@ func planAll(m *Model) *network {
 			}
 		}
 	}
+	seen := map[string][]string{} // by scopes: services of the same ones see the same names
 	for _, s := range m.Services {
 		n.listen(s, m)
 		if s.Network == "none" {
 			continue
 		}
-		n.hosts[s.Name] = n.visible(m, s)
+		key := strings.Join(s.Scopes, "\x00")
+		if _, ok := seen[key]; !ok {
+			seen[key] = n.visible(m, s)
+		}
+		n.hosts[s.Name] = seen[key]
 	}
 	n.common = n.shared(m)
 	return n

@@ -72,24 +72,31 @@ func oneAddress(m *Model, l *Ledger) {
 	}
 }
 
+// portKey is a port of a container.
+type portKey struct {
+	number int
+	udp    bool
+}
+
 // addressPorts are the ports under which names of addresses are known, by service and
 // port of the container.
-func addressPorts(m *Model, l *Ledger) map[string]map[int]int {
-	known := map[string]map[int]int{}
+func addressPorts(m *Model, l *Ledger) map[string]map[portKey]int {
+	known := map[string]map[portKey]int{}
 	for _, a := range m.Addresses {
-		for _, p := range a.Ports {
+		for i, p := range slices.Concat(a.Ports, a.UDP) {
 			if len(p.Servers) > 0 {
 				l.Refuse(a.At, "unsupported", fmt.Sprintf("Consul's DNS does not know %s, which is outside the stack", a.Name), "Use the default, --network mesh. Allowed, the name is left out.")
 			}
 			for _, t := range p.Targets {
 				if known[t.Service] == nil {
-					known[t.Service] = map[int]int{}
+					known[t.Service] = map[portKey]int{}
 				}
-				if other, ok := known[t.Service][t.Port]; ok && other != p.Number {
+				key := portKey{t.Port, i >= len(a.Ports)}
+				if other, ok := known[t.Service][key]; ok && other != p.Number {
 					l.Refuse(a.At, "port-conflict", fmt.Sprintf("port %d of %s is known as %d and as %d, and with names in DNS it has one number", t.Port, t.Service, other, p.Number), "Use the default, --network mesh. Allowed, the first one counts.")
 					continue
 				}
-				known[t.Service][t.Port] = p.Number
+				known[t.Service][key] = p.Number
 			}
 		}
 	}
@@ -97,7 +104,7 @@ func addressPorts(m *Model, l *Ledger) map[string]map[int]int {
 }
 
 // onNode gives a service static ports, and the search domain of the names.
-func (m *Model) onNode(s *Service, known map[int]int, l *Ledger) {
+func (m *Model) onNode(s *Service, known map[portKey]int, l *Ledger) {
 	host := m.network == NetworkHost
 	if host {
 		if !s.Hostname.Empty() {
@@ -111,7 +118,7 @@ func (m *Model) onNode(s *Service, known map[int]int, l *Ledger) {
 		if p.Listen != 0 {
 			number = p.Listen
 		}
-		if n, ok := known[p.Number]; ok {
+		if n, ok := known[portKey{p.Number, p.UDP}]; ok {
 			number = n
 		}
 		if p.Dynamic || p.Static != 0 || p.Private && !host {
@@ -188,7 +195,7 @@ func (m *Model) dnsNames(s *Service) []string {
 		behind := func(p AddressPort) bool {
 			return slices.ContainsFunc(p.Targets, func(t Target) bool { return t.Service == s.Name })
 		}
-		if slices.ContainsFunc(a.Ports, behind) {
+		if slices.ContainsFunc(a.Ports, behind) || slices.ContainsFunc(a.UDP, behind) {
 			for _, h := range a.Hosts {
 				all = append(all, h.Name)
 			}

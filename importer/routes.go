@@ -10,13 +10,13 @@ import (
 )
 
 var (
-	routeHost = regexp.MustCompile(`^(?:\*\.)?[a-z0-9]([a-z0-9.-]*[a-z0-9])?$`)
+	routeHost = regexp.MustCompile(`^(?:\*\.)?[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?(?:\.[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?)*$`)
 	routePath = regexp.MustCompile(`^/[A-Za-z0-9._~/+-]*$`)
 )
 
 // IsRouteHost reports whether s is the host of a route: a name in lower case, or *.NAME
 // for all names below NAME.
-func IsRouteHost(s string) bool { return routeHost.MatchString(s) }
+func IsRouteHost(s string) bool { return len(s) <= 253 && routeHost.MatchString(s) }
 
 // IsRoutePath reports whether s is the path of a route.
 func IsRoutePath(s string) bool { return routePath.MatchString(s) }
@@ -32,6 +32,16 @@ func wildcardRoutes(m *Model, l *Ledger) {
 	if len(m.Services) == 0 {
 		return
 	}
+	for i, c := range m.Certificates {
+		m.Certificates[i].Names = slices.DeleteFunc(c.Names, func(name Text) bool {
+			if text := name.plain(); !isWildcard(name) || strings.Count(text, ".") > 1 || strings.Contains(text, "${") {
+				return false
+			}
+			l.Warn(cmp.Or(certified(m, name), m.Services[0].At), "route", fmt.Sprintf("no CA has certificates for %s, which is every host of a top-level domain", name.plain()), "Name the hosts, or a domain of your own.")
+			return true
+		})
+	}
+	m.Certificates = slices.DeleteFunc(m.Certificates, func(c Certificate) bool { return len(c.Names) == 0 })
 	for _, c := range m.Certificates {
 		for _, name := range c.Names {
 			if isWildcard(name) {
@@ -129,4 +139,36 @@ func names(m *Model) string {
 		all = append(all, s.Name)
 	}
 	return strings.Join(all, ", ")
+}
+
+// separateTCP refuses connections that the edge passes on as they are (drover.tcp,
+// drover.sni) to services whose requests it restricts: it cannot ask them for anything.
+func separateTCP(m *Model, l *Ledger) {
+	has := func(tags []Text, names ...string) bool {
+		return slices.ContainsFunc(tags, func(t Text) bool {
+			return len(t) > 0 && slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(t[0].Literal, "drover."+n+"=") })
+		})
+	}
+	for _, s := range m.Services {
+		first := firstPort(s)
+		for i := range s.Ports {
+			p := &s.Ports[i]
+			all := []*[]Text{&p.Tags}
+			if first != nil && first.Number == p.Number && !p.UDP {
+				all = append(all, &s.Tags)
+			}
+			restricted, passed := false, false
+			for _, tags := range all {
+				restricted = restricted || has(*tags, "auth", "forward-auth", "client-cert")
+				passed = passed || has(*tags, "tcp", "sni")
+			}
+			if !restricted || !passed {
+				continue
+			}
+			l.Refuse(s.At, "route", fmt.Sprintf("requests to port %d of %s need a password or a certificate, and the edge cannot ask for one in connections of TCP to the same port", p.Number, s.Name), "Give the connections a port of their own. Allowed, they have no route.")
+			for _, tags := range all {
+				*tags = slices.DeleteFunc(*tags, func(t Text) bool { return has([]Text{t}, "tcp", "sni") })
+			}
+		}
+	}
 }

@@ -258,6 +258,7 @@ func (n *Node) Refuse(rule, message, remedy string) bool {
 type SyntaxError struct {
 	Position
 	Message string
+	Remedy  string // "" stands for: correct the input
 }
 
 func (e *SyntaxError) Error() string { return fmt.Sprintf("%s: %s", e.Position, e.Message) }
@@ -278,7 +279,7 @@ func (l *Ledger) YAML(name string, text []byte) ([]*Node, error) {
 			break
 		}
 		if err != nil {
-			return nil, yamlError(name, err)
+			return nil, yamlError(name, text, err)
 		}
 		if len(doc.Content) == 0 || doc.Content[0].Tag == "!!null" {
 			continue
@@ -295,40 +296,25 @@ func (l *Ledger) YAML(name string, text []byte) ([]*Node, error) {
 
 func checkSize(name string, text []byte) error {
 	if len(text) > MaxFile {
-		return &SyntaxError{Position{File: name}, fmt.Sprintf("the file has %d MiB; an input may have %d MiB", len(text)>>20, MaxFile>>20)}
+		return &SyntaxError{Position: Position{File: name}, Message: fmt.Sprintf("the file has %d MiB; an input may have %d MiB", len(text)>>20, MaxFile>>20)}
 	}
 	if !utf8.Valid(text) {
-		return &SyntaxError{Position{File: name}, "the file is not UTF-8 text"}
+		return &SyntaxError{Position: Position{File: name}, Message: "the file is not UTF-8 text"}
 	}
 	// A value of YAML or JSON ends with a comma or a line. The decoder of YAML keeps 250
 	// bytes for each, before anything counts them.
 	if bytes.Count(text, []byte(",")) > maxNodes || bytes.Count(text, []byte("\n")) > maxNodes {
-		return &SyntaxError{Position{File: name}, fmt.Sprintf("the file has more than %d lines or commas, and may have too many values; import its parts one by one", maxNodes)}
+		return &SyntaxError{Position: Position{File: name}, Message: fmt.Sprintf("the file has more than %d lines or commas, and may have too many values; import its parts one by one", maxNodes)}
 	}
 	return nil
 }
 
-// yamlError gives an error of the YAML decoder, which names its line in its text, a
-// position.
-func yamlError(name string, err error) error {
-	at := Position{File: name}
-	msg := strings.TrimPrefix(err.Error(), "yaml: ")
-	if rest, ok := strings.CutPrefix(msg, "line "); ok {
-		if num, text, ok := strings.Cut(rest, ": "); ok {
-			if line, err := strconv.Atoi(num); err == nil {
-				at.Line, msg = line, text
-			}
-		}
-	}
-	return &SyntaxError{at, "the text is not YAML: " + msg}
-}
-
 func (l *Ledger) newNode(n Node, at Position, depth int) (*Node, error) {
 	if l.nodes++; l.nodes > maxNodes {
-		return nil, &SyntaxError{at, fmt.Sprintf("the input has more than %d values, aliases included", maxNodes)}
+		return nil, &SyntaxError{Position: at, Message: fmt.Sprintf("the input has more than %d values, aliases included", maxNodes)}
 	}
 	if depth > maxDepth {
-		return nil, &SyntaxError{at, fmt.Sprintf("the input is nested more than %d levels deep", maxDepth)}
+		return nil, &SyntaxError{Position: at, Message: fmt.Sprintf("the input is nested more than %d levels deep", maxDepth)}
 	}
 	n.At, n.ledger = at, l
 	return &n, nil
@@ -338,7 +324,7 @@ func (l *Ledger) fromYAML(name string, y *yaml.Node, depth int, within []*yaml.N
 	at := Position{name, y.Line, y.Column}
 	if y.Kind == yaml.AliasNode {
 		if slices.Contains(within, y.Alias) {
-			return nil, &SyntaxError{at, fmt.Sprintf("the alias *%s refers to itself", y.Value)}
+			return nil, &SyntaxError{Position: at, Message: fmt.Sprintf("the alias *%s refers to itself", y.Value)}
 		}
 		return l.fromYAML(name, y.Alias, depth, append(within, y.Alias))
 	}
@@ -348,7 +334,7 @@ func (l *Ledger) fromYAML(name string, y *yaml.Node, depth int, within []*yaml.N
 	}
 	if len(within) > 0 {
 		if l.aliased++; l.aliased > maxAliased {
-			return nil, &SyntaxError{at, fmt.Sprintf("the aliases of the input stand for more than %d values", maxAliased)}
+			return nil, &SyntaxError{Position: at, Message: fmt.Sprintf("the aliases of the input stand for more than %d values", maxAliased)}
 		}
 	}
 	switch y.Kind {
@@ -405,7 +391,7 @@ func (l *Ledger) fields(n *Node, name string, y *yaml.Node, depth int, within []
 			n.children[first].Warn(RuleNotImported, fmt.Sprintf("the key %q is there twice; the last one counts", key.Value), "Remove one of them.")
 			n.children[first].Key = ""
 		} else if known[key.Value] {
-			return &SyntaxError{Position{name, key.Line, key.Column}, fmt.Sprintf("the key %q is there twice", key.Value)}
+			return &SyntaxError{Position: Position{name, key.Line, key.Column}, Message: fmt.Sprintf("the key %q is there twice", key.Value)}
 		}
 		known[key.Value] = true
 		child.Key, child.parent = key.Value, n
@@ -442,12 +428,35 @@ func (l *Ledger) JSON(name string, text []byte) ([]*Node, error) {
 			if errors.As(err, &syntax) {
 				return nil, err
 			}
-			return nil, &SyntaxError{p.at(), "the text is not JSON: " + strings.TrimPrefix(err.Error(), "json: ")}
+			return nil, p.notJSON(err)
 		}
 		roots = append(roots, n)
 	}
 	l.roots = append(l.roots, roots...)
 	return roots, nil
+}
+
+// notJSON gives an error of the JSON decoder a position.
+func (p *jsonReader) notJSON(err error) error {
+	at := p.at()
+	var syntax *json.SyntaxError
+	if errors.As(err, &syntax) && int(syntax.Offset) > p.seen { // of the character behind the last token
+		p.to(min(int(syntax.Offset)-1, len(p.text)))
+		at = Position{p.name, p.line, p.seen - p.start + 1}
+	}
+	return notText(p.text, at, "JSON", strings.TrimPrefix(err.Error(), "json: "))
+}
+
+// notText is the error for a text that is not in its syntax.
+func notText(text []byte, at Position, syntax, msg string) error {
+	e := &SyntaxError{Position: at, Message: fmt.Sprintf("the text is not %s: %s (column %d)", syntax, msg, at.Column)}
+	for _, mark := range []string{"{{", "{%", "<%"} {
+		if bytes.Contains(text, []byte(mark)) {
+			e.Remedy = fmt.Sprintf("Correct the input. If it is a template (it has %s), render it first.", mark)
+			break
+		}
+	}
+	return e
 }
 
 type jsonReader struct {
@@ -465,12 +474,17 @@ func (p *jsonReader) at() Position {
 	for to < len(p.text) && strings.IndexByte(" \t\r\n,:", p.text[to]) >= 0 {
 		to++
 	}
-	for ; p.seen < to; p.seen++ {
+	p.to(to)
+	return Position{p.name, p.line, to - p.start + 1}
+}
+
+// to counts the lines before the byte at end.
+func (p *jsonReader) to(end int) {
+	for ; p.seen < end; p.seen++ {
 		if p.text[p.seen] == '\n' {
 			p.line, p.start = p.line+1, p.seen+1
 		}
 	}
-	return Position{p.name, p.line, to - p.start + 1}
 }
 
 func (p *jsonReader) value(depth int) (*Node, error) {

@@ -175,7 +175,6 @@ func (w *writer) setting(d *document, c Setting) {
 
 // hosts returns the expression of extra_hosts, "" if the base has it.
 func (w *writer) hosts(s *Service) string {
-	own := Lits(w.net.hosts[s.Name])
 	common := w.net.common
 	if len(common) > 0 {
 		if len(s.ExtraHosts) == 0 {
@@ -183,7 +182,7 @@ func (w *writer) hosts(s *Service) string {
 		}
 		return "concat(local.hosts, " + list(s.ExtraHosts) + ")"
 	}
-	own = append(own, s.ExtraHosts...)
+	own := append(Lits(w.net.hosts[s.Name]), s.ExtraHosts...)
 	if len(own) == 0 {
 		return ""
 	}
@@ -266,12 +265,7 @@ func (w *writer) file(d *document, s *Service, f File) {
 			for _, p := range f.Content {
 				literal += p.Literal
 			}
-			left, right := "{{", "}}"
-			if strings.Contains(literal, "{{") {
-				left, right = "[[[", "]]]"
-				d.attr("left_delimiter", Quote(left))
-				d.attr("right_delimiter", Quote(right))
-			}
+			left, right := delimiters(d, literal)
 			data := ""
 			for _, p := range f.Content {
 				if p.Secret != "" {
@@ -293,10 +287,7 @@ func (w *writer) file(d *document, s *Service, f File) {
 			case !utf8.Valid(text):
 				d.attr("data", `"{{ base64Decode \"${filebase64(`+name+`)}\" }}"`)
 			default:
-				if strings.Contains(string(text), "{{") {
-					d.attr("left_delimiter", `"[[["`)
-					d.attr("right_delimiter", `"]]]"`)
-				}
+				delimiters(d, string(text))
 				d.attr("data", "file("+name+")")
 			}
 		}
@@ -310,6 +301,20 @@ func (w *writer) file(d *document, s *Service, f File) {
 			d.attr("gid", f.GID)
 		}
 	})
+}
+
+// delimiters returns those of actions of a template, which the text does not have, and
+// writes them if they are not the standard ones.
+func delimiters(d *document, text string) (left, right string) {
+	if !strings.Contains(text, "{{") {
+		return "{{", "}}"
+	}
+	for left, right = "[[[", "]]]"; strings.Contains(text, left); {
+		left, right = left+"[", right+"]"
+	}
+	d.attr("left_delimiter", Quote(left))
+	d.attr("right_delimiter", Quote(right))
+	return left, right
 }
 
 func (w *writer) resources(d *document, s *Service, t *Task) {

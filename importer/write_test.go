@@ -81,3 +81,13 @@ func TestWrite_FilesInDirectory(t *testing.T) {
 		})
 	}
 }
+
+// TestDelimiters: those of a template are not in its text.
+func TestDelimiters(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{"a": "{{ }}", "[[[ a ]]]": "{{ }}", "{{ a }}": "[[[ ]]]", "{{ a }} [[[": "[[[[ ]]]]"} {
+		if left, right := delimiters(&document{}, text); left+" "+right != want {
+			t.Errorf("%s: got %s %s, want %s", text, left, right, want)
+		}
+	}
+}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/drover-nomad/drover/importer"
 	"github.com/drover-nomad/drover/importer/compose"
+	"github.com/drover-nomad/drover/importer/importertest"
 )
 
 // project writes files into a directory of its own and imports compose.yaml there.
@@ -35,29 +36,6 @@ func project(t *testing.T, files map[string]string, src importer.Source) *import
 		t.Errorf("got %+v, want every value in one count", c)
 	}
 	return res
-}
-
-// file returns a file of the stack without the spaces that align it.
-func file(res *importer.Result, name string) string {
-	for _, f := range res.Files {
-		if f.Path == name {
-			var lines []string
-			for _, line := range strings.Split(string(f.Text), "\n") {
-				lines = append(lines, strings.Join(strings.Fields(line), " "))
-			}
-			return strings.Join(lines, "\n")
-		}
-	}
-	return ""
-}
-
-func findings(res *importer.Result) string {
-	var b strings.Builder
-	for _, f := range res.Findings {
-		f.File = filepath.Base(f.File)
-		b.WriteString(f.String() + "\n")
-	}
-	return b.String()
 }
 
 // TestRead maps small projects. has and not are texts of files of the stack, or of
@@ -106,6 +84,22 @@ func TestRead(t *testing.T) {
 				"mesh.nomad.hcl": {`"web-published-8080" = { bind = "127.0.0.1:8080", service = "shop-web" }`},
 				"web.nomad.hcl":  {"port \"p80\" {\nto = 80\n}", "port \"p53\" {\nstatic = 5353\nto = 53\n}", "port \"p70\" {\nstatic = 7070\nto = 70\n}", "canary = 0"},
 				"findings":       {"compose.yaml:6: warning: port 9000 has no number", "compose.yaml:7: warning: UDP port 5353"},
+			},
+		},
+		{
+			name:  "two numbers of the node for one port, and an address of the node",
+			files: map[string]string{"compose.yaml": "services:\n  web:\n    image: app:1\n    ports:\n      - 127.0.0.1:5353:53/udp\n      - 53:53/udp\n      - {target: 70, published: 7070, mode: host, host_ip: 10.0.0.1}\n    expose: ['9/sctp']\n"},
+			has: map[string][]string{
+				"web.nomad.hcl": {"port \"p53\" {\nstatic = 5353\nto = 53\n}", "port \"p53-53\" {\nstatic = 53\nto = 53\n}"},
+				"findings":      {"warning: port 5353 of web is one of all addresses of its node, and not of 127.0.0.1 alone", "port 7070 of web is one of all addresses", "port 9 speaks sctp"},
+			},
+		},
+		{
+			name:  "a service in the network of another one",
+			files: map[string]string{"compose.yaml": "services:\n  web: {image: 'app:1', expose: [80]}\n  side:\n    image: app:1\n    network_mode: service:web\n    deploy: {replicas: 2}\n    tmpfs: ['/t:noexec,size=1m']\n"},
+			has: map[string][]string{
+				"web.nomad.hcl": {`task "side" {`},
+				"findings":      {"side has as many instances as web, whose network it shares, and not 2", "the option noexec of the tmpfs at /t has no counterpart"},
 			},
 		},
 		{
@@ -247,36 +241,10 @@ func TestRead(t *testing.T) {
 			t.Parallel()
 			res := project(t, c.files, c.src)
 			if res.Refused() {
-				t.Fatalf("refused:\n%s", findings(res))
+				t.Fatalf("refused:\n%s", importertest.Findings(res))
 			}
-			compare(t, res, c.has, c.not)
+			importertest.Compare(t, res, c.has, c.not)
 		})
-	}
-}
-
-// compare looks for texts in the files of a stack, and in the findings, whose name is
-// "findings".
-func compare(t *testing.T, res *importer.Result, has, not map[string][]string) {
-	t.Helper()
-	text := func(name string) string {
-		if name == "findings" {
-			return findings(res)
-		}
-		return file(res, name)
-	}
-	for name, want := range has {
-		for _, w := range want {
-			if !strings.Contains(text(name), w) {
-				t.Errorf("%s: got\n%s\nwant %q in it", name, text(name), w)
-			}
-		}
-	}
-	for name, want := range not {
-		for _, w := range want {
-			if strings.Contains(text(name), w) {
-				t.Errorf("%s: got\n%s\nwant no %q in it", name, text(name), w)
-			}
-		}
 	}
 }
 
@@ -297,6 +265,9 @@ func TestRead_Refusals(t *testing.T) {
 		{"an empty file", map[string]string{"compose.yaml": ""}, "the file is empty", ""},
 		{"no services", map[string]string{"compose.yaml": "services: {}\n"}, "compose.yaml", ""},
 		{"a list", map[string]string{"compose.yaml": "- a\n"}, "compose.yaml:1: refusal: a Compose file is a map", ""},
+		{"an env_file that does not exist", map[string]string{"compose.yaml": "services:\n  a:\n    image: x\n    env_file: [a.env]\n"}, "compose.yaml:4: refusal: Compose refuses the file: env file", ""},
+		{"a password and a connection on one port", map[string]string{"compose.yaml": "services:\n  a:\n    image: x\n    expose: [80]\n    labels:\n      traefik.http.routers.a.rule: Host(`a.example.org`)\n      traefik.http.routers.a.middlewares: auth\n      traefik.http.middlewares.auth.basicauth.users: a:b\n      traefik.tcp.routers.a.rule: HostSNI(`b.example.org`)\n      traefik.tcp.routers.a.tls.passthrough: 'true'\n"}, "compose.yaml:2: refusal: requests to port 80 of a need a password or a certificate", "route"},
+		{"a network of version 1 that is not there", map[string]string{"compose.yaml": "a:\n  image: x\n  net: container:b\n"}, "compose.yaml:3: refusal: service a uses the network of b, which is not imported", "unsupported"},
 		{"an env_file outside the project", map[string]string{"compose.yaml": "services:\n  a: {image: x, env_file: ../../../../etc/passwd}\n"}, "compose.yaml:2: refusal: /etc/passwd is outside the project", ""},
 		{"a config outside the project", map[string]string{"compose.yaml": "services:\n  a: {image: x, configs: [c]}\nconfigs:\n  c: {file: /etc/passwd}\n"}, "(outside-project)", ""},
 		{"extends outside the project", map[string]string{"compose.yaml": "services:\n  a: {extends: {file: /etc/passwd, service: x}}\n"}, "(outside-project)", ""},
@@ -315,10 +286,10 @@ func TestRead_Refusals(t *testing.T) {
 			t.Parallel()
 			res := project(t, c.files, importer.Source{})
 			if !res.Refused() || res.Files != nil {
-				t.Fatalf("got no refusal:\n%s", findings(res))
+				t.Fatalf("got no refusal:\n%s", importertest.Findings(res))
 			}
-			if !strings.Contains(findings(res), c.want) {
-				t.Errorf("got %s\nwant %q", findings(res), c.want)
+			if !strings.Contains(importertest.Findings(res), c.want) {
+				t.Errorf("got %s\nwant %q", importertest.Findings(res), c.want)
 			}
 			for _, f := range res.Findings {
 				if f.Severity == importer.Refusal && (f.File == "" || f.Remedy == "") {
@@ -329,7 +300,7 @@ func TestRead_Refusals(t *testing.T) {
 				return
 			}
 			if res := project(t, c.files, importer.Source{Allow: []string{c.allow}}); res.Refused() {
-				t.Errorf("with --allow %s: still refused:\n%s", c.allow, findings(res))
+				t.Errorf("with --allow %s: still refused:\n%s", c.allow, importertest.Findings(res))
 			}
 		})
 	}
@@ -347,8 +318,8 @@ func TestRead_SymbolicLink(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.Contains(findings(res), "(outside-project)") {
-		t.Errorf("got %s, want outside-project", findings(res))
+	if !strings.Contains(importertest.Findings(res), "(outside-project)") {
+		t.Errorf("got %s, want outside-project", importertest.Findings(res))
 	}
 }
 
@@ -366,7 +337,7 @@ func FuzzRead(f *testing.F) {
 		if c := res.Counts; c.Values != c.Mapped+c.LeftOut+c.Reported {
 			t.Errorf("got %+v, want every value in one count", c)
 		}
-		if text := findings(res); strings.Contains(text, importer.Mistake) || strings.Contains(text, "the stack would not be valid") {
+		if text := importertest.Findings(res); strings.Contains(text, importer.Mistake) || strings.Contains(text, "the stack would not be valid") {
 			t.Errorf("got a mistake of the importer:\n%s", text)
 		}
 	})

@@ -13,10 +13,17 @@ func (n nodes) get(keys ...string) nodes {
 	for _, x := range n {
 		if c := x.Get(keys...); c != nil {
 			out = append(out, c)
+		} else if old := version1[keys[0]]; old != "" {
+			if c := x.Get(old); c != nil {
+				out = append(out, c)
+			}
 		}
 	}
 	return out
 }
+
+// version1 are keys of services of version 1, by those of today.
+var version1 = map[string]string{"network_mode": "net", "logging": "log_driver"}
 
 // take marks a value as mapped.
 func (n nodes) take(keys ...string) {

@@ -96,6 +96,9 @@ func (s *service) check(test []string) importer.Check {
 	return importer.Check{Type: "script", Command: words[0], Args: words[1:]}
 }
 
+// cosmetic are the flags of curl and wget that do not change what is asked for.
+var cosmetic = regexp.MustCompile(`^-(?:[fsSqkLgvV]+|nv|qO-?|O-|[Ttm]\d+)$`)
+
 var exitOne = regexp.MustCompile(`\s*(?:\|\|\s*(?:exit\s+1|false|kill\s+1)|>\s*/dev/null(?:\s+2>&1)?|2>&1)\s*;?\s*$`)
 
 // shellCheck is a request that a shell command makes, and nothing else.
@@ -159,7 +162,7 @@ func (s *service) requestCheck(words []string) (importer.Check, bool) {
 				return c, false
 			}
 			key, value, ok := strings.Cut(words[i], ":")
-			if !ok {
+			if !ok || !headerName.MatchString(key) {
 				return c, false
 			}
 			if c.Header == nil {
@@ -174,7 +177,7 @@ func (s *service) requestCheck(words []string) (importer.Check, bool) {
 			default:
 				return c, false
 			}
-		case regexp.MustCompile(`^-[fsSqkLgvV]+$`).MatchString(w), w == "-nv", w == "-qO-", w == "-O-", w == "-qO", regexp.MustCompile(`^-[Tt]\d+$`).MatchString(w), regexp.MustCompile(`^-m\d+$`).MatchString(w):
+		case cosmetic.MatchString(w):
 			if tool == "curl" && strings.Contains(w, "f") {
 				fails = true
 			}

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/drover-nomad/drover/importer"
+	"github.com/drover-nomad/drover/importer/importertest"
 )
 
 // TestRead_Network: services reach one another in each of the ways of --network. has and
@@ -52,7 +53,7 @@ func TestRead_Network(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			res := project(t, map[string]string{"compose.yaml": c.compose}, importer.Source{Network: c.network})
-			compare(t, res, c.has, c.not)
+			importertest.Compare(t, res, c.has, c.not)
 		})
 	}
 }
@@ -91,7 +92,7 @@ func TestRead_Publish(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
 			res := project(t, map[string]string{"compose.yaml": shop}, importer.Source{Publish: c.publish})
-			compare(t, res, c.has, c.not)
+			importertest.Compare(t, res, c.has, c.not)
 		})
 	}
 }

@@ -552,6 +552,9 @@ func (r *reader) locate(msg string) importer.Position {
 			return at
 		}
 	}
+	if n := r.named(msg); n != nil {
+		return n.At
+	}
 	if m := serviceOf.FindStringSubmatch(msg); m != nil {
 		if n := find([]string{"services", m[1]}); n != nil {
 			return n.At
@@ -563,6 +566,24 @@ func (r *reader) locate(msg string) importer.Position {
 		}
 	}
 	return at
+}
+
+// named finds the name of a file of variables or of labels that a message speaks of.
+func (r *reader) named(msg string) *importer.Node {
+	for _, d := range r.docs {
+		for _, s := range r.servicesOf(d).Fields() {
+			for _, n := range (nodes{s.Get("env_file"), s.Get("label_file")}).scalars() {
+				file := r.substitute(n.Peek())
+				if !filepath.IsAbs(file) {
+					file = filepath.Join(filepath.Dir(d.file), file)
+				}
+				if n.Peek() != "" && strings.Contains(msg, " "+file+" ") {
+					return n
+				}
+			}
+		}
+	}
+	return nil
 }
 
 // message is an error of compose-go with paths as the operator wrote them.

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/drover-nomad/drover/importer"
+	"github.com/drover-nomad/drover/importer/importertest"
 )
 
 // TestRead_Middlewares: what labels ask of a proxy becomes tags of the edge, and what may
@@ -53,23 +54,23 @@ func TestRead_Middlewares(t *testing.T) {
 				"  auth: {image: x, container_name: gate, labels: {traefik.http.middlewares.shared.forwardauth.address: 'http://auth:4180/verify'}}\n"}
 			res := project(t, files, importer.Source{})
 			if rule := c.want; rule == "route" || rule == "forward-auth" {
-				if !res.Refused() || !strings.Contains(findings(res), "refusal: ") || !strings.Contains(findings(res), "("+rule+")") {
-					t.Errorf("got no refusal of the rule %s:\n%s", rule, findings(res))
+				if !res.Refused() || !strings.Contains(importertest.Findings(res), "refusal: ") || !strings.Contains(importertest.Findings(res), "("+rule+")") {
+					t.Errorf("got no refusal of the rule %s:\n%s", rule, importertest.Findings(res))
 				}
 				res = project(t, files, importer.Source{Allow: []string{rule}})
-				if res.Refused() || strings.Contains(file(res, "web.nomad.hcl"), "drover.route") {
-					t.Errorf("allowed, got a route or a refusal:\n%s%s", findings(res), file(res, "web.nomad.hcl"))
+				if res.Refused() || strings.Contains(importertest.File(res, "web.nomad.hcl"), "drover.route") {
+					t.Errorf("allowed, got a route or a refusal:\n%s%s", importertest.Findings(res), importertest.File(res, "web.nomad.hcl"))
 				}
 				return
 			}
 			if res.Refused() {
-				t.Fatalf("got a refusal:\n%s", findings(res))
+				t.Fatalf("got a refusal:\n%s", importertest.Findings(res))
 			}
 			if got := tags(res, "web"); strings.Join(got, " ") != c.want {
-				t.Errorf("got %q, want %q\n%s", got, c.want, findings(res))
+				t.Errorf("got %q, want %q\n%s", got, c.want, importertest.Findings(res))
 			}
-			if strings.Contains(c.want, "forward-auth") && !strings.Contains(findings(res), `authenticators=["shop-auth"]`) {
-				t.Errorf("got %s\nwant the variable of the edge", findings(res))
+			if strings.Contains(c.want, "forward-auth") && !strings.Contains(importertest.Findings(res), `authenticators=["shop-auth"]`) {
+				t.Errorf("got %s\nwant the variable of the edge", importertest.Findings(res))
 			}
 		})
 	}
@@ -83,7 +84,7 @@ func TestRead_EntryPoint(t *testing.T) {
 		"  web: {image: x, ports: ['80'], labels: {traefik.http.routers.web.rule: 'Host(`web.example.org`)', traefik.http.routers.web.tls: 'true'}}\n" +
 		"  auth: {image: x}\n"}, importer.Source{})
 	if got := strings.Join(tags(res, "web"), " "); res.Refused() || got != "drover.forward-auth=shop-auth/" {
-		t.Errorf("got %q, want the authenticator\n%s", got, findings(res))
+		t.Errorf("got %q, want the authenticator\n%s", got, importertest.Findings(res))
 	}
 }
 
@@ -136,13 +137,13 @@ func TestRead_Wildcards(t *testing.T) {
 				want = []string{"drover.route=" + c.want + "/"}
 			}
 			if got := tags(res, "web"); res.Refused() || !slices.Equal(got, want) {
-				t.Errorf("got %q, want %q\n%s", got, want, findings(res))
+				t.Errorf("got %q, want %q\n%s", got, want, importertest.Findings(res))
 			}
-			if warned := strings.Contains(findings(res), "needs the challenge dns-01"); warned != (c.want != "") {
-				t.Errorf("got %s\nwant the challenge dns-01: %t", findings(res), c.want != "")
+			if warned := strings.Contains(importertest.Findings(res), "needs the challenge dns-01"); warned != (c.want != "") {
+				t.Errorf("got %s\nwant the challenge dns-01: %t", importertest.Findings(res), c.want != "")
 			}
-			if c.want == "" && !strings.Contains(findings(res), "the edge cannot match") {
-				t.Errorf("got %s\nwant the rule reported", findings(res))
+			if c.want == "" && !strings.Contains(importertest.Findings(res), "the edge cannot match") {
+				t.Errorf("got %s\nwant the rule reported", importertest.Findings(res))
 			}
 		})
 	}

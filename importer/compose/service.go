@@ -230,6 +230,7 @@ func (s *service) read() {
 	s.lifecycle()
 	s.labelsOf()
 	s.at.takeEach("profiles", "scale", "container_name", "extends")
+	s.at.takeEach("log_opt", "dockerfile") // of version 1, with log_driver and build
 	s.at.get("annotations").drop("annotations are for the container runtime")
 	s.at.get("attach").drop("attach is about the terminal of docker compose")
 	s.at.get("develop").drop("develop is for docker compose watch")
@@ -594,6 +595,10 @@ func (s *service) ports() {
 			s.at.get("expose").warn("unsupported", fmt.Sprintf("expose %q cannot be read as a port, or is a range of more than 100", e), "Name the ports that are used.")
 			continue
 		}
+		if proto != "" && proto != "tcp" && proto != "udp" {
+			s.at.get("expose").warn("unsupported", fmt.Sprintf("port %s speaks %s, which Nomad does not forward", spec, proto), "Use TCP or UDP.")
+			continue
+		}
 		for n := from; n <= to; n++ {
 			s.addPort(importer.Port{Number: n, UDP: proto == "udp"})
 		}
@@ -613,16 +618,34 @@ func portRange(spec string) (from, to int, ok bool) {
 	return from, to, err == nil && to >= from && to <= 65535
 }
 
+// addPort adds a port. A second number of the node for the same port is a port of its
+// own, which is not in Consul.
 func (s *service) addPort(p importer.Port) {
+	more := false
 	for i, o := range s.s.Ports {
-		if o.Number == p.Number && o.UDP == p.UDP {
-			if o.Static == 0 {
-				s.s.Ports[i].Static = p.Static
-			}
+		if o.Number != p.Number || o.UDP != p.UDP {
+			continue
+		}
+		switch {
+		case p.Static == 0 || o.Static == p.Static:
+			return
+		case o.Static == 0:
+			s.s.Ports[i].Static = p.Static
 			return
 		}
+		more = true
+	}
+	if more {
+		p.Label, p.Private = fmt.Sprintf("p%d-%d", p.Number, p.Static), true
 	}
 	s.s.Ports = append(s.s.Ports, p)
+}
+
+// onOneAddress warns of a port of the node that the input has on one of its addresses.
+func (s *service) onOneAddress(where importer.Position, p types.ServicePortConfig) {
+	if p.HostIP != "" && p.HostIP != "0.0.0.0" && p.HostIP != "::" {
+		s.ledger.Warn(where, "port-conflict", fmt.Sprintf("port %s of %s is one of all addresses of its node, and not of %s alone", p.Published, s.cfg.Name, p.HostIP), "Restrict it with a host_network of the Nomad clients.")
+	}
 }
 
 func (s *service) port(at nodes, p types.ServicePortConfig) {
@@ -661,9 +684,11 @@ func (s *service) port(at nodes, p types.ServicePortConfig) {
 		return
 	case udp:
 		s.ledger.Warn(where, "udp-static", fmt.Sprintf("UDP port %d is a static port of the node that runs the service", published), "Send to that node, or to all with a service of mode global.")
+		s.onOneAddress(where, p)
 		s.addPort(importer.Port{Number: target, UDP: true, Static: published, At: where})
 		return
 	case p.Mode == "host":
+		s.onOneAddress(where, p)
 		s.addPort(importer.Port{Number: target, Static: published, At: where})
 		return
 	}
@@ -762,6 +787,14 @@ func (r *reader) merge(from, to *importer.Service) {
 		}
 	}
 	to.Checks = append(to.Checks, from.Checks...)
+	if from.Count != nil && (to.Count == nil || *to.Count != *from.Count) {
+		r.ledger.Warn(from.At, "scaling", fmt.Sprintf("%s has as many instances as %s, whose network it shares, and not %d", from.Name, to.Name, *from.Count), "Give both services the same number.")
+	}
+	if from.Update != nil && to.Update == nil {
+		to.Update = from.Update
+	}
+	to.Spreads = append(to.Spreads, from.Spreads...)
+	to.EphemeralDisk = max(to.EphemeralDisk, from.EphemeralDisk)
 	for _, t := range from.Tasks {
 		for i, v := range t.Volumes {
 			t.Volumes[i].Volume = from.Name + "-" + v.Volume

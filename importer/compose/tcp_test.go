@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/drover-nomad/drover/importer"
+	"github.com/drover-nomad/drover/importer/importertest"
 )
 
 // TestRead_TCPRouters: TCP routers of Traefik become ports and names of the edge, and what
@@ -35,8 +36,8 @@ func TestRead_TCPRouters(t *testing.T) {
 			res := project(t, map[string]string{"compose.yaml": "services:\n  db: {image: x, expose: [5432], labels: {" + c.labels + "}}\n" +
 				"  a: {image: x, labels: {traefik.tcp.middlewares.shared.ipallowlist.sourcerange: 198.51.100.0/24}}\n" +
 				"  proxy: {image: 'traefik:3', command: ['--entryPoints.pg.address=:15432/tcp']}\n"}, importer.Source{})
-			if !strings.Contains(findings(res), c.finding) {
-				t.Errorf("got %s\nwant %q", findings(res), c.finding)
+			if !strings.Contains(importertest.Findings(res), c.finding) {
+				t.Errorf("got %s\nwant %q", importertest.Findings(res), c.finding)
 			}
 			if c.want == "refused" {
 				if !res.Refused() {
@@ -45,10 +46,10 @@ func TestRead_TCPRouters(t *testing.T) {
 				return
 			}
 			if got := strings.Join(tags(res, "db"), " "); got != c.want || res.Refused() {
-				t.Errorf("got %q, want %q\n%s", got, c.want, findings(res))
+				t.Errorf("got %q, want %q\n%s", got, c.want, importertest.Findings(res))
 			}
-			if strings.Contains(c.want, "198.51") && strings.Contains(findings(res), "ipallowlist.sourcerange of a is for a reverse proxy and is not mapped") {
-				t.Errorf("got %s\nwant the middleware used", findings(res))
+			if strings.Contains(c.want, "198.51") && strings.Contains(importertest.Findings(res), "ipallowlist.sourcerange of a is for a reverse proxy and is not mapped") {
+				t.Errorf("got %s\nwant the middleware used", importertest.Findings(res))
 			}
 		})
 	}
@@ -64,7 +65,7 @@ func TestRead_Kompose(t *testing.T) {
 		"  ready: {image: x, expose: [80], labels: {" + health + "readiness.test: 'CMD ready --now', " + health + "readiness.timeout: 2s}}\n" +
 		"  off: {image: x, expose: [80], labels: {" + health + "readiness.tcp_port: '81', " + health + "readiness.disable: 'true'}}\n" +
 		"  node: {image: x, expose: [80], labels: {kompose.service.nodeport.port: '30080', kompose.hpa.replicas.min: '3', kompose.hpa.replicas.max: '9'}}\n"}, importer.Source{})
-	compare(t, res, map[string][]string{
+	importertest.Compare(t, res, map[string][]string{
 		"web.nomad.hcl": {
 			"check {\ntype = \"http\"\npath = \"/live\"\ninterval = \"7s\"\ntimeout = \"3s\"\nfailures_before_critical = 4\ncheck_restart {\nlimit = 4\ngrace = \"20s\"\n}\n}",
 			"port = \"p81\"\nprovider = \"consul\"\n\ncheck {\nname = \"tcp-2\"\ntype = \"tcp\"\ninterval = \"9s\"\ntimeout = \"5s\"\nfailures_before_critical = 2\n}",

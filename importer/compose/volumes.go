@@ -57,6 +57,9 @@ func (s *service) mounts() {
 				m.Size = bytesOf(value)
 			case "mode":
 				m.Mode = modeOf(value)
+			case "", "rw", "nosuid", "nodev": // as Docker mounts it in any case
+			default:
+				s.at.get("tmpfs").warn("mount-kind", fmt.Sprintf("the option %s of the tmpfs at %s has no counterpart", o, target), "Remove it, or have the program set it up.")
 			}
 		}
 		s.t.Mounts = append(s.t.Mounts, m)

@@ -7,6 +7,7 @@ import (
 
 	"github.com/drover-nomad/drover/importer"
 	"github.com/drover-nomad/drover/importer/ecs"
+	"github.com/drover-nomad/drover/importer/importertest"
 )
 
 func read(t *testing.T, src importer.Source, texts ...string) *importer.Result {
@@ -22,35 +23,13 @@ func read(t *testing.T, src importer.Source, texts ...string) *importer.Result {
 	return res
 }
 
-func file(res *importer.Result, name string) string {
-	for _, f := range res.Files {
-		if f.Path == name {
-			var lines []string
-			for _, line := range strings.Split(string(f.Text), "\n") {
-				lines = append(lines, strings.Join(strings.Fields(line), " "))
-			}
-			return strings.Join(lines, "\n")
-		}
-	}
-	return ""
-}
-
-func findings(res *importer.Result) string {
-	var b strings.Builder
-	for _, f := range res.Findings {
-		f.File = filepath.Base(f.File)
-		b.WriteString(f.String() + "\n")
-	}
-	return b.String()
-}
-
 func check(t *testing.T, res *importer.Result, files map[string][]string, reported []string) {
 	t.Helper()
 	if res.Refused() {
-		t.Fatal(findings(res))
+		t.Fatal(importertest.Findings(res))
 	}
 	for name, want := range files {
-		got := file(res, name)
+		got := importertest.File(res, name)
 		for _, w := range want {
 			if !strings.Contains(got, w) {
 				t.Errorf("%s: got\n%s\nwant %s", name, got, w)
@@ -58,7 +37,7 @@ func check(t *testing.T, res *importer.Result, files map[string][]string, report
 		}
 	}
 	for _, w := range reported {
-		if got := findings(res); !strings.Contains(got, w) {
+		if got := importertest.Findings(res); !strings.Contains(got, w) {
 			t.Errorf("got findings\n%s\nwant %s", got, w)
 		}
 	}
@@ -127,10 +106,10 @@ func TestRead_Service(t *testing.T) {
 		"(registry-auth)", "(needs-client)", "(logging)", "(kill-timeout)", "(no-copy-up)", "(node-meta)", "the container log is not essential",
 		"service.json:4: warning: port 8080 of shop-front is behind a load balancer whose listeners are not in the input (route)",
 	})
-	if got := file(res, "shop-front.nomad.hcl"); strings.Index(got, `task "web"`) > strings.Index(got, `task "log"`) {
+	if got := importertest.File(res, "shop-front.nomad.hcl"); strings.Index(got, `task "web"`) > strings.Index(got, `task "log"`) {
 		t.Errorf("got\n%s\nwant the container behind the load balancer first", got)
 	}
-	if got := findings(res); strings.Contains(got, "(not-imported)") {
+	if got := importertest.Findings(res); strings.Contains(got, "(not-imported)") {
 		t.Errorf("got\n%s\nwant every value mapped or reported", got)
 	}
 }
@@ -231,7 +210,7 @@ func TestRead_Template(t *testing.T) {
 		"app.json:16: warning: Database (AWS::RDS::DBInstance) runs no container, and is not a part of the stack (unsupported)",
 		"nothing that is imported uses Parameters.Unused",
 	})
-	for name, text := range map[string]string{"DEBUG": file(res, "api.nomad.hcl"), "drover.http": file(res, "api.nomad.hcl"), "(not-imported)": findings(res)} {
+	for name, text := range map[string]string{"DEBUG": importertest.File(res, "api.nomad.hcl"), "drover.http": importertest.File(res, "api.nomad.hcl"), "(not-imported)": importertest.Findings(res)} {
 		if strings.Contains(text, name) {
 			t.Errorf("got %s in\n%s", name, text)
 		}
@@ -294,7 +273,7 @@ func TestRead(t *testing.T) {
 				t.Fatalf("got no refusal, want %q", c.findings)
 			}
 			for _, w := range c.findings {
-				if got := findings(res); !strings.Contains(got, w) {
+				if got := importertest.Findings(res); !strings.Contains(got, w) {
 					t.Errorf("got findings\n%s\nwant %s", got, w)
 				}
 			}
@@ -372,17 +351,17 @@ func TestRead_Rules(t *testing.T) {
 				t.Fatal("the template has no such rule")
 			}
 			res := read(t, importer.Source{Name: "shop"}, text)
-			switch got := file(res, "api.nomad.hcl"); {
+			switch got := importertest.File(res, "api.nomad.hcl"); {
 			case c.want == "refused":
-				if !res.Refused() || !strings.Contains(findings(res), "(route)") {
-					t.Errorf("got no refusal:\n%s", findings(res))
+				if !res.Refused() || !strings.Contains(importertest.Findings(res), "(route)") {
+					t.Errorf("got no refusal:\n%s", importertest.Findings(res))
 				}
 			case c.want == "":
 				if got == "" || strings.Contains(got, "drover.route") {
-					t.Errorf("got a route or no job:\n%s%s", got, findings(res))
+					t.Errorf("got a route or no job:\n%s%s", got, importertest.Findings(res))
 				}
 			case !strings.Contains(got, c.want):
-				t.Errorf("got\n%s\nwant %s\n%s", got, c.want, findings(res))
+				t.Errorf("got\n%s\nwant %s\n%s", got, c.want, importertest.Findings(res))
 			}
 		})
 	}

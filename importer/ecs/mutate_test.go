@@ -2,15 +2,12 @@ package ecs_test
 
 import (
 	"math/rand/v2"
-	"os"
-	"strconv"
 	"strings"
 	"testing"
 
-	"gopkg.in/yaml.v3"
-
 	"github.com/drover-nomad/drover/importer"
 	"github.com/drover-nomad/drover/importer/ecs"
+	"github.com/drover-nomad/drover/importer/importertest"
 )
 
 // TestRead_Mutated changes values of the examples at random, by a fixed seed: odd
@@ -19,13 +16,7 @@ func TestRead_Mutated(t *testing.T) {
 	t.Parallel()
 	odd := []string{"", " ", "a b", "A_B.C", "-", "é", "${X}", "$$x", "%{x}", "{{.x}}", "{{resolve:ssm:x}}", "0", "-1", "99999999999", "1e9", "0.5", "true", "null", "/", "/a:b", "..", "host", "none", "awsvpc", "udp",
 		"arn:aws:x:y:1:z/a:1", strings.Repeat("long", 40), "a\nb", "\"", "'", "\\", "EOT", "a\nEOT\nb", "cron(0 1 ? * 8 *)", "rate(0 days)", "attribute:a =~ (", "attribute:a exists", "postgres://u:p@h/x", "*", "80-9000", "--password=x", "SIGFOO"}
-	count := 150
-	if text := os.Getenv("DROVER_TEST_MUTATIONS"); text != "" {
-		var err error
-		if count, err = strconv.Atoi(text); err != nil {
-			t.Fatal(err)
-		}
-	}
+	count := importertest.Rounds(t, 150)
 	const seed = 1
 	random := rand.New(rand.NewPCG(seed, seed)) //nolint:gosec // repeatable on purpose
 	imported := 0
@@ -34,30 +25,7 @@ func TestRead_Mutated(t *testing.T) {
 		var src importer.Source
 		src.Allow = []string{"volume-driver", "unsupported", "port-conflict", "host-path", "missing-file", "needs-image"}
 		for _, text := range texts {
-			var doc yaml.Node
-			if err := yaml.Unmarshal([]byte(text), &doc); err != nil {
-				t.Fatal(err)
-			}
-			var scalars []*yaml.Node
-			var walk func(*yaml.Node, bool)
-			walk = func(n *yaml.Node, key bool) {
-				if n.Kind == yaml.ScalarNode && !key {
-					scalars = append(scalars, n)
-				}
-				for j, child := range n.Content {
-					walk(child, n.Kind == yaml.MappingNode && j%2 == 0 && random.IntN(20) > 0)
-				}
-			}
-			walk(&doc, false)
-			for range 1 + random.IntN(2) {
-				n := scalars[random.IntN(len(scalars))]
-				n.Value, n.Tag, n.Style = odd[random.IntN(len(odd))], "", 0
-			}
-			changed, err := yaml.Marshal(&doc)
-			if err != nil {
-				t.Fatal(err)
-			}
-			src.Inputs = append(src.Inputs, importer.Input{Name: "app.yaml", Text: changed})
+			src.Inputs = append(src.Inputs, importer.Input{Name: "app.yaml", Text: importertest.Mutate([]byte(text), odd, random)})
 		}
 		res, err := importer.Run(t.Context(), "ecs", ecs.Read, src)
 		if err != nil {
@@ -66,11 +34,7 @@ func TestRead_Mutated(t *testing.T) {
 		if !res.Refused() {
 			imported++
 		}
-		for _, f := range res.Findings {
-			if strings.Contains(f.Message, importer.Mistake) || strings.Contains(f.Message, "the stack would not be valid") {
-				t.Errorf("%s\nof\n%s", f, src.Inputs[0].Text)
-			}
-		}
+		importertest.CheckValid(t, res, src.Inputs[0].Text)
 	}
 	t.Logf("imported %d of %d", imported, count)
 	if imported < count/3 {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/drover-nomad/drover/importer"
 	"github.com/drover-nomad/drover/importer/formats"
+	"github.com/drover-nomad/drover/importer/importertest"
 )
 
 // manyFiles are as many as the largest repository of manifests has that was looked at.
@@ -36,12 +37,9 @@ func BenchmarkKubernetes_Application(b *testing.B) {
 // BenchmarkKubernetes_Files imports 649 real files of public repositories, each alone.
 // It is skipped without them.
 func BenchmarkKubernetes_Files(b *testing.B) {
-	root, err := filepath.Abs(filepath.Join("..", "..", "..", "shared", "data", "import", "kubernetes"))
-	if err != nil {
-		b.Fatal(err)
-	}
+	root := importertest.Data(b, "kubernetes")
 	var files []importer.Source
-	err = filepath.WalkDir(root, func(file string, _ fs.DirEntry, err error) error {
+	err := filepath.WalkDir(root, func(file string, _ fs.DirEntry, err error) error {
 		if ext := filepath.Ext(file); err != nil || ext != ".yaml" && ext != ".yml" {
 			return err
 		}
@@ -50,7 +48,7 @@ func BenchmarkKubernetes_Files(b *testing.B) {
 		return err
 	})
 	if err != nil || len(files) == 0 {
-		b.Skipf("there are no inputs: %v", err)
+		b.Fatalf("got %d files and %v from %s", len(files), err, root)
 	}
 	var all []importer.Source
 	for len(all) < manyFiles {

@@ -11,6 +11,7 @@ import (
 	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/importer"
 	"github.com/drover-nomad/drover/importer/formats"
+	"github.com/drover-nomad/drover/importer/importertest"
 )
 
 func TestMain(m *testing.M) { devtest.Main(m) }
@@ -19,7 +20,7 @@ func TestMain(m *testing.M) { devtest.Main(m) }
 // imported, as nomad job validate does.
 func TestCorpusOnCluster_Validates(t *testing.T) {
 	devtest.NeedsServers(t)
-	root := corpus(t)
+	root := importertest.Data(t)
 	cluster := devtest.Cluster(t, devcluster.Options{})
 	client, err := api.NewClient(cluster.NomadConfig())
 	if err != nil {

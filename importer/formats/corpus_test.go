@@ -11,21 +11,8 @@ import (
 
 	"github.com/drover-nomad/drover/importer"
 	"github.com/drover-nomad/drover/importer/formats"
+	"github.com/drover-nomad/drover/importer/importertest"
 )
-
-// corpus is a folder of real inputs beside the checkout: ../shared/data/import, from
-// the root of the repository. The test is skipped without it.
-func corpus(t *testing.T) string {
-	t.Helper()
-	dir, err := filepath.Abs(filepath.Join("..", "..", "..", "shared", "data", "import"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := os.Stat(dir); err != nil {
-		t.Skipf("there are no inputs: %s is absent", dir)
-	}
-	return dir
-}
 
 // composeCase is a row of a CASES.tsv.
 type composeCase struct {
@@ -125,7 +112,7 @@ func inputs(t *testing.T, dir string, names []string) []importer.Input {
 // TestCorpus_Compose imports every Compose file and Swarm stack, and prints the share
 // that is not refused of those that compose-go accepts.
 func TestCorpus_Compose(t *testing.T) {
-	root := corpus(t)
+	root := importertest.Data(t)
 	for _, folder := range []string{"compose", "swarm", "rosetta"} {
 		t.Run(folder, func(t *testing.T) {
 			accepted, imported := 0, 0

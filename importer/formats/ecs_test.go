@@ -12,6 +12,7 @@ import (
 
 	"github.com/drover-nomad/drover/importer"
 	"github.com/drover-nomad/drover/importer/formats"
+	"github.com/drover-nomad/drover/importer/importertest"
 )
 
 // ecsFiles are the inputs of Amazon ECS, also those of the applications that are there
@@ -43,7 +44,7 @@ func unusable(rel string, text []byte) bool {
 // TestCorpus_ECS imports every file of Amazon ECS, and prints the share that is not
 // refused of those that ECS accepts.
 func TestCorpus_ECS(t *testing.T) {
-	root := corpus(t)
+	root := importertest.Data(t)
 	total, imported := 0, 0
 	rules := map[string]int{}
 	for _, file := range ecsFiles(t, root) {
@@ -85,7 +86,7 @@ func TestCorpus_ECS(t *testing.T) {
 
 // TestDetect_ECS: files of Amazon ECS are recognised.
 func TestDetect_ECS(t *testing.T) {
-	root := corpus(t)
+	root := importertest.Data(t)
 	for _, file := range ecsFiles(t, root) {
 		f, err := formats.Detect(inputs(t, filepath.Dir(file), []string{filepath.Base(file)}))
 		if err != nil || f.Name != "ecs" {
@@ -98,7 +99,7 @@ func TestDetect_ECS(t *testing.T) {
 // clusters and for CloudFormation, gives services with the same images, ports and keys
 // of the environment.
 func TestRosetta_ECS(t *testing.T) {
-	root := filepath.Join(corpus(t), "rosetta", "aws-microservices")
+	root := filepath.Join(importertest.Data(t), "rosetta", "aws-microservices")
 	describe := func(format, folder string, names ...string) string {
 		res, err := formats.Run(t.Context(), format, importer.Source{Inputs: inputs(t, filepath.Join(root, folder), names), Root: root})
 		if err != nil {

@@ -3,10 +3,16 @@
 package formats
 
 import (
+	"bytes"
+	"cmp"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"path/filepath"
+	"slices"
 	"strings"
+	"unicode/utf16"
 
 	"github.com/drover-nomad/drover/importer"
 	"github.com/drover-nomad/drover/importer/compose"
@@ -53,10 +59,16 @@ func Names() []string {
 var ErrUnknown = errors.New("the format is not known")
 
 // Detect returns the format of the inputs: that of the first document that is in one.
-// It returns ErrUnknown, wrapped, if there is none.
+// If there is none, it returns an *importer.SyntaxError for the first input that is
+// neither YAML nor JSON, and else ErrUnknown, wrapped.
 func Detect(inputs []importer.Input) (Format, error) {
+	var broken error
 	for _, in := range inputs {
-		for _, root := range documents(in) {
+		roots, err := documents(in)
+		if err != nil && broken == nil {
+			broken = err
+		}
+		for _, root := range roots {
 			for _, f := range All() {
 				if f.match(root) {
 					return f, nil
@@ -72,42 +84,94 @@ func Detect(inputs []importer.Input) (Format, error) {
 		}
 	}
 	name := ""
-	if len(inputs) > 0 {
-		name = inputs[0].Name + ": "
+	for _, in := range inputs {
+		if ext := filepath.Ext(in.Name); ext == ".nomad" || ext == ".hcl" {
+			return formatOf("nomad")
+		}
+		name = cmp.Or(name, in.Name)
 	}
-	return Format{}, fmt.Errorf("%s%w; name it: %s", name, ErrUnknown, strings.Join(Names(), ", "))
+	if broken != nil {
+		return Format{}, broken
+	}
+	return Format{}, fmt.Errorf("%s: %w; name it: %s", name, ErrUnknown, strings.Join(Names(), ", "))
 }
 
-// documents are the documents of an input, nil for one that is neither YAML nor JSON.
-func documents(in importer.Input) []*importer.Node {
+// documents are the documents of an input. It returns an *importer.SyntaxError for one
+// that is neither YAML nor JSON, and beside the documents for JSON that only YAML takes.
+func documents(in importer.Input) ([]*importer.Node, error) {
 	l := importer.NewLedger(nil)
 	l.KeepLast()
+	var broken error
 	if text := strings.TrimSpace(string(in.Text)); strings.HasPrefix(text, "{") || strings.HasPrefix(text, "[") {
-		if roots, err := l.JSON(in.Name, in.Text); err == nil {
-			return roots
+		roots, err := l.JSON(in.Name, in.Text)
+		if err == nil {
+			return roots, nil
+		}
+		if ext := filepath.Ext(in.Name); ext != ".yaml" && ext != ".yml" {
+			broken = err
 		}
 	}
 	roots, err := l.YAML(in.Name, in.Text)
 	if err != nil {
-		return nil
+		return nil, cmp.Or(broken, err)
 	}
-	return roots
+	if filepath.Ext(in.Name) != ".json" {
+		return roots, nil
+	}
+	return roots, broken // YAML takes more than JSON, such as a comma behind the last value
+}
+
+// formatOf returns the format of this name, or ErrUnknown, wrapped.
+func formatOf(name string) (Format, error) {
+	for _, f := range All() {
+		if f.Name == name {
+			return f, nil
+		}
+	}
+	return Format{}, fmt.Errorf("%q: %w; it is one of %s", name, ErrUnknown, strings.Join(Names(), ", "))
 }
 
 // Run imports src in the format of this name, or in the format of its inputs if name is
-// "". It returns ErrUnknown, wrapped, if that is not known.
+// "". It returns ErrUnknown, wrapped, if that is not known. An input that is neither YAML
+// nor JSON is refused with its place.
 func Run(ctx context.Context, name string, src importer.Source) (*importer.Result, error) {
+	src.Inputs = slices.Clone(src.Inputs)
+	for i, in := range src.Inputs {
+		src.Inputs[i].Text = plain(in.Text)
+	}
+	f, err := Format{}, error(nil)
 	if name == "" {
-		f, err := Detect(src.Inputs)
-		if err != nil {
-			return nil, err
-		}
-		return importer.Run(ctx, f.Name, f.Read, src)
+		f, err = Detect(src.Inputs)
+	} else {
+		f, err = formatOf(name)
 	}
-	for _, f := range All() {
-		if f.Name == name {
-			return importer.Run(ctx, f.Name, f.Read, src)
-		}
+	var broken *importer.SyntaxError
+	if errors.As(err, &broken) {
+		f.Read = func(context.Context, importer.Source, *importer.Ledger) (*importer.Model, error) { return nil, broken }
+	} else if err != nil {
+		return nil, err
 	}
-	return nil, fmt.Errorf("%q: %w; it is one of %s", name, ErrUnknown, strings.Join(Names(), ", "))
+	return importer.Run(ctx, f.Name, f.Read, src)
+}
+
+// plain returns a text without a byte order mark. A text in UTF-16 with one, as PowerShell
+// writes it, is returned in UTF-8.
+func plain(text []byte) []byte {
+	order := binary.ByteOrder(nil)
+	switch {
+	case bytes.HasPrefix(text, []byte{0xff, 0xfe}):
+		order = binary.LittleEndian
+	case bytes.HasPrefix(text, []byte{0xfe, 0xff}):
+		order = binary.BigEndian
+	default:
+		return bytes.TrimPrefix(text, []byte{0xef, 0xbb, 0xbf})
+	}
+	if len(text)%2 != 0 {
+		return text
+	}
+	var units []uint16
+	for i := 2; i < len(text); i += 2 {
+		units = append(units, order.Uint16(text[i:]))
+	}
+	return []byte(string(utf16.Decode(units)))
 }

@@ -12,6 +12,7 @@ import (
 
 	"github.com/drover-nomad/drover/importer"
 	"github.com/drover-nomad/drover/importer/formats"
+	"github.com/drover-nomad/drover/importer/importertest"
 )
 
 // workload matches the kind of an object that runs something.
@@ -52,7 +53,7 @@ func kubernetesInputs(t *testing.T, root string) map[string][]importer.Input {
 // TestCorpus_Kubernetes imports every manifest with workloads alone, and those of each
 // folder together, and prints the share that is not refused.
 func TestCorpus_Kubernetes(t *testing.T) {
-	root := corpus(t)
+	root := importertest.Data(t)
 	all := kubernetesInputs(t, root)
 	total, imported := map[bool]int{}, map[bool]int{}
 	rules := map[string]int{}
@@ -85,7 +86,7 @@ func TestCorpus_Kubernetes(t *testing.T) {
 
 // TestDetect_Kubernetes: manifests are recognised.
 func TestDetect_Kubernetes(t *testing.T) {
-	root := corpus(t)
+	root := importertest.Data(t)
 	for name, in := range kubernetesInputs(t, root) {
 		f, err := formats.Detect(in)
 		if err != nil || f.Name != "kubernetes" {

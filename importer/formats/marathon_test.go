@@ -8,6 +8,7 @@ import (
 
 	"github.com/drover-nomad/drover/importer"
 	"github.com/drover-nomad/drover/importer/formats"
+	"github.com/drover-nomad/drover/importer/importertest"
 )
 
 func marathonFiles(t *testing.T, root string) []string {
@@ -28,7 +29,7 @@ func marathonFiles(t *testing.T, root string) []string {
 // TestCorpus_Marathon imports every file of Marathon, and prints the share that is not
 // refused.
 func TestCorpus_Marathon(t *testing.T) {
-	root := corpus(t)
+	root := importertest.Data(t)
 	total, imported := 0, 0
 	rules := map[string]int{}
 	for _, file := range marathonFiles(t, root) {
@@ -58,7 +59,7 @@ func TestCorpus_Marathon(t *testing.T) {
 
 // TestDetect_Marathon: files of Marathon are recognised.
 func TestDetect_Marathon(t *testing.T) {
-	root := corpus(t)
+	root := importertest.Data(t)
 	for _, file := range marathonFiles(t, root) {
 		f, err := formats.Detect(inputs(t, filepath.Dir(file), []string{filepath.Base(file)}))
 		if err != nil || f.Name != "marathon" {

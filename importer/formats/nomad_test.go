@@ -8,6 +8,7 @@ import (
 
 	"github.com/drover-nomad/drover/importer"
 	"github.com/drover-nomad/drover/importer/formats"
+	"github.com/drover-nomad/drover/importer/importertest"
 	"github.com/drover-nomad/drover/importer/nomad"
 )
 
@@ -34,7 +35,7 @@ func nomadCases(t *testing.T, root string) []nomadCase {
 // TestCorpus_Upgrade upgrades every old job file, and prints the share that is not
 // refused of those that Nomad of its time accepted.
 func TestCorpus_Upgrade(t *testing.T) {
-	root := corpus(t)
+	root := importertest.Data(t)
 	accepted, upgraded, refused, others := 0, 0, 0, 0
 	for _, c := range nomadCases(t, root) {
 		rel, _ := filepath.Rel(root, c.file)
@@ -83,7 +84,7 @@ func TestCorpus_Upgrade(t *testing.T) {
 // TestCorpus_Nomad imports every old job file, and prints the share that is not refused
 // of those that Nomad of its time accepted.
 func TestCorpus_Nomad(t *testing.T) {
-	root := corpus(t)
+	root := importertest.Data(t)
 	accepted, imported := 0, 0
 	for _, c := range nomadCases(t, root) {
 		rel, _ := filepath.Rel(root, c.file)
@@ -113,7 +114,7 @@ func TestCorpus_Nomad(t *testing.T) {
 
 // TestDetect_Nomad: job files are recognised.
 func TestDetect_Nomad(t *testing.T) {
-	for _, c := range nomadCases(t, corpus(t)) {
+	for _, c := range nomadCases(t, importertest.Data(t)) {
 		f, err := formats.Detect(inputs(t, filepath.Dir(c.file), []string{filepath.Base(c.file)}))
 		if err != nil || f.Name != "nomad" {
 			t.Errorf("%s: got %q, %v; want nomad", c.file, f.Name, err)

@@ -15,6 +15,7 @@ import (
 
 	"github.com/drover-nomad/drover/importer"
 	"github.com/drover-nomad/drover/importer/formats"
+	"github.com/drover-nomad/drover/importer/importertest"
 )
 
 // application is what a stack says of an application: lines of facts by service, such as
@@ -209,7 +210,7 @@ func folder(t *testing.T, dir string) []importer.Input {
 // Swarm and for Kubernetes, gives stacks that agree on services, images, ports, names and
 // keys of the environment.
 func TestRosetta_SockShop(t *testing.T) {
-	root := filepath.Join(corpus(t), "rosetta", "sock-shop")
+	root := filepath.Join(importertest.Data(t), "rosetta", "sock-shop")
 	kinds := []string{"image", "port", "name", "env"}
 	// The Compose files do not say on which ports these images listen: only the programs
 	// in the images know that they call http://catalogue/. The operator says it.
@@ -253,7 +254,7 @@ func TestRosetta_SockShop(t *testing.T) {
 // Kubernetes and as a Helm chart, gives stacks that agree. TestRosetta_ECS has its task
 // definitions and templates.
 func TestRosetta_AWS(t *testing.T) {
-	data := corpus(t)
+	data := importertest.Data(t)
 	root := filepath.Join(data, "rosetta", "aws-microservices")
 	kinds := []string{"image", "port", "env"}
 	// Compose has webapp-service where Kubernetes has a Deployment webapp, and Helm one with
@@ -293,7 +294,7 @@ type pair struct {
 // TestKompose_Commutes: a Compose file, and the manifests that kompose makes of it, give
 // stacks that agree on images, ports, keys of the environment, commands and mount paths.
 func TestKompose_Commutes(t *testing.T) {
-	data := corpus(t)
+	data := importertest.Data(t)
 	root := filepath.Join(data, "compose", "kompose")
 	text, err := os.ReadFile(filepath.Join(root, "pairs.json"))
 	if err != nil {

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/drover-nomad/drover/importer"
+	"github.com/drover-nomad/drover/importer/importertest"
 	"github.com/drover-nomad/drover/importer/kubernetes"
 )
 
@@ -17,44 +18,6 @@ func read(t *testing.T, text string, src importer.Source) *importer.Result {
 		t.Fatal(err)
 	}
 	return res
-}
-
-func file(res *importer.Result, name string) string {
-	for _, f := range res.Files {
-		if f.Path == name {
-			var lines []string
-			for _, line := range strings.Split(string(f.Text), "\n") {
-				lines = append(lines, strings.Join(strings.Fields(line), " "))
-			}
-			return strings.Join(lines, "\n")
-		}
-	}
-	return ""
-}
-
-func findings(res *importer.Result) string {
-	var b strings.Builder
-	for _, f := range res.Findings {
-		f.File = filepath.Base(f.File)
-		b.WriteString(f.String() + "\n")
-	}
-	return b.String()
-}
-
-// contains checks the files of a stack for pieces of text.
-func contains(t *testing.T, res *importer.Result, all map[string][]string) {
-	t.Helper()
-	if res.Refused() {
-		t.Fatal(findings(res))
-	}
-	for name, want := range all {
-		got := file(res, name)
-		for _, w := range want {
-			if !strings.Contains(got, w) {
-				t.Errorf("%s has no %q:\n%s", name, w, got)
-			}
-		}
-	}
 }
 
 const shop = `
@@ -206,7 +169,7 @@ func TestRead_Shop(t *testing.T) {
 	if res.Name != "shop" {
 		t.Errorf("got stack %q, want shop", res.Name)
 	}
-	contains(t, res, map[string][]string{
+	importertest.Imported(t, res, map[string][]string{
 		"web.nomad.hcl": {
 			"count = 3", "max_parallel = 2\ncanary = 2", `shutdown_delay = "5s"`,
 			"attribute = \"$${attr.kernel.name}\"\nvalue = \"linux\"", `attribute = "$${meta.disk}"`, "spread {\nattribute = \"$${node.unique.id}\"",
@@ -228,12 +191,12 @@ func TestRead_Shop(t *testing.T) {
 		"secrets.yaml":               {"db_password: Xk29sLw7pQ", "db_url: postgres://app:Xk29sLw7pQ@db:5432/app"},
 		"files/web-config/LOG_LEVEL": {"info"},
 	})
-	for name, text := range map[string]string{"web.nomad.hcl": file(res, "web.nomad.hcl"), "stack.hcl": file(res, "stack.hcl")} {
+	for name, text := range map[string]string{"web.nomad.hcl": importertest.File(res, "web.nomad.hcl"), "stack.hcl": importertest.File(res, "stack.hcl")} {
 		if strings.Contains(text, "Xk29sLw7pQ") {
 			t.Errorf("%s has a secret in clear", name)
 		}
 	}
-	if got := findings(res); !strings.Contains(got, "spec.template.spec.colour is not imported") {
+	if got := importertest.Findings(res); !strings.Contains(got, "spec.template.spec.colour is not imported") {
 		t.Errorf("got %s, want a finding about colour", got)
 	}
 }
@@ -309,12 +272,12 @@ func TestRead_Services(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			res := read(t, c.text, importer.Source{Name: "app"})
-			contains(t, res, c.want)
-			if got := findings(res); !strings.Contains(got, c.find) {
+			importertest.Imported(t, res, c.want)
+			if got := importertest.Findings(res); !strings.Contains(got, c.find) {
 				t.Errorf("got %s, want %q", got, c.find)
 			}
-			if strings.HasPrefix(name, "names of one namespace") && strings.Contains(file(res, "client.nomad.hcl"), `"s:198`) {
-				t.Errorf("client knows a short name of another namespace:\n%s", file(res, "client.nomad.hcl"))
+			if strings.HasPrefix(name, "names of one namespace") && strings.Contains(importertest.File(res, "client.nomad.hcl"), `"s:198`) {
+				t.Errorf("client knows a short name of another namespace:\n%s", importertest.File(res, "client.nomad.hcl"))
 			}
 		})
 	}
@@ -332,8 +295,8 @@ func TestRead_Name(t *testing.T) {
 ---
 {apiVersion: v1, kind: Pod, metadata: {name: web}, spec: {containers: [{name: web, image: "example.org/web:1", envFrom: [{configMapRef: {name: c}}], volumeMounts: [{name: d, mountPath: /data}]}], volumes: [{name: d, persistentVolumeClaim: {claimName: data}}]}}`,
 			importer.Source{Name: name})
-		contains(t, res, map[string][]string{"stack.hcl": {`volume "` + name + `-data"`}, "web.nomad.hcl": {`source = "` + name + `-data"`, `LEVEL = "info"`}})
-		if text := file(res, "web.nomad.hcl"); strings.Contains(text, "raw") {
+		importertest.Imported(t, res, map[string][]string{"stack.hcl": {`volume "` + name + `-data"`}, "web.nomad.hcl": {`source = "` + name + `-data"`, `LEVEL = "info"`}})
+		if text := importertest.File(res, "web.nomad.hcl"); strings.Contains(text, "raw") {
 			t.Errorf("got\n%s\nwant no variable raw", text)
 		}
 	}
@@ -367,8 +330,8 @@ func TestRead_Options(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			res := read(t, "---\n"+c.text, importer.Source{})
-			contains(t, res, map[string][]string{c.file: {c.want}})
-			if got := findings(res); !strings.Contains(got, c.find) {
+			importertest.Imported(t, res, map[string][]string{c.file: {c.want}})
+			if got := importertest.Findings(res); !strings.Contains(got, c.find) {
 				t.Errorf("got %s, want %q", got, c.find)
 			}
 		})
@@ -395,8 +358,8 @@ func TestRead_Ingress(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			res := read(t, c.text, importer.Source{})
-			contains(t, res, map[string][]string{"web.nomad.hcl": {c.want}})
-			if got := findings(res); !strings.Contains(got, c.find) {
+			importertest.Imported(t, res, map[string][]string{"web.nomad.hcl": {c.want}})
+			if got := importertest.Findings(res); !strings.Contains(got, c.find) {
 				t.Errorf("got %s, want %q", got, c.find)
 			}
 		})
@@ -415,7 +378,7 @@ func TestRead_Ingress(t *testing.T) {
 				t.Error("got a stack, want a refusal")
 			}
 			res := read(t, ingress(annotation, "/"), importer.Source{Allow: []string{"forward-auth", "route"}})
-			if got := file(res, "web.nomad.hcl"); got == "" || strings.Contains(got, "drover.route") {
+			if got := importertest.File(res, "web.nomad.hcl"); got == "" || strings.Contains(got, "drover.route") {
 				t.Errorf("got a route that was restricted:\n%s", got)
 			}
 		})
@@ -427,8 +390,8 @@ func TestRead_CustomResource(t *testing.T) {
 	t.Parallel()
 	text := "---\n" + pod("", "") + "\n---\n{apiVersion: acid.zalan.do/v1, kind: postgresql, metadata: {name: main}, spec: {numberOfInstances: 2}}"
 	res := read(t, text, importer.Source{Allow: []string{"custom-resource"}})
-	if res.Refused() || file(res, "web.nomad.hcl") == "" || !strings.Contains(findings(res), "warning: postgresql main") {
-		t.Errorf("got %s, want a stack and a warning", findings(res))
+	if res.Refused() || importertest.File(res, "web.nomad.hcl") == "" || !strings.Contains(importertest.Findings(res), "warning: postgresql main") {
+		t.Errorf("got %s, want a stack and a warning", importertest.Findings(res))
 	}
 }
 
@@ -455,8 +418,81 @@ func TestRead_Refusals(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			res := read(t, c.text, importer.Source{})
-			if got := findings(res); !res.Refused() || !strings.Contains(got, c.want) {
+			if got := importertest.Findings(res); !res.Refused() || !strings.Contains(got, c.want) {
 				t.Errorf("got %s, want a refusal with %q", got, c.want)
+			}
+		})
+	}
+}
+
+// TestRead_TypedList: the items of a list of one kind have no kind of their own.
+func TestRead_TypedList(t *testing.T) {
+	t.Parallel()
+	res := read(t, "apiVersion: v1\nkind: PodList\nmetadata: {resourceVersion: '1'}\nitems:\n- metadata: {name: a, generateName: a-}\n  spec: {containers: [{name: c, image: 'x:1'}]}\n", importer.Source{})
+	importertest.Imported(t, res, map[string][]string{"a.nomad.hcl": {`image = "x:1"`}})
+	if got := importertest.Findings(res); strings.Contains(got, "not-imported") {
+		t.Errorf("got\n%s\nwant every value mapped or reported", got)
+	}
+}
+
+// TestRead_Volumes: modes and options of volumes are kept or reported.
+func TestRead_Volumes(t *testing.T) {
+	t.Parallel()
+	res := read(t, `apiVersion: v1
+kind: Pod
+metadata: {name: a, labels: {x: y}}
+spec:
+  containers:
+  - name: c
+    image: x:1
+    volumeMounts:
+    - {name: p, mountPath: /p}
+    - {name: d, mountPath: /d}
+    - {name: h, mountPath: /h, mountPropagation: HostToContainer}
+    - {name: e, mountPath: /e}
+  volumes:
+  - {name: p, projected: {defaultMode: 0400, sources: [{configMap: {name: cm, items: [{key: k, path: k}, {key: k, path: l, mode: 0444}]}}, {secret: {name: s}}]}}
+  - {name: d, downwardAPI: {defaultMode: 0440, items: [{path: labels, fieldRef: {fieldPath: metadata.labels}}]}}
+  - {name: h, hostPath: {path: /srv}}
+  - {name: e, emptyDir: {sizeLimit: 1Gi}}
+---
+{apiVersion: v1, kind: ConfigMap, metadata: {name: cm}, data: {k: v}}
+---
+{apiVersion: v1, kind: Secret, metadata: {name: s}, stringData: {t: Xk29sLw7pQ}}
+`, importer.Source{})
+	importertest.Imported(t, res, map[string][]string{
+		"a.nomad.hcl": {"data = file(\"files/cm/k\")\nperms = \"0400\"", "perms = \"0444\"", ".Value }}{{ end }}\"\nperms = \"0400\"", "perms = \"0440\""},
+		"findings":    {"mounts that the node makes below /srv later", "a directory of the allocation has the size of its disk"},
+	})
+}
+
+// TestRead_UDPNames: with names in Consul's DNS, a Service is known by UDP, too.
+func TestRead_UDPNames(t *testing.T) {
+	t.Parallel()
+	text := pod("", "") + "\n---\n" + strings.ReplaceAll(pod("", ""), "web", "other") + `
+---
+{apiVersion: v1, kind: Service, metadata: {name: logs}, spec: {selector: {app: web}, ports: [{port: 514, targetPort: 5140, protocol: UDP}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: dns}, spec: {selector: {app: other}, ports: [{name: a, port: 53, protocol: UDP}, {name: b, port: 53}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {name: bare}, spec: {clusterIP: None, selector: {app: web}, ports: [{port: 5141, protocol: UDP}]}}
+`
+	for _, network := range []string{importer.NetworkConsulDNS, importer.NetworkMesh} {
+		t.Run(network, func(t *testing.T) {
+			t.Parallel()
+			res := read(t, text, importer.Source{Network: network, Name: "shop"})
+			if network == importer.NetworkMesh {
+				if got := importertest.Findings(res); !strings.Contains(got, "others reach logs by UDP on port 514, which the mesh does not carry (udp-name); Say --network consul-dns") {
+					t.Errorf("got\n%s\nwant a refusal that names --network consul-dns", got)
+				}
+				return
+			}
+			importertest.Imported(t, res, map[string][]string{
+				"web.nomad.hcl":   {"port \"p5140\" {\nstatic = 514\nto = 5140\n}", `"logs"`, `"logs.default.svc.cluster.local"`, `"bare"`},
+				"other.nomad.hcl": {"port \"p53\" {\nstatic = 53\nto = 53\n}", `"dns"`},
+			})
+			if got := importertest.Findings(res); strings.Contains(got, "udp-name") {
+				t.Errorf("got\n%s\nwant no finding about UDP names", got)
 			}
 		})
 	}

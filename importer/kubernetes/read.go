@@ -56,7 +56,8 @@ type part struct {
 	ordinal  int            // of a replica of a StatefulSet, -1 for none
 	replicas int
 	s        *importer.Service
-	selected map[int]bool // container ports that a Service names
+	selected map[int]bool      // container ports that a Service names
+	labels   map[string]string // of the pods; nil until podLabels
 	env      map[string]map[string]importer.Text
 }
 
@@ -81,6 +82,7 @@ func Read(_ context.Context, src importer.Source, l *importer.Ledger) (*importer
 	r := &reader{src: src, ledger: l, secrets: map[string]string{}, images: map[string]image{}, m: &importer.Model{Files: map[string][]byte{}}}
 	l.KeepLast() // as Helm and older versions of kubectl do
 	var names []string
+	var text strings.Builder
 	for _, in := range src.Inputs {
 		names = append(names, in.Name)
 		var roots []*importer.Node
@@ -98,11 +100,13 @@ func Read(_ context.Context, src importer.Source, l *importer.Ledger) (*importer
 		if err != nil {
 			return nil, err
 		}
-		r.text += string(in.Text) + "\n"
+		text.Write(in.Text)
+		text.WriteByte('\n')
 		for _, root := range roots {
-			r.collect(root, "")
+			r.collect(root, nil)
 		}
 	}
+	r.text = text.String()
 	r.kustomized()
 	r.m.Description = "Imported from " + strings.Join(names, ", ") + "."
 	r.latest()
@@ -141,9 +145,13 @@ func isJSON(in importer.Input) bool {
 	}
 }
 
-// collect adds the objects of a document.
-func (r *reader) collect(n *importer.Node, ns string) {
-	kind := n.Get("kind").Text()
+// collect adds the objects of a document. The items of a list of one kind, as the API
+// returns it, have neither kind nor apiVersion of their own.
+func (r *reader) collect(n, list *importer.Node) {
+	kind, version := n.Get("kind").Text(), n.Get("apiVersion").Text()
+	if of := strings.TrimSuffix(list.Get("kind").Peek(), "List"); kind == "" && n.Kind == importer.Map {
+		kind, version = of, list.Get("apiVersion").Peek()
+	}
 	switch {
 	case n.Kind != importer.Map || kind == "":
 		if n.Get("resources") != nil || n.Get("bases") != nil || n.Get("patchesStrategicMerge") != nil {
@@ -153,14 +161,12 @@ func (r *reader) collect(n *importer.Node, ns string) {
 		n.Refuse(importer.RuleInvalid, "the document is no object of Kubernetes: it has no kind", "Add apiVersion and kind, or remove the document.")
 		return
 	case strings.HasSuffix(kind, "List") && n.Get("items") != nil:
-		n.Get("apiVersion").Take()
 		n.Get("metadata").Drop("a list is no object of its own")
 		for _, c := range n.Get("items").Items() {
-			r.collect(c, ns)
+			r.collect(c, n)
 		}
 		return
 	}
-	version := n.Get("apiVersion").Text()
 	group, _, ok := strings.Cut(version, "/")
 	if !ok {
 		group = ""
@@ -206,6 +212,7 @@ func (r *reader) collect(n *importer.Node, ns string) {
 		meta.Get(key).Drop("the state of an object in a cluster")
 	}
 	meta.Get("labels").Take() // they select
+	meta.Get("generateName").Take()
 }
 
 // image is what a kustomization makes of an image.

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/drover-nomad/drover/importer"
+	"github.com/drover-nomad/drover/importer/importertest"
 )
 
 const (
@@ -69,7 +70,7 @@ func TestRead_RouteTags(t *testing.T) {
 			t.Parallel()
 			res := read(t, c.text, importer.Source{Name: "app"})
 			if res.Refused() {
-				t.Fatalf("got a refusal:\n%s", findings(res))
+				t.Fatalf("got a refusal:\n%s", importertest.Findings(res))
 			}
 			var got []string
 			for _, j := range res.Jobs {
@@ -82,7 +83,7 @@ func TestRead_RouteTags(t *testing.T) {
 			slices.Sort(got)
 			got = slices.DeleteFunc(got, func(tag string) bool { return tag == "drover.route=web.example.org/" })
 			if strings.Join(got, " ") != c.want {
-				t.Errorf("got %q, want %q\n%s", got, c.want, findings(res))
+				t.Errorf("got %q, want %q\n%s", got, c.want, importertest.Findings(res))
 			}
 		})
 	}

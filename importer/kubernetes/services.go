@@ -138,7 +138,9 @@ func (r *reader) service(o *object) {
 			n.Get("targetPort").Take()
 		}
 		if proto := strings.ToUpper(n.Get("protocol").Text()); proto == "UDP" || proto == "SCTP" {
-			r.datagrams(o, n, proto, kind, targets)
+			if ap := r.datagrams(o, n, proto, kind, targets); ap != nil {
+				a.UDP = append(a.UDP, *ap)
+			}
 			continue
 		}
 		ap := importer.AddressPort{Number: int(port)}
@@ -228,34 +230,46 @@ func (r *reader) externalName(o *object, spec *importer.Node) {
 	}
 }
 
-// datagrams maps a port that is not TCP.
-func (r *reader) datagrams(o *object, n *importer.Node, proto, kind string, targets []target) {
+// datagrams maps a port that is not TCP. It returns the port under which the Service is
+// known by UDP, nil if it has no name.
+func (r *reader) datagrams(o *object, n *importer.Node, proto, kind string, targets []target) *importer.AddressPort {
 	if proto == "SCTP" {
 		n.Get("protocol").Refuse("unsupported", fmt.Sprintf("the Service %s speaks SCTP, which Nomad does not forward", o.name), "Use TCP or UDP. Allowed, the port is left out.")
-		return
+		return nil
 	}
 	port, _ := n.Get("port").Int()
 	published, _ := n.Get("nodePort").Int()
 	if kind == "LoadBalancer" {
 		published = port
 	}
+	ap := importer.AddressPort{Number: int(port)}
 	for _, t := range targets {
 		at := t.p.addPort(importer.Port{Number: t.number, UDP: true, At: n.Pos()})
 		if (kind == "NodePort" || kind == "LoadBalancer") && published > 0 {
 			at.Static = int(published)
 			n.Get("protocol").Warn("udp-static", fmt.Sprintf("UDP port %d is a static port of the node that runs %s", published, o.name), "Send to that node.")
 		}
+		if next := (importer.Target{Service: t.p.label, Port: t.number}); !slices.Contains(ap.Targets, next) {
+			ap.Targets = append(ap.Targets, next)
+		}
 	}
-	if kind == "NodePort" || kind == "LoadBalancer" || len(targets) == 0 || len(r.parts) < 2 {
-		return
+	if kind == "NodePort" || kind == "LoadBalancer" || len(targets) == 0 {
+		return nil
+	}
+	if r.src.Network == importer.NetworkConsulDNS || r.src.Network == importer.NetworkHost {
+		return &ap
+	}
+	if len(r.parts) < 2 {
+		return nil
 	}
 	for _, other := range o.node.Get("spec", "ports").Items() {
 		if other != n && other.Get("port").Peek() == n.Get("port").Peek() {
-			n.Get("protocol").Warn("udp-name", fmt.Sprintf("the name %s is known for TCP only; its UDP port %d is not", o.name, port), "Use TCP.")
-			return
+			n.Get("protocol").Warn("udp-name", fmt.Sprintf("the name %s is known for TCP only; its UDP port %d is not", o.name, port), "Use TCP, or --network consul-dns.")
+			return nil
 		}
 	}
-	n.Get("protocol").Refuse("udp-name", fmt.Sprintf("others reach %s by UDP on port %d, which the mesh does not carry", o.name, port), "Use TCP, or a static port. Allowed, the port has no name.")
+	n.Get("protocol").Refuse("udp-name", fmt.Sprintf("others reach %s by UDP on port %d, which the mesh does not carry", o.name, port), "Say --network consul-dns, or use TCP or a static port. Allowed, the port has no name.")
+	return nil
 }
 
 // endpoints are the addresses of a Service without a selector.
@@ -339,7 +353,7 @@ func (r *reader) headless(o *object, a importer.Address) {
 		}
 	}
 	if len(pods) == 0 {
-		if len(a.Ports) > 0 {
+		if len(a.Ports)+len(a.UDP) > 0 {
 			a.Ports = both(a.Ports)
 			r.m.Addresses = append(r.m.Addresses, a)
 		}
@@ -354,13 +368,19 @@ func (r *reader) headless(o *object, a importer.Address) {
 				own.Ports = append(own.Ports, ap)
 			}
 		}
+		for _, ap := range a.UDP {
+			ap.Targets = slices.DeleteFunc(slices.Clone(ap.Targets), func(t importer.Target) bool { return t.Service != p.label })
+			if len(ap.Targets) > 0 {
+				own.UDP = append(own.UDP, ap)
+			}
+		}
 		own.Ports = both(own.Ports)
 		for _, port := range p.s.Ports {
 			if !port.UDP && !slices.ContainsFunc(own.Ports, func(o importer.AddressPort) bool { return o.Number == port.Number }) {
 				own.Ports = append(own.Ports, importer.AddressPort{Number: port.Number, Targets: []importer.Target{{Service: p.label, Port: port.Number}}})
 			}
 		}
-		if len(own.Ports) > 0 {
+		if len(own.Ports)+len(own.UDP) > 0 {
 			r.m.Addresses = append(r.m.Addresses, own)
 		}
 	}

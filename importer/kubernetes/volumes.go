@@ -109,8 +109,7 @@ func (p *part) mount(t *importer.Task, m, v *importer.Node, at mountPoint) {
 		p.files(t, m, at, p.secretFiles(v.Get("secret"), v.Get("secret", "secretName").Text()))
 	case v.Get("projected").Exists():
 		var all []importer.File
-		mode := v.Get("projected", "defaultMode")
-		mode.Take()
+		mode := modeOf(v.Get("projected", "defaultMode"), "")
 		for _, s := range v.Get("projected", "sources").Items() {
 			switch {
 			case s.Get("configMap").Exists():
@@ -121,6 +120,11 @@ func (p *part) mount(t *importer.Task, m, v *importer.Node, at mountPoint) {
 				all = append(all, p.downwardFiles(s.Get("downwardAPI"))...)
 			default:
 				s.Warn("needs-kubernetes", "a token of Kubernetes' API does not exist on Nomad", "Use the identity of the task, if the program can.")
+			}
+		}
+		for i := range all { // the modes of the sources themselves count before it
+			if mode != "" && (all[i].Mode == "" || all[i].Mode == standardSecret) {
+				all[i].Mode = mode
 			}
 		}
 		p.files(t, m, at, all)
@@ -180,6 +184,9 @@ func (p *part) emptyDir(t *importer.Task, v *importer.Node, at mountPoint) {
 		}
 	}
 	v.Take()
+	if sized && (!memory || users != 1 || at.sub != "") {
+		v.Get("sizeLimit").Drop("a directory of the allocation has the size of its disk")
+	}
 	if memory && users == 1 && at.sub == "" {
 		mount := importer.Mount{Kind: "tmpfs", Target: at.target, Mode: "1023"} // 01777
 		if sized {
@@ -210,6 +217,9 @@ func (p *part) hostPath(t *importer.Task, v *importer.Node, at mountPoint) {
 	if strings.ContainsAny(source, ":\n") {
 		v.Refuse(importer.RuleInvalid, fmt.Sprintf("%q is no path", source), "Write a path without colons.")
 		return
+	}
+	if at.propagation != "" {
+		p.ledger.Warn(v.Pos(), "mount-kind", fmt.Sprintf("mounts that the node makes below %s later, and those of the container, are not shared with the other", source), "Write a mount block with bind_options { propagation } into the config of the task.")
 	}
 	t.Mounts = append(t.Mounts, importer.Mount{Kind: "host", Source: join(source, at.sub), Target: at.target, ReadOnly: at.ro})
 	p.m.Needs = append(p.m.Needs, importer.Need{What: "volumes { enabled = true } in the docker plugin", Why: fmt.Sprintf("%s mounts %s", p.label, source), At: v.Pos()})
@@ -430,6 +440,9 @@ func (p *part) configFiles(v *importer.Node, _ mountPoint) []importer.File {
 	return all
 }
 
+// standardSecret is the mode of a file of a Secret without a mode.
+const standardSecret = "0644"
+
 // secretFiles are the files of a Secret.
 func (p *part) secretFiles(v *importer.Node, name string) []importer.File {
 	o := p.find("Secret", p.o.ns, name)
@@ -444,7 +457,7 @@ func (p *part) secretFiles(v *importer.Node, name string) []importer.File {
 	}
 	var all []importer.File
 	chosen(v, keys, func(at *importer.Node, key, to, mode string) {
-		all = append(all, importer.File{Content: p.secretKey(at, p.o.ns, name, key), Target: to, Mode: cmp.Or(mode, "0644"), IsSecret: true})
+		all = append(all, importer.File{Content: p.secretKey(at, p.o.ns, name, key), Target: to, Mode: cmp.Or(mode, standardSecret), IsSecret: true})
 	})
 	return all
 }
@@ -452,7 +465,7 @@ func (p *part) secretFiles(v *importer.Node, name string) []importer.File {
 // downwardFiles are the files that show fields of the pod.
 func (p *part) downwardFiles(v *importer.Node) []importer.File {
 	var all []importer.File
-	v.Get("defaultMode").Take()
+	standard := modeOf(v.Get("defaultMode"), "")
 	for _, i := range v.Get("items").Items() {
 		text := ""
 		switch field := i.Get("fieldRef", "fieldPath"); {
@@ -474,7 +487,7 @@ func (p *part) downwardFiles(v *importer.Node) []importer.File {
 		}
 		i.Get("fieldRef", "apiVersion").Take()
 		to := i.Get("path").Text()
-		mode := modeOf(i.Get("mode"), "")
+		mode := modeOf(i.Get("mode"), standard)
 		file := importer.FilePath(p.label, path.Join("podinfo", to))
 		p.m.Files[file] = []byte(text)
 		all = append(all, importer.File{Path: file, Target: to, Mode: mode})

@@ -549,13 +549,15 @@ func (p *part) apart(at, t *importer.Node, required bool) {
 	}
 }
 
-// podLabels are the labels of the pods.
+// podLabels are the labels of the pods. Do not change them.
 func (p *part) podLabels() map[string]string {
-	out := map[string]string{}
-	for _, n := range p.template.Get("metadata", "labels").Fields() {
-		out[n.Key] = n.Peek()
+	if p.labels == nil {
+		p.labels = map[string]string{}
+		for _, n := range p.template.Get("metadata", "labels").Fields() {
+			p.labels[n.Key] = n.Peek()
+		}
 	}
-	return out
+	return p.labels
 }
 
 // matches reports whether a label selector selects the pods.

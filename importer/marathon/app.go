@@ -102,9 +102,31 @@ func (p *part) app() {
 		s.Get("source").Take()
 		s.Fields()
 	}
-	container.Get("linuxInfo", "seccomp", "profileName").Warn("needs-client", "a seccomp profile is a file of the nodes", "Write security_opt = [\"seccomp=FILE\"] into the config of the task.")
-	if unconfined := container.Get("linuxInfo", "seccomp", "unconfined"); unconfined.Bool() {
+	p.linuxInfo(t, container.Get("linuxInfo"))
+	container.Get("appc").Refuse("needs-image", fmt.Sprintf("%s has an image of appc, which Docker does not run", p.id), fmt.Sprintf("Say --image %s=REF with a Docker image. Allowed, its command runs without an image.", p.label))
+	limits := n.Get("resourceLimits")
+	if v, ok := limits.Get("cpus").Float(); ok {
+		t.Resources.CoresLimit = v
+	}
+	if v, ok := limits.Get("mem").Float(); ok {
+		t.Resources.MemoryMax = int(math.Ceil(v))
+	}
+	for _, v := range limits.Fields() {
+		v.Drop("unlimited is the same without a limit")
+	}
+}
+
+// linuxInfo maps the security options of a container.
+func (p *part) linuxInfo(t *importer.Task, n *importer.Node) {
+	n.Get("seccomp", "profileName").Warn("needs-client", "a seccomp profile is a file of the nodes", "Write security_opt = [\"seccomp=FILE\"] into the config of the task.")
+	if n.Get("seccomp", "unconfined").Bool() {
 		setting(t, "security_opt", `["seccomp=unconfined"]`)
+	}
+	if v, ok := n.Get("ipcInfo", "shmSize").Int(); ok && v > 0 && v < 1<<20 {
+		setting(t, "shm_size", fmt.Sprint(v<<20))
+	}
+	if mode := n.Get("ipcInfo", "mode"); strings.EqualFold(mode.Text(), "SHARE_PARENT") {
+		mode.Warn("unsupported", "the tasks of a group have namespaces of their own for IPC", "Set ipc_mode in the config of the tasks, if they need one another's.")
 	}
 }
 
@@ -296,7 +318,7 @@ func (p *part) port(m *importer.Node, index, number, host, service int, protos [
 		p.s.Ports = append(p.s.Ports, port)
 	}
 	if service > 0 {
-		p.publish(m, service, number)
+		p.publish(m.Get("servicePort"), service, number)
 	}
 }
 
@@ -313,7 +335,7 @@ func (p *part) nodePort(m *importer.Node, index, number int, required bool, prot
 		p.s.Ports = append(p.s.Ports, port)
 	}
 	if number > 0 && !required {
-		p.publish(m, number, number)
+		p.publish(cmp.Or(m.Get("port"), m), number, number)
 	}
 }
 
@@ -321,7 +343,9 @@ func (p *part) nodePort(m *importer.Node, index, number int, required bool, prot
 func (p *part) publish(m *importer.Node, service, target int) {
 	if group := p.node.Get("labels", "HAPROXY_GROUP"); group != nil {
 		p.m.Published = append(p.m.Published, importer.Published{Port: service, Service: p.label, Target: target, At: m.Pos()})
+		return
 	}
+	m.Drop("a service port is for Marathon-LB, which needs the label HAPROXY_GROUP")
 }
 
 var labelText = regexp.MustCompile(`[^a-z0-9_]+`)
@@ -355,6 +379,9 @@ func (p *part) virtual(m *importer.Node, port *importer.Port) {
 	}
 }
 
+// archive matches what the fetcher of Mesos unpacks.
+var archive = regexp.MustCompile(`\.(tar|tgz|tar\.gz|tbz2|tar\.bz2|txz|tar\.xz|zip)$`)
+
 // fetch maps the files that Mesos downloads into the sandbox.
 func (p *part) fetch(t *importer.Task, fetch, uris *importer.Node) {
 	add := func(n *importer.Node, uri, dest string, extract, executable bool) {
@@ -372,6 +399,8 @@ func (p *part) fetch(t *importer.Task, fetch, uris *importer.Node) {
 		case executable:
 			a.Mode = "file"
 			a.Destination = path.Join("local", cmp.Or(dest, path.Base(u.Path)))
+		case dest != "" && extract && archive.MatchString(u.Path): // Mesos unpacks it beside the file
+			a.Destination = path.Join("local", path.Dir(dest))
 		case dest != "":
 			a.Mode = "file"
 		case !extract:
@@ -425,6 +454,8 @@ func (p *part) health(t *importer.Task, checks, ready *importer.Node) {
 		index, ok := n.Get("portIndex").Int()
 		if c.Port == 0 && (ok || c.Type != "script") && int(index) < len(p.s.Ports) && index >= 0 {
 			c.Port = p.s.Ports[index].Number
+		} else if ok && c.Port == 0 {
+			n.Get("portIndex").Warn("health", fmt.Sprintf("the check of %s asks port %d of the app, which has %d", p.id, index, len(p.s.Ports)), "Correct portIndex. It asks the first one now.")
 		}
 		c.Interval = seconds(n.Get("intervalSeconds"), time.Minute)
 		c.Timeout = seconds(n.Get("timeoutSeconds"), 20*time.Second)
@@ -448,7 +479,10 @@ func (p *part) health(t *importer.Task, checks, ready *importer.Node) {
 				c.Port = port.Number
 			}
 		}
-		n.Get("name").Take()
+		if name != "" && c.Port == 0 {
+			n.Get("portName").Warn("health", fmt.Sprintf("the readiness check of %s asks the port %s, which the app does not have", p.id, name), "Correct portName. It asks the first port now.")
+		}
+		n.Get("name").Drop("a check of Consul has the name of its kind")
 		n.Get("preserveLastResponse").Drop("Consul keeps the last answer of a check")
 		if codes := n.Get("httpStatusCodesForReady"); len(codes.Items()) != 1 || codes.Items()[0].Peek() != "200" {
 			codes.Warn("health", "Consul takes every status from 200 to 299 for healthy", "Answer with another status until the service is ready.")

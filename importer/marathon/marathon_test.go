@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"github.com/drover-nomad/drover/importer"
+	"github.com/drover-nomad/drover/importer/importertest"
 	"github.com/drover-nomad/drover/importer/marathon"
 )
 
@@ -17,28 +18,6 @@ func read(t *testing.T, text string, src importer.Source) *importer.Result {
 		t.Fatal(err)
 	}
 	return res
-}
-
-func file(res *importer.Result, name string) string {
-	for _, f := range res.Files {
-		if f.Path == name {
-			var lines []string
-			for _, line := range strings.Split(string(f.Text), "\n") {
-				lines = append(lines, strings.Join(strings.Fields(line), " "))
-			}
-			return strings.Join(lines, "\n")
-		}
-	}
-	return ""
-}
-
-func findings(res *importer.Result) string {
-	var b strings.Builder
-	for _, f := range res.Findings {
-		f.File = filepath.Base(f.File)
-		b.WriteString(f.String() + "\n")
-	}
-	return b.String()
 }
 
 const shop = `{
@@ -72,7 +51,7 @@ func TestRead_Group(t *testing.T) {
 	t.Parallel()
 	res := read(t, shop, importer.Source{})
 	if res.Refused() {
-		t.Fatal(findings(res))
+		t.Fatal(importertest.Findings(res))
 	}
 	if res.Name != "shop" {
 		t.Errorf("got stack %q, want shop", res.Name)
@@ -94,22 +73,22 @@ func TestRead_Group(t *testing.T) {
 		},
 	} {
 		for _, w := range want {
-			if got := file(res, name); !strings.Contains(got, w) {
+			if got := importertest.File(res, name); !strings.Contains(got, w) {
 				t.Errorf("%s: got\n%s\nwant %s", name, got, w)
 			}
 		}
 	}
-	if got := file(res, "web.nomad.hcl"); strings.Contains(got, "drover.http=serve") {
+	if got := importertest.File(res, "web.nomad.hcl"); strings.Contains(got, "drover.http=serve") {
 		t.Errorf("got a route over HTTP beside the redirect to HTTPS:\n%s", got)
 	}
 	for _, w := range []string{
 		"kill-timeout", "app.json:23: warning: apps[0].colour is not imported (not-imported)", "app.json:21: warning: the constraint reads ${meta.rack}",
 	} {
-		if got := findings(res); !strings.Contains(got, w) {
+		if got := importertest.Findings(res); !strings.Contains(got, w) {
 			t.Errorf("got findings\n%s\nwant %s", got, w)
 		}
 	}
-	if strings.Contains(file(res, "data-db.nomad.hcl"), "Xk29sLw7pQ") {
+	if strings.Contains(importertest.File(res, "data-db.nomad.hcl"), "Xk29sLw7pQ") {
 		t.Error("got a password in a job spec")
 	}
 }
@@ -123,6 +102,13 @@ func TestRead_Apps(t *testing.T) {
 		job      []string // of app.nomad.hcl
 		findings []string
 	}{
+		"what only Marathon-LB reads, and checks of ports that do not exist": {
+			`{"id": "app", "container": {"type": "DOCKER", "docker": {"image": "x:1", "privileged": true, "network": "BRIDGE", "portMappings": [{"containerPort": 80, "servicePort": 10000}], "parameters": [{"key": "privileged", "value": "true"}]}, "linuxInfo": {"ipcInfo": {"mode": "SHARE_PARENT", "shmSize": 64}}},
+			 "healthChecks": [{"protocol": "HTTP", "portIndex": 3}], "readinessChecks": [{"portName": "nosuch"}], "resourceLimits": {"cpus": 2, "mem": "unlimited"},
+			 "fetch": [{"uri": "http://files.example/a.tgz", "destPath": "conf/a.tgz"}, {"uri": "http://files.example/b.tgz", "destPath": "b.tgz", "extract": false}]}`,
+			[]string{"privileged = true", "shm_size = 67108864", "cpu = max(1, floor(2 * var.mhz_per_core))", "destination = \"local/conf\"\n", "destination = \"local/b.tgz\"\nmode = \"file\""},
+			[]string{"left-out: a service port is for Marathon-LB", "the check of /app asks port 3 of the app, which has 1", "asks the port nosuch, which the app does not have", "namespaces of their own for IPC"},
+		},
 		"a command without an image": {
 			`{"id": "app", "cmd": "python3 -m http.server $PORT", "ports": [0], "mem": 32, "fetch": [{"uri": "http://files.example/a.tgz"}]}`,
 			[]string{`driver = "exec"`, `command = "/bin/sh"`, `args = ["-c", "cd \"$NOMAD_TASK_DIR\" || exit 1\npython3 -m http.server $PORT"]`, `port "port0" {`, `mode = "host"`, `source = "http://files.example/a.tgz"`, `destination = "local"`, `health_check = "task_states"`},
@@ -177,16 +163,16 @@ func TestRead_Apps(t *testing.T) {
 			t.Parallel()
 			res := read(t, c.text, importer.Source{})
 			if refused := c.job == nil; res.Refused() != refused {
-				t.Fatalf("got refused %t, want %t:\n%s", res.Refused(), refused, findings(res))
+				t.Fatalf("got refused %t, want %t:\n%s", res.Refused(), refused, importertest.Findings(res))
 			}
-			got := file(res, "app.nomad.hcl")
+			got := importertest.File(res, "app.nomad.hcl")
 			for _, w := range c.job {
 				if !strings.Contains(got, w) {
 					t.Errorf("got\n%s\nwant %s", got, w)
 				}
 			}
 			for _, w := range c.findings {
-				if got := findings(res); !strings.Contains(got, w) {
+				if got := importertest.Findings(res); !strings.Contains(got, w) {
 					t.Errorf("got findings\n%s\nwant %s", got, w)
 				}
 			}
@@ -216,9 +202,9 @@ func TestRead_Pod(t *testing.T) {
      "volumeMounts": [{"name": "share", "mountPath": "data", "readOnly": true}]}
   ]}`, importer.Source{})
 	if res.Refused() {
-		t.Fatal(findings(res))
+		t.Fatal(importertest.Findings(res))
 	}
-	got := file(res, "pod.nomad.hcl")
+	got := importertest.File(res, "pod.nomad.hcl")
 	for _, w := range []string{
 		"count = 2", `task "one" {`, `task "two" {`, `port "web" {`, "to = 8080", `path = "/live"`, `"../alloc/data/share:/share"`,
 		`"../alloc/data/share:/mnt/mesos/sandbox/data:ro"`, `"secrets/etc/key:/etc/key:ro"`, `A = "1"`,
@@ -227,8 +213,8 @@ func TestRead_Pod(t *testing.T) {
 			t.Errorf("got\n%s\nwant %s", got, w)
 		}
 	}
-	if want := "(network-address)"; !strings.Contains(findings(res), want) {
-		t.Errorf("got findings\n%s\nwant %s", findings(res), want)
+	if want := "(network-address)"; !strings.Contains(importertest.Findings(res), want) {
+		t.Errorf("got findings\n%s\nwant %s", importertest.Findings(res), want)
 	}
 }
 
@@ -264,17 +250,17 @@ func TestRead_Restricted(t *testing.T) {
 			text := strings.Replace(shop, `"team": "web"`, `"`+c.label+`": "`+c.value+`"`, 1)
 			res := read(t, text, importer.Source{})
 			if c.want == "" {
-				if !res.Refused() || !strings.Contains(findings(res), c.label+" may restrict the requests (route)") {
-					t.Errorf("got no refusal:\n%s", findings(res))
+				if !res.Refused() || !strings.Contains(importertest.Findings(res), c.label+" may restrict the requests (route)") {
+					t.Errorf("got no refusal:\n%s", importertest.Findings(res))
 				}
 				res = read(t, text, importer.Source{Allow: []string{"route"}})
-				if got := file(res, "web.nomad.hcl"); res.Refused() || strings.Contains(got, "drover.") {
-					t.Errorf("allowed, got a refusal or a route:\n%s%s", findings(res), got)
+				if got := importertest.File(res, "web.nomad.hcl"); res.Refused() || strings.Contains(got, "drover.") {
+					t.Errorf("allowed, got a refusal or a route:\n%s%s", importertest.Findings(res), got)
 				}
-			} else if got := file(res, "web.nomad.hcl"); !strings.Contains(got, c.want) {
-				t.Errorf("got\n%s\nwant %s\n%s", got, c.want, findings(res))
+			} else if got := importertest.File(res, "web.nomad.hcl"); !strings.Contains(got, c.want) {
+				t.Errorf("got\n%s\nwant %s\n%s", got, c.want, importertest.Findings(res))
 			}
-			if open := strings.Contains(file(res, "mesh.nomad.hcl"), "*:10001"); open != (c.name == "a prefix of the path") {
+			if open := strings.Contains(importertest.File(res, "mesh.nomad.hcl"), "*:10001"); open != (c.name == "a prefix of the path") {
 				t.Errorf("got a port of every node: %v", open)
 			}
 		})

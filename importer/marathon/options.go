@@ -448,8 +448,16 @@ func (p *part) route(index int, l map[string]*importer.Node) {
 			if addresses := strings.FieldsFunc(n.Text(), func(c rune) bool { return c == ',' || c == ' ' }); len(addresses) > 0 {
 				tag("drover.allow=" + strings.Join(addresses, ","))
 			}
-		case "REDIRECT_TO_HTTPS", "STICKY", "MODE", "BALANCE", "USE_HSTS":
+		case "REDIRECT_TO_HTTPS", "STICKY":
 			n.Take()
+		case "MODE":
+			if strings.EqualFold(n.Text(), "tcp") && l["VHOST"] != nil {
+				n.Warn("route", fmt.Sprintf("the host of %s is a route of HTTP, and its mode is tcp", p.id), "Write drover.sni=HOST or drover.tcp=PORT instead of drover.route.")
+			}
+		case "BALANCE":
+			n.Drop("the edge chooses the instance")
+		case "USE_HSTS":
+			n.Drop("the edge sets Strict-Transport-Security by its variable hsts_max_age")
 		case "SSL_CERT":
 			n.Drop("drover gets a certificate for the hosts from its own issuer")
 		case "BIND_ADDR", "BIND_OPTIONS":

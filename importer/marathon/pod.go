@@ -40,6 +40,9 @@ func (p *part) pod() {
 	}
 	for _, v := range n.Get("volumes").Items() {
 		v.Get("name").Take()
+		if host := v.Get("host"); host != nil && !host.Used() {
+			host.Drop("no container mounts the volume")
+		}
 		persistent := v.Get("persistent")
 		for _, key := range []string{"size", "maxSize", "type", "profileName"} {
 			persistent.Get(key).Drop("a host volume has the size of its directory")
@@ -118,6 +121,8 @@ func (p *part) container(c *importer.Node) {
 		c.Get(key).Fields()
 	}
 	c.Get("labels").Drop("labels of containers have no effect")
+	image.Get("labels").Drop("labels of images have no effect")
+	p.linuxInfo(t, c.Get("linuxInfo"))
 }
 
 // mounts maps the volumes of the pod that a container mounts.
@@ -167,7 +172,7 @@ func (p *part) podCheck(t *importer.Task, n *importer.Node) {
 	case n.Get("tcp") != nil:
 		c.Type, endpoint = "tcp", n.Get("tcp", "endpoint").Text()
 	default:
-		command := n.Get("exec", "command")
+		command := cmp.Or(n.Get("exec", "command"), n.Get("command", "command"), n.Get("command"))
 		c.Type, c.Command, c.Args = "script", "/bin/sh", []string{"-c", command.Get("shell").Text()}
 		if argv := command.Get("argv").Items(); len(argv) > 0 {
 			c.Command, c.Args = argv[0].Text(), nil
@@ -180,6 +185,9 @@ func (p *part) podCheck(t *importer.Task, n *importer.Node) {
 		if endpoint != "" && port.Label == labelText.ReplaceAllString(strings.ToLower(endpoint), "_") {
 			c.Port = port.Number
 		}
+	}
+	if endpoint != "" && c.Port == 0 {
+		n.Warn("health", fmt.Sprintf("the check of %s asks the endpoint %s, which the pod does not have", p.id, endpoint), "Correct it. It asks the first port now.")
 	}
 	c.Interval = seconds(n.Get("intervalSeconds"), time.Minute)
 	c.Timeout = seconds(n.Get("timeoutSeconds"), 20*time.Second)

@@ -262,7 +262,12 @@ func (r *reader) secret(hint, value, description string) string {
 }
 
 // setting adds an attribute to the driver's config block.
+// setting adds a setting of the driver, or replaces one.
 func setting(t *importer.Task, name, value string) {
+	if i := slices.IndexFunc(t.Settings, func(s importer.Setting) bool { return s.Name == name && !s.Block }); i >= 0 {
+		t.Settings[i].Value = value
+		return
+	}
 	t.Settings = append(t.Settings, importer.Setting{Name: name, Value: value})
 }
 
