@@ -23,6 +23,7 @@ func (u *upgrader) group(group *item, job string) {
 	u.placement(b)
 	u.vault(b)
 	u.restart(b)
+	u.disconnect(b)
 	for _, s := range b.blocks("service") {
 		u.service(s, job+"-"+group.label(0))
 	}
@@ -49,6 +50,37 @@ func (u *upgrader) restart(b *body) {
 		if s, _ := i.value.scalar(); s == "fail" && u.old {
 			u.warn(i.name, "restart", "since Nomad 0.8, a task that failed for good is started on another node", "Add reschedule { attempts = 0, unlimited = false } to the group if it must not be.")
 		}
+	}
+}
+
+// disconnect moves attributes that Nomad ignores since 1.10 into the block disconnect.
+func (u *upgrader) disconnect(b *body) {
+	for _, x := range [][2]string{{"stop_after_client_disconnect", "stop_on_client_after"}, {"max_client_disconnect", "lost_after"}, {"prevent_reschedule_on_lost", "replace"}} {
+		i := b.attr(x[0])
+		if i == nil {
+			continue
+		}
+		value := i.value
+		if x[1] == "replace" {
+			switch s, _ := value.scalar(); s {
+			case "true":
+				value = literal(i.name, "false")
+			case "false":
+				value = literal(i.name, "true")
+			default:
+				value = &expr{tokens: append([]token{{kind: tokPunct, text: "!", line: i.name.line, col: i.name.col}}, value.tokens...)}
+			}
+		}
+		block := b.block("disconnect")
+		if block == nil {
+			block = newBlock(i.name, "disconnect")
+			b.insert("task", block)
+		}
+		if block.body.attr(x[1]) == nil {
+			block.body.items = append(block.body.items, &item{name: token{kind: tokIdent, text: x[1], line: i.name.line, col: i.name.col}, value: value})
+		}
+		u.change(i.name, "%s is %s of disconnect", x[0], x[1])
+		b.remove(i)
 	}
 }
 

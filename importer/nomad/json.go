@@ -72,7 +72,8 @@ func jobShape() map[string]shape {
 	task := blk("task", "Name", map[string]shape{"Driver": attr("driver"), "User": attr("user"), "Config": keys("config"), "Env": keys("env"), "Meta": keys("meta"),
 		"Constraints": constraint, "Affinities": affinity, "Services": service, "Vault": vault, "RestartPolicy": restart,
 		"Resources": blk("resources", "", map[string]shape{"CPU": attr("cpu"), "Cores": attr("cores"), "MemoryMB": attr("memory"), "MemoryMaxMB": attr("memory_max"),
-			"DiskMB": attr("disk"), "IOPS": attr("iops"), "Networks": network}),
+			"DiskMB": attr("disk"), "IOPS": attr("iops"), "Networks": network, "Devices": blk("device", "Name", map[string]shape{"Count": attr("count"),
+				"Constraints": constraint, "Affinities": affinity})}),
 		"LogConfig":       blk("logs", "", map[string]shape{"MaxFiles": attr("max_files"), "MaxFileSizeMB": attr("max_file_size"), "Disabled": attr("disabled")}),
 		"DispatchPayload": blk("dispatch_payload", "", map[string]shape{"File": attr("file")}),
 		"Lifecycle":       blk("lifecycle", "", map[string]shape{"Hook": attr("hook"), "Sidecar": attr("sidecar")}),
@@ -89,7 +90,9 @@ func jobShape() map[string]shape {
 		"EphemeralDisk": blk("ephemeral_disk", "", map[string]shape{"Sticky": attr("sticky"), "Migrate": attr("migrate"), "SizeMB": attr("size")}),
 		"Volumes": {name: "volume", kind: fieldBlock, label: "Name", fields: map[string]shape{"Type": attr("type"), "Source": attr("source"), "ReadOnly": attr("read_only"),
 			"AccessMode": attr("access_mode"), "AttachmentMode": attr("attachment_mode"), "PerAlloc": attr("per_alloc")}},
-		"ShutdownDelay": dur("shutdown_delay"), "StopAfterClientDisconnect": none})
+		"ShutdownDelay": dur("shutdown_delay"), "StopAfterClientDisconnect": dur("stop_after_client_disconnect"), "MaxClientDisconnect": dur("max_client_disconnect"),
+		"PreventRescheduleOnLost": attr("prevent_reschedule_on_lost"), "Disconnect": blk("disconnect", "", map[string]shape{"LostAfter": dur("lost_after"),
+			"StopOnClientAfter": dur("stop_on_client_after"), "Replace": attr("replace"), "Reconcile": attr("reconcile")})})
 	job := map[string]shape{"Type": attr("type"), "Region": attr("region"), "Namespace": attr("namespace"), "Priority": attr("priority"), "AllAtOnce": attr("all_at_once"),
 		"Datacenters": attr("datacenters"), "Constraints": constraint, "Affinities": affinity, "Spreads": spread, "TaskGroups": group, "Update": update,
 		"Meta": keys("meta"), "Migrate": migrate, "Reschedule": reschedule, "VaultToken": attr("vault_token"), "ConsulToken": attr("consul_token"),
@@ -257,6 +260,60 @@ func freeBody(n *importer.Node) *body {
 		b.items = append(b.items, x)
 	}
 	return b
+}
+
+// hclBody makes a body of an object in the JSON of HCL1, in which the labels of a block
+// are keys, and several blocks of one name are a list.
+func hclBody(n *importer.Node) *body {
+	b := &body{}
+	for _, f := range n.Fields() {
+		at := token{line: f.Pos().Line, col: f.Pos().Column}
+		switch {
+		case slices.Contains([]string{"job", "group", "task", "port", "target", "volume", "device"}, f.Key) && len(jsonObjects(f)) > 0:
+			for _, named := range jsonObjects(f) {
+				for _, labelled := range named.Fields() {
+					for _, o := range jsonObjects(labelled) {
+						x := newBlock(at, f.Key)
+						x.labels = []token{{kind: tokString, text: importer.Quote(labelled.Key), line: o.Pos().Line, col: o.Pos().Column}}
+						x.body = hclBody(o)
+						b.items = append(b.items, x)
+					}
+				}
+			}
+		case len(jsonObjects(f)) > 0:
+			for _, o := range jsonObjects(f) {
+				x := newBlock(at, f.Key)
+				if x.body = hclBody(o); freeForm(f.Key) || f.Key == "options" || f.Key == "headers" {
+					x.body = freeBody(o)
+				}
+				x.assign = (f.Key == "env" || f.Key == "meta") && slices.ContainsFunc(x.body.items, func(i *item) bool { return !hclsyntax.ValidIdentifier(i.key()) })
+				b.items = append(b.items, x)
+			}
+		case isEmpty(f):
+			f.Take()
+		default:
+			f.Take()
+			text := literalOf(f, false)
+			x := newAttr(at, f.Key, text)
+			x.value = literal(at, text)
+			if strings.HasPrefix(text, "<<") {
+				x.value.tokens[0].kind = tokHeredoc
+			}
+			b.items = append(b.items, x)
+		}
+	}
+	return b
+}
+
+// jsonObjects returns an object, or those of a list of objects; nil for any other value.
+func jsonObjects(n *importer.Node) []*importer.Node {
+	if n.Kind == importer.Map {
+		return []*importer.Node{n}
+	}
+	if slices.ContainsFunc(n.Items(), func(c *importer.Node) bool { return c.Kind != importer.Map }) {
+		return nil
+	}
+	return n.Items()
 }
 
 var runtimeName = regexp.MustCompile(`\$\$\{((?:attr|node|meta|env|NOMAD)[\w.-]*)\}`)

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/drover-nomad/drover/importer"
+	"github.com/drover-nomad/drover/importer/importertest"
 	"github.com/drover-nomad/drover/importer/nomad"
 )
 
@@ -17,6 +18,7 @@ func read(t *testing.T, inputs ...importer.Input) *importer.Result {
 	return res
 }
 
+// file returns a file of the stack as it is written.
 func file(res *importer.Result, name string) string {
 	for _, f := range res.Files {
 		if f.Path == name {
@@ -24,14 +26,6 @@ func file(res *importer.Result, name string) string {
 		}
 	}
 	return ""
-}
-
-func findings(res *importer.Result) string {
-	var all []string
-	for _, f := range res.Findings {
-		all = append(all, f.String())
-	}
-	return strings.Join(all, "\n")
 }
 
 // apiJob is a job as 'nomad job run -output' of 0.8 prints it.
@@ -66,7 +60,7 @@ func TestRead_JSON(t *testing.T) {
 	t.Parallel()
 	res := read(t, importer.Input{Name: "web.json", Text: []byte(apiJob)})
 	if res.Refused() {
-		t.Fatal(findings(res))
+		t.Fatal(importertest.Findings(res))
 	}
 	got := file(res, "shop-web.nomad.hcl")
 	for _, w := range []string{
@@ -82,8 +76,8 @@ func TestRead_JSON(t *testing.T) {
 			t.Errorf("got %s in\n%s", w, got)
 		}
 	}
-	if want := "web.json:19: warning: Job.TaskGroups[0].Tasks[0].Colour is not imported"; !strings.Contains(findings(res), want) {
-		t.Errorf("got\n%s\nwant %s", findings(res), want)
+	if want := "web.json:19: warning: Job.TaskGroups[0].Tasks[0].Colour is not imported"; !strings.Contains(importertest.Findings(res), want) {
+		t.Errorf("got\n%s\nwant %s", importertest.Findings(res), want)
 	}
 }
 
@@ -95,7 +89,7 @@ func TestRead_Jobs(t *testing.T) {
 		importer.Input{Name: "web.nomad", Text: []byte("# the web\njob \"shop-web\" {\n  group \"g\" {\n    task \"t\" {\n      driver = \"docker\"\n      config { image = \"nginx:1\" }\n    }\n  }\n}\n")},
 		importer.Input{Name: "db.nomad", Text: []byte("job \"shop_db\" {\n  task \"t\" {\n    driver = \"exec\"\n    config { command = \"db\" args = \"-v\" }\n  }\n}\n")})
 	if res.Refused() {
-		t.Fatal(findings(res))
+		t.Fatal(importertest.Findings(res))
 	}
 	if res.Name != "shop" || len(res.Jobs) != 2 {
 		t.Errorf("got the stack %q with %d jobs, want shop with 2", res.Name, len(res.Jobs))
@@ -122,11 +116,11 @@ func TestRead_ServiceName(t *testing.T) {
 	}
 	res := read(t, importer.Input{Name: "x.nomad", Text: []byte(job("web"))})
 	if got := file(res, "web.nomad.hcl"); res.Refused() || strings.Contains(got, "name") || !strings.Contains(got, "port \"http\" {}") {
-		t.Errorf("got %s\n%s\nwant no name, and the port that the service names", findings(res), got)
+		t.Errorf("got %s\n%s\nwant no name, and the port that the service names", importertest.Findings(res), got)
 	}
 	res = read(t, importer.Input{Name: "x.nomad", Text: []byte(job("my_web"))})
-	if got := file(res, "my-web.nomad.hcl"); !strings.Contains(got, `name = "my-web-g-t"`) || !strings.Contains(findings(res), "x.nomad:5: warning: Nomad refuses the name of the service") {
-		t.Errorf("got %s\n%s\nwant a valid name", findings(res), got)
+	if got := file(res, "my-web.nomad.hcl"); !strings.Contains(got, `name = "my-web-g-t"`) || !strings.Contains(importertest.Findings(res), "x.nomad:5: warning: Nomad refuses the name of the service") {
+		t.Errorf("got %s\n%s\nwant a valid name", importertest.Findings(res), got)
 	}
 }
 
@@ -172,7 +166,7 @@ EOF
 }
 `)})
 	if res.Refused() {
-		t.Fatal(findings(res))
+		t.Fatal(importertest.Findings(res))
 	}
 	got := file(res, "shop.nomad.hcl")
 	for _, w := range []string{
@@ -193,8 +187,8 @@ EOF
 	if got := file(res, "secrets.yaml"); !strings.Contains(got, "db_password: "+password) {
 		t.Errorf("got\n%s\nwant the password", got)
 	}
-	if want := "shop.nomad:7: warning: the password of the registry would be in the job"; !strings.Contains(findings(res), want) {
-		t.Errorf("got\n%s\nwant %s", findings(res), want)
+	if want := "shop.nomad:7: warning: the password of the registry would be in the job"; !strings.Contains(importertest.Findings(res), want) {
+		t.Errorf("got\n%s\nwant %s", importertest.Findings(res), want)
 	}
 }
 
@@ -223,7 +217,7 @@ job "night" {
 `)})
 		got := strings.ReplaceAll(file(res, "night.nomad.hcl"), `\"`, `"`)
 		if res.Refused() || strings.Count(got, `(env "NOMAD_JOB_PARENT_ID")`) != 2 || strings.Contains(got, `"NOMAD_JOB_ID"`) {
-			t.Errorf("%s: got\n%s\n%s\nwant two templates that read the variable of the parent", kind, got, findings(res))
+			t.Errorf("%s: got\n%s\n%s\nwant two templates that read the variable of the parent", kind, got, importertest.Findings(res))
 		}
 	}
 }
@@ -231,8 +225,8 @@ job "night" {
 func TestRead_SecretInAnAction(t *testing.T) {
 	t.Parallel()
 	res := read(t, importer.Input{Name: "a.nomad", Text: []byte("job \"a\" {\n group \"g\" {\n  task \"t\" {\n   driver = \"exec\"\n   config { command = \"a\" }\n   env { API_TOKEN = \"Xk29sLw7pQ\" }\n   template {\n    destination = \"local/a\"\n    data = <<EOF\n{{ if eq \"Xk29sLw7pQ\" (key \"a\") }}x{{ end }}\nEOF\n   }\n  }\n }\n}\n")})
-	if want := "a.nomad:9: warning: an action of the template has the value of the secret api_token"; !strings.Contains(findings(res), want) {
-		t.Errorf("got\n%s\nwant %s", findings(res), want)
+	if want := "a.nomad:9: warning: an action of the template has the value of the secret api_token"; !strings.Contains(importertest.Findings(res), want) {
+		t.Errorf("got\n%s\nwant %s", importertest.Findings(res), want)
 	}
 }
 
@@ -259,17 +253,109 @@ func TestRead_Fabio(t *testing.T) {
 			t.Parallel()
 			res := read(t, importer.Input{Name: "a.nomad", Text: []byte("job \"a\" {\n group \"g\" {\n  network {\n   port \"http\" {}\n  }\n  task \"t\" {\n   driver = \"exec\"\n   config { command = \"a\" }\n   service {\n    port = \"http\"\n    tags = " + c.tags + "\n   }\n  }\n }\n}\n")})
 			if res.Refused() {
-				t.Fatal(findings(res))
+				t.Fatal(importertest.Findings(res))
 			}
 			got := file(res, "a.nomad.hcl")
 			if !strings.Contains(got, c.want) || !strings.Contains(got, `"urlprefix-`) || c.want == "" && strings.Contains(got, "drover.") {
 				t.Errorf("got\n%s\nwant %s beside the tag of fabio", got, c.want)
 			}
-			if !strings.Contains(findings(res), c.findings) {
-				t.Errorf("got\n%s\nwant %s", findings(res), c.findings)
+			if !strings.Contains(importertest.Findings(res), c.findings) {
+				t.Errorf("got\n%s\nwant %s", importertest.Findings(res), c.findings)
 			}
 			if got := file(res, "stack.hcl"); !strings.Contains(got, c.stack) || c.stack == "" && c.want == "" && strings.Contains(got, "certificate") {
 				t.Errorf("got\n%s\nwant %s", got, c.stack)
+			}
+		})
+	}
+}
+
+// TestRead_JSONFile: a job file in the JSON of HCL1 is the job file in HCL.
+func TestRead_JSONFile(t *testing.T) {
+	t.Parallel()
+	const want = `job "web" {
+  datacenters = ["dc1"]
+
+  group "g" {
+    count = 2
+
+    network {
+      port "http" {
+        to = 80
+      }
+    }
+
+    task "t" {
+      driver = "docker"
+
+      config {
+        image = "nginx:1.25"
+        args  = ["-g", "100%%{x}", "${NOMAD_PORT_http}"]
+        ports = ["http"]
+      }
+
+      env = {
+        A     = "b"
+        "a.b" = "c"
+      }
+
+      service {
+        name = "web"
+        port = "http"
+
+        check {
+          type     = "tcp"
+          interval = "10s"
+          timeout  = "2s"
+        }
+      }
+
+      resources {
+        cpu = 100
+      }
+    }
+  }
+}
+`
+	for name, text := range map[string]string{
+		"objects": `{"job": {"web": {"datacenters": ["dc1"], "group": {"g": {"count": 2, "task": {"t": {"driver": "docker",
+			"config": {"image": "nginx:1.25", "args": ["-g", "100%{x}", "${NOMAD_PORT_http}"], "port_map": [{"http": 80}]}, "env": {"A": "b", "a.b": "c"},
+			"service": {"name": "web", "port": "http", "check": {"type": "tcp", "interval": "10s", "timeout": "2s"}},
+			"resources": {"cpu": 100, "network": {"mbits": 10, "port": {"http": {}}}}}}}}}}}`,
+		"lists of objects": `{"job": [{"web": [{"datacenters": ["dc1"], "group": [{"g": [{"count": 2, "task": [{"t": [{"driver": "docker",
+			"config": [{"image": "nginx:1.25", "args": ["-g", "100%{x}", "${NOMAD_PORT_http}"], "port_map": [{"http": 80}]}], "env": [{"A": "b"}, {"a.b": "c"}],
+			"service": [{"name": "web", "port": "http", "check": [{"type": "tcp", "interval": "10s", "timeout": "2s"}]}],
+			"resources": [{"cpu": 100, "network": [{"mbits": 10, "port": [{"http": [{}]}]}]}]}]}]}]}]}]}]}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			res := read(t, importer.Input{Name: "web.json", Text: []byte(text)})
+			if got := file(res, "web.nomad.hcl"); got != want {
+				t.Errorf("got\n%s\n%s\nwant\n%s", importertest.Findings(res), got, want)
+			}
+			if c := res.Counts; c.Values == 0 || c.Mapped != c.Values {
+				t.Errorf("got %+v, want every value mapped", c)
+			}
+		})
+	}
+}
+
+// TestRead_SeveralJobs: each job of a JSON text is a service, in a row and in a list.
+func TestRead_SeveralJobs(t *testing.T) {
+	t.Parallel()
+	job := func(id, kind string) string {
+		return `{"ID": "` + id + `", "Type": "` + kind + `", "TaskGroups": [{"Name": "g", "Tasks": [{"Name": "t", "Driver": "exec", "Config": {"command": "a"}}]}]}`
+	}
+	for name, text := range map[string]string{
+		"in a row":  `{"Job": ` + job("shop-db", "service") + "}\n" + job("shop-once", "batch"),
+		"in a list": `[` + job("shop-db", "service") + `, {"Job": ` + job("shop-once", "batch") + `}]`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			res := read(t, importer.Input{Name: "jobs.json", Text: []byte(text)})
+			for id, want := range map[string]string{"shop-db": `job "shop-db" {`, "shop-once": `job "shop-once" {`} {
+				if got := file(res, id+".nomad.hcl"); !strings.Contains(got, want) {
+					t.Errorf("got\n%s\n%s\nwant %s", importertest.Findings(res), got, want)
+				}
 			}
 		})
 	}
@@ -282,13 +368,15 @@ func TestRead_Refuses(t *testing.T) {
 		"a large file":          {"job \"a\" {\n" + strings.Repeat("# more\n", 200_000) + "}\n", "x.nomad:1: refusal: the job file has 1367 KiB, and Nomad takes 1024"},
 		"no job":                {"variable \"a\" {}\n", "x.nomad:1: refusal: the file has no job"},
 		"no image":              {"job \"a\" {\n group \"g\" {\n  task \"t\" {\n   driver = \"docker\"\n   config {\n   }\n  }\n }\n}\n", "x.nomad:5: refusal: the docker task t has no image"},
-		"JSON of a job file":    {"{\n \"job\": {\"a\": {}}}", "x.nomad:1: refusal: the JSON is no job of Nomad's API"},
+		"JSON of another kind":  {"{\n \"jobs\": {\"a\": {}}}", "x.nomad:1: refusal: the JSON is no job of Nomad's API"},
+		"JSON without a name":   {"{\n \"job\": {\"type\": \"batch\"}}", "x.nomad:1: refusal: the JSON is no job file: its job has no name"},
+		"two jobs in JSON":      {"{\"job\": {\"a\": {\"type\": \"batch\"},\n \"b\": {\"type\": \"batch\"}}}", "refusal: the file has two jobs"},
 		"JSON without an end":   {"{\n \"Job\": {", "x.nomad:2: refusal"},
 		"a mistake in its JSON": {`{"ID": "a", "TaskGroups": [{"Name": "g", "Tasks": [{"Name": "t", "Driver": "rkt"}]}]}`, "x.nomad:1: refusal: Nomad has no driver rkt"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			if got := findings(read(t, importer.Input{Name: "x.nomad", Text: []byte(c.in)})); !strings.Contains(got, c.want) {
+			if got := importertest.Findings(read(t, importer.Input{Name: "x.nomad", Text: []byte(c.in)})); !strings.Contains(got, c.want) {
 				t.Errorf("got\n%s\nwant %s", got, c.want)
 			}
 		})

@@ -252,6 +252,7 @@ type parser struct {
 	at     int
 	depth  int
 	commas []token // between attributes, which HCL2 does not allow
+	lines  []token // = and { that are not in the line of their name, as HCL2 wants them
 }
 
 // Bounds of what HCL2's parser is given, which is recursive: Go ends the process if its
@@ -351,6 +352,12 @@ func (p *parser) item(lead []token) (*item, error) {
 		case t.kind == tokComment && len(keys) > 0:
 			i.lead = append(i.lead, p.next())
 			continue
+		case t.kind == tokNewline && len(keys) > 0 && p.continues():
+			for p.peek().kind == tokNewline {
+				p.next()
+			}
+			p.lines = append(p.lines, p.peek())
+			continue
 		}
 		break
 	}
@@ -384,6 +391,16 @@ func (p *parser) item(lead []token) (*item, error) {
 		i.trail = append(i.trail, p.next())
 	}
 	return i, nil
+}
+
+// continues reports whether = or { follows after ends of lines.
+func (p *parser) continues() bool {
+	for _, t := range p.tokens[p.at:] {
+		if t.kind != tokNewline {
+			return t.is("{") || t.is("=")
+		}
+	}
+	return false
 }
 
 // braces reads the body of a block with its braces.

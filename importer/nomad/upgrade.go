@@ -177,6 +177,9 @@ func (u *upgrader) syntax(p *parser, b *body) {
 	for _, c := range p.commas {
 		u.change(c, "the comma between two arguments is a new line")
 	}
+	for _, t := range p.lines {
+		u.change(t, "%s is in the line of its name", t.text)
+	}
 	b.walk(func(i *item) {
 		if i.body != nil && len(i.body.items) > 0 && i.body.items[0].name.line == i.name.line && !i.assign &&
 			(len(i.body.items) > 1 || i.body.items[0].body != nil) {
@@ -191,11 +194,35 @@ func (u *upgrader) syntax(p *parser, b *body) {
 			u.change(i.name, "%s is an attribute, because not all of its keys are identifiers", i.key())
 		}
 		if i.value != nil {
+			u.separate(i.value)
 			for n := range i.value.tokens {
 				u.oldToken(&i.value.tokens[n])
 			}
 		}
 	})
+}
+
+// separate writes the commas between the attributes of objects in one line, which HCL1
+// does not need.
+func (u *upgrader) separate(e *expr) {
+	var open, out []token
+	for n, t := range e.tokens {
+		object := len(open) > 0 && open[len(open)-1].is("{")
+		if object && n+1 < len(e.tokens) && e.tokens[n+1].is("=") && (t.kind == tokIdent || t.kind == tokString) {
+			if last := e.tokens[n-1]; last.kind != tokNewline && last.kind != tokComment && !last.is("{") && !last.is(",") {
+				out = append(out, token{kind: tokPunct, text: ",", line: last.line, col: last.col})
+				u.change(t, "a comma is before %s", t.text)
+			}
+		}
+		switch {
+		case t.is("["), t.is("{"), t.is("("):
+			open = append(open, t)
+		case (t.is("]") || t.is("}") || t.is(")")) && len(open) > 0:
+			open = open[:len(open)-1]
+		}
+		out = append(out, t)
+	}
+	e.tokens = out
 }
 
 // freeForm reports whether the keys of a block are names of the operator.
