@@ -165,7 +165,7 @@ func separateTCP(m *Model, l *Ledger) {
 			if !restricted || !passed {
 				continue
 			}
-			l.Refuse(s.At, "route", fmt.Sprintf("requests to port %d of %s need a password or a certificate, and the edge cannot ask for one in connections of TCP to the same port", p.Number, s.Name), "Give the connections a port of their own. Allowed, they have no route.")
+			l.Refuse(s.At, "route", fmt.Sprintf("requests to port %d of %s need a password or a certificate, for which the edge cannot ask in connections of TCP", p.Number, s.Name), "Give the connections a port of their own. Allowed, they have no route.")
 			for _, tags := range all {
 				*tags = slices.DeleteFunc(*tags, func(t Text) bool { return has([]Text{t}, "tcp", "sni") })
 			}
