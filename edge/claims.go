@@ -182,13 +182,13 @@ func Decide(in Claimants) Decision {
 		var instances []Registration
 		reasons := map[string]string{} // of tags that do not count, unless other instances have them
 		for i, r := range all {
-			if r.Namespace == "" && len(home) > 0 {
+			if r.Namespace == "" && !r.Hidden && len(home) > 0 {
 				all[i].Namespace = home[0]
 				r = all[i]
 			}
 			if len(home) > 0 && !slices.Contains(home, r.Namespace) {
 				for _, t := range edgeTags(r.Tags) {
-					reasons[t] = fmt.Sprintf("the service belongs to namespace %s, and an instance of namespace %s has the tag", home[0], r.Namespace)
+					reasons[t] = fmt.Sprintf("the service belongs to namespace %s, and an instance of namespace %s has the tag", home[0], cmp.Or(r.Namespace, "(unknown)"))
 				}
 				continue
 			}

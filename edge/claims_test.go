@@ -291,6 +291,30 @@ func TestDecide_Own(t *testing.T) {
 	check(Decide(in), map[string][]string{})
 }
 
+// Tags of an instance whose namespace the controller cannot see do not count for a service
+// of another one.
+func TestDecide_TagsOfHiddenInstances(t *testing.T) {
+	t.Parallel()
+	web := registration("default", "web", 5, "drover.route=web.test/")
+	hidden := Registration{Service: "web", Index: 9, Hidden: true, Tags: []string{"drover.route=web.test/", "drover.route=evil.test/", "drover.allow=192.0.2.1"}}
+	d := Decide(Claimants{Kind: HAProxy, Settings: &Settings{}, Several: true, Registrations: []Registration{web, hidden}, Now: time.Unix(1e9, 0)})
+	if len(d.Claims) != 1 || d.Claims[0].Route != "http web.test/" {
+		t.Errorf("got claims %+v, want that on web.test/ alone", d.Claims)
+	}
+	var refused []string
+	for _, r := range d.Refused {
+		refused = append(refused, r.Tag)
+	}
+	if slices.Sort(refused); !slices.Equal(refused, []string{"drover.allow=192.0.2.1", "drover.route=evil.test/"}) {
+		t.Errorf("got refused tags %q, want the two of the hidden instance alone", refused)
+	}
+	// One that was registered by hand is of the service.
+	hidden.Hidden = false
+	if d := Decide(Claimants{Kind: HAProxy, Settings: &Settings{}, Several: true, Registrations: []Registration{web, hidden}, Now: time.Unix(1e9, 0)}); len(d.Claims) != 2 {
+		t.Errorf("registered by hand: got claims %+v, want two", d.Claims)
+	}
+}
+
 // Until the controller has allowed a route, several namespaces cannot claim it.
 func TestPublished_Strict(t *testing.T) {
 	t.Parallel()

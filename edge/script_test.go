@@ -1,6 +1,8 @@
 package edge
 
 import (
+	"errors"
+	"io"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -20,6 +22,7 @@ import (
 // fakeHAProxy starts slowly, and a signal ends it meanwhile. It loses the first
 // SIGUSR2 that it gets after that.
 const fakeHAProxy = `#!/bin/sh
+[ "$1" = -c ] && exit 0
 sleep 3
 load() { sed -n 's/^generation //p' loaded.cfg | tee running >worker; }
 signals=0
@@ -39,6 +42,49 @@ trap 'signals=$((signals + 1)); [ $signals = 1 ] || load' HUP
 trap 'exit 0' TERM
 load
 while :; do sleep 0.1; cat running >>worker; done
+`
+
+// lateHAProxy reads the map of its configuration when the file go is there, as a slow
+// machine does, and adds both to the file served.
+const lateHAProxy = `#!/bin/sh
+[ "$1" = -c ] && exit 0
+load() {
+  cat loaded.cfg >reading
+  until [ -e go ]; do sleep 0.1; done
+  g=$(sed -n 's/^generation //p' reading)
+  echo "$(grep '^# ' reading): $(cat "$(sed -n 's/^map //p' reading)")" >>served
+  echo $g >worker
+}
+trap 'asked=yes' USR2
+trap 'exit 0' TERM
+load
+echo $$ >haproxy.pid
+while :; do
+  if [ -n "$asked" ]; then
+    asked=
+    load
+  fi
+  sleep 0.1
+done
+`
+
+// strictHAProxy refuses its files while the file bad is there. It counts the signals and
+// the checks. The worker that it keeps takes routes, whatever they are for.
+const strictHAProxy = `#!/bin/sh
+if [ "$1" = -c ]; then
+  echo >>checks
+  [ ! -e bad ]
+  exit
+fi
+load() { sed -n 's/^generation //p' loaded.cfg >worker; }
+trap 'echo >>signals; [ -e bad ] || load' USR2
+trap 'exit 0' TERM
+load
+echo $$ >haproxy.pid
+while :; do
+  [ ! -e renew ] || head -n 1 renew >worker
+  sleep 0.1
+done
 `
 
 // One address gets at most a sixth of the connections of an edge with little memory.
@@ -108,6 +154,115 @@ func TestScript_RepeatsALostReload(t *testing.T) {
 	}
 }
 
+// waitFor waits until ok returns true.
+func waitFor(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(50 * time.Millisecond) { // no event tells it
+		if time.Now().After(deadline) {
+			t.Fatalf("not after a minute: %s", what)
+		}
+	}
+}
+
+// A HAProxy that reads its files slowly gets those of one generation, and the whole of
+// them, also if others are rendered meanwhile.
+func TestScript_FilesOfOneGeneration(t *testing.T) {
+	t.Parallel()
+	local := t.TempDir()
+	read := func(name string) string {
+		text, _ := os.ReadFile(filepath.Join(local, name))
+		return string(text)
+	}
+	configuration := func(name string) string {
+		return "generation @generation@\nmap routes.@generation@.map\n# " + name + "\n#: " + name + ".test/ " + name + "\n"
+	}
+	if err := os.WriteFile(filepath.Join(local, "go"), nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	write := startScript(t, "edge", local, "haproxy", lateHAProxy, map[string]string{"haproxy.cfg": configuration("one")})
+	served := func(name string) {
+		t.Helper()
+		waitFor(t, "the configuration "+name+" is served", func() bool { return strings.Contains(read("served"), "# "+name+": ") })
+		if want := "# " + name + ": " + name + ".test/ " + name + "\n"; !strings.Contains(read("served"), want) {
+			t.Errorf("HAProxy has read\n%swant %q", read("served"), want)
+		}
+	}
+	served("one")
+
+	if err := os.Remove(filepath.Join(local, "go")); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"two", "three"} { // the script waits 5 s for the second
+		write("haproxy.cfg", configuration(name))
+		write("reload", "")
+		waitFor(t, "the files of "+name+" are there", func() bool { return strings.Contains(read("loaded.cfg"), "# "+name+"\n") })
+		waitFor(t, "HAProxy reads the second generation", func() bool { return strings.Contains(read("reading"), "# two\n") })
+	}
+	held, err := os.Open(filepath.Join(local, "loaded.cfg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = held.Close() }()
+	want, err := os.ReadFile(filepath.Join(local, "loaded.cfg"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("go", "")
+	served("two")
+	served("three")
+	write("haproxy.cfg", configuration("four"))
+	write("reload", "")
+	served("four")
+	if got, err := io.ReadAll(held); err != nil || string(got) != string(want) {
+		t.Errorf("a configuration that is being read changed: got %q and error %v, want %q", got, err, want)
+	}
+	waitFor(t, "the maps of former generations are removed", func() bool {
+		maps, err := filepath.Glob(filepath.Join(local, "routes.*.map"))
+		return err == nil && len(maps) == 1
+	})
+}
+
+// HAProxy counts the reloads that it refuses. Of files that are refused again and again,
+// it is asked to load them once.
+func TestScript_ChecksWhatWasRefused(t *testing.T) {
+	t.Parallel()
+	local := t.TempDir()
+	lines := func(name string) int {
+		text, _ := os.ReadFile(filepath.Join(local, name))
+		return strings.Count(string(text), "\n")
+	}
+	loads := func(text string) bool {
+		loaded, _ := os.ReadFile(filepath.Join(local, "loaded.cfg"))
+		worker, _ := os.ReadFile(filepath.Join(local, "worker"))
+		return strings.Contains(string(loaded), text) && len(worker) > 0 && strings.Contains(string(loaded), "generation "+string(worker))
+	}
+	write := startScript(t, "edge", local, "haproxy", strictHAProxy, map[string]string{"haproxy.cfg": "generation @generation@\n# one\n"})
+	waitFor(t, "the first generation is loaded", func() bool { return loads("# one") })
+	first, err := os.ReadFile(filepath.Join(local, "worker"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	write("bad", "")
+	write("haproxy.cfg", "generation @generation@\n# two\n")
+	write("reload", "")
+	waitFor(t, "HAProxy refuses the second generation", func() bool { return lines("signals") == 1 })
+	write("worker", string(first)) // the worker that is kept says late what it has
+	waitFor(t, "the second generation is checked twice", func() bool { return lines("checks") >= 2 })
+	write("haproxy.cfg", "generation @generation@\n# three\n")
+	write("reload", "")
+	waitFor(t, "the third generation is checked", func() bool { return lines("checks") >= 3 })
+	if got := lines("signals"); got != 1 {
+		t.Errorf("HAProxy got %d signals to load files that it refuses, want 1", got)
+	}
+	if err := os.Remove(filepath.Join(local, "bad")); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "the third generation is loaded", func() bool { return loads("# three") })
+	if got := lines("signals"); got != 2 {
+		t.Errorf("HAProxy got %d signals, want 2", got)
+	}
+}
+
 // startScript runs the script of an edge's task in the directory local, with a
 // program instead of the edge's. It returns a function that replaces files there.
 func startScript(t *testing.T, name, local, program, text string, files map[string]string) func(path, text string) {
@@ -133,7 +288,7 @@ func startScript(t *testing.T, name, local, program, text string, files map[stri
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.WriteFile(path, []byte(text), 0o755); err != nil {
+		if err := errors.Join(os.WriteFile(path+".next", []byte(text), 0o755), os.Rename(path+".next", path)); err != nil { // as Nomad
 			t.Fatal(err)
 		}
 	}

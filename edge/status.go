@@ -491,7 +491,8 @@ func Refusal(kind Kind, log string) string {
 		var m []string
 		switch kind {
 		case HAProxy:
-			reads, accepted = strings.Contains(l, "Reloading HAProxy"), strings.Contains(l, "Loading success")
+			reads = strings.Contains(l, "Reloading HAProxy") || strings.Contains(l, "Checking whether HAProxy takes its files")
+			accepted = strings.Contains(l, "Loading success")
 			m = haproxyAlert.FindStringSubmatch(l)
 			if m != nil && (strings.HasPrefix(m[1], "Error(s) found") || strings.HasPrefix(m[1], "Fatal errors found")) {
 				m = nil // says only that there are others

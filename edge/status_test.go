@@ -1,6 +1,9 @@
 package edge
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestRefusal(t *testing.T) {
 	t.Parallel()
@@ -20,6 +23,7 @@ func TestRefusal(t *testing.T) {
 		"refused twice":           {HAProxy, refused + refused, why},
 		"read again":              {HAProxy, refused + "[NOTICE]   (7) : Reloading HAProxy\n", why},
 		"accepted after that":     {HAProxy, refused + "[NOTICE]   (7) : Reloading HAProxy\n[NOTICE]   (7) : New worker (9) forked\n[NOTICE]   (7) : Loading success.\n", ""},
+		"checked, and refused":    {HAProxy, refused + "Checking whether HAProxy takes its files\n" + strings.Replace(strings.SplitN(refused, "\n", 2)[1], "bad", "worse", 1), strings.Replace(why, "bad", "worse", 1)},
 		"nginx: refused":          {Nginx, emerg, whyN},
 		"nginx: refused twice":    {Nginx, emerg + emerg, whyN},
 		"nginx: read again":       {Nginx, emerg + "2026/11/30 09:00:02 [notice] 7#7: signal 1 (SIGHUP) received from 9, reconfiguring\n", whyN},

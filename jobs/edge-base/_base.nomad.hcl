@@ -249,10 +249,16 @@ locals {
   hosts = "(?:\\*\\.)?${local.host}" # or all below one
   path  = "/[A-Za-z0-9._~/+-]*"
   url   = "(?:https?:/)?/[A-Za-z0-9._~/?#@!&()*+,;=%:-]*"
-  ipv4  = "(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])(?:/(?:3[0-2]|[12]?[0-9]))?"
+  v4    = "(?:(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\\.){3}(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+  ipv4  = "${local.v4}(?:/(?:3[0-2]|[12]?[0-9]))?"
   hex   = "[0-9a-f]{1,4}"
-  ipv6  = "(?:(?:${local.hex}:){7}${local.hex}|(?:${local.hex}:){1,7}:|(?:${local.hex}:){1,6}:${local.hex}|(?:${local.hex}:){1,5}(?::${local.hex}){1,2}|(?:${local.hex}:){1,4}(?::${local.hex}){1,3}|(?:${local.hex}:){1,3}(?::${local.hex}){1,4}|(?:${local.hex}:){1,2}(?::${local.hex}){1,5}|${local.hex}:(?::${local.hex}){1,6}|:(?::${local.hex}){1,7}|::)(?:/(?:12[0-8]|1[01][0-9]|[1-9]?[0-9]))?"
+  v6    = "(?:(?:${local.hex}:){7}${local.hex}|(?:${local.hex}:){1,7}:|(?:${local.hex}:){1,6}:${local.hex}|(?:${local.hex}:){1,5}(?::${local.hex}){1,2}|(?:${local.hex}:){1,4}(?::${local.hex}){1,3}|(?:${local.hex}:){1,3}(?::${local.hex}){1,4}|(?:${local.hex}:){1,2}(?::${local.hex}){1,5}|${local.hex}:(?::${local.hex}){1,6}|:(?::${local.hex}){1,7}|::)"
+  ipv6  = "${local.v6}(?:/(?:12[0-8]|1[01][0-9]|[1-9]?[0-9]))?"
   range = "(?:${local.ipv4}|${local.ipv6})"
+
+  # An address of an instance. The job that registers it writes it. A name would be
+  # resolved when the configuration is read, and one without an address refuse it.
+  address = "^(?:${local.v4}|${local.v6})$"
 
   # Options that both edges have, in package edge in features.go.
   features = "|class=[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?|forward-auth=[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?${local.path}(?: [A-Za-z0-9-]+(?:,[A-Za-z0-9-]+)*)?|weight=(?:100|[1-9]?[0-9]) ${local.target}|canary=(?:header [A-Za-z0-9-]+|cookie [A-Za-z0-9_]+) [A-Za-z0-9._~-]+ ${local.target}|deny=${local.range}(?:,${local.range})*|cors=(?:\\*|${local.origin}(?:,${local.origin})*(?: credentials)?)|compress=gzip|timeout=(?:connect|response) [1-9][0-9]{0,4}[smh]|client-cert=[a-z0-9][a-z0-9-]{0,62}|retries=[0-9](?: 50[0234](?:,50[0234])*)?|breaker=[1-9][0-9]{0,2} [1-9][0-9]{0,3}[sm]|rewrite=(?:/(?:\\*|[A-Za-z0-9._~-]+))*(?:/|/\\*\\*)? /(?:[A-Za-z0-9._~/-]|\\{[1-9]\\})*"

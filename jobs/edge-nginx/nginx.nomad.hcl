@@ -27,19 +27,22 @@ job "edge" {
         change_mode = "noop"
         data        = <<EOT
 cd "$NOMAD_TASK_DIR"
+# A file that is written in place would be read half.
+put() { cat >"$1.new" && mv "$1.new" "$1"; }
 generation() {
-  newest=$(cat nginx.conf "$NOMAD_SECRETS_DIR/public.pem" ca/* "$NOMAD_SECRETS_DIR"/ca/* 2>/dev/null | cksum | tr ' ' .)
-  printf %s $newest >newest
+  put current.conf <nginx.conf # which Nomad may replace at any time
+  newest=$(cat current.conf "$NOMAD_SECRETS_DIR/public.pem" ca/* "$NOMAD_SECRETS_DIR"/ca/* 2>/dev/null | cksum | tr ' ' .)
+  printf %s $newest | put newest
 }
 # nginx reads a copy of nginx.conf that names the generation. When a worker answers a
 # health check, it writes to the file worker which one it has.
 load() {
   loaded=$newest
   : >worker
-  sed "s/@generation@/$newest/g" nginx.conf >loaded.conf
+  sed "s/@generation@/$newest/g" current.conf | put loaded.conf
 }
 rm -f reload
-printf 1 >current
+printf 1 | put current
 generation
 load
 "$@" &
@@ -63,13 +66,13 @@ while kill -0 $nginx 2>/dev/null; do
     elif [ -n "$said" ] && [ "$said" != "$newest" ]; then
       # A generation that nginx refuses, or whose signal it lost, is loaded again, at
       # first after 5 s and at last every minute.
-      printf 0 >current
+      printf 0 | put current
       load
       kill -HUP $nginx
       [ $pause -lt 240 ] && pause=$((pause * 2))
     else
       pause=8
-      [ -z "$said" ] || printf 1 >current
+      [ -z "$said" ] || printf 1 | put current
       [ "$(wc -c <worker)" -lt 65536 ] || echo $newest >worker
     fi
   fi
@@ -288,9 +291,11 @@ EOT
 {{- range $host, $_ := scratch.Get "plain" }}{{ if $host | regexMatch `^\*` }}{{ range $other, $_ := scratch.Get "hosts" }}{{ scratch.MapSet "plain" $other "" }}{{ end }}{{ end }}{{ end -}}
 {{- /* Whether an instance gets requests: one of another namespace with the same name does not. */ -}}
 {{- define "own" -}}
-{{- scratch.Set "mine" "yes" -}}
-{{- if index (scratch.Get "own") (scratch.Get "key") }}{{ if not (index (scratch.Get "own") (printf "%s %.16s" (scratch.Get "key") (. | sha256Hex))) }}{{ scratch.Set "mine" "" }}{{ end }}{{ end -}}
+{{- scratch.Set "mine" "" -}}
+{{- if .Address | regexMatch `${local.address}` }}{{ scratch.Set "mine" "yes" }}{{ end -}}
+{{- if index (scratch.Get "own") (scratch.Get "key") }}{{ if not (index (scratch.Get "own") (printf "%s %.16s" (scratch.Get "key") (.ID | sha256Hex))) }}{{ scratch.Set "mine" "" }}{{ end }}{{ end -}}
 {{- end -}}
+{{- define "at" }}{{ if .Address | regexMatch `:` }}[{{ .Address }}]{{ else }}{{ .Address }}{{ end }}:{{ .Port }}{{ end -}}
 {{- define "challenge" }}
     # Stateless HTTP-01 (RFC 8555, 8.3): only the holder of the account key can use an
     # answer with its thumbprint.
@@ -825,8 +830,8 @@ nginx_connections_waiting $connections_waiting
     ip_hash;
 {{- end }}
 {{- scratch.Set "some" "" }}
-{{- range $i := service $name }}{{ scratch.Set "key" $name }}{{ template "own" $i.ID }}{{ if scratch.Get "mine" }}{{ scratch.Set "some" "yes" }}
-    server {{ $i.Address }}:{{ $i.Port }} {{ template "fails" $tags }}{{ scratch.Get "fails" }};
+{{- range $i := service $name }}{{ scratch.Set "key" $name }}{{ template "own" $i }}{{ if scratch.Get "mine" }}{{ scratch.Set "some" "yes" }}
+    server {{ template "at" $i }} {{ template "fails" $tags }}{{ scratch.Get "fails" }};
 {{- end }}{{ end }}
 {{- if not (scratch.Get "some") }}
     server 127.0.0.1:9 down;
@@ -841,7 +846,7 @@ nginx_connections_waiting $connections_waiting
 {{- if $t | regexMatch ` version [^ ]+$` }}{{ scratch.Set "query" (printf "%s.%s" (regexReplaceAll `^.* ` "" $t) $name) }}{{ end }}
 {{- $to := regexReplaceAll `^.* (version|service) (.*)$` (printf "%s.$1.$2" $name) $t }}
 {{- scratch.Set "key" $name }}{{ if $t | regexMatch ` service [^ ]+$` }}{{ scratch.Set "key" $to }}{{ end }}
-{{- range $i := service (scratch.Get "query") }}{{ template "own" $i.ID }}{{ if scratch.Get "mine" }}
+{{- range $i := service (scratch.Get "query") }}{{ template "own" $i }}{{ if scratch.Get "mine" }}
 {{- scratch.MapSet (printf "to.%s" $name) $to (service (scratch.Get "query")) }}
 {{- end }}{{ end }}
 {{- end }}{{ end }}
@@ -852,8 +857,8 @@ nginx_connections_waiting $connections_waiting
     ip_hash;
 {{- end }}
 {{- scratch.Set "key" $name }}{{ if $to | regexMatch `\.service\.` }}{{ scratch.Set "key" $to }}{{ end }}
-{{- range $i := $instances }}{{ template "own" $i.ID }}{{ if scratch.Get "mine" }}
-    server {{ $i.Address }}:{{ $i.Port }} {{ template "fails" $tags }}{{ scratch.Get "fails" }};
+{{- range $i := $instances }}{{ template "own" $i }}{{ if scratch.Get "mine" }}
+    server {{ template "at" $i }} {{ template "fails" $tags }}{{ scratch.Get "fails" }};
 {{- end }}{{ end }}
   }
 {{- end }}
@@ -892,8 +897,8 @@ nginx_connections_waiting $connections_waiting
 
   upstream auth.${name} {
 {{- scratch.Set "some" "" }}{{ scratch.Set "key" "${name}" }}
-{{- range $i := service "${name}" }}{{ template "own" $i.ID }}{{ if scratch.Get "mine" }}{{ scratch.Set "some" "yes" }}
-    server {{ $i.Address }}:{{ $i.Port }} max_fails=0;
+{{- range $i := service "${name}" }}{{ template "own" $i }}{{ if scratch.Get "mine" }}{{ scratch.Set "some" "yes" }}
+    server {{ template "at" $i }} max_fails=0;
 {{- end }}{{ end }}
 {{- if not (scratch.Get "some") }}
     server 127.0.0.1:9 down;

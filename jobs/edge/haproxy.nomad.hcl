@@ -97,23 +97,29 @@ shift
 cd "$(dirname "$pid_file")"
 certs=$NOMAD_SECRETS_DIR/certs
 next=$NOMAD_SECRETS_DIR/next
+# A file that is written in place would be read half.
+put() { cat >"$1.new" && mv "$1.new" "$1"; }
 # Lines that begin with "#: " are the map of routes. They are in haproxy.cfg, so that
 # routes and backends are of one moment.
-map() { sed -n 's/^#: //p' haproxy.cfg; }
+map() { sed -n 's/^#: //p' current.cfg; }
 # The generation of the files: first of what only a reload loads, then of the rest.
 generation() {
-  configuration=$(grep -v '^#: ' haproxy.cfg | cat - "$NOMAD_SECRETS_DIR/users.cfg" ca/* "$NOMAD_SECRETS_DIR"/ca/* 2>/dev/null | cksum | tr ' ' .)
+  put current.cfg <haproxy.cfg # which Nomad may replace at any time
+  configuration=$(grep -v '^#: ' current.cfg | cat - "$NOMAD_SECRETS_DIR/users.cfg" ca/* "$NOMAD_SECRETS_DIR"/ca/* 2>/dev/null | cksum | tr ' ' .)
   newest=$configuration-$( (map; cat "$certs"/*) | cksum | tr ' ' .)
-  echo $newest >newest
+  echo $newest | put newest
 }
 # HAProxy reads a copy of haproxy.cfg that names the generation, so that a worker
-# can say which one it has. The other files are never older than it says.
+# can say which one it has. The other files are never older than it says. Each
+# generation has a map of its own: a HAProxy that starts slowly reads the one that
+# belongs to its configuration, and the whole of it.
 load() {
   rm -f worker
-  loaded=$configuration
-  map >routes.map
+  first=routes.$newest.map
+  map | put "$first"
+  put routes.map <"$first"
   cksum "$certs"/* >loaded.certs
-  sed "s/@generation@/$newest/" haproxy.cfg >loaded.cfg
+  sed "s/@generation@/$newest/g" current.cfg | put loaded.cfg
 }
 confirmed() { [ "$(cat worker 2>/dev/null)" = "$newest" ]; }
 await() {
@@ -123,12 +129,24 @@ await() {
   done
   return 1
 }
+# The former maps are of no use once a worker has the newest files.
+settle() {
+  reloading=no
+  for map in routes.*.map; do
+    [ "$map" = "$first" ] || rm -f "$map"
+  done
+}
+check() {
+  echo "Checking whether HAProxy takes its files" >&2
+  "$@" -c >/dev/null
+}
 # The worker takes routes (commit map) and renewed certificates (set ssl cert) while
-# it runs. It cannot read those of root, so that it gets a copy for as long as it
-# needs it.
+# it runs, if it has the configuration: a worker from before a refused reload may say so
+# late. It cannot read the files of root, so that it gets a copy for as long as it needs
+# it.
 renew() {
   confirmed && return 0
-  [ "$configuration" = "$loaded" ] && [ -s worker ] || return 1
+  [ "$(cut -d - -f 1 worker 2>/dev/null)" = "$configuration" ] || return 1
   (umask 077 && mkdir -p "$next") || return 1
   echo $newest >renew.new
   map >routes.new
@@ -164,6 +182,7 @@ trap 'rm -f successor; kill -TERM $haproxy' TERM INT
 late=0
 pause=8
 started=0
+reloading=no # and not confirmed by a worker
 while kill -0 $haproxy 2>/dev/null; do
   late=$((late + 1))
   # A signal ends a HAProxy that is still starting: it writes its pid when it takes
@@ -180,10 +199,16 @@ while kill -0 $haproxy 2>/dev/null; do
     [ "$newest" = "$asked" ] || pause=8
     if [ $started -lt 4 ] || confirmed || renew; then
       pause=8
+      [ "$reloading" = no ] || ! confirmed || settle
     else
       load
-      kill -USR2 $haproxy
-      await && pause=8
+      # HAProxy counts the reloads that it refuses too: the first good one after nine of
+      # them would end the worker with all its connections (mworker-max-reloads).
+      if [ "$reloading" = no ] || check "$@"; then
+        reloading=yes
+        kill -USR2 $haproxy
+        await && pause=8 && settle
+      fi
     fi
   fi
   sleep 0.25
@@ -279,12 +304,13 @@ end
 local function newest()
   return (read(directory .. "/newest"):gsub("%s", ""))
 end
+-- The map of routes that this worker begins with, and its name in HAProxy from then on.
+local routes = directory .. "/routes." .. generation .. ".map"
 -- The tags from which the routes are made.
-local routes = directory .. "/routes.map"
-local function digest()
-  return read(routes):match("# tags (%x+)") or ""
+local function digest(map)
+  return map:match("# tags (%x+)") or ""
 end
-local tags = digest()
+local tags = digest(read(routes))
 core.register_fetches("generation", function() return generation end)
 core.register_fetches("newest", newest)
 core.register_fetches("tags", function() return tags end)
@@ -328,8 +354,9 @@ local function renew(name)
   return false
 end
 
--- Replaces the map of routes. All routes change at the commit.
+-- Replaces the map of routes by the newest. All routes change at the commit.
 local function route()
+  local map = read(directory .. "/routes.map")
   local version = admin("prepare map " .. routes):match("New version created: (%d+)")
   if not version then
     return false
@@ -340,7 +367,7 @@ local function route()
     lines, size = {}, 0
     return not answer:find("%S")
   end
-  for line in read(routes):gmatch("[^\n]+") do
+  for line in map:gmatch("[^\n]+") do
     if line:sub(1, 1) ~= "#" then
       -- A command has to fit a buffer of 16 KiB.
       if size + #line > 8000 and not add() then
@@ -353,7 +380,7 @@ local function route()
   if not add() or admin("commit map @" .. version .. " " .. routes):find("%S") then
     return false
   end
-  tags = digest()
+  tags = digest(map)
   return true
 end
 
@@ -371,6 +398,10 @@ core.register_task(function()
       for line in request:gmatch("%S+") do
         if not wanted then
           wanted = line
+          if wanted:match("^[^-]*") ~= generation:match("^[^-]*") then
+            all = false -- it is for a worker with another configuration
+            break
+          end
         elseif line == "routes" then
           all = route() and all
         else
@@ -948,9 +979,10 @@ defaults http
 {{- end }}
 
 {{- define "own" }}
-  # Instances of another namespace have this name too. DNS does not tell them apart.
-{{- range $i := service . }}{{ if index (scratch.Get "own") (printf "%s %.16s" (scratch.Get "key") ($i.ID | sha256Hex)) }}
-  server {{ $i.ID | sha256Hex | printf "s%.16s" }} {{ $i.Address }}:{{ $i.Port }} init-addr last,libc,none {{ scratch.Get "options" }}
+  # Instances of another namespace have this name too. DNS does not tell them apart. An ID
+  # is unique on a node only.
+{{- range $i := service . }}{{ if and ($i.Address | regexMatch `${local.address}`) (index (scratch.Get "own") (printf "%s %.16s" (scratch.Get "key") ($i.ID | sha256Hex))) }}
+  server {{ printf "%s %s" $i.Node $i.ID | sha256Hex | printf "s%.16s" }} {{ $i.Address }}:{{ $i.Port }} init-addr last,libc,none {{ scratch.Get "options" }}
 {{- end }}{{ end }}
 {{- end }}
 {{- define "seconds" }}
@@ -1033,7 +1065,7 @@ defaults http
 {{- if scratch.Key "wild" }}
   # A host with routes of its own has none of a wildcard.
   http-request set-var(txn.key) var(txn.host)
-  http-request set-var(txn.key) var(txn.host),lua.wild_host unless { var(txn.host),map_str({{ env "NOMAD_TASK_DIR" }}/routes.map) -m found }
+  http-request set-var(txn.key) var(txn.host),lua.wild_host unless { var(txn.host),map_str({{ env "NOMAD_TASK_DIR" }}/routes.@generation@.map) -m found }
   http-request set-var(txn.route) var(txn.key),concat(,txn.path)
 {{- else }}
   http-request set-var(txn.route) var(txn.host),concat(,txn.path)
@@ -1091,7 +1123,7 @@ frontend http.plain from http
   http-request add-header X-Forwarded-Port ${var.http_port}%{if length(var.trusted_proxies) > 0} unless { req.hdr(X-Forwarded-Port) -m found }%{endif}
 
 {{- template "key" }}
-  http-request set-var(txn.backend) var(txn.route),map_beg({{ env "NOMAD_TASK_DIR" }}/routes.map)
+  http-request set-var(txn.backend) var(txn.route),map_beg({{ env "NOMAD_TASK_DIR" }}/routes.@generation@.map)
 {{- range $service, $_ := scratch.Get "serve" }}
   acl serve var(txn.backend) -m str {{ $service }}
 {{- end }}
@@ -1120,7 +1152,7 @@ frontend sni from tcp
   tcp-request inspect-delay 5s
   tcp-request content set-var(sess.sni) req.ssl_sni,lower
 {{- if scratch.Key "wild" }}
-  tcp-request content set-var(sess.sni) var(sess.sni),lua.wild_host unless { var(sess.sni),map_str({{ env "NOMAD_TASK_DIR" }}/routes.map) -m found }
+  tcp-request content set-var(sess.sni) var(sess.sni),lua.wild_host unless { var(sess.sni),map_str({{ env "NOMAD_TASK_DIR" }}/routes.@generation@.map) -m found }
 {{- end }}
 {{- range $host, $service := scratch.Get "sni" }}
   acl raw var(sess.sni) -m str {{ $host }}
@@ -1174,7 +1206,7 @@ frontend https from http
   http-response set-header Strict-Transport-Security max-age=${var.hsts_max_age} unless { res.hdr(Strict-Transport-Security) -m found }
 %{endif~}
   # The longest route that fits.
-  http-request set-var(txn.backend) var(txn.route),map_beg({{ env "NOMAD_TASK_DIR" }}/routes.map)
+  http-request set-var(txn.backend) var(txn.route),map_beg({{ env "NOMAD_TASK_DIR" }}/routes.@generation@.map)
 {{- template "canary" }}
   # The successor would not have the certificate of the client.
   use_backend successor.https if { stopping } { lua.succeeded -m int 1 } !{ so_name -m beg ca. }
