@@ -157,6 +157,8 @@ type catalog struct {
 	// authenticators are services without tags of their own.
 	authenticators []string
 	several        bool // namespaces, when it was read last
+	// behind is true if the catalog has changed, and not all instances were read since.
+	behind bool
 }
 
 // readAgain is the time after which instances are read again at a change of the catalog,
@@ -173,11 +175,15 @@ func (k *catalog) readAgain(every time.Duration) time.Duration {
 // instances have to be read again.
 func (k *catalog) read(ctx context.Context, index uint64) (all []edge.Registration, several bool, next uint64, err error) {
 	every := min(dnsLook, k.c.c.LookEvery)
-	names, meta, err := k.c.c.Consul.Catalog().Services((&capi.QueryOptions{WaitIndex: index, WaitTime: every}).WithContext(ctx))
+	again, limit := k.readAgain(every), every
+	if k.behind {
+		limit = again
+	}
+	names, meta, err := k.c.c.Consul.Catalog().Services((&capi.QueryOptions{WaitIndex: index, WaitTime: limit}).WithContext(ctx))
 	if err != nil {
 		return nil, false, 0, fmt.Errorf("listing services: %w", err)
 	}
-	again := k.readAgain(every)
+	k.behind = false
 	var canaries []string
 	for _, tags := range names {
 		canaries = append(canaries, tags...)
@@ -200,6 +206,8 @@ func (k *catalog) read(ctx context.Context, index uint64) (all []edge.Registrati
 			if s.instances, _, err = k.c.c.Consul.Catalog().Service(name, "", (&capi.QueryOptions{}).WithContext(ctx)); err != nil {
 				return nil, false, 0, fmt.Errorf("listing the instances of %s: %w", name, err)
 			}
+		} else if meta.LastIndex != index {
+			k.behind = true
 		}
 		found[name] = s
 	}
