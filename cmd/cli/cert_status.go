@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -14,6 +13,7 @@ import (
 
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/edge"
+	"github.com/drover-nomad/drover/stack"
 )
 
 // certView is a certificate as -o json shows it.
@@ -29,19 +29,24 @@ type certView struct {
 // edgeLook is how long cert status waits for what it says of the edge.
 const edgeLook = 20 * time.Second
 
-// atEdge returns why edge instances do not serve a certificate, and whether an
-// instance refused its configuration. An unreachable Consul is no error: the
-// certificate store does not need it. A look that takes too long is a note.
-func (f *factory) atEdge(ctx context.Context, s *acme.Store, o *acme.Object) (notes []string, refused bool) {
-	ctx, cancel := context.WithTimeout(ctx, edgeLook)
-	defer cancel()
-	clients, err := f.connect(ctx, true)
+// lookAtEdge reads what the edge instances serve. It checks no versions: it only reads.
+func (f *factory) lookAtEdge(ctx context.Context, s *acme.Store) (*edge.Report, error) {
+	clients, err := f.reach(ctx, &stack.Target{}, true)
 	if err != nil {
-		return nil, false
+		return nil, err
 	}
-	r, err := edge.Look(ctx, clients.Nomad, clients.Consul, edge.Options{Store: s, Namespace: os.Getenv(edge.NamespaceEnv), Credentials: os.Getenv(edge.CredentialsEnv), Timeout: 5 * time.Second})
-	if errors.Is(err, context.DeadlineExceeded) {
-		return []string{fmt.Sprintf("Consul or the edge did not answer within %s; look at drover edge status", edgeLook)}, false
+	return edge.Look(ctx, clients.Nomad, clients.Consul, edge.Options{Store: s, Namespace: os.Getenv(edge.NamespaceEnv), Credentials: os.Getenv(edge.CredentialsEnv), Timeout: 5 * time.Second})
+}
+
+// atEdge returns why edge instances do not serve the certificate name, and whether an
+// instance refused its configuration. An unreachable Consul is no error: the certificate
+// store does not need it. A look that takes longer than limit is a note.
+func atEdge(ctx context.Context, limit time.Duration, name string, look func(context.Context) (*edge.Report, error)) (notes []string, refused bool) {
+	within, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	r, err := look(within)
+	if err != nil && within.Err() != nil && ctx.Err() == nil {
+		return []string{fmt.Sprintf("Consul or the edge did not answer within %s; look at drover edge status", limit)}, false
 	}
 	if err != nil {
 		return nil, false
@@ -55,7 +60,7 @@ func (f *factory) atEdge(ctx context.Context, s *acme.Store, o *acme.Object) (no
 			notes = append(notes, fmt.Sprintf("%s refused its last configuration and serves the one before: %s", i.Node, i.Refused))
 		}
 		for _, c := range i.Certificates {
-			if c.Name == o.Spec.Name && !c.Match {
+			if c.Name == name && !c.Match {
 				notes = append(notes, fmt.Sprintf("%s: %s; `drover edge status` shows the details", i.Node, c.Problem))
 			}
 		}
@@ -94,7 +99,7 @@ It exits with 0 if the certificate needs no attention, otherwise with 1.`,
 			}
 			v := viewOf(o, time.Now())
 			var refused bool
-			v.Edge, refused = f.atEdge(cmd.Context(), s, o)
+			v.Edge, refused = atEdge(cmd.Context(), edgeLook, o.Spec.Name, func(ctx context.Context) (*edge.Report, error) { return f.lookAtEdge(ctx, s) })
 			v.OK = v.OK && !refused
 			if format == "json" {
 				err = json.NewEncoder(streams.Out).Encode(v)
