@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/acl"
@@ -213,6 +214,38 @@ func (s *site) testClaims(t *testing.T, attacker *api.Client, stack, file, route
 			}
 			return true
 		})
+	}
+	// Registrations of the same ID at other nodes, one with an address that is none, do not
+	// make the files of the edge invalid.
+	var twin *capi.ServiceEntry
+	allocs, _, err := s.nomad.Jobs().Allocations("web", false, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, i := range s.instances(t, "web") {
+		if slices.ContainsFunc(allocs, func(a *api.AllocationListStub) bool { return strings.Contains(i.Service.ID, a.ID) }) {
+			twin = i
+		}
+	}
+	if twin == nil {
+		t.Fatal("no instance of web")
+	}
+	for node, address := range map[string]string{"elsewhere": twin.Service.Address, "nowhere": oddAddresses[1]} {
+		same := &capi.AgentService{ID: twin.Service.ID, Service: "web", Address: address, Port: twin.Service.Port, Tags: twin.Service.Tags}
+		if _, err := s.consul.Catalog().Register(&capi.CatalogRegistration{Node: node, Address: "127.0.0.1", Service: same}, nil); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _, _ = s.consul.Catalog().Deregister(&capi.CatalogDeregistration{Node: node}, nil) }()
+	}
+	s.run(t, s.nomad, at(ours, service("default", "later", "later", []string{"drover.route=later.example.org/"}, nil)))
+	until(t, "a service that comes after it is served", func() bool { return s.request("later.example.org") == "200 ours" })
+	if got := s.request("victim.example.org"); got != "200 ours" {
+		t.Errorf("with an ID at two nodes: got %q, want 200 ours", got)
+	}
+	for _, node := range []string{"elsewhere", "nowhere"} {
+		if _, err := s.consul.Catalog().Deregister(&capi.CatalogDeregistration{Node: node}, nil); err != nil {
+			t.Fatal(err)
+		}
 	}
 	for _, want := range []struct{ service, message string }{
 		{"aaa", "victim.example.org/ belongs to service web of namespace default since"},
