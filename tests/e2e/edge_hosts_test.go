@@ -1,10 +1,14 @@
 package e2e
 
 import (
+	"cmp"
 	"crypto/tls"
 	"fmt"
+	"io/fs"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -12,6 +16,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/edge"
+	"github.com/drover-nomad/drover/jobs"
 )
 
 // testWildcards has routes for all hosts below one.
@@ -67,7 +72,7 @@ func testWildcards(t *testing.T, e *entrance) {
 }
 
 // testClasses has services of the class of the edge, of another one and of both, and a
-// second edge beside it, with the other program, for the other class.
+// second edge beside it for the other class: HAProxy beside HAProxy, and beside nginx.
 func testClasses(t *testing.T, e *entrance) {
 	s := serve(t, "classes")
 	e.register(t, "outer", address(s), "drover.route=outer.test/")
@@ -89,8 +94,20 @@ func testClasses(t *testing.T, e *entrance) {
 	untaken("inner", `No edge has the class "internal"`)
 
 	other := *e
-	other.https, other.http, other.kind = 9543, 9180, map[edge.Kind]edge.Kind{edge.HAProxy: edge.Nginx, edge.Nginx: edge.HAProxy}[e.kind]
-	other.deploy(t, other.kind, "-var", "name=edge-internal", "-var", "class=internal", "-var", "https_port=9543", "-var", "http_port=9180")
+	other.https, other.http, other.kind = 9543, 9180, edge.HAProxy
+	files, err := jobs.Stack(stacks[other.kind])
+	if err != nil {
+		t.Fatal(err)
+	}
+	values, err := fs.ReadFile(files, "environments/dev.hcl")
+	if err != nil {
+		t.Fatal(err)
+	}
+	environment := filepath.Join(t.TempDir(), "internal.hcl") // one stack has one edge in each
+	if err := os.WriteFile(environment, values, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	e.drover.must(t, "deploy", stacks[other.kind], "-e", environment, "-var", "name=edge-internal", "-var", "class=internal", "-var", "https_port=9543", "-var", "http_port=9180")
 	r := e.loaded(t)
 	if len(r.Instances) != 2 {
 		t.Fatalf("got %d instances, want one of each edge: %+v", len(r.Instances), r.Instances)
@@ -114,7 +131,7 @@ func testClasses(t *testing.T, e *entrance) {
 			t.Fatal(err)
 		}
 		for _, at := range of {
-			eventually(t, fmt.Sprintf("the edge with %s is in maintenance: %t", at.kind, on), func() bool {
+			eventually(t, fmt.Sprintf("the edge at port %d is in maintenance: %t", cmp.Or(at.https, 9443), on), func() bool {
 				res, err := at.client(false).Do(at.request(t, "GET", "https://all-classes.test/", nil))
 				if err != nil {
 					return false
@@ -129,7 +146,7 @@ func testClasses(t *testing.T, e *entrance) {
 		if err != nil || !p.Edge || len(p.Untaken) > 0 || !p.Serves("public") {
 			t.Errorf("a stack with %s: got %+v and error %v, want an edge", class, p, err)
 		}
-		nginx := (class == "drover.class=default") == (e.kind == edge.Nginx)
+		nginx := class == "drover.class=default" && e.kind == edge.Nginx
 		if nginx != (len(p.Problems) == 1) {
 			t.Errorf("a stack with %s and drover.sni: got problems %+v, want one if its edge is nginx (%t)", class, p.Problems, nginx)
 		}
