@@ -27,7 +27,7 @@ type Challenge struct {
 	Wildcard   bool
 	Token      string
 	Thumbprint string // of the account key
-	// TXT is the content of the record that dns-01 and dns-persist-01 want.
+	// TXT is the content of the record that dns-01 and dns-persist-01 need.
 	TXT string
 }
 
@@ -62,22 +62,22 @@ type Solver interface {
 	Place(ctx context.Context, ch Challenge) (Record, error)
 	// Present puts up the answer to a challenge.
 	Present(ctx context.Context, ch Challenge, at Record) error
-	// Wait returns when the CA will see it.
+	// Wait returns when the CA can see the answer.
 	Wait(ctx context.Context, ch Challenge, at Record) error
 	// Remove removes a record of dns-01, also if Present failed. It is called
 	// again before the next order if it fails.
 	Remove(ctx context.Context, at Record) error
 }
 
-// challengePath is where CAs ask for the answer to HTTP-01.
+// challengePath is the path from which CAs request the answer to HTTP-01.
 const challengePath = "/.well-known/acme-challenge/"
 
 var tokenPattern = regexp.MustCompile(`^[A-Za-z0-9_-]{1,256}$`)
 
-// Responder answers HTTP-01 for every token: the edge does just this. The
-// answer is worth something only to the holder of the account key.
+// Responder answers HTTP-01 for every token, as the edge does. Only the holder of the
+// account key can use the answer.
 type Responder struct {
-	// Thumbprint is asked for each request.
+	// Thumbprint is called for each request.
 	Thumbprint func(ctx context.Context) (string, error)
 }
 
@@ -97,7 +97,7 @@ func (r Responder) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	_, _ = io.WriteString(w, token+"."+print) // #nosec G705 -- letters, digits, dash, underscore
 }
 
-// Respond answers HTTP-01 on l until ctx is over.
+// Respond answers HTTP-01 on l until ctx ends.
 func Respond(ctx context.Context, l net.Listener, r Responder) error {
 	srv := &http.Server{Handler: r, ReadHeaderTimeout: 10 * time.Second, BaseContext: func(net.Listener) context.Context { return context.WithoutCancel(ctx) }}
 	stop := context.AfterFunc(ctx, func() { _ = srv.Close() })
@@ -109,17 +109,17 @@ func Respond(ctx context.Context, l net.Listener, r Responder) error {
 	return err
 }
 
-// Stateless solves HTTP-01 where the edge answers for every token: all there
-// is to do is to make sure that it does.
+// Stateless solves HTTP-01 with an edge that answers for every token. It only checks that
+// the edge does.
 type Stateless struct {
-	// SkipCheck leaves out the question to the domain itself, for networks
-	// from which the domain is seen differently than from outside.
+	// SkipCheck omits the request to the domain, for networks in which the domain leads
+	// elsewhere than from outside.
 	SkipCheck bool
 	// Port that CAs connect to; 80 when 0.
 	Port int
 	// Resolver finds the domain; net.DefaultResolver when nil.
 	Resolver *net.Resolver
-	// Timeout of asking one domain, which includes waiting for an edge to read
+	// Timeout of the requests to one domain, which includes the wait for an edge to read
 	// the thumbprint; 10 s when 0.
 	Timeout time.Duration
 }
@@ -139,7 +139,7 @@ func (e *ReachError) Error() string {
 	return s + ": " + e.Problem
 }
 
-// Check asks each name for the answer to a token that no CA made.
+// Check requests from each name the answer to a token that no CA made.
 func (s Stateless) Check(ctx context.Context, names []string, thumbprint string) error {
 	if s.SkipCheck {
 		return nil
@@ -177,9 +177,9 @@ func (s Stateless) check(ctx context.Context, name, thumbprint string) error {
 		}
 		e.Addresses = addrs
 	}
-	// Every address: a CA may come to any of them. One that cannot be reached
-	// from here may be an IPv6 address on a host that has none.
-	// All at once: one that says nothing takes no time from the others.
+	// A CA may connect to any of the addresses. One that cannot be reached from here may
+	// be an IPv6 address, on a host without IPv6. All at once: one that does not answer
+	// takes no time from the others.
 	problems, errs := make([]string, len(e.Addresses)), make([]error, len(e.Addresses))
 	parallel.Do(len(e.Addresses), len(e.Addresses), func(i int) {
 		problems[i], errs[i] = s.probe(ctx, name, e.Addresses[i], port, thumbprint)
@@ -206,8 +206,8 @@ func (s Stateless) check(ctx context.Context, name, thumbprint string) error {
 	return nil
 }
 
-// settle is how often an edge is asked that does not have our thumbprint yet:
-// it reads what was published a moment ago a moment later.
+// settle is the interval at which an edge without our thumbprint is checked again: edges
+// read a new thumbprint with a delay.
 const settle = 500 * time.Millisecond
 
 // probe requests the answer to a token of our own from one address. It returns
@@ -236,7 +236,7 @@ func (s Stateless) probe(ctx context.Context, name, address string, port int, th
 		resp, err := client.Do(req)
 		if err != nil {
 			if problem != "" {
-				return problem, nil // of the last answer, before time was up
+				return problem, nil // of the last answer before the timeout
 			}
 			var u *url.Error
 			if errors.As(err, &u) {

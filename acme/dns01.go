@@ -37,7 +37,7 @@ type DNS struct {
 	// Resolver finds the authoritative servers when there are no Resolvers;
 	// net.DefaultResolver when nil.
 	Resolver *net.Resolver
-	// SkipCheck tells the CA at once.
+	// SkipCheck lets the CA validate at once, without a check.
 	SkipCheck bool
 	// KeepName writes the record at the challenge's own name, even when that
 	// is an alias (CNAME) of another.
@@ -53,7 +53,7 @@ type PropagationError struct {
 	Name   string
 	Got    map[string]string // what they return instead, by name server
 	Waited time.Duration
-	Err    error // why no server could be asked; may be nil
+	Err    error // why there was no server to query; may be nil
 }
 
 func (e *PropagationError) Error() string {
@@ -80,9 +80,9 @@ func (e *LeftoverError) Error() string {
 }
 func (e *LeftoverError) Unwrap() error { return e.Err }
 
-// place is where the record of a challenge goes: its name, following aliases as the
-// authoritative servers tell them, and the zone that has it. The zone is nil when
-// none of d's does.
+// place returns where the record of a challenge belongs: its name, after the aliases that
+// the authoritative servers return, and the zone that holds it. The zone is nil if no
+// zone of d does.
 func (d *DNS) place(ctx context.Context, ch Challenge) (string, *Zone, error) {
 	name := "_acme-challenge." + ch.Name
 	if ch.Type == DNSPersist01 {
@@ -97,7 +97,7 @@ func (d *DNS) place(ctx context.Context, ch Challenge) (string, *Zone, error) {
 			break
 		}
 		if hops == maxAliases {
-			return name, nil, fmt.Errorf("%s is an alias that leads on more than %d times", first, maxAliases)
+			return name, nil, fmt.Errorf("%s is the first of more than %d aliases", first, maxAliases)
 		}
 		name = alias
 	}
@@ -157,7 +157,7 @@ func (d *DNS) record(name string, z *Zone, text string) []libdns.Record {
 	return []libdns.Record{libdns.TXT{Name: libdns.RelativeName(name, zoneName(z)), TTL: ttl, Text: text}}
 }
 
-// zoneName is with the dot that libdns wants.
+// zoneName returns the name of a zone with the dot that libdns expects.
 func zoneName(z *Zone) string { return strings.TrimSuffix(z.Name, ".") + "." }
 
 // Place returns where the record of a challenge goes.
@@ -173,9 +173,8 @@ func (d *DNS) Place(ctx context.Context, ch Challenge) (Record, error) {
 	return at, nil
 }
 
-// Present adds the record. One for dns-persist-01 stays, so it may be there: then
-// nothing is written. It returns an error that gives the record if it is not there
-// and in no zone of d.
+// Present adds the record. A record for dns-persist-01 is kept: if it exists, nothing is
+// written. If it does not exist and belongs to no zone of d, the error has the record.
 func (d *DNS) Present(ctx context.Context, ch Challenge, at Record) error {
 	zone := d.zoneOf(at.Name)
 	if ch.Type == DNSPersist01 {
@@ -191,7 +190,7 @@ func (d *DNS) Present(ctx context.Context, ch Challenge, at Record) error {
 	}
 	if _, err := zone.Provider.AppendRecords(ctx, zoneName(zone), d.record(at.Name, zone, at.Text)); err != nil {
 		if d.shows(ctx, at) {
-			return nil // of a manager that was killed, and whose order this is
+			return nil // from a manager that was killed, whose order this one continues
 		}
 		return fmt.Errorf("adding TXT %s to zone %s: %w", at.Name, zone.Name, err)
 	}
@@ -211,8 +210,8 @@ func visible(replies []reply, text string) bool {
 	return len(good) > 0 && !slices.ContainsFunc(good, func(r reply) bool { return !slices.Contains(r.texts(), text) })
 }
 
-// Wait asks the authoritative servers until all that answer return the record, and
-// after them each of the named resolvers. These alone are asked if no authoritative
+// Wait queries the authoritative servers until all that answer return the record, and
+// then each of the named resolvers. It queries only the resolvers if no authoritative
 // server can be reached.
 func (d *DNS) Wait(ctx context.Context, _ Challenge, at Record) error {
 	if d.SkipCheck {
@@ -241,7 +240,7 @@ func (d *DNS) Wait(ctx context.Context, _ Challenge, at Record) error {
 	}
 }
 
-// lacking lists the servers that do not return a record, with what they say.
+// lacking lists the servers that do not return a record, with what they return.
 func lacking(replies []reply, text string) map[string]string {
 	out := map[string]string{}
 	for _, r := range replies {

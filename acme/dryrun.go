@@ -9,9 +9,8 @@ import (
 	"time"
 )
 
-// DryRun is a backend whose certificates are forgotten: they and the locks
-// are in memory. The account is the one of b, because the edge answers for
-// no other.
+// DryRun returns a backend that keeps certificates and locks in memory. The account is
+// that of b, because the edge answers HTTP-01 for no other.
 func DryRun(b Backend) Backend {
 	return &dryBackend{Backend: b, objects: map[string]dryObject{}, locks: map[string]bool{}}
 }

@@ -126,7 +126,7 @@ type Served struct {
 // compares what it shows with what is stored.
 func (o *Object) Served(ctx context.Context, addresses []string, timeout time.Duration) []Served {
 	out := make([]Served, len(addresses))
-	if len(o.Spec.Names) == 0 { // not drover has written it
+	if len(o.Spec.Names) == 0 { // another program has written it
 		for i, address := range addresses {
 			out[i] = Served{Address: address, Problem: "the stored certificate has no names: issue it again"}
 		}
@@ -159,9 +159,9 @@ func allMatch(served []Served) bool {
 	return len(served) > 0 && !slices.ContainsFunc(served, func(s Served) bool { return !s.Match })
 }
 
-// Verify asks every address for a certificate by its first name, and writes
-// down whether all serve what is stored. At the first time that they do, the
-// certificate is Ready.
+// Verify requests a certificate by its first name from every address, and stores whether
+// all serve the stored one. The certificate becomes Ready when they do for the first
+// time.
 func (m *Manager) Verify(ctx context.Context, name string, addresses []string, timeout time.Duration) ([]Served, *Object, error) {
 	o, err := m.c.Store.Get(ctx, name)
 	if err != nil {

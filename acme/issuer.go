@@ -44,13 +44,12 @@ type Issuer struct {
 	Directory string `json:"directory"`        // URL, of a CA that speaks ACME
 	OwnCA     *OwnCA `json:"own_ca,omitempty"` // a CA whose keys are in the store
 	Vault     *Vault `json:"vault,omitempty"`  // a PKI secrets engine of Vault or OpenBao
-	// CA is, in PEM, what the CA's own HTTPS certificate is verified with; the
-	// system's roots when empty.
+	// CA are the roots, in PEM, that verify the HTTPS certificate of the CA; the system's
+	// when empty.
 	CA    string `json:"ca,omitempty"`
 	Email string `json:"email,omitempty"`
 	EAB   *EAB   `json:"eab,omitempty"`
-	// Profile is what orders at this CA ask for, instead of the profile of the
-	// certificate.
+	// Profile is that of orders at this CA, instead of the profile of the certificate.
 	Profile string `json:"profile,omitempty"`
 	// AcceptTerms are URLs of the CA's terms of service that are accepted, or AnyTerms.
 	// An account is registered only if they are.
@@ -84,7 +83,7 @@ func (i Issuer) place() string {
 	return i.Directory
 }
 
-// withKeyOf is i with the key of its binding, from the store when i lacks it.
+// withKeyOf returns i with the key of its binding, from the store if i lacks it.
 func (i Issuer) withKeyOf(a *Account) (Issuer, error) {
 	if !i.lacksKey() {
 		return i, nil
@@ -139,16 +138,16 @@ func (i Issuer) invalid(err error) error {
 	return &IssuerError{Issuer: i.Name, Step: "reading its settings", Kind: KindConfig, Err: err}
 }
 
-// Kind is what sort of failure an IssuerError is.
+// Kind is the kind of failure of an IssuerError.
 type Kind string
 
 // Kinds.
 const (
-	KindConfig      Kind = "config"      // what was asked for cannot be
+	KindConfig      Kind = "config"      // the settings cannot be used
 	KindUnreachable Kind = "unreachable" // no answer
 	KindServer      Kind = "server"      // 5xx, or an answer that is not ACME's
 	KindRateLimited Kind = "rate-limited"
-	KindAccount     Kind = "account" // the CA does not know, or does not want, the account
+	KindAccount     Kind = "account" // the CA does not know or does not accept the account
 	KindUnproven    Kind = "unproven"
 	KindRejected    Kind = "rejected" // any other answer of the CA
 	KindInvalid     Kind = "invalid"  // what the CA issued is not what was asked for
@@ -159,8 +158,7 @@ type IssuerError struct {
 	Issuer string
 	Step   string
 	Kind   Kind
-	// RetryAfter is when the CA wants to be asked again, zero when it said
-	// nothing.
+	// RetryAfter is when the CA accepts the next request, zero if it named no time.
 	RetryAfter time.Time
 	Err        error
 }
@@ -226,10 +224,10 @@ type ca struct {
 	client *acme.Client
 	tr     *transport
 
-	registering chan struct{} // held by who registers the account
+	registering chan struct{} // held while the account is registered
 }
 
-// pollInterval is how often an order is looked at when the CA does not say.
+// pollInterval is the interval at which an order is read if the CA names none.
 const pollInterval = 250 * time.Millisecond
 
 func newCA(i Issuer, base http.RoundTripper, timeout, wait time.Duration, log *slog.Logger, observe func(Request)) (*ca, error) {
@@ -258,20 +256,20 @@ func (c *ca) close() {
 	}
 }
 
-// transport counts requests and keeps what the client library throws away:
+// transport counts requests and keeps what the client library drops:
 // Retry-After and the CA's clock.
 type transport struct {
 	issuer   Issuer
 	base     http.RoundTripper
 	observe  func(Request)
-	fetching chan struct{} // held by who gets the directory
+	fetching chan struct{} // held while the directory is read
 
 	mu        sync.Mutex
 	directory *http.Response // without a body
 	body      []byte
 }
 
-// said is what a CA said in passing during one operation.
+// said is what a CA returned besides the results during one operation.
 type said struct {
 	mu         sync.Mutex
 	requests   int
@@ -333,7 +331,7 @@ func (t *transport) do(req *http.Request) (*http.Response, error) {
 	return resp, err
 }
 
-// cached answers from what prefetch got.
+// cached answers with what prefetch read.
 func (t *transport) cached(req *http.Request) (*http.Response, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
@@ -376,8 +374,8 @@ func (c *ca) ready(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	// A server that notices that it is no longer waited for may end its answer
-	// as if it had one.
+	// A server that notices the end of the request may end its answer as if it were
+	// complete.
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("GET %s: %w", c.issuer.Directory, err)
 	}
@@ -399,7 +397,7 @@ func (c *ca) ready(ctx context.Context) error {
 // errNotACME means that the server is not an ACME CA.
 var errNotACME = errors.New("that is no ACME directory")
 
-// describe is an answer in a few words.
+// describe returns a short description of an answer.
 func describe(resp *http.Response, body []byte) string {
 	if len(body) == 0 {
 		return "nothing"
@@ -445,13 +443,13 @@ func (c *ca) fail(s *said, step string, err error) error {
 		e.Kind, e.Err = KindUnreachable, fmt.Errorf("no answer within %s: %w", c.client.HTTPClient.Timeout, err)
 	case status == 0:
 		e.Kind = KindUnreachable
-	case status < 400: // not what ACME says comes next
+	case status < 400: // not the answer that ACME demands
 		e.Kind = KindServer
 	}
 	return e
 }
 
-// problemError is a CA's problem document in words, the CA's own first.
+// problemError is the problem document of a CA as an error. The words of the CA come first.
 type problemError struct{ acme.Problem }
 
 func (p problemError) Unwrap() error { return p.Problem }

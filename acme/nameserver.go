@@ -15,14 +15,14 @@ import (
 	"github.com/drover-nomad/drover/parallel"
 )
 
-// nameserver is a server that is asked about a record.
+// nameserver is a server that is queried for a record.
 type nameserver struct {
 	name      string // as shown
 	address   string // HOST:PORT
-	recursive bool   // it asks others, and caches what they say
+	recursive bool   // it queries others, and caches their answers
 }
 
-// reply is what one name server says about a name.
+// reply is the answer of one name server about a name.
 type reply struct {
 	server   nameserver
 	msg      *mdns.Msg
@@ -37,7 +37,7 @@ const (
 	maxAliases   = 8
 )
 
-// query sends one query over UDP, and over TCP if that brings no whole answer.
+// query sends one query over UDP, and over TCP if the answer is not complete.
 func query(ctx context.Context, s nameserver, name string, kind uint16) reply {
 	msg := new(mdns.Msg)
 	msg.SetQuestion(mdns.Fqdn(name), kind)
@@ -73,7 +73,7 @@ func query(ctx context.Context, s nameserver, name string, kind uint16) reply {
 	return r
 }
 
-// texts are the TXT records of a reply.
+// texts returns the TXT records of a reply.
 func (r *reply) texts() []string {
 	var out []string
 	for _, rr := range r.msg.Answer {
@@ -84,7 +84,7 @@ func (r *reply) texts() []string {
 	return out
 }
 
-// alias is the target of the CNAME record of a name, "" when it has none.
+// alias returns the target of the CNAME record of a name, "" if it has none.
 func (r *reply) alias(name string) string {
 	for _, rr := range r.msg.Answer {
 		if c, ok := rr.(*mdns.CNAME); ok && strings.EqualFold(c.Hdr.Name, mdns.Fqdn(name)) {
@@ -94,7 +94,7 @@ func (r *reply) alias(name string) string {
 	return ""
 }
 
-// says is a reply to a query for TXT in a few words.
+// says returns a short description of a reply to a query for TXT.
 func (r *reply) says() string {
 	switch {
 	case r.err != nil:
@@ -105,14 +105,14 @@ func (r *reply) says() string {
 	return fmt.Sprintf("%q", r.texts())
 }
 
-// askAll asks servers for records of a name. An alias is in the answer, too.
+// askAll queries servers for records of a name. The answers have aliases, too.
 func askAll(ctx context.Context, servers []nameserver, name string, kind uint16) []reply {
 	out := make([]reply, len(servers))
 	parallel.Do(len(servers), 16, func(i int) { out[i] = query(ctx, servers[i], name, kind) })
 	return out
 }
 
-// answered are the replies of servers that have an answer.
+// answered returns the replies of servers that have an answer.
 func answered(replies []reply) []reply {
 	return slices.DeleteFunc(slices.Clone(replies), func(r reply) bool { return r.err != nil })
 }
@@ -129,10 +129,10 @@ func (d *DNS) named() []nameserver {
 	return out
 }
 
-// authorities asks the authoritative servers of a name for its records: those
-// of the named resolvers that are authoritative themselves, or else those that NS
-// records name. A recursive server is not asked for the name itself, because it
-// would cache that the name does not exist.
+// authorities queries the authoritative servers of a name for its records: those of the
+// named resolvers that are authoritative themselves, or else those that NS records name.
+// It does not query recursive servers for the name itself, because they would cache that
+// the name does not exist.
 func (d *DNS) authorities(ctx context.Context, name string, kind uint16) ([]reply, error) {
 	base := name
 	if z := d.zoneOf(name); z != nil {
@@ -212,7 +212,7 @@ type noServersError struct{ name string }
 
 func (e *noServersError) Error() string { return "no NS record names a server for " + e.name }
 
-// addresses are those of name servers, from the glue of a referral or looked up.
+// addresses returns those of name servers, from the glue of a referral or looked up.
 func (d *DNS) addresses(ctx context.Context, names []string, glue []mdns.RR) ([]nameserver, error) {
 	var out []nameserver
 	var last error
@@ -251,8 +251,8 @@ func (d *DNS) addresses(ctx context.Context, names []string, glue []mdns.RR) ([]
 	return out, nil
 }
 
-// UnknownError means that no name server could be asked about a name. It is not
-// known whether the name has records.
+// UnknownError means that no name server answered for a name. It is not known whether the
+// name has records.
 type UnknownError struct {
 	Name string
 	Err  error

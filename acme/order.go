@@ -20,7 +20,7 @@ import (
 	"github.com/drover-nomad/drover/acme/pki"
 )
 
-// issuance is one certificate to be got from one CA.
+// issuance is an attempt to get one certificate from one CA.
 type issuance struct {
 	spec     Spec
 	account  acme.Account
@@ -30,8 +30,7 @@ type issuance struct {
 	order    string // URL of an order to continue, "" for a new one
 	solver   Solver
 	now      func() time.Time
-	// ordered is called as soon as the CA has an order, before anything else
-	// is asked of it.
+	// ordered is called as soon as the CA has an order, before any other request.
 	ordered func(ctx context.Context, url string, replacing bool) error
 	// placed is called with the records that will be written, before they are.
 	placed func(ctx context.Context, records []Record) error
@@ -39,7 +38,7 @@ type issuance struct {
 	removed func(ctx context.Context, records []Record, failed []error)
 }
 
-// issued is what a CA gave.
+// issued is what a CA returned.
 type issued struct {
 	chain    string // PEM
 	leaf     *x509.Certificate
@@ -52,8 +51,7 @@ type issued struct {
 // errOrderGone means that an order cannot be continued.
 var errOrderGone = errors.New("the order cannot be continued")
 
-// issue gets a certificate, from the order's beginning or from wherever a
-// former attempt left it.
+// issue gets a certificate: with a new order, or from where a former attempt left one.
 func (c *ca) issue(ctx context.Context, is issuance) (*issued, error) {
 	ctx, s := listen(ctx, is.now)
 	if err := c.ready(ctx); err != nil {
@@ -124,8 +122,8 @@ func (c *ca) failOrder(s *said, step string, err error) error {
 	return c.fail(s, step, fmt.Errorf("%w: %w", errOrderGone, err))
 }
 
-// finalize asks for the certificate. The client library waits for as long as a
-// Retry-After of the CA says, however long that is.
+// finalize requests the certificate. The client library waits for as long as a
+// Retry-After of the CA says, without a limit.
 func (c *ca) finalize(ctx context.Context, s *said, is issuance, order acme.Order, csr []byte) (acme.Order, error) {
 	wait, cancel := context.WithDeadline(ctx, c.patience())
 	defer cancel()
@@ -202,9 +200,8 @@ func refusesReplaces(err error) bool {
 		strings.Contains(strings.ToLower(p.Detail), "replace") || strings.Contains(p.Detail, "certificate")
 }
 
-// prove solves what the CA wants to see of each name, and returns the order
-// when the CA is content. The order is polled, not its authorizations: one
-// request for any number of names.
+// prove solves the challenges of each name, and returns the order when the CA accepts
+// them. It polls the order, not the authorizations: one request for any number of names.
 func (c *ca) prove(ctx context.Context, s *said, is issuance, order acme.Order) (acme.Order, error) {
 	type open struct {
 		authz acme.Authorization
@@ -216,13 +213,13 @@ func (c *ca) prove(ctx context.Context, s *said, is issuance, order acme.Order) 
 	for _, u := range order.Authorizations {
 		authz, err := c.client.GetAuthorization(ctx, is.account, u)
 		if err != nil {
-			return order, c.failOrder(s, "reading what it wants proven", err)
+			return order, c.failOrder(s, "reading its challenges", err)
 		}
 		if authz.Status == acme.StatusValid {
 			continue
 		}
 		if authz.Status != acme.StatusPending {
-			return order, c.fail(s, "reading what it wants proven", fmt.Errorf("%w: the authorization of %s is %s", errOrderGone, authz.IdentifierValue(), authz.Status))
+			return order, c.fail(s, "reading its challenges", fmt.Errorf("%w: the authorization of %s is %s", errOrderGone, authz.IdentifierValue(), authz.Status))
 		}
 		o, offered := open{authz: authz}, []string{}
 		for _, ch := range authz.Challenges {
@@ -236,7 +233,7 @@ func (c *ca) prove(ctx context.Context, s *said, is issuance, order acme.Order) 
 				Err: fmt.Errorf("%s cannot be proven by %s: it offers %s", authz.IdentifierValue(), is.spec.Challenge, strings.Join(offered, ", "))}
 		}
 		if o.chal.Status == acme.StatusInvalid { // some CAs leave authorization and order as they are
-			return order, c.fail(s, "reading what it wants proven", fmt.Errorf("%w: its check of %s by %s has failed", errOrderGone, authz.IdentifierValue(), o.chal.Type))
+			return order, c.fail(s, "reading its challenges", fmt.Errorf("%w: its check of %s by %s has failed", errOrderGone, authz.IdentifierValue(), o.chal.Type))
 		}
 		if o.ours, err = challengeOf(authz, o.chal, is.account); err != nil {
 			return order, err
@@ -369,7 +366,7 @@ func (c *ca) unchecked(ctx context.Context, is issuance, order acme.Order) error
 	for _, u := range order.Authorizations {
 		authz, err := c.client.GetAuthorization(ctx, is.account, u)
 		if err != nil {
-			break // there is nothing to be learned
+			break // the reason cannot be read
 		}
 		for _, ch := range authz.Challenges {
 			if ch.Type != is.spec.Challenge {
@@ -381,18 +378,18 @@ func (c *ca) unchecked(ctx context.Context, is issuance, order acme.Order) error
 		}
 	}
 	return &IssuerError{Issuer: c.issuer.Name, Step: "waiting for it to check", Kind: KindUnproven,
-		Err: fmt.Errorf("it has not made up its mind within %s", c.client.PollTimeout)}
+		Err: fmt.Errorf("it has not finished its checks within %s", c.client.PollTimeout)}
 }
 
-// patience is until when a CA is waited for from now on: who waits holds the
-// certificate's lock, and the others wait for the next round.
+// patience returns the deadline for the answers of a CA: the waiting process holds the
+// certificate's lock, and other processes retry later.
 func (c *ca) patience() time.Time { return time.Now().Add(c.client.PollTimeout) }
 
 // errLate means that the CA did not finish within the timeout.
 var errLate = errors.New("it takes too long")
 
-// pause waits as long as the CA said, or pollInterval, until late at most; after
-// that it is errLate.
+// pause waits as long as the CA demands, or pollInterval, but not beyond late. It returns
+// errLate after that.
 func (c *ca) pause(ctx context.Context, s *said, late time.Time) error {
 	if time.Now().After(late) {
 		return errLate
@@ -413,10 +410,10 @@ func (c *ca) pause(ctx context.Context, s *said, late time.Time) error {
 	}
 }
 
-// choose takes the preferred chain, or the first.
+// choose returns the preferred chain, or the first.
 func (c *ca) choose(is issuance, chains []acme.Certificate) (*issued, error) {
 	if len(chains) == 0 {
-		return nil, errors.New("it gave no certificate")
+		return nil, errors.New("it returned no certificate")
 	}
 	pick := chains[0]
 	if want := is.spec.PreferredChain; want != "" {
@@ -469,8 +466,8 @@ func newCSR(names []string, commonName string, key crypto.Signer) ([]byte, error
 	return der, nil
 }
 
-// Bounds of how often a CA is asked about a renewal: its own wish within
-// these (RFC 9773 4.3.2), otherwise ariDefault.
+// Bounds of the interval of requests for renewal information: the Retry-After of the CA
+// within these (RFC 9773, 4.3.2), otherwise ariDefault.
 const (
 	ariAtLeast = time.Minute
 	ariAtMost  = 12 * time.Hour
@@ -488,8 +485,8 @@ func ariOf(info acme.RenewalInfo, leaf *x509.Certificate, now time.Time) *ARI {
 	}
 }
 
-// renewal asks the CA when the certificate should be renewed; nil when it
-// has nothing to say about that.
+// renewal asks the CA when the certificate should be renewed. It returns nil if the CA
+// does not offer that.
 func (c *ca) renewal(ctx context.Context, leaf *x509.Certificate, now time.Time) (*ARI, error) {
 	ctx, s := listen(ctx, time.Now)
 	if err := c.ready(ctx); err != nil {
@@ -503,8 +500,8 @@ func (c *ca) renewal(ctx context.Context, leaf *x509.Certificate, now time.Time)
 	if err != nil || dir.RenewalInfo == "" {
 		return nil, nil
 	}
-	// Not the client library's function, which waits and asks again: when the
-	// CA does not answer, there is time.
+	// The function of the client library waits and retries. Here a later attempt is early
+	// enough.
 	info, err := c.renewalInfo(ctx, dir.RenewalInfo+"/"+id)
 	if err != nil {
 		return nil, c.fail(s, "asking about the renewal", err)
@@ -539,8 +536,8 @@ func (c *ca) renewalInfo(ctx context.Context, url string) (info acme.RenewalInfo
 	return info, err
 }
 
-// revoke tells the CA that the certificate is not to be trusted, signed with
-// the certificate's own key: also when the account is lost.
+// revoke revokes a certificate. It signs with the certificate's own key, which works even
+// if the account is lost.
 func (c *ca) revoke(ctx context.Context, leaf *x509.Certificate, key crypto.Signer, reason int) error {
 	ctx, s := listen(ctx, time.Now)
 	if err := c.ready(ctx); err != nil {

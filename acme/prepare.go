@@ -2,7 +2,7 @@ package acme
 
 import "context"
 
-// Prepare makes what an edge needs to start before any CA was asked: the
+// Prepare makes what an edge needs to start before a CA has issued anything: the
 // self-signed placeholder of the certificate, and the published thumbprint of the
 // account key.
 func (m *Manager) Prepare(ctx context.Context, spec Spec) (*Object, error) {

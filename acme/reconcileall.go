@@ -9,9 +9,9 @@ import (
 	"github.com/drover-nomad/drover/parallel"
 )
 
-// ReconcileAll reconciles every certificate in the store and returns when the
-// next one is due. The errors of single certificates are joined; they are in
-// their status too. A changed address of an issuer is given to its CA, and own CAs get
+// ReconcileAll reconciles every certificate in the store and returns when the next one is
+// due. The errors of single certificates are joined; they are in the status of their
+// certificates too. A changed address of an issuer is given to its CA, and own CAs get
 // their successors and new lists of revoked certificates.
 func (m *Manager) ReconcileAll(ctx context.Context) (time.Time, error) {
 	contacts := errors.Join(m.updateContacts(ctx), m.tendAuthorities(ctx))

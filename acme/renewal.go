@@ -21,8 +21,7 @@ type todo struct {
 
 var never = time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC)
 
-// need is why and when a new certificate is needed, whatever former attempts
-// came to.
+// need returns why and when a new certificate is needed, regardless of former attempts.
 func (m *Manager) need(o *Object) todo {
 	now, st := m.now(), &o.Status
 	switch {
@@ -41,7 +40,7 @@ func (m *Manager) need(o *Object) todo {
 	}
 	var invalid *InvalidError
 	if errors.As(err, &invalid) && invalid.early {
-		err = nil // of a clock that is behind: another one would be no better
+		err = nil // the clock is behind: a new certificate would have the same error
 	}
 	if err != nil {
 		return todo{why: "what is stored cannot be used: " + err.Error(), at: now}
@@ -71,7 +70,7 @@ func inWindow(o *Object, at, now time.Time) time.Time {
 	return moved
 }
 
-// judge is need after what former attempts came to.
+// judge is need with regard to former attempts.
 func (m *Manager) judge(o *Object) todo {
 	t, st := m.need(o), &o.Status
 	if t.at.After(m.now()) {
@@ -177,8 +176,8 @@ func (m *Manager) nextLook(o *Object, t todo) time.Time {
 	return t.at
 }
 
-// askRenewal asks the CA when the certificate should be renewed. That it does
-// not answer is no failure of the certificate.
+// askRenewal asks the CA when the certificate should be renewed. A CA that does not
+// answer is no failure of the certificate.
 func (m *Manager) askRenewal(ctx context.Context, o *Object) (*Object, error) {
 	c, err := m.ca(ctx, o.Status.Issuer)
 	leaf := pki.First(o.Chain)
@@ -226,7 +225,7 @@ func (m *Manager) askRenewal(ctx context.Context, o *Object) (*Object, error) {
 	return o, nil
 }
 
-// Backoff after so many failures in a row.
+// backoff returns the pause after so many failures in a row.
 func backoff(failures int) time.Duration {
 	switch failures {
 	case 0, 1:
@@ -251,12 +250,13 @@ func (st *Status) retryAfter(failures int, now time.Time) time.Duration {
 	return min(backoff(failures), max(st.NotAfter.Sub(now)/10, least))
 }
 
-// jitter is d, more or less by a tenth.
+// jitter returns d, changed at random by at most a tenth.
 func jitter(d time.Duration) time.Duration {
 	return d - d/10 + rand.N(d/5+1) // #nosec G404 -- no secret
 }
 
-// early spreads renewals that would all be due at once.
+// early returns a random share of what renewals may be early, which spreads those that
+// would be due at once.
 func early() float64 { return rand.Float64() } // #nosec G404 -- no secret
 
 // Limits of orders within breakerTime. CAs do not count orders that replace a
@@ -275,11 +275,11 @@ type HeldError struct {
 }
 
 func (e *HeldError) Error() string {
-	return fmt.Sprintf("certificate %s: %d new orders for the same names within a day; the next is placed after %s, because CAs lock out who asks too often",
+	return fmt.Sprintf("certificate %s: %d new orders for the same names within a day; the next is placed after %s, because CAs lock out accounts that order too often",
 		e.Certificate, e.Orders, e.Until.UTC().Format(time.RFC3339))
 }
 
-// held says until when no new order may be placed, zero when one may.
+// held returns until when no new order may be placed, zero if one may.
 func (st *Status) held(set string, replacing bool, now time.Time) (until time.Time, most int) {
 	orders, most := st.Orders, breakerOrders
 	if replacing {
@@ -298,7 +298,7 @@ func (st *Status) held(set string, replacing bool, now time.Time) (until time.Ti
 	return recent[len(recent)-most].Add(breakerTime), most
 }
 
-// counted are the orders that may still count.
+// counted returns the orders that may still count.
 func counted(orders []Ordered, now time.Time) []Ordered {
 	return slices.DeleteFunc(orders, func(x Ordered) bool { return now.Sub(x.At) >= breakerTime })
 }

@@ -38,9 +38,9 @@ func (st *Status) skipEdge(spec Spec) {
 	}
 }
 
-// skew is how far the clock that says now is ahead of the CA's, for all that
-// is known: as far as that of the host that got the certificate, unless it
-// would be before the certificate was issued then.
+// skew returns how far the clock of now is ahead of the CA's, as far as that is known: as
+// far as that of the host that got the certificate, unless now would then be before the
+// time of issuance.
 func (o *Object) skew(now time.Time) time.Duration {
 	leaf := pki.First(o.Chain)
 	if leaf == nil || now.Add(time.Hour-o.Status.ClockSkew).Before(leaf.NotBefore) {
@@ -54,11 +54,11 @@ const (
 	servedTimeout = 5 * time.Second // of one address
 )
 
-// NotServedError says who did not serve what is stored when time was up.
+// NotServedError has what was served instead of the stored certificate at the timeout.
 type NotServedError struct {
 	Certificate string
 	Served      []Served // empty if no instance serves anything
-	Err         error    // of looking, when that failed
+	Err         error    // why the instances are unknown; may be nil
 }
 
 func (e *NotServedError) Error() string {
@@ -76,8 +76,8 @@ func (e *NotServedError) Error() string {
 
 func (e *NotServedError) Unwrap() error { return e.Err }
 
-// UntilServed returns when all of where serve what is stored, and a
-// NotServedError when ctx is over first. where is asked each time anew.
+// UntilServed returns when all addresses of where serve what is stored. It returns a
+// *NotServedError if ctx ends first. It calls where before each attempt.
 func (m *Manager) UntilServed(ctx context.Context, name string, where func(context.Context) ([]string, error)) ([]Served, error) {
 	last := &NotServedError{Certificate: name}
 	for {

@@ -64,8 +64,8 @@ func NeedsChallenge(spec Spec, issuers []Issuer) bool {
 	return len(spec.Issuers) == 0
 }
 
-// fromSigner gets a certificate from a CA that signs. The key is stored first, so that
-// a store that takes nothing causes no certificate.
+// fromSigner gets a certificate from a CA that signs. It stores the key first: if the
+// store fails, no certificate is issued.
 func (m *Manager) fromSigner(ctx context.Context, o *Object, i Issuer, s signer) (*Object, *issued, error) {
 	key, text, err := m.newKey(o)
 	if err != nil {
@@ -133,7 +133,7 @@ type Trust struct {
 	CRL string // PEM; "" for none
 }
 
-// CAs are those that clients trust; none if CA is not readable.
+// CAs returns those that clients trust, none if CA is not readable.
 func (t Trust) CAs() []*x509.Certificate {
 	list, _ := pki.ParseChain(t.CA)
 	return list

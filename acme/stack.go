@@ -9,7 +9,7 @@ import (
 	"github.com/drover-nomad/drover/stack"
 )
 
-// FromStack is what the certificate and issuer blocks of a stack say. The error is
+// FromStack returns what the certificate and issuer blocks of a stack say. The error is
 // hcl.Diagnostics: each mistake has the place of its block.
 func FromStack(s *stack.Stack) ([]Spec, []Issuer, error) {
 	var diags hcl.Diagnostics

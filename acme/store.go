@@ -66,7 +66,7 @@ func checkLayout(items Items, what string) error {
 	return variables.CheckLayout(items[itemLayout], what, Layout)
 }
 
-// Get reads a certificate; ErrNotFound when there is none of that name.
+// Get reads a certificate. It returns ErrNotFound if there is none of that name.
 func (s *Store) Get(ctx context.Context, name string) (*Object, error) {
 	if !namePattern.MatchString(name) {
 		return nil, &SpecError{name, "that is no name of a certificate"}
@@ -235,7 +235,7 @@ type Account struct {
 	version string
 }
 
-// Account reads the account; ErrNotFound before the first issuance.
+// Account reads the account. It returns ErrNotFound before the first issuance.
 func (s *Store) Account(ctx context.Context) (*Account, error) {
 	items, version, err := s.b.Get(ctx, AccountPath)
 	if err != nil {
@@ -248,7 +248,7 @@ func (s *Store) Account(ctx context.Context) (*Account, error) {
 	var issuers map[string]storedIssuer
 	a.CAs, a.Issuers = map[string]Registration{}, map[string]Issuer{}
 	for item, to := range map[string]any{"cas": &a.CAs, "issuers": &issuers} {
-		if json.Unmarshal([]byte(items[item]), to) != nil { // its words may quote a secret
+		if json.Unmarshal([]byte(items[item]), to) != nil { // the error may quote a secret
 			return nil, storeError(s.b, errors.New("item "+item+" is not readable"), "reading %s", AccountPath)
 		}
 	}
@@ -335,8 +335,8 @@ func newAccount() (*Account, error) {
 	return a, err
 }
 
-// Thumbprint is what is published for those who answer HTTP-01; "" when
-// nothing is.
+// Thumbprint returns the published thumbprint, with which edges answer HTTP-01; "" if
+// none is published.
 func (s *Store) Thumbprint(ctx context.Context) (string, error) {
 	items, _, err := s.b.Get(ctx, PublicPath)
 	if errors.Is(err, ErrNotFound) {

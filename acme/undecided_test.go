@@ -96,8 +96,8 @@ func TestUndecidedCA(t *testing.T) {
 		says   string
 		orders int // until there is a certificate
 	}{
-		{"silent", &undecided{answer: map[string]any{"status": "pending"}}, acme.KindUnproven, "waiting for it to check: it has not made up its mind within 2s", 1},
-		{"checks-again", &undecided{answer: map[string]any{"status": "processing", "error": problem}}, acme.KindUnproven, "it has not made up its mind within 2s", 1},
+		{"silent", &undecided{answer: map[string]any{"status": "pending"}}, acme.KindUnproven, "waiting for it to check: it has not finished its checks within 2s", 1},
+		{"checks-again", &undecided{answer: map[string]any{"status": "processing", "error": problem}}, acme.KindUnproven, "it has not finished its checks within 2s", 1},
 		{"not-connected", &undecided{answer: map[string]any{"status": "pending", "error": problem}}, acme.KindUnproven,
 			"checking not-connected.example.com by http-01: the server could not connect to validation target (connection)", 1},
 		{"wrong-answer", &undecided{answer: map[string]any{"status": "invalid", "error": problem}}, acme.KindUnproven,

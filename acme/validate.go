@@ -12,16 +12,16 @@ import (
 	"github.com/drover-nomad/drover/acme/pki"
 )
 
-// InvalidError is why a certificate cannot be used.
+// InvalidError is the reason why a certificate cannot be used.
 type InvalidError struct {
 	Problem string
-	early   bool // its time is still to come
+	early   bool // it is not valid yet
 }
 
 func (e *InvalidError) Error() string { return e.Problem }
 
-// Validate says why a chain cannot be used with this key for these names at
-// that time: before it is stored, and when it is read.
+// Validate returns an error if a chain cannot be used with this key for these names at
+// that time. A chain is validated before it is stored, and when it is read.
 func Validate(chain string, key crypto.Signer, names []string, now time.Time) error {
 	invalid := func(format string, args ...any) error { return &InvalidError{Problem: fmt.Sprintf(format, args...)} }
 	certs, err := pki.ParseChain(chain)
@@ -82,8 +82,7 @@ func certNames(c *x509.Certificate) []string {
 
 func serialOf(c *x509.Certificate) string { return fmt.Sprintf("%032x", c.SerialNumber) }
 
-// Temporary certificates are marked, so that they are known for what they
-// are wherever they are met.
+// Temporary certificates have a mark, by which they are recognized anywhere.
 const (
 	temporaryOrganization = "drover: temporary, until a CA has issued"
 	temporaryLifetime     = 7 * 24 * time.Hour

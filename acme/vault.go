@@ -91,8 +91,8 @@ func loopback(host string) bool {
 	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
-// withSecretOf is i with the secret for Vault that the store has. A secret is only for
-// the Vault that it was given for.
+// withSecretOf returns i with the secret for Vault that the store has. A secret is only
+// for the Vault that it was given for.
 func (i Issuer) withSecretOf(known Issuer) (Issuer, error) {
 	if known.Vault == nil || known.lacksKey() || known.Vault.place() != i.Vault.place() || known.CA != i.CA || known.Vault.Auth != i.Vault.Auth || known.Vault.AuthRole != i.Vault.AuthRole {
 		return i, i.invalid(fmt.Errorf("the secret for %s is neither given nor stored: give it once with the stack's files (a saved plan does not hold it)", i.Vault.Address))
@@ -246,7 +246,7 @@ func (s vaultSigner) login(ctx context.Context) (token string, made bool, err er
 		return "", false, err
 	}
 	if answer.Auth.ClientToken == "" {
-		return "", false, &IssuerError{Issuer: s.i.Name, Step: "logging in", Kind: KindServer, Err: errors.New("it gave no token")}
+		return "", false, &IssuerError{Issuer: s.i.Name, Step: "logging in", Kind: KindServer, Err: errors.New("it returned no token")}
 	}
 	return answer.Auth.ClientToken, true, nil
 }
@@ -307,7 +307,7 @@ func (s vaultSigner) sign(ctx context.Context, spec Spec, key crypto.Signer) (st
 func vaultChain(answer *vaultAnswer) (chain, trust string, err error) {
 	leaf := pki.First(answer.Data.Certificate)
 	if leaf == nil {
-		return "", "", errors.New("it gave no certificate")
+		return "", "", errors.New("it returned no certificate")
 	}
 	cas := answer.Data.CAChain
 	if len(cas) == 0 {
@@ -328,7 +328,7 @@ func vaultChain(answer *vaultAnswer) (chain, trust string, err error) {
 		last = ca
 	}
 	if trust == "" {
-		return "", "", errors.New("it gave no CA that has signed the certificate")
+		return "", "", errors.New("it returned no CA that has signed the certificate")
 	}
 	return chain, trust, nil
 }

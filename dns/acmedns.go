@@ -12,9 +12,9 @@ import (
 	"github.com/libdns/libdns"
 )
 
-// acmeDNS speaks the API of acme-dns, a name server for nothing but the answers to
-// DNS-01: a CNAME _acme-challenge.NAME leads to the name of an account there. The
-// server keeps the two newest answers of an account, and deletes none.
+// acmeDNS speaks the API of acme-dns, a name server that only answers DNS-01: a CNAME
+// _acme-challenge.NAME leads to the name of an account there. The server keeps the two
+// newest answers of an account, and deletes none.
 type acmeDNS struct {
 	api      *apiClient
 	base     string

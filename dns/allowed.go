@@ -16,11 +16,11 @@ type OperatorProvider struct {
 
 // Allowed says which providers and zones the stored records of stacks in one
 // namespace may use. Stored records are requests of a deployer: the process that
-// works on them has credentials of its own, which a request must not spend.
+// works on them has credentials of its own, which a request must not use.
 type Allowed struct {
 	Providers []OperatorProvider
 	// OwnServers allows a stack whose credential is its own secret to name the
-	// server itself. Such a request gets nothing of this process but its network.
+	// server itself. Such a request uses only the network of this process.
 	OwnServers bool
 	// Zones are those that stacks may change, with the zones below; nil allows all.
 	Zones []string
@@ -37,10 +37,10 @@ type RefusedError struct {
 
 func (e *RefusedError) Error() string { return e.Msg }
 
-// Options returns the options with which the provider of w is opened. Of w it
-// takes nothing but the kind of the provider and its server, to find it by, and
-// what belongs to the stack's own credential. It returns a *RefusedError if
-// the operator did not configure the provider or a zone.
+// Options returns the options with which the provider of w is opened. It takes from w
+// only the kind of the provider and its server, by which it finds the provider, and what
+// belongs to the stack's own credential. It returns a *RefusedError if the operator did
+// not configure the provider or a zone.
 func (a Allowed) Options(w *Wanted) (Options, error) {
 	refuse := func(format string, args ...any) (Options, error) {
 		return Options{}, &RefusedError{w.Owner, fmt.Sprintf(format, args...)}

@@ -70,8 +70,8 @@ type cloudflareRecord struct {
 	Data     *cloudflareData `json:"data,omitempty"`
 }
 
-// cloudflareData is how the API wants CAA, SRV and HTTPS records; the data of other
-// types is not looked at.
+// cloudflareData is how the API wants CAA, SRV and HTTPS records; the data of other types
+// is ignored.
 type cloudflareData struct {
 	Flags    json.Number `json:"flags,omitempty"`
 	Tag      string      `json:"tag,omitempty"`
@@ -349,7 +349,7 @@ func (p *cloudflare) call(ctx context.Context, method, path string, in, out any)
 		var said []string
 		for _, x := range a.Errors {
 			said = append(said, fmt.Sprintf("%s (%d)", x.Message, x.Code))
-			if x.Code == 6003 || x.Code == 10000 { // a token that is none, or not for this
+			if x.Code == 6003 || x.Code == 10000 { // an invalid token, or one without this right
 				e.Kind = KindDenied
 			}
 		}

@@ -27,8 +27,8 @@ func openHetzner(o Options) (Provider, error) {
 	return openLibdns(ProviderHetzner, hetzner.New(key.reveal()), traits, key), nil
 }
 
-// unquotedTXT is the text of which text is the form in zone files without the first
-// and the last quote.
+// unquotedTXT decodes a text in the form of zone files that lacks the first and the last
+// quote.
 func unquotedTXT(text string) string {
 	if plain, err := unquoteTXT(`"` + text + `"`); err == nil {
 		return plain

@@ -100,8 +100,8 @@ func (s Set) Equal(o Set) bool {
 // proxied reports whether Cloudflare proxies the set. It fixes the TTL then.
 func (s Set) proxied() bool { return s.Proxied != nil && *s.Proxied }
 
-// replacing is the desired set s as it can be where old is: what s leaves open
-// stays as in old.
+// replacing returns the desired set s for a place where old is: what s leaves open stays
+// as in old.
 func (s Set) replacing(old Set) Set {
 	if s.Proxied == nil {
 		s.Proxied = old.Proxied
@@ -112,7 +112,7 @@ func (s Set) replacing(old Set) Set {
 	return s
 }
 
-// RecordError is a mistake in a desired record: nothing was done.
+// RecordError is a mistake in a desired record. Nothing was changed.
 type RecordError struct {
 	Record Record // as the user wrote it
 	Msg    string
@@ -209,7 +209,7 @@ func normalizeRecord(r Record, zones []string) (Record, error) {
 		}
 	}
 	if r.Zone == "" && len(zones) == 1 && !strings.HasSuffix(r.Name, ".") {
-		r.Zone = zones[0] // the only one that can be meant
+		r.Zone = zones[0] // the only one
 	}
 	if r.Name, err = completeName(r.Name, r.Zone); err != nil {
 		return r, err
@@ -264,7 +264,7 @@ type Policy string
 const (
 	UpsertOnly Policy = "upsert-only" // create and update; the default
 	Sync       Policy = "sync"        // and delete what is no longer desired
-	CreateOnly Policy = "create-only" // never touch what is there
+	CreateOnly Policy = "create-only" // never change what exists
 )
 
 // Policies lists them.
@@ -294,8 +294,8 @@ const (
 	Foreign Action = "foreign"
 	// Keep is a change that is called for and that the policy does not allow.
 	Keep Action = "keep"
-	// Forget is a record of drover's that is gone and not desired: only the
-	// note of it is removed.
+	// Forget is a record of drover's that does not exist and is not desired: only its
+	// claim is removed.
 	Forget Action = "forget"
 )
 
@@ -309,8 +309,8 @@ type Change struct {
 
 	// Adopt is true if the change makes a foreign record drover's.
 	Adopt bool `json:"adopt,omitempty"`
-	// Ended is true if the record was drover's, and is not from now on: another hand has
-	// changed it, or only the values of other clusters stay.
+	// Ended is true if the record was drover's, and is not from now on: another program
+	// has changed it, or only the values of other clusters stay.
 	Ended bool `json:"ended,omitempty"`
 	// Conflict is true if the record differs from the desired one and no policy
 	// allows the difference.

@@ -7,7 +7,7 @@ import (
 	"syscall"
 )
 
-// ownGroup makes a cancelled program take its children with it.
+// ownGroup makes the end of a cancelled program end its children too.
 func ownGroup(cmd *exec.Cmd) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL) }

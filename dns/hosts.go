@@ -136,7 +136,7 @@ func (w *Wanted) SetRoutes(jobs []*api.Job) error {
 	return err
 }
 
-// routed are the records of hosts, with their settings.
+// routed returns the records of hosts, with their settings.
 func (w *Wanted) routed(targets []string) ([]Record, error) {
 	out, err := RouteRecords(nil, targets, nil, 0, nil) // also without hosts, to check targets
 	if err != nil {

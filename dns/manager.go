@@ -38,8 +38,8 @@ func (m *Manager) timeout(ctx context.Context) (context.Context, context.CancelF
 	return context.WithTimeout(ctx, cmp.Or(m.Timeout, 30*time.Second))
 }
 
-// Read is what the allowed zones hold. A zone that cannot be read is among
-// the errors and does not keep the others from being read.
+// Read reads the allowed zones. The errors are those of zones that cannot be read; the
+// others are read all the same.
 func (m *Manager) Read(ctx context.Context) (map[string]map[Key]Set, []ZoneError) {
 	var (
 		mu     sync.Mutex
@@ -73,8 +73,8 @@ func (m *Manager) Read(ctx context.Context) (map[string]map[Key]Set, []ZoneError
 	return actual, failed
 }
 
-// Plan compares desired with what there is. Mistakes in desired are an error
-// of [Normalize], and nothing is asked then.
+// Plan compares desired with what there is. Mistakes in desired are an error of
+// [Normalize], and no request is made then.
 func (m *Manager) Plan(ctx context.Context, desired []Record) (*Plan, error) {
 	records, err := Normalize(desired, m.Zones)
 	if err != nil {
@@ -193,7 +193,7 @@ func (m *Manager) Apply(ctx context.Context, p *Plan, done func(Change, error)) 
 	claims := p.owned.clone()
 	byZone := map[string][]Change{}
 	now := m.now().UTC()
-	var settle []Change // known how they ended
+	var settle []Change // whose end is known
 	for _, c := range p.Changes {
 		switch {
 		case c.writes():
@@ -201,7 +201,7 @@ func (m *Manager) Apply(ctx context.Context, p *Plan, done func(Change, error)) 
 		case c.Pending():
 			settle = append(settle, c)
 		case c.Action == Unchanged && !p.owned.Claims[c.Key].settled(c):
-			settle = append(settle, c) // written by one that died before it could say so
+			settle = append(settle, c) // written by a process that died before it stored that
 		}
 		if c.Action == Create || c.Adopt {
 			// Also if there was a claim: its record is gone, and the process that
@@ -289,7 +289,7 @@ func (m *Manager) settle(ctx context.Context, claims, before Ownership, settled 
 			}
 		}
 		for _, f := range failed {
-			// Only what was certainly not written is given back.
+			// Only claims of records that were certainly not written are removed.
 			if claim := after.Claims[f.Change.Key]; kindOf(f.Err) == KindUnavailable || !claim.equal(mine.Claims[f.Change.Key]) {
 				continue
 			}
@@ -329,7 +329,7 @@ func equalClaims(a, b map[Key]Claim) bool {
 // 2136 is at most 64 KiB.
 const batchSize = 100
 
-// applyZone changes one zone and reports every change just once.
+// applyZone changes one zone and reports every change exactly once.
 func (m *Manager) applyZone(ctx context.Context, zone string, changes []Change, report func([]Change, error)) {
 	groups := byName(changes)
 	if batcher, ok := m.Provider.(Batcher); ok {
@@ -349,7 +349,7 @@ func (m *Manager) applyZone(ctx context.Context, zone string, changes []Change, 
 	m.each(groups, report, func(g []Change) error { return m.oneByOne(ctx, zone, g) })
 }
 
-// each makes the changes name by name, until the zone itself is out of reach.
+// each makes the changes name by name, until the zone itself cannot be reached.
 func (m *Manager) each(groups [][]Change, report func([]Change, error), apply func([]Change) error) {
 	var stopped error
 	for _, g := range groups {

@@ -44,9 +44,9 @@ func ownedPaths(owner string) []string {
 	return []string{storePath(owner), credentialPath(owner), wantedPath(owner)}
 }
 
-// Move gives what an owner has to another one: the claims of records, what it
-// wants and its credential. No record changes. It can be repeated after it was
-// interrupted. It returns ErrChanged if the new owner has something else already.
+// Move gives the claims of an owner, its desired records and its credential to another
+// owner. No record changes. It can be repeated after it was interrupted. It returns
+// ErrChanged if the new owner has something else already.
 func Move(ctx context.Context, client *api.Client, from, to string) (moved bool, err error) {
 	owners, err := DesiredRecords{client}.blocks(ctx, from, folders()...)
 	if err != nil {
@@ -105,9 +105,9 @@ func move(ctx context.Context, client *api.Client, from, to string) (moved bool,
 	return moved, err
 }
 
-// HandOver ends the claims of an owner, and what it wants, so that another stack or
-// cluster can adopt the records: none of them changes. It returns the keys of the
-// claims.
+// HandOver ends the claims of an owner and deletes its desired records, so that another
+// stack or cluster can adopt the records in the zones. None of those changes. It returns
+// the keys of the claims.
 func HandOver(ctx context.Context, client *api.Client, owner string) ([]Key, error) {
 	// The desired records go first: then the controller stops updating them.
 	if err := (DesiredRecords{client}).Delete(ctx, owner); err != nil {

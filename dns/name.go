@@ -37,7 +37,7 @@ func normalizeName(name string) (string, error) {
 			labels[i] = strings.ToLower(l)
 		default:
 			ascii, err := idna.Lookup.ToASCII(l)
-			if err == nil { // what is not UTF-8 is encoded to what is no name
+			if err == nil { // text that is not UTF-8 has no encoding that is a name
 				_, err = idna.Lookup.ToASCII(ascii)
 			}
 			if err != nil || ascii == "" { // nothing is left of invisible characters

@@ -32,7 +32,7 @@ type Input struct {
 
 	Policy Policy // UpsertOnly when empty
 	Adopt  bool   // take over foreign records that are desired
-	Repair bool   // write back what another hand has changed; otherwise the claim ends
+	Repair bool   // write back what another program has changed; otherwise the claim ends
 
 	markers map[string]map[Key][]marker // of each zone
 }

@@ -51,7 +51,7 @@ type Kind string
 
 // Kinds of errors.
 const (
-	KindRefused     Kind = "refused"     // this content, by a provider that is fine otherwise
+	KindRefused     Kind = "refused"     // the provider refuses this content, and works otherwise
 	KindDenied      Kind = "denied"      // the credentials
 	KindNoZone      Kind = "no-zone"     // the provider does not have the zone
 	KindUnavailable Kind = "unavailable" // down, overloaded, or not answering in time
@@ -95,7 +95,7 @@ func stopsZone(err error) bool {
 
 func fqdn(zone string) string { return strings.TrimSuffix(zone, ".") + "." }
 
-// bareZone is a zone as a caller of a provider names it, in our form.
+// bareZone returns a zone in our form, as a caller of a provider names it.
 func bareZone(zone string) string { return strings.ToLower(strings.TrimSuffix(zone, ".")) }
 
 func relative(name, zone string) string {
@@ -450,7 +450,7 @@ func Providers() []string {
 	return []string{ProviderPowerDNS, ProviderRFC2136, ProviderCloudflare, ProviderDigitalOcean, ProviderHetzner, ProviderRoute53, ProviderWebhook, ProviderACMEDNS, ProviderExec}
 }
 
-// OptionsError is a mistake in [Options]: nothing was asked.
+// OptionsError is a mistake in [Options]. No request was made.
 type OptionsError struct{ Msg string }
 
 func (e *OptionsError) Error() string { return e.Msg }
@@ -467,7 +467,7 @@ type CredentialError struct {
 
 func (e *CredentialError) Error() string {
 	if e.Secret != "" {
-		return fmt.Sprintf("the DNS provider %s needs its credential, the secret %s of the stack, which has no value: drover secrets set", e.Provider, e.Secret)
+		return fmt.Sprintf("the DNS provider %s needs its credential, the secret %s of the stack, which has no value; set it with `drover secrets set`", e.Provider, e.Secret)
 	}
 	return fmt.Sprintf("the DNS provider %s needs its credential: name a secret of the stack with credential_secret, set the environment variable %s, or name a file with credential_file", e.Provider, e.Env)
 }

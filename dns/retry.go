@@ -38,10 +38,9 @@ const (
 	maxPause   = 8 * time.Second
 )
 
-// apiClient sends requests to a provider's API. It tries again what the API
-// did not get to (429, and 5xx for requests that may be repeated), after as
-// long as Retry-After says; a pause that does not fit into the context's
-// deadline is not begun.
+// apiClient sends requests to a provider's API. It retries requests that the API did not
+// process (429, and 5xx for requests that may be repeated), after as long as Retry-After
+// says. It does not begin a pause that ends after the context's deadline.
 type apiClient struct {
 	provider string
 	http     *http.Client
@@ -84,7 +83,7 @@ func (c *apiClient) Do(req *http.Request) (*http.Response, error) {
 			pause = retryAfter(resp.Header.Get("Retry-After"), c.clock.Now())
 			problem = &Error{Provider: c.provider, Kind: KindUnavailable, Msg: fmt.Sprintf("%s answered %s%s", req.URL.Host, resp.Status, c.drain(resp))}
 			if resp.StatusCode != http.StatusTooManyRequests && req.Method == http.MethodPost {
-				return nil, problem // perhaps it was done
+				return nil, problem // it may have been done
 			}
 		default:
 			return resp, nil
@@ -119,7 +118,7 @@ func (c *apiClient) said(b []byte) string {
 	return ""
 }
 
-// retryAfter reads the header: seconds, or a date. 0 is nothing said.
+// retryAfter reads the header: seconds, or a date. 0 if there is none.
 func retryAfter(h string, now time.Time) time.Duration {
 	if n, err := strconv.Atoi(h); err == nil && n >= 0 {
 		return time.Duration(n) * time.Second

@@ -68,8 +68,8 @@ func (r *rfc2136) secrets() map[string]string {
 	return map[string]string{r.keyName: r.key.reveal()}
 }
 
-// who names the key of the requests, for messages.
-func (r *rfc2136) who() string {
+// signer describes the key of the requests, for messages.
+func (r *rfc2136) signer() string {
 	if r.keyName == "" {
 		return "requests without a key"
 	}
@@ -117,7 +117,7 @@ func (r *rfc2136) sets(ctx context.Context, zone string, _ []Key) (map[Key]Set, 
 	out := map[Key]Set{}
 	for e := range envelopes {
 		if e.Error != nil && err == nil {
-			err = e.Error // and on to the end: the sender must not be left
+			err = e.Error // read on to the end: the sender may block otherwise
 		}
 		for _, rr := range e.RR {
 			h := rr.Header()
@@ -149,11 +149,11 @@ func (r *rfc2136) transferError(ctx context.Context, zone string, err error) err
 	case ctx.Err() != nil, errors.Is(err, os.ErrDeadlineExceeded):
 		return r.unavailable(ctx, err)
 	case errors.Is(err, mdns.ErrSig), errors.Is(err, mdns.ErrTime), errors.Is(err, mdns.ErrSecret), errors.Is(err, mdns.ErrKey):
-		e.Msg = fmt.Sprintf("%s does not accept %s", r.server, r.who())
+		e.Msg = fmt.Sprintf("%s does not accept %s", r.server, r.signer())
 	case errors.Is(err, mdns.ErrNoSig), errors.Is(err, mdns.ErrAuth), strings.Contains(text, "xfr rcode: 9"), strings.Contains(text, "xfr rcode: 5"):
 		// A refusal may have no valid signature, which the library reports before the code.
 		e.Err = nil
-		e.Msg = fmt.Sprintf("%s refuses to transfer the zone %s: it does not have the zone, or does not accept %s for it", r.server, zone, r.who())
+		e.Msg = fmt.Sprintf("%s refuses to transfer the zone %s: it does not have the zone, or does not accept %s for it", r.server, zone, r.signer())
 	default:
 		e.Kind, e.Msg = KindUnavailable, "the transfer of the zone "+zone+" failed"
 	}
@@ -226,7 +226,7 @@ func (r *rfc2136) exchange(ctx context.Context, zone string, msg *mdns.Msg) erro
 	}
 	if answer != nil {
 		if t := answer.IsTsig(); t != nil && t.Error != mdns.RcodeSuccess {
-			return denied(fmt.Sprintf("does not accept %s (%s)", r.who(), mdns.RcodeToString[int(t.Error)]))
+			return denied(fmt.Sprintf("does not accept %s (%s)", r.signer(), mdns.RcodeToString[int(t.Error)]))
 		}
 		switch answer.Rcode {
 		case mdns.RcodeSuccess:
@@ -236,10 +236,10 @@ func (r *rfc2136) exchange(ctx context.Context, zone string, msg *mdns.Msg) erro
 		case mdns.RcodeYXDomain, mdns.RcodeYXRrset, mdns.RcodeNXRrset:
 			return &Error{Provider: ProviderRFC2136, Kind: KindRefused, Msg: "it has changed since the plan was made; plan again"}
 		case mdns.RcodeNotAuth:
-			return denied(fmt.Sprintf("does not have the zone %s, or does not accept %s", zone, r.who()))
+			return denied(fmt.Sprintf("does not have the zone %s, or does not accept %s", zone, r.signer()))
 		case mdns.RcodeRefused:
 			// Perhaps just this name: servers have policies for each.
-			return &Error{Provider: ProviderRFC2136, Kind: KindRefused, Msg: fmt.Sprintf("%s does not let it be changed by %s", r.server, r.who())}
+			return &Error{Provider: ProviderRFC2136, Kind: KindRefused, Msg: fmt.Sprintf("%s does not let %s change it", r.server, r.signer())}
 		case mdns.RcodeNotZone:
 			return &Error{Provider: ProviderRFC2136, Kind: KindRefused, Msg: "the name is not in the zone " + zone}
 		default:
