@@ -25,6 +25,15 @@ func (m *Manager) account(ctx context.Context) (*Account, error) {
 	return a, err
 }
 
+// storedAccount returns the account, or nil if there is none yet.
+func (m *Manager) storedAccount(ctx context.Context) (*Account, error) {
+	a, err := m.c.Store.Account(ctx)
+	if errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	return a, err
+}
+
 // ca returns the client for an issuer.
 func (m *Manager) ca(ctx context.Context, name string) (*ca, error) {
 	i, ok := m.ownIssuer(name)
@@ -200,11 +209,8 @@ func (m *Manager) updateContact(ctx context.Context, c *ca, r Registration, key 
 
 // updateContacts is updateContact at every CA that knows the account.
 func (m *Manager) updateContacts(ctx context.Context) error {
-	a, err := m.c.Store.Account(ctx)
-	if errors.Is(err, ErrNotFound) {
-		return nil
-	}
-	if err != nil {
+	a, err := m.storedAccount(ctx)
+	if err != nil || a == nil {
 		return err
 	}
 	var errs []error

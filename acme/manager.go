@@ -16,8 +16,7 @@ import (
 	"github.com/drover-nomad/drover/secrets"
 )
 
-// Clock is the time that decisions are made by. How long a CA is waited for
-// is measured by the real one.
+// Clock is the time for decisions. Waits for a CA use the real one.
 type Clock interface {
 	Now() time.Time
 	// After is time.After.
@@ -36,8 +35,8 @@ func (SystemClock) After(d time.Duration) <-chan time.Time { return time.After(d
 // Config of a Manager. Only Store is required.
 type Config struct {
 	Store *Store
-	// Issuers are known by name beside those that the store has, which a spec
-	// asked for before, and Let's Encrypt's.
+	// Issuers are used besides those in the store, which earlier specs named, and Let's
+	// Encrypt's.
 	Issuers []Issuer
 	// DefaultIssuer is for specs that name none; letsencrypt when empty.
 	DefaultIssuer string
@@ -53,8 +52,8 @@ type Config struct {
 	Permit func(Spec) error
 	// Solvers by challenge; Stateless for http-01 when it has none.
 	Solvers map[string]Solver
-	// FindSolver is asked at each issuance for a challenge that Solvers has
-	// not. Its error is what a certificate is held with; see [UnsolvableError].
+	// FindSolver is called at each issuance for a challenge that Solvers does not have. A
+	// certificate is held with its error; see [UnsolvableError].
 	FindSolver func(context.Context, Spec) (Solver, error)
 	Clock      Clock // the system's when nil
 	// Events is called for each event at once, from several goroutines; it may be
@@ -64,7 +63,7 @@ type Config struct {
 	Requests func(Request)
 	// Logger gets the debug output of the protocol; it may be nil.
 	Logger *slog.Logger
-	// LockTTL is how long a manager that died keeps others out; 15 s when 0.
+	// LockTTL is how long the lock of a dead manager is held; 15 s when 0.
 	LockTTL time.Duration
 	// RequestTimeout ends one request to a CA; 30 s when 0.
 	RequestTimeout time.Duration
@@ -99,9 +98,8 @@ type Manager struct {
 
 	mu  sync.Mutex
 	cas map[string]*ca // by directory URL
-	// unwritten are the attempts that the store did not take, and those that
-	// nothing here can solve, by certificate: the only backoff that a restart
-	// ends.
+	// unwritten are, by certificate, the attempts that could not be stored and those
+	// without a solver. Only this backoff ends with a restart.
 	unwritten map[string]pause
 	// locked is since when another process holds the lock, by certificate; zero
 	// if that was reported.
@@ -159,8 +157,8 @@ func (m *Manager) event(e Event) {
 	}
 }
 
-// Apply stores what a certificate is wanted to be, with a self-signed
-// placeholder until there is one. It asks no CA.
+// Apply stores the spec of a certificate, with a self-signed placeholder until one is
+// issued. It makes no request to a CA.
 func (m *Manager) Apply(ctx context.Context, spec Spec) (*Object, error) {
 	spec, err := spec.Normalize()
 	if err != nil {
@@ -191,7 +189,7 @@ func (m *Manager) Apply(ctx context.Context, spec Spec) (*Object, error) {
 			return nil, nil
 		}
 		if nameSet(o.Spec.Names) != nameSet(spec.Names) || !slices.Equal(o.Spec.Issuers, spec.Issuers) {
-			// Another question: the failures of the former one do not count.
+			// Another spec: the failures of the former one do not count.
 			if o.Status.Phase == Revoked && o.Status.wanted() {
 				o.Status.request()
 			}
@@ -266,8 +264,8 @@ func specEqual(a, b Spec) bool {
 // rememberIssuers keeps the settings of a spec's issuers in the store, for
 // managers that do not have them.
 func (m *Manager) rememberIssuers(ctx context.Context, spec Spec) error {
-	a, err := m.c.Store.Account(ctx)
-	if err != nil && !errors.Is(err, ErrNotFound) {
+	a, err := m.storedAccount(ctx)
+	if err != nil {
 		return err
 	}
 	if a != nil {
@@ -366,15 +364,15 @@ func (m *Manager) issuer(a *Account, name string) (Issuer, error) {
 // Result of a reconciliation.
 type Result struct {
 	Object *Object
-	// Next is when there is something to do again.
+	// Next is when something is due again.
 	Next time.Time
 	// Issued is true if a new certificate was stored.
 	Issued bool
 }
 
-// Reconcile does what one certificate needs now. A failed issuance is an
-// error here and in the object's status, where the next attempt stands; so
-// it is no reason to call again before Next.
+// Reconcile does what one certificate needs now. The error of a failed issuance is in the
+// object's status too, with the time of the next attempt: do not call Reconcile before
+// Next because of it.
 func (m *Manager) Reconcile(ctx context.Context, name string) (Result, error) {
 	o, err := m.c.Store.Get(ctx, name)
 	if err != nil {
@@ -496,11 +494,11 @@ func (m *Manager) paused(name string) time.Time {
 	return until
 }
 
-// mostPause is after how many failures a pause gets no longer.
+// mostPause is the number of failures after which pauses grow no longer.
 const mostPause = 2
 
 // lockedPause is the interval at which a held lock is checked again: its holder
 // may have finished or died.
 const lockedPause = 2 * time.Second
 
-var errLeaseLost = errors.New("the lock was lost to another manager, which goes on")
+var errLeaseLost = errors.New("the lock was lost to another manager, which continues")

@@ -102,7 +102,7 @@ type revokedCert struct {
 
 func caPath(issuer string) string { return caFolder + "/" + encodeName(issuer) }
 
-// readAuthority reads an own CA; one that is not stored is empty.
+// readAuthority reads an own CA. It returns an empty one if none is stored.
 func (s *Store) readAuthority(ctx context.Context, issuer string) (*authority, error) {
 	path := caPath(issuer)
 	items, version, err := s.b.Get(ctx, path)
@@ -200,7 +200,7 @@ func (a *authority) tend(c OwnCA, now time.Time, force bool) (changed bool, err 
 	return changed, nil
 }
 
-// next is the number of the next CA certificate, never used before.
+// next returns the number of the next CA certificate, which was never used before.
 func (a *authority) next() int {
 	n := 0
 	for _, p := range slices.Concat(a.roots, a.intermediates) {
@@ -234,7 +234,7 @@ func (a *authority) signing(c OwnCA, root caPair, now time.Time) *caPair {
 	return nil
 }
 
-// trusted are the roots in PEM, those that sign first.
+// trusted returns the roots in PEM, those that sign first.
 func (a *authority) trusted() string {
 	var b strings.Builder
 	for _, p := range a.roots {
@@ -377,14 +377,11 @@ func (s ownSigner) revoke(ctx context.Context, leaf *x509.Certificate, reason in
 	return err
 }
 
-// tendAuthorities does for all own CAs what is due: successors and lists of revoked
+// tendAuthorities makes what is due for all own CAs: successors and lists of revoked
 // certificates.
 func (m *Manager) tendAuthorities(ctx context.Context) error {
-	a, err := m.c.Store.Account(ctx)
-	if errors.Is(err, ErrNotFound) {
-		return nil
-	}
-	if err != nil {
+	a, err := m.storedAccount(ctx)
+	if err != nil || a == nil {
 		return err
 	}
 	var errs []error

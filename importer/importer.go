@@ -345,46 +345,23 @@ func archive(files []OutFile) (fs.FS, error) {
 }
 
 // ErrNotEmpty is returned by WriteTo for a directory with files in it.
-var ErrNotEmpty = errors.New("the directory is not empty")
+var ErrNotEmpty = stack.ErrNotEmpty
 
 // WriteTo writes the files into dir, which must be empty or absent: all or none. It
 // returns ErrNotEmpty for any other directory.
 func (r *Result) WriteTo(dir string) error {
-	entries, err := os.ReadDir(dir)
-	switch {
-	case err == nil && len(entries) > 0:
-		return fmt.Errorf("writing %s: %w", dir, ErrNotEmpty)
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("writing the stack: %w", err)
-	}
-	parent := filepath.Dir(filepath.Clean(dir))
-	if err := os.MkdirAll(parent, 0o755); err != nil { //nolint:gosec // a stack is no secret
-		return fmt.Errorf("writing the stack: %w", err)
-	}
-	temp, err := os.MkdirTemp(parent, ".drover-import-")
-	if err != nil {
-		return fmt.Errorf("writing the stack: %w", err)
-	}
-	defer func() { _ = os.RemoveAll(temp) }()
-	for _, f := range r.Files {
-		to := filepath.Join(temp, filepath.FromSlash(f.Path))
-		if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil { //nolint:gosec // as above
-			return fmt.Errorf("writing the stack: %w", err)
+	return stack.WriteNew(dir, func(temp string) error {
+		for _, f := range r.Files {
+			to := filepath.Join(temp, filepath.FromSlash(f.Path))
+			if err := os.MkdirAll(filepath.Dir(to), 0o755); err != nil { //nolint:gosec // a stack is no secret
+				return err
+			}
+			if err := os.WriteFile(to, f.Text, fs.FileMode(f.Mode)); err != nil {
+				return err
+			}
 		}
-		if err := os.WriteFile(to, f.Text, fs.FileMode(f.Mode)); err != nil {
-			return fmt.Errorf("writing the stack: %w", err)
-		}
-	}
-	if err := os.Chmod(temp, 0o755); err != nil { //nolint:gosec // as above
-		return fmt.Errorf("writing the stack: %w", err)
-	}
-	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("writing the stack: %w", err)
-	}
-	if err := os.Rename(temp, dir); err != nil {
-		return fmt.Errorf("writing the stack: %w", err)
-	}
-	return nil
+		return nil
+	})
 }
 
 // Imported reports whether a service of the stack is one of the input, and not the

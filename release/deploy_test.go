@@ -80,13 +80,7 @@ func TestDeploy_RecordsAnIdenticalJobThatAnotherClientRegistered(t *testing.T) {
 		"without a release": func(*world) {},
 		"after a destroy": func(w *world) {
 			w.deploy(request("1"))
-			p, err := w.d.PlanDestroy(w.Context(), release.Only{}, "")
-			if err != nil {
-				w.Fatal(err)
-			}
-			if _, err := w.d.Deploy(w.Context(), p); err != nil {
-				w.Fatal(err)
-			}
+			w.destroy(release.Only{})
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

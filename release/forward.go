@@ -454,20 +454,29 @@ func (r *run) walk(ctx context.Context) Result {
 // watch calls stop when another process has paused the release or taken it over
 // since the head was written.
 func (d *Deployer) watch(ctx context.Context, was *record.Release, stop context.CancelCauseFunc) {
-	index := was.Revision()
+	d.watchHead(ctx, was.Number, was.Revision(), func(head *record.Release) bool {
+		lost := head.Owner != was.Owner
+		if lost {
+			stop(record.ErrTakenOver)
+		}
+		return lost
+	})
+}
+
+// watchHead calls seen with each version of a head after that of index, until seen
+// returns true or ctx ends.
+func (d *Deployer) watchHead(ctx context.Context, number int, index uint64, seen func(*record.Release) bool) {
 	failures := 0
 	for ctx.Err() == nil {
-		head, seen, err := d.Releases.Watch(ctx, was.Number, index)
-		if err == nil && head.Owner != was.Owner {
-			stop(record.ErrTakenOver)
-			return
-		}
-		if index = seen; err == nil {
-			failures = 0
-		} else {
+		head, now, err := d.Releases.Watch(ctx, number, index)
+		if err != nil {
 			index = 0
 			_ = nomad.StreamBackoff().Wait(ctx, failures)
 			failures++
+			continue
+		}
+		if index, failures = now, 0; seen(head) {
+			return
 		}
 	}
 }

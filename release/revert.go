@@ -274,14 +274,7 @@ func (r *run) restore(ctx context.Context, which []int, reverse bool) []rollout.
 		}
 		return nil
 	})
-	byTarget := map[string][]render.Job{}
-	at := map[string][]int{} // where the jobs of byTarget are in which
-	for n, i := range which {
-		if results[n] == nil {
-			t := lines[i].Target
-			byTarget[t], at[t] = append(byTarget[t], jobs[n]), append(at[t], n)
-		}
-	}
+	byTarget, at := undecidedByTarget(lines, which, results, func(n int) render.Job { return jobs[n] })
 	var wg sync.WaitGroup
 	for target, jobs := range byTarget {
 		wg.Go(func() {
@@ -311,6 +304,19 @@ func (r *run) restore(ctx context.Context, which []int, reverse bool) []rollout.
 		out[i] = *res
 	}
 	return out
+}
+
+// undecidedByTarget returns the jobs, by target, of those lines of which that have no
+// result yet, and where each of them is in which.
+func undecidedByTarget(lines []record.Service, which []int, results []*rollout.ServiceResult, job func(n int) render.Job) (jobs map[string][]render.Job, at map[string][]int) {
+	jobs, at = map[string][]render.Job{}, map[string][]int{}
+	for n, i := range which {
+		if results[n] == nil {
+			t := lines[i].Target
+			jobs[t], at[t] = append(jobs[t], job(n)), append(at[t], n)
+		}
+	}
+	return jobs, at
 }
 
 // restoreTarget registers the former specs of the jobs of a target. It returns
@@ -421,14 +427,7 @@ func (r *run) stop(ctx context.Context, which []int) []rollout.ServiceResult {
 		}
 		return nil
 	})
-	byTarget := map[string][]render.Job{}
-	at := map[string][]int{} // where the jobs of byTarget are in which
-	for n, i := range which {
-		if results[n] == nil {
-			t := lines[i].Target
-			byTarget[t], at[t] = append(byTarget[t], named(lines[i])), append(at[t], n)
-		}
-	}
+	byTarget, at := undecidedByTarget(lines, which, results, func(n int) render.Job { return named(lines[which[n]]) })
 	for target, jobs := range byTarget {
 		_ = r.plan.clusters[target].Destroy(ctx, jobs, r.d.options(), func(ds rollout.Destroyed) {
 			n := at[target][ds.Index]

@@ -16,6 +16,22 @@ func versioned(app string, from ...string) release.Request {
 	return req
 }
 
+// wantRefused checks that the plan of a request is refused with an error of type T that
+// has this text, and that nothing is written. With the text "" it wants a plan.
+func wantRefused[T error](w *world, req release.Request, text string) {
+	w.Helper()
+	w.cluster.ResetLog()
+	_, err := w.d.Plan(w.Context(), req)
+	switch {
+	case text == "" && err != nil:
+		w.Errorf("got %v, want a plan", err)
+	case text != "" && (!as[T](err) || !strings.Contains(err.Error(), text)):
+		var want T
+		w.Errorf("got %v, want a %T with %q", err, want, text)
+	}
+	w.wantLog()
+}
+
 func TestUpgrade(t *testing.T) {
 	for name, tt := range map[string]struct {
 		before, req release.Request
@@ -33,18 +49,7 @@ func TestUpgrade(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.deploy(tt.before)
-			w.cluster.ResetLog()
-			_, err := w.d.Plan(t.Context(), tt.req)
-			if tt.refused == "" {
-				if err != nil {
-					t.Errorf("got %v, want a plan", err)
-				}
-				return
-			}
-			if !as[*release.UpgradeError](err) || !strings.Contains(err.Error(), tt.refused) {
-				t.Errorf("got %v, want a *release.UpgradeError with %q", err, tt.refused)
-			}
-			w.wantLog()
+			wantRefused[*release.UpgradeError](w, tt.req, tt.refused)
 		})
 	}
 }
@@ -54,13 +59,7 @@ func TestUpgrade_Rollback(t *testing.T) {
 	w := newWorld(t)
 	w.deploy(versioned("7.1.4", "7.1.*"))
 	w.deploy(versioned("8.0.0", "7.1.*", "8.0.*"))
-	req, err := w.d.Rollback(t.Context(), 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.d.Plan(t.Context(), req); !as[*release.UpgradeError](err) || !strings.Contains(err.Error(), "cannot roll back to 7.1.4 over 8.0.0 of release 2") {
-		t.Errorf("got %v, want a *release.UpgradeError", err)
-	}
+	wantRefused[*release.UpgradeError](w, w.rollback(0), "cannot roll back to 7.1.4 over 8.0.0 of release 2")
 }
 
 // After an upgrade that was reverted, the version before it runs.
@@ -70,25 +69,15 @@ func TestUpgrade_AfterARevert(t *testing.T) {
 	w.fail("web", "8.0.0", rollout.Failed)
 	w.wantState(w.deploy(versioned("8.0.0", "7.1.*", "8.0.*")), record.Reverted, rollout.FailedReverted)
 	w.plan(versioned("7.1.5", "7.1.*"))
-	if _, err := w.d.Plan(t.Context(), versioned("9.0.0", "8.0.*")); !as[*release.UpgradeError](err) || !strings.Contains(err.Error(), "over 7.1.4 of release 1") {
-		t.Errorf("got %v, want a *release.UpgradeError over release 1", err)
-	}
+	wantRefused[*release.UpgradeError](w, versioned("9.0.0", "8.0.*"), "over 7.1.4 of release 1")
 }
 
 // Destroyed services have left their data.
 func TestUpgrade_AfterADestroy(t *testing.T) {
 	w := newWorld(t)
 	w.deploy(versioned("7.1.4", "7.1.*"))
-	p, err := w.d.PlanDestroy(t.Context(), release.Only{}, "")
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.d.Deploy(t.Context(), p); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.d.Plan(t.Context(), versioned("2.0.0", "2.0.*")); !as[*release.UpgradeError](err) {
-		t.Errorf("got %v, want a *release.UpgradeError", err)
-	}
+	w.destroy(release.Only{})
+	wantRefused[*release.UpgradeError](w, versioned("2.0.0", "2.0.*"), "cannot deploy 2.0.0 over 7.1.4")
 }
 
 // exclusive asks for something that must not run beside another layout.
@@ -115,18 +104,7 @@ func TestExclusive(t *testing.T) {
 			for _, req := range tt.before {
 				w.deploy(req)
 			}
-			w.cluster.ResetLog()
-			_, err := w.d.Plan(t.Context(), tt.req)
-			if tt.refused == "" {
-				if err != nil {
-					t.Errorf("got %v, want a plan", err)
-				}
-				return
-			}
-			if !as[*release.ExclusiveError](err) || !strings.Contains(err.Error(), tt.refused) {
-				t.Errorf("got %v, want a *release.ExclusiveError with %q", err, tt.refused)
-			}
-			w.wantLog()
+			wantRefused[*release.ExclusiveError](w, tt.req, tt.refused)
 		})
 	}
 }
@@ -137,13 +115,7 @@ func TestExclusive_Rollback(t *testing.T) {
 	w.deploy(exclusive("1", "distributed"))
 	w.deploy(exclusive("2", ""))
 	w.deploy(exclusive("3", "compact"))
-	req, err := w.d.Rollback(t.Context(), 1)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := w.d.Plan(t.Context(), req); !as[*release.ExclusiveError](err) || !strings.Contains(err.Error(), "cannot roll back to distributed over compact of release 3") {
-		t.Errorf("got %v, want a *release.ExclusiveError", err)
-	}
+	wantRefused[*release.ExclusiveError](w, w.rollback(1), "cannot roll back to distributed over compact of release 3")
 }
 
 // A stop that failed has left what ran before it, as has a change that was reverted.
@@ -154,33 +126,23 @@ func TestExclusive_AfterAFailure(t *testing.T) {
 	stop := exclusive("2", "")
 	stop.OnFailure = release.OnFailureStop
 	w.wantState(w.deploy(stop), record.FailedState, rollout.Failed)
-	if _, err := w.d.Plan(t.Context(), exclusive("3", "compact")); !as[*release.ExclusiveError](err) || !strings.Contains(err.Error(), "over distributed of release 1") {
-		t.Errorf("got %v, want a *release.ExclusiveError over release 1", err)
-	}
+	wantRefused[*release.ExclusiveError](w, exclusive("3", "compact"), "over distributed of release 1")
 }
 
 // A destroy stops all; that of one service does not.
 func TestExclusive_AfterADestroy(t *testing.T) {
 	for name, tt := range map[string]struct {
 		only    release.Only
-		refused bool
+		refused string
 	}{
-		"of the stack":   {release.Only{}, false},
-		"of one service": {release.Only{Services: []string{"web"}}, true},
+		"of the stack":   {release.Only{}, ""},
+		"of one service": {release.Only{Services: []string{"web"}}, "cannot deploy compact over distributed"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
 			w.deploy(exclusive("1", "distributed"))
-			p, err := w.d.PlanDestroy(t.Context(), tt.only, "")
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, err := w.d.Deploy(t.Context(), p); err != nil {
-				t.Fatal(err)
-			}
-			if _, err := w.d.Plan(t.Context(), exclusive("2", "compact")); as[*release.ExclusiveError](err) != tt.refused {
-				t.Errorf("got %v, want a *release.ExclusiveError: %t", err, tt.refused)
-			}
+			w.destroy(tt.only)
+			wantRefused[*release.ExclusiveError](w, exclusive("2", "compact"), tt.refused)
 		})
 	}
 }
@@ -193,7 +155,5 @@ func TestExclusive_AfterAPart(t *testing.T) {
 	part.Partial = true
 	part.Jobs = part.Jobs[:1]
 	w.deploy(part)
-	if _, err := w.d.Plan(t.Context(), exclusive("3", "compact")); !as[*release.ExclusiveError](err) {
-		t.Errorf("got %v, want a *release.ExclusiveError", err)
-	}
+	wantRefused[*release.ExclusiveError](w, exclusive("3", "compact"), "cannot deploy compact over distributed")
 }

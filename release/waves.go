@@ -8,7 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/stack"
@@ -358,22 +357,13 @@ func (r *run) approved(ctx context.Context, i int, parts []*Part) *Halt {
 
 // watchApproval sends the name of the approver of a wave when the record has it.
 func (d *Deployer) watchApproval(ctx context.Context, number, i int, to chan<- string) {
-	var index uint64
-	failures := 0
-	for ctx.Err() == nil {
-		head, seen, err := d.Releases.Watch(ctx, number, index)
-		if err == nil && head.Waves[i].Approved != "" {
-			to <- head.Waves[i].Approved
-			return
+	d.watchHead(ctx, number, 0, func(head *record.Release) bool {
+		by := head.Waves[i].Approved
+		if by != "" {
+			to <- by
 		}
-		if index = seen; err == nil {
-			failures = 0
-		} else {
-			index = 0
-			_ = nomad.StreamBackoff().Wait(ctx, failures)
-			failures++
-		}
-	}
+		return by != ""
+	})
 }
 
 // NoApprovalError is the error of an approval that no wave waits for.

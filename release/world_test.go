@@ -128,6 +128,28 @@ func (w *world) deploy(req release.Request) release.Result {
 	return res
 }
 
+// rollback returns the request of a rollback.
+func (w *world) rollback(to int) release.Request {
+	w.Helper()
+	req, err := w.d.Rollback(w.Context(), to)
+	if err != nil {
+		w.Fatalf("cannot roll back: %v", err)
+	}
+	return req
+}
+
+// destroy destroys the stack, or a part of it.
+func (w *world) destroy(only release.Only) {
+	w.Helper()
+	p, err := w.d.PlanDestroy(w.Context(), only, "")
+	if err != nil {
+		w.Fatalf("cannot plan: %v", err)
+	}
+	if _, err := w.d.Deploy(w.Context(), p); err != nil {
+		w.Fatalf("cannot destroy: %v", err)
+	}
+}
+
 // wantState checks the newest release and the outcome of what was done.
 func (w *world) wantState(res release.Result, state record.State, outcome rollout.Outcome) *record.Release {
 	w.Helper()

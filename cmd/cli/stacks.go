@@ -117,35 +117,12 @@ name, such as _NAME.nomad.hcl. The command never overwrites a file.`,
 // initShipped copies a stack into a new or empty directory, whole or not at
 // all.
 func initShipped(streams *IO, files fs.FS, name, dir string) error {
-	entries, err := os.ReadDir(dir)
-	switch {
-	case err == nil && len(entries) > 0:
+	err := stack.WriteNew(dir, func(temp string) error { return os.CopyFS(temp, files) })
+	if errors.Is(err, stack.ErrNotEmpty) {
 		return usagef("%s is not empty: drover init overwrites nothing", dir)
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("writing the stack: %w", err)
 	}
-	parent := filepath.Dir(filepath.Clean(dir))
-	if err := os.MkdirAll(parent, 0o755); err != nil { //nolint:gosec // a stack is no secret
-		return fmt.Errorf("writing the stack: %w", err)
-	}
-	temp, err := os.MkdirTemp(parent, ".drover-init-")
 	if err != nil {
-		return fmt.Errorf("writing the stack: %w", err)
-	}
-	defer func() { _ = os.RemoveAll(temp) }()
-	if err := os.CopyFS(temp, files); err != nil {
-		return fmt.Errorf("writing the stack: %w", err)
-	}
-	if err := os.Chmod(temp, 0o755); err != nil { //nolint:gosec // as above
-		return fmt.Errorf("writing the stack: %w", err)
-	}
-	// An empty directory in the way is replaced; one that has been filled
-	// meanwhile makes the rename fail.
-	if err := os.Remove(dir); err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("writing the stack: %w", err)
-	}
-	if err := os.Rename(temp, dir); err != nil {
-		return fmt.Errorf("writing the stack: %w", err)
+		return err
 	}
 	fmt.Fprintf(streams.Out, "%s: the stack %q is yours to edit. Look at it with 'drover render %s'.\n", dir, name, dir)
 	return nil
