@@ -90,19 +90,19 @@ func (d *Dialer) dial(ctx context.Context, t *stack.Target, needConsul, prefligh
 	defer cancel()
 	c.Defaults = defaultsOf(t)
 	if preflight {
-		region, err := d.checks.once(ctx, func() (string, error) { return preflightNomad(ctx, c.Nomad) }, "Nomad", agent)
+		region, err := once(ctx, &d.checks, func() (string, error) { return preflightNomad(ctx, c.Nomad) }, "Nomad", agent)
 		if err != nil {
 			return c, inTarget(t, err)
 		}
 		c.Defaults.Region = cmp.Or(c.Defaults.Region, region)
 	}
 	if t.Region != "" {
-		if _, err := d.checks.once(ctx, func() (string, error) { return "", reachRegion(ctx, c.Nomad, t.Region) }, "region", agent, t.Region); err != nil {
+		if _, err := once(ctx, &d.checks, func() (string, error) { return "", reachRegion(ctx, c.Nomad, t.Region) }, "region", agent, t.Region); err != nil {
 			return c, inTarget(t, err)
 		}
 	}
 	if preflight && c.Defaults.Region == "" {
-		if c.Defaults.Region, err = d.checks.once(ctx, func() (string, error) { return onlyRegion(ctx, c.Nomad) }, "regions", agent); err != nil {
+		if c.Defaults.Region, err = once(ctx, &d.checks, func() (string, error) { return onlyRegion(ctx, c.Nomad) }, "regions", agent); err != nil {
 			return c, inTarget(t, c.Explain(err))
 		}
 	}
@@ -115,7 +115,7 @@ func (d *Dialer) dial(ctx context.Context, t *stack.Target, needConsul, prefligh
 	}
 	if t.Name != "" { // else the addresses of the process decide
 		if cc.Datacenter = t.ConsulDatacenter; cc.Datacenter == "" {
-			if c.ConsulDatacenters, err = consulDatacenters(ctx, c.Nomad, t); err != nil {
+			if c.ConsulDatacenters, err = d.consulDatacenters(ctx, c.Nomad, agent, t); err != nil {
 				return c, inTarget(t, c.Explain(err))
 			}
 		}
@@ -127,7 +127,7 @@ func (d *Dialer) dial(ctx context.Context, t *stack.Target, needConsul, prefligh
 		return c, dialError("Consul", t, err)
 	}
 	if preflight {
-		_, err := d.checks.once(ctx, func() (string, error) { return "", preflightConsul(ctx, c.Consul) }, "Consul", cc.Address, cc.Token, cc.TokenFile, cc.TLSConfig, cc.HttpAuth)
+		_, err := once(ctx, &d.checks, func() (string, error) { return "", preflightConsul(ctx, c.Consul) }, "Consul", cc.Address, cc.Token, cc.TokenFile, cc.TLSConfig, cc.HttpAuth)
 		if err != nil {
 			return c, inTarget(t, err)
 		}
@@ -138,7 +138,7 @@ func (d *Dialer) dial(ctx context.Context, t *stack.Target, needConsul, prefligh
 		var known []string
 		_, err := c.Consul.Raw().Query("/v1/catalog/datacenters", &known, (&capi.QueryOptions{}).WithContext(ctx))
 		if err == nil && len(known) > 1 {
-			if c.ConsulDatacenters, err = consulDatacenters(ctx, c.Nomad, t); err != nil {
+			if c.ConsulDatacenters, err = d.consulDatacenters(ctx, c.Nomad, agent, t); err != nil {
 				return c, c.Explain(err)
 			}
 		}
@@ -288,39 +288,80 @@ func readToken(a stack.Access) (string, error) {
 	return "", nil
 }
 
-// consulDatacenters lists the Consul datacenters in which the Nomad clients of the
-// target are, sorted (GET /v1/nodes and, for each datacenter, GET /v1/node/:id).
-// It is empty if there is no client yet or the token may not look at nodes: the
-// Consul that is asked then answers for its own datacenter.
-func consulDatacenters(ctx context.Context, client *api.Client, t *stack.Target) ([]string, error) {
-	const attribute = `"/Attributes/consul.datacenter"`
-	filter := `Status == "ready" and ` + attribute + ` is not empty`
+// consulDatacenters returns the Consul datacenters in which the Nomad clients of the
+// target are, sorted. It is empty if there is no client yet or the token may not look at
+// nodes: the Consul that is asked then answers for its own datacenter. All targets of a
+// region share the requests. agent is the identity of the server and its token.
+func (d *Dialer) consulDatacenters(ctx context.Context, client *api.Client, agent []any, t *stack.Target) ([]string, error) {
+	all := len(t.Datacenters) == 0
+	found, err := once(ctx, &d.checks, func() (map[string][]string, error) {
+		return findConsulDatacenters(ctx, client, t.Region, all)
+	}, "Consul datacenters", agent, t.Region, all)
+	if err != nil {
+		return nil, err
+	}
 	var out []string
-	for {
-		q := &api.QueryOptions{Region: t.Region, Filter: filter}
-		if len(t.Datacenters) == 0 {
-			q.PerPage = 1 // any of them will do
+	for datacenter, consul := range found {
+		if all || matchesAny(datacenter, t.Datacenters) {
+			out = append(out, consul...)
 		}
-		nodes, _, err := client.Nodes().List(q.WithContext(ctx))
-		if err != nil {
-			return nil, unlessForbidden(err, "listing the nodes")
-		}
-		i := slices.IndexFunc(nodes, func(n *api.NodeListStub) bool { return len(t.Datacenters) == 0 || InDatacenters(n, t.Datacenters) })
-		if i < 0 {
-			break
-		}
-		node, _, err := client.Nodes().Info(nodes[i].ID, (&api.QueryOptions{Region: t.Region}).WithContext(ctx))
-		if err != nil {
-			return nil, unlessForbidden(err, "reading node "+nodes[i].Name)
-		}
-		dc := node.Attributes["consul.datacenter"]
-		if dc == "" || slices.Contains(out, dc) {
-			break // the node has changed meanwhile
-		}
-		out = append(out, dc)
-		filter += fmt.Sprintf(" and %s != %q", attribute, dc)
 	}
 	slices.Sort(out)
+	return slices.Compact(out), nil
+}
+
+// findConsulDatacenters returns the Consul datacenters of the clients in a region by
+// their Nomad datacenter (GET /v1/nodes and, for each Consul datacenter, GET
+// /v1/node/:id). With sample, one client stands for all in its Consul datacenter:
+// the answers are short, and Nomad datacenters may be missing.
+func findConsulDatacenters(ctx context.Context, client *api.Client, region string, sample bool) (map[string][]string, error) {
+	const attribute = `"/Attributes/consul.datacenter"`
+	filter := `Status == "ready" and ` + attribute + ` is not empty`
+	list := func() ([]*api.NodeListStub, error) {
+		q := &api.QueryOptions{Region: region, Filter: filter}
+		if sample {
+			q.PerPage = 1
+		}
+		nodes, _, err := client.Nodes().List(q.WithContext(ctx))
+		return nodes, err
+	}
+	out := map[string][]string{}
+	var known []string
+	nodes, err := list()
+	for err == nil && len(nodes) > 0 {
+		var node *api.Node
+		node, _, err = client.Nodes().Info(nodes[0].ID, (&api.QueryOptions{Region: region}).WithContext(ctx))
+		if IsNotFound(err) { // removed since it was listed
+			nodes, err = list()
+			continue
+		}
+		if err != nil {
+			return nil, unlessForbidden(err, "reading node "+nodes[0].Name)
+		}
+		dc := node.Attributes["consul.datacenter"]
+		if dc == "" || slices.Contains(known, dc) {
+			return out, nil // the node has changed meanwhile
+		}
+		known = append(known, dc)
+		filter += fmt.Sprintf(" and %s != %q", attribute, dc)
+		var others []*api.NodeListStub
+		if others, err = list(); err != nil {
+			break
+		}
+		elsewhere := map[string]bool{}
+		for _, n := range others {
+			elsewhere[n.ID] = true
+		}
+		for _, n := range nodes {
+			if !elsewhere[n.ID] && !slices.Contains(out[n.Datacenter], dc) {
+				out[n.Datacenter] = append(out[n.Datacenter], dc)
+			}
+		}
+		nodes = others
+	}
+	if err != nil {
+		return nil, unlessForbidden(err, "listing the nodes")
+	}
 	return out, nil
 }
 
@@ -334,8 +375,12 @@ func unlessForbidden(err error, doing string) error {
 // InDatacenters reports whether the datacenter of a node matches one of the patterns, in
 // which * stands for any characters, as in the datacenters of a job.
 func InDatacenters(n *api.NodeListStub, patterns []string) bool {
+	return matchesAny(n.Datacenter, patterns)
+}
+
+func matchesAny(datacenter string, patterns []string) bool {
 	return slices.ContainsFunc(patterns, func(pattern string) bool {
-		ok, err := path.Match(pattern, n.Datacenter)
+		ok, err := path.Match(pattern, datacenter)
 		return err == nil && ok
 	})
 }

@@ -17,17 +17,18 @@ type checks struct {
 
 type check struct {
 	done  chan struct{} // closed when the other fields are set
-	found string
+	found any           // of the type that the check finds
 	err   error
 }
 
 // once returns what run found, for callers with the same identity: the name of the
 // check, and what its answer depends on. Callers at the same time share one run, and
-// its error.
-func (c *checks) once(ctx context.Context, run func() (string, error), identity ...any) (string, error) {
+// its error. They must not change what it found.
+func once[T any](ctx context.Context, c *checks, run func() (T, error), identity ...any) (T, error) {
 	text, err := json.Marshal(identity)
 	if err != nil {
-		return "", fmt.Errorf("naming a check: %w", err)
+		var none T
+		return none, fmt.Errorf("naming a check: %w", err)
 	}
 	for key := string(text); ; {
 		c.mu.Lock()
@@ -41,14 +42,15 @@ func (c *checks) once(ctx context.Context, run func() (string, error), identity 
 		}
 		c.mu.Unlock()
 		if !runs {
-			k.found, k.err = run()
+			found, err := run()
+			k.found, k.err = found, err
 			if k.err != nil {
 				c.mu.Lock()
 				delete(c.of, key)
 				c.mu.Unlock()
 			}
 			close(k.done)
-			return k.found, ownError(k.err)
+			return found, ownError(k.err)
 		}
 		select {
 		case <-k.done:
@@ -56,7 +58,8 @@ func (c *checks) once(ctx context.Context, run func() (string, error), identity 
 			return run() // which fails at once, with the error of a request
 		}
 		if !errors.Is(k.err, context.Canceled) || ctx.Err() != nil {
-			return k.found, ownError(k.err)
+			found, _ := k.found.(T)
+			return found, ownError(k.err)
 		}
 		// The caller that ran the check was cancelled, and this one was not.
 	}
