@@ -23,6 +23,7 @@ type Journal struct {
 	stop     context.CancelFunc
 	ctx      context.Context //nolint:containedctx // of the writers, which outlive a call
 	writers  sync.WaitGroup
+	slots    chan struct{} // of the writes that are under way
 
 	mu       sync.Mutex
 	services []Service
@@ -46,7 +47,7 @@ type journalPage struct {
 }
 
 func newJournal(ctx context.Context, r *Releases, head *Release, pages [][]Service) *Journal {
-	j := &Journal{releases: r, number: head.Number, owner: head.Owner, services: dropOutlines(slices.Concat(pages...)), lost: make(chan struct{})}
+	j := &Journal{releases: r, number: head.Number, owner: head.Owner, services: dropOutlines(slices.Concat(pages...)), lost: make(chan struct{}), slots: make(chan struct{}, journalWrites)}
 	// The writers go on while the deployment is being cancelled: that is to be
 	// written down, too.
 	j.ctx, j.stop = context.WithCancel(context.WithoutCancel(ctx))
@@ -179,15 +180,25 @@ func (j *Journal) write(i int) {
 		case <-j.ctx.Done():
 			return
 		}
+		// Changes that come until there is a slot go into the same write.
+		select {
+		case j.slots <- struct{}{}:
+		case <-j.lost:
+			return
+		case <-j.ctx.Done():
+			return
+		}
 		j.mu.Lock()
 		if p.stored == p.version { // the write before had it already
 			j.mu.Unlock()
+			<-j.slots
 			continue
 		}
 		content := page{Owner: j.owner, Seq: p.seq + 1, Services: slices.Clone(j.services[p.first : p.first+p.n]), items: p.items, unknown: p.unknown}
 		version := p.version
 		j.mu.Unlock()
 		index, err := j.put(i, content)
+		<-j.slots
 		if err != nil {
 			j.fail(err)
 			return
@@ -199,6 +210,10 @@ func (j *Journal) write(i int) {
 		j.mu.Unlock()
 	}
 }
+
+// journalWrites is how many pages are written at once. More would wait for a connection,
+// and take memory meanwhile: each holds its page, encoded.
+const journalWrites = 16
 
 // journalPatience is how long Nomad may not take a write of the journal.
 const journalPatience = time.Minute

@@ -8,7 +8,9 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
@@ -83,4 +85,69 @@ func TestJournal_WritesAChangeOnce(t *testing.T) {
 	if got := g.count(); got != 3 {
 		t.Errorf("got %d writes for a page with two changes, want 3", got)
 	}
+}
+
+// held accepts each variable that is written. While hold is set, the writes wait until
+// open is closed.
+type held struct {
+	open   chan struct{}
+	hold   atomic.Bool
+	writes atomic.Int32
+}
+
+func (h *held) RoundTrip(r *http.Request) (*http.Response, error) {
+	n := h.writes.Add(1)
+	if h.hold.Load() {
+		<-h.open
+	}
+	var v api.Variable
+	if err := json.NewDecoder(r.Body).Decode(&v); err != nil {
+		return nil, err
+	}
+	v.ModifyIndex = uint64(n)
+	text, err := json.Marshal(v)
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, ContentLength: int64(len(text)), Body: io.NopCloser(bytes.NewReader(text)), Request: r}, err
+}
+
+// A journal of many pages writes a few of them at once. The others wait without a copy
+// of their page: changes that come meanwhile are in the same write.
+func TestJournal_WritesFewPagesAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		const pages = 3 * journalWrites
+		h := &held{open: make(chan struct{})}
+		client, err := api.NewClient(&api.Config{Address: "http://nomad.test", HttpClient: &http.Client{Transport: h}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var services []Service
+		for i := range pages {
+			services = append(services, Service{Target: "t" + strconv.Itoa(i), Name: "web"})
+		}
+		j, err := OpenReleases(client, "s", "e").Create(t.Context(), &Release{Number: 1, Owner: "me"}, services)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := len(j.pages); got != pages {
+			t.Fatalf("the journal has %d pages, want %d", got, pages)
+		}
+		h.hold.Store(true)
+		h.writes.Store(0)
+		for _, step := range []Step{StepSubmitted, StepDone} {
+			for i := range services {
+				j.Note(i, func(s *Service) { s.Step = step })
+			}
+			synctest.Wait()
+			if got := h.writes.Load(); got != journalWrites {
+				t.Errorf("%s: %d pages are written at once, want %d", step, got, journalWrites)
+			}
+		}
+		close(h.open)
+		if err := j.Close(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if got, want := h.writes.Load(), int32(pages+journalWrites); got != want {
+			t.Errorf("got %d writes, want %d: those of the first pages have only one change", got, want)
+		}
+	})
 }

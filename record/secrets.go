@@ -37,7 +37,7 @@ const (
 // and for each job a variable at nomad/jobs/JOB_ID with just what it needs.
 type Secrets struct {
 	client     *api.Client
-	targets    map[string]*api.Client // of jobs that are elsewhere
+	reach      func(target string) *api.Client // nil if no jobs are elsewhere
 	stack, env string
 	now        func() time.Time
 	own        *ownLines
@@ -52,18 +52,21 @@ func OpenSecrets(client *api.Client, stackName, env string, now func() time.Time
 	return &Secrets{client: client, stack: stackName, env: env, now: now, own: &ownLines{}}
 }
 
-// At makes the variables of jobs by the client of their target. Jobs of a
-// target that is not there have theirs where the master copy is.
-func (s *Secrets) At(targets map[string]*api.Client) *Secrets {
+// At returns the same secrets, which make the variables of jobs by the client of their
+// target. Jobs of a target for which reach returns nil have theirs where the master copy
+// is.
+func (s *Secrets) At(reach func(target string) *api.Client) *Secrets {
 	copied := *s
-	copied.targets = targets
+	copied.reach = reach
 	return &copied
 }
 
 // of is the client that leads to a job.
 func (s *Secrets) of(j render.Job) *api.Client {
-	if c := s.targets[j.Target]; c != nil {
-		return c
+	if s.reach != nil {
+		if c := s.reach(j.Target); c != nil {
+			return c
+		}
 	}
 	return s.client
 }

@@ -94,11 +94,12 @@ func SecretsInNomad(s *record.Secrets) SecretStore { return nomadSecrets{s} }
 type nomadSecrets struct{ *record.Secrets }
 
 func (s nomadSecrets) Reach(clusters map[string]Cluster) SecretStore {
-	clients := map[string]*api.Client{}
-	for name, c := range clusters {
-		clients[name] = c.Clients().Nomad
-	}
-	return nomadSecrets{s.At(clients)}
+	return nomadSecrets{s.At(func(target string) *api.Client {
+		if c, ok := clusters[target]; ok {
+			return c.Clients().Nomad
+		}
+		return nil
+	})}
 }
 
 func (s nomadSecrets) CheckMove(ctx context.Context, to SecretStore, jobs []render.Job) error {

@@ -146,11 +146,14 @@ func (r *run) prepareSecrets(ctx context.Context) error {
 // publish gives the job of a line the present values of what it reads, and
 // reports whether that changed its variable.
 func (r *run) publish(ctx context.Context, l record.Service) (bool, error) {
+	jobs := readers([]record.Service{l}, func(l record.Service) []string { return l.Secrets })
+	if len(jobs) == 0 {
+		return false, nil
+	}
 	secrets := r.d.secretsOf(r.plan)
 	if secrets == nil {
 		return false, nil
 	}
-	jobs := readers([]record.Service{l}, func(l record.Service) []string { return l.Secrets })
 	changed := false
 	err := r.persist(ctx, func(ctx context.Context) error {
 		written, err := secrets.Publish(ctx, jobs)

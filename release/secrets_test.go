@@ -1,6 +1,7 @@
 package release
 
 import (
+	"fmt"
 	"testing"
 
 	"github.com/hashicorp/nomad/api"
@@ -96,5 +97,21 @@ func TestSecretsLeft(t *testing.T) {
 		if got := secretsLeft(l); len(got) != 1 || got[0] != want {
 			t.Errorf("%s: got %q, want %q", step, got, want)
 		}
+	}
+}
+
+// Each job that gets secrets reaches them by the clients of all targets: that takes as
+// little memory with many targets as with few.
+func TestSecretsInNomad_ReachDoesNotGrow(t *testing.T) { //nolint:paralleltest // counts allocations
+	allocations := func(targets int) float64 {
+		clusters := map[string]Cluster{}
+		for i := range targets {
+			clusters[fmt.Sprint("t", i)] = nomadCluster{}
+		}
+		s := SecretsInNomad(record.OpenSecrets(nil, "shop", "prod", nil))
+		return testing.AllocsPerRun(100, func() { s.Reach(clusters) })
+	}
+	if few, many := allocations(1), allocations(1000); many != few {
+		t.Errorf("%v allocations with 1,000 targets, want %v as with one", many, few)
 	}
 }

@@ -2,6 +2,7 @@ package render
 
 import (
 	"bytes"
+	"slices"
 	"sort"
 	"strings"
 
@@ -124,8 +125,10 @@ func (e *emitter) comment(c chunk) {
 	e.newline()
 }
 
+// sourceMap returns the text and its map without the spare capacity of the emitter: a
+// release of many services keeps one for each.
 func (e *emitter) sourceMap() *sourceMap {
-	return &sourceMap{text: e.buf.Bytes(), segs: e.segs}
+	return &sourceMap{text: bytes.Clone(e.buf.Bytes()), segs: slices.Clone(e.segs)}
 }
 
 // segmentAt returns the index of the segment that an offset is in, -1 before the

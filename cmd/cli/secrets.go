@@ -16,7 +16,6 @@ import (
 
 	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/dns"
-	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
@@ -77,7 +76,7 @@ func openSecrets(ctx context.Context, f *factory, flags *stackFlags, arg string,
 		if err != nil {
 			return o, err
 		}
-		o.Secrets = o.At(nomads(targets))
+		o.Secrets = o.At(func(target string) *api.Client { return targets[target].Nomad })
 		releases := record.OpenReleases(clients.Nomad, o.stack.Name, o.stack.Environment)
 		if o.rotation, err = release.NewRotation(ctx, releases, targets, o.jobs); err != nil {
 			return o, err
@@ -85,15 +84,6 @@ func openSecrets(ctx context.Context, f *factory, flags *stackFlags, arg string,
 		o.jobs = o.rotation.Jobs()
 	}
 	return o, nil
-}
-
-// nomads are the clients for package record.
-func nomads(clients map[string]nomad.Clients) map[string]*api.Client {
-	out := map[string]*api.Client{}
-	for name, c := range clients {
-		out[name] = c.Nomad
-	}
-	return out
 }
 
 // passOn stores the credentials of the stack's DNS providers for the controller, if

@@ -44,7 +44,8 @@ func packText(w *gzip.Writer, text []byte) (string, error) {
 }
 
 // Packer packs values for many callers at once with as few compressors as there are
-// processors: a compressor takes more than a megabyte.
+// processors: a compressor takes more than a megabyte. A caller that waits for one has
+// not encoded its value yet, which takes memory too.
 type Packer struct{ free chan *gzip.Writer }
 
 // NewPacker returns a Packer without compressors, which it makes when they are needed.
@@ -58,12 +59,12 @@ func NewPacker() *Packer {
 
 // Pack returns what the function Pack returns. It waits for a compressor.
 func (p *Packer) Pack(v any) (string, error) {
+	w := <-p.free
+	defer func() { p.free <- w }()
 	text, err := encode(v)
 	if err != nil {
 		return "", err
 	}
-	w := <-p.free
-	defer func() { p.free <- w }()
 	if w == nil {
 		w = gzip.NewWriter(nil)
 	}

@@ -1,8 +1,11 @@
 package variables
 
 import (
+	"runtime"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
 )
 
 func TestPack(t *testing.T) {
@@ -64,6 +67,40 @@ func TestUnpack_Stored(t *testing.T) {
 			t.Errorf("%s: got %+v and no error", name, got)
 		}
 	}
+}
+
+// encoded notes that it is being encoded, until the test lets it continue.
+type encoded struct {
+	running *atomic.Int32
+	proceed <-chan struct{}
+}
+
+func (e encoded) MarshalJSON() ([]byte, error) {
+	e.running.Add(1)
+	<-e.proceed
+	return []byte("1"), nil
+}
+
+// A caller that waits for a compressor holds no encoded value.
+func TestPacker_EncodesFewAtOnce(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var running atomic.Int32
+		proceed := make(chan struct{})
+		p := NewPacker()
+		for range 20 * runtime.GOMAXPROCS(0) {
+			go func() {
+				if text, err := p.Pack(encoded{&running, proceed}); text == "" || err != nil {
+					t.Errorf("got %q, %v", text, err)
+				}
+			}()
+		}
+		synctest.Wait()
+		if got, want := running.Load(), int32(runtime.GOMAXPROCS(0)); got != want {
+			t.Errorf("%d values are encoded at once, want %d", got, want)
+		}
+		close(proceed)
+	})
 }
 
 func TestCheckLayout(t *testing.T) {
