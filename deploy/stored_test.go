@@ -30,16 +30,16 @@ func TestDeploy_MissingCertificate(t *testing.T) {
 			w.write("web.nomad.hcl", "job \"web\" {\n  group \"g\" {\n    task \"t\" {\n      driver = \"mock_driver\"\n      template {\n        destination = \"secrets/a.pem\"\n        data = <<EOT\n"+text+"\nEOT\n      }\n    }\n  }\n}\n")
 		}
 		read(`{{ with nomadVar "drover/certs/mail" }}{{ .bundle }}{{ end }}`)
-		w.nomad.variables["drover/certs/mail-2"] = &api.Variable{Path: "drover/certs/mail-2"}
+		w.nomad.variables.Put(&api.Variable{Path: "drover/certs/mail-2"})
 		_, err := w.deployVerb().Run(t.Context())
 		if err == nil || !strings.Contains(err.Error(), "task t of job web reads certificate mail,") {
 			t.Errorf("got %v, want that the certificate does not exist", err)
 		}
-		w.nomad.variables["drover/certs/mail"] = &api.Variable{Path: "drover/certs/mail"}
+		w.nomad.variables.Put(&api.Variable{Path: "drover/certs/mail"})
 		w.events = nil
 		_, err = w.deployVerb().Run(t.Context())
 		w.wantEnd(err, rollout.Deployed, ClassNone)
-		delete(w.nomad.variables, "drover/certs/mail")
+		w.nomad.variables.Delete("drover/certs/mail")
 		read(`{{ if nomadVarExists "drover/certs/mail" }}{{ with nomadVar "drover/certs/mail" }}{{ .bundle }}{{ end }}{{ end }}`)
 		w.events = nil
 		_, err = w.deployVerb().Run(t.Context())

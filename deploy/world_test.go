@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/nomad/variables/vartest"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/release/memstore"
@@ -70,7 +71,7 @@ func newWorld(t *testing.T) *world {
 	t.Parallel()
 	w := &world{
 		T: t, renamed: &renamed{of: map[string]inMemory{}}, store: memstore.New("shop", "default"), secrets: memstore.NewSecrets(map[string]string{}), cluster: releasetest.NewCluster(),
-		nomad: &fakeNomad{variables: map[string]*api.Variable{}}, dir: t.TempDir(),
+		nomad: &fakeNomad{variables: vartest.New()}, dir: t.TempDir(),
 	}
 	// No service is in Consul.
 	consul, err := capi.NewClient(&capi.Config{Address: "http://consul.test", HttpClient: &http.Client{Transport: w.nomad}})

@@ -147,7 +147,7 @@ func (r *Releases) check(ctx context.Context, busy bool) (*Checked, error) {
 	for _, f := range all {
 		r.judge(out, f, all, busy)
 	}
-	if err := r.checkBlobs(ctx, out, all, blobs, busy); err != nil {
+	if err := r.checkBlobs(ctx, out, all, blobs); err != nil {
 		return nil, err
 	}
 	store := OpenSchedules(r.client, r.stack, r.env)
@@ -277,9 +277,9 @@ func (r *Releases) judge(out *Checked, f *found, all []*found, busy bool) {
 // written before the head, and nothing is done before the head is there.
 func begun(s Service) bool { return s.Step != StepPending && s.Step != StepUnchanged }
 
-// checkBlobs finds blobs that cannot be read, that are missing, and that nothing
-// names.
-func (r *Releases) checkBlobs(ctx context.Context, out *Checked, all []*found, digests []string, busy bool) error {
+// checkBlobs finds blobs that cannot be read, and that are missing. One that no release
+// names is no problem: see [Releases.Keep].
+func (r *Releases) checkBlobs(ctx context.Context, out *Checked, all []*found, digests []string) error {
 	broken := make([]*UnreadableError, len(digests))
 	err := parallel.Each(len(digests), 8, func(i int) error {
 		err := r.checkBlob(ctx, digests[i])
@@ -291,10 +291,10 @@ func (r *Releases) checkBlobs(ctx context.Context, out *Checked, all []*found, d
 	if err != nil {
 		return err
 	}
-	there, readable := map[string]bool{}, map[string]bool{}
+	there := map[string]bool{}
 	for i, digest := range digests {
 		if broken[i] == nil {
-			there[digest], readable[digest] = true, true
+			there[digest] = true
 			continue
 		}
 		there[digest] = broken[i].Newer()
@@ -306,10 +306,8 @@ func (r *Releases) checkBlobs(ctx context.Context, out *Checked, all []*found, d
 		}
 		out.add(p)
 	}
-	whole := true
 	named := map[string]bool{}
 	for _, f := range all {
-		whole = whole && f.whole()
 		need := func(digest, what string) {
 			if digest == "" || named[digest] {
 				return
@@ -322,24 +320,10 @@ func (r *Releases) checkBlobs(ctx context.Context, out *Checked, all []*found, d
 		if f.head != nil {
 			need(f.head.Values, "the variables' values")
 			need(f.head.Checks, "the checks of the stack")
-			for _, digest := range f.head.plan {
-				named[digest] = true // without it the head could not be read
-			}
 		}
 		for _, l := range f.lines {
 			need(l.Spec, "the job spec of service "+l.Name)
 			need(l.Before, "the former job spec of service "+l.Name)
-		}
-	}
-	if !whole || busy {
-		return nil // what cannot be read may name any
-	}
-	for _, digest := range digests {
-		if readable[digest] && !named[digest] {
-			path := r.blobPath(digest)
-			out.add(Problem{Variable: path, Problem: "no release names it", Repair: "delete it", fix: func(ctx context.Context) error {
-				return variables.Delete(ctx, r.client, path, 0, &api.WriteOptions{})
-			}})
 		}
 	}
 	return nil

@@ -577,48 +577,78 @@ func (r *Releases) TakeOver(ctx context.Context, head *Release, owner string) (*
 }
 
 // Keep removes the oldest releases until most are left, never the last good one
-// nor one that is open or cannot be read, and the blobs that no release names
-// any more. It returns the removed ones with their services. The lock must be
-// held.
+// nor one that is open or cannot be read. It returns the removed ones with their
+// services, the newest first. The lock must be held.
+//
+// Blobs that no release names any more are deleted too, but it takes the journals of
+// all releases to find them: see isSweepDue. All other requests are for releases that
+// are too old, and for those since the last good one.
 func (r *Releases) Keep(ctx context.Context, most int) ([]Removed, error) {
 	numbers, indexes, err := r.listed(ctx)
 	if err != nil || len(numbers) <= most {
 		return nil, err
 	}
-	heads, err := r.readAll(ctx, numbers, indexes)
+	recent := numbers[len(numbers)-most:]
+	old, err := r.readAll(ctx, numbers[:len(numbers)-most], indexes)
+	if err != nil {
+		return nil, err
+	}
+	good, err := r.anyGood(ctx, recent, indexes)
 	if err != nil {
 		return nil, err
 	}
 	var removed []Removed
-	var kept []*Release
-	good, readable := false, 0
-	for _, h := range heads {
-		if h.State == Unreadable {
-			kept = append(kept, h)
+	for _, h := range old {
+		keep := h.State.Open() || h.State == Unreadable || h.State == Done && !good
+		good = good || h.State == Done
+		if keep {
 			continue
 		}
-		readable++
-		switch {
-		case readable <= most || h.State.Open(), !good && h.State == Done:
-			kept = append(kept, h)
-		default:
-			services, err := r.Readable(ctx, h)
-			if err != nil {
-				return nil, err
-			}
-			removed = append(removed, Removed{h, services})
+		services, err := r.Readable(ctx, h)
+		if err != nil {
+			return nil, err
 		}
-		good = good || h.State == Done
-	}
-	if len(removed) == 0 {
-		return nil, nil
+		removed = append(removed, Removed{h, services})
 	}
 	for _, h := range removed {
 		if err := r.remove(ctx, h.Release); err != nil {
 			return nil, err
 		}
 	}
-	return removed, r.collect(ctx, kept)
+	if kept := len(numbers) - len(removed); isSweepDue(removed, kept, numbers[len(numbers)-1], most) {
+		heads, err := r.List(ctx)
+		if err != nil {
+			return removed, err
+		}
+		return removed, r.collect(ctx, heads)
+	}
+	return removed, nil
+}
+
+// anyGood reports whether one of the releases is good. It reads the newest first, and
+// none after a good one.
+func (r *Releases) anyGood(ctx context.Context, numbers []int, indexes map[int]uint64) (bool, error) {
+	for _, n := range slices.Backward(numbers) {
+		heads, err := r.readAll(ctx, []int{n}, indexes)
+		if err != nil {
+			return false, err
+		}
+		if len(heads) > 0 && heads[0].State == Done {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// isSweepDue reports whether Keep searches the releases that it keeps for the blobs that
+// they need, to delete the others. That takes requests for each of them: it is due if as
+// many blobs may be found, and otherwise with every most-th release.
+func isSweepDue(removed []Removed, kept, newest, most int) bool {
+	replaced := 0 // specs, by the removed releases
+	for _, h := range removed {
+		replaced += h.Changed + h.Pruned
+	}
+	return len(removed) > 1 || len(removed) == 1 && (replaced >= kept || newest%max(most, 1) == 0)
 }
 
 // Removed is a release that is not kept any more.

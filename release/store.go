@@ -78,7 +78,8 @@ type Store interface {
 	// process writes the head meanwhile. An error of f ends it.
 	Change(ctx context.Context, number int, f func(*record.Release) error) (*record.Release, error)
 	// Keep removes the oldest releases until most are left. It keeps the newest good
-	// one, and those that are open. The caller holds the lock.
+	// one, and those that are open. Blobs that no release needs any more may stay until
+	// a later call. The caller holds the lock.
 	Keep(ctx context.Context, most int) ([]record.Removed, error)
 	// Scrub removes the values of these variables from the releases, and returns the
 	// numbers of those that it rewrote. The caller holds the lock.
