@@ -155,6 +155,9 @@ func mockJob(id string, config map[string]any) *api.Job {
 			Tasks: []*api.Task{{
 				Name: "t", Driver: "mock_driver", Config: config,
 				Resources: &api.Resources{CPU: ptr(10), MemoryMB: ptr(16)},
+				// A log takes a process of Nomad's for each task, and four seconds of a
+				// task that does not start.
+				LogConfig: &api.LogConfig{Disabled: ptr(config["stdout_string"] == nil)},
 			}},
 		}},
 	}

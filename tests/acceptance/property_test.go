@@ -32,6 +32,9 @@ func (s service20) spec(name string) string {
     count = %d
     task "t" {
       driver = "mock_driver"
+      logs {
+        disabled = true
+      }
       config {
         run_for = "10h"
       }

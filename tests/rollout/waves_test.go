@@ -68,6 +68,9 @@ job "shop-*" {
     }
     task "*" {
       driver = "mock_driver"
+      logs {
+        disabled = true
+      }
       consul {}
       resources {
         cpu    = 10
