@@ -29,6 +29,7 @@ func TestOCISCompact(t *testing.T) {
 	admin := login{"admin", strings.TrimSpace(r.drover.must(t, "secrets", "show", "ocis", "admin_password", "-e", "dev"))}
 	testOCIS(t, o, admin)
 	t.Logf("the process has %d MB", residentMB(t, r))
+	t.Run("backup and restore", func(t *testing.T) { testBackup(t, r, admin, 7, "-var", "layout=compact") })
 
 	// A roll interrupts: one process holds the data.
 	o.must(t, http.StatusCreated, einstein, "PUT", "/remote.php/webdav/kept.txt", nil, []byte("kept"))
@@ -57,7 +58,7 @@ func TestOCISCompact(t *testing.T) {
 
 	// Offline, nothing holds the data when the other layout starts. Files and secrets are
 	// still there after a destroy.
-	r.drover.must(t, append([]string{"deploy", "ocis", "-var", "offline=true"}, values...)...)
+	r.drover.must(t, append([]string{"deploy", "ocis", "--prune", "-var", "offline=true"}, values...)...)
 	eventually(t, "the process is gone", func() bool { return len(servers(t, r)) == 0 })
 	r.drover.must(t, "destroy", "ocis", "-e", "dev", "-y")
 	if jobs := r.jobs(t); len(jobs) != 2 {

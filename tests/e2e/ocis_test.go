@@ -152,10 +152,11 @@ func TestOCIS(t *testing.T) {
 
 	admin := login{"admin", strings.TrimSpace(r.drover.must(t, "secrets", "show", "ocis", "admin_password", "-e", "dev"))}
 
-	steps := []struct {
+	type step struct {
 		name string
 		test func(*testing.T)
-	}{
+	}
+	steps := []step{
 		{"cluster", func(t *testing.T) { testCluster(t, r) }},
 		{"works", func(t *testing.T) { testOCIS(t, r.ocis, admin) }},
 		{"unchanged", func(t *testing.T) { testUnchanged(t, r) }},
@@ -173,7 +174,9 @@ func TestOCIS(t *testing.T) {
 			testRenewal(t, r, edge.Nginx)
 		}},
 		{"kill -9", func(t *testing.T) { testKill9(t, r) }},
-		{"backup and restore", func(t *testing.T) { testBackup(t, r, admin) }},
+	}
+	if r.Secure() || os.Getenv(envLoad) != "" { // else TestOCISCompact, with a quarter of the work
+		steps = append(steps, step{"backup and restore", func(t *testing.T) { testBackup(t, r, admin, 7) }})
 	}
 	for _, s := range steps {
 		if !t.Run(s.name, s.test) && s.name == "cluster" {
