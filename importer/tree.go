@@ -235,6 +235,10 @@ func (n *Node) Drop(reason string) {
 	n.ledger.add(Finding{Position: n.At, Severity: LeftOut, Rule: RuleLeftOut, Path: n.Path(), Message: reason})
 }
 
+// MarkDropped marks the node and all below it as having no effect, which a finding about
+// several nodes says.
+func (n *Node) MarkDropped() { n.mark(dropped) }
+
 // Warn reports a difference at the node, which counts as reported with all below it.
 func (n *Node) Warn(rule, message, remedy string) {
 	if n == nil {

@@ -95,6 +95,42 @@ func TestRead(t *testing.T) {
 			},
 		},
 		{
+			name: "values with no effect on Nomad are reported",
+			files: map[string]string{"compose.yaml": `services:
+  web:
+    image: app:1
+    domainname: example.org
+    env_file: [{path: none.env, required: false}]
+    ports: [{target: 80, published: 8080, name: http, app_protocol: http}]
+    healthcheck: {test: [CMD, ok], retries: 5, start_period: 10s}
+    labels: {a: b}
+    logging: {driver: json-file, options: {max-size: 50k, compress: 'true'}}
+    deploy:
+      resources: {limits: {cpus: '2'}, reservations: {cpus: '1'}}
+      update_config: {delay: 10s, monitor: 20s}
+    networks: [lan]
+    volumes: ['data:/data']
+  other:
+    image: app:1
+    cpu_period: 1000
+    healthcheck: {interval: 5s}
+  third:
+    image: app:1
+    healthcheck: {test: [CMD, ok], retries: 5, start_period: 10s}
+volumes: {data: {name: x, labels: {a: b}}}
+networks: {lan: {driver: macvlan}}
+`},
+			has: map[string][]string{
+				"web.nomad.hcl": {"max_file_size = 1\n", "min_healthy_time = \"20s\""},
+				"findings": {
+					"web has a domain and no host name", "the file does not exist, and is not required", "name describes the port", "app_protocol describes the port", "1 labels of web have no effect",
+					"an option of a log driver of Docker", "Nomad reserves as much CPU as it limits", "min_healthy_time is the longer one of delay and monitor", "the network lan of the driver macvlan",
+					"the volume has the name of the stack and its key", "labels of a volume have no effect", "cpu_period has no effect without cpu_quota", "the health check of other is that of its image",
+					"compose.yaml:21: left-out: Consul has no number of failures for a script", "compose.yaml:21: left-out: a new instance is healthy as soon as its check passes",
+				},
+			},
+		},
+		{
 			name:  "a service in the network of another one",
 			files: map[string]string{"compose.yaml": "services:\n  web: {image: 'app:1', expose: [80]}\n  side:\n    image: app:1\n    network_mode: service:web\n    deploy: {replicas: 2}\n    tmpfs: ['/t:noexec,size=1m']\n"},
 			has: map[string][]string{

@@ -157,6 +157,10 @@ func (s *service) updateConfig(at nodes, c *types.UpdateConfig) {
 		}
 	}
 	u.MaxParallel = &parallel
+	if c.Delay > 0 && c.Monitor > 0 {
+		shorter := map[bool]string{true: "delay", false: "monitor"}[c.Delay <= c.Monitor]
+		at.get(shorter).drop("min_healthy_time is the longer one of delay and monitor")
+	}
 	if wait := max(time.Duration(c.Delay), time.Duration(c.Monitor)); wait > 0 {
 		u.MinHealthyTime = &wait
 		if wait >= 5*time.Minute || u.HealthyDeadline != nil {
@@ -299,7 +303,7 @@ func (s *service) resources() {
 	if cfg.CPUQuota > 0 && r.CoresLimit == 0 {
 		r.CoresLimit = float64(cfg.CPUQuota) / float64(cmp.Or(cfg.CPUPeriod, 100000))
 	}
-	if cfg.CPUShares > 0 && r.CoresLimit == 0 {
+	if cfg.CPUShares > 0 {
 		r.Cores = float64(cfg.CPUShares) / 1024
 	}
 	pids := cfg.PidsLimit
@@ -332,8 +336,15 @@ func (s *service) resources() {
 		n.Get("limits").Fields()
 		n.Get("reservations").Fields()
 	}
+	if r.CoresLimit > 0 && r.Cores > 0 {
+		at.get("reservations", "cpus").drop("Nomad reserves as much CPU as it limits")
+		s.at.get("cpu_shares").drop("Nomad reserves as much CPU as it limits")
+	}
 	if r.CoresLimit > 0 && r.Cores > r.CoresLimit {
 		r.Cores = r.CoresLimit
+	}
+	if cfg.CPUQuota == 0 {
+		s.at.get("cpu_period").drop("cpu_period has no effect without cpu_quota")
 	}
 	s.devices(s.at.get("gpus"), cfg.Gpus)
 	if pids > 0 {
@@ -491,8 +502,15 @@ func (s *service) logging() {
 			break
 		}
 		size := l.Options["max-size"]
-		if mb := int(bytesOf(size) >> 20); mb > 0 {
-			s.t.LogFileMB = min(mb, 100)
+		if bytes := bytesOf(size); bytes > 0 {
+			s.t.LogFileMB = int(min(max(bytes>>20, 1), 100))
+		}
+		for _, n := range at.get("options") {
+			for _, o := range n.Fields() {
+				if o.Key != "max-size" && o.Key != "max-file" {
+					o.Drop("an option of a log driver of Docker")
+				}
+			}
 		}
 		if n, err := strconv.Atoi(l.Options["max-file"]); err == nil && n > 0 {
 			s.t.LogFiles = min(n, 20)

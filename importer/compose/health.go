@@ -32,6 +32,7 @@ func (s *service) health() {
 		return
 	}
 	if len(h.Test) == 0 {
+		at.warn("health", fmt.Sprintf("the health check of %s is that of its image, which import does not know", s.cfg.Name), "Write test: into the input, or a check block into the job.")
 		return
 	}
 	c := s.check(h.Test)
@@ -52,6 +53,12 @@ func (s *service) health() {
 	c.Failures = retries
 	if s.cfg.Deploy != nil && len(s.at.get("deploy")) > 0 { // Swarm replaces unhealthy tasks, Compose does not
 		c.Restart, c.Grace = retries, max(start, time.Second)
+	}
+	if c.Restart == 0 {
+		if c.Type == "script" {
+			at.get("retries").drop("Consul has no number of failures for a script: its last result counts")
+		}
+		at.get("start_period").drop("a new instance is healthy as soon as its check passes")
 	}
 	s.s.Checks = append(s.s.Checks, c)
 	if deadline := start + time.Duration(retries+1)*c.Interval + time.Minute; deadline > 5*time.Minute {

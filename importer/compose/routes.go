@@ -84,8 +84,10 @@ func (s *service) labelsOf() {
 			n.Take() // by the service whose router names it
 		case routing.MatchString(name):
 			n.Warn("route", fmt.Sprintf("the label %s of %s is for a reverse proxy and is not mapped", name, s.cfg.Name), "Write tags of drover (docs/reference/routes.md) into the service block of the job.")
-		default:
+		case strings.HasPrefix(name, "kompose."):
 			n.Take()
+		default:
+			n.MarkDropped()
 		}
 	}
 	left := 0
@@ -196,7 +198,7 @@ func (s *service) addSite(r *routes, l label, at site) {
 func (s *service) traefik(all map[string]label) {
 	enable, stated := all["traefik.enable"]
 	for name, l := range all {
-		if strings.HasPrefix(name, "traefik.") && (strings.HasSuffix(name, ".enable") || strings.HasSuffix(name, "docker.network") || strings.HasSuffix(name, "swarm.network") ||
+		if strings.HasPrefix(name, "traefik.") && !strings.HasPrefix(name, "traefik.udp.") && (strings.HasSuffix(name, ".enable") || strings.HasSuffix(name, "docker.network") || strings.HasSuffix(name, "swarm.network") ||
 			strings.HasSuffix(name, "lbswarm") || strings.HasSuffix(name, "constraint-label") || name == "traefik.tags" || strings.HasSuffix(name, ".priority") || strings.HasSuffix(name, ".passhostheader") ||
 			strings.HasSuffix(name, "loadbalancer.server") || strings.HasSuffix(name, ".entrypoints") || strings.HasSuffix(name, "loadbalancer.swarm") || name == "traefik.docker.lbswarm" || name == "traefik.backend" || name == "traefik.frontend.passhostheader") {
 			l.node.Take()
@@ -218,9 +220,28 @@ func (s *service) traefik(all map[string]label) {
 			routers[router] = true
 		}
 	}
-	r := &routes{}
+	services := map[string]bool{}
+	for name := range all {
+		if rest, ok := strings.CutPrefix(name, "traefik.http.services."); ok {
+			service, _, _ := strings.Cut(rest, ".")
+			services[service] = true
+		}
+	}
+	groups := map[string]*routes{} // by the service of Traefik that the routers lead to
+	of := func(service string) *routes {
+		if groups[service] == nil {
+			groups[service] = &routes{}
+		}
+		return groups[service]
+	}
 	for _, name := range slices.Sorted(maps.Keys(routers)) {
-		s.router(r, all, name)
+		service, elsewhere := s.leadsTo(all, name, slices.Sorted(maps.Keys(services)))
+		if elsewhere {
+			l := all["traefik.http.routers."+name+".service"]
+			l.node.Warn("route", fmt.Sprintf("the router %s leads to %s, which is not in the labels", name, s.literal(l.text)), "Write a tag drover.route=HOST/PATH into the service block of its job.")
+			continue
+		}
+		s.router(of(service), all, name)
 	}
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		l := all[name]
@@ -228,7 +249,8 @@ func (s *service) traefik(all map[string]label) {
 		if !ok {
 			continue
 		}
-		_, key, _ := strings.Cut(rest, ".")
+		service, key, _ := strings.Cut(rest, ".")
+		r := of(service)
 		switch key = strings.TrimPrefix(key, "loadbalancer."); {
 		case key == "server.port":
 			l.node.Take()
@@ -243,8 +265,72 @@ func (s *service) traefik(all map[string]label) {
 			r.tag(importer.Lit("drover.sticky=cookie"))
 		}
 	}
-	s.publish(r)
+	s.publishAll(groups)
 	s.traefikTCP(all)
+}
+
+// leadsTo is the service of Traefik that a router leads to, "" for that of the container.
+// elsewhere is set for one that the labels cannot define.
+func (s *service) leadsTo(all map[string]label, router string, services []string) (name string, elsewhere bool) {
+	name = strings.ToLower(s.literal(all["traefik.http.routers."+router+".service"].text))
+	name, provider, _ := strings.Cut(name, "@")
+	switch {
+	case provider != "" && !slices.Contains([]string{"docker", "swarm", "consulcatalog", "nomad"}, provider):
+		return name, true
+	case name == "" && slices.Contains(services, router):
+		return router, false
+	case len(services) == 0:
+		return "", false
+	case !slices.Contains(services, name):
+		return services[len(services)-1], false
+	}
+	return name, false
+}
+
+// publishAll gives each port its tags. Those of the first port are those of the service.
+func (s *service) publishAll(groups map[string]*routes) {
+	var all []*routes
+	for _, name := range slices.Sorted(maps.Keys(groups)) {
+		r := groups[name]
+		at := slices.IndexFunc(all, func(o *routes) bool { return o.port == r.port || o.port == 0 || r.port == 0 })
+		switch {
+		case !r.claimed && !r.denied && len(groups) > 1: // no router leads to it
+		case at < 0:
+			all = append(all, r)
+		default:
+			o := all[at]
+			for _, t := range r.tags {
+				o.tag(t)
+			}
+			o.port, o.tls, o.claimed, o.denied = max(o.port, r.port), o.tls || r.tls, o.claimed || r.claimed, o.denied || r.denied
+			o.hosts = append(o.hosts, r.hosts...)
+		}
+	}
+	for i, r := range all {
+		if i == 0 {
+			s.publish(r)
+			continue
+		}
+		s.publishBeside(r)
+	}
+}
+
+// publishBeside is publish for another port than the first one.
+func (s *service) publishBeside(r *routes) {
+	if len(r.tags) == 0 || !r.claimed || r.denied {
+		return
+	}
+	if !r.tls {
+		r.tag(importer.Lit("drover.http=serve"))
+	}
+	s.addPort(importer.Port{Number: r.port})
+	at := slices.IndexFunc(s.s.Ports, func(p importer.Port) bool { return p.Number == r.port && !p.UDP })
+	s.s.Ports[at].Tags = append(s.s.Ports[at].Tags, r.tags...)
+	if r.tls {
+		for _, h := range r.hosts {
+			s.m.Certify(h)
+		}
+	}
 }
 
 func (s *service) router(r *routes, all map[string]label, name string) {

@@ -88,6 +88,34 @@ func TestRead_EntryPoint(t *testing.T) {
 	}
 }
 
+// TestRead_TwoPorts: routers lead to the ports of their services.
+func TestRead_TwoPorts(t *testing.T) {
+	t.Parallel()
+	res := project(t, map[string]string{"compose.yaml": `services:
+  store:
+    image: app:1
+    labels:
+      traefik.http.routers.api.rule: Host(` + "`s3.example.org`" + `)
+      traefik.http.routers.api.service: api
+      traefik.http.services.api.loadbalancer.server.port: 9000
+      traefik.http.routers.console.rule: Host(` + "`console.example.org`" + `)
+      traefik.http.routers.console.tls: 'true'
+      traefik.http.services.console.loadbalancer.server.port: 9001
+      traefik.http.services.unused.loadbalancer.server.port: 9002
+      traefik.http.routers.other.rule: Host(` + "`other.example.org`" + `)
+      traefik.http.routers.other.service: other@file
+      traefik.udp.routers.u.entrypoints: udp
+`}, importer.Source{})
+	importertest.Compare(t, res, map[string][]string{
+		"store.nomad.hcl": {
+			"port = \"p9000\"\nprovider = \"consul\"\ntags = [\"drover.route=s3.example.org/\", \"drover.http=serve\"]",
+			"port = \"p9001\"\nprovider = \"consul\"\ntags = [\"drover.route=console.example.org/\"]",
+		},
+		"stack.hcl": {`names = ["console.example.org"]`},
+		"findings":  {"the router other leads to other@file", "the label traefik.udp.routers.u.entrypoints of store"},
+	}, map[string][]string{"store.nomad.hcl": {"9002", "other.example.org"}})
+}
+
 // tags are the tags of a service for the edge, without its routes to web.example.org.
 func tags(res *importer.Result, service string) []string {
 	var all []string

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"maps"
+	"os"
 	"path"
 	"regexp"
 	"slices"
@@ -124,7 +125,16 @@ func (r *reader) top() {
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.project.Networks)) {
 		at, cfg := r.topNodes("networks", name), r.project.Networks[name]
-		at.takeEach("name", "driver", "attachable", "labels", "enable_ipv4")
+		at.take("name")
+		for _, key := range []string{"attachable", "labels", "enable_ipv4"} {
+			at.get(key).drop(key + " is about Docker's networks")
+		}
+		switch cfg.Driver {
+		case "", "default", "bridge", "overlay", "nat", "none", "null":
+			at.take("driver")
+		default:
+			at.get("driver").warn("network-address", fmt.Sprintf("the network %s of the driver %s gives containers addresses outside their node; Nomad's bridge does not", name, cfg.Driver), "Publish the ports that others need, or configure a CNI network on the nodes.")
+		}
 		switch {
 		case bool(cfg.External):
 			at.get("external").warn("network-external", fmt.Sprintf("the network %s belongs to another application, whose names are not known here", name),
@@ -379,6 +389,17 @@ func (s *service) secretEnv(secret string) string {
 
 func (s *service) environment() {
 	s.at.takeEach("environment", "env_file")
+	for _, n := range s.at.get("env_file") {
+		for _, item := range n.Items() {
+			file := s.substitute(item.Get("path").Peek())
+			if !path.IsAbs(file) {
+				file = path.Join(s.dir, file)
+			}
+			if _, err := os.Stat(file); err != nil && item.Get("path") != nil {
+				item.Drop("the file does not exist, and is not required")
+			}
+		}
+	}
 	at := s.at.get("environment")
 	raw := map[string]*importer.Node{}
 	for _, n := range at {
@@ -492,6 +513,9 @@ func (s *service) networking() {
 		}
 		s.s.Hostname = s.noSecret(s.text(s.at.get("hostname"), h), h)
 	}
+	if cfg.DomainName != "" && cfg.Hostname == "" {
+		s.at.get("domainname").warn("unsupported", fmt.Sprintf("%s has a domain and no host name", cfg.Name), "Add hostname.")
+	}
 	s.at.take("domainname")
 	s.at.takeEach("dns", "dns_search", "dns_opt")
 	if len(cfg.DNS)+len(cfg.DNSSearch)+len(cfg.DNSOpts) > 0 {
@@ -584,6 +608,13 @@ type linkAlias struct {
 func (s *service) ports() {
 	at := s.at.get("ports")
 	at.take()
+	for _, n := range at {
+		for _, item := range n.Items() {
+			for _, key := range []string{"name", "app_protocol"} {
+				item.Get(key).Drop(key + " describes the port")
+			}
+		}
+	}
 	for _, p := range s.cfg.Ports {
 		s.port(at, p)
 	}

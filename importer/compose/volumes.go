@@ -139,7 +139,12 @@ func (s *service) namedVolume(where importer.Position, v types.ServiceVolumeConf
 		return
 	}
 	at, cfg := s.topNodes("volumes", v.Source), s.project.Volumes[v.Source]
-	at.takeEach("name", "labels")
+	at.get("labels").drop("labels of a volume have no effect")
+	if bool(cfg.External) {
+		at.take("name")
+	} else {
+		at.get("name").drop("the volume has the name of the stack and its key")
+	}
 	if cfg.Driver == "" || cfg.Driver == "local" {
 		at.take("driver")
 		opts := cfg.DriverOpts

@@ -209,7 +209,7 @@ func (p *part) container(t *importer.Task, n *importer.Node) {
 	}
 	get("startTimeout").Drop("Nomad waits for a task by healthy_deadline")
 	restart := get("restartPolicy")
-	p.word(p.get(restart, "enabled"))
+	p.get(restart, "enabled").Drop("Nomad starts a container again, with a restart policy or without")
 	p.get(restart, "restartAttemptPeriod").Drop("Nomad starts a container again after one second")
 	if codes := p.get(restart, "ignoredExitCodes"); len(p.items(codes)) > 0 {
 		codes.Warn("restart", "Nomad starts a container again after each exit code", "Let it run on, or make it a task with a lifecycle block.")

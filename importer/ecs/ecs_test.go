@@ -366,3 +366,11 @@ func TestRead_Rules(t *testing.T) {
 		})
 	}
 }
+
+// TestRead_Base64: a literal in base64 is evaluated, and anything else is a variable.
+func TestRead_Base64(t *testing.T) {
+	t.Parallel()
+	res := read(t, importer.Source{}, `{"AWSTemplateFormatVersion": "2010-09-09", "Resources": {"T": {"Type": "AWS::ECS::TaskDefinition", "Properties": {"Family": "a", "ContainerDefinitions": [
+  {"Name": "a", "Image": "a:1", "RestartPolicy": {"Enabled": true}, "Environment": [{"Name": "A", "Value": {"Fn::Base64": "abc"}}, {"Name": "B", "Value": {"Fn::Base64": {"Fn::GetAtt": "X.Y"}}}]}]}}}}`)
+	check(t, res, map[string][]string{"a.nomad.hcl": {`A = "YWJj"`, "B = var."}}, []string{"only AWS knows the function Base64", "left-out: Nomad starts a container again"})
+}

@@ -1,6 +1,7 @@
 package ecs
 
 import (
+	"encoding/base64"
 	"fmt"
 	"strconv"
 	"strings"
@@ -230,6 +231,14 @@ func (c *scope) evaluate(n *importer.Node, plain bool) []piece {
 				n.Take()
 				return []piece{{literal: n.Peek()}}
 			}
+		}
+	case "Base64":
+		text, known := "", true
+		for _, p := range c.evaluate(arg, tagged) {
+			text, known = text+c.withDefault(p), known && p.unknown == "" && !p.secret && p.parameter == ""
+		}
+		if known {
+			return []piece{{literal: base64.StdEncoding.EncodeToString([]byte(text))}}
 		}
 	case "GetAtt":
 		path := arg.Peek()

@@ -466,6 +466,34 @@ spec:
 	})
 }
 
+// TestRead_NoEffect: values with no effect on Nomad are reported.
+func TestRead_NoEffect(t *testing.T) {
+	t.Parallel()
+	res := read(t, `apiVersion: apps/v1
+kind: DaemonSet
+metadata: {name: a}
+spec:
+  selector: {matchLabels: {x: y}}
+  updateStrategy: {rollingUpdate: {maxSurge: 1}}
+  template:
+    metadata: {labels: {x: y}}
+    spec:
+      topologySpreadConstraints: [{maxSkew: 3, topologyKey: kubernetes.io/hostname, whenUnsatisfiable: ScheduleAnyway}]
+      containers:
+      - name: c
+        image: x:1
+        ports: [{containerPort: 80}]
+        readinessProbe: {initialDelaySeconds: 5, tcpSocket: {port: 80}}
+        livenessProbe: {periodSeconds: 7, tcpSocket: {port: nosuch}}
+        volumeMounts: [{name: e, mountPath: /e}]
+      volumes: [{name: e, ephemeral: {volumeClaimTemplate: {spec: {resources: {requests: {storage: 1Gi}}}}}}]
+`, importer.Source{})
+	importertest.Imported(t, res, map[string][]string{"findings": {
+		"app.yaml:6: left-out: a job of type system stops an instance", "app.yaml:10: left-out: Nomad spreads the instances", "app.yaml:15: left-out: a new instance is ready as soon as its check passes",
+		"app.yaml:16: warning: a probe of a names no port of the container", "app.yaml:18: left-out: it is a directory of the allocation",
+	}})
+}
+
 // TestRead_UDPNames: with names in Consul's DNS, a Service is known by UDP, too.
 func TestRead_UDPNames(t *testing.T) {
 	t.Parallel()

@@ -151,6 +151,7 @@ func (p *part) probes(t *importer.Task, c *importer.Node) {
 		s.Failures = 0
 		checks = append(checks, s)
 	}
+	ready.Get("initialDelaySeconds").Drop("a new instance is ready as soon as its check passes")
 	if longest := max(grace, seconds(ready.Get("initialDelaySeconds"), 0), seconds(live.Get("initialDelaySeconds"), 0)); longest > 4*time.Minute {
 		p.update().HealthyDeadline = span(longest + 2*time.Minute)
 		p.update().ProgressDeadline = span(2 * (longest + 2*time.Minute))
@@ -182,7 +183,7 @@ func (p *part) probe(t *importer.Task, c, n *importer.Node) (importer.Check, boo
 	port := func(at *importer.Node) bool {
 		number := p.portNumber(at, c)
 		if number == 0 {
-			cmp.Or(at, n).Warn("health", fmt.Sprintf("a probe of %s names no port of the container", p.o.name), "Write a check into the service block of the job.")
+			n.Warn("health", fmt.Sprintf("a probe of %s names no port of the container", p.o.name), "Write a check into the service block of the job.")
 			return false
 		}
 		check.Port = number

@@ -137,7 +137,7 @@ func (p *part) mount(t *importer.Task, m, v *importer.Node, at mountPoint) {
 		at.ro = ref.Get("readOnly").Bool() || at.ro
 		p.persistent(t, ref, at)
 	case v.Get("ephemeral").Exists():
-		v.Get("ephemeral").Take()
+		v.Get("ephemeral").Drop("it is a directory of the allocation, as large as its disk")
 		p.scratch(t, at)
 	case v.Get("emptyDir") != nil || len(v.Keys()) == 1:
 		p.emptyDir(t, v.Get("emptyDir"), at)

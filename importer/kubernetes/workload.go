@@ -221,6 +221,7 @@ func (p *part) strategy(n *importer.Node) {
 	}
 	switch {
 	case p.s.Kind == importer.KindSystem:
+		rolling.Get("maxSurge").Drop("a job of type system stops an instance before the next one starts")
 		if hasUnavailable {
 			p.update().MaxParallel = count(max(unavailable, 1))
 		}
@@ -471,7 +472,7 @@ func (p *part) placement(n *importer.Node) {
 			when.Warn("unsupported", fmt.Sprintf("instances of %s are spread over %s as well as it can be, and start in any case", p.o.name, key), "Write a constraint with distinct_hosts, if it must be strict.")
 		}
 		for _, k := range []string{"maxSkew", "labelSelector", "matchLabelKeys", "minDomains", "nodeAffinityPolicy", "nodeTaintsPolicy"} {
-			t.Get(k).Take()
+			t.Get(k).Drop("Nomad spreads the instances of a job evenly over the nodes that may run them")
 		}
 	}
 }
