@@ -196,6 +196,7 @@ func complete(m *Model, src Source, l *Ledger) {
 	publish(m, src, l)
 	checkListeners(m, l)
 	reach(m, src, l)
+	separateStatic(m, l)
 	slices.SortFunc(m.Secrets, func(a, b Secret) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(m.Variables, func(a, b Variable) int { return strings.Compare(a.Name, b.Name) })
 	slices.SortFunc(m.Volumes, func(a, b Volume) int { return strings.Compare(a.Name, b.Name) })

@@ -96,3 +96,44 @@ func hasRoute(s *Service) bool {
 	})
 	return found
 }
+
+// separateStatic refuses two users of one port of a node: Nomad gives a port to one
+// group, whatever its protocol. Allowed, the first one has it.
+func separateStatic(m *Model, l *Ledger) {
+	type user struct {
+		service *Service
+		label   string
+		target  int
+	}
+	users := map[int]user{}
+	for _, s := range m.Services {
+		if !layered(s) {
+			continue
+		}
+		s.Ports = slices.DeleteFunc(s.Ports, func(p Port) bool {
+			number := p.Static
+			if s.Network == NetworkHost && number == 0 && !p.Dynamic {
+				number = p.Number
+			}
+			u, taken := users[number]
+			switch {
+			case number == 0:
+				return false
+			case !taken:
+				users[number] = user{s, p.label(), p.Number}
+				return false
+			case u.service == s && u.label == p.label(): // of TCP and UDP
+				return false
+			case u.service == s && u.target == p.Number: // said twice
+				return true
+			}
+			at := p.At
+			if at == (Position{}) {
+				at = s.At
+			}
+			l.Refuse(at, "port-conflict", fmt.Sprintf("port %d of the node is needed by %s (port %d) and by %s (port %d)", number, u.service.Name, u.target, s.Name, p.Number),
+				"Give one of them another port, or names on the mesh (--network mesh). Allowed, the first one has it, and the other one has no port.")
+			return true
+		})
+	}
+}

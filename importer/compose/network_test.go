@@ -39,6 +39,12 @@ func TestRead_Network(t *testing.T) {
 			},
 			map[string][]string{"db.nomad.hcl": {"extra_hosts"}, "_base.nomad.hcl": {"hosts"}, "mesh.nomad.hcl": {"198.18", "mesh_prepare"}},
 		},
+		{"two services on one port of the nodes", importer.NetworkConsulDNS, strings.Replace(shop, "expose: [5432]", "expose: [80]", 1),
+			map[string][]string{"findings": {"refusal: port 80 of the node is needed by db (port 80) and by web (port 80) (port-conflict)"}}, nil,
+		},
+		{"two services on one port of the node by their own choice", importer.NetworkMesh, "services:\n  a: {image: x, ports: ['53:53/udp', '53:54/udp', '5353:53/udp']}\n  b:\n    image: x\n    ports:\n      - {target: 5, published: '5353', mode: host}\n",
+			map[string][]string{"findings": {"compose.yaml:2: refusal: port 53 of the node is needed by a (port 53) and by a (port 54)", "compose.yaml:6: refusal: port 5353 of the node is needed by a (port 53) and by b (port 5)"}}, nil,
+		},
 		{"the network of the nodes", importer.NetworkHost, strings.Replace(shop, "8080:80", "80:80", 1),
 			map[string][]string{
 				"db.nomad.hcl": {`mode = "host"`, `network_mode = "host"`, "static = 5432\n}", `searches = ["names-shop.service.consul"]`},
