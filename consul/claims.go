@@ -23,7 +23,7 @@ const (
 )
 
 // Claims returns what a job claims, each once. Names that only a node can fill in
-// are left out.
+// are left out, and so is the name that all edges have.
 func Claims(job *api.Job) []Claim {
 	var out []Claim
 	add := func(kind, name string) {
@@ -33,7 +33,9 @@ func Claims(job *api.Job) []Claim {
 		}
 	}
 	for _, s := range Of(ProviderConsul, Services(job)) {
-		add(ClaimService, s.Name)
+		if s.Name != route.EdgeName || job.ID == nil || !route.IsEdge(*job.ID) {
+			add(ClaimService, s.Name)
+		}
 	}
 	for _, s := range route.Services(job) {
 		if s.Provider != "" && s.Provider != ProviderConsul {

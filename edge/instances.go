@@ -11,6 +11,8 @@ import (
 
 	capi "github.com/hashicorp/consul/api"
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/edge/route"
 )
 
 // MetaPublicAddress is the address at which clients from outside reach an
@@ -56,10 +58,6 @@ func (f Finder) where() string {
 	return "job " + ServiceName + " in namespace " + f.Namespace
 }
 
-// ofJob reports whether a job is the edge: of several targets in one namespace,
-// its ID ends with that of the target.
-func ofJob(id string) bool { return id == ServiceName || strings.HasPrefix(id, ServiceName+"-") }
-
 // split returns the entries that are allocations of the edge's job (GET
 // /v1/allocations), and an error for each other one.
 func (f Finder) split(ctx context.Context, entries []*capi.ServiceEntry) (good []*capi.ServiceEntry, skipped []error, err error) {
@@ -97,7 +95,7 @@ func (f Finder) live(ctx context.Context) (map[string]string, error) {
 	}
 	live := map[string]string{}
 	for _, a := range allocs {
-		if ofJob(a.JobID) && a.ClientStatus != api.AllocClientStatusComplete && a.ClientStatus != api.AllocClientStatusFailed {
+		if route.IsEdge(a.JobID) && a.ClientStatus != api.AllocClientStatusComplete && a.ClientStatus != api.AllocClientStatusFailed {
 			live[a.ID] = a.JobID
 		}
 	}

@@ -22,10 +22,11 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/edge/route"
 )
 
 // ServiceName is what the edge's instances are called in Consul.
-const ServiceName = "edge"
+const ServiceName = route.EdgeName
 
 // settle is how long Look waits for an edge to load a recent change.
 const settle = 3 * time.Second

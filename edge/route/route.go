@@ -14,6 +14,13 @@ import (
 // Prefix of the tags for the edge.
 const Prefix = "drover."
 
+// EdgeName is the name of the edges in Consul, which all of them share, and the ID of the
+// job of the first one.
+const EdgeName = "edge"
+
+// IsEdge reports whether a job is an edge, by its ID. That of each other one is edge-NAME.
+func IsEdge(jobID string) bool { return jobID == EdgeName || strings.HasPrefix(jobID, EdgeName+"-") }
+
 // Kind is what a route does, and the key of its tag.
 type Kind string
 
