@@ -300,9 +300,8 @@ func (w *world) guestbookImages(t *testing.T, n *node) {
 	}
 	p, err := postgresImage(t, filepath.Join(w.Dir, "postgres")).pack()
 	must(t, err)
-	for _, tag := range []string{"15", "15.18"} {
-		n.load(t, "postgres:"+tag, p)
-	}
+	n.load(t, "postgres:15", p)
+	n.Must(t, "docker", "-H", "unix:///run/docker.sock", "tag", "postgres:15", "postgres:15.18")
 }
 
 // postgresImage is an image of Debian's PostgreSQL that behaves as the image postgres.
