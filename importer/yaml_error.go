@@ -33,12 +33,18 @@ func yamlError(name string, text []byte, err error) error {
 
 // yamlMark returns where the text stops being YAML.
 func yamlMark(text []byte) (line, column int, ok bool) {
+	defer func() {
+		if recover() != nil { // the place is not worth a panic of a library on odd input
+			ok = false
+		}
+	}()
 	var err error
-	for dec := yaml4.NewDecoder(bytes.NewReader(text)); err == nil; {
+	dec := yaml4.NewDecoder(bytes.NewReader(text))
+	for n := bytes.Count(text, []byte("\n")) + 2; err == nil && n > 0; n-- { // documents end with lines
 		var doc yaml4.Node
 		err = dec.Decode(&doc)
 	}
-	if errors.Is(err, io.EOF) {
+	if err == nil || errors.Is(err, io.EOF) {
 		return 0, 0, false
 	}
 	// The types of the errors are internal to the library, and have a Mark.

@@ -565,6 +565,15 @@ func (r *reader) locate(msg string) importer.Position {
 			return n.At
 		}
 	}
+	// Many messages end with the value that cannot be read.
+	value := strings.Trim(msg[strings.LastIndex(msg, ": ")+1:], " \"'")
+	for _, d := range append([]document{file}, r.docs...) {
+		for _, n := range (nodes{r.servicesOf(d)}).scalars() {
+			if len(value) > 1 && strings.Contains(r.substitute(n.Peek()), value) {
+				return n.At
+			}
+		}
+	}
 	return at
 }
 
