@@ -11,14 +11,16 @@ build: ## bin/drover
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w -X $$cli.Commit=$$commit" -o bin/drover ./cmd/drover
 
 .PHONY: up
-up: ## a running oCIS on a local Nomad and Consul
+up: ## a running oCIS on a local Nomad and Consul; MONITORING=1 with metrics and dashboards
 	@start=$$SECONDS
 	[ "$$(uname -s)" = Linux ] || { echo "make up: the dev cluster runs on Linux only; on $$(uname -s), use drover against a cluster you have (docs/how-to/deploy.md)." >&2; exit 1; }
 	command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ] || { echo "make up: haproxy is not installed; on Debian and Ubuntu: apt-get install haproxy" >&2; exit 1; }
 	$(MAKE) --no-print-directory build
-	bin/drover dev up --acme --tool ocis
+	bin/drover dev up --acme --tool ocis $(if $(MONITORING),--tool victoria-metrics --tool vmalert)
 	eval "$$(bin/drover dev env)"
+	$(if $(MONITORING),export NOMAD_VAR_monitoring=true)
 	bin/drover deploy ocis -e dev
+	$(if $(MONITORING),bin/drover deploy monitoring -e dev -var node_exporter=$$(command -v prometheus-node-exporter >/dev/null && echo true || echo false))
 	# Pebble has a new root at each start: what the former one signed is void.
 	curl -s -o /dev/null --cacert "$$DROVER_DEV_CA" "https://$$NOMAD_VAR_domain/" || bin/drover cert renew public --force
 	bin/drover check ocis -e dev --retry-for 60s
@@ -31,6 +33,7 @@ up: ## a running oCIS on a local Nomad and Consul
 	  "  try        curl --cacert $$DROVER_DEV_CA -u einstein:relativity -X PROPFIND https://$$NOMAD_VAR_domain/remote.php/webdav/" \
 	  "  Nomad      $$NOMAD_ADDR" \
 	  "  Consul     $$CONSUL_HTTP_ADDR" \
+	  $(if $(MONITORING),"  metrics    http://$$(curl -s "$$CONSUL_HTTP_ADDR/v1/catalog/service/victoria-metrics" | sed -n 's/.*"ServiceAddress":"\([^"]*\)".*"ServicePort":\([0-9]*\).*/\1:\2/p')/vmui/") \
 	  "" \
 	  "make down stops it and keeps the data; bin/drover dev down --wipe removes all."
 

@@ -50,18 +50,17 @@ func TestCRL_IsServed(t *testing.T) {
 	}
 }
 
-// TestAlertRules_NameMetrics: every metric in the alert rules of the reference is one of
-// /metrics, and those of an own CA have values.
+// TestAlertRules_NameMetrics: every metric of drover in the alert rules and the dashboards
+// is one of /metrics, and those of an own CA have values.
 func TestAlertRules_NameMetrics(t *testing.T) {
 	t.Parallel()
-	page, err := os.ReadFile("../docs/reference/controller.md")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, rules, ok := strings.Cut(string(page), "```yaml")
-	rules, _, closed := strings.Cut(rules, "```")
-	if !ok || !closed {
-		t.Fatal("the page has no rules")
+	var rules string
+	for _, name := range []string{"rules.yml", "dashboards/cluster.json", "dashboards/stack.json", "dashboards/edge.json"} {
+		text, err := os.ReadFile("../jobs/monitoring/" + name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		rules += string(text)
 	}
 	store := acme.NewStore(acme.Directory(t.TempDir()))
 	m := acme.NewManager(acme.Config{Store: store, Issuers: []acme.Issuer{{Name: "own", OwnCA: &acme.OwnCA{}}}})
@@ -89,7 +88,7 @@ func TestAlertRules_NameMetrics(t *testing.T) {
 			t.Errorf("/metrics has no %s\n%s", want, text)
 		}
 	}
-	if len(names) < 10 {
+	if len(names) < 40 {
 		t.Errorf("only %q", names)
 	}
 }

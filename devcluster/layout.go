@@ -461,6 +461,11 @@ limits {
   http_max_conns_per_client = 8192
   rpc_max_conns_per_client  = 8192
 }
+# For the stack monitoring: GET /v1/agent/metrics?format=prometheus.
+telemetry {
+  prometheus_retention_time = "1m"
+  disable_hostname          = true
+}
 `, a.name, a.datacenter, l.path("consul", a.name), a.addr,
 		http, https, l.Ports.ConsulDNS, l.Ports.ConsulServer, l.Ports.ConsulSerfLAN, l.Ports.ConsulSerfWAN)
 	if a.server {
@@ -506,6 +511,11 @@ leave_on_terminate   = false
 limits {
   http_max_conns_per_client = 8192
   rpc_max_conns_per_client  = 8192
+}
+# For the stack monitoring: GET /v1/metrics?format=prometheus.
+telemetry {
+  prometheus_metrics = true
+  disable_hostname   = true
 }
 `, a.name, a.region, a.datacenter, l.path("nomad", a.name), a.addr, a.httpPort(l.Ports), l.Ports.NomadRPC, l.Ports.NomadSerf)
 	fmt.Fprintf(&b, "consul {\n  address          = %q\n  server_auto_join = false\n  client_auto_join = false\n", fmt.Sprintf("%s:%d", a.consul, l.Ports.ConsulHTTP))

@@ -16,6 +16,8 @@ const (
 	OAuth2Proxy        = "oauth2-proxy"
 	OIDCServer         = "oidc-server" // a provider of OpenID Connect
 	S3Server           = "s3-server"   // object storage with the API of Amazon S3
+	VictoriaMetrics    = "victoria-metrics"
+	VMAlert            = "vmalert"
 )
 
 // PowerDNS is the program that Options.DNS asks for. It is not built: it must
@@ -77,6 +79,10 @@ func lookupTool(name string) (tool, error) {
 			fits: regexp.MustCompile(`^v3\.\d+\.\d+$`), path: "github.com/zitadel/oidc/v3"},
 		{name: S3Server, module: "gofakes3", main: "github.com/johannesboyne/gofakes3/cmd/gofakes3", wants: "1.2",
 			fits: regexp.MustCompile(`^v1\.[2-9]\.\d+$`), path: "github.com/johannesboyne/gofakes3"},
+		{name: VictoriaMetrics, module: "victoriametrics", main: "github.com/VictoriaMetrics/VictoriaMetrics/app/victoria-metrics", wants: "1.151",
+			fits: regexp.MustCompile(`^v1\.151\.\d+$`), path: "github.com/VictoriaMetrics/VictoriaMetrics"},
+		{name: VMAlert, module: "victoriametrics", main: "github.com/VictoriaMetrics/VictoriaMetrics/app/vmalert", wants: "1.151",
+			fits: regexp.MustCompile(`^v1\.151\.\d+$`), path: "github.com/VictoriaMetrics/VictoriaMetrics"},
 	}
 	var names []string
 	for _, t := range all {

@@ -111,7 +111,7 @@ identity. 'drover dev env' prints the tokens and certificates.`,
 	f.BoolVar(&opts.Secure, "secure", false, "ACLs and mutual TLS in Nomad and Consul")
 	f.BoolVar(&opts.ACME, "acme", false, "also run Pebble, an ACME CA for tests")
 	f.BoolVar(&opts.DNS, "dns", false, "also run PowerDNS, for tests of DNS records and DNS-01")
-	f.StringArrayVar(&opts.Tools, "tool", nil, "program for tasks to run: ocis, pebble or pebble-challtestsrv (repeatable)")
+	f.StringArrayVar(&opts.Tools, "tool", nil, "program for tasks to run: ocis, pebble, pebble-challtestsrv, victoria-metrics or vmalert (repeatable)")
 	f.DurationVar(&opts.Timeout, "timeout", 2*time.Minute, "how long to wait for the agents")
 	return cmd
 }

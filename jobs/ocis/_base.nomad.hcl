@@ -87,6 +87,29 @@ job "ocis-*" {
     # requests.
     shutdown_delay = local.alone ? "0s" : "2s"
 
+    # Where jobs/monitoring finds the metrics. All services have one name here; the label
+    # service distinguishes their instances.
+    dynamic "service" {
+      for_each = var.monitoring && local.debug ? ["ocis-metrics"] : []
+      content {
+        name     = service.value
+        port     = "debug"
+        provider = "consul"
+        tags     = ["metrics"]
+        meta {
+          metrics_label_service = local.service
+        }
+        # A deployment does not wait for it.
+        check {
+          type           = "tcp"
+          interval       = "10s"
+          timeout        = "2s"
+          initial_status = "passing"
+          on_update      = "ignore"
+        }
+      }
+    }
+
     dynamic "volume" {
       for_each = local.mounted
       labels   = [volume.key]

@@ -172,6 +172,8 @@ job "mesh-ocis" {
         name     = "ocis-mesh"
         port     = "health"
         provider = "consul"
+        # jobs/monitoring scrapes it.
+        tags = var.monitoring ? ["metrics"] : null
         check {
           type     = "http"
           path     = "/"
@@ -285,6 +287,9 @@ frontend health
   mode http
   bind {{ env "NOMAD_ADDR_health" }}
   monitor-uri /
+%{if var.monitoring~}
+  http-request use-service prometheus-exporter if { path /metrics }
+%{endif~}
 %{for name, l in local.listeners~}
 
 listen ${name}

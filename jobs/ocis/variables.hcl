@@ -237,6 +237,12 @@ variable "tracing" {
   default     = {}
 }
 
+variable "monitoring" {
+  type        = bool
+  description = "Register the debug ports of the services and the mesh in Consul, so that the stack monitoring scrapes them."
+  default     = false
+}
+
 variable "profiling" {
   type        = bool
   description = "Serve pprof on the debug ports."

@@ -87,7 +87,7 @@ type running struct {
 // edge, and otherwise at the proxy's own address with its own certificate.
 func start(t *testing.T, withACME bool) *running {
 	t.Helper()
-	r := startOn(t, devcluster.Options{Tools: []string{devcluster.OCIS}, ACME: withACME, DNS: withACME})
+	r := startOn(t, devcluster.Options{Tools: []string{devcluster.OCIS, devcluster.VictoriaMetrics, devcluster.VMAlert}, ACME: withACME, DNS: withACME})
 	if !withACME {
 		r.ocis = newOCIS("https://"+r.Loopback()+":9200", nil)
 		return r
@@ -145,6 +145,7 @@ func (r *running) jobs(t testing.TB) []*api.JobListStub {
 func TestOCIS(t *testing.T) {
 	t.Parallel()
 	r := start(t, true)
+	r.drover.env = append(r.drover.env, "NOMAD_VAR_monitoring=true")
 	began := time.Now()
 	r.drover.must(t, "deploy", "ocis", "-e", "dev") // with the edge, the controller and the certificate
 	t.Logf("deployed in %s", time.Since(began).Round(time.Second))
@@ -165,6 +166,12 @@ func TestOCIS(t *testing.T) {
 		{"secrets", func(t *testing.T) { testNoSecretInClear(t, r) }},
 		{"renewal is served", func(t *testing.T) { testRenewal(t, r, edge.HAProxy) }},
 		{"wildcard by DNS-01", func(t *testing.T) { testWildcard(t, r) }},
+		{"monitoring", func(t *testing.T) {
+			if devtest.Secured() {
+				t.Skip("the agents of a secured dev cluster want client certificates")
+			}
+			testMonitoring(t, r)
+		}},
 		{"nginx as the edge", func(t *testing.T) {
 			// One job of two stacks: neither takes it from the other.
 			r.drover.must(t, "destroy", "edge", "-e", "dev", "-y")

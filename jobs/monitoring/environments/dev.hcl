@@ -1,0 +1,27 @@
+# The dev cluster (`drover dev up --tool victoria-metrics --tool vmalert`), with
+# Alertmanager and node-exporter of Debian where they are asked for. Debian's Prometheus
+# is built without Consul.
+
+variables {
+  driver         = "raw_exec"
+  user           = "nobody"
+  interval       = "5s"
+  memory         = 256
+  consul_address = "$${meta.consul_http_addr}"
+  alertmanager   = false
+  node_exporter  = false
+  binaries = {
+    victoria-metrics = "$${meta.drover_bin}/victoria-metrics"
+    vmalert          = "$${meta.drover_bin}/vmalert"
+    alertmanager     = "/usr/bin/prometheus-alertmanager"
+    node-exporter    = "/usr/bin/prometheus-node-exporter"
+  }
+}
+
+job "{monitoring,node-exporter}" {
+  group "*" {
+    update {
+      min_healthy_time = "0s"
+    }
+  }
+}
