@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+	"time"
 )
 
 // features is an application with what Compose files often ask of a container.
@@ -131,8 +132,10 @@ func testFeatures(t *testing.T, w *world) {
 	} {
 		ask := c.ask
 		if ask[0] != '/' {
-			ask = "/ping?address=" + url.QueryEscape(ask)
+			// On a busy machine the mesh may need longer to know a service than the
+			// program would wait.
+			ask = "/ping?timeout=30s&address=" + url.QueryEscape(ask)
 		}
-		n.answers(t, web+ask, c.want)
+		n.answersWithin(t, web+ask, c.want, 40*time.Second)
 	}
 }
