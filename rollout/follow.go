@@ -138,7 +138,7 @@ func (f *follower) register(ctx context.Context, index uint64) error {
 	case err != nil:
 		return fmt.Errorf("registering job %q: %w", s.spec.id, nomad.Plain(err))
 	}
-	f.settling, f.target = false, answered
+	f.settling, f.target, f.result.DeploymentID = false, answered, ""
 	f.hub.registered(s, answered)
 	f.result.Submitted, f.result.JobModifyIndex = true, answered
 	f.tell(Event{Kind: EventSubmitted, Service: s.Service, JobID: s.spec.id, Desired: s.spec.total()})
@@ -179,8 +179,32 @@ func (f *follower) followScaled(ctx context.Context) bool {
 	if err != nil || !now.unchanged() || now.plan.JobModifyIndex == f.target {
 		return false
 	}
-	f.target, f.step.spec = now.plan.JobModifyIndex, now.spec
+	f.target, f.step.spec, f.result.DeploymentID = now.plan.JobModifyIndex, now.spec, ""
 	return true
+}
+
+// rolledBack reports whether the job is what it was before the followed version, and
+// which version that is: Nomad has rolled back to it, and collected the deployment that
+// failed. Nomad 1.11.3 does so with each run of its collector, every five minutes, since
+// it takes the deployments that have ended for ones of 1970.
+func (f *follower) rolledBack(ctx context.Context) (to uint64, is bool) {
+	s := f.step.spec
+	versions, _, _, err := f.clients.Nomad.Jobs().Versions(s.id, false, s.query(ctx))
+	if err != nil || len(versions) < 3 || nomad.Deref(versions[1].JobModifyIndex) != f.target || !reverts(versions[1]) {
+		return 0, false
+	}
+	at := slices.IndexFunc(versions[2:], func(v *api.Job) bool { return nomad.Deref(v.Stable) })
+	if at < 0 {
+		return 0, false
+	}
+	before := versions[2:][at]
+	is, _, err = Same(ctx, f.clients, before)
+	return nomad.Deref(before.Version), is && err == nil
+}
+
+// reverts reports whether Nomad rolls a job back whose deployment fails.
+func reverts(job *api.Job) bool {
+	return slices.ContainsFunc(job.TaskGroups, func(g *api.TaskGroup) bool { return g.Update != nil && nomad.Deref(g.Update.AutoRevert) })
 }
 
 // send registers the job, again and again while Nomad has no leader or does
@@ -341,6 +365,11 @@ func (f *follower) until(ctx context.Context) (snapshot, error) {
 			switch {
 			case v.outcome == Superseded && !n.jobGone && f.followScaled(ctx):
 				continue
+			case v.outcome == Superseded && !n.jobGone && n.deployment == nil:
+				if to, is := f.rolledBack(ctx); is {
+					v.outcome, v.reverting = Failed, true
+					v.detail = fmt.Sprintf("Nomad rolled back to job version %d, and has collected the failed deployment", to)
+				}
 			case v.outcome == AwaitPromotion && f.opts.Promote:
 				if err := f.promote(ctx, n.deployment.ID); err != nil {
 					return n, err

@@ -394,14 +394,15 @@ func testCollectedFailure(t *testing.T, c nomad.Clients) {
 		seen := false
 		return poll(ctx, func() bool {
 			list, _, err := c.Nomad.Jobs().Deployments(id, false, nil)
-			if err != nil || len(list) == 0 {
-				return err == nil && seen
+			if err != nil {
+				return false
 			}
-			seen = true
-			if list[0].Status == api.DeploymentStatusFailed {
+			list = slices.DeleteFunc(list, func(d *api.Deployment) bool { return d.Status != api.DeploymentStatusFailed })
+			if len(list) > 0 {
+				seen = true
 				_ = c.Nomad.System().GarbageCollect()
 			}
-			return false
+			return seen && len(list) == 0
 		})
 	}
 	t.Run("before the first look", func(t *testing.T) {
@@ -418,9 +419,9 @@ func testCollectedFailure(t *testing.T, c nomad.Clients) {
 			t.Errorf("why it failed is not told: %s", dump(res))
 		}
 	})
-	t.Run("between two looks", func(t *testing.T) {
-		id := prefix(t) + "web"
-		cleanUp(t, c, id)
+	// hold collects the failed deployment before the second look at it.
+	hold := func(t *testing.T, id string) nomad.Clients {
+		t.Helper()
 		proxy := devtest.NewProxy(t, &api.Config{Address: c.Nomad.Address(), TLSConfig: &api.TLSConfig{}})
 		through, err := nomadClient(proxy.URL, nil)
 		if err != nil {
@@ -437,10 +438,27 @@ func testCollectedFailure(t *testing.T, c nomad.Clients) {
 			}
 			return true
 		})
-		res, _ := deploy(t, nomad.Clients{Nomad: through, Consul: c.Consul}, Options{Timeout: 40 * time.Second}, service(mockJob(id, crashes())))
+		return nomad.Clients{Nomad: through, Consul: c.Consul}
+	}
+	t.Run("between two looks", func(t *testing.T) {
+		id := prefix(t) + "web"
+		cleanUp(t, c, id)
+		res, _ := deploy(t, hold(t, id), Options{Timeout: 40 * time.Second}, service(mockJob(id, crashes())))
 		wantOutcomes(t, res, Failed)
 		if got := res.Services[0].Detail; !strings.Contains(got, "collected") {
 			t.Errorf("got detail %q, want what Nomad did", got)
 		}
+	})
+	t.Run("and rolled back", func(t *testing.T) {
+		id := prefix(t) + "web"
+		cleanUp(t, c, id)
+		job := mockJob(id, runs())
+		job.Update.AutoRevert = ptr(true)
+		res, _ := deploy(t, c, Options{}, service(job))
+		wantOutcomes(t, res, Deployed)
+		bad := mockJob(id, crashes())
+		bad.Update.AutoRevert = ptr(true)
+		res, _ = deploy(t, hold(t, id), Options{Timeout: 40 * time.Second}, service(bad))
+		wantOutcomes(t, res, FailedReverted)
 	})
 }
