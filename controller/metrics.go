@@ -316,7 +316,11 @@ func (m *metrics) text(ctx context.Context) string {
 	e.family("drover_certificate_info", "gauge", "1; who issued a certificate, its serial number and the stack that it is of.")
 	for _, o := range list {
 		stack, env, _ := strings.Cut(o.Spec.Owner, "/")
-		e.sample("drover_certificate_info", 1, "certificate", o.Spec.Name, "issuer", o.Status.Issuer, "serial", o.Status.Serial, "stack", stack, "environment", env)
+		labels := []string{"certificate", o.Spec.Name, "issuer", o.Status.Issuer, "serial", o.Status.Serial}
+		if stack != "" { // a certificate of `drover cert issue` has no owner
+			labels = append(labels, "stack", stack, "environment", env)
+		}
+		e.sample("drover_certificate_info", 1, labels...)
 	}
 	e.family("drover_trust_not_after_timestamp_seconds", "gauge", "End of the life of a CA that clients trust, of an own CA or of Vault.")
 	for _, name := range slices.Sorted(maps.Keys(m.trust)) {

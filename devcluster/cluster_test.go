@@ -593,9 +593,7 @@ func TestAgentFails(t *testing.T) {
 	devtest.NeedsServers(t)
 	bin := t.TempDir()
 	script := "#!/bin/sh\n[ \"$1\" = version ] && { echo Nomad v1.11.3; exit; }\necho 'the moon is full' >&2\nexit 3\n"
-	if err := os.WriteFile(filepath.Join(bin, "nomad"), []byte(script), 0o755); err != nil {
-		t.Fatal(err)
-	}
+	devtest.Script(t, filepath.Join(bin, "nomad"), script)
 	// Consul as it is: building it here would be a different test.
 	if consul, err := (devcluster.Tools{}).Path(t.Context(), devcluster.Consul); err != nil {
 		t.Fatal(err)

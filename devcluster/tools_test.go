@@ -31,9 +31,7 @@ func pathWithout(t *testing.T, scripts map[string]string) string {
 		}
 	}
 	for name, text := range scripts {
-		if err := os.WriteFile(filepath.Join(bin, name), []byte("#!/bin/sh\n"+text+"\n"), 0o755); err != nil {
-			t.Fatal(err)
-		}
+		devtest.Script(t, filepath.Join(bin, name), "#!/bin/sh\n"+text+"\n")
 	}
 	t.Setenv("PATH", bin+":/usr/bin:/bin")
 	return bin

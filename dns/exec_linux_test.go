@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/dns"
 )
 
@@ -38,9 +39,7 @@ esac
 func script(t *testing.T, text string) []string {
 	t.Helper()
 	name := filepath.Join(t.TempDir(), "hook")
-	if err := os.WriteFile(name, []byte(text), 0o700); err != nil {
-		t.Fatal(err)
-	}
+	devtest.Script(t, name, text)
 	return []string{"/bin/sh", name} // not itself: a fork elsewhere may still hold it open for writing
 }
 

@@ -8,11 +8,12 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/hashicorp/nomad/api"
-	"sync/atomic"
 
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/dns"
 )
 
@@ -54,9 +55,7 @@ dns {
 func exampleHook(t *testing.T) string {
 	t.Helper()
 	hook := filepath.Join(t.TempDir(), "hook")
-	if err := os.WriteFile(hook, []byte("#!/bin/sh\ncat >/dev/null\necho '{\"records\": []}'\n"), 0o700); err != nil { // #nosec G306 -- a program
-		t.Fatal(err)
-	}
+	devtest.Script(t, hook, "#!/bin/sh\ncat >/dev/null\necho '{\"records\": []}'\n")
 	return hook
 }
 

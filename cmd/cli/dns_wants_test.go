@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/dns"
 )
 
@@ -16,9 +17,7 @@ func TestDNSOfAnotherRelease(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, clusterEnv(t), "wanting")
 	hook := filepath.Join(t.TempDir(), "hook")
-	if err := os.WriteFile(hook, []byte("#!/bin/sh\ncat >/dev/null\necho '{\"records\": []}'\n"), 0o700); err != nil { // #nosec G306 -- a program
-		t.Fatal(err)
-	}
+	devtest.Script(t, hook, "#!/bin/sh\ncat >/dev/null\necho '{\"records\": []}'\n")
 	write := func(version string) {
 		t.Helper()
 		w.write(svc{name: "a", value: version})

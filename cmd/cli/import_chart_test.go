@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
 // TestImport_Chart: --chart calls the helm on PATH and imports what it prints. The helm of
@@ -29,9 +31,7 @@ func TestImport_Chart(t *testing.T) {
 [ "$5" = bad.yaml ] && { echo "values are bad" >&2; exit 1; }
 echo '{apiVersion: v1, kind: Pod, metadata: {name: web}, spec: {containers: [{name: c, image: "example.org/a:1", args: ["'"$*"'"]}]}}'
 `
-	if err := os.WriteFile(filepath.Join(dir, "helm"), []byte(script), 0o700); err != nil { //nolint:gosec // a program
-		t.Fatal(err)
-	}
+	devtest.Script(t, filepath.Join(dir, "helm"), script)
 	out := filepath.Join(dir, "stack")
 	if text, code := run("--chart", chart, "--values", "a.yaml", "--values", "b.yaml", "--out", out); code != 0 {
 		t.Fatalf("got exit code %d: %s", code, text)

@@ -21,12 +21,8 @@ func Build(t testing.TB, dir string) string {
 	t.Helper()
 	path := filepath.Join(dir, "drover")
 	if plain := os.Getenv(envPlain); plain != "" {
-		b, err := os.ReadFile(plain) // #nosec G703 -- a path of the Makefile
-		if err == nil {
-			err = os.WriteFile(path, b, 0o755) // #nosec G306 G703 -- tasks of other users run it
-		}
-		if err != nil {
-			t.Fatalf("cannot copy the drover of $%s: %v", envPlain, err)
+		if out, err := exec.CommandContext(t.Context(), "cp", plain, path).CombinedOutput(); err != nil { // #nosec G204 -- a path of the Makefile
+			t.Fatalf("cannot copy the drover of $%s: %v\n%s", envPlain, err, out)
 		}
 		return path
 	}
@@ -36,6 +32,18 @@ func Build(t testing.TB, dir string) string {
 		t.Fatalf("cannot build drover: %v\n%s", err, out)
 	}
 	return path
+}
+
+// Script writes a program that can be run at once. Written by this
+// process, the file would be open for writing in what another test forks just then, and
+// could not be run ("text file busy").
+func Script(t testing.TB, path, text string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "/usr/bin/install", "-m", "0755", "/dev/stdin", path) // #nosec G204 -- of the test
+	cmd.Stdin = strings.NewReader(text)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("cannot write %s: %v\n%s", path, err, out)
+	}
 }
 
 // Program is a program, such as drover, that is run on a cluster.

@@ -14,6 +14,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
 // hosts makes of the agents of a cluster, which are all on this machine, hosts
@@ -147,9 +149,7 @@ func wrap(t *testing.T, h *hosts, dir, program string, env ...string) string {
 		text += "export " + e + "\n"
 	}
 	path := filepath.Join(dir, filepath.Base(program))
-	if err := os.WriteFile(path, []byte(text+"exec "+program+" \"$@\"\n"), 0o755); err != nil { // #nosec G306 -- a program
-		t.Fatal(err)
-	}
+	devtest.Script(t, path, text+"exec "+program+" \"$@\"\n")
 	return path
 }
 

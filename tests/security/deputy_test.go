@@ -16,6 +16,7 @@ import (
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/controller"
 	"github.com/drover-nomad/drover/deploy"
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/dns"
 )
 
@@ -39,9 +40,7 @@ func confusedDeputy(t *testing.T, s *site) {
 	t.Cleanup(attacker.Close)
 	program := filepath.Join(t.TempDir(), "program")
 	ran := program + ".ran"
-	if err := os.WriteFile(program, []byte("#!/bin/sh\n: >"+ran+"\n"), 0o700); err != nil { // #nosec G306 -- a program
-		t.Fatal(err)
-	}
+	devtest.Script(t, program, "#!/bin/sh\n: >"+ran+"\n")
 	deployer := s.as(t, acl.Deployer, "default", "evil")
 	for env, o := range map[string]dns.Options{
 		"token":   {Provider: dns.ProviderPowerDNS, Server: attacker.URL, CredentialEnv: "NOMAD_TOKEN"},
