@@ -42,6 +42,7 @@ type observed struct {
 
 	mu          sync.Mutex
 	read        map[string]bool // lists that were read at least once
+	old         bool            // the list of jobs could not be read again
 	stacks      map[string]*observedStack
 	jobs        map[nomad.JobID]jobEntry
 	namespaces  map[string]bool // that have jobs
@@ -136,6 +137,9 @@ func (c *controller) observe(ctx context.Context) {
 				n, next, err := look(ctx, o, &api.QueryOptions{WaitIndex: index, WaitTime: c.c.LookEvery})
 				if ctx.Err() != nil {
 					return
+				}
+				if list == listJobs {
+					o.jobsAreOld(err != nil)
 				}
 				if c.warn("observe", &last, err); err != nil {
 					index = 0
@@ -283,11 +287,21 @@ func (o *observed) setJobs(list []jobEntry) {
 	o.jobs, o.namespaces = now, namespaces
 }
 
+// jobsAreOld notes whether the list of jobs says nothing about now.
+func (o *observed) jobsAreOld(old bool) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.old = old
+}
+
 // isUnchanged reports whether the list of jobs has the job of a line as its release left
 // it.
 func (o *observed) isUnchanged(l record.Service) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
+	if o.old {
+		return false
+	}
 	job, known := o.jobs[o.home.JobID(l.Region, l.Namespace, l.JobID)]
 	return known && !job.Stop && l.Index != 0 && job.JobModifyIndex == l.Index
 }

@@ -142,10 +142,14 @@ func TestListed_ReadsChangedJobsOnly(t *testing.T) {
 			t.Errorf("got job %+v, want index 5", job)
 		}
 	}
+	o.jobsAreOld(true)
+	if _, err := (listed{inner, o}).Job(t.Context(), record.Service{Name: "an old list", JobID: "same", Index: 5}); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := (listed{inner, nil}).Job(t.Context(), record.Service{Name: "without a list", JobID: "same", Index: 5}); err != nil {
 		t.Fatal(err)
 	}
-	if want := []string{"changed", "stopped", "purged", "elsewhere", "not known", "without a list"}; !slices.Equal(inner.read, want) {
+	if want := []string{"changed", "stopped", "purged", "elsewhere", "not known", "an old list", "without a list"}; !slices.Equal(inner.read, want) {
 		t.Errorf("got reads of %q, want %q", inner.read, want)
 	}
 }
