@@ -21,7 +21,7 @@ func Build(t testing.TB, dir string) string {
 	t.Helper()
 	path := filepath.Join(dir, "drover")
 	if plain := os.Getenv(envPlain); plain != "" {
-		if out, err := exec.CommandContext(t.Context(), "cp", plain, path).CombinedOutput(); err != nil { // #nosec G204 -- a path of the Makefile
+		if out, err := exec.CommandContext(t.Context(), "cp", plain, path).CombinedOutput(); err != nil { // #nosec G204 G702 -- a path of the Makefile
 			t.Fatalf("cannot copy the drover of $%s: %v\n%s", envPlain, err, out)
 		}
 		return path
