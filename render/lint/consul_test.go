@@ -1,6 +1,10 @@
 package lint
 
-import "testing"
+import (
+	"testing"
+
+	"github.com/hashicorp/nomad/api"
+)
 
 func TestReadsConsul(t *testing.T) {
 	t.Parallel()
@@ -20,6 +24,20 @@ func TestReadsConsul(t *testing.T) {
 	} {
 		if got := readsConsul.MatchString(text); got != want {
 			t.Errorf("%s: %v", text, got)
+		}
+	}
+}
+
+func TestActions_Delimiters(t *testing.T) {
+	t.Parallel()
+	left, right := "[[", "]]"
+	for text, want := range map[string]bool{
+		`summary: '{{ $labels.service }} of {{ service "x" }} is down'`: false,
+		`[[ range service "web" ]]{{ .Address }}[[ end ]]`:              true,
+	} {
+		got := actions(&api.Template{EmbeddedTmpl: &text, LeftDelim: &left, RightDelim: &right})
+		if readsConsul.MatchString(got) != want || followsServices.MatchString(got) != want {
+			t.Errorf("%s: got %s, want it to read services: %t", text, got, want)
 		}
 	}
 }

@@ -197,7 +197,7 @@ func templateWait(s *subject) {
 		for _, t := range g.Tasks {
 			for i, tmpl := range t.Templates {
 				mode := name(tmpl.ChangeMode)
-				if tmpl.EmbeddedTmpl == nil || !followsServices.MatchString(*tmpl.EmbeddedTmpl) || mode == "noop" {
+				if tmpl.EmbeddedTmpl == nil || !followsServices.MatchString(actions(tmpl)) || mode == "noop" {
 					continue
 				}
 				var missing []string
@@ -214,6 +214,17 @@ func templateWait(s *subject) {
 			}
 		}
 	}
+}
+
+// actions returns the text of a template as if it had the delimiters {{ and }}. Where it
+// has others, those in the text are of what it makes.
+func actions(tmpl *api.Template) string {
+	left, right := cmp.Or(name(tmpl.LeftDelim), "{{"), cmp.Or(name(tmpl.RightDelim), "}}")
+	if left == "{{" && right == "}}" {
+		return *tmpl.EmbeddedTmpl
+	}
+	text := strings.NewReplacer("{{", "", "}}", "").Replace(*tmpl.EmbeddedTmpl)
+	return strings.NewReplacer(left, "{{", right, "}}").Replace(text)
 }
 
 func templateSignal(s *subject) {
@@ -246,7 +257,7 @@ func templateWithoutConsul(s *subject) {
 				continue
 			}
 			for i, tmpl := range t.Templates {
-				if tmpl.EmbeddedTmpl != nil && readsConsul.MatchString(*tmpl.EmbeddedTmpl) {
+				if tmpl.EmbeddedTmpl != nil && readsConsul.MatchString(actions(tmpl)) {
 					s.report(s.at(group(g), "task "+t.Name, fmt.Sprintf("template #%d", i)), "A template reads Consul and the task has no consul block", "Write consul {} in the task.")
 				}
 			}
