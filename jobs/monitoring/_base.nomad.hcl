@@ -39,6 +39,12 @@ job "{monitoring,node-exporter}" {
       config {
         network_mode = var.driver == "docker" ? "host" : null
       }
+
+      # At its limit of memory, a program reads its own code from the disk again and
+      # again.
+      env {
+        GOMEMLIMIT = "$${NOMAD_MEMORY_LIMIT}MiB"
+      }
     }
   }
 }

@@ -86,7 +86,7 @@ EOT
     victoria-metrics = [
       "-httpListenAddr=$${NOMAD_ADDR_http}", "-storageDataPath=${local.data}/victoria-metrics", "-retentionPeriod=${var.retention}",
       "-promscrape.config=$${NOMAD_TASK_DIR}/scrape.yml", "-promscrape.suppressDuplicateScrapeTargetErrors",
-      "-vmui.customDashboardsPath=$${NOMAD_TASK_DIR}/dashboards", "-memory.allowedBytes=${floor(var.memory * 6 / 10)}MB", "-loggerLevel=WARN",
+      "-vmui.customDashboardsPath=$${NOMAD_TASK_DIR}/dashboards", "-memory.allowedBytes=${floor(var.memory * 3 / 10)}MB", "-loggerLevel=WARN",
     ]
     prometheus = [
       "--web.listen-address=$${NOMAD_ADDR_http}", "--storage.tsdb.path=${local.data}/prometheus", "--storage.tsdb.retention.time=${var.retention}",
@@ -186,6 +186,8 @@ job "monitoring" {
 
       env {
         CONSUL_HTTP_ADDR = var.consul_address
+        # The caches of VictoriaMetrics are beside it.
+        GOMEMLIMIT = "${floor(var.memory * 5 / 10)}MiB"
       }
 
       template {
