@@ -555,7 +555,11 @@ telemetry {
     drover_loopback  = %q
     consul_http_addr = %q
   }
-%s  options = {
+%s  # Whatever else fills the disk of the machine: beyond its default of 80 %% Nomad
+  # removes what has ended, with the logs that say why.
+  gc_disk_usage_threshold  = 99
+  gc_inode_usage_threshold = 99
+  options = {
     # The others ask 169.254.169.254 and wait for an answer.
     "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean"
     "driver.allowlist"     = "raw_exec,exec,docker,mock_driver"

@@ -102,4 +102,5 @@ func testBackup(t *testing.T, r *running, admin login, parts int, values ...stri
 	if code == 0 || !strings.Contains(errs, "is not empty: a restore writes into empty volumes only") {
 		t.Errorf("a restore over data: exit code %d\n%s", code, errs)
 	}
+	eventually(t, "the PROPFIND works", func() bool { return r.ocis.propfind(t.Context()) })
 }

@@ -324,6 +324,7 @@ func (n *node) startAgents(t *testing.T) {
 	w.start(t, "nomad-"+n.Name, n, filepath.Join(w.Dir, "nomad"), "agent", "-config",
 		w.write(t, "nomad-"+n.Name+".hcl", nomadConfig(n.Name, n.Name, n.Address, "127.0.0.1", n.dir+"/nomad")+fmt.Sprintf(`client {
   enabled = true
+  gc_disk_usage_threshold = 99
   servers = ["%s:4647"]
   network_interface = "eth0"
   cni_path = "/usr/lib/cni"
