@@ -150,7 +150,11 @@ func (f *follower) register(ctx context.Context, index uint64) error {
 
 // rescaled is Rescaled, and no when that cannot be found out.
 func (f *follower) rescaled(ctx context.Context, index uint64) bool {
-	is, err := Rescaled(ctx, f.clients, f.step.Job.Job, index)
+	var is bool
+	err := Persist(ctx, f.opts.Silence, func(ctx context.Context) (err error) {
+		is, err = Rescaled(ctx, f.clients, f.step.Job.Job, index)
+		return err
+	})
 	return err == nil && is
 }
 
@@ -189,17 +193,21 @@ func (f *follower) followScaled(ctx context.Context) bool {
 // it takes the deployments that have ended for ones of 1970.
 func (f *follower) rolledBack(ctx context.Context) (to uint64, is bool) {
 	s := f.step.spec
-	versions, _, _, err := f.clients.Nomad.Jobs().Versions(s.id, false, s.query(ctx))
-	if err != nil || len(versions) < 3 || nomad.Deref(versions[1].JobModifyIndex) != f.target || !reverts(versions[1]) {
-		return 0, false
-	}
-	at := slices.IndexFunc(versions[2:], func(v *api.Job) bool { return nomad.Deref(v.Stable) })
-	if at < 0 {
-		return 0, false
-	}
-	before := versions[2:][at]
-	is, _, err = Same(ctx, f.clients, before)
-	return nomad.Deref(before.Version), is && err == nil
+	err := Persist(ctx, f.opts.Silence, func(ctx context.Context) error {
+		versions, _, _, err := f.clients.Nomad.Jobs().Versions(s.id, false, s.query(ctx))
+		if err != nil || len(versions) < 3 || nomad.Deref(versions[1].JobModifyIndex) != f.target || !reverts(versions[1]) {
+			return err
+		}
+		at := slices.IndexFunc(versions[2:], func(v *api.Job) bool { return nomad.Deref(v.Stable) })
+		if at < 0 {
+			return nil
+		}
+		before := versions[2:][at]
+		to = nomad.Deref(before.Version)
+		is, _, err = Same(ctx, f.clients, before)
+		return err
+	})
+	return to, is && err == nil
 }
 
 // reverts reports whether Nomad rolls a job back whose deployment fails.

@@ -419,7 +419,8 @@ func testCollectedFailure(t *testing.T, c nomad.Clients) {
 			t.Errorf("why it failed is not told: %s", dump(res))
 		}
 	})
-	// hold collects the failed deployment before the second look at it.
+	// hold collects the failed deployment before the second look at it. Nomad fails to
+	// answer the first question for versions.
 	hold := func(t *testing.T, id string) nomad.Clients {
 		t.Helper()
 		proxy := devtest.NewProxy(t, &api.Config{Address: c.Nomad.Address(), TLSConfig: &api.TLSConfig{}})
@@ -427,8 +428,15 @@ func testCollectedFailure(t *testing.T, c nomad.Clients) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		var once sync.Once
-		proxy.Before(func(_ http.ResponseWriter, r *http.Request) bool {
+		var once, unwell sync.Once
+		proxy.Before(func(w http.ResponseWriter, r *http.Request) bool {
+			answered := false
+			if strings.HasSuffix(r.URL.Path, "/versions") {
+				unwell.Do(func() {
+					answered = true
+					http.Error(w, "no leader", http.StatusInternalServerError)
+				})
+			}
 			if strings.HasPrefix(r.URL.Path, "/v1/deployment/") { // it was seen before
 				once.Do(func() {
 					if err := collect(r.Context(), id); err != nil {
@@ -436,7 +444,7 @@ func testCollectedFailure(t *testing.T, c nomad.Clients) {
 					}
 				})
 			}
-			return true
+			return !answered
 		})
 		return nomad.Clients{Nomad: through, Consul: c.Consul}
 	}
