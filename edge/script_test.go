@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/jobs"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/stack"
@@ -154,16 +155,6 @@ func TestScript_RepeatsALostReload(t *testing.T) {
 	}
 }
 
-// waitFor waits until ok returns true.
-func waitFor(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(50 * time.Millisecond) { // no event tells it
-		if time.Now().After(deadline) {
-			t.Fatalf("not after a minute: %s", what)
-		}
-	}
-}
-
 // A HAProxy that reads its files slowly gets those of one generation, and the whole of
 // them, also if others are rendered meanwhile.
 func TestScript_FilesOfOneGeneration(t *testing.T) {
@@ -182,7 +173,7 @@ func TestScript_FilesOfOneGeneration(t *testing.T) {
 	write := startScript(t, "edge", local, "haproxy", lateHAProxy, map[string]string{"haproxy.cfg": configuration("one")})
 	served := func(name string) {
 		t.Helper()
-		waitFor(t, "the configuration "+name+" is served", func() bool { return strings.Contains(read("served"), "# "+name+": ") })
+		devtest.Until(t, time.Minute, "the configuration "+name+" is served", func() bool { return strings.Contains(read("served"), "# "+name+": ") })
 		if want := "# " + name + ": " + name + ".test/ " + name + "\n"; !strings.Contains(read("served"), want) {
 			t.Errorf("HAProxy has read\n%swant %q", read("served"), want)
 		}
@@ -195,8 +186,8 @@ func TestScript_FilesOfOneGeneration(t *testing.T) {
 	for _, name := range []string{"two", "three"} { // the script waits 5 s for the second
 		write("haproxy.cfg", configuration(name))
 		write("reload", "")
-		waitFor(t, "the files of "+name+" are there", func() bool { return strings.Contains(read("loaded.cfg"), "# "+name+"\n") })
-		waitFor(t, "HAProxy reads the second generation", func() bool { return strings.Contains(read("reading"), "# two\n") })
+		devtest.Until(t, time.Minute, "the files of "+name+" are there", func() bool { return strings.Contains(read("loaded.cfg"), "# "+name+"\n") })
+		devtest.Until(t, time.Minute, "HAProxy reads the second generation", func() bool { return strings.Contains(read("reading"), "# two\n") })
 	}
 	held, err := os.Open(filepath.Join(local, "loaded.cfg"))
 	if err != nil {
@@ -216,7 +207,7 @@ func TestScript_FilesOfOneGeneration(t *testing.T) {
 	if got, err := io.ReadAll(held); err != nil || string(got) != string(want) {
 		t.Errorf("a configuration that is being read changed: got %q and error %v, want %q", got, err, want)
 	}
-	waitFor(t, "the maps of former generations are removed", func() bool {
+	devtest.Until(t, time.Minute, "the maps of former generations are removed", func() bool {
 		maps, err := filepath.Glob(filepath.Join(local, "routes.*.map"))
 		return err == nil && len(maps) == 1
 	})
@@ -237,7 +228,7 @@ func TestScript_ChecksWhatWasRefused(t *testing.T) {
 		return strings.Contains(string(loaded), text) && len(worker) > 0 && strings.Contains(string(loaded), "generation "+string(worker))
 	}
 	write := startScript(t, "edge", local, "haproxy", strictHAProxy, map[string]string{"haproxy.cfg": "generation @generation@\n# one\n"})
-	waitFor(t, "the first generation is loaded", func() bool { return loads("# one") })
+	devtest.Until(t, time.Minute, "the first generation is loaded", func() bool { return loads("# one") })
 	first, err := os.ReadFile(filepath.Join(local, "worker"))
 	if err != nil {
 		t.Fatal(err)
@@ -245,19 +236,19 @@ func TestScript_ChecksWhatWasRefused(t *testing.T) {
 	write("bad", "")
 	write("haproxy.cfg", "generation @generation@\n# two\n")
 	write("reload", "")
-	waitFor(t, "HAProxy refuses the second generation", func() bool { return lines("signals") == 1 })
+	devtest.Until(t, time.Minute, "HAProxy refuses the second generation", func() bool { return lines("signals") == 1 })
 	write("worker", string(first)) // the worker that is kept says late what it has
-	waitFor(t, "the second generation is checked twice", func() bool { return lines("checks") >= 2 })
+	devtest.Until(t, time.Minute, "the second generation is checked twice", func() bool { return lines("checks") >= 2 })
 	write("haproxy.cfg", "generation @generation@\n# three\n")
 	write("reload", "")
-	waitFor(t, "the third generation is checked", func() bool { return lines("checks") >= 3 })
+	devtest.Until(t, time.Minute, "the third generation is checked", func() bool { return lines("checks") >= 3 })
 	if got := lines("signals"); got != 1 {
 		t.Errorf("HAProxy got %d signals to load files that it refuses, want 1", got)
 	}
 	if err := os.Remove(filepath.Join(local, "bad")); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "the third generation is loaded", func() bool { return loads("# three") })
+	devtest.Until(t, time.Minute, "the third generation is loaded", func() bool { return loads("# three") })
 	if got := lines("signals"); got != 2 {
 		t.Errorf("HAProxy got %d signals, want 2", got)
 	}
