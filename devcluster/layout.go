@@ -555,8 +555,8 @@ telemetry {
     drover_loopback  = %q
     consul_http_addr = %q
   }
-%s  # Whatever else fills the disk of the machine: beyond its default of 80 %% Nomad
-  # removes what has ended, with the logs that say why.
+%s  # By default, Nomad removes ended allocations and their logs when the disk is 80 %%
+  # full, whatever else fills it.
   gc_disk_usage_threshold  = 99
   gc_inode_usage_threshold = 99
   options = {

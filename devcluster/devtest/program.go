@@ -34,9 +34,9 @@ func Build(t testing.TB, dir string) string {
 	return path
 }
 
-// Script writes a program that can be run at once. Written by this
-// process, the file would be open for writing in what another test forks just then, and
-// could not be run ("text file busy").
+// Script writes a program that can be run at once. If this process wrote the file, a
+// process that another test forks meanwhile would hold it open for writing, and it could
+// not be run ("text file busy"). The test may have a PATH of its own.
 func Script(t testing.TB, path, text string) {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "/usr/bin/install", "-m", "0755", "/dev/stdin", path) // #nosec G204 -- of the test
