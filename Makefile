@@ -80,36 +80,27 @@ hermetic: ## the tests that need no server, no root and no network
 	done
 	GOCACHE=$$(go env GOCACHE) XDG_CACHE_HOME=/dev/null/none PATH=$$PWD/bin/none:$$PATH go test -short -vet=off $$(go list ./... | grep -v /tests/)
 
-# With the race detector the commands of cmd/cli take three times the CPU, and the tests
-# of the others seven times, though they have no goroutines.
-PLAIN = /(cmd/cli|importer/formats|stack|tools/release)$$
+# Packages whose tests have no goroutines, and take seven times the CPU with the race detector.
+PLAIN = /(importer/formats|stack|tools/release)$$
 
 .PHONY: test
-test: lint vuln tools ## all tests side by side, for most of them wait more than they work
+test: lint vuln tools ## all tests side by side, for most of them wait more than they work; `make race` repeats those of packages with the race detector
 	@$(MAKE) --no-print-directory -j2 -o tools e2e packages
 
-# One after the other: beside the end-to-end tests both would have a busy machine for half
-# of the time, and an idle one afterwards.
-.PHONY: packages
-packages: tools
-	@$(MAKE) --no-print-directory -o tools commands
-	$(MAKE) --no-print-directory -o tools unit
+# GOGC reaches the agents of Nomad and Consul too, and saves a sixth of the CPU. Two packages
+# at a time, of which the command line takes longest and comes first: with more, a busy
+# machine fails what waits for a server, and is idle afterwards.
+.PHONY: packages race
+packages race: export GOGC = 400
+packages race: export DROVER_TEST_PLAIN = $(CURDIR)/bin/drover
+packages: tools ## the tests of packages
+	@go test -vet=off -timeout 20m -p 2 -parallel 6 ./cmd/cli $$(go list ./... | grep -v /tests/)
 
-# GOGC reaches the agents of Nomad and Consul too, and saves a sixth of the CPU.
-.PHONY: unit commands race
-unit commands race: export GOGC = 400
-unit commands race: export DROVER_TEST_PLAIN = $(CURDIR)/bin/drover
-unit: tools ## packages, with the race detector
-	@go test -race -vet=off -timeout 20m -parallel 6 $$(go list ./... | grep -v /tests/ | grep -vE '$(PLAIN)')
-
-commands: tools ## the command line, and packages without goroutines
-	@go test -vet=off -timeout 20m -parallel 6 ./cmd/cli $$(go list ./... | grep -E '$(PLAIN)')
-
-race: tools ## the command line with the race detector, but for commands that tests repeat
-	@go test -race -vet=off -timeout 30m -parallel 6 ./cmd/cli
+race: tools ## the tests of packages with the race detector, but for commands of cmd/cli that tests repeat
+	@go test -race -vet=off -timeout 30m -p 2 -parallel 6 ./cmd/cli $$(go list ./... | grep -v /tests/ | grep -vE '$(PLAIN)')
 
 .PHONY: kill
-kill: tools ## drover killed, Nomad unwell, and the answer lost, after every write; `make commands` does some
+kill: tools ## drover killed, Nomad unwell, and the answer lost, after every write; `make packages` does some
 	@DROVER_TEST_EVERY_WRITE=1 go test -count=1 -timeout 60m -run 'TestReleasesOnCluster/(killed|busy)|TestLostAnswersOnCluster' ./cmd/cli
 
 # The longest packages first, then all others below tests but the check of the language.
@@ -147,7 +138,7 @@ e2e-secure: e2e ## the same on clusters with ACLs and mutual TLS, by the policie
 FUZZTIME ?= 30s
 
 .PHONY: fuzz
-fuzz: ## every fuzz target for FUZZTIME, one on each core; what is found is kept in testdata/fuzz and tried by `make unit` from then on
+fuzz: ## every fuzz target for FUZZTIME, one on each core; what is found is kept in testdata/fuzz and tried by `make packages` from then on
 	@one() {
 	  # A worker that is busy when the time is over is no finding (go.dev/issue/75804).
 	  out=$$(go test "$$1" -run '^$$' -fuzz "^$$2\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s -parallel 1 </dev/null 2>&1) ||
