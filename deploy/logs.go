@@ -2,7 +2,6 @@ package deploy
 
 import (
 	"context"
-	"strings"
 
 	"github.com/drover-nomad/drover/rollout"
 )
@@ -24,26 +23,13 @@ func (v Logs) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	head, err := r.newest(ctx)
+	left, err := r.onlyService(ctx, &source, v.Service)
 	if err != nil {
 		return err
 	}
-	left, err := r.jobs(ctx, head, &source)
+	clients, err := v.Home.Targets(ctx, left.Targets, left.Jobs, false)
 	if err != nil {
 		return err
 	}
-	jobs := left.Jobs
-	switch {
-	case len(jobs) == 0 && len(source.Targets) == 0:
-		return invalidf("service %s of stack %s does not run", v.Service, r.releases.Stack())
-	case len(jobs) == 0:
-		return invalidf("service %s does not run in target %s", v.Service, strings.Join(source.Targets, ", "))
-	case len(jobs) > 1:
-		return invalidf("service %s runs in several targets; choose one of %s with --target", v.Service, strings.Join(TargetNames(jobs), ", "))
-	}
-	clients, err := v.Home.Targets(ctx, left.Targets, jobs, false)
-	if err != nil {
-		return err
-	}
-	return rollout.Logs(ctx, clients[jobs[0].Target], jobs[0], v.Options, v.Emit)
+	return rollout.Logs(ctx, clients[left.Jobs[0].Target], left.Jobs[0], v.Options, v.Emit)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/release"
 )
@@ -126,6 +127,11 @@ func (v *Rollback) Run(ctx context.Context) (Result, error) {
 	})
 }
 
+// Plan returns what Run would do. It writes nothing.
+func (v *Rollback) Plan(ctx context.Context) (*release.Plan, error) {
+	return v.plan(ctx, &v.New, true, func(ctx context.Context, d *release.Deployer) (release.Request, error) { return d.Rollback(ctx, v.To) })
+}
+
 // Redeploy replaces every allocation by one of the same job.
 type Redeploy struct {
 	Recorded
@@ -142,6 +148,35 @@ func (v *Redeploy) with(ctx context.Context, m *maker, end *End) error {
 	return m.renew(ctx, end, &v.New, false, func(ctx context.Context) (release.Request, error) {
 		return m.d.Redeploy(ctx, v.Services, time.Now())
 	})
+}
+
+// Plan returns what Run would do. It writes nothing.
+func (v *Redeploy) Plan(ctx context.Context) (*release.Plan, error) {
+	return v.plan(ctx, &v.New, false, func(ctx context.Context, d *release.Deployer) (release.Request, error) {
+		return d.Redeploy(ctx, v.Services, time.Now())
+	})
+}
+
+// plan plans the release that renew would make.
+func (r *Recorded) plan(ctx context.Context, opts *NewRelease, replace bool, request func(context.Context, *release.Deployer) (release.Request, error)) (*release.Plan, error) {
+	clients, releases, err := r.Home.Releases(ctx, r.Stack, r.Environment)
+	if err != nil {
+		return nil, err
+	}
+	d := r.Home.Deployer(&r.Limits, clients, releases.Stack(), releases.Environment())
+	d.Rollout.Replace = replace
+	if err := d.HideSecrets(ctx); nomad.IsForbidden(err) { // which values are secret cannot be known: show none
+		d.Rollout.Redact = HideAll
+	} else if err != nil {
+		return nil, err
+	}
+	req, err := request(ctx, d)
+	if err != nil {
+		return nil, err
+	}
+	opts.apply(&req)
+	req.Prune = opts.Prune
+	return d.Plan(ctx, req)
 }
 
 // Pause stops the release that is being made where it is.

@@ -117,7 +117,7 @@ func newRoot(streams *IO) *cobra.Command {
 	root.AddCommand(newDoctor(streams, clients), newACL(streams, clients))
 	root.AddCommand(newHistory(streams, clients), newShow(streams, clients), newDiff(streams, clients))
 	root.AddCommand(newRollback(streams, clients), newResume(streams, clients), newAbort(streams, clients), newPause(streams, clients), newPromote(streams, clients), newApprove(streams, clients), newUnlock(streams, clients), newRecord(streams, clients))
-	root.AddCommand(newList(streams, clients), newMove(streams, clients), newMaintenance(streams, clients))
+	root.AddCommand(newList(streams, clients), newMove(streams, clients), newMaintenance(streams, clients), newUI(streams, clients), newOpen(streams, clients))
 	completeGroups(root)
 	completeWords(root, clients)
 	return root
