@@ -24,6 +24,9 @@ type Home struct {
 	Holder record.Holder
 	// Version is that of drover, for the record.
 	Version string
+	// ByName is set if stacks are given by the names of their records only, as a server
+	// gets them from its clients: no file is looked for under such a name.
+	ByName bool
 	// Backend is for programs and tests that keep the record elsewhere; nil means
 	// Nomad.
 	Backend *Backend
@@ -80,9 +83,12 @@ func (h *Home) reach(ctx context.Context) (nomad.Clients, error) {
 // Releases opens the releases of the stack that arg leads to; see [StackName] and
 // [EnvironmentName].
 func (h *Home) Releases(ctx context.Context, arg, env string) (nomad.Clients, *record.Releases, error) {
-	name, err := StackName(arg)
-	if err != nil {
-		return nomad.Clients{}, nil, err
+	name := arg
+	if !h.ByName {
+		var err error
+		if name, err = StackName(arg); err != nil {
+			return nomad.Clients{}, nil, err
+		}
 	}
 	clients, err := h.Connect(ctx, false)
 	if err != nil {

@@ -58,6 +58,7 @@ type reader struct {
 	home      nomad.Clients
 	releases  release.Store
 	inventory *release.Inventory
+	byName    bool // there is no source: see Home.ByName
 }
 
 // newReader opens the record of the stack that source leads to.
@@ -66,7 +67,7 @@ func newReader(ctx context.Context, h *Home, source *Source) (*reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &reader{home: home, releases: releases, inventory: release.NewInventory(releases)}, nil
+	return &reader{home: home, releases: releases, inventory: release.NewInventory(releases), byName: h.ByName}, nil
 }
 
 // newest returns the newest release that can be read, nil if there is no
@@ -107,7 +108,7 @@ func (r *reader) outlines(ctx context.Context, head *record.Release, source *Sou
 		out, err := r.inventory.ReadOutlines(ctx, head, release.Only{Services: source.Services, Targets: source.Targets}, blobs)
 		return out, asInvalid(err)
 	}
-	if !source.Exists() {
+	if r.byName || !source.Exists() {
 		return nil, NoRelease(ctx, r.home.Nomad, r.releases)
 	}
 	s, jobs, err := source.Render(ctx)

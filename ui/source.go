@@ -70,7 +70,8 @@ const logLines = 40
 
 // Cluster is the Source of a cluster: it calls the verbs of package deploy.
 type Cluster struct {
-	// Home makes changes, and Reading only reads; see deploy.Status.
+	// Home makes changes, and Reading only reads; see deploy.Status. Both are used with
+	// ByName: a path in a URL must not lead to a file.
 	Home, Reading deploy.Home
 	// Edge are the options by which the edge is read; its Store is set by Cluster.
 	EdgeOptions edge.Options
@@ -87,9 +88,15 @@ type statusReader struct {
 
 var _ Source = (*Cluster)(nil)
 
+func (c *Cluster) reading() deploy.Home {
+	home := c.Reading
+	home.ByName = true
+	return home
+}
+
 // Stacks implements Source.
 func (c *Cluster) Stacks(ctx context.Context) ([]record.ListedStack, error) {
-	return deploy.List{Home: c.Reading}.Run(ctx)
+	return deploy.List{Home: c.reading()}.Run(ctx)
 }
 
 // Status implements Source.
@@ -100,7 +107,7 @@ func (c *Cluster) Status(ctx context.Context, name, env string) (deploy.StatusRe
 	}
 	r := c.reads[key(name, env)]
 	if r == nil {
-		r = &statusReader{verb: deploy.Status{Home: c.Reading, Source: source(name, env)}}
+		r = &statusReader{verb: deploy.Status{Home: c.reading(), Source: source(name, env)}}
 		c.reads[key(name, env)] = r
 	}
 	c.mu.Unlock()
@@ -113,27 +120,27 @@ func source(name, env string) deploy.Source { return deploy.Source{Path: name, E
 
 // Changed implements Source.
 func (c *Cluster) Changed(ctx context.Context) ([]deploy.ChangedStack, error) {
-	return deploy.ChangedJobs{Home: c.Reading}.Run(ctx)
+	return deploy.ChangedJobs{Home: c.reading()}.Run(ctx)
 }
 
 // History implements Source.
 func (c *Cluster) History(ctx context.Context, name, env string) (deploy.HistoryResult, error) {
-	return deploy.History{Home: c.Reading, Stack: name, Environment: env}.Run(ctx)
+	return deploy.History{Home: c.reading(), Stack: name, Environment: env}.Run(ctx)
 }
 
 // Show implements Source.
 func (c *Cluster) Show(ctx context.Context, name, env string, number int) (deploy.ShowResult, error) {
-	return deploy.Show{Home: c.Reading, Stack: name, Environment: env, Release: number}.Run(ctx)
+	return deploy.Show{Home: c.reading(), Stack: name, Environment: env, Release: number}.Run(ctx)
 }
 
 // Diff implements Source.
 func (c *Cluster) Diff(ctx context.Context, name, env string, from, to int) (deploy.DiffResult, error) {
-	return deploy.Diff{Home: c.Reading, Stack: name, Environment: env, From: from, To: to}.Run(ctx)
+	return deploy.Diff{Home: c.reading(), Stack: name, Environment: env, From: from, To: to}.Run(ctx)
 }
 
 // Drift implements Source.
 func (c *Cluster) Drift(ctx context.Context, name, env string) (deploy.DriftResult, error) {
-	return deploy.Drift{Home: c.Reading, Stack: name, Environment: env}.Run(ctx)
+	return deploy.Drift{Home: c.reading(), Stack: name, Environment: env}.Run(ctx)
 }
 
 // Inspect implements Source.
@@ -142,7 +149,7 @@ func (c *Cluster) Inspect(ctx context.Context, name, env, service, target string
 	if target != "" {
 		s.Targets = []string{target}
 	}
-	return deploy.Inspect{Home: c.Reading, Source: s, Service: service, Lines: logLines}.Run(ctx)
+	return deploy.Inspect{Home: c.reading(), Source: s, Service: service, Lines: logLines}.Run(ctx)
 }
 
 // Certificates implements Source.
@@ -203,6 +210,7 @@ func (c *Cluster) Doctor(ctx context.Context) (doctor.Report, error) {
 // recorded names the stack of an action. The record says which action of the page it was.
 func (c *Cluster) recorded(a Action, events func(deploy.Event)) deploy.Recorded {
 	home := c.Home
+	home.ByName = true
 	home.Holder.Command += " (" + string(a.Verb) + ")"
 	return deploy.Recorded{Home: home, Stack: a.Stack, Environment: a.Environment, Events: events}
 }

@@ -443,6 +443,18 @@ func TestServer_Errors(t *testing.T) {
 	}
 }
 
+// TestServer_NoFiles checks that a stack of a URL is a name, and not a path.
+func TestServer_NoFiles(t *testing.T) {
+	t.Parallel()
+	w := newWorld(t, Options{})
+	w.deploy("1", true)
+	for _, path := range pagesOf(w.dir, "prod", "web", "")[5:] {
+		if res := w.do(http.MethodGet, path, nil); res.StatusCode != 404 || strings.Contains(res.text, "web</a>") {
+			t.Errorf("GET %s: got %s, want 404\n%s", path, res.Status, res.text)
+		}
+	}
+}
+
 // TestServer_ManyServices renders a stack of 200 services.
 func TestServer_ManyServices(t *testing.T) {
 	t.Parallel()

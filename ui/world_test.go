@@ -55,8 +55,13 @@ func newWorld(t *testing.T, o Options) *world {
 		Holder: releasetest.Holder("ann"), Version: "test",
 		Dial: func(context.Context, *stack.Target, bool) (nomad.Clients, error) { return clients, nil },
 		Backend: &deploy.Backend{
-			Releases: func(string, string) release.Store { return w.store },
-			Secrets:  func(string, string) release.SecretStore { return kept },
+			Releases: func(name, env string) release.Store {
+				if name == "shop" && env == "prod" {
+					return w.store
+				}
+				return memstore.New(name, env)
+			},
+			Secrets: func(string, string) release.SecretStore { return kept },
 			Stacks: func(ctx context.Context) ([]record.ListedStack, error) {
 				last, err := w.store.Last(ctx)
 				if last == nil {
