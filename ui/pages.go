@@ -3,6 +3,7 @@ package ui
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -21,6 +22,7 @@ import (
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/render"
 	"github.com/drover-nomad/drover/rollout"
+	"github.com/drover-nomad/drover/stack"
 )
 
 // builder collects what a page shows. It is called with the request that asked for the
@@ -549,4 +551,27 @@ func codeOf(err error) int {
 func errorPage(err error) page {
 	text := strings.TrimSpace(err.Error())
 	return page{Title: "Not available", Name: "error", Data: text, Status: text, code: codeOf(err)}
+}
+
+// gateWords returns what has to hold after a wave beside the health of its services, and
+// whether it needs an approval; "" for nothing.
+func gateWords(w record.Wave) string {
+	var recorded stack.Wave
+	if json.Unmarshal(w.Gate, &recorded) != nil {
+		return ""
+	}
+	var parts []string
+	if recorded.Approve {
+		parts = append(parts, "needs an approval")
+	}
+	if g := recorded.Gate; g.HTTP != nil {
+		parts = append(parts, "waits for "+g.HTTP.URL)
+	}
+	if c := recorded.Gate.Command; len(c) > 0 && !w.NoCommand {
+		parts = append(parts, "waits for the command "+c[0])
+	}
+	if recorded.Bake > 0 {
+		parts = append(parts, "has to stay healthy for "+recorded.Bake.String())
+	}
+	return strings.Join(parts, ", ")
 }

@@ -53,6 +53,7 @@ var templates = template.Must(template.New("").Funcs(template.FuncMap{
 	"percent": percent,
 	"short":   func(s string) string { return s[:min(len(s), 8)] },
 	"join":    strings.Join,
+	"gate":    gateWords,
 	"isOpen":  func(h *record.Release) bool { return h != nil && h.State.Open() },
 }).ParseFS(templateFiles, "templates/*.html"))
 
@@ -108,6 +109,9 @@ func toneOf(state string) string {
 // stateTag shows a state as a symbol and a word.
 func stateTag(state any) template.HTML {
 	text := fmt.Sprint(state)
+	if p, ok := state.(*bool); ok && p != nil {
+		state = *p
+	}
 	switch s := state.(type) {
 	case bool:
 		if text = "not healthy"; s {

@@ -1,7 +1,6 @@
 package ui
 
 import (
-	"bufio"
 	"context"
 	"fmt"
 	"io"
@@ -207,23 +206,11 @@ func TestServer_Live(t *testing.T) {
 	defer cancel()
 	versions := make(chan string, 1000)
 	for range pages {
-		req, _ := http.NewRequestWithContext(ctx, http.MethodGet, b.http.URL+"/live/doctor", nil)
-		req.AddCookie(b.cookie)
-		res, err := http.DefaultTransport.RoundTrip(req)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if got := res.Header.Get("Content-Type"); got != "text/event-stream" {
-			t.Errorf("got type %q", got)
-		}
-		go func() {
-			defer res.Body.Close()
-			for in := bufio.NewScanner(res.Body); in.Scan(); {
-				if strings.Contains(in.Text(), "errors,") && strings.Contains(in.Text(), "<p>") {
-					versions <- in.Text()
-				}
+		go b.follow(ctx, "/live/doctor", func(line string) {
+			if strings.Contains(line, "errors,") && strings.Contains(line, "<p>") {
+				versions <- line
 			}
-		}()
+		})
 	}
 	for range pages {
 		<-versions
@@ -340,6 +327,9 @@ func TestServer_Actions(t *testing.T) {
 	}
 	w.wantState(2, record.NeedsApproval)
 
+	if page := w.get("/s/shop/prod/releases/2", 200); !strings.Contains(page, "It needs an approval.") {
+		t.Errorf("the release does not say what its second wave needs\n%s", page)
+	}
 	res := w.do(http.MethodPost, path, v)
 	if res.StatusCode != 303 {
 		t.Fatalf("got %s, want 303\n%s", res.Status, res.text)

@@ -1,6 +1,7 @@
 package ui
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -235,4 +236,26 @@ func (b *browser) get(path string, code int) string {
 		b.Errorf("GET %s: got %s, want %d\n%s", path, res.Status, code, res.text)
 	}
 	return res.text
+}
+
+// follow calls line with each line of a stream until ctx ends.
+func (b *browser) follow(ctx context.Context, path string, line func(string)) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, b.http.URL+path, nil)
+	if err != nil {
+		b.Error(err)
+		return
+	}
+	req.AddCookie(b.cookie)
+	res, err := http.DefaultTransport.RoundTrip(req)
+	if err != nil {
+		b.Error(err)
+		return
+	}
+	defer res.Body.Close()
+	if got := res.Header.Get("Content-Type"); got != "text/event-stream" {
+		b.Errorf("GET %s: got type %q, want text/event-stream", path, got)
+	}
+	for in := bufio.NewScanner(res.Body); in.Scan(); {
+		line(in.Text())
+	}
 }

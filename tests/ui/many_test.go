@@ -79,5 +79,6 @@ func TestPage_ManyServices(t *testing.T) {
 	if pause > 1500 {
 		t.Errorf("the page stood still for %.0f ms, want less than 1500", pause)
 	}
+	s.run(chromedp.Evaluate[chromedp.Void](s.axe + ";0"))
 	s.accessible("/s/big/prod", "light")
 }

@@ -380,6 +380,7 @@ func (s *site) pages(release int) {
 		shop + "/drift", shop + "/diff?from=1&to=2", shop + "/do/rollback?to=2", shop + "/do/redeploy", "/nothing",
 	} {
 		s.visit(path)
+		s.run(chromedp.Evaluate[chromedp.Void](s.axe + ";0"))
 		for _, mode := range []string{"light", "dark"} {
 			s.scheme(mode)
 			s.accessible(path, mode)
@@ -409,10 +410,9 @@ func (s *site) page(path string) string {
 	return text
 }
 
-// accessible reports what axe-core finds on the page that is open.
+// accessible reports what axe-core, which is loaded, finds on the page that is open.
 func (s *site) accessible(path, mode string) {
 	s.Helper()
-	s.run(chromedp.Evaluate[chromedp.Void](s.axe + ";0"))
 	found := value(s, chromedp.Evaluate[string](`axe.run(document, {resultTypes: ["violations"]}).then((r) => JSON.stringify(r.violations.map((v) => ({id: v.id, help: v.help, html: v.nodes.slice(0, 3).map((n) => n.html)}))))`, chromedp.EvalAwaitPromise))
 	var list []json.RawMessage
 	if err := json.Unmarshal([]byte(found), &list); err != nil {
