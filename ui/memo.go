@@ -81,6 +81,7 @@ type shared struct {
 	Source
 	memo     *memo
 	interval time.Duration
+	usage    *usageLog
 }
 
 func key(parts ...string) string { return strings.Join(parts, "\x00") }
@@ -124,7 +125,9 @@ func (s *shared) Drift(ctx context.Context, name, env string) (deploy.DriftResul
 
 func (s *shared) Inspect(ctx context.Context, name, env, service, target string) (deploy.InspectResult, error) {
 	return recall(ctx, s.memo, key("inspect", name, env, service, target), s.keep(1), func(ctx context.Context) (deploy.InspectResult, error) {
-		return s.Source.Inspect(ctx, name, env, service, target)
+		res, err := s.Source.Inspect(ctx, name, env, service, target)
+		s.usage.add(res.Instances, time.Now())
+		return res, err
 	})
 }
 

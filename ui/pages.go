@@ -141,12 +141,12 @@ func (s *Server) overview(ctx context.Context, _ *http.Request) (page, error) {
 			bad++
 		}
 	}
-	return page{Title: "Stacks", Name: "overview", Data: list, Status: fmt.Sprintf("%d stacks, %d not well", len(list), bad)}, err
+	return page{Title: "Stacks", Name: "overview", Data: list, Status: fmt.Sprintf("%s, %d not healthy", plural(len(list), "stack"), bad)}, err
 }
 
 // failingView is the page with everything that fails.
 type failingView struct {
-	Stacks       []stackView // that cannot be read, or whose release is open and not locked
+	Stacks       []stackView // that cannot be read, have drifted, or whose newest release failed or waits
 	Services     []failingService
 	Certificates []certView
 	Routes       []edge.RouteStatus
@@ -163,6 +163,15 @@ func (v failingView) Count() int {
 	return len(v.Stacks) + len(v.Services) + len(v.Certificates) + len(v.Routes) + len(v.Schedules) + len(v.Problems)
 }
 
+// hasFailed reports whether the newest release failed, or waits for an operator.
+func (v stackView) hasFailed() bool {
+	if v.Release == nil {
+		return false
+	}
+	state := v.Release.State
+	return state == record.Unreadable || state == record.FailedState || state == record.RevertFailed || state.Open() && v.Holder == nil
+}
+
 func (s *Server) failing(ctx context.Context, _ *http.Request) (page, error) {
 	list, err := s.stacks(ctx)
 	if err != nil {
@@ -170,8 +179,7 @@ func (s *Server) failing(ctx context.Context, _ *http.Request) (page, error) {
 	}
 	var out failingView
 	for _, v := range list {
-		open := v.Release != nil && (v.Release.State == record.Unreadable || v.Release.State.Open() && v.Holder == nil)
-		if v.Problem != "" || open || v.Drifted > 0 {
+		if v.Problem != "" || v.hasFailed() || v.Drifted > 0 {
 			out.Stacks = append(out.Stacks, v)
 		}
 		if v.Status == nil {
@@ -206,7 +214,7 @@ func (s *Server) failing(ctx context.Context, _ *http.Request) (page, error) {
 			out.Schedules = append(out.Schedules, sc)
 		}
 	}
-	return page{Title: "Failing", Name: "failing", Data: out, Status: fmt.Sprintf("%d problems", out.Count())}, nil
+	return page{Title: "Failing", Name: "failing", Data: out, Status: plural(out.Count(), "problem")}, nil
 }
 
 // head is what all pages of a stack begin with.
@@ -259,7 +267,7 @@ func (s *Server) stack(ctx context.Context, r *http.Request) (page, error) {
 			out.Runs = append(out.Runs, one.view())
 		}
 	}
-	return page{Title: name, Name: "stack", Data: out, Status: fmt.Sprintf("%s: %d of %d services well", name, len(st.Services)-out.Bad, len(st.Services))}, nil
+	return page{Title: name, Name: "stack", Data: out, Status: fmt.Sprintf("%s: %d of %d services healthy", name, len(st.Services)-out.Bad, len(st.Services))}, nil
 }
 
 func (s *Server) service(ctx context.Context, r *http.Request) (page, error) {
@@ -273,7 +281,9 @@ func (s *Server) service(ctx context.Context, r *http.Request) (page, error) {
 		Name    string
 		Status  *rollout.ServiceStatus
 		Details deploy.InspectResult
-	}{head: s.head(name, env, "services", st.Release, st.Holder), Name: serviceName(service, target)}
+		CPU     map[string]*spark // by allocation, as Memory
+		Memory  map[string]*spark
+	}{CPU: map[string]*spark{}, Memory: map[string]*spark{}, head: s.head(name, env, "services", st.Release, st.Holder), Name: serviceName(service, target)}
 	for i, one := range st.Services {
 		if one.Service == service && one.Target == target {
 			out.Status = &st.Services[i]
@@ -285,14 +295,17 @@ func (s *Server) service(ctx context.Context, r *http.Request) (page, error) {
 	if out.Details, err = s.source.Inspect(ctx, name, env, service, target); err != nil {
 		return page{}, err
 	}
+	for _, in := range out.Details.Instances {
+		out.CPU[in.AllocID], out.Memory[in.AllocID] = s.source.usage.sparks(in.AllocID)
+	}
 	return page{Title: out.Name + " of " + name, Name: "service", Data: out, Status: out.Name + " " + stateWords(out.Status.OK)}, nil
 }
 
 func stateWords(ok bool) string {
 	if ok {
-		return "is well"
+		return "is healthy"
 	}
-	return "is not well"
+	return "is not healthy"
 }
 
 func (s *Server) history(ctx context.Context, r *http.Request) (page, error) {
@@ -305,7 +318,7 @@ func (s *Server) history(ctx context.Context, r *http.Request) (page, error) {
 		head
 		History deploy.HistoryResult
 	}{s.head(name, env, "releases", res.Releases[0], res.Holder), res}
-	return page{Title: "Releases of " + name, Name: "history", Data: out, Status: fmt.Sprintf("%d releases", len(res.Releases))}, nil
+	return page{Title: "Releases of " + name, Name: "history", Data: out, Status: plural(len(res.Releases), "release")}, nil
 }
 
 // number reads the number of a release.
@@ -395,7 +408,7 @@ func (s *Server) drift(ctx context.Context, r *http.Request) (page, error) {
 	if out.Drift, err = s.source.Drift(ctx, name, env); err != nil {
 		out.Problem = err.Error()
 	}
-	return page{Title: "Drift of " + name, Name: "drift", Data: out, Status: fmt.Sprintf("%d services differ", out.Drift.Differing())}, nil
+	return page{Title: "Drift of " + name, Name: "drift", Data: out, Status: "differing from the release: " + plural(out.Drift.Differing(), "service")}, nil
 }
 
 func (s *Server) diff(ctx context.Context, r *http.Request) (page, error) {
@@ -463,7 +476,7 @@ func (s *Server) edge(ctx context.Context, _ *http.Request) (page, error) {
 	if out.Records, err = s.source.Records(ctx); err != nil {
 		out.DNSProblem = err.Error()
 	}
-	return page{Title: "Edge", Name: "edge", Data: out, Status: fmt.Sprintf("%d certificates", len(out.Certificates))}, nil
+	return page{Title: "Edge", Name: "edge", Data: out, Status: plural(len(out.Certificates), "certificate")}, nil
 }
 
 // scheduleView is a schedule as pages show it.
@@ -509,7 +522,7 @@ func (s *Server) schedules(ctx context.Context, _ *http.Request) (page, error) {
 		Problems  []string
 	}
 	out.Schedules, out.Problems = s.allSchedules(ctx, stacks)
-	return page{Title: "Schedules", Name: "schedules", Data: out, Status: fmt.Sprintf("%d schedules", len(out.Schedules))}, nil
+	return page{Title: "Schedules", Name: "schedules", Data: out, Status: plural(len(out.Schedules), "schedule")}, nil
 }
 
 func (s *Server) doctor(ctx context.Context, _ *http.Request) (page, error) {
@@ -525,7 +538,15 @@ func (s *Server) doctor(ctx context.Context, _ *http.Request) (page, error) {
 		Report           doctor.Report
 		Errors, Warnings int
 	}{report, count[doctor.Error], count[doctor.Warning]}
-	return page{Title: "Doctor", Name: "doctor", Data: out, Status: fmt.Sprintf("%d errors, %d warnings", out.Errors, out.Warnings)}, nil
+	return page{Title: "Doctor", Name: "doctor", Data: out, Status: plural(out.Errors, "error") + ", " + plural(out.Warnings, "warning")}, nil
+}
+
+// plural returns a number with the word for that many.
+func plural(n int, word string) string {
+	if n == 1 {
+		return "1 " + word
+	}
+	return fmt.Sprintf("%d %ss", n, word)
 }
 
 func serviceName(service, target string) string {

@@ -54,6 +54,7 @@ var templates = template.Must(template.New("").Funcs(template.FuncMap{
 	"short":   func(s string) string { return s[:min(len(s), 8)] },
 	"join":    strings.Join,
 	"gate":    gateWords,
+	"plural":  plural,
 	"isOpen":  func(h *record.Release) bool { return h != nil && h.State.Open() },
 }).ParseFS(templateFiles, "templates/*.html"))
 

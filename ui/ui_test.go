@@ -207,7 +207,7 @@ func TestServer_Live(t *testing.T) {
 	versions := make(chan string, 1000)
 	for range pages {
 		go b.follow(ctx, "/live/doctor", func(line string) {
-			if strings.Contains(line, "errors,") && strings.Contains(line, "<p>") {
+			if strings.Contains(line, "warnings.</p>") {
 				versions <- line
 			}
 		})
@@ -458,6 +458,34 @@ func TestServer_ManyServices(t *testing.T) {
 	}
 	if took > 2*time.Second || len(text) > 400<<10 {
 		t.Errorf("took %s for %d bytes, want less than 2 s and 400 KB", took, len(text))
+	}
+}
+
+// TestUsageLog keeps the last values of allocations that are shown.
+func TestUsageLog(t *testing.T) {
+	t.Parallel()
+	u, at := &usageLog{byAlloc: map[string]*samples{}}, time.Now()
+	read := func(alloc string, cpu float64) {
+		u.add([]rollout.Instance{{AllocID: alloc, Usage: &rollout.Usage{CPU: cpu, Memory: 3 << 20}}, {AllocID: "dead"}}, at)
+	}
+	read("a", 10)
+	if cpu, memory := u.sparks("a"); cpu != nil || memory != nil {
+		t.Errorf("after one value: got %v and %v, want no graph", cpu, memory)
+	}
+	for range 2 * keptSamples {
+		read("a", 40)
+	}
+	read("a", 20)
+	cpu, memory := u.sparks("a")
+	if want := "CPU of the last 120 reads: 20 to 40 MHz"; cpu == nil || cpu.Text != want || !strings.HasSuffix(cpu.Path, "L120.0 12.0") {
+		t.Errorf("got %+v, want %q that ends at 120, 12", cpu, want)
+	}
+	if want := "Memory of the last 120 reads: 3 to 3 MiB"; memory.Text != want {
+		t.Errorf("got %q, want %q", memory.Text, want)
+	}
+	at = at.Add(usageTime + time.Second)
+	if read("b", 1); len(u.byAlloc) != 1 {
+		t.Errorf("got %d allocations, want only the one that was read", len(u.byAlloc))
 	}
 }
 

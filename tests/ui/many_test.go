@@ -72,7 +72,7 @@ func TestPage_ManyServices(t *testing.T) {
 	s.run(chromedp.Evaluate[chromedp.Void](`window.pause = 0; new PerformanceObserver((l) => { for (const e of l.getEntries()) window.pause = Math.max(window.pause, e.duration); }).observe({type: "longtask"})`))
 	for i := range 5 {
 		source.failing.Store(int64(i * 40))
-		s.shows("1 of 200 services are not healthy", fmt.Sprintf("✗ service-%03d", i*40))
+		s.shows("Not healthy: 1 of 200 services", fmt.Sprintf("✗ service-%03d", i*40))
 	}
 	pause := value(s, chromedp.Evaluate[float64](`window.pause`))
 	t.Logf("longest pause: %.0f ms", pause)

@@ -22,6 +22,7 @@ import (
 	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
+// The pictures of docs/ui: go test ./tests/ui -args -write-pictures $PWD/docs/ui
 var writePictures = flag.String("write-pictures", "", "directory for pictures of the pages")
 
 func TestMain(m *testing.M) { devtest.Main(m) }
@@ -264,15 +265,16 @@ func (s *site) visit(path string) {
 	s.run(chromedp.Navigate(base+path), chromedp.WaitReady(chromedp.CSS("footer")))
 }
 
-func (s *site) click(words string) {
+// click waits for a link and clicks it; class is that of its element, "" for none.
+func (s *site) click(class, words string) {
 	s.Helper()
-	s.run(chromedp.Click(fmt.Sprintf(`//main//*[self::a or self::button][contains(normalize-space(.), %q)]`, words)))
+	s.run(chromedp.Click(fmt.Sprintf(`//main//a[normalize-space(@class)=%q][normalize-space(.)=%q]`, class, words)))
 }
 
 // confirm clicks an action and confirms it.
 func (s *site) confirm(action string, planned ...string) {
 	s.Helper()
-	s.click(action)
+	s.click("button", action)
 	s.shows(append(planned, action+"?")...)
 	s.run(chromedp.Click(chromedp.CSS("button.act")))
 	s.shows("Events")
@@ -312,7 +314,7 @@ func TestPage(t *testing.T) {
 	s.drover.Run(t, "deploy", ".", "-e", "prod")
 	s.secret = strings.TrimSpace(s.drover.Want(t, 0, "secrets", "show", "shop", "token", "-e", "prod"))
 	s.shows("shop", "awaiting-approval") // without a reload
-	s.click("shop")
+	s.click("", "shop")
 	s.shows("db", "Release 1")
 	s.confirm("Approve", "Wave front", "web: create")
 	s.shows("succeeded")
@@ -348,7 +350,7 @@ func TestPage(t *testing.T) {
 	s.confirm("Approve")
 	s.shows("did not succeed", "Exit Code: 7")
 	s.visit("/failing")
-	s.shows("Services", "web of shop in prod")
+	s.shows("release 3 ✗ failed", "web of shop in prod")
 	s.picture("failing")
 	s.pages(3)
 	s.visit("/s/shop/prod/service/web")
