@@ -305,6 +305,12 @@ func childBlock(b *hcl.Block, typ string) *hcl.Block {
 	return c.Blocks[0]
 }
 
+// childBlocks are the blocks with one label in b, in the order of the file.
+func childBlocks(b *hcl.Block, typ string) hcl.Blocks {
+	c, _, _ := b.Body.PartialContent(&hcl.BodySchema{Blocks: []hcl.BlockHeaderSchema{{Type: typ, LabelNames: []string{"name"}}}})
+	return c.Blocks
+}
+
 func (r *environmentReader) access(b *hcl.Block, v accessBlock) Access {
 	a := Access{
 		Address: v.Address, CACert: r.file(v.CACert), ClientCert: r.file(v.ClientCert), ClientKey: r.file(v.ClientKey),

@@ -18,6 +18,9 @@ type Wave struct {
 	Bake    time.Duration // how long the gate has to hold without a break
 	Gate    Gate
 	Approve bool // the wave starts only after `drover approve`
+	// Promote is set if the gate is evaluated while canaries serve, and its end promotes
+	// them or fails their deployment. Without it a person promotes.
+	Promote bool `json:",omitempty"`
 	Range   hcl.Range
 }
 
@@ -34,7 +37,10 @@ type Gate struct {
 	// Command is run where drover runs, without a shell; it ends with 0 when
 	// the gate holds. Empty for none.
 	Command []string
-	// Timeout is how long the gate may take to hold, beside the wave's Bake.
+	// Metrics are measured from the beginning of the gate to the end of Bake.
+	Metrics []*Metric `json:",omitempty"`
+	// Timeout is how long the gate may take to hold, beside the wave's Bake. A metric
+	// without a value for as long makes the gate inconclusive.
 	Timeout time.Duration
 }
 
@@ -45,6 +51,7 @@ type waveBlock struct {
 	Services []string   `hcl:"services,optional"`
 	Bake     string     `hcl:"bake,optional"`
 	Approve  bool       `hcl:"approve,optional"`
+	Promote  bool       `hcl:"promote,optional"`
 	Gate     *gateBlock `hcl:"gate,block"`
 }
 
@@ -58,6 +65,7 @@ type gateBlock struct {
 	BasicAuth     *gateAuthBlock    `hcl:"basic_auth,block"`
 	Command       []string          `hcl:"command,optional"`
 	Timeout       string            `hcl:"timeout,optional"`
+	Metrics       []metricBlock     `hcl:"metric,block"`
 }
 
 type gateAuthBlock struct {
@@ -76,10 +84,13 @@ func (r *environmentReader) wave(b *hcl.Block) {
 	if !r.decode(b, &v) {
 		return
 	}
-	w := &Wave{Name: b.Labels[0], Approve: v.Approve, Range: b.DefRange, Gate: Gate{Timeout: defaultGateTimeout}}
+	w := &Wave{Name: b.Labels[0], Approve: v.Approve, Promote: v.Promote, Range: b.DefRange, Gate: Gate{Timeout: defaultGateTimeout}}
 	w.Bake = r.duration(b, "bake", v.Bake, 0)
 	if v.Gate != nil {
 		r.gate(childBlock(b, "gate"), *v.Gate, w)
+	}
+	if g := w.Gate; w.Promote && w.Bake == 0 && g.HTTP == nil && len(g.Command) == 0 && len(g.Metrics) == 0 {
+		r.bad(attrRange(b, "promote"), fmt.Sprintf("Wave %q promotes canaries without a gate", w.Name), "Write bake, or a gate with metric, http or command; or auto_promote in the job.")
 	}
 	r.waves = append(r.waves, waveRead{w, v, b})
 }
@@ -102,16 +113,17 @@ func (r *environmentReader) gate(b *hcl.Block, v gateBlock, w *Wave) {
 	if len(v.Command) > 0 && v.Command[0] == "" {
 		r.bad(attrRange(b, "command"), "The command of a gate has no name", `Write it as a list: ["./smoke.sh", "--fast"].`)
 	}
+	r.metrics(b, v.Metrics, w)
 	if v.HTTP == "" {
 		if v.Method != "" || v.Headers != nil || v.Status != nil || v.Contains != "" || v.TLSSkipVerify || v.BasicAuth != nil {
 			r.bad(b.DefRange, "The gate has no URL", "method, headers, basic_auth, status, contains and tls_skip_verify belong to http = \"…\".")
 		}
-		if len(v.Command) == 0 && v.Timeout == "" {
-			r.bad(b.DefRange, "The gate asks for nothing", "Write http or command; that services are healthy is asked without a gate block.")
+		if len(v.Command) == 0 && len(v.Metrics) == 0 && v.Timeout == "" {
+			r.bad(b.DefRange, "The gate asks for nothing", "Write http, command or a metric block; that services are healthy is asked without a gate block.")
 		}
 		return
 	}
-	const asSecret = "It would stand in the record of every release. Write basic_auth { username = \"…\", secret = \"…\" } with the name of a secret of the stack, or use command."
+	asSecret := inRecord + "Write basic_auth { username = \"…\", secret = \"…\" } with the name of a secret of the stack, or use command."
 	switch u, err := url.Parse(v.HTTP); {
 	case err == nil && u.User != nil:
 		r.bad(attrRange(b, "http"), "The URL of a gate has a password", asSecret)
@@ -133,14 +145,23 @@ func (r *environmentReader) gate(b *hcl.Block, v gateBlock, w *Wave) {
 		Contains: v.Contains, TLSSkipVerify: v.TLSSkipVerify, Range: b.DefRange,
 	}
 	if a := v.BasicAuth; a != nil {
-		var items []string
-		for _, s := range r.s.Secrets {
-			items = append(items, s.Items()...)
-		}
 		g.HTTP.Username, g.Secret = a.Username, a.Secret
-		if !slices.Contains(items, a.Secret) {
-			r.unknown(attrRange(childBlock(b, "basic_auth"), "secret"), "The gate", "secret item", a.Secret, items)
-		}
+		r.secretItem(childBlock(b, "basic_auth"), a.Secret)
+	}
+}
+
+// inRecord is why a gate has no password in clear.
+const inRecord = "It would stand in the record of every release. "
+
+// secretItem reports an argument secret of a block of a gate that names no item of the
+// stack's secrets.
+func (r *environmentReader) secretItem(b *hcl.Block, name string) {
+	var items []string
+	for _, s := range r.s.Secrets {
+		items = append(items, s.Items()...)
+	}
+	if !slices.Contains(items, name) {
+		r.unknown(attrRange(b, "secret"), "The gate", "secret item", name, items)
 	}
 }
 
