@@ -439,6 +439,8 @@ func (s *observedStack) gates() []gateWait {
 			}
 		}
 		switch {
+		case w.State == record.NeedsApproval && w.Inconclusive:
+			out = append(out, gateWait{w.Name, gateApproval, last})
 		case w.State == record.NeedsApproval:
 			out = append(out, gateWait{w.Name, gateApproval, previous})
 		case s.head.State == record.NeedsPromotion && !promotion.IsZero():

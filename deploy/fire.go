@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -118,7 +119,7 @@ func runRelease(ctx context.Context, m *maker, s *record.Schedule, resume bool) 
 	default:
 		err = fmt.Errorf("this drover does not know the action %q", s.Action)
 	}
-	for s.SkipApproval && end.Outcome == rollout.AwaitPromotion && is[*OutcomeError](err) {
+	for s.SkipApproval && end.Outcome == rollout.AwaitPromotion && is[*OutcomeError](err) && !undecided(end.Result) {
 		end = &End{}
 		err = (&Resume{Promote: true}).with(ctx, m, end)
 	}
@@ -126,6 +127,12 @@ func runRelease(ctx context.Context, m *maker, s *record.Schedule, resume bool) 
 		return Result{}, err
 	}
 	return *end.Result, nil // which has the outcome
+}
+
+// undecided reports whether canaries wait because their gate is inconclusive. A schedule
+// does not promote them.
+func undecided(r *Result) bool {
+	return r != nil && slices.ContainsFunc(r.Services, func(s rollout.ServiceResult) bool { return s.Undecided })
 }
 
 // complete completes a run with the result of its release, or with err.

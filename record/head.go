@@ -1,6 +1,7 @@
 package record
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -199,6 +200,9 @@ func ended(head *Release) *Release {
 		at := out.Ended.Add(time.Duration(i) * 7_919_373_391 * time.Nanosecond)
 		w.State, w.Started, w.Ended = NeedsApproval, at, at.Add(1_234_567_891*time.Duration(i%97))
 		w.Approved, w.ApprovedAt = head.By.User+"@"+head.By.Host, at
+		if bytes.Contains(w.Gate, []byte(`"Metrics"`)) { // only such a gate can be inconclusive
+			w.Inconclusive, w.Passed, w.PassedAt = true, w.Approved, at
+		}
 	}
 	if n := len(out.Waves); n > 0 {
 		out.Waves[n-1].Detail = out.Detail

@@ -134,7 +134,22 @@ type Wave struct {
 	Approved   string    `json:"approved,omitempty"` // by whom
 	ApprovedAt time.Time `json:"approved_at,omitzero"`
 
+	// Inconclusive is set if a metric of the gate could not be judged: the wave waits for
+	// an approval at its end, or was approved so. Passed is by whom.
+	Inconclusive bool      `json:"inconclusive,omitempty"`
+	Passed       string    `json:"passed,omitempty"`
+	PassedAt     time.Time `json:"passed_at,omitzero"`
+
 	unknown unknown
+}
+
+// Approval returns the approval that the wave waits for or got last: the one at its end if
+// its gate is inconclusive, else the one before it begins.
+func (w *Wave) Approval() (by *string, at *time.Time) {
+	if w.Inconclusive {
+		return &w.Passed, &w.PassedAt
+	}
+	return &w.Approved, &w.ApprovedAt
 }
 
 // Step is how far a service has come within a release.
@@ -193,6 +208,10 @@ type Service struct {
 	// BeforeSecrets are the items that Before reads, nil where that is not known:
 	// older drovers wrote none.
 	BeforeSecrets []string `json:"bsec,omitzero"`
+
+	// Judged is set if the gate of the wave held for the canaries, or a person has promoted
+	// them. It is written before their promotion.
+	Judged bool `json:"j,omitempty"`
 
 	// Renewed are items of Secrets that get another value by the release.
 	Renewed []string `json:"ren,omitempty"`

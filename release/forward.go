@@ -420,7 +420,7 @@ func carryOver(l record.Service) record.Service {
 	l.BeforeOutline = l.Outline
 	l.Spec, l.Before, l.BeforeStopped, l.Planned, l.Index = left.Digest, left.Digest, false, left.Index, left.Index
 	l.Counts, l.BeforeCounts = left.Counts, left.Counts
-	l.Started, l.Ended = time.Time{}, time.Time{}
+	l.Started, l.Ended, l.Judged = time.Time{}, time.Time{}, false
 	return l
 }
 
@@ -555,7 +555,7 @@ func (r *run) before(ctx context.Context, target string, s rollout.Submission) e
 		if s.JobModifyIndex != 0 && (l.Step == record.StepPending || l.Step == record.StepUnchanged || l.Step == record.StepSubmitting) {
 			l.Planned = s.JobModifyIndex // another one when it was scaled
 		}
-		l.Step, l.Started, l.Completed = record.StepSubmitting, time.Now().UTC(), nil
+		l.Step, l.Started, l.Completed, l.Judged = record.StepSubmitting, time.Now().UTC(), nil, false
 	})
 	switch {
 	case errors.Is(err, record.ErrTakenOver):

@@ -417,6 +417,11 @@ func (d *Deployer) prepare(ctx context.Context, p *Plan) error {
 			part.run.after(part.Target, s, index)
 			return nil
 		}
+		if p.req.Waves[part.Wave].Promote {
+			opts.Canaries = func(ctx context.Context, s rollout.Submission, tell func(string)) rollout.CanaryVerdict {
+				return part.run.judge(ctx, part, s, tell)
+			}
+		}
 		opts.Done = func(_ context.Context, s rollout.Submission, res rollout.ServiceResult) {
 			part.run.done(part.Target, s, res)
 		}

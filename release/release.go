@@ -15,6 +15,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/analysis"
 	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/record"
 	"github.com/drover-nomad/drover/render"
@@ -77,6 +78,7 @@ const (
 	EventPruned  = "pruned"         // a job that is no longer in the stack was stopped
 	EventWarning = "warning"        // Text
 	EventVolume  = "volume-created" // a host volume is created: Target, Volume
+	EventMetric  = "metric"         // a metric of a gate has another verdict: Wave, Metric
 	EventSecrets = "secrets"        // secrets are generated and about to be published: Secrets
 )
 
@@ -88,6 +90,8 @@ type Event struct {
 	State  record.State `json:"state,omitempty"`
 	Text   string       `json:"text,omitempty"`
 	Until  time.Time    `json:"until,omitzero"` // of a gate that holds
+	// Metric is a measurement that changed the verdict of a metric of a gate.
+	Metric *analysis.Measurement `json:"metric,omitempty"`
 	// Back is set if the step reverts a change.
 	Back bool `json:"back,omitempty"`
 

@@ -336,13 +336,18 @@ func isCarriedOver(l record.Service) bool {
 // promote promotes the canaries of the release that wait (PUT
 // /v1/deployment/promote/:id).
 func (r *run) promote(ctx context.Context) error {
-	lines := slices.DeleteFunc(r.journal.Services(), func(l record.Service) bool {
-		return l.Step != record.StepSubmitted || l.Outcome != string(rollout.AwaitPromotion)
-	})
-	if len(lines) == 0 {
+	lines := r.journal.Services()
+	var waiting []int
+	for i, l := range lines {
+		if l.Step == record.StepSubmitted && l.Outcome == string(rollout.AwaitPromotion) {
+			waiting = append(waiting, i)
+		}
+	}
+	if len(waiting) == 0 {
 		return errors.New("no canary waits for a promotion")
 	}
-	return parallel.Each(len(lines), 8, func(i int) error {
+	return parallel.Each(len(waiting), 8, func(n int) error {
+		i := waiting[n]
 		l := lines[i]
 		c := r.plan.clusters[l.Target]
 		var list []*api.Deployment
@@ -351,6 +356,9 @@ func (r *run) promote(ctx context.Context) error {
 			return err
 		})
 		if err != nil {
+			return err
+		}
+		if err := r.journal.Update(ctx, i, func(l *record.Service) { l.Judged = true }); err != nil {
 			return err
 		}
 		for _, dep := range list {

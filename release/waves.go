@@ -1,11 +1,11 @@
 package release
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/drover-nomad/drover/record"
@@ -36,6 +36,9 @@ type Approval struct {
 	Number   int // of the release
 	Wave     string
 	Services []string // as SERVICE or SERVICE@TARGET
+	// Inconclusive is why the gate of the wave cannot be judged: it asks whether the
+	// release goes on after the wave. "" asks whether the wave may begin.
+	Inconclusive string
 }
 
 // outcome is that of what has been done so far.
@@ -90,7 +93,14 @@ func (r *run) inWave(ctx context.Context, res *Result, parts []*Part) {
 		r.noteWave(ctx, i, waveStateAfter(outcome), (&Result{Result: wave}).reason(outcome))
 		return
 	}
+	if r.judged(i) {
+		r.noteWave(ctx, i, record.Done, "")
+		return
+	}
 	if res.Halt = r.gate(ctx, i, parts); res.Halt != nil {
+		if r.head.Waves[i].State == record.NeedsApproval {
+			return // and it stays so, for `drover approve`
+		}
 		r.noteWave(ctx, i, waveStateAfter(res.Halt.Outcome), res.Halt.Detail)
 		return
 	}
@@ -149,6 +159,9 @@ func (r *run) noteWave(ctx context.Context, i int, state record.State, detail st
 			w.Ended = now
 		}
 		w.State, w.Detail = state, detail
+		if w.Passed == "" {
+			w.Inconclusive = false // it is measured again
+		}
 	}
 	switch stored := r.head.Waves[i]; {
 	case stored.State == state && stored.Detail == detail: // see begin
@@ -197,73 +210,6 @@ func (r *run) tellWave(kind string, i int, state record.State, text string) {
 	r.d.emit(Event{Event: rollout.Event{Kind: kind}, Wave: r.plan.req.Waves[i].Name, Number: number(r.head), State: state, Text: text})
 }
 
-// gate waits until the gate of a wave passes or fails. A rollback has no bake time: the
-// release is known to be good, and the rollback is urgent.
-func (r *run) gate(ctx context.Context, i int, parts []*Part) *Halt {
-	w := r.plan.req.Waves[i]
-	o := rollout.GateOptions{Gate: w.Gate, Bake: w.Bake, Silence: r.d.Rollout.Silence, Redact: r.d.options().Redact}
-	if r.plan.req.Kind == KindRollback {
-		o.Bake = 0
-	}
-	if r.head.Waves[parts[0].Wave].NoCommand {
-		o.Command = nil
-	}
-	if o.Bake == 0 && o.HTTP == nil && len(o.Command) == 0 && len(r.renewed(i)) == 0 {
-		return nil // they are healthy: that was waited for
-	}
-	if o.HTTP != nil && o.Secret != "" {
-		password, err := r.password(ctx, o.Secret)
-		if err != nil {
-			return &Halt{Wave: w.Name, Outcome: unwritten(err), Detail: "the password of its gate's probe cannot be read: " + err.Error()}
-		}
-		probe := *o.HTTP
-		probe.Password = password
-		o.HTTP = &probe
-	}
-	var parties []rollout.Party
-	var targets []string
-	for _, p := range parts {
-		if len(p.Jobs) == 0 {
-			continue // a target that is left
-		}
-		parties = append(parties, rollout.Party{Target: p.Target, Clients: r.plan.clusters[p.Target].Clients(), Jobs: p.Plan.Watched()})
-		targets = append(targets, p.Target)
-	}
-	o.Env = []string{
-		"DROVER_STACK=" + r.head.Stack, "DROVER_ENVIRONMENT=" + r.head.Environment, fmt.Sprintf("DROVER_RELEASE=%d", r.head.Number),
-		"DROVER_WAVE=" + w.Name, "DROVER_TARGETS=" + strings.Join(targets, ","),
-	}
-	hold := r.d.Hold
-	if hold == nil {
-		hold = rollout.Hold
-	}
-	res, err := hold(ctx, parties, o, func(p rollout.GateProgress) {
-		r.d.emit(Event{Event: rollout.Event{Kind: EventGate, Waiting: p.Waiting}, Wave: w.Name, Number: r.head.Number, Until: p.Until})
-	})
-	switch {
-	case err != nil:
-		h := &Halt{Wave: w.Name, Outcome: rollout.Cancelled, Detail: "its gate was being looked at"}
-		if errors.Is(err, errTimeout) {
-			h.Outcome, h.Detail = rollout.TimedOut, err.Error()+"; its gate was being looked at"
-		}
-		return h
-	case res.Away: // which is no failure of the services
-		return &Halt{Wave: w.Name, Outcome: rollout.Unreachable, Detail: "its gate: " + res.Detail}
-	case !res.OK:
-		return &Halt{Wave: w.Name, Outcome: rollout.Failed, Detail: res.Detail}
-	}
-	return nil
-}
-
-// password returns an item of the stack's secrets, for the probe of a gate.
-func (r *run) password(ctx context.Context, item string) (string, error) {
-	if r.d.Secrets == nil {
-		return "", errors.New("the stack has no secrets")
-	}
-	v, err := r.d.Secrets.Item(ctx, item)
-	return v.Reveal(), err
-}
-
 // unwritten is the outcome of a wave for which the record cannot be read or
 // written: what cannot be reached has not failed.
 func unwritten(err error) rollout.Outcome {
@@ -281,26 +227,34 @@ func ended(ctx context.Context) rollout.Outcome {
 	return rollout.Cancelled
 }
 
-// approved waits until a wave is approved: by the operator, or by another process in
-// the record. If no person can be asked and ApprovalWait is 0, the release stays open.
+// approved waits until a wave may begin.
 func (r *run) approved(ctx context.Context, i int, parts []*Part) *Halt {
 	if r.head.Waves[i].Approved != "" {
 		return nil
 	}
+	return r.awaitApproval(ctx, i, parts, "")
+}
+
+// awaitApproval waits until a wave is approved: by the operator, or by another process in the
+// record. If no person can be asked and ApprovalWait is 0, the release stays open.
+// inconclusive is as in Approval.
+func (r *run) awaitApproval(ctx context.Context, i int, parts []*Part, inconclusive string) *Halt {
 	w := r.plan.req.Waves[i]
-	halt := &Halt{Wave: w.Name, Outcome: rollout.AwaitApproval, Detail: "it waits for an approval"}
-	err := r.saveWave(ctx, i, waveLimit, func(rw *record.Wave) { rw.State = record.NeedsApproval })
+	halt := &Halt{Wave: w.Name, Outcome: rollout.AwaitApproval, Detail: cmp.Or(inconclusive, "it waits for an approval")}
+	err := r.saveWave(ctx, i, waveLimit, func(rw *record.Wave) {
+		rw.State, rw.Inconclusive, rw.Detail = record.NeedsApproval, inconclusive != "", inconclusive
+	})
 	if err != nil {
 		halt.Outcome, halt.Detail = unwritten(err), err.Error()
 		return halt
 	}
-	r.tellWave(EventWave, i, record.NeedsApproval, "")
+	r.tellWave(EventWave, i, record.NeedsApproval, inconclusive)
 	asking, cancel := context.WithCancel(ctx)
 	defer cancel()
 	elsewhere := make(chan string, 1)
 	go r.d.watchApproval(asking, r.head.Number, i, elsewhere)
 	here, noPerson, asked := make(chan bool, 1), make(chan struct{}), make(chan struct{})
-	a := Approval{Number: r.head.Number, Wave: w.Name}
+	a := Approval{Number: r.head.Number, Wave: w.Name, Inconclusive: inconclusive}
 	for _, p := range parts {
 		for _, j := range p.Jobs {
 			a.Services = append(a.Services, j.Name())
@@ -329,7 +283,7 @@ func (r *run) approved(ctx context.Context, i int, parts []*Part) *Halt {
 			halt.Detail = "not approved"
 			return halt
 		}
-		err := r.saveWave(ctx, i, waveLimit, func(rw *record.Wave) { rw.Approved, rw.ApprovedAt = by, time.Now().UTC() })
+		err := r.saveWave(ctx, i, waveLimit, func(rw *record.Wave) { approve(rw, by) })
 		if err != nil {
 			halt.Outcome, halt.Detail = unwritten(err), err.Error()
 			return halt
@@ -358,12 +312,19 @@ func (r *run) approved(ctx context.Context, i int, parts []*Part) *Halt {
 // watchApproval sends the name of the approver of a wave when the record has it.
 func (d *Deployer) watchApproval(ctx context.Context, number, i int, to chan<- string) {
 	d.watchHead(ctx, number, 0, func(head *record.Release) bool {
-		by := head.Waves[i].Approved
-		if by != "" {
-			to <- by
+		by, _ := head.Waves[i].Approval()
+		if *by != "" {
+			to <- *by
 		}
-		return by != ""
+		return *by != ""
 	})
+}
+
+// approve records the approval that a wave waits for, unless it has it.
+func approve(w *record.Wave, by string) {
+	if approver, at := w.Approval(); *approver == "" {
+		*approver, *at = by, time.Now().UTC()
+	}
 }
 
 // NoApprovalError is the error of an approval that no wave waits for.
@@ -393,9 +354,7 @@ func (d *Deployer) ApproveWave(ctx context.Context, by string) (wave string, hol
 			return &NoApprovalError{h}
 		}
 		w := &h.Waves[i]
-		if w.Approved == "" {
-			w.Approved, w.ApprovedAt = by, time.Now().UTC()
-		}
+		approve(w, by)
 		wave, last = w.Name, h
 		return nil
 	})

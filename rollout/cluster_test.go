@@ -60,6 +60,7 @@ func TestOnCluster(t *testing.T) {
 		{"NothingAlive", testNothingAlive},
 		{"PlacementBlocked", testPlacementBlocked},
 		{"CanaryAwaitsPromotion", testCanaryAwaitsPromotion},
+		{"Canaries", testCanaries},
 		{"Superseded", testSuperseded},
 		{"PutBack", testPutBack},
 		{"StopPutBack", testStopPutBack},

@@ -39,6 +39,7 @@ type follower struct {
 	silent time.Time // Nomad has not answered since, when not zero
 
 	evaluated time.Time // the last evaluate
+	decidedOn string    // the deployment that was promoted or failed here
 
 	// failing are the last failing Consul checks of the followed allocations. They are
 	// kept because a rollback removes them from Consul before the failure is reported.
@@ -48,14 +49,19 @@ type follower struct {
 func (f *follower) run(ctx context.Context) ServiceResult {
 	s := f.step
 	f.limits = f.opts.limits(s.Limits)
-	wctx, cancel := context.WithTimeoutCause(ctx, f.limits.Timeout, fmt.Errorf("not healthy within %s", f.limits.Timeout))
-	defer cancel()
+	limited := func() (context.Context, context.CancelFunc) {
+		return context.WithTimeoutCause(ctx, f.limits.Timeout, fmt.Errorf("not healthy within %s", f.limits.Timeout))
+	}
+	wctx, cancel := limited()
+	defer func() { cancel() }()
+	watching, stop := context.WithCancel(ctx)
+	defer stop()
 
 	if err := f.submit(wctx); err != nil {
 		return f.ended(ctx, wctx, err)
 	}
 	if names := consul.Names(s.spec.consul); len(names) > 0 && f.clients.Consul != nil {
-		f.watcher = consul.Watch(wctx, f.clients.Consul, f.clients.ConsulDatacenters, names)
+		f.watcher = consul.Watch(watching, f.clients.Consul, f.clients.ConsulDatacenters, names)
 	}
 
 	if f.result.Submitted && !s.spec.registeredIsDeployed() && f.hub.live(s) {
@@ -65,6 +71,18 @@ func (f *follower) run(ctx context.Context) ServiceResult {
 		}
 	}
 	n, err := f.until(wctx)
+	for err == nil && f.result.Outcome == AwaitPromotion && f.opts.Canaries != nil {
+		v := f.opts.Canaries(ctx, s.submission(), func(waiting string) { f.progress(f.result.Healthy, f.result.Desired, waiting) })
+		cancel()
+		if wctx, cancel = limited(); ctx.Err() != nil {
+			return f.ended(ctx, wctx, context.Cause(ctx))
+		}
+		if v.Outcome != Deployed && v.Outcome != Failed {
+			f.result.Outcome, f.result.Detail, f.result.Undecided = v.Outcome, f.opts.Redact(v.Detail), v.Outcome == AwaitPromotion
+			return f.result
+		}
+		n, err = f.decide(wctx, v)
+	}
 	if err != nil {
 		return f.ended(ctx, wctx, err)
 	}
@@ -156,19 +174,6 @@ func (f *follower) rescaled(ctx context.Context, index uint64) bool {
 		return err
 	})
 	return err == nil && is
-}
-
-// promote promotes the canaries of a deployment (PUT
-// /v1/deployment/promote/:id).
-func (f *follower) promote(ctx context.Context, id string) error {
-	err := Persist(ctx, f.opts.Silence, func(ctx context.Context) error {
-		_, _, err := f.clients.Nomad.Deployments().PromoteAll(id, f.step.spec.write(ctx))
-		return err
-	})
-	if err != nil {
-		return fmt.Errorf("cannot promote job %q: %w", f.step.spec.id, nomad.Plain(err))
-	}
-	return nil
 }
 
 // followScaled reports whether the job differs from the followed version in
@@ -370,6 +375,9 @@ func (f *follower) until(ctx context.Context) (snapshot, error) {
 		} else {
 			f.silent = time.Time{}
 			v := judge(f.step.spec, n)
+			if v.outcome == AwaitPromotion && f.decidedOn == n.deployment.ID {
+				v.outcome, v.waiting = "", "the promotion" // an answer from before it
+			}
 			switch {
 			case v.outcome == Superseded && !n.jobGone && f.followScaled(ctx):
 				continue

@@ -1,20 +1,17 @@
 package rollout
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/analysis"
 	"github.com/drover-nomad/drover/consul"
 	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/parallel"
@@ -36,11 +33,19 @@ type GateOptions struct {
 	stack.Gate
 	// Bake is how long all must hold without a break.
 	Bake time.Duration
+	// Canaries is set if the services are canaries that wait for their promotion: as many
+	// as the jobs ask for have to be healthy.
+	Canaries bool
 	// Silence is how long Nomad or Consul may not answer; DefaultSilence when 0.
 	Silence time.Duration
 	// Env is added to the environment of the command.
-	Env    []string
-	Redact func(string) string
+	Env []string
+	// Credentials are those of the sources of Gate.Metrics, in the same order.
+	Credentials []analysis.Credentials
+	// Measured is called with each measurement that changes the verdict of a metric. It
+	// may be nil.
+	Measured func(analysis.Measurement)
+	Redact   func(string) string
 }
 
 // GateFirstLook is what a gate waits for before it knows anything.
@@ -58,6 +63,7 @@ type GateProgress struct {
 type GateResult struct {
 	OK      bool
 	Away    bool   // not OK, for the services could not be seen: they have not failed
+	Unknown bool   // not OK, for a metric is inconclusive: a person has to decide
 	Detail  string // why not
 	Breaks  int    // how often it ceased to hold before it did for good
 	Elapsed time.Duration
@@ -65,8 +71,9 @@ type GateResult struct {
 
 // Hold waits until, without a break of Bake, every service is healthy in
 // Nomad and passing in Consul, none of its tasks restarts, and the HTTP probe
-// is answered as it should be; then it runs the command. A break begins the
-// bake anew. Hold gives up when it has not begun to hold within the timeout,
+// is answered as it should be; then every metric has to hold, and it runs the command.
+// A break begins the bake anew. A metric that fails ends the gate at once. One that has
+// no value for the timeout makes it Unknown. Hold gives up when it has not begun to hold within the timeout,
 // or when a job is not the one any more that it was at the beginning, but for
 // the counts of groups with a scaling block. A server
 // that does not answer begins the bake anew too, but says nothing of the
@@ -80,13 +87,16 @@ func Hold(ctx context.Context, parties []Party, o GateOptions, tell func(GatePro
 	if tell == nil {
 		tell = func(GateProgress) {}
 	}
+	if o.Measured == nil {
+		o.Measured = func(analysis.Measurement) {}
+	}
 	wctx, stop := context.WithCancel(ctx)
 	var watching sync.WaitGroup
 	defer func() { stop(); watching.Wait() }()
 	changed := make(chan struct{}, 1)
 	watched := make([]*watchedParty, len(parties))
 	for i, p := range parties {
-		watched[i] = &watchedParty{Party: p, changed: changed, look: make(chan struct{}, 1), away: GateFirstLook, gap: time.Duration(len(parties)) * gateGap}
+		watched[i] = &watchedParty{Party: p, changed: changed, look: make(chan struct{}, 1), away: GateFirstLook, gap: time.Duration(len(parties)) * gateGap, canaries: o.Canaries}
 		watching.Go(func() { watched[i].run(wctx) })
 	}
 	var probe *watchedProbe
@@ -95,6 +105,7 @@ func Hold(ctx context.Context, parties []Party, o GateOptions, tell func(GatePro
 		probe.every = min(max(o.Bake/10, time.Second), 5*time.Second)
 		watching.Go(func() { probe.run(wctx) })
 	}
+	metrics := watchMetrics(wctx, o, changed, &watching)
 
 	begun := time.Now()
 	clock := gateClock{from: begun, timeout: o.Timeout, silence: cmp.Or(o.Silence, DefaultSilence)}
@@ -108,6 +119,18 @@ func Hold(ctx context.Context, parties []Party, o GateOptions, tell func(GatePro
 		now := time.Now()
 		if st.lost != "" {
 			res.Detail, res.Elapsed = st.lost, now.Sub(begun)
+			return res, nil
+		}
+		measured := metrics.look(now)
+		for _, m := range measured.news {
+			o.Measured(m)
+		}
+		switch {
+		case measured.failed != "":
+			res.Detail, res.Elapsed = measured.failed, now.Sub(begun)
+			return res, nil
+		case measured.inconclusive != "" && st.away == "": // with a server away, the network may be gone
+			res.Unknown, res.Detail, res.Elapsed = true, measured.inconclusive, now.Sub(begun)
 			return res, nil
 		}
 		if st.waiting == "" && !since.IsZero() && st.troubles > troubles {
@@ -142,6 +165,12 @@ func Hold(ctx context.Context, parties []Party, o GateOptions, tell func(GatePro
 		case since.IsZero() && again <= 0:
 			res.Detail, res.Elapsed = "the gate did not hold within "+o.Timeout.String()+": "+o.Redact(st.waiting), now.Sub(begun)
 			return res, nil
+		case !since.IsZero() && again <= 0 && measured.waiting != "":
+			if p.Waiting, again = measured.waiting, clock.from.Add(o.Bake+o.Timeout).Sub(now); again <= 0 {
+				res.Unknown, res.Elapsed = measured.unknown, now.Sub(begun)
+				res.Detail = "the gate did not hold within " + o.Timeout.String() + ": " + measured.waiting
+				return res, nil
+			}
 		case !since.IsZero() && again <= 0:
 			const pause = 2 * time.Second
 			if now.Sub(asked) >= pause {
@@ -276,6 +305,8 @@ type watchedParty struct {
 	look    chan struct{} // receives when Nomad is to be read soon
 	gap     time.Duration // at least, between two readings
 
+	canaries bool // see GateOptions
+
 	mu       sync.Mutex
 	seen     time.Time // when the last reading began
 	waiting  string
@@ -365,6 +396,9 @@ func (p *watchedParty) read(ctx context.Context) {
 	if p.list, p.running, p.native, p.problem = nil, nil, nil, ""; err == nil {
 		for i, s := range p.specs {
 			st, running := s.status(p.Jobs[i], is[s.at()], s.total())
+			if l := is[s.at()]; p.canaries && l != nil && !l.stub.Stop && l.deploying() && l.LatestDeployment.RequiresPromotion && st.Healthy >= s.first {
+				st.OK, st.Detail = true, ""
+			}
 			p.list, p.running = append(p.list, st), append(p.running, running)
 		}
 		p.native, err = readNative(rctx, p.Clients, p.specs, p.running)
@@ -466,72 +500,6 @@ func unwell(watcher *consul.Watcher, s spec, running map[string]string) (detail,
 		return "", GateFirstLook
 	}
 	return describe(h.Failing), ""
-}
-
-// watchedProbe makes the request of a gate again and again.
-type watchedProbe struct {
-	check   *stack.Check
-	redact  func(string) string
-	every   time.Duration
-	changed chan<- struct{}
-
-	mu      sync.Mutex
-	waiting string
-	since   time.Time // when it began to fail, while waiting says how
-}
-
-func (w *watchedProbe) run(ctx context.Context) {
-	for ctx.Err() == nil {
-		r := RunCheck(ctx, w.check, 0, w.redact)
-		if ctx.Err() != nil {
-			return
-		}
-		w.mu.Lock()
-		was := w.waiting
-		w.waiting = ""
-		if !r.OK {
-			w.waiting = r.URL + ": " + r.Problem
-			if was == "" {
-				w.since = time.Now()
-			}
-		}
-		w.mu.Unlock()
-		poke(w.changed)
-		timer := time.NewTimer(w.every)
-		select {
-		case <-timer.C:
-		case <-ctx.Done():
-			timer.Stop()
-		}
-	}
-}
-
-// runCommand runs the gate's command and returns what is wrong with it, ""
-// when it ends with 0 or there is none.
-func runCommand(ctx context.Context, o GateOptions) string {
-	if len(o.Command) == 0 {
-		return ""
-	}
-	ctx, cancel := context.WithTimeout(ctx, max(o.Timeout, time.Minute))
-	defer cancel()
-	cmd := exec.CommandContext(ctx, o.Command[0], o.Command[1:]...) //nolint:gosec // the environment names it
-	cmd.Env = append(os.Environ(), o.Env...)
-	cmd.WaitDelay = time.Second
-	var out bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &out, &out
-	err := cmd.Run()
-	if err == nil {
-		return ""
-	}
-	text := o.Command[0] + ": " + err.Error()
-	if ctx.Err() != nil {
-		text = o.Command[0] + ": not done in time"
-	}
-	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if last := lines[len(lines)-1]; last != "" {
-		text += ": " + strings.ToValidUTF8(last[:min(len(last), 300)], "")
-	}
-	return o.Redact(text)
 }
 
 func poke(ch chan<- struct{}) {

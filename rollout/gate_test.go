@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -74,6 +75,30 @@ func noConsul(t *testing.T, p Party) Party {
 	return p
 }
 
+// measures is a metric that has to be below 1. The n-th answer (from 1) of its source is
+// what f returns, or none if that is "".
+func measures(t *testing.T, f func(n int64) string) *stack.Metric {
+	var n atomic.Int64
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		switch value := f(n.Add(1)); value {
+		case "":
+			w.WriteHeader(http.StatusServiceUnavailable)
+		case "none":
+			_, _ = io.WriteString(w, `{"status":"success","data":{"resultType":"vector","result":[]}}`)
+		default:
+			_, _ = io.WriteString(w, `{"status":"success","data":{"resultType":"vector","result":[{"value":[0,"`+value+`"]}]}}`)
+		}
+	}))
+	t.Cleanup(srv.Close)
+	one := 1.0
+	return &stack.Metric{Name: "m", Prometheus: srv.URL, Query: "m", Below: &one, Interval: time.Second, Failures: 1, Successes: 1, NoData: stack.NoDataInconclusive}
+}
+
+// gateOf is a gate of one metric.
+func gateOf(timeout time.Duration, m *stack.Metric) stack.Gate {
+	return stack.Gate{Timeout: timeout, Metrics: []*stack.Metric{m}}
+}
+
 func testGate(t *testing.T, c nomad.Clients) {
 	steady := deployed(t, c, service(mockJob(prefix(t)+"steady", runs())))
 	restless := mockJob(prefix(t)+"restless", map[string]any{"run_for": "1500ms", "exit_code": 1})
@@ -92,6 +117,7 @@ func testGate(t *testing.T, c nomad.Clients) {
 		during  func(GateProgress) // called with each progress
 		ok      bool
 		away    bool
+		unknown bool
 		detail  string
 		breaks  int
 		atLeast time.Duration
@@ -169,6 +195,52 @@ func testGate(t *testing.T, c nomad.Clients) {
 			},
 		},
 		{
+			name: "a metric that holds", party: steady, ok: true, atLeast: 3 * time.Second,
+			gate: GateOptions{Gate: gateOf(time.Minute, measures(t, func(int64) string { return "0" })), Bake: 3 * time.Second},
+		},
+		{ // in the middle of the bake time, which it ends
+			name: "a metric that fails while all bakes", party: steady, detail: "metric m: 1, not below 1",
+			gate: GateOptions{Bake: time.Hour, Gate: gateOf(time.Minute, measures(t, func(n int64) string { return fmt.Sprint(n / 2) }))},
+		},
+		{
+			name: "a metric that fails for a moment", party: steady, ok: true, atLeast: 4500 * time.Millisecond,
+			gate: GateOptions{Bake: 4500 * time.Millisecond, Gate: func() stack.Gate {
+				m := measures(t, func(n int64) string { return fmt.Sprint(n % 2) })
+				m.Failures = 2
+				return gateOf(time.Minute, m)
+			}()},
+		},
+		{
+			name: "no data", party: steady, unknown: true, detail: "metric m: no data for 3s",
+			gate: GateOptions{Bake: time.Minute, Gate: gateOf(3*time.Second, measures(t, func(int64) string { return "none" }))},
+		},
+		{
+			name: "a source that stops to answer", party: steady, unknown: true, detail: "metric m: HTTP status 503 for 3s",
+			gate: GateOptions{Bake: time.Minute, Gate: gateOf(3*time.Second, measures(t, func(n int64) string {
+				if n > 1 {
+					return ""
+				}
+				return "0"
+			}))},
+		},
+		{
+			name: "a source that does not answer for a moment", party: steady, ok: true,
+			gate: GateOptions{Bake: 2 * time.Second, Gate: gateOf(time.Minute, measures(t, func(n int64) string {
+				if n < 4 {
+					return ""
+				}
+				return "0"
+			}))},
+		},
+		{
+			name: "too few measurements that hold", party: steady, detail: "the gate did not hold within 2s: metric m: 0, below 1, and more measurements",
+			gate: GateOptions{Gate: func() stack.Gate {
+				m := measures(t, func(int64) string { return "0" })
+				m.Successes = 9
+				return gateOf(2*time.Second, m)
+			}()},
+		},
+		{
 			name: "a job that another client changes", party: changing, detail: "changing: another client changed job",
 			gate: GateOptions{Gate: stack.Gate{Timeout: time.Minute}, Bake: time.Minute},
 			during: func(p GateProgress) {
@@ -192,7 +264,7 @@ func testGate(t *testing.T, c nomad.Clients) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if r.OK != test.ok || r.Away != test.away || !strings.Contains(r.Detail, test.detail) || r.Breaks < test.breaks || r.Elapsed < test.atLeast {
+			if r.OK != test.ok || r.Away != test.away || r.Unknown != test.unknown || !strings.Contains(r.Detail, test.detail) || r.Breaks < test.breaks || r.Elapsed < test.atLeast {
 				t.Errorf("it ended as %+v; seen\n%s", r, strings.Join(seen, "\n"))
 			}
 		})

@@ -32,18 +32,22 @@ func (o Outcome) OK() bool { return o == Unchanged || o == Deployed }
 
 // ServiceResult is the end of one service.
 type ServiceResult struct {
-	Target    string        `json:"target,omitempty"`
-	Service   string        `json:"service"`
-	JobID     string        `json:"job_id"`
-	Outcome   Outcome       `json:"outcome"`
-	Submitted bool          `json:"submitted"` // the job was registered by this rollout
-	Healthy   int           `json:"healthy"`
-	Desired   int           `json:"desired"`
-	Detail    string        `json:"detail,omitempty"`    // one line more, often Nomad's own words
-	Note      string        `json:"note,omitempty"`      // worth telling though the outcome is good
-	Completed bool          `json:"completed,omitempty"` // a batch or sysbatch job that ran to its end
-	Failure   *Failure      `json:"failure,omitempty"`
-	Elapsed   time.Duration `json:"elapsed_ns"`
+	Target    string   `json:"target,omitempty"`
+	Service   string   `json:"service"`
+	JobID     string   `json:"job_id"`
+	Outcome   Outcome  `json:"outcome"`
+	Submitted bool     `json:"submitted"` // the job was registered by this rollout
+	Healthy   int      `json:"healthy"`
+	Desired   int      `json:"desired"`
+	Detail    string   `json:"detail,omitempty"`    // one line more, often Nomad's own words
+	Note      string   `json:"note,omitempty"`      // worth telling though the outcome is good
+	Completed bool     `json:"completed,omitempty"` // a batch or sysbatch job that ran to its end
+	Failure   *Failure `json:"failure,omitempty"`
+	// Undecided is set if canaries wait because their gate is inconclusive: only a person
+	// may promote them.
+	Undecided bool `json:"undecided,omitempty"`
+
+	Elapsed time.Duration `json:"elapsed_ns"`
 
 	JobModifyIndex uint64 `json:"job_modify_index,omitempty"`
 	DeploymentID   string `json:"deployment_id,omitempty"`

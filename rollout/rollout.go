@@ -55,6 +55,12 @@ type Options struct {
 	// Promote promotes canaries as soon as they are healthy. It is for reverts.
 	Promote bool
 
+	// Canaries is called when all canaries of a service are healthy and only a promotion
+	// is missing. Its result promotes them, marks the deployment as failed, or ends the
+	// service. tell reports what it waits for. The time that it takes does not count for
+	// Timeout. It may be nil: the service ends as AwaitPromotion then.
+	Canaries func(ctx context.Context, s Submission, tell func(waiting string)) CanaryVerdict
+
 	// KeepRestarts gives a job that was redeployed the mark that it has of
 	// that (RestartMeta), which no job spec knows of.
 	KeepRestarts bool
@@ -109,6 +115,13 @@ type Submission struct {
 	// JobModifyIndex is that of the job that the plan saw and that the
 	// registration enforces, 0 when there is to be none.
 	JobModifyIndex uint64
+}
+
+// CanaryVerdict is what becomes of canaries: Deployed promotes them, Failed marks their
+// deployment as failed, and another outcome ends the service and leaves them.
+type CanaryVerdict struct {
+	Outcome Outcome
+	Detail  string
 }
 
 // Refusal is an error of a hook that says how the service ends.

@@ -20,6 +20,7 @@ type spec struct {
 	counts    map[string]int
 	parallel  map[string]int // max_parallel of each group; 0: all at once
 	manual    bool           // a canary group without auto_promote
+	first     int            // allocations of a new version before its promotion
 	noDeploy  bool           // Nomad makes no deployment for it
 	consul    []consul.Service
 	native    []consul.Service // those that Nomad itself registers
@@ -48,6 +49,10 @@ func specOf(job *api.Job) spec {
 			}
 		}
 		s.parallel[nomad.Deref(tg.Name)] = parallel
+		s.first += s.counts[nomad.Deref(tg.Name)]
+		if canary > 0 {
+			s.first += canary - s.counts[nomad.Deref(tg.Name)]
+		}
 		s.manual = s.manual || (canary > 0 && !promote)
 		rolling = rolling || parallel > 0
 	}

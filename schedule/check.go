@@ -39,7 +39,9 @@ func Check(s *stack.Stack, jobs []render.Job) hcl.Diagnostics {
 				continue
 			}
 			touched[stack.Member{Target: j.Target, Service: j.Service}] = true
-			if rollout.WaitsForPromotion(j.Job) && !slices.Contains(canaries, j.Service) {
+			if judged := slices.ContainsFunc(s.Waves, func(w *stack.Wave) bool {
+				return w.Promote && slices.Contains(w.Members, stack.Member{Target: j.Target, Service: j.Service})
+			}); !judged && rollout.WaitsForPromotion(j.Job) && !slices.Contains(canaries, j.Service) {
 				canaries = append(canaries, j.Service)
 			}
 		}

@@ -80,7 +80,11 @@ func asker(streams *IO, format string) func(context.Context, release.Approval) (
 				}
 			}()
 		})
-		fmt.Fprintf(streams.Err, "Begin wave %s of release %d with %s? [y/N] ", a.Wave, a.Number, strings.Join(a.Services, ", "))
+		question := fmt.Sprintf("Begin wave %s of release %d with %s?", a.Wave, a.Number, strings.Join(a.Services, ", "))
+		if a.Inconclusive != "" {
+			question = fmt.Sprintf("Continue release %d although the gate of wave %s is inconclusive?", a.Number, a.Wave)
+		}
+		fmt.Fprint(streams.Err, question+" [y/N] ")
 		select {
 		case answer, ok := <-lines:
 			if !ok { // Ctrl-D
@@ -100,7 +104,8 @@ func newApprove(streams *IO, f *factory) *cobra.Command {
 	return proceeding(streams, f, &cobra.Command{
 		Use:   "approve STACK",
 		Short: "Approve the wave that a release waits for, and continue",
-		Long: `Approve the wave that a release waits for. If a drover process waits for the
+		Long: `Approve the wave that a release waits for: one that has not begun yet, or one
+whose gate is inconclusive because a metric has no value. If a drover process waits for the
 approval, on a terminal or with --approval-wait, that process continues the
 release. Otherwise this command continues it as 'drover resume' does. To revert
 the release instead, run 'drover abort'.

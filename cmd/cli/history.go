@@ -245,7 +245,7 @@ func printRelease(streams *IO, res deploy.ShowResult) error {
 // showWaves writes a line for each wave, if there are several or one needed an
 // approval.
 func showWaves(streams *IO, h *record.Release) error {
-	if len(h.Waves) < 2 && !slices.ContainsFunc(h.Waves, func(w record.Wave) bool { return w.Approved != "" || w.State == record.NeedsApproval }) {
+	if len(h.Waves) < 2 && !slices.ContainsFunc(h.Waves, func(w record.Wave) bool { return w.Approved != "" || w.Passed != "" || w.State == record.NeedsApproval }) {
 		return nil
 	}
 	fmt.Fprintln(streams.Out)
@@ -259,8 +259,8 @@ func showWaves(streams *IO, h *record.Release) error {
 				took = view.Round(wave.Ended.Sub(wave.Started)).String()
 			}
 		}
-		if wave.Approved != "" {
-			approved = fmt.Sprintf("by %s at %s", wave.Approved, wave.ApprovedAt.Local().Format("15:04:05"))
+		if by, at := wave.Approval(); *by != "" {
+			approved = fmt.Sprintf("by %s at %s", *by, at.Local().Format("15:04:05"))
 		}
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", wave.Name, cmp.Or(string(wave.State), "not started"), started, took, approved, wave.Detail)
 	}

@@ -34,8 +34,10 @@ type Cluster struct {
 	deployments map[string][]*api.Deployment // by job ID, the newest first
 	allocs      map[string][]*api.AllocationListStub
 	tags        map[string]uint64 // JOB/TAG → version
+	canaries    map[string]bool   // job IDs whose canaries wait for a promotion
 
-	// Follow decides how a job that was registered ends; Deployed when nil.
+	// Follow decides how a job that was registered ends; Deployed when nil. The canaries of
+	// one that ends as AwaitPromotion wait until they are promoted, failed or replaced.
 	Follow func(ctx context.Context, job *api.Job) rollout.ServiceResult
 	// Fail is called before each request with its name, as "Register web". Its error
 	// is returned instead. It may be nil.
@@ -51,7 +53,7 @@ var _ release.Cluster = (*Cluster)(nil)
 func NewCluster() *Cluster {
 	return &Cluster{
 		defaults: nomad.Defaults{Region: api.GlobalRegion, Namespace: api.DefaultNamespace}, index: 100, jobs: map[nomad.JobID]*api.Job{},
-		deployments: map[string][]*api.Deployment{}, allocs: map[string][]*api.AllocationListStub{}, tags: map[string]uint64{},
+		deployments: map[string][]*api.Deployment{}, allocs: map[string][]*api.AllocationListStub{}, tags: map[string]uint64{}, canaries: map[string]bool{},
 	}
 }
 
@@ -260,7 +262,13 @@ func (c *Cluster) setStatus(ctx context.Context, what string, l record.Service, 
 
 // Promote implements release.Cluster.
 func (c *Cluster) Promote(ctx context.Context, l record.Service, deployment string) error {
-	return c.setStatus(ctx, "Promote", l, deployment, "running")
+	err := c.setStatus(ctx, "Promote", l, deployment, "running")
+	if err == nil {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		delete(c.canaries, l.JobID)
+	}
+	return err
 }
 
 // Pause implements release.Cluster.

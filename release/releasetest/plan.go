@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 
 	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/release"
@@ -156,6 +157,8 @@ func (s *step) submission() rollout.Submission {
 func (p *plan) run(ctx context.Context, s *step, halted bool) rollout.ServiceResult {
 	c := p.cluster
 	switch {
+	case s.change.Action == rollout.ActionNone && c.waits(s.change.JobID):
+		return p.decide(ctx, s)
 	case s.change.Action == rollout.ActionNone:
 		return rollout.ServiceResult{Outcome: rollout.Unchanged}
 	case errors.Is(ctx.Err(), context.DeadlineExceeded):
@@ -194,8 +197,44 @@ func (p *plan) run(ctx context.Context, s *step, halted bool) rollout.ServiceRes
 	if c.Follow != nil {
 		res = c.Follow(ctx, s.Job.Job)
 	}
+	c.mu.Lock()
+	c.canaries[s.change.JobID] = res.Outcome == rollout.AwaitPromotion
+	c.mu.Unlock()
+	if res.Outcome == rollout.AwaitPromotion {
+		res = p.decide(ctx, s)
+	}
 	res.Submitted = true
 	return res
+}
+
+func (c *Cluster) waits(id string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.canaries[id]
+}
+
+// decide does with canaries what the release says: the log has "promote web" or "fail web".
+func (p *plan) decide(ctx context.Context, s *step) rollout.ServiceResult {
+	v := rollout.CanaryVerdict{Outcome: rollout.AwaitPromotion, Detail: "the canaries are healthy and wait for a promotion"}
+	switch {
+	case p.opts.Promote:
+		v = rollout.CanaryVerdict{Outcome: rollout.Deployed}
+	case p.opts.Canaries != nil:
+		v = p.opts.Canaries(ctx, s.submission(), func(string) {})
+	}
+	what := map[rollout.Outcome]string{rollout.Deployed: "Promote", rollout.Failed: "Fail"}[v.Outcome]
+	if what == "" {
+		return rollout.ServiceResult{Outcome: v.Outcome, Detail: v.Detail, Undecided: v.Outcome == rollout.AwaitPromotion && p.opts.Canaries != nil}
+	}
+	c := p.cluster
+	if err := c.request(ctx, what, s.change.JobID); err != nil {
+		return refused(ctx, err, true)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.canaries, s.change.JobID)
+	c.log = append(c.log, strings.ToLower(what)+" "+s.change.JobID)
+	return rollout.ServiceResult{Outcome: v.Outcome, Detail: v.Detail}
 }
 
 // refused is the result of a service that a hook or the cluster refused.

@@ -192,6 +192,9 @@ func (v *View) release(e release.Event) {
 		v.waveState(e)
 	case release.EventGate:
 		v.gate(e)
+	case release.EventMetric:
+		v.close()
+		v.line("wave %s: %s", e.Wave, e.Metric)
 	default:
 		v.progress(e)
 	}
@@ -222,6 +225,10 @@ func (v *View) waveState(e release.Event) {
 		text = "begins"
 	case record.NeedsApproval:
 		text = "waits for approval: drover approve " + v.stackArgs()
+		if e.Text != "" { // its gate is inconclusive
+			v.line("wave %s: %s; it %s, or drover abort %s", e.Wave, e.Text, text, v.stackArgs())
+			return
+		}
 	}
 	if e.Text != "" && e.State != record.FailedState { // a later event has the reason
 		text += ": " + e.Text
