@@ -222,7 +222,10 @@ func TestServer_Live(t *testing.T) {
 		t.Errorf("got a version without a change: %s", v)
 	default:
 	}
-	if got := len(b.server.hub.topics); got != 1 {
+	b.server.hub.mu.Lock()
+	got := len(b.server.hub.topics)
+	b.server.hub.mu.Unlock()
+	if got != 1 {
 		t.Errorf("got %d topics for %d open pages, want 1", got, pages)
 	}
 	source.change()
@@ -392,7 +395,10 @@ func TestServer_ReadOnly(t *testing.T) {
 			t.Errorf("GET %s: got %s, want 403", path, res.Status)
 		}
 	}
-	for _, s := range w.server.guard.sessions {
+	w.server.guard.mu.Lock()
+	sessions := w.server.guard.sessions
+	w.server.guard.mu.Unlock()
+	for _, s := range sessions {
 		v := url.Values{"csrf": {s.csrf}, "seen": {"2/awaiting-approval/second"}}
 		if res := w.do(http.MethodPost, "/s/shop/prod/do/approve", v); res.StatusCode != 403 {
 			t.Errorf("an approval: got %s, want 403", res.Status)
