@@ -49,6 +49,7 @@ func Rules() []Rule {
 		{Name: "no-shutdown-delay", Severity: Warning, Why: "Without shutdown_delay a stopping instance still gets requests until its deregistration has spread; an explicit \"0s\" is taken as meant.", job: noShutdownDelay},
 		{Name: "volume-mount", Severity: Error, Why: "A task with a volume_mount fails when it starts if its driver mounts no volumes: raw_exec, qemu and mock_driver.", job: volumeMount},
 		{Name: "route-tag", Severity: Error, Why: "The edge leaves out a service whose tags it cannot read, and of two that want the same route one.", stack: routeTag},
+		{Name: "scaling-policy", Severity: Warning, Why: "The controller does not scale a group whose scaling block has a source, strategy or value that it does not know; an autoscaler with further plugins may.", job: scalingPolicy},
 		{Name: sharedRule, Severity: Error, Why: "Two environments in one cluster that claim the same job overwrite one another; with the same Consul service or route each gets a part of the other's requests."},
 	}
 }
