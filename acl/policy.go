@@ -51,6 +51,8 @@ type Scope struct {
 	Tenants []string
 	// Edges are the IDs of the jobs of other edges than the job edge.
 	Edges []string
+	// Autoscale lets the controller change the counts of jobs.
+	Autoscale bool
 	// PlanBySubmit is for Nomad 1.10, which has no capability plan-job: there, a plan
 	// needs submit-job.
 	PlanBySubmit bool
@@ -138,8 +140,12 @@ func (s Scope) Nomad(u Use) Policy {
 		var here []path
 		// The controller has to know of which namespace a service is.
 		if slices.Contains(homes, ns) || slices.Contains(tenants, ns) {
-			if len(jobs) > 0 {
-				fmt.Fprintf(&b, "  capabilities = %s\n", list(jobs))
+			can := jobs
+			if u == Controller && s.Autoscale && slices.Contains(homes, ns) {
+				can = append(slices.Clone(jobs), "scale-job")
+			}
+			if len(can) > 0 {
+				fmt.Fprintf(&b, "  capabilities = %s\n", list(can))
 			}
 		}
 		if slices.Contains(homes, ns) {

@@ -113,3 +113,18 @@ func TestPolicies_ReadNoAgents(t *testing.T) {
 		t.Errorf("the deployer may not read agents, so that this test finds nothing:\n%s", rules)
 	}
 }
+
+// The controller may scale jobs only if it is to, and only where it serves jobs.
+func TestController_ScalesOnlyIfAsked(t *testing.T) {
+	t.Parallel()
+	scope := acl.Scope{Jobs: []string{"default", "shop"}, Tenants: []string{"other"}}
+	if text := scope.Nomad(acl.Controller).Rules; strings.Contains(text, "scale-job") {
+		t.Errorf("got %s\nwant no scale-job", text)
+	}
+	scope.Autoscale = true
+	for use, want := range map[acl.Use]int{acl.Controller: 2, acl.Reader: 0, acl.Schedule: 0} {
+		if text := scope.Nomad(use).Rules; strings.Count(text, "scale-job") != want {
+			t.Errorf("%s: got %s\nwant scale-job in %d namespaces", use, text, want)
+		}
+	}
+}

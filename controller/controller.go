@@ -54,6 +54,10 @@ type Config struct {
 	Nomad  *api.Client
 	Consul *capi.Client
 
+	// Autoscale evaluates the scaling blocks of the services of stacks; nil disables it.
+	// It needs Nomad.
+	Autoscale *Autoscale
+
 	// SweepOrphans removes these registrations; otherwise they are only reported.
 	SweepOrphans bool
 	// LookEvery is how often these are looked for, and jobs that are not as
@@ -239,7 +243,7 @@ func (c *controller) lead(ctx context.Context, lease acme.Lease) {
 	var wg sync.WaitGroup
 	c.become(true)
 	c.say("leader", "this replica works now")
-	for _, f := range []func(context.Context){c.certificates, c.probes, c.records, c.orphans, c.drift, c.claims, c.observe} {
+	for _, f := range []func(context.Context){c.certificates, c.probes, c.records, c.orphans, c.drift, c.claims, c.observe, c.autoscale} {
 		wg.Go(func() { f(work) })
 	}
 	lost := false

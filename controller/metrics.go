@@ -46,6 +46,7 @@ type metrics struct {
 	refused  map[string]int // tags for the edge that do not count, by service
 	shared   int            // hosts of several namespaces without a table; -1 if unknown
 	observed *observed      // nil unless this replica is the leader
+	scaler   *scaler        // nil unless this replica scales
 }
 
 type requestKey struct{ issuer, status string }
@@ -66,7 +67,7 @@ func (m *metrics) forget() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.served, m.dns, m.orphans, m.drift = nil, map[string]map[string]int{}, -1, nil
-	m.refused, m.shared, m.observed = nil, -1, nil
+	m.refused, m.shared, m.observed, m.scaler = nil, -1, nil, nil
 }
 
 // observe sets where the values about stacks come from.
@@ -74,6 +75,13 @@ func (m *metrics) observe(o *observed) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.observed = o
+}
+
+// scale sets where the values about scaling come from.
+func (m *metrics) scale(s *scaler) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.scaler = s
 }
 
 // observing returns what observe was given last, nil if there is nothing.
@@ -394,6 +402,11 @@ func (m *metrics) text(ctx context.Context) string {
 		o = newObserved(nomad.Defaults{})
 	}
 	o.write(&e)
+	scales := m.scaler
+	if scales == nil {
+		scales = &scaler{}
+	}
+	scales.writeMetrics(&e)
 	e.self(m.started)
 	return e.String()
 }

@@ -85,14 +85,14 @@ type (
 		Stop                        bool
 		JobModifyIndex              uint64
 		JobSummary                  *struct {
-			Summary map[string]struct{ Queued int }
+			Summary map[string]struct{ Queued, Running int }
 		}
 	}
 	allocationEntry struct {
-		ID, Namespace, JobID, DesiredStatus, ClientStatus, NextAllocation string
-		JobVersion                                                        uint64
-		TaskStates                                                        map[string]*struct{ Restarts uint64 }
-		DeploymentStatus                                                  *struct{ Healthy *bool }
+		ID, Namespace, JobID, TaskGroup, DesiredStatus, ClientStatus, NextAllocation string
+		JobVersion                                                                   uint64
+		TaskStates                                                                   map[string]*struct{ Restarts uint64 }
+		DeploymentStatus                                                             *struct{ Healthy *bool }
 	}
 	deploymentEntry struct {
 		Namespace, JobID, Status, StatusDescription string
@@ -107,6 +107,7 @@ type allocationCounts struct {
 	healthy  int
 	versions map[uint64]int // of those that are not terminal
 	newest   uint64
+	running  map[string][]string // IDs of those that run, by group
 }
 
 // currentAllocations leaves out allocations that are over and have been replaced.
@@ -340,10 +341,13 @@ func (o *observed) setAllocations(list []allocationEntry) {
 		}
 		n := now[id]
 		if n == nil {
-			n = &allocationCounts{states: map[string]int{}, versions: map[uint64]int{}}
+			n = &allocationCounts{states: map[string]int{}, versions: map[uint64]int{}, running: map[string][]string{}}
 			now[id] = n
 		}
 		n.states[a.ClientStatus]++
+		if a.ClientStatus == api.AllocClientStatusRunning {
+			n.running[a.TaskGroup] = append(n.running[a.TaskGroup], a.ID)
+		}
 		n.newest = max(n.newest, a.JobVersion)
 		if isTerminal(a.ClientStatus) {
 			continue

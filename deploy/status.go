@@ -36,6 +36,7 @@ type StatusResult struct {
 	// OK reports whether every service is OK and no release was interrupted.
 	OK       bool                    `json:"ok"`
 	Services []rollout.ServiceStatus `json:"services"`
+	Scaling  []GroupScaling          `json:"scaling,omitempty"`
 	Release  *record.Release         `json:"release"` // the newest; nil if there is none
 	Holder   *record.Holder          `json:"lock"`    // nil if the stack is not locked
 }
@@ -69,32 +70,35 @@ func (v *Status) Run(ctx context.Context) (StatusResult, error) {
 	if err != nil {
 		return out, err
 	}
-	if out.Services, err = v.services(ctx, head, left); err != nil {
+	if out.Services, out.Scaling, err = v.services(ctx, head, left); err != nil {
 		return out, err
 	}
 	out.OK = out.isOK()
 	return out, nil
 }
 
-// services returns the status of the jobs that the release head left, by target.
-func (v *Status) services(ctx context.Context, head *record.Release, left *release.Recorded) ([]rollout.ServiceStatus, error) {
+// services returns the status of the jobs that the release head left, by target, and
+// their scaling.
+func (v *Status) services(ctx context.Context, head *record.Release, left *release.Recorded) ([]rollout.ServiceStatus, []GroupScaling, error) {
 	r := v.reader.releases
 	clients, err := v.Home.Targets(ctx, left.Targets, left.Jobs, true)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	targets := TargetNames(left.Jobs)
 	parts, err := readStatus(ctx, clients, left, targets)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	var scaling []GroupScaling
 	for i, t := range targets {
 		var jobs []*api.Job
 		for _, j := range JobsIn(left.Jobs, t) {
 			jobs = append(jobs, j.Job)
 		}
+		scaling = append(scaling, readScaling(ctx, clients[t], JobsIn(left.Jobs, t))...)
 		if err := release.MarkCompleted(ctx, r, head, clients[t], t, jobs, parts[i]); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
 	for i, j := range left.Jobs {
@@ -106,7 +110,7 @@ func (v *Status) services(ctx context.Context, head *record.Release, left *relea
 	if head == nil {
 		markForeign(out)
 	}
-	return out, nil
+	return out, scaling, nil
 }
 
 // readStatus reads the status of the jobs of each target. It reads those together whose

@@ -5,8 +5,10 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 
 	capi "github.com/hashicorp/consul/api"
@@ -147,6 +149,20 @@ func (f Finder) Public(ctx context.Context) (addresses []string, skipped []error
 	}
 	slices.Sort(addresses)
 	return slices.Compact(addresses), skipped, nil
+}
+
+// Exporters returns the HOST:PORT of the metrics of each passing instance, by the ID of
+// its service.
+func (f Finder) Exporters(ctx context.Context) (map[string]string, error) {
+	entries, _, err := f.passing(ctx)
+	if err != nil {
+		return nil, err
+	}
+	out := make(map[string]string, len(entries))
+	for _, e := range entries {
+		out[e.Service.ID] = net.JoinHostPort(host(e), strconv.Itoa(e.Service.Port))
+	}
+	return out, nil
 }
 
 // Place is where one instance of the edge serves HTTPS, and what.

@@ -91,6 +91,7 @@ It needs no cluster and changes nothing.`,
 	f.StringVar(&scope.Namespace, "namespace", "default", "Nomad namespace of the jobs")
 	f.StringArrayVar(&scope.Stacks, "stack", nil, "`STACK`, or STACK/ENVIRONMENT (repeatable; default all)")
 	f.StringArrayVar(&scope.Tenants, "tenant", nil, "other `NAMESPACE` in the controller's table, for --for controller (repeatable)")
+	f.BoolVar(&scope.Autoscale, "autoscale", false, "let the controller scale jobs, for --for controller")
 	f.StringVar(&system, "system", "", "print only the policy of nomad or consul")
 	return cmd
 }
@@ -176,6 +177,7 @@ again before that.`,
 	fl.StringVar(&scope.Namespace, "namespace", "default", "Nomad namespace of the jobs")
 	fl.StringArrayVar(&scope.Tenants, "tenant", nil, "other `NAMESPACE` in the controller's table (repeatable)")
 	fl.StringArrayVar(&scope.Edges, "edge", nil, "`ID` of the job of one more edge (variable name of its stack; repeatable)")
+	fl.BoolVar(&scope.Autoscale, "autoscale", false, "let the controller scale jobs")
 	fl.StringVar(&w.JWKSURL, "jwks-url", "", "where Consul's servers fetch Nomad's public keys")
 	fl.StringVar(&jwksCA, "jwks-ca", "", "`FILE` with the CA of --jwks-url")
 	fl.StringArrayVar(&w.Services, "services", nil, "`NAME` of services that jobs in the namespace may register in Consul, * for any characters (repeatable; default all)")

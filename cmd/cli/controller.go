@@ -1,15 +1,21 @@
 package cli
 
 import (
+	"cmp"
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"regexp"
+	"strconv"
 
+	capi "github.com/hashicorp/consul/api"
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/acme"
+	"github.com/drover-nomad/drover/autoscale"
 	"github.com/drover-nomad/drover/controller"
 	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/edge"
@@ -27,6 +33,8 @@ type controllerFlags struct {
 	noConsul  bool
 	sweep     bool
 	tenancy   string
+	autoscale string
+	metrics   string // address of Prometheus
 }
 
 func newController(streams *IO, clients *factory) *cobra.Command {
@@ -46,7 +54,11 @@ Several controllers may run: one is the leader, and another takes over when the
 leader ends. All of them serve /health and /metrics. The log is JSON on stderr.
 
 The log also names stale registrations in Consul, whose allocation has ended on a
-client that was lost. With --sweep-orphans the controller removes them.`,
+client that was lost. With --sweep-orphans the controller removes them.
+
+With --autoscale on, the controller evaluates the scaling blocks of the services of
+stacks and changes their counts (docs/how-to/autoscaling.md). With dry-run it only
+reports what it would do. Use it only where no nomad-autoscaler scales jobs.`,
 		Example: "  drover controller --listen 0.0.0.0:9190",
 		Args:    exactArgs(0, "no arguments"),
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -63,6 +75,8 @@ client that was lost. With --sweep-orphans the controller removes them.`,
 	fl.BoolVar(&f.noConsul, "no-consul", false, "do not use Consul: find neither edge instances nor stale registrations")
 	fl.StringVar(&f.tenancy, "tenancy", "", "`FILE` with the DNS providers of the operator, and what each namespace may claim")
 	fl.BoolVar(&f.sweep, "sweep-orphans", false, "remove stale registrations of lost clients from Consul, instead of only logging them")
+	fl.StringVar(&f.autoscale, "autoscale", "off", "scale services by their scaling blocks: off, dry-run or on")
+	fl.StringVar(&f.metrics, "prometheus", "", "`URL` of Prometheus or VictoriaMetrics for scaling, instead of the service victoria-metrics or prometheus in Consul")
 	return cmd
 }
 
@@ -77,6 +91,9 @@ func (f *controllerFlags) run(ctx context.Context, streams *IO) error {
 		if _, _, err := net.SplitHostPort(a); err != nil {
 			return usagef("--edge-address: %s", err)
 		}
+	}
+	if err := oneOf("--autoscale", f.autoscale, "off", "dry-run", "on"); err != nil {
+		return err
 	}
 	var table *tenancy.Table
 	if f.tenancy != "" {
@@ -118,6 +135,9 @@ func (f *controllerFlags) run(ctx context.Context, streams *IO) error {
 			return places, nil
 		}
 	}
+	if f.autoscale != "off" {
+		c.Autoscale = f.autoscaler(c)
+	}
 	log := controllerLog(streams)
 	c.Events = func(e acme.Event) { logEvent(ctx, log, e) }
 	if c.Listener, err = (&net.ListenConfig{}).Listen(ctx, "tcp", f.listen); err != nil {
@@ -125,6 +145,42 @@ func (f *controllerFlags) run(ctx context.Context, streams *IO) error {
 	}
 	log.InfoContext(ctx, "listening", "address", c.Listener.Addr().String(), "store", backend.Name())
 	return controller.Run(ctx, c)
+}
+
+// autoscaler returns how the controller scales and where it reads metrics.
+func (f *controllerFlags) autoscaler(c controller.Config) *controller.Autoscale {
+	a := &controller.Autoscale{DryRun: f.autoscale == "dry-run", EdgeCredentials: os.Getenv(edge.CredentialsEnv)}
+	switch {
+	case f.metrics != "":
+		a.Prometheus = func(context.Context) (string, error) { return f.metrics, nil }
+	case c.Consul != nil:
+		a.Prometheus = func(ctx context.Context) (string, error) { return findPrometheus(ctx, c.Consul) }
+	}
+	if c.Finder != nil {
+		a.Edge = func(ctx context.Context) (out []autoscale.Instance, err error) {
+			at, err := c.Finder.Exporters(ctx)
+			for id, address := range at {
+				out = append(out, autoscale.Instance{ID: id, Address: address})
+			}
+			return out, err
+		}
+	}
+	return a
+}
+
+// findPrometheus returns the address of a passing instance of the stack monitoring.
+func findPrometheus(ctx context.Context, consul *capi.Client) (string, error) {
+	for _, name := range []string{"victoria-metrics", "prometheus"} {
+		entries, _, err := consul.Health().Service(name, "", true, (&capi.QueryOptions{}).WithContext(ctx))
+		if err != nil {
+			return "", fmt.Errorf("cannot find %s in Consul: %w", name, err)
+		}
+		if len(entries) > 0 {
+			e := entries[0]
+			return "http://" + net.JoinHostPort(cmp.Or(e.Service.Address, e.Node.Address), strconv.Itoa(e.Service.Port)), nil
+		}
+	}
+	return "", errors.New("no service victoria-metrics or prometheus passes its check in Consul: deploy the stack monitoring, or set --prometheus")
 }
 
 // privateKey is what no log has. Nothing writes one there; this is for the

@@ -92,6 +92,7 @@ func printStatus(streams *IO, s deploy.StatusResult, asJSON, redraw bool) error 
 	} else if err := printServices(&b, s.Services); err != nil {
 		return err
 	}
+	printScaling(&b, s.Scaling)
 	_, err := streams.Out.Write(b.Bytes())
 	return err
 }
@@ -191,6 +192,26 @@ func printServices(out io.Writer, list []rollout.ServiceStatus) error {
 		}
 	}
 	return nil
+}
+
+// printScaling writes the newest decision about the count of each group that is scaled.
+func printScaling(w io.Writer, list []deploy.GroupScaling) {
+	for i, g := range list {
+		if i == 0 {
+			fmt.Fprintln(w)
+		}
+		fmt.Fprintf(w, "scaling of %s, group %s: count %d", render.Job{Service: g.Service, Target: g.Target}.Name(), g.Group, g.Count)
+		switch e := g.Last; {
+		case e == nil:
+			fmt.Fprintln(w, ", never scaled")
+		case e.DryRun != nil:
+			fmt.Fprintf(w, "; dry run %s ago: would be %d: %s\n", ago(time.Since(e.At)), *e.DryRun, e.Reason)
+		case e.Error || e.From == e.To:
+			fmt.Fprintf(w, "; %s ago: %s\n", ago(time.Since(e.At)), e.Reason)
+		default:
+			fmt.Fprintf(w, "; %d to %d %s ago by %s: %s\n", e.From, e.To, ago(time.Since(e.At)), cmp.Or(e.By, "an API call"), cmp.Or(e.Reason, "no reason given"))
+		}
+	}
 }
 
 // ago formats a duration in its largest unit.

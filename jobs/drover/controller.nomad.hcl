@@ -95,6 +95,8 @@ job "drover-controller" {
           ["controller", "--listen", "$${NOMAD_ADDR_http}", "--challenge-port", format("%d", var.challenge_port)],
           var.check_names ? [] : ["--no-check"],
           var.sweep_orphans ? ["--sweep-orphans"] : [],
+          var.autoscale == "off" ? [] : ["--autoscale", var.autoscale],
+          var.prometheus == "" ? [] : ["--prometheus", var.prometheus],
           var.tenancy == "" ? [] : ["--tenancy", "$${NOMAD_TASK_DIR}/tenancy.hcl"],
           flatten([for r in var.resolvers : ["--resolver", r]]),
           var.arguments,

@@ -86,6 +86,22 @@ variable "sweep_orphans" {
   default     = false
 }
 
+variable "autoscale" {
+  type        = string
+  description = "Scale services by the scaling blocks of their jobs: off, dry-run or on. Only where no nomad-autoscaler scales jobs (docs/how-to/autoscaling.md)."
+  default     = "off"
+  validation {
+    condition     = contains(["off", "dry-run", "on"], var.autoscale)
+    error_message = "The variable autoscale is one of off, dry-run and on."
+  }
+}
+
+variable "prometheus" {
+  type        = string
+  description = "URL of Prometheus or VictoriaMetrics for checks with source prometheus. Empty for the service victoria-metrics or prometheus in Consul."
+  default     = ""
+}
+
 variable "tenancy" {
   type        = string
   description = "Text of the table of DNS providers and of what each namespace may claim (docs/reference/tenancy.md). Empty for a cluster with one namespace whose stacks bring their own DNS credentials."
