@@ -151,7 +151,7 @@ type verbInfo struct {
 func infoOf(v Verb) (verbInfo, bool) {
 	switch v { //exhaustive:enforce
 	case Approve:
-		return verbInfo{Label: "Approve", Effect: "The wave that waits begins. If no drover process waits for the approval, this one continues the release."}, true
+		return verbInfo{Label: "Approve", Effect: "The wave that waits begins; if its gate is inconclusive, it counts as passed. If no drover process waits for the approval, this one continues the release."}, true
 	case Resume:
 		return verbInfo{Label: "Resume", Effect: "The release continues from its record: forward, or back if it was being reverted."}, true
 	case Promote:
