@@ -33,7 +33,7 @@ const envBackend = "DROVER_E2E_BACKEND"
 func runBackend() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
 	defer stop()
-	s := &http.Server{Addr: os.Getenv(envBackend), Handler: backend(os.Getenv("NOMAD_ALLOC_ID")), ReadHeaderTimeout: time.Minute}
+	s := &http.Server{Addr: os.Getenv(envBackend), Handler: failing(backend(os.Getenv("NOMAD_ALLOC_ID")), os.Getenv(envErrors)), ReadHeaderTimeout: time.Minute}
 	answered := make(chan struct{}) // what had come, before this process ends
 	go func() {
 		defer close(answered)

@@ -341,6 +341,9 @@ func testEdge(t *testing.T, kind edge.Kind) (lines string) {
 	e.deploy(t, kind, args...)
 	t.Run("tags", func(t *testing.T) { testTags(t, e, hash) })
 	t.Run("restarted", func(t *testing.T) { testRestarted(t, e) })
+	if kind == edge.HAProxy { // nginx has no metrics of its backends
+		t.Run("progressive", func(t *testing.T) { testProgressive(t, e) })
+	}
 	t.Run("load", func(t *testing.T) { lines = testLoad(t, e) })
 
 	t.Run("proxy protocol in", func(t *testing.T) {
