@@ -170,7 +170,7 @@ func (s *scaler) look(now time.Time) (stale []scaledGroup, due []*scaledGroup) {
 			}
 			for _, g := range j.groups {
 				if g.line = l; !g.next.After(now) {
-					g.next = now.Add(g.policy.Interval)
+					g.next = following(now, g.policy.Interval)
 					due = append(due, g)
 				}
 			}
@@ -199,7 +199,7 @@ func (s *scaler) read(ctx context.Context, of scaledGroup) error {
 		p, problems := autoscale.Parse(tg.Scaling)
 		p.Namespace, p.Job, p.Group = of.job.Namespace, of.job.ID, nomad.Deref(tg.Name)
 		g := of
-		g.policy, g.desired, g.want, g.next = p, nomad.DerefOr(tg.Count, 1), nomad.DerefOr(tg.Count, 1), now.Add(p.Interval)
+		g.policy, g.desired, g.want, g.next = p, nomad.DerefOr(tg.Count, 1), nomad.DerefOr(tg.Count, 1), following(now, p.Interval)
 		g.labels = []string{"stack", stackName, "environment", env, "target", of.line.target, "service", of.line.service, "group", p.Group}
 		for _, t := range tg.Tasks {
 			if t.Resources != nil {
@@ -225,6 +225,12 @@ func (s *scaler) read(ctx context.Context, of scaledGroup) error {
 	}
 	s.jobs[of.job] = out
 	return nil
+}
+
+// following returns the next multiple of an interval. Policies with the same interval are
+// evaluated together, so that they share one read of the edge.
+func following(now time.Time, interval time.Duration) time.Time {
+	return now.Truncate(interval).Add(interval)
 }
 
 func earlier(a, b time.Time) time.Time {
