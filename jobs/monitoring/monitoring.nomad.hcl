@@ -2,20 +2,50 @@
 # and Alertmanager, in one group: they find one another by their ports.
 
 locals {
-  # A service opts in with the tag metrics. Its meta says how it is scraped
-  # (docs/reference/monitoring.md).
+  # Where the targets come from, by scrape configuration. A service opts in with the tag
+  # metrics. Its meta says how it is scraped (docs/reference/monitoring.md).
+  discovery = { for name, query in {
+    services = ["tags: [metrics]"]
+    nomad    = ["services: [nomad, nomad-client]", "tags: [http]"]
+    consul   = ["services: [consul, nomad-client]"]
+    } : name => join("\n", var.server == "prometheus" ? [
+      "    file_sd_configs:",
+      "      - files: ['<drover< env \"NOMAD_TASK_DIR\" >drover>/targets/${name}.yml']",
+      ] : concat([
+        "    consul_sd_configs:",
+        "      - server: '<drover< env \"CONSUL_HTTP_ADDR\" >drover>'",
+        ], var.consul_token_file == "" ? [] : [
+        "        authorization:",
+        "          credentials_file: '${var.consul_token_file}'",
+    ], formatlist("        %s", query)))
+  }
+
+  # Not each build of Prometheus has Consul discovery: Debian's has not. Nomad writes the
+  # targets for it, with the labels that Consul discovery has.
+  target   = <<EOT
+<drover< define "target" >drover>
+- targets: [<drover< if regexMatch ":" .Address >drover>"[<drover< .Address >drover>]:<drover< .Port >drover>"<drover< else >drover>"<drover< .Address >drover>:<drover< .Port >drover>"<drover< end >drover>]
+  labels:
+    __meta_consul_address: <drover< .NodeAddress | toJSON >drover>
+    __meta_consul_node: <drover< .Node | toJSON >drover>
+    __meta_consul_service: <drover< .Name | toJSON >drover>
+    __meta_consul_service_id: <drover< .ID | toJSON >drover>
+<drover< range $name, $value := .ServiceMeta >drover>
+    __meta_consul_service_metadata_<drover< $name | replaceAll "-" "_" >drover>: <drover< $value | toJSON >drover>
+<drover< end >drover><drover< end >drover>
+EOT
+  targets = var.server != "prometheus" ? {} : {
+    services = "<drover< range services >drover><drover< if .Tags | contains \"metrics\" >drover><drover< range service (printf \"metrics.%s|any\" .Name) >drover><drover< template \"target\" . >drover><drover< end >drover><drover< end >drover><drover< end >drover>"
+    nomad    = join("", [for s in ["http.nomad", "http.nomad-client"] : "<drover< range service \"${s}|any\" >drover><drover< template \"target\" . >drover><drover< end >drover>"])
+    consul   = join("", [for s in ["consul", "nomad-client"] : "<drover< range service \"${s}|any\" >drover><drover< template \"target\" . >drover><drover< end >drover>"])
+  }
+
   scrape = <<EOT
 global:
   scrape_interval: ${var.interval}
 scrape_configs:
   - job_name: services
-    consul_sd_configs:
-      - server: '<drover< env "CONSUL_HTTP_ADDR" >drover>'
-%{if var.consul_token_file != ""~}
-        authorization:
-          credentials_file: '${var.consul_token_file}'
-%{endif~}
-        tags: [metrics]
+${local.discovery.services}
     relabel_configs:
       - source_labels: [__meta_consul_service]
         target_label: job
@@ -48,14 +78,7 @@ scrape_configs:
     metrics_path: /v1/metrics
     params:
       format: [prometheus]
-    consul_sd_configs:
-      - server: '<drover< env "CONSUL_HTTP_ADDR" >drover>'
-%{if var.consul_token_file != ""~}
-        authorization:
-          credentials_file: '${var.consul_token_file}'
-%{endif~}
-        services: [nomad, nomad-client]
-        tags: [http]
+${local.discovery.nomad}
 %{endif~}
 %{if var.consul~}
   - job_name: consul
@@ -67,13 +90,7 @@ scrape_configs:
     authorization:
       credentials_file: '${var.consul_token_file}'
 %{endif~}
-    consul_sd_configs:
-      - server: '<drover< env "CONSUL_HTTP_ADDR" >drover>'
-%{if var.consul_token_file != ""~}
-        authorization:
-          credentials_file: '${var.consul_token_file}'
-%{endif~}
-        services: [consul, nomad-client]
+${local.discovery.consul}
     relabel_configs:
       - source_labels: [__meta_consul_address]
         replacement: '$1:<drover< index (split ":" (env "CONSUL_HTTP_ADDR")) 1 >drover>'
@@ -184,6 +201,12 @@ job "monitoring" {
         }
       }
 
+      # With ACLs, the templates of targets read Consul by the workload's identity.
+      dynamic "consul" {
+        for_each = var.server == "prometheus" ? [""] : []
+        content {}
+      }
+
       env {
         CONSUL_HTTP_ADDR = var.consul_address
         # The caches of VictoriaMetrics are beside it.
@@ -197,6 +220,18 @@ job "monitoring" {
         right_delimiter = ">drover>"
         change_mode     = "signal"
         change_signal   = "SIGHUP"
+      }
+
+      # Prometheus watches the files.
+      dynamic "template" {
+        for_each = local.targets
+        content {
+          destination     = "local/targets/${template.key}.yml"
+          data            = "${local.target}${template.value}"
+          left_delimiter  = "<drover<"
+          right_delimiter = ">drover>"
+          change_mode     = "noop"
+        }
       }
 
       # Read at each request. Only VictoriaMetrics has a page for them.

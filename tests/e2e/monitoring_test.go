@@ -24,7 +24,8 @@ type scraped struct {
 	LastError string            `json:"lastError"`
 }
 
-// testMonitoring deploys the stack monitoring. Each target has to be up: oCIS, mesh, edge,
+// testMonitoring deploys the stack monitoring with VictoriaMetrics, and then with Debian's
+// Prometheus, which has no Consul discovery. Each target has to be up: oCIS, mesh, edge,
 // controller, nodes, and the agents of Nomad and Consul. An alert has to arrive.
 func testMonitoring(t *testing.T, r *running) {
 	const fires = "groups:\n  - name: test\n    rules:\n      - alert: TestFires\n        expr: vector(1)\n"
@@ -33,10 +34,23 @@ func testMonitoring(t *testing.T, r *running) {
 			t.Errorf("drover destroy monitoring: exit code %d\n%s", code, errs)
 		}
 	})
-	r.drover.must(t, "deploy", "monitoring", "-e", "dev", "-var", "node_exporter=true", "-var", "alertmanager=true", "-var", "rules="+fires)
-	const server = "victoria-metrics"
-	testTargets(t, r, server)
-	testQueries(t, r, server)
+	for _, server := range []string{"victoria-metrics", "prometheus"} {
+		r.drover.must(t, "deploy", "monitoring", "-e", "dev", "-var", "server="+server, "-var", "node_exporter=true", "-var", "alertmanager=true", "-var", "rules="+fires)
+		testTargets(t, r, server)
+		testQueries(t, r, server)
+		testAlert(t, r)
+		if server == "prometheus" {
+			continue
+		}
+		if pages := r.httpGet(t, server, "/vmui/custom-dashboards", nil); strings.Count(pages, `"filename"`) != 3 {
+			t.Errorf("vmui has other dashboards than 3:\n%.2000s", pages)
+		}
+	}
+}
+
+// testAlert waits until an alert has arrived and vmalert evaluates each rule.
+func testAlert(t *testing.T, r *running) {
+	t.Helper()
 	eventually(t, "the alert arrives at Alertmanager", func() bool {
 		return strings.Contains(r.httpGet(t, "alertmanager", "/api/v2/alerts", nil), `"alertname":"TestFires"`)
 	})
@@ -198,8 +212,5 @@ func testQueries(t *testing.T, r *running, server string) {
 			}
 		}
 	}
-	t.Logf("%d panels; without data: %q", panels, empty)
-	if pages := r.httpGet(t, server, "/vmui/custom-dashboards", nil); strings.Count(pages, `"filename"`) != 3 {
-		t.Errorf("vmui has other dashboards than 3:\n%.2000s", pages)
-	}
+	t.Logf("%s: %d panels; without data: %q", server, panels, empty)
 }

@@ -1,6 +1,5 @@
 # The dev cluster (`drover dev up --tool victoria-metrics --tool vmalert`), with
-# Alertmanager and node-exporter of Debian where they are asked for. Debian's Prometheus
-# is built without Consul.
+# Prometheus, Alertmanager and node-exporter of Debian where they are asked for.
 
 variables {
   driver         = "raw_exec"
@@ -12,6 +11,7 @@ variables {
   node_exporter  = false
   binaries = {
     victoria-metrics = "$${meta.drover_bin}/victoria-metrics"
+    prometheus       = "/usr/bin/prometheus"
     vmalert          = "$${meta.drover_bin}/vmalert"
     alertmanager     = "/usr/bin/prometheus-alertmanager"
     node-exporter    = "/usr/bin/prometheus-node-exporter"
