@@ -87,21 +87,38 @@ PLAIN = /(importer/formats|stack|tools/release)$$
 test: lint vuln tools ## all tests side by side, for most of them wait more than they work; `make race` repeats those of packages with the race detector
 	@$(MAKE) --no-print-directory -j2 -o tools e2e packages
 
-# GOGC reaches the agents of Nomad and Consul too, and saves a sixth of the CPU. Two packages
-# at a time, of which the command line takes longest and comes first: with more, a busy
-# machine fails what waits for a server, and is idle afterwards.
-.PHONY: packages race
-packages race: export GOGC = 400
-packages race: export DROVER_TEST_PLAIN = $(CURDIR)/bin/drover
-packages: tools ## the tests of packages
-	@go test -vet=off -timeout 20m -p 2 -parallel 6 ./cmd/cli $$(go list ./... | grep -v /tests/)
+# One after the other: beside the end-to-end tests both would have a busy machine for half
+# of the time, and an idle one afterwards.
+.PHONY: packages
+packages: tools
+	@$(MAKE) --no-print-directory -o tools commands
+	$(MAKE) --no-print-directory -o tools unit
+
+# GOGC reaches the agents of Nomad and Consul too, and saves a sixth of the CPU.
+.PHONY: unit commands race
+unit commands race: export GOGC = 400
+unit commands race: export DROVER_TEST_PLAIN = $(CURDIR)/bin/drover
+commands: tools ## the command line
+	@go test -vet=off -timeout 20m -parallel 6 ./cmd/cli
+
+unit: tools ## the other packages
+	@go test -vet=off -timeout 20m -parallel 6 $$(go list ./... | grep -vE '/tests/|/cmd/cli$$')
 
 race: tools ## the tests of packages with the race detector, but for commands of cmd/cli that tests repeat
 	@go test -race -vet=off -timeout 30m -p 2 -parallel 6 ./cmd/cli $$(go list ./... | grep -v /tests/ | grep -vE '$(PLAIN)')
 
 .PHONY: kill
-kill: tools ## drover killed, Nomad unwell, and the answer lost, after every write; `make packages` does some
+kill: tools ## drover killed, Nomad unwell, and the answer lost, after every write; `make commands` does some
 	@DROVER_TEST_EVERY_WRITE=1 go test -count=1 -timeout 60m -run 'TestReleasesOnCluster/(killed|busy)|TestLostAnswersOnCluster' ./cmd/cli
+
+# Not beside the rest: Chromium takes both cores, and autoscaling needs an even load.
+OPERATE = ./tests/ui ./tests/autoscale
+
+.PHONY: operate
+operate: export DROVER_TEST_PLAIN = $(CURDIR)/bin/drover
+operate: export GOGC = 400
+operate: tools ## the web page in Chromium, and autoscaling under load
+	@go test -count=1 -vet=off -timeout 20m -p 1 $(OPERATE)
 
 # The longest packages first, then all others below tests but the check of the language.
 .PHONY: e2e
@@ -109,7 +126,7 @@ e2e: export DROVER_TEST_PLAIN = $(CURDIR)/bin/drover
 e2e: export GOGC = 400
 e2e: tools ## real Nomad, Consul and oCIS, end to end
 	@mkdir -p bin
-	go test -count=1 -vet=off -timeout 40m -v -p 2 -parallel 3 ./tests/e2e ./tests/rollout ./tests/acceptance ./tests/imported $$(go list ./tests/... | grep -v /words$$) 2>&1 | tee bin/e2e.log ||
+	go test -count=1 -vet=off -timeout 40m -v -p 2 -parallel 3 ./tests/e2e ./tests/rollout ./tests/acceptance ./tests/imported $$(go list ./tests/... | grep -vE '/(words|ui|autoscale)$$') 2>&1 | tee bin/e2e.log ||
 	  { awk -f tests/failures.awk bin/e2e.log; exit 1; }
 
 .PHONY: load
@@ -138,7 +155,7 @@ e2e-secure: e2e ## the same on clusters with ACLs and mutual TLS, by the policie
 FUZZTIME ?= 30s
 
 .PHONY: fuzz
-fuzz: ## every fuzz target for FUZZTIME, one on each core; what is found is kept in testdata/fuzz and tried by `make packages` from then on
+fuzz: ## every fuzz target for FUZZTIME, one on each core; what is found is kept in testdata/fuzz and tried by `make unit` from then on
 	@one() {
 	  # A worker that is busy when the time is over is no finding (go.dev/issue/75804).
 	  out=$$(go test "$$1" -run '^$$' -fuzz "^$$2\$$" -fuzztime $(FUZZTIME) -fuzzminimizetime 1s -parallel 1 </dev/null 2>&1) ||
