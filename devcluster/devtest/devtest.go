@@ -62,7 +62,9 @@ func NeedsServers(t testing.TB) {
 
 // Options completes opts for a cluster that ends with the test process: a
 // temporary directory, the test binary as supervisor, progress in the test's
-// log. Most tests want Cluster; this is for those that call devcluster.Up.
+// log. Most tests want Cluster; this is for those that call devcluster.Up. Of the
+// supervisor in opts only Env is kept: a DOCKER_HOST there lets the clients of Nomad use a
+// Docker engine.
 func Options(t testing.TB, opts devcluster.Options) devcluster.Options {
 	t.Helper()
 	NeedsServers(t)
@@ -94,7 +96,10 @@ func Options(t testing.TB, opts devcluster.Options) devcluster.Options {
 	if err != nil {
 		t.Fatal(err)
 	}
-	opts.Supervisor = devcluster.Command{Path: exe, Env: []string{envSupervise + "=" + opts.Dir}}
+	// Each Nomad client asks a Docker engine for its state, and the engine starts three
+	// programs for each answer. So only those see it that use it.
+	env := append([]string{"DOCKER_HOST=unix:///run/drover-no-docker.sock"}, opts.Supervisor.Env...)
+	opts.Supervisor = devcluster.Command{Path: exe, Env: append(env, envSupervise+"="+opts.Dir)}
 	opts.Lifeline, opts.Throwaway = true, true
 	if opts.Events == nil {
 		opts.Events = func(e devcluster.Event) {

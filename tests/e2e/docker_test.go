@@ -14,7 +14,12 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/drover-nomad/drover/devcluster"
 )
+
+// dockerSocket is where the engine answers: the docker command asks there by default.
+const dockerSocket = "unix:///var/run/docker.sock"
 
 // TestDocker deploys the whole stack with driver = "docker". It starts
 // Debian's docker.io by hand if no engine answers, and makes images from
@@ -25,7 +30,10 @@ func TestDocker(t *testing.T) {
 		t.Skip("a Docker engine can only be started by root")
 	}
 	startDocker(t)
-	r := start(t, false)
+	r := startOn(t, devcluster.Options{
+		Tools: []string{devcluster.OCIS}, Supervisor: devcluster.Command{Env: []string{"DOCKER_HOST=" + dockerSocket}},
+	})
+	r.ocis = newOCIS("https://"+r.Loopback()+":9200", nil)
 
 	// With client certificates Consul is reached by its socket.
 	var consul []string
@@ -98,8 +106,7 @@ func testProbe(t *testing.T, r *running, vars []string) {
 	}
 }
 
-// startDocker makes sure that an engine answers on the default socket, where
-// Nomad looks for it.
+// startDocker makes sure that an engine answers on dockerSocket.
 func startDocker(t *testing.T) {
 	t.Helper()
 	if exec.CommandContext(t.Context(), "docker", "info").Run() == nil {
@@ -112,7 +119,7 @@ func startDocker(t *testing.T) {
 	var log bytes.Buffer
 	// Host networking only: no bridge, no firewall rules to clean up.
 	cmd := exec.Command("dockerd", "--data-root", dir+"/data", "--exec-root", dir+"/exec", "--pidfile", dir+"/pid",
-		"-H", "unix:///var/run/docker.sock", "--storage-driver=overlay2", "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--bridge=none")
+		"-H", dockerSocket, "--storage-driver=overlay2", "--iptables=false", "--ip6tables=false", "--ip-masq=false", "--bridge=none")
 	cmd.Stdout, cmd.Stderr = &log, &log
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM, Setpgid: true}
 	if err := cmd.Start(); err != nil {
