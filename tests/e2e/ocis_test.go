@@ -231,7 +231,8 @@ func testCluster(t *testing.T, r *running) {
 	}
 	count := 0
 	for _, c := range checks {
-		if !strings.HasPrefix(c.ServiceName, "ocis-") {
+		// A deployment does not wait for the debug ports.
+		if !strings.HasPrefix(c.ServiceName, "ocis-") || c.ServiceName == "ocis-metrics" {
 			continue
 		}
 		count++
@@ -242,6 +243,10 @@ func testCluster(t *testing.T, r *running) {
 	if count < 28 {
 		t.Errorf("%d checks of ocis-* services", count)
 	}
+	eventually(t, "the checks of the debug ports pass", func() bool {
+		checks, _, err := r.consul.Health().Checks("ocis-metrics", nil)
+		return err == nil && len(checks) > 0 && checks.AggregatedStatus() == capi.HealthPassing
+	})
 	status := r.drover.must(t, "status", "ocis", "-e", "dev")
 	for _, name := range []string{"gateway", "idm", "proxy"} {
 		if !strings.Contains(status, name) {
