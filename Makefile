@@ -86,6 +86,7 @@ PLAIN = /(importer/formats|stack|tools/release)$$
 .PHONY: test
 test: lint vuln tools ## all tests side by side, for most of them wait more than they work; `make race` repeats those of packages with the race detector
 	@$(MAKE) --no-print-directory -j2 -o tools e2e packages
+	$(MAKE) --no-print-directory -o tools operate
 
 # One after the other: beside the end-to-end tests both would have a busy machine for half
 # of the time, and an idle one afterwards.
