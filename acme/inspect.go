@@ -16,6 +16,9 @@ import (
 	"github.com/drover-nomad/drover/parallel"
 )
 
+// RankWell is the lowest rank that Attention returns for a certificate in good order.
+const RankWell = 7
+
 // Attention returns how urgently an operator should look at a certificate (0 is
 // the most urgent) and why; "" if there is no need.
 func Attention(o *Object, now time.Time) (int, string) {
@@ -39,11 +42,11 @@ func Attention(o *Object, now time.Time) (int, string) {
 	case !st.RenewAt.IsZero() && now.After(st.RenewAt.Add(st.NotAfter.Sub(st.RenewAt)/2)):
 		return 6, "should have been renewed " + st.RenewAt.Format(time.RFC3339) + "; is the controller running?"
 	case len(st.Leftovers) > 0:
-		return 7, fmt.Sprintf("%d DNS records of challenges are still to be removed", len(st.Leftovers))
+		return RankWell, fmt.Sprintf("%d DNS records of challenges are still to be removed", len(st.Leftovers))
 	case st.ClockSkew != 0:
-		return 8, fmt.Sprintf("the clock of the host that issued it was %s off", st.ClockSkew)
+		return RankWell + 1, fmt.Sprintf("the clock of the host that issued it was %s off", st.ClockSkew)
 	}
-	return 9, ""
+	return RankWell + 2, ""
 }
 
 // SortByAttention puts what needs attention first, then what expires first.

@@ -31,7 +31,7 @@ func headers(h http.Header) {
 	h.Set("Referrer-Policy", "same-origin")
 }
 
-// guard decides who may use the server.
+// guard holds the sessions and checks requests.
 type guard struct {
 	hosts  map[string]bool
 	cookie string

@@ -444,9 +444,6 @@ type certView struct {
 	Attention string
 }
 
-// wellRank is the lowest rank of acme.Attention of a certificate that needs none.
-const wellRank = 7
-
 func (s *Server) certificates(ctx context.Context) ([]certView, error) {
 	list, err := s.source.Certificates(ctx)
 	list, now := slices.Clone(list), time.Now()
@@ -454,7 +451,7 @@ func (s *Server) certificates(ctx context.Context) ([]certView, error) {
 	var out []certView
 	for _, o := range list {
 		rank, why := acme.Attention(o, now)
-		out = append(out, certView{o.Spec, o.Status, rank >= wellRank, why})
+		out = append(out, certView{o.Spec, o.Status, rank >= acme.RankWell, why})
 	}
 	return out, err
 }
@@ -590,6 +587,12 @@ func gateWords(w record.Wave) string {
 	}
 	if c := recorded.Gate.Command; len(c) > 0 && !w.NoCommand {
 		parts = append(parts, "waits for the command "+c[0])
+	}
+	for _, m := range recorded.Gate.Metrics {
+		parts = append(parts, "measures "+m.Name+", which has to be "+m.Limit())
+	}
+	if recorded.Promote {
+		parts = append(parts, "promotes its canaries if this holds")
 	}
 	if recorded.Bake > 0 {
 		parts = append(parts, "has to stay healthy for "+recorded.Bake.String())

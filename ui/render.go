@@ -39,7 +39,7 @@ type layout struct {
 	Path     string
 }
 
-// templates are parsed once for each server, whose tests change none.
+// templates are parsed once and never changed.
 var templates = template.Must(template.New("").Funcs(template.FuncMap{
 	"stack":   stackHref,
 	"service": func(name, env, service, target string) string { return serviceHref(name, env, service, target) },

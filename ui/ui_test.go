@@ -2,6 +2,7 @@ package ui
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -25,6 +26,7 @@ import (
 	"github.com/drover-nomad/drover/release"
 	"github.com/drover-nomad/drover/rollout"
 	"github.com/drover-nomad/drover/secrets"
+	"github.com/drover-nomad/drover/stack"
 )
 
 func readAll(t testing.TB, res *http.Response) string {
@@ -681,4 +683,23 @@ func (m *many) Status(context.Context, string, string) (deploy.StatusResult, err
 
 func (m *many) Show(context.Context, string, string, int) (deploy.ShowResult, error) {
 	return m.show, nil
+}
+
+// TestGateWords_NameWhatAWaveWaitsFor checks the words for each part of a gate.
+func TestGateWords_NameWhatAWaveWaitsFor(t *testing.T) {
+	t.Parallel()
+	limit := 0.01
+	gate, err := json.Marshal(stack.Wave{
+		Approve: true, Promote: true, Bake: time.Minute,
+		Gate: stack.Gate{
+			HTTP: &stack.Check{URL: "https://shop.test/"}, Command: []string{"./smoke.sh"}, Metrics: []*stack.Metric{{Name: "errors", Below: &limit}},
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := "needs an approval, waits for https://shop.test/, waits for the command ./smoke.sh, measures errors, which has to be below 0.01, promotes its canaries if this holds, has to stay healthy for 1m0s"
+	if got := gateWords(record.Wave{Gate: gate}); got != want {
+		t.Errorf("got %q,\nwant %q", got, want)
+	}
 }

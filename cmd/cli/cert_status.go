@@ -70,7 +70,7 @@ func atEdge(ctx context.Context, limit time.Duration, name string, look func(con
 
 func viewOf(o *acme.Object, now time.Time) certView {
 	rank, why := acme.Attention(o, now)
-	return certView{Spec: o.Spec, Status: o.Status, Attention: why, OK: rank >= 7, Chain: o.Chain}
+	return certView{Spec: o.Spec, Status: o.Status, Attention: why, OK: rank >= acme.RankWell, Chain: o.Chain}
 }
 
 func newCertStatus(streams *IO, f *factory) *cobra.Command {
