@@ -72,7 +72,7 @@ func TestParse_ReadsWhatNomadAutoscalerReads(t *testing.T) {
 			}
 			strategy "fixed-value" { value = "3" }
 		}`)
-	if p.Cooldown != 2*time.Minute || p.CooldownUp != 20*time.Second || p.Interval != 5*time.Second || !p.Fail || !p.DryRun || p.Schedule == nil || p.Min != 1 || p.Max != 10 || !p.Enabled {
+	if p.Cooldown != 2*time.Minute || p.CooldownUp != 20*time.Second || p.Interval != 5*time.Second || !p.Fail || !p.DryRun || p.Schedule == nil || p.Min != 1 || p.Max != 10 {
 		t.Errorf("got policy %+v", p)
 	}
 	c := p.Checks[0]

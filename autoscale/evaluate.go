@@ -149,15 +149,15 @@ func winnerOf(votes []*vote, named bool) *vote {
 
 // vote runs a check. With an error it returns a vote for no change too.
 func (c Check) vote(ctx context.Context, g Group, read Read) (*vote, error) {
-	none := &vote{count: g.Desired, check: c.Name, reason: "no data"}
+	unknown := &vote{count: g.Desired, check: c.Name, reason: "no data"}
 	var samples []float64
 	if c.needsData() {
 		all, err := read(ctx, c)
 		if err != nil {
-			return none, err
+			return unknown, err
 		}
 		if samples = finite(all); len(samples) == 0 {
-			return none, fmt.Errorf("source %s has no data for %s", c.Source, strings.TrimSpace(c.Query))
+			return unknown, fmt.Errorf("source %s has no data for %s", c.Source, strings.TrimSpace(c.Query))
 		}
 	}
 	want, reason := c.Strategy.next(g.Running, samples)

@@ -29,6 +29,14 @@ const (
 	SourceEdge       = "edge" // drover's own
 )
 
+// Keys in the meta of scaling events (GET /v1/job/:id/scale).
+const (
+	MetaBy      = "drover"          // drover's controller wrote it
+	MetaCheck   = "drover_check"    // that decided
+	MetaDryRun  = "drover_dry_run"  // the count that a dry run did not set
+	MetaForeign = "nomad_policy_id" // nomad-autoscaler wrote it
+)
+
 // Values of on_error and on_check_error: the behaviour without data.
 const (
 	onErrorIgnore = "ignore"
@@ -37,10 +45,8 @@ const (
 
 // Policy is the scaling block of a group.
 type Policy struct {
-	ID                    string // of Nomad's scaling policy
 	Namespace, Job, Group string
 	Min, Max              int
-	Enabled               bool
 
 	Interval time.Duration // between two evaluations
 	Cooldown time.Duration // after the count was lowered
@@ -87,11 +93,11 @@ func (p Problem) Error() string { return p.Message }
 
 // Parse reads a scaling block, as a job file or Nomad's API has it (GET
 // /v1/scaling/policy/:id). It returns all mistakes; the policy can be used if there are
-// none. A block without a policy has no checks.
+// none. A block without a policy has no checks. Parse does not look at enabled.
 func Parse(s *api.ScalingPolicy) (Policy, []Problem) {
 	p := Policy{
-		ID: s.ID, Namespace: s.Target["Namespace"], Job: s.Target["Job"], Group: s.Target["Group"],
-		Enabled: s.Enabled == nil || *s.Enabled, Interval: DefaultInterval, Cooldown: DefaultCooldown,
+		Namespace: s.Target["Namespace"], Job: s.Target["Job"], Group: s.Target["Group"],
+		Interval: DefaultInterval, Cooldown: DefaultCooldown,
 	}
 	if s.Min != nil {
 		p.Min = int(*s.Min)

@@ -375,11 +375,11 @@ func (s *scaler) change(ctx context.Context, g *scaledGroup, now time.Time, r *r
 	dryCount := -1
 	for _, e := range tg.Events { // the newest first
 		at := time.Unix(0, int64(e.Time))
-		if e.Meta["nomad_policy_id"] != nil && e.Meta[metaBy] == nil && now.Sub(at) < foreignFor {
+		if e.Meta[autoscale.MetaForeign] != nil && e.Meta[autoscale.MetaBy] == nil && now.Sub(at) < foreignFor {
 			s.set(g, scaleConflict, fmt.Sprintf("nomad-autoscaler scaled the group at %s: %s", at.UTC().Format(time.RFC3339), e.Message), group.Desired, group.Desired)
 			return
 		}
-		if n, ok := e.Meta[metaDryRun].(float64); ok && dryCount < 0 && group.Changed.IsZero() {
+		if n, ok := e.Meta[autoscale.MetaDryRun].(float64); ok && dryCount < 0 && group.Changed.IsZero() {
 			dryCount = int(n)
 		}
 		if e.Count != nil && group.Changed.IsZero() && !e.Error {
@@ -423,13 +423,6 @@ func (s *scaler) isOpen(ctx context.Context, g *scaledGroup) (bool, error) {
 	return true, nil // the stack was destroyed
 }
 
-// Keys in the meta of scaling events that drover writes.
-const (
-	metaBy     = "drover"         // the controller
-	metaCheck  = "drover_check"   // that decided
-	metaDryRun = "drover_dry_run" // the count that was not written
-)
-
 // write writes a scaling event, with a count unless this is a dry run.
 func (s *scaler) write(ctx context.Context, g *scaledGroup, group autoscale.Group, d autoscale.Decision, dryCount int) {
 	dry := s.c.c.Autoscale.DryRun || g.policy.DryRun
@@ -441,11 +434,11 @@ func (s *scaler) write(ctx context.Context, g *scaledGroup, group autoscale.Grou
 	s.mu.Unlock()
 	req := &api.ScalingRequest{
 		Target:  map[string]string{"Job": g.job.ID, "Group": g.policy.Group},
-		Message: d.Reason, Meta: map[string]any{metaBy: "controller", metaCheck: d.Check}, JobModifyIndex: index,
+		Message: d.Reason, Meta: map[string]any{autoscale.MetaBy: "controller", autoscale.MetaCheck: d.Check}, JobModifyIndex: index,
 	}
 	state := scaleChanged
 	if count := int64(d.Want); dry {
-		state, req.Meta[metaDryRun] = scaleDryRun, count
+		state, req.Meta[autoscale.MetaDryRun] = scaleDryRun, count
 		if dryCount == d.Want { // the event is there
 			s.set(g, state, fmt.Sprintf("wants %d: %s", d.Want, d.Reason), group.Desired, d.Want)
 			return

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/autoscale"
 	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/render"
 )
@@ -89,12 +90,12 @@ func newestEvent(g api.TaskGroupScaleStatus) *ScalingEvent {
 		out.To = int(*e.Count)
 	}
 	switch {
-	case e.Meta["drover"] != nil:
+	case e.Meta[autoscale.MetaBy] != nil:
 		out.By = "drover"
-	case e.Meta["nomad_policy_id"] != nil:
+	case e.Meta[autoscale.MetaForeign] != nil:
 		out.By = "nomad-autoscaler"
 	}
-	if n, ok := e.Meta["drover_dry_run"].(float64); ok {
+	if n, ok := e.Meta[autoscale.MetaDryRun].(float64); ok {
 		count := int(n)
 		out.DryRun = &count
 	}
