@@ -33,7 +33,7 @@ func MetricsServer(t testing.TB, kind string, targets ...string) (url string, st
 	}
 	t.Cleanup(func() { Remove(t, dir) })
 	config := filepath.Join(dir, "scrape.yml")
-	text := "global: {scrape_interval: 1s}\nscrape_configs:\n  - job_name: test\n    static_configs: [{targets: [\"" + strings.Join(targets, `", "`) + "\"]}]\n"
+	text := fmt.Sprintf("global: {scrape_interval: 1s}\nscrape_configs:\n  - job_name: test\n    static_configs: [{targets: [%s]}]\n", strings.Join(targets, ", "))
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}

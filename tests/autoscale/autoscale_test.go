@@ -203,32 +203,6 @@ func (w *world) stack(t *testing.T, dir string, version int) {
 	}
 }
 
-// prometheus starts Debian's Prometheus without targets, and returns its URL.
-func prometheus(t *testing.T, w *world) string {
-	t.Helper()
-	path, err := exec.LookPath("prometheus")
-	if err != nil {
-		t.Fatalf("prometheus is not installed (Debian: apt-get install prometheus): %v", err)
-	}
-	l, err := net.Listen("tcp", w.Loopback()+":0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	address := l.Addr().String()
-	_ = l.Close()
-	dir := t.TempDir()
-	if err := os.WriteFile(dir+"/p.yml", nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	cmd := exec.CommandContext(ctx, path, "--config.file="+dir+"/p.yml", "--storage.tsdb.path="+dir+"/data", "--web.listen-address="+address, "--log.level=error")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { stop(); _ = cmd.Wait() })
-	return "http://" + address
-}
-
 // count returns the count of the group of a job.
 func (w *world) count(t *testing.T, id string) int {
 	t.Helper()
@@ -303,7 +277,8 @@ func TestAutoscale_UnderLoad(t *testing.T) {
 	if err := errors.Join(os.Mkdir(store, 0o700), os.Chmod(store, 0o777)); err != nil {
 		t.Fatal(err)
 	}
-	w.drover.Want(t, 0, "deploy", "drover", "-e", "dev", "-var", fmt.Sprintf("arguments=[\"--store\", %q]", "dir:"+store), "-var", "replicas=1", "-var", "autoscale=on", "-var", "drover_binary="+w.drover.Path, "-var", "prometheus="+prometheus(t, w))
+	prometheus, _ := devtest.MetricsServer(t, devtest.Prometheus)
+	w.drover.Want(t, 0, "deploy", "drover", "-e", "dev", "-var", fmt.Sprintf("arguments=[\"--store\", %q]", "dir:"+store), "-var", "replicas=1", "-var", "autoscale=on", "-var", "drover_binary="+w.drover.Path, "-var", "prometheus="+prometheus)
 	t.Cleanup(func() {
 		if t.Failed() {
 			cmd := exec.Command(w.drover.Path, "logs", "drover", "controller", "-e", "dev", "--stderr", "--tail", "60")
