@@ -93,7 +93,7 @@ func TestCanaries_Inconclusive(t *testing.T) {
 	}{
 		"a person promotes": {func(w *world, _ *rollout.GateResult) (release.Result, error) { return w.d.Resume(w.Context(), true) },
 			record.Done, []string{"promote api", "register web"}, 1, "api=2 web=2"},
-		"resume evaluates once more": {func(w *world, res *rollout.GateResult) (release.Result, error) {
+		"resume evaluates again": {func(w *world, res *rollout.GateResult) (release.Result, error) {
 			*res = rollout.GateResult{OK: true}
 			return w.d.Resume(w.Context(), false)
 		}, record.Done, []string{"promote api", "register web"}, 2, "api=2 web=2"},

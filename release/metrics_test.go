@@ -73,7 +73,7 @@ func TestMetrics_Inconclusive(t *testing.T) {
 			t.Errorf("the gate was evaluated %d times, want once", res.Breaks)
 		}
 	})
-	t.Run("resume measures once more", func(t *testing.T) {
+	t.Run("resume measures again", func(t *testing.T) {
 		w, res := paused(t)
 		*res = rollout.GateResult{OK: true}
 		resumed, err := w.d.Resume(t.Context(), false)
