@@ -86,17 +86,15 @@ func (v *Status) services(ctx context.Context, head *record.Release, left *relea
 		return nil, nil, err
 	}
 	targets := TargetNames(left.Jobs)
-	parts, err := readStatus(ctx, clients, left, targets)
+	parts, scaling, err := readStatus(ctx, clients, left, targets)
 	if err != nil {
 		return nil, nil, err
 	}
-	var scaling []GroupScaling
 	for i, t := range targets {
 		var jobs []*api.Job
 		for _, j := range JobsIn(left.Jobs, t) {
 			jobs = append(jobs, j.Job)
 		}
-		scaling = append(scaling, readScaling(ctx, clients[t], JobsIn(left.Jobs, t))...)
 		if err := release.MarkCompleted(ctx, r, head, clients[t], t, jobs, parts[i]); err != nil {
 			return nil, nil, err
 		}
@@ -113,14 +111,15 @@ func (v *Status) services(ctx context.Context, head *record.Release, left *relea
 	return out, scaling, nil
 }
 
-// readStatus reads the status of the jobs of each target. It reads those together whose
-// clients reach the same servers.
-func readStatus(ctx context.Context, clients map[string]nomad.Clients, left *release.Recorded, targets []string) ([][]rollout.ServiceStatus, error) {
+// readStatus reads the status of the jobs of each target, and their scaling. It reads
+// those together whose clients reach the same servers.
+func readStatus(ctx context.Context, clients map[string]nomad.Clients, left *release.Recorded, targets []string) ([][]rollout.ServiceStatus, []GroupScaling, error) {
 	groups := sameServers(clients, left.Targets, targets)
 	parts := make([][]rollout.ServiceStatus, len(targets))
+	scaling := make([][]GroupScaling, len(groups))
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(parallelTargets)
-	for _, group := range groups {
+	for k, group := range groups {
 		g.Go(func() error {
 			var jobs []render.Job
 			var counts []int
@@ -135,10 +134,12 @@ func readStatus(ctx context.Context, clients map[string]nomad.Clients, left *rel
 			for n, i := range group {
 				parts[i], all = all[:counts[n]:counts[n]], all[counts[n]:]
 			}
+			scaling[k] = readScaling(ctx, clients[targets[group[0]]], jobs)
 			return nil
 		})
 	}
-	return parts, g.Wait()
+	err := g.Wait()
+	return parts, slices.Concat(scaling...), err
 }
 
 // sameServers groups the indexes of targets, in their order, by what their clients
