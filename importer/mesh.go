@@ -148,8 +148,8 @@ const meshText = `job "%s" {
         max_parallel      = 1
         health_check      = "checks"
         min_healthy_time  = "1s"
-        healthy_deadline  = "1m"
-        progress_deadline = "5m"
+        healthy_deadline  = "5m" # the image is downloaded within it
+        progress_deadline = "10m"
         auto_revert       = true
       }
 

@@ -2,9 +2,12 @@ package jobs
 
 import (
 	"io/fs"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"testing"
+	"time"
 )
 
 // The edges have the files that they share, and those are no stack.
@@ -63,5 +66,34 @@ func TestStack_EdgeImagesArePinned(t *testing.T) {
 		if !regexp.MustCompile(`^[a-z]+:[0-9.]+@sha256:[0-9a-f]{64}$`).Match(found[1]) {
 			t.Errorf("%s: got image %s, want NAME:VERSION@sha256:DIGEST", name, found[1])
 		}
+	}
+}
+
+// healthy_deadline counts from the placement: an image that takes a minute to download
+// must not fail a deployment.
+func TestStack_DeadlinesCoverDownloads(t *testing.T) {
+	t.Parallel()
+	deadline := regexp.MustCompile(`healthy_deadline\s+= "([^"]+)"`)
+	found := 0
+	for _, name := range append(Names(), edgeBase) {
+		files, err := fs.Glob(os.DirFS(name), "*.hcl")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, file := range files {
+			text, err := os.ReadFile(filepath.Join(name, file))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range deadline.FindAllSubmatch(text, -1) {
+				found++
+				if d, err := time.ParseDuration(string(m[1])); err != nil || d < 3*time.Minute {
+					t.Errorf("%s/%s: healthy_deadline = %q (%v), want at least 3m", name, file, m[1], err)
+				}
+			}
+		}
+	}
+	if found < 4 {
+		t.Errorf("found %d deadlines, want at least 4", found)
 	}
 }

@@ -21,7 +21,7 @@ job "drover-controller" {
       max_parallel     = 1
       health_check     = "checks"
       min_healthy_time = "1s"
-      healthy_deadline = "1m"
+      healthy_deadline = "3m" # an image is downloaded within it
       auto_revert      = true
     }
 

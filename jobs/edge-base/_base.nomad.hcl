@@ -314,7 +314,7 @@ job "edge" {
       max_parallel     = 1
       health_check     = "checks"
       min_healthy_time = "2s"
-      healthy_deadline = "1m"
+      healthy_deadline = "3m" # an image is downloaded within it
       auto_revert      = true
     }
 

@@ -19,7 +19,7 @@ job "{monitoring,node-exporter}" {
       max_parallel     = 1
       health_check     = "checks"
       min_healthy_time = "2s"
-      healthy_deadline = "2m"
+      healthy_deadline = "3m"
       auto_revert      = true
     }
 
