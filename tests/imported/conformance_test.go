@@ -19,17 +19,13 @@ func TestOnCluster(t *testing.T) {
 	t.Run("doctor", func(t *testing.T) { testDoctor(t, w) })
 	// Side by side, whatever -parallel says: they wait more than they work.
 	var all sync.WaitGroup
-	for name, run := range map[string]func(*testing.T){
-		"guestbook":   func(t *testing.T) { testGuestbook(t, w, w.Nodes[4]) },
-		"two nodes":   func(t *testing.T) { testTwoNodes(t, w) },
-		"features":    func(t *testing.T) { testFeatures(t, w) },
-		"networks":    func(t *testing.T) { testNetworks(t, w) },
-		"images":      func(t *testing.T) { testInspectImages(t, w, w.Nodes[4]) },
-		"kubernetes":  func(t *testing.T) { testKubernetes(t, w) },
-		"conformance": func(t *testing.T) { testConformance(t, w, w.Nodes[2:4]) },
-	} {
-		all.Go(func() { t.Run(name, run) })
-	}
+	all.Go(func() { t.Run("guestbook", func(t *testing.T) { testGuestbook(t, w, w.Nodes[4]) }) })
+	all.Go(func() { t.Run("conformance", func(t *testing.T) { testConformance(t, w, w.Nodes[2:4]) }) })
+	all.Go(func() { t.Run("networks", func(t *testing.T) { testNetworks(t, w) }) })
+	all.Go(func() { w.run(t, "two nodes", func(t *testing.T) { testTwoNodes(t, w) }) })
+	all.Go(func() { w.run(t, "features", func(t *testing.T) { testFeatures(t, w) }) })
+	all.Go(func() { w.run(t, "kubernetes", func(t *testing.T) { testKubernetes(t, w) }) })
+	all.Go(func() { w.run(t, "images", func(t *testing.T) { testInspectImages(t, w, w.Nodes[4]) }) })
 	all.Wait()
 }
 
@@ -71,7 +67,7 @@ func testConformance(t *testing.T, w *world, nodes []*node) {
 	for lane, n := range nodes {
 		lanes.Go(func() {
 			for i := lane; i < len(cases); i += len(nodes) {
-				t.Run(cases[i].name, func(t *testing.T) {
+				w.run(t, cases[i].name, func(t *testing.T) {
 					w.runCase(t, filepath.Join(dir, cases[i].name), cases[i], n, n == last)
 				})
 			}

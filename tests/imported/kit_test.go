@@ -42,6 +42,7 @@ type world struct {
 	Consul *capi.Client
 	Drover devtest.Program
 	images *registry
+	slots  chan struct{} // of [world.run]
 }
 
 // node is a client of Nomad. It is also the only node of the datacenter of its name.
@@ -61,7 +62,7 @@ func newWorld(t *testing.T, nodes int) *world {
 	if os.Getenv(envStage) != "tests" {
 		t.Skip("network namespaces need root")
 	}
-	w := &world{Dir: os.Getenv(envDir), images: &registry{manifests: map[string][]byte{}, blobs: map[string][]byte{}}}
+	w := &world{Dir: os.Getenv(envDir), images: &registry{manifests: map[string][]byte{}, blobs: map[string][]byte{}}, slots: make(chan struct{}, 3)}
 	w.Drover = devtest.Program{Path: filepath.Join(w.Dir, "drover"), Dir: t.TempDir(), Env: []string{
 		"NOMAD_ADDR=http://" + serverAddress + ":4646", "CONSUL_HTTP_ADDR=" + serverAddress + ":8500",
 	}}
@@ -341,6 +342,9 @@ plugin "raw_exec" {
 }
 plugin "docker" {
   config {
+    gc {
+      image = false # the image of the network namespaces comes from no registry
+    }
     volumes {
       enabled = true
     }
@@ -355,6 +359,15 @@ func (w *world) Image(t *testing.T, name string, i image) {
 	p, err := i.pack()
 	must(t, err)
 	w.images.add(name, p)
+}
+
+// run is [testing.T.Run] of a test with a stack of its own. Three run at once: with all of
+// them, two cores do little but start the probes of those that wait.
+func (w *world) run(t *testing.T, name string, test func(*testing.T)) {
+	t.Helper()
+	w.slots <- struct{}{}
+	defer func() { <-w.slots }()
+	t.Run(name, test)
 }
 
 // Import imports files and returns the directory of the stack, which has the name.

@@ -35,7 +35,7 @@ func testNetworks(t *testing.T, w *world) {
 		args    []string
 	}{{"gateway", nil}, {"consul-dns", dns}, {"host", dns}} {
 		all.Go(func() {
-			t.Run(c.network, func(t *testing.T) {
+			w.run(t, c.network, func(t *testing.T) {
 				db, published := 5441+i, 8085+i
 				file := filepath.Join(t.TempDir(), "compose.yaml")
 				must(t, os.WriteFile(file, fmt.Appendf(nil, apart, 5451+i, db, published), 0o600))
