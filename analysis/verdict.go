@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"github.com/drover-nomad/drover/prometheus"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -90,7 +91,7 @@ func (t *Tracker) Unknown(now time.Time) time.Duration { return now.Sub(t.since)
 func (t *Tracker) Add(now time.Time, series []float64, err error) (m Measurement, changed bool) {
 	m = Measurement{Metric: t.metric.Name, Limit: t.metric.Limit(), InARow: t.broke}
 	value, known := worst(t.metric, series)
-	var refusal *RefusedError
+	var refusal *prometheus.RefusedError
 	switch {
 	case t.last.Verdict == Failed:
 		return t.last, false

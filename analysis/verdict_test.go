@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/drover-nomad/drover/prometheus"
 	"github.com/drover-nomad/drover/stack"
 )
 
@@ -55,7 +56,7 @@ func TestTracker_Verdicts(t *testing.T) {
 		"no answer never passes":               {below(stack.Metric{NoData: "pass"}), []measured{away}, "no-answer", "metric m: no answer: connection refused"},
 		"no answer never fails":                {below(stack.Metric{NoData: "fail"}), []measured{away, away, away}, "no-answer no-answer no-answer", "metric m: no answer: connection refused"},
 		"what held is not known to hold later": {below(stack.Metric{}), []measured{values(0), away}, "holds no-answer", "metric m: no answer: connection refused"},
-		"a refused query":                      {below(stack.Metric{NoData: "pass"}), []measured{{err: &RefusedError{"parse error"}}}, "refused", "metric m: the source refuses the query: parse error"},
+		"a refused query":                      {below(stack.Metric{NoData: "pass"}), []measured{{err: &prometheus.RefusedError{Text: "parse error"}}}, "refused", "metric m: the source refuses the query: parse error"},
 		"before the first measurement":         {below(stack.Metric{}), nil, "", "metric m: its first measurement"},
 	} {
 		t.Run(name, func(t *testing.T) {

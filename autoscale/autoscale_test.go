@@ -13,6 +13,8 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 	"github.com/hashicorp/nomad/jobspec2"
+
+	"github.com/drover-nomad/drover/prometheus"
 )
 
 // scalingOf parses a job file with a scaling block.
@@ -271,39 +273,36 @@ func TestSchedule_IsActive(t *testing.T) {
 	}
 }
 
-func TestPrometheus_Read(t *testing.T) {
+func TestSamples(t *testing.T) {
 	t.Parallel()
 	answers := map[string]string{
 		"matrix":  `{"status":"success","data":{"resultType":"matrix","result":[{"metric":{},"values":[[1,"1"],[2,"2.5"]]}]}}`,
 		"two":     `{"status":"success","data":{"resultType":"matrix","result":[{"metric":{"a":"1"},"values":[[1,"1"]]},{"metric":{"a":"2"},"values":[[1,"1"]]}]}}`,
 		"nothing": `{"status":"success","data":{"resultType":"matrix","result":[]}}`,
 		"vector":  `{"status":"success","data":{"resultType":"vector","result":[{"metric":{},"value":[1,"NaN"]}]}}`,
+		"vectors": `{"status":"success","data":{"resultType":"vector","result":[{"metric":{"a":"1"},"value":[1,"1"]},{"metric":{"a":"2"},"value":[1,"1"]}]}}`,
 		"scalar":  `{"status":"success","data":{"resultType":"scalar","result":[1,"4"]}}`,
 	}
 	var asked []string
 	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		asked = append(asked, r.URL.Path+"?"+r.URL.Query().Get("start")+" "+r.URL.Query().Get("end")+" "+r.URL.Query().Get("step")+r.URL.Query().Get("time"))
-		text, ok := answers[r.URL.Query().Get("query")]
-		if !ok {
-			http.Error(w, `{"status":"error","error":"parse error"}`, http.StatusBadRequest)
-			return
-		}
-		fmt.Fprint(w, text)
+		fmt.Fprint(w, answers[r.URL.Query().Get("query")])
 	}))
 	t.Cleanup(srv.Close)
-	p := Prometheus{srv.URL + "/", srv.Client()}
+	p := prometheus.Client{Address: srv.URL, HTTP: srv.Client()}
 	for query, want := range map[string]string{
-		"matrix": "[1 2.5] <nil>", "two": "[] the query has 2 series, one is needed: use sum or avg", "nothing": "[] <nil>", "vector": "[NaN] <nil>", "scalar": "[4] <nil>",
-		"bad": `[] the answer is 400 Bad Request: {"status":"error","error":"parse error"}`,
+		"matrix": "[1 2.5] <nil>", "two": "[] the query has 2 series, one is needed: use sum or avg", "nothing": "[] <nil>",
+		"vector": "[NaN] <nil>", "vectors": "[] the query has 2 series, one is needed: use sum or avg", "scalar": "[4] <nil>",
 	} {
-		got, err := p.Read(t.Context(), Check{Query: query, Window: time.Minute}, time.Unix(1000, 0))
+		instant := !slices.Contains([]string{"matrix", "two", "nothing"}, query)
+		got, err := Samples(t.Context(), p, Check{Query: query, Window: time.Minute, Instant: instant}, time.Unix(1000, 0))
 		if text := fmt.Sprint(got, err); text != want {
 			t.Errorf("%s: got %s, want %s", query, text, want)
 		}
 	}
 	asked = nil
-	_, _ = p.Read(t.Context(), Check{Query: "matrix", Window: 10 * time.Minute, Offset: time.Minute}, time.Unix(1000, 0))
-	_, _ = p.Read(t.Context(), Check{Query: "matrix", Instant: true}, time.Unix(1000, 0))
+	_, _ = Samples(t.Context(), p, Check{Query: "matrix", Window: 10 * time.Minute, Offset: time.Minute}, time.Unix(1000, 0))
+	_, _ = Samples(t.Context(), p, Check{Query: "vector", Instant: true}, time.Unix(1000, 0))
 	if want := []string{"/api/v1/query_range?340.000 940.000 10", "/api/v1/query?  1000.000"}; !slices.Equal(asked, want) {
 		t.Errorf("got requests %q, want %q", asked, want)
 	}

@@ -3,16 +3,16 @@ package autoscale
 import (
 	"bufio"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"net/url"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/drover-nomad/drover/prometheus"
 )
 
 // greatestAnswer is the greatest answer of a source that is read, in bytes.
@@ -40,70 +40,33 @@ func get(ctx context.Context, client *http.Client, address, credentials string, 
 	return read(body)
 }
 
-// Prometheus reads from the HTTP API of Prometheus or VictoriaMetrics.
-type Prometheus struct {
-	Address string // such as http://127.0.0.1:8428
-	Client  *http.Client
-}
-
 // promSteps is the number of samples in a window, at most. The step is at least a second.
 const promSteps = 60
 
-// Read returns the samples of the window of a check (GET /api/v1/query_range, or
-// /api/v1/query for the newest one). It returns an error if the query has more than one
-// series.
-func (p Prometheus) Read(ctx context.Context, c Check, now time.Time) ([]float64, error) {
+// Samples returns the samples of the window of a check from Prometheus, or the newest
+// one. It returns an error if the query has more than one series.
+func Samples(ctx context.Context, p prometheus.Client, c Check, now time.Time) ([]float64, error) {
 	to := now.Add(-c.Offset)
-	seconds := func(t time.Time) string { return strconv.FormatFloat(float64(t.UnixMilli())/1000, 'f', 3, 64) }
-	values, path := url.Values{"query": {c.Query}, "time": {seconds(to)}}, "/api/v1/query"
-	if !c.Instant {
-		step := max(time.Second, (c.Window / promSteps).Round(time.Second))
-		values, path = url.Values{"query": {c.Query}, "start": {seconds(to.Add(-c.Window))}, "end": {seconds(to)}, "step": {strconv.Itoa(int(step / time.Second))}}, "/api/v1/query_range"
+	if c.Instant {
+		values, err := p.Query(ctx, c.Query, to)
+		if err == nil && len(values) > 1 {
+			return nil, severalSeries(len(values))
+		}
+		return values, err
 	}
-	type sample [2]any // time, value as text
-	var answer struct {
-		Data struct {
-			ResultType string          `json:"resultType"`
-			Result     json.RawMessage `json:"result"`
-		} `json:"data"`
-	}
-	err := get(ctx, p.Client, strings.TrimSuffix(p.Address, "/")+path+"?"+values.Encode(), "", func(r io.Reader) error { return json.NewDecoder(r).Decode(&answer) })
-	if err != nil {
+	step := max(time.Second, (c.Window / promSteps).Round(time.Second))
+	series, err := p.QueryRange(ctx, c.Query, to.Add(-c.Window), to, step)
+	switch {
+	case err != nil || len(series) == 0:
 		return nil, err
+	case len(series) > 1:
+		return nil, severalSeries(len(series))
 	}
-	var samples []sample
-	if answer.Data.ResultType == "scalar" {
-		samples = make([]sample, 1)
-		err = json.Unmarshal(answer.Data.Result, &samples[0])
-	} else {
-		var series []struct {
-			Value  sample   `json:"value"`
-			Values []sample `json:"values"`
-		}
-		err = json.Unmarshal(answer.Data.Result, &series)
-		switch {
-		case err != nil || len(series) == 0:
-		case len(series) > 1:
-			return nil, fmt.Errorf("the query has %d series, one is needed: use sum or avg", len(series))
-		case answer.Data.ResultType == "vector":
-			samples = []sample{series[0].Value}
-		default:
-			samples = series[0].Values
-		}
-	}
-	if err != nil {
-		return nil, fmt.Errorf("cannot read the answer of %s: %w", p.Address, err)
-	}
-	var out []float64
-	for _, s := range samples {
-		text, _ := s[1].(string)
-		v, err := strconv.ParseFloat(text, 64)
-		if err != nil {
-			return nil, fmt.Errorf("the sample %q is no number", text)
-		}
-		out = append(out, v)
-	}
-	return out, nil
+	return series[0], nil
+}
+
+func severalSeries(n int) error {
+	return fmt.Errorf("the query has %d series, one is needed: use sum or avg", n)
 }
 
 // Usage is a query of nomad-apm about the allocations of a group.

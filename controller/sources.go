@@ -12,6 +12,7 @@ import (
 
 	"github.com/drover-nomad/drover/autoscale"
 	"github.com/drover-nomad/drover/nomad"
+	"github.com/drover-nomad/drover/prometheus"
 )
 
 const (
@@ -51,7 +52,7 @@ func (s *sources) read(ctx context.Context, of *scaler, g *scaledGroup, c autosc
 		if err != nil {
 			return nil, err
 		}
-		return autoscale.Prometheus{Address: address, Client: s.client}.Read(ctx, c, now)
+		return autoscale.Samples(ctx, prometheus.Client{Address: address, HTTP: s.client}, c, now)
 	case autoscale.SourceEdge:
 		return s.edge(ctx, c, now, running)
 	}

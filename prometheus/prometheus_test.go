@@ -1,4 +1,4 @@
-package analysis
+package prometheus
 
 import (
 	"errors"
@@ -8,11 +8,10 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
-
-	"github.com/drover-nomad/drover/stack"
+	"time"
 )
 
-func TestSource_Answers(t *testing.T) {
+func TestClient_Query(t *testing.T) {
 	t.Parallel()
 	vector := func(samples string) string {
 		return `{"status":"success","data":{"resultType":"vector","result":[` + samples + `]}}`
@@ -48,9 +47,8 @@ func TestSource_Answers(t *testing.T) {
 				_, _ = io.WriteString(w, c.body)
 			}))
 			defer srv.Close()
-			s := NewSource(&stack.Metric{Prometheus: srv.URL + "/select/", Query: `up{job="a b"}`}, Credentials{Secret: "token"})
-			defer s.Close()
-			series, err := s.Query(t.Context())
+			client := Client{Address: srv.URL + "/select/", HTTP: srv.Client(), Secret: "token"}
+			series, err := client.Query(t.Context(), `up{job="a b"}`, time.Time{})
 			if got := fmt.Sprint(series); err == nil && got != c.want {
 				t.Errorf("got series %s, want %s", got, c.want)
 			}
@@ -68,14 +66,43 @@ func TestSource_Answers(t *testing.T) {
 	}
 }
 
-func TestSource_NoAnswer(t *testing.T) {
+func TestClient_NoAnswer(t *testing.T) {
 	t.Parallel()
 	srv := httptest.NewServer(http.NotFoundHandler())
 	srv.Close()
-	s := NewSource(&stack.Metric{Prometheus: srv.URL, Query: "secret_query"}, Credentials{Username: "u", Secret: "hunter22"})
-	defer s.Close()
-	_, err := s.Query(t.Context())
+	client := Client{Address: srv.URL, HTTP: &http.Client{}, Username: "u", Secret: "hunter22"}
+	_, err := client.Query(t.Context(), "secret_query", time.Time{})
 	if err == nil || !strings.HasPrefix(err.Error(), "no answer: ") || strings.Contains(err.Error(), "secret_query") || strings.Contains(err.Error(), "hunter22") {
 		t.Errorf("got error %v, want one without query and password", err)
+	}
+}
+
+func TestClient_QueryRange(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct{ result, want, err string }{
+		"two series":  {`{"resultType":"matrix","result":[{"metric":{},"values":[[1,"1"],[2,"2.5"]]},{"metric":{"a":"1"},"values":[[1,"NaN"]]}]}`, "[[1 2.5] [NaN]]", ""},
+		"no series":   {`{"resultType":"matrix","result":[]}`, "[]", ""},
+		"a vector":    {`{"resultType":"vector","result":[]}`, "[]", "the answer is not one of Prometheus' HTTP API"},
+		"a histogram": {`{"resultType":"matrix","result":[{"metric":{},"values":[[1]]}]}`, "[]", "the source refuses the query: a series of its result is not a number"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			asked := ""
+			srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				asked = r.URL.String()
+				_, _ = io.WriteString(w, `{"status":"success","data":`+c.result+`}`)
+			}))
+			defer srv.Close()
+			series, err := Client{Address: srv.URL, HTTP: srv.Client()}.QueryRange(t.Context(), "up", time.Unix(340, 0), time.Unix(940, 5e8), 10*time.Second)
+			if got := fmt.Sprint(series); err == nil && got != c.want {
+				t.Errorf("got series %s, want %s", got, c.want)
+			}
+			if got := fmt.Sprint(err); err == nil && c.err != "" || err != nil && got != c.err {
+				t.Errorf("got error %q, want %q", got, c.err)
+			}
+			if want := "/api/v1/query_range?end=940.500&query=up&start=340.000&step=10"; asked != want {
+				t.Errorf("got request %s, want %s", asked, want)
+			}
+		})
 	}
 }
