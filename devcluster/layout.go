@@ -541,6 +541,14 @@ telemetry {
 		if iface == "" {
 			iface = "lo"
 		}
+		sandbox := ""
+		if l.Throwaway && !l.Secure {
+			sandbox = `  # A process for each template that is written. Clusters with ACLs have it.
+  template {
+    disable_file_sandbox = true
+  }
+`
+		}
 		fmt.Fprintf(&b, `client {
   enabled           = true
   servers           = %s
@@ -555,7 +563,7 @@ telemetry {
     drover_loopback  = %q
     consul_http_addr = %q
   }
-%s  # By default, Nomad removes ended allocations and their logs when the disk is 80 %%
+%s%s  # By default, Nomad removes ended allocations and their logs when the disk is 80 %%
   # full, whatever else fills it.
   gc_disk_usage_threshold  = 99
   gc_inode_usage_threshold = 99
@@ -571,7 +579,7 @@ plugin "raw_exec" {
   }
 }
 `, quoteList(peers, l.Ports.NomadRPC), iface, l.Ports.DynamicMin, l.Ports.DynamicMax, l.allocDir(a), l.volumesDir(a), l.path("bin"), l.path("data"), a.loopback,
-			l.consulHTTP(a.consul), l.consulVolume(a))
+			l.consulHTTP(a.consul), l.consulVolume(a), sandbox)
 	}
 	return b.String()
 }

@@ -330,6 +330,9 @@ func (n *node) startAgents(t *testing.T) {
   network_interface = "eth0"
   cni_path = "/usr/lib/cni"
   cpu_total_compute = 20000
+  template {
+    disable_file_sandbox = true # a process for each template that is written
+  }
   options = {
     "fingerprint.denylist" = "env_aws,env_gce,env_azure,env_digitalocean"
     "driver.allowlist" = "raw_exec,docker"
