@@ -83,22 +83,33 @@ hermetic: ## the tests that need no server, no root and no network
 # Packages whose tests have no goroutines, and take seven times the CPU with the race detector.
 PLAIN = /(importer/formats|stack|tools/release)$$
 
+# The packages whose tests take longest.
+LONGEST = ./tests/e2e ./cmd/cli ./tests/imported ./tests/rollout ./tests/acceptance
+
+# Tests of packages, those that take longest first: how each ends, and at the end what the
+# failed ones said. bin/TARGET.log has all of it. Two packages at a time keep two cores
+# busy; with more, tests wait for one another until their deadlines.
+define tests
+	@mkdir -p bin
+	go test -count=1 -vet=off -timeout 40m -v -p 2 -parallel 3 $(1) 2>&1 | tee bin/$@.log | grep --line-buffered -E '^(ok|FAIL|panic|--- |    --- FAIL)' ||
+	  { awk -f tests/failures.awk bin/$@.log; exit 1; }
+endef
+
 .PHONY: test
-test: lint vuln tools ## all tests side by side, for most of them wait more than they work; `make race` repeats those of packages with the race detector
-	@$(MAKE) --no-print-directory -j2 -o tools e2e packages
+test: lint vuln tools ## all tests; `make race` repeats those of packages with the race detector
+	@$(MAKE) --no-print-directory -o tools most
 	$(MAKE) --no-print-directory -o tools operate
 
-# One after the other: beside the end-to-end tests both would have a busy machine for half
-# of the time, and an idle one afterwards.
-.PHONY: packages
-packages: tools
-	@$(MAKE) --no-print-directory -o tools commands
-	$(MAKE) --no-print-directory -o tools unit
-
 # GOGC reaches the agents of Nomad and Consul too, and saves a sixth of the CPU.
-.PHONY: unit commands race
-unit commands race: export GOGC = 400
-unit commands race: export DROVER_TEST_PLAIN = $(CURDIR)/bin/drover
+.PHONY: most e2e unit commands race
+most e2e unit commands race: export GOGC = 400
+most e2e unit commands race: export DROVER_TEST_PLAIN = $(CURDIR)/bin/drover
+most: tools ## all tests but those of `make operate`
+	$(call tests,$(LONGEST) $$(go list ./... | grep -vE '/tests/(words|ui|autoscale)$$'))
+
+e2e: tools ## real Nomad, Consul and oCIS, end to end
+	$(call tests,$(filter ./tests/%,$(LONGEST)) $$(go list ./tests/... | grep -vE '/(words|ui|autoscale)$$'))
+
 commands: tools ## the command line
 	@go test -vet=off -timeout 20m -parallel 6 ./cmd/cli
 
@@ -121,14 +132,10 @@ operate: export GOGC = 400
 operate: tools ## the web page in Chromium, and autoscaling under load
 	@go test -count=1 -vet=off -timeout 20m -p 1 $(OPERATE)
 
-# The longest packages first, then all others below tests but the check of the language.
-.PHONY: e2e
-e2e: export DROVER_TEST_PLAIN = $(CURDIR)/bin/drover
-e2e: export GOGC = 400
-e2e: tools ## real Nomad, Consul and oCIS, end to end
-	@mkdir -p bin
-	go test -count=1 -vet=off -timeout 40m -v -p 2 -parallel 3 ./tests/e2e ./tests/rollout ./tests/acceptance ./tests/imported $$(go list ./tests/... | grep -vE '/(words|ui|autoscale)$$') 2>&1 | tee bin/e2e.log ||
-	  { awk -f tests/failures.awk bin/e2e.log; exit 1; }
+.PHONY: autoscaler
+autoscaler: export DROVER_TEST_AUTOSCALER = 1
+autoscaler: tools ## the stack of HashiCorp's nomad-autoscaler, which takes some minutes to build
+	go test -count=1 -timeout 40m -v -run TestNomadAutoscaler ./tests/autoscale
 
 .PHONY: load
 load: tools ## every service of oCIS killed, rolled, and settings changed under load, and the edge; renews the tables in docs/reliability.md

@@ -9,7 +9,7 @@
     text[++n] = "\nFAILED " $3
     short[n] = $3
     for (k = 0; k < said[$3]; k++) {
-      if (line[$3, k] !~ /_test\.go:[0-9]+: /) continue
+      if (line[$3, k] !~ /(_test|testscript)\.go:[0-9]+: /) continue
       before[n] = last[n]
       last[n] = "\n" substr(line[$3, k], 1, 240)
     }
