@@ -18,6 +18,7 @@ const (
 	S3Server           = "s3-server"   // object storage with the API of Amazon S3
 	VictoriaMetrics    = "victoria-metrics"
 	VMAlert            = "vmalert"
+	NomadAutoscaler    = "nomad-autoscaler"
 )
 
 // PowerDNS is the program that Options.DNS asks for. It is not built: it must
@@ -83,6 +84,8 @@ func lookupTool(name string) (tool, error) {
 			fits: regexp.MustCompile(`^v1\.151\.\d+$`), path: "github.com/VictoriaMetrics/VictoriaMetrics"},
 		{name: VMAlert, module: "victoriametrics", main: "github.com/VictoriaMetrics/VictoriaMetrics/app/vmalert", wants: "1.151",
 			fits: regexp.MustCompile(`^v1\.151\.\d+$`), path: "github.com/VictoriaMetrics/VictoriaMetrics"},
+		{name: NomadAutoscaler, module: "nomad-autoscaler", main: "github.com/hashicorp/nomad-autoscaler", wants: "0.5",
+			fits: regexp.MustCompile(`^v0\.5\.\d+$`), path: "github.com/hashicorp/nomad-autoscaler"},
 	}
 	var names []string
 	for _, t := range all {

@@ -10,7 +10,7 @@ import (
 	"strings"
 )
 
-//go:embed all:drover all:edge all:edge-base all:edge-nginx all:monitoring all:ocis
+//go:embed all:autoscaler all:drover all:edge all:edge-base all:edge-nginx all:monitoring all:ocis
 var files embed.FS
 
 // Controller is the ID of the job of the controller, and of its service in Consul.

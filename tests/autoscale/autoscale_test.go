@@ -73,9 +73,9 @@ type world struct {
 	drover devtest.Program
 }
 
-func start(t *testing.T) *world {
+func start(t *testing.T, tools ...string) *world {
 	t.Helper()
-	cluster := devtest.Cluster(t, devcluster.Options{})
+	cluster := devtest.Cluster(t, devcluster.Options{Tools: tools})
 	env, err := cluster.Env("")
 	if err != nil {
 		t.Fatal(err)
@@ -213,6 +213,15 @@ func (w *world) count(t *testing.T, id string) int {
 	return s.TaskGroups["g"].Desired
 }
 
+// reaches waits until a job has that many instances.
+func (w *world) reaches(t *testing.T, id string, want int) {
+	t.Helper()
+	devtest.Until(t, patience, fmt.Sprintf("job %s has %d instances", id, want), func() bool {
+		s, _, err := w.nomad.Jobs().ScaleStatus(id, nil)
+		return err == nil && s.TaskGroups["g"].Desired == want && s.TaskGroups["g"].Running == want
+	})
+}
+
 // load asks the edge for web.test at a rate, until the test ends.
 type load struct {
 	rate          atomic.Int64 // per second
@@ -262,31 +271,36 @@ func get(client *http.Client) error {
 	return err
 }
 
-// Under load from the edge a service goes from 1 to 5 instances and back to 1, with a
-// deploy in the middle, and no request fails. Groups with other sources are scaled beside it.
-func TestAutoscale_UnderLoad(t *testing.T) {
-	t.Parallel()
-	w := start(t)
-	w.certificate(t)
-	var err error
-	dir := t.TempDir()
-	w.stack(t, dir, 1)
-	w.drover.Want(t, 0, "deploy", "edge", "-e", "dev", "-var", "requests_per_source=1000000")
-	// The controller must not renew the certificate of the test.
+// controller deploys a controller that scales. It does not renew the certificate of the
+// test.
+func (w *world) controller(t *testing.T, prometheus string) {
+	t.Helper()
 	store := filepath.Dir(w.drover.Path) + "/store"
 	if err := errors.Join(os.Mkdir(store, 0o700), os.Chmod(store, 0o777)); err != nil {
 		t.Fatal(err)
 	}
-	prometheus, _ := devtest.MetricsServer(t, devtest.Prometheus)
 	w.drover.Want(t, 0, "deploy", "drover", "-e", "dev", "-var", fmt.Sprintf("arguments=[\"--store\", %q]", "dir:"+store), "-var", "replicas=1", "-var", "autoscale=on", "-var", "drover_binary="+w.drover.Path, "-var", "prometheus="+prometheus)
 	t.Cleanup(func() {
 		if t.Failed() {
 			cmd := exec.Command(w.drover.Path, "logs", "drover", "controller", "-e", "dev", "--stderr", "--tail", "60")
 			cmd.Env = append(os.Environ(), w.drover.Env...)
 			logs, _ := cmd.CombinedOutput()
-			t.Logf("%v; the controller:\n%s", err, logs)
+			t.Logf("the controller:\n%s", logs)
 		}
 	})
+}
+
+// Under load from the edge a service goes from 1 to 5 instances and back to 1, with a
+// deploy in the middle, and no request fails. Groups with other sources are scaled beside it.
+func TestAutoscale_UnderLoad(t *testing.T) {
+	t.Parallel()
+	w := start(t)
+	w.certificate(t)
+	dir := t.TempDir()
+	w.stack(t, dir, 1)
+	w.drover.Want(t, 0, "deploy", "edge", "-e", "dev", "-var", "requests_per_source=1000000")
+	prometheus, _ := devtest.MetricsServer(t, devtest.Prometheus)
+	w.controller(t, prometheus)
 	w.drover.Want(t, 0, "deploy", dir)
 	one := 1
 	if _, _, err := w.nomad.Jobs().Scale("foreign", "g", &one, "by the other", false, map[string]any{"nomad_policy_id": "x"}, nil); err != nil {
@@ -296,27 +310,26 @@ func TestAutoscale_UnderLoad(t *testing.T) {
 	l := &load{}
 	l.rate.Store(5)
 	client := w.client()
+	var unserved error
+	defer func() {
+		if unserved != nil {
+			t.Log(unserved)
+		}
+	}()
 	devtest.Until(t, patience, "the edge serves web.test", func() bool {
 		probe := w.client() // not the connection to a worker from before the reload
 		defer probe.CloseIdleConnections()
-		err = get(probe)
-		return err == nil
+		unserved = get(probe)
+		return unserved == nil
 	})
 	ctx, stop := context.WithCancel(t.Context())
 	var wg sync.WaitGroup
 	wg.Go(func() { l.run(ctx, client) })
 	defer wg.Wait()
 	defer stop()
-	reaches := func(id string, want int) {
-		t.Helper()
-		devtest.Until(t, patience, fmt.Sprintf("job %s has %d instances", id, want), func() bool {
-			s, _, err := w.nomad.Jobs().ScaleStatus(id, nil)
-			return err == nil && s.TaskGroups["g"].Desired == want && s.TaskGroups["g"].Running == want
-		})
-	}
 	began := time.Now()
 	l.rate.Store(48)
-	reaches("web", 5)
+	w.reaches(t, "web", 5)
 	t.Logf("5 instances after %s", time.Since(began))
 	w.stack(t, dir, 2)
 	w.drover.Want(t, 0, "deploy", dir)
@@ -325,7 +338,7 @@ func TestAutoscale_UnderLoad(t *testing.T) {
 	}
 	t.Logf("deployed after %s", time.Since(began))
 	l.rate.Store(5)
-	reaches("web", 1)
+	w.reaches(t, "web", 1)
 	stop()
 	wg.Wait()
 	t.Logf("%d requests in %s", l.total.Load(), time.Since(began))
@@ -333,21 +346,20 @@ func TestAutoscale_UnderLoad(t *testing.T) {
 		t.Errorf("%d of %d requests failed, want none; the first: %v", n, l.total.Load(), l.first.Load())
 	}
 
-	reaches("queue", 3)
-	reaches("usage", 2)
+	w.reaches(t, "queue", 3)
+	w.reaches(t, "usage", 2)
 	for id, want := range map[string]int{"dry": 1, "silent": 1, "foreign": 1} {
 		if got := w.count(t, id); got != want {
 			t.Errorf("job %s has count %d, want %d", id, got, want)
 		}
 	}
-	w.states(t)
+	w.states(t, map[string]string{"queue": "steady", "usage": "steady", "dry": "dry-run", "silent": "no-data", "foreign": "conflict"})
 	w.status(t, dir)
 }
 
-// states compares the state of each group in the controller's metrics.
-func (w *world) states(t *testing.T) {
+// states waits until the controller's metrics have the state of each group.
+func (w *world) states(t *testing.T, want map[string]string) {
 	t.Helper()
-	want := map[string]string{"queue": "steady", "usage": "steady", "dry": "dry-run", "silent": "no-data", "foreign": "conflict"}
 	devtest.Until(t, patience, fmt.Sprintf("the states are %v", want), func() bool {
 		entries, _, err := w.consul.Health().Service("drover-controller", "", true, nil)
 		if err != nil || len(entries) != 1 {
