@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 	"github.com/hashicorp/nomad/jobspec2"
 
+	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/prometheus"
 )
 
@@ -320,53 +321,33 @@ func TestUsage_Of(t *testing.T) {
 	}
 }
 
-func TestScrapeEdge_RatesAndQueue(t *testing.T) {
+func TestFromEdge(t *testing.T) {
 	t.Parallel()
-	text := ""
-	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if user, password, _ := r.BasicAuth(); user != "u" || password != "p" || r.URL.Query().Get("scope") != "backend" {
-			http.Error(w, "no", http.StatusUnauthorized)
-			return
-		}
-		fmt.Fprint(w, text)
+	requests := 0
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		requests += 100
+		fmt.Fprintf(w, "haproxy_backend_http_requests_total{proxy=\"web\"} %d\nhaproxy_backend_current_queue{proxy=\"web\"} 8\n", requests)
 	}))
 	t.Cleanup(srv.Close)
-	address := strings.TrimPrefix(srv.URL, "http://")
-	scrape := func(at int64, requests, canary, queue int) *Scrape {
+	scrape := func(at int64) *edge.Scrape {
 		t.Helper()
-		text = fmt.Sprintf("# HELP haproxy_backend_http_requests_total x\n# TYPE haproxy_backend_http_requests_total counter\n"+
-			"haproxy_backend_http_requests_total{proxy=\"web\"} %d\nhaproxy_backend_http_requests_total{proxy=\"web.version.canary\"} %d\nhaproxy_backend_http_requests_total{proxy=\"webmail\"} 7\n"+
-			"haproxy_backend_current_queue{proxy=\"web\"} %d\nhaproxy_process_nbproc 1\n", requests, canary, queue)
-		s, err := ScrapeEdge(t.Context(), srv.Client(), []Instance{{"a", address}}, "u:p", time.Unix(at, 0))
+		s, err := edge.ScrapeMetrics(t.Context(), srv.Client(), map[string]string{"a": strings.TrimPrefix(srv.URL, "http://")}, "", time.Unix(at, 0))
 		if err != nil {
 			t.Fatal(err)
 		}
 		return s
 	}
-	rate, average, queue := Check{Query: "sum_requests/web"}, Check{Query: "avg_requests/web"}, Check{Query: "sum_queue/web"}
-	first := scrape(100, 1000, 10, 5)
-	if got, err := first.Read(rate, nil, 4); err == nil {
-		t.Errorf("got %v from one read, want an error", got)
-	}
-	second := scrape(110, 1200, 30, 8)
-	for _, test := range []struct {
-		now, before *Scrape
-		check       Check
-		want        float64
-	}{
-		{second, first, rate, 22}, {second, first, average, 5.5}, {second, first, queue, 8}, {scrape(120, 100, 30, 0), second, rate, 10},
-	} {
-		if got, err := test.now.Read(test.check, test.before, 4); err != nil || len(got) != 1 || got[0] != test.want {
-			t.Errorf("%s: got %v, %v, want %v", test.check.Query, got, err, test.want)
+	first := scrape(100)
+	second := scrape(105)
+	for query, want := range map[string]float64{"sum_requests/web": 20, "avg_requests/web": 5, "sum_queue/web": 8, "avg_queue/web": 2} {
+		if got, err := FromEdge(second, first, Check{Query: query}, 4); err != nil || len(got) != 1 || got[0] != want {
+			t.Errorf("%s: got %v, %v, want %v", query, got, err, want)
 		}
 	}
-	if got, err := second.Read(Check{Query: "sum_queue/none"}, first, 4); err == nil {
+	if got, err := FromEdge(second, nil, Check{Query: "sum_requests/web"}, 4); err == nil {
+		t.Errorf("got %v from one scrape, want an error", got)
+	}
+	if got, err := FromEdge(second, first, Check{Query: "sum_requests/none"}, 4); err == nil {
 		t.Errorf("got %v for a service that the edge does not have, want an error", got)
-	}
-	if _, err := ScrapeEdge(t.Context(), srv.Client(), []Instance{{"a", address}, {"b", address}}, "", time.Unix(1, 0)); err == nil {
-		t.Error("got no error, want one: an instance that does not answer hides requests")
-	}
-	if _, err := ScrapeEdge(t.Context(), srv.Client(), nil, "", time.Unix(1, 0)); err == nil {
-		t.Error("got no error without an instance")
 	}
 }

@@ -38,9 +38,9 @@ type Autoscale struct {
 	// Prometheus returns the address of the API for source prometheus, such as
 	// http://127.0.0.1:8428. nil disables the source.
 	Prometheus func(context.Context) (string, error)
-	// Edge returns where the instances of the edge export metrics, for source edge. nil
-	// disables the source.
-	Edge func(context.Context) ([]autoscale.Instance, error)
+	// Edge returns where the instances of the edge export metrics, by ID, for source edge.
+	// nil disables the source.
+	Edge func(context.Context) (map[string]string, error)
 	// EdgeCredentials are USER:PASSWORD for these metrics; empty for none.
 	EdgeCredentials string
 }

@@ -11,6 +11,7 @@ import (
 	"github.com/hashicorp/nomad/api"
 
 	"github.com/drover-nomad/drover/autoscale"
+	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/nomad"
 	"github.com/drover-nomad/drover/prometheus"
 )
@@ -32,10 +33,10 @@ type sources struct {
 	client *http.Client
 
 	mu        sync.Mutex
-	newest    *autoscale.Scrape
+	newest    *edge.Scrape
 	newestErr error
 	newestAt  time.Time
-	older     []*autoscale.Scrape // the oldest first
+	older     []*edge.Scrape // the oldest first
 	address   string
 	addressAt time.Time
 }
@@ -86,26 +87,26 @@ func (s *sources) edge(ctx context.Context, c autoscale.Check, now time.Time, ru
 	if s.newestAt.IsZero() || now.Sub(s.newestAt) >= scrapeEvery {
 		if last := len(s.older); s.newest != nil && (last == 0 || s.newest.At.Sub(s.older[last-1].At) >= scrapeApart) {
 			if s.older = append(s.older, s.newest); len(s.older) > scrapeKeep {
-				s.older = append([]*autoscale.Scrape(nil), s.older[1:]...)
+				s.older = append([]*edge.Scrape(nil), s.older[1:]...)
 			}
 		}
 		s.newest, s.newestErr, s.newestAt = nil, nil, now
 		instances, err := s.c.Autoscale.Edge(ctx)
 		if err == nil {
-			s.newest, err = autoscale.ScrapeEdge(ctx, s.client, instances, s.c.Autoscale.EdgeCredentials, now)
+			s.newest, err = edge.ScrapeMetrics(ctx, s.client, instances, s.c.Autoscale.EdgeCredentials, now)
 		}
 		s.newestErr = err
 	}
 	if s.newestErr != nil {
 		return nil, s.newestErr
 	}
-	return s.newest.Read(c, s.before(c.Window), running)
+	return autoscale.FromEdge(s.newest, s.before(c.Window), c, running)
 }
 
 // before returns the oldest read within a window, or the newest one before it. It returns
 // nil if there is none.
-func (s *sources) before(window time.Duration) *autoscale.Scrape {
-	var out *autoscale.Scrape
+func (s *sources) before(window time.Duration) *edge.Scrape {
+	var out *edge.Scrape
 	for _, o := range s.older {
 		if out = o; s.newest.At.Sub(o.At) <= window {
 			break

@@ -82,6 +82,7 @@ type shared struct {
 	memo     *memo
 	interval time.Duration
 	usage    *usageLog
+	requests *requestLog
 }
 
 func key(parts ...string) string { return strings.Join(parts, "\x00") }
@@ -137,6 +138,14 @@ func (s *shared) Certificates(ctx context.Context) ([]*acme.Object, error) {
 
 func (s *shared) Edge(ctx context.Context) (*edge.Report, error) {
 	return recall(ctx, s.memo, "edge", s.keep(5), s.Source.Edge)
+}
+
+func (s *shared) Requests(ctx context.Context) (*edge.Scrape, error) {
+	return recall(ctx, s.memo, "requests", s.keep(5), func(ctx context.Context) (*edge.Scrape, error) {
+		scrape, err := s.Source.Requests(ctx)
+		s.requests.add(scrape)
+		return scrape, err
+	})
 }
 
 func (s *shared) Records(ctx context.Context) ([]*dns.Wanted, error) {

@@ -283,10 +283,16 @@ func (s *Server) service(ctx context.Context, r *http.Request) (page, error) {
 		Details deploy.InspectResult
 		CPU     map[string]*spark // by allocation, as Memory
 		Memory  map[string]*spark
+		Scaling []deploy.GroupScaling
 	}{CPU: map[string]*spark{}, Memory: map[string]*spark{}, head: s.head(name, env, "services", st.Release, st.Holder), Name: serviceName(service, target)}
 	for i, one := range st.Services {
 		if one.Service == service && one.Target == target {
 			out.Status = &st.Services[i]
+		}
+	}
+	for _, g := range st.Scaling {
+		if g.Service == service && g.Target == target {
+			out.Scaling = append(out.Scaling, g)
 		}
 	}
 	if out.Status == nil {
@@ -461,11 +467,19 @@ func (s *Server) edge(ctx context.Context, _ *http.Request) (page, error) {
 		Report                               *edge.Report
 		Certificates                         []certView
 		Records                              []*dns.Wanted
+		Rates                                map[string]string // requests by service in Consul
 		EdgeProblem, CertProblem, DNSProblem string
 	}
 	var err error
 	if out.Report, err = s.source.Edge(ctx); err != nil {
 		out.EdgeProblem = err.Error()
+	}
+	if out.Report != nil {
+		_, _ = s.source.Requests(ctx) // what cannot be read stays unknown: nginx counts nothing
+		out.Rates = map[string]string{}
+		for _, r := range out.Report.Routes {
+			out.Rates[r.Service] = s.source.requests.rate(r.Service)
+		}
 	}
 	if out.Certificates, err = s.certificates(ctx); err != nil {
 		out.CertProblem = err.Error()

@@ -3,7 +3,9 @@ package ui
 import (
 	"context"
 	"errors"
+	"net/http"
 	"sync"
+	"time"
 
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/deploy"
@@ -30,6 +32,8 @@ type Source interface {
 	Inspect(ctx context.Context, name, env, service, target string) (deploy.InspectResult, error)
 	Certificates(ctx context.Context) ([]*acme.Object, error)
 	Edge(ctx context.Context) (*edge.Report, error)
+	// Requests returns what the instances of the edge have counted.
+	Requests(ctx context.Context) (*edge.Scrape, error)
 	// Records returns the DNS records that the controller keeps.
 	Records(ctx context.Context) ([]*dns.Wanted, error)
 	Schedules(ctx context.Context, name, env string) ([]*record.Schedule, error)
@@ -173,6 +177,23 @@ func (c *Cluster) Edge(ctx context.Context) (*edge.Report, error) {
 	o := c.EdgeOptions
 	o.Store = acme.NewStore(acme.NomadVariables(clients.Nomad))
 	return edge.Look(ctx, clients.Nomad, clients.Consul, o)
+}
+
+// Requests implements Source.
+func (c *Cluster) Requests(ctx context.Context) (*edge.Scrape, error) {
+	clients, err := c.Reading.Connect(ctx, true)
+	if err != nil {
+		return nil, err
+	}
+	if clients.Consul == nil {
+		return nil, errors.New("no Consul is known")
+	}
+	o := c.EdgeOptions
+	at, err := edge.Finder{Nomad: clients.Nomad, Consul: clients.Consul, Namespace: o.Namespace}.Exporters(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return edge.ScrapeMetrics(ctx, &http.Client{Timeout: o.Timeout}, at, o.Credentials, time.Now())
 }
 
 // Records implements Source.

@@ -61,7 +61,7 @@ func New(o Options) *Server {
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	s := &Server{opts: o, guard: newGuard(o.Address), ctx: ctx, cancel: cancel, mux: http.NewServeMux()}
-	s.source = &shared{Source: o.Source, memo: &memo{base: ctx, entries: map[string]*entry{}}, interval: o.Interval, usage: &usageLog{byAlloc: map[string]*samples{}}}
+	s.source = &shared{Source: o.Source, memo: &memo{base: ctx, entries: map[string]*entry{}}, interval: o.Interval, usage: &usageLog{byAlloc: map[string]*samples{}}, requests: &requestLog{}}
 	s.hub = &hub{base: ctx, topics: map[string]*topic{}}
 	s.runs = &runs{base: ctx, byID: map[string]*run{}}
 	s.routes()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"reflect"
 	"regexp"
@@ -628,6 +629,8 @@ func (c *canned) Certificates(context.Context) ([]*acme.Object, error) {
 
 func (c *canned) Edge(context.Context) (*edge.Report, error) { return get[*edge.Report](c) }
 
+func (c *canned) Requests(context.Context) (*edge.Scrape, error) { return nil, &httpError{500, c.text} }
+
 func (c *canned) Records(context.Context) ([]*dns.Wanted, error) { return get[[]*dns.Wanted](c) }
 
 func (c *canned) Schedules(context.Context, string, string) ([]*record.Schedule, error) {
@@ -701,5 +704,54 @@ func TestGateWords_NameWhatAWaveWaitsFor(t *testing.T) {
 	want := "needs an approval, waits for https://shop.test/, waits for the command ./smoke.sh, measures errors, which has to be below 0.01, promotes its canaries if this holds, has to stay healthy for 1m0s"
 	if got := gateWords(record.Wave{Gate: gate}); got != want {
 		t.Errorf("got %q,\nwant %q", got, want)
+	}
+}
+
+// TestRequestLog_Rates checks the rate at the edge between two reads.
+func TestRequestLog_Rates(t *testing.T) {
+	t.Parallel()
+	requests := 0
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		requests += 25
+		fmt.Fprintf(w, "haproxy_backend_http_requests_total{proxy=\"web\"} %d\n", requests)
+	}))
+	t.Cleanup(srv.Close)
+	l := &requestLog{}
+	for i, want := range []string{"", "2.5/s", "2.5/s"} {
+		scrape, err := edge.ScrapeMetrics(t.Context(), srv.Client(), map[string]string{"a": strings.TrimPrefix(srv.URL, "http://")}, "", time.Unix(int64(10*i), 0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		l.add(scrape)
+		if got := l.rate("web"); got != want {
+			t.Errorf("read %d: got %q, want %q", i+1, got, want)
+		}
+	}
+	if got := l.rate("none"); got != "" {
+		t.Errorf("got %q for a service that the edge does not have, want none", got)
+	}
+	if l.add(nil); l.rate("web") != "" {
+		t.Errorf("got %q after a read that failed, want none", l.rate("web"))
+	}
+}
+
+// TestService_ShowsItsScaling checks the decisions about counts on the pages of a stack and
+// of its services.
+func TestService_ShowsItsScaling(t *testing.T) {
+	t.Parallel()
+	m, two := manyServices(2), 2
+	m.status.Scaling = []deploy.GroupScaling{
+		{Service: "service-000", Group: "g", Count: 3, Last: &deploy.ScalingEvent{At: time.Unix(0, 0), From: 1, To: 3, By: "drover", Reason: "check load: the metric is 3"}},
+		{Service: "service-001", Group: "g", Count: 1, Last: &deploy.ScalingEvent{At: time.Unix(0, 0), From: 1, To: 1, DryRun: &two, Reason: "check load: the metric is 2"}},
+	}
+	b := newBrowser(t, Options{Source: m})
+	text := regexp.MustCompile(`<[^>]*>`)
+	first := "service-000, group g: count 3; 1 to 3 1970-01-01 00:00:00 UTC by drover: check load: the metric is 3"
+	second := "service-001, group g: count 1; dry run 1970-01-01 00:00:00 UTC: would be 2: check load: the metric is 2"
+	for path, want := range map[string][2]bool{"/s/big/default": {true, true}, "/s/big/default/service/service-000": {true, false}, "/s/big/default/service/service-001": {false, true}} {
+		got := text.ReplaceAllString(b.get(path, http.StatusOK), "")
+		if strings.Contains(got, first) != want[0] || strings.Contains(got, second) != want[1] {
+			t.Errorf("%s: got\n%s\nwant %q: %v, %q: %v", path, got, first, want[0], second, want[1])
+		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/drover-nomad/drover/edge"
 	"github.com/drover-nomad/drover/rollout"
 )
 
@@ -84,4 +85,32 @@ func drawSpark(name, unit string, values []float64) *spark {
 		fmt.Fprintf(&b, "%s%.1f %.1f", map[bool]string{true: "M", false: " L"}[i == 0], x, y)
 	}
 	return &spark{Path: b.String(), Text: fmt.Sprintf("%s of the last %d reads: %.0f to %.0f %s", name, len(values), slices.Min(values), slices.Max(values), unit)}
+}
+
+// requestLog keeps the last two reads of what the edge has counted.
+type requestLog struct {
+	mu             sync.Mutex
+	newest, before *edge.Scrape
+}
+
+// add takes a read; nil if there is none.
+func (l *requestLog) add(s *edge.Scrape) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.newest, l.before = s, l.newest
+}
+
+// rate returns the requests per second to a service between the last two reads in words,
+// "" if that is unknown.
+func (l *requestLog) rate(service string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.newest == nil {
+		return ""
+	}
+	rate, err := l.newest.Sum(edge.MetricRequests, service, l.before)
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%.1f/s", rate)
 }

@@ -15,7 +15,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/drover-nomad/drover/acme"
-	"github.com/drover-nomad/drover/autoscale"
 	"github.com/drover-nomad/drover/controller"
 	"github.com/drover-nomad/drover/deploy"
 	"github.com/drover-nomad/drover/edge"
@@ -157,13 +156,7 @@ func (f *controllerFlags) autoscaler(c controller.Config) *controller.Autoscale 
 		a.Prometheus = func(ctx context.Context) (string, error) { return findPrometheus(ctx, c.Consul) }
 	}
 	if c.Finder != nil {
-		a.Edge = func(ctx context.Context) (out []autoscale.Instance, err error) {
-			at, err := c.Finder.Exporters(ctx)
-			for id, address := range at {
-				out = append(out, autoscale.Instance{ID: id, Address: address})
-			}
-			return out, err
-		}
+		a.Edge = c.Finder.Exporters
 	}
 	return a
 }
