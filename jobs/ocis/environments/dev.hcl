@@ -15,14 +15,10 @@ variables {
   placeholder_assets = true
 }
 
-# A bad change is known sooner on one's own machine, though not too soon: all of
-# oCIS starts at once there, on few cores.
 job "ocis-*" {
   group "*" {
     update {
-      min_healthy_time  = "1s"
-      healthy_deadline  = "2m"
-      progress_deadline = "3m"
+      min_healthy_time = "1s"
     }
   }
 }
