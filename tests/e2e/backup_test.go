@@ -14,7 +14,7 @@ import (
 
 // testBackup saves a running oCIS, removes it with its data, secrets and history, and
 // restores it into what is an empty cluster.
-func testBackup(t *testing.T, r *running, admin login, parts int, values ...string) {
+func testBackup(t *testing.T, r *running, admin login, values ...string) {
 	repository := filepath.Join(r.DataDir(), "ocis-backup")
 	values = append([]string{"-e", "dev", "-var", fmt.Sprintf("backup={repository=%q}", repository)}, values...)
 	r.drover.must(t, append([]string{"deploy", "ocis"}, values...)...)
@@ -38,6 +38,11 @@ func testBackup(t *testing.T, r *running, admin login, parts int, values ...stri
 	r.ocis.must(t, http.StatusOK, admin, "POST", "/graph/v1.0/users", http.Header{"Content-Type": {"application/json"}},
 		[]byte(`{"onPremisesSamAccountName":"ada","displayName":"Ada","mail":"ada@example.org","passwordProfile":{"password":"`+user.password+`"}}`))
 
+	job, _, err := r.nomad.Jobs().Info("ocis-backup", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	parts := len(job.TaskGroups)
 	// The parts run at once, in an order of Nomad's.
 	if _, _, err := r.nomad.Jobs().PeriodicForce("ocis-backup", nil); err != nil {
 		t.Fatal(err)

@@ -29,7 +29,7 @@ func TestOCISCompact(t *testing.T) {
 	admin := login{"admin", strings.TrimSpace(r.drover.must(t, "secrets", "show", "ocis", "admin_password", "-e", "dev"))}
 	testOCIS(t, o, admin)
 	t.Logf("the process has %d MB", residentMB(t, r))
-	t.Run("backup and restore", func(t *testing.T) { testBackup(t, r, admin, 7, "-var", "layout=compact") })
+	t.Run("backup and restore", func(t *testing.T) { testBackup(t, r, admin, "-var", "layout=compact") })
 
 	// A roll interrupts: one process holds the data.
 	o.must(t, http.StatusCreated, einstein, "PUT", "/remote.php/webdav/kept.txt", nil, []byte("kept"))

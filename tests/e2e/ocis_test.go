@@ -183,7 +183,7 @@ func TestOCIS(t *testing.T) {
 		{"kill -9", func(t *testing.T) { testKill9(t, r) }},
 	}
 	if r.Secure() || os.Getenv(envLoad) != "" { // else TestOCISCompact, with a quarter of the work
-		steps = append(steps, step{"backup and restore", func(t *testing.T) { testBackup(t, r, admin, 7) }})
+		steps = append(steps, step{"backup and restore", func(t *testing.T) { testBackup(t, r, admin) }})
 	}
 	for _, s := range steps {
 		if !t.Run(s.name, s.test) && s.name == "cluster" {
