@@ -91,7 +91,7 @@ LONGEST = ./tests/e2e ./cmd/cli ./tests/imported ./tests/rollout ./tests/accepta
 # busy; with more, tests wait for one another until their deadlines.
 define tests
 	@mkdir -p bin
-	go test -count=1 -vet=off -timeout 40m -v -p 2 -parallel 3 $(1) 2>&1 | tee bin/$@.log | grep --line-buffered -E '^(ok|FAIL|panic|--- |    --- FAIL)' ||
+	go test -count=1 -vet=off -timeout 40m -v -p 2 -parallel 4 $(1) 2>&1 | tee bin/$@.log | grep --line-buffered -E '^(ok|FAIL|panic|--- |    --- FAIL)' ||
 	  { awk -f tests/failures.awk bin/$@.log; exit 1; }
 endef
 
