@@ -45,6 +45,7 @@ func startCluster(t *testing.T, opts devcluster.Options) *devcluster.Cluster {
 	}
 	opts.Dir, opts.Lifeline, opts.Throwaway = filepath.Join(tmp, "c"), true, true
 	opts.Supervisor = devcluster.Command{Path: plainDrover(t), Args: []string{"dev", "supervise", "--dir", opts.Dir}}
+	devtest.WaitCalm(t)
 	dev, err := devcluster.Up(t.Context(), opts)
 	if errors.Is(err, devcluster.ErrUnsupported) {
 		t.Skip(err)

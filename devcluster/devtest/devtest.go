@@ -116,6 +116,7 @@ func Options(t testing.TB, opts devcluster.Options) devcluster.Options {
 func Cluster(t testing.TB, opts devcluster.Options) *devcluster.Cluster {
 	t.Helper()
 	opts = Options(t, opts)
+	WaitCalm(t)
 	c, err := devcluster.Up(t.Context(), opts)
 	if errors.Is(err, devcluster.ErrUnsupported) {
 		t.Skip(err)

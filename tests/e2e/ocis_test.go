@@ -88,6 +88,7 @@ type running struct {
 func start(t *testing.T, withACME bool) *running {
 	t.Helper()
 	r := startOn(t, devcluster.Options{Tools: []string{devcluster.OCIS, devcluster.VictoriaMetrics, devcluster.VMAlert}, ACME: withACME, DNS: withACME})
+	devtest.WaitCalm(t) // oCIS takes far more than its cluster
 	if !withACME {
 		r.ocis = newOCIS("https://"+r.Loopback()+":9200", nil)
 		return r

@@ -71,6 +71,7 @@ func newWorld(t *testing.T, nodes int) *world {
 			t.Fatalf("%v (Debian: apt-get install --no-install-recommends docker.io containernetworking-plugins iptables iproute2 haproxy)", err)
 		}
 	}
+	devtest.WaitCalm(t)
 	began := time.Now()
 	must(t, run("ip", "link", "add", "hub", "type", "bridge"))
 	must(t, run("ip", "addr", "add", serverAddress+"/24", "dev", "hub"))
@@ -370,6 +371,7 @@ func (w *world) run(t *testing.T, name string, test func(*testing.T)) {
 	t.Helper()
 	w.slots <- struct{}{}
 	defer func() { <-w.slots }()
+	devtest.WaitCalm(t)
 	t.Run(name, test)
 }
 
