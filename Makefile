@@ -87,8 +87,8 @@ PLAIN = /(importer/formats|stack|tools/release)$$
 LONGEST = ./tests/e2e ./cmd/cli ./tests/imported ./tests/rollout ./tests/acceptance
 
 # Tests of packages, those that take longest first: how each ends, and at the end what the
-# failed ones said. bin/TARGET.log has all of it. Two packages at a time keep two cores
-# busy; with more, tests wait for one another until their deadlines.
+# failed ones said. bin/TARGET.log has all of it. The tests of two packages keep two cores
+# busy; how many clusters run at a time, devtest.WaitCalm decides.
 define tests
 	@mkdir -p bin
 	go test -count=1 -vet=off -timeout 40m -v -p 2 -parallel 4 $(1) 2>&1 | tee bin/$@.log | grep --line-buffered -E '^(ok|FAIL|panic|--- |    --- FAIL)' ||
@@ -116,8 +116,8 @@ commands: tools ## the command line
 unit: tools ## the other packages
 	@go test -vet=off -timeout 20m -parallel 6 $$(go list ./... | grep -vE '/tests/|/cmd/cli$$')
 
-race: tools ## the tests of packages with the race detector, but for commands of cmd/cli that tests repeat
-	@go test -race -vet=off -timeout 30m -p 2 -parallel 6 ./cmd/cli $$(go list ./... | grep -v /tests/ | grep -vE '$(PLAIN)')
+race: tools ## the tests of packages with the race detector, but for commands of cmd/cli that tests repeat; RACE=-short for those that need no server
+	@go test -race -vet=off $(RACE) -timeout 40m -p 2 -parallel 6 ./cmd/cli $$(go list ./... | grep -v /tests/ | grep -vE '$(PLAIN)')
 
 .PHONY: kill
 kill: tools ## drover killed, Nomad unwell, and the answer lost, after every write; `make commands` does some

@@ -69,14 +69,14 @@ func TestCertStores(t *testing.T) {
 		t.Fatal(err)
 	}
 	env = append(env, sealEnv+"="+string(seal), deploy.TermsEnv+"="+acme.AnyTerms)
-	t.Run("nomad", func(t *testing.T) {
-		t.Parallel()
-		lifeOf(t, plainDrover(t), env, 20, "nomad", acme.NewStore(acme.NomadVariables(nomad)))
-	})
-	t.Run("consul", func(t *testing.T) {
-		t.Parallel()
-		lifeOf(t, "drover", env, 3, "consul", acme.NewStore(acme.ConsulKV(consul, key)))
-		resealed(t, env, consul, seal)
+	together(t, env, map[string]func(*testing.T, []string){
+		"nomad": func(t *testing.T, env []string) {
+			lifeOf(t, plainDrover(t), env, 20, "nomad", acme.NewStore(acme.NomadVariables(nomad)))
+		},
+		"consul": func(t *testing.T, env []string) {
+			lifeOf(t, "drover", env, 3, "consul", acme.NewStore(acme.ConsulKV(consul, key)))
+			resealed(t, env, consul, seal)
+		},
 	})
 }
 

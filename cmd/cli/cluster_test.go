@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -65,24 +66,62 @@ func startCluster(t *testing.T, opts devcluster.Options) *devcluster.Cluster {
 func TestOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)
-	t.Run("scripts", func(t *testing.T) {
-		testscript.Run(t, scripts("cluster", env...))
-	})
-	t.Run("unchanged", func(t *testing.T) {
-		t.Parallel()
-		unchanged(t, env)
-	})
-	for name, test := range map[string]func(*testing.T, []string){"approvals": approvals, "watches": watches, "annotates": annotates, "requests": requests, "preflight": preflight} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t, env)
-		})
-	}
-	t.Run("interrupt", func(t *testing.T) {
-		t.Parallel()
-		interrupt(t, env)
+	together(t, env, map[string]func(*testing.T, []string){
+		"scripts":   func(t *testing.T, env []string) { runOnCluster(t, scripts("cluster", env...)) },
+		"unchanged": unchanged, "approvals": approvals, "watches": watches, "annotates": annotates,
+		"requests": requests, "preflight": preflight, "interrupt": interrupt,
 	})
 }
+
+// turns are those of subtests on clusters.
+var turns = make(chan struct{}, 6)
+
+// together runs subtests on a cluster side by side, in turn with those of other clusters,
+// and returns when all have ended. With a subtest that calls t.Parallel, its test waits
+// aside, and the next one starts its cluster: so all would run before the first subtest.
+func together(t *testing.T, env []string, tests map[string]func(*testing.T, []string)) {
+	t.Helper()
+	var running sync.WaitGroup
+	for _, name := range slices.Sorted(maps.Keys(tests)) {
+		running.Go(func() {
+			turns <- struct{}{}
+			defer func() { <-turns }()
+			t.Run(name, func(t *testing.T) { tests[name](t, env) })
+		})
+	}
+	running.Wait()
+}
+
+// runOnCluster is testscript.Run for scripts that take turns with the subtests of
+// together.
+func runOnCluster(t *testing.T, p testscript.Params) {
+	t.Helper()
+	p.Deadline, _ = t.Deadline()
+	var running sync.WaitGroup
+	testscript.RunT(inTurn{t, &running}, p)
+	running.Wait()
+}
+
+// inTurn runs the subtests of a test in turn.
+type inTurn struct {
+	*testing.T
+	running *sync.WaitGroup
+}
+
+// Run implements [testscript.T].
+func (t inTurn) Run(name string, f func(testscript.T)) {
+	t.running.Go(func() {
+		turns <- struct{}{}
+		defer func() { <-turns }()
+		t.T.Run(name, func(s *testing.T) { f(inTurn{s, nil}) })
+	})
+}
+
+// Parallel implements [testscript.T].
+func (inTurn) Parallel() {}
+
+// Verbose implements [testscript.T].
+func (inTurn) Verbose() bool { return testing.Verbose() }
 
 // exits runs a command that must end with the given code: exits 3 drover …
 func exits(ts *testscript.TestScript, neg bool, args []string) {

@@ -21,19 +21,14 @@ import (
 func TestOwnershipOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)
-	for name, test := range map[string]func(*testing.T, []string){
+	together(t, env, map[string]func(*testing.T, []string){
 		"namespace and region written down": identityWritten,
 		"destroy is a release":              destroyIsARelease,
 		"only what the record owns":         onlyWhatItOwns,
 		"an open release is ended":          openIsEnded,
 		"schedules are removed first":       schedulesGo,
 		"children stop with their service":  childrenStop,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t, env)
-		})
-	}
+	})
 }
 
 // edit replaces text in every job of the stack.

@@ -80,101 +80,99 @@ func TestDNSAfterRollback(t *testing.T) {
 			w.Errorf("wanted in DNS is %+v, %v; want hosts %v, pending %v", got, err, want, pending)
 		}
 	}
-	t.Run("finished by resume", func(t *testing.T) {
-		t.Parallel()
-		w := newWorld(t, env, "dnsresumed")
-		w.routed(hook, "1", "one.example.org")
-		slowly(w, "a", "4s")
-		w.drover(exitOK, "deploy", w.dir)
-		w.routed(hook, "2", "one.example.org", "two.example.org")
-		w.drover(exitOK, "deploy", w.dir)
-		hosts(w, false, "one.example.org", "two.example.org")
-		cmd := w.command(w.env, "rollback", w.name)
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
-		w.until("a is submitted", func() bool { return w.value("a") == "1" })
-		_ = cmd.Process.Signal(os.Interrupt)
-		_ = cmd.Wait()
-		w.drover(exitOK, "resume", w.name)
-		hosts(w, false, "one.example.org")
-		// The zones are known without the source.
-		w.want(w.drover(exitOK, "dns", "list", w.name), "NAME", "one.example.org")
-		w.want(w.drover(exitUsage, "dns", "list", "nosuch"), `There is no stack "nosuch"`)
-	})
-	t.Run("of a deploy that was interrupted", func(t *testing.T) {
-		t.Parallel()
-		w := newWorld(t, env, "dnstaken")
-		w.routed(hook, "1", "one.example.org")
-		w.drover(exitOK, "deploy", w.dir)
-		w.routed(hook, "2", "one.example.org", "two.example.org")
-		slowly(w, "a", "8s")
-		w.interrupted("a", "2")
-		w.drover(exitOK, "rollback", w.name, "1", "--take-over")
-		hosts(w, false, "one.example.org")
-	})
-	// A deploy is reverted, and then its desired records cannot be stored. The events
-	// report both, and "end" is still the last.
-	t.Run("warning before the last line", func(t *testing.T) {
-		t.Parallel()
-		w := newWorld(t, env, "dnswarns")
-		w.routed(hook, "1", "one.example.org")
-		w.drover(exitOK, "deploy", w.dir)
-		w.routes(hook, svc{name: "a", value: "2", crash: true}, "two.example.org")
-		proxy := proxyOf(t, env)
-		var submitted atomic.Bool
-		proxy.Before(func(res http.ResponseWriter, req *http.Request) bool {
-			if req.URL.Path == "/v1/job/"+w.job("a") && req.Method != http.MethodGet || req.URL.Path == "/v1/jobs" && req.Method != http.MethodGet {
-				submitted.Store(true)
+	together(t, env, map[string]func(*testing.T, []string){
+		"finished by resume": func(t *testing.T, env []string) {
+			w := newWorld(t, env, "dnsresumed")
+			w.routed(hook, "1", "one.example.org")
+			slowly(w, "a", "4s")
+			w.drover(exitOK, "deploy", w.dir)
+			w.routed(hook, "2", "one.example.org", "two.example.org")
+			w.drover(exitOK, "deploy", w.dir)
+			hosts(w, false, "one.example.org", "two.example.org")
+			cmd := w.command(w.env, "rollback", w.name)
+			if err := cmd.Start(); err != nil {
+				t.Fatal(err)
 			}
-			if submitted.Load() && strings.HasPrefix(req.URL.Path, "/v1/var/"+dns.WantedFolder) {
-				http.Error(res, "busy", http.StatusTooManyRequests)
-				return false
+			w.until("a is submitted", func() bool { return w.value("a") == "1" })
+			_ = cmd.Process.Signal(os.Interrupt)
+			_ = cmd.Wait()
+			w.drover(exitOK, "resume", w.name)
+			hosts(w, false, "one.example.org")
+			// The zones are known without the source.
+			w.want(w.drover(exitOK, "dns", "list", w.name), "NAME", "one.example.org")
+			w.want(w.drover(exitUsage, "dns", "list", "nosuch"), `There is no stack "nosuch"`)
+		},
+		"of a deploy that was interrupted": func(t *testing.T, env []string) {
+			w := newWorld(t, env, "dnstaken")
+			w.routed(hook, "1", "one.example.org")
+			w.drover(exitOK, "deploy", w.dir)
+			w.routed(hook, "2", "one.example.org", "two.example.org")
+			slowly(w, "a", "8s")
+			w.interrupted("a", "2")
+			w.drover(exitOK, "rollback", w.name, "1", "--take-over")
+			hosts(w, false, "one.example.org")
+		},
+		// A deploy is reverted, and then its desired records cannot be stored. The events
+		// report both, and "end" is still the last.
+		"warning before the last line": func(t *testing.T, env []string) {
+			w := newWorld(t, env, "dnswarns")
+			w.routed(hook, "1", "one.example.org")
+			w.drover(exitOK, "deploy", w.dir)
+			w.routes(hook, svc{name: "a", value: "2", crash: true}, "two.example.org")
+			proxy := proxyOf(t, env)
+			var submitted atomic.Bool
+			proxy.Before(func(res http.ResponseWriter, req *http.Request) bool {
+				if req.URL.Path == "/v1/job/"+w.job("a") && req.Method != http.MethodGet || req.URL.Path == "/v1/jobs" && req.Method != http.MethodGet {
+					submitted.Store(true)
+				}
+				if submitted.Load() && strings.HasPrefix(req.URL.Path, "/v1/var/"+dns.WantedFolder) {
+					http.Error(res, "busy", http.StatusTooManyRequests)
+					return false
+				}
+				return true
+			})
+			cmd := w.command(through(proxy, env), "deploy", w.dir, "-o", "json", "--unreachable-after", "2s")
+			text, _ := cmd.Output() // the code tells
+			if code := cmd.ProcessState.ExitCode(); code != exitReverted {
+				t.Errorf("ended with %d, want %d", code, exitReverted)
 			}
-			return true
-		})
-		cmd := w.command(through(proxy, env), "deploy", w.dir, "-o", "json", "--unreachable-after", "2s")
-		text, _ := cmd.Output() // the code tells
-		if code := cmd.ProcessState.ExitCode(); code != exitReverted {
-			t.Errorf("ended with %d, want %d", code, exitReverted)
-		}
-		lines := strings.Split(strings.TrimSpace(string(text)), "\n")
-		warned := slices.IndexFunc(lines, func(l string) bool {
-			return strings.Contains(l, `"event":"warning"`) && strings.Contains(l, "which DNS records the stack needs")
-		})
-		if last := len(lines) - 1; warned < 0 || warned == last || !strings.Contains(lines[last], `"event":"end"`) {
-			t.Errorf("no warning about DNS before the last line:\n%s", text)
-		}
-	})
-	t.Run("error in the last line", func(t *testing.T) {
-		t.Parallel()
-		w := newWorld(t, env, "dnsfails")
-		w.routed(hook, "1", "one.example.org")
-		w.drover(exitOK, "deploy", w.dir)
-		w.routed(hook, "2", "two.example.org")
-		w.drover(exitOK, "deploy", w.dir)
-		proxy := proxyOf(t, env)
-		proxy.Before(func(res http.ResponseWriter, req *http.Request) bool {
-			if strings.HasPrefix(req.URL.Path, "/v1/var/"+dns.WantedFolder) {
-				http.Error(res, "busy", http.StatusTooManyRequests)
-				return false
+			lines := strings.Split(strings.TrimSpace(string(text)), "\n")
+			warned := slices.IndexFunc(lines, func(l string) bool {
+				return strings.Contains(l, `"event":"warning"`) && strings.Contains(l, "which DNS records the stack needs")
+			})
+			if last := len(lines) - 1; warned < 0 || warned == last || !strings.Contains(lines[last], `"event":"end"`) {
+				t.Errorf("no warning about DNS before the last line:\n%s", text)
 			}
-			return true
-		})
-		cmd := w.command(through(proxy, env), "rollback", w.name, "-o", "json", "--unreachable-after", "2s")
-		text, _ := cmd.Output() // the code tells
-		out, code := string(text), cmd.ProcessState.ExitCode()
-		lines := strings.Split(strings.TrimSpace(out), "\n")
-		var end struct {
-			Event    string `json:"event"`
-			ExitCode int    `json:"exit_code"`
-			Error    string `json:"error"`
-		}
-		if err := json.Unmarshal([]byte(lines[len(lines)-1]), &end); err != nil || end.Event != "end" || end.ExitCode != code || code != exitCluster || !strings.Contains(end.Error, "DNS") {
-			t.Errorf("ended with %d, %v:\n%s", code, err, out)
-		}
-		if n := strings.Count(out, `"event":"end"`); n != 1 {
-			t.Errorf("%d end events:\n%s", n, out)
-		}
+		},
+		"error in the last line": func(t *testing.T, env []string) {
+			w := newWorld(t, env, "dnsfails")
+			w.routed(hook, "1", "one.example.org")
+			w.drover(exitOK, "deploy", w.dir)
+			w.routed(hook, "2", "two.example.org")
+			w.drover(exitOK, "deploy", w.dir)
+			proxy := proxyOf(t, env)
+			proxy.Before(func(res http.ResponseWriter, req *http.Request) bool {
+				if strings.HasPrefix(req.URL.Path, "/v1/var/"+dns.WantedFolder) {
+					http.Error(res, "busy", http.StatusTooManyRequests)
+					return false
+				}
+				return true
+			})
+			cmd := w.command(through(proxy, env), "rollback", w.name, "-o", "json", "--unreachable-after", "2s")
+			text, _ := cmd.Output() // the code tells
+			out, code := string(text), cmd.ProcessState.ExitCode()
+			lines := strings.Split(strings.TrimSpace(out), "\n")
+			var end struct {
+				Event    string `json:"event"`
+				ExitCode int    `json:"exit_code"`
+				Error    string `json:"error"`
+			}
+			if err := json.Unmarshal([]byte(lines[len(lines)-1]), &end); err != nil || end.Event != "end" || end.ExitCode != code || code != exitCluster || !strings.Contains(end.Error, "DNS") {
+				t.Errorf("ended with %d, %v:\n%s", code, err, out)
+			}
+			if n := strings.Count(out, `"event":"end"`); n != 1 {
+				t.Errorf("%d end events:\n%s", n, out)
+			}
+		},
 	})
 }

@@ -16,7 +16,7 @@ import (
 func TestJudgedOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)
-	for name, test := range map[string]func(*testing.T, []string){
+	together(t, env, map[string]func(*testing.T, []string){
 		"remembers a job that completed": func(t *testing.T, env []string) {
 			// In sequence, because each lets Nomad collect all jobs that have ended.
 			t.Run("deploys", func(t *testing.T) { completedBatch(t, env) })
@@ -24,12 +24,7 @@ func TestJudgedOnCluster(t *testing.T) {
 			t.Run("starts a collected failure", func(t *testing.T) { collectedFailure(t, env) })
 		},
 		"reverts a promoted canary": revertsPromotedCanary,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t, env)
-		})
-	}
+	})
 }
 
 // files writes the files of a stack. A name without .hcl is that of a service.

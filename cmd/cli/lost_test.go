@@ -20,16 +20,17 @@ func TestLostAnswersOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)
 	slots := make(chan struct{}, 4)
+	tests := map[string]func(*testing.T, []string){}
 	for _, verb := range lostVerbs() {
-		t.Run(verb.name, func(t *testing.T) {
-			t.Parallel()
+		tests[verb.name] = func(t *testing.T, env []string) {
 			step := 19 // odd: answers are lost and wrong in turn
 			if verb.few {
 				step = 5
 			}
 			atWrites(t, 1+len(verb.name)%3, step, slots, func(t *testing.T, n int, program string) bool { return lostAt(t, env, verb, n, program) })
-		})
+		}
 	}
+	together(t, env, tests)
 }
 
 // lostVerb is a command of which the answer to one write is lost.

@@ -17,7 +17,7 @@ import (
 func TestOwnersOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)
-	for name, test := range map[string]func(*testing.T, []string){
+	together(t, env, map[string]func(*testing.T, []string){
 		"a job of another environment is refused":          refusesForeignEnvironment,
 		"an identical job of another record is refused":    refusesIdenticalJob,
 		"a job that another record owns does not stop":     sparesForeignJob,
@@ -28,12 +28,7 @@ func TestOwnersOnCluster(t *testing.T) {
 		"a running job stops only if its plan was seen":    prunesWhatWasSeen,
 		"a redeploy stops no job":                          redeployPrunesNothing,
 		"two environments do not share a service or route": refusesSharedNames,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t, env)
-		})
-	}
+	})
 }
 
 // varValue gives a task the variable "value" of its stack as VALUE.

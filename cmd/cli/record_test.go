@@ -21,19 +21,14 @@ import (
 func TestRecordOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)
-	for name, test := range map[string]func(*testing.T, []string){
+	together(t, env, map[string]func(*testing.T, []string){
 		"many targets":    manyTargets,
 		"unreadable head": unreadableHead,
 		"unreadable last": unreadableLast,
 		"refused former":  refusedFormer,
 		"patient before":  patientBefore,
 		"gives up":        givesUp,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t, env)
-		})
-	}
+	})
 }
 
 // manyTargets: a release whose targets and waves do not fit into a Nomad

@@ -31,7 +31,7 @@ func TestReleasesOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)
 	kills := make(chan struct{}, 6) // a few at a time
-	for name, test := range map[string]func(*testing.T, []string){
+	together(t, env, map[string]func(*testing.T, []string){
 		"killed at any write, then resumed":          func(t *testing.T, env []string) { killedAnywhere(t, env, "resume", kills) },
 		"killed at any write, then aborted":          func(t *testing.T, env []string) { killedAnywhere(t, env, "abort", kills) },
 		"busy Nomad during a deploy":                 func(t *testing.T, env []string) { busyAnywhere(t, env, "deploy", kills) },
@@ -67,12 +67,7 @@ func TestReleasesOnCluster(t *testing.T) {
 		"recognises a version that Nomad reverted":   lostAndFailed,
 		"retries DNS records after the release":      dnsUnanswered,
 		"stays open when its end cannot be written":  endNotWritten,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t, env)
-		})
-	}
+	})
 }
 
 func nomadOf(t *testing.T, env []string) *api.Client {

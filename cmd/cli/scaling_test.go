@@ -15,17 +15,12 @@ import (
 func TestScalingOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)
-	for name, test := range map[string]func(*testing.T, []string){
+	together(t, env, map[string]func(*testing.T, []string){
 		"a changed count wins":        changedCount,
 		"names missing volumes":       namesVolumes,
 		"runs of parents":             runsOfParents,
 		"a lower count stops at once": lowerCount,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t, env)
-		})
-	}
+	})
 }
 
 // scaledWorld is a world with one service whose group has a scaling block.

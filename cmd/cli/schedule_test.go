@@ -16,19 +16,14 @@ import (
 func TestScheduleRunsOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)
-	for name, test := range map[string]func(*testing.T, []string){
+	together(t, env, map[string]func(*testing.T, []string){
 		"refused where it needs a person or a file": scheduleRefused,
 		"skips approvals and commands":              scheduleSkips,
 		"promotes canaries":                         schedulePromotes,
 		"resumes its own interrupted release":       scheduleResumes,
 		"leaves another's interrupted release":      scheduleLeavesOthers,
 		"replaces the job of an older drover":       scheduleOldJob,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t, env)
-		})
-	}
+	})
 }
 
 const (

@@ -20,7 +20,7 @@ import (
 func TestSecretsOnCluster(t *testing.T) {
 	t.Parallel()
 	env := clusterEnv(t)
-	for name, test := range map[string]func(*testing.T, []string){
+	together(t, env, map[string]func(*testing.T, []string){
 		"the version that runs keeps a dropped secret when the release fails": droppedSecretFails,
 		"a rollback publishes what the former version reads":                  rollbackPublishes,
 		"an abort and a promotion end with the right items":                   abortAndPromote,
@@ -36,12 +36,7 @@ func TestSecretsOnCluster(t *testing.T) {
 		"killed and aborted":                            func(t *testing.T, env []string) { killedWithSecrets(t, env, "abort") },
 		"plan and deploy refuse what no variable takes": refusedSecrets,
 		"runs read the variable of their parent":        runsReadTheirParent,
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			test(t, env)
-		})
-	}
+	})
 }
 
 // runsReadTheirParent starts a run of a periodic and of a parameterized job.

@@ -5,7 +5,6 @@ import (
 	"testing"
 
 	"github.com/hashicorp/nomad/api"
-	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/drover-nomad/drover/acl"
 	"github.com/drover-nomad/drover/devcluster"
@@ -22,7 +21,7 @@ func TestOnSecureCluster(t *testing.T) {
 		t.Fatal(err)
 	}
 	env = append(append(env, tokens(t, dev)...), plainPath(t))
-	testscript.Run(t, scripts("secure", env...))
+	runOnCluster(t, scripts("secure", env...))
 }
 
 // tokens are variables with a token for each use that takes one, in both
