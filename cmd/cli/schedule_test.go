@@ -144,7 +144,6 @@ func (w *world) interruptedRun(signal os.Signal) {
 func scheduleResumes(t *testing.T, env []string) {
 	for name, signal := range map[string]os.Signal{"stopped": os.Interrupt, "killed": os.Kill} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			w := newWorld(t, env, "sched-"+name)
 			w.write(svc{name: "a", value: "1"}, svc{name: "b", value: "1", deps: []string{"a"}})
 			slowly(w, "a", "6s")

@@ -24,23 +24,30 @@ const (
 // share ends at a deadline. A machine that is busy with something else only delays a test.
 func WaitCalm(t testing.TB) {
 	t.Helper()
+	HoldCalm(t)()
+}
+
+// HoldCalm is WaitCalm for a test that needs its share of the machine, because it counts
+// the requests that fail while clients send them without a pause. No cluster starts until
+// leave is called.
+func HoldCalm(t testing.TB) (leave func()) {
+	t.Helper()
 	leave, err := line(t.Context(), filepath.Join(os.TempDir(), fmt.Sprintf("drover-tests-%d.lock", os.Getuid())))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer leave()
 	ctx, cancel := context.WithTimeout(t.Context(), calmWithin)
 	defer cancel()
 	for start := time.Now(); ; {
 		mean, err := meanRunnable(ctx)
 		if err != nil {
-			return // not Linux, or the test ends
+			return leave // not Linux, calmWithin is over, or the test ends
 		}
 		if mean <= calmPerCPU*float64(runtime.NumCPU()) {
 			if d := time.Since(start).Round(time.Second); d > 5*time.Second {
 				t.Logf("waited %s for a calm machine", d)
 			}
-			return
+			return leave
 		}
 	}
 }

@@ -23,6 +23,7 @@ import (
 
 	"github.com/hashicorp/nomad/api"
 
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/edge"
 )
 
@@ -266,6 +267,7 @@ func testLoad(t *testing.T, e *entrance) string {
 	if os.Getenv(envLoad) != "" {
 		times = 12
 	}
+	defer devtest.HoldCalm(t)()
 	jobs := map[edge.Kind][]string{edge.HAProxy: {"rolled", "rolling"}, edge.Nginx: {"rolled"}}[e.kind]
 	rolled := func(version int) (wait func()) {
 		var rolls sync.WaitGroup

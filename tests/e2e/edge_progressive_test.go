@@ -63,7 +63,7 @@ wave "all" {
   promote = true
   bake    = "15s"
   gate {
-    timeout = "10s"
+    timeout = "30s"
     metric "errors" {
       prometheus = var.prometheus
       query      = %[2]q
