@@ -371,7 +371,6 @@ func (w *world) run(t *testing.T, name string, test func(*testing.T)) {
 	t.Helper()
 	w.slots <- struct{}{}
 	defer func() { <-w.slots }()
-	devtest.WaitCalm(t)
 	t.Run(name, test)
 }
 
