@@ -399,7 +399,7 @@ func (w *world) Deploy(t *testing.T, dir string, args ...string) {
 	if _, err := os.Stat(filepath.Join(dir, "secrets.yaml")); err == nil {
 		w.Drover.Want(t, 0, "secrets", "import", dir, filepath.Join(dir, "secrets.yaml"))
 	}
-	w.Drover.Want(t, 0, append([]string{"deploy", dir, "--create-volumes", "-y", "--service-timeout", "90s"}, args...)...)
+	w.Drover.Want(t, 0, append([]string{"deploy", dir, "--create-volumes", "-y", "--service-timeout", "5m"}, args...)...)
 }
 
 // on is the flag by which an imported stack runs on these nodes only.
