@@ -18,10 +18,11 @@ const (
 	calmWithin = 10 * time.Minute
 )
 
-// WaitCalm waits until the machine can bear another cluster; Cluster calls it. The tests of all packages
-// wait in one line, so that each sees what the cluster before it takes: how many of them
-// two processors bear differs by three between machines, and a test that gets too small a
-// share ends at a deadline. A machine that is busy with something else only delays a test.
+// WaitCalm waits until the machine can bear another cluster; Cluster calls it. The tests of
+// all packages wait in one line, so that each sees what the cluster before it takes. How
+// many of them two processors bear differs by three between machines, and a test that gets
+// too small a share ends at a deadline. A machine that is busy with something else only
+// delays a test.
 func WaitCalm(t testing.TB) {
 	t.Helper()
 	HoldCalm(t)()
