@@ -1,4 +1,4 @@
-# The commands that matter: `make up`, `make check` and `make test`.
+# The commands that matter: `make up`, `make check`, `make test` and, before a release, `make full`.
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -96,18 +96,23 @@ define tests
 endef
 
 .PHONY: test
-test: lint vuln tools ## all tests; `make race` repeats those of packages with the race detector
+test: lint vuln tools ## the tests; `make full` has more of them, and `make race` repeats those of packages with the race detector
 	@$(MAKE) --no-print-directory -o tools most
 	$(MAKE) --no-print-directory -o tools operate
+
+.PHONY: full
+full: export DROVER_TEST_FULL = 1
+full: test ## all tests; before a release, and each night
 
 # GOGC reaches the agents of Nomad and Consul too, and saves a sixth of the CPU.
 .PHONY: most e2e unit commands race
 most e2e unit commands race: export GOGC = 400
 most e2e unit commands race: export DROVER_TEST_PLAIN = $(CURDIR)/bin/drover
-most: tools ## all tests but those of `make operate`
+most: tools ## the tests but those of `make operate`
 	$(call tests,$(LONGEST) $$(go list ./... | grep -vE '/tests/(words|ui|autoscale)$$'))
 
-e2e: tools ## real Nomad, Consul and oCIS, end to end
+e2e: export DROVER_TEST_FULL = 1
+e2e: tools ## all of real Nomad, Consul and oCIS, end to end
 	$(call tests,$(filter ./tests/%,$(LONGEST)) $$(go list ./tests/... | grep -vE '/(words|ui|autoscale)$$'))
 
 commands: tools ## the command line
@@ -139,7 +144,7 @@ autoscaler: tools ## the stack of HashiCorp's nomad-autoscaler, which takes some
 
 .PHONY: load
 load: tools ## every service of oCIS killed, rolled, and settings changed under load, and the edge; renews the tables in docs/reliability.md
-	@DROVER_TEST_LOAD=all go test -count=1 -timeout 60m -v -parallel 1 -run 'UnderLoad|TestOCIS|TestEdge' ./tests/e2e -write-load ../../docs/reliability.md
+	@DROVER_TEST_FULL=1 DROVER_TEST_LOAD=all go test -count=1 -timeout 60m -v -parallel 1 -run 'UnderLoad|TestOCIS|TestEdge' ./tests/e2e -write-load ../../docs/reliability.md
 
 SOAK ?= 1h
 

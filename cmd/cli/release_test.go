@@ -329,8 +329,7 @@ func version2() []svc {
 }
 
 // killedAnywhere kills a deploy after one of its writes to Nomad, and then runs verb.
-// It does so for every sixth write, with other writes for each verb, or for each
-// write if envEveryWrite is set.
+// It does so for every sixth write, with other writes for each verb; see atWrites.
 func killedAnywhere(t *testing.T, env []string, verb string, slots chan struct{}) {
 	first, step := 1, 6
 	if verb == "abort" {
@@ -339,16 +338,19 @@ func killedAnywhere(t *testing.T, env []string, verb string, slots chan struct{}
 	atWrites(t, first, step, slots, func(t *testing.T, n int, program string) bool { return killedAt(t, env, verb, n, program) })
 }
 
-// atWrites calls strike with the numbers first, first+step, …, or with every number
-// if envEveryWrite is set, until strike reports that the deploy ended before that
-// write. Only the first strike runs drover with the race detector; the others use
+// atWrites calls strike with the numbers first, first+step, …, until strike reports that
+// the deploy ended before that write. `make test` takes every third of them, `make kill`
+// every number. Only the first strike runs drover with the race detector; the others use
 // plainDrover.
 func atWrites(t *testing.T, first, step int, slots chan struct{}, strike func(t *testing.T, n int, program string) bool) {
 	var ended atomic.Bool
 	const most = 80
 	var left sync.WaitGroup
-	if os.Getenv(envEveryWrite) != "" {
+	switch {
+	case os.Getenv(envEveryWrite) != "":
 		first, step = 1, 1
+	case !devtest.Full():
+		step *= 3
 	}
 	for n := first; n <= most && !ended.Load(); n += step {
 		program := "drover"

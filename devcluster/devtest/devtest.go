@@ -136,6 +136,19 @@ func Cluster(t testing.TB, opts devcluster.Options) *devcluster.Cluster {
 	return c
 }
 
+// Full reports whether `make full` runs, or another command that runs all of its tests.
+func Full() bool { return os.Getenv("DROVER_TEST_FULL") != "" }
+
+// NeedsFull skips a test that `make test` leaves to `make full`: it repeats on another
+// server, in another layout or at other moments what a test of `make test` shows, or it
+// measures.
+func NeedsFull(t testing.TB) {
+	t.Helper()
+	if !Full() {
+		t.Skip("make full runs it")
+	}
+}
+
 // Secured reports whether `make e2e-secure` runs. Tests that take part in it
 // start their clusters with ACLs and mutual TLS, and use tokens with the policies
 // of each use.

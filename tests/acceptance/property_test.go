@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"testing"
 
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/record"
 )
 
@@ -66,7 +67,11 @@ func TestRandomEdits(t *testing.T) {
 	t.Logf("DROVER_SEED=%d", seed)
 	r := rand.New(rand.NewPCG(seed, 0))
 
-	const services, rounds = 20, 5
+	const services = 20
+	rounds := 2
+	if devtest.Full() {
+		rounds = 5
+	}
 	s := newSite(t)
 	st := s.stack(t, map[string]string{"stack.hcl": ""})
 	if err := os.MkdirAll(st.dir, 0o755); err != nil {

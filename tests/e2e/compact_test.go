@@ -10,11 +10,14 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
 // TestOCISCompact runs all services in one process, and then the same data with one job
 // per service.
 func TestOCISCompact(t *testing.T) {
+	devtest.NeedsFull(t)
 	t.Parallel()
 	r := start(t, true)
 	values := []string{"-e", "dev", "-var", "layout=compact"}

@@ -20,6 +20,7 @@ import (
 
 	"github.com/drover-nomad/drover/acme"
 	"github.com/drover-nomad/drover/devcluster"
+	"github.com/drover-nomad/drover/devcluster/devtest"
 	"github.com/drover-nomad/drover/dns"
 )
 
@@ -279,6 +280,7 @@ func TestSite(t *testing.T) {
 		s.says(t, 0, []string{"renewed"}, "cert", "renew", "wild", "--force")
 	})
 	t.Run("another host", func(t *testing.T) {
+		devtest.NeedsFull(t)
 		s.says(t, 0, []string{"record store.drover.test A: create", "record shop.drover.test A: delete"}, "deploy", s.dir, "-e", "dev", "-var", "host=store.drover.test")
 		s.served(t, "store.drover.test")
 		s.says(t, 0, []string{"The routes have other hosts"}, "rollback", s.dir, "-e", "dev")
@@ -286,6 +288,7 @@ func TestSite(t *testing.T) {
 		s.says(t, 0, []string{"0 to create, 0 to update, 0 to delete, 2 unchanged"}, "dns", "plan", s.dir, "-e", "dev")
 	})
 	t.Run("a part", func(t *testing.T) {
+		devtest.NeedsFull(t)
 		s.says(t, 0, []string{"record part.drover.test A: create", "The routes have other hosts"}, "deploy", s.dir, "-e", "dev", "--service", "web", "-var", "host=part.drover.test")
 		s.served(t, "part.drover.test")
 		eventually(t, "the controller has deleted the record of before", func() bool {
@@ -296,6 +299,7 @@ func TestSite(t *testing.T) {
 		s.served(t, "shop.drover.test")
 	})
 	t.Run("a host that waits", func(t *testing.T) {
+		devtest.NeedsFull(t)
 		late := []string{"deploy", s.dir, "-e", "dev", "-var", "host=late.drover.test", "-var", "canaries=1"}
 		wanted := func(hosts string) {
 			t.Helper()

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/drover-nomad/drover/devcluster"
+	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
 // dockerSocket is where the engine answers: the docker command asks there by default.
@@ -25,6 +26,7 @@ const dockerSocket = "unix:///var/run/docker.sock"
 // Debian's docker.io by hand if no engine answers, and makes images from
 // scratch out of the same programs that the other tests run.
 func TestDocker(t *testing.T) {
+	devtest.NeedsFull(t)
 	t.Parallel()
 	if os.Geteuid() != 0 {
 		t.Skip("a Docker engine can only be started by root")

@@ -263,6 +263,7 @@ func (e *entrance) handshake(t *testing.T, url string) func() {
 //
 // It returns the lines of the table.
 func testLoad(t *testing.T, e *entrance) string {
+	devtest.NeedsFull(t)
 	times := map[edge.Kind]int{edge.HAProxy: 12, edge.Nginx: 4}[e.kind]
 	if os.Getenv(envLoad) != "" {
 		times = 12

@@ -18,6 +18,7 @@ import (
 
 	"github.com/drover-nomad/drover/acme/pki"
 	"github.com/drover-nomad/drover/devcluster"
+	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
 // outside is what TestOCISExternal runs beside oCIS.
@@ -45,6 +46,7 @@ var (
 // TestOCISExternal runs oCIS without users, logins and files of its own: with OpenLDAP, a
 // provider of OpenID Connect, a mail server and an object storage outside of the stack.
 func TestOCISExternal(t *testing.T) {
+	devtest.NeedsFull(t)
 	t.Parallel()
 	r := start(t, false)
 	out := startOutside(t)

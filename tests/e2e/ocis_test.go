@@ -142,9 +142,9 @@ func (r *running) jobs(t testing.TB) []*api.JobListStub {
 }
 
 // TestOCIS is the proof: the whole of oCIS from one command, used, broken and
-// taken down again.
+// taken down again. No test of this package runs beside it, because its 29 services take
+// most of two processors while they start.
 func TestOCIS(t *testing.T) {
-	t.Parallel()
 	r := start(t, true)
 	r.drover.env = append(r.drover.env, "NOMAD_VAR_monitoring=true")
 	began := time.Now()
@@ -168,12 +168,14 @@ func TestOCIS(t *testing.T) {
 		{"renewal is served", func(t *testing.T) { testRenewal(t, r, edge.HAProxy) }},
 		{"wildcard by DNS-01", func(t *testing.T) { testWildcard(t, r) }},
 		{"monitoring", func(t *testing.T) {
+			devtest.NeedsFull(t)
 			if devtest.Secured() {
 				t.Skip("the agents of a secured dev cluster want client certificates")
 			}
 			testMonitoring(t, r)
 		}},
 		{"nginx as the edge", func(t *testing.T) {
+			devtest.NeedsFull(t)
 			// One job of two stacks: neither takes it from the other.
 			r.drover.must(t, "destroy", "edge", "-e", "dev", "-y")
 			r.drover.must(t, "deploy", "edge-nginx", "-e", "dev")

@@ -22,7 +22,12 @@ func TestOnCluster(t *testing.T) {
 	all.Go(func() { t.Run("guestbook", func(t *testing.T) { testGuestbook(t, w, w.Nodes[4]) }) })
 	all.Go(func() { t.Run("conformance", func(t *testing.T) { testConformance(t, w, w.Nodes[2:4]) }) })
 	all.Go(func() { t.Run("networks", func(t *testing.T) { testNetworks(t, w) }) })
-	all.Go(func() { w.run(t, "two nodes", func(t *testing.T) { testTwoNodes(t, w) }) })
+	all.Go(func() {
+		w.run(t, "two nodes", func(t *testing.T) {
+			devtest.NeedsFull(t)
+			testTwoNodes(t, w)
+		})
+	})
 	all.Go(func() { w.run(t, "features", func(t *testing.T) { testFeatures(t, w) }) })
 	all.Go(func() { w.run(t, "kubernetes", func(t *testing.T) { testKubernetes(t, w) }) })
 	all.Go(func() { w.run(t, "images", func(t *testing.T) { testInspectImages(t, w, w.Nodes[4]) }) })
@@ -36,6 +41,7 @@ const entry = "http://127.0.0.1:8080"
 type conformance struct {
 	name string // of its folder
 	args []string
+	full bool // see [devtest.NeedsFull]
 	run  func(t *testing.T, n *node)
 }
 
@@ -44,21 +50,21 @@ type conformance struct {
 func testConformance(t *testing.T, w *world, nodes []*node) {
 	dir := conformanceFiles(t)
 	cases := []conformance{
-		{"simple_network", nil, func(t *testing.T, n *node) {
+		{"simple_network", nil, false, func(t *testing.T, n *node) {
 			n.answers(t, entry+"/ping?address=target:8080/ping", "PONG FROM TARGET")
 			n.answers(t, entry+"/ping?address=notatarget:8080/ping", "Could not reach address: notatarget:8080/ping")
 		}},
-		{"scaling", []string{"--kind", "client=batch"}, func(t *testing.T, n *node) {
+		{"scaling", []string{"--kind", "client=batch"}, false, func(t *testing.T, n *node) {
 			n.answers(t, entry+"/scalechecker", "3")
 		}},
-		{"different_networks", nil, func(t *testing.T, n *node) {
+		{"different_networks", nil, true, func(t *testing.T, n *node) {
 			n.answers(t, entry+"/ping?address=target:8080/ping", "Could not reach address: target:8080/ping")
 		}},
-		{"simple_volume", nil, func(t *testing.T, n *node) { n.answers(t, entry+"/volumefile?filename=test_volume.txt", "MYVOLUME") }},
-		{"simple_secretfile", nil, func(t *testing.T, n *node) { n.answers(t, entry+"/volumefile?filename=test_secret.txt", "MYSECRET") }},
-		{"simple_configfile", nil, func(t *testing.T, n *node) { n.answers(t, entry+"/volumefile?filename=test_config.txt", "MYCONFIG") }},
-		{"udp_port", nil, testUDP},
-		{"simple_lifecycle", nil, func(*testing.T, *node) {}},
+		{"simple_volume", nil, true, func(t *testing.T, n *node) { n.answers(t, entry+"/volumefile?filename=test_volume.txt", "MYVOLUME") }},
+		{"simple_secretfile", nil, false, func(t *testing.T, n *node) { n.answers(t, entry+"/volumefile?filename=test_secret.txt", "MYSECRET") }},
+		{"simple_configfile", nil, true, func(t *testing.T, n *node) { n.answers(t, entry+"/volumefile?filename=test_config.txt", "MYCONFIG") }},
+		{"udp_port", nil, false, testUDP},
+		{"simple_lifecycle", nil, true, func(*testing.T, *node) {}},
 	}
 	// The last node is not prepared: the mesh makes the addresses local itself.
 	last := nodes[len(nodes)-1]
@@ -68,6 +74,9 @@ func testConformance(t *testing.T, w *world, nodes []*node) {
 		lanes.Go(func() {
 			for i := lane; i < len(cases); i += len(nodes) {
 				w.run(t, cases[i].name, func(t *testing.T) {
+					if cases[i].full {
+						devtest.NeedsFull(t)
+					}
 					w.runCase(t, filepath.Join(dir, cases[i].name), cases[i], n, n == last)
 				})
 			}

@@ -90,7 +90,12 @@ func testGuestbook(t *testing.T, w *world, n *node) {
 	var all sync.WaitGroup
 	for _, g := range books {
 		all.Go(func() { // no parallel test: it waits more than it works
-			w.run(t, g.format, func(t *testing.T) { w.testFormat(t, n, g, root) })
+			w.run(t, g.format, func(t *testing.T) {
+				if g.format != "compose" && g.format != "kubernetes" {
+					devtest.NeedsFull(t)
+				}
+				w.testFormat(t, n, g, root)
+			})
 		})
 	}
 	all.Wait()

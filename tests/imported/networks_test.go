@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
 // apart is an application whose two services are on two nodes; its verbs are the ports of
@@ -36,6 +38,9 @@ func testNetworks(t *testing.T, w *world) {
 	}{{"gateway", nil}, {"consul-dns", dns}, {"host", dns}} {
 		all.Go(func() {
 			w.run(t, c.network, func(t *testing.T) {
+				if c.network != "consul-dns" {
+					devtest.NeedsFull(t)
+				}
 				db, published := 5441+i, 8085+i
 				file := filepath.Join(t.TempDir(), "compose.yaml")
 				must(t, os.WriteFile(file, fmt.Appendf(nil, apart, 5451+i, db, published), 0o600))

@@ -20,7 +20,7 @@ import (
 var (
 	flagSeed  = flag.Uint64("seed", 0, "repeat the sequence of this seed")
 	flagFrom  = flag.Uint64("from", 1, "the first seed")
-	flagRuns  = flag.Uint64("runs", 4, "how many seeds, one after the other")
+	flagRuns  = flag.Uint64("runs", 0, "how many seeds, one after the other; 0 is 4 in make full, else 2")
 	flagSteps = flag.Int("steps", 8, "how many operations each sequence has")
 	flagLanes = flag.Int("lanes", 4, "how many sequences run at a time")
 	flagRows  = flag.String("rows", "", "append a line of JSON for each sequence to this `file`")
@@ -39,8 +39,13 @@ func TestModel(t *testing.T) {
 	go func() {
 		defer close(seeds)
 		from, runs := *flagFrom, *flagRuns
-		if *flagSeed != 0 {
+		switch {
+		case *flagSeed != 0:
 			from, runs = *flagSeed, 1
+		case runs == 0 && devtest.Full():
+			runs = 4
+		case runs == 0:
+			runs = 2
 		}
 		for i := range runs {
 			seeds <- from + i

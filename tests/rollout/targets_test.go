@@ -7,6 +7,8 @@ import (
 	"testing"
 
 	"github.com/hashicorp/nomad/api"
+
+	"github.com/drover-nomad/drover/devcluster/devtest"
 )
 
 // Environments that a stack moves through.
@@ -36,6 +38,7 @@ target "ams" {
 // TestTargetsComeAndGo moves one stack from an environment without targets to
 // one region, two regions, back, and to two datacenters of one region.
 func TestTargetsComeAndGo(t *testing.T) {
+	devtest.NeedsFull(t)
 	t.Parallel()
 	w := newWorld(t)
 	environment := func(text string) { w.write("environments/prod.hcl", text) }
