@@ -83,16 +83,21 @@ hermetic: ## the tests that need no server, no root and no network
 # Packages whose tests have no goroutines, and take seven times the CPU with the race detector.
 PLAIN = /(importer/formats|stack|tools/release)$$
 
-# The packages whose tests take longest.
-LONGEST = ./tests/e2e ./cmd/cli ./tests/imported ./tests/rollout ./tests/acceptance
+# The packages whose tests keep two cores busy: one after the other.
+BUSY = ./tests/e2e ./cmd/cli ./tests/imported
 
-# Tests of packages, those that take longest first: how each ends, and at the end what the
-# failed ones said. bin/TARGET.log has all of it. The tests of two packages keep two cores
-# busy; how many clusters run at a time, devtest.WaitCalm decides.
+# The packages whose tests take longest of the others: two at a time, these first.
+LONGEST = ./tests/rollout ./tests/acceptance ./tests/security ./tests/chaos ./tests/model
+
+# Tests of busy packages and of others: how each test ends, and at the end what the failed
+# ones said. bin/TARGET.log has all of it. devtest.WaitCalm decides how many clusters run at
+# a time.
 define tests
 	@mkdir -p bin
-	go test -count=1 -vet=off -timeout 40m -v -p 2 -parallel 4 $(1) 2>&1 | tee bin/$@.log | grep --line-buffered -E '^(ok|FAIL|panic|--- |    --- FAIL)' ||
-	  { awk -f tests/failures.awk bin/$@.log; exit 1; }
+	tests() { go test -count=1 -vet=off -timeout 60m -v -parallel 4 "$$@" 2>&1 || touch bin/$@.failed; }
+	rm -f bin/$@.failed
+	{ tests -p 1 $(1); tests -p 2 $(2); } | tee bin/$@.log | grep --line-buffered -E '^(ok|FAIL|panic|--- |    --- FAIL)' || true
+	[ ! -e bin/$@.failed ] || { awk -f tests/failures.awk bin/$@.log; exit 1; }
 endef
 
 .PHONY: test
@@ -109,11 +114,11 @@ full: test ## all tests; before a release, and each night
 most e2e unit commands race: export GOGC = 400
 most e2e unit commands race: export DROVER_TEST_PLAIN = $(CURDIR)/bin/drover
 most: tools ## the tests but those of `make operate`
-	$(call tests,$(LONGEST) $$(go list ./... | grep -vE '/tests/(words|ui|autoscale)$$'))
+	$(call tests,$(BUSY),$(LONGEST) $$(go list ./... | grep -vE '/tests/(words|ui|autoscale|e2e|imported)$$|/cmd/cli$$'))
 
 e2e: export DROVER_TEST_FULL = 1
 e2e: tools ## all of real Nomad, Consul and oCIS, end to end
-	$(call tests,$(filter ./tests/%,$(LONGEST)) $$(go list ./tests/... | grep -vE '/(words|ui|autoscale)$$'))
+	$(call tests,$(filter ./tests/%,$(BUSY)),$(LONGEST) $$(go list ./tests/... | grep -vE '/(words|ui|autoscale|e2e|imported)$$'))
 
 commands: tools ## the command line
 	@go test -vet=off -timeout 20m -parallel 6 ./cmd/cli
