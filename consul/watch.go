@@ -227,20 +227,29 @@ func readChecks(ctx context.Context, client *capi.Client, datacenter string, nam
 // Outputs fills in the output of failing checks that the catalog does not
 // have yet: an agent reports a new output only with a new status, or after
 // minutes. The agent that client talks to knows its own at once
-// (GET /v1/agent/checks); those of other nodes stay as they are.
-func Outputs(ctx context.Context, client *capi.Client, failing []Failing) []Failing {
+// (GET /v1/agent/checks). A check of another node, or one that the agent has removed
+// while the catalog still has it, keeps its output of before, if it had one.
+func Outputs(ctx context.Context, client *capi.Client, failing, before []Failing) []Failing {
 	if !slices.ContainsFunc(failing, unexplained) {
 		return failing
 	}
 	checks, err := client.Agent().ChecksWithFilterOpts("", (&capi.QueryOptions{}).WithContext(ctx))
 	if err != nil {
-		return failing
+		checks = nil
 	}
 	out := slices.Clone(failing)
 	for i, f := range out {
+		if !unexplained(f) {
+			continue
+		}
+		for _, b := range before {
+			if b.Check == f.Check && b.Service == f.Service && b.AllocID == f.AllocID && b.Status == f.Status {
+				out[i].Output = b.Output
+			}
+		}
 		for _, c := range checks {
-			if unexplained(f) && c.Name == f.Check && c.ServiceName == f.Service && strings.Contains(c.ServiceID, f.AllocID) {
-				out[i].Output = strings.TrimSpace(c.Output)
+			if output := strings.TrimSpace(c.Output); output != "" && c.Name == f.Check && c.ServiceName == f.Service && strings.Contains(c.ServiceID, f.AllocID) {
+				out[i].Output = output
 			}
 		}
 	}

@@ -758,7 +758,7 @@ func (f *follower) consulHealth(ctx context.Context, n snapshot) consul.Health {
 	}
 	for _, c := range h.Failing {
 		if c.Status != consul.Missing {
-			f.failing = consul.Outputs(ctx, f.clients.Consul, h.Failing)
+			f.failing = consul.Outputs(ctx, f.clients.Consul, h.Failing, f.failing)
 			break
 		}
 	}
