@@ -134,6 +134,7 @@ job %[1]q {
 // testProgressive deploys versions of a service behind the edge whose canaries are judged
 // by the metrics of the edge, in each kind of server of metrics.
 func testProgressive(t *testing.T, e *entrance) {
+	devtest.NeedsFull(t)
 	edges, _, err := e.consul.Catalog().Service("edge", "metrics", nil)
 	if err != nil || len(edges) != 1 {
 		t.Fatalf("got %d edges and %v, want one", len(edges), err)

@@ -87,7 +87,11 @@ type running struct {
 // edge, and otherwise at the proxy's own address with its own certificate.
 func start(t *testing.T, withACME bool) *running {
 	t.Helper()
-	r := startOn(t, devcluster.Options{Tools: []string{devcluster.OCIS, devcluster.VictoriaMetrics, devcluster.VMAlert}, ACME: withACME, DNS: withACME})
+	tools := []string{devcluster.OCIS}
+	if devtest.Full() { // to build them takes minutes
+		tools = append(tools, devcluster.VictoriaMetrics, devcluster.VMAlert)
+	}
+	r := startOn(t, devcluster.Options{Tools: tools, ACME: withACME, DNS: withACME})
 	devtest.WaitCalm(t) // oCIS takes far more than its cluster
 	if !withACME {
 		r.ocis = newOCIS("https://"+r.Loopback()+":9200", nil)

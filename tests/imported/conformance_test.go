@@ -54,7 +54,7 @@ func testConformance(t *testing.T, w *world, nodes []*node) {
 			n.answers(t, entry+"/ping?address=target:8080/ping", "PONG FROM TARGET")
 			n.answers(t, entry+"/ping?address=notatarget:8080/ping", "Could not reach address: notatarget:8080/ping")
 		}},
-		{"scaling", []string{"--kind", "client=batch"}, false, func(t *testing.T, n *node) {
+		{"scaling", []string{"--kind", "client=batch"}, true, func(t *testing.T, n *node) {
 			n.answers(t, entry+"/scalechecker", "3")
 		}},
 		{"different_networks", nil, true, func(t *testing.T, n *node) {

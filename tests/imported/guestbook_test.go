@@ -91,7 +91,7 @@ func testGuestbook(t *testing.T, w *world, n *node) {
 	for _, g := range books {
 		all.Go(func() { // no parallel test: it waits more than it works
 			w.run(t, g.format, func(t *testing.T) {
-				if g.format != "compose" && g.format != "kubernetes" {
+				if g.format != "compose" {
 					devtest.NeedsFull(t)
 				}
 				w.testFormat(t, n, g, root)
