@@ -86,8 +86,7 @@ PLAIN = /(importer/formats|stack|tools/release)$$
 # The packages whose tests keep two cores busy: one after the other.
 BUSY = ./tests/e2e ./cmd/cli ./tests/imported
 
-# The packages whose tests take longest of the others, which mostly wait: three at a time,
-# these first.
+# The packages whose tests take longest of the others: two at a time, these first.
 LONGEST = ./tests/rollout ./tests/acceptance ./tests/security ./tests/chaos ./tests/model
 
 # Tests of busy packages and of others: how each test ends, and at the end what the failed
@@ -97,7 +96,7 @@ define tests
 	@mkdir -p bin
 	tests() { go test -count=1 -vet=off -timeout 60m -v -parallel 4 "$$@" 2>&1 || touch bin/$@.failed; }
 	rm -f bin/$@.failed
-	{ tests -p 1 $(1); tests -p 3 $(2); } | tee bin/$@.log | grep --line-buffered -E '^(ok|FAIL|panic|--- |    --- FAIL)' || true
+	{ tests -p 1 $(1); tests -p 2 $(2); } | tee bin/$@.log | grep --line-buffered -E '^(ok|FAIL|panic|--- |    --- FAIL)' || true
 	[ ! -e bin/$@.failed ] || { awk -f tests/failures.awk bin/$@.log; exit 1; }
 endef
 
