@@ -339,9 +339,9 @@ func killedAnywhere(t *testing.T, env []string, verb string, slots chan struct{}
 }
 
 // atWrites calls strike with the numbers first, first+step, …, until strike reports that
-// the deploy ended before that write. `make test` takes every third of them, `make kill`
-// every number. Only the first strike runs drover with the race detector; the others use
-// plainDrover.
+// the deploy ended before that write, and at last with one that is beyond every deploy.
+// `make full` takes all of them, `make kill` every number, and other commands every third.
+// Only the first strike runs drover with the race detector; the others use plainDrover.
 func atWrites(t *testing.T, first, step int, slots chan struct{}, strike func(t *testing.T, n int, program string) bool) {
 	var ended atomic.Bool
 	const most = 80
@@ -352,7 +352,7 @@ func atWrites(t *testing.T, first, step int, slots chan struct{}, strike func(t 
 	case !devtest.Full():
 		step *= 3
 	}
-	for n := first; n <= most && !ended.Load(); n += step {
+	begin := func(n int) {
 		program := "drover"
 		if n > first {
 			program = plainDrover(t)
@@ -367,7 +367,14 @@ func atWrites(t *testing.T, first, step int, slots chan struct{}, strike func(t 
 			})
 		})
 	}
+	for n := first; n < most && !ended.Load(); n += step {
+		begin(n)
+	}
 	left.Wait()
+	if !ended.Load() {
+		begin(most)
+		left.Wait()
+	}
 	if !ended.Load() {
 		t.Errorf("no deploy ended within %d writes", most)
 	}
