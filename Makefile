@@ -94,10 +94,9 @@ LONGEST = ./tests/rollout ./tests/acceptance ./tests/security ./tests/chaos ./te
 # a time.
 define tests
 	@mkdir -p bin
-	tests() { go test -count=1 -vet=off -timeout 60m -v -parallel 4 "$$@" 2>&1 || touch bin/$@.failed; }
-	rm -f bin/$@.failed
-	{ tests -p 1 $(1); tests -p 2 $(2); } | tee bin/$@.log | grep --line-buffered -E '^(ok|FAIL|panic|--- |    --- FAIL)' || true
-	[ ! -e bin/$@.failed ] || { awk -f tests/failures.awk bin/$@.log; exit 1; }
+	tests() { go test -count=1 -vet=off -timeout 60m -v -parallel 4 "$$@" 2>&1; }
+	{ failed=0; tests -p 1 $(1) || failed=1; tests -p 2 $(2) || failed=1; exit $$failed; } | tee bin/$@.log |
+	  grep --line-buffered -E '^(ok|FAIL|panic|--- |    --- FAIL)' || { awk -f tests/failures.awk bin/$@.log; exit 1; }
 endef
 
 .PHONY: test
