@@ -233,10 +233,8 @@ func Outputs(ctx context.Context, client *capi.Client, failing, before []Failing
 	if !slices.ContainsFunc(failing, unexplained) {
 		return failing
 	}
-	checks, err := client.Agent().ChecksWithFilterOpts("", (&capi.QueryOptions{}).WithContext(ctx))
-	if err != nil {
-		checks = nil
-	}
+	// Without an answer of the agent, what was known before has to do.
+	checks, _ := client.Agent().ChecksWithFilterOpts("", (&capi.QueryOptions{}).WithContext(ctx))
 	out := slices.Clone(failing)
 	for i, f := range out {
 		if !unexplained(f) {
